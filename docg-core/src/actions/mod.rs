@@ -1,0 +1,1 @@
+//! Recommended actions: what a person can do about an issue or an error.

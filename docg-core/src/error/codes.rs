@@ -1,0 +1,80 @@
+//! The codes that docg itself gives. Handlers add their own; a code has no meaning to the engine.
+
+macro_rules! codes {
+    ($($(#[$doc:meta])* $name:ident = $code:literal;)+) => {
+        $($(#[$doc])* pub const $name: &str = $code;)+
+        /// All of the above, for tests and documentation.
+        pub const ALL: &[&str] = &[$($code),+];
+    };
+}
+
+codes! {
+    /// A `{{path}}` names something that is not there.
+    UNRESOLVED_VARIABLES = "unresolved_variables";
+    /// A required parameter or field is missing or blank.
+    MISSING_REQUIRED_FIELD = "missing_required_field";
+    /// A value is there and has the wrong form.
+    INVALID_FIELD_FORMAT = "invalid_field_format";
+    /// A template parameter is blank.
+    TEMPLATE_NOT_SELECTED = "template_not_selected";
+    /// The named template does not exist.
+    TEMPLATE_NOT_FOUND = "template_not_found";
+    /// A tag that nothing fills, or broken syntax.
+    TEMPLATE_INVALID_TAGS = "template_invalid_tags";
+    /// A template that is large enough to be slow.
+    TEMPLATE_LARGE_FILE = "template.large_file";
+    /// The folder to save to does not exist.
+    FOLDER_NOT_FOUND = "folder_not_found";
+    /// A connection may not do what the workflow needs.
+    INSUFFICIENT_PERMISSIONS = "insufficient_permissions";
+    /// The authorization of a connection has run out.
+    OAUTH_EXPIRED = "oauth_expired";
+    /// The authorization of a connection was withdrawn.
+    OAUTH_REVOKED = "oauth_revoked";
+    /// A connection's API key is refused.
+    API_KEY_INVALID = "api_key_invalid";
+    /// A connection cannot be reached or is not active.
+    CONNECTION_ERROR = "connection_error";
+    /// Nobody to deliver to.
+    MISSING_RECIPIENT = "missing_recipient";
+    /// Something that is no e-mail address.
+    INVALID_EMAIL_FORMAT = "invalid_email_format";
+    /// Nobody to sign.
+    NO_SIGNERS = "no_signers";
+    /// A signer without an e-mail address.
+    SIGNER_MISSING_EMAIL = "signer_missing_email";
+    /// The same address signs twice.
+    DUPLICATE_SIGNER = "duplicate_signer";
+    /// The other side asks to slow down.
+    RATE_LIMIT = "rate_limit";
+    /// A step did not end within its time.
+    TIMEOUT = "timeout";
+    /// The other side is not available.
+    SERVICE_UNAVAILABLE = "service_unavailable";
+    /// A handler broke off in a way that it did not foresee.
+    HANDLER_PANICKED = "handler_panicked";
+    /// Whether the effect happened is not known.
+    OUTCOME_UNKNOWN = "outcome_unknown";
+    /// A step's workers died too often.
+    TOO_MANY_TAKEOVERS = "too_many_takeovers";
+    /// No handler for the node's type.
+    UNKNOWN_NODE_TYPE = "unknown_node_type";
+    /// A `when` expression failed.
+    INVALID_CONDITION = "invalid_condition";
+    /// A person decided against going on.
+    REVIEW_REJECTED = "review_rejected";
+    /// Nobody repaired it in time.
+    REVIEW_EXPIRED = "review_expired";
+    /// An approver said no.
+    APPROVAL_REJECTED = "approval_rejected";
+    /// No decision came in time.
+    APPROVAL_EXPIRED = "approval_expired";
+    /// A signer refused.
+    SIGNATURE_DECLINED = "signature_declined";
+    /// Not all signatures came in time.
+    SIGNATURE_EXPIRED = "signature_expired";
+    /// The step was stopped because its execution was canceled.
+    CANCELED = "canceled";
+    /// An output is larger than can be kept.
+    OUTPUT_TOO_LARGE = "output_too_large";
+}

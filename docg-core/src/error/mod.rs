@@ -1,0 +1,100 @@
+//! Errors of a run: a stable code, one text for people, one for technicians, and what may follow.
+
+use std::{borrow::Cow, fmt};
+
+use serde::{Deserialize, Serialize};
+
+use crate::i18n::Text;
+
+pub mod codes;
+
+/// What is stored and shown of an error.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorContext {
+    /// Stable and machine-readable, such as `template_not_found`; see [`codes`].
+    pub code: Cow<'static, str>,
+    /// What happened and what it means, without technical terms.
+    pub human: Text,
+    /// What technicians need. Shown only to callers with the scope for it; never in an event.
+    #[serde(default)]
+    pub tech: Option<String>,
+}
+
+/// What may be done about a failed step. The engine reads only this, never the message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureClass {
+    /// May succeed when tried again; the node's retry policy says how often.
+    Retryable,
+    /// A person can repair it: the execution goes to `needs_review`.
+    Review,
+    /// Trying again changes nothing.
+    Final,
+    /// The effect may have happened. The handler is asked; where it cannot tell, a person is.
+    OutcomeUnknown,
+}
+
+/// Why a step did not succeed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepFailure {
+    /// What may follow.
+    pub class: FailureClass,
+    /// What is shown.
+    pub context: ErrorContext,
+    /// The earliest next attempt, in milliseconds from now, where the other side said so
+    /// (`Retry-After`). The retry policy still bounds the number of attempts.
+    pub retry_after_ms: Option<u64>,
+}
+
+impl StepFailure {
+    fn new(class: FailureClass, code: impl Into<Cow<'static, str>>, human: impl Into<Text>) -> Self {
+        let context = ErrorContext { code: code.into(), human: human.into(), tech: None };
+        Self { class, context, retry_after_ms: None }
+    }
+
+    /// May succeed when tried again.
+    #[must_use]
+    pub fn retryable(code: impl Into<Cow<'static, str>>, human: impl Into<Text>) -> Self {
+        Self::new(FailureClass::Retryable, code, human)
+    }
+
+    /// A person can repair it.
+    #[must_use]
+    pub fn review(code: impl Into<Cow<'static, str>>, human: impl Into<Text>) -> Self {
+        Self::new(FailureClass::Review, code, human)
+    }
+
+    /// Trying again changes nothing.
+    #[must_use]
+    pub fn fatal(code: impl Into<Cow<'static, str>>, human: impl Into<Text>) -> Self {
+        Self::new(FailureClass::Final, code, human)
+    }
+
+    /// The effect may or may not have happened.
+    #[must_use]
+    pub fn outcome_unknown(code: impl Into<Cow<'static, str>>, human: impl Into<Text>) -> Self {
+        Self::new(FailureClass::OutcomeUnknown, code, human)
+    }
+
+    /// Adds the text for technicians.
+    #[must_use]
+    pub fn tech(mut self, tech: impl fmt::Display) -> Self {
+        self.context.tech = Some(tech.to_string());
+        self
+    }
+
+    /// Asks for a pause before the next attempt.
+    #[must_use]
+    pub fn retry_after_ms(mut self, millis: u64) -> Self {
+        self.retry_after_ms = Some(millis);
+        self
+    }
+}
+
+impl fmt::Display for StepFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.context.code, self.context.human.render(crate::i18n::Locale::En))
+    }
+}
+
+impl std::error::Error for StepFailure {}

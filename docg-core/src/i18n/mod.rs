@@ -1,0 +1,164 @@
+//! Texts for people, in English and Brazilian Portuguese.
+//!
+//! What docg itself writes is stored as a key with parameters and put into words when it is read,
+//! so a stored message follows the reader's language. The words are in `locales/*.ftl` (Fluent);
+//! a test fails where a key lacks a language.
+
+use std::{borrow::Cow, str::FromStr, sync::LazyLock};
+
+use fluent_bundle::{FluentArgs, FluentResource, FluentValue, concurrent::FluentBundle};
+use serde::{Deserialize, Serialize};
+use unic_langid::LanguageIdentifier;
+
+const EN: &str = include_str!("../../locales/en.ftl");
+const PT_BR: &str = include_str!("../../locales/pt-BR.ftl");
+
+/// A language that docg speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub enum Locale {
+    /// English.
+    #[default]
+    #[serde(rename = "en")]
+    En,
+    /// Brazilian Portuguese.
+    #[serde(rename = "pt-BR")]
+    PtBr,
+}
+
+impl Locale {
+    /// Both, for loops.
+    pub const ALL: [Self; 2] = [Self::En, Self::PtBr];
+
+    /// The BCP 47 tag.
+    #[must_use]
+    pub const fn tag(self) -> &'static str {
+        match self {
+            Self::En => "en",
+            Self::PtBr => "pt-BR",
+        }
+    }
+
+    /// The best match for an `Accept-Language` header (RFC 9110, section 12.5.4); English where
+    /// nothing matches.
+    #[must_use]
+    pub fn negotiate(accept_language: &str) -> Self {
+        let mut best = (0u16, Self::En);
+        for range in accept_language.split(',') {
+            let mut parts = range.split(';').map(str::trim);
+            let tag = parts.next().unwrap_or_default();
+            let quality = parts.find_map(|part| part.strip_prefix("q=")).map_or(1.0, |q| q.parse().unwrap_or(0.0));
+            // Thousandths: RFC 9110 allows three decimals.
+            let quality = (f32::clamp(quality, 0.0, 1.0) * 1000.0) as u16;
+            let language = tag.split('-').next().unwrap_or_default().to_ascii_lowercase();
+            let locale = match language.as_str() {
+                "pt" => Self::PtBr,
+                "en" | "*" => Self::En,
+                _ => continue,
+            };
+            if quality > best.0 {
+                best = (quality, locale);
+            }
+        }
+        best.1
+    }
+}
+
+/// A tag that is neither `en` nor `pt-BR`.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("unknown language {0:?}: en or pt-BR")]
+pub struct UnknownLocale(String);
+
+impl FromStr for Locale {
+    type Err = UnknownLocale;
+    fn from_str(tag: &str) -> Result<Self, Self::Err> {
+        Self::ALL.into_iter().find(|l| l.tag().eq_ignore_ascii_case(tag)).ok_or_else(|| UnknownLocale(tag.to_owned()))
+    }
+}
+
+/// A text for people: a key of the catalogues with its parameters, or words of the application.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Text {
+    /// Put into the reader's language when it is read.
+    Key {
+        /// The message's name in `locales/*.ftl`.
+        key: Cow<'static, str>,
+        /// What the message's placeholders stand for.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        params: Vec<(Cow<'static, str>, String)>,
+    },
+    /// Words that an application or provider gave; shown as they are.
+    Literal(String),
+}
+
+impl Text {
+    /// A message of the catalogues without parameters.
+    #[must_use]
+    pub const fn key(key: &'static str) -> Self {
+        Self::Key { key: Cow::Borrowed(key), params: Vec::new() }
+    }
+
+    /// Adds a parameter; without effect on a literal text.
+    #[must_use]
+    pub fn with(mut self, name: &'static str, value: impl ToString) -> Self {
+        if let Self::Key { params, .. } = &mut self {
+            params.push((Cow::Borrowed(name), value.to_string()));
+        }
+        self
+    }
+
+    /// The words in the reader's language.
+    #[must_use]
+    pub fn render(&self, locale: Locale) -> String {
+        match self {
+            Self::Literal(text) => text.clone(),
+            Self::Key { key, params } => message(locale, key, params).unwrap_or_else(|| key.to_string()),
+        }
+    }
+}
+
+impl From<String> for Text {
+    fn from(text: String) -> Self {
+        Self::Literal(text)
+    }
+}
+
+impl From<&str> for Text {
+    fn from(text: &str) -> Self {
+        Self::Literal(text.to_owned())
+    }
+}
+
+/// A message of the catalogues in words, or `None` where there is no such key.
+#[must_use]
+pub fn message(locale: Locale, key: &str, params: &[(Cow<'static, str>, String)]) -> Option<String> {
+    let catalogue = catalogue(locale);
+    let pattern = catalogue.get_message(key)?.value()?;
+    let mut args = FluentArgs::with_capacity(params.len());
+    for (name, value) in params {
+        args.set(name.as_ref(), FluentValue::try_number(value));
+    }
+    let mut errors = Vec::new();
+    Some(catalogue.format_pattern(pattern, Some(&args), &mut errors).into_owned())
+}
+
+type Catalogue = FluentBundle<FluentResource>;
+
+fn catalogue(locale: Locale) -> &'static Catalogue {
+    static CATALOGUES: LazyLock<[Catalogue; 2]> = LazyLock::new(|| [load(Locale::En, EN), load(Locale::PtBr, PT_BR)]);
+    &CATALOGUES[locale as usize]
+}
+
+fn load(locale: Locale, source: &str) -> Catalogue {
+    let language: LanguageIdentifier = locale.tag().parse().unwrap_or_default();
+    let mut bundle = FluentBundle::new_concurrent(vec![language]);
+    // Isolation marks are for right-to-left text; in logs and JSON they are invisible noise.
+    bundle.set_use_isolating(false);
+    // A broken entry is left out; the catalogue test fails on it.
+    let resource = FluentResource::try_new(source.to_owned()).unwrap_or_else(|(resource, _)| resource);
+    bundle.add_resource_overriding(resource);
+    bundle
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,32 @@
+#![doc = include_str!("../README.md")]
+
+pub mod actions;
+pub mod approval;
+#[cfg(feature = "conformance")]
+pub mod conformance;
+pub mod engine;
+pub mod error;
+pub mod event;
+pub mod i18n;
+pub mod ids;
+pub mod observe;
+pub mod ports;
+pub mod preflight;
+pub mod run;
+pub mod signature;
+pub mod time;
+pub mod workflow;
+
+pub mod prelude {
+    //! What most programs that embed docg need.
+    pub use crate::{
+        engine::Engine,
+        error::{ErrorContext, StepFailure},
+        ids::{ExecutionId, NodeId, OrganizationId, WorkflowId},
+        run::{Phase, Status},
+        workflow::{
+            EffectContext, Handler, NodeSpec, ParamKind, ParamSpec, Probe, StepContext, StepOutcome, Wait, WorkflowDraft,
+            compute, effect,
+        },
+    };
+}

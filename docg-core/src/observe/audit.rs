@@ -1,0 +1,282 @@
+use std::{borrow::Cow, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::canonical::{CanonicalHasher, canonical_json};
+use crate::{
+    ids::{AuditId, ExecutionId, OrganizationId},
+    time::Timestamp,
+};
+
+/// The actions that docg itself records. Applications add their own.
+pub mod actions {
+    #![allow(missing_docs, reason = "the names say it")]
+    pub const STARTED: &str = "execution.started";
+    pub const COMPLETED: &str = "execution.completed";
+    pub const FAILED: &str = "execution.failed";
+    pub const CANCELED: &str = "execution.canceled";
+    pub const RETRIED: &str = "execution.retried";
+    pub const RESUMED: &str = "execution.resumed";
+    pub const PAUSED: &str = "execution.paused";
+    pub const STATUS_CHANGED: &str = "execution.status_changed";
+    pub const SIGNAL_IGNORED: &str = "execution.signal_ignored";
+    pub const DOCUMENT_GENERATED: &str = "document.generated";
+    pub const DOCUMENT_SAVED: &str = "document.saved";
+    pub const DOCUMENT_SENT: &str = "document.sent";
+    pub const SIGNATURE_REQUESTED: &str = "signature.requested";
+    pub const SIGNATURE_VIEWED: &str = "signature.viewed";
+    pub const SIGNATURE_SIGNED: &str = "signature.signed";
+    pub const SIGNATURE_DECLINED: &str = "signature.declined";
+    pub const SIGNATURE_EXPIRED: &str = "signature.expired";
+    pub const APPROVAL_REQUESTED: &str = "approval.requested";
+    pub const APPROVAL_DECIDED: &str = "approval.decided";
+}
+
+/// Takes audit rows. The engine's own keeps them in the execution's hash chain.
+pub trait AuditSink: Send + Sync {
+    /// Takes a row. It must neither block nor panic.
+    fn record(&self, row: AuditDraft);
+}
+
+/// What kind of actor did something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ActorType {
+    /// A person or a client that acts for one.
+    User,
+    /// docg itself.
+    System,
+    /// A provider's webhook.
+    Webhook,
+}
+
+impl ActorType {
+    /// The name on the wire and in the database.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::System => "system",
+            Self::Webhook => "webhook",
+        }
+    }
+}
+
+/// Who did something.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Actor {
+    /// What kind of actor.
+    pub actor_type: ActorType,
+    /// Who, in free text.
+    pub actor_id: Arc<str>,
+}
+
+impl Actor {
+    /// A person or a client that acts for one.
+    pub fn user(id: impl Into<Arc<str>>) -> Self {
+        Self { actor_type: ActorType::User, actor_id: id.into() }
+    }
+
+    /// docg itself.
+    #[must_use]
+    pub fn system() -> Self {
+        Self { actor_type: ActorType::System, actor_id: Arc::from("docg") }
+    }
+
+    /// A provider's webhook.
+    pub fn webhook(provider: impl Into<Arc<str>>) -> Self {
+        Self { actor_type: ActorType::Webhook, actor_id: provider.into() }
+    }
+}
+
+/// What something was done to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Target {
+    /// Such as `execution`, `document`, `signature_request`.
+    #[serde(rename = "target_type")]
+    pub kind: Cow<'static, str>,
+    /// Which one.
+    #[serde(rename = "target_id")]
+    pub id: String,
+}
+
+/// An audit row before it has its place in the chain.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AuditDraft {
+    /// Who; `None` for docg itself.
+    pub actor: Option<Actor>,
+    /// What was done.
+    pub action: Cow<'static, str>,
+    /// To what; `None` for the execution.
+    pub target: Option<Target>,
+    /// Facts.
+    pub metadata: Value,
+}
+
+impl AuditDraft {
+    /// A row about the execution, by docg itself.
+    #[must_use]
+    pub fn new(action: impl Into<Cow<'static, str>>, metadata: Value) -> Self {
+        Self { actor: None, action: action.into(), target: None, metadata }
+    }
+
+    /// Sets who did it.
+    #[must_use]
+    pub fn by(mut self, actor: Actor) -> Self {
+        self.actor = Some(actor);
+        self
+    }
+
+    /// Sets what it was done to.
+    #[must_use]
+    pub fn on(mut self, kind: impl Into<Cow<'static, str>>, id: impl ToString) -> Self {
+        self.target = Some(Target { kind: kind.into(), id: id.to_string() });
+        self
+    }
+}
+
+/// A row of an execution's audit trail.
+///
+/// Each row carries the hash of the one before it. What may have to be erased for a person's sake
+/// - who acted, and the facts - goes into the hash only as a salted commitment, so it can be erased
+/// together with its salt and the chain still verifies.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AuditEvent {
+    /// Unique.
+    pub id: AuditId,
+    /// 1, 2, 3 … within the execution.
+    pub seq: u64,
+    /// The tenant.
+    pub organization_id: OrganizationId,
+    /// The run.
+    pub execution_id: ExecutionId,
+    /// When.
+    pub timestamp: Timestamp,
+    /// What was done.
+    pub action: Cow<'static, str>,
+    /// To what.
+    #[serde(flatten)]
+    pub target: Target,
+    /// Who did it.
+    #[serde(flatten)]
+    pub actor: Actor,
+    /// Facts.
+    pub metadata: Value,
+    /// Makes [`commitment`](Self::commitment) unguessable; gone once the row's personal data is erased.
+    pub salt: Option<Uuid>,
+    /// SHA-256 over the salt, the actor and the facts.
+    pub commitment: [u8; 32],
+    /// The hash of the row before; zeros in the first.
+    pub prev_hash: [u8; 32],
+    /// The hash of this row.
+    pub hash: [u8; 32],
+}
+
+/// The place in the chain that a new row takes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ChainLink {
+    pub(crate) id: AuditId,
+    pub(crate) seq: u64,
+    pub(crate) organization_id: OrganizationId,
+    pub(crate) execution_id: ExecutionId,
+    pub(crate) timestamp: Timestamp,
+    pub(crate) salt: Uuid,
+    pub(crate) prev_hash: [u8; 32],
+}
+
+impl AuditEvent {
+    pub(crate) fn chained(draft: AuditDraft, link: ChainLink) -> Self {
+        let mut row = Self {
+            id: link.id,
+            seq: link.seq,
+            organization_id: link.organization_id,
+            execution_id: link.execution_id,
+            timestamp: link.timestamp,
+            action: draft.action,
+            target: draft.target.unwrap_or_else(|| Target {
+                kind: Cow::Borrowed("execution"),
+                id: link.execution_id.to_string(),
+            }),
+            actor: draft.actor.unwrap_or_else(Actor::system),
+            metadata: draft.metadata,
+            salt: Some(link.salt),
+            commitment: [0; 32],
+            prev_hash: link.prev_hash,
+            hash: [0; 32],
+        };
+        row.commitment = row.computed_commitment(link.salt);
+        row.hash = row.computed_hash();
+        row
+    }
+
+    fn computed_commitment(&self, salt: Uuid) -> [u8; 32] {
+        let mut hasher = CanonicalHasher::new("docg.audit.commitment.v1");
+        hasher.field(salt.as_bytes());
+        hasher.field(self.actor.actor_id.as_bytes());
+        hasher.field(canonical_json(&self.metadata).as_bytes());
+        hasher.finish()
+    }
+
+    fn computed_hash(&self) -> [u8; 32] {
+        let mut hasher = CanonicalHasher::new("docg.audit.v1");
+        hasher.field(&self.prev_hash);
+        hasher.field(self.id.0.as_bytes());
+        hasher.field(&self.seq.to_be_bytes());
+        hasher.field(self.organization_id.0.as_bytes());
+        hasher.field(self.execution_id.0.as_bytes());
+        hasher.field(&self.timestamp.as_millis().to_be_bytes());
+        hasher.field(self.actor.actor_type.as_str().as_bytes());
+        hasher.field(self.action.as_bytes());
+        hasher.field(self.target.kind.as_bytes());
+        hasher.field(self.target.id.as_bytes());
+        hasher.field(&self.commitment);
+        hasher.finish()
+    }
+}
+
+/// What verifying a chain gave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChainReport {
+    /// How many rows there are.
+    pub count: u64,
+    /// The last row's hash; zeros where there is none.
+    pub head_hash: [u8; 32],
+    /// The first fault.
+    pub fault: Option<ChainFault>,
+}
+
+/// A place where a chain does not hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChainFault {
+    /// The `seq` at which it shows; of a cut tail, the first that is missing.
+    pub seq: u64,
+}
+
+/// Verifies an execution's whole chain against the head that its execution keeps: edits, gaps,
+/// swaps, insertions and a cut tail all show.
+#[must_use]
+pub fn verify_chain(rows: &[AuditEvent], head_seq: u64, head_hash: [u8; 32]) -> ChainReport {
+    let mut previous = [0; 32];
+    let mut fault = None;
+    for (expected_seq, row) in (1u64..).zip(rows) {
+        let committed = row.salt.is_none_or(|salt| row.commitment == row.computed_commitment(salt));
+        let holds = row.seq == expected_seq
+            && row.prev_hash == previous
+            && committed
+            && row.hash == row.computed_hash()
+            && (row.seq != head_seq || row.hash == head_hash)
+            && row.seq <= head_seq;
+        if !holds {
+            fault = Some(ChainFault { seq: expected_seq });
+            break;
+        }
+        previous = row.hash;
+    }
+    let count = rows.len() as u64;
+    if fault.is_none() && count < head_seq {
+        fault = Some(ChainFault { seq: count + 1 });
+    }
+    ChainReport { count, head_hash: rows.last().map_or([0; 32], |row| row.hash), fault }
+}

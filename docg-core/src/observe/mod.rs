@@ -1,0 +1,14 @@
+//! What a run leaves behind for people: logs, the audit trail, and snapshots made safe to show.
+
+mod audit;
+mod canonical;
+mod log;
+mod recorder;
+mod redact;
+
+pub use audit::{
+    Actor, ActorType, AuditDraft, AuditEvent, AuditSink, ChainFault, ChainReport, Target, actions, verify_chain,
+};
+pub use log::{ExecutionLogger, LogDomain, LogDraft, LogEntry, LogLevel};
+pub use recorder::StepRecorder;
+pub use redact::{Redaction, REDACTED};

@@ -1,0 +1,59 @@
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::{
+    audit::{AuditDraft, AuditSink},
+    log::{ExecutionLogger, LogDraft, LogLevel},
+};
+use crate::{
+    i18n::Locale,
+    ids::{ExecutionId, NodeId},
+};
+
+/// Collects what a step logs and audits until the commit that stores it. Log entries go to
+/// `tracing` at once, so that a process that dies has still said them.
+#[derive(Debug, Clone)]
+pub struct StepRecorder {
+    execution_id: ExecutionId,
+    node_id: NodeId,
+    drafts: Arc<Mutex<Drafts>>,
+}
+
+#[derive(Debug, Default)]
+struct Drafts {
+    logs: Vec<LogDraft>,
+    audit: Vec<AuditDraft>,
+}
+
+impl StepRecorder {
+    /// An empty recorder for one step.
+    #[must_use]
+    pub fn new(execution_id: ExecutionId, node_id: NodeId) -> Self {
+        Self { execution_id, node_id, drafts: Arc::default() }
+    }
+
+    /// Takes out what has been collected.
+    #[must_use]
+    pub fn take(&self) -> (Vec<LogDraft>, Vec<AuditDraft>) {
+        let mut drafts = self.drafts.lock().unwrap_or_else(PoisonError::into_inner);
+        (std::mem::take(&mut drafts.logs), std::mem::take(&mut drafts.audit))
+    }
+}
+
+impl ExecutionLogger for StepRecorder {
+    fn log(&self, entry: LogDraft) {
+        let message = entry.message_human.render(Locale::En);
+        let (execution_id, node_id, tech) = (self.execution_id, self.node_id.as_str(), entry.message_tech.as_deref());
+        match entry.level {
+            LogLevel::Ok => tracing::info!(%execution_id, node_id, tech, "{message}"),
+            LogLevel::Warn => tracing::warn!(%execution_id, node_id, tech, "{message}"),
+            LogLevel::Error => tracing::error!(%execution_id, node_id, tech, "{message}"),
+        }
+        self.drafts.lock().unwrap_or_else(PoisonError::into_inner).logs.push(entry);
+    }
+}
+
+impl AuditSink for StepRecorder {
+    fn record(&self, row: AuditDraft) {
+        self.drafts.lock().unwrap_or_else(PoisonError::into_inner).audit.push(row);
+    }
+}

@@ -1,0 +1,60 @@
+use std::error::Error;
+
+/// What went wrong in a store. The engine reads only the kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum StoreErrorKind {
+    /// The thing is not there, or belongs to another organization.
+    NotFound,
+    /// The version is not the expected one, or the lease is lost. Nothing was written.
+    Conflict,
+    /// The idempotency key was used with another body. Nothing was written.
+    KeyReused,
+    /// The store cannot keep this value. Nothing was written.
+    Invalid,
+    /// The store is full. Nothing was written.
+    Full,
+    /// The store did not answer. Whether something was written is not known; the version tells.
+    Unavailable,
+    /// What is stored cannot be read.
+    Corrupt,
+}
+
+impl StoreErrorKind {
+    /// Whether the same call may succeed later.
+    #[must_use]
+    pub const fn may_pass(self) -> bool {
+        match self {
+            Self::Unavailable | Self::Full => true,
+            Self::NotFound | Self::Conflict | Self::KeyReused | Self::Invalid | Self::Corrupt => false,
+        }
+    }
+}
+
+/// A failed call of a store.
+#[derive(Debug, thiserror::Error)]
+#[error("{operation}: {message}")]
+pub struct StoreError {
+    /// What went wrong.
+    pub kind: StoreErrorKind,
+    /// The call.
+    pub operation: &'static str,
+    /// For technicians.
+    pub message: String,
+    /// The cause.
+    #[source]
+    pub source: Option<Box<dyn Error + Send + Sync>>,
+}
+
+impl StoreError {
+    /// An error without a cause.
+    pub fn new(kind: StoreErrorKind, operation: &'static str, message: impl Into<String>) -> Self {
+        Self { kind, operation, message: message.into(), source: None }
+    }
+
+    /// Adds the cause.
+    #[must_use]
+    pub fn caused_by(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+}

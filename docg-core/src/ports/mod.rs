@@ -1,0 +1,16 @@
+//! What the engine needs from storage and transport. Adapters implement these traits; the suites in
+//! [`conformance`](crate::conformance) (feature `conformance`) hold them to their promises.
+
+mod bus;
+mod error;
+mod model;
+mod store;
+
+pub use bus::{BusError, EventBus, EventStream, WakeStream};
+pub use error::{StoreError, StoreErrorKind};
+pub use model::{
+    AuditQuery, Claim, ClaimRequest, ClaimWhat, Claimed, Commit, Committed, Created, EventQuery, ExecutionQuery,
+    ExecutionRecord, Idempotency, Lease, LeaseAfter, LogQuery, Memo, MemoKey, NewRun, Page, ResumeSignal, RunState,
+    Settlement, Signal, SignalKind, Unpublished, WorkflowQuery,
+};
+pub use store::{MemoStore, RunReader, RunStore, Store, WorkflowStore};

@@ -1,0 +1,383 @@
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{
+    approval::{Approval, Decision},
+    event::Event,
+    ids::{ApprovalId, ExecutionId, NodeId, OrganizationId, SignalId, SignatureRequestId, WorkerId, WorkflowId},
+    observe::{Actor, AuditEvent, LogDomain, LogEntry, LogLevel},
+    run::{Execution, Inputs, Status, Step},
+    signature::{SignatureRequest, SignerFact},
+    time::Timestamp,
+    workflow::Workflow,
+};
+
+/// All that the engine needs to decide how a run goes on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunState {
+    /// The run state.
+    pub execution: Execution,
+    /// The definition that it was created with.
+    pub workflow: Arc<Workflow>,
+    /// What it works on.
+    pub inputs: Arc<Inputs>,
+    /// One per node, in the workflow's order.
+    pub steps: Vec<Step>,
+    /// The signature request that it made last.
+    pub signature: Option<SignatureRequest>,
+    /// The approval that it asked for last.
+    pub approval: Option<Approval>,
+}
+
+/// A new run, stored whole or not at all.
+#[derive(Debug, Clone)]
+pub struct NewRun {
+    /// The run and its first records.
+    pub state: RunState,
+    /// Its first events.
+    pub events: Vec<Arc<Event>>,
+    /// Its first log entries.
+    pub logs: Vec<LogEntry>,
+    /// Its first audit rows.
+    pub audit: Vec<AuditEvent>,
+    /// Makes a repeated call give the first run again.
+    pub idempotency: Option<Idempotency>,
+}
+
+/// An idempotency key, bound to the organization of the call and to what the call asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Idempotency {
+    /// What the caller sent.
+    pub key: String,
+    /// SHA-256 of what the call asked for.
+    pub fingerprint: [u8; 32],
+}
+
+/// What became of a creation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Created {
+    /// Stored.
+    New,
+    /// The same key with the same body had made this one before; nothing was written.
+    Existing(ExecutionId),
+}
+
+/// The right to change one execution, until it runs out or somebody else takes it over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lease {
+    /// What.
+    pub execution_id: ExecutionId,
+    /// Who.
+    pub worker_id: WorkerId,
+    /// Grows with each claim of the execution.
+    pub fence: u64,
+}
+
+/// A wish to work.
+#[derive(Debug, Clone)]
+pub struct ClaimRequest {
+    /// Who.
+    pub worker_id: WorkerId,
+    /// Which executions.
+    pub what: ClaimWhat,
+    /// The present.
+    pub now: Timestamp,
+    /// Until when the lease holds.
+    pub lease_until: Timestamp,
+}
+
+/// Which executions a worker wants.
+#[derive(Debug, Clone)]
+pub enum ClaimWhat {
+    /// This one, if nobody holds it, due or not, terminal or not.
+    One(ExecutionId),
+    /// Due ones, in priority then time order.
+    Due {
+        /// At most this many.
+        limit: usize,
+        /// At most this many of one organization may be leased at once, by any worker.
+        per_organization: usize,
+        /// Only executions all of whose node types are among these.
+        node_types: Arc<[Arc<str>]>,
+    },
+}
+
+/// What came of a wish to work.
+#[derive(Debug, Clone, Default)]
+pub struct Claim {
+    /// What the worker now holds.
+    pub claimed: Vec<Claimed>,
+    /// The earliest moment at which another execution becomes due, where the store knows it
+    /// cheaply: the worker need not ask again before.
+    pub next_due: Option<Timestamp>,
+}
+
+/// An execution that a worker now holds.
+#[derive(Debug, Clone)]
+pub struct Claimed {
+    /// The right to change it.
+    pub lease: Lease,
+    /// The run.
+    pub state: RunState,
+    /// Its inbox, oldest first.
+    pub signals: Vec<Signal>,
+}
+
+/// Everything that one decision changes, applied whole or not at all.
+#[derive(Debug, Clone)]
+pub struct Commit {
+    /// Who changes it. A lost lease refuses the commit.
+    pub lease: Lease,
+    /// The version that the decision was made on. Any other refuses the commit.
+    pub expected_version: u64,
+    /// The run state, with its new version.
+    pub execution: Execution,
+    /// What it works on, where that changed.
+    pub inputs: Option<Arc<Inputs>>,
+    /// The steps that changed.
+    pub steps: Vec<Step>,
+    /// New events, contiguous with those stored.
+    pub events: Vec<Arc<Event>>,
+    /// New log entries.
+    pub logs: Vec<LogEntry>,
+    /// New audit rows.
+    pub audit: Vec<AuditEvent>,
+    /// Signals that were applied or ignored; they leave the inbox.
+    pub settled: Vec<SignalId>,
+    /// The signature request, where it changed.
+    pub signature: Option<SignatureRequest>,
+    /// The approval, where it changed.
+    pub approval: Option<Approval>,
+    /// The last event that is known to be on the bus.
+    pub published: Option<u64>,
+    /// What becomes of the lease.
+    pub then: LeaseAfter,
+}
+
+/// What becomes of a lease with a commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LeaseAfter {
+    /// The worker goes on, until then.
+    Keep(Timestamp),
+    /// The worker lets go; the execution is due at its `wake_at`, or at once where its inbox is
+    /// not empty.
+    Release,
+}
+
+/// What a commit's maker learns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Committed {
+    /// Signals are in the inbox that this commit did not settle.
+    pub signals_pending: bool,
+}
+
+/// A message to an execution. Only its holder applies it, in order of arrival.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Signal {
+    /// Unique; time-ordered.
+    pub id: SignalId,
+    /// To whom.
+    pub execution_id: ExecutionId,
+    /// The tenant.
+    pub organization_id: OrganizationId,
+    /// From whom.
+    pub actor: Actor,
+    /// When it was accepted.
+    pub received_at: Timestamp,
+    /// What it asks.
+    pub kind: SignalKind,
+}
+
+/// What a signal asks.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum SignalKind {
+    /// Stop before the next step.
+    Pause {
+        /// For people.
+        reason: Option<String>,
+    },
+    /// Go on.
+    Resume(ResumeSignal),
+    /// End.
+    Cancel {
+        /// For people.
+        reason: Option<String>,
+    },
+    /// An approver has voted.
+    ApprovalVote {
+        /// Which approval.
+        approval_id: ApprovalId,
+        /// Whose vote.
+        email: String,
+        /// Yes or no.
+        decision: Decision,
+        /// What they said with it.
+        comment: Option<String>,
+    },
+    /// A provider has reported on signers.
+    SignatureFacts {
+        /// Which request.
+        signature_request_id: SignatureRequestId,
+        /// What became of signers.
+        facts: Vec<SignerFact>,
+    },
+}
+
+pub use resume::{ResumeSignal, Settlement};
+
+mod resume {
+    use super::*;
+    use serde_json::Map;
+
+    /// How to go on.
+    #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+    pub struct ResumeSignal {
+        /// `Some(false)` ends a review with a refusal.
+        pub approved: Option<bool>,
+        /// Merged into the trigger data.
+        pub trigger_data: Option<Map<String, Value>>,
+        /// Node parameters to set, by node.
+        pub nodes: Map<String, Value>,
+        /// Settles an outcome that is unknown.
+        pub settlement: Option<Settlement>,
+    }
+
+    /// What a person knows of an unknown outcome.
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    pub enum Settlement {
+        /// It happened, with this output.
+        ConfirmDone(Value),
+        /// It did not; run it again.
+        RunAgain,
+    }
+}
+
+/// An execution as readers get it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ExecutionRecord {
+    /// The run state.
+    pub execution: Execution,
+    /// What it works on.
+    pub inputs: Arc<Inputs>,
+}
+
+/// Which executions a reader wants, newest first.
+#[derive(Debug, Clone)]
+pub struct ExecutionQuery {
+    /// The tenant.
+    pub organization_id: OrganizationId,
+    /// Only of this workflow.
+    pub workflow_id: Option<WorkflowId>,
+    /// Only with this status.
+    pub status: Option<Status>,
+    /// Only those that come after this one in the list.
+    pub after: Option<(Timestamp, ExecutionId)>,
+    /// At most this many.
+    pub limit: usize,
+}
+
+/// Which events a reader wants, oldest first.
+#[derive(Debug, Clone, Copy)]
+pub struct EventQuery {
+    /// The tenant.
+    pub organization_id: OrganizationId,
+    /// The run.
+    pub execution_id: ExecutionId,
+    /// Only those with a greater `seq`.
+    pub after: u64,
+    /// At most this many.
+    pub limit: usize,
+}
+
+/// Which log entries a reader wants, oldest first.
+#[derive(Debug, Clone)]
+pub struct LogQuery {
+    /// The tenant.
+    pub organization_id: OrganizationId,
+    /// The run.
+    pub execution_id: ExecutionId,
+    /// Only of this level.
+    pub level: Option<LogLevel>,
+    /// Only of this domain.
+    pub domain: Option<LogDomain>,
+    /// Only of this node's step.
+    pub step_id: Option<NodeId>,
+    /// Only those with a greater `seq`.
+    pub after: u64,
+    /// At most this many.
+    pub limit: usize,
+}
+
+/// Which audit rows a reader wants, oldest first.
+#[derive(Debug, Clone, Copy)]
+pub struct AuditQuery {
+    /// The tenant.
+    pub organization_id: OrganizationId,
+    /// The run.
+    pub execution_id: ExecutionId,
+    /// Only those with a greater `seq`.
+    pub after: u64,
+    /// At most this many.
+    pub limit: usize,
+}
+
+/// Which workflows a reader wants, newest first.
+#[derive(Debug, Clone, Copy)]
+pub struct WorkflowQuery {
+    /// The tenant.
+    pub organization_id: OrganizationId,
+    /// Only those that come after this one in the list.
+    pub after: Option<(Timestamp, WorkflowId)>,
+    /// At most this many.
+    pub limit: usize,
+}
+
+/// A part of a list.
+#[derive(Debug, Clone)]
+pub struct Page<T> {
+    /// The rows.
+    pub items: Vec<T>,
+    /// Whether there are more after them.
+    pub has_more: bool,
+}
+
+/// Events that the bus may not have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unpublished {
+    /// The tenant.
+    pub organization_id: OrganizationId,
+    /// The run.
+    pub execution_id: ExecutionId,
+    /// The last event that is known to be on the bus.
+    pub published: u64,
+    /// The last event there is.
+    pub head: u64,
+}
+
+/// Names a [`Memo`].
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct MemoKey {
+    /// The tenant; `None` for what belongs to none, such as a webhook's delivery.
+    pub organization_id: Option<OrganizationId>,
+    /// What it is for, such as `sse_token`.
+    pub kind: &'static str,
+    /// Which one.
+    pub key: String,
+}
+
+/// A small fact that is remembered for a while: an answer to be given again, a delivery that was
+/// seen, a token's hash.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Memo {
+    /// Its name.
+    pub key: MemoKey,
+    /// The fact.
+    pub value: Value,
+    /// When it is forgotten.
+    pub expires_at: Timestamp,
+}

@@ -1,0 +1,146 @@
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::{
+    error::StoreError,
+    model::{
+        AuditQuery, Claim, ClaimRequest, Commit, Committed, Created, EventQuery, ExecutionQuery, ExecutionRecord,
+        Lease, LogQuery, Memo, MemoKey, NewRun, Page, Signal, Unpublished, WorkflowQuery,
+    },
+};
+use crate::{
+    approval::Approval,
+    event::Event,
+    ids::{ExecutionId, OrganizationId, SignatureRequestId, WorkflowId},
+    observe::{AuditEvent, LogEntry},
+    run::Step,
+    signature::SignatureRequest,
+    time::Timestamp,
+    workflow::Workflow,
+};
+
+/// Everything that the engine keeps. One type implements all four parts.
+pub trait Store: RunStore + RunReader + WorkflowStore + MemoStore {}
+
+impl<T: RunStore + RunReader + WorkflowStore + MemoStore> Store for T {}
+
+/// What changes runs. All writing to a run goes through its holder's [`commit`](Self::commit).
+///
+/// Every method may fail with [`Unavailable`](super::StoreErrorKind::Unavailable).
+#[async_trait]
+pub trait RunStore: Send + Sync + 'static {
+    /// Stores a new run whole.
+    ///
+    /// # Errors
+    ///
+    /// `KeyReused` where the idempotency key came with another body before; `Full`; `Invalid`.
+    async fn create(&self, run: NewRun) -> Result<Created, StoreError>;
+    /// Leases executions: those that are due, or one by name. Each claim of an execution has a
+    /// higher fence than the one before. One that is leased and not run out is never given.
+    /// A claim counts a lease that has run out as gone.
+    async fn claim(&self, request: ClaimRequest) -> Result<Claim, StoreError>;
+    /// Prolongs leases. Those that are lost are returned.
+    async fn renew(&self, leases: &[Lease], until: Timestamp) -> Result<Vec<Lease>, StoreError>;
+    /// Gives leases back without a change; the executions are due at once. Lost ones are ignored.
+    async fn release(&self, leases: &[Lease], now: Timestamp) -> Result<(), StoreError>;
+    /// Applies one decision whole, or nothing of it.
+    ///
+    /// # Errors
+    ///
+    /// `Conflict` where the lease is lost or the version is another; `Full`; `Invalid`.
+    async fn commit(&self, commit: Commit) -> Result<Committed, StoreError>;
+    /// Appends to an execution's inbox and makes it due. A second signal with the same id changes
+    /// nothing.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` where the organization has no such execution.
+    async fn signal(&self, signal: Signal) -> Result<(), StoreError>;
+    /// The inbox, oldest first.
+    async fn signals(&self, execution: ExecutionId) -> Result<Vec<Signal>, StoreError>;
+    /// Executions with events that the bus may not have, changed before `before`, at most `limit`.
+    async fn unpublished(&self, before: Timestamp, limit: usize) -> Result<Vec<Unpublished>, StoreError>;
+    /// Remembers up to where an execution's events are on the bus. Never goes back.
+    async fn mark_published(&self, published: &[(ExecutionId, u64)]) -> Result<(), StoreError>;
+    /// Removes terminal executions that ended before `before`, with all that belongs to them, at
+    /// most `limit`. Returns how many.
+    async fn purge(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError>;
+}
+
+/// What reads runs. Another organization's things are not found.
+#[async_trait]
+pub trait RunReader: Send + Sync + 'static {
+    /// One execution.
+    async fn execution(
+        &self,
+        organization: OrganizationId,
+        id: ExecutionId,
+    ) -> Result<Option<ExecutionRecord>, StoreError>;
+    /// A page of executions, newest first by (`created_at`, `id`).
+    async fn executions(&self, query: ExecutionQuery) -> Result<Page<ExecutionRecord>, StoreError>;
+    /// An execution's steps in the workflow's order; empty where there is no such execution.
+    async fn steps(&self, organization: OrganizationId, id: ExecutionId) -> Result<Vec<Step>, StoreError>;
+    /// The definition that an execution was created with.
+    async fn snapshot(
+        &self,
+        organization: OrganizationId,
+        id: ExecutionId,
+    ) -> Result<Option<Arc<Workflow>>, StoreError>;
+    /// A page of an execution's events.
+    async fn events(&self, query: EventQuery) -> Result<Vec<Arc<Event>>, StoreError>;
+    /// A page of an execution's log.
+    async fn logs(&self, query: LogQuery) -> Result<Page<LogEntry>, StoreError>;
+    /// A page of an execution's audit trail.
+    async fn audit(&self, query: AuditQuery) -> Result<Page<AuditEvent>, StoreError>;
+    /// One signature request.
+    async fn signature_request(
+        &self,
+        organization: OrganizationId,
+        id: SignatureRequestId,
+    ) -> Result<Option<SignatureRequest>, StoreError>;
+    /// The signature request that a provider knows by this name. It takes no organization: a
+    /// webhook has none, and the request says whose it is.
+    async fn signature_by_envelope(
+        &self,
+        provider: &str,
+        envelope_id: &str,
+    ) -> Result<Option<SignatureRequest>, StoreError>;
+    /// The approval that a link's token opens. It takes no organization: the token is the proof.
+    async fn approval_by_token(&self, token_hash: [u8; 32]) -> Result<Option<Approval>, StoreError>;
+}
+
+/// Workflow definitions.
+#[async_trait]
+pub trait WorkflowStore: Send + Sync + 'static {
+    /// Stores a version. The first is 1; any other must follow the one that is current.
+    ///
+    /// # Errors
+    ///
+    /// `Conflict` where the current version is not `workflow.version - 1`.
+    async fn put_workflow(&self, workflow: Workflow) -> Result<(), StoreError>;
+    /// The current version.
+    async fn workflow(
+        &self,
+        organization: OrganizationId,
+        id: WorkflowId,
+    ) -> Result<Option<Arc<Workflow>>, StoreError>;
+    /// A page of current versions, newest first by (`created_at`, `id`).
+    async fn workflows(&self, query: WorkflowQuery) -> Result<Page<Arc<Workflow>>, StoreError>;
+    /// The highest version that was ever stored under this id, deleted ones included; 0 for none.
+    async fn latest_version(&self, organization: OrganizationId, id: WorkflowId) -> Result<u32, StoreError>;
+    /// Hides a workflow; its executions stay. `false` where there is none.
+    async fn delete_workflow(&self, organization: OrganizationId, id: WorkflowId) -> Result<bool, StoreError>;
+}
+
+/// Small facts with an end.
+#[async_trait]
+pub trait MemoStore: Send + Sync + 'static {
+    /// Remembers a fact unless its name is taken; then returns what is there and changes nothing.
+    /// One that has expired at `now` counts as not there.
+    async fn remember(&self, memo: Memo, now: Timestamp) -> Result<Option<Memo>, StoreError>;
+    /// The fact of this name.
+    async fn recall(&self, key: &MemoKey, now: Timestamp) -> Result<Option<Memo>, StoreError>;
+    /// Replaces a fact, or remembers it.
+    async fn replace(&self, memo: Memo) -> Result<(), StoreError>;
+}

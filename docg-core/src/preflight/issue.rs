@@ -1,0 +1,191 @@
+use std::{borrow::Cow, collections::BTreeMap};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::{
+    i18n::{Locale, Text},
+    ids::NodeId,
+    time::Timestamp,
+};
+
+/// What a check is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Domain {
+    /// Trigger data and variables.
+    Data,
+    /// Templates.
+    Template,
+    /// What connections may do.
+    Permissions,
+    /// Recipients and folders.
+    Delivery,
+    /// Signers.
+    Signature,
+}
+
+impl Domain {
+    /// All five.
+    pub const ALL: [Self; 5] = [Self::Data, Self::Template, Self::Permissions, Self::Delivery, Self::Signature];
+
+    /// The name on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Data => "data",
+            Self::Template => "template",
+            Self::Permissions => "permissions",
+            Self::Delivery => "delivery",
+            Self::Signature => "signature",
+        }
+    }
+}
+
+/// Whether an issue stops the execution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    /// Nothing may happen before it is repaired.
+    Blocking,
+    /// Worth knowing.
+    Warning,
+}
+
+/// One thing that preflight found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Issue {
+    /// Stable and machine-readable.
+    pub code: Cow<'static, str>,
+    /// What it is about.
+    pub domain: Domain,
+    /// Whether it blocks.
+    pub severity: Severity,
+    /// What is wrong and what would be right, without technical terms.
+    pub message_human: Text,
+    /// What technicians need.
+    pub message_tech: Option<String>,
+    /// The node that it concerns.
+    pub node_id: Option<NodeId>,
+    /// The field that it concerns: a parameter's name, or a path such as `trigger.customer.email`.
+    pub field: Option<String>,
+}
+
+impl Issue {
+    /// A blocking issue.
+    #[must_use]
+    pub fn blocking(domain: Domain, code: impl Into<Cow<'static, str>>, human: impl Into<Text>) -> Self {
+        Self {
+            code: code.into(),
+            domain,
+            severity: Severity::Blocking,
+            message_human: human.into(),
+            message_tech: None,
+            node_id: None,
+            field: None,
+        }
+    }
+
+    /// A warning.
+    #[must_use]
+    pub fn warning(domain: Domain, code: impl Into<Cow<'static, str>>, human: impl Into<Text>) -> Self {
+        Self { severity: Severity::Warning, ..Self::blocking(domain, code, human) }
+    }
+
+    /// Names the node.
+    #[must_use]
+    pub fn at(mut self, node: impl Into<NodeId>) -> Self {
+        self.node_id = Some(node.into());
+        self
+    }
+
+    /// Names the field.
+    #[must_use]
+    pub fn field(mut self, field: impl Into<String>) -> Self {
+        self.field = Some(field.into());
+        self
+    }
+
+    /// Adds the text for technicians.
+    #[must_use]
+    pub fn tech(mut self, tech: impl ToString) -> Self {
+        self.message_tech = Some(tech.to_string());
+        self
+    }
+
+    /// The wire form in the reader's language; `technical` says whether the reader may see
+    /// `message_tech`, which is left out entirely where `None` is given.
+    #[must_use]
+    pub fn for_reader(&self, locale: Locale, technical: Option<bool>) -> Value {
+        let mut issue = json!({
+            "code": self.code,
+            "domain": self.domain,
+            "severity": self.severity,
+            "message_human": self.message_human.render(locale),
+            "node_id": self.node_id,
+            "field": self.field,
+        });
+        if let Some(allowed) = technical {
+            issue["message_tech"] = if allowed { json!(self.message_tech) } else { Value::Null };
+        }
+        issue
+    }
+}
+
+/// What preflight found, as it is kept with the execution.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct PreflightSummary {
+    /// How many issues block.
+    pub blocking_count: u32,
+    /// How many are warnings.
+    pub warning_count: u32,
+    /// When it ended.
+    pub completed_at: Option<Timestamp>,
+    /// All issues, in the order of the domains.
+    pub issues: Vec<Issue>,
+}
+
+impl PreflightSummary {
+    /// Sums up what was found.
+    #[must_use]
+    pub fn new(mut issues: Vec<Issue>, completed_at: Timestamp) -> Self {
+        issues.sort_by_key(|issue| issue.domain);
+        let count = |severity| {
+            u32::try_from(issues.iter().filter(|issue| issue.severity == severity).count()).unwrap_or(u32::MAX)
+        };
+        Self {
+            blocking_count: count(Severity::Blocking),
+            warning_count: count(Severity::Warning),
+            completed_at: Some(completed_at),
+            issues,
+        }
+    }
+
+    /// Whether nothing blocks.
+    #[must_use]
+    pub fn can_execute(&self) -> bool {
+        self.blocking_count == 0
+    }
+
+    /// The issues that block.
+    pub fn blocking(&self) -> impl Iterator<Item = &Issue> {
+        self.issues.iter().filter(|issue| issue.severity == Severity::Blocking)
+    }
+
+    /// The wire form of `groups`: every domain with its issues. With `technical` the issues have a
+    /// `message_tech`; events never do.
+    #[must_use]
+    pub fn groups_for_readers(&self, locale: Locale, technical: bool) -> Value {
+        self.groups(locale, technical.then_some(true))
+    }
+
+    /// As [`Self::groups_for_readers`], with `message_tech` as [`Issue::for_reader`] has it.
+    #[must_use]
+    pub fn groups(&self, locale: Locale, technical: Option<bool>) -> Value {
+        let mut groups: BTreeMap<&str, Vec<Value>> = BTreeMap::new();
+        for issue in &self.issues {
+            groups.entry(issue.domain.as_str()).or_default().push(issue.for_reader(locale, technical));
+        }
+        json!(groups)
+    }
+}

@@ -1,0 +1,1 @@
+pub struct PreflightLimits; pub struct PreflightRequest; pub fn run() {}

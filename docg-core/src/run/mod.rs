@@ -1,0 +1,17 @@
+//! The run model: pure data and the rules over it. No async, no I/O, no clock.
+
+mod execution;
+mod phase;
+mod status;
+mod step;
+
+pub use execution::{
+    CurrentStep, DeliveryState, Execution, Heads, Inputs, PhaseMetrics, PhaseTimes, SignatureState, WaitKind,
+    WaitingFor,
+};
+pub use phase::{Phase, UnknownPhase};
+pub use status::{InvalidTransition, Status, TRANSITIONS, UnknownStatus, state_diagram};
+pub use step::{Activity, Step, StepStatus};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,66 @@
+//! The six phases, in the order in which work flows through them.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+/// What kind of work a node does. Declared by the node, never guessed from its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Checks before anything happens.
+    Preflight,
+    /// Extracting and preparing data.
+    Trigger,
+    /// Rendering documents.
+    Render,
+    /// Saving documents.
+    Save,
+    /// Delivering documents.
+    Delivery,
+    /// Collecting signatures.
+    Signature,
+}
+
+impl Phase {
+    /// All six, in order.
+    pub const ALL: [Self; 6] =
+        [Self::Preflight, Self::Trigger, Self::Render, Self::Save, Self::Delivery, Self::Signature];
+
+    /// The name on the wire and in the database.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Preflight => "preflight",
+            Self::Trigger => "trigger",
+            Self::Render => "render",
+            Self::Save => "save",
+            Self::Delivery => "delivery",
+            Self::Signature => "signature",
+        }
+    }
+
+    /// Whether a dry run does this phase's work for real.
+    #[must_use]
+    pub const fn runs_dry(self) -> bool {
+        matches!(self, Self::Preflight | Self::Trigger | Self::Render)
+    }
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A name that is none of the six.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("unknown phase {0:?}: preflight, trigger, render, save, delivery or signature")]
+pub struct UnknownPhase(pub String);
+
+impl FromStr for Phase {
+    type Err = UnknownPhase;
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        Self::ALL.into_iter().find(|phase| phase.as_str() == name).ok_or_else(|| UnknownPhase(name.to_owned()))
+    }
+}

@@ -1,0 +1,77 @@
+use super::{
+    provider::{SignerFact, SignerFactKind},
+    request::{RequestStatus, SignatureRequest, SignerStatus},
+};
+use crate::time::Timestamp;
+
+/// A signer who moved forward.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignerChange {
+    /// Who.
+    pub email: String,
+    /// Where to.
+    pub status: SignerStatus,
+    /// When, by the provider's clock.
+    pub at: Timestamp,
+    /// Why, for a refusal.
+    pub reason: Option<String>,
+}
+
+/// Merges facts into a request and says who moved forward.
+///
+/// Monotone: a signer's status only rises in the order of [`SignerStatus`], so duplicates change
+/// nothing and any order of arrival ends in the same state. Of two times for the same fact the
+/// earlier stays. Facts about addresses that are not among the signers are ignored.
+pub fn merge(request: &mut SignatureRequest, facts: &[SignerFact]) -> Vec<SignerChange> {
+    let mut changes = Vec::new();
+    for fact in facts {
+        let status = match fact.kind {
+            SignerFactKind::Viewed => SignerStatus::Viewed,
+            SignerFactKind::Signed => SignerStatus::Signed,
+            SignerFactKind::Declined => SignerStatus::Declined,
+            SignerFactKind::Expired => SignerStatus::Expired,
+            SignerFactKind::Bounced => SignerStatus::Bounced,
+        };
+        for signer in &mut request.signers {
+            if fact.email.as_deref().is_some_and(|email| !email.eq_ignore_ascii_case(&signer.email)) {
+                continue;
+            }
+            let time = match fact.kind {
+                SignerFactKind::Viewed => Some(&mut signer.viewed_at),
+                SignerFactKind::Signed => Some(&mut signer.signed_at),
+                SignerFactKind::Declined => Some(&mut signer.declined_at),
+                SignerFactKind::Expired | SignerFactKind::Bounced => None,
+            };
+            if let Some(time) = time {
+                *time = Some(time.map_or(fact.at, |known| known.min(fact.at)));
+            }
+            if fact.kind == SignerFactKind::Declined && signer.reason.is_none() {
+                signer.reason.clone_from(&fact.reason);
+            }
+            if status > signer.status {
+                signer.status = status;
+                changes.push(SignerChange {
+                    email: signer.email.clone(),
+                    status,
+                    at: fact.at,
+                    reason: fact.reason.clone(),
+                });
+            }
+        }
+    }
+    request.status = derived_status(request);
+    changes
+}
+
+fn derived_status(request: &SignatureRequest) -> RequestStatus {
+    let any = |status| request.signers.iter().any(|signer| signer.status == status);
+    if request.all_signed() {
+        RequestStatus::Signed
+    } else if any(SignerStatus::Declined) {
+        RequestStatus::Declined
+    } else if any(SignerStatus::Expired) {
+        RequestStatus::Expired
+    } else {
+        request.status
+    }
+}

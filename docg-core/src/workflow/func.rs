@@ -1,0 +1,197 @@
+//! Handlers from async functions: a serde type in, a serde type out.
+
+use std::{future::Future, marker::PhantomData, pin::Pin, sync::Arc};
+
+use async_trait::async_trait;
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
+
+use super::{
+    context::{EffectContext, StepContext},
+    handler::{CheckRequest, ComputeHandler, EffectHandler, Handler, Probe, Resolution, StepOutcome},
+    spec::NodeSpec,
+};
+use crate::{
+    error::{StepFailure, codes},
+    i18n::Text,
+    preflight::Issue,
+};
+
+type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// A compute handler from an async function.
+///
+/// ```
+/// use docg_core::{prelude::*, workflow::compute};
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Deserialize)]
+/// struct Items { prices: Vec<u64> }
+/// #[derive(Serialize)]
+/// struct Total { total: u64 }
+///
+/// let spec = NodeSpec::new("sum", Phase::Trigger)
+///     .param(ParamSpec::required("prices", ParamKind::Json))
+///     .outputs(["total"]);
+/// let handler = compute(spec, |_context, items: Items| async move {
+///     Ok(Total { total: items.prices.iter().sum() })
+/// });
+/// ```
+pub fn compute<P, O, F, Fut>(spec: NodeSpec, run: F) -> Handler
+where
+    P: DeserializeOwned + Send + 'static,
+    O: Serialize + Send + 'static,
+    F: Fn(StepContext, P) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<O, StepFailure>> + Send + 'static,
+{
+    Handler::Compute(Arc::new(ComputeFn { spec, run, types: PhantomData }))
+}
+
+/// An effect handler from an async function, to be refined with [`EffectFn::probe`] and
+/// [`EffectFn::resumed`] and turned into a [`Handler`] with `into()`.
+pub fn effect<P, F, Fut>(spec: NodeSpec, run: F) -> EffectFn<P>
+where
+    P: DeserializeOwned + Send + 'static,
+    F: Fn(EffectContext, P) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<StepOutcome, StepFailure>> + Send + 'static,
+{
+    EffectFn {
+        spec,
+        run: Box::new(move |context, params| Box::pin(run(context, params))),
+        resumed: Box::new(|_, _, resolution| Box::pin(async move { Ok(StepOutcome::Done(output_of(resolution))) })),
+        probe: Box::new(|_, _| Box::pin(async { Probe::Unknown })),
+    }
+}
+
+impl StepOutcome {
+    /// Done, with anything that serde can turn into JSON.
+    ///
+    /// # Errors
+    ///
+    /// A final failure where it cannot.
+    pub fn done(output: impl Serialize) -> Result<Self, StepFailure> {
+        to_output(output).map(Self::Done)
+    }
+}
+
+/// What a wait's end gives where the handler adds nothing.
+fn output_of(resolution: Resolution) -> Value {
+    match resolution {
+        Resolution::Signed(request) => serde_json::json!({
+            "signature_request_id": request.id,
+            "envelope_id": request.envelope_id,
+            "signed_file": request.file,
+        }),
+        Resolution::Approved(decision) => decision,
+    }
+}
+
+fn to_output(output: impl Serialize) -> Result<Value, StepFailure> {
+    serde_json::to_value(output)
+        .map_err(|e| StepFailure::fatal(codes::INVALID_FIELD_FORMAT, Text::key("error-output-unserializable")).tech(e))
+}
+
+fn from_params<P: DeserializeOwned>(params: Value) -> Result<P, StepFailure> {
+    serde_json::from_value(params).map_err(|e| {
+        StepFailure::review(codes::INVALID_FIELD_FORMAT, Text::key("error-parameters-do-not-fit")).tech(e)
+    })
+}
+
+struct ComputeFn<P, F> {
+    spec: NodeSpec,
+    run: F,
+    types: PhantomData<fn(P)>,
+}
+
+#[async_trait]
+impl<P, O, F, Fut> ComputeHandler for ComputeFn<P, F>
+where
+    P: DeserializeOwned + Send + 'static,
+    O: Serialize + Send + 'static,
+    F: Fn(StepContext, P) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<O, StepFailure>> + Send + 'static,
+{
+    fn spec(&self) -> &NodeSpec {
+        &self.spec
+    }
+    async fn check(&self, _: CheckRequest) -> Vec<Issue> {
+        Vec::new()
+    }
+    async fn run(&self, context: StepContext, params: Value) -> Result<Value, StepFailure> {
+        to_output((self.run)(context, from_params(params)?).await?)
+    }
+}
+
+type Run<P> = Box<dyn Fn(EffectContext, P) -> BoxFuture<Result<StepOutcome, StepFailure>> + Send + Sync>;
+type Resumed<P> = Box<dyn Fn(EffectContext, P, Resolution) -> BoxFuture<Result<StepOutcome, StepFailure>> + Send + Sync>;
+type ProbeFn<P> = Box<dyn Fn(EffectContext, P) -> BoxFuture<Probe> + Send + Sync>;
+
+/// An effect handler made of async functions; see [`effect`].
+pub struct EffectFn<P> {
+    spec: NodeSpec,
+    run: Run<P>,
+    resumed: Resumed<P>,
+    probe: ProbeFn<P>,
+}
+
+impl<P> EffectFn<P> {
+    /// How to tell after a crash whether the effect happened. Without it the answer is
+    /// [`Probe::Unknown`], and a person is asked.
+    #[must_use]
+    pub fn probe<F, Fut>(mut self, probe: F) -> Self
+    where
+        F: Fn(EffectContext, P) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Probe> + Send + 'static,
+    {
+        self.probe = Box::new(move |context, params| Box::pin(probe(context, params)));
+        self
+    }
+
+    /// What to do when the wait that the function asked for has ended well. Without it the step is
+    /// done, with what the wait gave.
+    #[must_use]
+    pub fn resumed<F, Fut>(mut self, resumed: F) -> Self
+    where
+        F: Fn(EffectContext, P, Resolution) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<StepOutcome, StepFailure>> + Send + 'static,
+    {
+        self.resumed = Box::new(move |context, params, resolution| Box::pin(resumed(context, params, resolution)));
+        self
+    }
+}
+
+impl<P: DeserializeOwned + Send + 'static> From<EffectFn<P>> for Handler {
+    fn from(handler: EffectFn<P>) -> Self {
+        Self::Effect(Arc::new(handler))
+    }
+}
+
+#[async_trait]
+impl<P: DeserializeOwned + Send + 'static> EffectHandler for EffectFn<P> {
+    fn spec(&self) -> &NodeSpec {
+        &self.spec
+    }
+    async fn check(&self, _: CheckRequest) -> Vec<Issue> {
+        Vec::new()
+    }
+    async fn run(&self, context: EffectContext, params: Value) -> Result<StepOutcome, StepFailure> {
+        (self.run)(context, from_params(params)?).await
+    }
+    async fn resumed(
+        &self,
+        context: EffectContext,
+        params: Value,
+        resolution: Resolution,
+    ) -> Result<StepOutcome, StepFailure> {
+        (self.resumed)(context, from_params(params)?, resolution).await
+    }
+    async fn probe(&self, context: EffectContext, params: Value) -> Probe {
+        match from_params(params) {
+            Ok(params) => (self.probe)(context, params).await,
+            Err(_) => Probe::Unknown,
+        }
+    }
+    fn preview(&self) -> Option<Arc<dyn ComputeHandler>> {
+        None
+    }
+}

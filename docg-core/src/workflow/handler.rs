@@ -1,0 +1,194 @@
+//! The traits that do a node's work.
+//!
+//! A handler either computes ([`ComputeHandler`]) or touches the world ([`EffectHandler`]). The
+//! two are apart in types, and a dry run is never given the second.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::{
+    context::{EffectContext, StepContext},
+    spec::NodeSpec,
+};
+use crate::{
+    error::StepFailure,
+    ids::{ApprovalId, NodeId, OrganizationId},
+    preflight::Issue,
+    signature::{NewSignatureRequest, SignatureRequest},
+    time::Timestamp,
+};
+
+/// A node type's implementation, as the engine is given it.
+#[derive(Clone)]
+pub enum Handler {
+    /// Computes; runs in dry runs too.
+    Compute(Arc<dyn ComputeHandler>),
+    /// Touches the world; never runs in a dry run.
+    Effect(Arc<dyn EffectHandler>),
+}
+
+impl Handler {
+    /// The declaration of the node type.
+    #[must_use]
+    pub fn spec(&self) -> &NodeSpec {
+        match self {
+            Self::Compute(handler) => handler.spec(),
+            Self::Effect(handler) => handler.spec(),
+        }
+    }
+}
+
+impl std::fmt::Debug for Handler {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Handler({})", self.spec().node_type)
+    }
+}
+
+/// What a preflight check of a handler is given.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct CheckRequest {
+    /// The tenant.
+    pub organization_id: OrganizationId,
+    /// The node that is checked.
+    pub node_id: NodeId,
+    /// The parameters as far as trigger data alone gives them; what only a later step can tell
+    /// still holds its `{{path}}`.
+    pub params: Map<String, Value>,
+    /// The trigger data.
+    pub trigger: Arc<Value>,
+}
+
+impl CheckRequest {
+    /// A request to check a node.
+    #[must_use]
+    pub fn new(
+        organization_id: OrganizationId,
+        node_id: NodeId,
+        params: Map<String, Value>,
+        trigger: Arc<Value>,
+    ) -> Self {
+        Self { organization_id, node_id, params, trigger }
+    }
+}
+
+/// Work that touches nothing outside: extracting, converting, rendering.
+#[async_trait]
+pub trait ComputeHandler: Send + Sync + 'static {
+    /// What the node type declares.
+    fn spec(&self) -> &NodeSpec;
+    /// Preflight checks beyond what the declared parameters already give.
+    async fn check(&self, request: CheckRequest) -> Vec<Issue>;
+    /// Does the work. It may be repeated at any time.
+    ///
+    /// # Errors
+    ///
+    /// The failure says itself whether it may be retried, needs review, or is final.
+    async fn run(&self, context: StepContext, params: Value) -> Result<Value, StepFailure>;
+}
+
+/// Work that touches the world: saving, sending, asking for signatures.
+#[async_trait]
+pub trait EffectHandler: Send + Sync + 'static {
+    /// What the node type declares.
+    fn spec(&self) -> &NodeSpec;
+    /// Preflight checks beyond what the declared parameters already give.
+    async fn check(&self, request: CheckRequest) -> Vec<Issue>;
+    /// Does the work, or begins it and asks to wait. At least once: use
+    /// [`EffectContext::idempotency_key`].
+    ///
+    /// # Errors
+    ///
+    /// The failure says itself whether it may be retried, needs review, is final, or leaves open
+    /// whether the effect happened.
+    async fn run(&self, context: EffectContext, params: Value) -> Result<StepOutcome, StepFailure>;
+    /// Goes on after a wait that [`run`](Self::run) asked for has ended well.
+    ///
+    /// # Errors
+    ///
+    /// As for [`run`](Self::run).
+    async fn resumed(
+        &self,
+        context: EffectContext,
+        params: Value,
+        resolution: Resolution,
+    ) -> Result<StepOutcome, StepFailure>;
+    /// Tells after a crash whether the effect happened. Not asked where the node type is declared
+    /// safe to repeat.
+    async fn probe(&self, context: EffectContext, params: Value) -> Probe;
+    /// What a dry run does in this handler's place, for nodes of the trigger and render phases;
+    /// `None` skips the step.
+    fn preview(&self) -> Option<Arc<dyn ComputeHandler>>;
+}
+
+/// What a handler with an effect returns.
+#[derive(Debug, Clone)]
+pub enum StepOutcome {
+    /// The step is done, with this output.
+    Done(Value),
+    /// The step goes on when this has come.
+    Wait(Wait),
+}
+
+/// What a step waits for.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Wait {
+    /// Signatures on a document. The engine tracks the signers.
+    Signatures(NewSignatureRequest),
+    /// A decision of approvers. The engine collects the votes.
+    Approval(NewApproval),
+}
+
+/// A request for approval, as a handler makes it.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct NewApproval {
+    /// Names the request; the handler needs it for the links that it sends.
+    pub id: ApprovalId,
+    /// Who may decide, each with the SHA-256 of the token in their link.
+    pub approvers: Vec<(String, [u8; 32])>,
+    /// How many must agree. One refusal decides.
+    pub quorum: u32,
+    /// When it is decided without them.
+    pub expires_at: Option<Timestamp>,
+    /// What an expiry does.
+    pub on_expiry: OnExpiry,
+}
+
+/// What happens when approvers do not decide in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnExpiry {
+    /// The step fails.
+    #[default]
+    Fail,
+    /// It counts as approved.
+    Approve,
+    /// A person decides.
+    Review,
+}
+
+/// How a wait ended.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Resolution {
+    /// All have signed.
+    Signed(Box<SignatureRequest>),
+    /// The approvers agreed.
+    Approved(Value),
+}
+
+/// What is known of an effect after a crash.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Probe {
+    /// It happened, with this output.
+    Done(Value),
+    /// It did not happen; running it is safe.
+    NotDone,
+    /// It cannot be told. A person decides.
+    Unknown,
+}

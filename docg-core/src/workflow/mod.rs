@@ -1,0 +1,21 @@
+//! What a workflow is, and what an application writes to run its nodes.
+//!
+//! [`definition`] is the data, [`variables`] and [`condition`] what its parameters may say,
+//! [`spec`] what a node type declares, [`handler`] the traits that do the work, [`context`] what
+//! they are given, [`func`] how an async function becomes a handler, [`validate`] what is checked
+//! before a definition is stored.
+
+pub mod condition;
+pub mod context;
+pub mod definition;
+pub mod func;
+pub mod handler;
+pub mod spec;
+pub mod validate;
+pub mod variables;
+
+pub use context::{EffectContext, StepContext};
+pub use definition::{Node, NodeDraft, OnError, RetryPolicy, Settings, Workflow, WorkflowDraft};
+pub use func::{compute, effect};
+pub use handler::{ComputeHandler, EffectHandler, Handler, Probe, Resolution, StepOutcome, Wait};
+pub use spec::{EffectClass, NodeSpec, Outputs, ParamKind, ParamSpec};

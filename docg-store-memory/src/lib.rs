@@ -1,0 +1,1 @@
+//! docg-store-memory

@@ -1,0 +1,2 @@
+//! embedded
+fn main() {}

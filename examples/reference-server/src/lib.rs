@@ -1,0 +1,3 @@
+#![doc = "The reference server: a complete application on top of docg."]
+
+pub mod pdf;

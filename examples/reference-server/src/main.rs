@@ -1,0 +1,2 @@
+//! reference-server
+fn main() {}
