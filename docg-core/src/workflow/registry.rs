@@ -1,0 +1,63 @@
+//! The node types that an application has.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::handler::{ComputeHandler, Handler};
+
+/// All handlers, by node type.
+#[derive(Debug, Clone, Default)]
+pub struct Registry {
+    handlers: BTreeMap<Arc<str>, Handler>,
+}
+
+impl Registry {
+    /// Adds a handler. The last one of a type wins.
+    pub fn add(&mut self, handler: Handler) {
+        self.handlers.insert(Arc::clone(&handler.spec().node_type), handler);
+    }
+
+    /// The handler of a node type.
+    #[must_use]
+    pub fn get(&self, node_type: &str) -> Option<&Handler> {
+        self.handlers.get(node_type)
+    }
+
+    /// The names of all node types.
+    #[must_use]
+    pub fn node_types(&self) -> Arc<[Arc<str>]> {
+        self.handlers.keys().cloned().collect()
+    }
+
+    /// What a dry run is given: handlers that compute, and the previews of those that do not.
+    #[must_use]
+    pub fn dry(&self) -> DryRegistry {
+        let handlers = self.handlers.iter().filter_map(|(node_type, handler)| {
+            let handler = match handler {
+                Handler::Compute(handler) => Arc::clone(handler),
+                Handler::Effect(handler) => handler.preview()?,
+            };
+            Some((Arc::clone(node_type), handler))
+        });
+        DryRegistry { handlers: handlers.collect() }
+    }
+}
+
+/// The handlers that a dry run may call. There is no way from here to an effect.
+#[derive(Clone, Default)]
+pub struct DryRegistry {
+    handlers: BTreeMap<Arc<str>, Arc<dyn ComputeHandler>>,
+}
+
+impl DryRegistry {
+    /// What a dry run does for a node type; `None` where it does nothing.
+    #[must_use]
+    pub fn get(&self, node_type: &str) -> Option<&Arc<dyn ComputeHandler>> {
+        self.handlers.get(node_type)
+    }
+}
+
+impl std::fmt::Debug for DryRegistry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.handlers.keys()).finish()
+    }
+}

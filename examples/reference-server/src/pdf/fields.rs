@@ -1,0 +1,84 @@
+//! Paths into JSON data: `customer.name`, and `items[].quantity` for every entry of a list.
+
+use serde_json::Value;
+
+/// The places under `pattern` that `data` does not fill: absent, null, or blank text. A list entry is
+/// named by its number. `items[]` at the end of a pattern asks for at least one entry; in its middle it
+/// asks of each entry, and of the list only that it is there.
+pub(super) fn unfilled(pattern: &str, data: &Value) -> Vec<String> {
+    let mut missing = Vec::new();
+    let steps: Vec<&str> = pattern.split('.').collect();
+    walk(&steps, Some(data), String::new(), &mut missing);
+    missing
+}
+
+fn walk(steps: &[&str], value: Option<&Value>, path: String, missing: &mut Vec<String>) {
+    let Some((step, rest)) = steps.split_first() else {
+        if !value.is_some_and(is_filled) {
+            missing.push(path);
+        }
+        return;
+    };
+    let (key, is_list) = match step.strip_suffix("[]") {
+        Some(key) => (key, true),
+        None => (*step, false),
+    };
+    let path = if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
+    let value = value.and_then(|value| value.get(key));
+    if !is_list {
+        return walk(rest, value, path, missing);
+    }
+    match value.and_then(Value::as_array) {
+        None => missing.push(path),
+        Some(entries) if entries.is_empty() && rest.is_empty() => missing.push(format!("{path}[0]")),
+        Some(entries) => {
+            for (i, entry) in entries.iter().enumerate() {
+                walk(rest, Some(entry), format!("{path}[{i}]"), missing);
+            }
+        }
+    }
+}
+
+fn is_filled(value: &Value) -> bool {
+    match value {
+        Value::Null => false,
+        Value::String(text) => !text.trim().is_empty(),
+        Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::unfilled;
+
+    #[test]
+    fn a_filled_path_is_not_missing() {
+        let data = json!({"a": {"b": 0}, "list": [{"c": false}, {"c": "x"}]});
+        for path in ["a", "a.b", "list", "list[]", "list[].c"] {
+            assert_eq!(unfilled(path, &data), Vec::<String>::new(), "{path}");
+        }
+    }
+
+    #[test]
+    fn absent_null_and_blank_are_missing_alike() {
+        for data in [json!({}), json!({"a": null}), json!({"a": {"b": null}}), json!({"a": {"b": " "}})] {
+            assert_eq!(unfilled("a.b", &data), ["a.b"], "{data}");
+        }
+    }
+
+    #[test]
+    fn list_entries_are_named_by_number() {
+        let data = json!({"list": [{"c": 1}, {}, {"c": null}]});
+        assert_eq!(unfilled("list[].c", &data), ["list[1].c", "list[2].c"]);
+        assert_eq!(unfilled("list[].c", &json!({"list": "no list"})), ["list"]);
+    }
+
+    #[test]
+    fn an_empty_list_is_missing_only_where_an_entry_is_asked_for() {
+        let data = json!({"list": []});
+        assert_eq!(unfilled("list[]", &data), ["list[0]"]);
+        assert_eq!(unfilled("list[].c", &data), Vec::<String>::new());
+    }
+}

@@ -1,0 +1,207 @@
+//! Which templates there are, and what they need.
+
+use std::collections::{BTreeMap, HashMap};
+
+use serde::Deserialize;
+use serde_json::Value;
+use typst::{
+    foundations::Bytes,
+    syntax::{FileId, RootedPath, Source, VirtualPath, VirtualRoot},
+};
+
+use super::{bundle, fields};
+
+/// A set of templates with the files that they use.
+///
+/// A `.typ` file at the top is a template and goes by its file name; what lies in folders is used by
+/// templates and cannot be rendered by name. `contract.json` beside `contract.typ` is its [`Declaration`].
+#[derive(Debug, Clone)]
+pub struct Templates {
+    files: HashMap<FileId, File>,
+    declarations: BTreeMap<String, Declaration>,
+}
+
+#[derive(Debug, Clone)]
+struct File {
+    bytes: Bytes,
+    /// Parsed once, where it is Typst.
+    source: Option<Source>,
+}
+
+/// What a template says about itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Declaration {
+    /// What the document is, in a sentence.
+    pub description: String,
+    /// Paths in the data that the template cannot do without. `items[].quantity` asks for `quantity` in
+    /// each entry of the list `items`, `items[]` for at least one entry.
+    pub required: Vec<String>,
+}
+
+/// Why files do not make a set of templates.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TemplatesError {
+    /// A path that leaves the folder, or that Typst cannot express.
+    #[error("`{path}` is no path inside a folder of templates: {reason}")]
+    Path {
+        /// The path as given.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A Typst file that is not UTF-8.
+    #[error("`{path}` is not UTF-8")]
+    NotText {
+        /// The path as given.
+        path: String,
+    },
+    /// A declaration that is not the JSON it should be.
+    #[error("`{path}` is no declaration: {source}")]
+    Declaration {
+        /// The path as given.
+        path: String,
+        /// What the parser says.
+        source: serde_json::Error,
+    },
+    /// A template without a declaration.
+    #[error("template `{name}` has no declaration beside it")]
+    Undeclared {
+        /// The template.
+        name: String,
+    },
+}
+
+impl Templates {
+    /// The templates that come with the program.
+    ///
+    /// # Panics
+    ///
+    /// Never in a build whose tests pass: the files are constants.
+    #[must_use]
+    pub fn bundled() -> Self {
+        Self::new(bundle::FILES.iter().copied()).expect("the bundled files are templates")
+    }
+
+    /// Templates from files in memory, each with its path inside the folder of templates.
+    ///
+    /// # Errors
+    ///
+    /// [`TemplatesError`] names the file that does not fit.
+    pub fn new<P, D>(files: impl IntoIterator<Item = (P, D)>) -> Result<Self, TemplatesError>
+    where
+        P: Into<String>,
+        D: AsRef<[u8]> + Send + Sync + 'static,
+    {
+        let mut templates = Self { files: HashMap::new(), declarations: BTreeMap::new() };
+        let mut names = Vec::new();
+        for (path, data) in files {
+            let path = path.into();
+            let id = file_id(&path)?;
+            let bytes = Bytes::new(data);
+            let is_top = !path.contains('/');
+            let mut source = None;
+            if path.ends_with(".typ") {
+                let text = str::from_utf8(&bytes)
+                    .map_err(|_| TemplatesError::NotText { path: path.clone() })?;
+                source = Some(Source::new(id, text.to_owned()));
+                if is_top {
+                    names.push(path);
+                }
+            } else if let Some(stem) = path.strip_suffix(".json").filter(|_| is_top) {
+                let declaration = serde_json::from_slice(&bytes)
+                    .map_err(|source| TemplatesError::Declaration { path: path.clone(), source })?;
+                templates.declarations.insert(format!("{stem}.typ"), declaration);
+            }
+            templates.files.insert(id, File { bytes, source });
+        }
+        if let Some(name) = names.into_iter().find(|name| !templates.declarations.contains_key(name)) {
+            return Err(TemplatesError::Undeclared { name });
+        }
+        Ok(templates)
+    }
+
+    /// Whether there is a template of this name.
+    #[must_use]
+    pub fn contains(&self, name: &str) -> bool {
+        self.main(name).is_some()
+    }
+
+    /// The names, in alphabetical order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.declarations.keys().map(String::as_str).filter(|name| self.contains(name))
+    }
+
+    /// The Typst text of a template.
+    #[must_use]
+    pub fn source(&self, name: &str) -> Option<&str> {
+        let file = self.files.get(&self.main(name)?)?;
+        file.source.as_ref().map(Source::text)
+    }
+
+    /// How many bytes the text of a template has, without the files that it uses.
+    #[must_use]
+    pub fn size(&self, name: &str) -> Option<usize> {
+        self.source(name).map(str::len)
+    }
+
+    /// What a template says about itself.
+    #[must_use]
+    pub fn declaration(&self, name: &str) -> Option<&Declaration> {
+        self.contains(name).then(|| self.declarations.get(name)).flatten()
+    }
+
+    /// The exact paths that `data` does not fill and the template needs: absent, null, or blank text.
+    /// Empty also for a template that there is not; ask [`contains`](Self::contains) for that.
+    ///
+    /// ```
+    /// use reference_server::pdf::Templates;
+    /// use serde_json::json;
+    ///
+    /// let data = json!({"signers": [{"name": "Legal representative"}]});
+    /// let missing = Templates::bundled().missing_fields("contract.typ", &data);
+    /// assert!(missing.contains(&"customer.name".to_owned()));
+    /// assert!(missing.contains(&"signers[0].email".to_owned()));
+    /// ```
+    #[must_use]
+    pub fn missing_fields(&self, name: &str, data: &Value) -> Vec<String> {
+        let Some(declaration) = self.declaration(name) else { return Vec::new() };
+        let mut missing: Vec<String> = Vec::new();
+        for path in declaration.required.iter().flat_map(|path| fields::unfilled(path, data)) {
+            // A list that is not there is found once for each field of its entries.
+            if !missing.contains(&path) {
+                missing.push(path);
+            }
+        }
+        missing
+    }
+
+    /// The file to begin with, for a name that is a template's.
+    pub(super) fn main(&self, name: &str) -> Option<FileId> {
+        if !self.declarations.contains_key(name) {
+            return None;
+        }
+        let id = file_id(name).ok()?;
+        self.files.contains_key(&id).then_some(id)
+    }
+
+    /// The parsed Typst file of this id.
+    pub(super) fn parsed(&self, id: FileId) -> Option<Source> {
+        self.files.get(&id)?.source.clone()
+    }
+
+    /// The content of the file of this id.
+    pub(super) fn bytes(&self, id: FileId) -> Option<Bytes> {
+        Some(self.files.get(&id)?.bytes.clone())
+    }
+}
+
+/// The id under which Typst knows a bundled file. Ids are never given back, so this is asked only about
+/// names that are known to be among the files.
+pub(super) fn file_id(path: &str) -> Result<FileId, TemplatesError> {
+    let path = VirtualPath::new(path)
+        .map_err(|reason| TemplatesError::Path { path: path.to_owned(), reason: reason.to_string() })?;
+    Ok(RootedPath::new(VirtualRoot::Project, path).intern())
+}

@@ -1,0 +1,92 @@
+//! What a template sees: the bundled files, the fonts, its data, and a date.
+
+use std::sync::LazyLock;
+
+use chrono::{Datelike, NaiveDate};
+use serde_json::Value;
+use typst::{
+    Library, LibraryExt, World,
+    diag::{FileError, FileResult, PackageError},
+    foundations::{Bytes, Datetime, Duration},
+    syntax::{FileId, Source, VirtualRoot},
+    text::{Font, FontBook},
+    utils::LazyHash,
+};
+
+use super::{
+    fonts::FONTS,
+    templates::{Templates, file_id},
+};
+
+/// Where templates read their data: `json("/data.json")`.
+const DATA: &str = "data.json";
+
+static LIBRARY: LazyLock<LazyHash<Library>> = LazyLock::new(|| LazyHash::new(Library::default()));
+
+static DATA_ID: LazyLock<FileId> =
+    LazyLock::new(|| file_id(DATA).expect("a plain file name is a path"));
+
+/// One compilation's view.
+pub(super) struct Sandbox<'a> {
+    templates: &'a Templates,
+    main: FileId,
+    data: Bytes,
+    today: NaiveDate,
+}
+
+impl<'a> Sandbox<'a> {
+    pub(super) fn new(templates: &'a Templates, main: FileId, data: &Value, today: NaiveDate) -> Self {
+        Self { templates, main, data: Bytes::from_string(data.to_string()), today }
+    }
+}
+
+impl World for Sandbox<'_> {
+    fn library(&self) -> &LazyHash<Library> {
+        &LIBRARY
+    }
+
+    fn book(&self) -> &LazyHash<FontBook> {
+        &FONTS.book
+    }
+
+    fn main(&self) -> FileId {
+        self.main
+    }
+
+    fn source(&self, id: FileId) -> FileResult<Source> {
+        self.templates.parsed(id).ok_or_else(|| refusal(id))
+    }
+
+    fn file(&self, id: FileId) -> FileResult<Bytes> {
+        if id == *DATA_ID {
+            return Ok(self.data.clone());
+        }
+        self.templates.bytes(id).ok_or_else(|| refusal(id))
+    }
+
+    fn font(&self, index: usize) -> Option<Font> {
+        FONTS.fonts.get(index).cloned()
+    }
+
+    /// The given day, in whatever time zone is asked for.
+    fn today(&self, _offset: Option<Duration>) -> Option<Datetime> {
+        day(self.today)
+    }
+}
+
+/// A date as Typst has it; `None` for years that it cannot express.
+pub(super) fn day(date: NaiveDate) -> Option<Datetime> {
+    let (month, day) = (u8::try_from(date.month()).ok()?, u8::try_from(date.day()).ok()?);
+    Datetime::from_ymd(date.year(), month, day)
+}
+
+fn refusal(id: FileId) -> FileError {
+    match id.root() {
+        VirtualRoot::Package(_) => FileError::Package(PackageError::Other(Some(
+            "templates use no packages".into(),
+        ))),
+        VirtualRoot::Project => FileError::Other(Some(
+            format!("`{}` is not among the bundled files", id.vpath().get_with_slash()).into(),
+        )),
+    }
+}
