@@ -1,1 +1,10 @@
-//! docg-store-memory
+#![doc = include_str!("../README.md")]
+
+mod bus;
+mod config;
+mod hash;
+mod store;
+
+pub use bus::MemoryBus;
+pub use config::{BusConfig, StoreConfig};
+pub use store::MemoryStore;

@@ -1,1 +1,241 @@
 //! Recommended actions: what a person can do about an issue or an error.
+//!
+//! An action is looked up by code: the exact code first, then its longest part after a provider's
+//! name (`onedrive.folder_not_found` falls back to `folder_not_found`), then what the domain has
+//! for all its codes. So no blocking issue and no failed step is ever without an action.
+
+use std::{borrow::Cow, collections::HashMap};
+
+use serde_json::{Map, Value, json};
+
+use crate::{
+    error::{ErrorContext, codes},
+    i18n::{Locale, Text},
+    ids::NodeId,
+    preflight::{Domain, Issue},
+    run::{Execution, Phase, Status, Step, StepStatus, WaitKind},
+};
+
+mod table;
+#[cfg(test)]
+mod tests;
+
+/// What a person can do about a problem.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RecommendedAction {
+    /// Machine-readable, such as `select_template`.
+    pub action: Cow<'static, str>,
+    /// For a button.
+    pub label: Text,
+    /// What it is good for.
+    pub description: Text,
+    /// The node that it is about.
+    pub target_node_id: Option<NodeId>,
+    /// What a client needs to carry it out; `issue_code` is always there, `fields` names the
+    /// fields that an issue is about.
+    pub params: Map<String, Value>,
+}
+
+impl RecommendedAction {
+    /// The wire form in the reader's language.
+    #[must_use]
+    pub fn for_reader(&self, locale: Locale) -> Value {
+        json!({
+            "action": self.action,
+            "label": self.label.render(locale),
+            "description": self.description.render(locale),
+            "target_node_id": self.target_node_id,
+            "params": self.params,
+        })
+    }
+
+    fn new(template: &ActionTemplate, code: &str, node: Option<&NodeId>, field: Option<&str>) -> Self {
+        let mut params = Map::new();
+        params.insert("issue_code".to_owned(), code.into());
+        if let Some(field) = field {
+            params.insert("fields".to_owned(), json!([field]));
+        }
+        Self {
+            action: template.action.clone(),
+            label: template.label.clone(),
+            description: template.description.clone(),
+            target_node_id: node.cloned(),
+            params,
+        }
+    }
+
+    /// Takes in the fields of another action of the same kind at the same node.
+    fn merge(&mut self, other: Self) {
+        let Some(Value::Array(new)) = other.params.get("fields") else { return };
+        if let Value::Array(fields) = self.params.entry("fields").or_insert_with(|| json!([])) {
+            for field in new {
+                if !fields.contains(field) {
+                    fields.push(field.clone());
+                }
+            }
+        }
+    }
+}
+
+/// An action without the place where it is needed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ActionTemplate {
+    /// Machine-readable, such as `select_template`.
+    pub action: Cow<'static, str>,
+    /// For a button.
+    pub label: Text,
+    /// What it is good for.
+    pub description: Text,
+}
+
+impl ActionTemplate {
+    /// An action with its words.
+    #[must_use]
+    pub fn new(action: impl Into<Cow<'static, str>>, label: impl Into<Text>, description: impl Into<Text>) -> Self {
+        Self { action: action.into(), label: label.into(), description: description.into() }
+    }
+}
+
+/// Which action helps against which code. The default one knows docg's own codes; applications add
+/// theirs.
+#[derive(Debug, Clone)]
+pub struct ActionCatalogue {
+    by_code: HashMap<Cow<'static, str>, Vec<ActionTemplate>>,
+}
+
+impl Default for ActionCatalogue {
+    fn default() -> Self {
+        let entries = table::entries().into_iter().map(|(code, template)| (Cow::Borrowed(code), vec![template]));
+        let mut by_code: HashMap<_, _> = entries.collect();
+        by_code.insert(Cow::Borrowed(codes::OUTCOME_UNKNOWN), table::outcome_unknown().to_vec());
+        Self { by_code }
+    }
+}
+
+impl ActionCatalogue {
+    /// Sets the action for a code, in place of the one that it had. A code without a provider's
+    /// name also serves all `<provider>.<code>` that have none of their own.
+    pub fn register(&mut self, code: impl Into<Cow<'static, str>>, template: ActionTemplate) {
+        self.by_code.insert(code.into(), vec![template]);
+    }
+
+    /// The action for an issue.
+    #[must_use]
+    pub fn for_issue(&self, issue: &Issue) -> RecommendedAction {
+        let (node, field) = (issue.node_id.as_ref(), issue.field.as_deref());
+        let found = self.find(&issue.code).and_then(<[_]>::first);
+        let template = found.cloned().unwrap_or_else(|| table::for_domain(issue.domain));
+        RecommendedAction::new(&template, &issue.code, node, field)
+    }
+
+    /// The actions for several issues, each action once for each node; its `fields` are those of
+    /// all its issues.
+    #[must_use]
+    pub fn for_issues<'i>(&self, issues: impl IntoIterator<Item = &'i Issue>) -> Vec<RecommendedAction> {
+        let mut actions: Vec<RecommendedAction> = Vec::new();
+        let mut places = HashMap::new();
+        for issue in issues {
+            let action = self.for_issue(issue);
+            let key = (action.action.clone(), action.target_node_id.clone());
+            match places.get(&key) {
+                Some(&place) => RecommendedAction::merge(&mut actions[place], action),
+                None => {
+                    places.insert(key, actions.len());
+                    actions.push(action);
+                }
+            }
+        }
+        actions
+    }
+
+    /// The actions for an error; more than one where a person has a choice.
+    #[must_use]
+    pub fn for_error(&self, error: &ErrorContext, domain: Domain, node: Option<&NodeId>) -> Vec<RecommendedAction> {
+        self.for_code(&error.code, node, || table::for_domain(domain))
+    }
+
+    /// What can be done about an execution as it stands; nothing where nobody needs to do anything.
+    #[must_use]
+    pub fn for_execution(&self, execution: &Execution, steps: &[Step]) -> Vec<RecommendedAction> {
+        match execution.status {
+            Status::NeedsReview => self.for_review(execution, steps),
+            Status::Failed => {
+                let step = failed_step(execution, steps);
+                let error = execution.error.as_ref().or_else(|| step?.error.as_ref());
+                let code = error.map_or("failed", |error| &error.code);
+                self.for_code(code, step.map(|step| &step.node_id), table::retry)
+            }
+            _ if execution.waiting_for.as_ref().is_some_and(|waiting| waiting.kind == WaitKind::Confirmation) => {
+                let node = execution.current_step.as_ref().map(|step| &step.node_id);
+                vec![RecommendedAction::new(&table::confirm_delivery(), "confirmation_required", node, None)]
+            }
+            Status::Queued
+            | Status::Running
+            | Status::Ready
+            | Status::Sending
+            | Status::Sent
+            | Status::Signing
+            | Status::Signed
+            | Status::Paused
+            | Status::Completed
+            | Status::Canceled => Vec::new(),
+        }
+    }
+
+    fn for_review(&self, execution: &Execution, steps: &[Step]) -> Vec<RecommendedAction> {
+        if let Some(summary) = execution.preflight.as_ref().filter(|summary| !summary.can_execute()) {
+            return self.for_issues(summary.blocking());
+        }
+        let step = failed_step(execution, steps);
+        match step.and_then(|step| step.error.as_ref()).or(execution.error.as_ref()) {
+            Some(error) => {
+                let domain = step.map_or(Domain::Data, |step| domain_of(step.phase));
+                self.for_error(error, domain, step.map(|step| &step.node_id))
+            }
+            None => vec![RecommendedAction::new(&table::resume(), "review_required", None, None)],
+        }
+    }
+
+    fn for_code(
+        &self,
+        code: &str,
+        node: Option<&NodeId>,
+        default: impl FnOnce() -> ActionTemplate,
+    ) -> Vec<RecommendedAction> {
+        let action = |template: &ActionTemplate| RecommendedAction::new(template, code, node, None);
+        match self.find(code) {
+            Some(templates) => templates.iter().map(action).collect(),
+            None => vec![action(&default())],
+        }
+    }
+
+    /// By the code, or by its longest part after a `.` that has an action.
+    fn find(&self, code: &str) -> Option<&[ActionTemplate]> {
+        let mut rest = code;
+        loop {
+            if let Some(templates) = self.by_code.get(rest) {
+                return Some(templates);
+            }
+            rest = rest.split_once('.')?.1;
+        }
+    }
+}
+
+/// The step that stopped the execution.
+fn failed_step<'s>(execution: &Execution, steps: &'s [Step]) -> Option<&'s Step> {
+    let current = execution.current_step.as_ref();
+    let current = current.and_then(|current| steps.iter().find(|step| step.node_id == current.node_id));
+    current
+        .filter(|step| step.error.is_some())
+        .or_else(|| steps.iter().rev().find(|step| step.status == StepStatus::Failed && step.error.is_some()))
+}
+
+/// What a step of this phase is about.
+fn domain_of(phase: Phase) -> Domain {
+    match phase {
+        Phase::Preflight | Phase::Trigger => Domain::Data,
+        Phase::Render => Domain::Template,
+        Phase::Save | Phase::Delivery => Domain::Delivery,
+        Phase::Signature => Domain::Signature,
+    }
+}

@@ -1,2 +1,93 @@
-//! The engine.
-pub struct Engine;
+//! The engine: takes runs forward, one decision and one commit at a time.
+//!
+//! `decide` is pure: run state and input give a new run state, its records and what to do next.
+//! `drive` does for one held execution what it says; `worker` claims executions and keeps their
+//! leases; `control` and `start` are the calls of applications; `read`, `feed` and `relay` bring
+//! out what was recorded. Only `drive` commits to an execution that exists.
+
+mod active;
+mod builder;
+mod control;
+pub(crate) mod decide;
+mod drive;
+mod error;
+mod feed;
+mod read;
+mod relay;
+mod signatures;
+mod start;
+mod step_run;
+mod worker;
+mod workflows;
+
+use std::sync::Arc;
+
+pub use builder::{EngineBuilder, EngineOptions};
+pub use control::{ControlAnswer, ControlRequest, ResumeRequest};
+pub use decide::{Call, allowed_calls};
+pub use error::{EngineError, FieldFault};
+pub use feed::EventFeed;
+pub use read::PreflightAnswer;
+pub use signatures::WebhookAnswer;
+pub use start::{RetryRequest, StartRequest, Started, StepRef};
+pub use worker::{WorkerOptions, Workers};
+pub use workflows::PutWorkflow;
+
+use crate::{
+    actions::ActionCatalogue,
+    ids::SystemIds,
+    observe::Redaction,
+    ports::{EventBus, Store},
+    preflight::{PreflightLimits, ResourceProbe},
+    signature::SignatureProvider,
+    time::{Clock, Timestamp},
+    workflow::{DryRegistry, Registry},
+};
+
+/// Runs workflows over a store and a bus. Cheap to clone; all clones are one engine.
+///
+/// Make one with [`Engine::builder`], start [workers](Engine::start_workers), then
+/// [start](Engine::start) runs.
+#[derive(Clone)]
+pub struct Engine {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) bus: Arc<dyn EventBus>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) registry: Registry,
+    pub(crate) dry: DryRegistry,
+    pub(crate) node_types: Arc<[Arc<str>]>,
+    pub(crate) probe: Arc<dyn ResourceProbe>,
+    pub(crate) limits: PreflightLimits,
+    pub(crate) redaction: Redaction,
+    pub(crate) actions: ActionCatalogue,
+    pub(crate) providers: Vec<Arc<dyn SignatureProvider>>,
+    pub(crate) options: EngineOptions,
+    pub(crate) active: active::ActiveRuns,
+    pub(crate) relay: relay::Relay,
+    pub(crate) wake: worker::WakeUp,
+}
+
+impl Inner {
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Ids for one decision.
+    pub(crate) fn ids(&self) -> SystemIds {
+        SystemIds
+    }
+
+    pub(crate) fn env(&self) -> decide::Env<'_> {
+        decide::Env { registry: &self.registry, dry: &self.dry, redaction: &self.redaction }
+    }
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("node_types", &self.inner.node_types).finish_non_exhaustive()
+    }
+}

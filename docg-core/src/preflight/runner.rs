@@ -1,1 +1,198 @@
-pub struct PreflightLimits; pub struct PreflightRequest; pub fn run() {}
+use std::{any::Any, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+
+use super::{
+    Domain, Issue, ProbeFailure, ResourceProbe,
+    rules::{self, Answer, Check, Question, Resource},
+};
+use crate::{
+    ids::OrganizationId,
+    run::{Inputs, Phase, Step},
+    workflow::{Handler, Registry, Workflow, handler::CheckRequest},
+};
+
+/// How much preflight may take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PreflightLimits {
+    /// How long one check of a resource or by a handler may take.
+    pub check_timeout: Duration,
+    /// How many of them are under way at once.
+    pub parallelism: usize,
+    /// From this size on a template gets the warning `template.large_file`, in bytes.
+    pub large_template_bytes: u64,
+}
+
+impl Default for PreflightLimits {
+    fn default() -> Self {
+        Self { check_timeout: Duration::from_secs(5), parallelism: 8, large_template_bytes: 5 * 1024 * 1024 }
+    }
+}
+
+/// What is to be checked.
+#[derive(Clone, Copy)]
+pub struct PreflightRequest<'a> {
+    /// The tenant.
+    pub organization_id: OrganizationId,
+    /// The definition.
+    pub workflow: &'a Workflow,
+    /// What it works on.
+    pub inputs: &'a Inputs,
+    /// The node types.
+    pub registry: &'a Registry,
+    /// How resources are reached.
+    pub probe: &'a Arc<dyn ResourceProbe>,
+    /// How much it may take.
+    pub limits: &'a PreflightLimits,
+    /// The steps so far; empty for a new run. Those that have ended are not checked again, and
+    /// their outputs are known.
+    pub steps: &'a [Step],
+    /// Whether saving, delivery and signature will be left out. They are checked all the same.
+    pub dry_run: bool,
+    /// The last phase that will run. Nodes of later ones are not checked.
+    pub until_phase: Option<Phase>,
+}
+
+impl std::fmt::Debug for PreflightRequest<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PreflightRequest")
+            .field("organization_id", &self.organization_id)
+            .field("workflow", &self.workflow.id)
+            .field("dry_run", &self.dry_run)
+            .field("until_phase", &self.until_phase)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Checks all that can be known before anything happens. It never fails: what cannot be checked is
+/// a warning `<domain>.check_failed`. Issues come in the order of the nodes.
+///
+/// Needs a tokio runtime with time where something is to be asked.
+pub async fn run(request: PreflightRequest<'_>) -> Vec<Issue> {
+    let rules::Findings { mut issues, questions, checks } = rules::apply(&request);
+    let jobs = questions.into_iter().map(Job::Ask).chain(checks.into_iter().map(Job::Check));
+    let mut answers = limited(jobs.map(|job| job.run(&request)), request.limits.parallelism).await;
+    // Answers come as they come; a report does not depend on who was faster.
+    answers.sort_by_key(|(order, _)| *order);
+    let mut found: Placed = answers.into_iter().flat_map(|(_, found)| found).collect();
+    // A handler may find what the rules have found already.
+    found.retain(|(place, issue)| !issues.iter().any(|(other, known)| place == other && is_same(issue, known)));
+    issues.append(&mut found);
+    issues.sort_by_key(|(place, _)| *place);
+    issues.into_iter().map(|(_, issue)| issue).collect()
+}
+
+fn is_same(issue: &Issue, known: &Issue) -> bool {
+    issue.code == known.code && issue.field == known.field && issue.node_id == known.node_id
+}
+
+/// Something that takes time, or may.
+enum Job<'a> {
+    Ask(Question),
+    Check(Check<'a>),
+}
+
+type Placed = Vec<(usize, Issue)>;
+
+impl<'a> Job<'a> {
+    fn run(self, request: &PreflightRequest<'a>) -> BoxFuture<'a, Placed> {
+        let request = *request;
+        match self {
+            Self::Ask(question) => async move { ask(&question, &request).await }.boxed(),
+            Self::Check(check) => async move {
+                let place = check.place;
+                check_node(check, &request).await.into_iter().map(|issue| (place, issue)).collect()
+            }
+            .boxed(),
+        }
+    }
+}
+
+/// Runs jobs, at most so many at once, and gives each one's result with its place in the list.
+async fn limited<'a>(
+    jobs: impl Iterator<Item = BoxFuture<'a, Placed>>,
+    parallelism: usize,
+) -> Vec<(usize, Placed)> {
+    let mut done = Vec::new();
+    let mut under_way = FuturesUnordered::new();
+    for (order, mut job) in jobs.enumerate() {
+        if under_way.len() >= parallelism.max(1) {
+            done.extend(under_way.next().await);
+        }
+        // Most handlers have nothing to check and answer at once.
+        match futures::poll!(&mut job) {
+            std::task::Poll::Ready(found) => done.push((order, found)),
+            std::task::Poll::Pending => under_way.push(job.map(move |found| (order, found))),
+        }
+    }
+    while let Some(found) = under_way.next().await {
+        done.push(found);
+    }
+    done
+}
+
+/// What became of a check that is not trusted to end.
+async fn guarded<T>(limit: Duration, check: impl Future<Output = T>) -> Result<T, String> {
+    match tokio::time::timeout(limit, AssertUnwindSafe(check).catch_unwind()).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(panic)) => Err(format!("the check panicked: {}", panic_text(&*panic))),
+        Err(_) => Err(format!("no answer within {} ms", limit.as_millis())),
+    }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a message")
+}
+
+async fn ask(question: &Question, request: &PreflightRequest<'_>) -> Placed {
+    let (probe, organization, name) = (request.probe, request.organization_id, &question.name);
+    let answer = guarded(request.limits.check_timeout, async {
+        match question.resource {
+            Resource::Template => probe.template(organization, name).await.map(Answer::Template),
+            Resource::Folder => probe.folder(organization, name).await.map(|()| Answer::Fine),
+            Resource::Connection => probe.connection(organization, name).await.map(|()| Answer::Fine),
+        }
+    });
+    let answer = match answer.await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(failure)) => Answer::Failed(failure),
+        Err(why) => Answer::Failed(ProbeFailure::Unreachable(why)),
+    };
+    question.issues(&answer, request.limits.large_template_bytes)
+}
+
+async fn check_node(check: Check<'_>, request: &PreflightRequest<'_>) -> Vec<Issue> {
+    let Check { node, handler, params, .. } = check;
+    let asked = CheckRequest::new(
+        request.organization_id,
+        node.id.clone(),
+        params,
+        Arc::clone(&request.inputs.trigger_data),
+    );
+    let found = guarded(request.limits.check_timeout, async {
+        match handler {
+            Handler::Compute(handler) => handler.check(asked).await,
+            Handler::Effect(handler) => handler.check(asked).await,
+        }
+    });
+    match found.await {
+        Ok(mut issues) => {
+            for issue in &mut issues {
+                issue.node_id.get_or_insert_with(|| node.id.clone());
+            }
+            issues
+        }
+        Err(why) => vec![rules::check_failed(domain_of(node.phase), &node.id, &node.label, &why)],
+    }
+}
+
+/// What a handler's own check is about, where it cannot say so itself.
+fn domain_of(phase: Phase) -> Domain {
+    match phase {
+        Phase::Preflight | Phase::Trigger => Domain::Data,
+        Phase::Render => Domain::Template,
+        Phase::Save | Phase::Delivery => Domain::Delivery,
+        Phase::Signature => Domain::Signature,
+    }
+}

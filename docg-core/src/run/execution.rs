@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use crate::{
     error::ErrorContext,
     ids::{ExecutionId, NodeId, OrganizationId, WorkflowId},
+    observe::Actor,
     preflight::PreflightSummary,
     run::{Phase, Status},
     time::Timestamp,
@@ -47,6 +48,8 @@ pub struct Execution {
     pub correlation_id: Arc<str>,
     /// The W3C trace context that it was created with.
     pub traceparent: Option<Arc<str>>,
+    /// Who created it.
+    pub created_by: Arc<Actor>,
     /// What started it, such as `manual`.
     pub trigger_type: Arc<str>,
     /// The execution that this one retries.

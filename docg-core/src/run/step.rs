@@ -23,6 +23,7 @@ pub enum StepStatus {
     /// Ended well.
     Success,
     /// Ended with an error.
+    #[serde(rename = "failure")]
     Failed,
     /// Left out, with the reason in its output.
     Skipped,
@@ -73,8 +74,10 @@ pub enum Activity {
     Idle,
     /// The handler runs.
     Running,
-    /// The handler is asked whether an earlier attempt's effect happened.
-    Probing,
+    /// The handler is asked whether the effect happened before its worker died.
+    ProbingTakeover,
+    /// The handler is asked whether the effect happened although the attempt failed.
+    ProbingFailure,
     /// Nothing runs; the step waits for what it asked for.
     Waiting,
     /// The handler goes on after its wait.
@@ -104,6 +107,8 @@ pub struct Step {
     pub activity: Activity,
     /// Attempts that began and were not cut off by the death of their worker.
     pub attempt: u32,
+    /// Attempts that a person's repair has made void: they do not count against the retry policy.
+    pub attempts_before: u32,
     /// How often a worker died under it.
     pub takeovers: u32,
     /// When its first attempt began.

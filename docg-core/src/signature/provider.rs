@@ -140,6 +140,13 @@ pub struct SignerFact {
     pub reason: Option<String>,
 }
 
+impl SignerFact {
+    /// This signer has signed.
+    pub fn signed(email: impl Into<String>, at: Timestamp) -> Self {
+        Self { email: Some(email.into()), kind: SignerFactKind::Signed, at, reason: None }
+    }
+}
+
 /// What can become of a signer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

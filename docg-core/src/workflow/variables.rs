@@ -1,1 +1,321 @@
-//! variables
+//! Variables: the `{{path}}` in a node's parameters.
+//!
+//! A path reads `trigger`, `steps.<node id>.<field>` or `execution`, and nothing else. A parameter
+//! that is one `{{path}}` alone keeps its JSON type; inside a longer text a value is written as
+//! text. What a path leads to is put in as it is and never read for variables again, so trigger
+//! data cannot reach anything by holding `{{…}}` itself.
+
+use std::{
+    borrow::Cow,
+    collections::BTreeSet,
+    fmt::Write as _,
+};
+
+use serde_json::{Map, Value};
+
+use crate::{
+    run::{Execution, Step},
+    workflow::Node,
+};
+
+mod path;
+#[cfg(test)]
+mod tests;
+mod text;
+
+pub(crate) use path::{EXECUTION_FIELDS, Path, descend, shortened};
+pub use path::{PathError, Root, Target};
+use text::{Piece, pieces, sole};
+
+/// The parameters of one step may grow to this many bytes, roughly, by the values put into them.
+/// A small text can name a large value many thousand times.
+const MAX_RESOLVED_BYTES: usize = 32 * 1024 * 1024;
+/// More paths than this are not listed.
+const MAX_LISTED: usize = 100;
+
+/// What variables can read.
+#[derive(Debug, Clone, Copy)]
+pub struct Scope<'a> {
+    /// The trigger data.
+    pub trigger: &'a Value,
+    /// The steps; those with an output can be read.
+    pub steps: &'a [Step],
+    /// The run.
+    pub execution: &'a Execution,
+}
+
+/// Variables that lead to nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("there is nothing at {}", .paths.join(", "))]
+pub struct Unresolved {
+    /// Their paths, each once, sorted.
+    pub paths: Vec<String>,
+}
+
+/// What a path leads to.
+pub(crate) enum Found<'a> {
+    /// This value; `null` is one.
+    Value(Cow<'a, Value>),
+    /// Nothing, and nothing will be there.
+    Absent,
+    /// Something that only a later step or the run itself can tell.
+    Later,
+}
+
+impl<'a> From<Option<&'a Value>> for Found<'a> {
+    fn from(value: Option<&'a Value>) -> Self {
+        value.map_or(Self::Absent, |value| Self::Value(Cow::Borrowed(value)))
+    }
+}
+
+/// Where paths lead.
+pub(crate) trait Source {
+    fn find(&self, path: &Path<'_>) -> Found<'_>;
+}
+
+impl Source for Scope<'_> {
+    fn find(&self, path: &Path<'_>) -> Found<'_> {
+        match (path.root, path.segments.split_first()) {
+            (Root::Trigger, _) => descend(self.trigger, &path.segments).into(),
+            (Root::Execution, _) => {
+                path::execution_value(self.execution, &path.segments).map_or(Found::Absent, Found::Value)
+            }
+            (Root::Steps, None) => Found::Absent,
+            (Root::Steps, Some((node, fields))) => {
+                let step = self.steps.iter().find(|step| step.node_id == **node);
+                step.and_then(|step| step.output.as_deref()).and_then(|output| descend(output, fields)).into()
+            }
+        }
+    }
+}
+
+/// The trigger data alone.
+struct TriggerOnly<'a>(&'a Value);
+
+impl Source for TriggerOnly<'_> {
+    fn find(&self, path: &Path<'_>) -> Found<'_> {
+        match path.root {
+            Root::Trigger => descend(self.0, &path.segments).into(),
+            Root::Steps | Root::Execution => Found::Later,
+        }
+    }
+}
+
+/// Puts values in the place of all variables. The answer is an object with the same keys.
+///
+/// # Errors
+///
+/// [`Unresolved`] names every path that leads nowhere or is none.
+pub fn resolve(params: &Map<String, Value>, scope: &Scope<'_>) -> Result<Value, Unresolved> {
+    let mut resolver = Resolver::new(scope);
+    let resolved = resolver.object(params);
+    if resolver.open.is_empty() {
+        Ok(Value::Object(resolved))
+    } else {
+        Err(Unresolved { paths: resolver.open.into_iter().collect() })
+    }
+}
+
+/// Puts in what the trigger data alone can give. The rest keeps its `{{path}}`.
+#[must_use]
+pub fn resolve_partial(params: &Map<String, Value>, trigger: &Value) -> Map<String, Value> {
+    resolve_from(params, &TriggerOnly(trigger))
+}
+
+/// As [`resolve_partial`], from any source.
+pub(crate) fn resolve_from(params: &Map<String, Value>, source: &dyn Source) -> Map<String, Value> {
+    Resolver::new(source).object(params)
+}
+
+/// A value with all its variables, or `None` where one of them leads nowhere yet.
+pub(crate) fn settle<'v>(value: &'v Value, source: &dyn Source) -> Option<Cow<'v, Value>> {
+    if !has_variables(value) {
+        return Some(Cow::Borrowed(value));
+    }
+    let mut resolver = Resolver::new(source);
+    let settled = resolver.value(value);
+    resolver.open.is_empty().then_some(Cow::Owned(settled))
+}
+
+/// The parameters of a node, with what a person has changed (`overrides` is by node id).
+#[must_use]
+pub fn effective_params<'a>(node: &'a Node, overrides: &Map<String, Value>) -> Cow<'a, Map<String, Value>> {
+    match overrides.get(node.id.as_str()) {
+        Some(Value::Object(changed)) if !changed.is_empty() => {
+            let mut params = node.params.clone();
+            params.extend(changed.iter().map(|(name, value)| (name.clone(), value.clone())));
+            Cow::Owned(params)
+        }
+        _ => Cow::Borrowed(&node.params),
+    }
+}
+
+/// A `{{…}}` in a parameter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reference {
+    /// Where, as a JSON pointer (RFC 6901) into the value that was searched.
+    pub pointer: String,
+    /// What stands between the braces, shortened where it is very long.
+    pub path: String,
+    /// What it means.
+    pub target: Result<Target, PathError>,
+}
+
+/// Every `{{…}}` in a value, with what is wrong with those that are no paths.
+#[must_use]
+pub fn references(value: &Value) -> Vec<Reference> {
+    let mut found = Vec::new();
+    collect(value, &mut String::new(), &mut found);
+    found
+}
+
+fn collect(value: &Value, pointer: &mut String, found: &mut Vec<Reference>) {
+    let length = pointer.len();
+    match value {
+        Value::String(text) if text.contains("{{") => {
+            for piece in pieces(text) {
+                let (inner, target) = match piece {
+                    Piece::Literal(_) => continue,
+                    Piece::Unclosed(rest) => (rest, Err(PathError::Unclosed)),
+                    Piece::Variable { inner, .. } => (inner, Path::parse(inner).map(|path| path.to_target())),
+                };
+                found.push(Reference { pointer: pointer.clone(), path: shortened(inner.trim()), target });
+            }
+        }
+        Value::Array(items) => {
+            for (index, item) in items.iter().enumerate() {
+                // Writing to a String cannot fail.
+                let _ = write!(pointer, "/{index}");
+                collect(item, pointer, found);
+                pointer.truncate(length);
+            }
+        }
+        Value::Object(fields) => {
+            for (name, field) in fields {
+                push_token(pointer, name);
+                collect(field, pointer, found);
+                pointer.truncate(length);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Appends a name to a JSON pointer.
+pub(crate) fn push_token(pointer: &mut String, name: &str) {
+    pointer.push('/');
+    for c in name.chars() {
+        match c {
+            '~' => pointer.push_str("~0"),
+            '/' => pointer.push_str("~1"),
+            c => pointer.push(c),
+        }
+    }
+}
+
+/// Whether a value holds any `{{`.
+pub(crate) fn has_variables(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains("{{"),
+        Value::Array(items) => items.iter().any(has_variables),
+        Value::Object(fields) => fields.values().any(has_variables),
+        _ => false,
+    }
+}
+
+struct Resolver<'s> {
+    source: &'s dyn Source,
+    /// What could not be put in.
+    open: BTreeSet<String>,
+    /// How many bytes may still be put in.
+    budget: usize,
+}
+
+impl<'s> Resolver<'s> {
+    fn new(source: &'s dyn Source) -> Self {
+        Self { source, open: BTreeSet::new(), budget: MAX_RESOLVED_BYTES }
+    }
+
+    fn object(&mut self, fields: &Map<String, Value>) -> Map<String, Value> {
+        fields.iter().map(|(name, value)| (name.clone(), self.value(value))).collect()
+    }
+
+    fn value(&mut self, value: &Value) -> Value {
+        match value {
+            Value::String(text) if text.contains("{{") => self.text(text),
+            Value::Array(items) => Value::Array(items.iter().map(|item| self.value(item)).collect()),
+            Value::Object(fields) => Value::Object(self.object(fields)),
+            other => other.clone(),
+        }
+    }
+
+    fn text(&mut self, text: &str) -> Value {
+        if let Some(inner) = sole(text) {
+            return self.find(inner).map_or_else(|| text.into(), Cow::into_owned);
+        }
+        let mut out = String::with_capacity(text.len());
+        for piece in pieces(text) {
+            match piece {
+                Piece::Literal(part) => out.push_str(part),
+                Piece::Unclosed(rest) => {
+                    self.report(rest);
+                    out.push_str(rest);
+                }
+                Piece::Variable { whole, inner } => match self.find(inner) {
+                    Some(value) => push_text(&mut out, &value),
+                    None => out.push_str(whole),
+                },
+            }
+        }
+        Value::String(out)
+    }
+
+    fn find(&mut self, inner: &str) -> Option<Cow<'s, Value>> {
+        let found = match Path::parse(inner) {
+            Ok(path) => self.source.find(&path),
+            Err(_) => Found::Absent,
+        };
+        match found {
+            Found::Value(value) => {
+                let size = size(&value);
+                if size <= self.budget {
+                    self.budget -= size;
+                    return Some(value);
+                }
+                self.budget = 0;
+                self.report(&format!("{} (too large to be put in)", shortened(inner.trim())));
+            }
+            Found::Absent | Found::Later => self.report(inner),
+        }
+        None
+    }
+
+    fn report(&mut self, inner: &str) {
+        if self.open.len() < MAX_LISTED {
+            self.open.insert(shortened(inner.trim()));
+        }
+    }
+}
+
+/// A value inside a text: texts as they are, numbers plain, `null` empty, the rest compact JSON.
+fn push_text(out: &mut String, value: &Value) {
+    match value {
+        Value::Null => {}
+        Value::String(text) => out.push_str(text),
+        other => {
+            // Writing to a String cannot fail.
+            let _ = write!(out, "{other}");
+        }
+    }
+}
+
+/// About how many bytes a value takes.
+fn size(value: &Value) -> usize {
+    const NODE: usize = 16;
+    match value {
+        Value::String(text) => NODE + text.len(),
+        Value::Array(items) => NODE + items.iter().map(size).sum::<usize>(),
+        Value::Object(fields) => NODE + fields.iter().map(|(name, value)| NODE + name.len() + size(value)).sum::<usize>(),
+        _ => NODE,
+    }
+}

@@ -1,3 +1,7 @@
-#![doc = "The reference server: a complete application on top of docg."]
+//! The reference server: a complete application on docg, in which a contract is rendered, stored, mailed
+//! and signed.
+
+// A test that cannot go on may panic.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod pdf;

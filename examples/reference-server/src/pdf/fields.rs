@@ -23,14 +23,20 @@ fn walk(steps: &[&str], value: Option<&Value>, path: String, missing: &mut Vec<S
         Some(key) => (key, true),
         None => (*step, false),
     };
-    let path = if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
+    let path = if path.is_empty() {
+        key.to_owned()
+    } else {
+        format!("{path}.{key}")
+    };
     let value = value.and_then(|value| value.get(key));
     if !is_list {
         return walk(rest, value, path, missing);
     }
     match value.and_then(Value::as_array) {
         None => missing.push(path),
-        Some(entries) if entries.is_empty() && rest.is_empty() => missing.push(format!("{path}[0]")),
+        Some(entries) if entries.is_empty() && rest.is_empty() => {
+            missing.push(format!("{path}[0]"))
+        }
         Some(entries) => {
             for (i, entry) in entries.iter().enumerate() {
                 walk(rest, Some(entry), format!("{path}[{i}]"), missing);
@@ -63,7 +69,12 @@ mod tests {
 
     #[test]
     fn absent_null_and_blank_are_missing_alike() {
-        for data in [json!({}), json!({"a": null}), json!({"a": {"b": null}}), json!({"a": {"b": " "}})] {
+        for data in [
+            json!({}),
+            json!({"a": null}),
+            json!({"a": {"b": null}}),
+            json!({"a": {"b": " "}}),
+        ] {
             assert_eq!(unfilled("a.b", &data), ["a.b"], "{data}");
         }
     }

@@ -8,7 +8,7 @@ use typst::{
     World, WorldExt,
     diag::{SourceDiagnostic, Warned},
     foundations::Smart,
-    syntax::{DiagSpan, FileId, VirtualRoot},
+    syntax::{DiagSpan, FileId, LinkedNode, Side, Source, SyntaxKind, VirtualRoot},
 };
 use typst_layout::PagedDocument;
 use typst_pdf::{PdfOptions, Timestamp};
@@ -35,7 +35,10 @@ pub struct Pdf {
 
 impl std::fmt::Debug for Pdf {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Pdf").field("bytes", &self.bytes.len()).field("pages", &self.pages).finish()
+        f.debug_struct("Pdf")
+            .field("bytes", &self.bytes.len())
+            .field("pages", &self.pages)
+            .finish()
     }
 }
 
@@ -56,7 +59,11 @@ impl<'a> RenderRequest<'a> {
     /// This template with this data, on this day.
     #[must_use]
     pub fn new(template: &'a str, data: &'a Value, today: NaiveDate) -> Self {
-        Self { template, data, today }
+        Self {
+            template,
+            data,
+            today,
+        }
     }
 }
 
@@ -79,7 +86,11 @@ impl<'a> RenderRequest<'a> {
 /// assert!(matches!(refused, Err(RenderError::MissingFields { .. })));
 /// ```
 pub fn render(templates: &Templates, request: RenderRequest<'_>) -> Result<Pdf, RenderError> {
-    let RenderRequest { template, data, today } = request;
+    let RenderRequest {
+        template,
+        data,
+        today,
+    } = request;
     let Some(main) = templates.main(template) else {
         return Err(RenderError::UnknownTemplate {
             name: template.to_owned(),
@@ -88,7 +99,10 @@ pub fn render(templates: &Templates, request: RenderRequest<'_>) -> Result<Pdf, 
     };
     let paths = templates.missing_fields(template, data);
     if !paths.is_empty() {
-        return Err(RenderError::MissingFields { template: template.to_owned(), paths });
+        return Err(RenderError::MissingFields {
+            template: template.to_owned(),
+            paths,
+        });
     }
     typeset(templates, main, data, today, Tagging::Tagged)
 }
@@ -116,7 +130,10 @@ pub(super) fn typeset(
 }
 
 fn compile(world: &Sandbox<'_>, today: NaiveDate, tagging: Tagging) -> Result<Pdf, RenderError> {
-    let Warned { output, warnings: _ } = typst::compile::<PagedDocument>(world);
+    let Warned {
+        output,
+        warnings: _,
+    } = typst::compile::<PagedDocument>(world);
     let document = output.map_err(|errors| RenderError::InvalidTemplate {
         template: world.main().vpath().get_without_slash().to_owned(),
         problems: problems(world, &errors),
@@ -127,9 +144,13 @@ fn compile(world: &Sandbox<'_>, today: NaiveDate, tagging: Tagging) -> Result<Pd
         tagged: tagging == Tagging::Tagged,
         ..PdfOptions::default()
     };
-    let bytes = typst_pdf::pdf(&document, &options)
-        .map_err(|errors| RenderError::Export { problems: problems(world, &errors) })?;
-    Ok(Pdf { bytes, pages: document.pages().len() })
+    let bytes = typst_pdf::pdf(&document, &options).map_err(|errors| RenderError::Export {
+        problems: problems(world, &errors),
+    })?;
+    Ok(Pdf {
+        bytes,
+        pages: document.pages().len(),
+    })
 }
 
 fn problems(world: &Sandbox<'_>, errors: &[SourceDiagnostic]) -> Vec<TemplateProblem> {
@@ -163,8 +184,27 @@ struct Place {
 
 fn place(world: &Sandbox<'_>, span: DiagSpan) -> Option<Place> {
     let source = world.source(span.id()?).ok()?;
-    let Range { start, end } = world.range(span)?;
+    let Range { start, end } = widened(&source, world.range(span)?);
     let (line, column) = source.lines().byte_to_line_column(start)?;
-    let excerpt = source.text().get(start..end)?.lines().next().unwrap_or_default().to_owned();
-    Some(Place { line: line + 1, column: column + 1, excerpt })
+    let excerpt = source.text().get(start..end)?;
+    let excerpt = excerpt.lines().next().unwrap_or_default().to_owned();
+    Some(Place {
+        line: line + 1,
+        column: column + 1,
+        excerpt,
+    })
+}
+
+/// The whole of `data.customer.name` where Typst points at `name` alone: the path is what is looked for.
+fn widened(source: &Source, range: Range<usize>) -> Range<usize> {
+    let mut node = LinkedNode::new(source.root()).leaf_at(range.start, Side::After);
+    let mut widest = range.clone();
+    while let Some(found) = node {
+        let whole = found.range();
+        if found.kind() == SyntaxKind::FieldAccess && whole.end == range.end {
+            widest = whole;
+        }
+        node = found.parent().cloned();
+    }
+    widest
 }

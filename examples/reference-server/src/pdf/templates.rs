@@ -1,6 +1,9 @@
 //! Which templates there are, and what they need.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::LazyLock,
+};
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -75,14 +78,17 @@ pub enum TemplatesError {
 }
 
 impl Templates {
-    /// The templates that come with the program.
+    /// The templates that come with the program. They are parsed once; a further call is cheap.
     ///
     /// # Panics
     ///
     /// Never in a build whose tests pass: the files are constants.
     #[must_use]
     pub fn bundled() -> Self {
-        Self::new(bundle::FILES.iter().copied()).expect("the bundled files are templates")
+        static BUNDLED: LazyLock<Templates> = LazyLock::new(|| {
+            Templates::new(bundle::FILES.iter().copied()).expect("the bundled files are templates")
+        });
+        BUNDLED.clone()
     }
 
     /// Templates from files in memory, each with its path inside the folder of templates.
@@ -95,7 +101,10 @@ impl Templates {
         P: Into<String>,
         D: AsRef<[u8]> + Send + Sync + 'static,
     {
-        let mut templates = Self { files: HashMap::new(), declarations: BTreeMap::new() };
+        let mut templates = Self {
+            files: HashMap::new(),
+            declarations: BTreeMap::new(),
+        };
         let mut names = Vec::new();
         for (path, data) in files {
             let path = path.into();
@@ -111,13 +120,22 @@ impl Templates {
                     names.push(path);
                 }
             } else if let Some(stem) = path.strip_suffix(".json").filter(|_| is_top) {
-                let declaration = serde_json::from_slice(&bytes)
-                    .map_err(|source| TemplatesError::Declaration { path: path.clone(), source })?;
-                templates.declarations.insert(format!("{stem}.typ"), declaration);
+                let declaration = serde_json::from_slice(&bytes).map_err(|source| {
+                    TemplatesError::Declaration {
+                        path: path.clone(),
+                        source,
+                    }
+                })?;
+                templates
+                    .declarations
+                    .insert(format!("{stem}.typ"), declaration);
             }
             templates.files.insert(id, File { bytes, source });
         }
-        if let Some(name) = names.into_iter().find(|name| !templates.declarations.contains_key(name)) {
+        if let Some(name) = names
+            .into_iter()
+            .find(|name| !templates.declarations.contains_key(name))
+        {
             return Err(TemplatesError::Undeclared { name });
         }
         Ok(templates)
@@ -131,7 +149,10 @@ impl Templates {
 
     /// The names, in alphabetical order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.declarations.keys().map(String::as_str).filter(|name| self.contains(name))
+        self.declarations
+            .keys()
+            .map(String::as_str)
+            .filter(|name| self.contains(name))
     }
 
     /// The Typst text of a template.
@@ -150,7 +171,9 @@ impl Templates {
     /// What a template says about itself.
     #[must_use]
     pub fn declaration(&self, name: &str) -> Option<&Declaration> {
-        self.contains(name).then(|| self.declarations.get(name)).flatten()
+        self.contains(name)
+            .then(|| self.declarations.get(name))
+            .flatten()
     }
 
     /// The exact paths that `data` does not fill and the template needs: absent, null, or blank text.
@@ -167,9 +190,15 @@ impl Templates {
     /// ```
     #[must_use]
     pub fn missing_fields(&self, name: &str, data: &Value) -> Vec<String> {
-        let Some(declaration) = self.declaration(name) else { return Vec::new() };
+        let Some(declaration) = self.declaration(name) else {
+            return Vec::new();
+        };
         let mut missing: Vec<String> = Vec::new();
-        for path in declaration.required.iter().flat_map(|path| fields::unfilled(path, data)) {
+        for path in declaration
+            .required
+            .iter()
+            .flat_map(|path| fields::unfilled(path, data))
+        {
             // A list that is not there is found once for each field of its entries.
             if !missing.contains(&path) {
                 missing.push(path);
@@ -201,7 +230,9 @@ impl Templates {
 /// The id under which Typst knows a bundled file. Ids are never given back, so this is asked only about
 /// names that are known to be among the files.
 pub(super) fn file_id(path: &str) -> Result<FileId, TemplatesError> {
-    let path = VirtualPath::new(path)
-        .map_err(|reason| TemplatesError::Path { path: path.to_owned(), reason: reason.to_string() })?;
+    let path = VirtualPath::new(path).map_err(|reason| TemplatesError::Path {
+        path: path.to_owned(),
+        reason: reason.to_string(),
+    })?;
     Ok(RootedPath::new(VirtualRoot::Project, path).intern())
 }

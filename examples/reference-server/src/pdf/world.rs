@@ -35,8 +35,18 @@ pub(super) struct Sandbox<'a> {
 }
 
 impl<'a> Sandbox<'a> {
-    pub(super) fn new(templates: &'a Templates, main: FileId, data: &Value, today: NaiveDate) -> Self {
-        Self { templates, main, data: Bytes::from_string(data.to_string()), today }
+    pub(super) fn new(
+        templates: &'a Templates,
+        main: FileId,
+        data: &Value,
+        today: NaiveDate,
+    ) -> Self {
+        Self {
+            templates,
+            main,
+            data: Bytes::from_string(data.to_string()),
+            today,
+        }
     }
 }
 
@@ -76,7 +86,10 @@ impl World for Sandbox<'_> {
 
 /// A date as Typst has it; `None` for years that it cannot express.
 pub(super) fn day(date: NaiveDate) -> Option<Datetime> {
-    let (month, day) = (u8::try_from(date.month()).ok()?, u8::try_from(date.day()).ok()?);
+    let (month, day) = (
+        u8::try_from(date.month()).ok()?,
+        u8::try_from(date.day()).ok()?,
+    );
     Datetime::from_ymd(date.year(), month, day)
 }
 
@@ -86,7 +99,11 @@ fn refusal(id: FileId) -> FileError {
             "templates use no packages".into(),
         ))),
         VirtualRoot::Project => FileError::Other(Some(
-            format!("`{}` is not among the bundled files", id.vpath().get_with_slash()).into(),
+            format!(
+                "`{}` is not among the bundled files",
+                id.vpath().get_with_slash()
+            )
+            .into(),
         )),
     }
 }

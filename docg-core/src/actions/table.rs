@@ -1,0 +1,92 @@
+//! Which action helps against which code, as docg itself has it.
+
+use super::ActionTemplate;
+use crate::{i18n::Text, preflight::Domain};
+
+/// The template of an action: its name, and the beginning of its keys in `locales/*.ftl`.
+macro_rules! template {
+    ($action:literal, $key:literal) => {
+        ActionTemplate {
+            action: std::borrow::Cow::Borrowed($action),
+            label: Text::key(concat!("action-", $key, "-label")),
+            description: Text::key(concat!("action-", $key, "-description")),
+        }
+    };
+}
+
+macro_rules! table {
+    ($($($code:literal)|+ => $action:literal $key:literal;)+) => {
+        /// Every code that has an action of its own, with the action.
+        pub(super) fn entries() -> Vec<(&'static str, ActionTemplate)> {
+            vec![$($(($code, template!($action, $key)),)+)+]
+        }
+    };
+}
+
+table! {
+    // What CONTRACT names.
+    "drive.insufficient_permissions" | "onedrive.insufficient_permissions" | "insufficient_permissions"
+        => "fix_permissions" "fix-permissions";
+    "drive.folder_not_found" | "folder_not_found" => "select_folder" "select-folder";
+    "unresolved_variables" => "map_fields" "map-fields";
+    "missing_required_field" | "missing_recipient" => "fill_required" "fill-required";
+    "invalid_field_format" | "invalid_email_format" => "fix_field_format" "fix-field-format";
+    "oauth_expired" | "oauth_revoked" => "reconnect_provider" "reconnect-provider";
+    "connection_error" => "reconnect_provider" "check-connection";
+    "api_key_invalid" => "update_api_key" "update-api-key";
+    "template_not_found" | "template_not_selected" => "select_template" "select-template";
+    "template_invalid_tags" => "fix_template_tags" "fix-template-tags";
+    "rate_limit" | "timeout" | "service_unavailable" => "retry" "retry";
+    "no_signers" | "signer_missing_email" | "duplicate_signer" => "fix_signers" "fix-signers";
+
+    // What else docg gives.
+    "template.large_file" => "reduce_template" "reduce-template";
+    "check_failed" => "check_again" "check-again";
+    "handler_panicked" | "too_many_takeovers" => "retry" "retry";
+    "unknown_node_type" => "edit_workflow" "edit-workflow";
+    "invalid_condition" => "fix_condition" "fix-condition";
+    "review_rejected" | "review_expired" | "canceled" => "retry" "start-again";
+    "approval_rejected" => "retry" "ask-approval-again";
+    "approval_expired" => "retry" "ask-approval-again";
+    "signature_declined" => "contact_signers" "contact-signers";
+    "signature_expired" => "retry" "ask-signatures-again";
+    "output_too_large" => "reduce_output" "reduce-output";
+
+    // What handlers of files, mail and calls commonly give.
+    "storage_full" => "free_storage" "free-storage";
+    "storage_error" | "network_error" | "smtp_unavailable" => "retry" "retry";
+    "smtp_refused" | "recipient_refused" => "fix_recipients" "fix-recipients";
+    "smtp_auth_failed" => "reconnect_provider" "reconnect-provider";
+    "url_not_allowed" => "fix_url" "fix-url";
+}
+
+/// The code of an effect that may or may not have happened has two ways on.
+pub(super) fn outcome_unknown() -> [ActionTemplate; 2] {
+    [template!("confirm_done", "confirm-done"), template!("run_again", "run-again")]
+}
+
+/// For an execution that is ready and waits for a person.
+pub(super) fn confirm_delivery() -> ActionTemplate {
+    template!("confirm_delivery", "confirm-delivery")
+}
+
+/// For an execution that failed with a code that nobody knows.
+pub(super) fn retry() -> ActionTemplate {
+    template!("retry", "retry")
+}
+
+/// For an execution that waits for a review without saying why.
+pub(super) fn resume() -> ActionTemplate {
+    template!("resume", "resume")
+}
+
+/// For a code that nobody knows.
+pub(super) fn for_domain(domain: Domain) -> ActionTemplate {
+    match domain {
+        Domain::Data => template!("review_data", "review-data"),
+        Domain::Template => template!("review_template", "review-template"),
+        Domain::Permissions => template!("review_permissions", "review-permissions"),
+        Domain::Delivery => template!("review_delivery", "review-delivery"),
+        Domain::Signature => template!("review_signature", "review-signature"),
+    }
+}

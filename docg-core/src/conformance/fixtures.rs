@@ -1,0 +1,461 @@
+//! Runs, commits and events for tests: valid as they come, with what matters set by the test.
+
+use std::{borrow::Cow, sync::Arc};
+
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
+
+use crate::{
+    approval::{Approval, Approver},
+    event::{Event, EventData},
+    ids::{
+        ApprovalId, AuditId, EventId, ExecutionId, LogId, NodeId, OrganizationId, SignalId, SignatureRequestId, StepId,
+        WorkflowId,
+    },
+    observe::{Actor, AuditDraft, AuditEvent, ChainLink, LogDomain, LogEntry, LogLevel},
+    ports::{Claimed, Commit, Idempotency, LeaseAfter, NewRun, RunState, Signal, SignalKind},
+    run::{
+        Activity, DeliveryState, Execution, Heads, Inputs, Phase, PhaseMetrics, SignatureState, Status, Step,
+        StepStatus,
+    },
+    signature::{RequestStatus, SignatureRequest, Signer, SignerStatus},
+    time::Timestamp,
+    workflow::{Node, OnError, RetryPolicy, Settings, Workflow, handler::OnExpiry},
+};
+
+/// The tests' day, `millis` after its beginning.
+#[must_use]
+pub const fn at(millis: i64) -> Timestamp {
+    Timestamp::from_millis(1_768_435_200_000 + millis)
+}
+
+/// The first version of a workflow with one node of each given type, made at the day's beginning.
+#[must_use]
+pub fn workflow(organization_id: OrganizationId, node_types: &[&str]) -> Workflow {
+    let node = |(index, node_type): (usize, &&str)| {
+        Arc::new(Node {
+            id: NodeId::from(format!("n{index}")),
+            node_type: Arc::from(*node_type),
+            label: Arc::from(format!("Step {index}")),
+            phase: Phase::Render,
+            when: None,
+            params: Map::new(),
+            retry: RetryPolicy::default(),
+            timeout_ms: 60_000,
+            on_error: OnError::Fail,
+        })
+    };
+    Workflow {
+        id: WorkflowId::new(),
+        organization_id,
+        name: "Contract".to_owned(),
+        version: 1,
+        input_schema: Map::new(),
+        settings: Settings::default(),
+        nodes: node_types.iter().enumerate().map(node).collect(),
+        created_at: at(0),
+        updated_at: at(0),
+    }
+}
+
+/// Makes a [`NewRun`]: queued, due at once, with its first event, log entry and audit row.
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct RunFixture {
+    workflow: Arc<Workflow>,
+    created_at: Timestamp,
+    wake_at: Option<Timestamp>,
+    priority: i16,
+    idempotency: Option<Idempotency>,
+}
+
+impl RunFixture {
+    /// A run of an organization, of a workflow of two nodes, created and due at `at(0)`.
+    pub fn of(organization: OrganizationId) -> Self {
+        Self::with(Arc::new(workflow(organization, &["extract", "render"])))
+    }
+
+    /// A run of a workflow, created and due at `at(0)`.
+    pub fn with(workflow: Arc<Workflow>) -> Self {
+        Self { workflow, created_at: at(0), wake_at: Some(at(0)), priority: 0, idempotency: None }
+    }
+
+    /// Sets when it was created and is due.
+    pub fn created_at(mut self, time: Timestamp) -> Self {
+        self.created_at = time;
+        self.wake_at = Some(time);
+        self
+    }
+
+    /// Sets when it is due.
+    pub fn wake_at(mut self, time: impl Into<Option<Timestamp>>) -> Self {
+        self.wake_at = time.into();
+        self
+    }
+
+    /// Sets its priority.
+    pub fn priority(mut self, priority: i16) -> Self {
+        self.priority = priority;
+        self
+    }
+
+    /// Sets its idempotency key, and what stands for the body that came with it.
+    pub fn key(mut self, key: &str, body: u8) -> Self {
+        self.idempotency = Some(Idempotency { key: key.to_owned(), fingerprint: [body; 32] });
+        self
+    }
+
+    /// A run with a fresh id.
+    #[must_use]
+    pub fn build(self) -> NewRun {
+        let mut execution = self.execution();
+        let steps = self.workflow.nodes.iter().zip(0..).map(|(node, position)| step(execution.id, node, position));
+        let steps = steps.collect();
+        let trigger_type = Arc::clone(&execution.trigger_type);
+        let event = event(&mut execution, EventData::ExecutionCreated { trigger_type });
+        let log = log(&mut execution, LogLevel::Ok, LogDomain::Execution, None);
+        let audit = audit(&mut execution, "execution.started");
+        NewRun {
+            state: RunState {
+                execution,
+                inputs: Arc::new(Inputs {
+                    trigger_data: Arc::new(json!({"customer": "Ana", "total": 12})),
+                    node_overrides: Map::new(),
+                }),
+                workflow: self.workflow,
+                steps,
+                signature: None,
+                approval: None,
+            },
+            events: vec![event],
+            logs: vec![log],
+            audit: vec![audit],
+            idempotency: self.idempotency,
+        }
+    }
+
+    fn execution(&self) -> Execution {
+        Execution {
+            id: ExecutionId::new(),
+            workflow_id: self.workflow.id,
+            workflow_version: self.workflow.version,
+            organization_id: self.workflow.organization_id,
+            status: Status::Queued,
+            progress: 0,
+            current_step: None,
+            waiting_for: None,
+            error: None,
+            preflight: None,
+            delivery_state: DeliveryState::Pending,
+            signature_state: SignatureState::Pending,
+            phase_metrics: PhaseMetrics::default(),
+            correlation_id: Arc::from("correlation"),
+            traceparent: None,
+            created_by: Arc::new(Actor::user("ana")),
+            trigger_type: Arc::from("manual"),
+            retry_of: None,
+            follows: None,
+            dry_run: false,
+            until_phase: None,
+            attempt: 1,
+            version: 1,
+            created_at: self.created_at,
+            started_at: None,
+            completed_at: None,
+            updated_at: self.created_at,
+            paused_from: None,
+            preflight_due: true,
+            delivery_confirmed: false,
+            priority: self.priority,
+            wake_at: self.wake_at,
+            heads: Heads::default(),
+        }
+    }
+}
+
+fn step(execution_id: ExecutionId, node: &Node, position: u32) -> Step {
+    Step {
+        id: StepId::new(),
+        execution_id,
+        node_id: node.id.clone(),
+        node_type: Arc::clone(&node.node_type),
+        label: Arc::clone(&node.label),
+        phase: node.phase,
+        position,
+        status: StepStatus::Pending,
+        activity: Activity::Idle,
+        attempt: 0,
+        attempts_before: 0,
+        takeovers: 0,
+        started_at: None,
+        completed_at: None,
+        error: None,
+        data_in: None,
+        data_out: None,
+        output: None,
+        reused_from: None,
+    }
+}
+
+/// The next event of an execution, whose head moves on.
+pub fn event(execution: &mut Execution, data: EventData) -> Arc<Event> {
+    execution.heads.event_seq += 1;
+    Arc::new(Event {
+        event_id: EventId::new(),
+        seq: execution.heads.event_seq,
+        timestamp: execution.updated_at,
+        execution_id: execution.id,
+        workflow_id: execution.workflow_id,
+        organization_id: execution.organization_id,
+        correlation_id: Arc::clone(&execution.correlation_id),
+        status: execution.status,
+        progress: execution.progress,
+        current_step: execution.current_step.clone(),
+        data,
+    })
+}
+
+/// The next log entry of an execution, whose head moves on.
+pub fn log(execution: &mut Execution, level: LogLevel, domain: LogDomain, step_id: Option<NodeId>) -> LogEntry {
+    execution.heads.log_seq += 1;
+    LogEntry {
+        id: LogId::new(),
+        seq: execution.heads.log_seq,
+        execution_id: execution.id,
+        step_id,
+        // All at one time: pages must not be cut by it.
+        timestamp: execution.created_at,
+        level,
+        domain,
+        message_human: "It went on.".into(),
+        message_tech: Some("fixture".to_owned()),
+        details_tech: Some(Arc::new(json!({"size": 3}))),
+        correlation_id: Arc::clone(&execution.correlation_id),
+    }
+}
+
+/// The next audit row of an execution, in its chain, whose head moves on.
+pub fn audit(execution: &mut Execution, action: &'static str) -> AuditEvent {
+    let draft = AuditDraft::new(Cow::Borrowed(action), json!({"why": "fixture"})).by(Actor::user("ana"));
+    let row = AuditEvent::chained(
+        draft,
+        ChainLink {
+            id: AuditId::new(),
+            seq: execution.heads.audit_seq + 1,
+            organization_id: execution.organization_id,
+            execution_id: execution.id,
+            timestamp: execution.created_at,
+            salt: Uuid::new_v4(),
+            prev_hash: execution.heads.audit_hash,
+        },
+    );
+    execution.heads.audit_seq = row.seq;
+    execution.heads.audit_hash = row.hash;
+    row
+}
+
+/// Events 1 to `last` of one execution, for a bus.
+#[must_use]
+pub fn events(last: u64) -> Vec<Arc<Event>> {
+    let mut execution = RunFixture::of(OrganizationId::new()).execution();
+    (1..=last).map(|_| event(&mut execution, EventData::Progress { progress: 1 })).collect()
+}
+
+/// Makes a [`Commit`] on what was claimed, or on a state that follows it.
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct CommitFixture(Commit);
+
+impl CommitFixture {
+    /// A commit that changes nothing but the version, at `at(1)`, and releases the lease.
+    pub fn on(claimed: &Claimed) -> Self {
+        let mut execution = claimed.state.execution.clone();
+        execution.version += 1;
+        execution.updated_at = at(1);
+        Self(Commit {
+            lease: claimed.lease,
+            expected_version: claimed.state.execution.version,
+            execution,
+            inputs: None,
+            steps: Vec::new(),
+            events: Vec::new(),
+            logs: Vec::new(),
+            audit: Vec::new(),
+            settled: Vec::new(),
+            signature: None,
+            approval: None,
+            published: None,
+            then: LeaseAfter::Release,
+        })
+    }
+
+    /// Changes the execution as the closure says.
+    pub fn with(mut self, change: impl FnOnce(&mut Execution)) -> Self {
+        change(&mut self.0.execution);
+        self
+    }
+
+    /// Changes the commit as the closure says.
+    pub fn but(mut self, change: impl FnOnce(&mut Commit)) -> Self {
+        change(&mut self.0);
+        self
+    }
+
+    /// Changes the status; a terminal one ends the execution at the time of the commit.
+    pub fn status(mut self, status: Status) -> Self {
+        let execution = &mut self.0.execution;
+        execution.status = status;
+        if status.is_terminal() {
+            execution.completed_at = Some(execution.updated_at);
+            execution.wake_at = None;
+        }
+        self
+    }
+
+    /// Sets when it happens. Comes before [`status`](Self::status).
+    pub fn at(mut self, time: Timestamp) -> Self {
+        self.0.execution.updated_at = time;
+        self
+    }
+
+    /// Sets when the execution next wants a worker.
+    pub fn wake_at(mut self, time: impl Into<Option<Timestamp>>) -> Self {
+        self.0.execution.wake_at = time.into();
+        self
+    }
+
+    /// Keeps the lease until then.
+    pub fn keep(mut self, until: Timestamp) -> Self {
+        self.0.then = LeaseAfter::Keep(until);
+        self
+    }
+
+    /// Adds events.
+    pub fn events(mut self, count: usize) -> Self {
+        let commit = &mut self.0;
+        commit
+            .events
+            .extend((0..count).map(|_| event(&mut commit.execution, EventData::Progress { progress: 1 })));
+        self
+    }
+
+    /// Adds a log entry.
+    pub fn log(mut self, level: LogLevel, domain: LogDomain, step: Option<&str>) -> Self {
+        let entry = log(&mut self.0.execution, level, domain, step.map(NodeId::from));
+        self.0.logs.push(entry);
+        self
+    }
+
+    /// Adds an audit row.
+    pub fn audit(mut self, action: &'static str) -> Self {
+        let row = audit(&mut self.0.execution, action);
+        self.0.audit.push(row);
+        self
+    }
+
+    /// Sets the signature request.
+    pub fn signature(mut self, request: SignatureRequest) -> Self {
+        self.0.signature = Some(request);
+        self
+    }
+
+    /// Sets the approval.
+    pub fn approval(mut self, approval: Approval) -> Self {
+        self.0.approval = Some(approval);
+        self
+    }
+
+    /// Settles signals.
+    pub fn settle(mut self, signals: &[Signal]) -> Self {
+        self.0.settled.extend(signals.iter().map(|signal| signal.id));
+        self
+    }
+
+    /// The commit.
+    #[must_use]
+    pub fn build(self) -> Commit {
+        self.0
+    }
+}
+
+/// A signal with a fresh id.
+#[must_use]
+pub fn signal(organization_id: OrganizationId, execution_id: ExecutionId, received_at: Timestamp) -> Signal {
+    Signal {
+        id: SignalId::new(),
+        execution_id,
+        organization_id,
+        actor: Actor::user("ana"),
+        received_at,
+        kind: SignalKind::Pause { reason: Some("a question".to_owned()) },
+    }
+}
+
+/// A signature request of one signer, with a fresh id.
+#[must_use]
+pub fn signature_request(execution: &Execution, envelope_id: &str) -> SignatureRequest {
+    SignatureRequest {
+        id: SignatureRequestId::new(),
+        execution_id: execution.id,
+        organization_id: execution.organization_id,
+        node_id: NodeId::from("n1"),
+        provider: "builtin".to_owned(),
+        envelope_id: envelope_id.to_owned(),
+        status: RequestStatus::Signing,
+        signers: vec![Signer {
+            email: "ana@example.com".to_owned(),
+            name: Some("Ana".to_owned()),
+            order: Some(1),
+            status: SignerStatus::Pending,
+            viewed_at: None,
+            signed_at: None,
+            declined_at: None,
+            reason: None,
+        }],
+        file: json!({"name": "contract.pdf"}),
+        created_at: at(1),
+        expires_at: Some(at(1_000_000)),
+        completed_at: None,
+    }
+}
+
+/// An open approval with one approver for each given token hash, and a fresh id.
+#[must_use]
+pub fn approval(execution: &Execution, tokens: &[[u8; 32]]) -> Approval {
+    let approver = |(index, token_hash): (usize, &[u8; 32])| Approver {
+        email: format!("approver{index}@example.com"),
+        token_hash: *token_hash,
+        vote: None,
+        comment: None,
+        voted_at: None,
+    };
+    Approval {
+        id: ApprovalId::new(),
+        execution_id: execution.id,
+        organization_id: execution.organization_id,
+        node_id: NodeId::from("n1"),
+        approvers: tokens.iter().enumerate().map(approver).collect(),
+        quorum: 1,
+        decision: None,
+        decided_by: None,
+        created_at: at(1),
+        decided_at: None,
+        expires_at: Some(at(1_000_000)),
+        on_expiry: OnExpiry::Fail,
+    }
+}
+
+/// A token hash that no other test uses.
+#[must_use]
+pub fn token_hash() -> [u8; 32] {
+    let mut hash = [0; 32];
+    hash[..16].copy_from_slice(Uuid::new_v4().as_bytes());
+    hash[16..].copy_from_slice(Uuid::new_v4().as_bytes());
+    hash
+}
+
+/// A fact that changes from call to call.
+#[must_use]
+pub fn fact() -> Value {
+    json!({"nonce": Uuid::new_v4()})
+}

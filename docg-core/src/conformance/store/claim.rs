@@ -1,0 +1,234 @@
+use std::{collections::HashSet, sync::Arc};
+
+use super::desk::{LEASE, Worker, at_once, commit, create, due, ids, take, work};
+use crate::{
+    conformance::{
+        StoreUnderTest,
+        fixtures::{CommitFixture, RunFixture, at, workflow},
+    },
+    ids::{ExecutionId, OrganizationId},
+    run::Status,
+};
+
+/// A worker gets the run as it was stored, and an empty inbox.
+pub async fn what_is_due_is_given_with_its_whole_state(StoreUnderTest { store, .. }: StoreUnderTest) {
+    let run = RunFixture::of(OrganizationId::new()).build();
+    let id = create(&*store, run.clone()).await;
+    let worker = Worker::new();
+    let claim = worker.due(&*store, at(0), 10).await;
+    assert_eq!(claim.claimed.len(), 1);
+    assert_eq!(claim.claimed[0].state, run.state);
+    assert_eq!(claim.claimed[0].signals, []);
+    assert_eq!(claim.claimed[0].lease.execution_id, id);
+    assert_eq!(claim.claimed[0].lease.worker_id, worker.id);
+}
+
+/// It is due at its moment, not before; without one it is not due at all.
+pub async fn what_is_not_due_is_not_given(StoreUnderTest { store, .. }: StoreUnderTest) {
+    let organization = OrganizationId::new();
+    let later = create(&*store, RunFixture::of(organization).wake_at(at(100)).build()).await;
+    create(&*store, RunFixture::of(organization).wake_at(None).build()).await;
+    assert_eq!(due(&*store, at(99)).await, []);
+    assert_eq!(due(&*store, at(100)).await, [later]);
+    assert_eq!(due(&*store, at(101)).await, []);
+}
+
+/// Priority decides; among equals of one organization, who has waited longer.
+pub async fn higher_priority_then_longer_due_comes_first(StoreUnderTest { store, .. }: StoreUnderTest) {
+    let organization = OrganizationId::new();
+    let run = |priority: i16, wake_at: i64| {
+        create(&*store, RunFixture::of(organization).priority(priority).wake_at(at(wake_at)).build())
+    };
+    let third = run(0, 10).await;
+    let second = run(5, 20).await;
+    let last = run(-3, 1).await;
+    let fourth = run(0, 15).await;
+    let first = run(5, 10).await;
+    let worker = Worker::new();
+    assert_eq!(ids(&worker.due(&*store, at(20), 3).await), [first, second, third]);
+    assert_eq!(ids(&worker.due(&*store, at(20), 3).await), [fourth, last]);
+}
+
+/// However many workers ask at once, each execution is given once.
+pub async fn many_workers_get_each_execution_once(under_test: StoreUnderTest) {
+    let StoreUnderTest { store, peer, .. } = &under_test;
+    let organizations = [OrganizationId::new(), OrganizationId::new()];
+    let mut created = HashSet::new();
+    for index in 0..60 {
+        created.insert(create(&**store, RunFixture::of(organizations[index % 2]).build()).await);
+    }
+    let given = at_once(store, peer, 8, |_, store| async move {
+        let worker = Worker::new();
+        let mut given: Vec<ExecutionId> = Vec::new();
+        loop {
+            let some = ids(&worker.due(&*store, at(0), 4).await);
+            if some.is_empty() {
+                return given;
+            }
+            given.extend(some);
+        }
+    })
+    .await;
+    // A worker may go away empty because others were at it; what is left comes with the next claim.
+    let mut given: Vec<_> = given.into_iter().flatten().collect();
+    given.extend(due(&**store, at(0)).await);
+    assert_eq!(given.len(), created.len(), "each is given once");
+    assert_eq!(given.into_iter().collect::<HashSet<_>>(), created);
+}
+
+/// Of many who ask for one execution by name at once, one gets it.
+pub async fn of_many_claims_of_one_execution_one_gets_it(under_test: StoreUnderTest) {
+    let StoreUnderTest { store, peer, .. } = &under_test;
+    let id = create(&**store, RunFixture::of(OrganizationId::new()).build()).await;
+    let got = at_once(store, peer, 8, |_, store| async move { Worker::new().one(&*store, at(0), id).await.is_some() });
+    assert_eq!(got.await.into_iter().filter(|got| *got).count(), 1);
+}
+
+/// What somebody holds is given to nobody, due or by name, its holder included.
+pub async fn what_is_leased_is_not_given(StoreUnderTest { store, .. }: StoreUnderTest) {
+    let id = create(&*store, RunFixture::of(OrganizationId::new()).build()).await;
+    let worker = Worker::new();
+    assert!(worker.one(&*store, at(0), id).await.is_some());
+    assert_eq!(due(&*store, at(1)).await, []);
+    assert!(worker.one(&*store, at(1), id).await.is_none());
+    assert!(Worker::new().one(&*store, at(1), id).await.is_none());
+}
+
+/// By name an execution is given whether it is due, waits or has ended.
+pub async fn one_by_name_is_given_due_or_not_ended_or_not(StoreUnderTest { store, .. }: StoreUnderTest) {
+    let organization = OrganizationId::new();
+    let later = create(&*store, RunFixture::of(organization).wake_at(at(1_000_000)).build()).await;
+    let never = create(&*store, RunFixture::of(organization).wake_at(None).build()).await;
+    let ended = create(&*store, RunFixture::of(organization).build()).await;
+    work(&*store, at(0), ended, |it| CommitFixture::on(it).status(Status::Canceled).build()).await;
+    for id in [later, never, ended] {
+        assert!(Worker::new().one(&*store, at(2), id).await.is_some());
+    }
+}
+
+/// An unknown id gives nothing and is no error.
+pub async fn one_that_is_not_there_is_not_given(StoreUnderTest { store, .. }: StoreUnderTest) {
+    assert!(Worker::new().one(&*store, at(0), ExecutionId::new()).await.is_none());
+}
+
+/// Each claim of an execution has a higher fence, whoever claims it and however it came free.
+pub async fn fences_grow_with_every_claim(StoreUnderTest { store, .. }: StoreUnderTest) {
+    let id = create(&*store, RunFixture::of(OrganizationId::new()).build()).await;
+    let first = take(&*store, at(0), id).await;
+    store.release(&[first.lease], at(1)).await.expect("releases");
+    let second = Worker::new().due(&*store, at(1), 1).await.claimed.remove(0);
+    assert!(second.lease.fence > first.lease.fence);
+    commit(&*store, CommitFixture::on(&second).build()).await;
+    let third = take(&*store, at(2), id).await;
+    assert!(third.lease.fence > second.lease.fence);
+    let fourth = take(&*store, at(2).plus_millis(LEASE), id).await;
+    assert!(fourth.lease.fence > third.lease.fence);
+}
+
+/// A worker gets only executions all of whose node types it knows.
+pub async fn only_what_the_worker_can_run_is_given(StoreUnderTest { store, .. }: StoreUnderTest) {
+    let organization = OrganizationId::new();
+    let of_types = |node_types: &[&str]| RunFixture::with(Arc::new(workflow(organization, node_types))).build();
+    let both = create(&*store, of_types(&["render", "extract", "render"])).await;
+    let render = create(&*store, of_types(&["render"])).await;
+    let send = create(&*store, of_types(&["render", "send"])).await;
+    let mut worker = Worker::new();
+    for (known, expected) in
+        [(&["other"][..], vec![]), (&["render"], vec![render]), (&["extract", "render"], vec![both])]
+    {
+        worker.node_types = known.iter().copied().map(Arc::from).collect();
+        assert_eq!(ids(&worker.due(&*store, at(0), 10).await), expected);
+    }
+    worker.node_types = ["send", "extract", "other", "render"].map(Arc::from).into();
+    assert_eq!(ids(&worker.due(&*store, at(0), 10).await), [send]);
+}
+
+/// No organization gets more leases at once than its share, whoever holds them, and what comes
+/// free can be given again.
+pub async fn an_organization_gets_no_more_than_its_share(StoreUnderTest { store, .. }: StoreUnderTest) {
+    let organization = OrganizationId::new();
+    for _ in 0..6 {
+        create(&*store, RunFixture::of(organization).build()).await;
+    }
+    let (mut one, mut two) = (Worker::new(), Worker::new());
+    (one.per_organization, two.per_organization) = (3, 3);
+    let first = one.due(&*store, at(0), 2).await;
+    assert_eq!(first.claimed.len(), 2);
+    assert_eq!(two.due(&*store, at(0), 10).await.claimed.len(), 1, "another worker's leases count");
+    assert_eq!(one.due(&*store, at(0), 10).await.claimed.len(), 0);
+
+    let done = CommitFixture::on(&first.claimed[0]).status(Status::Canceled).build();
+    commit(&*store, done).await;
+    let kept = CommitFixture::on(&first.claimed[1]).keep(at(LEASE.cast_signed())).build();
+    commit(&*store, kept).await;
+    assert_eq!(two.due(&*store, at(1), 10).await.claimed.len(), 1, "one lease has come free");
+}
+
+/// A lease that has run out no longer counts against the share.
+pub async fn leases_that_ran_out_do_not_count_as_share(StoreUnderTest { store, .. }: StoreUnderTest) {
+    let organization = OrganizationId::new();
+    for _ in 0..4 {
+        create(&*store, RunFixture::of(organization).build()).await;
+    }
+    let mut worker = Worker::new();
+    worker.per_organization = 2;
+    assert_eq!(worker.due(&*store, at(0), 10).await.claimed.len(), 2);
+    let now = at(0).plus_millis(LEASE);
+    assert_eq!(worker.due(&*store, now, 10).await.claimed.len(), 2);
+}
+
+/// One organization's many leave room for another's one that came later.
+pub async fn a_flood_leaves_room_for_other_organizations(StoreUnderTest { store, .. }: StoreUnderTest) {
+    let (flood, other) = (OrganizationId::new(), OrganizationId::new());
+    for _ in 0..20 {
+        create(&*store, RunFixture::of(flood).wake_at(at(0)).build()).await;
+    }
+    let late = create(&*store, RunFixture::of(other).wake_at(at(5)).build()).await;
+    let mut worker = Worker::new();
+    worker.per_organization = 4;
+    let given = ids(&worker.due(&*store, at(5), 8).await);
+    assert_eq!(given.len(), 5, "the share of the one and all of the other");
+    assert!(given.contains(&late));
+}
+
+/// Where organizations take turns, a second one need not wait until the first has its share.
+pub async fn organizations_take_turns(StoreUnderTest { store, capabilities, .. }: StoreUnderTest) {
+    let (flood, other) = (OrganizationId::new(), OrganizationId::new());
+    for _ in 0..20 {
+        create(&*store, RunFixture::of(flood).wake_at(at(0)).build()).await;
+    }
+    let late = create(&*store, RunFixture::of(other).wake_at(at(5)).build()).await;
+    let given = ids(&Worker::new().due(&*store, at(5), 4).await);
+    assert_eq!(given.len(), 4);
+    assert_eq!(given.contains(&late), capabilities.takes_turns);
+}
+
+/// What has ended is not due any more, whatever its moment says and however its lease ended.
+pub async fn what_has_ended_is_not_given(StoreUnderTest { store, .. }: StoreUnderTest) {
+    let organization = OrganizationId::new();
+    for status in [Status::Completed, Status::Failed, Status::Canceled] {
+        let id = create(&*store, RunFixture::of(organization).build()).await;
+        work(&*store, at(0), id, |it| CommitFixture::on(it).status(status).wake_at(at(2)).build()).await;
+        let claimed = take(&*store, at(2), id).await;
+        store.release(&[claimed.lease], at(3)).await.expect("releases");
+        take(&*store, at(4), id).await;
+    }
+    assert_eq!(due(&*store, at(1_000_000)).await, []);
+}
+
+/// The moment that a claim names is never later than that of what becomes due next.
+pub async fn next_due_is_not_too_late(StoreUnderTest { store, .. }: StoreUnderTest) {
+    let organization = OrganizationId::new();
+    let worker = Worker::new();
+    create(&*store, RunFixture::of(organization).wake_at(at(500)).build()).await;
+    create(&*store, RunFixture::of(organization).wake_at(at(300)).priority(-1).build()).await;
+    let none_yet = worker.due(&*store, at(0), 10).await;
+    assert!(none_yet.next_due.is_none_or(|next| next <= at(300)), "{none_yet:?}");
+    create(&*store, RunFixture::of(organization).wake_at(at(0)).build()).await;
+    create(&*store, RunFixture::of(organization).wake_at(at(0)).build()).await;
+    let one_more = worker.due(&*store, at(1), 1).await;
+    assert!(one_more.next_due.is_none_or(|next| next <= at(1)), "another is due already: {one_more:?}");
+    worker.due(&*store, at(1), 10).await;
+    let leased = worker.due(&*store, at(600), 10).await;
+    assert!(leased.next_due.is_none_or(|next| next <= at(1).plus_millis(LEASE)), "leases end: {leased:?}");
+}

@@ -1,0 +1,109 @@
+use super::desk::{LEASE, Worker, commit, create, due, everything, refused, take};
+use crate::{
+    conformance::{
+        StoreUnderTest,
+        fixtures::{CommitFixture, RunFixture, at},
+    },
+    ids::OrganizationId,
+    ports::{Lease, StoreErrorKind},
+    run::Status,
+};
+
+/// It keeps others away up to its end and not beyond.
+pub async fn a_lease_holds_until_its_end(StoreUnderTest { store, .. }: StoreUnderTest) {
+    let id = create(&*store, RunFixture::of(OrganizationId::new()).build()).await;
+    take(&*store, at(0), id).await;
+    let end = LEASE.cast_signed();
+    assert_eq!(due(&*store, at(end - 1)).await, []);
+    assert!(Worker::new().one(&*store, at(end - 1), id).await.is_none());
+    assert_eq!(due(&*store, at(end)).await, [id]);
+}
+
+/// A worker that died loses its execution to another; what it still commits is refused whole.
+pub async fn what_ran_out_is_taken_over_and_its_holder_refused(StoreUnderTest { store, .. }: StoreUnderTest) {
+    let organization = OrganizationId::new();
+    let id = create(&*store, RunFixture::of(organization).build()).await;
+    let old = take(&*store, at(0), id).await;
+    let new = Worker::new().due(&*store, at(0).plus_millis(LEASE), 1).await.claimed.remove(0);
+    assert_eq!(new.state, old.state);
+    let before = everything(&*store, organization, id).await;
+    let late = CommitFixture::on(&old).status(Status::Canceled).events(1).audit("execution.canceled").build();
+    assert_eq!(refused(store.commit(late).await), StoreErrorKind::Conflict);
+    assert_eq!(everything(&*store, organization, id).await, before);
+    commit(&*store, CommitFixture::on(&new).events(1).build()).await;
+}
+
+/// A renewed lease holds until its new end.
+pub async fn renewing_prolongs(StoreUnderTest { store, .. }: StoreUnderTest) {
+    let id = create(&*store, RunFixture::of(OrganizationId::new()).build()).await;
+    let claimed = take(&*store, at(0), id).await;
+    let until = at(0).plus_millis(3 * LEASE);
+    assert_eq!(store.renew(&[claimed.lease], until).await.expect("renews"), []);
+    assert_eq!(due(&*store, at(0).plus_millis(2 * LEASE)).await, []);
+    commit(&*store, CommitFixture::on(&claimed).keep(until).build()).await;
+    assert_eq!(due(&*store, until).await, [id]);
+}
+
+/// Renewing tells which leases are lost, and prolongs the others all the same.
+pub async fn renewing_returns_what_is_lost(StoreUnderTest { store, .. }: StoreUnderTest) {
+    let organization = OrganizationId::new();
+    let mut leases = Vec::new();
+    for _ in 0..4 {
+        let id = create(&*store, RunFixture::of(organization).build()).await;
+        leases.push(take(&*store, at(0), id).await.lease);
+    }
+    let taken_over = leases[1];
+    store.release(&[taken_over], at(1)).await.expect("releases");
+    take(&*store, at(1), taken_over.execution_id).await;
+    let given_back = leases[2];
+    store.release(&[given_back], at(1)).await.expect("releases");
+    let unknown = Lease { execution_id: crate::ids::ExecutionId::new(), ..leases[0] };
+    leases.push(unknown);
+
+    let until = at(0).plus_millis(5 * LEASE);
+    let mut lost = store.renew(&leases, until).await.expect("renews");
+    lost.sort_by_key(|lease| lease.execution_id);
+    let mut expected = [taken_over, given_back, unknown];
+    expected.sort_by_key(|lease| lease.execution_id);
+    assert_eq!(lost, expected);
+    let mut found = due(&*store, at(1).plus_millis(LEASE)).await;
+    found.sort();
+    let mut ran_out = [taken_over.execution_id, given_back.execution_id];
+    ran_out.sort();
+    assert_eq!(found, ran_out, "the lost ones were not prolonged, the others were");
+}
+
+/// A commit that keeps the lease moves its end.
+pub async fn a_commit_that_keeps_the_lease_prolongs_it(StoreUnderTest { store, .. }: StoreUnderTest) {
+    let id = create(&*store, RunFixture::of(OrganizationId::new()).build()).await;
+    let claimed = take(&*store, at(0), id).await;
+    let until = at(0).plus_millis(2 * LEASE);
+    commit(&*store, CommitFixture::on(&claimed).keep(until).build()).await;
+    assert_eq!(due(&*store, at(0).plus_millis(2 * LEASE - 1)).await, []);
+    assert_eq!(due(&*store, until).await, [id]);
+}
+
+/// What is given back is due at once, also where it was not due before.
+pub async fn giving_back_makes_due_at_once(StoreUnderTest { store, .. }: StoreUnderTest) {
+    let organization = OrganizationId::new();
+    let waiting = create(&*store, RunFixture::of(organization).wake_at(None).build()).await;
+    let later = create(&*store, RunFixture::of(organization).wake_at(at(1_000_000)).build()).await;
+    let mut leases = Vec::new();
+    for id in [waiting, later] {
+        leases.push(take(&*store, at(0), id).await.lease);
+    }
+    store.release(&leases, at(1)).await.expect("releases");
+    let mut found = due(&*store, at(1)).await;
+    found.sort();
+    assert_eq!(found, [waiting, later]);
+}
+
+/// Who has lost a lease cannot give it back from under its new holder.
+pub async fn giving_back_a_lost_lease_changes_nothing(StoreUnderTest { store, .. }: StoreUnderTest) {
+    let id = create(&*store, RunFixture::of(OrganizationId::new()).build()).await;
+    let old = take(&*store, at(0), id).await;
+    let new = take(&*store, at(0).plus_millis(LEASE), id).await;
+    store.release(&[old.lease], at(0).plus_millis(LEASE)).await.expect("is ignored");
+    assert_eq!(due(&*store, at(1).plus_millis(LEASE)).await, []);
+    commit(&*store, CommitFixture::on(&new).build()).await;
+}

@@ -1,0 +1,16 @@
+//! The cases for stores: what the ports promise, one function for each promise.
+
+mod claim;
+mod commit;
+mod create;
+mod desk;
+mod lease;
+mod memos;
+mod paging;
+mod publishing;
+mod purging;
+mod reads;
+mod signals;
+mod workflows;
+
+crate::__store_cases! { exports [] }

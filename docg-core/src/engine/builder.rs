@@ -1,0 +1,146 @@
+use std::{sync::Arc, time::Duration};
+
+use super::{Engine, Inner, active::ActiveRuns, relay::Relay, worker::WakeUp};
+use crate::{
+    actions::{ActionCatalogue, ActionTemplate},
+    observe::Redaction,
+    ports::{EventBus, Store},
+    preflight::{AllowAll, PreflightLimits, ResourceProbe},
+    signature::SignatureProvider,
+    time::{Clock, SystemClock},
+    workflow::{Handler, Registry},
+};
+
+/// Times and bounds of an engine.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct EngineOptions {
+    /// How long a worker holds an execution without renewing. After it, another takes over.
+    pub lease: Duration,
+    /// How long a handler may go on after it was told to stop.
+    pub cancel_grace: Duration,
+    /// How long a handler may take to tell whether an effect happened.
+    pub probe_timeout: Duration,
+    /// An output larger than this many bytes of JSON fails its step.
+    pub max_output_bytes: usize,
+    /// How often the store is asked for due executions when nothing else wakes a worker.
+    pub poll_interval: Duration,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        Self {
+            lease: Duration::from_secs(30),
+            cancel_grace: Duration::from_secs(5),
+            probe_timeout: Duration::from_secs(10),
+            max_output_bytes: 1024 * 1024,
+            poll_interval: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Puts an [`Engine`] together.
+#[must_use]
+pub struct EngineBuilder {
+    store: Arc<dyn Store>,
+    bus: Arc<dyn EventBus>,
+    clock: Arc<dyn Clock>,
+    registry: Registry,
+    probe: Arc<dyn ResourceProbe>,
+    limits: PreflightLimits,
+    redaction: Redaction,
+    actions: ActionCatalogue,
+    providers: Vec<Arc<dyn SignatureProvider>>,
+    options: EngineOptions,
+}
+
+impl Engine {
+    /// Begins an engine over a store and a bus.
+    pub fn builder(store: Arc<dyn Store>, bus: Arc<dyn EventBus>) -> EngineBuilder {
+        EngineBuilder {
+            store,
+            bus,
+            clock: Arc::new(SystemClock),
+            registry: Registry::default(),
+            probe: Arc::new(AllowAll),
+            limits: PreflightLimits::default(),
+            redaction: Redaction::default(),
+            actions: ActionCatalogue::default(),
+            providers: Vec::new(),
+            options: EngineOptions::default(),
+        }
+    }
+}
+
+impl EngineBuilder {
+    /// Adds a node type.
+    pub fn step(mut self, handler: impl Into<Handler>) -> Self {
+        self.registry.add(handler.into());
+        self
+    }
+
+    /// Adds a signature provider: its webhooks are taken in under its name.
+    pub fn signature_provider(mut self, provider: Arc<dyn SignatureProvider>) -> Self {
+        self.providers.push(provider);
+        self
+    }
+
+    /// Sets how preflight reaches templates, folders and connections. Without it nothing is asked.
+    pub fn resource_probe(mut self, probe: Arc<dyn ResourceProbe>) -> Self {
+        self.probe = probe;
+        self
+    }
+
+    /// Sets the bounds of preflight.
+    pub fn preflight_limits(mut self, limits: PreflightLimits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Sets what is hidden in snapshots and how large they may be.
+    pub fn redaction(mut self, redaction: Redaction) -> Self {
+        self.redaction = redaction;
+        self
+    }
+
+    /// Recommends an action for a code.
+    pub fn action(mut self, code: &'static str, action: ActionTemplate) -> Self {
+        self.actions.register(code, action);
+        self
+    }
+
+    /// Sets the clock.
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Changes times and bounds.
+    pub fn options(mut self, change: impl FnOnce(&mut EngineOptions)) -> Self {
+        change(&mut self.options);
+        self
+    }
+
+    /// The engine. It does nothing by itself before [`Engine::start_workers`].
+    #[must_use]
+    pub fn build(self) -> Engine {
+        let inner = Inner {
+            dry: self.registry.dry(),
+            node_types: self.registry.node_types(),
+            store: self.store,
+            bus: self.bus,
+            clock: self.clock,
+            registry: self.registry,
+            probe: self.probe,
+            limits: self.limits,
+            redaction: self.redaction,
+            actions: self.actions,
+            providers: self.providers,
+            options: self.options,
+            active: ActiveRuns::default(),
+            relay: Relay::default(),
+            wake: WakeUp::default(),
+        };
+        Engine { inner: Arc::new(inner) }
+    }
+}

@@ -1,0 +1,216 @@
+//! Calls on executions that exist. They are checked against the state as it is, put into the
+//! inbox, and applied by whoever holds the execution - this process, where nobody does.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{Engine, EngineError, decide, drive};
+use crate::{
+    engine::decide::{Call, Verdict},
+    error::codes,
+    ids::{ExecutionId, OrganizationId, SignalId},
+    observe::Actor,
+    ports::{ClaimRequest, ClaimWhat, ExecutionRecord, ResumeSignal, Signal, SignalKind, StoreErrorKind},
+    run::{Execution, Status, StepStatus},
+};
+
+/// Who wants something of which execution.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ControlRequest {
+    /// The tenant.
+    pub organization_id: OrganizationId,
+    /// Which.
+    pub execution_id: ExecutionId,
+    /// Who.
+    pub actor: Actor,
+    /// Refuse if the execution's version is another.
+    pub if_version: Option<u64>,
+}
+
+impl ControlRequest {
+    /// A request without a condition.
+    #[must_use]
+    pub fn new(organization_id: OrganizationId, execution_id: ExecutionId, actor: Actor) -> Self {
+        Self { organization_id, execution_id, actor, if_version: None }
+    }
+}
+
+/// How an execution is to go on.
+pub type ResumeRequest = ResumeSignal;
+
+/// What became of a call.
+#[derive(Debug, Clone)]
+pub enum ControlAnswer {
+    /// The execution as it is after the call.
+    Applied(Box<ExecutionRecord>),
+    /// Another process holds the execution and will apply the call.
+    Sent,
+}
+
+/// How long a call waits, beyond the grace time of handlers, for the holder in this process.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a call waits for a holder elsewhere before it answers that the call was sent.
+const ELSEWHERE: Duration = Duration::from_millis(100);
+
+impl Engine {
+    /// Stops an execution before its next step. A step that is under way ends first.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound`, `InvalidTransition`, `VersionMismatch`.
+    pub async fn pause(&self, request: ControlRequest, reason: Option<String>) -> Result<ControlAnswer, EngineError> {
+        self.control(request, Call::Pause, SignalKind::Pause { reason }).await
+    }
+
+    /// Ends an execution. A step that is under way is told at once and dropped after the grace
+    /// time; what is known of its effect is recorded.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound`, `InvalidTransition`, `VersionMismatch`.
+    pub async fn cancel(&self, request: ControlRequest, reason: Option<String>) -> Result<ControlAnswer, EngineError> {
+        self.control(request, Call::Cancel, SignalKind::Cancel { reason }).await
+    }
+
+    /// Lets an execution go on: after a pause, after a review with what was repaired, or into
+    /// delivery.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound`, `InvalidTransition`, `VersionMismatch`; `InvalidInput` where changes name
+    /// unknown nodes, or where an outcome is unknown and the request does not settle it.
+    pub async fn resume(&self, request: ControlRequest, how: ResumeRequest) -> Result<ControlAnswer, EngineError> {
+        let record = self.checked(&request, Call::Resume).await?;
+        if let Some(record) = record {
+            self.check_resume(&request, &record.execution, &how).await?;
+        }
+        self.control(request, Call::Resume, SignalKind::Resume(how)).await
+    }
+
+    async fn check_resume(
+        &self,
+        request: &ControlRequest,
+        execution: &Execution,
+        how: &ResumeRequest,
+    ) -> Result<(), EngineError> {
+        use super::FieldFault;
+        let steps = self.inner.store.steps(request.organization_id, execution.id).await?;
+        let mut faults = Vec::new();
+        for (node, params) in &how.nodes {
+            let pointer = format!("/changes/nodes/{}", node.replace('~', "~0").replace('/', "~1"));
+            let Some(step) = steps.iter().find(|step| step.node_id.as_str() == node) else {
+                faults.push(FieldFault::new(pointer, "unknown_node", format!("the workflow has no node {node:?}")));
+                continue;
+            };
+            let Some(params) = params.as_object() else {
+                faults.push(FieldFault::new(pointer, "invalid_type", "an object of parameters is expected"));
+                continue;
+            };
+            let Some(handler) = self.inner.registry.get(&step.node_type) else { continue };
+            for name in params.keys().filter(|name| handler.spec().find_param(name).is_none()) {
+                faults.push(FieldFault::new(
+                    format!("{pointer}/{name}"),
+                    "unknown_parameter",
+                    format!("{} has no parameter {name:?}", step.node_type),
+                ));
+            }
+        }
+        let unsettled = execution.status == Status::NeedsReview
+            && how.settlement.is_none()
+            && how.approved != Some(false)
+            && steps.iter().any(|step| {
+                step.status == StepStatus::Failed
+                    && step.error.as_ref().is_some_and(|error| error.code == codes::OUTCOME_UNKNOWN)
+            });
+        if unsettled {
+            faults.push(FieldFault::new(
+                "/resolution",
+                "resolution_required",
+                "whether the step's effect happened is unknown: confirm_done or run_again",
+            ));
+        }
+        if faults.is_empty() { Ok(()) } else { Err(EngineError::InvalidInput(faults)) }
+    }
+
+    /// The execution, if the call would do something to it; `None` if it asks for what is so.
+    async fn checked(&self, request: &ControlRequest, call: Call) -> Result<Option<ExecutionRecord>, EngineError> {
+        let record = self.execution(request.organization_id, request.execution_id).await?;
+        let execution = &record.execution;
+        if let Some(expected) = request.if_version.filter(|expected| *expected != execution.version) {
+            return Err(EngineError::VersionMismatch { expected, actual: execution.version });
+        }
+        match decide::judge(execution, call) {
+            Verdict::Apply => Ok(Some(record)),
+            Verdict::NoChange => Ok(None),
+            Verdict::Refuse => Err(refusal(execution)),
+        }
+    }
+
+    async fn control(
+        &self,
+        request: ControlRequest,
+        call: Call,
+        kind: SignalKind,
+    ) -> Result<ControlAnswer, EngineError> {
+        let (organization, id) = (request.organization_id, request.execution_id);
+        if self.checked(&request, call).await?.is_none() {
+            return Ok(ControlAnswer::Applied(Box::new(self.execution(organization, id).await?)));
+        }
+        let signal = Signal {
+            id: SignalId::new(),
+            execution_id: id,
+            organization_id: organization,
+            actor: request.actor,
+            received_at: self.inner.now(),
+            kind,
+        };
+        if self.send(signal).await? {
+            Ok(ControlAnswer::Applied(Box::new(self.execution(organization, id).await?)))
+        } else {
+            Ok(ControlAnswer::Sent)
+        }
+    }
+
+    /// Puts a signal into the inbox and has it applied; whether it was, before this returns.
+    pub(super) async fn send(&self, signal: Signal) -> Result<bool, EngineError> {
+        let (id, execution_id) = (signal.id, signal.execution_id);
+        let settled = self.inner.active.settled(id);
+        if let Err(e) = self.inner.store.signal(signal).await {
+            self.inner.active.forget(id);
+            return Err(match e.kind {
+                StoreErrorKind::NotFound => EngineError::NotFound("execution"),
+                _ => e.into(),
+            });
+        }
+        let patience = if self.inner.active.notify(execution_id) || self.apply_here(execution_id).await? {
+            self.inner.options.cancel_grace + self.inner.options.probe_timeout + PATIENCE
+        } else {
+            // Polling finds it even if the wake-up is lost.
+            let _ = self.inner.bus.wake(execution_id).await;
+            ELSEWHERE
+        };
+        let applied = matches!(tokio::time::timeout(patience, settled).await, Ok(Ok(())));
+        self.inner.active.forget(id);
+        Ok(applied)
+    }
+
+    /// Takes an execution that nobody holds, only to apply what is in its inbox.
+    async fn apply_here(&self, execution: ExecutionId) -> Result<bool, EngineError> {
+        let now = self.inner.now();
+        let request = ClaimRequest {
+            worker_id: self.inner.active.worker_id(),
+            what: ClaimWhat::One(execution),
+            now,
+            lease_until: now + self.inner.options.lease,
+        };
+        let Some(claimed) = self.inner.store.claim(request).await?.claimed.pop() else { return Ok(false) };
+        // Spawned, so that a caller who goes away does not leave the lease behind.
+        tokio::spawn(drive::drive(Arc::clone(&self.inner), claimed, drive::Mode::ApplySignals));
+        Ok(true)
+    }
+}
+
+/// Why a call is refused, and what is allowed instead.
+pub(super) fn refusal(execution: &Execution) -> EngineError {
+    EngineError::InvalidTransition { from: execution.status, allowed: decide::allowed_calls(execution) }
+}

@@ -1,0 +1,277 @@
+//! Finds the next thing to do: leaves out what is not to run, moves the status along with the
+//! phases, opens the next step.
+
+use std::{borrow::Cow, sync::Arc};
+
+use serde_json::{Value, json};
+
+use super::{Next, draft::Draft, step};
+use crate::{
+    error::{StepFailure, codes},
+    event::EventData,
+    i18n::Text,
+    observe::LogLevel,
+    run::{Activity, DeliveryState, InvalidTransition, Phase, SignatureState, Status, StepStatus, WaitKind},
+    workflow::{
+        Node, Resolution, condition,
+        variables::{self, Scope},
+    },
+};
+
+pub(super) fn advance(draft: &mut Draft<'_>) -> Result<Next, InvalidTransition> {
+    loop {
+        let execution = &draft.state.execution;
+        match execution.status {
+            Status::Completed | Status::Failed | Status::Canceled => return Ok(Next::Done),
+            // Whoever runs a step that was under way when the pause came lets it end.
+            Status::Paused | Status::NeedsReview => return Ok(Next::Rest),
+            _ => {}
+        }
+        if execution.status == Status::Queued {
+            if !draft.opens_steps {
+                return Ok(Next::Rest);
+            }
+            let actor = (*draft.state.execution.created_by).clone();
+            draft.transition_by(Status::Running, "claimed", Some(actor), Value::Null)?;
+            draft.log_run(LogLevel::Ok, Text::key("log-started"));
+            continue;
+        }
+        if let Some(next) = open_step(draft) {
+            return Ok(next);
+        }
+        if draft.state.execution.preflight_due {
+            return Ok(if draft.opens_steps { Next::Preflight } else { Next::Rest });
+        }
+        settle_status(draft)?;
+        let Some(index) = draft.state.steps.iter().position(|step| !step.status.is_ended()) else {
+            complete(draft)?;
+            return Ok(Next::Done);
+        };
+        if draft.state.steps[index].status == StepStatus::Running {
+            // It waits for people; what ends the wait is a signal or a timer.
+            return Ok(Next::Rest);
+        }
+        if is_waiting_still(draft) || !draft.opens_steps {
+            return Ok(Next::Rest);
+        }
+        let node = draft.node(index);
+        if let Some((reason, message)) = reason_to_skip(draft, index, &node) {
+            skip(draft, index, &node, reason, message);
+            continue;
+        }
+        match wanted(draft, &node) {
+            Ok(true) => {}
+            Ok(false) => {
+                skip(draft, index, &node, "condition", "log-step-skipped-condition");
+                continue;
+            }
+            Err(failure) => {
+                step::fail_unopened(draft, index, failure)?;
+                continue;
+            }
+        }
+        if !enter_phase(draft, index, node.phase)? {
+            return Ok(Next::Rest);
+        }
+        match open(draft, index, &node) {
+            Ok(params) => return Ok(Next::Run { index, params }),
+            Err(failure) => step::fail_unopened(draft, index, failure)?,
+        }
+    }
+}
+
+/// What a step that is under way wants next; `None` where none is.
+fn open_step(draft: &mut Draft<'_>) -> Option<Next> {
+    let index = draft.state.steps.iter().position(|step| {
+        matches!(
+            step.activity,
+            Activity::Running | Activity::Resuming | Activity::ProbingTakeover | Activity::ProbingFailure
+        )
+    })?;
+    let params = match draft.params.take() {
+        Some(params) => params,
+        // It was opened by an earlier decision. Its variables were there then and have not changed.
+        None => super::params_of(&draft.state, index).unwrap_or_default(),
+    };
+    Some(match draft.state.steps[index].activity {
+        Activity::Running => Next::Run { index, params },
+        Activity::Resuming => match resolution(draft) {
+            Some(resolution) => Next::Resume { index, params, resolution },
+            None => Next::Run { index, params },
+        },
+        _ => Next::Probe { index, params },
+    })
+}
+
+/// What a wait that has ended well gives to the handler.
+fn resolution(draft: &Draft<'_>) -> Option<Resolution> {
+    let index = draft.current()?;
+    let node = &draft.state.steps[index].node_id;
+    if let Some(request) = draft.state.signature.as_ref().filter(|request| request.node_id == *node) {
+        return Some(Resolution::Signed(Box::new(request.clone())));
+    }
+    let approval = draft.state.approval.as_ref().filter(|approval| approval.node_id == *node)?;
+    let comments: Vec<_> = approval.approvers.iter().filter_map(|approver| approver.comment.as_deref()).collect();
+    Some(Resolution::Approved(json!({
+        "decision": approval.decision,
+        "decided_by": approval.decided_by,
+        "comment": (!comments.is_empty()).then(|| comments.join("\n")),
+    })))
+}
+
+fn is_waiting_still(draft: &Draft<'_>) -> bool {
+    draft.state.execution.waiting_for.as_ref().is_some_and(|waiting| match waiting.kind {
+        WaitKind::Retry => waiting.until.is_some_and(|until| until > draft.now),
+        WaitKind::Confirmation => !draft.state.execution.delivery_confirmed,
+        WaitKind::Review | WaitKind::Approval | WaitKind::Signature | WaitKind::Pause => true,
+    })
+}
+
+/// `sending` ends with its step, and so does `signing`; between two attempts they stay.
+fn settle_status(draft: &mut Draft<'_>) -> Result<(), InvalidTransition> {
+    let under_way = |phase| {
+        draft.state.steps.iter().any(|step| step.phase == phase && !step.status.is_ended() && step.started_at.is_some())
+    };
+    let succeeded = |phase| {
+        let last = draft.state.steps.iter().rfind(|step| step.phase == phase && step.started_at.is_some());
+        last.is_some_and(|step| step.status == StepStatus::Success)
+    };
+    match draft.state.execution.status {
+        Status::Sending if !under_way(Phase::Delivery) => {
+            let state = if succeeded(Phase::Delivery) { DeliveryState::Sent } else { DeliveryState::Failed };
+            draft.state.execution.delivery_state = state;
+            draft.transition(Status::Sent, "delivered")
+        }
+        Status::Signing if !under_way(Phase::Signature) => {
+            if succeeded(Phase::Signature) {
+                draft.state.execution.signature_state = SignatureState::Signed;
+            }
+            draft.transition(Status::Signed, "signed")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Why a step is not to run at all, with the message for the log.
+fn reason_to_skip(draft: &Draft<'_>, index: usize, node: &Node) -> Option<(&'static str, &'static str)> {
+    // A step that has begun is not left out any more.
+    if draft.state.steps[index].started_at.is_some() {
+        return None;
+    }
+    if draft.state.execution.until_phase.is_some_and(|until| node.phase > until) {
+        return Some(("until_phase", "log-step-skipped-until-phase"));
+    }
+    let runs_dry = node.phase.runs_dry() && draft.env.dry.get(&node.node_type).is_some();
+    if draft.state.execution.dry_run && !runs_dry {
+        return Some(("dry_run", "log-step-skipped-dry-run"));
+    }
+    None
+}
+
+fn wanted(draft: &Draft<'_>, node: &Node) -> Result<bool, StepFailure> {
+    let Some(expression) = &node.when else { return Ok(true) };
+    condition::evaluate(expression, &scope(draft))
+        .map_err(|e| StepFailure::review(codes::INVALID_CONDITION, Text::key("error-condition-failed")).tech(e))
+}
+
+fn scope<'s>(draft: &'s Draft<'_>) -> Scope<'s> {
+    Scope {
+        trigger: &draft.state.inputs.trigger_data,
+        steps: &draft.state.steps,
+        execution: &draft.state.execution,
+    }
+}
+
+fn resolved(draft: &Draft<'_>, node: &Node) -> Result<Arc<Value>, StepFailure> {
+    let params = variables::effective_params(node, &draft.state.inputs.node_overrides);
+    variables::resolve(&params, &scope(draft)).map(Arc::new).map_err(|unresolved| {
+        let paths = unresolved.paths.join(", ");
+        StepFailure::review(codes::UNRESOLVED_VARIABLES, Text::key("error-unresolved-variables").with("paths", paths))
+    })
+}
+
+fn skip(draft: &mut Draft<'_>, index: usize, node: &Node, reason: &'static str, message: &'static str) {
+    let now = draft.now;
+    let step = draft.step(index);
+    step.status = StepStatus::Skipped;
+    step.completed_at = Some(now);
+    step.data_out = Some(Arc::new(json!({"reason": reason, "phase": node.phase})));
+    draft.event(EventData::StepSkipped {
+        node_id: node.id.clone(),
+        node_type: Arc::clone(&node.node_type),
+        reason: Cow::Borrowed(reason),
+    });
+    let text = Text::Key { key: Cow::Borrowed(message), params: Vec::new() }.with("label", &node.label);
+    draft.log_step(LogLevel::Ok, node, text, None);
+    draft.update_progress(0.0);
+}
+
+/// Moves the status to where the phase's work belongs; `false` where a person must confirm first.
+fn enter_phase(draft: &mut Draft<'_>, index: usize, phase: Phase) -> Result<bool, InvalidTransition> {
+    let target = match phase {
+        Phase::Delivery => Status::Sending,
+        Phase::Signature => Status::Signing,
+        Phase::Preflight | Phase::Trigger | Phase::Render | Phase::Save => Status::Running,
+    };
+    if draft.state.execution.status == target {
+        return Ok(true);
+    }
+    if target == Status::Running {
+        draft.transition(Status::Running, "phase")?;
+        return Ok(true);
+    }
+    if draft.state.execution.status == Status::Running {
+        draft.transition(Status::Ready, "documents_ready")?;
+    }
+    let execution = &draft.state.execution;
+    if draft.state.workflow.settings.confirm_before_delivery && !execution.delivery_confirmed {
+        if execution.status != Status::Ready {
+            draft.transition(Status::Ready, "documents_ready")?;
+        }
+        draft.set_current(index);
+        draft.wait(WaitKind::Confirmation, None, json!({"action": "resume"}));
+        draft.log_run(LogLevel::Ok, Text::key("log-waiting-confirmation"));
+        return Ok(false);
+    }
+    draft.transition(target, "phase")?;
+    Ok(true)
+}
+
+/// Opens a step: from the commit on, the intent to run it is known.
+fn open(draft: &mut Draft<'_>, index: usize, node: &Node) -> Result<Arc<Value>, StepFailure> {
+    if draft.env.registry.get(&node.node_type).is_none() {
+        let text = Text::key("error-unknown-node-type").with("type", &node.node_type);
+        return Err(StepFailure::review(codes::UNKNOWN_NODE_TYPE, text));
+    }
+    let params = resolved(draft, node)?;
+    draft.end_wait();
+    let (now, data_in) = (draft.now, draft.env.redaction.snapshot(&params));
+    let step = draft.step(index);
+    step.status = StepStatus::Running;
+    step.activity = Activity::Running;
+    step.attempt += 1;
+    step.started_at.get_or_insert(now);
+    step.data_in = Some(data_in);
+    let (position, attempt) = (step.position, step.attempt);
+    draft.set_current(index);
+    draft.work_phase(node.phase);
+    draft.event(EventData::StepStarted {
+        node_id: node.id.clone(),
+        node_type: Arc::clone(&node.node_type),
+        position,
+        attempt,
+    });
+    draft.log_step(LogLevel::Ok, node, Text::key("log-step-started").with("label", &node.label), None);
+    Ok(params)
+}
+
+fn complete(draft: &mut Draft<'_>) -> Result<(), InvalidTransition> {
+    draft.end_wait();
+    draft.state.execution.current_step = None;
+    draft.transition(Status::Completed, "all_steps_done")?;
+    let execution = &draft.state.execution;
+    let duration_ms = draft.now.millis_since(execution.started_at.unwrap_or(execution.created_at));
+    draft.event(EventData::Completed { duration_ms });
+    draft.log_run(LogLevel::Ok, Text::key("log-completed"));
+    Ok(())
+}

@@ -1,0 +1,179 @@
+//! Approvals: asked for, voted on, expired.
+
+use serde_json::json;
+
+use super::{draft::Draft, step};
+use crate::{
+    approval::{Approval, Approver, Decision},
+    error::{StepFailure, codes},
+    event::EventData,
+    i18n::Text,
+    ids::ApprovalId,
+    observe::{Actor, AuditDraft, LogLevel, actions},
+    run::{Activity, InvalidTransition, Status, WaitKind},
+    workflow::handler::{NewApproval, OnExpiry},
+};
+
+pub(super) fn requested(draft: &mut Draft<'_>, index: usize, new: NewApproval) -> Result<(), InvalidTransition> {
+    let node = draft.node(index);
+    let emails: Vec<_> = new.approvers.iter().map(|(email, _)| email.clone()).collect();
+    let count = u32::try_from(emails.len()).unwrap_or(u32::MAX);
+    if new.quorum == 0 || new.quorum > count {
+        let failure = StepFailure::fatal(codes::INVALID_FIELD_FORMAT, Text::key("error-parameters-do-not-fit"))
+            .tech(format!("a quorum of {} cannot be reached by {count} approvers", new.quorum));
+        return step::failed(draft, index, failure);
+    }
+    let approval = Approval {
+        id: new.id,
+        execution_id: draft.state.execution.id,
+        organization_id: draft.state.execution.organization_id,
+        node_id: node.id.clone(),
+        approvers: new
+            .approvers
+            .into_iter()
+            .map(|(email, token_hash)| Approver { email, token_hash, vote: None, comment: None, voted_at: None })
+            .collect(),
+        quorum: new.quorum,
+        decision: None,
+        decided_by: None,
+        created_at: draft.now,
+        decided_at: None,
+        expires_at: new.expires_at,
+        on_expiry: new.on_expiry,
+    };
+    draft.step(index).activity = Activity::Waiting;
+    // Where a person has paused the run meanwhile, the approval takes the pause over.
+    if draft.state.execution.status != Status::Paused {
+        draft.transition(Status::Paused, "approval")?;
+    } else {
+        draft.end_wait();
+    }
+    let detail = json!({"approval_id": approval.id, "approvers": emails, "quorum": approval.quorum});
+    draft.wait(WaitKind::Approval, approval.expires_at, detail);
+    draft.event(EventData::ApprovalRequested { approval_id: approval.id, approvers: emails.clone() });
+    let waiting_for = draft.state.execution.waiting_for.clone();
+    draft.event(EventData::Paused { reason: Some("approval".to_owned()), waiting_for });
+    let facts = json!({"approvers": emails, "quorum": approval.quorum, "expires_at": approval.expires_at});
+    draft.audit(AuditDraft::new(actions::APPROVAL_REQUESTED, facts).on("approval", approval.id));
+    draft.log_step(LogLevel::Ok, &node, Text::key("log-waiting-approval").with("count", count), None);
+    draft.state.approval = Some(approval);
+    draft.approval_changed();
+    Ok(())
+}
+
+/// Counts a vote; whether it came in time and from somebody who may vote, for the first time.
+pub(super) fn voted(
+    draft: &mut Draft<'_>,
+    id: ApprovalId,
+    email: &str,
+    decision: Decision,
+    comment: Option<String>,
+) -> Result<bool, InvalidTransition> {
+    let now = draft.now;
+    if draft.state.execution.status != Status::Paused {
+        return Ok(false);
+    }
+    let Some(approval) = draft.state.approval.as_mut().filter(|a| a.id == id && a.decided_at.is_none()) else {
+        return Ok(false);
+    };
+    let Some(approver) = approval.approvers.iter_mut().find(|a| a.email == email && a.vote.is_none()) else {
+        return Ok(false);
+    };
+    approver.vote = Some(decision);
+    approver.comment.clone_from(&comment);
+    approver.voted_at = Some(now);
+    let agreed = approval.approvers.iter().filter(|a| a.vote == Some(Decision::Approved)).count();
+    let decided = match decision {
+        Decision::Rejected => true,
+        Decision::Approved => agreed >= approval.quorum as usize,
+    };
+    draft.approval_changed();
+    let facts = json!({"vote": decision, "by": email, "comment": comment, "decides": decided});
+    let actor = Actor::user(email);
+    draft.audit(AuditDraft::new(actions::APPROVAL_DECIDED, facts).on("approval", id).by(actor));
+    let decision_text = match decision {
+        Decision::Approved => "approved",
+        Decision::Rejected => "rejected",
+    };
+    let text = Text::key("log-approval-vote").with("email", email).with("decision", decision_text);
+    draft.log_run(LogLevel::Ok, text);
+    if decided {
+        decide(draft, decision, email.to_owned())?;
+    }
+    Ok(true)
+}
+
+fn decide(draft: &mut Draft<'_>, decision: Decision, by: String) -> Result<(), InvalidTransition> {
+    let now = draft.now;
+    let Some(index) = draft.state.steps.iter().position(|step| step.activity == Activity::Waiting) else {
+        return Ok(());
+    };
+    let Some(approval) = draft.state.approval.as_mut() else { return Ok(()) };
+    approval.decision = Some(decision);
+    approval.decided_by = Some(by.clone());
+    approval.decided_at = Some(now);
+    let approval_id = approval.id;
+    draft.approval_changed();
+    let (name, text) = match decision {
+        Decision::Approved => ("approved", Text::key("log-approved")),
+        Decision::Rejected => ("rejected", Text::key("log-rejected")),
+    };
+    draft.event(EventData::ApprovalDecided { approval_id, decision: name.into(), decided_by: by.clone() });
+    draft.log_run(LogLevel::Ok, text);
+    draft.end_wait();
+    match decision {
+        Decision::Approved => {
+            back_to_work(draft)?;
+            draft.work_phase(draft.state.steps[index].phase);
+            draft.step(index).activity = Activity::Resuming;
+            Ok(())
+        }
+        Decision::Rejected => {
+            let failure =
+                StepFailure::fatal(codes::APPROVAL_REJECTED, Text::key("error-approval-rejected").with("by", by));
+            step::failed(draft, index, failure)?;
+            back_to_work(draft)
+        }
+    }
+}
+
+/// Leaves the pause that the approval was, unless the run has left it otherwise.
+fn back_to_work(draft: &mut Draft<'_>) -> Result<(), InvalidTransition> {
+    match (draft.state.execution.status, draft.state.execution.paused_from) {
+        (Status::Paused, Some(from)) => draft.transition(from, "approval_decided"),
+        _ => Ok(()),
+    }
+}
+
+/// The approvers have not decided in time.
+pub(super) fn expired(draft: &mut Draft<'_>) -> Result<(), InvalidTransition> {
+    let Some(approval) = draft.state.approval.as_ref() else { return Ok(()) };
+    let (id, on_expiry) = (approval.id, approval.on_expiry);
+    draft.log_run(LogLevel::Warn, Text::key("log-approval-expired"));
+    if on_expiry == OnExpiry::Approve {
+        draft.audit(AuditDraft::new(actions::APPROVAL_DECIDED, json!({"vote": "approved", "by": "expiry"})).on("approval", id));
+        return decide(draft, Decision::Approved, "expiry".to_owned());
+    }
+    let now = draft.now;
+    if let Some(approval) = draft.state.approval.as_mut() {
+        approval.decided_at = Some(now);
+    }
+    draft.approval_changed();
+    let Some(index) = draft.state.steps.iter().position(|step| step.activity == Activity::Waiting) else {
+        return Ok(());
+    };
+    draft.event(EventData::ApprovalDecided {
+        approval_id: id,
+        decision: "expired".into(),
+        decided_by: "expiry".to_owned(),
+    });
+    draft.audit(AuditDraft::new(actions::APPROVAL_DECIDED, json!({"vote": "expired", "by": "expiry"})).on("approval", id));
+    draft.end_wait();
+    let text = Text::key("error-approval-expired");
+    let failure = match on_expiry {
+        OnExpiry::Review => StepFailure::review(codes::APPROVAL_EXPIRED, text),
+        OnExpiry::Fail | OnExpiry::Approve => StepFailure::fatal(codes::APPROVAL_EXPIRED, text),
+    };
+    step::failed(draft, index, failure)?;
+    back_to_work(draft)
+}

@@ -1,0 +1,146 @@
+//! A new run's first state and records.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::{Env, Moment, draft::Draft};
+use crate::{
+    event::EventData,
+    i18n::Text,
+    ids::{ExecutionId, StepId},
+    observe::{Actor, AuditDraft, LogLevel, actions},
+    ports::{Idempotency, NewRun, RunState},
+    run::{
+        Activity, DeliveryState, Execution, Heads, Inputs, Phase, PhaseMetrics, SignatureState, Status, Step,
+        StepStatus,
+    },
+    workflow::{Node, Workflow},
+};
+
+/// What a new run is made of.
+pub(crate) struct NewRunFacts {
+    pub(crate) workflow: Arc<Workflow>,
+    pub(crate) inputs: Inputs,
+    pub(crate) created_by: Actor,
+    pub(crate) trigger_type: Arc<str>,
+    pub(crate) dry_run: bool,
+    pub(crate) until_phase: Option<Phase>,
+    pub(crate) correlation_id: Arc<str>,
+    pub(crate) traceparent: Option<Arc<str>>,
+    pub(crate) retry_of: Option<ExecutionId>,
+    pub(crate) follows: Option<ExecutionId>,
+    pub(crate) attempt: u32,
+    /// Outputs of an earlier run, by position.
+    pub(crate) reuse: Vec<(usize, Reuse)>,
+    pub(crate) idempotency: Option<Idempotency>,
+}
+
+/// An output that is taken over from an earlier run.
+pub(crate) struct Reuse {
+    pub(crate) from: ExecutionId,
+    pub(crate) output: Arc<Value>,
+    pub(crate) data_out: Option<Arc<Value>>,
+}
+
+pub(crate) fn create<'a>(facts: NewRunFacts, moment: Moment<'a>, env: Env<'a>) -> NewRun {
+    let now = moment.now;
+    let id = ExecutionId(moment.ids.next_id());
+    let workflow = facts.workflow;
+    let steps = workflow
+        .nodes
+        .iter()
+        .zip(0u32..)
+        .map(|(node, position)| pending(StepId(moment.ids.next_id()), id, node, position))
+        .collect();
+    let execution = Execution {
+        id,
+        workflow_id: workflow.id,
+        workflow_version: workflow.version,
+        organization_id: workflow.organization_id,
+        status: Status::Queued,
+        progress: 0,
+        current_step: None,
+        waiting_for: None,
+        error: None,
+        preflight: None,
+        delivery_state: DeliveryState::Pending,
+        signature_state: SignatureState::Pending,
+        phase_metrics: PhaseMetrics::default(),
+        correlation_id: facts.correlation_id,
+        traceparent: facts.traceparent,
+        created_by: Arc::new(facts.created_by),
+        trigger_type: Arc::clone(&facts.trigger_type),
+        retry_of: facts.retry_of,
+        follows: facts.follows,
+        dry_run: facts.dry_run,
+        until_phase: facts.until_phase,
+        attempt: facts.attempt,
+        version: 0,
+        created_at: now,
+        started_at: None,
+        completed_at: None,
+        updated_at: now,
+        paused_from: None,
+        preflight_due: true,
+        delivery_confirmed: false,
+        priority: workflow.settings.priority,
+        wake_at: Some(now),
+        heads: Heads::default(),
+    };
+    let state =
+        RunState { execution, workflow, inputs: Arc::new(facts.inputs), steps, signature: None, approval: None };
+    let mut draft = Draft::new(state, moment, env);
+    draft.event(EventData::ExecutionCreated { trigger_type: facts.trigger_type });
+    draft.log_run(LogLevel::Ok, Text::key("log-created"));
+    if let Some(retried) = facts.retry_of {
+        let actor = (*draft.state.execution.created_by).clone();
+        let reused: Vec<_> = facts.reuse.iter().map(|(index, _)| draft.node(*index).id.clone()).collect();
+        let facts = json!({"retry_of": retried, "reused_steps": reused});
+        draft.audit(AuditDraft::new(actions::RETRIED, facts).by(actor));
+        draft.log_run(LogLevel::Ok, Text::key("log-retry-of").with("id", retried));
+    }
+    for (index, reuse) in facts.reuse {
+        let node = draft.node(index);
+        let step = draft.step(index);
+        step.status = StepStatus::Success;
+        step.reused_from = Some(reuse.from);
+        step.output = Some(reuse.output);
+        step.data_out = reuse.data_out;
+        step.started_at = Some(now);
+        step.completed_at = Some(now);
+        draft.log_step(LogLevel::Ok, &node, Text::key("log-step-reused").with("label", &node.label), None);
+    }
+    let decision = draft.finish(super::Next::Preflight);
+    NewRun {
+        state: decision.state,
+        events: decision.records.events,
+        logs: decision.records.logs,
+        audit: decision.records.audit,
+        idempotency: facts.idempotency,
+    }
+}
+
+fn pending(id: StepId, execution_id: ExecutionId, node: &Node, position: u32) -> Step {
+    Step {
+        id,
+        execution_id,
+        node_id: node.id.clone(),
+        node_type: Arc::clone(&node.node_type),
+        label: Arc::clone(&node.label),
+        phase: node.phase,
+        position,
+        status: StepStatus::Pending,
+        activity: Activity::Idle,
+        attempt: 0,
+        attempts_before: 0,
+        takeovers: 0,
+        started_at: None,
+        completed_at: None,
+        error: None,
+        data_in: None,
+        data_out: None,
+        output: None,
+        reused_from: None,
+    }
+}

@@ -1,0 +1,364 @@
+//! The one writer of run state during a decision. Whatever it changes leaves its records.
+
+use std::{borrow::Cow, sync::Arc};
+
+use serde_json::{Value, json};
+
+use super::{Decision, Env, Moment, Next, Notes, Records};
+use crate::{
+    error::ErrorContext,
+    event::{Event, EventData},
+    i18n::Text,
+    ids::{AuditId, EventId, IdSource, LogId, SignalId},
+    observe::{Actor, AuditDraft, AuditEvent, ChainLink, LogDomain, LogDraft, LogEntry, LogLevel, actions},
+    ports::RunState,
+    run::{
+        CurrentStep, DeliveryState, InvalidTransition, Phase, PhaseTimes, SignatureState, Status, Step, WaitKind,
+        WaitingFor,
+    },
+    time::Timestamp,
+    workflow::Node,
+};
+
+pub(super) struct Draft<'a> {
+    pub(super) state: RunState,
+    pub(super) env: Env<'a>,
+    pub(super) now: Timestamp,
+    pub(super) opens_steps: bool,
+    ids: &'a mut dyn IdSource,
+    records: Records,
+    /// The parameters of the step that was opened or found open, resolved.
+    pub(super) params: Option<Arc<Value>>,
+}
+
+impl<'a> Draft<'a> {
+    pub(super) fn new(state: RunState, moment: Moment<'a>, env: Env<'a>) -> Self {
+        Self {
+            state,
+            env,
+            // A clock that went back must not make time run backwards within a run.
+            now: moment.now,
+            opens_steps: moment.opens_steps,
+            ids: moment.ids,
+            records: Records::default(),
+            params: None,
+        }
+    }
+
+    pub(super) fn finish(mut self, next: Next) -> Decision {
+        let wake_at = match &next {
+            Next::Done => None,
+            Next::Rest => super::timers::next_wake(&self.state, self.opens_steps, self.now),
+            Next::Preflight | Next::Run { .. } | Next::Resume { .. } | Next::Probe { .. } => Some(self.now),
+        };
+        self.state.execution.wake_at = wake_at;
+        if !self.records.is_empty() {
+            self.state.execution.version += 1;
+            self.state.execution.updated_at = self.now.max(self.state.execution.updated_at);
+        }
+        self.records.touched.sort_unstable();
+        self.records.touched.dedup();
+        Decision { state: self.state, records: self.records, next }
+    }
+
+    pub(super) fn node(&self, index: usize) -> Arc<Node> {
+        Arc::clone(&self.state.workflow.nodes[index])
+    }
+
+    /// A step, to be changed; it will be part of the commit.
+    pub(super) fn step(&mut self, index: usize) -> &mut Step {
+        self.records.touched.push(index);
+        &mut self.state.steps[index]
+    }
+
+    pub(super) fn new_id(&mut self) -> uuid::Uuid {
+        self.ids.next_id()
+    }
+
+    pub(super) fn random(&mut self) -> u64 {
+        self.ids.next_random().as_u64_pair().0
+    }
+
+    // --- records ---
+
+    pub(super) fn event(&mut self, data: EventData) {
+        let execution = &mut self.state.execution;
+        execution.heads.event_seq += 1;
+        let event = Event {
+            event_id: EventId(self.ids.next_id()),
+            seq: execution.heads.event_seq,
+            timestamp: self.now,
+            execution_id: execution.id,
+            workflow_id: execution.workflow_id,
+            organization_id: execution.organization_id,
+            correlation_id: Arc::clone(&execution.correlation_id),
+            status: execution.status,
+            progress: execution.progress,
+            current_step: execution.current_step.clone(),
+            data,
+        };
+        self.records.events.push(Arc::new(event));
+    }
+
+    pub(super) fn log(&mut self, level: LogLevel, domain: LogDomain, node: Option<&Node>, draft: LogDraft) {
+        let execution = &mut self.state.execution;
+        execution.heads.log_seq += 1;
+        let details = draft.details_tech.map(|details| self.env.redaction.snapshot(&Arc::new(details)));
+        self.records.logs.push(LogEntry {
+            id: LogId(self.ids.next_id()),
+            seq: execution.heads.log_seq,
+            execution_id: execution.id,
+            step_id: node.map(|node| node.id.clone()),
+            timestamp: self.now,
+            level,
+            domain,
+            message_human: draft.message_human,
+            message_tech: draft.message_tech,
+            details_tech: details,
+            correlation_id: Arc::clone(&execution.correlation_id),
+        });
+    }
+
+    /// Logs about the execution as a whole.
+    pub(super) fn log_run(&mut self, level: LogLevel, text: Text) {
+        self.log(level, LogDomain::Execution, None, LogDraft::new(level, text));
+    }
+
+    /// Logs about a step.
+    pub(super) fn log_step(&mut self, level: LogLevel, node: &Node, text: Text, tech: Option<String>) {
+        let mut draft = LogDraft::new(level, text);
+        draft.message_tech = tech;
+        self.log(level, domain_of(node.phase), Some(node), draft);
+    }
+
+    pub(super) fn audit(&mut self, draft: AuditDraft) {
+        let execution = &mut self.state.execution;
+        let link = ChainLink {
+            id: AuditId(self.ids.next_id()),
+            seq: execution.heads.audit_seq + 1,
+            organization_id: execution.organization_id,
+            execution_id: execution.id,
+            timestamp: self.now,
+            salt: self.ids.next_random(),
+            prev_hash: execution.heads.audit_hash,
+        };
+        let row = AuditEvent::chained(draft, link);
+        execution.heads.audit_seq = row.seq;
+        execution.heads.audit_hash = row.hash;
+        self.records.audit.push(row);
+    }
+
+    /// Takes over what a handler has logged and audited.
+    pub(super) fn take_notes(&mut self, index: usize, notes: Notes) {
+        let node = self.node(index);
+        for draft in notes.logs {
+            let domain = draft.domain.unwrap_or(domain_of(node.phase));
+            self.log(draft.level, domain, Some(&node), draft);
+        }
+        for draft in notes.audit {
+            self.audit(draft);
+        }
+    }
+
+    pub(super) fn settle(&mut self, signal: SignalId) {
+        self.records.settled.push(signal);
+    }
+
+    pub(super) fn inputs_changed(&mut self) {
+        self.records.inputs_changed = true;
+    }
+
+    pub(super) fn signature_changed(&mut self) {
+        self.records.signature_changed = true;
+    }
+
+    pub(super) fn approval_changed(&mut self) {
+        self.records.approval_changed = true;
+    }
+
+    // --- status ---
+
+    /// Changes the status by docg itself.
+    pub(super) fn transition(&mut self, to: Status, reason: &'static str) -> Result<(), InvalidTransition> {
+        self.transition_by(to, reason, None, Value::Null)
+    }
+
+    /// The only place where a status changes: checked against the table, told by an event, and
+    /// recorded in the audit trail.
+    pub(super) fn transition_by(
+        &mut self,
+        to: Status,
+        reason: &'static str,
+        actor: Option<Actor>,
+        metadata: Value,
+    ) -> Result<(), InvalidTransition> {
+        let execution = &mut self.state.execution;
+        let from = execution.status;
+        from.check(to, execution.paused_from)?;
+        execution.status = to;
+        execution.paused_from = (to == Status::Paused).then_some(from);
+        match to {
+            Status::Running if execution.started_at.is_none() => execution.started_at = Some(self.now),
+            Status::Sending => execution.delivery_state = DeliveryState::Sending,
+            Status::Signing => execution.signature_state = SignatureState::Signing,
+            Status::Completed => execution.progress = 100,
+            _ => {}
+        }
+        if to.is_terminal() {
+            execution.completed_at = Some(self.now);
+            self.close_metrics();
+        }
+        self.event(EventData::StatusChanged { from, to, reason: Cow::Borrowed(reason) });
+        let action = match (from, to) {
+            (Status::Queued, Status::Running) => actions::STARTED,
+            (_, Status::Completed) => actions::COMPLETED,
+            (_, Status::Failed) => actions::FAILED,
+            (_, Status::Canceled) => actions::CANCELED,
+            (_, Status::Paused) => actions::PAUSED,
+            _ if reason == RESUMED => actions::RESUMED,
+            _ => actions::STATUS_CHANGED,
+        };
+        let mut facts = json!({"from": from, "to": to, "reason": reason});
+        if let (Some(facts), Value::Object(more)) = (facts.as_object_mut(), metadata) {
+            facts.extend(more);
+        }
+        let mut row = AuditDraft::new(action, facts);
+        row.actor = actor;
+        self.audit(row);
+        Ok(())
+    }
+
+    /// Begins to wait.
+    pub(super) fn wait(&mut self, kind: WaitKind, until: Option<Timestamp>, detail: Value) {
+        if kind.is_for_people() {
+            self.rest_phase();
+        }
+        self.state.execution.waiting_for = Some(WaitingFor { kind, since: self.now, until, detail });
+    }
+
+    /// Ends a wait; time spent on people is counted as such.
+    pub(super) fn end_wait(&mut self) {
+        let Some(waiting) = self.state.execution.waiting_for.take() else { return };
+        if waiting.kind.is_for_people() {
+            let waited = self.now.millis_since(waiting.since);
+            let phase = self.current_phase();
+            if let Some(times) = phase.and_then(|phase| self.state.execution.phase_metrics.0[phase as usize].as_mut()) {
+                times.waiting_ms += waited;
+            }
+        }
+    }
+
+    // --- progress and metrics ---
+
+    pub(super) fn set_current(&mut self, index: usize) {
+        let step = &self.state.steps[index];
+        self.state.execution.current_step = Some(Arc::new(CurrentStep {
+            index: step.position,
+            label: Arc::clone(&step.label),
+            node_id: step.node_id.clone(),
+            node_type: Arc::clone(&step.node_type),
+        }));
+    }
+
+    /// The place of the current step.
+    pub(super) fn current(&self) -> Option<usize> {
+        self.state.execution.current_step.as_ref().map(|step| step.index as usize)
+    }
+
+    fn current_phase(&self) -> Option<Phase> {
+        self.current().map(|index| self.state.steps[index].phase).or(Some(Phase::Preflight))
+    }
+
+    /// Recomputes the progress from the work that is done, and tells it where it has grown.
+    pub(super) fn update_progress(&mut self, fraction_of_current: f32) {
+        let ended = self.state.steps.iter().filter(|step| step.status.is_ended()).count();
+        let preflight = usize::from(!self.state.execution.preflight_due);
+        #[allow(
+            clippy::cast_precision_loss,
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a percentage of a few hundred steps"
+        )]
+        let percent = {
+            let done = (ended + preflight) as f32 + fraction_of_current.clamp(0.0, 1.0);
+            ((100.0 * done / (self.state.steps.len() + 1) as f32) as u8).min(99)
+        };
+        let execution = &mut self.state.execution;
+        if percent > execution.progress && !execution.status.is_terminal() {
+            execution.progress = percent;
+            self.event(EventData::Progress { progress: percent });
+        }
+    }
+
+    pub(super) fn progress_within_step(&mut self, fraction: f32) {
+        if self.state.execution.status != Status::Paused {
+            self.update_progress(fraction);
+        }
+    }
+
+    /// A stretch of work in a phase begins.
+    pub(super) fn work_phase(&mut self, phase: Phase) {
+        let times = self.state.execution.phase_metrics.0[phase as usize].get_or_insert(PhaseTimes {
+            started_at: self.now,
+            completed_at: None,
+            duration_ms: 0,
+            waiting_ms: 0,
+            resumed_at: None,
+        });
+        times.completed_at = None;
+        times.resumed_at.get_or_insert(self.now);
+    }
+
+    /// The stretch of work that is under way pauses.
+    pub(super) fn rest_phase(&mut self) {
+        for times in self.state.execution.phase_metrics.0.iter_mut().flatten() {
+            if let Some(resumed) = times.resumed_at.take() {
+                times.duration_ms += self.now.millis_since(resumed);
+            }
+        }
+    }
+
+    /// No stretch of work is under way any more.
+    pub(super) fn close_metrics(&mut self) {
+        self.rest_phase();
+        for times in self.state.execution.phase_metrics.0.iter_mut().flatten() {
+            times.completed_at.get_or_insert(self.now);
+        }
+    }
+
+    // --- ends ---
+
+    /// Ends the execution with an error.
+    pub(super) fn fail(&mut self, reason: &'static str, error: ErrorContext, actor: Option<Actor>) -> Result<(), InvalidTransition> {
+        self.end_wait();
+        self.close_requests();
+        let metadata = json!({"error_code": error.code});
+        self.state.execution.error = Some(error.clone());
+        self.transition_by(Status::Failed, reason, actor, metadata)?;
+        self.event(EventData::Failed { error_code: error.code, error_human: error.human });
+        self.log_run(LogLevel::Error, Text::key("log-failed"));
+        Ok(())
+    }
+
+    /// Parks the execution until a person has repaired it.
+    pub(super) fn park(&mut self, reason: &'static str, detail: Value) -> Result<(), InvalidTransition> {
+        self.end_wait();
+        self.transition(Status::NeedsReview, reason)?;
+        let until = self.state.workflow.settings.review_expires_ms.map(|ms| self.now.plus_millis(ms));
+        self.wait(WaitKind::Review, until, detail);
+        self.log_run(LogLevel::Warn, Text::key("log-needs-review"));
+        Ok(())
+    }
+}
+
+/// The reason of a status change that a person's resume makes.
+pub(super) const RESUMED: &str = "resumed";
+
+pub(super) fn domain_of(phase: Phase) -> LogDomain {
+    match phase {
+        Phase::Preflight => LogDomain::Preflight,
+        Phase::Trigger | Phase::Render | Phase::Save => LogDomain::Step,
+        Phase::Delivery => LogDomain::Delivery,
+        Phase::Signature => LogDomain::Signature,
+    }
+}

@@ -1,0 +1,197 @@
+//! The pure core: run state and inputs give the new run state, its records, and what to do next.
+//!
+//! No clock, no I/O, no randomness: time and ids come in with [`Moment`]. The driver and recovery
+//! use this one function. Inside, [`draft`] is the only writer of run state and checks every
+//! change of status against the table; `advance` finds the next thing to do; the other files
+//! apply one kind of input each.
+
+mod advance;
+mod approval;
+mod calls;
+mod create;
+mod draft;
+mod preflight;
+mod resume;
+mod signal;
+mod signature;
+mod step;
+mod timers;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+pub use calls::{Call, allowed_calls};
+pub(crate) use calls::{Verdict, judge};
+pub(crate) use create::{NewRunFacts, Reuse, create};
+use draft::Draft;
+
+use crate::{
+    error::StepFailure,
+    event::Event,
+    ids::{IdSource, SignalId},
+    observe::{AuditDraft, AuditEvent, LogDraft, LogEntry, Redaction},
+    ports::{RunState, Signal},
+    preflight::Issue,
+    run::InvalidTransition,
+    time::Timestamp,
+    workflow::{
+        DryRegistry, Probe, Registry, Resolution, StepOutcome,
+        variables::{self, Scope},
+    },
+};
+
+/// What decisions consult besides the run: declarations, never handlers' code.
+#[derive(Clone, Copy)]
+pub(crate) struct Env<'a> {
+    pub(crate) registry: &'a Registry,
+    pub(crate) dry: &'a DryRegistry,
+    pub(crate) redaction: &'a Redaction,
+}
+
+/// When a decision is made, and where its ids come from.
+pub(crate) struct Moment<'a> {
+    pub(crate) now: Timestamp,
+    pub(crate) ids: &'a mut dyn IdSource,
+    /// Whether whoever asks will do what comes next. One who only applies signals leaves the next
+    /// step unopened.
+    pub(crate) opens_steps: bool,
+}
+
+/// What has happened.
+#[derive(Debug)]
+pub(crate) enum Input {
+    /// The execution was claimed with a step open whose worker is gone.
+    TakenOver,
+    /// Preflight has run.
+    Preflight { issues: Vec<Issue>, started_at: Timestamp },
+    /// The handler has said how far it is, from 0.0 to 1.0.
+    Progress(f32),
+    /// The handler has returned, or was cut off in a way that [`StepFailure`] tells.
+    StepFinished { index: usize, result: Result<StepOutcome, StepFailure>, notes: Notes },
+    /// The handler was dropped because the execution is canceled; this is known of its effect.
+    StepDropped { index: usize, effect: Probe, notes: Notes },
+    /// The handler was asked whether an effect had happened.
+    Probed { index: usize, effect: Probe, notes: Notes },
+    /// A message from the inbox.
+    Signal(Signal),
+}
+
+/// What a handler has logged and audited.
+#[derive(Debug, Default)]
+pub(crate) struct Notes {
+    pub(crate) logs: Vec<LogDraft>,
+    pub(crate) audit: Vec<AuditDraft>,
+}
+
+/// What is to be done after the commit.
+#[derive(Debug)]
+pub(crate) enum Next {
+    /// Run the checks.
+    Preflight,
+    /// Call the handler.
+    Run { index: usize, params: Arc<Value> },
+    /// Let the handler go on after its wait.
+    Resume { index: usize, params: Arc<Value>, resolution: Resolution },
+    /// Ask the handler whether its effect happened.
+    Probe { index: usize, params: Arc<Value> },
+    /// Nothing before `wake_at` or a signal.
+    Rest,
+    /// Nothing ever.
+    Done,
+}
+
+/// What a decision writes, beside the run state.
+#[derive(Debug, Default)]
+pub(crate) struct Records {
+    pub(crate) events: Vec<Arc<Event>>,
+    pub(crate) logs: Vec<LogEntry>,
+    pub(crate) audit: Vec<AuditEvent>,
+    pub(crate) settled: Vec<SignalId>,
+    pub(crate) inputs_changed: bool,
+    pub(crate) signature_changed: bool,
+    pub(crate) approval_changed: bool,
+    /// The steps that changed, by position, each once.
+    pub(crate) touched: Vec<usize>,
+}
+
+impl Records {
+    /// Whether there is nothing to commit.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.events.is_empty()
+            && self.logs.is_empty()
+            && self.audit.is_empty()
+            && self.settled.is_empty()
+            && self.touched.is_empty()
+            && !self.inputs_changed
+            && !self.signature_changed
+            && !self.approval_changed
+    }
+}
+
+/// The outcome of a decision.
+#[derive(Debug)]
+pub(crate) struct Decision {
+    pub(crate) state: RunState,
+    pub(crate) records: Records,
+    pub(crate) next: Next,
+}
+
+/// Decides. The new version is one more than the old if there is anything to commit.
+///
+/// # Errors
+///
+/// A change of status that the table does not allow. It is a defect of the engine, and nothing
+/// of the decision may be used.
+pub(crate) fn decide<'a>(
+    state: RunState,
+    inputs: Vec<Input>,
+    moment: Moment<'a>,
+    env: Env<'a>,
+) -> Result<Decision, InvalidTransition> {
+    let mut draft = Draft::new(state, moment, env);
+    for input in inputs {
+        match input {
+            Input::TakenOver => step::taken_over(&mut draft)?,
+            Input::Preflight { issues, started_at } => preflight::finished(&mut draft, issues, started_at)?,
+            Input::Progress(fraction) => draft.progress_within_step(fraction),
+            Input::StepFinished { index, result, notes } => {
+                draft.take_notes(index, notes);
+                step::finished(&mut draft, index, result)?;
+            }
+            Input::StepDropped { index, effect, notes } => {
+                draft.take_notes(index, notes);
+                step::dropped(&mut draft, index, effect);
+            }
+            Input::Probed { index, effect, notes } => {
+                draft.take_notes(index, notes);
+                step::probed(&mut draft, index, effect)?;
+            }
+            Input::Signal(signal) => signal::apply(&mut draft, signal)?,
+        }
+    }
+    timers::expire(&mut draft)?;
+    let next = advance::advance(&mut draft)?;
+    Ok(draft.finish(next))
+}
+
+/// Whether a step is under way whose handler somebody must be running.
+pub(crate) fn is_step_open(state: &RunState) -> bool {
+    use crate::run::Activity::{ProbingFailure, ProbingTakeover, Resuming, Running};
+    !state.execution.status.is_terminal()
+        && state
+            .steps
+            .iter()
+            .any(|step| matches!(step.activity, Running | Resuming | ProbingTakeover | ProbingFailure))
+}
+
+/// A step's parameters as a handler gets them; `None` where a variable is not there.
+pub(crate) fn params_of(state: &RunState, index: usize) -> Option<Arc<Value>> {
+    let node = &state.workflow.nodes[index];
+    let params = variables::effective_params(node, &state.inputs.node_overrides);
+    let scope = Scope { trigger: &state.inputs.trigger_data, steps: &state.steps, execution: &state.execution };
+    variables::resolve(&params, &scope).ok().map(Arc::new)
+}

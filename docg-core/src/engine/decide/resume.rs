@@ -1,0 +1,121 @@
+//! A person lets the run go on.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+
+use super::{
+    draft::{Draft, RESUMED},
+    signature, step,
+};
+use crate::{
+    error::{ErrorContext, codes},
+    event::EventData,
+    i18n::Text,
+    observe::{Actor, LogLevel, actions},
+    ports::{ResumeSignal, Settlement},
+    run::{Activity, InvalidTransition, Status, StepStatus},
+};
+
+pub(super) fn apply(draft: &mut Draft<'_>, actor: Actor, request: ResumeSignal) -> Result<bool, InvalidTransition> {
+    let status = draft.state.execution.status;
+    if request.approved == Some(false) {
+        let human = Text::key("error-review-rejected");
+        let error = ErrorContext { code: codes::REVIEW_REJECTED.into(), human, tech: None };
+        draft.fail("review_rejected", error, Some(actor))?;
+        return Ok(true);
+    }
+    let failed = draft.current().filter(|index| {
+        status == Status::NeedsReview && draft.state.steps[*index].status == StepStatus::Failed
+    });
+    let outcome_unknown = failed.is_some_and(|index| {
+        draft.state.steps[index].error.as_ref().is_some_and(|error| error.code == codes::OUTCOME_UNKNOWN)
+    });
+    // A person must say what they know; going on without it could repeat the effect.
+    if outcome_unknown && request.settlement.is_none() {
+        return Ok(false);
+    }
+    let changed = change_inputs(draft, &request);
+    draft.end_wait();
+    let by = actor.actor_id.to_string();
+    let facts = json!({"changed": changed, "settlement": request.settlement.as_ref().map(|s| match s {
+        Settlement::ConfirmDone(_) => "confirm_done",
+        Settlement::RunAgain => "run_again",
+    })});
+    match status {
+        Status::NeedsReview => {
+            draft.state.execution.error = None;
+            draft.transition_by(Status::Running, RESUMED, Some(actor), facts)?;
+            draft.state.execution.preflight_due = true;
+            if let Some(index) = failed {
+                settle_failed_step(draft, index, request.settlement);
+            }
+        }
+        Status::Paused => {
+            let to = draft.state.execution.paused_from.unwrap_or(Status::Running);
+            draft.transition_by(to, RESUMED, Some(actor), facts)?;
+            if changed {
+                draft.state.execution.preflight_due = true;
+            }
+            signature::wait_again(draft);
+        }
+        _ => {
+            draft.state.execution.delivery_confirmed = true;
+            draft.audit_call(actions::RESUMED, actor, facts);
+        }
+    }
+    draft.event(EventData::Resumed { resumed_by: by.clone() });
+    draft.log_run(LogLevel::Ok, Text::key("log-resumed").with("by", by));
+    Ok(true)
+}
+
+fn settle_failed_step(draft: &mut Draft<'_>, index: usize, settlement: Option<Settlement>) {
+    if let Some(Settlement::ConfirmDone(output)) = settlement {
+        step::succeeded(draft, index, Arc::new(output));
+        return;
+    }
+    let step = draft.step(index);
+    step.status = StepStatus::Pending;
+    step.activity = Activity::Idle;
+    step.completed_at = None;
+    step.error = None;
+    step.takeovers = 0;
+    step.attempts_before = step.attempt;
+}
+
+/// Applies what a person has changed; whether there was anything.
+fn change_inputs(draft: &mut Draft<'_>, request: &ResumeSignal) -> bool {
+    let data = request.trigger_data.as_ref().filter(|data| !data.is_empty());
+    if data.is_none() && request.nodes.is_empty() {
+        return false;
+    }
+    let inputs = Arc::make_mut(&mut draft.state.inputs);
+    if let Some(data) = data {
+        merge(Arc::make_mut(&mut inputs.trigger_data), data);
+    }
+    for (node, params) in &request.nodes {
+        let overrides = inputs.node_overrides.entry(node.clone()).or_insert_with(|| Value::Object(Map::new()));
+        if let Value::Object(params) = params {
+            merge(overrides, params);
+        }
+    }
+    draft.inputs_changed();
+    true
+}
+
+/// Objects are merged at every depth, anything else is replaced (as in RFC 7396, but `null` stays
+/// a value: trigger data may need one).
+fn merge(target: &mut Value, changes: &Map<String, Value>) {
+    if !target.is_object() {
+        *target = Value::Object(Map::new());
+    }
+    let Value::Object(target) = target else { return };
+    for (key, change) in changes {
+        match (target.get_mut(key), change) {
+            (Some(old @ Value::Object(_)), Value::Object(change)) => merge(old, change),
+            _ => {
+                target.insert(key.clone(), change.clone());
+            }
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! Signature requests: made, reported on, completed, declined, expired.
+
+use serde_json::json;
+
+use super::{draft::Draft, step};
+use crate::{
+    error::{StepFailure, codes},
+    event::EventData,
+    i18n::Text,
+    ids::SignatureRequestId,
+    observe::{Actor, AuditDraft, LogLevel, actions},
+    run::{Activity, InvalidTransition, Phase, SignatureState, Status, WaitKind},
+    signature::{
+        NewSignatureRequest, RequestStatus, SignatureRequest, Signer, SignerChange, SignerFact, SignerStatus, merge,
+    },
+};
+
+pub(super) fn requested(
+    draft: &mut Draft<'_>,
+    index: usize,
+    new: NewSignatureRequest,
+) -> Result<(), InvalidTransition> {
+    let node = draft.node(index);
+    if node.phase != Phase::Signature || new.signers.is_empty() {
+        let failure = StepFailure::fatal(codes::NO_SIGNERS, Text::key("error-parameters-do-not-fit"))
+            .tech("signatures can be awaited by a node of the signature phase only, and by at least one signer");
+        return step::failed(draft, index, failure);
+    }
+    let signers: Vec<_> = new.signers.iter().map(|signer| signer.email.clone()).collect();
+    let request = SignatureRequest {
+        id: SignatureRequestId(draft.new_id()),
+        execution_id: draft.state.execution.id,
+        organization_id: draft.state.execution.organization_id,
+        node_id: node.id.clone(),
+        provider: new.provider,
+        envelope_id: new.envelope_id,
+        status: RequestStatus::Signing,
+        signers: new.signers.into_iter().map(unsigned).collect(),
+        file: new.file,
+        created_at: draft.now,
+        expires_at: new.expires_at,
+        completed_at: None,
+    };
+    draft.step(index).activity = Activity::Waiting;
+    draft.state.execution.signature_state = SignatureState::Signing;
+    draft.event(EventData::SignatureRequested {
+        signature_request_id: request.id,
+        envelope_id: request.envelope_id.clone(),
+        provider: request.provider.clone(),
+        signers: signers.clone(),
+    });
+    let facts = json!({"provider": request.provider, "envelope_id": request.envelope_id, "signers": signers});
+    draft.audit(AuditDraft::new(actions::SIGNATURE_REQUESTED, facts).on("signature_request", request.id));
+    let text = Text::key("log-signature-requested").with("count", signers.len());
+    draft.log_step(LogLevel::Ok, &node, text, None);
+    draft.state.signature = Some(request);
+    draft.signature_changed();
+    if draft.state.execution.status != Status::Paused {
+        wait_again(draft);
+    }
+    Ok(())
+}
+
+fn unsigned(signer: crate::signature::NewSigner) -> Signer {
+    Signer {
+        email: signer.email,
+        name: signer.name,
+        order: signer.order,
+        status: SignerStatus::Pending,
+        viewed_at: None,
+        signed_at: None,
+        declined_at: None,
+        reason: None,
+    }
+}
+
+/// Waits for the signatures that are still open, if any.
+pub(super) fn wait_again(draft: &mut Draft<'_>) {
+    let waits = draft.state.steps.iter().any(|step| step.activity == Activity::Waiting);
+    let Some(request) = draft.state.signature.as_ref().filter(|r| waits && r.status == RequestStatus::Signing) else {
+        return;
+    };
+    let open: Vec<_> =
+        request.signers.iter().filter(|s| s.status != SignerStatus::Signed).map(|s| s.email.clone()).collect();
+    let detail = json!({"signature_request_id": request.id, "provider": request.provider, "signers": open});
+    let until = request.expires_at;
+    // A report that changes who is awaited does not begin a new wait.
+    if let Some(waiting) = draft.state.execution.waiting_for.as_mut().filter(|w| w.kind == WaitKind::Signature) {
+        waiting.detail = detail;
+    } else {
+        draft.wait(WaitKind::Signature, until, detail);
+    }
+}
+
+/// Merges a provider's report; whether it concerned a request that is still open.
+pub(super) fn reported(
+    draft: &mut Draft<'_>,
+    id: SignatureRequestId,
+    facts: &[SignerFact],
+    actor: &Actor,
+) -> Result<bool, InvalidTransition> {
+    if draft.state.execution.status.is_terminal() {
+        return Ok(false);
+    }
+    let Some(request) = draft.state.signature.as_mut().filter(|r| r.id == id && r.status == RequestStatus::Signing)
+    else {
+        return Ok(false);
+    };
+    let before = request.clone();
+    let changes = merge(request, facts);
+    if *request == before {
+        // A repeat: applied, and nothing came of it.
+        return Ok(true);
+    }
+    draft.signature_changed();
+    for change in &changes {
+        tell(draft, id, change, actor);
+    }
+    close(draft, &changes)?;
+    Ok(true)
+}
+
+fn tell(draft: &mut Draft<'_>, id: SignatureRequestId, change: &SignerChange, actor: &Actor) {
+    let email = change.email.clone();
+    let (action, key) = match change.status {
+        SignerStatus::Viewed => {
+            draft.event(EventData::SignerViewed { signature_request_id: id, signer_email: email.clone() });
+            (actions::SIGNATURE_VIEWED, "log-signer-viewed")
+        }
+        SignerStatus::Signed => {
+            draft.event(EventData::SignerSigned {
+                signature_request_id: id,
+                signer_email: email.clone(),
+                signed_at: change.at,
+            });
+            (actions::SIGNATURE_SIGNED, "log-signer-signed")
+        }
+        SignerStatus::Declined => {
+            draft.event(EventData::SignerDeclined {
+                signature_request_id: id,
+                signer_email: email.clone(),
+                reason: change.reason.clone(),
+            });
+            (actions::SIGNATURE_DECLINED, "log-signer-declined")
+        }
+        SignerStatus::Expired => (actions::SIGNATURE_EXPIRED, "log-signature-expired"),
+        SignerStatus::Bounced => ("signature.bounced", "log-signer-bounced"),
+        SignerStatus::Pending => return,
+    };
+    let facts = json!({"signer": email, "at": change.at, "reason": change.reason});
+    draft.audit(AuditDraft::new(action, facts).on("signature_request", id).by(actor.clone()));
+    let level = if change.status >= SignerStatus::Signed || change.status == SignerStatus::Viewed {
+        LogLevel::Ok
+    } else {
+        LogLevel::Warn
+    };
+    let text = Text::Key { key: key.into(), params: Vec::new() }.with("email", &email);
+    if let Some(index) = waiting_step(draft) {
+        let node = draft.node(index);
+        draft.log_step(level, &node, text, None);
+    }
+}
+
+fn waiting_step(draft: &Draft<'_>) -> Option<usize> {
+    draft.state.steps.iter().position(|step| step.activity == Activity::Waiting)
+}
+
+/// Ends the request where its signers have decided it.
+fn close(draft: &mut Draft<'_>, changes: &[SignerChange]) -> Result<(), InvalidTransition> {
+    let (now, Some(index)) = (draft.now, waiting_step(draft)) else { return Ok(()) };
+    let Some(request) = draft.state.signature.as_mut() else { return Ok(()) };
+    let (id, envelope_id) = (request.id, request.envelope_id.clone());
+    match request.status {
+        RequestStatus::Signing => {
+            if draft.state.execution.status != Status::Paused {
+                wait_again(draft);
+            }
+            Ok(())
+        }
+        RequestStatus::Signed => {
+            let signed_at = request.signers.iter().filter_map(|signer| signer.signed_at).max().unwrap_or(now);
+            request.completed_at = Some(signed_at);
+            draft.state.execution.signature_state = SignatureState::Signed;
+            draft.event(EventData::SignatureCompleted { signature_request_id: id, envelope_id, signed_at });
+            let node = draft.node(index);
+            draft.log_step(LogLevel::Ok, &node, Text::key("log-signatures-complete"), None);
+            draft.step(index).activity = Activity::Resuming;
+            if draft.state.execution.status != Status::Paused {
+                draft.end_wait();
+                draft.work_phase(Phase::Signature);
+            }
+            Ok(())
+        }
+        RequestStatus::Declined => {
+            request.completed_at = Some(now);
+            draft.state.execution.signature_state = SignatureState::Declined;
+            let declined = changes.iter().find(|change| change.status == SignerStatus::Declined);
+            let email = declined.map_or_else(String::new, |change| change.email.clone());
+            let text = match declined.and_then(|change| change.reason.as_deref()) {
+                Some(reason) => Text::key("error-signature-declined-reason").with("reason", reason),
+                None => Text::key("error-signature-declined"),
+            };
+            let failure = StepFailure::fatal(codes::SIGNATURE_DECLINED, text.with("email", email));
+            end_step(draft, index, failure)
+        }
+        RequestStatus::Expired | RequestStatus::Canceled => expired(draft),
+    }
+}
+
+/// Not all have signed in time.
+pub(super) fn expired(draft: &mut Draft<'_>) -> Result<(), InvalidTransition> {
+    let (now, Some(index)) = (draft.now, waiting_step(draft)) else { return Ok(()) };
+    let Some(request) = draft.state.signature.as_mut() else { return Ok(()) };
+    request.status = RequestStatus::Expired;
+    request.completed_at = Some(now);
+    for signer in request.signers.iter_mut().filter(|signer| signer.status < SignerStatus::Expired) {
+        signer.status = SignerStatus::Expired;
+    }
+    let (id, envelope_id, expires_at) = (request.id, request.envelope_id.clone(), request.expires_at);
+    draft.signature_changed();
+    draft.state.execution.signature_state = SignatureState::Expired;
+    draft.event(EventData::SignatureExpired { signature_request_id: id, envelope_id, expires_at });
+    let facts = json!({"expires_at": expires_at});
+    draft.audit(AuditDraft::new(actions::SIGNATURE_EXPIRED, facts).on("signature_request", id));
+    let node = draft.node(index);
+    draft.log_step(LogLevel::Warn, &node, Text::key("log-signature-expired"), None);
+    let failure = StepFailure::fatal(codes::SIGNATURE_EXPIRED, Text::key("error-signature-expired"));
+    end_step(draft, index, failure)
+}
+
+fn end_step(draft: &mut Draft<'_>, index: usize, failure: StepFailure) -> Result<(), InvalidTransition> {
+    if draft.state.execution.status != Status::Paused {
+        draft.end_wait();
+    }
+    step::failed(draft, index, failure)
+}

@@ -1,0 +1,274 @@
+//! What a step's result does to the run.
+
+use std::{borrow::Cow, sync::Arc};
+
+use serde_json::{Value, json};
+
+use super::draft::Draft;
+use crate::{
+    error::{ErrorContext, FailureClass, StepFailure, codes},
+    event::EventData,
+    i18n::Text,
+    observe::{AuditDraft, LogLevel, actions},
+    run::{Activity, DeliveryState, InvalidTransition, Phase, Status, StepStatus, WaitKind},
+    workflow::{EffectClass, Handler, Node, OnError, Probe, StepOutcome, Wait},
+};
+
+/// A step whose workers died more often than this goes to a person.
+const MAX_TAKEOVERS: u32 = 20;
+
+/// Whether running the step's effect twice does no harm.
+fn repeatable(draft: &Draft<'_>, node: &Node) -> bool {
+    match draft.env.registry.get(&node.node_type) {
+        Some(Handler::Compute(_)) => true,
+        Some(Handler::Effect(handler)) => handler.spec().effect == EffectClass::Repeatable,
+        // Whoever cannot run it cannot tell either.
+        None => false,
+    }
+}
+
+pub(super) fn taken_over(draft: &mut Draft<'_>) -> Result<(), InvalidTransition> {
+    let Some(index) = draft.state.steps.iter().position(|step| {
+        matches!(step.activity, Activity::Running | Activity::Resuming | Activity::ProbingTakeover)
+    }) else {
+        return Ok(());
+    };
+    let node = draft.node(index);
+    let may_repeat = repeatable(draft, &node);
+    let step = draft.step(index);
+    step.takeovers += 1;
+    if step.takeovers > MAX_TAKEOVERS {
+        let text = Text::key("error-too-many-takeovers").with("label", &node.label);
+        return failed(draft, index, StepFailure::review(codes::TOO_MANY_TAKEOVERS, text));
+    }
+    // What follows a wait may be repeated: the effect was the asking, and that is known to be done.
+    if step.activity == Activity::Running && !may_repeat {
+        step.activity = Activity::ProbingTakeover;
+    }
+    draft.log_step(LogLevel::Warn, &node, Text::key("log-step-taken-over").with("label", &node.label), None);
+    Ok(())
+}
+
+pub(super) fn finished(
+    draft: &mut Draft<'_>,
+    index: usize,
+    result: Result<StepOutcome, StepFailure>,
+) -> Result<(), InvalidTransition> {
+    if draft.state.steps[index].status != StepStatus::Running {
+        return Ok(());
+    }
+    match result {
+        Ok(StepOutcome::Done(output)) => {
+            succeeded(draft, index, Arc::new(output));
+            Ok(())
+        }
+        Ok(StepOutcome::Wait(Wait::Signatures(request))) => super::signature::requested(draft, index, request),
+        Ok(StepOutcome::Wait(Wait::Approval(request))) => super::approval::requested(draft, index, request),
+        Err(failure) => {
+            let node = draft.node(index);
+            // The handler is asked before anything is repeated that cannot be taken back.
+            if failure.class == FailureClass::OutcomeUnknown && draft.state.steps[index].activity == Activity::Running {
+                let step = draft.step(index);
+                step.error = Some(failure.context);
+                step.activity = Activity::ProbingFailure;
+                let text = Text::key("error-outcome-unknown").with("label", &node.label);
+                draft.log_step(LogLevel::Warn, &node, text, None);
+                return Ok(());
+            }
+            failed(draft, index, failure)
+        }
+    }
+}
+
+pub(super) fn probed(draft: &mut Draft<'_>, index: usize, effect: Probe) -> Result<(), InvalidTransition> {
+    let node = draft.node(index);
+    let after_failure = draft.state.steps[index].activity == Activity::ProbingFailure;
+    match effect {
+        Probe::Done(output) => {
+            let text = Text::key("log-step-probed-done").with("label", &node.label);
+            draft.log_step(LogLevel::Ok, &node, text, None);
+            draft.step(index).error = None;
+            succeeded(draft, index, Arc::new(output));
+            Ok(())
+        }
+        Probe::NotDone => {
+            let text = Text::key("log-step-probed-not-done").with("label", &node.label);
+            draft.log_step(LogLevel::Ok, &node, text, None);
+            // After a failed attempt the retry policy decides; a worker's death uses up none.
+            match draft.state.steps[index].error.clone().filter(|_| after_failure) {
+                Some(context) => {
+                    let failure = StepFailure { class: FailureClass::Retryable, context, retry_after_ms: None };
+                    failed(draft, index, failure)
+                }
+                None => {
+                    draft.step(index).activity = Activity::Running;
+                    Ok(())
+                }
+            }
+        }
+        Probe::Unknown => {
+            let tech = draft.state.steps[index].error.as_ref().and_then(|error| error.tech.clone());
+            let text = Text::key("error-outcome-unknown").with("label", &node.label);
+            let mut failure = StepFailure::review(codes::OUTCOME_UNKNOWN, text);
+            failure.context.tech = tech;
+            failed(draft, index, failure)
+        }
+    }
+}
+
+/// The execution is being canceled and the handler did not return in time.
+pub(super) fn dropped(draft: &mut Draft<'_>, index: usize, effect: Probe) {
+    let node = draft.node(index);
+    match effect {
+        Probe::Done(output) => {
+            let text = Text::key("error-canceled-effect-done").with("label", &node.label);
+            draft.log_step(LogLevel::Warn, &node, text, None);
+            succeeded(draft, index, Arc::new(output));
+        }
+        Probe::NotDone => cut_off(draft, index, Text::key("error-canceled")),
+        Probe::Unknown => {
+            cut_off(draft, index, Text::key("error-canceled-outcome-unknown").with("label", &node.label));
+        }
+    }
+}
+
+/// A step that was under way when its execution was canceled has not succeeded.
+pub(super) fn cut_off(draft: &mut Draft<'_>, index: usize, human: Text) {
+    let node = draft.node(index);
+    let error = ErrorContext { code: Cow::Borrowed(codes::CANCELED), human, tech: None };
+    close(draft, index, StepStatus::Failed, Some(error.clone()));
+    draft.event(EventData::StepFailed {
+        node_id: node.id.clone(),
+        node_type: Arc::clone(&node.node_type),
+        error_code: error.code,
+        error_human: error.human.clone(),
+        will_retry: false,
+        next_attempt_at: None,
+    });
+    draft.log_step(LogLevel::Warn, &node, error.human, None);
+}
+
+/// What is said of a step whose effect may have happened when nobody can ask any more.
+pub(super) fn cut_off_text(draft: &Draft<'_>, index: usize) -> Text {
+    let node = draft.node(index);
+    let step = &draft.state.steps[index];
+    if step.activity == Activity::Waiting || repeatable(draft, &node) {
+        Text::key("error-canceled")
+    } else {
+        Text::key("error-canceled-outcome-unknown").with("label", &node.label)
+    }
+}
+
+pub(super) fn succeeded(draft: &mut Draft<'_>, index: usize, output: Arc<Value>) {
+    let node = draft.node(index);
+    let snapshot = draft.env.redaction.snapshot(&output);
+    {
+        let step = draft.step(index);
+        step.data_out = Some(Arc::clone(&snapshot));
+        step.output = Some(Arc::clone(&output));
+    }
+    close(draft, index, StepStatus::Success, None);
+    let duration_ms = draft.state.steps[index].duration_ms().unwrap_or(0);
+    draft.event(EventData::StepCompleted {
+        node_id: node.id.clone(),
+        node_type: Arc::clone(&node.node_type),
+        duration_ms,
+        output_preview: Some(snapshot),
+    });
+    draft.log_step(LogLevel::Ok, &node, Text::key("log-step-completed").with("label", &node.label), None);
+    let action = match node.phase {
+        Phase::Render => Some(actions::DOCUMENT_GENERATED),
+        Phase::Save => Some(actions::DOCUMENT_SAVED),
+        Phase::Delivery => Some(actions::DOCUMENT_SENT),
+        Phase::Preflight | Phase::Trigger | Phase::Signature => None,
+    };
+    if let Some(action) = action {
+        let facts = json!({"node_id": node.id, "node_type": node.node_type, "sha256": output.get("sha256")});
+        draft.audit(AuditDraft::new(action, facts).on("document", &node.id));
+    }
+    draft.update_progress(0.0);
+}
+
+fn close(draft: &mut Draft<'_>, index: usize, status: StepStatus, error: Option<ErrorContext>) {
+    let now = draft.now;
+    let step = draft.step(index);
+    step.status = status;
+    step.activity = Activity::Idle;
+    step.completed_at = Some(now);
+    step.error = error;
+    draft.rest_phase();
+    let phase = draft.state.steps[index].phase;
+    if let Some(times) = &mut draft.state.execution.phase_metrics.0[phase as usize] {
+        times.completed_at = Some(now);
+    }
+}
+
+/// A step that could not even be opened.
+pub(super) fn fail_unopened(draft: &mut Draft<'_>, index: usize, failure: StepFailure) -> Result<(), InvalidTransition> {
+    let now = draft.now;
+    draft.set_current(index);
+    let step = draft.step(index);
+    step.started_at.get_or_insert(now);
+    step.attempt += 1;
+    failed(draft, index, failure)
+}
+
+pub(super) fn failed(draft: &mut Draft<'_>, index: usize, failure: StepFailure) -> Result<(), InvalidTransition> {
+    let node = draft.node(index);
+    let StepFailure { class, context, retry_after_ms } = failure;
+    let attempts = draft.state.steps[index].attempt - draft.state.steps[index].attempts_before;
+    let next_attempt_at = (class == FailureClass::Retryable && attempts < node.retry.max_attempts).then(|| {
+        let delay = node.retry.delay_ms(attempts, draft.random());
+        draft.now.plus_millis(delay.max(retry_after_ms.unwrap_or(0)))
+    });
+    if let Some(at) = next_attempt_at {
+        let step = draft.step(index);
+        step.status = StepStatus::Pending;
+        step.activity = Activity::Idle;
+        step.error = Some(context.clone());
+        // A pause outlasts the backoff: the next attempt comes when a person lets it.
+        if draft.state.execution.status != Status::Paused {
+            draft.wait(WaitKind::Retry, Some(at), json!({"node_id": node.id, "attempt": attempts + 1}));
+        }
+    } else {
+        close(draft, index, StepStatus::Failed, Some(context.clone()));
+    }
+    draft.event(EventData::StepFailed {
+        node_id: node.id.clone(),
+        node_type: Arc::clone(&node.node_type),
+        error_code: context.code.clone(),
+        error_human: context.human.clone(),
+        will_retry: next_attempt_at.is_some(),
+        next_attempt_at,
+    });
+    let error = context.human.render(crate::i18n::Locale::En);
+    let text = if next_attempt_at.is_some() {
+        Text::key("log-step-will-retry").with("attempt", attempts).with("max", node.retry.max_attempts)
+    } else {
+        Text::key("log-step-failed")
+    };
+    let level = if next_attempt_at.is_some() { LogLevel::Warn } else { LogLevel::Error };
+    let text = text.with("label", &node.label).with("error", error);
+    draft.log_step(level, &node, text, context.tech.clone());
+    draft.state.execution.error = Some(context.clone());
+    if next_attempt_at.is_some() {
+        return Ok(());
+    }
+    if node.phase == Phase::Delivery {
+        draft.state.execution.delivery_state = DeliveryState::Failed;
+    }
+    let status = draft.state.execution.status;
+    let reviews = class == FailureClass::Review || node.on_error == OnError::Review;
+    match node.on_error {
+        OnError::Continue => {
+            draft.update_progress(0.0);
+            Ok(())
+        }
+        // A terminal step of an execution that a signal has ended meanwhile changes nothing more.
+        _ if status.is_terminal() => Ok(()),
+        _ if reviews && status != Status::NeedsReview => {
+            draft.park("step_failed", json!({"node_id": node.id, "error_code": context.code}))
+        }
+        OnError::Fail | OnError::Review => draft.fail("step_failed", context, None),
+    }
+}

@@ -1,0 +1,6 @@
+//! Tests of the pure core: no runtime, no mock, no clock.
+
+mod matrix;
+mod scenarios;
+mod sequences;
+mod world;

@@ -1,0 +1,194 @@
+//! Random sequences of everything that can happen. [`World`] checks the invariants after each.
+
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::world::{Options, World, blocking_issue};
+use crate::{
+    approval::Decision,
+    engine::decide::{Input, Next, Notes},
+    error::StepFailure,
+    ids::ApprovalId,
+    ports::{ResumeSignal, Settlement, SignalKind},
+    run::{Phase, Status},
+    signature::{NewSignatureRequest, NewSigner, SignerFact, SignerFactKind},
+    workflow::{
+        Probe, StepOutcome, Wait,
+        handler::{NewApproval, OnExpiry},
+    },
+};
+
+#[derive(Debug, Clone)]
+enum Move {
+    /// The work that is due ends, in one of several ways.
+    Work(u8),
+    Pause,
+    Resume(u8),
+    Cancel,
+    Facts(u8),
+    Vote(bool),
+    TakenOver,
+    Progress(f32),
+    /// Signals are applied by somebody who does not work.
+    SignalFromElsewhere(bool),
+    Time(u32),
+}
+
+fn moves() -> impl Strategy<Value = Move> {
+    prop_oneof![
+        8 => (0u8..9).prop_map(Move::Work),
+        1 => Just(Move::Pause),
+        2 => (0u8..5).prop_map(Move::Resume),
+        1 => prop::bool::weighted(0.2).prop_filter_map("rarely", |yes| yes.then_some(Move::Cancel)),
+        3 => (0u8..8).prop_map(Move::Facts),
+        1 => any::<bool>().prop_map(Move::Vote),
+        1 => Just(Move::TakenOver),
+        1 => (0f32..1.0).prop_map(Move::Progress),
+        1 => any::<bool>().prop_map(Move::SignalFromElsewhere),
+        2 => (0u32..200_000).prop_map(Move::Time),
+    ]
+}
+
+fn nodes() -> impl Strategy<Value = serde_json::Value> {
+    let node = (
+        prop::sample::select(vec!["extract", "render", "save", "send", "sign", "approval"]),
+        prop::sample::select(vec!["fail", "review", "continue"]),
+        prop::option::of(prop::sample::select(vec!["trigger.deal.amount > 1", "trigger.deal.amount > 9"])),
+    );
+    prop::collection::vec(node, 1..6).prop_map(|nodes| {
+        let nodes = nodes.into_iter().enumerate().map(|(index, (node_type, on_error, when))| {
+            let mut node = json!({
+                "id": format!("n{index}"), "type": node_type, "on_error": on_error, "when": when,
+                "retry": {"max_attempts": 2, "initial_ms": 10},
+            });
+            if node_type == "approval" {
+                node["phase"] = json!("save");
+            }
+            node
+        });
+        nodes.collect()
+    })
+}
+
+fn play(world: &mut World, step: Move) {
+    match step {
+        Move::Work(how) => work(world, how),
+        Move::Pause => world.send(SignalKind::Pause { reason: None }),
+        Move::Cancel => world.send(SignalKind::Cancel { reason: None }),
+        Move::Resume(how) => {
+            let mut signal = ResumeSignal::default();
+            match how {
+                0 => signal.approved = Some(false),
+                1 => signal.settlement = Some(Settlement::RunAgain),
+                2 => signal.settlement = Some(Settlement::ConfirmDone(json!({}))),
+                3 => signal.trigger_data = json!({"deal": {"amount": 7}}).as_object().cloned(),
+                _ => {}
+            }
+            world.send(SignalKind::Resume(signal));
+        }
+        Move::Facts(which) => {
+            let Some(request) = &world.state.signature else { return };
+            let kinds = [SignerFactKind::Viewed, SignerFactKind::Signed, SignerFactKind::Declined, SignerFactKind::Bounced];
+            let fact = SignerFact {
+                email: Some(if which < 4 { "a@example.com" } else { "b@example.com" }.to_owned()),
+                kind: kinds[usize::from(which % 4)],
+                at: world.now,
+                reason: None,
+            };
+            let kind = SignalKind::SignatureFacts { signature_request_id: request.id, facts: vec![fact] };
+            world.send(kind);
+        }
+        Move::Vote(yes) => {
+            let Some(approval) = &world.state.approval else { return };
+            let kind = SignalKind::ApprovalVote {
+                approval_id: approval.id,
+                email: "a@example.com".to_owned(),
+                decision: if yes { Decision::Approved } else { Decision::Rejected },
+                comment: None,
+            };
+            world.send(kind);
+        }
+        Move::TakenOver => world.apply(vec![Input::TakenOver]),
+        Move::Progress(fraction) => world.apply(vec![Input::Progress(fraction)]),
+        Move::SignalFromElsewhere(pause) => {
+            let kind = if pause {
+                SignalKind::Pause { reason: None }
+            } else {
+                SignalKind::Resume(ResumeSignal::default())
+            };
+            let signal = world.signal(kind);
+            world.apply_as(vec![signal], false);
+            world.apply(Vec::new());
+        }
+        Move::Time(millis) => {
+            world.now = world.now.plus_millis(millis.into());
+            world.apply(Vec::new());
+        }
+    }
+}
+
+fn work(world: &mut World, how: u8) {
+    world.now = world.now.plus_millis(3);
+    let notes = Notes::default;
+    let input = match (&world.next, how) {
+        (Next::Preflight, 0) => Input::Preflight { issues: vec![blocking_issue()], started_at: world.now },
+        (Next::Preflight, _) => Input::Preflight { issues: Vec::new(), started_at: world.now },
+        (Next::Probe { index, .. }, how) => {
+            let effect = match how % 3 {
+                0 => Probe::NotDone,
+                1 => Probe::Unknown,
+                _ => Probe::Done(json!({})),
+            };
+            Input::Probed { index: *index, effect, notes: notes() }
+        }
+        (Next::Run { index, .. } | Next::Resume { index, .. }, how) => {
+            let result = match how {
+                0 => Err(StepFailure::retryable("x", "X.")),
+                1 => Err(StepFailure::review("x", "X.")),
+                2 => Err(StepFailure::fatal("x", "X.")),
+                3 => Err(StepFailure::outcome_unknown("x", "X.")),
+                4 => {
+                    let signers = [NewSigner::new("a@example.com"), NewSigner::new("b@example.com")];
+                    let request = NewSignatureRequest::new("p", "e", signers);
+                    Ok(StepOutcome::Wait(Wait::Signatures(request.expires_at(world.now.plus_millis(100_000)))))
+                }
+                5 => Ok(StepOutcome::Wait(Wait::Approval(NewApproval {
+                    id: ApprovalId::new(),
+                    approvers: vec![("a@example.com".to_owned(), [0; 32])],
+                    quorum: 1,
+                    expires_at: Some(world.now.plus_millis(100_000)),
+                    on_expiry: OnExpiry::Review,
+                }))),
+                _ => Ok(StepOutcome::Done(json!({"amount": 1}))),
+            };
+            Input::StepFinished { index: *index, result, notes: notes() }
+        }
+        (Next::Rest | Next::Done, _) => return world.apply(Vec::new()),
+    };
+    world.apply(vec![input]);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 768, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_happens_the_invariants_hold_and_the_run_comes_to_rest(
+        nodes in nodes(),
+        steps in prop::collection::vec(moves(), 0..60),
+        confirm in any::<bool>(),
+        dry_run in prop::bool::weighted(0.15),
+        until in prop::option::weighted(0.2, prop::sample::select(Phase::ALL.to_vec())),
+    ) {
+        let settings = json!({"confirm_before_delivery": confirm});
+        let mut world = World::new(Options { nodes, settings, dry_run, until_phase: until });
+        world.apply(Vec::new());
+        for step in steps {
+            play(&mut world, step);
+        }
+        // When faults stop, it reaches a waiting or a terminal status.
+        world.run_well();
+        let rests = world.status().is_terminal() || world.waits_for_people();
+        prop_assert!(rests, "{:#?}", world.execution());
+        prop_assert!(world.status() != Status::Queued);
+    }
+}

@@ -1,0 +1,460 @@
+//! Takes one held execution forward: decide, commit, publish, do what comes next, and again.
+//!
+//! The driver is the execution's only writer while it holds the lease. Whatever comes meanwhile -
+//! a handler's result, a signal, a deadline, the loss of the lease, shutdown - comes to it as an
+//! input of the next decision, or ends it.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Inner,
+    active::Handle,
+    decide::{self, Call, Input, Moment, Next, Records, Verdict, decide, judge},
+    step_run::{StepRun, Task},
+};
+use crate::{
+    event::Event,
+    ids::ExecutionId,
+    ports::{Claimed, Commit, Committed, LeaseAfter, RunState, Signal, SignalKind, StoreErrorKind},
+    preflight::{self, PreflightRequest},
+    time::Timestamp,
+    workflow::Probe,
+};
+
+/// How far a driver goes.
+#[derive(Debug, Clone)]
+pub(crate) enum Mode {
+    /// Until the execution rests, or the worker shuts down.
+    Work { shutdown: CancellationToken },
+    /// Only as far as what is in the inbox; the rest is a worker's.
+    ApplySignals,
+}
+
+/// A rest that is shorter than this is waited out with the lease kept.
+const SHORT_REST_MS: u64 = 1_000;
+/// Progress within a step is committed no more often than this.
+const PROGRESS_INTERVAL_MS: u64 = 500;
+/// The pause after a store that did not answer, and its longest.
+const STORE_BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+
+pub(crate) async fn drive(engine: Arc<Inner>, claimed: Claimed, mode: Mode) {
+    let lease = claimed.lease;
+    let handle = engine.active.enter(lease);
+    let left = Leaving { engine: Arc::clone(&engine), lease };
+    let mut inputs = Vec::with_capacity(claimed.signals.len() + 1);
+    if matches!(mode, Mode::Work { .. }) && decide::is_step_open(&claimed.state) {
+        inputs.push(Input::TakenOver);
+    }
+    inputs.extend(claimed.signals.into_iter().map(Input::Signal));
+    let shutdown = match mode {
+        Mode::Work { shutdown } => Some(shutdown),
+        Mode::ApplySignals => None,
+    };
+    let driver = Driver { engine, handle, shutdown, step: None, published: None, progress_at: Timestamp::from_millis(0) };
+    driver.run(claimed.state, inputs).await;
+    drop(left);
+}
+
+/// Takes the execution out of the active ones, also when the driver panics.
+struct Leaving {
+    engine: Arc<Inner>,
+    lease: crate::ports::Lease,
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        self.engine.active.leave(self.lease);
+    }
+}
+
+struct Driver {
+    engine: Arc<Inner>,
+    handle: Handle,
+    /// `None` where the driver opens no steps (any more).
+    shutdown: Option<CancellationToken>,
+    /// The handler that is at work.
+    step: Option<StepRun>,
+    published: Option<u64>,
+    /// When progress within a step was last committed.
+    progress_at: Timestamp,
+}
+
+/// Nothing may be committed any more.
+struct LeaseLost;
+
+impl Driver {
+    async fn run(mut self, mut state: RunState, mut inputs: Vec<Input>) {
+        loop {
+            let expected_version = state.execution.version;
+            let (id, now) = (state.execution.id, self.engine.now());
+            let opens_steps = self.works();
+            let mut ids = self.engine.ids();
+            let moment = Moment { now, ids: &mut ids, opens_steps };
+            let decision = match decide(state, inputs, moment, self.engine.env()) {
+                Ok(decision) => decision,
+                Err(defect) => {
+                    // The lease is left to run out: at once would be tried again at once.
+                    tracing::error!(execution_id = %id, "a decision broke the transition table: {defect}");
+                    return;
+                }
+            };
+            state = decision.state;
+            let next = decision.next;
+            let goes_on = self.goes_on(&state, &next, now);
+            let after = self.commit(&mut state, decision.records, expected_version, goes_on).await;
+            let Ok(committed) = after else {
+                self.stop_step().await;
+                return;
+            };
+            if !goes_on {
+                self.leave_word(&state, committed);
+                return;
+            }
+            inputs = if committed.signals_pending {
+                self.inbox(&state).await
+            } else {
+                match self.act(&state, next).await {
+                    Ok(inputs) => inputs,
+                    Err(LeaseLost) => return,
+                }
+            };
+        }
+    }
+
+    /// Whether this driver may begin work.
+    fn works(&self) -> bool {
+        self.shutdown.as_ref().is_some_and(|shutdown| !shutdown.is_cancelled())
+    }
+
+    /// Whether the lease is kept after a decision.
+    fn goes_on(&self, state: &RunState, next: &Next, now: Timestamp) -> bool {
+        if self.step.is_some() {
+            return true;
+        }
+        match next {
+            Next::Done => false,
+            Next::Rest => {
+                let soon = state.execution.wake_at.is_some_and(|wake| wake.millis_since(now) <= SHORT_REST_MS);
+                soon && self.works()
+            }
+            Next::Preflight | Next::Run { .. } | Next::Resume { .. } | Next::Probe { .. } => self.works(),
+        }
+    }
+
+    /// Commits a decision, and publishes its events.
+    async fn commit(
+        &mut self,
+        state: &mut RunState,
+        records: Records,
+        expected_version: u64,
+        goes_on: bool,
+    ) -> Result<Committed, LeaseLost> {
+        if records.is_empty() {
+            if goes_on {
+                return Ok(Committed { signals_pending: false });
+            }
+            // The lease is given back, and the next moment may be another.
+            state.execution.version += 1;
+        }
+        let events = records.events.clone();
+        let commit = Commit {
+            lease: self.handle.lease,
+            expected_version,
+            execution: state.execution.clone(),
+            inputs: records.inputs_changed.then(|| Arc::clone(&state.inputs)),
+            steps: records.touched.iter().map(|index| state.steps[*index].clone()).collect(),
+            events: records.events,
+            logs: records.logs,
+            audit: records.audit,
+            settled: records.settled,
+            signature: state.signature.clone().filter(|_| records.signature_changed),
+            approval: state.approval.clone().filter(|_| records.approval_changed),
+            published: self.published,
+            then: if goes_on {
+                LeaseAfter::Keep(self.engine.now() + self.engine.options.lease)
+            } else {
+                LeaseAfter::Release
+            },
+        };
+        let settled = commit.settled.clone();
+        let committed = self.store_commit(commit).await?;
+        if let Some(last) = events.last() {
+            if self.engine.publish(state.execution.id, &events).await {
+                self.published = Some(last.seq);
+            }
+        }
+        self.engine.active.settle(&settled);
+        Ok(committed)
+    }
+
+    /// Hands a commit to the store until it has an answer. After an answer was lost the version
+    /// tells whether the commit was made: nobody else can have written it.
+    async fn store_commit(&self, commit: Commit) -> Result<Committed, LeaseLost> {
+        let (id, organization) = (commit.execution.id, commit.execution.organization_id);
+        let version = commit.execution.version;
+        let mut pause = STORE_BACKOFF.0;
+        let mut in_doubt = false;
+        loop {
+            match self.engine.store.commit(commit.clone()).await {
+                Ok(committed) => return Ok(committed),
+                Err(error) if error.kind == StoreErrorKind::Conflict => {
+                    if in_doubt && self.is_stored(organization, id, version).await {
+                        return Ok(Committed { signals_pending: true });
+                    }
+                    tracing::info!(execution_id = %id, "another worker has taken over: {error}");
+                    return Err(LeaseLost);
+                }
+                Err(error) if error.kind.may_pass() => {
+                    in_doubt = true;
+                    tracing::warn!(execution_id = %id, "a commit will be tried again: {error}");
+                }
+                Err(error) => {
+                    // The lease is left to run out; whoever takes over decides anew.
+                    tracing::error!(execution_id = %id, "a commit was refused: {error}");
+                    return Err(LeaseLost);
+                }
+            }
+            tokio::select! {
+                () = tokio::time::sleep(pause) => pause = (pause * 2).min(STORE_BACKOFF.1),
+                () = self.handle.lost.cancelled() => return Err(LeaseLost),
+            }
+        }
+    }
+
+    async fn is_stored(&self, organization: crate::ids::OrganizationId, id: ExecutionId, version: u64) -> bool {
+        loop {
+            match self.engine.store.execution(organization, id).await {
+                Ok(record) => return record.is_some_and(|record| record.execution.version == version),
+                Err(error) if error.kind.may_pass() && !self.handle.lost.is_cancelled() => {
+                    tracing::warn!(execution_id = %id, "reading back a commit will be tried again: {error}");
+                    tokio::time::sleep(STORE_BACKOFF.1).await;
+                }
+                Err(_) => return false,
+            }
+        }
+    }
+
+    /// Tells workers when the execution wants one again.
+    fn leave_word(&self, state: &RunState, committed: Committed) {
+        if committed.signals_pending {
+            self.engine.wake_workers();
+        } else if let Some(at) = state.execution.wake_at {
+            self.engine.wake_workers_at(at);
+        }
+    }
+
+    /// Does what comes next, until something has happened.
+    async fn act(&mut self, state: &RunState, next: Next) -> Result<Vec<Input>, LeaseLost> {
+        match next {
+            Next::Preflight => return self.preflight(state).await,
+            Next::Run { index, params } => self.begin(state, index, params, Task::Run),
+            Next::Resume { index, params, resolution } => {
+                self.begin(state, index, params, Task::Resume(resolution));
+            }
+            Next::Probe { index, params } => self.begin(state, index, params, Task::Probe),
+            Next::Rest | Next::Done => {}
+        }
+        match self.step.take() {
+            Some(step) => self.attend(state, step).await,
+            None => self.rest(state).await,
+        }
+    }
+
+    fn begin(&mut self, state: &RunState, index: usize, params: Arc<serde_json::Value>, task: Task) {
+        // A signal was applied while the handler was at work: it still is.
+        if self.step.is_none() {
+            self.step = Some(StepRun::begin(&self.engine, state, self.handle.lease, index, params, task));
+        }
+    }
+
+    async fn preflight(&self, state: &RunState) -> Result<Vec<Input>, LeaseLost> {
+        let started_at = self.engine.now();
+        let checks = preflight::run(PreflightRequest {
+            organization_id: state.execution.organization_id,
+            workflow: &state.workflow,
+            inputs: &state.inputs,
+            registry: &self.engine.registry,
+            probe: &self.engine.probe,
+            limits: &self.engine.limits,
+            steps: &state.steps,
+            dry_run: state.execution.dry_run,
+            until_phase: state.execution.until_phase,
+        });
+        tokio::select! {
+            biased;
+            () = self.handle.lost.cancelled() => Err(LeaseLost),
+            issues = checks => Ok(vec![Input::Preflight { issues, started_at }]),
+            // Checks touch nothing: they are dropped, and made again if they are still due.
+            () = self.handle.signal.notified() => Ok(self.inbox(state).await),
+            () = self.shutting_down() => Ok(Vec::new()),
+        }
+    }
+
+    /// Waits for a handler, or for what comes first.
+    async fn attend(&mut self, state: &RunState, mut step: StepRun) -> Result<Vec<Input>, LeaseLost> {
+        let deadline = step.deadline;
+        let mut progress = step.progress.clone();
+        loop {
+            tokio::select! {
+                biased;
+                () = self.handle.lost.cancelled() => {
+                    self.stop(&mut step).await;
+                    return Err(LeaseLost);
+                }
+                input = step.finished() => return Ok(vec![input]),
+                () = self.handle.signal.notified() => {
+                    let signals = self.inbox(state).await;
+                    if signals.is_empty() {
+                        continue;
+                    }
+                    if cancels(state, &signals) {
+                        return Ok(self.cancel(state, step, signals).await);
+                    }
+                    self.step = Some(step);
+                    return Ok(signals);
+                }
+                () = self.engine.clock.sleep_until(deadline) => {
+                    let input = match self.stop(&mut step).await {
+                        Some(input) => input,
+                        None => step.timed_out(),
+                    };
+                    return Ok(vec![input]);
+                }
+                Ok(()) = progress.changed() => {
+                    let now = self.engine.now();
+                    let fraction = *progress.borrow_and_update();
+                    if now.millis_since(self.progress_at) >= PROGRESS_INTERVAL_MS {
+                        self.progress_at = now;
+                        step.progress = progress;
+                        self.step = Some(step);
+                        return Ok(vec![Input::Progress(fraction)]);
+                    }
+                }
+                () = self.shutting_down() => {
+                    self.shutdown = None;
+                    return match self.stop(&mut step).await {
+                        Some(input) => Ok(vec![input]),
+                        // Whoever takes over finds the step open.
+                        None => {
+                            drop(step);
+                            self.hand_back().await;
+                            Err(LeaseLost)
+                        }
+                    };
+                }
+            }
+        }
+    }
+
+    /// Ends a handler whose execution is canceled, and finds out what became of its effect.
+    async fn cancel(&mut self, state: &RunState, mut step: StepRun, signals: Vec<Input>) -> Vec<Input> {
+        let input = match self.stop(&mut step).await {
+            Some(input) => input,
+            None if step.leaves_doubt() => {
+                let index = step.index;
+                let effect = self.probe(state, index).await;
+                step.dropped(effect)
+            }
+            None => step.dropped(Probe::NotDone),
+        };
+        let mut inputs = vec![input];
+        inputs.extend(signals);
+        inputs
+    }
+
+    async fn probe(&self, state: &RunState, index: usize) -> Probe {
+        let data = state.steps[index].data_in.clone();
+        let params = decide::params_of(state, index).or(data).unwrap_or_default();
+        let mut probe = StepRun::begin(&self.engine, state, self.handle.lease, index, params, Task::Probe);
+        let deadline = probe.deadline;
+        tokio::select! {
+            input = probe.finished() => match input {
+                Input::Probed { effect, .. } => effect,
+                _ => Probe::Unknown,
+            },
+            () = self.engine.clock.sleep_until(deadline) => Probe::Unknown,
+        }
+    }
+
+    /// Tells a handler to stop and gives it the grace time; `None` where it did not return.
+    async fn stop(&self, step: &mut StepRun) -> Option<Input> {
+        step.tell_to_stop();
+        tokio::select! {
+            biased;
+            input = step.finished() => Some(input),
+            () = tokio::time::sleep(self.engine.options.cancel_grace) => None,
+        }
+    }
+
+    async fn stop_step(&mut self) {
+        if let Some(mut step) = self.step.take() {
+            self.stop(&mut step).await;
+        }
+    }
+
+    /// Waits out a short rest.
+    async fn rest(&self, state: &RunState) -> Result<Vec<Input>, LeaseLost> {
+        let until = state.execution.wake_at.unwrap_or_else(|| self.engine.now());
+        tokio::select! {
+            biased;
+            () = self.handle.lost.cancelled() => Err(LeaseLost),
+            () = self.handle.signal.notified() => Ok(self.inbox(state).await),
+            () = self.engine.clock.sleep_until(until) => Ok(Vec::new()),
+            () = self.shutting_down() => Ok(Vec::new()),
+        }
+    }
+
+    async fn shutting_down(&self) {
+        match &self.shutdown {
+            Some(shutdown) => shutdown.cancelled().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// What is in the inbox; nothing where the store does not answer, and it is asked again later.
+    async fn inbox(&self, state: &RunState) -> Vec<Input> {
+        match self.engine.store.signals(state.execution.id).await {
+            Ok(signals) => signals.into_iter().map(Input::Signal).collect(),
+            Err(error) => {
+                tracing::warn!(execution_id = %state.execution.id, "the inbox cannot be read: {error}");
+                self.handle.signal.notify_one();
+                tokio::time::sleep(STORE_BACKOFF.0).await;
+                Vec::new()
+            }
+        }
+    }
+
+    async fn hand_back(&self) {
+        if let Err(error) = self.engine.store.release(&[self.handle.lease], self.engine.now()).await {
+            let execution_id = self.handle.lease.execution_id;
+            tracing::warn!(%execution_id, "a lease could not be given back and will run out: {error}");
+        }
+    }
+}
+
+/// Whether the inbox holds a cancel that will be applied.
+fn cancels(state: &RunState, inputs: &[Input]) -> bool {
+    let asked = inputs.iter().any(|input| matches!(input, Input::Signal(Signal { kind: SignalKind::Cancel { .. }, .. })));
+    asked && judge(&state.execution, Call::Cancel) == Verdict::Apply
+}
+
+impl Inner {
+    /// Publishes events that are committed; whether the bus has taken them. The sweeper publishes
+    /// what it has not.
+    pub(crate) async fn publish(&self, execution: ExecutionId, events: &[Arc<Event>]) -> bool {
+        let Some(last) = events.last() else { return false };
+        match self.bus.publish(events).await {
+            Ok(()) => {
+                self.relay.published(execution, last.seq);
+                true
+            }
+            Err(error) => {
+                tracing::warn!(execution_id = %execution, "events will be published later: {error}");
+                false
+            }
+        }
+    }
+}
+

@@ -1,0 +1,77 @@
+use crate::{
+    engine::Call,
+    ports::{StoreError, StoreErrorKind},
+    run::Status,
+    workflow::validate::Fault,
+};
+
+/// Why the engine did not do what it was asked. Nothing was changed, unless the store did not
+/// answer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// The organization has no such thing.
+    #[error("{0} not found")]
+    NotFound(&'static str),
+    /// The execution's status does not allow the call.
+    #[error("an execution that is {from} does not allow this")]
+    InvalidTransition {
+        /// The status it has.
+        from: Status,
+        /// What may be called instead.
+        allowed: Vec<Call>,
+    },
+    /// It has changed since the caller looked.
+    #[error("the version is {actual}, not {expected}")]
+    VersionMismatch {
+        /// What the caller expected.
+        expected: u64,
+        /// What it is.
+        actual: u64,
+    },
+    /// The idempotency key came with another body before.
+    #[error("the idempotency key was used with another body")]
+    KeyReused,
+    /// The definition cannot run.
+    #[error("the workflow has {} faults", .0.len())]
+    InvalidWorkflow(Vec<Fault>),
+    /// A value is well formed and wrong.
+    #[error("{} values are wrong", .0.len())]
+    InvalidInput(Vec<FieldFault>),
+    /// The webhook does not prove where it comes from.
+    #[error("the webhook's signature is missing or wrong")]
+    UnauthenticatedWebhook,
+    /// The webhook proves where it comes from and cannot be read.
+    #[error("the webhook cannot be read: {0}")]
+    MalformedWebhook(String),
+    /// The store failed.
+    #[error(transparent)]
+    Store(StoreError),
+}
+
+/// A value that is well formed and wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FieldFault {
+    /// Where, as a JSON pointer into the request (RFC 6901).
+    pub pointer: String,
+    /// Stable and machine-readable.
+    pub code: &'static str,
+    /// What is wrong and what would be right.
+    pub detail: String,
+}
+
+impl FieldFault {
+    /// A fault at a place.
+    pub fn new(pointer: impl Into<String>, code: &'static str, detail: impl Into<String>) -> Self {
+        Self { pointer: pointer.into(), code, detail: detail.into() }
+    }
+}
+
+impl From<StoreError> for EngineError {
+    fn from(error: StoreError) -> Self {
+        match error.kind {
+            StoreErrorKind::KeyReused => Self::KeyReused,
+            _ => Self::Store(error),
+        }
+    }
+}

@@ -1,0 +1,209 @@
+use serde_json::Value;
+
+use super::{Engine, EngineError};
+use crate::{
+    actions::RecommendedAction,
+    ids::{ExecutionId, OrganizationId, SignatureRequestId, WorkflowId},
+    observe::{AuditEvent, ChainReport, LogEntry, Redaction, verify_chain},
+    ports::{AuditQuery, ExecutionQuery, ExecutionRecord, LogQuery, Memo, MemoKey, Page},
+    preflight::{self, PreflightRequest, PreflightSummary},
+    run::{Execution, Inputs, Step},
+    signature::SignatureRequest,
+    time::Timestamp,
+};
+
+/// What preflight says of a workflow before it is run.
+#[derive(Debug, Clone)]
+pub struct PreflightAnswer {
+    /// What was found.
+    pub summary: PreflightSummary,
+    /// What a person can do about it.
+    pub actions: Vec<RecommendedAction>,
+}
+
+/// Rows read at once where a whole list is needed.
+const BATCH: usize = 1000;
+
+impl Engine {
+    /// The engine's time.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.inner.now()
+    }
+
+    /// What is hidden in snapshots.
+    #[must_use]
+    pub fn redaction(&self) -> &Redaction {
+        &self.inner.redaction
+    }
+
+    /// One execution.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound`, also where it is another organization's.
+    pub async fn execution(&self, organization: OrganizationId, id: ExecutionId) -> Result<ExecutionRecord, EngineError> {
+        self.inner.store.execution(organization, id).await?.ok_or(EngineError::NotFound("execution"))
+    }
+
+    /// A page of executions, newest first.
+    ///
+    /// # Errors
+    ///
+    /// `Store`.
+    pub async fn executions(&self, query: ExecutionQuery) -> Result<Page<ExecutionRecord>, EngineError> {
+        Ok(self.inner.store.executions(query).await?)
+    }
+
+    /// An execution's steps, in the workflow's order.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound`.
+    pub async fn steps(&self, organization: OrganizationId, id: ExecutionId) -> Result<Vec<Step>, EngineError> {
+        self.execution(organization, id).await?;
+        Ok(self.inner.store.steps(organization, id).await?)
+    }
+
+    /// A page of an execution's log, oldest first.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound`.
+    pub async fn logs(&self, query: LogQuery) -> Result<Page<LogEntry>, EngineError> {
+        self.execution(query.organization_id, query.execution_id).await?;
+        Ok(self.inner.store.logs(query).await?)
+    }
+
+    /// A page of an execution's audit trail, oldest first.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound`.
+    pub async fn audit(&self, query: AuditQuery) -> Result<Page<AuditEvent>, EngineError> {
+        self.execution(query.organization_id, query.execution_id).await?;
+        Ok(self.inner.store.audit(query).await?)
+    }
+
+    /// Verifies an execution's whole audit trail.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound`.
+    pub async fn verify_audit(
+        &self,
+        organization_id: OrganizationId,
+        execution_id: ExecutionId,
+    ) -> Result<ChainReport, EngineError> {
+        // The head first: rows that are added meanwhile lie behind it and are left out.
+        let heads = self.execution(organization_id, execution_id).await?.execution.heads;
+        let mut rows = Vec::new();
+        loop {
+            let after = rows.last().map_or(0, |row: &AuditEvent| row.seq);
+            let query = AuditQuery { organization_id, execution_id, after, limit: BATCH };
+            let page = self.inner.store.audit(query).await?;
+            let added = page.items.len();
+            rows.extend(page.items);
+            if !page.has_more || added == 0 {
+                break;
+            }
+        }
+        let now_head = self.execution(organization_id, execution_id).await?.execution.heads;
+        if now_head.audit_seq != heads.audit_seq {
+            rows.truncate(rows.partition_point(|row| row.seq <= heads.audit_seq));
+        }
+        Ok(verify_chain(&rows, heads.audit_seq, heads.audit_hash))
+    }
+
+    /// What a person can do about an execution as it stands.
+    #[must_use]
+    pub fn recommended_actions(&self, execution: &Execution, steps: &[Step]) -> Vec<RecommendedAction> {
+        self.inner.actions.for_execution(execution, steps)
+    }
+
+    /// Checks a workflow with trigger data, and creates nothing.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound`.
+    pub async fn preflight(
+        &self,
+        organization: OrganizationId,
+        workflow: WorkflowId,
+        trigger_data: Value,
+    ) -> Result<PreflightAnswer, EngineError> {
+        let workflow = self.workflow(organization, workflow).await?;
+        let inputs = Inputs { trigger_data: trigger_data.into(), ..Inputs::default() };
+        let issues = preflight::run(PreflightRequest {
+            organization_id: organization,
+            workflow: &workflow,
+            inputs: &inputs,
+            registry: &self.inner.registry,
+            probe: &self.inner.probe,
+            limits: &self.inner.limits,
+            steps: &[],
+            dry_run: false,
+            until_phase: None,
+        })
+        .await;
+        let summary = PreflightSummary::new(issues, self.inner.now());
+        let actions = summary.blocking().map(|issue| self.inner.actions.for_issue(issue)).collect();
+        Ok(PreflightAnswer { summary, actions })
+    }
+
+    /// One signature request.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound`.
+    pub async fn signature_request(
+        &self,
+        organization: OrganizationId,
+        id: SignatureRequestId,
+    ) -> Result<SignatureRequest, EngineError> {
+        let request = self.inner.store.signature_request(organization, id).await?;
+        request.ok_or(EngineError::NotFound("signature request"))
+    }
+
+    /// The signature request that a provider knows by this name, whosever it is: for providers'
+    /// own pages, whose links are the proof.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound`.
+    pub async fn signature_by_envelope(
+        &self,
+        provider: &str,
+        envelope_id: &str,
+    ) -> Result<SignatureRequest, EngineError> {
+        let request = self.inner.store.signature_by_envelope(provider, envelope_id).await?;
+        request.ok_or(EngineError::NotFound("signature request"))
+    }
+
+    /// Remembers a small fact unless its name is taken; then returns what is there.
+    ///
+    /// # Errors
+    ///
+    /// `Store`.
+    pub async fn remember(&self, memo: Memo) -> Result<Option<Memo>, EngineError> {
+        Ok(self.inner.store.remember(memo, self.inner.now()).await?)
+    }
+
+    /// A small fact that was remembered.
+    ///
+    /// # Errors
+    ///
+    /// `Store`.
+    pub async fn recall(&self, key: &MemoKey) -> Result<Option<Memo>, EngineError> {
+        Ok(self.inner.store.recall(key, self.inner.now()).await?)
+    }
+
+    /// Replaces a small fact.
+    ///
+    /// # Errors
+    ///
+    /// `Store`.
+    pub async fn replace(&self, memo: Memo) -> Result<(), EngineError> {
+        Ok(self.inner.store.replace(memo).await?)
+    }
+}

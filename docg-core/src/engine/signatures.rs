@@ -1,0 +1,113 @@
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::{Engine, EngineError};
+use crate::{
+    ids::{OrganizationId, SignalId, SignatureRequestId},
+    observe::Actor,
+    ports::{Memo, MemoKey, Signal, SignalKind, StoreErrorKind},
+    signature::{RequestStatus, SignatureProvider, SignerFact, WebhookError, WebhookRequest},
+};
+
+/// What became of a webhook.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WebhookAnswer {
+    /// It had come before, and nothing was done.
+    pub duplicate: bool,
+}
+
+/// How long a delivery is recognized when it is repeated. Providers repeat for days.
+const REMEMBERED: Duration = Duration::from_secs(30 * 24 * 3600);
+
+impl Engine {
+    /// A registered signature provider.
+    #[must_use]
+    pub fn signature_provider(&self, name: &str) -> Option<&std::sync::Arc<dyn SignatureProvider>> {
+        self.inner.providers.iter().find(|provider| provider.name() == name)
+    }
+
+    /// Takes in a signature provider's webhook: proves it, recognizes repeats, and signals the
+    /// execution that waits. An event of an unknown kind is remembered and does nothing.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` for an unknown provider, and for an envelope that is not known here (yet): the
+    /// provider should deliver again. `UnauthenticatedWebhook`, `MalformedWebhook`.
+    pub async fn receive_webhook(
+        &self,
+        provider: &str,
+        webhook: WebhookRequest,
+    ) -> Result<WebhookAnswer, EngineError> {
+        let Some(reader) = self.signature_provider(provider) else {
+            return Err(EngineError::NotFound("signature provider"));
+        };
+        let update = reader.read_webhook(&webhook).map_err(|error| match error {
+            WebhookError::Unauthenticated => EngineError::UnauthenticatedWebhook,
+            WebhookError::Malformed(why) => EngineError::MalformedWebhook(why),
+        })?;
+        let request = match &update.envelope_id {
+            Some(envelope) => Some(self.signature_by_envelope(provider, envelope).await?),
+            None => None,
+        };
+        let now = self.inner.now();
+        let key = MemoKey {
+            organization_id: None,
+            kind: "webhook",
+            key: format!("{provider}/{}", update.dedupe_key),
+        };
+        // The signal's id is remembered with the delivery: a repeat after a crash in between
+        // sends the same signal, and a second signal with the same id changes nothing.
+        let id = SignalId::new();
+        let memo = Memo { key, value: Value::String(id.to_string()), expires_at: now + REMEMBERED };
+        let known = self.inner.store.remember(memo, now).await?;
+        let duplicate = known.is_some();
+        let id = known.and_then(|memo| memo.value.as_str()?.parse().ok()).unwrap_or(id);
+        let Some(request) = request.filter(|_| !update.facts.is_empty()) else {
+            return Ok(WebhookAnswer { duplicate });
+        };
+        let organization = request.organization_id;
+        if duplicate && request.status != RequestStatus::Signing {
+            return Ok(WebhookAnswer { duplicate });
+        }
+        let signal = Signal {
+            id,
+            execution_id: request.execution_id,
+            organization_id: organization,
+            actor: Actor::webhook(provider),
+            received_at: now,
+            kind: SignalKind::SignatureFacts { signature_request_id: request.id, facts: update.facts },
+        };
+        match self.send(signal).await {
+            Ok(_) => Ok(WebhookAnswer { duplicate }),
+            // Purged: there is nobody left to tell.
+            Err(EngineError::Store(e)) if e.kind == StoreErrorKind::NotFound => Ok(WebhookAnswer { duplicate }),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Reports what became of signers, for applications that learn of it otherwise than by a
+    /// provider's webhook. Merged like any other report: repeats and any order are fine.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound`.
+    pub async fn report_signers(
+        &self,
+        organization: OrganizationId,
+        request: SignatureRequestId,
+        facts: Vec<SignerFact>,
+        actor: Actor,
+    ) -> Result<(), EngineError> {
+        let request = self.signature_request(organization, request).await?;
+        let signal = Signal {
+            id: SignalId::new(),
+            execution_id: request.execution_id,
+            organization_id: organization,
+            actor,
+            received_at: self.inner.now(),
+            kind: SignalKind::SignatureFacts { signature_request_id: request.id, facts },
+        };
+        self.send(signal).await.map(|_| ())
+    }
+}

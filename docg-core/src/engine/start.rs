@@ -1,0 +1,239 @@
+//! Making executions: new ones, and retries of ended ones.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::{
+    ControlRequest, Engine, EngineError, FieldFault,
+    control::refusal,
+    decide::{Call, Moment, NewRunFacts, Reuse, Verdict, create, judge},
+};
+use crate::{
+    ids::{OrganizationId, WorkflowId},
+    observe::Actor,
+    ports::{Created, ExecutionRecord, Idempotency, NewRun},
+    run::{Inputs, Phase, StepStatus},
+};
+
+/// What is to be run.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct StartRequest {
+    /// The tenant.
+    pub organization_id: OrganizationId,
+    /// The workflow, in its current version.
+    pub workflow_id: WorkflowId,
+    /// Who starts it.
+    pub actor: Actor,
+    /// What it works on; an object.
+    pub trigger_data: Value,
+    /// What started it, such as `manual` or `webhook`.
+    pub trigger_type: String,
+    /// Run preflight, trigger and render only, and touch nothing.
+    pub dry_run: bool,
+    /// The last phase to run.
+    pub until_phase: Option<Phase>,
+    /// Names the chain of calls that it belongs to.
+    pub correlation_id: String,
+    /// The W3C trace context.
+    pub traceparent: Option<String>,
+    /// Makes a repeated call give the first execution again.
+    pub idempotency: Option<Idempotency>,
+}
+
+impl StartRequest {
+    /// A request to run a workflow on an empty object.
+    #[must_use]
+    pub fn new(organization_id: OrganizationId, workflow_id: WorkflowId, actor: Actor) -> Self {
+        Self {
+            organization_id,
+            workflow_id,
+            actor,
+            trigger_data: Value::Object(serde_json::Map::new()),
+            trigger_type: "manual".to_owned(),
+            dry_run: false,
+            until_phase: None,
+            correlation_id: uuid::Uuid::now_v7().to_string(),
+            traceparent: None,
+            idempotency: None,
+        }
+    }
+
+    /// Sets what it works on.
+    #[must_use]
+    pub fn trigger_data(mut self, data: Value) -> Self {
+        self.trigger_data = data;
+        self
+    }
+}
+
+/// What became of a request to run.
+#[derive(Debug, Clone)]
+pub struct Started {
+    /// The execution.
+    pub record: ExecutionRecord,
+    /// It is new; `false` where the idempotency key had made it before.
+    pub created: bool,
+}
+
+/// How an ended execution is to be tried again.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct RetryRequest {
+    /// New trigger data; `None` takes what the old one had in the end.
+    pub trigger_data: Option<Value>,
+    /// The first step to run; the outputs of those before it are reused.
+    pub from_step: Option<StepRef>,
+    /// As in [`StartRequest`]; `None` takes what the old one had.
+    pub dry_run: Option<bool>,
+    /// As in [`StartRequest`]; `None` runs all phases.
+    pub until_phase: Option<Phase>,
+    /// As in [`StartRequest`]; empty takes the old one's.
+    pub correlation_id: String,
+    /// As in [`StartRequest`].
+    pub traceparent: Option<String>,
+    /// As in [`StartRequest`].
+    pub idempotency: Option<Idempotency>,
+}
+
+/// Names a step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StepRef {
+    /// By its node's id.
+    Node(String),
+    /// By its 0-based place.
+    Position(u32),
+}
+
+impl Engine {
+    /// Accepts a run. It is durable when this returns; workers take it from there.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` for the workflow; `InvalidInput` where the trigger data is no object;
+    /// `KeyReused`.
+    pub async fn start(&self, request: StartRequest) -> Result<Started, EngineError> {
+        if !request.trigger_data.is_object() {
+            let fault = FieldFault::new("/trigger_data", "invalid_type", "trigger data is a JSON object");
+            return Err(EngineError::InvalidInput(vec![fault]));
+        }
+        let workflow = self.workflow(request.organization_id, request.workflow_id).await?;
+        self.create(NewRunFacts {
+            workflow,
+            inputs: Inputs { trigger_data: request.trigger_data.into(), ..Inputs::default() },
+            created_by: request.actor,
+            trigger_type: request.trigger_type.into(),
+            dry_run: request.dry_run,
+            until_phase: request.until_phase,
+            correlation_id: request.correlation_id.into(),
+            traceparent: request.traceparent.map(Into::into),
+            retry_of: None,
+            follows: None,
+            attempt: 1,
+            reuse: Vec::new(),
+            idempotency: request.idempotency,
+        })
+        .await
+    }
+
+    /// Makes a new execution that tries an ended one again, on the same version of the workflow.
+    /// The old one stays as it is.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound`; `InvalidTransition` where it has not ended; `InvalidInput` where `from_step`
+    /// names no step, or one before it has no output to reuse; `KeyReused`.
+    pub async fn retry(&self, request: ControlRequest, how: RetryRequest) -> Result<Started, EngineError> {
+        let (organization, id) = (request.organization_id, request.execution_id);
+        let ExecutionRecord { execution: old, inputs } = self.execution(organization, id).await?;
+        if let Some(expected) = request.if_version.filter(|expected| *expected != old.version) {
+            return Err(EngineError::VersionMismatch { expected, actual: old.version });
+        }
+        if judge(&old, Call::Retry) != Verdict::Apply {
+            return Err(refusal(&old));
+        }
+        let snapshot = self.inner.store.snapshot(organization, id).await?;
+        let workflow = snapshot.ok_or(EngineError::NotFound("execution"))?;
+        let reuse = match &how.from_step {
+            Some(from) => self.reusable(&request, from).await?,
+            None => Vec::new(),
+        };
+        let mut inputs = (*inputs).clone();
+        if let Some(data) = how.trigger_data {
+            if !data.is_object() {
+                let fault = FieldFault::new("/trigger_data", "invalid_type", "trigger data is a JSON object");
+                return Err(EngineError::InvalidInput(vec![fault]));
+            }
+            inputs.trigger_data = data.into();
+        }
+        let correlation_id =
+            if how.correlation_id.is_empty() { Arc::clone(&old.correlation_id) } else { how.correlation_id.into() };
+        self.create(NewRunFacts {
+            workflow,
+            inputs,
+            created_by: request.actor,
+            trigger_type: Arc::clone(&old.trigger_type),
+            dry_run: how.dry_run.unwrap_or(old.dry_run),
+            until_phase: how.until_phase,
+            correlation_id,
+            traceparent: how.traceparent.map(Into::into),
+            retry_of: Some(old.id),
+            follows: old.follows,
+            attempt: old.attempt + 1,
+            reuse,
+            idempotency: how.idempotency,
+        })
+        .await
+    }
+
+    /// The outputs of the steps before `from`.
+    async fn reusable(&self, request: &ControlRequest, from: &StepRef) -> Result<Vec<(usize, Reuse)>, EngineError> {
+        let wrong = |detail: String| {
+            EngineError::InvalidInput(vec![FieldFault::new("/from_step", "unknown_step", detail)])
+        };
+        let steps = self.inner.store.steps(request.organization_id, request.execution_id).await?;
+        let first = match from {
+            StepRef::Node(node) => steps.iter().position(|step| step.node_id.as_str() == node),
+            StepRef::Position(position) => Some(*position as usize).filter(|position| *position < steps.len()),
+        };
+        let first = first.ok_or_else(|| wrong("it names no step of this execution".to_owned()))?;
+        let mut reuse = Vec::with_capacity(first);
+        for (index, step) in steps.into_iter().take(first).enumerate() {
+            match (step.status, step.output) {
+                (StepStatus::Success, Some(output)) => {
+                    let from = step.reused_from.unwrap_or(request.execution_id);
+                    reuse.push((index, Reuse { from, output, data_out: step.data_out }));
+                }
+                // Whether it is left out again is decided again.
+                (StepStatus::Skipped, _) => {}
+                _ => {
+                    let node = &step.node_id;
+                    return Err(wrong(format!("step {node} before it has no output to reuse: start there or earlier")));
+                }
+            }
+        }
+        Ok(reuse)
+    }
+
+    async fn create(&self, facts: NewRunFacts) -> Result<Started, EngineError> {
+        let mut ids = self.inner.ids();
+        let moment = Moment { now: self.inner.now(), ids: &mut ids, opens_steps: true };
+        let run: NewRun = create(facts, moment, self.inner.env());
+        let (execution, inputs) = (run.state.execution.clone(), Arc::clone(&run.state.inputs));
+        let events = run.events.clone();
+        match self.inner.store.create(run).await? {
+            Created::New => {
+                self.inner.publish(execution.id, &events).await;
+                self.inner.wake_workers();
+                // Workers of other processes find it by polling, where this is lost.
+                let _ = self.inner.bus.wake(execution.id).await;
+                Ok(Started { record: ExecutionRecord { execution, inputs }, created: true })
+            }
+            Created::Existing(id) => {
+                let record = self.execution(execution.organization_id, id).await?;
+                Ok(Started { record, created: false })
+            }
+        }
+    }
+}

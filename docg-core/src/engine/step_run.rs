@@ -1,0 +1,252 @@
+//! One call of a handler: in a task of its own, so that neither a panic nor a handler that blocks
+//! its thread takes the driver along; with a deadline, a way to be told to stop, and progress.
+
+use std::{sync::Arc, time::Duration};
+
+use serde_json::Value;
+use tokio::{
+    sync::watch,
+    task::{JoinError, JoinHandle},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Inner,
+    decide::{Input, Notes},
+};
+use crate::{
+    error::{StepFailure, codes},
+    i18n::Text,
+    observe::StepRecorder,
+    ports::{Lease, RunState},
+    time::Timestamp,
+    workflow::{
+        EffectClass, EffectContext, Handler, Node, Probe, Resolution, StepContext, StepOutcome, context::StepFacts,
+    },
+};
+
+/// What a handler is called for.
+pub(crate) enum Task {
+    Run,
+    Resume(Resolution),
+    Probe,
+}
+
+enum Answer {
+    Result(Result<StepOutcome, StepFailure>),
+    Probe(Probe),
+}
+
+/// A handler that is at work.
+pub(crate) struct StepRun {
+    pub(crate) index: usize,
+    pub(crate) progress: watch::Receiver<f32>,
+    pub(crate) deadline: Timestamp,
+    node: Arc<Node>,
+    probing: bool,
+    /// A repeat of its effect does no harm, so a cut-off attempt leaves nothing in doubt.
+    repeatable: bool,
+    handle: JoinHandle<Answer>,
+    cancellation: CancellationToken,
+    recorder: StepRecorder,
+    max_output_bytes: usize,
+}
+
+impl Drop for StepRun {
+    fn drop(&mut self) {
+        self.cancellation.cancel();
+        self.handle.abort();
+    }
+}
+
+impl StepRun {
+    pub(crate) fn begin(
+        engine: &Inner,
+        state: &RunState,
+        lease: Lease,
+        index: usize,
+        params: Arc<Value>,
+        task: Task,
+    ) -> Self {
+        let node = Arc::clone(&state.workflow.nodes[index]);
+        let execution = &state.execution;
+        let now = engine.now();
+        let allowed = match task {
+            Task::Probe => engine.options.probe_timeout,
+            Task::Run | Task::Resume(_) => Duration::from_millis(node.timeout_ms),
+        };
+        let deadline = now + allowed;
+        let recorder = StepRecorder::new(execution.id, node.id.clone());
+        let (sender, progress) = watch::channel(0.0);
+        let cancellation = CancellationToken::new();
+        let context = StepContext(Arc::new(StepFacts {
+            execution_id: execution.id,
+            workflow_id: execution.workflow_id,
+            organization_id: execution.organization_id,
+            node_id: node.id.clone(),
+            attempt: state.steps[index].attempt,
+            correlation_id: Arc::clone(&execution.correlation_id),
+            traceparent: execution.traceparent.clone(),
+            deadline,
+            started_at: now,
+            cancellation: cancellation.clone(),
+            recorder: recorder.clone(),
+            progress: sender,
+        }));
+        let probing = matches!(task, Task::Probe);
+        // The handler owns its parameters; the clone is skipped where nobody else holds them.
+        let params = Arc::unwrap_or_clone(params);
+        let (handle, repeatable) = if execution.dry_run {
+            // The registry of a dry run has no effects.
+            match engine.dry.get(&node.node_type).cloned() {
+                Some(handler) => (
+                    tokio::spawn(async move {
+                        Answer::Result(handler.run(context, params).await.map(StepOutcome::Done))
+                    }),
+                    true,
+                ),
+                None => (unknown_type(&node), true),
+            }
+        } else {
+            match engine.registry.get(&node.node_type).cloned() {
+                Some(Handler::Compute(handler)) => (
+                    tokio::spawn(async move {
+                        Answer::Result(handler.run(context, params).await.map(StepOutcome::Done))
+                    }),
+                    true,
+                ),
+                Some(Handler::Effect(handler)) => {
+                    let repeatable = handler.spec().effect == EffectClass::Repeatable;
+                    let context = EffectContext::live(context, lease.fence);
+                    let handle = tokio::spawn(async move {
+                        match task {
+                            Task::Run => Answer::Result(handler.run(context, params).await),
+                            Task::Resume(resolution) => {
+                                Answer::Result(handler.resumed(context, params, resolution).await)
+                            }
+                            Task::Probe => Answer::Probe(handler.probe(context, params).await),
+                        }
+                    });
+                    (handle, repeatable)
+                }
+                None => (unknown_type(&node), true),
+            }
+        };
+        Self {
+            index,
+            progress,
+            deadline,
+            node,
+            probing,
+            repeatable,
+            handle,
+            cancellation,
+            recorder,
+            max_output_bytes: engine.options.max_output_bytes,
+        }
+    }
+
+    /// Tells the handler to stop.
+    pub(crate) fn tell_to_stop(&self) {
+        self.cancellation.cancel();
+    }
+
+    /// What the handler has come to. Cancel safe.
+    pub(crate) async fn finished(&mut self) -> Input {
+        let outcome = (&mut self.handle).await;
+        self.input(outcome)
+    }
+
+    fn input(&self, outcome: Result<Answer, JoinError>) -> Input {
+        match outcome {
+            Ok(Answer::Probe(effect)) => Input::Probed { index: self.index, effect, notes: self.notes() },
+            Ok(Answer::Result(result)) => {
+                let result = result.and_then(|outcome| self.bounded(outcome));
+                Input::StepFinished { index: self.index, result, notes: self.notes() }
+            }
+            Err(error) => {
+                let tech = match error.try_into_panic() {
+                    Ok(payload) => panic_text(payload.as_ref()),
+                    Err(error) => error.to_string(),
+                };
+                let text = Text::key("error-handler-panicked").with("label", &self.node.label);
+                self.cut_off(StepFailure::fatal(codes::HANDLER_PANICKED, text).tech(tech))
+            }
+        }
+    }
+
+    /// The handler has used up its time: it is told to stop and dropped.
+    pub(crate) fn timed_out(&self) -> Input {
+        let seconds = self.node.timeout_ms.div_ceil(1000);
+        let text = Text::key("error-timeout").with("label", &self.node.label).with("seconds", seconds);
+        let failure = StepFailure::retryable(codes::TIMEOUT, text)
+            .tech(format!("no result within {} ms", self.node.timeout_ms));
+        self.cut_off(failure)
+    }
+
+    /// What a handler that did not return leaves behind.
+    fn cut_off(&self, failure: StepFailure) -> Input {
+        if self.probing {
+            return Input::Probed { index: self.index, effect: Probe::Unknown, notes: self.notes() };
+        }
+        let failure = if self.repeatable {
+            failure
+        } else {
+            StepFailure { class: crate::error::FailureClass::OutcomeUnknown, ..failure }
+        };
+        Input::StepFinished { index: self.index, result: Err(failure), notes: self.notes() }
+    }
+
+    /// The execution is being canceled and the handler did not return in time.
+    pub(crate) fn dropped(&self, effect: Probe) -> Input {
+        Input::StepDropped { index: self.index, effect, notes: self.notes() }
+    }
+
+    /// Whether a dropped attempt may have had its effect.
+    pub(crate) fn leaves_doubt(&self) -> bool {
+        !self.repeatable && !self.probing
+    }
+
+    fn notes(&self) -> Notes {
+        let (logs, audit) = self.recorder.take();
+        Notes { logs, audit }
+    }
+
+    fn bounded(&self, outcome: StepOutcome) -> Result<StepOutcome, StepFailure> {
+        match &outcome {
+            StepOutcome::Done(output) if !fits(output, self.max_output_bytes) => {
+                let text = Text::key("error-output-too-large").with("label", &self.node.label);
+                let tech = format!("the output exceeds {} bytes of JSON", self.max_output_bytes);
+                Err(StepFailure::fatal(codes::OUTPUT_TOO_LARGE, text).tech(tech))
+            }
+            _ => Ok(outcome),
+        }
+    }
+}
+
+fn unknown_type(node: &Node) -> JoinHandle<Answer> {
+    let text = Text::key("error-unknown-node-type").with("type", &node.node_type);
+    let failure = StepFailure::review(codes::UNKNOWN_NODE_TYPE, text);
+    tokio::spawn(async move { Answer::Result(Err(failure)) })
+}
+
+fn panic_text(payload: &(dyn std::any::Any + Send)) -> String {
+    let text = payload.downcast_ref::<&str>().map(|s| (*s).to_owned());
+    text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic without a text".to_owned())
+}
+
+/// Whether a value's JSON is no longer than `max` bytes, without writing it out.
+fn fits(value: &Value, max: usize) -> bool {
+    struct Budget(usize);
+    impl std::io::Write for Budget {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 = self.0.checked_sub(bytes.len()).ok_or(std::io::ErrorKind::StorageFull)?;
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    serde_json::to_writer(Budget(max), value).is_ok()
+}
+

@@ -1,0 +1,92 @@
+use std::sync::Arc;
+
+use super::{Engine, EngineError};
+use crate::{
+    ids::{OrganizationId, WorkflowId},
+    ports::{Page, StoreErrorKind, WorkflowQuery},
+    workflow::{Workflow, WorkflowDraft, validate::validate},
+};
+
+/// What became of storing a workflow.
+#[derive(Debug, Clone)]
+pub struct PutWorkflow {
+    /// The stored version.
+    pub workflow: Arc<Workflow>,
+    /// There was none under this id before.
+    pub created: bool,
+}
+
+impl Engine {
+    /// Stores a new version of a workflow. Executions keep the version that they were made with.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidWorkflow` names every fault; `VersionMismatch` where `if_version` is not the
+    /// current version.
+    pub async fn put_workflow(
+        &self,
+        organization: OrganizationId,
+        id: WorkflowId,
+        draft: WorkflowDraft,
+        if_version: Option<u32>,
+    ) -> Result<PutWorkflow, EngineError> {
+        let valid = validate(draft, &self.inner.registry).map_err(EngineError::InvalidWorkflow)?;
+        loop {
+            let current = self.inner.store.workflow(organization, id).await?;
+            let actual = current.as_ref().map_or(0, |workflow| workflow.version);
+            if let Some(expected) = if_version.filter(|expected| *expected != actual) {
+                return Err(EngineError::VersionMismatch { expected: expected.into(), actual: actual.into() });
+            }
+            let now = self.inner.now();
+            let latest = self.inner.store.latest_version(organization, id).await?;
+            let workflow = Workflow {
+                id,
+                organization_id: organization,
+                name: valid.name.clone(),
+                version: latest + 1,
+                input_schema: valid.input_schema.clone(),
+                settings: valid.settings.clone(),
+                nodes: valid.nodes.clone(),
+                created_at: current.as_ref().map_or(now, |workflow| workflow.created_at),
+                updated_at: now,
+            };
+            match self.inner.store.put_workflow(workflow.clone()).await {
+                Ok(()) => return Ok(PutWorkflow { workflow: Arc::new(workflow), created: current.is_none() }),
+                // Somebody else stored a version in between; ours goes on top of it.
+                Err(e) if e.kind == StoreErrorKind::Conflict => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+
+    /// The current version of a workflow.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound`.
+    pub async fn workflow(&self, organization: OrganizationId, id: WorkflowId) -> Result<Arc<Workflow>, EngineError> {
+        self.inner.store.workflow(organization, id).await?.ok_or(EngineError::NotFound("workflow"))
+    }
+
+    /// A page of an organization's workflows, newest first.
+    ///
+    /// # Errors
+    ///
+    /// `Store`.
+    pub async fn workflows(&self, query: WorkflowQuery) -> Result<Page<Arc<Workflow>>, EngineError> {
+        Ok(self.inner.store.workflows(query).await?)
+    }
+
+    /// Hides a workflow. Its executions stay and go on.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound`.
+    pub async fn delete_workflow(&self, organization: OrganizationId, id: WorkflowId) -> Result<(), EngineError> {
+        if self.inner.store.delete_workflow(organization, id).await? {
+            Ok(())
+        } else {
+            Err(EngineError::NotFound("workflow"))
+        }
+    }
+}

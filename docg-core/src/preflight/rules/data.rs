@@ -1,0 +1,99 @@
+//! Trigger data and variables.
+
+use std::collections::HashSet;
+
+use serde_json::{Map, Value};
+
+use super::{Rule, known::Known};
+use crate::{
+    error::codes,
+    i18n::Text,
+    preflight::{Domain, Issue},
+    workflow::{
+        Node, Workflow,
+        validate::schema::{self as json_schema, Violation},
+        variables::{Found, Path, Source, references},
+    },
+};
+
+/// More variables of one node than this are not named.
+const MAX_PER_NODE: usize = 50;
+
+/// Trigger data that breaks the workflow's JSON Schema.
+pub(super) fn schema(workflow: &Workflow, trigger: &Value) -> Vec<Issue> {
+    match json_schema::broken_by(workflow, trigger) {
+        Ok(violations) => violations.into_iter().map(violated).collect(),
+        // The schema cannot be used; nothing was checked, and that must not look like a pass.
+        Err(detail) => {
+            vec![Issue::warning(Domain::Data, "data.check_failed", Text::key("issue-check-failed-schema")).tech(detail)]
+        }
+    }
+}
+
+fn violated(violation: Violation) -> Issue {
+    let mut field = "trigger".to_owned();
+    for name in &violation.path {
+        field.push('.');
+        field.push_str(name);
+    }
+    let (code, text) = if violation.missing {
+        (codes::MISSING_REQUIRED_FIELD, Text::key("issue-missing-required-field"))
+    } else {
+        (codes::INVALID_FIELD_FORMAT, Text::key("issue-invalid-field-format"))
+    };
+    Issue::blocking(Domain::Data, code, text.with("field", &field)).field(field).tech(violation.tech)
+}
+
+/// Variables that nothing can give. The field is the parameter, the path is in the texts.
+pub(super) fn variables(node: &Node, params: &Map<String, Value>, known: &Known<'_>, issues: &mut Vec<Issue>) {
+    let mut named = HashSet::new();
+    for (name, value) in params {
+        for reference in references(value) {
+            let tech = match &reference.target {
+                Ok(target) => {
+                    let segments = target.segments.iter().map(String::as_str).collect();
+                    match known.find(&Path { root: target.root, segments }) {
+                        Found::Value(_) | Found::Later => continue,
+                        Found::Absent => format!("nothing at {}", reference.path),
+                    }
+                }
+                Err(e) => e.to_string(),
+            };
+            if named.len() == MAX_PER_NODE {
+                return;
+            }
+            if !named.insert((name.as_str(), reference.path.clone())) {
+                continue;
+            }
+            let text = Text::key("issue-unresolved-variables")
+                .with("path", &reference.path)
+                .with("field", name)
+                .with("label", &node.label);
+            issues.push(
+                Issue::blocking(Domain::Data, codes::UNRESOLVED_VARIABLES, text)
+                    .at(node.id.clone())
+                    .field(name)
+                    .tech(format!("{tech} (params/{name}{})", reference.pointer)),
+            );
+        }
+    }
+}
+
+/// A required parameter that is not there or blank.
+pub(super) fn missing(rule: &Rule<'_, '_>) -> Issue {
+    rule.issue(Domain::Data, codes::MISSING_REQUIRED_FIELD, Text::key("issue-missing-required-parameter"), rule.name)
+}
+
+/// A parameter whose value is of another kind than declared.
+pub(super) fn wrong_kind(rule: &Rule<'_, '_>, expected: &str) -> Issue {
+    rule.issue(Domain::Data, codes::INVALID_FIELD_FORMAT, Text::key("issue-invalid-parameter-format"), rule.name)
+        .tech(format!("{expected} is needed"))
+}
+
+/// No handler for the node's type.
+pub(super) fn unknown_node_type(node: &Node) -> Issue {
+    let text = Text::key("issue-unknown-node-type").with("label", &node.label);
+    Issue::blocking(Domain::Data, codes::UNKNOWN_NODE_TYPE, text)
+        .at(node.id.clone())
+        .tech(format!("no handler for {:?}", node.node_type))
+}

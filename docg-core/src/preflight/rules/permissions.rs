@@ -1,0 +1,126 @@
+//! Templates, folders and connections that somebody else keeps: what is to be asked about them,
+//! and what the answers mean.
+
+use crate::{
+    i18n::{self, Locale, Text},
+    ids::NodeId,
+    preflight::{Domain, Issue, ProbeFailure, TemplateFacts},
+    run::Phase,
+    workflow::{ParamKind, variables::shortened},
+};
+
+use super::{Rule, template};
+
+/// What is asked about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::preflight) enum Resource {
+    Template,
+    Folder,
+    Connection,
+}
+
+/// One resource, and all who use it: it is asked about once.
+pub(in crate::preflight) struct Question {
+    pub(in crate::preflight) resource: Resource,
+    pub(in crate::preflight) name: String,
+    askers: Vec<Asker>,
+}
+
+/// A parameter that names a resource.
+pub(in crate::preflight) struct Asker {
+    place: usize,
+    node: NodeId,
+    label: String,
+    field: &'static str,
+    /// The node asks for signatures, so its connection is that of a signature provider.
+    signs: bool,
+}
+
+impl Asker {
+    pub(super) fn new(rule: &Rule<'_, '_>, place: usize) -> Self {
+        let signs = rule.node.phase == Phase::Signature
+            || rule.spec.params.iter().any(|param| param.kind == ParamKind::Signers);
+        Self { place, node: rule.node.id.clone(), label: rule.node.label.to_string(), field: rule.name, signs }
+    }
+}
+
+/// What the probe said.
+pub(in crate::preflight) enum Answer {
+    Template(TemplateFacts),
+    Fine,
+    Failed(ProbeFailure),
+}
+
+impl Question {
+    pub(super) fn add(questions: &mut Vec<Self>, resource: Resource, name: &str, asker: Asker) {
+        match questions.iter_mut().find(|question| question.resource == resource && question.name == name) {
+            Some(question) => question.askers.push(asker),
+            None => questions.push(Self { resource, name: name.to_owned(), askers: vec![asker] }),
+        }
+    }
+
+    /// What the answer means for each who asked.
+    pub(in crate::preflight) fn issues(&self, answer: &Answer, large_from: u64) -> Vec<(usize, Issue)> {
+        let issue = |asker: &Asker| match answer {
+            Answer::Fine => None,
+            Answer::Template(facts) => template::large(*facts, large_from, &asker.node, &asker.label, asker.field),
+            Answer::Failed(ProbeFailure::Unreachable(why)) => Some(check_failed(
+                self.domain(asker, None),
+                &asker.node,
+                &asker.label,
+                &format!("{:?}: {why}", shortened(&self.name)),
+            )
+            .field(asker.field)),
+            Answer::Failed(ProbeFailure::Refused { code, human, tech }) => {
+                let text = human.clone().unwrap_or_else(|| text_for(code).with("label", &asker.label));
+                let refused = Issue::blocking(self.domain(asker, Some(code)), code.clone(), text)
+                    .at(asker.node.clone())
+                    .field(asker.field);
+                let name = shortened(&self.name);
+                Some(refused.tech(tech.as_ref().map_or_else(|| format!("{name:?}"), |tech| format!("{name:?}: {tech}"))))
+            }
+        };
+        self.askers.iter().filter_map(|asker| Some((asker.place, issue(asker)?))).collect()
+    }
+
+    fn domain(&self, asker: &Asker, code: Option<&str>) -> Domain {
+        const PERMISSIONS: [&str; 5] =
+            ["insufficient_permissions", "oauth_expired", "oauth_revoked", "api_key_invalid", "connection_error"];
+        let plain = code.map(|code| code.rsplit('.').next().unwrap_or(code));
+        match self.resource {
+            Resource::Connection if asker.signs => Domain::Signature,
+            Resource::Connection => Domain::Permissions,
+            _ if plain.is_some_and(|code| PERMISSIONS.contains(&code)) => Domain::Permissions,
+            Resource::Template => Domain::Template,
+            Resource::Folder => Domain::Delivery,
+        }
+    }
+}
+
+/// A check that could not be made: not a crash and not a pass in silence.
+pub(in crate::preflight) fn check_failed(domain: Domain, node: &NodeId, label: &str, tech: &str) -> Issue {
+    let code = match domain {
+        Domain::Data => "data.check_failed",
+        Domain::Template => "template.check_failed",
+        Domain::Permissions => "permissions.check_failed",
+        Domain::Delivery => "delivery.check_failed",
+        Domain::Signature => "signature.check_failed",
+    };
+    Issue::warning(domain, code, Text::key("issue-check-failed").with("label", label)).at(node.clone()).tech(tech)
+}
+
+/// docg's own words for a code: its own, those of its part after the provider's name, or general
+/// ones.
+fn text_for(code: &str) -> Text {
+    let mut rest = code;
+    loop {
+        let key = format!("issue-{}", rest.replace(['_', '.'], "-"));
+        if i18n::message(Locale::En, &key, &[]).is_some() {
+            return Text::Key { key: key.into(), params: Vec::new() };
+        }
+        match rest.split_once('.') {
+            Some((_, after)) => rest = after,
+            None => return Text::key("issue-resource-refused"),
+        }
+    }
+}

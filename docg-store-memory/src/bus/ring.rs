@@ -1,0 +1,106 @@
+//! The last events of each execution, and who reads them live.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use docg_core::{event::Event, ids::ExecutionId, ports::BusError};
+
+use super::subscription::{Subscriber, Subscription};
+use crate::hash::IdMap;
+
+/// The rings of a shard, of which those that were quiet longest make room for new ones.
+pub(super) struct Rings {
+    rings: IdMap<ExecutionId, Ring>,
+    /// Every ring once, oldest first.
+    order: VecDeque<ExecutionId>,
+    max: usize,
+}
+
+/// One execution's last events.
+#[derive(Default)]
+pub(super) struct Ring {
+    /// Contiguous.
+    events: VecDeque<Arc<Event>>,
+    /// The last `seq` that was published; 0 for none.
+    head: u64,
+    subscribers: Vec<Subscriber>,
+    /// Something was published since the ring was last up for removal.
+    is_active: bool,
+}
+
+impl Rings {
+    pub(super) fn new(max: usize) -> Self {
+        Self { rings: IdMap::default(), order: VecDeque::new(), max }
+    }
+
+    /// The ring of an execution; a new one takes the place of an old one.
+    pub(super) fn of(&mut self, execution: ExecutionId) -> &mut Ring {
+        if !self.rings.contains_key(&execution) {
+            self.make_room();
+            self.order.push_back(execution);
+        }
+        self.rings.entry(execution).or_default()
+    }
+
+    /// Drops the oldest ring that was quiet since it was last looked at and that nobody reads;
+    /// none where all are read.
+    fn make_room(&mut self) {
+        // Twice round at most: the first time clears the marks.
+        for _ in 0..self.order.len() * 2 {
+            if self.rings.len() < self.max {
+                return;
+            }
+            let Some(oldest) = self.order.pop_front() else { return };
+            match self.rings.get_mut(&oldest) {
+                Some(ring) if ring.is_active || ring.is_read() => {
+                    ring.is_active = false;
+                    self.order.push_back(oldest);
+                }
+                _ => {
+                    self.rings.remove(&oldest);
+                }
+            }
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.rings.len()
+    }
+}
+
+impl Ring {
+    pub(super) fn publish(&mut self, event: &Arc<Event>, max: usize) {
+        if event.seq <= self.head {
+            return;
+        }
+        if event.seq != self.head + 1 {
+            // What lies before a hole can no longer be replayed up to the end.
+            self.events.clear();
+        } else if self.events.len() >= max {
+            self.events.pop_front();
+        }
+        self.is_active |= self.head > 0;
+        self.head = event.seq;
+        self.events.push_back(Arc::clone(event));
+        if !self.subscribers.is_empty() {
+            self.subscribers.retain_mut(|subscriber| subscriber.send(event));
+        }
+    }
+
+    pub(super) fn subscribe(&mut self, after: u64, buffer: usize) -> Result<Subscription, BusError> {
+        let first = self.head + 1 - self.events.len() as u64;
+        if self.head > after && first > after + 1 {
+            return Err(BusError::TooOld { after });
+        }
+        let known = usize::try_from(after.saturating_sub(first - 1)).unwrap_or(usize::MAX);
+        let replay: VecDeque<_> = self.events.iter().skip(known).cloned().collect();
+        let (subscriber, subscription) = Subscriber::new(replay, after.max(self.head), buffer);
+        self.subscribers.retain(|subscriber| !subscriber.is_gone());
+        self.subscribers.push(subscriber);
+        Ok(subscription)
+    }
+
+    fn is_read(&self) -> bool {
+        self.subscribers.iter().any(|subscriber| !subscriber.is_gone())
+    }
+}

@@ -1,0 +1,104 @@
+//! The bounds: nothing here grows without one.
+
+/// The bounds of a [`MemoryStore`](crate::MemoryStore).
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct StoreConfig {
+    /// Executions kept at once, ended ones included.
+    pub max_executions: usize,
+    /// Signals that may wait in one execution's inbox.
+    pub max_inbox: usize,
+    /// Memos kept at once, expired ones aside.
+    pub max_memos: usize,
+}
+
+impl Default for StoreConfig {
+    /// A million executions, a thousand signals for each, a million memos.
+    fn default() -> Self {
+        Self {
+            max_executions: 1_000_000,
+            max_inbox: 1_000,
+            max_memos: 1_000_000,
+        }
+    }
+}
+
+impl StoreConfig {
+    /// Sets how many executions are kept at once, ended ones included.
+    #[must_use]
+    pub fn max_executions(mut self, max: usize) -> Self {
+        self.max_executions = max;
+        self
+    }
+
+    /// Sets how many signals may wait in one execution's inbox.
+    #[must_use]
+    pub fn max_inbox(mut self, max: usize) -> Self {
+        self.max_inbox = max;
+        self
+    }
+
+    /// Sets how many memos are kept at once.
+    #[must_use]
+    pub fn max_memos(mut self, max: usize) -> Self {
+        self.max_memos = max;
+        self
+    }
+}
+
+/// The bounds of a [`MemoryBus`](crate::MemoryBus).
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct BusConfig {
+    /// Events kept of one execution, for readers that come later.
+    pub events_per_execution: usize,
+    /// Executions of which events are kept. One with a live reader is kept beyond this number.
+    pub max_executions: usize,
+    /// Events that a live reader may be behind before it is cut off.
+    pub subscriber_buffer: usize,
+    /// Wake-ups that a listener may be behind before it misses some.
+    pub wake_buffer: usize,
+}
+
+impl Default for BusConfig {
+    /// A thousand events of each of ten thousand executions; a reader may be 256 events behind, a
+    /// listener 4096 wake-ups.
+    fn default() -> Self {
+        Self {
+            events_per_execution: 1_000,
+            max_executions: 10_000,
+            subscriber_buffer: 256,
+            wake_buffer: 4_096,
+        }
+    }
+}
+
+impl BusConfig {
+    /// Sets how many events of one execution are kept. At least one.
+    #[must_use]
+    pub fn events_per_execution(mut self, max: usize) -> Self {
+        self.events_per_execution = max.max(1);
+        self
+    }
+
+    /// Sets of how many executions events are kept. At least one.
+    #[must_use]
+    pub fn max_executions(mut self, max: usize) -> Self {
+        self.max_executions = max.max(1);
+        self
+    }
+
+    /// Sets how many events a live reader may be behind. At least one.
+    #[must_use]
+    pub fn subscriber_buffer(mut self, events: usize) -> Self {
+        self.subscriber_buffer = events.max(1);
+        self
+    }
+
+    /// Sets how many wake-ups a listener may be behind. At least one.
+    #[must_use]
+    pub fn wake_buffer(mut self, wakes: usize) -> Self {
+        self.wake_buffer = wakes.max(1);
+        self
+    }
+}

@@ -1,0 +1,102 @@
+//! An organization's executions, newest first, as a whole and by workflow, each by status.
+//!
+//! A change of status is a move between two sets, of which that of the ended ones alone is large.
+//! A list without a status is merged from the twelve.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Mutex, PoisonError},
+};
+
+use docg_core::{
+    ids::{ExecutionId, WorkflowId},
+    run::Status,
+    time::Timestamp,
+};
+
+/// What lists are ordered by.
+pub(super) type ListKey = (Timestamp, ExecutionId);
+
+#[derive(Default)]
+pub(super) struct TenantLists(Mutex<Lists>);
+
+#[derive(Default)]
+struct Lists {
+    all: ByStatus,
+    workflows: HashMap<WorkflowId, Box<ByStatus>>,
+}
+
+#[derive(Default)]
+struct ByStatus([BTreeSet<ListKey>; Status::ALL.len()]);
+
+impl TenantLists {
+    pub(super) fn insert(&self, workflow: WorkflowId, key: ListKey, status: Status) {
+        let mut lists = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        lists.all.0[status as usize].insert(key);
+        lists.workflows.entry(workflow).or_default().0[status as usize].insert(key);
+    }
+
+    pub(super) fn change(&self, workflow: WorkflowId, key: ListKey, from: Status, to: Status) {
+        let mut lists = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        lists.all.change(key, from, to);
+        lists.workflows.entry(workflow).or_default().change(key, from, to);
+    }
+
+    pub(super) fn remove(&self, workflow: WorkflowId, key: ListKey, status: Status) {
+        let mut lists = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        lists.all.0[status as usize].remove(&key);
+        if let Some(list) = lists.workflows.get_mut(&workflow) {
+            list.0[status as usize].remove(&key);
+            if list.0.iter().all(BTreeSet::is_empty) {
+                lists.workflows.remove(&workflow);
+            }
+        }
+    }
+
+    /// At most `limit` keys that come after `after` in the list.
+    pub(super) fn page(
+        &self,
+        workflow: Option<WorkflowId>,
+        status: Option<Status>,
+        after: Option<ListKey>,
+        limit: usize,
+    ) -> Vec<ListKey> {
+        let lists = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let list = match workflow {
+            None => &lists.all,
+            Some(workflow) => match lists.workflows.get(&workflow) {
+                Some(list) => list,
+                None => return Vec::new(),
+            },
+        };
+        match status {
+            Some(status) => newest_first(&list.0[status as usize], after).take(limit).collect(),
+            None => list.merged(after, limit),
+        }
+    }
+}
+
+impl ByStatus {
+    fn change(&mut self, key: ListKey, from: Status, to: Status) {
+        self.0[from as usize].remove(&key);
+        self.0[to as usize].insert(key);
+    }
+
+    fn merged(&self, after: Option<ListKey>, limit: usize) -> Vec<ListKey> {
+        let mut lists: Vec<_> = self.0.iter().map(|set| newest_first(set, after)).collect();
+        let mut heads: Vec<Option<ListKey>> = lists.iter_mut().map(Iterator::next).collect();
+        let mut page = Vec::new();
+        while page.len() < limit {
+            let newest = heads.iter().enumerate().max_by_key(|(_, head)| **head);
+            let Some((index, Some(key))) = newest.map(|(index, head)| (index, *head)) else { break };
+            page.push(key);
+            heads[index] = lists[index].next();
+        }
+        page
+    }
+}
+
+fn newest_first(set: &BTreeSet<ListKey>, after: Option<ListKey>) -> impl Iterator<Item = ListKey> {
+    use std::ops::Bound::{Excluded, Unbounded};
+    set.range((Unbounded, after.map_or(Unbounded, Excluded))).rev().copied()
+}

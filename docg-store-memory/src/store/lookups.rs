@@ -1,0 +1,65 @@
+//! Ways to an execution other than its id: its signature requests and its approvals' links.
+
+use std::collections::HashMap;
+
+use docg_core::{
+    approval::Approval,
+    ids::{ApprovalId, ExecutionId, SignatureRequestId},
+    signature::SignatureRequest,
+};
+
+use crate::hash::IdMap;
+
+#[derive(Default)]
+pub(super) struct Lookups {
+    requests: IdMap<SignatureRequestId, ExecutionId>,
+    /// By provider, then by the provider's name for the request.
+    envelopes: HashMap<String, HashMap<String, (ExecutionId, SignatureRequestId)>>,
+    tokens: HashMap<[u8; 32], (ExecutionId, ApprovalId)>,
+}
+
+impl Lookups {
+    pub(super) fn add_signature(&mut self, request: &SignatureRequest) {
+        self.requests.insert(request.id, request.execution_id);
+        let found = (request.execution_id, request.id);
+        if !self.envelopes.contains_key(&request.provider) {
+            self.envelopes.insert(request.provider.clone(), HashMap::new());
+        }
+        if let Some(envelopes) = self.envelopes.get_mut(&request.provider) {
+            envelopes.insert(request.envelope_id.clone(), found);
+        }
+    }
+
+    pub(super) fn remove_signature(&mut self, request: &SignatureRequest) {
+        self.requests.remove(&request.id);
+        if let Some(envelopes) = self.envelopes.get_mut(&request.provider)
+            && envelopes.get(&request.envelope_id).is_some_and(|(_, id)| *id == request.id)
+        {
+            envelopes.remove(&request.envelope_id);
+        }
+    }
+
+    pub(super) fn add_approval(&mut self, approval: &Approval) {
+        for approver in &approval.approvers {
+            self.tokens.insert(approver.token_hash, (approval.execution_id, approval.id));
+        }
+    }
+
+    pub(super) fn remove_approval(&mut self, approval: &Approval) {
+        for approver in &approval.approvers {
+            self.tokens.remove(&approver.token_hash);
+        }
+    }
+
+    pub(super) fn request(&self, id: SignatureRequestId) -> Option<ExecutionId> {
+        self.requests.get(&id).copied()
+    }
+
+    pub(super) fn envelope(&self, provider: &str, envelope: &str) -> Option<(ExecutionId, SignatureRequestId)> {
+        self.envelopes.get(provider)?.get(envelope).copied()
+    }
+
+    pub(super) fn token(&self, hash: &[u8; 32]) -> Option<(ExecutionId, ApprovalId)> {
+        self.tokens.get(hash).copied()
+    }
+}

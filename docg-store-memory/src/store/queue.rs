@@ -1,0 +1,312 @@
+//! Which executions want a worker, and which have one.
+//!
+//! Only those are in here, so an execution that has ended costs nothing. Priorities are levels. In
+//! a level each organization has its own lines, ordered by time, and the organizations take turns:
+//! a tenant's flood makes the tenant wait, not the others. A tenant whose first is not due yet is
+//! kept apart by that time, so that a claim looks only at what is due.
+//!
+//! The entry of an execution, under its own lock, says where it belongs; each change of mind has a
+//! higher `generation`. A claim takes executions from here without their locks, and then gives up
+//! those whose entry has moved on meanwhile.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound,
+};
+
+use docg_core::{
+    ids::{ExecutionId, OrganizationId},
+    time::Timestamp,
+};
+
+use super::types::TypeSet;
+use crate::hash::IdMap;
+
+type Slot = (Timestamp, ExecutionId);
+
+/// Where an execution belongs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Want {
+    /// Nowhere: only a signal can move it, or nothing.
+    Nothing,
+    /// In line, from this moment on.
+    Worker { at: Timestamp, priority: i16, types: TypeSet },
+    /// With its holder, until then.
+    Leased { until: Timestamp },
+}
+
+/// A claim of what is due.
+pub(super) struct Ask<'a> {
+    pub(super) now: Timestamp,
+    pub(super) lease_until: Timestamp,
+    pub(super) limit: usize,
+    pub(super) per_organization: usize,
+    /// Indexed by [`TypeSet`].
+    pub(super) allowed: &'a [bool],
+}
+
+/// What a claim took out of the line. Already counted as leased.
+#[derive(Debug, Default)]
+pub(super) struct Taken {
+    /// With the generation in which each stood in line.
+    pub(super) executions: Vec<(ExecutionId, u64)>,
+    pub(super) next_due: Option<Timestamp>,
+}
+
+#[derive(Default)]
+pub(super) struct DueQueue {
+    places: IdMap<ExecutionId, Place>,
+    levels: BTreeMap<Reverse<i16>, Level>,
+    leases: BTreeSet<Slot>,
+    leased: IdMap<OrganizationId, usize>,
+    turn: u64,
+}
+
+struct Place {
+    generation: u64,
+    organization: OrganizationId,
+    /// When it is due, or the lease ends.
+    at: Timestamp,
+    /// `None` while it is leased.
+    line: Option<(i16, TypeSet)>,
+}
+
+/// Executions of one priority.
+#[derive(Default)]
+struct Level {
+    tenants: IdMap<OrganizationId, Tenant>,
+    /// Tenants that may have something due, by their turn.
+    ready: BTreeSet<(u64, OrganizationId)>,
+    /// Tenants that have nothing due yet, by the time of their first.
+    later: BTreeSet<(Timestamp, OrganizationId)>,
+}
+
+/// One organization's executions of one priority.
+struct Tenant {
+    /// One per set of node types; none is empty.
+    lines: Vec<(TypeSet, BTreeSet<Slot>)>,
+    /// The earliest of all lines.
+    first: Timestamp,
+    /// Its place in `ready`; `None` while it is in `later`.
+    turn: Option<u64>,
+}
+
+impl DueQueue {
+    /// Puts an execution where it belongs, from wherever it was.
+    pub(super) fn place(&mut self, id: ExecutionId, organization: OrganizationId, generation: u64, want: Want) {
+        if let Some(place) = self.places.remove(&id) {
+            match place.line {
+                Some((priority, types)) => self.leave_line(priority, place.organization, types, (place.at, id)),
+                None => self.end_lease(place.organization, (place.at, id)),
+            }
+        }
+        let (at, line) = match want {
+            Want::Nothing => return,
+            Want::Worker { at, priority, types } => {
+                self.levels
+                    .entry(Reverse(priority))
+                    .or_default()
+                    .insert(organization, types, (at, id));
+                (at, Some((priority, types)))
+            }
+            Want::Leased { until } => {
+                self.leases.insert((until, id));
+                *self.leased.entry(organization).or_default() += 1;
+                (until, None)
+            }
+        };
+        self.places.insert(id, Place { generation, organization, at, line });
+    }
+
+    /// Executions whose lease, as far as is known here, has run out. Their entries know better:
+    /// prolonging a lease does not come by here.
+    pub(super) fn run_out(&self, now: Timestamp) -> Vec<ExecutionId> {
+        self.leases.iter().take_while(|(until, _)| *until <= now).map(|(_, id)| *id).collect()
+    }
+
+    /// Takes what is due, the highest priority first, tenants in turn.
+    pub(super) fn take(&mut self, ask: &Ask<'_>) -> Taken {
+        let mut taken = Taken::default();
+        if ask.limit == 0 || ask.per_organization == 0 {
+            return taken;
+        }
+        let Self { places, levels, leases, leased, turn } = self;
+        let mut emptied = false;
+        'levels: for level in levels.values_mut() {
+            level.promote(ask.now, turn);
+            let mut passed = Bound::Unbounded;
+            while let Some(&(its_turn, organization)) = level.ready.range((passed, Bound::Unbounded)).next() {
+                if taken.executions.len() == ask.limit {
+                    taken.next_due = Some(ask.now);
+                    break 'levels;
+                }
+                passed = Bound::Excluded((its_turn, organization));
+                if leased.get(&organization).is_some_and(|held| *held >= ask.per_organization) {
+                    continue;
+                }
+                let Some(tenant) = level.tenants.get_mut(&organization) else { continue };
+                match tenant.earliest(ask.allowed) {
+                    Some((index, slot)) if slot.0 <= ask.now => {
+                        let id = slot.1;
+                        tenant.remove(index, slot);
+                        leases.insert((ask.lease_until, id));
+                        *leased.entry(organization).or_default() += 1;
+                        if let Some(place) = places.get_mut(&id) {
+                            place.at = ask.lease_until;
+                            place.line = None;
+                            taken.executions.push((id, place.generation));
+                        }
+                        level.served(organization, its_turn, turn);
+                    }
+                    found => {
+                        earlier(&mut taken.next_due, found.map(|(_, slot)| slot.0));
+                        if tenant.first > ask.now {
+                            level.postpone(organization, its_turn);
+                        }
+                    }
+                }
+            }
+            earlier(&mut taken.next_due, level.later.first().map(|(first, _)| *first));
+            emptied |= level.tenants.is_empty();
+        }
+        if emptied {
+            levels.retain(|_, level| !level.tenants.is_empty());
+        }
+        earlier(&mut taken.next_due, leases.first().map(|(until, _)| *until));
+        taken
+    }
+
+    /// How many executions are in line or leased.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    fn leave_line(&mut self, priority: i16, organization: OrganizationId, types: TypeSet, slot: Slot) {
+        let Some(level) = self.levels.get_mut(&Reverse(priority)) else { return };
+        level.remove(organization, types, slot);
+        if level.tenants.is_empty() {
+            self.levels.remove(&Reverse(priority));
+        }
+    }
+
+    fn end_lease(&mut self, organization: OrganizationId, slot: Slot) {
+        self.leases.remove(&slot);
+        if let Some(held) = self.leased.get_mut(&organization) {
+            *held = held.saturating_sub(1);
+            if *held == 0 {
+                self.leased.remove(&organization);
+            }
+        }
+    }
+}
+
+impl Level {
+    fn insert(&mut self, organization: OrganizationId, types: TypeSet, slot: Slot) {
+        let Some(tenant) = self.tenants.get_mut(&organization) else {
+            let lines = vec![(types, BTreeSet::from([slot]))];
+            self.tenants.insert(organization, Tenant { lines, first: slot.0, turn: None });
+            self.later.insert((slot.0, organization));
+            return;
+        };
+        match tenant.lines.iter_mut().find(|(line, _)| *line == types) {
+            Some((_, line)) => {
+                line.insert(slot);
+            }
+            None => tenant.lines.push((types, BTreeSet::from([slot]))),
+        }
+        if slot.0 < tenant.first {
+            if tenant.turn.is_none() {
+                self.later.remove(&(tenant.first, organization));
+                self.later.insert((slot.0, organization));
+            }
+            tenant.first = slot.0;
+        }
+    }
+
+    fn remove(&mut self, organization: OrganizationId, types: TypeSet, slot: Slot) {
+        let Some(tenant) = self.tenants.get_mut(&organization) else { return };
+        let Some(index) = tenant.lines.iter().position(|(line, _)| *line == types) else { return };
+        let (first, turn) = (tenant.first, tenant.turn);
+        tenant.remove(index, slot);
+        let (now_first, is_empty) = (tenant.first, tenant.lines.is_empty());
+        if turn.is_none() && (is_empty || now_first != first) {
+            self.later.remove(&(first, organization));
+            if !is_empty {
+                self.later.insert((now_first, organization));
+            }
+        }
+        if is_empty {
+            if let Some(turn) = turn {
+                self.ready.remove(&(turn, organization));
+            }
+            self.tenants.remove(&organization);
+        }
+    }
+
+    /// Lets the tenants in that have something due by now, behind those that wait already.
+    fn promote(&mut self, now: Timestamp, turn: &mut u64) {
+        while let Some(&(first, organization)) = self.later.first()
+            && first <= now
+        {
+            self.later.pop_first();
+            if let Some(tenant) = self.tenants.get_mut(&organization) {
+                *turn += 1;
+                tenant.turn = Some(*turn);
+                self.ready.insert((*turn, organization));
+            }
+        }
+    }
+
+    /// Puts a tenant that had its turn at the end, or away where it has nothing left.
+    fn served(&mut self, organization: OrganizationId, its_turn: u64, turn: &mut u64) {
+        self.ready.remove(&(its_turn, organization));
+        let Some(tenant) = self.tenants.get_mut(&organization) else { return };
+        if tenant.lines.is_empty() {
+            self.tenants.remove(&organization);
+        } else {
+            *turn += 1;
+            tenant.turn = Some(*turn);
+            self.ready.insert((*turn, organization));
+        }
+    }
+
+    fn postpone(&mut self, organization: OrganizationId, its_turn: u64) {
+        self.ready.remove(&(its_turn, organization));
+        if let Some(tenant) = self.tenants.get_mut(&organization) {
+            tenant.turn = None;
+            self.later.insert((tenant.first, organization));
+        }
+    }
+}
+
+impl Tenant {
+    /// The first execution that the worker can run, and its line.
+    fn earliest(&self, allowed: &[bool]) -> Option<(usize, Slot)> {
+        self.lines
+            .iter()
+            .enumerate()
+            .filter(|(_, (types, _))| types.is_in(allowed))
+            .filter_map(|(index, (_, line))| Some((index, *line.first()?)))
+            .min_by_key(|(_, slot)| *slot)
+    }
+
+    fn remove(&mut self, index: usize, slot: Slot) {
+        let line = &mut self.lines[index].1;
+        line.remove(&slot);
+        if line.is_empty() {
+            self.lines.swap_remove(index);
+        }
+        if slot.0 <= self.first {
+            let firsts = self.lines.iter().filter_map(|(_, line)| line.first());
+            self.first = firsts.map(|slot| slot.0).min().unwrap_or(self.first);
+        }
+    }
+}
+
+fn earlier(earliest: &mut Option<Timestamp>, other: Option<Timestamp>) {
+    if let Some(other) = other {
+        *earliest = Some(earliest.map_or(other, |known| known.min(other)));
+    }
+}

@@ -1,0 +1,143 @@
+//! What reads runs.
+
+use std::sync::{Arc, PoisonError};
+
+use async_trait::async_trait;
+use docg_core::{
+    approval::Approval,
+    event::Event,
+    ids::{ExecutionId, OrganizationId, SignatureRequestId},
+    observe::{AuditEvent, LogEntry},
+    ports::{AuditQuery, EventQuery, ExecutionQuery, ExecutionRecord, LogQuery, Page, RunReader, StoreError},
+    run::Step,
+    signature::SignatureRequest,
+    workflow::Workflow,
+};
+
+use super::{MemoryStore, entry::Run};
+
+#[async_trait]
+impl RunReader for MemoryStore {
+    async fn execution(
+        &self,
+        organization: OrganizationId,
+        id: ExecutionId,
+    ) -> Result<Option<ExecutionRecord>, StoreError> {
+        Ok(self.read(organization, id, Run::record))
+    }
+
+    async fn executions(&self, query: ExecutionQuery) -> Result<Page<ExecutionRecord>, StoreError> {
+        let mut items = Vec::new();
+        let Some(tenant) = self.tenant(query.organization_id) else { return Ok(Page { items, has_more: false }) };
+        let mut after = query.after;
+        loop {
+            let wanted = (query.limit - items.len()).saturating_add(1);
+            let keys = tenant.page(query.workflow_id, query.status, after, wanted);
+            let exhausted = keys.len() < wanted;
+            for key in keys {
+                if items.len() == query.limit {
+                    return Ok(Page { items, has_more: true });
+                }
+                after = Some(key);
+                // Another status by now, or gone: then it is no longer in the list.
+                let record = self.read(query.organization_id, key.1, Run::record);
+                items.extend(record.filter(|record| query.status.is_none_or(|it| record.execution.status == it)));
+            }
+            if exhausted {
+                return Ok(Page { items, has_more: false });
+            }
+        }
+    }
+
+    async fn steps(&self, organization: OrganizationId, id: ExecutionId) -> Result<Vec<Step>, StoreError> {
+        Ok(self.read(organization, id, |run| run.steps.clone()).unwrap_or_default())
+    }
+
+    async fn snapshot(
+        &self,
+        organization: OrganizationId,
+        id: ExecutionId,
+    ) -> Result<Option<Arc<Workflow>>, StoreError> {
+        Ok(self.owned(organization, id).map(|entry| Arc::clone(&entry.workflow)))
+    }
+
+    async fn events(&self, query: EventQuery) -> Result<Vec<Arc<Event>>, StoreError> {
+        let events = self.read(query.organization_id, query.execution_id, |run| {
+            after(&run.events, query.after).iter().take(query.limit).cloned().collect()
+        });
+        Ok(events.unwrap_or_default())
+    }
+
+    async fn logs(&self, query: LogQuery) -> Result<Page<LogEntry>, StoreError> {
+        let is_wanted = |entry: &&LogEntry| {
+            query.level.is_none_or(|level| entry.level == level)
+                && query.domain.is_none_or(|domain| entry.domain == domain)
+                && query.step_id.as_ref().is_none_or(|step| entry.step_id.as_ref() == Some(step))
+        };
+        let page = self.read(query.organization_id, query.execution_id, |run| {
+            page(after(&run.logs, query.after).iter().filter(is_wanted), query.limit)
+        });
+        Ok(page.unwrap_or_else(empty))
+    }
+
+    async fn audit(&self, query: AuditQuery) -> Result<Page<AuditEvent>, StoreError> {
+        let page = self.read(query.organization_id, query.execution_id, |run| {
+            page(after(&run.audit, query.after).iter(), query.limit)
+        });
+        Ok(page.unwrap_or_else(empty))
+    }
+
+    async fn signature_request(
+        &self,
+        organization: OrganizationId,
+        id: SignatureRequestId,
+    ) -> Result<Option<SignatureRequest>, StoreError> {
+        let execution = self.lookups.read().unwrap_or_else(PoisonError::into_inner).request(id);
+        let entry = execution.and_then(|execution| self.owned(organization, execution));
+        Ok(entry.and_then(|entry| entry.lock().signatures.iter().find(|request| request.id == id).cloned()))
+    }
+
+    async fn signature_by_envelope(
+        &self,
+        provider: &str,
+        envelope_id: &str,
+    ) -> Result<Option<SignatureRequest>, StoreError> {
+        let found = self.lookups.read().unwrap_or_else(PoisonError::into_inner).envelope(provider, envelope_id);
+        Ok(found.and_then(|(execution, id)| {
+            let entry = self.entry(execution)?;
+            let run = entry.lock();
+            run.signatures.iter().find(|request| request.id == id).cloned()
+        }))
+    }
+
+    async fn approval_by_token(&self, token_hash: [u8; 32]) -> Result<Option<Approval>, StoreError> {
+        let found = self.lookups.read().unwrap_or_else(PoisonError::into_inner).token(&token_hash);
+        Ok(found.and_then(|(execution, id)| {
+            let entry = self.entry(execution)?;
+            let run = entry.lock();
+            run.approvals.iter().find(|approval| approval.id == id).cloned()
+        }))
+    }
+}
+
+impl MemoryStore {
+    fn read<T>(&self, organization: OrganizationId, id: ExecutionId, read: impl FnOnce(&Run) -> T) -> Option<T> {
+        let entry = self.owned(organization, id)?;
+        let run = entry.lock();
+        (!run.gone).then(|| read(&run))
+    }
+}
+
+/// The rows after number `seq`: they are numbered 1, 2, 3 without a hole.
+fn after<T>(rows: &[T], seq: u64) -> &[T] {
+    usize::try_from(seq).ok().and_then(|seq| rows.get(seq..)).unwrap_or_default()
+}
+
+fn page<'a, T: Clone + 'a>(mut rows: impl Iterator<Item = &'a T>, limit: usize) -> Page<T> {
+    let items = rows.by_ref().take(limit).cloned().collect();
+    Page { items, has_more: rows.next().is_some() }
+}
+
+fn empty<T>() -> Page<T> {
+    Page { items: Vec::new(), has_more: false }
+}
