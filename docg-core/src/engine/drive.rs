@@ -109,6 +109,8 @@ impl Driver {
                 return;
             };
             if !goes_on {
+                // A run can be ended while its handler is at work.
+                self.stop_step().await;
                 self.leave_word(&state, committed);
                 return;
             }
@@ -130,11 +132,9 @@ impl Driver {
 
     /// Whether the lease is kept after a decision.
     fn goes_on(&self, state: &RunState, next: &Next, now: Timestamp) -> bool {
-        if self.step.is_some() {
-            return true;
-        }
         match next {
             Next::Done => false,
+            _ if self.step.is_some() => true,
             Next::Rest => {
                 let soon = state.execution.wake_at.is_some_and(|wake| wake.millis_since(now) <= SHORT_REST_MS);
                 soon && self.works()

@@ -331,6 +331,7 @@ impl<'a> Draft<'a> {
     /// Ends the execution with an error.
     pub(super) fn fail(&mut self, reason: &'static str, error: ErrorContext, actor: Option<Actor>) -> Result<(), InvalidTransition> {
         self.end_wait();
+        super::step::cut_off_open(self);
         self.close_requests();
         let metadata = json!({"error_code": error.code});
         self.state.execution.error = Some(error.clone());

@@ -21,7 +21,9 @@ pub(super) fn finished(
 ) -> Result<(), InvalidTransition> {
     // A signal may have ended or paused the run while the checks were under way; then they are
     // made again when it goes on.
-    if draft.state.execution.status != Status::Running || !draft.state.execution.preflight_due {
+    let status = draft.state.execution.status;
+    let rests = status.is_terminal() || matches!(status, Status::Queued | Status::Paused | Status::NeedsReview);
+    if rests || !draft.state.execution.preflight_due {
         return Ok(());
     }
     let summary = Arc::new(PreflightSummary::new(issues, draft.now));

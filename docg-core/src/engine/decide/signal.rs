@@ -14,7 +14,7 @@ use crate::{
     i18n::Text,
     observe::{Actor, AuditDraft, LogLevel, actions},
     ports::{Signal, SignalKind},
-    run::{InvalidTransition, Status, StepStatus, WaitKind},
+    run::{InvalidTransition, Status, WaitKind},
     signature::RequestStatus,
 };
 
@@ -74,10 +74,7 @@ fn pause(draft: &mut Draft<'_>, actor: Actor, reason: Option<String>) -> Result<
 
 fn cancel(draft: &mut Draft<'_>, actor: Actor, reason: Option<String>) -> Result<bool, InvalidTransition> {
     draft.end_wait();
-    if let Some(index) = draft.state.steps.iter().position(|step| step.status == StepStatus::Running) {
-        let text = step::cut_off_text(draft, index);
-        step::cut_off(draft, index, text);
-    }
+    step::cut_off_open(draft);
     draft.close_requests();
     let by = actor.actor_id.to_string();
     draft.transition_by(Status::Canceled, "canceled_by_person", Some(actor), json!({"note": reason}))?;

@@ -57,6 +57,10 @@ pub(super) fn finished(
     if draft.state.steps[index].status != StepStatus::Running {
         return Ok(());
     }
+    // It was heard of before: a wait is ended by signals, a doubt by a probe.
+    if !matches!(draft.state.steps[index].activity, Activity::Running | Activity::Resuming) {
+        return Ok(());
+    }
     match result {
         Ok(StepOutcome::Done(output)) => {
             succeeded(draft, index, Arc::new(output));
@@ -81,6 +85,9 @@ pub(super) fn finished(
 }
 
 pub(super) fn probed(draft: &mut Draft<'_>, index: usize, effect: Probe) -> Result<(), InvalidTransition> {
+    if !matches!(draft.state.steps[index].activity, Activity::ProbingTakeover | Activity::ProbingFailure) {
+        return Ok(());
+    }
     let node = draft.node(index);
     let after_failure = draft.state.steps[index].activity == Activity::ProbingFailure;
     match effect {
@@ -118,6 +125,9 @@ pub(super) fn probed(draft: &mut Draft<'_>, index: usize, effect: Probe) -> Resu
 
 /// The execution is being canceled and the handler did not return in time.
 pub(super) fn dropped(draft: &mut Draft<'_>, index: usize, effect: Probe) {
+    if draft.state.steps[index].status != StepStatus::Running {
+        return;
+    }
     let node = draft.node(index);
     match effect {
         Probe::Done(output) => {
@@ -133,7 +143,7 @@ pub(super) fn dropped(draft: &mut Draft<'_>, index: usize, effect: Probe) {
 }
 
 /// A step that was under way when its execution was canceled has not succeeded.
-pub(super) fn cut_off(draft: &mut Draft<'_>, index: usize, human: Text) {
+fn cut_off(draft: &mut Draft<'_>, index: usize, human: Text) {
     let node = draft.node(index);
     let error = ErrorContext { code: Cow::Borrowed(codes::CANCELED), human, tech: None };
     close(draft, index, StepStatus::Failed, Some(error.clone()));
@@ -148,8 +158,16 @@ pub(super) fn cut_off(draft: &mut Draft<'_>, index: usize, human: Text) {
     draft.log_step(LogLevel::Warn, &node, error.human, None);
 }
 
+/// Cuts off the step that is under way or waits, if any, before the run ends.
+pub(super) fn cut_off_open(draft: &mut Draft<'_>) {
+    if let Some(index) = draft.state.steps.iter().position(|step| step.status == StepStatus::Running) {
+        let text = cut_off_text(draft, index);
+        cut_off(draft, index, text);
+    }
+}
+
 /// What is said of a step whose effect may have happened when nobody can ask any more.
-pub(super) fn cut_off_text(draft: &Draft<'_>, index: usize) -> Text {
+fn cut_off_text(draft: &Draft<'_>, index: usize) -> Text {
     let node = draft.node(index);
     let step = &draft.state.steps[index];
     if step.activity == Activity::Waiting || repeatable(draft, &node) {

@@ -108,7 +108,7 @@ fn look_at<'a>(
     let spec = handler.spec();
     data::variables(node, params, known, &mut issues);
     for param in &spec.params {
-        let rule = Rule { request, node, spec, name: param.name, kind: &param.kind, known };
+        let rule = Rule { node, spec, name: param.name, kind: &param.kind, known };
         rule.check(params.get(param.name), param.required, place, &mut issues, &mut findings.questions);
     }
     findings.issues.extend(issues.into_iter().map(|issue| (place, issue)));
@@ -140,7 +140,6 @@ fn condition_issue(node: &Node, error: ConditionError) -> Issue {
 
 /// One declared parameter of one node.
 struct Rule<'r, 'a> {
-    request: &'r PreflightRequest<'a>,
     node: &'r Node,
     spec: &'r NodeSpec,
     name: &'static str,

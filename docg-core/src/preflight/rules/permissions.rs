@@ -72,7 +72,7 @@ impl Question {
             )
             .field(asker.field)),
             Answer::Failed(ProbeFailure::Refused { code, human, tech }) => {
-                let text = human.clone().unwrap_or_else(|| text_for(code).with("label", &asker.label));
+                let text = human.clone().unwrap_or_else(|| text_for(code).with("label", &asker.label).with("field", asker.field));
                 let refused = Issue::blocking(self.domain(asker, Some(code)), code.clone(), text)
                     .at(asker.node.clone())
                     .field(asker.field);

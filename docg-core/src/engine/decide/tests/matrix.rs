@@ -104,7 +104,7 @@ fn worlds() -> Vec<(&'static str, World)> {
 
 /// Every kind of input, as it could arrive in any status.
 fn inputs(world: &mut World) -> Vec<Vec<Input>> {
-    let index = world.open_index().unwrap_or(1);
+    let index = world.open_index().unwrap_or(0);
     let finished = |result| Input::StepFinished { index, result, notes: Notes::default() };
     let mut rejected = ResumeSignal::default();
     rejected.approved = Some(false);

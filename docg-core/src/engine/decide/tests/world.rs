@@ -261,7 +261,7 @@ impl World {
                 Next::Rest | Next::Done => return,
             }
         }
-        panic!("the run does not come to rest: {:#?}", self.state.execution);
+        panic!("the run does not come to rest: {:?} {:#?} {:#?}", self.next, self.state.execution, self.state.steps);
     }
 
     pub(super) fn waits_for_people(&self) -> bool {

@@ -1,0 +1,87 @@
+use super::desk::at_once;
+use crate::{
+    conformance::{
+        StoreUnderTest,
+        fixtures::{at, fact},
+    },
+    ids::OrganizationId,
+    ports::{Memo, MemoKey},
+};
+
+fn memo(key: &MemoKey) -> Memo {
+    Memo { key: key.clone(), value: fact(), expires_at: at(100) }
+}
+
+fn key() -> MemoKey {
+    MemoKey { organization_id: Some(OrganizationId::new()), kind: "test", key: "k".to_owned() }
+}
+
+/// The second to use a name learns what the first has left there.
+pub async fn a_name_is_remembered_once(StoreUnderTest { store, .. }: StoreUnderTest) {
+    let key = key();
+    let (first, second) = (memo(&key), memo(&key));
+    assert_eq!(store.recall(&key, at(0)).await.expect("reads"), None);
+    assert_eq!(store.remember(first.clone(), at(0)).await.expect("stores"), None);
+    assert_eq!(store.remember(second, at(1)).await.expect("answers"), Some(first.clone()));
+    assert_eq!(store.recall(&key, at(2)).await.expect("reads"), Some(first));
+}
+
+/// Of many who use a name at once, one is first and the others learn its fact.
+pub async fn of_concurrent_memos_one_is_remembered(under_test: StoreUnderTest) {
+    let StoreUnderTest { store, peer, .. } = &under_test;
+    let key = key();
+    let results = at_once(store, peer, 16, |_, store| {
+        let mine = memo(&key);
+        async move { (mine.clone(), store.remember(mine, at(0)).await.expect("answers")) }
+    })
+    .await;
+    let first: Vec<_> = results.iter().filter(|(_, there)| there.is_none()).collect();
+    assert_eq!(first.len(), 1, "one is first");
+    let fact = &first[0].0;
+    assert!(results.iter().filter_map(|(_, there)| there.as_ref()).all(|there| there == fact));
+    assert_eq!(store.recall(&key, at(0)).await.expect("reads").as_ref(), Some(fact));
+}
+
+/// It is there up to its end and not beyond.
+pub async fn a_memo_is_forgotten_when_it_expires(StoreUnderTest { store, .. }: StoreUnderTest) {
+    let key = key();
+    let it = memo(&key);
+    store.remember(it.clone(), at(0)).await.expect("stores");
+    assert_eq!(store.recall(&key, at(99)).await.expect("reads"), Some(it));
+    assert_eq!(store.recall(&key, at(100)).await.expect("reads"), None);
+}
+
+/// A name whose fact has expired can be used anew.
+pub async fn an_expired_name_is_free_again(StoreUnderTest { store, .. }: StoreUnderTest) {
+    let key = key();
+    store.remember(memo(&key), at(0)).await.expect("stores");
+    let new = Memo { expires_at: at(200), ..memo(&key) };
+    assert_eq!(store.remember(new.clone(), at(100)).await.expect("stores"), None);
+    assert_eq!(store.recall(&key, at(150)).await.expect("reads"), Some(new));
+}
+
+/// A fact is replaced with its end, or remembered where there is none.
+pub async fn replacing_changes_the_fact(StoreUnderTest { store, .. }: StoreUnderTest) {
+    let key = key();
+    let first = memo(&key);
+    store.replace(first.clone()).await.expect("stores");
+    assert_eq!(store.recall(&key, at(0)).await.expect("reads"), Some(first));
+    let second = Memo { expires_at: at(300), ..memo(&key) };
+    store.replace(second.clone()).await.expect("stores");
+    assert_eq!(store.recall(&key, at(200)).await.expect("reads"), Some(second));
+}
+
+/// The same key of another organization, of none, or of another kind is another name.
+pub async fn names_differ_by_organization_and_kind(StoreUnderTest { store, .. }: StoreUnderTest) {
+    let key = key();
+    let keys = [
+        key.clone(),
+        MemoKey { organization_id: Some(OrganizationId::new()), ..key.clone() },
+        MemoKey { organization_id: None, ..key.clone() },
+        MemoKey { kind: "other", ..key.clone() },
+        MemoKey { key: "K".to_owned(), ..key },
+    ];
+    for key in &keys {
+        assert_eq!(store.remember(memo(key), at(0)).await.expect("stores"), None);
+    }
+}
