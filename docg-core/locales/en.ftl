@@ -79,7 +79,10 @@ log-completed = Execution completed.
 log-failed = Execution failed.
 log-waiting-confirmation = Waiting for a person to confirm that delivery may begin.
 log-waiting-approval = Waiting for approval. Approvers: { $count }.
-log-approval-vote = { $email } has decided: { $decision }.
+log-approval-vote = { $email } { $decision ->
+        [approved] has approved
+       *[rejected] has not approved
+    }.
 log-approved = Approved.
 log-rejected = Not approved.
 log-approval-expired = No decision came in time.

@@ -79,7 +79,10 @@ log-completed = Execução concluída.
 log-failed = Execução falhou.
 log-waiting-confirmation = Aguardando que uma pessoa confirme o início da entrega.
 log-waiting-approval = Aguardando aprovação. Aprovadores: { $count }.
-log-approval-vote = { $email } decidiu: { $decision }.
+log-approval-vote = { $email } { $decision ->
+        [approved] aprovou
+       *[rejected] não aprovou
+    }.
 log-approved = Aprovado.
 log-rejected = Não aprovado.
 log-approval-expired = Nenhuma decisão veio a tempo.

@@ -49,7 +49,12 @@ impl RecommendedAction {
         })
     }
 
-    fn new(template: &ActionTemplate, code: &str, node: Option<&NodeId>, field: Option<&str>) -> Self {
+    fn new(
+        template: &ActionTemplate,
+        code: &str,
+        node: Option<&NodeId>,
+        field: Option<&str>,
+    ) -> Self {
         let mut params = Map::new();
         params.insert("issue_code".to_owned(), code.into());
         if let Some(field) = field {
@@ -66,7 +71,9 @@ impl RecommendedAction {
 
     /// Takes in the fields of another action of the same kind at the same node.
     fn merge(&mut self, other: Self) {
-        let Some(Value::Array(new)) = other.params.get("fields") else { return };
+        let Some(Value::Array(new)) = other.params.get("fields") else {
+            return;
+        };
         if let Value::Array(fields) = self.params.entry("fields").or_insert_with(|| json!([])) {
             for field in new {
                 if !fields.contains(field) {
@@ -91,8 +98,16 @@ pub struct ActionTemplate {
 impl ActionTemplate {
     /// An action with its words.
     #[must_use]
-    pub fn new(action: impl Into<Cow<'static, str>>, label: impl Into<Text>, description: impl Into<Text>) -> Self {
-        Self { action: action.into(), label: label.into(), description: description.into() }
+    pub fn new(
+        action: impl Into<Cow<'static, str>>,
+        label: impl Into<Text>,
+        description: impl Into<Text>,
+    ) -> Self {
+        Self {
+            action: action.into(),
+            label: label.into(),
+            description: description.into(),
+        }
     }
 }
 
@@ -105,9 +120,14 @@ pub struct ActionCatalogue {
 
 impl Default for ActionCatalogue {
     fn default() -> Self {
-        let entries = table::entries().into_iter().map(|(code, template)| (Cow::Borrowed(code), vec![template]));
+        let entries = table::entries()
+            .into_iter()
+            .map(|(code, template)| (Cow::Borrowed(code), vec![template]));
         let mut by_code: HashMap<_, _> = entries.collect();
-        by_code.insert(Cow::Borrowed(codes::OUTCOME_UNKNOWN), table::outcome_unknown().to_vec());
+        by_code.insert(
+            Cow::Borrowed(codes::OUTCOME_UNKNOWN),
+            table::outcome_unknown().to_vec(),
+        );
         Self { by_code }
     }
 }
@@ -124,14 +144,19 @@ impl ActionCatalogue {
     pub fn for_issue(&self, issue: &Issue) -> RecommendedAction {
         let (node, field) = (issue.node_id.as_ref(), issue.field.as_deref());
         let found = self.find(&issue.code).and_then(<[_]>::first);
-        let template = found.cloned().unwrap_or_else(|| table::for_domain(issue.domain));
+        let template = found
+            .cloned()
+            .unwrap_or_else(|| table::for_domain(issue.domain));
         RecommendedAction::new(&template, &issue.code, node, field)
     }
 
     /// The actions for several issues, each action once for each node; its `fields` are those of
     /// all its issues.
     #[must_use]
-    pub fn for_issues<'i>(&self, issues: impl IntoIterator<Item = &'i Issue>) -> Vec<RecommendedAction> {
+    pub fn for_issues<'i>(
+        &self,
+        issues: impl IntoIterator<Item = &'i Issue>,
+    ) -> Vec<RecommendedAction> {
         let mut actions: Vec<RecommendedAction> = Vec::new();
         let mut places = HashMap::new();
         for issue in issues {
@@ -150,7 +175,12 @@ impl ActionCatalogue {
 
     /// The actions for an error; more than one where a person has a choice.
     #[must_use]
-    pub fn for_error(&self, error: &ErrorContext, domain: Domain, node: Option<&NodeId>) -> Vec<RecommendedAction> {
+    pub fn for_error(
+        &self,
+        error: &ErrorContext,
+        domain: Domain,
+        node: Option<&NodeId>,
+    ) -> Vec<RecommendedAction> {
         self.for_code(&error.code, node, || table::for_domain(domain))
     }
 
@@ -165,9 +195,18 @@ impl ActionCatalogue {
                 let code = error.map_or("failed", |error| &error.code);
                 self.for_code(code, step.map(|step| &step.node_id), table::retry)
             }
-            _ if execution.waiting_for.as_ref().is_some_and(|waiting| waiting.kind == WaitKind::Confirmation) => {
+            _ if execution
+                .waiting_for
+                .as_ref()
+                .is_some_and(|waiting| waiting.kind == WaitKind::Confirmation) =>
+            {
                 let node = execution.current_step.as_ref().map(|step| &step.node_id);
-                vec![RecommendedAction::new(&table::confirm_delivery(), "confirmation_required", node, None)]
+                vec![RecommendedAction::new(
+                    &table::confirm_delivery(),
+                    "confirmation_required",
+                    node,
+                    None,
+                )]
             }
             Status::Queued
             | Status::Running
@@ -183,16 +222,28 @@ impl ActionCatalogue {
     }
 
     fn for_review(&self, execution: &Execution, steps: &[Step]) -> Vec<RecommendedAction> {
-        if let Some(summary) = execution.preflight.as_ref().filter(|summary| !summary.can_execute()) {
+        if let Some(summary) = execution
+            .preflight
+            .as_ref()
+            .filter(|summary| !summary.can_execute())
+        {
             return self.for_issues(summary.blocking());
         }
         let step = failed_step(execution, steps);
-        match step.and_then(|step| step.error.as_ref()).or(execution.error.as_ref()) {
+        match step
+            .and_then(|step| step.error.as_ref())
+            .or(execution.error.as_ref())
+        {
             Some(error) => {
                 let domain = step.map_or(Domain::Data, |step| domain_of(step.phase));
                 self.for_error(error, domain, step.map(|step| &step.node_id))
             }
-            None => vec![RecommendedAction::new(&table::resume(), "review_required", None, None)],
+            None => vec![RecommendedAction::new(
+                &table::resume(),
+                "review_required",
+                None,
+                None,
+            )],
         }
     }
 
@@ -224,10 +275,14 @@ impl ActionCatalogue {
 /// The step that stopped the execution.
 fn failed_step<'s>(execution: &Execution, steps: &'s [Step]) -> Option<&'s Step> {
     let current = execution.current_step.as_ref();
-    let current = current.and_then(|current| steps.iter().find(|step| step.node_id == current.node_id));
-    current
-        .filter(|step| step.error.is_some())
-        .or_else(|| steps.iter().rev().find(|step| step.status == StepStatus::Failed && step.error.is_some()))
+    let current =
+        current.and_then(|current| steps.iter().find(|step| step.node_id == current.node_id));
+    current.filter(|step| step.error.is_some()).or_else(|| {
+        steps
+            .iter()
+            .rev()
+            .find(|step| step.status == StepStatus::Failed && step.error.is_some())
+    })
 }
 
 /// What a step of this phase is about.

@@ -62,7 +62,10 @@ table! {
 
 /// The code of an effect that may or may not have happened has two ways on.
 pub(super) fn outcome_unknown() -> [ActionTemplate; 2] {
-    [template!("confirm_done", "confirm-done"), template!("run_again", "run-again")]
+    [
+        template!("confirm_done", "confirm-done"),
+        template!("run_again", "run-again"),
+    ]
 }
 
 /// For an execution that is ready and waits for a person.

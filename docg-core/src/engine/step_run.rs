@@ -1,5 +1,5 @@
-//! One call of a handler: in a task of its own, so that neither a panic nor a handler that blocks
-//! its thread takes the driver along; with a deadline, a way to be told to stop, and progress.
+//! One call of a handler: in a task of its own, so that a panic does not take the driver along, with
+//! a deadline, a way to be told to stop, and progress.
 
 use std::{sync::Arc, time::Duration};
 

@@ -40,6 +40,13 @@ impl WorkerOptions {
     pub fn concurrency(concurrency: usize) -> Self {
         Self { concurrency, per_organization: (concurrency - concurrency / 4).max(1) }
     }
+
+    /// At most so many executions of one organization at once, counted over all workers.
+    #[must_use]
+    pub fn per_organization(mut self, limit: usize) -> Self {
+        self.per_organization = limit;
+        self
+    }
 }
 
 /// Executions that are claimed at once.

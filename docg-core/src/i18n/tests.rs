@@ -1,20 +1,44 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
+use crate::error::codes;
 
-/// The message names of a catalogue: entries begin in the first column.
-fn keys(source: &str) -> BTreeSet<&str> {
-    source
-        .lines()
-        .filter(|line| line.starts_with(|c: char| c.is_ascii_lowercase()))
-        .filter_map(|line| line.split_once(" =").map(|(key, _)| key))
+/// The messages of a catalogue with all their lines: entries begin in the first column, the lines
+/// of a choice are indented.
+fn entries(source: &str) -> BTreeMap<&str, String> {
+    let mut entries: BTreeMap<&str, String> = BTreeMap::new();
+    let mut current = "";
+    for line in source.lines() {
+        if line.starts_with(|c: char| c.is_ascii_lowercase()) {
+            let (key, text) = line.split_once(" = ").expect("an entry is `key = text`");
+            assert!(
+                entries.insert(key, text.to_owned()).is_none(),
+                "{key} is there twice"
+            );
+            current = key;
+        } else if line.starts_with(' ') {
+            entries.entry(current).or_default().push_str(line);
+        }
+    }
+    entries
+}
+
+/// The placeholders of a message, by name.
+fn placeholders(text: &str) -> BTreeSet<&str> {
+    text.split("{ $")
+        .skip(1)
+        .filter_map(|rest| rest.split([' ', '}']).next())
         .collect()
 }
 
-/// The placeholders of each message, by name.
-fn placeholders(source: &str, key: &str) -> BTreeSet<String> {
-    let line = source.lines().find(|line| line.starts_with(&format!("{key} ="))).unwrap_or_default();
-    line.split("{ $").skip(1).filter_map(|rest| rest.split([' ', '}']).next()).map(str::to_owned).collect()
+fn assert_in_both(key: &str) {
+    for locale in Locale::ALL {
+        assert!(
+            message(locale, key, &[]).is_some(),
+            "{key} is missing in {}",
+            locale.tag()
+        );
+    }
 }
 
 #[test]
@@ -22,39 +46,115 @@ fn both_catalogues_parse_and_have_the_same_keys_and_placeholders() {
     for source in [EN, PT_BR] {
         assert!(FluentResource::try_new(source.to_owned()).is_ok());
     }
-    assert_eq!(keys(EN), keys(PT_BR));
-    for key in keys(EN) {
-        assert_eq!(placeholders(EN, key), placeholders(PT_BR, key), "{key}");
+    let (english, portuguese) = (entries(EN), entries(PT_BR));
+    assert_eq!(
+        english.keys().collect::<Vec<_>>(),
+        portuguese.keys().collect::<Vec<_>>()
+    );
+    for (key, text) in &english {
+        assert_eq!(placeholders(text), placeholders(&portuguese[key]), "{key}");
+        assert!(
+            !text.trim().is_empty() && !portuguese[key].trim().is_empty(),
+            "{key}"
+        );
     }
 }
 
+/// Keys may also be picked from several before they become a text, so every literal that looks
+/// like one is searched for, not only those in `Text::key`.
 #[test]
 fn every_key_in_the_code_is_in_the_catalogue() {
-    let catalogue = keys(EN);
+    let catalogue = entries(EN);
     let mut missing = BTreeSet::new();
-    for file in walk(std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src"))) {
+    for file in walk(std::path::Path::new(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/src"
+    ))) {
         let source = std::fs::read_to_string(&file).expect("readable source");
-        let compact: String = source.split_whitespace().collect::<Vec<_>>().join("");
+        for literal in source.split('"') {
+            let is_key = ["issue-", "error-", "log-", "action-"]
+                .iter()
+                .any(|prefix| literal.starts_with(prefix))
+                && !literal.ends_with('-')
+                && literal
+                    .chars()
+                    .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
+            if is_key && !catalogue.contains_key(literal) {
+                missing.insert(format!("{literal} in {}", file.display()));
+            }
+        }
+        let compact: String = source.split_whitespace().collect();
         for rest in compact.split("Text::key(\"").skip(1) {
             let key = rest.split('"').next().unwrap_or_default();
-            if !catalogue.contains(key) {
-                missing.insert(key.to_owned());
+            if !catalogue.contains_key(key) {
+                missing.insert(format!("{key} in {}", file.display()));
             }
         }
     }
-    // This file's own search pattern is not a key.
-    missing.retain(|key| key.chars().all(|c| c.is_ascii_alphanumeric() || c == '-'));
-    missing.remove("");
     assert_eq!(missing, BTreeSet::new());
 }
 
+/// The sources without their tests.
 fn walk(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
     std::fs::read_dir(folder)
         .expect("source folder")
         .map(|entry| entry.expect("entry").path())
-        .flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] })
-        .filter(|path| path.extension().is_some_and(|e| e == "rs") && !path.ends_with("i18n/tests.rs"))
+        .filter(|path| path.file_stem().is_none_or(|name| name != "tests"))
+        .flat_map(|path| {
+            if path.is_dir() {
+                walk(&path)
+            } else {
+                vec![path]
+            }
+        })
+        .filter(|path| path.extension().is_some_and(|e| e == "rs"))
         .collect()
+}
+
+#[test]
+fn every_code_that_preflight_can_give_has_a_message_in_both_languages() {
+    for code in [
+        codes::UNRESOLVED_VARIABLES,
+        codes::MISSING_REQUIRED_FIELD,
+        codes::INVALID_FIELD_FORMAT,
+        codes::TEMPLATE_NOT_SELECTED,
+        codes::TEMPLATE_NOT_FOUND,
+        codes::TEMPLATE_INVALID_TAGS,
+        codes::TEMPLATE_LARGE_FILE,
+        codes::FOLDER_NOT_FOUND,
+        codes::INSUFFICIENT_PERMISSIONS,
+        codes::OAUTH_EXPIRED,
+        codes::OAUTH_REVOKED,
+        codes::API_KEY_INVALID,
+        codes::CONNECTION_ERROR,
+        codes::MISSING_RECIPIENT,
+        codes::INVALID_EMAIL_FORMAT,
+        codes::NO_SIGNERS,
+        codes::SIGNER_MISSING_EMAIL,
+        codes::DUPLICATE_SIGNER,
+        codes::UNKNOWN_NODE_TYPE,
+        codes::INVALID_CONDITION,
+        "check_failed",
+    ] {
+        assert_in_both(&format!("issue-{}", code.replace(['_', '.'], "-")));
+    }
+}
+
+#[test]
+fn a_message_can_choose_its_words() {
+    let vote = |decision| {
+        Text::key("log-approval-vote")
+            .with("email", "ana@example.com")
+            .with("decision", decision)
+    };
+    assert_eq!(
+        vote("approved").render(Locale::En),
+        "ana@example.com has approved."
+    );
+    assert_eq!(
+        vote("rejected").render(Locale::PtBr),
+        "ana@example.com não aprovou."
+    );
 }
 
 #[test]

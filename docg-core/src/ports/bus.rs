@@ -23,7 +23,9 @@ pub trait EventBus: Send + Sync + 'static {
     ///
     /// [`BusError::Unavailable`]; it fails fast and some of the events may be out.
     async fn publish(&self, events: &[Arc<Event>]) -> Result<(), BusError>;
-    /// What the bus still has of an execution after `after`, then live.
+    /// What the bus still has of an execution after `after`, then live. Of an execution that it
+    /// does not know, or no longer, that is what is published from now on: a reader subscribes
+    /// first and then looks into the store.
     ///
     /// # Errors
     ///

@@ -34,28 +34,32 @@ pub trait RunStore: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// `KeyReused` where the idempotency key came with another body before; `Full`; `Invalid`.
+    /// `KeyReused` where the idempotency key came with another body before; `Conflict` where the
+    /// id is taken; `Full`; `Invalid`, also where the events are not 1, 2, 3 ….
     async fn create(&self, run: NewRun) -> Result<Created, StoreError>;
     /// Leases executions: those that are due, or one by name. Each claim of an execution has a
     /// higher fence than the one before. One that is leased and not run out is never given.
-    /// A claim counts a lease that has run out as gone.
+    /// A claim counts a lease that has run out as gone. One that has ended is due only while its
+    /// inbox is not empty. Within equal priority, organizations may take turns.
     async fn claim(&self, request: ClaimRequest) -> Result<Claim, StoreError>;
     /// Prolongs leases. Those that are lost are returned.
     async fn renew(&self, leases: &[Lease], until: Timestamp) -> Result<Vec<Lease>, StoreError>;
-    /// Gives leases back without a change; the executions are due at once. Lost ones are ignored.
+    /// Gives leases back without a change; the executions are due at once, ended ones only where
+    /// their inbox is not empty. Lost leases are ignored.
     async fn release(&self, leases: &[Lease], now: Timestamp) -> Result<(), StoreError>;
     /// Applies one decision whole, or nothing of it.
     ///
     /// # Errors
     ///
-    /// `Conflict` where the lease is lost or the version is another; `Full`; `Invalid`.
+    /// `Conflict` where the lease is lost or the version is another; `Full`; `Invalid`, also where
+    /// the events do not follow those stored.
     async fn commit(&self, commit: Commit) -> Result<Committed, StoreError>;
-    /// Appends to an execution's inbox and makes it due. A second signal with the same id changes
-    /// nothing.
+    /// Appends to an execution's inbox and makes it due, also where it has ended. A second signal
+    /// with the same id changes nothing, be the first in the inbox or settled.
     ///
     /// # Errors
     ///
-    /// `NotFound` where the organization has no such execution.
+    /// `NotFound` where the organization has no such execution; `Full`.
     async fn signal(&self, signal: Signal) -> Result<(), StoreError>;
     /// The inbox, oldest first.
     async fn signals(&self, execution: ExecutionId) -> Result<Vec<Signal>, StoreError>;
@@ -113,11 +117,11 @@ pub trait RunReader: Send + Sync + 'static {
 /// Workflow definitions.
 #[async_trait]
 pub trait WorkflowStore: Send + Sync + 'static {
-    /// Stores a version. The first is 1; any other must follow the one that is current.
+    /// Stores a version. The first is 1; any other must follow the latest, deleted ones included.
     ///
     /// # Errors
     ///
-    /// `Conflict` where the current version is not `workflow.version - 1`.
+    /// `Conflict` where the latest version is not `workflow.version - 1`.
     async fn put_workflow(&self, workflow: Workflow) -> Result<(), StoreError>;
     /// The current version.
     async fn workflow(

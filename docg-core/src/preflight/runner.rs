@@ -25,7 +25,11 @@ pub struct PreflightLimits {
 
 impl Default for PreflightLimits {
     fn default() -> Self {
-        Self { check_timeout: Duration::from_secs(5), parallelism: 8, large_template_bytes: 5 * 1024 * 1024 }
+        Self {
+            check_timeout: Duration::from_secs(5),
+            parallelism: 8,
+            large_template_bytes: 5 * 1024 * 1024,
+        }
     }
 }
 
@@ -69,14 +73,29 @@ impl std::fmt::Debug for PreflightRequest<'_> {
 ///
 /// Needs a tokio runtime with time where something is to be asked.
 pub async fn run(request: PreflightRequest<'_>) -> Vec<Issue> {
-    let rules::Findings { mut issues, questions, checks } = rules::apply(&request);
-    let jobs = questions.into_iter().map(Job::Ask).chain(checks.into_iter().map(Job::Check));
-    let mut answers = limited(jobs.map(|job| job.run(&request)), request.limits.parallelism).await;
+    let rules::Findings {
+        mut issues,
+        questions,
+        checks,
+    } = rules::apply(&request);
+    let jobs = questions
+        .into_iter()
+        .map(Job::Ask)
+        .chain(checks.into_iter().map(Job::Check));
+    let mut answers = limited(
+        jobs.map(|job| job.run(&request)),
+        request.limits.parallelism,
+    )
+    .await;
     // Answers come as they come; a report does not depend on who was faster.
     answers.sort_by_key(|(order, _)| *order);
     let mut found: Placed = answers.into_iter().flat_map(|(_, found)| found).collect();
     // A handler may find what the rules have found already.
-    found.retain(|(place, issue)| !issues.iter().any(|(other, known)| place == other && is_same(issue, known)));
+    found.retain(|(place, issue)| {
+        !issues
+            .iter()
+            .any(|(other, known)| place == other && is_same(issue, known))
+    });
     issues.append(&mut found);
     issues.sort_by_key(|(place, _)| *place);
     issues.into_iter().map(|(_, issue)| issue).collect()
@@ -101,7 +120,11 @@ impl<'a> Job<'a> {
             Self::Ask(question) => async move { ask(&question, &request).await }.boxed(),
             Self::Check(check) => async move {
                 let place = check.place;
-                check_node(check, &request).await.into_iter().map(|issue| (place, issue)).collect()
+                check_node(check, &request)
+                    .await
+                    .into_iter()
+                    .map(|issue| (place, issue))
+                    .collect()
             }
             .boxed(),
         }
@@ -142,16 +165,26 @@ async fn guarded<T>(limit: Duration, check: impl Future<Output = T>) -> Result<T
 
 fn panic_text(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a message")
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("without a message")
 }
 
 async fn ask(question: &Question, request: &PreflightRequest<'_>) -> Placed {
     let (probe, organization, name) = (request.probe, request.organization_id, &question.name);
     let answer = guarded(request.limits.check_timeout, async {
         match question.resource {
-            Resource::Template => probe.template(organization, name).await.map(Answer::Template),
-            Resource::Folder => probe.folder(organization, name).await.map(|()| Answer::Fine),
-            Resource::Connection => probe.connection(organization, name).await.map(|()| Answer::Fine),
+            Resource::Template => probe
+                .template(organization, name)
+                .await
+                .map(Answer::Template),
+            Resource::Folder => probe
+                .folder(organization, name)
+                .await
+                .map(|()| Answer::Fine),
+            Resource::Connection => probe
+                .connection(organization, name)
+                .await
+                .map(|()| Answer::Fine),
         }
     });
     let answer = match answer.await {
@@ -163,7 +196,12 @@ async fn ask(question: &Question, request: &PreflightRequest<'_>) -> Placed {
 }
 
 async fn check_node(check: Check<'_>, request: &PreflightRequest<'_>) -> Vec<Issue> {
-    let Check { node, handler, params, .. } = check;
+    let Check {
+        node,
+        handler,
+        params,
+        ..
+    } = check;
     let asked = CheckRequest::new(
         request.organization_id,
         node.id.clone(),
@@ -183,7 +221,12 @@ async fn check_node(check: Check<'_>, request: &PreflightRequest<'_>) -> Vec<Iss
             }
             issues
         }
-        Err(why) => vec![rules::check_failed(domain_of(node.phase), &node.id, &node.label, &why)],
+        Err(why) => vec![rules::check_failed(
+            domain_of(node.phase),
+            &node.id,
+            &node.label,
+            &why,
+        )],
     }
 }
 

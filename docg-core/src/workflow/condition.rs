@@ -18,7 +18,7 @@ use minijinja::{
 use self::expression::{REMOVED_FILTERS, REMOVED_GLOBALS, Read, TESTS, analyse};
 use super::{
     validate::Recent,
-    variables::{Found, Path, Scope, Source, Target},
+    variables::{Found, Path, Root, Scope, Source, Target},
 };
 
 mod expression;
@@ -52,7 +52,11 @@ pub fn check(expr: &str) -> Result<Vec<String>, ConditionError> {
 
 /// As [`check`], with the paths taken apart.
 pub(crate) fn targets(expr: &str) -> Result<Vec<Target>, ConditionError> {
-    Ok(compiled(expr)?.reads.iter().map(|read| read.target.clone()).collect())
+    Ok(compiled(expr)?
+        .reads
+        .iter()
+        .map(|read| read.target.clone())
+        .collect())
 }
 
 /// Whether the condition holds.
@@ -72,13 +76,20 @@ pub(crate) fn decide(expr: &str, source: &dyn Source) -> Result<Option<bool>, Co
     let mut context = Tree::default();
     let mut absent = Vec::new();
     for read in &compiled.reads {
-        context.add(read, source, &mut absent)?;
+        context.add(read, &compiled.reads, source, &mut absent)?;
     }
     // What is only asked for is named where nothing else explains the error.
     let absent = || {
         let unguarded: Vec<_> = absent.iter().filter(|read| !read.guarded).collect();
-        let named = if unguarded.is_empty() { absent.iter().collect() } else { unguarded };
-        named.into_iter().map(|read| read.target.to_string()).collect::<Vec<_>>()
+        let named = if unguarded.is_empty() {
+            absent.iter().collect()
+        } else {
+            unguarded
+        };
+        named
+            .into_iter()
+            .map(|read| read.target.to_string())
+            .collect::<Vec<_>>()
     };
     match compiled.expression.eval(context.into_value()) {
         Ok(value) if value.is_undefined() => Err(ConditionError::Absent(absent())),
@@ -87,7 +98,11 @@ pub(crate) fn decide(expr: &str, source: &dyn Source) -> Result<Option<bool>, Co
         Err(e) => {
             let named = absent();
             // An unsteady word for a technician helps less than the name of what is missing.
-            if named.is_empty() { Err(ConditionError::Evaluation(e.to_string())) } else { Err(ConditionError::Absent(named)) }
+            if named.is_empty() {
+                Err(ConditionError::Evaluation(e.to_string()))
+            } else {
+                Err(ConditionError::Absent(named))
+            }
         }
     }
 }
@@ -123,7 +138,9 @@ fn environment() -> &'static Environment<'static> {
         }
         for name in TESTS {
             if !matches!(name, "defined" | "undefined") {
-                environment.add_test(name, move |arguments: Rest<Value>| strict_test(name, &arguments));
+                environment.add_test(name, move |arguments: Rest<Value>| {
+                    strict_test(name, &arguments)
+                });
             }
         }
         environment
@@ -154,33 +171,57 @@ impl Tree {
     fn add<'r>(
         &mut self,
         read: &'r Read,
+        all: &[Read],
         source: &dyn Source,
         absent: &mut Vec<&'r Read>,
     ) -> Result<(), ConditionError> {
         let segments: Vec<&str> = read.target.segments.iter().map(String::as_str).collect();
-        let full = Path { root: read.target.root, segments };
+        let full = Path {
+            root: read.target.root,
+            segments,
+        };
         match source.find(&full) {
             Found::Absent => absent.push(read),
             Found::Value(value) if read.multiplied && !value.is_number() => {
-                return Err(ConditionError::Evaluation(format!("{} is multiplied and is no number", read.target)));
+                return Err(ConditionError::Evaluation(format!(
+                    "{} is multiplied and is no number",
+                    read.target
+                )));
             }
             Found::Value(_) | Found::Later => {}
         }
-        let mut node = self.branches.entry(read.target.root.as_str().to_owned()).or_default();
+        let mut node = self
+            .branches
+            .entry(read.target.root.as_str().to_owned())
+            .or_default();
         for length in 0..=read.names {
-            let prefix = Path { root: full.root, segments: full.segments[..length].to_vec() };
+            let prefix = Path {
+                root: full.root,
+                segments: full.segments[..length].to_vec(),
+            };
             let found = source.find(&prefix);
             if length > 0 {
-                // A node whose step is not there has no branch: its name must stay undefined.
-                if matches!(found, Found::Absent) {
+                // What is not there has no branch, so that its name stays undefined. Only on the
+                // way to what is asked for stands an empty one: `trigger.a.b is defined` is false
+                // also where there is no `a`, and `steps.x.y is defined` where `x` was left out.
+                let asked_for = read.guarded || (full.root == Root::Steps && length == 1);
+                let itself_read = || all.iter().any(|other| other.target.is(&prefix));
+                if matches!(found, Found::Absent)
+                    && (length == read.names || !asked_for || itself_read())
+                {
                     return Ok(());
                 }
-                node = node.branches.entry(full.segments[length - 1].to_owned()).or_default();
+                node = node
+                    .branches
+                    .entry(full.segments[length - 1].to_owned())
+                    .or_default();
             }
             if length == read.names {
                 node.leaf = match found {
                     Found::Value(value) => Some(Value::from(Serde(&*value))),
-                    Found::Later => Some(Value::from(Error::new(ErrorKind::InvalidOperation, LATER))),
+                    Found::Later => {
+                        Some(Value::from(Error::new(ErrorKind::InvalidOperation, LATER)))
+                    }
                     Found::Absent => None,
                 };
             }
@@ -192,7 +233,11 @@ impl Tree {
         match self.leaf {
             // It holds all that its branches hold.
             Some(leaf) => leaf,
-            None => Value::from_pairs(self.branches.into_iter().map(|(name, branch)| (name, branch.into_value()))),
+            None => Value::from_pairs(
+                self.branches
+                    .into_iter()
+                    .map(|(name, branch)| (name, branch.into_value())),
+            ),
         }
     }
 }

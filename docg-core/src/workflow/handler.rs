@@ -2,6 +2,10 @@
 //!
 //! A handler either computes ([`ComputeHandler`]) or touches the world ([`EffectHandler`]). The
 //! two are apart in types, and a dry run is never given the second.
+//!
+//! Handlers are async and must not block their thread: what computes for long belongs into
+//! `tokio::task::spawn_blocking`. One that blocks cannot be dropped at its deadline, and holds up
+//! whatever else its thread has to do.
 
 use std::sync::Arc;
 

@@ -5,11 +5,7 @@
 //! text. What a path leads to is put in as it is and never read for variables again, so trigger
 //! data cannot reach anything by holding `{{…}}` itself.
 
-use std::{
-    borrow::Cow,
-    collections::BTreeSet,
-    fmt::Write as _,
-};
+use std::{borrow::Cow, collections::BTreeSet, fmt::Write as _};
 
 use serde_json::{Map, Value};
 
@@ -20,7 +16,7 @@ use crate::{
 
 mod path;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod text;
 
 pub(crate) use path::{EXECUTION_FIELDS, Path, descend, shortened};
@@ -77,13 +73,14 @@ impl Source for Scope<'_> {
     fn find(&self, path: &Path<'_>) -> Found<'_> {
         match (path.root, path.segments.split_first()) {
             (Root::Trigger, _) => descend(self.trigger, &path.segments).into(),
-            (Root::Execution, _) => {
-                path::execution_value(self.execution, &path.segments).map_or(Found::Absent, Found::Value)
-            }
+            (Root::Execution, _) => path::execution_value(self.execution, &path.segments)
+                .map_or(Found::Absent, Found::Value),
             (Root::Steps, None) => Found::Absent,
             (Root::Steps, Some((node, fields))) => {
                 let step = self.steps.iter().find(|step| step.node_id == **node);
-                step.and_then(|step| step.output.as_deref()).and_then(|output| descend(output, fields)).into()
+                step.and_then(|step| step.output.as_deref())
+                    .and_then(|output| descend(output, fields))
+                    .into()
             }
         }
     }
@@ -112,7 +109,9 @@ pub fn resolve(params: &Map<String, Value>, scope: &Scope<'_>) -> Result<Value, 
     if resolver.open.is_empty() {
         Ok(Value::Object(resolved))
     } else {
-        Err(Unresolved { paths: resolver.open.into_iter().collect() })
+        Err(Unresolved {
+            paths: resolver.open.into_iter().collect(),
+        })
     }
 }
 
@@ -139,11 +138,18 @@ pub(crate) fn settle<'v>(value: &'v Value, source: &dyn Source) -> Option<Cow<'v
 
 /// The parameters of a node, with what a person has changed (`overrides` is by node id).
 #[must_use]
-pub fn effective_params<'a>(node: &'a Node, overrides: &Map<String, Value>) -> Cow<'a, Map<String, Value>> {
+pub fn effective_params<'a>(
+    node: &'a Node,
+    overrides: &Map<String, Value>,
+) -> Cow<'a, Map<String, Value>> {
     match overrides.get(node.id.as_str()) {
         Some(Value::Object(changed)) if !changed.is_empty() => {
             let mut params = node.params.clone();
-            params.extend(changed.iter().map(|(name, value)| (name.clone(), value.clone())));
+            params.extend(
+                changed
+                    .iter()
+                    .map(|(name, value)| (name.clone(), value.clone())),
+            );
             Cow::Owned(params)
         }
         _ => Cow::Borrowed(&node.params),
@@ -177,9 +183,15 @@ fn collect(value: &Value, pointer: &mut String, found: &mut Vec<Reference>) {
                 let (inner, target) = match piece {
                     Piece::Literal(_) => continue,
                     Piece::Unclosed(rest) => (rest, Err(PathError::Unclosed)),
-                    Piece::Variable { inner, .. } => (inner, Path::parse(inner).map(|path| path.to_target())),
+                    Piece::Variable { inner, .. } => {
+                        (inner, Path::parse(inner).map(|path| path.to_target()))
+                    }
                 };
-                found.push(Reference { pointer: pointer.clone(), path: shortened(inner.trim()), target });
+                found.push(Reference {
+                    pointer: pointer.clone(),
+                    path: shortened(inner.trim()),
+                    target,
+                });
             }
         }
         Value::Array(items) => {
@@ -233,17 +245,26 @@ struct Resolver<'s> {
 
 impl<'s> Resolver<'s> {
     fn new(source: &'s dyn Source) -> Self {
-        Self { source, open: BTreeSet::new(), budget: MAX_RESOLVED_BYTES }
+        Self {
+            source,
+            open: BTreeSet::new(),
+            budget: MAX_RESOLVED_BYTES,
+        }
     }
 
     fn object(&mut self, fields: &Map<String, Value>) -> Map<String, Value> {
-        fields.iter().map(|(name, value)| (name.clone(), self.value(value))).collect()
+        fields
+            .iter()
+            .map(|(name, value)| (name.clone(), self.value(value)))
+            .collect()
     }
 
     fn value(&mut self, value: &Value) -> Value {
         match value {
             Value::String(text) if text.contains("{{") => self.text(text),
-            Value::Array(items) => Value::Array(items.iter().map(|item| self.value(item)).collect()),
+            Value::Array(items) => {
+                Value::Array(items.iter().map(|item| self.value(item)).collect())
+            }
             Value::Object(fields) => Value::Object(self.object(fields)),
             other => other.clone(),
         }
@@ -251,7 +272,9 @@ impl<'s> Resolver<'s> {
 
     fn text(&mut self, text: &str) -> Value {
         if let Some(inner) = sole(text) {
-            return self.find(inner).map_or_else(|| text.into(), Cow::into_owned);
+            return self
+                .find(inner)
+                .map_or_else(|| text.into(), Cow::into_owned);
         }
         let mut out = String::with_capacity(text.len());
         for piece in pieces(text) {
@@ -283,7 +306,10 @@ impl<'s> Resolver<'s> {
                     return Some(value);
                 }
                 self.budget = 0;
-                self.report(&format!("{} (too large to be put in)", shortened(inner.trim())));
+                self.report(&format!(
+                    "{} (too large to be put in)",
+                    shortened(inner.trim())
+                ));
             }
             Found::Absent | Found::Later => self.report(inner),
         }
@@ -315,7 +341,12 @@ fn size(value: &Value) -> usize {
     match value {
         Value::String(text) => NODE + text.len(),
         Value::Array(items) => NODE + items.iter().map(size).sum::<usize>(),
-        Value::Object(fields) => NODE + fields.iter().map(|(name, value)| NODE + name.len() + size(value)).sum::<usize>(),
+        Value::Object(fields) => {
+            NODE + fields
+                .iter()
+                .map(|(name, value)| NODE + name.len() + size(value))
+                .sum::<usize>()
+        }
         _ => NODE,
     }
 }

@@ -10,7 +10,7 @@ use crate::{
     observe::{AuditEvent, LogEntry},
     ports::{
         AuditQuery, Claim, ClaimRequest, ClaimWhat, Claimed, Commit, Committed, Created, EventQuery, ExecutionQuery,
-        ExecutionRecord, LogQuery, NewRun, Page, RunReader, RunStore, Signal, Store, StoreError, StoreErrorKind,
+        ExecutionRecord, LogQuery, NewRun, Page, Signal, Store, StoreError, StoreErrorKind,
     },
     run::Step,
     time::Timestamp,
@@ -129,9 +129,9 @@ pub(super) fn refused<T: Debug>(result: Result<T, StoreError>) -> StoreErrorKind
 }
 
 /// Reads pages until the end. Each but the last must be full, and none may be empty.
-pub(super) async fn pages<T, C: Clone>(
+pub(super) async fn pages<T, C, F: Future<Output = Page<T>>>(
     limit: usize,
-    read: impl AsyncFn(Option<C>) -> Page<T>,
+    read: impl Fn(Option<C>) -> F,
     cursor: impl Fn(&T) -> C,
 ) -> Vec<T> {
     let mut rows: Vec<T> = Vec::new();

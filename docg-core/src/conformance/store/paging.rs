@@ -8,7 +8,7 @@ use crate::{
     },
     ids::{ExecutionId, OrganizationId},
     observe::{LogDomain, LogLevel},
-    ports::{AuditQuery, ExecutionQuery, ExecutionRecord, LogQuery, Page, Store},
+    ports::{AuditQuery, ExecutionQuery, ExecutionRecord, LogQuery, Store},
     run::Status,
     time::Timestamp,
 };
@@ -18,9 +18,9 @@ fn place(record: &ExecutionRecord) -> (Timestamp, ExecutionId) {
 }
 
 async fn list(store: &dyn Store, limit: usize, query: ExecutionQuery) -> Vec<(Timestamp, ExecutionId)> {
-    let read = async |after| {
+    let read = |after| {
         let query = ExecutionQuery { after, limit, ..query.clone() };
-        store.executions(query).await.expect("reads")
+        async move { store.executions(query).await.expect("reads") }
     };
     pages(limit, read, place).await.iter().map(place).collect()
 }
@@ -89,9 +89,9 @@ pub async fn lists_stand_still_under_concurrent_creates_and_commits(under_test: 
                     assert_eq!(found, original);
                 }
             } else {
-                for (_, id) in original.iter().skip(index - 4).step_by(4) {
+                for (_, id) in original.into_iter().skip(index - 4).step_by(4) {
                     create(&*store, RunFixture::of(organization).created_at(at(5)).build()).await;
-                    work(&*store, at(6), *id, |it| CommitFixture::on(it).status(Status::Running).build()).await;
+                    work(&*store, at(6), id, |it| CommitFixture::on(it).status(Status::Running).build()).await;
                 }
             }
         }
@@ -164,9 +164,9 @@ pub async fn pages_stand_still_under_concurrent_commits(under_test: StoreUnderTe
 }
 
 async fn log_seqs(store: &dyn Store, limit: usize, query: LogQuery) -> Vec<u64> {
-    let read = async |after: Option<u64>| -> Page<_> {
+    let read = |after: Option<u64>| {
         let query = LogQuery { after: after.unwrap_or(0), limit, ..query.clone() };
-        store.logs(query).await.expect("reads")
+        async move { store.logs(query).await.expect("reads") }
     };
     pages(limit, read, |entry| entry.seq).await.iter().map(|entry| entry.seq).collect()
 }
@@ -177,9 +177,9 @@ async fn audit_seqs(
     organization_id: OrganizationId,
     execution_id: ExecutionId,
 ) -> Vec<u64> {
-    let read = async |after: Option<u64>| {
+    let read = |after: Option<u64>| {
         let query = AuditQuery { organization_id, execution_id, after: after.unwrap_or(0), limit };
-        store.audit(query).await.expect("reads")
+        async move { store.audit(query).await.expect("reads") }
     };
     pages(limit, read, |row| row.seq).await.iter().map(|row| row.seq).collect()
 }

@@ -122,9 +122,10 @@ pub async fn workflows_come_newest_first_without_loss_or_repeat(under_test: Stor
                 return;
             }
             for limit in [1, 5, 6, 12] {
-                let read = async |after| {
+                let read = |after| {
                     let query = WorkflowQuery { organization_id: organization, after, limit };
-                    store.workflows(query).await.expect("reads")
+                    let store = &store;
+                    async move { store.workflows(query).await.expect("reads") }
                 };
                 let found = pages(limit, read, |it| (it.created_at, it.id)).await;
                 assert!(found.iter().all(|it| it.version == 2 || it.created_at == at(3)));

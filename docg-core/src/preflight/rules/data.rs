@@ -25,7 +25,14 @@ pub(super) fn schema(workflow: &Workflow, trigger: &Value) -> Vec<Issue> {
         Ok(violations) => violations.into_iter().map(violated).collect(),
         // The schema cannot be used; nothing was checked, and that must not look like a pass.
         Err(detail) => {
-            vec![Issue::warning(Domain::Data, "data.check_failed", Text::key("issue-check-failed-schema")).tech(detail)]
+            vec![
+                Issue::warning(
+                    Domain::Data,
+                    "data.check_failed",
+                    Text::key("issue-check-failed-schema"),
+                )
+                .tech(detail),
+            ]
         }
     }
 }
@@ -37,22 +44,38 @@ fn violated(violation: Violation) -> Issue {
         field.push_str(name);
     }
     let (code, text) = if violation.missing {
-        (codes::MISSING_REQUIRED_FIELD, Text::key("issue-missing-required-field"))
+        (
+            codes::MISSING_REQUIRED_FIELD,
+            Text::key("issue-missing-required-field"),
+        )
     } else {
-        (codes::INVALID_FIELD_FORMAT, Text::key("issue-invalid-field-format"))
+        (
+            codes::INVALID_FIELD_FORMAT,
+            Text::key("issue-invalid-field-format"),
+        )
     };
-    Issue::blocking(Domain::Data, code, text.with("field", &field)).field(field).tech(violation.tech)
+    Issue::blocking(Domain::Data, code, text.with("field", &field))
+        .field(field)
+        .tech(violation.tech)
 }
 
 /// Variables that nothing can give. The field is the parameter, the path is in the texts.
-pub(super) fn variables(node: &Node, params: &Map<String, Value>, known: &Known<'_>, issues: &mut Vec<Issue>) {
+pub(super) fn variables(
+    node: &Node,
+    params: &Map<String, Value>,
+    known: &Known<'_>,
+    issues: &mut Vec<Issue>,
+) {
     let mut named = HashSet::new();
     for (name, value) in params {
         for reference in references(value) {
             let tech = match &reference.target {
                 Ok(target) => {
                     let segments = target.segments.iter().map(String::as_str).collect();
-                    match known.find(&Path { root: target.root, segments }) {
+                    match known.find(&Path {
+                        root: target.root,
+                        segments,
+                    }) {
                         Found::Value(_) | Found::Later => continue,
                         Found::Absent => format!("nothing at {}", reference.path),
                     }
@@ -81,13 +104,23 @@ pub(super) fn variables(node: &Node, params: &Map<String, Value>, known: &Known<
 
 /// A required parameter that is not there or blank.
 pub(super) fn missing(rule: &Rule<'_, '_>) -> Issue {
-    rule.issue(Domain::Data, codes::MISSING_REQUIRED_FIELD, Text::key("issue-missing-required-parameter"), rule.name)
+    rule.issue(
+        Domain::Data,
+        codes::MISSING_REQUIRED_FIELD,
+        Text::key("issue-missing-required-parameter"),
+        rule.name,
+    )
 }
 
 /// A parameter whose value is of another kind than declared.
 pub(super) fn wrong_kind(rule: &Rule<'_, '_>, expected: &str) -> Issue {
-    rule.issue(Domain::Data, codes::INVALID_FIELD_FORMAT, Text::key("issue-invalid-parameter-format"), rule.name)
-        .tech(format!("{expected} is needed"))
+    rule.issue(
+        Domain::Data,
+        codes::INVALID_FIELD_FORMAT,
+        Text::key("issue-invalid-parameter-format"),
+        rule.name,
+    )
+    .tech(format!("{expected} is needed"))
 }
 
 /// No handler for the node's type.

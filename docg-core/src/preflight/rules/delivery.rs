@@ -30,7 +30,12 @@ pub(super) fn parse(text: &str) -> Option<String> {
 
 /// Nobody to deliver to.
 pub(super) fn missing_recipient(rule: &Rule<'_, '_>) -> Issue {
-    rule.issue(Domain::Delivery, codes::MISSING_RECIPIENT, Text::key("issue-missing-recipient"), rule.name)
+    rule.issue(
+        Domain::Delivery,
+        codes::MISSING_RECIPIENT,
+        Text::key("issue-missing-recipient"),
+        rule.name,
+    )
 }
 
 /// What is wrong with one address.
@@ -39,17 +44,41 @@ pub(super) fn address(rule: &Rule<'_, '_>, field: String, value: &Value) -> Opti
     if text.and_then(parse).is_some() {
         return None;
     }
-    let domain = if matches!(rule.kind, ParamKind::Signers) { Domain::Signature } else { Domain::Delivery };
+    let domain = if matches!(rule.kind, ParamKind::Signers) {
+        Domain::Signature
+    } else {
+        Domain::Delivery
+    };
     let tech = match text {
         Some(text) => format!("{:?} is no e-mail address", shortened(text)),
         None => "an e-mail address is a text".to_owned(),
     };
-    Some(rule.issue(domain, codes::INVALID_EMAIL_FORMAT, Text::key("issue-invalid-email-format"), field).tech(tech))
+    Some(
+        rule.issue(
+            domain,
+            codes::INVALID_EMAIL_FORMAT,
+            Text::key("issue-invalid-email-format"),
+            field,
+        )
+        .tech(tech),
+    )
 }
 
 /// What is wrong with a list of addresses; a text alone counts as a list of one.
 pub(super) fn addresses(rule: &Rule<'_, '_>, items: &[Option<Cow<'_, Value>>]) -> Vec<Issue> {
-    let field = |index: usize| if items.len() == 1 { rule.name.to_owned() } else { format!("{}.{index}", rule.name) };
-    let known = items.iter().enumerate().filter_map(|(index, item)| Some((index, item.as_deref()?)));
-    known.filter_map(|(index, item)| address(rule, field(index), item)).take(super::MAX_PER_PARAM).collect()
+    let field = |index: usize| {
+        if items.len() == 1 {
+            rule.name.to_owned()
+        } else {
+            format!("{}.{index}", rule.name)
+        }
+    };
+    let known = items
+        .iter()
+        .enumerate()
+        .filter_map(|(index, item)| Some((index, item.as_deref()?)));
+    known
+        .filter_map(|(index, item)| address(rule, field(index), item))
+        .take(super::MAX_PER_PARAM)
+        .collect()
 }

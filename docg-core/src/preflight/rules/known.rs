@@ -27,20 +27,33 @@ pub(super) enum Standing<'a> {
     LeftOut,
 }
 
+/// A node, its parameters as they stand, and what it will give.
+type Seen<'a> = (&'a Node, Cow<'a, Map<String, Value>>, Standing<'a>);
+
+/// What is known as the nodes are looked at one after the other.
 pub(super) struct Known<'a> {
     request: PreflightRequest<'a>,
     /// The nodes so far, in order. What is not among them comes later and cannot be read.
-    nodes: Vec<(&'a Node, Cow<'a, Map<String, Value>>, Standing<'a>)>,
+    nodes: Vec<Seen<'a>>,
     /// Whether the node that is looked at runs in this execution.
     runs: bool,
 }
 
 impl<'a> Known<'a> {
     pub(super) fn new(request: &PreflightRequest<'a>) -> Self {
-        Self { request: *request, nodes: Vec::with_capacity(request.workflow.nodes.len()), runs: true }
+        Self {
+            request: *request,
+            nodes: Vec::with_capacity(request.workflow.nodes.len()),
+            runs: true,
+        }
     }
 
-    pub(super) fn push(&mut self, node: &'a Node, params: Cow<'a, Map<String, Value>>, standing: Standing<'a>) {
+    pub(super) fn push(
+        &mut self,
+        node: &'a Node,
+        params: Cow<'a, Map<String, Value>>,
+        standing: Standing<'a>,
+    ) {
         self.nodes.push((node, params, standing));
     }
 
@@ -49,7 +62,9 @@ impl<'a> Known<'a> {
     }
 
     fn output(&self, node: &str, fields: &[&str]) -> Found<'_> {
-        let Some((_, params, standing)) = self.nodes.iter().find(|(earlier, ..)| earlier.id == *node) else {
+        let Some((_, params, standing)) =
+            self.nodes.iter().find(|(earlier, ..)| earlier.id == *node)
+        else {
             return Found::Absent;
         };
         match standing {
@@ -76,8 +91,12 @@ impl Source for Known<'_> {
             (Root::Steps, []) => Found::Absent,
             (Root::Steps, [node, fields @ ..]) => self.output(node, fields),
             (Root::Execution, ["dry_run"]) => owned(self.request.dry_run.into()),
-            (Root::Execution, ["workflow_id"]) => owned(self.request.workflow.id.to_string().into()),
-            (Root::Execution, ["organization_id"]) => owned(self.request.organization_id.to_string().into()),
+            (Root::Execution, ["workflow_id"]) => {
+                owned(self.request.workflow.id.to_string().into())
+            }
+            (Root::Execution, ["organization_id"]) => {
+                owned(self.request.organization_id.to_string().into())
+            }
             (Root::Execution, []) => Found::Later,
             (Root::Execution, [field]) if EXECUTION_FIELDS.contains(field) => Found::Later,
             (Root::Execution, _) => Found::Absent,

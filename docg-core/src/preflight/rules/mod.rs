@@ -54,7 +54,11 @@ pub(super) struct Check<'a> {
 
 /// Applies all rules.
 pub(super) fn apply<'a>(request: &PreflightRequest<'a>) -> Findings<'a> {
-    let mut findings = Findings { issues: Vec::new(), questions: Vec::new(), checks: Vec::new() };
+    let mut findings = Findings {
+        issues: Vec::new(),
+        questions: Vec::new(),
+        checks: Vec::new(),
+    };
     let trigger = &*request.inputs.trigger_data;
     for issue in data::schema(request.workflow, trigger) {
         findings.issues.push((0, issue));
@@ -80,7 +84,10 @@ fn look_at<'a>(
     if let Some(step) = request.steps.iter().find(|step| step.node_id == node.id) {
         match step.status {
             StepStatus::Success => {
-                return step.output.as_deref().map_or(Standing::Nothing, Standing::Output);
+                return step
+                    .output
+                    .as_deref()
+                    .map_or(Standing::Nothing, Standing::Output);
             }
             StepStatus::Skipped => return Standing::Nothing,
             StepStatus::Failed if node.on_error == OnError::Continue => return Standing::Nothing,
@@ -95,25 +102,54 @@ fn look_at<'a>(
     known.for_node_that_runs(runs);
 
     let mut issues = Vec::new();
-    match node.when.as_deref().map(|when| condition::decide(when, known)) {
+    match node
+        .when
+        .as_deref()
+        .map(|when| condition::decide(when, known))
+    {
         None | Some(Ok(Some(true) | None)) => {}
         Some(Ok(Some(false))) => return Standing::Nothing,
         Some(Err(e)) => issues.push(condition_issue(node, e)),
     }
     let Some(handler) = handler else {
         issues.push(data::unknown_node_type(node));
-        findings.issues.extend(issues.into_iter().map(|issue| (place, issue)));
+        findings
+            .issues
+            .extend(issues.into_iter().map(|issue| (place, issue)));
         return Standing::Runs(None);
     };
     let spec = handler.spec();
     data::variables(node, params, known, &mut issues);
     for param in &spec.params {
-        let rule = Rule { node, spec, name: param.name, kind: &param.kind, known };
-        rule.check(params.get(param.name), param.required, place, &mut issues, &mut findings.questions);
+        let rule = Rule {
+            node,
+            spec,
+            name: param.name,
+            kind: &param.kind,
+            known,
+        };
+        rule.check(
+            params.get(param.name),
+            param.required,
+            place,
+            &mut issues,
+            &mut findings.questions,
+        );
     }
-    findings.issues.extend(issues.into_iter().map(|issue| (place, issue)));
-    findings.checks.push(Check { place, node, handler, params: resolve_from(params, known) });
-    if runs { Standing::Runs(Some(spec)) } else { Standing::LeftOut }
+    findings
+        .issues
+        .extend(issues.into_iter().map(|issue| (place, issue)));
+    findings.checks.push(Check {
+        place,
+        node,
+        handler,
+        params: resolve_from(params, known),
+    });
+    if runs {
+        Standing::Runs(Some(spec))
+    } else {
+        Standing::LeftOut
+    }
 }
 
 /// Whether a dry run calls the handler.
@@ -129,13 +165,19 @@ fn condition_issue(node: &Node, error: ConditionError) -> Issue {
     let (code, text) = match &error {
         ConditionError::Absent(paths) => (
             codes::UNRESOLVED_VARIABLES,
-            Text::key("issue-unresolved-variables").with("path", paths.join(", ")).with("field", "when"),
+            Text::key("issue-unresolved-variables")
+                .with("path", paths.join(", "))
+                .with("field", "when"),
         ),
-        ConditionError::Syntax(_) | ConditionError::Evaluation(_) => {
-            (codes::INVALID_CONDITION, Text::key("issue-invalid-condition"))
-        }
+        ConditionError::Syntax(_) | ConditionError::Evaluation(_) => (
+            codes::INVALID_CONDITION,
+            Text::key("issue-invalid-condition"),
+        ),
     };
-    Issue::blocking(Domain::Data, code, text.with("label", &node.label)).at(node.id.clone()).field("when").tech(error)
+    Issue::blocking(Domain::Data, code, text.with("label", &node.label))
+        .at(node.id.clone())
+        .field("when")
+        .tech(error)
 }
 
 /// One declared parameter of one node.
@@ -160,12 +202,17 @@ impl Rule<'_, '_> {
         // A list is looked at item by item: one address that comes later does not hide the others.
         if let (ParamKind::EmailList | ParamKind::Signers, Value::Array(items)) = (self.kind, raw) {
             let items: Vec<_> = items.iter().map(|item| self.settle(item)).collect();
-            if items.iter().all(|item| item.as_deref().is_some_and(kinds::is_blank)) {
+            if items
+                .iter()
+                .all(|item| item.as_deref().is_some_and(kinds::is_blank))
+            {
                 return self.blank(required, issues);
             }
             return self.list(&items, issues);
         }
-        let Some(value) = self.settle(raw) else { return };
+        let Some(value) = self.settle(raw) else {
+            return;
+        };
         if kinds::is_blank_as(&value, self.kind) {
             return self.blank(required, issues);
         }
@@ -183,9 +230,13 @@ impl Rule<'_, '_> {
             | ParamKind::Object
             | ParamKind::Url
             | ParamKind::File => {}
-            ParamKind::Email => issues.extend(delivery::address(self, self.name.to_owned(), &value)),
+            ParamKind::Email => {
+                issues.extend(delivery::address(self, self.name.to_owned(), &value))
+            }
             ParamKind::EmailList | ParamKind::Signers => {
-                let items = value.as_array().map_or(std::slice::from_ref(&*value), Vec::as_slice);
+                let items = value
+                    .as_array()
+                    .map_or(std::slice::from_ref(&*value), Vec::as_slice);
                 let items: Vec<_> = items.iter().map(|item| Some(Cow::Borrowed(item))).collect();
                 self.list(&items, issues);
             }
@@ -232,14 +283,29 @@ impl Rule<'_, '_> {
     }
 
     fn ask(&self, resource: Resource, name: &str, place: usize, questions: &mut Vec<Question>) {
-        Question::add(questions, resource, name, permissions::Asker::new(self, place));
+        Question::add(
+            questions,
+            resource,
+            name,
+            permissions::Asker::new(self, place),
+        );
     }
 
     /// A blocking issue of this parameter.
-    fn issue(&self, domain: Domain, code: &'static str, text: Text, field: impl Into<String>) -> Issue {
+    fn issue(
+        &self,
+        domain: Domain,
+        code: &'static str,
+        text: Text,
+        field: impl Into<String>,
+    ) -> Issue {
         let field = field.into();
-        Issue::blocking(domain, code, text.with("label", &self.node.label).with("field", &field))
-            .at(self.node.id.clone())
-            .field(field)
+        Issue::blocking(
+            domain,
+            code,
+            text.with("label", &self.node.label).with("field", &field),
+        )
+        .at(self.node.id.clone())
+        .field(field)
     }
 }

@@ -39,8 +39,18 @@ pub(in crate::preflight) struct Asker {
 impl Asker {
     pub(super) fn new(rule: &Rule<'_, '_>, place: usize) -> Self {
         let signs = rule.node.phase == Phase::Signature
-            || rule.spec.params.iter().any(|param| param.kind == ParamKind::Signers);
-        Self { place, node: rule.node.id.clone(), label: rule.node.label.to_string(), field: rule.name, signs }
+            || rule
+                .spec
+                .params
+                .iter()
+                .any(|param| param.kind == ParamKind::Signers);
+        Self {
+            place,
+            node: rule.node.id.clone(),
+            label: rule.node.label.to_string(),
+            field: rule.name,
+            signs,
+        }
     }
 }
 
@@ -53,39 +63,73 @@ pub(in crate::preflight) enum Answer {
 
 impl Question {
     pub(super) fn add(questions: &mut Vec<Self>, resource: Resource, name: &str, asker: Asker) {
-        match questions.iter_mut().find(|question| question.resource == resource && question.name == name) {
+        match questions
+            .iter_mut()
+            .find(|question| question.resource == resource && question.name == name)
+        {
             Some(question) => question.askers.push(asker),
-            None => questions.push(Self { resource, name: name.to_owned(), askers: vec![asker] }),
+            None => questions.push(Self {
+                resource,
+                name: name.to_owned(),
+                askers: vec![asker],
+            }),
         }
     }
 
     /// What the answer means for each who asked.
-    pub(in crate::preflight) fn issues(&self, answer: &Answer, large_from: u64) -> Vec<(usize, Issue)> {
+    pub(in crate::preflight) fn issues(
+        &self,
+        answer: &Answer,
+        large_from: u64,
+    ) -> Vec<(usize, Issue)> {
         let issue = |asker: &Asker| match answer {
             Answer::Fine => None,
-            Answer::Template(facts) => template::large(*facts, large_from, &asker.node, &asker.label, asker.field),
-            Answer::Failed(ProbeFailure::Unreachable(why)) => Some(check_failed(
-                self.domain(asker, None),
-                &asker.node,
-                &asker.label,
-                &format!("{:?}: {why}", shortened(&self.name)),
-            )
-            .field(asker.field)),
+            Answer::Template(facts) => {
+                template::large(*facts, large_from, &asker.node, &asker.label, asker.field)
+            }
+            Answer::Failed(ProbeFailure::Unreachable(why)) => Some(
+                check_failed(
+                    self.domain(asker, None),
+                    &asker.node,
+                    &asker.label,
+                    &format!("{:?}: {why}", shortened(&self.name)),
+                )
+                .field(asker.field),
+            ),
             Answer::Failed(ProbeFailure::Refused { code, human, tech }) => {
-                let text = human.clone().unwrap_or_else(|| text_for(code).with("label", &asker.label).with("field", asker.field));
+                let text = human.clone().unwrap_or_else(|| {
+                    text_for(code)
+                        .with("label", &asker.label)
+                        .with("field", asker.field)
+                });
                 let refused = Issue::blocking(self.domain(asker, Some(code)), code.clone(), text)
                     .at(asker.node.clone())
                     .field(asker.field);
                 let name = shortened(&self.name);
-                Some(refused.tech(tech.as_ref().map_or_else(|| format!("{name:?}"), |tech| format!("{name:?}: {tech}"))))
+                Some(
+                    refused.tech(
+                        tech.as_ref().map_or_else(
+                            || format!("{name:?}"),
+                            |tech| format!("{name:?}: {tech}"),
+                        ),
+                    ),
+                )
             }
         };
-        self.askers.iter().filter_map(|asker| Some((asker.place, issue(asker)?))).collect()
+        self.askers
+            .iter()
+            .filter_map(|asker| Some((asker.place, issue(asker)?)))
+            .collect()
     }
 
     fn domain(&self, asker: &Asker, code: Option<&str>) -> Domain {
-        const PERMISSIONS: [&str; 5] =
-            ["insufficient_permissions", "oauth_expired", "oauth_revoked", "api_key_invalid", "connection_error"];
+        const PERMISSIONS: [&str; 5] = [
+            "insufficient_permissions",
+            "oauth_expired",
+            "oauth_revoked",
+            "api_key_invalid",
+            "connection_error",
+        ];
         let plain = code.map(|code| code.rsplit('.').next().unwrap_or(code));
         match self.resource {
             Resource::Connection if asker.signs => Domain::Signature,
@@ -98,7 +142,12 @@ impl Question {
 }
 
 /// A check that could not be made: not a crash and not a pass in silence.
-pub(in crate::preflight) fn check_failed(domain: Domain, node: &NodeId, label: &str, tech: &str) -> Issue {
+pub(in crate::preflight) fn check_failed(
+    domain: Domain,
+    node: &NodeId,
+    label: &str,
+    tech: &str,
+) -> Issue {
     let code = match domain {
         Domain::Data => "data.check_failed",
         Domain::Template => "template.check_failed",
@@ -106,7 +155,13 @@ pub(in crate::preflight) fn check_failed(domain: Domain, node: &NodeId, label: &
         Domain::Delivery => "delivery.check_failed",
         Domain::Signature => "signature.check_failed",
     };
-    Issue::warning(domain, code, Text::key("issue-check-failed").with("label", label)).at(node.clone()).tech(tech)
+    Issue::warning(
+        domain,
+        code,
+        Text::key("issue-check-failed").with("label", label),
+    )
+    .at(node.clone())
+    .tech(tech)
 }
 
 /// docg's own words for a code: its own, those of its part after the provider's name, or general
@@ -116,7 +171,10 @@ fn text_for(code: &str) -> Text {
     loop {
         let key = format!("issue-{}", rest.replace(['_', '.'], "-"));
         if i18n::message(Locale::En, &key, &[]).is_some() {
-            return Text::Key { key: key.into(), params: Vec::new() };
+            return Text::Key {
+                key: key.into(),
+                params: Vec::new(),
+            };
         }
         match rest.split_once('.') {
             Some((_, after)) => rest = after,

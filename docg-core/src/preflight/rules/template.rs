@@ -11,14 +11,27 @@ use crate::{
 
 /// No template was chosen.
 pub(super) fn not_selected(rule: &Rule<'_, '_>) -> Issue {
-    rule.issue(Domain::Template, codes::TEMPLATE_NOT_SELECTED, Text::key("issue-template-not-selected"), rule.name)
+    rule.issue(
+        Domain::Template,
+        codes::TEMPLATE_NOT_SELECTED,
+        Text::key("issue-template-not-selected"),
+        rule.name,
+    )
 }
 
 /// A template that is large enough to be slow.
-pub(super) fn large(facts: TemplateFacts, limit: u64, node: &NodeId, label: &str, field: &str) -> Option<Issue> {
+pub(super) fn large(
+    facts: TemplateFacts,
+    limit: u64,
+    node: &NodeId,
+    label: &str,
+    field: &str,
+) -> Option<Issue> {
     const MIB: u64 = 1024 * 1024;
     (facts.bytes >= limit).then(|| {
-        let text = Text::key("issue-template-large-file").with("label", label).with("size", facts.bytes.div_ceil(MIB));
+        let text = Text::key("issue-template-large-file")
+            .with("label", label)
+            .with("size", facts.bytes.div_ceil(MIB));
         Issue::warning(Domain::Template, codes::TEMPLATE_LARGE_FILE, text)
             .at(node.clone())
             .field(field)

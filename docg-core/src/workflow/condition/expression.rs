@@ -18,15 +18,59 @@ const LONGEST: usize = 2_000;
 /// The filters of minijinja that conditions have: the result is not much larger than what they are
 /// given, also where one is applied to the result of another.
 const FILTERS: [&str; 34] = [
-    "abs", "attr", "bool", "capitalize", "count", "d", "default", "dictsort", "first", "float", "int", "items", "last",
-    "length", "lines", "list", "lower", "map", "max", "min", "reject", "rejectattr", "reverse", "round", "select",
-    "selectattr", "sort", "split", "string", "sum", "title", "trim", "unique", "upper",
+    "abs",
+    "attr",
+    "bool",
+    "capitalize",
+    "count",
+    "d",
+    "default",
+    "dictsort",
+    "first",
+    "float",
+    "int",
+    "items",
+    "last",
+    "length",
+    "lines",
+    "list",
+    "lower",
+    "map",
+    "max",
+    "min",
+    "reject",
+    "rejectattr",
+    "reverse",
+    "round",
+    "select",
+    "selectattr",
+    "sort",
+    "split",
+    "string",
+    "sum",
+    "title",
+    "trim",
+    "unique",
+    "upper",
 ];
 
 /// The others. `map` takes the name of a filter as a value, so they must really be gone.
 pub(super) const REMOVED_FILTERS: [&str; 15] = [
-    "batch", "chain", "e", "escape", "format", "groupby", "indent", "join", "pprint", "replace", "safe", "slice", "tojson",
-    "urlencode", "zip",
+    "batch",
+    "chain",
+    "e",
+    "escape",
+    "format",
+    "groupby",
+    "indent",
+    "join",
+    "pprint",
+    "replace",
+    "safe",
+    "slice",
+    "tojson",
+    "urlencode",
+    "zip",
 ];
 
 /// The functions of minijinja.
@@ -34,9 +78,37 @@ pub(super) const REMOVED_GLOBALS: [&str; 4] = ["debug", "dict", "namespace", "ra
 
 /// The tests of minijinja, operators aside.
 pub(super) const TESTS: [&str; 31] = [
-    "boolean", "defined", "divisibleby", "endingwith", "eq", "equalto", "even", "false", "float", "ge", "greaterthan",
-    "gt", "in", "int", "integer", "iterable", "le", "lessthan", "lower", "lt", "mapping", "ne", "none", "number", "odd",
-    "sequence", "startingwith", "string", "true", "undefined", "upper",
+    "boolean",
+    "defined",
+    "divisibleby",
+    "endingwith",
+    "eq",
+    "equalto",
+    "even",
+    "false",
+    "float",
+    "ge",
+    "greaterthan",
+    "gt",
+    "in",
+    "int",
+    "integer",
+    "iterable",
+    "le",
+    "lessthan",
+    "lower",
+    "lt",
+    "mapping",
+    "ne",
+    "none",
+    "number",
+    "odd",
+    "sequence",
+    "startingwith",
+    "string",
+    "true",
+    "undefined",
+    "upper",
 ];
 
 /// A path that an expression reads.
@@ -55,10 +127,16 @@ pub(super) struct Read {
 /// Takes an expression apart.
 pub(super) fn analyse(source: &str) -> Result<Vec<Read>, ConditionError> {
     if source.len() > LONGEST {
-        return Err(ConditionError::Syntax(format!("the condition is longer than {LONGEST} bytes")));
+        return Err(ConditionError::Syntax(format!(
+            "the condition is longer than {LONGEST} bytes"
+        )));
     }
     let expression = parse_expr(source).map_err(|e| ConditionError::Syntax(e.to_string()))?;
-    let mut walk = Walk { reads: Vec::new(), guarded: false, multiplied: false };
+    let mut walk = Walk {
+        reads: Vec::new(),
+        guarded: false,
+        multiplied: false,
+    };
     walk.expression(&expression)?;
     Ok(walk.reads)
 }
@@ -100,7 +178,10 @@ impl Walk {
             }
             Expr::Compare(comparison) => {
                 self.expression(&comparison.expr)?;
-                comparison.ops.iter().try_for_each(|next| self.expression(&next.expr))
+                comparison
+                    .ops
+                    .iter()
+                    .try_for_each(|next| self.expression(&next.expr))
             }
             Expr::IfExpr(choice) => {
                 self.expression(&choice.test_expr)?;
@@ -109,7 +190,10 @@ impl Walk {
             }
             Expr::Filter(filter) => {
                 if !FILTERS.contains(&filter.name) {
-                    return refused(format!("there is no filter {:?} in conditions", shortened(filter.name)));
+                    return refused(format!(
+                        "there is no filter {:?} in conditions",
+                        shortened(filter.name)
+                    ));
                 }
                 if let Some(inner) = &filter.expr {
                     self.guarded = matches!(filter.name, "default" | "d");
@@ -120,7 +204,10 @@ impl Walk {
             }
             Expr::Test(test) => {
                 if !TESTS.contains(&test.name) {
-                    return refused(format!("there is no test {:?} in conditions", shortened(test.name)));
+                    return refused(format!(
+                        "there is no test {:?} in conditions",
+                        shortened(test.name)
+                    ));
                 }
                 self.guarded = matches!(test.name, "defined" | "undefined");
                 self.expression(&test.expr)?;
@@ -135,8 +222,15 @@ impl Walk {
             }
             Expr::Call(_) => refused("conditions cannot call functions or methods"),
             Expr::List(list) => list.items.iter().try_for_each(|item| self.expression(item)),
-            Expr::Tuple(tuple) => tuple.items.iter().try_for_each(|item| self.expression(item)),
-            Expr::Map(map) => map.keys.iter().chain(&map.values).try_for_each(|part| self.expression(part)),
+            Expr::Tuple(tuple) => tuple
+                .items
+                .iter()
+                .try_for_each(|item| self.expression(item)),
+            Expr::Map(map) => map
+                .keys
+                .iter()
+                .chain(&map.values)
+                .try_for_each(|part| self.expression(part)),
         }?;
         self.guarded = guarded;
         Ok(())
@@ -146,7 +240,9 @@ impl Walk {
     fn factor(&mut self, expression: &Expr<'_>) -> Result<(), ConditionError> {
         match expression {
             Expr::Const(constant) if constant.value.is_number() => Ok(()),
-            Expr::UnaryOp(operation) if matches!(operation.op, UnaryOpKind::Neg) => self.expression(&operation.expr),
+            Expr::UnaryOp(operation) if matches!(operation.op, UnaryOpKind::Neg) => {
+                self.expression(&operation.expr)
+            }
             Expr::BinOp(operation)
                 if matches!(
                     operation.op,
@@ -162,7 +258,12 @@ impl Walk {
                 self.expression(&operation.left)?;
                 self.expression(&operation.right)
             }
-            Expr::Filter(filter) if matches!(filter.name, "abs" | "count" | "float" | "int" | "length" | "round" | "sum") => {
+            Expr::Filter(filter)
+                if matches!(
+                    filter.name,
+                    "abs" | "count" | "float" | "int" | "length" | "round" | "sum"
+                ) =>
+            {
                 self.multiplied = false;
                 let result = self.expression(expression);
                 self.multiplied = true;
@@ -172,15 +273,22 @@ impl Walk {
         }
     }
 
-    fn optional<const N: usize>(&mut self, parts: [&Option<Expr<'_>>; N]) -> Result<(), ConditionError> {
-        parts.into_iter().flatten().try_for_each(|part| self.expression(part))
+    fn optional<const N: usize>(
+        &mut self,
+        parts: [&Option<Expr<'_>>; N],
+    ) -> Result<(), ConditionError> {
+        parts
+            .into_iter()
+            .flatten()
+            .try_for_each(|part| self.expression(part))
     }
 
     fn arguments(&mut self, arguments: &[CallArg<'_>]) -> Result<(), ConditionError> {
         arguments.iter().try_for_each(|argument| match argument {
-            CallArg::Pos(part) | CallArg::Kwarg(_, part) | CallArg::PosSplat(part) | CallArg::KwargSplat(part) => {
-                self.expression(part)
-            }
+            CallArg::Pos(part)
+            | CallArg::Kwarg(_, part)
+            | CallArg::PosSplat(part)
+            | CallArg::KwargSplat(part) => self.expression(part),
         })
     }
 
@@ -192,7 +300,10 @@ impl Walk {
         if root == Root::Steps && path.segments.is_empty() {
             return refused(PathError::NoNode);
         }
-        let target = Target { root, segments: path.segments };
+        let target = Target {
+            root,
+            segments: path.segments,
+        };
         match self.reads.iter_mut().find(|read| read.target == target) {
             Some(read) => {
                 read.guarded &= self.guarded;
@@ -220,8 +331,14 @@ struct NamePath {
 impl NamePath {
     fn of(expression: &Expr<'_>) -> Option<Self> {
         match expression {
-            Expr::Var(variable) => Some(Self { root: variable.id.to_owned(), segments: Vec::new(), names: 0 }),
-            Expr::GetAttr(lookup) => Some(Self::of(&lookup.expr)?.and(lookup.name.to_owned(), true)),
+            Expr::Var(variable) => Some(Self {
+                root: variable.id.to_owned(),
+                segments: Vec::new(),
+                names: 0,
+            }),
+            Expr::GetAttr(lookup) => {
+                Some(Self::of(&lookup.expr)?.and(lookup.name.to_owned(), true))
+            }
             Expr::GetItem(lookup) => {
                 let key = lookup.subscript_expr.as_const()?;
                 match key.as_str() {

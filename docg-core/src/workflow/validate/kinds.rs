@@ -16,7 +16,9 @@ pub(crate) fn is_blank(value: &Value) -> bool {
 /// Blank for this kind: a list of addresses or signers is blank when nobody is in it.
 pub(crate) fn is_blank_as(value: &Value, kind: &ParamKind) -> bool {
     match (kind, value) {
-        (ParamKind::EmailList | ParamKind::Signers, Value::Array(items)) => items.iter().all(is_blank),
+        (ParamKind::EmailList | ParamKind::Signers, Value::Array(items)) => {
+            items.iter().all(is_blank)
+        }
         _ => is_blank(value),
     }
 }
@@ -25,10 +27,15 @@ pub(crate) fn is_blank_as(value: &Value, kind: &ParamKind) -> bool {
 pub(crate) fn misfit(value: &Value, kind: &ParamKind) -> Option<String> {
     let (fits, expected) = match kind {
         ParamKind::Json => (true, ""),
-        ParamKind::Text | ParamKind::Email | ParamKind::Template | ParamKind::Folder | ParamKind::Connection => {
-            (value.is_string(), "text")
-        }
-        ParamKind::Url => (value.as_str().is_some_and(is_http_url), "an http or https URL"),
+        ParamKind::Text
+        | ParamKind::Email
+        | ParamKind::Template
+        | ParamKind::Folder
+        | ParamKind::Connection => (value.is_string(), "text"),
+        ParamKind::Url => (
+            value.as_str().is_some_and(is_http_url),
+            "an http or https URL",
+        ),
         ParamKind::OneOf(words) => {
             let fits = value.as_str().is_some_and(|word| words.contains(&word));
             return (!fits).then(|| format!("one of {}", words.join(", ")));
@@ -36,8 +43,14 @@ pub(crate) fn misfit(value: &Value, kind: &ParamKind) -> Option<String> {
         ParamKind::Integer => (value.is_u64(), "a whole number, zero or more"),
         ParamKind::Boolean => (value.is_boolean(), "true or false"),
         ParamKind::Object => (value.is_object(), "an object"),
-        ParamKind::EmailList => (value.is_string() || value.is_array(), "an address or a list of addresses"),
-        ParamKind::File => (value.is_object() || value.is_string(), "a document that an earlier step made"),
+        ParamKind::EmailList => (
+            value.is_string() || value.is_array(),
+            "an address or a list of addresses",
+        ),
+        ParamKind::File => (
+            value.is_object() || value.is_string(),
+            "a document that an earlier step made",
+        ),
         ParamKind::Signers => (value.is_array(), "a list of signers"),
     };
     (!fits).then(|| expected.to_owned())
@@ -45,10 +58,17 @@ pub(crate) fn misfit(value: &Value, kind: &ParamKind) -> Option<String> {
 
 /// Enough of RFC 3986 to tell a slip from an address; whether it may be called is for the handler.
 fn is_http_url(text: &str) -> bool {
-    let Some((scheme, rest)) = text.split_once("://") else { return false };
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return false;
+    };
     let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
     (scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https"))
-        && !host.rsplit('@').next().unwrap_or_default().trim_start_matches(':').is_empty()
+        && !host
+            .rsplit('@')
+            .next()
+            .unwrap_or_default()
+            .trim_start_matches(':')
+            .is_empty()
         && !text.contains(|c: char| c.is_whitespace() || c.is_control())
 }
 
@@ -67,17 +87,34 @@ mod tests {
         assert!(!fit(json!(3.5), ParamKind::Integer) && !fit(json!("3"), ParamKind::Integer));
         assert!(fit(json!(true), ParamKind::Boolean) && !fit(json!("true"), ParamKind::Boolean));
         assert!(fit(json!({}), ParamKind::Object) && !fit(json!([]), ParamKind::Object));
-        assert!(fit(json!("a"), ParamKind::OneOf(vec!["a", "b"])) && !fit(json!("c"), ParamKind::OneOf(vec!["a", "b"])));
+        assert!(
+            fit(json!("a"), ParamKind::OneOf(vec!["a", "b"]))
+                && !fit(json!("c"), ParamKind::OneOf(vec!["a", "b"]))
+        );
         assert!(fit(json!([]), ParamKind::Signers) && !fit(json!("a@b"), ParamKind::Signers));
         assert!(fit(json!("a@b"), ParamKind::EmailList) && !fit(json!({}), ParamKind::EmailList));
     }
 
     #[test]
     fn only_http_urls_are_urls() {
-        for good in ["http://a", "https://a.example/b?c#d", "HTTPS://user@a:8080/"] {
+        for good in [
+            "http://a",
+            "https://a.example/b?c#d",
+            "HTTPS://user@a:8080/",
+        ] {
             assert!(is_http_url(good), "{good}");
         }
-        for bad in ["", "a", "ftp://a", "http://", "https:///path", "http://a b", "file:///etc/passwd", "javascript://a", "http://?"] {
+        for bad in [
+            "",
+            "a",
+            "ftp://a",
+            "http://",
+            "https:///path",
+            "http://a b",
+            "file:///etc/passwd",
+            "javascript://a",
+            "http://?",
+        ] {
             assert!(!is_http_url(bad), "{bad}");
         }
     }

@@ -10,7 +10,10 @@ pub(crate) struct Recent<K, V> {
 impl<K: Eq + Hash, V: Clone> Recent<K, V> {
     /// Keeps at most `capacity` values.
     pub(crate) fn new(capacity: usize) -> Self {
-        Self { halves: Mutex::default(), half: capacity.div_ceil(2).max(1) }
+        Self {
+            halves: Mutex::default(),
+            half: capacity.div_ceil(2).max(1),
+        }
     }
 
     pub(crate) fn get<Q: Eq + Hash + ?Sized>(&self, key: &Q) -> Option<V>
@@ -18,7 +21,10 @@ impl<K: Eq + Hash, V: Clone> Recent<K, V> {
         K: Borrow<Q>,
     {
         // A panic while it was locked cannot have left it in a state that matters.
-        let mut halves = self.halves.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut halves = self
+            .halves
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         let (newer, older) = &mut *halves;
         if let Some(value) = newer.get(key) {
             return Some(value.clone());
@@ -29,13 +35,22 @@ impl<K: Eq + Hash, V: Clone> Recent<K, V> {
     }
 
     pub(crate) fn put(&self, key: K, value: V) {
-        let mut halves = self.halves.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut halves = self
+            .halves
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         let (newer, older) = &mut *halves;
         put(newer, older, self.half, key, value);
     }
 }
 
-fn put<K: Eq + Hash, V>(newer: &mut HashMap<K, V>, older: &mut HashMap<K, V>, half: usize, key: K, value: V) {
+fn put<K: Eq + Hash, V>(
+    newer: &mut HashMap<K, V>,
+    older: &mut HashMap<K, V>,
+    half: usize,
+    key: K,
+    value: V,
+) {
     if newer.len() >= half {
         *older = std::mem::take(newer);
     }

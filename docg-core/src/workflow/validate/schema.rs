@@ -48,7 +48,11 @@ mod with_feature {
 
     /// Whether it is a schema that can be used.
     pub(crate) fn check(schema: &Map<String, Value>) -> Result<(), SchemaFault> {
-        if schema.is_empty() { Ok(()) } else { compile(schema).map(drop) }
+        if schema.is_empty() {
+            Ok(())
+        } else {
+            compile(schema).map(drop)
+        }
     }
 
     struct Compiled {
@@ -61,7 +65,10 @@ mod with_feature {
         static RECENT: LazyLock<Recent<Key, Arc<Compiled>>> = LazyLock::new(|| Recent::new(256));
         let key = (workflow.organization_id, workflow.id, workflow.version);
         // Two engines in one process may use the same ids for different workflows.
-        if let Some(found) = RECENT.get(&key).filter(|found| found.schema == workflow.input_schema) {
+        if let Some(found) = RECENT
+            .get(&key)
+            .filter(|found| found.schema == workflow.input_schema)
+        {
             return found;
         }
         let made = Arc::new(Compiled {
@@ -78,11 +85,18 @@ mod with_feature {
             return Ok(Vec::new());
         }
         let compiled = compiled(workflow);
-        let validator = compiled.validator.as_ref().map_err(|(_, detail)| detail.clone())?;
+        let validator = compiled
+            .validator
+            .as_ref()
+            .map_err(|(_, detail)| detail.clone())?;
         if validator.is_valid(data) {
             return Ok(Vec::new());
         }
-        Ok(validator.iter_errors(data).take(MAX_LISTED).map(|error| violation(&error)).collect())
+        Ok(validator
+            .iter_errors(data)
+            .take(MAX_LISTED)
+            .map(|error| violation(&error))
+            .collect())
     }
 
     fn violation(error: &ValidationError<'_>) -> Violation {
@@ -101,8 +115,16 @@ mod with_feature {
             _ => false,
         };
         // Where the schema says so, not what the data holds.
-        let tech = format!("{} (schema: {})", error.kind().keyword(), error.schema_path());
-        Violation { missing, path, tech }
+        let tech = format!(
+            "{} (schema: {})",
+            error.kind().keyword(),
+            error.schema_path()
+        );
+        Violation {
+            missing,
+            path,
+            tech,
+        }
     }
 }
 
@@ -115,11 +137,19 @@ mod without_feature {
 
     /// Only the empty schema can be used without the feature.
     pub(crate) fn check(schema: &Map<String, Value>) -> Result<(), SchemaFault> {
-        if schema.is_empty() { Ok(()) } else { Err((String::new(), WITHOUT.to_owned())) }
+        if schema.is_empty() {
+            Ok(())
+        } else {
+            Err((String::new(), WITHOUT.to_owned()))
+        }
     }
 
     /// Only the empty schema can be used without the feature.
     pub(crate) fn broken_by(workflow: &Workflow, _: &Value) -> Result<Vec<Violation>, String> {
-        if workflow.input_schema.is_empty() { Ok(Vec::new()) } else { Err(WITHOUT.to_owned()) }
+        if workflow.input_schema.is_empty() {
+            Ok(Vec::new())
+        } else {
+            Err(WITHOUT.to_owned())
+        }
     }
 }

@@ -8,8 +8,16 @@ use serde_json::Value;
 use crate::run::Execution;
 
 /// The names that `execution` has.
-pub(crate) const EXECUTION_FIELDS: [&str; 8] =
-    ["id", "workflow_id", "organization_id", "trigger_type", "created_at", "attempt", "dry_run", "correlation_id"];
+pub(crate) const EXECUTION_FIELDS: [&str; 8] = [
+    "id",
+    "workflow_id",
+    "organization_id",
+    "trigger_type",
+    "created_at",
+    "attempt",
+    "dry_run",
+    "correlation_id",
+];
 
 /// Where a path begins. Nothing else can be read: no environment, no files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -34,7 +42,9 @@ impl Root {
     }
 
     pub(crate) fn from_name(name: &str) -> Option<Self> {
-        [Self::Trigger, Self::Steps, Self::Execution].into_iter().find(|root| root.as_str() == name)
+        [Self::Trigger, Self::Steps, Self::Execution]
+            .into_iter()
+            .find(|root| root.as_str() == name)
     }
 }
 
@@ -66,6 +76,12 @@ pub struct Target {
     pub root: Root,
     /// The names after it; places in lists as digits.
     pub segments: Vec<String>,
+}
+
+impl Target {
+    pub(crate) fn is(&self, path: &Path<'_>) -> bool {
+        self.root == path.root && self.segments == path.segments
+    }
 }
 
 impl fmt::Display for Target {
@@ -121,7 +137,14 @@ impl<'t> Path<'t> {
     }
 
     pub(crate) fn to_target(&self) -> Target {
-        Target { root: self.root, segments: self.segments.iter().map(|&segment| segment.to_owned()).collect() }
+        Target {
+            root: self.root,
+            segments: self
+                .segments
+                .iter()
+                .map(|&segment| segment.to_owned())
+                .collect(),
+        }
     }
 }
 
@@ -133,7 +156,9 @@ fn split_name(text: &str) -> (&str, &str) {
 /// What a name may hold without quotes. Spaces, quotes, braces, brackets and the operators of
 /// expressions are out, so that `{{ trigger.name | upper }}` is a syntax error and not an odd name.
 fn is_name(c: char) -> bool {
-    c.is_alphanumeric() || matches!(c, '_' | '-' | '$' | '@' | ':' | '#') || (!c.is_ascii() && !c.is_whitespace() && !c.is_control())
+    c.is_alphanumeric()
+        || matches!(c, '_' | '-' | '$' | '@' | ':' | '#')
+        || (!c.is_ascii() && !c.is_whitespace() && !c.is_control())
 }
 
 /// The content of `[…]` after the opening bracket, and what comes after the closing one.
@@ -159,15 +184,20 @@ pub(crate) fn shortened(text: &str) -> String {
 
 /// Follows names into a value.
 pub(crate) fn descend<'v, S: AsRef<str>>(value: &'v Value, segments: &[S]) -> Option<&'v Value> {
-    segments.iter().try_fold(value, |value, segment| match value {
-        Value::Object(fields) => fields.get(segment.as_ref()),
-        Value::Array(items) => items.get(segment.as_ref().parse::<usize>().ok()?),
-        _ => None,
-    })
+    segments
+        .iter()
+        .try_fold(value, |value, segment| match value {
+            Value::Object(fields) => fields.get(segment.as_ref()),
+            Value::Array(items) => items.get(segment.as_ref().parse::<usize>().ok()?),
+            _ => None,
+        })
 }
 
 /// What `execution` and its fields are.
-pub(crate) fn execution_value(execution: &Execution, segments: &[&str]) -> Option<Cow<'static, Value>> {
+pub(crate) fn execution_value(
+    execution: &Execution,
+    segments: &[&str],
+) -> Option<Cow<'static, Value>> {
     let field = |name: &str| {
         Some(match name {
             "id" => execution.id.to_string().into(),
@@ -183,7 +213,9 @@ pub(crate) fn execution_value(execution: &Execution, segments: &[&str]) -> Optio
     };
     match segments {
         [] => {
-            let fields = EXECUTION_FIELDS.iter().filter_map(|&name| Some((name.to_owned(), field(name)?)));
+            let fields = EXECUTION_FIELDS
+                .iter()
+                .filter_map(|&name| Some((name.to_owned(), field(name)?)));
             Some(Cow::Owned(Value::Object(fields.collect())))
         }
         [name] => field(name).map(Cow::Owned),

@@ -29,12 +29,17 @@ impl<'t> Iterator for Pieces<'t> {
             None => Piece::Literal(text),
             Some(0) => match text.find("}}") {
                 None => Piece::Unclosed(text),
-                Some(end) => Piece::Variable { whole: &text[..end + 2], inner: &text[2..end] },
+                Some(end) => Piece::Variable {
+                    whole: &text[..end + 2],
+                    inner: &text[2..end],
+                },
             },
             Some(start) => Piece::Literal(&text[..start]),
         };
         self.0 = match piece {
-            Piece::Literal(part) | Piece::Variable { whole: part, .. } | Piece::Unclosed(part) => &text[part.len()..],
+            Piece::Literal(part) | Piece::Variable { whole: part, .. } | Piece::Unclosed(part) => {
+                &text[part.len()..]
+            }
         };
         Some(piece)
     }

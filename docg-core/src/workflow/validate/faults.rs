@@ -1,0 +1,135 @@
+//! The faults of a draft, as they add up.
+
+use std::fmt::Write as _;
+
+use serde_json::{Map, Value};
+
+use super::{Fault, kinds, scope::Readable};
+use crate::workflow::{
+    spec::{NodeSpec, ParamKind},
+    variables::{has_variables, push_token, references, shortened},
+};
+
+/// More than this are not listed.
+pub(super) const MAX_FAULTS: usize = 500;
+const MAX_NAME_CHARS: usize = 200;
+
+#[derive(Default)]
+pub(super) struct Faults(pub(super) Vec<Fault>);
+
+impl Faults {
+    pub(super) fn add(
+        &mut self,
+        pointer: impl Into<String>,
+        code: &'static str,
+        detail: impl Into<String>,
+    ) {
+        if self.0.len() < MAX_FAULTS {
+            self.0.push(Fault {
+                pointer: pointer.into(),
+                code,
+                detail: detail.into(),
+            });
+        }
+    }
+
+    pub(super) fn name(&mut self, pointer: &str, name: &str) {
+        if name.chars().count() > MAX_NAME_CHARS {
+            self.add(
+                pointer,
+                "too_long",
+                format!("at most {MAX_NAME_CHARS} characters"),
+            );
+        }
+        if name.chars().any(char::is_control) {
+            self.add(
+                pointer,
+                "invalid_text",
+                "control characters have no place in a name",
+            );
+        }
+    }
+
+    pub(super) fn params(
+        &mut self,
+        at: &str,
+        params: &Map<String, Value>,
+        spec: Option<&NodeSpec>,
+        scope: &Readable<'_, '_>,
+    ) {
+        for (name, value) in params {
+            let mut pointer = at.to_owned();
+            push_token(&mut pointer, name);
+            match spec.map(|spec| spec.find_param(name)) {
+                // Without a node type nothing is known of its parameters.
+                None => {}
+                Some(None) => self.add(
+                    pointer.as_str(),
+                    "unknown_parameter",
+                    format!("no parameter {:?}", shortened(name)),
+                ),
+                Some(Some(param)) => self.kind(&pointer, value, &param.kind),
+            }
+            for reference in references(value) {
+                let (code, detail) = match reference.target {
+                    Err(e) => ("invalid_variable", e.to_string()),
+                    Ok(target) => match scope.fault(&target) {
+                        None => continue,
+                        Some(why) => ("unresolved_variable", format!("{target}: {why}")),
+                    },
+                };
+                self.add(format!("{pointer}{}", reference.pointer), code, detail);
+            }
+        }
+        self.no_nul(at, params.iter());
+    }
+
+    /// The type of a value that is there from the start; what variables give is for preflight.
+    fn kind(&mut self, pointer: &str, value: &Value, kind: &ParamKind) {
+        let undecided = value.is_string() && has_variables(value);
+        // What is malformed may also be written over by a person; only another type cannot be meant.
+        if undecided
+            || kinds::is_blank(value)
+            || (matches!(kind, ParamKind::Url) && value.is_string())
+        {
+            return;
+        }
+        if let Some(expected) = kinds::misfit(value, kind) {
+            self.add(pointer, "wrong_kind", format!("{expected} is needed"));
+        }
+    }
+
+    /// Stores cannot keep the character NUL.
+    pub(super) fn no_nul<'v>(
+        &mut self,
+        at: &str,
+        fields: impl Iterator<Item = (&'v String, &'v Value)>,
+    ) {
+        fn holds_nul(value: &Value) -> bool {
+            match value {
+                Value::String(text) => text.contains('\0'),
+                Value::Array(items) => items.iter().any(holds_nul),
+                Value::Object(fields) => fields
+                    .iter()
+                    .any(|(name, value)| name.contains('\0') || holds_nul(value)),
+                _ => false,
+            }
+        }
+        for (name, value) in fields {
+            if name.contains('\0') || holds_nul(value) {
+                let mut pointer = at.to_owned();
+                // The name as it can be shown.
+                let _ = write!(
+                    pointer,
+                    "/{}",
+                    name.replace('\0', "").replace('~', "~0").replace('/', "~1")
+                );
+                self.add(
+                    pointer,
+                    "invalid_text",
+                    "the character NUL cannot be stored",
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! One node of a draft.
+
+use std::{collections::HashSet, sync::Arc};
+
+use super::{
+    Faults, MAX_ATTEMPTS, MAX_PAUSE_MS, MAX_TIMEOUT_MS,
+    scope::{Earlier, Readable},
+};
+use crate::{
+    ids::NodeId,
+    run::Phase,
+    workflow::{
+        condition,
+        definition::{Node, NodeDraft, RetryPolicy},
+        spec::NodeSpec,
+        variables::shortened,
+    },
+};
+
+pub(super) struct NodeCheck<'c, 'd> {
+    pub(super) at: String,
+    pub(super) node: &'d NodeDraft,
+    pub(super) spec: Option<&'d NodeSpec>,
+    pub(super) earlier: &'c [Earlier<'d>],
+    pub(super) ids: &'c HashSet<&'d str>,
+    pub(super) faults: &'c mut Faults,
+}
+
+impl NodeCheck<'_, '_> {
+    /// The node, or `None` where it is not fit to be one.
+    pub(super) fn run(&mut self) -> Option<Node> {
+        let node = self.node;
+        self.id();
+        if self.spec.is_none() {
+            self.fault(
+                "/type",
+                "unknown_node_type",
+                format!("there is no node type {:?}", shortened(&node.node_type)),
+            );
+        }
+        self.faults.name(
+            &format!("{}/label", self.at),
+            node.label.as_deref().unwrap_or_default(),
+        );
+        let phase = self.phase();
+        let scope = Readable {
+            own: &node.id,
+            earlier: self.earlier,
+            ids: self.ids,
+        };
+        self.faults.params(
+            &format!("{}/params", self.at),
+            &node.params,
+            self.spec,
+            &scope,
+        );
+        self.condition(&scope);
+        self.retry(node.retry.as_ref());
+        if node
+            .timeout_ms
+            .is_some_and(|millis| !(1..=MAX_TIMEOUT_MS).contains(&millis))
+        {
+            self.fault(
+                "/timeout_ms",
+                "out_of_range",
+                format!("1 to {MAX_TIMEOUT_MS}"),
+            );
+        }
+        let label = node
+            .label
+            .as_deref()
+            .map(str::trim)
+            .filter(|label| !label.is_empty())
+            .unwrap_or(&node.id);
+        Some(Node {
+            id: NodeId::from(node.id.as_str()),
+            node_type: Arc::clone(&self.spec?.node_type),
+            label: label.into(),
+            phase: phase?,
+            when: node.when.clone(),
+            params: node.params.clone(),
+            retry: node.retry.clone().unwrap_or_default(),
+            timeout_ms: node.timeout_ms.unwrap_or(self.spec?.timeout_ms),
+            on_error: node.on_error,
+        })
+    }
+
+    fn fault(&mut self, at: &str, code: &'static str, detail: impl Into<String>) {
+        self.faults.add(format!("{}{at}", self.at), code, detail);
+    }
+
+    fn id(&mut self) {
+        let id = self.node.id.as_str();
+        if id.is_empty()
+            || id.len() > 64
+            || !id
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b))
+        {
+            self.fault(
+                "/id",
+                "invalid_node_id",
+                "1 to 64 of the letters A-Z and a-z, digits, _ and -",
+            );
+        }
+        if self.earlier.iter().any(|earlier| earlier.id == id) {
+            self.fault(
+                "/id",
+                "duplicate_node_id",
+                format!("another node is called {:?}", shortened(id)),
+            );
+        }
+    }
+
+    fn phase(&mut self) -> Option<Phase> {
+        let spec = self.spec?;
+        let known = || {
+            spec.phases
+                .iter()
+                .map(|phase| phase.as_str())
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
+        match (self.node.phase, spec.phases.as_slice()) {
+            (Some(phase), phases) if phases.contains(&phase) => Some(phase),
+            (Some(_), _) => {
+                self.fault(
+                    "/phase",
+                    "phase_not_allowed",
+                    format!("nodes of this type belong to {}", known()),
+                );
+                None
+            }
+            (None, [only]) => Some(*only),
+            (None, _) => {
+                self.fault("/phase", "phase_required", format!("one of {}", known()));
+                None
+            }
+        }
+    }
+
+    fn condition(&mut self, scope: &Readable<'_, '_>) {
+        let Some(when) = &self.node.when else { return };
+        match condition::targets(when) {
+            Err(e) => self.fault("/when", "invalid_condition", e.to_string()),
+            Ok(targets) => {
+                for target in targets {
+                    if let Some(why) = scope.fault(&target) {
+                        self.fault("/when", "unresolved_variable", format!("{target}: {why}"));
+                    }
+                }
+            }
+        }
+        if when.contains('\0') {
+            self.fault(
+                "/when",
+                "invalid_text",
+                "the character NUL cannot be stored",
+            );
+        }
+    }
+
+    fn retry(&mut self, retry: Option<&RetryPolicy>) {
+        let Some(retry) = retry else { return };
+        if !(1..=MAX_ATTEMPTS).contains(&retry.max_attempts) {
+            self.fault(
+                "/retry/max_attempts",
+                "out_of_range",
+                format!("1 to {MAX_ATTEMPTS}"),
+            );
+        }
+        if !retry.multiplier.is_finite() || retry.multiplier < 1.0 {
+            self.fault("/retry/multiplier", "out_of_range", "1 or more");
+        }
+        if retry.initial_ms > retry.max_ms {
+            self.fault("/retry/initial_ms", "out_of_range", "at most max_ms");
+        }
+        if retry.max_ms > MAX_PAUSE_MS {
+            self.fault(
+                "/retry/max_ms",
+                "out_of_range",
+                format!("at most {MAX_PAUSE_MS}"),
+            );
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! What the variables of a node may read.
+
+use std::collections::HashSet;
+
+use serde_json::{Map, Value};
+
+use crate::workflow::{
+    spec::{NodeSpec, Outputs},
+    variables::{EXECUTION_FIELDS, Root, Target, shortened},
+};
+
+/// A node that comes before the one that is looked at.
+pub(super) struct Earlier<'d> {
+    pub(super) id: &'d str,
+    pub(super) spec: Option<&'d NodeSpec>,
+    pub(super) params: &'d Map<String, Value>,
+}
+
+/// What a node's variables may read.
+pub(super) struct Readable<'c, 'd> {
+    pub(super) own: &'c str,
+    pub(super) earlier: &'c [Earlier<'d>],
+    pub(super) ids: &'c HashSet<&'d str>,
+}
+
+impl Readable<'_, '_> {
+    /// Why nothing can be at the end of this path.
+    pub(super) fn fault(&self, target: &Target) -> Option<String> {
+        match (target.root, target.segments.as_slice()) {
+            // What only the trigger data can tell is left to preflight.
+            (Root::Trigger, _) | (Root::Execution, []) | (Root::Steps, []) => None,
+            (Root::Execution, [field]) if EXECUTION_FIELDS.contains(&field.as_str()) => None,
+            (Root::Execution, _) => Some(format!("execution has {}", EXECUTION_FIELDS.join(", "))),
+            (Root::Steps, [node, fields @ ..]) => {
+                let Some(earlier) = self.earlier.iter().find(|earlier| earlier.id == node) else {
+                    return Some(if *node == self.own {
+                        "a node cannot read its own output".to_owned()
+                    } else if self.ids.contains(node.as_str()) {
+                        format!("node {node:?} comes later")
+                    } else {
+                        format!("there is no node {:?}", shortened(node))
+                    });
+                };
+                let field = fields.first()?;
+                let fields = output_fields(earlier.spec?, earlier.params)?;
+                (!fields.contains(&field.as_str()))
+                    .then(|| format!("node {node:?} gives {}", fields.join(", ")))
+            }
+        }
+    }
+}
+
+/// The fields that a node's output will have, where that is known before it runs.
+pub(crate) fn output_fields<'n>(
+    spec: &'n NodeSpec,
+    params: &'n Map<String, Value>,
+) -> Option<Vec<&'n str>> {
+    match &spec.outputs {
+        Outputs::Any => None,
+        Outputs::Fields(fields) => Some(fields.clone()),
+        Outputs::KeysOf(param) => Some(
+            params
+                .get(*param)?
+                .as_object()?
+                .keys()
+                .map(String::as_str)
+                .collect(),
+        ),
+    }
+}

@@ -1,0 +1,139 @@
+//! The whole engine on the memory adapters: five-step executions with everything recorded - events,
+//! log entries, audit hashes - while few or many are in flight, and while finished ones pile up.
+//!
+//! `DOCG_BENCH_FINISHED` sets how many finished executions are kept (1,000,000; 1,000 in a smoke
+//! run). Each is about 6 kB of memory.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use docg_core::{
+    engine::{StartRequest, WorkerOptions, Workers},
+    observe::Actor,
+    prelude::*,
+};
+use docg_store_memory::{BusConfig, MemoryBus, MemoryStore, StoreConfig};
+use futures::{StreamExt, stream};
+use serde_json::{Value, json};
+use tokio::{runtime::Runtime, sync::mpsc};
+
+const STEPS: u64 = 5;
+
+struct Bench {
+    engine: Engine,
+    _workers: Workers,
+    organization: OrganizationId,
+    workflow: WorkflowId,
+    /// Says when a last step has run.
+    ended: mpsc::UnboundedReceiver<ExecutionId>,
+}
+
+impl Bench {
+    async fn new(concurrency: usize) -> Self {
+        let (sender, ended) = mpsc::unbounded_channel();
+        let spec = |name: &'static str, phase| {
+            NodeSpec::new(name, phase).param(ParamSpec::optional("in", ParamKind::Json)).safe_to_repeat()
+        };
+        let last = move |context: EffectContext, _: Value| {
+            let sender = sender.clone();
+            async move {
+                // The receiver lives as long as the benchmark.
+                let _ = sender.send(context.execution_id);
+                StepOutcome::done(json!({"accepted": true}))
+            }
+        };
+        let store = MemoryStore::new(StoreConfig::default().max_executions(usize::MAX));
+        let engine = Engine::builder(Arc::new(store), Arc::new(MemoryBus::new(BusConfig::default())))
+            .step(compute(spec("extract", Phase::Trigger), |_, p: Value| async move { Ok(json!({"total": p["in"]})) }))
+            .step(compute(spec("render", Phase::Render), |_, _: Value| async { Ok(json!({"file": "f", "pages": 2})) }))
+            .step(effect(spec("save", Phase::Save), |_, _: Value| async { StepOutcome::done(json!({"url": "u"})) }))
+            .step(effect(spec("send", Phase::Delivery), last))
+            .build();
+        let options = WorkerOptions::concurrency(concurrency).per_organization(concurrency);
+        let workers = engine.start_workers(options);
+        let (organization, workflow) = (OrganizationId::new(), WorkflowId::new());
+        let draft = serde_json::from_value(json!({"name": "bench", "nodes": [
+            {"id": "extract", "type": "extract", "params": {"in": "{{trigger.deal.amount}}"}},
+            {"id": "total", "type": "extract", "params": {"in": "{{steps.extract.total}}"}},
+            {"id": "render", "type": "render", "params": {"in": "{{steps.total}}"}},
+            {"id": "save", "type": "save", "params": {"in": "{{steps.render.file}}"}},
+            {"id": "send", "type": "send", "params": {"in": "{{steps.save.url}}"}},
+        ]}))
+        .expect("a readable definition");
+        engine.put_workflow(organization, workflow, draft, None).await.expect("a valid definition");
+        Self { engine, _workers: workers, organization, workflow, ended }
+    }
+
+    /// Runs `count` executions, `in_flight` at once.
+    async fn run(&mut self, count: usize, in_flight: usize) -> Duration {
+        let begun = Instant::now();
+        let engine = &self.engine;
+        let starts = stream::iter(0..count).map(|_| {
+            let request = StartRequest::new(self.organization, self.workflow, Actor::user("bench"))
+                .trigger_data(json!({"deal": {"amount": 120_000}}));
+            engine.start(request)
+        });
+        let mut starts = starts.buffered(1);
+        let (mut started, mut ended) = (0, 0);
+        while ended < count {
+            while started < count && started - ended < in_flight {
+                starts.next().await.expect("one more").expect("accepted");
+                started += 1;
+            }
+            self.ended.recv().await.expect("the engine lives");
+            ended += 1;
+        }
+        begun.elapsed()
+    }
+}
+
+fn smoke() -> bool {
+    std::env::args().any(|argument| argument == "--test")
+}
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime")
+}
+
+fn in_flight(criterion: &mut Criterion) {
+    let runtime = runtime();
+    let mut group = criterion.benchmark_group("steps_per_second");
+    group.throughput(Throughput::Elements(STEPS)).sample_size(10).measurement_time(Duration::from_secs(5));
+    for in_flight in [1, 100, 10_000] {
+        let mut bench = runtime.block_on(Bench::new(in_flight));
+        group.bench_function(BenchmarkId::new("in_flight", in_flight), |b| {
+            b.iter_custom(|count| {
+                // Enough of them that the given number is in flight for most of the time.
+                let scale = if smoke() { 1 } else { (in_flight as u64 * 3).div_ceil(count.max(1)).max(1) };
+                let runs = usize::try_from(count * scale).expect("a count");
+                runtime.block_on(bench.run(runs, in_flight)) / u32::try_from(scale).expect("a scale")
+            });
+        });
+    }
+    group.finish();
+}
+
+fn finished(criterion: &mut Criterion) {
+    let runtime = runtime();
+    let kept = std::env::var("DOCG_BENCH_FINISHED").ok().and_then(|n| n.parse().ok());
+    let kept: usize = kept.unwrap_or(if smoke() { 1_000 } else { 1_000_000 });
+    let mut group = criterion.benchmark_group("steps_per_second_with_finished_kept");
+    group.throughput(Throughput::Elements(STEPS)).sample_size(10).measurement_time(Duration::from_secs(5));
+    let mut bench = runtime.block_on(Bench::new(100));
+    // The measured runs add some more; they are few beside the kept ones.
+    let mut done = 0;
+    for keep in [0, kept / 10, kept] {
+        runtime.block_on(bench.run(keep.saturating_sub(done), 100));
+        done = done.max(keep);
+        group.bench_function(BenchmarkId::from_parameter(keep), |b| {
+            b.iter_custom(|count| runtime.block_on(bench.run(usize::try_from(count).expect("a count"), 100)));
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, in_flight, finished);
+criterion_main!(benches);

@@ -1,0 +1,55 @@
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::FilesError;
+
+/// A document that a step made, as its output describes it and later steps name it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Document {
+    /// Where it is kept.
+    pub path: String,
+    /// What it is called.
+    pub filename: String,
+    /// What it is, as HTTP says it.
+    pub content_type: String,
+    /// Its size.
+    pub bytes: u64,
+    /// Its SHA-256, in hexadecimal digits.
+    pub sha256: String,
+    /// The language it is written in, where that is known.
+    #[serde(default)]
+    pub language: Option<String>,
+}
+
+impl Document {
+    /// Reads what an earlier step gave.
+    ///
+    /// # Errors
+    ///
+    /// [`FilesError::NotADocument`].
+    pub fn from_value(value: &Value) -> Result<Self, FilesError> {
+        Self::deserialize(value).map_err(|e| FilesError::NotADocument(e.to_string()))
+    }
+
+    /// One document or a list of them.
+    ///
+    /// # Errors
+    ///
+    /// [`FilesError::NotADocument`].
+    pub fn list_from_value(value: &Value) -> Result<Vec<Self>, FilesError> {
+        match value {
+            Value::Null => Ok(Vec::new()),
+            Value::Array(items) => items.iter().map(Self::from_value).collect(),
+            one => Ok(vec![Self::from_value(one)?]),
+        }
+    }
+
+    /// The name without its ending.
+    #[must_use]
+    pub fn title(&self) -> &str {
+        self.filename
+            .rsplit_once('.')
+            .map_or(self.filename.as_str(), |(stem, _)| stem)
+    }
+}

@@ -1,0 +1,152 @@
+use std::{error::Error, io};
+
+use docg_core::{
+    error::{StepFailure, codes},
+    i18n::Text,
+    preflight::ProbeFailure,
+};
+
+/// Why a file was not written or read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FilesError {
+    /// There is none, or it is another organization's.
+    #[error("there is no file {0:?}")]
+    NotFound(String),
+    /// The disk is full, or the quota is used up.
+    #[error("no space is left: {0}")]
+    Full(String),
+    /// The server's user may not do it.
+    #[error("not permitted: {0}")]
+    Denied(String),
+    /// A file stands where a folder is needed, or the folder has gone.
+    #[error("not a folder: {0}")]
+    NotAFolder(String),
+    /// A folder name that cannot be one, or that would leave the organization's folder.
+    #[error("{0:?} is no folder name")]
+    BadFolder(String),
+    /// Something that is no description of a document.
+    #[error("not a document that an earlier step made: {0}")]
+    NotADocument(String),
+    /// The content is not what was kept.
+    #[error("{0:?} is not what was kept there: its SHA-256 differs")]
+    Changed(String),
+    /// Larger than can be handled.
+    #[error("{0} bytes are too many")]
+    TooLarge(u64),
+    /// A kind of storage that this program was built without.
+    #[error("files at {0:?} URLs need a feature that this build lacks; it has file:///absolute/path")]
+    Unsupported(String),
+    /// Anything else.
+    #[error("the storage failed: {0}")]
+    Other(String),
+}
+
+impl FilesError {
+    pub(crate) fn from_io(error: &io::Error) -> Self {
+        Self::by_kind(error.kind(), error.to_string())
+    }
+
+    fn by_kind(kind: io::ErrorKind, text: String) -> Self {
+        use io::ErrorKind as Kind;
+        match kind {
+            Kind::StorageFull | Kind::QuotaExceeded | Kind::FileTooLarge => Self::Full(text),
+            Kind::PermissionDenied | Kind::ReadOnlyFilesystem => Self::Denied(text),
+            Kind::NotADirectory | Kind::AlreadyExists | Kind::IsADirectory => {
+                Self::NotAFolder(text)
+            }
+            Kind::NotFound => Self::NotFound(text),
+            _ => Self::Other(text),
+        }
+    }
+
+    /// What it means for a step. `label` names the step for people, `field` the parameter.
+    #[must_use]
+    pub fn failure(self, label: &impl ToString, field: &str) -> StepFailure {
+        let text = |key| {
+            Text::key(key)
+                .with("label", label.to_string())
+                .with("field", field)
+        };
+        let failure = match &self {
+            Self::Full(_) => StepFailure::review("storage_full", text("issue-storage-full")),
+            Self::Denied(_) => StepFailure::review(
+                "local.insufficient_permissions",
+                text("issue-insufficient-permissions"),
+            ),
+            Self::NotAFolder(_) | Self::BadFolder(_) => {
+                StepFailure::review("local.folder_not_found", text("issue-folder-not-found"))
+            }
+            Self::NotFound(_) | Self::NotADocument(_) | Self::Changed(_) | Self::TooLarge(_) => {
+                StepFailure::review(
+                    codes::INVALID_FIELD_FORMAT,
+                    text("issue-resource-refused"),
+                )
+            }
+            Self::Unsupported(_) | Self::Other(_) => {
+                StepFailure::retryable("storage_error", text("issue-service-unavailable"))
+            }
+        };
+        failure.tech(self)
+    }
+
+    /// What it means for a preflight check of a folder.
+    #[must_use]
+    pub fn probe_failure(self) -> ProbeFailure {
+        let code = match &self {
+            Self::Full(_) => "storage_full",
+            Self::Denied(_) => "local.insufficient_permissions",
+            Self::NotAFolder(_) | Self::BadFolder(_) | Self::NotFound(_) => {
+                "local.folder_not_found"
+            }
+            Self::NotADocument(_)
+            | Self::Changed(_)
+            | Self::TooLarge(_)
+            | Self::Unsupported(_)
+            | Self::Other(_) => return ProbeFailure::Unreachable(self.to_string()),
+        };
+        ProbeFailure::Refused {
+            code: code.into(),
+            human: None,
+            tech: Some(self.to_string()),
+        }
+    }
+}
+
+impl From<object_store::Error> for FilesError {
+    fn from(error: object_store::Error) -> Self {
+        if let object_store::Error::NotFound { path, source } = &error {
+            // A file in a folder's place is reported as a path that is not found.
+            return match io_kind(source.as_ref()) {
+                Some(io::ErrorKind::NotADirectory) => Self::NotAFolder(error.to_string()),
+                _ => Self::NotFound(path.clone()),
+            };
+        }
+        let text = match error.source() {
+            Some(source) => source.to_string(),
+            None => error.to_string(),
+        };
+        match io_kind(&error) {
+            Some(kind) => Self::by_kind(kind, text),
+            None => Self::Other(text),
+        }
+    }
+}
+
+impl From<object_store::path::Error> for FilesError {
+    fn from(error: object_store::path::Error) -> Self {
+        Self::BadFolder(error.to_string())
+    }
+}
+
+/// The operating system's verdict at the bottom of an error.
+fn io_kind(error: &(dyn Error + 'static)) -> Option<io::ErrorKind> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(io) = error.downcast_ref::<io::Error>() {
+            return Some(io.kind());
+        }
+        next = error.source();
+    }
+    None
+}

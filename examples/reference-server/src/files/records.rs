@@ -1,0 +1,146 @@
+//! The server's own notes.
+
+use futures::TryStreamExt;
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, path::Path};
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::{Files, FilesError};
+
+/// What a note is about; each kind has a folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecordKind {
+    /// A mail is about to be handed over.
+    MailIntent,
+    /// A mail was accepted.
+    MailSent,
+    /// A request for signatures.
+    Envelope,
+    /// A signer has looked at the document.
+    Viewed,
+    /// A signer has decided.
+    Decision,
+    /// Something that is still to be delivered.
+    Outbox,
+}
+
+impl RecordKind {
+    const fn folder(self) -> &'static str {
+        match self {
+            Self::MailIntent => "mail-intents",
+            Self::MailSent => "sent",
+            Self::Envelope => "envelopes",
+            Self::Viewed => "viewed",
+            Self::Decision => "decisions",
+            Self::Outbox => "outbox",
+        }
+    }
+
+    /// Names are made by the program, from hashes and numbers: anything else is a mistake of its own.
+    fn path(self, name: &str) -> Result<Path, FilesError> {
+        let plain = !name.is_empty()
+            && !name.starts_with('.')
+            && name
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+        if !plain {
+            return Err(FilesError::NotFound(name.to_owned()));
+        }
+        Ok(Path::parse(format!(
+            "records/{}/{name}.json",
+            self.folder()
+        ))?)
+    }
+}
+
+impl Files {
+    /// Writes a note, over an older one of that name.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be written.
+    pub async fn put_record<T: Serialize + Sync>(
+        &self,
+        kind: RecordKind,
+        name: &str,
+        record: &T,
+    ) -> Result<(), FilesError> {
+        self.put(&kind.path(name)?, json(record)?, PutMode::Overwrite)
+            .await
+    }
+
+    /// Writes a note unless there is one of that name; whether it did.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be written.
+    pub async fn create_record<T: Serialize + Sync>(
+        &self,
+        kind: RecordKind,
+        name: &str,
+        record: &T,
+    ) -> Result<bool, FilesError> {
+        let path = kind.path(name)?;
+        let put = self
+            .store
+            .put_opts(&path, json(record)?.into(), PutMode::Create.into());
+        match put.await {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::AlreadyExists { .. }) => Ok(false),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Reads a note.
+    ///
+    /// # Errors
+    ///
+    /// Where it is there and cannot be read.
+    pub async fn record<T: DeserializeOwned>(
+        &self,
+        kind: RecordKind,
+        name: &str,
+    ) -> Result<Option<T>, FilesError> {
+        match self.get(&kind.path(name)?).await {
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .map(Some)
+                .map_err(|e| FilesError::Other(format!("record {name}: {e}"))),
+            Err(FilesError::NotFound(_)) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Removes a note; nothing happens where there is none.
+    ///
+    /// # Errors
+    ///
+    /// Where it is there and cannot be removed.
+    pub async fn delete_record(&self, kind: RecordKind, name: &str) -> Result<(), FilesError> {
+        match self.store.delete(&kind.path(name)?).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// The names of all notes of a kind, in alphabetical order.
+    ///
+    /// # Errors
+    ///
+    /// Where the folder cannot be read.
+    pub async fn record_names(&self, kind: RecordKind) -> Result<Vec<String>, FilesError> {
+        let folder = Path::parse(format!("records/{}", kind.folder()))?;
+        let entries: Vec<_> = self.store.list(Some(&folder)).try_collect().await?;
+        let mut names: Vec<String> = entries
+            .iter()
+            .filter_map(|entry| entry.location.filename()?.strip_suffix(".json"))
+            .map(str::to_owned)
+            .collect();
+        names.sort_unstable();
+        Ok(names)
+    }
+}
+
+fn json<T: Serialize>(record: &T) -> Result<bytes::Bytes, FilesError> {
+    serde_json::to_vec(record)
+        .map(Into::into)
+        .map_err(|e| FilesError::Other(e.to_string()))
+}

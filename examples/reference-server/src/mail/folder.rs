@@ -1,0 +1,49 @@
+//! Mail as `.eml` files, where no SMTP server is configured.
+
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+use crate::files::FilesError;
+
+/// Writes a mail. It is there whole or not at all, and it is on the disk when this returns.
+pub(super) async fn put(folder: &Path, name: &str, message: Vec<u8>) -> Result<(), FilesError> {
+    let (folder, file) = (folder.to_owned(), file(folder, name));
+    let written = tokio::task::spawn_blocking(move || {
+        std::fs::create_dir_all(&folder)?;
+        let mut staged = file.clone();
+        staged.set_extension(format!("{}.part", uuid::Uuid::new_v4()));
+        let written = std::fs::File::create_new(&staged).and_then(|mut handle| {
+            handle.write_all(&message)?;
+            handle.sync_all()?;
+            std::fs::rename(&staged, &file)?;
+            std::fs::File::open(&folder)?.sync_all()
+        });
+        if written.is_err() {
+            // Nothing but what this call has made.
+            let _ = std::fs::remove_file(&staged);
+        }
+        written
+    });
+    let written = written
+        .await
+        .map_err(|e| FilesError::Other(e.to_string()))?;
+    written.map_err(|e| FilesError::from_io(&e))
+}
+
+/// Who a written mail is for; `None` where it has not been written.
+pub(super) async fn recipients(
+    folder: &Path,
+    name: &str,
+) -> Result<Option<Vec<String>>, FilesError> {
+    match tokio::fs::read(file(folder, name)).await {
+        Ok(mail) => Ok(Some(super::message::recipients(&mail))),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(FilesError::from_io(&e)),
+    }
+}
+
+fn file(folder: &Path, name: &str) -> PathBuf {
+    folder.join(format!("{}.eml", &name[..40]))
+}

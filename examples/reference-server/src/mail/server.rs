@@ -1,0 +1,104 @@
+//! Where an SMTP server is, and how to sign in.
+
+use std::{fmt, time::Duration};
+
+use lettre::transport::smtp::authentication::Credentials;
+use url::Url;
+
+/// Why a text is no SMTP URL.
+#[derive(Debug, thiserror::Error)]
+#[error("an SMTP URL is smtp://[user:password@]host[:port][?tls=required|opportunistic|none] or smtps://…: {0}")]
+pub struct SmtpUrlError(String);
+
+/// Encryption of the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Encryption {
+    /// From the first byte on.
+    Wrapped,
+    /// By STARTTLS, or not at all.
+    Required,
+    /// By STARTTLS where the server offers it.
+    Opportunistic,
+    None,
+}
+
+/// An SMTP server.
+#[derive(Clone)]
+pub struct SmtpServer {
+    pub(super) host: String,
+    pub(super) port: u16,
+    pub(super) encryption: Encryption,
+    pub(super) credentials: Option<Credentials>,
+    /// For one command and its answer.
+    pub(super) timeout: Duration,
+}
+
+impl fmt::Debug for SmtpServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SmtpServer({}:{})", self.host, self.port)
+    }
+}
+
+impl SmtpServer {
+    /// Reads an SMTP URL. With a password, the connection must be encrypted unless `tls` says
+    /// otherwise.
+    ///
+    /// # Errors
+    ///
+    /// Where it is none.
+    pub fn from_url(url: &Url) -> Result<Self, SmtpUrlError> {
+        let error = |why: &str| SmtpUrlError(why.to_owned());
+        let wrapped = match url.scheme() {
+            "smtp" => false,
+            "smtps" => true,
+            other => return Err(error(&format!("the scheme is {other:?}"))),
+        };
+        let host = url.host_str().filter(|host| !host.is_empty());
+        let host = host.ok_or_else(|| error("there is no host"))?;
+        let text = |encoded: &str| {
+            let mut pairs = url::form_urlencoded::parse(encoded.as_bytes());
+            // A `+` in a user's name is a plus, in a form it would be a space.
+            pairs.next().map(|(name, _)| name.into_owned())
+        };
+        let credentials = match (url.username(), url.password()) {
+            ("", None) => None,
+            (user, Some(password)) => {
+                let decode = |part: &str| text(&part.replace('+', "%2B")).unwrap_or_default();
+                Some(Credentials::new(decode(user), decode(password)))
+            }
+            (_, None) => return Err(error("a user without a password")),
+        };
+        let mut encryption = match (wrapped, credentials.is_some()) {
+            (true, _) => Encryption::Wrapped,
+            (false, true) => Encryption::Required,
+            (false, false) => Encryption::Opportunistic,
+        };
+        for (name, value) in url.query_pairs() {
+            encryption = match (&*name, &*value) {
+                ("tls", "required") if !wrapped => Encryption::Required,
+                ("tls", "opportunistic") if !wrapped => Encryption::Opportunistic,
+                ("tls", "none") if !wrapped => Encryption::None,
+                _ => return Err(error(&format!("{name}={value} is unknown here"))),
+            };
+        }
+        let port = url.port().unwrap_or(match encryption {
+            Encryption::Wrapped => 465,
+            _ if credentials.is_some() => 587,
+            _ => 25,
+        });
+        Ok(Self {
+            host: host.trim_matches(['[', ']']).to_owned(),
+            port,
+            encryption,
+            credentials,
+            timeout: Duration::from_secs(20),
+        })
+    }
+
+    /// Sets how long one command and its answer may take.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+}
