@@ -1,1 +1,20 @@
-//! docg-http
+#![doc = include_str!("../README.md")]
+
+mod auth;
+mod caller;
+mod cursor;
+mod dto;
+mod extract;
+mod idempotency;
+mod middleware;
+mod options;
+mod problem;
+mod router;
+mod routes;
+mod sse;
+
+pub use auth::{AuthError, Authenticator, Principal, Scope, StaticTokens};
+pub use caller::Caller;
+pub use options::HttpOptions;
+pub use problem::{FieldError, Problem};
+pub use router::{AppState, api, router, with_layers};

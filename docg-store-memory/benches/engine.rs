@@ -20,6 +20,10 @@ use futures::{StreamExt, stream};
 use serde_json::{Value, json};
 use tokio::{runtime::Runtime, sync::mpsc};
 
+/// As in the reference server: the engine makes many small allocations on several threads.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const STEPS: u64 = 5;
 
 struct Bench {

@@ -1,4 +1,5 @@
-//! Both adapters against the suites that every adapter must pass.
+//! Both adapters against the suites that every adapter must pass; the bus with small bounds, so
+//! that they are met soon, and with its own.
 
 use std::sync::Arc;
 
@@ -10,10 +11,21 @@ async fn store() -> StoreUnderTest {
         .capabilities(StoreCapabilities::default().takes_turns())
 }
 
-async fn bus() -> BusUnderTest {
-    let bus = MemoryBus::new(BusConfig::default().events_per_execution(50).subscriber_buffer(20));
-    BusUnderTest::from(Arc::new(bus)).capabilities(BusCapabilities::default().history(50, 1).backlog(20, 22))
+async fn small_bus() -> BusUnderTest {
+    let bus = MemoryBus::new(
+        BusConfig::default()
+            .events_per_execution(50)
+            .subscriber_buffer(20),
+    );
+    let bounds = BusCapabilities::default().history(50, 1).backlog(20, 22);
+    BusUnderTest::from(Arc::new(bus)).capabilities(bounds)
 }
 
 docg_core::store_conformance!(store);
-docg_core::bus_conformance!(bus);
+docg_core::bus_conformance!(small_bus);
+
+mod with_default_bounds {
+    use super::*;
+
+    docg_core::bus_conformance!(async || Arc::new(MemoryBus::default()));
+}

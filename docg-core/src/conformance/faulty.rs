@@ -16,9 +16,10 @@ use crate::{
     ids::{ExecutionId, OrganizationId, SignatureRequestId, WorkflowId},
     observe::{AuditEvent, LogEntry},
     ports::{
-        AuditQuery, BusError, Claim, ClaimRequest, Commit, Committed, Created, EventBus, EventQuery, EventStream,
-        ExecutionQuery, ExecutionRecord, Lease, LogQuery, Memo, MemoKey, MemoStore, NewRun, Page, RunReader, RunStore,
-        Signal, Store, StoreError, StoreErrorKind, Unpublished, WakeStream, WorkflowQuery, WorkflowStore,
+        AuditQuery, BusError, Claim, ClaimRequest, Commit, Committed, Created, EventBus,
+        EventQuery, EventStream, ExecutionQuery, ExecutionRecord, Lease, LogQuery, Memo, MemoKey,
+        MemoStore, NewRun, Page, RunReader, RunStore, Signal, Store, StoreError, StoreErrorKind,
+        Unpublished, WakeStream, WorkflowQuery, WorkflowStore,
     },
     run::Step,
     signature::SignatureRequest,
@@ -53,7 +54,10 @@ struct Faults {
 
 impl Faults {
     fn new(plan: Plan) -> Self {
-        Self { calls: AtomicU64::new(0), plan }
+        Self {
+            calls: AtomicU64::new(0),
+            plan,
+        }
     }
 
     fn next(&self, operation: &'static str) -> Option<Fault> {
@@ -78,20 +82,31 @@ pub struct FaultyStore {
 
 impl fmt::Debug for FaultyStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FaultyStore").field("calls", &self.calls()).finish_non_exhaustive()
+        f.debug_struct("FaultyStore")
+            .field("calls", &self.calls())
+            .finish_non_exhaustive()
     }
 }
 
 impl FaultyStore {
     /// Fails the calls that the closure chooses.
-    pub fn new(inner: Arc<dyn Store>, plan: impl Fn(Call) -> Option<Fault> + Send + Sync + 'static) -> Self {
-        Self { inner, faults: Faults::new(Box::new(plan)) }
+    pub fn new(
+        inner: Arc<dyn Store>,
+        plan: impl Fn(Call) -> Option<Fault> + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            inner,
+            faults: Faults::new(Box::new(plan)),
+        }
     }
 
     /// Fails one call; 1 is the first.
     #[must_use]
     pub fn failing_nth(inner: Arc<dyn Store>, number: u64, fault: Fault) -> Self {
-        Self { inner, faults: Faults::new(nth(number, fault)) }
+        Self {
+            inner,
+            faults: Faults::new(nth(number, fault)),
+        }
     }
 
     /// How many calls there were so far.
@@ -137,7 +152,11 @@ impl RunStore for FaultyStore {
     async fn signals(&self, execution: ExecutionId) -> Result<Vec<Signal>, StoreError> {
         faulty!(self.signals(execution))
     }
-    async fn unpublished(&self, before: Timestamp, limit: usize) -> Result<Vec<Unpublished>, StoreError> {
+    async fn unpublished(
+        &self,
+        before: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Unpublished>, StoreError> {
         faulty!(self.unpublished(before, limit))
     }
     async fn mark_published(&self, published: &[(ExecutionId, u64)]) -> Result<(), StoreError> {
@@ -161,7 +180,11 @@ impl RunReader for FaultyStore {
     async fn executions(&self, query: ExecutionQuery) -> Result<Page<ExecutionRecord>, StoreError> {
         faulty!(self.executions(query))
     }
-    async fn steps(&self, organization: OrganizationId, id: ExecutionId) -> Result<Vec<Step>, StoreError> {
+    async fn steps(
+        &self,
+        organization: OrganizationId,
+        id: ExecutionId,
+    ) -> Result<Vec<Step>, StoreError> {
         faulty!(self.steps(organization, id))
     }
     async fn snapshot(
@@ -194,7 +217,10 @@ impl RunReader for FaultyStore {
     ) -> Result<Option<SignatureRequest>, StoreError> {
         faulty!(self.signature_by_envelope(provider, envelope_id))
     }
-    async fn approval_by_token(&self, token_hash: [u8; 32]) -> Result<Option<Approval>, StoreError> {
+    async fn approval_by_token(
+        &self,
+        token_hash: [u8; 32],
+    ) -> Result<Option<Approval>, StoreError> {
         faulty!(self.approval_by_token(token_hash))
     }
 }
@@ -215,10 +241,18 @@ impl WorkflowStore for FaultyStore {
     async fn workflows(&self, query: WorkflowQuery) -> Result<Page<Arc<Workflow>>, StoreError> {
         faulty!(self.workflows(query))
     }
-    async fn latest_version(&self, organization: OrganizationId, id: WorkflowId) -> Result<u32, StoreError> {
+    async fn latest_version(
+        &self,
+        organization: OrganizationId,
+        id: WorkflowId,
+    ) -> Result<u32, StoreError> {
         faulty!(self.latest_version(organization, id))
     }
-    async fn delete_workflow(&self, organization: OrganizationId, id: WorkflowId) -> Result<bool, StoreError> {
+    async fn delete_workflow(
+        &self,
+        organization: OrganizationId,
+        id: WorkflowId,
+    ) -> Result<bool, StoreError> {
         faulty!(self.delete_workflow(organization, id))
     }
 }
@@ -245,20 +279,31 @@ pub struct FaultyBus {
 
 impl fmt::Debug for FaultyBus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FaultyBus").field("calls", &self.calls()).finish_non_exhaustive()
+        f.debug_struct("FaultyBus")
+            .field("calls", &self.calls())
+            .finish_non_exhaustive()
     }
 }
 
 impl FaultyBus {
     /// Fails the calls that the closure chooses.
-    pub fn new(inner: Arc<dyn EventBus>, plan: impl Fn(Call) -> Option<Fault> + Send + Sync + 'static) -> Self {
-        Self { inner, faults: Faults::new(Box::new(plan)) }
+    pub fn new(
+        inner: Arc<dyn EventBus>,
+        plan: impl Fn(Call) -> Option<Fault> + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            inner,
+            faults: Faults::new(Box::new(plan)),
+        }
     }
 
     /// Fails one call; 1 is the first.
     #[must_use]
     pub fn failing_nth(inner: Arc<dyn EventBus>, number: u64, fault: Fault) -> Self {
-        Self { inner, faults: Faults::new(nth(number, fault)) }
+        Self {
+            inner,
+            faults: Faults::new(nth(number, fault)),
+        }
     }
 
     /// How many calls there were so far.

@@ -9,14 +9,14 @@ use crate::{
     approval::{Approval, Approver},
     event::{Event, EventData},
     ids::{
-        ApprovalId, AuditId, EventId, ExecutionId, LogId, NodeId, OrganizationId, SignalId, SignatureRequestId, StepId,
-        WorkflowId,
+        ApprovalId, AuditId, EventId, ExecutionId, LogId, NodeId, OrganizationId, SignalId,
+        SignatureRequestId, StepId, WorkflowId,
     },
     observe::{Actor, AuditDraft, AuditEvent, ChainLink, LogDomain, LogEntry, LogLevel},
     ports::{Claimed, Commit, Idempotency, LeaseAfter, NewRun, RunState, Signal, SignalKind},
     run::{
-        Activity, DeliveryState, Execution, Heads, Inputs, Phase, PhaseMetrics, SignatureState, Status, Step,
-        StepStatus,
+        Activity, DeliveryState, Execution, Heads, Inputs, Phase, PhaseMetrics, SignatureState,
+        Status, Step, StepStatus,
     },
     signature::{RequestStatus, SignatureRequest, Signer, SignerStatus},
     time::Timestamp,
@@ -77,7 +77,13 @@ impl RunFixture {
 
     /// A run of a workflow, created and due at `at(0)`.
     pub fn with(workflow: Arc<Workflow>) -> Self {
-        Self { workflow, created_at: at(0), wake_at: Some(at(0)), priority: 0, idempotency: None }
+        Self {
+            workflow,
+            created_at: at(0),
+            wake_at: Some(at(0)),
+            priority: 0,
+            idempotency: None,
+        }
     }
 
     /// Sets when it was created and is due.
@@ -101,7 +107,10 @@ impl RunFixture {
 
     /// Sets its idempotency key, and what stands for the body that came with it.
     pub fn key(mut self, key: &str, body: u8) -> Self {
-        self.idempotency = Some(Idempotency { key: key.to_owned(), fingerprint: [body; 32] });
+        self.idempotency = Some(Idempotency {
+            key: key.to_owned(),
+            fingerprint: [body; 32],
+        });
         self
     }
 
@@ -109,7 +118,12 @@ impl RunFixture {
     #[must_use]
     pub fn build(self) -> NewRun {
         let mut execution = self.execution();
-        let steps = self.workflow.nodes.iter().zip(0..).map(|(node, position)| step(execution.id, node, position));
+        let steps = self
+            .workflow
+            .nodes
+            .iter()
+            .zip(0..)
+            .map(|(node, position)| step(execution.id, node, position));
         let steps = steps.collect();
         let trigger_type = Arc::clone(&execution.trigger_type);
         let event = event(&mut execution, EventData::ExecutionCreated { trigger_type });
@@ -216,7 +230,12 @@ pub fn event(execution: &mut Execution, data: EventData) -> Arc<Event> {
 }
 
 /// The next log entry of an execution, whose head moves on.
-pub fn log(execution: &mut Execution, level: LogLevel, domain: LogDomain, step_id: Option<NodeId>) -> LogEntry {
+pub fn log(
+    execution: &mut Execution,
+    level: LogLevel,
+    domain: LogDomain,
+    step_id: Option<NodeId>,
+) -> LogEntry {
     execution.heads.log_seq += 1;
     LogEntry {
         id: LogId::new(),
@@ -236,7 +255,8 @@ pub fn log(execution: &mut Execution, level: LogLevel, domain: LogDomain, step_i
 
 /// The next audit row of an execution, in its chain, whose head moves on.
 pub fn audit(execution: &mut Execution, action: &'static str) -> AuditEvent {
-    let draft = AuditDraft::new(Cow::Borrowed(action), json!({"why": "fixture"})).by(Actor::user("ana"));
+    let draft =
+        AuditDraft::new(Cow::Borrowed(action), json!({"why": "fixture"})).by(Actor::user("ana"));
     let row = AuditEvent::chained(
         draft,
         ChainLink {
@@ -258,7 +278,9 @@ pub fn audit(execution: &mut Execution, action: &'static str) -> AuditEvent {
 #[must_use]
 pub fn events(last: u64) -> Vec<Arc<Event>> {
     let mut execution = RunFixture::of(OrganizationId::new()).execution();
-    (1..=last).map(|_| event(&mut execution, EventData::Progress { progress: 1 })).collect()
+    (1..=last)
+        .map(|_| event(&mut execution, EventData::Progress { progress: 1 }))
+        .collect()
 }
 
 /// Makes a [`Commit`] on what was claimed, or on a state that follows it.
@@ -333,9 +355,9 @@ impl CommitFixture {
     /// Adds events.
     pub fn events(mut self, count: usize) -> Self {
         let commit = &mut self.0;
-        commit
-            .events
-            .extend((0..count).map(|_| event(&mut commit.execution, EventData::Progress { progress: 1 })));
+        commit.events.extend(
+            (0..count).map(|_| event(&mut commit.execution, EventData::Progress { progress: 1 })),
+        );
         self
     }
 
@@ -367,7 +389,9 @@ impl CommitFixture {
 
     /// Settles signals.
     pub fn settle(mut self, signals: &[Signal]) -> Self {
-        self.0.settled.extend(signals.iter().map(|signal| signal.id));
+        self.0
+            .settled
+            .extend(signals.iter().map(|signal| signal.id));
         self
     }
 
@@ -380,14 +404,20 @@ impl CommitFixture {
 
 /// A signal with a fresh id.
 #[must_use]
-pub fn signal(organization_id: OrganizationId, execution_id: ExecutionId, received_at: Timestamp) -> Signal {
+pub fn signal(
+    organization_id: OrganizationId,
+    execution_id: ExecutionId,
+    received_at: Timestamp,
+) -> Signal {
     Signal {
         id: SignalId::new(),
         execution_id,
         organization_id,
         actor: Actor::user("ana"),
         received_at,
-        kind: SignalKind::Pause { reason: Some("a question".to_owned()) },
+        kind: SignalKind::Pause {
+            reason: Some("a question".to_owned()),
+        },
     }
 }
 

@@ -17,8 +17,8 @@
 //! [`fixtures`] makes runs, commits and events; [`store`] and [`bus`] hold the cases; [`faulty`]
 //! decorates a port with failures.
 
-mod cases;
 pub mod bus;
+mod cases;
 pub mod faulty;
 pub mod fixtures;
 pub mod store;

@@ -35,7 +35,12 @@ impl StoreUnderTest {
     /// A store that does what is promised and no more.
     #[must_use]
     pub fn new(store: Arc<dyn Store>) -> Self {
-        Self { peer: Arc::clone(&store), store, capabilities: StoreCapabilities::default(), guard: None }
+        Self {
+            peer: Arc::clone(&store),
+            store,
+            capabilities: StoreCapabilities::default(),
+            guard: None,
+        }
     }
 
     /// Sets how another process sees the same data.
@@ -63,7 +68,10 @@ impl StoreUnderTest {
 impl fmt::Debug for StoreUnderTest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let keeps = self.guard.is_some();
-        f.debug_struct("StoreUnderTest").field("capabilities", &self.capabilities).field("keeps", &keeps).finish()
+        f.debug_struct("StoreUnderTest")
+            .field("capabilities", &self.capabilities)
+            .field("keeps", &keeps)
+            .finish()
     }
 }
 
@@ -108,7 +116,12 @@ impl Default for BusCapabilities {
     /// A thousand events kept and ten thousand forgotten, 200 in the buffer and cut off after ten
     /// thousand.
     fn default() -> Self {
-        Self { keeps: 1_000, forgets_after: 10_000, buffers: 200, cuts_off_after: 10_000 }
+        Self {
+            keeps: 1_000,
+            forgets_after: 10_000,
+            buffers: 200,
+            cuts_off_after: 10_000,
+        }
     }
 }
 
@@ -134,7 +147,12 @@ impl BusUnderTest {
     /// A bus with the bounds of [`BusCapabilities::default`].
     #[must_use]
     pub fn new(bus: Arc<dyn EventBus>) -> Self {
-        Self { peer: Arc::clone(&bus), bus, capabilities: BusCapabilities::default(), guard: None }
+        Self {
+            peer: Arc::clone(&bus),
+            bus,
+            capabilities: BusCapabilities::default(),
+            guard: None,
+        }
     }
 
     /// Sets how another process sees the same bus.
@@ -162,7 +180,10 @@ impl BusUnderTest {
 impl fmt::Debug for BusUnderTest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let keeps = self.guard.is_some();
-        f.debug_struct("BusUnderTest").field("capabilities", &self.capabilities).field("keeps", &keeps).finish()
+        f.debug_struct("BusUnderTest")
+            .field("capabilities", &self.capabilities)
+            .field("keeps", &keeps)
+            .finish()
     }
 }
 

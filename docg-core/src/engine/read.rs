@@ -5,7 +5,7 @@ use crate::{
     actions::RecommendedAction,
     ids::{ExecutionId, OrganizationId, SignatureRequestId, WorkflowId},
     observe::{AuditEvent, ChainReport, LogEntry, Redaction, verify_chain},
-    ports::{AuditQuery, ExecutionQuery, ExecutionRecord, LogQuery, Memo, MemoKey, Page},
+    ports::{AuditQuery, EventQuery, ExecutionQuery, ExecutionRecord, LogQuery, Memo, MemoKey, Page},
     preflight::{self, PreflightRequest, PreflightSummary},
     run::{Execution, Inputs, Step},
     signature::SignatureRequest,
@@ -63,6 +63,20 @@ impl Engine {
     pub async fn steps(&self, organization: OrganizationId, id: ExecutionId) -> Result<Vec<Step>, EngineError> {
         self.execution(organization, id).await?;
         Ok(self.inner.store.steps(organization, id).await?)
+    }
+
+    /// The `seq` of the earliest event that is left of an execution; 1 where none has been purged.
+    ///
+    /// # Errors
+    ///
+    /// `Store`.
+    pub async fn earliest_event(
+        &self,
+        organization_id: OrganizationId,
+        execution_id: ExecutionId,
+    ) -> Result<u64, EngineError> {
+        let query = EventQuery { organization_id, execution_id, after: 0, limit: 1 };
+        Ok(self.inner.store.events(query).await?.first().map_or(1, |event| event.seq))
     }
 
     /// A page of an execution's log, oldest first.

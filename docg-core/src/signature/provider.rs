@@ -54,13 +54,15 @@ pub struct EnvelopeRequest {
     pub message: Option<String>,
     /// When it is given up.
     pub expires_at: Option<Timestamp>,
+    /// How often those who have not signed are reminded, in milliseconds; `None` for never.
+    pub remind_every_ms: Option<u64>,
 }
 
 impl EnvelopeRequest {
     /// A request to send `file` to `signers`.
     #[must_use]
     pub fn new(organization_id: OrganizationId, idempotency_key: String, file: Value, signers: Vec<NewSigner>) -> Self {
-        Self { organization_id, idempotency_key, file, signers, message: None, expires_at: None }
+        Self { organization_id, idempotency_key, file, signers, message: None, expires_at: None, remind_every_ms: None }
     }
 }
 

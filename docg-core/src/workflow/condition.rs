@@ -97,7 +97,7 @@ pub(crate) fn decide(expr: &str, source: &dyn Source) -> Result<Option<bool>, Co
         Err(e) if e.detail() == Some(LATER) => Ok(None),
         Err(e) => {
             let named = absent();
-            // An unsteady word for a technician helps less than the name of what is missing.
+            // minijinja says only that something was undefined; the name of it helps more.
             if named.is_empty() {
                 Err(ConditionError::Evaluation(e.to_string()))
             } else {

@@ -44,7 +44,9 @@ impl Default for MemoryBus {
 
 impl fmt::Debug for MemoryBus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MemoryBus").field("config", &self.config).finish_non_exhaustive()
+        f.debug_struct("MemoryBus")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
     }
 }
 
@@ -56,12 +58,20 @@ impl MemoryBus {
         let shards = (config.max_executions / 256).clamp(1, MAX_SHARDS);
         let rings_each = config.max_executions.div_ceil(shards);
         let (wakes, _) = broadcast::channel(config.wake_buffer.max(1));
-        Self { shards: (0..shards).map(|_| Mutex::new(Rings::new(rings_each))).collect(), wakes, config }
+        Self {
+            shards: (0..shards)
+                .map(|_| Mutex::new(Rings::new(rings_each)))
+                .collect(),
+            wakes,
+            config,
+        }
     }
 
     fn rings(&self, execution: ExecutionId) -> MutexGuard<'_, Rings> {
         let shard = usize::from(execution.0.as_bytes()[15]) % self.shards.len();
-        self.shards[shard].lock().unwrap_or_else(PoisonError::into_inner)
+        self.shards[shard]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -79,7 +89,10 @@ impl EventBus for MemoryBus {
     }
 
     async fn subscribe(&self, execution: ExecutionId, after: u64) -> Result<EventStream, BusError> {
-        let subscription = self.rings(execution).of(execution).subscribe(after, self.config.subscriber_buffer)?;
+        let subscription = self
+            .rings(execution)
+            .of(execution)
+            .subscribe(after, self.config.subscriber_buffer)?;
         Ok(subscription.boxed())
     }
 

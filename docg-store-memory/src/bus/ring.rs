@@ -29,7 +29,11 @@ pub(super) struct Ring {
 
 impl Rings {
     pub(super) fn new(max: usize) -> Self {
-        Self { rings: IdMap::default(), order: VecDeque::new(), max }
+        Self {
+            rings: IdMap::default(),
+            order: VecDeque::new(),
+            max,
+        }
     }
 
     /// The ring of an execution; a new one takes the place of an old one.
@@ -49,7 +53,9 @@ impl Rings {
             if self.rings.len() < self.max {
                 return;
             }
-            let Some(oldest) = self.order.pop_front() else { return };
+            let Some(oldest) = self.order.pop_front() else {
+                return;
+            };
             match self.rings.get_mut(&oldest) {
                 Some(ring) if ring.is_active || ring.is_read() => {
                     ring.is_active = false;
@@ -60,11 +66,6 @@ impl Rings {
                 }
             }
         }
-    }
-
-    #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
-        self.rings.len()
     }
 }
 
@@ -83,11 +84,16 @@ impl Ring {
         self.head = event.seq;
         self.events.push_back(Arc::clone(event));
         if !self.subscribers.is_empty() {
-            self.subscribers.retain_mut(|subscriber| subscriber.send(event));
+            self.subscribers
+                .retain_mut(|subscriber| subscriber.send(event));
         }
     }
 
-    pub(super) fn subscribe(&mut self, after: u64, buffer: usize) -> Result<Subscription, BusError> {
+    pub(super) fn subscribe(
+        &mut self,
+        after: u64,
+        buffer: usize,
+    ) -> Result<Subscription, BusError> {
         let first = self.head + 1 - self.events.len() as u64;
         if self.head > after && first > after + 1 {
             return Err(BusError::TooOld { after });
@@ -101,6 +107,8 @@ impl Ring {
     }
 
     fn is_read(&self) -> bool {
-        self.subscribers.iter().any(|subscriber| !subscriber.is_gone())
+        self.subscribers
+            .iter()
+            .any(|subscriber| !subscriber.is_gone())
     }
 }

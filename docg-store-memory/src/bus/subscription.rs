@@ -29,11 +29,27 @@ pub(super) struct Subscription {
 }
 
 impl Subscriber {
-    pub(super) fn new(replay: VecDeque<Arc<Event>>, sent: u64, buffer: usize) -> (Self, Subscription) {
+    pub(super) fn new(
+        replay: VecDeque<Arc<Event>>,
+        sent: u64,
+        buffer: usize,
+    ) -> (Self, Subscription) {
         let (sender, live) = mpsc::channel(buffer.max(1));
         let cut_off = Arc::new(OnceLock::new());
-        let subscription = Subscription { replay, live, cut_off: Arc::clone(&cut_off), is_over: false };
-        (Self { live: sender, sent, cut_off }, subscription)
+        let subscription = Subscription {
+            replay,
+            live,
+            cut_off: Arc::clone(&cut_off),
+            is_over: false,
+        };
+        (
+            Self {
+                live: sender,
+                sent,
+                cut_off,
+            },
+            subscription,
+        )
     }
 
     /// Passes an event on; `false` where the reader is gone or cut off.

@@ -10,14 +10,21 @@ use docg_core::{
     event::Event,
     ids::{ExecutionId, OrganizationId, SignalId, WorkerId},
     observe::{AuditEvent, LogEntry},
-    ports::{Commit, ExecutionRecord, Lease, LeaseAfter, NewRun, RunState, Signal, StoreError, StoreErrorKind},
+    ports::{
+        Commit, ExecutionRecord, Lease, LeaseAfter, NewRun, RunState, Signal, StoreError,
+        StoreErrorKind,
+    },
     run::{Execution, Inputs, Step},
     signature::SignatureRequest,
     time::Timestamp,
     workflow::Workflow,
 };
 
-use super::{lists::{ListKey, TenantLists}, queue::Want, types::TypeSet};
+use super::{
+    lists::{ListKey, TenantLists},
+    queue::Want,
+    types::TypeSet,
+};
 
 /// One execution: what never changes, and the rest behind its lock.
 pub(super) struct Entry {
@@ -73,8 +80,21 @@ pub(super) struct Held {
 
 impl Entry {
     pub(super) fn new(run: NewRun, types: TypeSet, lists: Arc<TenantLists>) -> Self {
-        let NewRun { state, events, logs, audit, idempotency } = run;
-        let RunState { execution, workflow, inputs, steps, signature, approval } = state;
+        let NewRun {
+            state,
+            events,
+            logs,
+            audit,
+            idempotency,
+        } = run;
+        let RunState {
+            execution,
+            workflow,
+            inputs,
+            steps,
+            signature,
+            approval,
+        } = state;
         Self {
             id: execution.id,
             organization: execution.organization_id,
@@ -128,7 +148,10 @@ impl Entry {
 
 impl Run {
     pub(super) fn record(&self) -> ExecutionRecord {
-        ExecutionRecord { execution: self.execution.clone(), inputs: Arc::clone(&self.inputs) }
+        ExecutionRecord {
+            execution: self.execution.clone(),
+            inputs: Arc::clone(&self.inputs),
+        }
     }
 
     /// The last event's `seq`.
@@ -139,7 +162,10 @@ impl Run {
     /// When it counts as ended, where it has.
     pub(super) fn ended_at(&self) -> Option<Timestamp> {
         let execution = &self.execution;
-        execution.status.is_terminal().then(|| execution.completed_at.unwrap_or(execution.updated_at))
+        execution
+            .status
+            .is_terminal()
+            .then(|| execution.completed_at.unwrap_or(execution.updated_at))
     }
 
     /// Where the queue should have it.
@@ -147,34 +173,51 @@ impl Run {
         match &self.held {
             Some(held) if !held.lapsed => Want::Leased { until: held.until },
             _ if self.execution.status.is_terminal() && self.inbox.is_empty() => Want::Nothing,
-            _ => self.due.map_or(Want::Nothing, |at| {
-                Want::Worker { at, priority: self.execution.priority, types }
+            _ => self.due.map_or(Want::Nothing, |at| Want::Worker {
+                at,
+                priority: self.execution.priority,
+                types,
             }),
         }
     }
 
     pub(super) fn holds(&self, lease: &Lease) -> bool {
         let held = self.held.as_ref();
-        !self.gone && held.is_some_and(|held| held.worker == lease.worker_id && held.fence == lease.fence)
+        !self.gone
+            && held.is_some_and(|held| held.worker == lease.worker_id && held.fence == lease.fence)
     }
 
     /// Whether somebody holds it at `now`.
     pub(super) fn is_leased(&self, now: Timestamp) -> bool {
-        self.held.as_ref().is_some_and(|held| !held.lapsed && held.until > now)
+        self.held
+            .as_ref()
+            .is_some_and(|held| !held.lapsed && held.until > now)
     }
 
     /// Gives it to a worker. The caller sees to the queue.
     pub(super) fn lease(&mut self, id: ExecutionId, worker: WorkerId, until: Timestamp) -> Lease {
         self.fence += 1;
         self.due = None;
-        self.held = Some(Held { worker, fence: self.fence, until, queued_until: until, lapsed: false });
-        Lease { execution_id: id, worker_id: worker, fence: self.fence }
+        self.held = Some(Held {
+            worker,
+            fence: self.fence,
+            until,
+            queued_until: until,
+            lapsed: false,
+        });
+        Lease {
+            execution_id: id,
+            worker_id: worker,
+            fence: self.fence,
+        }
     }
 
     /// Prolongs the lease or moves its end; `true` where the queue must know. It need not know of
     /// a later end: it asks when the one that it knows has come.
     pub(super) fn hold_until(&mut self, until: Timestamp) -> bool {
-        let Some(held) = &mut self.held else { return false };
+        let Some(held) = &mut self.held else {
+            return false;
+        };
         held.until = until;
         let must_know = held.lapsed || until < held.queued_until;
         if must_know {
@@ -221,11 +264,17 @@ impl Run {
     pub(super) fn check(&self, id: ExecutionId, commit: &Commit) -> Result<(), StoreError> {
         let refuse = |kind, message: String| Err(StoreError::new(kind, "commit", message));
         if !self.holds(&commit.lease) {
-            return refuse(StoreErrorKind::Conflict, format!("the lease of {id} is lost"));
+            return refuse(
+                StoreErrorKind::Conflict,
+                format!("the lease of {id} is lost"),
+            );
         }
         let version = self.execution.version;
         if version != commit.expected_version {
-            let message = format!("{id} has version {version}, not {}", commit.expected_version);
+            let message = format!(
+                "{id} has version {version}, not {}",
+                commit.expected_version
+            );
             return refuse(StoreErrorKind::Conflict, message);
         }
         let execution = &commit.execution;
@@ -234,15 +283,28 @@ impl Run {
             || execution.workflow_id != self.execution.workflow_id
             || execution.created_at != self.execution.created_at
         {
-            return refuse(StoreErrorKind::Invalid, format!("the commit changes what {id} is"));
+            return refuse(
+                StoreErrorKind::Invalid,
+                format!("the commit changes what {id} is"),
+            );
         }
         if execution.version <= version {
-            return refuse(StoreErrorKind::Invalid, format!("the version of {id} does not grow"));
+            return refuse(
+                StoreErrorKind::Invalid,
+                format!("the version of {id} does not grow"),
+            );
         }
         if let Some(step) = commit.steps.iter().find(|step| self.step(step).is_none()) {
-            return refuse(StoreErrorKind::Invalid, format!("{id} has no step {}", step.id));
+            return refuse(
+                StoreErrorKind::Invalid,
+                format!("{id} has no step {}", step.id),
+            );
         }
-        let lengths = Lengths { events: self.events.len(), logs: self.logs.len(), audit: self.audit.len() };
+        let lengths = Lengths {
+            events: self.events.len(),
+            logs: self.logs.len(),
+            audit: self.audit.len(),
+        };
         lengths
             .check(execution, &commit.events, &commit.logs, &commit.audit)
             .or_else(|message| refuse(StoreErrorKind::Invalid, message))
@@ -250,7 +312,11 @@ impl Run {
 
     fn step(&self, step: &Step) -> Option<usize> {
         let at_place = step.position as usize;
-        if self.steps.get(at_place).is_some_and(|known| known.id == step.id) {
+        if self
+            .steps
+            .get(at_place)
+            .is_some_and(|known| known.id == step.id)
+        {
             return Some(at_place);
         }
         self.steps.iter().position(|known| known.id == step.id)
@@ -268,9 +334,11 @@ impl Run {
                 self.steps[index] = step;
             }
         }
-        append(&mut self.events, commit.events);
-        append(&mut self.logs, commit.logs);
-        append(&mut self.audit, commit.audit);
+        // Begun, ended and the status between for each step; a word and a row for each.
+        let steps = self.steps.len();
+        append(&mut self.events, commit.events, 3 * steps + 8);
+        append(&mut self.logs, commit.logs, steps + 3);
+        append(&mut self.audit, commit.audit, steps + 3);
         for id in commit.settled {
             if let Some(index) = self.inbox.iter().position(|signal| signal.id == id) {
                 self.inbox.remove(index);
@@ -307,18 +375,23 @@ impl Run {
     }
 }
 
-/// Takes over the first vector as it is; most commits add a few rows to many.
-fn append<T>(rows: &mut Vec<T>, more: Vec<T>) {
-    if rows.is_empty() {
-        *rows = more;
-    } else {
-        rows.extend(more);
+/// Adds a commit's rows. Growing copies, so the first time there is made room for all that a run
+/// without trouble is `expected` to leave.
+fn append<T>(rows: &mut Vec<T>, more: Vec<T>, expected: usize) {
+    let needed = rows.len() + more.len();
+    if needed > rows.capacity() && needed <= expected {
+        rows.reserve_exact(expected - rows.len());
     }
+    rows.extend(more);
 }
 
 /// Checks that the first records of a run start their sequences and agree with its heads.
 pub(super) fn check_new(run: &NewRun) -> Result<(), String> {
-    let none = Lengths { events: 0, logs: 0, audit: 0 };
+    let none = Lengths {
+        events: 0,
+        logs: 0,
+        audit: 0,
+    };
     none.check(&run.state.execution, &run.events, &run.logs, &run.audit)
 }
 
@@ -339,9 +412,27 @@ impl Lengths {
         audit: &[AuditEvent],
     ) -> Result<(), String> {
         let (id, heads) = (execution.id, &execution.heads);
-        contiguous(id, "event", self.events, heads.event_seq, events.iter().map(|event| event.seq))?;
-        contiguous(id, "log entry", self.logs, heads.log_seq, logs.iter().map(|entry| entry.seq))?;
-        contiguous(id, "audit row", self.audit, heads.audit_seq, audit.iter().map(|row| row.seq))
+        contiguous(
+            id,
+            "event",
+            self.events,
+            heads.event_seq,
+            events.iter().map(|event| event.seq),
+        )?;
+        contiguous(
+            id,
+            "log entry",
+            self.logs,
+            heads.log_seq,
+            logs.iter().map(|entry| entry.seq),
+        )?;
+        contiguous(
+            id,
+            "audit row",
+            self.audit,
+            heads.audit_seq,
+            audit.iter().map(|row| row.seq),
+        )
     }
 }
 
@@ -359,5 +450,11 @@ fn contiguous(
         }
         last = seq;
     }
-    if last == head { Ok(()) } else { Err(format!("the last {what} of {id} is {last}, its head says {head}")) }
+    if last == head {
+        Ok(())
+    } else {
+        Err(format!(
+            "the last {what} of {id} is {last}, its head says {head}"
+        ))
+    }
 }

@@ -39,7 +39,11 @@ impl TenantLists {
     pub(super) fn change(&self, workflow: WorkflowId, key: ListKey, from: Status, to: Status) {
         let mut lists = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         lists.all.change(key, from, to);
-        lists.workflows.entry(workflow).or_default().change(key, from, to);
+        lists
+            .workflows
+            .entry(workflow)
+            .or_default()
+            .change(key, from, to);
     }
 
     pub(super) fn remove(&self, workflow: WorkflowId, key: ListKey, status: Status) {
@@ -70,7 +74,9 @@ impl TenantLists {
             },
         };
         match status {
-            Some(status) => newest_first(&list.0[status as usize], after).take(limit).collect(),
+            Some(status) => newest_first(&list.0[status as usize], after)
+                .take(limit)
+                .collect(),
             None => list.merged(after, limit),
         }
     }
@@ -88,7 +94,9 @@ impl ByStatus {
         let mut page = Vec::new();
         while page.len() < limit {
             let newest = heads.iter().enumerate().max_by_key(|(_, head)| **head);
-            let Some((index, Some(key))) = newest.map(|(index, head)| (index, *head)) else { break };
+            let Some((index, Some(key))) = newest.map(|(index, head)| (index, *head)) else {
+                break;
+            };
             page.push(key);
             heads[index] = lists[index].next();
         }
@@ -98,5 +106,7 @@ impl ByStatus {
 
 fn newest_first(set: &BTreeSet<ListKey>, after: Option<ListKey>) -> impl Iterator<Item = ListKey> {
     use std::ops::Bound::{Excluded, Unbounded};
-    set.range((Unbounded, after.map_or(Unbounded, Excluded))).rev().copied()
+    set.range((Unbounded, after.map_or(Unbounded, Excluded)))
+        .rev()
+        .copied()
 }

@@ -23,7 +23,8 @@ impl Lookups {
         self.requests.insert(request.id, request.execution_id);
         let found = (request.execution_id, request.id);
         if !self.envelopes.contains_key(&request.provider) {
-            self.envelopes.insert(request.provider.clone(), HashMap::new());
+            self.envelopes
+                .insert(request.provider.clone(), HashMap::new());
         }
         if let Some(envelopes) = self.envelopes.get_mut(&request.provider) {
             envelopes.insert(request.envelope_id.clone(), found);
@@ -33,7 +34,9 @@ impl Lookups {
     pub(super) fn remove_signature(&mut self, request: &SignatureRequest) {
         self.requests.remove(&request.id);
         if let Some(envelopes) = self.envelopes.get_mut(&request.provider)
-            && envelopes.get(&request.envelope_id).is_some_and(|(_, id)| *id == request.id)
+            && envelopes
+                .get(&request.envelope_id)
+                .is_some_and(|(_, id)| *id == request.id)
         {
             envelopes.remove(&request.envelope_id);
         }
@@ -41,7 +44,8 @@ impl Lookups {
 
     pub(super) fn add_approval(&mut self, approval: &Approval) {
         for approver in &approval.approvers {
-            self.tokens.insert(approver.token_hash, (approval.execution_id, approval.id));
+            self.tokens
+                .insert(approver.token_hash, (approval.execution_id, approval.id));
         }
     }
 
@@ -55,7 +59,11 @@ impl Lookups {
         self.requests.get(&id).copied()
     }
 
-    pub(super) fn envelope(&self, provider: &str, envelope: &str) -> Option<(ExecutionId, SignatureRequestId)> {
+    pub(super) fn envelope(
+        &self,
+        provider: &str,
+        envelope: &str,
+    ) -> Option<(ExecutionId, SignatureRequestId)> {
         self.envelopes.get(provider)?.get(envelope).copied()
     }
 

@@ -29,7 +29,11 @@ impl MemoStore for MemoryStore {
     async fn remember(&self, memo: Memo, now: Timestamp) -> Result<Option<Memo>, StoreError> {
         let mut memos = self.memos();
         memos.now = memos.now.max(Some(now));
-        if let Some(known) = memos.facts.get(&memo.key).filter(|known| known.expires_at > now) {
+        if let Some(known) = memos
+            .facts
+            .get(&memo.key)
+            .filter(|known| known.expires_at > now)
+        {
             return Ok(Some(known.clone()));
         }
         memos.put(memo, self.config.max_memos, "remember")?;
@@ -37,7 +41,12 @@ impl MemoStore for MemoryStore {
     }
 
     async fn recall(&self, key: &MemoKey, now: Timestamp) -> Result<Option<Memo>, StoreError> {
-        Ok(self.memos().facts.get(key).filter(|known| known.expires_at > now).cloned())
+        Ok(self
+            .memos()
+            .facts
+            .get(key)
+            .filter(|known| known.expires_at > now)
+            .cloned())
     }
 
     async fn replace(&self, memo: Memo) -> Result<(), StoreError> {

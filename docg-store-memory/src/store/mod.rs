@@ -14,6 +14,8 @@ mod memos;
 mod queue;
 mod reads;
 mod runs;
+#[cfg(test)]
+mod tests;
 mod types;
 mod workflows;
 
@@ -87,7 +89,9 @@ impl Default for MemoryStore {
 
 impl fmt::Debug for MemoryStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MemoryStore").field("executions", &self.len()).finish_non_exhaustive()
+        f.debug_struct("MemoryStore")
+            .field("executions", &self.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -128,22 +132,34 @@ impl MemoryStore {
     }
 
     fn entry(&self, id: ExecutionId) -> Option<Arc<Entry>> {
-        self.shard(id).entries.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+        self.shard(id)
+            .entries
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&id)
+            .cloned()
     }
 
     /// The entry, where it is the organization's.
     fn owned(&self, organization: OrganizationId, id: ExecutionId) -> Option<Arc<Entry>> {
-        self.entry(id).filter(|entry| entry.organization == organization)
+        self.entry(id)
+            .filter(|entry| entry.organization == organization)
     }
 
     fn keys(&self, organization: OrganizationId, key: &str) -> MutexGuard<'_, Keys> {
         #[allow(clippy::cast_possible_truncation, reason = "any bits choose a shard")]
         let hash = self.key_hash.hash_one((organization, key)) as usize;
-        self.keys[hash % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
+        self.keys[hash % SHARDS]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn tenant(&self, organization: OrganizationId) -> Option<Arc<TenantLists>> {
-        self.tenants.read().unwrap_or_else(PoisonError::into_inner).get(&organization).cloned()
+        self.tenants
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&organization)
+            .cloned()
     }
 
     fn tenant_or_new(&self, organization: OrganizationId) -> Arc<TenantLists> {
@@ -160,14 +176,23 @@ impl MemoryStore {
     /// Lets the queue know where an execution belongs now.
     fn requeue(&self, entry: &Entry, run: &mut Run) {
         run.generation += 1;
-        self.queue().place(entry.id, entry.organization, run.generation, run.want(entry.types));
+        self.queue().place(
+            entry.id,
+            entry.organization,
+            run.generation,
+            run.want(entry.types),
+        );
     }
 
     /// Lists an execution among those that may have unpublished events.
     fn list_unpublished(&self, entry: &Entry, run: &mut Run) {
         if !run.listed_unpublished && run.published < run.head() {
             run.listed_unpublished = true;
-            self.shard(entry.id).unpublished.lock().unwrap_or_else(PoisonError::into_inner).push(entry.id);
+            self.shard(entry.id)
+                .unpublished
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(entry.id);
         }
     }
 }

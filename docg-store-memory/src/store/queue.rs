@@ -31,7 +31,11 @@ pub(super) enum Want {
     /// Nowhere: only a signal can move it, or nothing.
     Nothing,
     /// In line, from this moment on.
-    Worker { at: Timestamp, priority: i16, types: TypeSet },
+    Worker {
+        at: Timestamp,
+        priority: i16,
+        types: TypeSet,
+    },
     /// With its holder, until then.
     Leased { until: Timestamp },
 }
@@ -94,20 +98,33 @@ struct Tenant {
 
 impl DueQueue {
     /// Puts an execution where it belongs, from wherever it was.
-    pub(super) fn place(&mut self, id: ExecutionId, organization: OrganizationId, generation: u64, want: Want) {
+    pub(super) fn place(
+        &mut self,
+        id: ExecutionId,
+        organization: OrganizationId,
+        generation: u64,
+        want: Want,
+    ) {
         if let Some(place) = self.places.remove(&id) {
             match place.line {
-                Some((priority, types)) => self.leave_line(priority, place.organization, types, (place.at, id)),
+                Some((priority, types)) => {
+                    self.leave_line(priority, place.organization, types, (place.at, id))
+                }
                 None => self.end_lease(place.organization, (place.at, id)),
             }
         }
         let (at, line) = match want {
             Want::Nothing => return,
-            Want::Worker { at, priority, types } => {
-                self.levels
-                    .entry(Reverse(priority))
-                    .or_default()
-                    .insert(organization, types, (at, id));
+            Want::Worker {
+                at,
+                priority,
+                types,
+            } => {
+                self.levels.entry(Reverse(priority)).or_default().insert(
+                    organization,
+                    types,
+                    (at, id),
+                );
                 (at, Some((priority, types)))
             }
             Want::Leased { until } => {
@@ -116,13 +133,25 @@ impl DueQueue {
                 (until, None)
             }
         };
-        self.places.insert(id, Place { generation, organization, at, line });
+        self.places.insert(
+            id,
+            Place {
+                generation,
+                organization,
+                at,
+                line,
+            },
+        );
     }
 
     /// Executions whose lease, as far as is known here, has run out. Their entries know better:
     /// prolonging a lease does not come by here.
     pub(super) fn run_out(&self, now: Timestamp) -> Vec<ExecutionId> {
-        self.leases.iter().take_while(|(until, _)| *until <= now).map(|(_, id)| *id).collect()
+        self.leases
+            .iter()
+            .take_while(|(until, _)| *until <= now)
+            .map(|(_, id)| *id)
+            .collect()
     }
 
     /// Takes what is due, the highest priority first, tenants in turn.
@@ -131,21 +160,34 @@ impl DueQueue {
         if ask.limit == 0 || ask.per_organization == 0 {
             return taken;
         }
-        let Self { places, levels, leases, leased, turn } = self;
+        let Self {
+            places,
+            levels,
+            leases,
+            leased,
+            turn,
+        } = self;
         let mut emptied = false;
         'levels: for level in levels.values_mut() {
             level.promote(ask.now, turn);
             let mut passed = Bound::Unbounded;
-            while let Some(&(its_turn, organization)) = level.ready.range((passed, Bound::Unbounded)).next() {
+            while let Some(&(its_turn, organization)) =
+                level.ready.range((passed, Bound::Unbounded)).next()
+            {
                 if taken.executions.len() == ask.limit {
                     taken.next_due = Some(ask.now);
                     break 'levels;
                 }
                 passed = Bound::Excluded((its_turn, organization));
-                if leased.get(&organization).is_some_and(|held| *held >= ask.per_organization) {
+                if leased
+                    .get(&organization)
+                    .is_some_and(|held| *held >= ask.per_organization)
+                {
                     continue;
                 }
-                let Some(tenant) = level.tenants.get_mut(&organization) else { continue };
+                let Some(tenant) = level.tenants.get_mut(&organization) else {
+                    continue;
+                };
                 match tenant.earliest(ask.allowed) {
                     Some((index, slot)) if slot.0 <= ask.now => {
                         let id = slot.1;
@@ -167,7 +209,10 @@ impl DueQueue {
                     }
                 }
             }
-            earlier(&mut taken.next_due, level.later.first().map(|(first, _)| *first));
+            earlier(
+                &mut taken.next_due,
+                level.later.first().map(|(first, _)| *first),
+            );
             emptied |= level.tenants.is_empty();
         }
         if emptied {
@@ -183,8 +228,16 @@ impl DueQueue {
         self.places.len()
     }
 
-    fn leave_line(&mut self, priority: i16, organization: OrganizationId, types: TypeSet, slot: Slot) {
-        let Some(level) = self.levels.get_mut(&Reverse(priority)) else { return };
+    fn leave_line(
+        &mut self,
+        priority: i16,
+        organization: OrganizationId,
+        types: TypeSet,
+        slot: Slot,
+    ) {
+        let Some(level) = self.levels.get_mut(&Reverse(priority)) else {
+            return;
+        };
         level.remove(organization, types, slot);
         if level.tenants.is_empty() {
             self.levels.remove(&Reverse(priority));
@@ -206,7 +259,14 @@ impl Level {
     fn insert(&mut self, organization: OrganizationId, types: TypeSet, slot: Slot) {
         let Some(tenant) = self.tenants.get_mut(&organization) else {
             let lines = vec![(types, BTreeSet::from([slot]))];
-            self.tenants.insert(organization, Tenant { lines, first: slot.0, turn: None });
+            self.tenants.insert(
+                organization,
+                Tenant {
+                    lines,
+                    first: slot.0,
+                    turn: None,
+                },
+            );
             self.later.insert((slot.0, organization));
             return;
         };
@@ -226,8 +286,12 @@ impl Level {
     }
 
     fn remove(&mut self, organization: OrganizationId, types: TypeSet, slot: Slot) {
-        let Some(tenant) = self.tenants.get_mut(&organization) else { return };
-        let Some(index) = tenant.lines.iter().position(|(line, _)| *line == types) else { return };
+        let Some(tenant) = self.tenants.get_mut(&organization) else {
+            return;
+        };
+        let Some(index) = tenant.lines.iter().position(|(line, _)| *line == types) else {
+            return;
+        };
         let (first, turn) = (tenant.first, tenant.turn);
         tenant.remove(index, slot);
         let (now_first, is_empty) = (tenant.first, tenant.lines.is_empty());
@@ -262,7 +326,9 @@ impl Level {
     /// Puts a tenant that had its turn at the end, or away where it has nothing left.
     fn served(&mut self, organization: OrganizationId, its_turn: u64, turn: &mut u64) {
         self.ready.remove(&(its_turn, organization));
-        let Some(tenant) = self.tenants.get_mut(&organization) else { return };
+        let Some(tenant) = self.tenants.get_mut(&organization) else {
+            return;
+        };
         if tenant.lines.is_empty() {
             self.tenants.remove(&organization);
         } else {

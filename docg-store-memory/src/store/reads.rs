@@ -8,7 +8,10 @@ use docg_core::{
     event::Event,
     ids::{ExecutionId, OrganizationId, SignatureRequestId},
     observe::{AuditEvent, LogEntry},
-    ports::{AuditQuery, EventQuery, ExecutionQuery, ExecutionRecord, LogQuery, Page, RunReader, StoreError},
+    ports::{
+        AuditQuery, EventQuery, ExecutionQuery, ExecutionRecord, LogQuery, Page, RunReader,
+        StoreError,
+    },
     run::Step,
     signature::SignatureRequest,
     workflow::Workflow,
@@ -28,7 +31,12 @@ impl RunReader for MemoryStore {
 
     async fn executions(&self, query: ExecutionQuery) -> Result<Page<ExecutionRecord>, StoreError> {
         let mut items = Vec::new();
-        let Some(tenant) = self.tenant(query.organization_id) else { return Ok(Page { items, has_more: false }) };
+        let Some(tenant) = self.tenant(query.organization_id) else {
+            return Ok(Page {
+                items,
+                has_more: false,
+            });
+        };
         let mut after = query.after;
         loop {
             let wanted = (query.limit - items.len()).saturating_add(1);
@@ -36,21 +44,37 @@ impl RunReader for MemoryStore {
             let exhausted = keys.len() < wanted;
             for key in keys {
                 if items.len() == query.limit {
-                    return Ok(Page { items, has_more: true });
+                    return Ok(Page {
+                        items,
+                        has_more: true,
+                    });
                 }
                 after = Some(key);
                 // Another status by now, or gone: then it is no longer in the list.
                 let record = self.read(query.organization_id, key.1, Run::record);
-                items.extend(record.filter(|record| query.status.is_none_or(|it| record.execution.status == it)));
+                items.extend(
+                    record.filter(|record| {
+                        query.status.is_none_or(|it| record.execution.status == it)
+                    }),
+                );
             }
             if exhausted {
-                return Ok(Page { items, has_more: false });
+                return Ok(Page {
+                    items,
+                    has_more: false,
+                });
             }
         }
     }
 
-    async fn steps(&self, organization: OrganizationId, id: ExecutionId) -> Result<Vec<Step>, StoreError> {
-        Ok(self.read(organization, id, |run| run.steps.clone()).unwrap_or_default())
+    async fn steps(
+        &self,
+        organization: OrganizationId,
+        id: ExecutionId,
+    ) -> Result<Vec<Step>, StoreError> {
+        Ok(self
+            .read(organization, id, |run| run.steps.clone())
+            .unwrap_or_default())
     }
 
     async fn snapshot(
@@ -58,12 +82,18 @@ impl RunReader for MemoryStore {
         organization: OrganizationId,
         id: ExecutionId,
     ) -> Result<Option<Arc<Workflow>>, StoreError> {
-        Ok(self.owned(organization, id).map(|entry| Arc::clone(&entry.workflow)))
+        Ok(self
+            .owned(organization, id)
+            .map(|entry| Arc::clone(&entry.workflow)))
     }
 
     async fn events(&self, query: EventQuery) -> Result<Vec<Arc<Event>>, StoreError> {
         let events = self.read(query.organization_id, query.execution_id, |run| {
-            after(&run.events, query.after).iter().take(query.limit).cloned().collect()
+            after(&run.events, query.after)
+                .iter()
+                .take(query.limit)
+                .cloned()
+                .collect()
         });
         Ok(events.unwrap_or_default())
     }
@@ -72,10 +102,16 @@ impl RunReader for MemoryStore {
         let is_wanted = |entry: &&LogEntry| {
             query.level.is_none_or(|level| entry.level == level)
                 && query.domain.is_none_or(|domain| entry.domain == domain)
-                && query.step_id.as_ref().is_none_or(|step| entry.step_id.as_ref() == Some(step))
+                && query
+                    .step_id
+                    .as_ref()
+                    .is_none_or(|step| entry.step_id.as_ref() == Some(step))
         };
         let page = self.read(query.organization_id, query.execution_id, |run| {
-            page(after(&run.logs, query.after).iter().filter(is_wanted), query.limit)
+            page(
+                after(&run.logs, query.after).iter().filter(is_wanted),
+                query.limit,
+            )
         });
         Ok(page.unwrap_or_else(empty))
     }
@@ -92,9 +128,20 @@ impl RunReader for MemoryStore {
         organization: OrganizationId,
         id: SignatureRequestId,
     ) -> Result<Option<SignatureRequest>, StoreError> {
-        let execution = self.lookups.read().unwrap_or_else(PoisonError::into_inner).request(id);
+        let execution = self
+            .lookups
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .request(id);
         let entry = execution.and_then(|execution| self.owned(organization, execution));
-        Ok(entry.and_then(|entry| entry.lock().signatures.iter().find(|request| request.id == id).cloned()))
+        Ok(entry.and_then(|entry| {
+            entry
+                .lock()
+                .signatures
+                .iter()
+                .find(|request| request.id == id)
+                .cloned()
+        }))
     }
 
     async fn signature_by_envelope(
@@ -102,26 +149,48 @@ impl RunReader for MemoryStore {
         provider: &str,
         envelope_id: &str,
     ) -> Result<Option<SignatureRequest>, StoreError> {
-        let found = self.lookups.read().unwrap_or_else(PoisonError::into_inner).envelope(provider, envelope_id);
+        let found = self
+            .lookups
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .envelope(provider, envelope_id);
         Ok(found.and_then(|(execution, id)| {
             let entry = self.entry(execution)?;
             let run = entry.lock();
-            run.signatures.iter().find(|request| request.id == id).cloned()
+            run.signatures
+                .iter()
+                .find(|request| request.id == id)
+                .cloned()
         }))
     }
 
-    async fn approval_by_token(&self, token_hash: [u8; 32]) -> Result<Option<Approval>, StoreError> {
-        let found = self.lookups.read().unwrap_or_else(PoisonError::into_inner).token(&token_hash);
+    async fn approval_by_token(
+        &self,
+        token_hash: [u8; 32],
+    ) -> Result<Option<Approval>, StoreError> {
+        let found = self
+            .lookups
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .token(&token_hash);
         Ok(found.and_then(|(execution, id)| {
             let entry = self.entry(execution)?;
             let run = entry.lock();
-            run.approvals.iter().find(|approval| approval.id == id).cloned()
+            run.approvals
+                .iter()
+                .find(|approval| approval.id == id)
+                .cloned()
         }))
     }
 }
 
 impl MemoryStore {
-    fn read<T>(&self, organization: OrganizationId, id: ExecutionId, read: impl FnOnce(&Run) -> T) -> Option<T> {
+    fn read<T>(
+        &self,
+        organization: OrganizationId,
+        id: ExecutionId,
+        read: impl FnOnce(&Run) -> T,
+    ) -> Option<T> {
         let entry = self.owned(organization, id)?;
         let run = entry.lock();
         (!run.gone).then(|| read(&run))
@@ -130,14 +199,23 @@ impl MemoryStore {
 
 /// The rows after number `seq`: they are numbered 1, 2, 3 without a hole.
 fn after<T>(rows: &[T], seq: u64) -> &[T] {
-    usize::try_from(seq).ok().and_then(|seq| rows.get(seq..)).unwrap_or_default()
+    usize::try_from(seq)
+        .ok()
+        .and_then(|seq| rows.get(seq..))
+        .unwrap_or_default()
 }
 
 fn page<'a, T: Clone + 'a>(mut rows: impl Iterator<Item = &'a T>, limit: usize) -> Page<T> {
     let items = rows.by_ref().take(limit).cloned().collect();
-    Page { items, has_more: rows.next().is_some() }
+    Page {
+        items,
+        has_more: rows.next().is_some(),
+    }
 }
 
 fn empty<T>() -> Page<T> {
-    Page { items: Vec::new(), has_more: false }
+    Page {
+        items: Vec::new(),
+        has_more: false,
+    }
 }

@@ -7,8 +7,8 @@ use docg_core::{
     approval::Approval,
     ids::{ExecutionId, WorkerId},
     ports::{
-        Claim, ClaimRequest, ClaimWhat, Claimed, Commit, Committed, Created, Lease, NewRun, RunStore, Signal,
-        StoreError, StoreErrorKind, Unpublished,
+        Claim, ClaimRequest, ClaimWhat, Claimed, Commit, Committed, Created, Lease, NewRun,
+        RunStore, Signal, StoreError, StoreErrorKind, Unpublished,
     },
     signature::SignatureRequest,
     time::Timestamp,
@@ -35,7 +35,11 @@ impl RunStore for MemoryStore {
                 return Ok(Created::Existing(*id));
             }
             let message = "the idempotency key was used for something else";
-            return Err(StoreError::new(StoreErrorKind::KeyReused, "create", message));
+            return Err(StoreError::new(
+                StoreErrorKind::KeyReused,
+                "create",
+                message,
+            ));
         }
         let id = run.state.execution.id;
         self.insert(run)?;
@@ -46,7 +50,11 @@ impl RunStore for MemoryStore {
     async fn claim(&self, request: ClaimRequest) -> Result<Claim, StoreError> {
         Ok(match &request.what {
             ClaimWhat::One(id) => self.claim_one(*id, &request),
-            ClaimWhat::Due { limit, per_organization, node_types } => {
+            ClaimWhat::Due {
+                limit,
+                per_organization,
+                node_types,
+            } => {
                 self.expire_leases(request.now);
                 let allowed = self.types.allowed(node_types);
                 self.claim_due(
@@ -71,7 +79,10 @@ impl RunStore for MemoryStore {
                 if !run.holds(lease) {
                     return false;
                 }
-                let until = run.held.as_ref().map_or(until, |held| held.until.max(until));
+                let until = run
+                    .held
+                    .as_ref()
+                    .map_or(until, |held| held.until.max(until));
                 if run.hold_until(until) {
                     self.requeue(&entry, &mut run);
                 }
@@ -86,7 +97,9 @@ impl RunStore for MemoryStore {
 
     async fn release(&self, leases: &[Lease], now: Timestamp) -> Result<(), StoreError> {
         for lease in leases {
-            let Some(entry) = self.entry(lease.execution_id) else { continue };
+            let Some(entry) = self.entry(lease.execution_id) else {
+                continue;
+            };
             let mut run = entry.lock();
             if run.holds(lease) {
                 run.let_go(Some(now));
@@ -99,7 +112,11 @@ impl RunStore for MemoryStore {
     async fn commit(&self, mut commit: Commit) -> Result<Committed, StoreError> {
         let id = commit.lease.execution_id;
         let Some(entry) = self.entry(id) else {
-            return Err(StoreError::new(StoreErrorKind::Conflict, "commit", format!("{id} is not there")));
+            return Err(StoreError::new(
+                StoreErrorKind::Conflict,
+                "commit",
+                format!("{id} is not there"),
+            ));
         };
         let mut guard = entry.lock();
         let run = &mut *guard;
@@ -115,11 +132,17 @@ impl RunStore for MemoryStore {
         }
         let (workflow_id, now_status) = (run.execution.workflow_id, run.execution.status);
         if now_status != status {
-            entry.lists.change(workflow_id, entry.list_key(), status, now_status);
+            entry
+                .lists
+                .change(workflow_id, entry.list_key(), status, now_status);
         }
         let ended_at = run.ended_at();
         if ended_at != was_terminal {
-            let mut ended = self.shard(id).ended.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut ended = self
+                .shard(id)
+                .ended
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             if let Some(at) = was_terminal {
                 ended.remove(&(at, id));
             }
@@ -133,18 +156,26 @@ impl RunStore for MemoryStore {
         if lease_changed {
             self.requeue(&entry, run);
         }
-        Ok(Committed { signals_pending: !run.inbox.is_empty() })
+        Ok(Committed {
+            signals_pending: !run.inbox.is_empty(),
+        })
     }
 
     async fn signal(&self, signal: Signal) -> Result<(), StoreError> {
         let id = signal.execution_id;
         let refuse = |kind, message| Err(StoreError::new(kind, "signal", message));
         let Some(entry) = self.owned(signal.organization_id, id) else {
-            return refuse(StoreErrorKind::NotFound, format!("there is no execution {id}"));
+            return refuse(
+                StoreErrorKind::NotFound,
+                format!("there is no execution {id}"),
+            );
         };
         let mut run = entry.lock();
         if run.gone {
-            return refuse(StoreErrorKind::NotFound, format!("there is no execution {id}"));
+            return refuse(
+                StoreErrorKind::NotFound,
+                format!("there is no execution {id}"),
+            );
         }
         if run.knows(signal.id) {
             return Ok(());
@@ -161,16 +192,34 @@ impl RunStore for MemoryStore {
     }
 
     async fn signals(&self, execution: ExecutionId) -> Result<Vec<Signal>, StoreError> {
-        Ok(self.entry(execution).map(|entry| entry.lock().inbox.clone()).unwrap_or_default())
+        Ok(self
+            .entry(execution)
+            .map(|entry| entry.lock().inbox.clone())
+            .unwrap_or_default())
     }
 
-    async fn unpublished(&self, before: Timestamp, limit: usize) -> Result<Vec<Unpublished>, StoreError> {
+    async fn unpublished(
+        &self,
+        before: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Unpublished>, StoreError> {
         let mut found = Vec::new();
         for shard in &self.shards {
             // Taken out while the entries are asked: their locks come before the list's.
-            let listed = std::mem::take(&mut *shard.unpublished.lock().unwrap_or_else(PoisonError::into_inner));
-            let still = listed.into_iter().filter(|id| self.is_unpublished(*id, before, limit, &mut found)).collect();
-            let mut list = shard.unpublished.lock().unwrap_or_else(PoisonError::into_inner);
+            let listed = std::mem::take(
+                &mut *shard
+                    .unpublished
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner),
+            );
+            let still = listed
+                .into_iter()
+                .filter(|id| self.is_unpublished(*id, before, limit, &mut found))
+                .collect();
+            let mut list = shard
+                .unpublished
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             let meanwhile = std::mem::replace(&mut *list, still);
             list.extend(meanwhile);
         }
@@ -194,7 +243,10 @@ impl RunStore for MemoryStore {
                 let old = ended.iter().take_while(|(at, _)| *at < before);
                 old.take(limit - purged).map(|(_, id)| *id).collect()
             };
-            purged += old.into_iter().filter(|id| self.remove(*id, before)).count();
+            purged += old
+                .into_iter()
+                .filter(|id| self.remove(*id, before))
+                .count();
         }
         Ok(purged)
     }
@@ -208,8 +260,15 @@ impl MemoryStore {
         }
         let max = self.config.max_executions;
         let room = |kept: usize| (kept < max).then_some(kept + 1);
-        if self.executions.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).is_err() {
-            return refuse(StoreErrorKind::Full, format!("{max} executions are kept already"));
+        if self
+            .executions
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, room)
+            .is_err()
+        {
+            return refuse(
+                StoreErrorKind::Full,
+                format!("{max} executions are kept already"),
+            );
         }
         let types = self.types.of(&run.state.workflow);
         let lists = self.tenant_or_new(run.state.execution.organization_id);
@@ -218,21 +277,40 @@ impl MemoryStore {
         let mut guard = entry.lock();
         let run = &mut *guard;
         {
-            let mut entries = self.shard(entry.id).entries.write().unwrap_or_else(PoisonError::into_inner);
+            let mut entries = self
+                .shard(entry.id)
+                .entries
+                .write()
+                .unwrap_or_else(PoisonError::into_inner);
             if entries.contains_key(&entry.id) {
                 self.executions.fetch_sub(1, Ordering::Relaxed);
-                return refuse(StoreErrorKind::Conflict, format!("{} is there already", entry.id));
+                return refuse(
+                    StoreErrorKind::Conflict,
+                    format!("{} is there already", entry.id),
+                );
             }
             entries.insert(entry.id, Arc::clone(&entry));
         }
-        entry.lists.insert(run.execution.workflow_id, entry.list_key(), run.execution.status);
+        entry.lists.insert(
+            run.execution.workflow_id,
+            entry.list_key(),
+            run.execution.status,
+        );
         if !run.signatures.is_empty() || !run.approvals.is_empty() {
             let mut lookups = self.lookups.write().unwrap_or_else(PoisonError::into_inner);
-            run.signatures.iter().for_each(|request| lookups.add_signature(request));
-            run.approvals.iter().for_each(|approval| lookups.add_approval(approval));
+            run.signatures
+                .iter()
+                .for_each(|request| lookups.add_signature(request));
+            run.approvals
+                .iter()
+                .for_each(|approval| lookups.add_approval(approval));
         }
         if let Some(at) = run.ended_at() {
-            self.shard(entry.id).ended.lock().unwrap_or_else(PoisonError::into_inner).insert((at, entry.id));
+            self.shard(entry.id)
+                .ended
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .insert((at, entry.id));
         }
         self.list_unpublished(&entry, run);
         self.requeue(&entry, run);
@@ -240,21 +318,31 @@ impl MemoryStore {
     }
 
     fn claim_one(&self, id: ExecutionId, request: &ClaimRequest) -> Claim {
-        let Some(entry) = self.entry(id) else { return Claim::default() };
+        let Some(entry) = self.entry(id) else {
+            return Claim::default();
+        };
         let mut run = entry.lock();
         if run.gone || run.is_leased(request.now) {
             return Claim::default();
         }
         let lease = run.lease(id, request.worker_id, request.lease_until);
         self.requeue(&entry, &mut run);
-        Claim { claimed: vec![claimed(&entry, &run, lease)], next_due: None }
+        Claim {
+            claimed: vec![claimed(&entry, &run, lease)],
+            next_due: None,
+        }
     }
 
     fn claim_due(&self, ask: &Ask<'_>, worker: WorkerId) -> Claim {
         let taken = self.queue().take(ask);
-        let mut claim = Claim { claimed: Vec::with_capacity(taken.executions.len()), next_due: taken.next_due };
+        let mut claim = Claim {
+            claimed: Vec::with_capacity(taken.executions.len()),
+            next_due: taken.next_due,
+        };
         for (id, generation) in taken.executions {
-            let Some(entry) = self.entry(id) else { continue };
+            let Some(entry) = self.entry(id) else {
+                continue;
+            };
             let mut run = entry.lock();
             if run.generation == generation && !run.gone {
                 let lease = run.lease(id, worker, ask.lease_until);
@@ -281,10 +369,19 @@ impl MemoryStore {
         }
     }
 
-    fn put_requests(&self, run: &mut Run, signature: Option<SignatureRequest>, approval: Option<Approval>) {
+    fn put_requests(
+        &self,
+        run: &mut Run,
+        signature: Option<SignatureRequest>,
+        approval: Option<Approval>,
+    ) {
         let mut lookups = self.lookups.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(request) = signature {
-            match run.signatures.iter_mut().find(|known| known.id == request.id) {
+            match run
+                .signatures
+                .iter_mut()
+                .find(|known| known.id == request.id)
+            {
                 Some(known) => {
                     lookups.remove_signature(known);
                     lookups.add_signature(&request);
@@ -297,7 +394,11 @@ impl MemoryStore {
             }
         }
         if let Some(approval) = approval {
-            match run.approvals.iter_mut().find(|known| known.id == approval.id) {
+            match run
+                .approvals
+                .iter_mut()
+                .find(|known| known.id == approval.id)
+            {
                 Some(known) => {
                     lookups.remove_approval(known);
                     lookups.add_approval(&approval);
@@ -312,11 +413,19 @@ impl MemoryStore {
     }
 
     /// Whether an execution stays in the list, and into `found` with it where it is asked for.
-    fn is_unpublished(&self, id: ExecutionId, before: Timestamp, limit: usize, found: &mut Vec<Unpublished>) -> bool {
+    fn is_unpublished(
+        &self,
+        id: ExecutionId,
+        before: Timestamp,
+        limit: usize,
+        found: &mut Vec<Unpublished>,
+    ) -> bool {
         if found.len() >= limit {
             return true;
         }
-        let Some(entry) = self.entry(id) else { return false };
+        let Some(entry) = self.entry(id) else {
+            return false;
+        };
         let mut run = entry.lock();
         let (published, head) = (run.published, run.head());
         if published >= head || run.gone {
@@ -324,31 +433,57 @@ impl MemoryStore {
             return false;
         }
         if run.execution.updated_at < before {
-            found.push(Unpublished { organization_id: entry.organization, execution_id: id, published, head });
+            found.push(Unpublished {
+                organization_id: entry.organization,
+                execution_id: id,
+                published,
+                head,
+            });
         }
         true
     }
 
     fn remove(&self, id: ExecutionId, before: Timestamp) -> bool {
-        let Some(entry) = self.entry(id) else { return false };
+        let Some(entry) = self.entry(id) else {
+            return false;
+        };
         {
             let mut run = entry.lock();
-            let Some(ended_at) = run.ended_at().filter(|at| *at < before && !run.gone) else { return false };
+            let Some(ended_at) = run.ended_at().filter(|at| *at < before && !run.gone) else {
+                return false;
+            };
             run.gone = true;
             run.held = None;
             run.inbox.clear();
             self.requeue(&entry, &mut run);
-            self.shard(id).ended.lock().unwrap_or_else(PoisonError::into_inner).remove(&(ended_at, id));
-            entry.lists.remove(run.execution.workflow_id, entry.list_key(), run.execution.status);
+            self.shard(id)
+                .ended
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .remove(&(ended_at, id));
+            entry.lists.remove(
+                run.execution.workflow_id,
+                entry.list_key(),
+                run.execution.status,
+            );
             if !run.signatures.is_empty() || !run.approvals.is_empty() {
                 let mut lookups = self.lookups.write().unwrap_or_else(PoisonError::into_inner);
-                run.signatures.iter().for_each(|request| lookups.remove_signature(request));
-                run.approvals.iter().for_each(|approval| lookups.remove_approval(approval));
+                run.signatures
+                    .iter()
+                    .for_each(|request| lookups.remove_signature(request));
+                run.approvals
+                    .iter()
+                    .for_each(|approval| lookups.remove_approval(approval));
             }
         }
-        self.shard(id).entries.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        self.shard(id)
+            .entries
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&id);
         if let Some(key) = &entry.key {
-            self.keys(entry.organization, key).remove(&(entry.organization, key.clone()));
+            self.keys(entry.organization, key)
+                .remove(&(entry.organization, key.clone()));
         }
         self.executions.fetch_sub(1, Ordering::Relaxed);
         true
@@ -356,5 +491,9 @@ impl MemoryStore {
 }
 
 fn claimed(entry: &Entry, run: &Run, lease: Lease) -> Claimed {
-    Claimed { lease, state: entry.state(run), signals: run.inbox.clone() }
+    Claimed {
+        lease,
+        state: entry.state(run),
+        signals: run.inbox.clone(),
+    }
 }

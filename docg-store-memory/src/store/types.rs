@@ -37,11 +37,19 @@ struct Known {
 
 impl TypeSets {
     pub(super) fn of(&self, workflow: &Workflow) -> TypeSet {
-        let mut types: Vec<Arc<str>> = workflow.nodes.iter().map(|node| Arc::clone(&node.node_type)).collect();
+        let mut types: Vec<Arc<str>> = workflow
+            .nodes
+            .iter()
+            .map(|node| Arc::clone(&node.node_type))
+            .collect();
         types.sort_unstable();
         types.dedup();
-        if let Some(number) =
-            self.known.read().unwrap_or_else(PoisonError::into_inner).numbers.get(types.as_slice())
+        if let Some(number) = self
+            .known
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .numbers
+            .get(types.as_slice())
         {
             return TypeSet(*number);
         }
@@ -58,7 +66,9 @@ impl TypeSets {
     pub(super) fn allowed(&self, node_types: &NodeTypes) -> Arc<[bool]> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
-        let asked_before = answers.iter().position(|(asked, _)| Arc::ptr_eq(asked, node_types));
+        let asked_before = answers
+            .iter()
+            .position(|(asked, _)| Arc::ptr_eq(asked, node_types));
         if let Some(index) = asked_before {
             if answers[index].1.len() == known.sets.len() {
                 return Arc::clone(&answers[index].1);
@@ -67,8 +77,11 @@ impl TypeSets {
         } else if answers.len() == REMEMBERED {
             answers.remove(0);
         }
-        let allowed: Arc<[bool]> =
-            known.sets.iter().map(|set| set.iter().all(|node_type| node_types.contains(node_type))).collect();
+        let allowed: Arc<[bool]> = known
+            .sets
+            .iter()
+            .map(|set| set.iter().all(|node_type| node_types.contains(node_type)))
+            .collect();
         answers.push((Arc::clone(node_types), Arc::clone(&allowed)));
         allowed
     }

@@ -35,19 +35,35 @@ struct Versions {
 #[async_trait]
 impl WorkflowStore for MemoryStore {
     async fn put_workflow(&self, workflow: Workflow) -> Result<(), StoreError> {
-        let mut workflows = self.workflows.write().unwrap_or_else(PoisonError::into_inner);
+        let mut workflows = self
+            .workflows
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
         let tenant = workflows.0.entry(workflow.organization_id).or_default();
-        let latest = tenant.versions.get(&workflow.id).map_or(0, |versions| versions.latest);
+        let latest = tenant
+            .versions
+            .get(&workflow.id)
+            .map_or(0, |versions| versions.latest);
         if workflow.version.checked_sub(1) != Some(latest) {
-            let message = format!("version {} of {} after version {latest}", workflow.version, workflow.id);
-            return Err(StoreError::new(StoreErrorKind::Conflict, "put_workflow", message));
+            let message = format!(
+                "version {} of {} after version {latest}",
+                workflow.version, workflow.id
+            );
+            return Err(StoreError::new(
+                StoreErrorKind::Conflict,
+                "put_workflow",
+                message,
+            ));
         }
         let versions = tenant.versions.entry(workflow.id).or_default();
         if let Some(current) = &versions.current {
             tenant.listed.remove(&(current.created_at, current.id));
         }
         tenant.listed.insert((workflow.created_at, workflow.id));
-        *versions = Versions { latest: workflow.version, current: Some(Arc::new(workflow)) };
+        *versions = Versions {
+            latest: workflow.version,
+            current: Some(Arc::new(workflow)),
+        };
         Ok(())
     }
 
@@ -56,15 +72,26 @@ impl WorkflowStore for MemoryStore {
         organization: OrganizationId,
         id: WorkflowId,
     ) -> Result<Option<Arc<Workflow>>, StoreError> {
-        let workflows = self.workflows.read().unwrap_or_else(PoisonError::into_inner);
+        let workflows = self
+            .workflows
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
         let tenant = workflows.0.get(&organization);
-        Ok(tenant.and_then(|tenant| tenant.versions.get(&id)).and_then(|versions| versions.current.clone()))
+        Ok(tenant
+            .and_then(|tenant| tenant.versions.get(&id))
+            .and_then(|versions| versions.current.clone()))
     }
 
     async fn workflows(&self, query: WorkflowQuery) -> Result<Page<Arc<Workflow>>, StoreError> {
-        let workflows = self.workflows.read().unwrap_or_else(PoisonError::into_inner);
+        let workflows = self
+            .workflows
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
         let Some(tenant) = workflows.0.get(&query.organization_id) else {
-            return Ok(Page { items: Vec::new(), has_more: false });
+            return Ok(Page {
+                items: Vec::new(),
+                has_more: false,
+            });
         };
         let bound = query.after.map_or(Bound::Unbounded, Bound::Excluded);
         let mut newest_first = tenant.listed.range((Bound::Unbounded, bound)).rev();
@@ -73,19 +100,44 @@ impl WorkflowStore for MemoryStore {
             .take(query.limit)
             .filter_map(|(_, id)| tenant.versions.get(id)?.current.clone())
             .collect();
-        Ok(Page { items, has_more: newest_first.next().is_some() })
+        Ok(Page {
+            items,
+            has_more: newest_first.next().is_some(),
+        })
     }
 
-    async fn latest_version(&self, organization: OrganizationId, id: WorkflowId) -> Result<u32, StoreError> {
-        let workflows = self.workflows.read().unwrap_or_else(PoisonError::into_inner);
+    async fn latest_version(
+        &self,
+        organization: OrganizationId,
+        id: WorkflowId,
+    ) -> Result<u32, StoreError> {
+        let workflows = self
+            .workflows
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
         let tenant = workflows.0.get(&organization);
-        Ok(tenant.and_then(|tenant| tenant.versions.get(&id)).map_or(0, |versions| versions.latest))
+        Ok(tenant
+            .and_then(|tenant| tenant.versions.get(&id))
+            .map_or(0, |versions| versions.latest))
     }
 
-    async fn delete_workflow(&self, organization: OrganizationId, id: WorkflowId) -> Result<bool, StoreError> {
-        let mut workflows = self.workflows.write().unwrap_or_else(PoisonError::into_inner);
-        let Some(tenant) = workflows.0.get_mut(&organization) else { return Ok(false) };
-        let Some(current) = tenant.versions.get_mut(&id).and_then(|versions| versions.current.take()) else {
+    async fn delete_workflow(
+        &self,
+        organization: OrganizationId,
+        id: WorkflowId,
+    ) -> Result<bool, StoreError> {
+        let mut workflows = self
+            .workflows
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        let Some(tenant) = workflows.0.get_mut(&organization) else {
+            return Ok(false);
+        };
+        let Some(current) = tenant
+            .versions
+            .get_mut(&id)
+            .and_then(|versions| versions.current.take())
+        else {
             return Ok(false);
         };
         tenant.listed.remove(&(current.created_at, id));

@@ -4,4 +4,10 @@
 // A test that cannot go on may panic.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod builtin_signature;
+pub mod downloads;
+pub mod files;
+pub mod mail;
+pub mod nodes;
 pub mod pdf;
+pub mod probe;

@@ -11,18 +11,32 @@ use crate::{
 
 /// Waits for what must come soon, so that a case fails instead of hanging.
 pub(super) async fn soon<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(20), future).await.expect("comes in time")
+    tokio::time::timeout(Duration::from_secs(20), future)
+        .await
+        .expect("comes in time")
 }
 
-pub(super) async fn subscribe(bus: &dyn EventBus, execution: ExecutionId, after: u64) -> EventStream {
-    soon(bus.subscribe(execution, after)).await.expect("subscribes")
+pub(super) async fn subscribe(
+    bus: &dyn EventBus,
+    execution: ExecutionId,
+    after: u64,
+) -> EventStream {
+    soon(bus.subscribe(execution, after))
+        .await
+        .expect("subscribes")
 }
 
 /// The numbers of the next `count` events.
 pub(super) async fn next(stream: &mut EventStream, count: u64) -> Vec<u64> {
     let mut seqs = Vec::new();
     for _ in 0..count {
-        seqs.push(soon(stream.next()).await.expect("goes on").expect("is an event").seq);
+        seqs.push(
+            soon(stream.next())
+                .await
+                .expect("goes on")
+                .expect("is an event")
+                .seq,
+        );
     }
     seqs
 }
@@ -34,7 +48,10 @@ pub(super) async fn rest(stream: &mut EventStream) -> (Vec<u64>, Option<BusError
         match soon(stream.next()).await {
             Some(Ok(event)) => seqs.push(event.seq),
             Some(Err(error)) => {
-                assert!(soon(stream.next()).await.is_none(), "an error ends the stream");
+                assert!(
+                    soon(stream.next()).await.is_none(),
+                    "an error ends the stream"
+                );
                 return (seqs, Some(error));
             }
             None => return (seqs, None),

@@ -17,13 +17,17 @@ pub async fn an_unknown_execution_is_waited_for(BusUnderTest { bus, peer, .. }: 
 }
 
 /// Events come as they are published, one by one or many at once.
-pub async fn what_is_published_later_arrives_in_order(BusUnderTest { bus, peer, .. }: BusUnderTest) {
+pub async fn what_is_published_later_arrives_in_order(
+    BusUnderTest { bus, peer, .. }: BusUnderTest,
+) {
     let events = events(20);
     bus.publish(&events[..5]).await.expect("publishes");
     let mut stream = subscribe(&*peer, events[0].execution_id, 0).await;
     assert_eq!(next(&mut stream, 5).await, seqs(1, 5));
     for event in &events[5..10] {
-        bus.publish(std::slice::from_ref(event)).await.expect("publishes");
+        bus.publish(std::slice::from_ref(event))
+            .await
+            .expect("publishes");
         assert_eq!(next(&mut stream, 1).await, [event.seq]);
     }
     for some in events[10..].chunks(4) {
@@ -35,7 +39,12 @@ pub async fn what_is_published_later_arrives_in_order(BusUnderTest { bus, peer, 
 /// While events are published, twice over and from two sides, readers come with any position and
 /// get all after it once.
 pub async fn readers_that_come_at_any_time_miss_and_repeat_nothing(under_test: BusUnderTest) {
-    let BusUnderTest { bus, peer, capabilities, .. } = &under_test;
+    let BusUnderTest {
+        bus,
+        peer,
+        capabilities,
+        ..
+    } = &under_test;
     let last = capabilities.keeps.min(capabilities.buffers).min(200);
     let events = Arc::new(events(last));
     let id = events[0].execution_id;
@@ -51,7 +60,7 @@ pub async fn readers_that_come_at_any_time_miss_and_repeat_nothing(under_test: B
         })
     });
     let readers = (0..16).map(|index: u64| {
-        let bus = Arc::clone(if index % 2 == 0 { bus } else { peer });
+        let bus = Arc::clone(if index.is_multiple_of(2) { bus } else { peer });
         let start = Arc::clone(&start);
         tokio::spawn(async move {
             start.wait().await;
@@ -64,7 +73,11 @@ pub async fn readers_that_come_at_any_time_miss_and_repeat_nothing(under_test: B
         })
     });
     let readers: Vec<_> = readers.collect();
-    for task in join_all(publishers).await.into_iter().chain(join_all(readers).await) {
+    for task in join_all(publishers)
+        .await
+        .into_iter()
+        .chain(join_all(readers).await)
+    {
         task.expect("does not panic");
     }
 }
@@ -86,7 +99,11 @@ pub async fn readers_do_not_disturb_one_another(BusUnderTest { bus, peer, .. }: 
 
 /// A reader that does not read gets an unbroken beginning, then is told that it has missed some;
 /// one that keeps up gets everything.
-pub async fn a_slow_reader_is_cut_off_and_the_others_are_not(BusUnderTest { bus, capabilities, .. }: BusUnderTest) {
+pub async fn a_slow_reader_is_cut_off_and_the_others_are_not(
+    BusUnderTest {
+        bus, capabilities, ..
+    }: BusUnderTest,
+) {
     let last = capabilities.cuts_off_after;
     let events = events(last);
     let id = events[0].execution_id;
@@ -102,12 +119,22 @@ pub async fn a_slow_reader_is_cut_off_and_the_others_are_not(BusUnderTest { bus,
     let (got, error) = rest(&mut slow).await;
     let count = got.len() as u64;
     assert_eq!(got, seqs(1, count));
-    assert!(count >= capabilities.buffers.min(last) && count < last, "{count} of {last}");
+    assert!(
+        count >= capabilities.buffers.min(last) && count < last,
+        "{count} of {last}"
+    );
     assert_eq!(error, Some(BusError::Lagged));
 }
 
 /// Who was cut off subscribes again after what it has, and misses nothing that is still kept.
-pub async fn a_reader_that_was_cut_off_can_come_back(BusUnderTest { bus, peer, capabilities, .. }: BusUnderTest) {
+pub async fn a_reader_that_was_cut_off_can_come_back(
+    BusUnderTest {
+        bus,
+        peer,
+        capabilities,
+        ..
+    }: BusUnderTest,
+) {
     let last = capabilities.cuts_off_after;
     let events = events(last);
     let id = events[0].execution_id;

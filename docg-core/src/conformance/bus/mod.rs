@@ -1,7 +1,7 @@
 //! The cases for buses: what the port promises, one function for each promise.
 
-mod live;
 mod listen;
+mod live;
 mod replay;
 mod wakes;
 

@@ -5,7 +5,9 @@ use crate::{
 };
 
 /// Who subscribes after the fact gets all that is kept, in order and as it was published.
-pub async fn a_late_reader_gets_what_was_published_in_order(BusUnderTest { bus, peer, .. }: BusUnderTest) {
+pub async fn a_late_reader_gets_what_was_published_in_order(
+    BusUnderTest { bus, peer, .. }: BusUnderTest,
+) {
     use futures::StreamExt;
     let events = events(10);
     for some in events.chunks(3) {
@@ -13,7 +15,13 @@ pub async fn a_late_reader_gets_what_was_published_in_order(BusUnderTest { bus, 
     }
     let mut stream = subscribe(&*peer, events[0].execution_id, 0).await;
     for event in events {
-        assert_eq!(soon(stream.next()).await.expect("goes on").expect("is an event"), event);
+        assert_eq!(
+            soon(stream.next())
+                .await
+                .expect("goes on")
+                .expect("is an event"),
+            event
+        );
     }
 }
 
@@ -49,17 +57,35 @@ pub async fn executions_do_not_mix(BusUnderTest { bus, peer, .. }: BusUnderTest)
     use futures::StreamExt;
     let (one, two) = (events(4), events(4));
     let mut live = subscribe(&*peer, one[0].execution_id, 0).await;
-    let mixed: Vec<_> = one.iter().zip(&two).flat_map(|(a, b)| [a.clone(), b.clone()]).collect();
+    let mixed: Vec<_> = one
+        .iter()
+        .zip(&two)
+        .flat_map(|(a, b)| [a.clone(), b.clone()])
+        .collect();
     bus.publish(&mixed).await.expect("publishes");
     let mut late = subscribe(&*peer, two[0].execution_id, 0).await;
     for (a, b) in one.into_iter().zip(two) {
-        assert_eq!(soon(live.next()).await.expect("goes on").expect("is an event"), a);
-        assert_eq!(soon(late.next()).await.expect("goes on").expect("is an event"), b);
+        assert_eq!(
+            soon(live.next())
+                .await
+                .expect("goes on")
+                .expect("is an event"),
+            a
+        );
+        assert_eq!(
+            soon(late.next())
+                .await
+                .expect("goes on")
+                .expect("is an event"),
+            b
+        );
     }
 }
 
 /// Who has read in the store what is not published yet does not get it again.
-pub async fn a_reader_that_is_ahead_waits_for_what_is_new(BusUnderTest { bus, peer, .. }: BusUnderTest) {
+pub async fn a_reader_that_is_ahead_waits_for_what_is_new(
+    BusUnderTest { bus, peer, .. }: BusUnderTest,
+) {
     let events = events(8);
     bus.publish(&events[..3]).await.expect("publishes");
     let mut stream = subscribe(&*peer, events[0].execution_id, 5).await;
@@ -68,15 +94,28 @@ pub async fn a_reader_that_is_ahead_waits_for_what_is_new(BusUnderTest { bus, pe
 }
 
 /// What is no longer kept is not passed over in silence; what is kept can still be had.
-pub async fn what_is_forgotten_is_too_old(BusUnderTest { bus, peer, capabilities, .. }: BusUnderTest) {
+pub async fn what_is_forgotten_is_too_old(
+    BusUnderTest {
+        bus,
+        peer,
+        capabilities,
+        ..
+    }: BusUnderTest,
+) {
     let last = capabilities.keeps + capabilities.forgets_after;
     let events = events(last);
     let id = events[0].execution_id;
     for some in events.chunks(100) {
         bus.publish(some).await.expect("publishes");
     }
-    assert_eq!(soon(peer.subscribe(id, 0)).await.err(), Some(BusError::TooOld { after: 0 }));
+    assert_eq!(
+        soon(peer.subscribe(id, 0)).await.err(),
+        Some(BusError::TooOld { after: 0 })
+    );
     let first_kept = last - capabilities.keeps;
     let mut stream = subscribe(&*peer, id, first_kept).await;
-    assert_eq!(next(&mut stream, capabilities.keeps).await, seqs(first_kept + 1, last));
+    assert_eq!(
+        next(&mut stream, capabilities.keeps).await,
+        seqs(first_kept + 1, last)
+    );
 }

@@ -13,7 +13,12 @@ pub async fn a_wake_reaches_every_listener(BusUnderTest { bus, peer, .. }: BusUn
     for id in &wanted {
         bus.wake(*id).await.expect("wakes");
     }
-    let heard = join_all(listeners.iter_mut().map(|it| soon(it.take(5).collect::<Vec<_>>()))).await;
+    let heard = join_all(
+        listeners
+            .iter_mut()
+            .map(|it| soon(it.take(5).collect::<Vec<_>>())),
+    )
+    .await;
     assert_eq!(heard, vec![wanted; 3]);
 }
 

@@ -11,7 +11,9 @@ use crate::{
 };
 
 /// A worker gets the run as it was stored, and an empty inbox.
-pub async fn what_is_due_is_given_with_its_whole_state(StoreUnderTest { store, .. }: StoreUnderTest) {
+pub async fn what_is_due_is_given_with_its_whole_state(
+    StoreUnderTest { store, .. }: StoreUnderTest,
+) {
     let run = RunFixture::of(OrganizationId::new()).build();
     let id = create(&*store, run.clone()).await;
     let worker = Worker::new();
@@ -26,7 +28,11 @@ pub async fn what_is_due_is_given_with_its_whole_state(StoreUnderTest { store, .
 /// It is due at its moment, not before; without one it is not due at all.
 pub async fn what_is_not_due_is_not_given(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
-    let later = create(&*store, RunFixture::of(organization).wake_at(at(100)).build()).await;
+    let later = create(
+        &*store,
+        RunFixture::of(organization).wake_at(at(100)).build(),
+    )
+    .await;
     create(&*store, RunFixture::of(organization).wake_at(None).build()).await;
     assert_eq!(due(&*store, at(99)).await, []);
     assert_eq!(due(&*store, at(100)).await, [later]);
@@ -34,10 +40,18 @@ pub async fn what_is_not_due_is_not_given(StoreUnderTest { store, .. }: StoreUnd
 }
 
 /// Priority decides; among equals of one organization, who has waited longer.
-pub async fn higher_priority_then_longer_due_comes_first(StoreUnderTest { store, .. }: StoreUnderTest) {
+pub async fn higher_priority_then_longer_due_comes_first(
+    StoreUnderTest { store, .. }: StoreUnderTest,
+) {
     let organization = OrganizationId::new();
     let run = |priority: i16, wake_at: i64| {
-        create(&*store, RunFixture::of(organization).priority(priority).wake_at(at(wake_at)).build())
+        create(
+            &*store,
+            RunFixture::of(organization)
+                .priority(priority)
+                .wake_at(at(wake_at))
+                .build(),
+        )
     };
     let third = run(0, 10).await;
     let second = run(5, 20).await;
@@ -45,7 +59,10 @@ pub async fn higher_priority_then_longer_due_comes_first(StoreUnderTest { store,
     let fourth = run(0, 15).await;
     let first = run(5, 10).await;
     let worker = Worker::new();
-    assert_eq!(ids(&worker.due(&*store, at(20), 3).await), [first, second, third]);
+    assert_eq!(
+        ids(&worker.due(&*store, at(20), 3).await),
+        [first, second, third]
+    );
     assert_eq!(ids(&worker.due(&*store, at(20), 3).await), [fourth, last]);
 }
 
@@ -80,7 +97,9 @@ pub async fn many_workers_get_each_execution_once(under_test: StoreUnderTest) {
 pub async fn of_many_claims_of_one_execution_one_gets_it(under_test: StoreUnderTest) {
     let StoreUnderTest { store, peer, .. } = &under_test;
     let id = create(&**store, RunFixture::of(OrganizationId::new()).build()).await;
-    let got = at_once(store, peer, 8, |_, store| async move { Worker::new().one(&*store, at(0), id).await.is_some() });
+    let got = at_once(store, peer, 8, |_, store| async move {
+        Worker::new().one(&*store, at(0), id).await.is_some()
+    });
     assert_eq!(got.await.into_iter().filter(|got| *got).count(), 1);
 }
 
@@ -95,12 +114,21 @@ pub async fn what_is_leased_is_not_given(StoreUnderTest { store, .. }: StoreUnde
 }
 
 /// By name an execution is given whether it is due, waits or has ended.
-pub async fn one_by_name_is_given_due_or_not_ended_or_not(StoreUnderTest { store, .. }: StoreUnderTest) {
+pub async fn one_by_name_is_given_due_or_not_ended_or_not(
+    StoreUnderTest { store, .. }: StoreUnderTest,
+) {
     let organization = OrganizationId::new();
-    let later = create(&*store, RunFixture::of(organization).wake_at(at(1_000_000)).build()).await;
+    let later = create(
+        &*store,
+        RunFixture::of(organization).wake_at(at(1_000_000)).build(),
+    )
+    .await;
     let never = create(&*store, RunFixture::of(organization).wake_at(None).build()).await;
     let ended = create(&*store, RunFixture::of(organization).build()).await;
-    work(&*store, at(0), ended, |it| CommitFixture::on(it).status(Status::Canceled).build()).await;
+    work(&*store, at(0), ended, |it| {
+        CommitFixture::on(it).status(Status::Canceled).build()
+    })
+    .await;
     for id in [later, never, ended] {
         assert!(Worker::new().one(&*store, at(2), id).await.is_some());
     }
@@ -108,14 +136,22 @@ pub async fn one_by_name_is_given_due_or_not_ended_or_not(StoreUnderTest { store
 
 /// An unknown id gives nothing and is no error.
 pub async fn one_that_is_not_there_is_not_given(StoreUnderTest { store, .. }: StoreUnderTest) {
-    assert!(Worker::new().one(&*store, at(0), ExecutionId::new()).await.is_none());
+    assert!(
+        Worker::new()
+            .one(&*store, at(0), ExecutionId::new())
+            .await
+            .is_none()
+    );
 }
 
 /// Each claim of an execution has a higher fence, whoever claims it and however it came free.
 pub async fn fences_grow_with_every_claim(StoreUnderTest { store, .. }: StoreUnderTest) {
     let id = create(&*store, RunFixture::of(OrganizationId::new()).build()).await;
     let first = take(&*store, at(0), id).await;
-    store.release(&[first.lease], at(1)).await.expect("releases");
+    store
+        .release(&[first.lease], at(1))
+        .await
+        .expect("releases");
     let second = Worker::new().due(&*store, at(1), 1).await.claimed.remove(0);
     assert!(second.lease.fence > first.lease.fence);
     commit(&*store, CommitFixture::on(&second).build()).await;
@@ -128,14 +164,18 @@ pub async fn fences_grow_with_every_claim(StoreUnderTest { store, .. }: StoreUnd
 /// A worker gets only executions all of whose node types it knows.
 pub async fn only_what_the_worker_can_run_is_given(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
-    let of_types = |node_types: &[&str]| RunFixture::with(Arc::new(workflow(organization, node_types))).build();
+    let of_types = |node_types: &[&str]| {
+        RunFixture::with(Arc::new(workflow(organization, node_types))).build()
+    };
     let both = create(&*store, of_types(&["render", "extract", "render"])).await;
     let render = create(&*store, of_types(&["render"])).await;
     let send = create(&*store, of_types(&["render", "send"])).await;
     let mut worker = Worker::new();
-    for (known, expected) in
-        [(&["other"][..], vec![]), (&["render"], vec![render]), (&["extract", "render"], vec![both])]
-    {
+    for (known, expected) in [
+        (&["other"][..], vec![]),
+        (&["render"], vec![render]),
+        (&["extract", "render"], vec![both]),
+    ] {
         worker.node_types = known.iter().copied().map(Arc::from).collect();
         assert_eq!(ids(&worker.due(&*store, at(0), 10).await), expected);
     }
@@ -145,7 +185,9 @@ pub async fn only_what_the_worker_can_run_is_given(StoreUnderTest { store, .. }:
 
 /// No organization gets more leases at once than its share, whoever holds them, and what comes
 /// free can be given again.
-pub async fn an_organization_gets_no_more_than_its_share(StoreUnderTest { store, .. }: StoreUnderTest) {
+pub async fn an_organization_gets_no_more_than_its_share(
+    StoreUnderTest { store, .. }: StoreUnderTest,
+) {
     let organization = OrganizationId::new();
     for _ in 0..6 {
         create(&*store, RunFixture::of(organization).build()).await;
@@ -154,18 +196,32 @@ pub async fn an_organization_gets_no_more_than_its_share(StoreUnderTest { store,
     (one.per_organization, two.per_organization) = (3, 3);
     let first = one.due(&*store, at(0), 2).await;
     assert_eq!(first.claimed.len(), 2);
-    assert_eq!(two.due(&*store, at(0), 10).await.claimed.len(), 1, "another worker's leases count");
+    assert_eq!(
+        two.due(&*store, at(0), 10).await.claimed.len(),
+        1,
+        "another worker's leases count"
+    );
     assert_eq!(one.due(&*store, at(0), 10).await.claimed.len(), 0);
 
-    let done = CommitFixture::on(&first.claimed[0]).status(Status::Canceled).build();
+    let done = CommitFixture::on(&first.claimed[0])
+        .status(Status::Canceled)
+        .build();
     commit(&*store, done).await;
-    let kept = CommitFixture::on(&first.claimed[1]).keep(at(LEASE.cast_signed())).build();
+    let kept = CommitFixture::on(&first.claimed[1])
+        .keep(at(LEASE.cast_signed()))
+        .build();
     commit(&*store, kept).await;
-    assert_eq!(two.due(&*store, at(1), 10).await.claimed.len(), 1, "one lease has come free");
+    assert_eq!(
+        two.due(&*store, at(1), 10).await.claimed.len(),
+        1,
+        "one lease has come free"
+    );
 }
 
 /// A lease that has run out no longer counts against the share.
-pub async fn leases_that_ran_out_do_not_count_as_share(StoreUnderTest { store, .. }: StoreUnderTest) {
+pub async fn leases_that_ran_out_do_not_count_as_share(
+    StoreUnderTest { store, .. }: StoreUnderTest,
+) {
     let organization = OrganizationId::new();
     for _ in 0..4 {
         create(&*store, RunFixture::of(organization).build()).await;
@@ -178,7 +234,9 @@ pub async fn leases_that_ran_out_do_not_count_as_share(StoreUnderTest { store, .
 }
 
 /// One organization's many leave room for another's one that came later.
-pub async fn a_flood_leaves_room_for_other_organizations(StoreUnderTest { store, .. }: StoreUnderTest) {
+pub async fn a_flood_leaves_room_for_other_organizations(
+    StoreUnderTest { store, .. }: StoreUnderTest,
+) {
     let (flood, other) = (OrganizationId::new(), OrganizationId::new());
     for _ in 0..20 {
         create(&*store, RunFixture::of(flood).wake_at(at(0)).build()).await;
@@ -192,7 +250,13 @@ pub async fn a_flood_leaves_room_for_other_organizations(StoreUnderTest { store,
 }
 
 /// Where organizations take turns, a second one need not wait until the first has its share.
-pub async fn organizations_take_turns(StoreUnderTest { store, capabilities, .. }: StoreUnderTest) {
+pub async fn organizations_take_turns(
+    StoreUnderTest {
+        store,
+        capabilities,
+        ..
+    }: StoreUnderTest,
+) {
     let (flood, other) = (OrganizationId::new(), OrganizationId::new());
     for _ in 0..20 {
         create(&*store, RunFixture::of(flood).wake_at(at(0)).build()).await;
@@ -208,9 +272,15 @@ pub async fn what_has_ended_is_not_given(StoreUnderTest { store, .. }: StoreUnde
     let organization = OrganizationId::new();
     for status in [Status::Completed, Status::Failed, Status::Canceled] {
         let id = create(&*store, RunFixture::of(organization).build()).await;
-        work(&*store, at(0), id, |it| CommitFixture::on(it).status(status).build()).await;
+        work(&*store, at(0), id, |it| {
+            CommitFixture::on(it).status(status).build()
+        })
+        .await;
         let claimed = take(&*store, at(2), id).await;
-        store.release(&[claimed.lease], at(3)).await.expect("releases");
+        store
+            .release(&[claimed.lease], at(3))
+            .await
+            .expect("releases");
         take(&*store, at(4), id).await;
     }
     assert_eq!(due(&*store, at(1_000_000)).await, []);
@@ -220,15 +290,37 @@ pub async fn what_has_ended_is_not_given(StoreUnderTest { store, .. }: StoreUnde
 pub async fn next_due_is_not_too_late(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
     let worker = Worker::new();
-    create(&*store, RunFixture::of(organization).wake_at(at(500)).build()).await;
-    create(&*store, RunFixture::of(organization).wake_at(at(300)).priority(-1).build()).await;
+    create(
+        &*store,
+        RunFixture::of(organization).wake_at(at(500)).build(),
+    )
+    .await;
+    create(
+        &*store,
+        RunFixture::of(organization)
+            .wake_at(at(300))
+            .priority(-1)
+            .build(),
+    )
+    .await;
     let none_yet = worker.due(&*store, at(0), 10).await;
-    assert!(none_yet.next_due.is_none_or(|next| next <= at(300)), "{none_yet:?}");
+    assert!(
+        none_yet.next_due.is_none_or(|next| next <= at(300)),
+        "{none_yet:?}"
+    );
     create(&*store, RunFixture::of(organization).wake_at(at(0)).build()).await;
     create(&*store, RunFixture::of(organization).wake_at(at(0)).build()).await;
     let one_more = worker.due(&*store, at(1), 1).await;
-    assert!(one_more.next_due.is_none_or(|next| next <= at(1)), "another is due already: {one_more:?}");
+    assert!(
+        one_more.next_due.is_none_or(|next| next <= at(1)),
+        "another is due already: {one_more:?}"
+    );
     worker.due(&*store, at(1), 10).await;
     let leased = worker.due(&*store, at(600), 10).await;
-    assert!(leased.next_due.is_none_or(|next| next <= at(1).plus_millis(LEASE)), "leases end: {leased:?}");
+    assert!(
+        leased
+            .next_due
+            .is_none_or(|next| next <= at(1).plus_millis(LEASE)),
+        "leases end: {leased:?}"
+    );
 }

@@ -27,7 +27,10 @@ pub async fn a_commit_is_applied_whole(StoreUnderTest { store, .. }: StoreUnderT
     step.attempt = 1;
     step.started_at = Some(at(1));
     step.data_in = Some(Arc::new(json!({"template": "t1"})));
-    let inputs = Arc::new(Inputs { trigger_data: Arc::new(json!({"customer": "Bia"})), node_overrides: Map::new() });
+    let inputs = Arc::new(Inputs {
+        trigger_data: Arc::new(json!({"customer": "Bia"})),
+        node_overrides: Map::new(),
+    });
     let made = CommitFixture::on(&claimed)
         .status(Status::Running)
         .with(|execution| execution.progress = 40)
@@ -41,7 +44,12 @@ pub async fn a_commit_is_applied_whole(StoreUnderTest { store, .. }: StoreUnderT
             commit.inputs = Some(Arc::clone(&inputs));
         })
         .build();
-    assert_eq!(commit(&*store, made.clone()).await, Committed { signals_pending: false });
+    assert_eq!(
+        commit(&*store, made.clone()).await,
+        Committed {
+            signals_pending: false
+        }
+    );
 
     let after = everything(&*store, organization, id).await;
     let record = after.record.expect("is there");
@@ -53,19 +61,31 @@ pub async fn a_commit_is_applied_whole(StoreUnderTest { store, .. }: StoreUnderT
     assert_eq!(after.audit, [before.audit, made.audit].concat());
 
     let state = take(&*store, at(60), id).await.state;
-    assert_eq!((state.execution, state.inputs, state.steps), (record.execution, inputs, after.steps));
+    assert_eq!(
+        (state.execution, state.inputs, state.steps),
+        (record.execution, inputs, after.steps)
+    );
 }
 
 /// A commit that names no inputs, steps or requests keeps those that are there.
-pub async fn a_commit_leaves_alone_what_it_does_not_name(StoreUnderTest { store, .. }: StoreUnderTest) {
+pub async fn a_commit_leaves_alone_what_it_does_not_name(
+    StoreUnderTest { store, .. }: StoreUnderTest,
+) {
     let id = create(&*store, RunFixture::of(OrganizationId::new()).build()).await;
     let claimed = take(&*store, at(0), id).await;
     let execution = &claimed.state.execution;
     let request = fixtures::signature_request(execution, &SignalId::new().to_string());
     let approval = fixtures::approval(execution, &[fixtures::token_hash()]);
-    let first = CommitFixture::on(&claimed).signature(request.clone()).approval(approval.clone()).wake_at(at(2)).build();
+    let first = CommitFixture::on(&claimed)
+        .signature(request.clone())
+        .approval(approval.clone())
+        .wake_at(at(2))
+        .build();
     commit(&*store, first).await;
-    work(&*store, at(2), id, |it| CommitFixture::on(it).events(1).build()).await;
+    work(&*store, at(2), id, |it| {
+        CommitFixture::on(it).events(1).build()
+    })
+    .await;
     let state = take(&*store, at(3), id).await.state;
     assert_eq!(state.inputs, claimed.state.inputs);
     assert_eq!(state.steps, claimed.state.steps);
@@ -79,7 +99,11 @@ pub async fn a_stale_version_is_refused_whole(StoreUnderTest { store, .. }: Stor
     let id = create(&*store, RunFixture::of(organization).build()).await;
     let claimed = take(&*store, at(0), id).await;
     let keep = at(0).plus_millis(LEASE);
-    commit(&*store, CommitFixture::on(&claimed).events(1).keep(keep).build()).await;
+    commit(
+        &*store,
+        CommitFixture::on(&claimed).events(1).keep(keep).build(),
+    )
+    .await;
     let before = everything(&*store, organization, id).await;
     let stale = CommitFixture::on(&claimed)
         .status(Status::Running)
@@ -99,7 +123,10 @@ pub async fn a_lost_lease_is_refused_whole(StoreUnderTest { store, .. }: StoreUn
     let claimed = take(&*store, at(0), id).await;
     let inbox = fixtures::signal(organization, id, at(1));
     store.signal(inbox.clone()).await.expect("signals");
-    store.release(&[claimed.lease], at(1)).await.expect("releases");
+    store
+        .release(&[claimed.lease], at(1))
+        .await
+        .expect("releases");
     let before = everything(&*store, organization, id).await;
     let late = CommitFixture::on(&claimed)
         .status(Status::Running)
@@ -107,24 +134,48 @@ pub async fn a_lost_lease_is_refused_whole(StoreUnderTest { store, .. }: StoreUn
         .log(LogLevel::Ok, LogDomain::Step, None)
         .audit("execution.started")
         .settle(&[inbox])
-        .signature(fixtures::signature_request(&claimed.state.execution, "lost"))
+        .signature(fixtures::signature_request(
+            &claimed.state.execution,
+            "lost",
+        ))
         .build();
-    assert_eq!(refused(store.commit(late.clone()).await), StoreErrorKind::Conflict, "nobody holds it");
+    assert_eq!(
+        refused(store.commit(late.clone()).await),
+        StoreErrorKind::Conflict,
+        "nobody holds it"
+    );
     assert_eq!(everything(&*store, organization, id).await, before);
     take(&*store, at(2), id).await;
-    assert_eq!(refused(store.commit(late).await), StoreErrorKind::Conflict, "another holds it");
+    assert_eq!(
+        refused(store.commit(late).await),
+        StoreErrorKind::Conflict,
+        "another holds it"
+    );
     assert_eq!(everything(&*store, organization, id).await, before);
-    assert_eq!(store.signature_by_envelope("builtin", "lost").await.expect("reads"), None);
+    assert_eq!(
+        store
+            .signature_by_envelope("builtin", "lost")
+            .await
+            .expect("reads"),
+        None
+    );
 }
 
 /// The fence alone is not enough: it must be the worker's own lease.
 pub async fn another_workers_lease_is_refused(StoreUnderTest { store, .. }: StoreUnderTest) {
     let id = create(&*store, RunFixture::of(OrganizationId::new()).build()).await;
     let claimed = take(&*store, at(0), id).await;
-    let other = CommitFixture::on(&claimed).but(|commit| commit.lease.worker_id = WorkerId::new()).build();
+    let other = CommitFixture::on(&claimed)
+        .but(|commit| commit.lease.worker_id = WorkerId::new())
+        .build();
     assert_eq!(refused(store.commit(other).await), StoreErrorKind::Conflict);
-    let higher = CommitFixture::on(&claimed).but(|commit| commit.lease.fence += 1).build();
-    assert_eq!(refused(store.commit(higher).await), StoreErrorKind::Conflict);
+    let higher = CommitFixture::on(&claimed)
+        .but(|commit| commit.lease.fence += 1)
+        .build();
+    assert_eq!(
+        refused(store.commit(higher).await),
+        StoreErrorKind::Conflict
+    );
     commit(&*store, CommitFixture::on(&claimed).build()).await;
 }
 
@@ -137,31 +188,52 @@ pub async fn of_two_commits_on_one_version_one_wins(under_test: StoreUnderTest) 
         let claimed = take(&**store, at(0), id).await;
         let keep = at(0).plus_millis(LEASE);
         let results = at_once(store, peer, 2, |index, store| {
-            let made = CommitFixture::on(&claimed).events(index + 1).keep(keep).build();
+            let made = CommitFixture::on(&claimed)
+                .events(index + 1)
+                .keep(keep)
+                .build();
             async move { store.commit(made).await.map_err(|error| error.kind) }
         })
         .await;
         let winner = results.iter().position(Result::is_ok).expect("one wins");
         assert_eq!(results[1 - winner], Err(StoreErrorKind::Conflict));
         let found = everything(&**store, organization, id).await;
-        assert_eq!(found.events.len(), 1 + winner + 1, "the winner's events and no others");
+        assert_eq!(
+            found.events.len(),
+            1 + winner + 1,
+            "the winner's events and no others"
+        );
         assert_eq!(found.record.expect("is there").execution.version, 2);
     }
 }
 
 /// Events that leave a hole, or repeat what is stored, refuse the commit.
-pub async fn events_that_do_not_follow_are_refused_whole(StoreUnderTest { store, .. }: StoreUnderTest) {
+pub async fn events_that_do_not_follow_are_refused_whole(
+    StoreUnderTest { store, .. }: StoreUnderTest,
+) {
     let organization = OrganizationId::new();
     let id = create(&*store, RunFixture::of(organization).build()).await;
     let claimed = take(&*store, at(0), id).await;
     let before = everything(&*store, organization, id).await;
-    let following = CommitFixture::on(&claimed).status(Status::Running).events(3).audit("execution.started");
-    let skipping_first = following.clone().but(|commit| drop(commit.events.remove(0)));
-    let skipping_one = following.clone().but(|commit| drop(commit.events.remove(1)));
-    let repeating = following.clone().but(|commit| commit.events[0] = Arc::clone(&before.events[0]));
+    let following = CommitFixture::on(&claimed)
+        .status(Status::Running)
+        .events(3)
+        .audit("execution.started");
+    let skipping_first = following
+        .clone()
+        .but(|commit| drop(commit.events.remove(0)));
+    let skipping_one = following
+        .clone()
+        .but(|commit| drop(commit.events.remove(1)));
+    let repeating = following
+        .clone()
+        .but(|commit| commit.events[0] = Arc::clone(&before.events[0]));
     let swapped = following.clone().but(|commit| commit.events.swap(0, 1));
     for broken in [skipping_first, skipping_one, repeating, swapped] {
-        assert_eq!(refused(store.commit(broken.build()).await), StoreErrorKind::Invalid);
+        assert_eq!(
+            refused(store.commit(broken.build()).await),
+            StoreErrorKind::Invalid
+        );
         assert_eq!(everything(&*store, organization, id).await, before);
     }
     commit(&*store, following.build()).await;
@@ -170,18 +242,29 @@ pub async fn events_that_do_not_follow_are_refused_whole(StoreUnderTest { store,
 /// With the lease gone, the execution is due at the moment that the commit names.
 pub async fn a_release_makes_due_at_wake_at(StoreUnderTest { store, .. }: StoreUnderTest) {
     let id = create(&*store, RunFixture::of(OrganizationId::new()).build()).await;
-    work(&*store, at(0), id, |it| CommitFixture::on(it).wake_at(at(70)).build()).await;
+    work(&*store, at(0), id, |it| {
+        CommitFixture::on(it).wake_at(at(70)).build()
+    })
+    .await;
     assert_eq!(due(&*store, at(69)).await, []);
     assert_eq!(due(&*store, at(70)).await, [id]);
 }
 
 /// Without a moment it is not due until a signal comes.
-pub async fn a_release_without_wake_at_waits_for_a_signal(StoreUnderTest { store, .. }: StoreUnderTest) {
+pub async fn a_release_without_wake_at_waits_for_a_signal(
+    StoreUnderTest { store, .. }: StoreUnderTest,
+) {
     let organization = OrganizationId::new();
     let id = create(&*store, RunFixture::of(organization).build()).await;
-    work(&*store, at(0), id, |it| CommitFixture::on(it).wake_at(None).build()).await;
+    work(&*store, at(0), id, |it| {
+        CommitFixture::on(it).wake_at(None).build()
+    })
+    .await;
     assert_eq!(due(&*store, at(1_000_000)).await, []);
-    store.signal(fixtures::signal(organization, id, at(2))).await.expect("signals");
+    store
+        .signal(fixtures::signal(organization, id, at(2)))
+        .await
+        .expect("signals");
     assert_eq!(due(&*store, at(2)).await, [id]);
 }
 
@@ -192,15 +275,36 @@ pub async fn signature_requests_are_found_and_change(StoreUnderTest { store, .. 
     let claimed = take(&*store, at(0), id).await;
     let envelope = SignalId::new().to_string();
     let mut request = fixtures::signature_request(&claimed.state.execution, &envelope);
-    commit(&*store, CommitFixture::on(&claimed).signature(request.clone()).build()).await;
+    commit(
+        &*store,
+        CommitFixture::on(&claimed)
+            .signature(request.clone())
+            .build(),
+    )
+    .await;
     let found = async || {
         (
-            store.signature_request(organization, request.id).await.expect("reads"),
-            store.signature_by_envelope("builtin", &envelope).await.expect("reads"),
+            store
+                .signature_request(organization, request.id)
+                .await
+                .expect("reads"),
+            store
+                .signature_by_envelope("builtin", &envelope)
+                .await
+                .expect("reads"),
         )
     };
-    assert_eq!(found().await, (Some(request.clone()), Some(request.clone())));
-    assert_eq!(store.signature_by_envelope("other", &envelope).await.expect("reads"), None);
+    assert_eq!(
+        found().await,
+        (Some(request.clone()), Some(request.clone()))
+    );
+    assert_eq!(
+        store
+            .signature_by_envelope("other", &envelope)
+            .await
+            .expect("reads"),
+        None
+    );
 
     let request_id = request.id;
     request.status = RequestStatus::Signed;
@@ -208,26 +312,60 @@ pub async fn signature_requests_are_found_and_change(StoreUnderTest { store, .. 
     request.signers[0].signed_at = Some(at(5));
     request.completed_at = Some(at(5));
     let claimed = take(&*store, at(5), id).await;
-    assert_eq!(claimed.state.signature.as_ref().map(|it| it.id), Some(request_id));
-    commit(&*store, CommitFixture::on(&claimed).signature(request.clone()).build()).await;
-    let by_id = store.signature_request(organization, request_id).await.expect("reads");
-    let by_envelope = store.signature_by_envelope("builtin", &envelope).await.expect("reads");
+    assert_eq!(
+        claimed.state.signature.as_ref().map(|it| it.id),
+        Some(request_id)
+    );
+    commit(
+        &*store,
+        CommitFixture::on(&claimed)
+            .signature(request.clone())
+            .build(),
+    )
+    .await;
+    let by_id = store
+        .signature_request(organization, request_id)
+        .await
+        .expect("reads");
+    let by_envelope = store
+        .signature_by_envelope("builtin", &envelope)
+        .await
+        .expect("reads");
     assert_eq!((by_id, by_envelope), (Some(request.clone()), Some(request)));
 }
 
 /// A run's second request becomes the one that it works with; the first can still be found.
-pub async fn a_later_signature_request_leaves_the_earlier_to_be_found(StoreUnderTest { store, .. }: StoreUnderTest) {
+pub async fn a_later_signature_request_leaves_the_earlier_to_be_found(
+    StoreUnderTest { store, .. }: StoreUnderTest,
+) {
     let organization = OrganizationId::new();
     let id = create(&*store, RunFixture::of(organization).build()).await;
     let state = take(&*store, at(0), id).await;
-    let requests = [(); 2].map(|()| fixtures::signature_request(&state.state.execution, &SignalId::new().to_string()));
-    commit(&*store, CommitFixture::on(&state).signature(requests[0].clone()).build()).await;
-    work(&*store, at(2), id, |it| CommitFixture::on(it).signature(requests[1].clone()).build()).await;
+    let requests = [(); 2].map(|()| {
+        fixtures::signature_request(&state.state.execution, &SignalId::new().to_string())
+    });
+    commit(
+        &*store,
+        CommitFixture::on(&state)
+            .signature(requests[0].clone())
+            .build(),
+    )
+    .await;
+    work(&*store, at(2), id, |it| {
+        CommitFixture::on(it).signature(requests[1].clone()).build()
+    })
+    .await;
     for request in &requests {
-        let found = store.signature_request(organization, request.id).await.expect("reads");
+        let found = store
+            .signature_request(organization, request.id)
+            .await
+            .expect("reads");
         assert_eq!(found.as_ref(), Some(request));
     }
-    assert_eq!(take(&*store, at(3), id).await.state.signature, Some(requests[1].clone()));
+    assert_eq!(
+        take(&*store, at(3), id).await.state.signature,
+        Some(requests[1].clone())
+    );
 }
 
 /// Each approver's token finds the approval, with its last changes.
@@ -236,17 +374,41 @@ pub async fn approvals_are_found_by_token_and_change(StoreUnderTest { store, .. 
     let claimed = take(&*store, at(0), id).await;
     let tokens = [fixtures::token_hash(), fixtures::token_hash()];
     let mut approval = fixtures::approval(&claimed.state.execution, &tokens);
-    commit(&*store, CommitFixture::on(&claimed).approval(approval.clone()).build()).await;
+    commit(
+        &*store,
+        CommitFixture::on(&claimed)
+            .approval(approval.clone())
+            .build(),
+    )
+    .await;
     for token in tokens {
-        assert_eq!(store.approval_by_token(token).await.expect("reads"), Some(approval.clone()));
+        assert_eq!(
+            store.approval_by_token(token).await.expect("reads"),
+            Some(approval.clone())
+        );
     }
-    assert_eq!(store.approval_by_token(fixtures::token_hash()).await.expect("reads"), None);
+    assert_eq!(
+        store
+            .approval_by_token(fixtures::token_hash())
+            .await
+            .expect("reads"),
+        None
+    );
 
     approval.approvers[0].vote = Some(Decision::Approved);
     approval.approvers[0].voted_at = Some(at(4));
     approval.decision = Some(Decision::Approved);
     approval.decided_at = Some(at(4));
-    work(&*store, at(4), id, |it| CommitFixture::on(it).approval(approval.clone()).build()).await;
-    assert_eq!(store.approval_by_token(tokens[1]).await.expect("reads"), Some(approval.clone()));
-    assert_eq!(take(&*store, at(5), id).await.state.approval, Some(approval));
+    work(&*store, at(4), id, |it| {
+        CommitFixture::on(it).approval(approval.clone()).build()
+    })
+    .await;
+    assert_eq!(
+        store.approval_by_token(tokens[1]).await.expect("reads"),
+        Some(approval.clone())
+    );
+    assert_eq!(
+        take(&*store, at(5), id).await.state.approval,
+        Some(approval)
+    );
 }

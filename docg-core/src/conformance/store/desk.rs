@@ -9,8 +9,9 @@ use crate::{
     ids::{ExecutionId, OrganizationId, WorkerId},
     observe::{AuditEvent, LogEntry},
     ports::{
-        AuditQuery, Claim, ClaimRequest, ClaimWhat, Claimed, Commit, Committed, Created, EventQuery, ExecutionQuery,
-        ExecutionRecord, LogQuery, NewRun, Page, Signal, Store, StoreError, StoreErrorKind,
+        AuditQuery, Claim, ClaimRequest, ClaimWhat, Claimed, Commit, Committed, Created,
+        EventQuery, ExecutionQuery, ExecutionRecord, LogQuery, NewRun, Page, Signal, Store,
+        StoreError, StoreErrorKind,
     },
     run::Step,
     time::Timestamp,
@@ -35,25 +36,57 @@ pub(super) struct Everything {
     pub(super) signals: Vec<Signal>,
 }
 
-pub(super) async fn everything(store: &dyn Store, organization: OrganizationId, id: ExecutionId) -> Everything {
-    let events = EventQuery { organization_id: organization, execution_id: id, after: 0, limit: 1_000 };
-    let audit = AuditQuery { organization_id: organization, execution_id: id, after: 0, limit: 1_000 };
+pub(super) async fn everything(
+    store: &dyn Store,
+    organization: OrganizationId,
+    id: ExecutionId,
+) -> Everything {
+    let events = EventQuery {
+        organization_id: organization,
+        execution_id: id,
+        after: 0,
+        limit: 1_000,
+    };
+    let audit = AuditQuery {
+        organization_id: organization,
+        execution_id: id,
+        after: 0,
+        limit: 1_000,
+    };
     Everything {
         record: store.execution(organization, id).await.expect("reads"),
         steps: store.steps(organization, id).await.expect("reads"),
         events: store.events(events).await.expect("reads"),
-        logs: store.logs(all_logs(organization, id)).await.expect("reads").items,
+        logs: store
+            .logs(all_logs(organization, id))
+            .await
+            .expect("reads")
+            .items,
         audit: store.audit(audit).await.expect("reads").items,
         signals: store.signals(id).await.expect("reads"),
     }
 }
 
 pub(super) fn all_logs(organization_id: OrganizationId, execution_id: ExecutionId) -> LogQuery {
-    LogQuery { organization_id, execution_id, level: None, domain: None, step_id: None, after: 0, limit: 1_000 }
+    LogQuery {
+        organization_id,
+        execution_id,
+        level: None,
+        domain: None,
+        step_id: None,
+        after: 0,
+        limit: 1_000,
+    }
 }
 
 pub(super) fn all_executions(organization_id: OrganizationId) -> ExecutionQuery {
-    ExecutionQuery { organization_id, workflow_id: None, status: None, after: None, limit: 1_000 }
+    ExecutionQuery {
+        organization_id,
+        workflow_id: None,
+        status: None,
+        after: None,
+        limit: 1_000,
+    }
 }
 
 /// Stores a run that must be new.
@@ -73,22 +106,45 @@ pub(super) struct Worker {
 
 impl Worker {
     pub(super) fn new() -> Self {
-        Self { id: WorkerId::new(), per_organization: 1_000, node_types: all_types() }
+        Self {
+            id: WorkerId::new(),
+            per_organization: 1_000,
+            node_types: all_types(),
+        }
     }
 
     pub(super) async fn ask(&self, store: &dyn Store, now: Timestamp, what: ClaimWhat) -> Claim {
-        let request = ClaimRequest { worker_id: self.id, what, now, lease_until: now.plus_millis(LEASE) };
+        let request = ClaimRequest {
+            worker_id: self.id,
+            what,
+            now,
+            lease_until: now.plus_millis(LEASE),
+        };
         store.claim(request).await.expect("claims")
     }
 
     /// Claims what is due.
     pub(super) async fn due(&self, store: &dyn Store, now: Timestamp, limit: usize) -> Claim {
         let node_types = Arc::clone(&self.node_types);
-        self.ask(store, now, ClaimWhat::Due { limit, per_organization: self.per_organization, node_types }).await
+        self.ask(
+            store,
+            now,
+            ClaimWhat::Due {
+                limit,
+                per_organization: self.per_organization,
+                node_types,
+            },
+        )
+        .await
     }
 
     /// Claims one by name.
-    pub(super) async fn one(&self, store: &dyn Store, now: Timestamp, id: ExecutionId) -> Option<Claimed> {
+    pub(super) async fn one(
+        &self,
+        store: &dyn Store,
+        now: Timestamp,
+        id: ExecutionId,
+    ) -> Option<Claimed> {
         self.ask(store, now, ClaimWhat::One(id)).await.claimed.pop()
     }
 }
@@ -104,7 +160,11 @@ pub(super) async fn due(store: &dyn Store, now: Timestamp) -> Vec<ExecutionId> {
 }
 
 pub(super) fn ids(claim: &Claim) -> Vec<ExecutionId> {
-    claim.claimed.iter().map(|claimed| claimed.lease.execution_id).collect()
+    claim
+        .claimed
+        .iter()
+        .map(|claimed| claimed.lease.execution_id)
+        .collect()
 }
 
 /// Commits what must be taken.
@@ -137,7 +197,10 @@ pub(super) async fn pages<T, C, F: Future<Output = Page<T>>>(
     let mut rows: Vec<T> = Vec::new();
     loop {
         let page = read(rows.last().map(&cursor)).await;
-        assert!(page.items.len() <= limit, "a page has no more than was asked for");
+        assert!(
+            page.items.len() <= limit,
+            "a page has no more than was asked for"
+        );
         if page.has_more {
             assert_eq!(page.items.len(), limit, "a page with more after it is full");
         } else if !rows.is_empty() {
@@ -167,5 +230,9 @@ pub(super) async fn at_once<T: Send + 'static, F: Future<Output = T> + Send + 's
         })
     });
     let tasks: Vec<_> = tasks.collect();
-    join_all(tasks).await.into_iter().map(|task| task.expect("does not panic")).collect()
+    join_all(tasks)
+        .await
+        .into_iter()
+        .map(|task| task.expect("does not panic"))
+        .collect()
 }

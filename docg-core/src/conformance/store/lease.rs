@@ -20,14 +20,24 @@ pub async fn a_lease_holds_until_its_end(StoreUnderTest { store, .. }: StoreUnde
 }
 
 /// A worker that died loses its execution to another; what it still commits is refused whole.
-pub async fn what_ran_out_is_taken_over_and_its_holder_refused(StoreUnderTest { store, .. }: StoreUnderTest) {
+pub async fn what_ran_out_is_taken_over_and_its_holder_refused(
+    StoreUnderTest { store, .. }: StoreUnderTest,
+) {
     let organization = OrganizationId::new();
     let id = create(&*store, RunFixture::of(organization).build()).await;
     let old = take(&*store, at(0), id).await;
-    let new = Worker::new().due(&*store, at(0).plus_millis(LEASE), 1).await.claimed.remove(0);
+    let new = Worker::new()
+        .due(&*store, at(0).plus_millis(LEASE), 1)
+        .await
+        .claimed
+        .remove(0);
     assert_eq!(new.state, old.state);
     let before = everything(&*store, organization, id).await;
-    let late = CommitFixture::on(&old).status(Status::Canceled).events(1).audit("execution.canceled").build();
+    let late = CommitFixture::on(&old)
+        .status(Status::Canceled)
+        .events(1)
+        .audit("execution.canceled")
+        .build();
     assert_eq!(refused(store.commit(late).await), StoreErrorKind::Conflict);
     assert_eq!(everything(&*store, organization, id).await, before);
     commit(&*store, CommitFixture::on(&new).events(1).build()).await;
@@ -38,7 +48,10 @@ pub async fn renewing_prolongs(StoreUnderTest { store, .. }: StoreUnderTest) {
     let id = create(&*store, RunFixture::of(OrganizationId::new()).build()).await;
     let claimed = take(&*store, at(0), id).await;
     let until = at(0).plus_millis(3 * LEASE);
-    assert_eq!(store.renew(&[claimed.lease], until).await.expect("renews"), []);
+    assert_eq!(
+        store.renew(&[claimed.lease], until).await.expect("renews"),
+        []
+    );
     assert_eq!(due(&*store, at(0).plus_millis(2 * LEASE)).await, []);
     commit(&*store, CommitFixture::on(&claimed).keep(until).build()).await;
     assert_eq!(due(&*store, until).await, [id]);
@@ -57,7 +70,10 @@ pub async fn renewing_returns_what_is_lost(StoreUnderTest { store, .. }: StoreUn
     take(&*store, at(1), taken_over.execution_id).await;
     let given_back = leases[2];
     store.release(&[given_back], at(1)).await.expect("releases");
-    let unknown = Lease { execution_id: crate::ids::ExecutionId::new(), ..leases[0] };
+    let unknown = Lease {
+        execution_id: crate::ids::ExecutionId::new(),
+        ..leases[0]
+    };
     leases.push(unknown);
 
     let until = at(0).plus_millis(5 * LEASE);
@@ -70,11 +86,16 @@ pub async fn renewing_returns_what_is_lost(StoreUnderTest { store, .. }: StoreUn
     found.sort();
     let mut ran_out = [taken_over.execution_id, given_back.execution_id];
     ran_out.sort();
-    assert_eq!(found, ran_out, "the lost ones were not prolonged, the others were");
+    assert_eq!(
+        found, ran_out,
+        "the lost ones were not prolonged, the others were"
+    );
 }
 
 /// A commit that keeps the lease moves its end.
-pub async fn a_commit_that_keeps_the_lease_prolongs_it(StoreUnderTest { store, .. }: StoreUnderTest) {
+pub async fn a_commit_that_keeps_the_lease_prolongs_it(
+    StoreUnderTest { store, .. }: StoreUnderTest,
+) {
     let id = create(&*store, RunFixture::of(OrganizationId::new()).build()).await;
     let claimed = take(&*store, at(0), id).await;
     let until = at(0).plus_millis(2 * LEASE);
@@ -87,7 +108,11 @@ pub async fn a_commit_that_keeps_the_lease_prolongs_it(StoreUnderTest { store, .
 pub async fn giving_back_makes_due_at_once(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
     let waiting = create(&*store, RunFixture::of(organization).wake_at(None).build()).await;
-    let later = create(&*store, RunFixture::of(organization).wake_at(at(1_000_000)).build()).await;
+    let later = create(
+        &*store,
+        RunFixture::of(organization).wake_at(at(1_000_000)).build(),
+    )
+    .await;
     let mut leases = Vec::new();
     for id in [waiting, later] {
         leases.push(take(&*store, at(0), id).await.lease);
@@ -99,11 +124,16 @@ pub async fn giving_back_makes_due_at_once(StoreUnderTest { store, .. }: StoreUn
 }
 
 /// Who has lost a lease cannot give it back from under its new holder.
-pub async fn giving_back_a_lost_lease_changes_nothing(StoreUnderTest { store, .. }: StoreUnderTest) {
+pub async fn giving_back_a_lost_lease_changes_nothing(
+    StoreUnderTest { store, .. }: StoreUnderTest,
+) {
     let id = create(&*store, RunFixture::of(OrganizationId::new()).build()).await;
     let old = take(&*store, at(0), id).await;
     let new = take(&*store, at(0).plus_millis(LEASE), id).await;
-    store.release(&[old.lease], at(0).plus_millis(LEASE)).await.expect("is ignored");
+    store
+        .release(&[old.lease], at(0).plus_millis(LEASE))
+        .await
+        .expect("is ignored");
     assert_eq!(due(&*store, at(1).plus_millis(LEASE)).await, []);
     commit(&*store, CommitFixture::on(&new).build()).await;
 }

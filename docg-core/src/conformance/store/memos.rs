@@ -9,11 +9,19 @@ use crate::{
 };
 
 fn memo(key: &MemoKey) -> Memo {
-    Memo { key: key.clone(), value: fact(), expires_at: at(100) }
+    Memo {
+        key: key.clone(),
+        value: fact(),
+        expires_at: at(100),
+    }
 }
 
 fn key() -> MemoKey {
-    MemoKey { organization_id: Some(OrganizationId::new()), kind: "test", key: "k".to_owned() }
+    MemoKey {
+        organization_id: Some(OrganizationId::new()),
+        kind: "test",
+        key: "k".to_owned(),
+    }
 }
 
 /// The second to use a name learns what the first has left there.
@@ -21,8 +29,14 @@ pub async fn a_name_is_remembered_once(StoreUnderTest { store, .. }: StoreUnderT
     let key = key();
     let (first, second) = (memo(&key), memo(&key));
     assert_eq!(store.recall(&key, at(0)).await.expect("reads"), None);
-    assert_eq!(store.remember(first.clone(), at(0)).await.expect("stores"), None);
-    assert_eq!(store.remember(second, at(1)).await.expect("answers"), Some(first.clone()));
+    assert_eq!(
+        store.remember(first.clone(), at(0)).await.expect("stores"),
+        None
+    );
+    assert_eq!(
+        store.remember(second, at(1)).await.expect("answers"),
+        Some(first.clone())
+    );
     assert_eq!(store.recall(&key, at(2)).await.expect("reads"), Some(first));
 }
 
@@ -32,14 +46,30 @@ pub async fn of_concurrent_memos_one_is_remembered(under_test: StoreUnderTest) {
     let key = key();
     let results = at_once(store, peer, 16, |_, store| {
         let mine = memo(&key);
-        async move { (mine.clone(), store.remember(mine, at(0)).await.expect("answers")) }
+        async move {
+            (
+                mine.clone(),
+                store.remember(mine, at(0)).await.expect("answers"),
+            )
+        }
     })
     .await;
-    let first: Vec<_> = results.iter().filter(|(_, there)| there.is_none()).collect();
+    let first: Vec<_> = results
+        .iter()
+        .filter(|(_, there)| there.is_none())
+        .collect();
     assert_eq!(first.len(), 1, "one is first");
     let fact = &first[0].0;
-    assert!(results.iter().filter_map(|(_, there)| there.as_ref()).all(|there| there == fact));
-    assert_eq!(store.recall(&key, at(0)).await.expect("reads").as_ref(), Some(fact));
+    assert!(
+        results
+            .iter()
+            .filter_map(|(_, there)| there.as_ref())
+            .all(|there| there == fact)
+    );
+    assert_eq!(
+        store.recall(&key, at(0)).await.expect("reads").as_ref(),
+        Some(fact)
+    );
 }
 
 /// It is there up to its end and not beyond.
@@ -55,8 +85,14 @@ pub async fn a_memo_is_forgotten_when_it_expires(StoreUnderTest { store, .. }: S
 pub async fn an_expired_name_is_free_again(StoreUnderTest { store, .. }: StoreUnderTest) {
     let key = key();
     store.remember(memo(&key), at(0)).await.expect("stores");
-    let new = Memo { expires_at: at(200), ..memo(&key) };
-    assert_eq!(store.remember(new.clone(), at(100)).await.expect("stores"), None);
+    let new = Memo {
+        expires_at: at(200),
+        ..memo(&key)
+    };
+    assert_eq!(
+        store.remember(new.clone(), at(100)).await.expect("stores"),
+        None
+    );
     assert_eq!(store.recall(&key, at(150)).await.expect("reads"), Some(new));
 }
 
@@ -66,9 +102,15 @@ pub async fn replacing_changes_the_fact(StoreUnderTest { store, .. }: StoreUnder
     let first = memo(&key);
     store.replace(first.clone()).await.expect("stores");
     assert_eq!(store.recall(&key, at(0)).await.expect("reads"), Some(first));
-    let second = Memo { expires_at: at(300), ..memo(&key) };
+    let second = Memo {
+        expires_at: at(300),
+        ..memo(&key)
+    };
     store.replace(second.clone()).await.expect("stores");
-    assert_eq!(store.recall(&key, at(200)).await.expect("reads"), Some(second));
+    assert_eq!(
+        store.recall(&key, at(200)).await.expect("reads"),
+        Some(second)
+    );
 }
 
 /// The same key of another organization, of none, or of another kind is another name.
@@ -76,12 +118,27 @@ pub async fn names_differ_by_organization_and_kind(StoreUnderTest { store, .. }:
     let key = key();
     let keys = [
         key.clone(),
-        MemoKey { organization_id: Some(OrganizationId::new()), ..key.clone() },
-        MemoKey { organization_id: None, ..key.clone() },
-        MemoKey { kind: "other", ..key.clone() },
-        MemoKey { key: "K".to_owned(), ..key },
+        MemoKey {
+            organization_id: Some(OrganizationId::new()),
+            ..key.clone()
+        },
+        MemoKey {
+            organization_id: None,
+            ..key.clone()
+        },
+        MemoKey {
+            kind: "other",
+            ..key.clone()
+        },
+        MemoKey {
+            key: "K".to_owned(),
+            ..key
+        },
     ];
     for key in &keys {
-        assert_eq!(store.remember(memo(key), at(0)).await.expect("stores"), None);
+        assert_eq!(
+            store.remember(memo(key), at(0)).await.expect("stores"),
+            None
+        );
     }
 }

@@ -17,52 +17,96 @@ fn place(record: &ExecutionRecord) -> (Timestamp, ExecutionId) {
     (record.execution.created_at, record.execution.id)
 }
 
-async fn list(store: &dyn Store, limit: usize, query: ExecutionQuery) -> Vec<(Timestamp, ExecutionId)> {
+async fn list(
+    store: &dyn Store,
+    limit: usize,
+    query: ExecutionQuery,
+) -> Vec<(Timestamp, ExecutionId)> {
     let read = |after| {
-        let query = ExecutionQuery { after, limit, ..query.clone() };
+        let query = ExecutionQuery {
+            after,
+            limit,
+            ..query.clone()
+        };
         async move { store.executions(query).await.expect("reads") }
     };
     pages(limit, read, place).await.iter().map(place).collect()
 }
 
 /// Pages of any size add up to the list, newest first, by id where the times are equal.
-pub async fn executions_come_newest_first_without_loss_or_repeat(StoreUnderTest { store, .. }: StoreUnderTest) {
+pub async fn executions_come_newest_first_without_loss_or_repeat(
+    StoreUnderTest { store, .. }: StoreUnderTest,
+) {
     let organization = OrganizationId::new();
     let mut created = Vec::new();
     for index in 0..24 {
-        let run = RunFixture::of(organization).created_at(at(index / 8)).build();
+        let run = RunFixture::of(organization)
+            .created_at(at(index / 8))
+            .build();
         created.push((at(index / 8), create(&*store, run).await));
     }
     create(&*store, RunFixture::of(OrganizationId::new()).build()).await;
     created.sort_by(|a, b| b.cmp(a));
     for limit in [1, 5, 8, 23, 24, 25] {
-        assert_eq!(list(&*store, limit, all_executions(organization)).await, created, "pages of {limit}");
+        assert_eq!(
+            list(&*store, limit, all_executions(organization)).await,
+            created,
+            "pages of {limit}"
+        );
     }
 }
 
 /// Filters leave out what is not asked for, alone and together, over all pages.
-pub async fn executions_are_filtered_by_workflow_and_status(StoreUnderTest { store, .. }: StoreUnderTest) {
+pub async fn executions_are_filtered_by_workflow_and_status(
+    StoreUnderTest { store, .. }: StoreUnderTest,
+) {
     let organization = OrganizationId::new();
     let workflows = [(); 2].map(|()| Arc::new(workflow(organization, &["extract"])));
     let mut expected = Vec::new();
     for index in 0..20 {
-        let run = RunFixture::with(Arc::clone(&workflows[index % 2])).created_at(at(0)).build();
+        let run = RunFixture::with(Arc::clone(&workflows[index % 2]))
+            .created_at(at(0))
+            .build();
         let id = create(&*store, run).await;
-        let status = if index % 5 < 2 { Status::Running } else { Status::NeedsReview };
-        work(&*store, at(0), id, |it| CommitFixture::on(it).status(Status::Running).build()).await;
-        work(&*store, at(2), id, |it| CommitFixture::on(it).status(status).build()).await;
+        let status = if index % 5 < 2 {
+            Status::Running
+        } else {
+            Status::NeedsReview
+        };
+        work(&*store, at(0), id, |it| {
+            CommitFixture::on(it).status(Status::Running).build()
+        })
+        .await;
+        work(&*store, at(2), id, |it| {
+            CommitFixture::on(it).status(status).build()
+        })
+        .await;
         expected.push((workflows[index % 2].id, status, (at(0), id)));
     }
     expected.sort_by_key(|(.., place)| std::cmp::Reverse(*place));
     for workflow_id in [None, Some(workflows[0].id), Some(workflows[1].id)] {
-        for status in [None, Some(Status::Running), Some(Status::NeedsReview), Some(Status::Queued)] {
+        for status in [
+            None,
+            Some(Status::Running),
+            Some(Status::NeedsReview),
+            Some(Status::Queued),
+        ] {
             let wanted = expected.iter().filter(|(workflow, its_status, _)| {
-                workflow_id.is_none_or(|id| id == *workflow) && status.is_none_or(|status| status == *its_status)
+                workflow_id.is_none_or(|id| id == *workflow)
+                    && status.is_none_or(|status| status == *its_status)
             });
             let wanted: Vec<_> = wanted.map(|(.., place)| *place).collect();
             for limit in [3, 50] {
-                let query = ExecutionQuery { workflow_id, status, ..all_executions(organization) };
-                assert_eq!(list(&*store, limit, query).await, wanted, "{workflow_id:?} {status:?}");
+                let query = ExecutionQuery {
+                    workflow_id,
+                    status,
+                    ..all_executions(organization)
+                };
+                assert_eq!(
+                    list(&*store, limit, query).await,
+                    wanted,
+                    "{workflow_id:?} {status:?}"
+                );
             }
         }
     }
@@ -74,7 +118,14 @@ pub async fn lists_stand_still_under_concurrent_creates_and_commits(under_test: 
     let organization = OrganizationId::new();
     let mut there = Vec::new();
     for _ in 0..30 {
-        there.push((at(5), create(&**store, RunFixture::of(organization).created_at(at(5)).build()).await));
+        there.push((
+            at(5),
+            create(
+                &**store,
+                RunFixture::of(organization).created_at(at(5)).build(),
+            )
+            .await,
+        ));
     }
     there.sort_by(|a, b| b.cmp(a));
     let original = &there;
@@ -84,14 +135,24 @@ pub async fn lists_stand_still_under_concurrent_creates_and_commits(under_test: 
             if index < 4 {
                 for _ in 0..5 {
                     let mut found = list(&*store, 3, all_executions(organization)).await;
-                    assert!(found.is_sorted_by(|a, b| a > b), "in order and without a repeat");
+                    assert!(
+                        found.is_sorted_by(|a, b| a > b),
+                        "in order and without a repeat"
+                    );
                     found.retain(|place| original.contains(place));
                     assert_eq!(found, original);
                 }
             } else {
                 for (_, id) in original.into_iter().skip(index - 4).step_by(4) {
-                    create(&*store, RunFixture::of(organization).created_at(at(5)).build()).await;
-                    work(&*store, at(6), id, |it| CommitFixture::on(it).status(Status::Running).build()).await;
+                    create(
+                        &*store,
+                        RunFixture::of(organization).created_at(at(5)).build(),
+                    )
+                    .await;
+                    work(&*store, at(6), id, |it| {
+                        CommitFixture::on(it).status(Status::Running).build()
+                    })
+                    .await;
                 }
             }
         }
@@ -103,35 +164,68 @@ pub async fn lists_stand_still_under_concurrent_creates_and_commits(under_test: 
 pub async fn logs_are_paged_without_loss_or_repeat(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
     let id = create(&*store, RunFixture::of(organization).build()).await;
-    let fixture = |it: &_| (0..9).fold(CommitFixture::on(it), |it, _| it.log(LogLevel::Ok, LogDomain::Step, None));
+    let fixture = |it: &_| {
+        (0..9).fold(CommitFixture::on(it), |it, _| {
+            it.log(LogLevel::Ok, LogDomain::Step, None)
+        })
+    };
     work(&*store, at(0), id, |it| fixture(it).build()).await;
     for limit in [1, 3, 5, 10, 11] {
-        assert_eq!(log_seqs(&*store, limit, all_logs(organization, id)).await, (1..=10).collect::<Vec<_>>());
+        assert_eq!(
+            log_seqs(&*store, limit, all_logs(organization, id)).await,
+            (1..=10).collect::<Vec<_>>()
+        );
     }
 }
 
 /// Pages of a filtered log are full, and there is no last page without a row.
-pub async fn filtered_logs_are_paged_without_loss_or_repeat(StoreUnderTest { store, .. }: StoreUnderTest) {
+pub async fn filtered_logs_are_paged_without_loss_or_repeat(
+    StoreUnderTest { store, .. }: StoreUnderTest,
+) {
     let organization = OrganizationId::new();
     let id = create(&*store, RunFixture::of(organization).build()).await;
     work(&*store, at(0), id, |it| {
-        let levels = [LogLevel::Warn, LogLevel::Error, LogLevel::Error].into_iter().cycle().take(12);
-        levels.fold(CommitFixture::on(it), |it, level| it.log(level, LogDomain::Step, None)).build()
+        let levels = [LogLevel::Warn, LogLevel::Error, LogLevel::Error]
+            .into_iter()
+            .cycle()
+            .take(12);
+        levels
+            .fold(CommitFixture::on(it), |it, level| {
+                it.log(level, LogDomain::Step, None)
+            })
+            .build()
     })
     .await;
     for limit in [1, 2, 3, 4, 5] {
-        let query = LogQuery { level: Some(LogLevel::Warn), ..all_logs(organization, id) };
-        assert_eq!(log_seqs(&*store, limit, query).await, [2, 5, 8, 11], "pages of {limit}");
+        let query = LogQuery {
+            level: Some(LogLevel::Warn),
+            ..all_logs(organization, id)
+        };
+        assert_eq!(
+            log_seqs(&*store, limit, query).await,
+            [2, 5, 8, 11],
+            "pages of {limit}"
+        );
     }
 }
 
 /// Pages of an audit trail add up to the trail.
-pub async fn audit_rows_are_paged_without_loss_or_repeat(StoreUnderTest { store, .. }: StoreUnderTest) {
+pub async fn audit_rows_are_paged_without_loss_or_repeat(
+    StoreUnderTest { store, .. }: StoreUnderTest,
+) {
     let organization = OrganizationId::new();
     let id = create(&*store, RunFixture::of(organization).build()).await;
-    work(&*store, at(0), id, |it| (0..6).fold(CommitFixture::on(it), |it, _| it.audit("document.saved")).build()).await;
+    work(&*store, at(0), id, |it| {
+        (0..6)
+            .fold(CommitFixture::on(it), |it, _| it.audit("document.saved"))
+            .build()
+    })
+    .await;
     for limit in [1, 3, 7, 8] {
-        assert_eq!(audit_seqs(&*store, limit, organization, id).await, (1..=7).collect::<Vec<_>>());
+        assert_eq!(
+            audit_seqs(&*store, limit, organization, id).await,
+            (1..=7).collect::<Vec<_>>()
+        );
     }
 }
 
@@ -145,7 +239,9 @@ pub async fn pages_stand_still_under_concurrent_commits(under_test: StoreUnderTe
             for now in 0..40 {
                 work(&*store, at(now), id, |it| {
                     let more = CommitFixture::on(it).log(LogLevel::Ok, LogDomain::Step, None);
-                    more.log(LogLevel::Warn, LogDomain::Step, None).audit("document.saved").build()
+                    more.log(LogLevel::Warn, LogDomain::Step, None)
+                        .audit("document.saved")
+                        .build()
                 })
                 .await;
             }
@@ -159,16 +255,29 @@ pub async fn pages_stand_still_under_concurrent_commits(under_test: StoreUnderTe
         }
     })
     .await;
-    assert_eq!(log_seqs(&**store, 100, all_logs(organization, id)).await.len(), 81);
+    assert_eq!(
+        log_seqs(&**store, 100, all_logs(organization, id))
+            .await
+            .len(),
+        81
+    );
     assert_eq!(audit_seqs(&**store, 100, organization, id).await.len(), 41);
 }
 
 async fn log_seqs(store: &dyn Store, limit: usize, query: LogQuery) -> Vec<u64> {
     let read = |after: Option<u64>| {
-        let query = LogQuery { after: after.unwrap_or(0), limit, ..query.clone() };
+        let query = LogQuery {
+            after: after.unwrap_or(0),
+            limit,
+            ..query.clone()
+        };
         async move { store.logs(query).await.expect("reads") }
     };
-    pages(limit, read, |entry| entry.seq).await.iter().map(|entry| entry.seq).collect()
+    pages(limit, read, |entry| entry.seq)
+        .await
+        .iter()
+        .map(|entry| entry.seq)
+        .collect()
 }
 
 async fn audit_seqs(
@@ -178,8 +287,17 @@ async fn audit_seqs(
     execution_id: ExecutionId,
 ) -> Vec<u64> {
     let read = |after: Option<u64>| {
-        let query = AuditQuery { organization_id, execution_id, after: after.unwrap_or(0), limit };
+        let query = AuditQuery {
+            organization_id,
+            execution_id,
+            after: after.unwrap_or(0),
+            limit,
+        };
         async move { store.audit(query).await.expect("reads") }
     };
-    pages(limit, read, |row| row.seq).await.iter().map(|row| row.seq).collect()
+    pages(limit, read, |row| row.seq)
+        .await
+        .iter()
+        .map(|row| row.seq)
+        .collect()
 }

@@ -14,33 +14,74 @@ async fn unpublished(store: &dyn Store) -> Vec<Unpublished> {
     found
 }
 
-fn expected(organization_id: OrganizationId, execution_id: ExecutionId, published: u64, head: u64) -> Unpublished {
-    Unpublished { organization_id, execution_id, published, head }
+fn expected(
+    organization_id: OrganizationId,
+    execution_id: ExecutionId,
+    published: u64,
+    head: u64,
+) -> Unpublished {
+    Unpublished {
+        organization_id,
+        execution_id,
+        published,
+        head,
+    }
 }
 
 /// An execution is listed, with both numbers, until all its events are marked; and again with new
 /// ones.
-pub async fn what_was_not_published_is_listed_until_it_is(StoreUnderTest { store, .. }: StoreUnderTest) {
+pub async fn what_was_not_published_is_listed_until_it_is(
+    StoreUnderTest { store, .. }: StoreUnderTest,
+) {
     let organization = OrganizationId::new();
     let first = create(&*store, RunFixture::of(organization).build()).await;
     let second = create(&*store, RunFixture::of(organization).build()).await;
-    work(&*store, at(0), first, |it| CommitFixture::on(it).events(3).build()).await;
-    let both = [expected(organization, first, 0, 4), expected(organization, second, 0, 1)];
+    work(&*store, at(0), first, |it| {
+        CommitFixture::on(it).events(3).build()
+    })
+    .await;
+    let both = [
+        expected(organization, first, 0, 4),
+        expected(organization, second, 0, 1),
+    ];
     assert_eq!(unpublished(&*store).await, both);
-    store.mark_published(&[(first, 2), (second, 1)]).await.expect("marks");
-    assert_eq!(unpublished(&*store).await, [expected(organization, first, 2, 4)]);
+    store
+        .mark_published(&[(first, 2), (second, 1)])
+        .await
+        .expect("marks");
+    assert_eq!(
+        unpublished(&*store).await,
+        [expected(organization, first, 2, 4)]
+    );
     store.mark_published(&[(first, 4)]).await.expect("marks");
     assert_eq!(unpublished(&*store).await, []);
-    work(&*store, at(2), second, |it| CommitFixture::on(it).events(1).build()).await;
-    assert_eq!(unpublished(&*store).await, [expected(organization, second, 1, 2)]);
+    work(&*store, at(2), second, |it| {
+        CommitFixture::on(it).events(1).build()
+    })
+    .await;
+    assert_eq!(
+        unpublished(&*store).await,
+        [expected(organization, second, 1, 2)]
+    );
 }
 
 /// Who has just committed is about to publish; only what is older is listed.
 pub async fn what_changed_of_late_is_not_listed(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
-    let old = create(&*store, RunFixture::of(organization).created_at(at(0)).build()).await;
-    let changed = create(&*store, RunFixture::of(organization).created_at(at(0)).build()).await;
-    work(&*store, at(0), changed, |it| CommitFixture::on(it).at(at(50)).events(1).build()).await;
+    let old = create(
+        &*store,
+        RunFixture::of(organization).created_at(at(0)).build(),
+    )
+    .await;
+    let changed = create(
+        &*store,
+        RunFixture::of(organization).created_at(at(0)).build(),
+    )
+    .await;
+    work(&*store, at(0), changed, |it| {
+        CommitFixture::on(it).at(at(50)).events(1).build()
+    })
+    .await;
     let listed = store.unpublished(at(50), 100).await.expect("reads");
     assert_eq!(listed, [expected(organization, old, 0, 1)]);
     assert_eq!(unpublished(&*store).await.len(), 2);
@@ -50,20 +91,42 @@ pub async fn what_changed_of_late_is_not_listed(StoreUnderTest { store, .. }: St
 pub async fn published_never_goes_back(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
     let id = create(&*store, RunFixture::of(organization).build()).await;
-    work(&*store, at(0), id, |it| CommitFixture::on(it).events(4).build()).await;
-    store.mark_published(&[(id, 3), (id, 2), (ExecutionId::new(), 9)]).await.expect("marks");
+    work(&*store, at(0), id, |it| {
+        CommitFixture::on(it).events(4).build()
+    })
+    .await;
+    store
+        .mark_published(&[(id, 3), (id, 2), (ExecutionId::new(), 9)])
+        .await
+        .expect("marks");
     store.mark_published(&[(id, 1)]).await.expect("marks");
-    work(&*store, at(2), id, |it| CommitFixture::on(it).but(|commit| commit.published = Some(2)).build()).await;
-    assert_eq!(unpublished(&*store).await, [expected(organization, id, 3, 5)]);
+    work(&*store, at(2), id, |it| {
+        CommitFixture::on(it)
+            .but(|commit| commit.published = Some(2))
+            .build()
+    })
+    .await;
+    assert_eq!(
+        unpublished(&*store).await,
+        [expected(organization, id, 3, 5)]
+    );
 }
 
 /// A commit carries how far the worker has published before.
 pub async fn a_commit_can_say_what_was_published(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
     let id = create(&*store, RunFixture::of(organization).build()).await;
-    let made = |it: &_| CommitFixture::on(it).events(1).but(|commit| commit.published = Some(1)).build();
+    let made = |it: &_| {
+        CommitFixture::on(it)
+            .events(1)
+            .but(|commit| commit.published = Some(1))
+            .build()
+    };
     work(&*store, at(0), id, made).await;
-    assert_eq!(unpublished(&*store).await, [expected(organization, id, 1, 2)]);
+    assert_eq!(
+        unpublished(&*store).await,
+        [expected(organization, id, 1, 2)]
+    );
 }
 
 /// The list is as long as was asked for, and who marks what it got finds the rest.

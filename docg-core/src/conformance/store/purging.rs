@@ -12,12 +12,20 @@ use crate::{
 
 async fn ended(store: &dyn Store, organization: OrganizationId, when: Timestamp) -> ExecutionId {
     let id = create(store, RunFixture::of(organization).build()).await;
-    work(store, at(0), id, |it| CommitFixture::on(it).at(when).status(Status::Completed).build()).await;
+    work(store, at(0), id, |it| {
+        CommitFixture::on(it)
+            .at(when)
+            .status(Status::Completed)
+            .build()
+    })
+    .await;
     id
 }
 
 /// The execution goes, and nothing of it is found by any way.
-pub async fn old_ended_executions_go_with_all_that_is_theirs(StoreUnderTest { store, .. }: StoreUnderTest) {
+pub async fn old_ended_executions_go_with_all_that_is_theirs(
+    StoreUnderTest { store, .. }: StoreUnderTest,
+) {
     let organization = OrganizationId::new();
     let run = RunFixture::of(organization).build();
     let id = create(&*store, run).await;
@@ -38,31 +46,75 @@ pub async fn old_ended_executions_go_with_all_that_is_theirs(StoreUnderTest { st
 
     assert_eq!(store.purge(at(11), 100).await.expect("purges"), 1);
     let left = everything(&*store, organization, id).await;
-    assert_eq!((left.record, left.steps, left.events), (None, vec![], vec![]));
-    assert_eq!((left.logs, left.audit, left.signals), (vec![], vec![], vec![]));
+    assert_eq!(
+        (left.record, left.steps, left.events),
+        (None, vec![], vec![])
+    );
+    assert_eq!(
+        (left.logs, left.audit, left.signals),
+        (vec![], vec![], vec![])
+    );
     assert_eq!(store.snapshot(organization, id).await.expect("reads"), None);
-    assert_eq!(store.signature_request(organization, request.id).await.expect("reads"), None);
-    assert_eq!(store.signature_by_envelope("builtin", &envelope).await.expect("reads"), None);
+    assert_eq!(
+        store
+            .signature_request(organization, request.id)
+            .await
+            .expect("reads"),
+        None
+    );
+    assert_eq!(
+        store
+            .signature_by_envelope("builtin", &envelope)
+            .await
+            .expect("reads"),
+        None
+    );
     assert_eq!(store.approval_by_token(token).await.expect("reads"), None);
     assert_eq!(store.unpublished(at(1_000), 100).await.expect("reads"), []);
-    assert!(store.executions(all_executions(organization)).await.expect("reads").items.is_empty());
+    assert!(
+        store
+            .executions(all_executions(organization))
+            .await
+            .expect("reads")
+            .items
+            .is_empty()
+    );
     assert_eq!(store.purge(at(1_000), 100).await.expect("purges"), 0);
 }
 
 /// What ended at the moment or later stays, and so does what has not ended, however old.
 pub async fn nothing_else_goes(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
-    let open = create(&*store, RunFixture::of(organization).created_at(at(0)).build()).await;
+    let open = create(
+        &*store,
+        RunFixture::of(organization).created_at(at(0)).build(),
+    )
+    .await;
     let waits = create(&*store, RunFixture::of(organization).wake_at(None).build()).await;
     let at_the_moment = ended(&*store, organization, at(10)).await;
     let later = ended(&*store, organization, at(11)).await;
     let old = ended(&*store, organization, at(9)).await;
     assert_eq!(store.purge(at(10), 100).await.expect("purges"), 1);
     for id in [open, waits, at_the_moment, later] {
-        assert!(store.execution(organization, id).await.expect("reads").is_some());
-        assert!(!store.steps(organization, id).await.expect("reads").is_empty());
+        assert!(
+            store
+                .execution(organization, id)
+                .await
+                .expect("reads")
+                .is_some()
+        );
+        assert!(
+            !store
+                .steps(organization, id)
+                .await
+                .expect("reads")
+                .is_empty()
+        );
     }
-    assert_eq!(store.execution(organization, old).await.expect("reads"), None);
+    assert_eq!(
+        store.execution(organization, old).await.expect("reads"),
+        None
+    );
     assert_eq!(due(&*store, at(10)).await, [open]);
 }
 
@@ -74,7 +126,15 @@ pub async fn no_more_goes_than_asked_for(StoreUnderTest { store, .. }: StoreUnde
     }
     for (gone, left) in [(3, 4), (3, 1), (1, 0), (0, 0)] {
         assert_eq!(store.purge(at(10), 3).await.expect("purges"), gone);
-        assert_eq!(store.executions(all_executions(organization)).await.expect("reads").items.len(), left);
+        assert_eq!(
+            store
+                .executions(all_executions(organization))
+                .await
+                .expect("reads")
+                .items
+                .len(),
+            left
+        );
     }
 }
 
@@ -82,7 +142,10 @@ pub async fn no_more_goes_than_asked_for(StoreUnderTest { store, .. }: StoreUnde
 pub async fn a_purged_key_is_free_again(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
     let id = create(&*store, RunFixture::of(organization).key("k", 1).build()).await;
-    work(&*store, at(0), id, |it| CommitFixture::on(it).status(Status::Canceled).build()).await;
+    work(&*store, at(0), id, |it| {
+        CommitFixture::on(it).status(Status::Canceled).build()
+    })
+    .await;
     assert_eq!(store.purge(at(10), 10).await.expect("purges"), 1);
     create(&*store, RunFixture::of(organization).key("k", 2).build()).await;
 }

@@ -14,8 +14,16 @@ pub async fn another_organization_sees_nothing(StoreUnderTest { store, .. }: Sto
     let (organization, other) = (OrganizationId::new(), OrganizationId::new());
     let id = create(&*store, RunFixture::of(organization).build()).await;
     let claimed = take(&*store, at(0), id).await;
-    let request = fixtures::signature_request(&claimed.state.execution, &SignalId::new().to_string());
-    commit(&*store, CommitFixture::on(&claimed).events(1).signature(request.clone()).build()).await;
+    let request =
+        fixtures::signature_request(&claimed.state.execution, &SignalId::new().to_string());
+    commit(
+        &*store,
+        CommitFixture::on(&claimed)
+            .events(1)
+            .signature(request.clone())
+            .build(),
+    )
+    .await;
 
     let seen = everything(&*store, other, id).await;
     assert_eq!(seen.record, None);
@@ -24,8 +32,21 @@ pub async fn another_organization_sees_nothing(StoreUnderTest { store, .. }: Sto
     assert_eq!(seen.logs, []);
     assert_eq!(seen.audit, []);
     assert_eq!(store.snapshot(other, id).await.expect("reads"), None);
-    assert_eq!(store.signature_request(other, request.id).await.expect("reads"), None);
-    assert!(store.executions(all_executions(other)).await.expect("reads").items.is_empty());
+    assert_eq!(
+        store
+            .signature_request(other, request.id)
+            .await
+            .expect("reads"),
+        None
+    );
+    assert!(
+        store
+            .executions(all_executions(other))
+            .await
+            .expect("reads")
+            .items
+            .is_empty()
+    );
 }
 
 /// Asking for what there is not is no error.
@@ -33,23 +54,61 @@ pub async fn what_is_not_there_is_empty_not_an_error(StoreUnderTest { store, .. 
     let organization = OrganizationId::new();
     let seen = everything(&*store, organization, ExecutionId::new()).await;
     assert_eq!(seen.record, None);
-    assert_eq!((seen.steps, seen.events, seen.signals), (vec![], vec![], vec![]));
+    assert_eq!(
+        (seen.steps, seen.events, seen.signals),
+        (vec![], vec![], vec![])
+    );
     assert_eq!((seen.logs, seen.audit), (vec![], vec![]));
-    let page = store.executions(all_executions(organization)).await.expect("reads");
+    let page = store
+        .executions(all_executions(organization))
+        .await
+        .expect("reads");
     assert!(page.items.is_empty() && !page.has_more);
-    assert_eq!(store.signature_request(organization, SignatureRequestId::new()).await.expect("reads"), None);
-    assert_eq!(store.signature_by_envelope("builtin", "none").await.expect("reads"), None);
-    assert_eq!(store.approval_by_token(fixtures::token_hash()).await.expect("reads"), None);
+    assert_eq!(
+        store
+            .signature_request(organization, SignatureRequestId::new())
+            .await
+            .expect("reads"),
+        None
+    );
+    assert_eq!(
+        store
+            .signature_by_envelope("builtin", "none")
+            .await
+            .expect("reads"),
+        None
+    );
+    assert_eq!(
+        store
+            .approval_by_token(fixtures::token_hash())
+            .await
+            .expect("reads"),
+        None
+    );
 }
 
 /// Events are read on from any number, as many as are asked for; ahead of the end there are none.
 pub async fn events_are_read_on_from_a_number(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
     let id = create(&*store, RunFixture::of(organization).build()).await;
-    work(&*store, at(0), id, |it| CommitFixture::on(it).events(9).build()).await;
+    work(&*store, at(0), id, |it| {
+        CommitFixture::on(it).events(9).build()
+    })
+    .await;
     let read = async |after: u64, limit: usize| {
-        let query = EventQuery { organization_id: organization, execution_id: id, after, limit };
-        store.events(query).await.expect("reads").iter().map(|event| event.seq).collect::<Vec<_>>()
+        let query = EventQuery {
+            organization_id: organization,
+            execution_id: id,
+            after,
+            limit,
+        };
+        store
+            .events(query)
+            .await
+            .expect("reads")
+            .iter()
+            .map(|event| event.seq)
+            .collect::<Vec<_>>()
     };
     assert_eq!(read(0, 3).await, [1, 2, 3]);
     assert_eq!(read(3, 100).await, [4, 5, 6, 7, 8, 9, 10]);
@@ -59,7 +118,9 @@ pub async fn events_are_read_on_from_a_number(StoreUnderTest { store, .. }: Stor
 }
 
 /// Level, domain and step each leave out what is not asked for, alone and together.
-pub async fn logs_are_filtered_by_level_domain_and_step(StoreUnderTest { store, .. }: StoreUnderTest) {
+pub async fn logs_are_filtered_by_level_domain_and_step(
+    StoreUnderTest { store, .. }: StoreUnderTest,
+) {
     let organization = OrganizationId::new();
     let id = create(&*store, RunFixture::of(organization).build()).await;
     work(&*store, at(0), id, |it| {
@@ -72,16 +133,56 @@ pub async fn logs_are_filtered_by_level_domain_and_step(StoreUnderTest { store, 
     })
     .await;
     let read = async |query: LogQuery| {
-        store.logs(query).await.expect("reads").items.iter().map(|entry| entry.seq).collect::<Vec<_>>()
+        store
+            .logs(query)
+            .await
+            .expect("reads")
+            .items
+            .iter()
+            .map(|entry| entry.seq)
+            .collect::<Vec<_>>()
     };
     let all = || all_logs(organization, id);
     assert_eq!(read(all()).await, [1, 2, 3, 4, 5]);
-    assert_eq!(read(LogQuery { level: Some(LogLevel::Warn), ..all() }).await, [2, 4]);
-    assert_eq!(read(LogQuery { domain: Some(LogDomain::Delivery), ..all() }).await, [3, 4]);
-    assert_eq!(read(LogQuery { step_id: Some(NodeId::from("n1")), ..all() }).await, [3, 4, 5]);
-    let both = LogQuery { level: Some(LogLevel::Warn), step_id: Some(NodeId::from("n1")), ..all() };
+    assert_eq!(
+        read(LogQuery {
+            level: Some(LogLevel::Warn),
+            ..all()
+        })
+        .await,
+        [2, 4]
+    );
+    assert_eq!(
+        read(LogQuery {
+            domain: Some(LogDomain::Delivery),
+            ..all()
+        })
+        .await,
+        [3, 4]
+    );
+    assert_eq!(
+        read(LogQuery {
+            step_id: Some(NodeId::from("n1")),
+            ..all()
+        })
+        .await,
+        [3, 4, 5]
+    );
+    let both = LogQuery {
+        level: Some(LogLevel::Warn),
+        step_id: Some(NodeId::from("n1")),
+        ..all()
+    };
     assert_eq!(read(both).await, [4]);
-    assert_eq!(read(LogQuery { level: Some(LogLevel::Error), after: 3, ..all() }).await, [0; 0]);
+    assert_eq!(
+        read(LogQuery {
+            level: Some(LogLevel::Error),
+            after: 3,
+            ..all()
+        })
+        .await,
+        [0; 0]
+    );
 }
 
 /// What is read back is, byte for byte, what was hashed.
@@ -90,7 +191,10 @@ pub async fn the_audit_trail_verifies(StoreUnderTest { store, .. }: StoreUnderTe
     let id = create(&*store, RunFixture::of(organization).build()).await;
     for now in 0..4 {
         work(&*store, at(now), id, |it| {
-            CommitFixture::on(it).audit("execution.paused").audit("execution.resumed").build()
+            CommitFixture::on(it)
+                .audit("execution.paused")
+                .audit("execution.resumed")
+                .build()
         })
         .await;
     }

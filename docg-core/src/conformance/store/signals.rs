@@ -20,9 +20,16 @@ async fn waiting(store: &dyn Store, organization: OrganizationId) -> ExecutionId
 pub async fn a_signal_makes_a_waiting_execution_due(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
     let id = waiting(&*store, organization).await;
-    let far = create(&*store, RunFixture::of(organization).wake_at(at(1_000_000)).build()).await;
+    let far = create(
+        &*store,
+        RunFixture::of(organization).wake_at(at(1_000_000)).build(),
+    )
+    .await;
     for id in [id, far] {
-        store.signal(signal(organization, id, at(10))).await.expect("signals");
+        store
+            .signal(signal(organization, id, at(10)))
+            .await
+            .expect("signals");
     }
     let mut found = due(&*store, at(10)).await;
     found.sort();
@@ -38,9 +45,13 @@ pub async fn a_signal_changes_nothing_but_the_inbox(StoreUnderTest { store, .. }
     store.signal(sent.clone()).await.expect("signals");
     expected.signals.push(sent);
     let found = everything(&*store, organization, id).await;
-    let version = |it: &super::desk::Everything| it.record.as_ref().map(|record| record.execution.version);
+    let version =
+        |it: &super::desk::Everything| it.record.as_ref().map(|record| record.execution.version);
     assert_eq!(version(&found), version(&expected));
-    assert_eq!((found.steps, found.events, found.signals), (expected.steps, expected.events, expected.signals));
+    assert_eq!(
+        (found.steps, found.events, found.signals),
+        (expected.steps, expected.events, expected.signals)
+    );
 }
 
 /// The inbox is in order of arrival, for readers and for who claims.
@@ -51,15 +62,26 @@ pub async fn signals_keep_their_order(StoreUnderTest { store, .. }: StoreUnderTe
     for _ in 0..5 {
         // All at the same time: order of arrival is what counts.
         sent.push(signal(organization, id, at(10)));
-        store.signal(sent[sent.len() - 1].clone()).await.expect("signals");
+        store
+            .signal(sent[sent.len() - 1].clone())
+            .await
+            .expect("signals");
     }
     assert_eq!(store.signals(id).await.expect("reads"), sent);
     let claimed = take(&*store, at(10), id).await;
     assert_eq!(claimed.signals, sent);
 
     let settled = CommitFixture::on(&claimed).settle(&sent[1..3]).build();
-    assert_eq!(commit(&*store, settled).await, Committed { signals_pending: true });
-    assert_eq!(store.signals(id).await.expect("reads"), [&sent[..1], &sent[3..]].concat());
+    assert_eq!(
+        commit(&*store, settled).await,
+        Committed {
+            signals_pending: true
+        }
+    );
+    assert_eq!(
+        store.signals(id).await.expect("reads"),
+        [&sent[..1], &sent[3..]].concat()
+    );
 }
 
 /// The same signal twice is in the inbox once.
@@ -74,19 +96,26 @@ pub async fn a_repeated_signal_changes_nothing(StoreUnderTest { store, .. }: Sto
 }
 
 /// A signal that was settled does not come back with a late repeat.
-pub async fn a_settled_signal_that_is_repeated_stays_settled(StoreUnderTest { store, .. }: StoreUnderTest) {
+pub async fn a_settled_signal_that_is_repeated_stays_settled(
+    StoreUnderTest { store, .. }: StoreUnderTest,
+) {
     let organization = OrganizationId::new();
     let id = waiting(&*store, organization).await;
     let sent = signal(organization, id, at(10));
     store.signal(sent.clone()).await.expect("signals");
-    work(&*store, at(10), id, |it| CommitFixture::on(it).settle(&it.signals).build()).await;
+    work(&*store, at(10), id, |it| {
+        CommitFixture::on(it).settle(&it.signals).build()
+    })
+    .await;
     store.signal(sent).await.expect("is known");
     assert_eq!(store.signals(id).await.expect("reads"), []);
     assert_eq!(due(&*store, at(1_000_000)).await, []);
 }
 
 /// Its holder learns of it with the next commit; nobody else gets the execution for it.
-pub async fn a_signal_to_a_leased_execution_waits_for_its_holder(StoreUnderTest { store, .. }: StoreUnderTest) {
+pub async fn a_signal_to_a_leased_execution_waits_for_its_holder(
+    StoreUnderTest { store, .. }: StoreUnderTest,
+) {
     let organization = OrganizationId::new();
     let id = waiting(&*store, organization).await;
     let claimed = take(&*store, at(0), id).await;
@@ -95,46 +124,90 @@ pub async fn a_signal_to_a_leased_execution_waits_for_its_holder(StoreUnderTest 
     assert_eq!(due(&*store, at(2)).await, []);
     let until = at(0).plus_millis(LEASE);
     let first = commit(&*store, CommitFixture::on(&claimed).keep(until).build()).await;
-    assert_eq!(first, Committed { signals_pending: true });
+    assert_eq!(
+        first,
+        Committed {
+            signals_pending: true
+        }
+    );
     assert_eq!(due(&*store, at(2)).await, []);
     let settled = CommitFixture::on(&claimed)
         .with(|execution| execution.version += 1)
         .but(|commit| commit.expected_version += 1)
         .settle(&[sent])
         .build();
-    assert_eq!(commit(&*store, settled).await, Committed { signals_pending: false });
+    assert_eq!(
+        commit(&*store, settled).await,
+        Committed {
+            signals_pending: false
+        }
+    );
     assert_eq!(due(&*store, at(1_000_000)).await, []);
 }
 
 /// A commit that releases with something left in the inbox leaves the execution due.
-pub async fn a_release_with_signals_pending_is_due_at_once(StoreUnderTest { store, .. }: StoreUnderTest) {
+pub async fn a_release_with_signals_pending_is_due_at_once(
+    StoreUnderTest { store, .. }: StoreUnderTest,
+) {
     let organization = OrganizationId::new();
     let id = waiting(&*store, organization).await;
     let claimed = take(&*store, at(0), id).await;
     let sent = signal(organization, id, at(1));
     store.signal(sent.clone()).await.expect("signals");
-    let done = commit(&*store, CommitFixture::on(&claimed).wake_at(at(1_000_000)).build()).await;
-    assert_eq!(done, Committed { signals_pending: true });
+    let done = commit(
+        &*store,
+        CommitFixture::on(&claimed).wake_at(at(1_000_000)).build(),
+    )
+    .await;
+    assert_eq!(
+        done,
+        Committed {
+            signals_pending: true
+        }
+    );
     let again = super::desk::Worker::new().due(&*store, at(1), 1).await;
     assert_eq!(again.claimed[0].signals, [sent]);
 }
 
 /// Also an ended execution is due while its inbox is not empty: each signal must be accounted for.
-pub async fn a_signal_to_an_ended_execution_makes_it_due(StoreUnderTest { store, .. }: StoreUnderTest) {
+pub async fn a_signal_to_an_ended_execution_makes_it_due(
+    StoreUnderTest { store, .. }: StoreUnderTest,
+) {
     let organization = OrganizationId::new();
     let early = create(&*store, RunFixture::of(organization).build()).await;
     let claimed = take(&*store, at(0), early).await;
-    store.signal(signal(organization, early, at(1))).await.expect("signals");
-    commit(&*store, CommitFixture::on(&claimed).status(Status::Completed).build()).await;
+    store
+        .signal(signal(organization, early, at(1)))
+        .await
+        .expect("signals");
+    commit(
+        &*store,
+        CommitFixture::on(&claimed)
+            .status(Status::Completed)
+            .build(),
+    )
+    .await;
     assert_eq!(due(&*store, at(1)).await, [early], "it came before the end");
 
     let late = create(&*store, RunFixture::of(organization).build()).await;
-    work(&*store, at(0), late, |it| CommitFixture::on(it).status(Status::Completed).build()).await;
-    store.signal(signal(organization, late, at(5))).await.expect("signals");
+    work(&*store, at(0), late, |it| {
+        CommitFixture::on(it).status(Status::Completed).build()
+    })
+    .await;
+    store
+        .signal(signal(organization, late, at(5)))
+        .await
+        .expect("signals");
     assert_eq!(due(&*store, at(5)).await, [late], "it came after the end");
     let now = at(5).plus_millis(LEASE);
-    work(&*store, now, late, |it| CommitFixture::on(it).settle(&it.signals).build()).await;
-    work(&*store, now, early, |it| CommitFixture::on(it).settle(&it.signals).build()).await;
+    work(&*store, now, late, |it| {
+        CommitFixture::on(it).settle(&it.signals).build()
+    })
+    .await;
+    work(&*store, now, early, |it| {
+        CommitFixture::on(it).settle(&it.signals).build()
+    })
+    .await;
     assert_eq!(due(&*store, at(1_000_000)).await, []);
 }
 
@@ -143,7 +216,10 @@ pub async fn another_organizations_signal_is_refused(StoreUnderTest { store, .. 
     let organization = OrganizationId::new();
     let id = waiting(&*store, organization).await;
     let foreign = signal(OrganizationId::new(), id, at(1));
-    assert_eq!(refused(store.signal(foreign).await), StoreErrorKind::NotFound);
+    assert_eq!(
+        refused(store.signal(foreign).await),
+        StoreErrorKind::NotFound
+    );
     let lost = signal(organization, ExecutionId::new(), at(1));
     assert_eq!(refused(store.signal(lost).await), StoreErrorKind::NotFound);
     assert_eq!(store.signals(id).await.expect("reads"), []);
@@ -159,13 +235,20 @@ pub async fn concurrent_signals_all_arrive(under_test: StoreUnderTest) {
         let mut seen = Vec::new();
         if index < 8 {
             for _ in 0..5 {
-                store.signal(signal(organization, id, at(1))).await.expect("signals");
+                store
+                    .signal(signal(organization, id, at(1)))
+                    .await
+                    .expect("signals");
             }
         } else {
             for _ in 0..10 {
                 if let Some(claimed) = super::desk::Worker::new().one(&*store, at(2), id).await {
                     seen.extend(claimed.signals.iter().map(|signal| signal.id));
-                    commit(&*store, CommitFixture::on(&claimed).settle(&claimed.signals).build()).await;
+                    commit(
+                        &*store,
+                        CommitFixture::on(&claimed).settle(&claimed.signals).build(),
+                    )
+                    .await;
                 }
             }
         }

@@ -74,7 +74,6 @@ fn render(params: Value) -> Value {
 fn a_definition_in_order_takes_the_defaults_of_its_node_types() {
     let valid = checked(json!({
         "name": " Contract ",
-        "input_schema": {"type": "object", "required": ["name"], "properties": {"name": {"type": "string"}}},
         "nodes": [
             {"id": "extract", "type": "extract", "params": {"fields": {"name": "{{trigger.name}}"}}},
             {"id": "r-1", "type": "render", "label": "Render", "when": "steps.extract.name != ''",
@@ -352,6 +351,21 @@ fn retry_and_time_limits_have_bounds() {
     assert!(faults.iter().any(
         |fault| fault.pointer == "/settings/review_expires_ms" && fault.code == "out_of_range"
     ));
+}
+
+#[test]
+fn a_schema_is_refused_only_where_nothing_can_check_data_against_it() {
+    let node = json!({"id": "a", "type": "approve", "phase": "save"});
+    let schema = json!({"type": "object", "required": ["name"]});
+    let stored = checked(json!({"name": "n", "input_schema": schema, "nodes": [node]}));
+    if cfg!(feature = "json-schema") {
+        assert!(stored.is_ok());
+    } else {
+        assert_eq!(
+            stored.expect_err("no checker"),
+            one("/input_schema", "invalid_schema")
+        );
+    }
 }
 
 #[cfg(feature = "json-schema")]

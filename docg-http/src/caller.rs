@@ -1,0 +1,103 @@
+//! What every route knows of its request: who calls, for whom, in which language.
+
+use axum::{
+    extract::FromRequestParts,
+    http::{HeaderValue, StatusCode, header, request::Parts},
+};
+use docg_core::{i18n::Locale, ids::OrganizationId, observe::Actor};
+use serde_json::json;
+
+use crate::{
+    auth::{Principal, Scope},
+    middleware::RequestFacts,
+    problem::Problem,
+    router::AppState,
+};
+
+/// Who calls, for which organization. As an argument of a handler it makes the route require
+/// credentials.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// Who, for the audit trail.
+    pub actor: Actor,
+    /// For whom.
+    pub organization: OrganizationId,
+    /// What they may do.
+    pub scopes: Vec<Scope>,
+    /// The language of their texts.
+    pub locale: Locale,
+    /// Names the chain of calls.
+    pub correlation_id: String,
+    /// The W3C trace context.
+    pub traceparent: Option<String>,
+}
+
+impl Caller {
+    /// Requires a scope.
+    ///
+    /// # Errors
+    ///
+    /// 403 `missing_scope`.
+    pub fn need(&self, scope: Scope) -> Result<(), Problem> {
+        if self.scopes.contains(&scope) {
+            return Ok(());
+        }
+        Err(Problem::new(StatusCode::FORBIDDEN, "missing_scope").member("scope", json!(scope.as_str())))
+    }
+
+    /// Whether the caller sees texts for technicians.
+    #[must_use]
+    pub fn is_technician(&self) -> bool {
+        self.scopes.contains(&Scope::ExecutionsDebug)
+    }
+
+    pub(crate) fn new(
+        principal: Principal,
+        organization: OrganizationId,
+        facts: &RequestFacts,
+    ) -> Self {
+        Self {
+            actor: Actor::user(principal.actor),
+            organization,
+            scopes: principal.scopes,
+            locale: facts.locale,
+            correlation_id: facts.correlation_id.clone(),
+            traceparent: facts.traceparent.clone(),
+        }
+    }
+}
+
+impl FromRequestParts<AppState> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Problem> {
+        let principal = state.options.authenticator.authenticate(&parts.headers).await.map_err(|_| unauthorized())?;
+        let organization = organization(parts, &principal)?;
+        let facts = parts.extensions.get::<RequestFacts>().cloned().unwrap_or_default();
+        Ok(Self::new(principal, organization, &facts))
+    }
+}
+
+pub(crate) fn unauthorized() -> Problem {
+    Problem::new(StatusCode::UNAUTHORIZED, "unauthorized")
+        .header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
+}
+
+/// The organization that the request is for: the header only chooses among the principal's own.
+fn organization(parts: &Parts, principal: &Principal) -> Result<OrganizationId, Problem> {
+    let mut values = parts.headers.get_all("x-organization-id").iter();
+    let chosen = values.next();
+    if values.next().is_some() {
+        let detail = "The header X-Organization-ID may be given once.";
+        return Err(Problem::new(StatusCode::BAD_REQUEST, "bad_request").detail(detail));
+    }
+    match (chosen, principal.organizations.as_slice()) {
+        (Some(value), own) => {
+            let id = value.to_str().ok().and_then(|text| text.trim().parse().ok());
+            id.filter(|id| own.contains(id))
+                .ok_or_else(|| Problem::new(StatusCode::FORBIDDEN, "organization_not_allowed"))
+        }
+        (None, [only]) => Ok(*only),
+        (None, _) => Err(Problem::new(StatusCode::BAD_REQUEST, "organization_required")),
+    }
+}

@@ -1,0 +1,53 @@
+use std::{sync::Arc, time::Duration};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::auth::Authenticator;
+
+/// How the API behaves.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct HttpOptions {
+    /// Who proves who calls.
+    pub authenticator: Arc<dyn Authenticator>,
+    /// Signs cursors, so that one list's cursor is no other's. All processes need the same.
+    pub cursor_key: [u8; 32],
+    /// How often an idle stream says that it lives.
+    pub heartbeat: Duration,
+    /// The largest body that is read, in bytes.
+    pub max_body: usize,
+    /// How long a request may take; streams are not bound by it.
+    pub request_timeout: Duration,
+    /// Streams of one organization at once, in this process.
+    pub streams_per_organization: usize,
+    /// Streams at once, in this process.
+    pub streams: usize,
+    /// A reader that takes longer for one event is closed; it comes back with its last id.
+    pub slow_reader: Duration,
+    /// Cancel it when the server shuts down: streams end.
+    pub shutdown: CancellationToken,
+    /// Over how long streams end at shutdown, so that not all clients come back at once.
+    pub drain_over: Duration,
+    /// Origins whose pages may call the API; none by default.
+    pub cors_origins: Vec<String>,
+}
+
+impl HttpOptions {
+    /// The defaults, with the two things that have none.
+    #[must_use]
+    pub fn new(authenticator: Arc<dyn Authenticator>, cursor_key: [u8; 32]) -> Self {
+        Self {
+            authenticator,
+            cursor_key,
+            heartbeat: Duration::from_secs(5),
+            max_body: 1024 * 1024,
+            request_timeout: Duration::from_secs(30),
+            streams_per_organization: 1_000,
+            streams: 20_000,
+            slow_reader: Duration::from_secs(30),
+            shutdown: CancellationToken::new(),
+            drain_over: Duration::from_secs(2),
+            cors_origins: Vec::new(),
+        }
+    }
+}

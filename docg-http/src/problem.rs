@@ -1,0 +1,245 @@
+//! Errors on the wire: RFC 9457 problem details.
+//!
+//! A handler returns a [`Problem`]; the outermost layer gives it the request's language and
+//! correlation id. So does it with what the framework itself refuses.
+
+use axum::{
+    body::Body,
+    http::{HeaderName, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use docg_core::{
+    engine::{EngineError, FieldFault},
+    i18n::Locale,
+    ports::StoreErrorKind,
+    workflow::validate::Fault,
+};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+/// An error, as clients see it.
+#[derive(Debug, Clone)]
+pub struct Problem {
+    status: StatusCode,
+    code: &'static str,
+    /// Says more than the code's own words.
+    detail: Option<String>,
+    errors: Vec<FieldError>,
+    members: Map<String, Value>,
+    headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+/// A value that is well formed and wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FieldError {
+    /// Where: a JSON pointer into the body (RFC 6901), or `/` and the name of a query parameter.
+    pub pointer: String,
+    /// Stable and machine-readable.
+    pub code: String,
+    /// What is wrong and what would be right.
+    pub detail: String,
+}
+
+impl FieldError {
+    /// An error at a place.
+    pub fn new(pointer: impl Into<String>, code: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self { pointer: pointer.into(), code: code.into(), detail: detail.into() }
+    }
+}
+
+/// A code's title in English, which is constant, and its words in both languages.
+struct Words {
+    title: &'static str,
+    en: &'static str,
+    pt: &'static str,
+}
+
+#[rustfmt::skip]
+fn words(code: &str) -> Words {
+    let (title, en, pt) = match code {
+        "malformed_json" => ("Malformed JSON", "The body is not valid JSON.", "O corpo da requisição não é um JSON válido."),
+        "bad_request" => ("Bad request", "The request cannot be understood.", "A requisição não pode ser compreendida."),
+        "organization_required" => ("Organization required", "Choose an organization with the header X-Organization-ID.", "Escolha uma organização com o cabeçalho X-Organization-ID."),
+        "unauthorized" => ("Unauthorized", "Valid credentials are required.", "São necessárias credenciais válidas."),
+        "organization_not_allowed" => ("Organization not allowed", "You may not act for this organization.", "Você não pode agir por esta organização."),
+        "missing_scope" => ("Missing scope", "Your credentials do not allow this.", "Suas credenciais não permitem esta operação."),
+        "token_for_another_stream" => ("Token for another stream", "This token was given for another stream.", "Este token foi emitido para outro fluxo de eventos."),
+        "not_found" => ("Not found", "There is nothing at this address, or it is not yours.", "Não há nada neste endereço, ou não pertence a você."),
+        "method_not_allowed" => ("Method not allowed", "This address does not take this method.", "Este endereço não aceita este método."),
+        "timeout" => ("Timeout", "The request took too long. Nothing says that it did not take effect.", "A requisição demorou demais. Ela pode ter tido efeito."),
+        "invalid_transition" => ("Invalid transition", "The execution's status does not allow this.", "O estado da execução não permite esta operação."),
+        "version_mismatch" => ("Version mismatch", "It has changed since you last read it.", "Houve uma alteração desde a sua última leitura."),
+        "payload_too_large" => ("Payload too large", "The body is larger than what is accepted.", "O corpo da requisição é maior que o permitido."),
+        "unsupported_media_type" => ("Unsupported media type", "Send the body as application/json.", "Envie o corpo como application/json."),
+        "validation_failed" => ("Validation failed", "Some values are wrong. Each is named in errors.", "Alguns valores estão incorretos. Cada um é indicado em errors."),
+        "idempotency_key_reused" => ("Idempotency key reused", "This idempotency key came with another request before.", "Esta chave de idempotência já foi usada com outra requisição."),
+        "too_many_streams" => ("Too many streams", "Too many event streams are open. Close some, or try later.", "Há fluxos de eventos demais abertos. Feche alguns ou tente mais tarde."),
+        "webhook_unauthenticated" => ("Webhook not authenticated", "The webhook's signature is missing or wrong.", "A assinatura do webhook está ausente ou incorreta."),
+        "storage_full" => ("Storage full", "Nothing more can be kept at the moment. Try later.", "Não é possível armazenar mais dados no momento. Tente mais tarde."),
+        "service_unavailable" => ("Service unavailable", "A part that this needs does not answer. Try again.", "Um componente necessário não responde. Tente novamente."),
+        _ => ("Internal error", "Something went wrong on our side. It has been recorded.", "Ocorreu um erro do nosso lado. Ele foi registrado."),
+    };
+    Words { title, en, pt }
+}
+
+impl Problem {
+    /// A problem in its code's own words.
+    #[must_use]
+    pub fn new(status: StatusCode, code: &'static str) -> Self {
+        Self { status, code, detail: None, errors: Vec::new(), members: Map::new(), headers: Vec::new() }
+    }
+
+    /// There is no such thing, or it is another organization's.
+    #[must_use]
+    pub fn not_found() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not_found")
+    }
+
+    /// Values that are well formed and wrong.
+    #[must_use]
+    pub fn invalid(errors: Vec<FieldError>) -> Self {
+        Self { errors, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "validation_failed") }
+    }
+
+    /// One value that is well formed and wrong.
+    pub fn invalid_field(pointer: impl Into<String>, code: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self::invalid(vec![FieldError::new(pointer, code, detail)])
+    }
+
+    /// A failure of this side; the cause goes to the log.
+    pub fn internal(cause: impl std::fmt::Display) -> Self {
+        tracing::error!("an unexpected failure: {cause}");
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error")
+    }
+
+    /// Says more than the code's own words.
+    #[must_use]
+    pub fn detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = Some(detail.into());
+        self
+    }
+
+    /// Adds an extension member.
+    #[must_use]
+    pub fn member(mut self, name: &str, value: Value) -> Self {
+        self.members.insert(name.to_owned(), value);
+        self
+    }
+
+    /// Adds a header.
+    #[must_use]
+    pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
+    /// What the framework itself has refused.
+    pub(crate) fn of_status(status: StatusCode) -> Self {
+        let code = match status {
+            StatusCode::NOT_FOUND => "not_found",
+            StatusCode::METHOD_NOT_ALLOWED => "method_not_allowed",
+            StatusCode::PAYLOAD_TOO_LARGE => "payload_too_large",
+            StatusCode::UNSUPPORTED_MEDIA_TYPE => "unsupported_media_type",
+            StatusCode::UNPROCESSABLE_ENTITY => "validation_failed",
+            StatusCode::UNAUTHORIZED => "unauthorized",
+            StatusCode::REQUEST_TIMEOUT | StatusCode::GATEWAY_TIMEOUT => "timeout",
+            StatusCode::SERVICE_UNAVAILABLE => "service_unavailable",
+            status if status.is_client_error() => "bad_request",
+            _ => "internal_error",
+        };
+        Self::new(status, code)
+    }
+
+    pub(crate) fn render(&self, locale: Locale, correlation_id: &str) -> Response {
+        let words = words(self.code);
+        let own = match locale {
+            Locale::En => words.en,
+            Locale::PtBr => words.pt,
+        };
+        let detail = self.detail.as_deref().unwrap_or(own);
+        let mut body = json!({
+            "type": format!("urn:docg:problem:{}", self.code),
+            "title": words.title,
+            "status": self.status.as_u16(),
+            "detail": detail,
+            "code": self.code,
+            "error": words.title,
+            "message": detail,
+            "correlation_id": correlation_id,
+        });
+        if let Some(members) = body.as_object_mut() {
+            members.extend(self.members.clone());
+            if !self.errors.is_empty() {
+                members.insert("errors".to_owned(), json!(self.errors));
+            }
+        }
+        let mut response = Response::new(Body::from(body.to_string()));
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        for (name, value) in &self.headers {
+            headers.insert(name.clone(), value.clone());
+        }
+        response
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = self.render(Locale::En, "");
+        // The outermost layer renders it again, with what only the request tells.
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+impl From<EngineError> for Problem {
+    fn from(error: EngineError) -> Self {
+        match error {
+            EngineError::NotFound(_) => Self::not_found(),
+            EngineError::InvalidTransition { from, allowed } => Self::new(StatusCode::CONFLICT, "invalid_transition")
+                .member("from", json!(from))
+                .member("allowed", allowed.iter().map(|call| call.as_str()).collect()),
+            EngineError::VersionMismatch { expected, actual } => {
+                Self::new(StatusCode::PRECONDITION_FAILED, "version_mismatch")
+                    .member("expected", expected.into())
+                    .member("actual", actual.into())
+            }
+            EngineError::KeyReused => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused"),
+            EngineError::InvalidWorkflow(faults) => Self::invalid(faults.into_iter().map(Into::into).collect()),
+            EngineError::InvalidInput(faults) => Self::invalid(faults.into_iter().map(Into::into).collect()),
+            EngineError::UnauthenticatedWebhook => Self::new(StatusCode::UNAUTHORIZED, "webhook_unauthenticated")
+                .header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Webhook-Signature")),
+            EngineError::MalformedWebhook(why) => Self::invalid_field("", "malformed_webhook", why),
+            EngineError::Store(error) => {
+                tracing::error!("the store failed: {error}");
+                match error.kind {
+                    StoreErrorKind::NotFound => Self::not_found(),
+                    StoreErrorKind::Full => Self::new(StatusCode::INSUFFICIENT_STORAGE, "storage_full"),
+                    StoreErrorKind::Unavailable | StoreErrorKind::Conflict => {
+                        Self::new(StatusCode::SERVICE_UNAVAILABLE, "service_unavailable")
+                            .header(header::RETRY_AFTER, HeaderValue::from_static("1"))
+                    }
+                    StoreErrorKind::Invalid => {
+                        Self::invalid_field("", "not_storable", "a value in the request cannot be stored")
+                    }
+                    StoreErrorKind::KeyReused => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused"),
+                    StoreErrorKind::Corrupt => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error"),
+                }
+            }
+            other => Self::internal(other),
+        }
+    }
+}
+
+impl From<Fault> for FieldError {
+    fn from(fault: Fault) -> Self {
+        Self::new(fault.pointer, fault.code, fault.detail)
+    }
+}
+
+impl From<FieldFault> for FieldError {
+    fn from(fault: FieldFault) -> Self {
+        Self::new(fault.pointer, fault.code, fault.detail)
+    }
+}

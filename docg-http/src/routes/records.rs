@@ -1,0 +1,79 @@
+use axum::{extract::State, http::StatusCode, response::Response};
+use docg_core::{
+    ids::{ExecutionId, NodeId},
+    ports::{AuditQuery, LogQuery},
+};
+use serde_json::json;
+
+use crate::{
+    auth::Scope,
+    caller::Caller,
+    cursor::{Cursors, limit},
+    dto::{self, Listing, LogsQuery},
+    extract::{Id, Query},
+    idempotency::answer,
+    problem::Problem,
+    router::AppState,
+};
+
+pub(crate) async fn logs(
+    State(state): State<AppState>,
+    caller: Caller,
+    Id(id): Id,
+    Query(query): Query<LogsQuery>,
+) -> Result<Response, Problem> {
+    caller.need(Scope::ExecutionsRead)?;
+    state.engine.execution(caller.organization, ExecutionId(id)).await?;
+    let invalid = |pointer: &'static str| move |detail: String| Problem::invalid_field(pointer, "invalid_value", detail);
+    let level = query.level.as_deref().map(str::parse).transpose().map_err(invalid("/level"))?;
+    let domain = query.domain.as_deref().map(str::parse).transpose().map_err(invalid("/domain"))?;
+    let list = format!("logs {} {id} {level:?} {domain:?} {:?}", caller.organization, query.step_id);
+    let cursors = Cursors::new(&state.options.cursor_key, list);
+    let after: Option<u64> = query.cursor.as_deref().map(|cursor| cursors.read(cursor)).transpose()?;
+    let page = state
+        .engine
+        .logs(LogQuery {
+            organization_id: caller.organization,
+            execution_id: ExecutionId(id),
+            level,
+            domain,
+            step_id: query.step_id.map(NodeId::from),
+            after: after.unwrap_or(0),
+            limit: limit(query.limit.as_deref())?,
+        })
+        .await?;
+    let next = page.items.last().filter(|_| page.has_more).map(|last| cursors.write(&last.seq));
+    let technical = caller.is_technician();
+    let logs: Vec<_> = page.items.iter().map(|entry| dto::log_entry(entry, caller.locale, technical)).collect();
+    Ok(answer(StatusCode::OK, &json!({"logs": logs, "next_cursor": next, "has_more": page.has_more})))
+}
+
+pub(crate) async fn audit(
+    State(state): State<AppState>,
+    caller: Caller,
+    Id(id): Id,
+    Query(query): Query<Listing>,
+) -> Result<Response, Problem> {
+    caller.need(Scope::AuditRead)?;
+    state.engine.execution(caller.organization, ExecutionId(id)).await?;
+    let cursors = Cursors::new(&state.options.cursor_key, format!("audit {} {id}", caller.organization));
+    let after: Option<u64> = query.cursor.as_deref().map(|cursor| cursors.read(cursor)).transpose()?;
+    let page = state
+        .engine
+        .audit(AuditQuery {
+            organization_id: caller.organization,
+            execution_id: ExecutionId(id),
+            after: after.unwrap_or(0),
+            limit: limit(query.limit.as_deref())?,
+        })
+        .await?;
+    let next = page.items.last().filter(|_| page.has_more).map(|last| cursors.write(&last.seq));
+    let events: Vec<_> = page.items.iter().map(dto::audit_event).collect();
+    Ok(answer(StatusCode::OK, &json!({"events": events, "next_cursor": next, "has_more": page.has_more})))
+}
+
+pub(crate) async fn verify(State(state): State<AppState>, caller: Caller, Id(id): Id) -> Result<Response, Problem> {
+    caller.need(Scope::AuditRead)?;
+    let report = state.engine.verify_audit(caller.organization, ExecutionId(id)).await?;
+    Ok(answer(StatusCode::OK, &dto::audit_report(&report)))
+}

@@ -1,0 +1,75 @@
+//! Tokens for readers that cannot send headers. Each is good for one stream, and is stored hashed.
+
+use std::time::Duration;
+
+use axum::{extract::State, http::StatusCode, response::Response};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use docg_core::{
+    i18n::Locale,
+    ids::{ExecutionId, OrganizationId},
+    ports::{Memo, MemoKey},
+};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use crate::{
+    auth::Scope,
+    caller::{Caller, unauthorized},
+    dto::SseTokenBody,
+    extract::Json,
+    idempotency::answer,
+    problem::Problem,
+    router::AppState,
+};
+
+/// How long there is to connect.
+const TO_CONNECT: Duration = Duration::from_secs(60);
+/// How long a stream that has connected may come back with its token.
+const TO_RECONNECT: Duration = Duration::from_secs(12 * 3600);
+
+/// Whose stream a token opens.
+pub(super) struct TokenHolder {
+    pub(super) organization: OrganizationId,
+    pub(super) locale: Locale,
+}
+
+fn key(token: &str) -> MemoKey {
+    MemoKey { organization_id: None, kind: "sse_token", key: hex::encode(Sha256::digest(token.as_bytes())) }
+}
+
+pub(crate) async fn create(
+    State(state): State<AppState>,
+    caller: Caller,
+    body: Json<SseTokenBody>,
+) -> Result<Response, Problem> {
+    caller.need(Scope::ExecutionsRead)?;
+    let execution = body.value.execution_id.map(ExecutionId);
+    if let Some(id) = execution {
+        state.engine.execution(caller.organization, id).await?;
+    }
+    // Two random UUIDs: 244 bits from the operating system.
+    let token = URL_SAFE_NO_PAD.encode([Uuid::new_v4().into_bytes(), Uuid::new_v4().into_bytes()].concat());
+    let expires_at = state.engine.now() + TO_CONNECT;
+    let value = json!({
+        "organization_id": caller.organization,
+        "execution_id": execution,
+        "locale": caller.locale,
+    });
+    state.engine.remember(Memo { key: key(&token), value, expires_at }).await?;
+    Ok(answer(StatusCode::CREATED, &json!({"token": token, "expires_at": expires_at})))
+}
+
+/// Opens an execution's stream with a token.
+pub(super) async fn redeem(state: &AppState, token: &str, execution: ExecutionId) -> Result<TokenHolder, Problem> {
+    let memo = state.engine.recall(&key(token)).await?.ok_or_else(unauthorized)?;
+    let field = |name: &str| memo.value.get(name).and_then(Value::as_str);
+    let organization = field("organization_id").and_then(|id| id.parse().ok()).ok_or_else(unauthorized)?;
+    if field("execution_id") != Some(execution.to_string().as_str()) {
+        return Err(Problem::new(StatusCode::FORBIDDEN, "token_for_another_stream"));
+    }
+    let locale = field("locale").and_then(|tag| tag.parse().ok()).unwrap_or_default();
+    let expires_at = state.engine.now() + TO_RECONNECT;
+    state.engine.replace(Memo { expires_at, ..memo }).await?;
+    Ok(TokenHolder { organization, locale })
+}

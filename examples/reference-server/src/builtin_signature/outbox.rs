@@ -1,0 +1,346 @@
+//! What is still to be delivered: reports to docg, mails to those whose turn has come, reminders.
+//!
+//! An entry is written before the fact that it reports, and removed when the delivery has been
+//! answered. So a crash at any point loses nothing: an entry whose fact never came to be is dropped.
+
+use std::{collections::HashMap, time::Duration};
+
+use docg_core::{
+    signature::{NewSigner, RequestStatus},
+    time::Timestamp,
+};
+use reqwest::redirect::Policy;
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+use super::{
+    Desk,
+    envelope::{DecisionKind, Envelope},
+    invitation::Occasion,
+    link::SignerRef,
+    webhook::{self, Report},
+};
+use crate::files::{FilesError, RecordKind};
+
+/// How often the folder is looked at when nothing wakes the outbox: other processes write there too.
+const POLL: Duration = Duration::from_secs(5);
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// Then nobody waits for it any more.
+const GIVE_UP_MS: u64 = 7 * 24 * 3_600_000;
+/// An entry is this old at most before its fact is there.
+const GRACE_MS: u64 = 60_000;
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Entry {
+    envelope: String,
+    signer: String,
+    what: What,
+    /// Not before this moment.
+    due_at: Timestamp,
+    written_at: Timestamp,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+enum What {
+    Viewed,
+    Signed,
+    Declined,
+    Invite,
+    Remind { number: u64, every_ms: u64 },
+}
+
+impl What {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Viewed => "viewed",
+            Self::Signed => "signed",
+            Self::Declined => "declined",
+            Self::Invite => "invite",
+            Self::Remind { .. } => "remind",
+        }
+    }
+}
+
+impl Desk {
+    pub(super) async fn announce_view(&self, signer: &SignerRef) -> Result<(), FilesError> {
+        self.post(signer, What::Viewed, 0).await
+    }
+
+    pub(super) async fn announce_decision(
+        &self,
+        signer: &SignerRef,
+        kind: DecisionKind,
+    ) -> Result<(), FilesError> {
+        let what = match kind {
+            DecisionKind::Signed => What::Signed,
+            DecisionKind::Declined => What::Declined,
+        };
+        self.post(signer, what, 0).await
+    }
+
+    /// The fact is there: what was announced may go out.
+    pub(super) fn wake_outbox(&self) {
+        self.0.posted.notify_one();
+    }
+
+    pub(super) async fn plan_reminder(
+        &self,
+        envelope: &Envelope,
+        signer: &NewSigner,
+    ) -> Result<(), FilesError> {
+        let Some(every_ms) = envelope.remind_every_ms else {
+            return Ok(());
+        };
+        // Nobody wants one every second, whatever a workflow says.
+        let every_ms = every_ms.max(60_000);
+        let signer = SignerRef::new(&envelope.id, &signer.email);
+        let what = What::Remind { number: 1, every_ms };
+        let (name, entry) = entry(&signer, what, every_ms);
+        // One that is planned already stays as it is.
+        let files = &self.0.files;
+        files.create_record(RecordKind::Outbox, &name, &entry).await.map(|_| ())
+    }
+
+    async fn post(&self, signer: &SignerRef, what: What, in_ms: u64) -> Result<(), FilesError> {
+        let (name, entry) = entry(signer, what, in_ms);
+        self.0.files.put_record(RecordKind::Outbox, &name, &entry).await
+    }
+}
+
+fn entry(signer: &SignerRef, what: What, in_ms: u64) -> (String, Entry) {
+    let now = Timestamp::now();
+    let entry = Entry {
+        envelope: signer.envelope.clone(),
+        signer: signer.signer.clone(),
+        what,
+        due_at: now.plus_millis(in_ms),
+        written_at: now,
+    };
+    (format!("{}.{}", signer.record_name(), what.name()), entry)
+}
+
+/// Delivers what is in the outbox, in the process that serves HTTP.
+pub struct Outbox {
+    desk: Desk,
+    target: Url,
+    client: reqwest::Client,
+    /// Pauses of entries whose delivery failed. After a restart all are tried at once.
+    paused: HashMap<String, (Duration, Timestamp)>,
+}
+
+/// What is to become of an entry.
+enum Verdict {
+    Remove,
+    Keep,
+}
+
+impl Outbox {
+    /// An outbox that reports to `target`, docg's webhook for this provider.
+    ///
+    /// # Errors
+    ///
+    /// Where no HTTP client can be made.
+    pub fn new(desk: Desk, target: Url) -> Result<Self, reqwest::Error> {
+        let client = reqwest::Client::builder()
+            .redirect(Policy::none())
+            .no_proxy()
+            .timeout(Duration::from_secs(15))
+            .build()?;
+        let paused = HashMap::new();
+        Ok(Self { desk, target, client, paused })
+    }
+
+    /// Works until it is told to stop.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let desk = self.desk.clone();
+        loop {
+            let pause = match self.work(&stop).await {
+                Ok(pause) => pause,
+                Err(e) => {
+                    tracing::warn!("the outbox of the built-in signatures cannot be read: {e}");
+                    POLL
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = desk.0.posted.notified() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// Delivers what is due, and says when to look again.
+    async fn work(&mut self, stop: &CancellationToken) -> Result<Duration, FilesError> {
+        let names = self.desk.0.files.record_names(RecordKind::Outbox).await?;
+        self.paused.retain(|name, _| names.contains(name));
+        let mut next = POLL;
+        for name in names {
+            if stop.is_cancelled() {
+                break;
+            }
+            let now = Timestamp::now();
+            if let Some((_, until)) = self.paused.get(&name).filter(|(_, until)| *until > now) {
+                next = next.min(Duration::from_millis(until.millis_since(now)));
+                continue;
+            }
+            let files = self.desk.0.files.clone();
+            let entry: Option<Entry> = match files.record(RecordKind::Outbox, &name).await {
+                Ok(entry) => entry,
+                // One that cannot be read must not hold up the others.
+                Err(e) => {
+                    tracing::warn!(name, "an entry of the outbox cannot be read: {e}");
+                    self.pause(&name);
+                    continue;
+                }
+            };
+            let Some(entry) = entry else { continue };
+            if entry.due_at > now {
+                next = next.min(Duration::from_millis(entry.due_at.millis_since(now)));
+                continue;
+            }
+            let given_up = now.millis_since(entry.due_at) > GIVE_UP_MS;
+            match self.deliver(&name, &entry).await {
+                Ok(Verdict::Remove) => {
+                    files.delete_record(RecordKind::Outbox, &name).await?;
+                    self.paused.remove(&name);
+                }
+                Ok(Verdict::Keep) => {
+                    self.paused.remove(&name);
+                }
+                Err(why) if given_up => {
+                    tracing::error!(name, "given up after a week: {why}");
+                    files.delete_record(RecordKind::Outbox, &name).await?;
+                }
+                Err(why) => {
+                    let pause = self.pause(&name);
+                    tracing::debug!(name, ?pause, "will be delivered again: {why}");
+                    next = next.min(pause);
+                }
+            }
+        }
+        Ok(next.max(Duration::from_millis(10)))
+    }
+
+    fn pause(&mut self, name: &str) -> Duration {
+        let before = self.paused.get(name).map(|(pause, _)| *pause);
+        let pause = before.map_or(FIRST_PAUSE, |pause| (pause * 2).min(LONGEST_PAUSE));
+        self.paused.insert(name.to_owned(), (pause, Timestamp::now() + pause));
+        pause
+    }
+
+    async fn deliver(&self, name: &str, entry: &Entry) -> Result<Verdict, String> {
+        let text = |e: FilesError| e.to_string();
+        let desk = &self.desk;
+        let Some(envelope) = desk.envelope(&entry.envelope).await.map_err(text)? else {
+            return Ok(Verdict::Remove);
+        };
+        let signer = SignerRef {
+            envelope: entry.envelope.clone(),
+            signer: entry.signer.clone(),
+        };
+        let Some(person) = envelope.signer(&signer).cloned() else {
+            return Ok(Verdict::Remove);
+        };
+        let decision = desk.decision(&signer).await.map_err(text)?;
+        let (at, reason) = match entry.what {
+            What::Invite | What::Remind { .. } => {
+                return self.write(entry, &envelope, &person, decision.is_some()).await;
+            }
+            What::Viewed => (desk.viewed_at(&signer).await.map_err(text)?, None),
+            What::Signed | What::Declined => {
+                let wanted = match entry.what {
+                    What::Signed => DecisionKind::Signed,
+                    _ => DecisionKind::Declined,
+                };
+                match decision.filter(|decision| decision.kind == wanted) {
+                    Some(decision) => (Some(decision.at), decision.reason),
+                    None => (None, None),
+                }
+            }
+        };
+        let Some(at) = at else {
+            // Announced, and not (yet) done.
+            let old = Timestamp::now().millis_since(entry.written_at) > GRACE_MS;
+            return if old { Ok(Verdict::Remove) } else { Err("not done yet".to_owned()) };
+        };
+        let report = Report {
+            event: format!("signer.{}", entry.what.name()),
+            delivery_id: name.to_owned(),
+            envelope_id: envelope.id.clone(),
+            signer_email: person.email,
+            at,
+            reason,
+        };
+        self.report(&report).await?;
+        if entry.what == What::Signed {
+            self.invite_next(&envelope).await.map_err(text)?;
+        }
+        Ok(Verdict::Remove)
+    }
+
+    async fn report(&self, report: &Report) -> Result<(), String> {
+        let body = serde_json::to_vec(report).map_err(|e| e.to_string())?;
+        let signature = webhook::signature(&self.desk.0.secret, &body);
+        let request = self
+            .client
+            .post(self.target.clone())
+            .header("content-type", "application/json")
+            .header(webhook::HEADER, signature)
+            .body(body);
+        let response = request.send().await.map_err(|e| e.to_string())?;
+        // 404: the run that waits has not been stored yet, or docg has lost it.
+        match response.status() {
+            status if status.is_success() => Ok(()),
+            status => Err(format!("docg answered {status}")),
+        }
+    }
+
+    /// Once a turn is over, the next one is written to.
+    async fn invite_next(&self, envelope: &Envelope) -> Result<(), FilesError> {
+        let decisions = self.desk.decisions(envelope).await?;
+        if decisions.any_declined() {
+            return Ok(());
+        }
+        for signer in envelope.due(&decisions) {
+            // Who has been written to is not written to again: it is the same mail.
+            let signer = SignerRef::new(&envelope.id, &signer.email);
+            self.desk.post(&signer, What::Invite, 0).await?;
+        }
+        self.desk.wake_outbox();
+        Ok(())
+    }
+
+    async fn write(
+        &self,
+        entry: &Entry,
+        envelope: &Envelope,
+        person: &NewSigner,
+        decided: bool,
+    ) -> Result<Verdict, String> {
+        let text = |e: FilesError| e.to_string();
+        let decisions = self.desk.decisions(envelope).await.map_err(text)?;
+        let status = self.desk.request_status(&envelope.id).await;
+        let ended = status.is_some_and(|status| status != RequestStatus::Signing);
+        let expired = envelope.is_expired(Timestamp::now());
+        if decided || ended || expired || decisions.any_declined() {
+            return Ok(Verdict::Remove);
+        }
+        let What::Remind { number, every_ms } = entry.what else {
+            let written = self.desk.write_to(envelope, person, Occasion::Invitation).await;
+            written.map_err(|e| e.to_string())?;
+            self.desk.plan_reminder(envelope, person).await.map_err(text)?;
+            return Ok(Verdict::Remove);
+        };
+        let occasion = Occasion::Reminder(number);
+        let written = self.desk.write_to(envelope, person, occasion).await;
+        written.map_err(|e| e.to_string())?;
+        let signer = SignerRef::new(&envelope.id, &person.email);
+        let next = What::Remind { number: number + 1, every_ms };
+        // Under the same name, so it takes this one's place.
+        self.desk.post(&signer, next, every_ms).await.map_err(text)?;
+        Ok(Verdict::Keep)
+    }
+}

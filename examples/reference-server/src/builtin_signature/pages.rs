@@ -1,0 +1,458 @@
+//! What signers see. Plain pages: they work without scripts and load nothing from elsewhere. The
+//! token in the link is all the authority there is, so a form on a foreign page can do nothing.
+
+use axum::{
+    Form, Router,
+    extract::{DefaultBodyLimit, Path, State, rejection::FormRejection},
+    http::{HeaderMap, HeaderName, Method, StatusCode, header},
+    response::{Html, IntoResponse, Response},
+    routing::{get, post},
+};
+use docg_core::{i18n::Locale, signature::RequestStatus, time::Timestamp};
+use minijinja::{AutoEscape, Environment, Value, context, value::Serde};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Desk,
+    envelope::{Decision, DecisionKind, Decisions, Envelope},
+    link::SignerRef,
+    texts::{Notice, Words, moment},
+};
+use crate::files::FilesError;
+
+const MAX_FORM: usize = 16 * 1024;
+const MAX_NAME: usize = 200;
+const MAX_REASON: usize = 1000;
+
+const PAGE_POLICY: &str = "default-src 'none'; style-src 'self'; frame-src 'self'; \
+    form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+/// The page shows it in a frame.
+const DOCUMENT_POLICY: &str = "default-src 'none'; frame-ancestors 'self'";
+
+/// The pages, for the root of the public URL.
+pub fn routes(desk: Desk) -> Router {
+    Router::new()
+        .route("/sign/assets/style.css", get(style))
+        .route("/sign/{token}", get(page).post(sign))
+        .route("/sign/{token}/decline", post(decline))
+        .route("/sign/{token}/document.pdf", get(document))
+        .layer(DefaultBodyLimit::max(MAX_FORM))
+        .with_state(desk)
+}
+
+#[derive(Debug, Deserialize)]
+struct SignForm {
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    consent: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct DeclineForm {
+    #[serde(default)]
+    reason: String,
+}
+
+/// Where a signer stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    Open,
+    NotYourTurn,
+    Signed,
+    Complete,
+    DeclinedByYou,
+    Declined,
+    Expired,
+    Canceled,
+}
+
+impl Standing {
+    fn notice(self) -> Option<Notice> {
+        match self {
+            Self::Open => None,
+            Self::NotYourTurn => Some(Notice::NotYourTurn),
+            Self::Signed => Some(Notice::Signed),
+            Self::Complete => Some(Notice::Complete),
+            Self::DeclinedByYou => Some(Notice::DeclinedByYou),
+            Self::Declined => Some(Notice::Declined),
+            Self::Expired => Some(Notice::Expired),
+            Self::Canceled => Some(Notice::Canceled),
+        }
+    }
+
+    /// Whether there is anything left to look at.
+    fn is_over(self) -> bool {
+        match self {
+            Self::Open | Self::NotYourTurn | Self::Signed => false,
+            Self::Complete
+            | Self::DeclinedByYou
+            | Self::Declined
+            | Self::Expired
+            | Self::Canceled => true,
+        }
+    }
+
+    fn status(self) -> StatusCode {
+        if self.is_over() { StatusCode::GONE } else { StatusCode::OK }
+    }
+}
+
+/// A link that was opened.
+struct Opened {
+    desk: Desk,
+    token: String,
+    signer: SignerRef,
+    envelope: Envelope,
+    decisions: Decisions,
+    standing: Standing,
+    words: &'static Words,
+}
+
+/// Why a link does not open.
+enum Closed {
+    NotFound,
+    Broken(FilesError),
+}
+
+impl From<FilesError> for Closed {
+    fn from(error: FilesError) -> Self {
+        Self::Broken(error)
+    }
+}
+
+impl Opened {
+    async fn new(desk: &Desk, token: String, words: &'static Words) -> Result<Self, Response> {
+        match Self::find(desk, token, words).await {
+            Ok(opened) => Ok(opened),
+            Err(Closed::NotFound) => Err(notice(desk, words, StatusCode::NOT_FOUND, Notice::NotFound)),
+            Err(Closed::Broken(error)) => Err(broken(desk, words, &error)),
+        }
+    }
+
+    async fn find(desk: &Desk, token: String, words: &'static Words) -> Result<Self, Closed> {
+        let signer = SignerRef::from_token(&token, &desk.0.secret).ok_or(Closed::NotFound)?;
+        let envelope = desk.envelope(&signer.envelope).await?.ok_or(Closed::NotFound)?;
+        if envelope.signer(&signer).is_none() {
+            return Err(Closed::NotFound);
+        }
+        let decisions = desk.decisions(&envelope).await?;
+        let status = desk.request_status(&envelope.id).await;
+        let standing = standing(&envelope, &signer, &decisions, status);
+        let desk = desk.clone();
+        Ok(Self { desk, token, signer, envelope, decisions, standing, words })
+    }
+
+    /// The page as it stands, or with what went wrong with the form.
+    fn page(&self, status: StatusCode, typed: &str, error: Option<&str>) -> Response {
+        self.render(status, self.standing.notice(), typed, error)
+    }
+
+    fn render(
+        &self,
+        status: StatusCode,
+        notice: Option<Notice>,
+        typed: &str,
+        error: Option<&str>,
+    ) -> Response {
+        #[derive(Serialize)]
+        struct Line<'p> {
+            name: &'p str,
+            signed: bool,
+        }
+        let lines: Vec<_> = self
+            .envelope
+            .signers
+            .iter()
+            .map(|signer| Line {
+                name: signer.name.as_deref().unwrap_or(&signer.email),
+                signed: self
+                    .decisions
+                    .of(&self.envelope, &signer.email)
+                    .is_some_and(|decision| decision.kind == DecisionKind::Signed),
+            })
+            .collect();
+        let over = self.standing.is_over();
+        let form = (self.standing == Standing::Open).then(|| context! { name => typed });
+        respond(
+            status,
+            context! {
+                base => base(&self.desk),
+                words => Value::from(Serde(self.words)),
+                notice => notice.map(|notice| self.words.notice(notice).to_vec()),
+                token => self.token,
+                document => (!over).then(|| Value::from(Serde(&self.envelope.document))),
+                message => self.envelope.message,
+                until => self.envelope.expires_at.map(moment),
+                signers => Value::from(Serde(lines)),
+                form => form,
+                error => error,
+            },
+        )
+    }
+
+    /// Records an answer, and says how it went.
+    async fn decide(mut self, decision: Decision) -> Response {
+        let kind = decision.kind;
+        let recorded = async {
+            // First the note that it is to be reported: what is recorded is then never lost.
+            self.desk.announce_decision(&self.signer, kind).await?;
+            self.desk.decide(&self.signer, &decision).await
+        };
+        match recorded.await {
+            Ok(true) => {
+                self.desk.wake_outbox();
+                let (standing, notice) = match kind {
+                    DecisionKind::Signed => (Standing::Signed, Notice::Thanks),
+                    DecisionKind::Declined => (Standing::DeclinedByYou, Notice::DeclinedByYou),
+                };
+                self.standing = standing;
+                if let Ok(decisions) = self.desk.decisions(&self.envelope).await {
+                    self.decisions = decisions;
+                }
+                self.render(StatusCode::OK, Some(notice), "", None)
+            }
+            // Another click was faster, and may have been the other button.
+            Ok(false) => match Self::new(&self.desk, self.token, self.words).await {
+                Ok(now) => now
+                    .refusal()
+                    .unwrap_or_else(|| now.page(StatusCode::CONFLICT, "", None)),
+                Err(closed) => closed,
+            },
+            Err(error) => broken(&self.desk, self.words, &error),
+        }
+    }
+
+    /// Why the signer cannot answer now; `None` where they can.
+    fn refusal(&self) -> Option<Response> {
+        let (status, told) = match self.standing {
+            Standing::Open => return None,
+            Standing::Signed => (StatusCode::CONFLICT, Notice::AlreadySigned),
+            Standing::NotYourTurn => (StatusCode::CONFLICT, Notice::NotYourTurn),
+            over => (StatusCode::GONE, over.notice().unwrap_or(Notice::Broken)),
+        };
+        Some(notice(&self.desk, self.words, status, told))
+    }
+}
+
+fn standing(
+    envelope: &Envelope,
+    signer: &SignerRef,
+    decisions: &Decisions,
+    status: Option<RequestStatus>,
+) -> Standing {
+    let person = envelope.signer(signer);
+    let own = person.and_then(|person| decisions.of(envelope, &person.email));
+    let own = own.map(|decision| decision.kind);
+    if own == Some(DecisionKind::Declined) {
+        return Standing::DeclinedByYou;
+    }
+    if decisions.any_declined() || status == Some(RequestStatus::Declined) {
+        return Standing::Declined;
+    }
+    if decisions.all_signed(envelope) || status == Some(RequestStatus::Signed) {
+        return Standing::Complete;
+    }
+    if status == Some(RequestStatus::Canceled) {
+        return Standing::Canceled;
+    }
+    if status == Some(RequestStatus::Expired) || envelope.is_expired(Timestamp::now()) {
+        return Standing::Expired;
+    }
+    if own == Some(DecisionKind::Signed) {
+        return Standing::Signed;
+    }
+    let due = envelope.due(decisions);
+    if due.iter().any(|due| SignerRef::new(&envelope.id, &due.email) == *signer) {
+        Standing::Open
+    } else {
+        Standing::NotYourTurn
+    }
+}
+
+async fn page(
+    State(desk): State<Desk>,
+    Path(token): Path<String>,
+    method: Method,
+    headers: HeaderMap,
+) -> Response {
+    let opened = match Opened::new(&desk, token, words(&headers)).await {
+        Ok(opened) => opened,
+        Err(closed) => return closed,
+    };
+    // A HEAD request looks at nothing.
+    if opened.standing == Standing::Open && method == Method::GET {
+        let looked = async {
+            if desk.viewed_at(&opened.signer).await?.is_none() {
+                desk.announce_view(&opened.signer).await?;
+                desk.view(&opened.signer, Timestamp::now()).await?;
+                desk.wake_outbox();
+            }
+            Ok::<_, FilesError>(())
+        };
+        // Whoever wants to sign is not kept from it by this.
+        if let Err(e) = looked.await {
+            tracing::warn!("that a signer has seen the document was not noted: {e}");
+        }
+    }
+    opened.page(opened.standing.status(), "", None)
+}
+
+async fn sign(
+    State(desk): State<Desk>,
+    Path(token): Path<String>,
+    headers: HeaderMap,
+    form: Result<Form<SignForm>, FormRejection>,
+) -> Response {
+    let opened = match Opened::new(&desk, token, words(&headers)).await {
+        Ok(opened) => opened,
+        Err(closed) => return closed,
+    };
+    if let Some(refusal) = opened.refusal() {
+        return refusal;
+    }
+    let Ok(Form(form)) = form else {
+        let error = opened.words.unreadable_form();
+        return opened.page(StatusCode::BAD_REQUEST, "", Some(error));
+    };
+    let name = one_line(&form.name, MAX_NAME);
+    if name.is_empty() {
+        let error = opened.words.name_missing();
+        return opened.page(StatusCode::UNPROCESSABLE_ENTITY, "", Some(error));
+    }
+    if form.consent != "yes" {
+        let error = opened.words.consent_missing();
+        return opened.page(StatusCode::UNPROCESSABLE_ENTITY, &name, Some(error));
+    }
+    let decision = Decision {
+        kind: DecisionKind::Signed,
+        at: Timestamp::now(),
+        name: Some(name),
+        reason: None,
+    };
+    opened.decide(decision).await
+}
+
+async fn decline(
+    State(desk): State<Desk>,
+    Path(token): Path<String>,
+    headers: HeaderMap,
+    form: Result<Form<DeclineForm>, FormRejection>,
+) -> Response {
+    let opened = match Opened::new(&desk, token, words(&headers)).await {
+        Ok(opened) => opened,
+        Err(closed) => return closed,
+    };
+    if let Some(refusal) = opened.refusal() {
+        return refusal;
+    }
+    let Ok(Form(form)) = form else {
+        let error = opened.words.unreadable_form();
+        return opened.page(StatusCode::BAD_REQUEST, "", Some(error));
+    };
+    let reason = one_line(&form.reason, MAX_REASON);
+    let decision = Decision {
+        kind: DecisionKind::Declined,
+        at: Timestamp::now(),
+        name: None,
+        reason: (!reason.is_empty()).then_some(reason),
+    };
+    opened.decide(decision).await
+}
+
+async fn document(
+    State(desk): State<Desk>,
+    Path(token): Path<String>,
+    headers: HeaderMap,
+) -> Response {
+    let opened = match Opened::new(&desk, token, words(&headers)).await {
+        Ok(opened) => opened,
+        Err(closed) => return closed,
+    };
+    if opened.standing.is_over() {
+        return opened.page(StatusCode::GONE, "", None);
+    }
+    let (organization, document) = (opened.envelope.organization_id, &opened.envelope.document);
+    match desk.0.files.read_document(organization, document).await {
+        Ok(content) => {
+            let headers = [
+                (header::CONTENT_TYPE, "application/pdf".to_owned()),
+                (
+                    header::CONTENT_DISPOSITION,
+                    crate::downloads::disposition("inline", &document.filename),
+                ),
+                (header::CONTENT_SECURITY_POLICY, DOCUMENT_POLICY.to_owned()),
+            ];
+            (common_headers(), headers, content).into_response()
+        }
+        Err(error) => broken(&desk, opened.words, &error),
+    }
+}
+
+async fn style() -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, "text/css; charset=utf-8"),
+        (header::CACHE_CONTROL, "public, max-age=3600"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
+    (headers, include_str!("style.css")).into_response()
+}
+
+fn notice(desk: &Desk, words: &'static Words, status: StatusCode, notice: Notice) -> Response {
+    let notice = words.notice(notice).to_vec();
+    let words = Value::from(Serde(words));
+    respond(status, context! { base => base(desk), words => words, notice => notice })
+}
+
+fn broken(desk: &Desk, words: &'static Words, error: &FilesError) -> Response {
+    tracing::error!("a signing page could not be shown: {error}");
+    notice(desk, words, StatusCode::SERVICE_UNAVAILABLE, Notice::Broken)
+}
+
+fn respond(status: StatusCode, values: Value) -> Response {
+    let mut environment = Environment::empty();
+    environment.set_auto_escape_callback(|_| AutoEscape::Html);
+    let rendered = environment.render_named_str("page.html", include_str!("page.html"), values);
+    let policy = [(header::CONTENT_SECURITY_POLICY, PAGE_POLICY)];
+    match rendered {
+        Ok(page) => (status, common_headers(), policy, Html(page)).into_response(),
+        Err(error) => {
+            tracing::error!("the signing page cannot be rendered: {error}");
+            (StatusCode::INTERNAL_SERVER_ERROR, common_headers(), policy).into_response()
+        }
+    }
+}
+
+/// The address bar holds the token: nothing may keep it or pass it on.
+fn common_headers() -> [(HeaderName, &'static str); 4] {
+    [
+        (header::CACHE_CONTROL, "no-store"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (HeaderName::from_static("x-robots-tag"), "noindex"),
+    ]
+}
+
+/// The path of the public URL, where it has one.
+fn base(desk: &Desk) -> &str {
+    desk.0.public_url.path().trim_end_matches('/')
+}
+
+fn words(headers: &HeaderMap) -> &'static Words {
+    let languages = headers.get(header::ACCEPT_LANGUAGE).and_then(|value| value.to_str().ok());
+    Words::of(languages.map_or(Locale::En, Locale::negotiate))
+}
+
+/// What a person typed, without what does not belong into a line, and not endless.
+fn one_line(text: &str, max: usize) -> String {
+    let line: String = text
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .filter(|c| !matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'))
+        .collect();
+    let words: Vec<&str> = line.split_whitespace().collect();
+    words.join(" ").chars().take(max).collect()
+}
+
+#[cfg(test)]
+mod tests;

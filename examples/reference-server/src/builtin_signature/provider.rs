@@ -1,0 +1,209 @@
+//! The side that docg calls.
+
+use async_trait::async_trait;
+use docg_core::{
+    signature::{
+        Envelope as TakenEnvelope, EnvelopeRequest, ProviderError, ProviderUpdate,
+        SignatureProvider, SignatureRequest, WebhookError, WebhookRequest,
+    },
+    time::Timestamp,
+};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::{
+    Desk, NAME,
+    envelope::Envelope,
+    invitation::{Occasion, language_of},
+    webhook,
+};
+use crate::{
+    files::{Document, FilesError, Origin},
+    mail::MailError,
+    pdf::{SignaturePage, SignedBy, append_signature_page},
+};
+
+/// The built-in provider, as docg knows it.
+#[derive(Clone)]
+pub struct Provider(Desk);
+
+impl Provider {
+    /// The provider at this desk.
+    #[must_use]
+    pub fn new(desk: Desk) -> Self {
+        Self(desk)
+    }
+}
+
+#[async_trait]
+impl SignatureProvider for Provider {
+    fn name(&self) -> &str {
+        NAME
+    }
+
+    async fn create(&self, request: EnvelopeRequest) -> Result<TakenEnvelope, ProviderError> {
+        let desk = &self.0;
+        let document = Document::from_value(&request.file).map_err(refused)?;
+        // What cannot be shown cannot be signed.
+        desk.0
+            .files
+            .read_document(request.organization_id, &document)
+            .await
+            .map_err(from_files)?;
+        let mut envelope = Envelope {
+            id: envelope_id(&request),
+            organization_id: request.organization_id,
+            document,
+            signers: request.signers,
+            message: request.message,
+            expires_at: request.expires_at,
+            remind_every_ms: request.remind_every_ms,
+            created_at: Timestamp::now(),
+            invited: false,
+        };
+        if let Some(known) = desk.envelope(&envelope.id).await.map_err(from_files)? {
+            let same = known.document == envelope.document && known.signers == envelope.signers;
+            let decisions = desk.decisions(&known).await.map_err(from_files)?;
+            // Once somebody has decided, what they decided on stays.
+            if !decisions.is_empty() || (same && known.invited) {
+                return Ok(taken(known.id));
+            }
+            envelope.created_at = known.created_at;
+        }
+        desk.put_envelope(&envelope).await.map_err(from_files)?;
+        let decisions = desk.decisions(&envelope).await.map_err(from_files)?;
+        for signer in envelope.due(&decisions) {
+            desk.write_to(&envelope, signer, Occasion::Invitation)
+                .await
+                .map_err(from_mail)?;
+            desk.plan_reminder(&envelope, signer).await.map_err(from_files)?;
+        }
+        envelope.invited = true;
+        desk.put_envelope(&envelope).await.map_err(from_files)?;
+        Ok(taken(envelope.id))
+    }
+
+    async fn find(
+        &self,
+        request: &EnvelopeRequest,
+    ) -> Result<Option<TakenEnvelope>, ProviderError> {
+        let found = self.0.envelope(&envelope_id(request)).await;
+        let found = found.map_err(from_files)?;
+        Ok(found
+            .filter(|envelope| envelope.invited)
+            .map(|envelope| taken(envelope.id)))
+    }
+
+    async fn signed_document(&self, request: &SignatureRequest) -> Result<Value, ProviderError> {
+        let desk = &self.0;
+        let found = desk.envelope(&request.envelope_id).await;
+        let envelope = found
+            .map_err(from_files)?
+            .filter(|envelope| envelope.organization_id == request.organization_id)
+            .ok_or_else(|| refused(format!("there is no envelope {}", request.envelope_id)))?;
+        let original = desk
+            .0
+            .files
+            .read_document(request.organization_id, &envelope.document)
+            .await
+            .map_err(from_files)?;
+        let decisions = desk.decisions(&envelope).await.map_err(from_files)?;
+        let mut signers = Vec::with_capacity(request.signers.len());
+        for signer in &request.signers {
+            let decision = decisions.of(&envelope, &signer.email);
+            let signed_at = decision.map(|decision| decision.at).or(signer.signed_at);
+            let signed_at = signed_at
+                .ok_or_else(|| refused(format!("{} has not signed", signer.email)))?;
+            let typed = decision.and_then(|decision| decision.name.clone());
+            let name = typed.or_else(|| signer.name.clone());
+            signers.push(SignedBy {
+                name: name.unwrap_or_else(|| signer.email.clone()),
+                email: signer.email.clone(),
+                signed_at: signed_at.into(),
+                // Behind a proxy, what the server sees is the proxy's.
+                ip: None,
+            });
+        }
+        let last = signers.iter().map(|signer| signer.signed_at).max();
+        let page = SignaturePage {
+            title: envelope.document.title().to_owned(),
+            document_sha256: envelope.document.sha256.clone(),
+            completed_at: last.unwrap_or_else(|| request.created_at.into()),
+            signers,
+            envelope_id: envelope.id.clone(),
+        };
+        let language = language_of(&envelope).tag();
+        let appended = tokio::task::spawn_blocking(move || {
+            append_signature_page(&original, &page, language)
+        });
+        let signed = appended.await.map_err(unavailable)?.map_err(refused)?;
+        let origin = Origin {
+            organization_id: request.organization_id,
+            execution_id: request.execution_id,
+            node_id: request.node_id.clone(),
+        };
+        let filename = format!("{}-signed.pdf", envelope.document.title());
+        let document = desk
+            .0
+            .files
+            .put_document(&origin, &filename, signed.bytes.into(), envelope.document.language)
+            .await
+            .map_err(from_files)?;
+        serde_json::to_value(document).map_err(refused)
+    }
+
+    fn read_webhook(&self, request: &WebhookRequest) -> Result<ProviderUpdate, WebhookError> {
+        webhook::read(&self.0.0.secret, request)
+    }
+}
+
+/// The same for the same request, so that a repeat finds what it made.
+fn envelope_id(request: &EnvelopeRequest) -> String {
+    let mut hasher = Sha256::new();
+    hasher.update(b"docg.builtin.envelope.v1\0");
+    hasher.update(request.organization_id.0.as_bytes());
+    hasher.update(&request.idempotency_key);
+    hex::encode(&hasher.finalize()[..16])
+}
+
+fn taken(envelope_id: String) -> TakenEnvelope {
+    TakenEnvelope { envelope_id }
+}
+
+fn refused(error: impl ToString) -> ProviderError {
+    ProviderError::Refused(error.to_string())
+}
+
+fn unavailable(error: impl ToString) -> ProviderError {
+    ProviderError::Unavailable(error.to_string())
+}
+
+fn from_files(error: FilesError) -> ProviderError {
+    match error {
+        FilesError::NotFound(_)
+        | FilesError::NotADocument(_)
+        | FilesError::Changed(_)
+        | FilesError::TooLarge(_)
+        | FilesError::BadFolder(_)
+        | FilesError::Unsupported(_) => refused(error),
+        FilesError::Full(_)
+        | FilesError::Denied(_)
+        | FilesError::NotAFolder(_)
+        | FilesError::Other(_) => unavailable(error),
+    }
+}
+
+fn from_mail(error: MailError) -> ProviderError {
+    match error {
+        MailError::Files(error) => from_files(error),
+        // A link that arrives twice does no harm, so what may have been sent is sent again.
+        MailError::Unreachable(_)
+        | MailError::Later(_)
+        | MailError::Stopped
+        | MailError::Unknown(_) => unavailable(error),
+        MailError::Recipient { .. }
+        | MailError::Refused(_)
+        | MailError::SignIn(_)
+        | MailError::Unwritable(_) => refused(error),
+    }
+}

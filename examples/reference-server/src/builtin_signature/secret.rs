@@ -1,0 +1,153 @@
+//! The key that links and webhooks are signed with.
+
+use std::{io::Write, path::Path};
+
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+
+/// Why there is no key.
+#[derive(Debug, thiserror::Error)]
+#[error("the secret of the built-in signatures, {path}: {why}")]
+pub struct SecretError {
+    path: String,
+    why: String,
+}
+
+/// A random key of 32 bytes. Links and webhooks are signed with keys derived from it, so that a
+/// signature for one is none for the other.
+#[derive(Clone)]
+pub struct Secret([u8; 32]);
+
+/// What is signed.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Purpose {
+    Link,
+    Webhook,
+}
+
+impl Secret {
+    /// Reads the key from a file, which is made, for its owner alone, where there is none.
+    ///
+    /// # Errors
+    ///
+    /// Where it can neither be read nor made, or is no key.
+    pub fn load_or_create(path: &Path) -> Result<Self, SecretError> {
+        let error = |why: &dyn std::fmt::Display| SecretError {
+            path: path.display().to_string(),
+            why: why.to_string(),
+        };
+        if !path.exists() {
+            Self::create(path).map_err(|e| error(&e))?;
+        }
+        let text = std::fs::read_to_string(path).map_err(|e| error(&e))?;
+        let bytes = hex::decode(text.trim()).map_err(|e| error(&e))?;
+        let key = bytes
+            .try_into()
+            .map_err(|_| error(&"64 hexadecimal digits are expected"))?;
+        Ok(Self(key))
+    }
+
+    fn create(path: &Path) -> std::io::Result<()> {
+        let mut key = Vec::with_capacity(32);
+        // Each has 122 random bits from the operating system's generator.
+        key.extend_from_slice(uuid::Uuid::new_v4().as_bytes());
+        key.extend_from_slice(uuid::Uuid::new_v4().as_bytes());
+        // Written aside and linked into place: another process that starts at this moment reads a
+        // whole key, and both use the same one.
+        let staged = path.with_extension(format!("{}.part", uuid::Uuid::new_v4()));
+        let mut options = std::fs::OpenOptions::new();
+        options.write(true).create_new(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let written = options.open(&staged).and_then(|mut file| {
+            file.write_all(hex::encode(&key).as_bytes())?;
+            file.sync_all()?;
+            match std::fs::hard_link(&staged, path) {
+                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+                linked => linked,
+            }
+        });
+        // Nothing but what this call has made.
+        let _ = std::fs::remove_file(&staged);
+        written
+    }
+
+    pub(super) fn sign(&self, purpose: Purpose, message: &[u8]) -> [u8; 32] {
+        self.mac(purpose, message).finalize().into_bytes().into()
+    }
+
+    /// In constant time.
+    pub(super) fn verifies(&self, purpose: Purpose, message: &[u8], signature: &[u8]) -> bool {
+        self.mac(purpose, message).verify_slice(signature).is_ok()
+    }
+
+    fn mac(&self, purpose: Purpose, message: &[u8]) -> Hmac<Sha256> {
+        let label: &[u8] = match purpose {
+            Purpose::Link => b"docg.builtin.link.v1",
+            Purpose::Webhook => b"docg.builtin.webhook.v1",
+        };
+        let mut derive = keyed(&self.0);
+        derive.update(label);
+        let mut mac = keyed(&derive.finalize().into_bytes());
+        mac.update(message);
+        mac
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
+fn keyed(key: &[u8]) -> Hmac<Sha256> {
+    // HMAC takes keys of every length (RFC 2104).
+    Hmac::new_from_slice(key).expect("every length will do")
+}
+
+#[cfg(test)]
+impl Secret {
+    pub(super) fn fixed(byte: u8) -> Self {
+        Self([byte; 32])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_made_once_and_for_its_owner_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("signature.key");
+        let first = Secret::load_or_create(&path).unwrap();
+        assert_eq!(Secret::load_or_create(&path).unwrap().0, first.0);
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600);
+        }
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_damaged_key_is_not_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("signature.key");
+        std::fs::write(&path, "abcd").unwrap();
+        let refused = Secret::load_or_create(&path).unwrap_err();
+        assert!(refused.to_string().contains("64 hexadecimal digits"), "{refused}");
+    }
+
+    #[test]
+    fn a_signature_holds_for_its_purpose_only() {
+        let secret = Secret::fixed(7);
+        let link = secret.sign(Purpose::Link, b"message");
+        assert!(secret.verifies(Purpose::Link, b"message", &link));
+        assert!(!secret.verifies(Purpose::Webhook, b"message", &link));
+        assert!(!secret.verifies(Purpose::Link, b"messagf", &link));
+        assert!(!secret.verifies(Purpose::Link, b"message", &link[..16]));
+        assert!(!Secret::fixed(8).verifies(Purpose::Link, b"message", &link));
+    }
+}

@@ -1,0 +1,121 @@
+//! `http-request`: calls an HTTP service, within limits (`call`) and not into the server's own
+//! network (`guard`).
+
+mod call;
+mod guard;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use docg_core::{
+    error::{StepFailure, codes},
+    i18n::Text,
+    preflight::Issue,
+    run::Phase,
+    workflow::{
+        ComputeHandler, EffectContext, EffectHandler, Handler, NodeSpec, ParamKind, ParamSpec,
+        Probe, Resolution, StepContext, StepOutcome, handler::CheckRequest,
+    },
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use call::{Params, call};
+
+struct HttpRequest {
+    spec: NodeSpec,
+    allow_private: bool,
+}
+
+/// The node type.
+pub(super) fn handler(allow_private: bool) -> Handler {
+    let methods = vec!["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"];
+    let spec = NodeSpec::new("http-request", Phase::Trigger)
+        .any_phase()
+        .param(ParamSpec::required("method", ParamKind::OneOf(methods)))
+        .param(ParamSpec::required("url", ParamKind::Url))
+        .param(ParamSpec::optional("headers", ParamKind::Object))
+        .param(ParamSpec::optional("body", ParamKind::Json))
+        .outputs(["status", "headers", "body"]);
+    Handler::Effect(Arc::new(HttpRequest {
+        spec,
+        allow_private,
+    }))
+}
+
+fn read(params: Value) -> Result<Params, StepFailure> {
+    Params::deserialize(params).map_err(|e| {
+        StepFailure::review(
+            codes::INVALID_FIELD_FORMAT,
+            Text::key("error-parameters-do-not-fit"),
+        )
+        .tech(e)
+    })
+}
+
+#[async_trait]
+impl EffectHandler for HttpRequest {
+    fn spec(&self) -> &NodeSpec {
+        &self.spec
+    }
+
+    async fn check(&self, _: CheckRequest) -> Vec<Issue> {
+        Vec::new()
+    }
+
+    async fn run(&self, context: EffectContext, params: Value) -> Result<StepOutcome, StepFailure> {
+        let key = context.idempotency_key();
+        let output = call(&context, read(params)?, Some(key), self.allow_private).await?;
+        Ok(StepOutcome::Done(output))
+    }
+
+    async fn resumed(
+        &self,
+        context: EffectContext,
+        params: Value,
+        _resolution: Resolution,
+    ) -> Result<StepOutcome, StepFailure> {
+        // It never asks to wait.
+        self.run(context, params).await
+    }
+
+    /// What may be repeated is repeated; of the rest only the other side knows.
+    async fn probe(&self, _context: EffectContext, params: Value) -> Probe {
+        match read(params) {
+            Ok(params) if params.is_idempotent() => Probe::NotDone,
+            _ => Probe::Unknown,
+        }
+    }
+
+    fn preview(&self) -> Option<Arc<dyn ComputeHandler>> {
+        Some(Arc::new(Preview {
+            spec: self.spec.clone(),
+            allow_private: self.allow_private,
+        }))
+    }
+}
+
+/// What a dry run does: reads for real, and leaves alone what would change something.
+struct Preview {
+    spec: NodeSpec,
+    allow_private: bool,
+}
+
+#[async_trait]
+impl ComputeHandler for Preview {
+    fn spec(&self) -> &NodeSpec {
+        &self.spec
+    }
+
+    async fn check(&self, _: CheckRequest) -> Vec<Issue> {
+        Vec::new()
+    }
+
+    async fn run(&self, context: StepContext, params: Value) -> Result<Value, StepFailure> {
+        let params = read(params)?;
+        if params.is_safe() {
+            return call(&context, params, None, self.allow_private).await;
+        }
+        Ok(json!({"status": null, "headers": {}, "body": null, "reason": "dry_run"}))
+    }
+}

@@ -1,0 +1,150 @@
+//! `render-pdf`: a bundled Typst template and data become a PDF.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use chrono::NaiveDate;
+use docg_core::{
+    error::{StepFailure, codes},
+    i18n::Text,
+    preflight::{Domain, Issue},
+    run::Phase,
+    workflow::{
+        ComputeHandler, Handler, NodeSpec, ParamKind, ParamSpec, StepContext, handler::CheckRequest,
+    },
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{origin, text};
+use crate::{
+    files::Files,
+    pdf::{self, RenderError, RenderRequest, Templates},
+};
+
+/// A template that lacks everything would fill the screen.
+const MAX_ISSUES: usize = 20;
+
+#[derive(Deserialize)]
+struct Params {
+    template: String,
+    data: Value,
+    filename: Option<String>,
+}
+
+struct RenderPdf {
+    spec: NodeSpec,
+    files: Files,
+    templates: Templates,
+}
+
+/// The node type.
+pub(super) fn handler(files: Files, templates: Templates) -> Handler {
+    let spec = NodeSpec::new("render-pdf", Phase::Render)
+        .param(ParamSpec::required("template", ParamKind::Template))
+        .param(ParamSpec::required("data", ParamKind::Object))
+        .param(ParamSpec::optional("filename", ParamKind::Text))
+        .outputs(["file", "pages", "bytes", "sha256"]);
+    Handler::Compute(Arc::new(RenderPdf {
+        spec,
+        files,
+        templates,
+    }))
+}
+
+#[async_trait]
+impl ComputeHandler for RenderPdf {
+    fn spec(&self) -> &NodeSpec {
+        &self.spec
+    }
+
+    /// Whether the data fill the template. Data that a later step gives are still text here, and
+    /// are checked when it has run.
+    async fn check(&self, request: CheckRequest) -> Vec<Issue> {
+        let template = request.params.get("template").and_then(Value::as_str);
+        let data = request.params.get("data").filter(|data| data.is_object());
+        let (Some(template), Some(data)) = (template, data) else {
+            return Vec::new();
+        };
+        let missing = self.templates.missing_fields(template, data);
+        let issue = |path: &String| {
+            let text = Text::key("issue-template-invalid-tags").with("label", &request.node_id);
+            Issue::blocking(Domain::Template, codes::TEMPLATE_INVALID_TAGS, text)
+                .at(request.node_id.clone())
+                .field(format!("data.{path}"))
+                .tech(format!("{template} needs `{path}`, which nothing fills"))
+        };
+        missing.iter().take(MAX_ISSUES).map(issue).collect()
+    }
+
+    async fn run(&self, context: StepContext, params: Value) -> Result<Value, StepFailure> {
+        let params = Params::deserialize(params).map_err(|e| {
+            StepFailure::review(
+                codes::INVALID_FIELD_FORMAT,
+                Text::key("error-parameters-do-not-fit"),
+            )
+            .tech(e)
+        })?;
+        let language = params.data.get("language").and_then(Value::as_str);
+        let language = language.map(str::to_owned);
+        let stem = params.template.trim_end_matches(".typ").to_owned();
+        let filename = params.filename.unwrap_or(stem);
+        let (templates, today) = (self.templates.clone(), day_of(&context));
+        let rendering = tokio::task::spawn_blocking(move || {
+            let request = RenderRequest::new(&params.template, &params.data, today);
+            pdf::render(&templates, request)
+        });
+        let pdf = match rendering.await {
+            Ok(Ok(pdf)) => pdf,
+            Ok(Err(error)) => return Err(failure(&error, &context)),
+            // It panicked: the caller tells that as it tells every panic of a handler.
+            Err(error) => match error.try_into_panic() {
+                Ok(payload) => std::panic::resume_unwind(payload),
+                Err(_) => return Err(super::stopped()),
+            },
+        };
+        let document = self
+            .files
+            .put_document(&origin(&context), &filename, pdf.bytes.into(), language)
+            .await
+            .map_err(|e| e.failure(&context.node_id, "filename"))?;
+        Ok(json!({
+            "pages": pdf.pages,
+            "bytes": document.bytes,
+            "sha256": document.sha256,
+            "file": document,
+        }))
+    }
+}
+
+/// The day on which the run was made, so that every attempt gives the same bytes.
+fn day_of(context: &StepContext) -> NaiveDate {
+    let made = context.execution_id.0.get_timestamp();
+    let made = made.and_then(|time| {
+        let (seconds, nanos) = time.to_unix();
+        chrono::DateTime::from_timestamp(i64::try_from(seconds).ok()?, nanos)
+    });
+    made.unwrap_or_else(|| context.started_at.into())
+        .date_naive()
+}
+
+fn failure(error: &RenderError, context: &StepContext) -> StepFailure {
+    let failure = match error {
+        RenderError::UnknownTemplate { .. } => StepFailure::review(
+            error.code(),
+            text("issue-template-not-found", context, "template"),
+        ),
+        RenderError::MissingFields { .. } | RenderError::InvalidTemplate { .. } => {
+            StepFailure::review(
+                error.code(),
+                text("issue-template-invalid-tags", context, "data"),
+            )
+        }
+        RenderError::Export { .. }
+        | RenderError::UnusableOriginal { .. }
+        | RenderError::HashMismatch { .. } => {
+            StepFailure::fatal(error.code(), "The document could not be rendered.")
+        }
+    };
+    failure.tech(error)
+}

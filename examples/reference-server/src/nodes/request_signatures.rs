@@ -1,0 +1,180 @@
+//! `request-signatures`: has a document signed, and goes on when all have signed.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use docg_core::{
+    error::{StepFailure, codes},
+    i18n::Text,
+    preflight::Issue,
+    run::Phase,
+    signature::{
+        EnvelopeRequest, NewSignatureRequest, NewSigner, ProviderError, SignatureProvider,
+    },
+    workflow::{
+        ComputeHandler, EffectContext, EffectHandler, Handler, NodeSpec, ParamKind, ParamSpec,
+        Probe, Resolution, StepContext, StepOutcome, Wait, handler::CheckRequest,
+    },
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::text;
+
+#[derive(Deserialize)]
+struct Params {
+    provider: String,
+    file: Value,
+    signers: Vec<NewSigner>,
+    message: Option<String>,
+    expires_in_ms: Option<u64>,
+    remind_every_ms: Option<u64>,
+}
+
+struct RequestSignatures {
+    spec: NodeSpec,
+    providers: Vec<Arc<dyn SignatureProvider>>,
+}
+
+/// The node type, over these providers.
+pub(super) fn handler(providers: Vec<Arc<dyn SignatureProvider>>) -> Handler {
+    let spec = NodeSpec::new("request-signatures", Phase::Signature)
+        .param(ParamSpec::required("provider", ParamKind::Connection))
+        .param(ParamSpec::required("file", ParamKind::File))
+        .param(ParamSpec::required("signers", ParamKind::Signers))
+        .param(ParamSpec::optional("message", ParamKind::Text))
+        .param(ParamSpec::optional("expires_in_ms", ParamKind::Integer))
+        .param(ParamSpec::optional("remind_every_ms", ParamKind::Integer))
+        .outputs(["signature_request_id", "envelope_id", "signed_file"])
+        .timeout_ms(180_000);
+    Handler::Effect(Arc::new(RequestSignatures { spec, providers }))
+}
+
+impl RequestSignatures {
+    fn read(
+        &self,
+        context: &EffectContext,
+        params: Value,
+    ) -> Result<(&Arc<dyn SignatureProvider>, EnvelopeRequest), StepFailure> {
+        let params = Params::deserialize(params).map_err(|e| {
+            StepFailure::review(
+                codes::INVALID_FIELD_FORMAT,
+                Text::key("error-parameters-do-not-fit"),
+            )
+            .tech(e)
+        })?;
+        let provider = self.provider(&params.provider, context)?;
+        let mut request = EnvelopeRequest::new(
+            context.organization_id,
+            context.idempotency_key(),
+            params.file,
+            params.signers,
+        );
+        request.message = params.message;
+        request.expires_at = params
+            .expires_in_ms
+            .map(|millis| context.started_at.plus_millis(millis));
+        request.remind_every_ms = params.remind_every_ms.filter(|millis| *millis > 0);
+        Ok((provider, request))
+    }
+
+    fn provider(
+        &self,
+        name: &str,
+        context: &StepContext,
+    ) -> Result<&Arc<dyn SignatureProvider>, StepFailure> {
+        let found = self.providers.iter().find(|known| known.name() == name);
+        found.ok_or_else(|| {
+            StepFailure::review(
+                codes::CONNECTION_ERROR,
+                text("issue-connection-error", context, "provider"),
+            )
+            .tech(format!("this server has no signature provider {name:?}"))
+        })
+    }
+}
+
+#[async_trait]
+impl EffectHandler for RequestSignatures {
+    fn spec(&self) -> &NodeSpec {
+        &self.spec
+    }
+
+    async fn check(&self, _: CheckRequest) -> Vec<Issue> {
+        Vec::new()
+    }
+
+    async fn run(&self, context: EffectContext, params: Value) -> Result<StepOutcome, StepFailure> {
+        let (provider, request) = self.read(&context, params)?;
+        let envelope = provider
+            .create(request.clone())
+            .await
+            .map_err(|e| failure(&e, &context))?;
+        let mut asked =
+            NewSignatureRequest::new(provider.name(), envelope.envelope_id, request.signers)
+                .file(request.file);
+        asked.expires_at = request.expires_at;
+        Ok(StepOutcome::Wait(Wait::Signatures(asked)))
+    }
+
+    async fn resumed(
+        &self,
+        context: EffectContext,
+        _params: Value,
+        resolution: Resolution,
+    ) -> Result<StepOutcome, StepFailure> {
+        let Resolution::Signed(request) = resolution else {
+            let failure = StepFailure::fatal(
+                codes::INVALID_FIELD_FORMAT,
+                Text::key("error-parameters-do-not-fit"),
+            );
+            return Err(failure.tech("the wait for signatures ended with something else"));
+        };
+        // The request names the provider that took it, whatever the parameters say by now.
+        let provider = self.provider(&request.provider, &context)?;
+        let signed_file = provider
+            .signed_document(&request)
+            .await
+            .map_err(|e| failure(&e, &context))?;
+        Ok(StepOutcome::Done(json!({
+            "signature_request_id": request.id,
+            "envelope_id": request.envelope_id,
+            "signed_file": signed_file,
+        })))
+    }
+
+    /// Whether it may be run again. A provider gives the envelope that it has made under the key, so
+    /// asking once more makes no second one, and only that leads on to the wait.
+    async fn probe(&self, context: EffectContext, params: Value) -> Probe {
+        let Ok((provider, request)) = self.read(&context, params) else {
+            return Probe::Unknown;
+        };
+        match provider.find(&request).await {
+            Ok(_) => Probe::NotDone,
+            Err(_) => Probe::Unknown,
+        }
+    }
+
+    fn preview(&self) -> Option<Arc<dyn ComputeHandler>> {
+        None
+    }
+}
+
+fn failure(error: &ProviderError, context: &StepContext) -> StepFailure {
+    let failure = match error {
+        ProviderError::Unavailable(_) => StepFailure::retryable(
+            codes::SERVICE_UNAVAILABLE,
+            text("issue-service-unavailable", context, "provider"),
+        ),
+        ProviderError::Unknown(_) => StepFailure::outcome_unknown(
+            codes::OUTCOME_UNKNOWN,
+            text("error-outcome-unknown", context, "provider"),
+        ),
+        // Refused, and whatever a later version may add: asking again changes nothing.
+        _ => StepFailure::review(
+            "recipient_refused",
+            text("issue-resource-refused", context, "signers"),
+        ),
+    };
+    failure.tech(error)
+}

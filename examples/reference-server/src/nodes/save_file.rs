@@ -1,0 +1,53 @@
+//! `save-file`: puts a document where people look for it.
+
+use docg_core::{
+    run::Phase,
+    workflow::{EffectContext, Handler, NodeSpec, ParamKind, ParamSpec, StepOutcome, effect},
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::files::{Document, Files, clean_filename};
+
+#[derive(Deserialize)]
+struct Params {
+    file: Value,
+    folder: Option<String>,
+    filename: Option<String>,
+}
+
+/// The node type. It is safe to repeat: the place follows from the run and the parameters.
+pub(super) fn handler(files: Files) -> Handler {
+    let spec = NodeSpec::new("save-file", Phase::Save)
+        .param(ParamSpec::required("file", ParamKind::File))
+        .param(ParamSpec::optional("folder", ParamKind::Folder))
+        .param(ParamSpec::optional("filename", ParamKind::Text))
+        .outputs(["url", "bytes", "sha256"])
+        .safe_to_repeat();
+    effect(spec, move |context: EffectContext, params: Params| {
+        let files = files.clone();
+        async move {
+            let label = context.node_id.clone();
+            let document = Document::from_value(&params.file).map_err(|e| e.failure(&label, "file"))?;
+            let organization = context.organization_id;
+            let content = files
+                .read_document(organization, &document)
+                .await
+                .map_err(|e| e.failure(&label, "file"))?;
+            let filename = params.filename.as_deref().unwrap_or(&document.filename);
+            let saved = files
+                .save(
+                    organization,
+                    context.execution_id,
+                    params.folder.as_deref().unwrap_or_default(),
+                    &clean_filename(filename, "pdf"),
+                    content,
+                )
+                .await
+                .map_err(|e| e.failure(&label, "folder"))?;
+            let output = json!({"url": saved.url, "bytes": saved.bytes, "sha256": saved.sha256});
+            Ok(StepOutcome::Done(output))
+        }
+    })
+    .into()
+}
