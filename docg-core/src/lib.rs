@@ -25,8 +25,8 @@ pub mod prelude {
         ids::{ExecutionId, NodeId, OrganizationId, WorkflowId},
         run::{Phase, Status},
         workflow::{
-            EffectContext, Handler, NodeSpec, ParamKind, ParamSpec, Probe, StepContext, StepOutcome, Wait, WorkflowDraft,
-            compute, effect,
+            EffectContext, Handler, NodeSpec, ParamKind, ParamSpec, Probe, StepContext,
+            StepOutcome, Wait, WorkflowDraft, compute, effect,
         },
     };
 }

@@ -39,11 +39,16 @@ impl Timestamp {
     /// This moment and `millis` milliseconds.
     #[must_use]
     pub fn plus_millis(self, millis: u64) -> Self {
-        Self(self.0.saturating_add(i64::try_from(millis).unwrap_or(i64::MAX)))
+        Self(
+            self.0
+                .saturating_add(i64::try_from(millis).unwrap_or(i64::MAX)),
+        )
     }
 
     fn to_chrono(self) -> DateTime<Utc> {
-        Utc.timestamp_millis_opt(self.0).single().unwrap_or(DateTime::<Utc>::MAX_UTC)
+        Utc.timestamp_millis_opt(self.0)
+            .single()
+            .unwrap_or(DateTime::<Utc>::MAX_UTC)
     }
 }
 
@@ -68,7 +73,11 @@ impl From<Timestamp> for DateTime<Utc> {
 
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.to_chrono().to_rfc3339_opts(SecondsFormat::Millis, true))
+        f.write_str(
+            &self
+                .to_chrono()
+                .to_rfc3339_opts(SecondsFormat::Millis, true),
+        )
     }
 }
 
@@ -93,7 +102,9 @@ impl Serialize for Timestamp {
 
 impl<'de> Deserialize<'de> for Timestamp {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(de::Error::custom)
     }
 }
 
@@ -165,11 +176,17 @@ mod tests {
     fn wire_form_is_utc_with_milliseconds() {
         let time: Timestamp = "2026-01-15T07:30:00.5-03:00".parse().expect("valid");
         assert_eq!(time.to_string(), "2026-01-15T10:30:00.500Z");
-        assert_eq!(serde_json::to_value(time).expect("serializes"), "2026-01-15T10:30:00.500Z");
+        assert_eq!(
+            serde_json::to_value(time).expect("serializes"),
+            "2026-01-15T10:30:00.500Z"
+        );
     }
 
     #[test]
     fn a_clock_that_went_back_gives_no_negative_duration() {
-        assert_eq!(Timestamp::from_millis(5).millis_since(Timestamp::from_millis(9)), 0);
+        assert_eq!(
+            Timestamp::from_millis(5).millis_since(Timestamp::from_millis(9)),
+            0
+        );
     }
 }

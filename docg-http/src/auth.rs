@@ -52,8 +52,13 @@ pub enum Scope {
 
 impl Scope {
     /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::ExecutionsRead, Self::ExecutionsWrite, Self::ExecutionsDebug, Self::AuditRead, Self::WorkflowsWrite];
+    pub const ALL: [Self; 5] = [
+        Self::ExecutionsRead,
+        Self::ExecutionsWrite,
+        Self::ExecutionsDebug,
+        Self::AuditRead,
+        Self::WorkflowsWrite,
+    ];
 
     /// The name in tokens.
     #[must_use]
@@ -77,7 +82,10 @@ impl fmt::Display for Scope {
 impl FromStr for Scope {
     type Err = String;
     fn from_str(name: &str) -> Result<Self, String> {
-        Self::ALL.into_iter().find(|scope| scope.as_str() == name).ok_or_else(|| format!("unknown scope {name:?}"))
+        Self::ALL
+            .into_iter()
+            .find(|scope| scope.as_str() == name)
+            .ok_or_else(|| format!("unknown scope {name:?}"))
     }
 }
 
@@ -91,14 +99,17 @@ impl StaticTokens {
     /// Adds a token.
     #[must_use]
     pub fn token(mut self, token: &str, principal: Principal) -> Self {
-        self.tokens.push((Sha256::digest(token.as_bytes()).into(), principal));
+        self.tokens
+            .push((Sha256::digest(token.as_bytes()).into(), principal));
         self
     }
 }
 
 impl fmt::Debug for StaticTokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StaticTokens").field("count", &self.tokens.len()).finish()
+        f.debug_struct("StaticTokens")
+            .field("count", &self.tokens.len())
+            .finish()
     }
 }
 
@@ -126,5 +137,8 @@ pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
         return None;
     }
     let (scheme, token) = value.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim()).filter(|token| !token.is_empty())
+    scheme
+        .eq_ignore_ascii_case("bearer")
+        .then_some(token.trim())
+        .filter(|token| !token.is_empty())
 }

@@ -42,7 +42,8 @@ impl Caller {
         if self.scopes.contains(&scope) {
             return Ok(());
         }
-        Err(Problem::new(StatusCode::FORBIDDEN, "missing_scope").member("scope", json!(scope.as_str())))
+        Err(Problem::new(StatusCode::FORBIDDEN, "missing_scope")
+            .member("scope", json!(scope.as_str())))
     }
 
     /// Whether the caller sees texts for technicians.
@@ -71,9 +72,18 @@ impl FromRequestParts<AppState> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Problem> {
-        let principal = state.options.authenticator.authenticate(&parts.headers).await.map_err(|_| unauthorized())?;
+        let principal = state
+            .options
+            .authenticator
+            .authenticate(&parts.headers)
+            .await
+            .map_err(|_| unauthorized())?;
         let organization = organization(parts, &principal)?;
-        let facts = parts.extensions.get::<RequestFacts>().cloned().unwrap_or_default();
+        let facts = parts
+            .extensions
+            .get::<RequestFacts>()
+            .cloned()
+            .unwrap_or_default();
         Ok(Self::new(principal, organization, &facts))
     }
 }
@@ -93,11 +103,17 @@ fn organization(parts: &Parts, principal: &Principal) -> Result<OrganizationId, 
     }
     match (chosen, principal.organizations.as_slice()) {
         (Some(value), own) => {
-            let id = value.to_str().ok().and_then(|text| text.trim().parse().ok());
+            let id = value
+                .to_str()
+                .ok()
+                .and_then(|text| text.trim().parse().ok());
             id.filter(|id| own.contains(id))
                 .ok_or_else(|| Problem::new(StatusCode::FORBIDDEN, "organization_not_allowed"))
         }
         (None, [only]) => Ok(*only),
-        (None, _) => Err(Problem::new(StatusCode::BAD_REQUEST, "organization_required")),
+        (None, _) => Err(Problem::new(
+            StatusCode::BAD_REQUEST,
+            "organization_required",
+        )),
     }
 }

@@ -29,10 +29,20 @@ impl<'a> Cursors<'a> {
     }
 
     pub(crate) fn read<T: DeserializeOwned>(&self, cursor: &str) -> Result<T, Problem> {
-        let refused = || Problem::invalid_field("/cursor", "invalid_cursor", "use the next_cursor of this very list");
+        let refused = || {
+            Problem::invalid_field(
+                "/cursor",
+                "invalid_cursor",
+                "use the next_cursor of this very list",
+            )
+        };
         let bytes = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| refused())?;
-        let (position, tag) = bytes.split_at_checked(bytes.len().wrapping_sub(TAG)).ok_or_else(refused)?;
-        self.mac(position).verify_truncated_left(tag).map_err(|_| refused())?;
+        let (position, tag) = bytes
+            .split_at_checked(bytes.len().wrapping_sub(TAG))
+            .ok_or_else(refused)?;
+        self.mac(position)
+            .verify_truncated_left(tag)
+            .map_err(|_| refused())?;
         serde_json::from_slice(position).map_err(|_| refused())
     }
 
@@ -53,6 +63,10 @@ pub(crate) fn limit(limit: Option<&str>) -> Result<usize, Problem> {
     match limit.map(str::parse) {
         None => Ok(50),
         Some(Ok(limit @ 1..=100)) => Ok(limit),
-        Some(_) => Err(Problem::invalid_field("/limit", "invalid_limit", "a whole number from 1 to 100")),
+        Some(_) => Err(Problem::invalid_field(
+            "/limit",
+            "invalid_limit",
+            "a whole number from 1 to 100",
+        )),
     }
 }

@@ -21,8 +21,12 @@ pub(crate) struct Id(pub(crate) Uuid);
 impl FromRequestParts<AppState> for Id {
     type Rejection = Problem;
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Problem> {
-        let Path(id) = Path::<String>::from_request_parts(parts, state).await.map_err(|_| Problem::not_found())?;
-        Uuid::parse_str(&id).map(Self).map_err(|_| Problem::not_found())
+        let Path(id) = Path::<String>::from_request_parts(parts, state)
+            .await
+            .map_err(|_| Problem::not_found())?;
+        Uuid::parse_str(&id)
+            .map(Self)
+            .map_err(|_| Problem::not_found())
     }
 }
 
@@ -33,7 +37,10 @@ impl FromRequest<AppState> for RawBody {
     type Rejection = Problem;
     async fn from_request(request: Request, state: &AppState) -> Result<Self, Problem> {
         let too_large = || Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large");
-        let declared = request.headers().get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
+        let declared = request
+            .headers()
+            .get(header::CONTENT_LENGTH)
+            .and_then(|v| v.to_str().ok()?.parse().ok());
         if declared.is_some_and(|length: usize| length > state.options.max_body) {
             return Err(too_large());
         }
@@ -54,10 +61,16 @@ impl<T: DeserializeOwned + Default> FromRequest<AppState> for Json<T> {
         let headers = request.headers().clone();
         let RawBody(bytes) = RawBody::from_request(request, state).await?;
         if bytes.is_empty() {
-            return Ok(Self { value: T::default(), sent: Value::Null });
+            return Ok(Self {
+                value: T::default(),
+                sent: Value::Null,
+            });
         }
         let sent = parsed(&headers, &bytes)?;
-        Ok(Self { value: typed(sent.clone())?, sent })
+        Ok(Self {
+            value: typed(sent.clone())?,
+            sent,
+        })
     }
 }
 
@@ -74,17 +87,38 @@ impl<T: DeserializeOwned> FromRequest<AppState> for RequiredJson<T> {
 }
 
 fn parsed(headers: &HeaderMap, bytes: &[u8]) -> Result<Value, Problem> {
-    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    if essence != "application/json" && !(essence.starts_with("application/") && essence.ends_with("+json")) {
-        return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"));
+    let content_type = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    let essence = content_type
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_ascii_lowercase();
+    if essence != "application/json"
+        && !(essence.starts_with("application/") && essence.ends_with("+json"))
+    {
+        return Err(Problem::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "unsupported_media_type",
+        ));
     }
     let value: Value = serde_json::from_slice(bytes).map_err(|e| {
-        let place = format!("The body is not valid JSON: line {}, column {}.", e.line(), e.column());
+        let place = format!(
+            "The body is not valid JSON: line {}, column {}.",
+            e.line(),
+            e.column()
+        );
         Problem::new(StatusCode::BAD_REQUEST, "malformed_json").detail(place)
     })?;
     match find_nul(&value, String::new()) {
-        Some(pointer) => Err(Problem::invalid_field(pointer, "invalid_text", "a text may not hold the character U+0000")),
+        Some(pointer) => Err(Problem::invalid_field(
+            pointer,
+            "invalid_text",
+            "a text may not hold the character U+0000",
+        )),
         None => Ok(value),
     }
 }
@@ -106,7 +140,12 @@ fn field_error<E: std::fmt::Display>(error: &serde_path_to_error::Error<E>) -> F
         pointer.push('/');
         pointer.push_str(&escaped(&name));
     }
-    let named = |prefix: &str| detail.strip_prefix(prefix).and_then(|rest| rest.split('`').next()).map(escaped);
+    let named = |prefix: &str| {
+        detail
+            .strip_prefix(prefix)
+            .and_then(|rest| rest.split('`').next())
+            .map(escaped)
+    };
     let code = if let Some(field) = named("unknown field `") {
         if !pointer.ends_with(&format!("/{field}")) {
             pointer = format!("{pointer}/{field}");
@@ -131,12 +170,17 @@ fn escaped(name: &str) -> String {
 fn find_nul(value: &Value, at: String) -> Option<String> {
     match value {
         Value::String(text) => text.contains('\0').then_some(at),
-        Value::Array(items) => {
-            items.iter().enumerate().find_map(|(index, item)| find_nul(item, format!("{at}/{index}")))
-        }
+        Value::Array(items) => items
+            .iter()
+            .enumerate()
+            .find_map(|(index, item)| find_nul(item, format!("{at}/{index}"))),
         Value::Object(map) => map.iter().find_map(|(key, item)| {
             let at = format!("{at}/{}", escaped(key));
-            if key.contains('\0') { Some(at) } else { find_nul(item, at) }
+            if key.contains('\0') {
+                Some(at)
+            } else {
+                find_nul(item, at)
+            }
         }),
         _ => None,
     }
@@ -150,7 +194,9 @@ impl<T: DeserializeOwned> FromRequestParts<AppState> for Query<T> {
     async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, Problem> {
         let query = parts.uri.query().unwrap_or_default();
         let reader = serde_urlencoded::Deserializer::new(form(query));
-        serde_path_to_error::deserialize(reader).map(Self).map_err(|e| Problem::invalid(vec![field_error(&e)]))
+        serde_path_to_error::deserialize(reader)
+            .map(Self)
+            .map_err(|e| Problem::invalid(vec![field_error(&e)]))
     }
 }
 
@@ -160,22 +206,32 @@ fn form(query: &str) -> form_urlencoded::Parse<'_> {
 
 /// The version of `If-Match` (RFC 9110, section 13.1.1); `*` asks for nothing.
 pub(crate) fn if_match(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
-    let Some(value) = headers.get(header::IF_MATCH) else { return Ok(None) };
+    let Some(value) = headers.get(header::IF_MATCH) else {
+        return Ok(None);
+    };
     let text = value.to_str().unwrap_or_default().trim();
     if text == "*" {
         return Ok(None);
     }
-    let version = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).and_then(|v| v.parse().ok());
+    let version = text
+        .strip_prefix('"')
+        .and_then(|rest| rest.strip_suffix('"'))
+        .and_then(|v| v.parse().ok());
     // A tag that we have never given matches nothing.
     Ok(Some(version.unwrap_or(u64::MAX)))
 }
 
 /// The `Idempotency-Key`, where there is one.
 pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
-    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
+    let Some(value) = headers.get("idempotency-key") else {
+        return Ok(None);
+    };
     let key = value.to_str().unwrap_or_default().trim();
     // A structured-field string comes quoted.
-    let key = key.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(key);
+    let key = key
+        .strip_prefix('"')
+        .and_then(|rest| rest.strip_suffix('"'))
+        .unwrap_or(key);
     if key.is_empty() || key.len() > 255 {
         let detail = "Idempotency-Key is a text of 1 to 255 printable ASCII characters.";
         return Err(Problem::new(StatusCode::BAD_REQUEST, "bad_request").detail(detail));

@@ -25,24 +25,38 @@ pub(crate) struct RequestFacts {
 
 impl RequestFacts {
     fn of(request: &Request) -> Self {
-        let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
-        let given = header("x-correlation-id").filter(|id| is_correlation_id(id)).map(str::to_owned);
+        let header = |name: &str| {
+            request
+                .headers()
+                .get(name)
+                .and_then(|value| value.to_str().ok())
+        };
+        let given = header("x-correlation-id")
+            .filter(|id| is_correlation_id(id))
+            .map(str::to_owned);
         Self {
             locale: Locale::negotiate(header("accept-language").unwrap_or_default()),
             correlation_id: given.unwrap_or_else(|| Uuid::now_v7().to_string()),
-            traceparent: header("traceparent").filter(|value| is_traceparent(value)).map(str::to_owned),
+            traceparent: header("traceparent")
+                .filter(|value| is_traceparent(value))
+                .map(str::to_owned),
         }
     }
 }
 
 fn is_correlation_id(id: &str) -> bool {
-    (1..=128).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+    (1..=128).contains(&id.len())
+        && id
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
 }
 
 /// W3C Trace Context, section 3.2: version, trace id, parent id and flags in lower-case hex.
 fn is_traceparent(value: &str) -> bool {
     let parts: Vec<&str> = value.split('-').collect();
-    let hex = |part: &str, len| part.len() == len && part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    let hex = |part: &str, len| {
+        part.len() == len && part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+    };
     match parts.as_slice() {
         ["00", trace, parent, flags] => {
             hex(trace, 32)
@@ -74,12 +88,18 @@ pub(crate) async fn facts(mut request: Request, next: Next) -> Response {
     set("x-content-type-options", "nosniff");
     set("referrer-policy", "no-referrer");
     let language = facts.locale.tag();
-    headers.entry(header::CONTENT_LANGUAGE).or_insert(HeaderValue::from_static(language));
+    headers
+        .entry(header::CONTENT_LANGUAGE)
+        .or_insert(HeaderValue::from_static(language));
     headers.append(header::VARY, HeaderValue::from_static("Accept-Language"));
-    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    headers
+        .entry(header::CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("no-store"));
     headers
         .entry(header::CONTENT_SECURITY_POLICY)
-        .or_insert(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
+        .or_insert(HeaderValue::from_static(
+            "default-src 'none'; frame-ancestors 'none'",
+        ));
     response
 }
 
@@ -89,7 +109,9 @@ fn rendered(mut response: Response, facts: &RequestFacts, head: bool) -> Respons
     let problem = match response.extensions_mut().remove::<Problem>() {
         Some(problem) => problem,
         // Pages and providers' answers bring bodies of their own.
-        None if !(status.is_client_error() || status.is_server_error()) || has_own_body(&response) => {
+        None if !(status.is_client_error() || status.is_server_error())
+            || has_own_body(&response) =>
+        {
             return response;
         }
         None => Problem::of_status(status),
@@ -105,12 +127,20 @@ fn rendered(mut response: Response, facts: &RequestFacts, head: bool) -> Respons
 }
 
 fn has_own_body(response: &Response) -> bool {
-    let content_type = response.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    content_type.is_some_and(|value| value.starts_with("application/") || value.starts_with("text/html"))
+    let content_type = response
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
+    content_type
+        .is_some_and(|value| value.starts_with("application/") || value.starts_with("text/html"))
 }
 
 /// Bounds the time until an answer begins.
-pub(crate) async fn time_limit(State(state): State<AppState>, request: Request, next: Next) -> Response {
+pub(crate) async fn time_limit(
+    State(state): State<AppState>,
+    request: Request,
+    next: Next,
+) -> Response {
     let limit: Duration = state.options.request_timeout;
     match tokio::time::timeout(limit, next.run(request)).await {
         Ok(response) => response,
@@ -122,6 +152,8 @@ pub(crate) async fn time_limit(State(state): State<AppState>, request: Request, 
 #[allow(clippy::needless_pass_by_value, reason = "the layer hands it over")]
 pub(crate) fn panicked(payload: Box<dyn Any + Send + 'static>) -> Response {
     let text = payload.downcast_ref::<&str>().map(|s| (*s).to_owned());
-    let text = text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_default();
+    let text = text
+        .or_else(|| payload.downcast_ref::<String>().cloned())
+        .unwrap_or_default();
     Problem::internal(format!("a route panicked: {text}")).into_response()
 }

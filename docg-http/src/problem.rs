@@ -42,8 +42,16 @@ pub struct FieldError {
 
 impl FieldError {
     /// An error at a place.
-    pub fn new(pointer: impl Into<String>, code: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self { pointer: pointer.into(), code: code.into(), detail: detail.into() }
+    pub fn new(
+        pointer: impl Into<String>,
+        code: impl Into<String>,
+        detail: impl Into<String>,
+    ) -> Self {
+        Self {
+            pointer: pointer.into(),
+            code: code.into(),
+            detail: detail.into(),
+        }
     }
 }
 
@@ -86,7 +94,14 @@ impl Problem {
     /// A problem in its code's own words.
     #[must_use]
     pub fn new(status: StatusCode, code: &'static str) -> Self {
-        Self { status, code, detail: None, errors: Vec::new(), members: Map::new(), headers: Vec::new() }
+        Self {
+            status,
+            code,
+            detail: None,
+            errors: Vec::new(),
+            members: Map::new(),
+            headers: Vec::new(),
+        }
     }
 
     /// There is no such thing, or it is another organization's.
@@ -98,11 +113,18 @@ impl Problem {
     /// Values that are well formed and wrong.
     #[must_use]
     pub fn invalid(errors: Vec<FieldError>) -> Self {
-        Self { errors, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "validation_failed") }
+        Self {
+            errors,
+            ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "validation_failed")
+        }
     }
 
     /// One value that is well formed and wrong.
-    pub fn invalid_field(pointer: impl Into<String>, code: impl Into<String>, detail: impl Into<String>) -> Self {
+    pub fn invalid_field(
+        pointer: impl Into<String>,
+        code: impl Into<String>,
+        detail: impl Into<String>,
+    ) -> Self {
         Self::invalid(vec![FieldError::new(pointer, code, detail)])
     }
 
@@ -176,7 +198,10 @@ impl Problem {
         let mut response = Response::new(Body::from(body.to_string()));
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
         for (name, value) in &self.headers {
             headers.insert(name.clone(), value.clone());
         }
@@ -197,34 +222,57 @@ impl From<EngineError> for Problem {
     fn from(error: EngineError) -> Self {
         match error {
             EngineError::NotFound(_) => Self::not_found(),
-            EngineError::InvalidTransition { from, allowed } => Self::new(StatusCode::CONFLICT, "invalid_transition")
-                .member("from", json!(from))
-                .member("allowed", allowed.iter().map(|call| call.as_str()).collect()),
+            EngineError::InvalidTransition { from, allowed } => {
+                Self::new(StatusCode::CONFLICT, "invalid_transition")
+                    .member("from", json!(from))
+                    .member(
+                        "allowed",
+                        allowed.iter().map(|call| call.as_str()).collect(),
+                    )
+            }
             EngineError::VersionMismatch { expected, actual } => {
                 Self::new(StatusCode::PRECONDITION_FAILED, "version_mismatch")
                     .member("expected", expected.into())
                     .member("actual", actual.into())
             }
-            EngineError::KeyReused => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused"),
-            EngineError::InvalidWorkflow(faults) => Self::invalid(faults.into_iter().map(Into::into).collect()),
-            EngineError::InvalidInput(faults) => Self::invalid(faults.into_iter().map(Into::into).collect()),
-            EngineError::UnauthenticatedWebhook => Self::new(StatusCode::UNAUTHORIZED, "webhook_unauthenticated")
-                .header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Webhook-Signature")),
+            EngineError::KeyReused => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused")
+            }
+            EngineError::InvalidWorkflow(faults) => {
+                Self::invalid(faults.into_iter().map(Into::into).collect())
+            }
+            EngineError::InvalidInput(faults) => {
+                Self::invalid(faults.into_iter().map(Into::into).collect())
+            }
+            EngineError::UnauthenticatedWebhook => {
+                Self::new(StatusCode::UNAUTHORIZED, "webhook_unauthenticated").header(
+                    header::WWW_AUTHENTICATE,
+                    HeaderValue::from_static("Webhook-Signature"),
+                )
+            }
             EngineError::MalformedWebhook(why) => Self::invalid_field("", "malformed_webhook", why),
             EngineError::Store(error) => {
                 tracing::error!("the store failed: {error}");
                 match error.kind {
                     StoreErrorKind::NotFound => Self::not_found(),
-                    StoreErrorKind::Full => Self::new(StatusCode::INSUFFICIENT_STORAGE, "storage_full"),
+                    StoreErrorKind::Full => {
+                        Self::new(StatusCode::INSUFFICIENT_STORAGE, "storage_full")
+                    }
                     StoreErrorKind::Unavailable | StoreErrorKind::Conflict => {
                         Self::new(StatusCode::SERVICE_UNAVAILABLE, "service_unavailable")
                             .header(header::RETRY_AFTER, HeaderValue::from_static("1"))
                     }
-                    StoreErrorKind::Invalid => {
-                        Self::invalid_field("", "not_storable", "a value in the request cannot be stored")
+                    StoreErrorKind::Invalid => Self::invalid_field(
+                        "",
+                        "not_storable",
+                        "a value in the request cannot be stored",
+                    ),
+                    StoreErrorKind::KeyReused => {
+                        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused")
                     }
-                    StoreErrorKind::KeyReused => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused"),
-                    StoreErrorKind::Corrupt => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error"),
+                    StoreErrorKind::Corrupt => {
+                        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error")
+                    }
                 }
             }
             other => Self::internal(other),

@@ -33,7 +33,11 @@ impl AppState {
     #[must_use]
     pub fn new(engine: Engine, options: HttpOptions) -> Self {
         let streams = StreamLimits::new(options.streams, options.streams_per_organization);
-        Self { engine, options: Arc::new(options), streams: Arc::new(streams) }
+        Self {
+            engine,
+            options: Arc::new(options),
+            streams: Arc::new(streams),
+        }
     }
 }
 
@@ -48,13 +52,27 @@ pub fn router(engine: Engine, options: HttpOptions) -> Router {
 pub fn api() -> Router<AppState> {
     let bounded = Router::new()
         .route("/api/v1/workflows", get(workflows::list))
-        .route("/api/v1/workflows/{id}", get(workflows::get).put(workflows::put).delete(workflows::delete))
-        .route("/api/v1/workflows/{id}/preflight", post(workflows::preflight))
-        .route("/api/v1/workflows/{id}/executions", get(executions::of_workflow).post(executions::create))
+        .route(
+            "/api/v1/workflows/{id}",
+            get(workflows::get)
+                .put(workflows::put)
+                .delete(workflows::delete),
+        )
+        .route(
+            "/api/v1/workflows/{id}/preflight",
+            post(workflows::preflight),
+        )
+        .route(
+            "/api/v1/workflows/{id}/executions",
+            get(executions::of_workflow).post(executions::create),
+        )
         .route("/api/v1/executions", get(executions::list))
         .route("/api/v1/executions/{id}", get(executions::get))
         .route("/api/v1/executions/{id}/steps", get(executions::steps))
-        .route("/api/v1/executions/{id}/preflight", get(executions::preflight))
+        .route(
+            "/api/v1/executions/{id}/preflight",
+            get(executions::preflight),
+        )
         .route("/api/v1/executions/{id}/logs", get(records::logs))
         .route("/api/v1/executions/{id}/audit", get(records::audit))
         .route("/api/v1/executions/{id}/audit/verify", get(records::verify))
@@ -63,13 +81,19 @@ pub fn api() -> Router<AppState> {
         .route("/api/v1/executions/{id}/cancel", post(control::cancel))
         .route("/api/v1/executions/{id}/retry", post(control::retry))
         .route("/api/v1/signatures/{id}/signers", get(signatures::signers))
-        .route("/api/v1/webhooks/signature/{provider}", post(signatures::webhook))
+        .route(
+            "/api/v1/webhooks/signature/{provider}",
+            post(signatures::webhook),
+        )
         .route("/api/v1/sse/tokens", post(sse::tokens::create))
         .route("/api/v1/sse/health", get(health::sse))
         .route("/healthz", get(health::live))
         .route("/readyz", get(health::ready));
     // A stream's answer begins at once and ends late: it has limits of its own.
-    bounded.route("/api/v1/sse/executions/{id}/stream", get(sse::stream::execution))
+    bounded.route(
+        "/api/v1/sse/executions/{id}/stream",
+        get(sse::stream::execution),
+    )
 }
 
 /// Puts the layers around routes: facts and headers, errors as problems, panics, time limit, CORS.
@@ -84,9 +108,23 @@ pub fn with_layers(routes: Router<AppState>, state: &AppState) -> Router {
 }
 
 fn cors(origins: &[String]) -> CorsLayer {
-    let origins: Vec<_> = origins.iter().filter_map(|origin| origin.parse().ok()).collect();
-    let named = ["last-event-id", "idempotency-key", "x-organization-id", "x-correlation-id", "traceparent"];
-    let mut headers = vec![header::AUTHORIZATION, header::CONTENT_TYPE, header::ACCEPT_LANGUAGE, header::IF_MATCH];
+    let origins: Vec<_> = origins
+        .iter()
+        .filter_map(|origin| origin.parse().ok())
+        .collect();
+    let named = [
+        "last-event-id",
+        "idempotency-key",
+        "x-organization-id",
+        "x-correlation-id",
+        "traceparent",
+    ];
+    let mut headers = vec![
+        header::AUTHORIZATION,
+        header::CONTENT_TYPE,
+        header::ACCEPT_LANGUAGE,
+        header::IF_MATCH,
+    ];
     headers.extend(named.map(HeaderName::from_static));
     CorsLayer::new()
         .allow_origin(origins)

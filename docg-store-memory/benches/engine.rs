@@ -39,7 +39,9 @@ impl Bench {
     async fn new(concurrency: usize) -> Self {
         let (sender, ended) = mpsc::unbounded_channel();
         let spec = |name: &'static str, phase| {
-            NodeSpec::new(name, phase).param(ParamSpec::optional("in", ParamKind::Json)).safe_to_repeat()
+            NodeSpec::new(name, phase)
+                .param(ParamSpec::optional("in", ParamKind::Json))
+                .safe_to_repeat()
         };
         let last = move |context: EffectContext, _: Value| {
             let sender = sender.clone();
@@ -50,12 +52,23 @@ impl Bench {
             }
         };
         let store = MemoryStore::new(StoreConfig::default().max_executions(usize::MAX));
-        let engine = Engine::builder(Arc::new(store), Arc::new(MemoryBus::new(BusConfig::default())))
-            .step(compute(spec("extract", Phase::Trigger), |_, p: Value| async move { Ok(json!({"total": p["in"]})) }))
-            .step(compute(spec("render", Phase::Render), |_, _: Value| async { Ok(json!({"file": "f", "pages": 2})) }))
-            .step(effect(spec("save", Phase::Save), |_, _: Value| async { StepOutcome::done(json!({"url": "u"})) }))
-            .step(effect(spec("send", Phase::Delivery), last))
-            .build();
+        let engine = Engine::builder(
+            Arc::new(store),
+            Arc::new(MemoryBus::new(BusConfig::default())),
+        )
+        .step(compute(
+            spec("extract", Phase::Trigger),
+            |_, p: Value| async move { Ok(json!({"total": p["in"]})) },
+        ))
+        .step(compute(
+            spec("render", Phase::Render),
+            |_, _: Value| async { Ok(json!({"file": "f", "pages": 2})) },
+        ))
+        .step(effect(spec("save", Phase::Save), |_, _: Value| async {
+            StepOutcome::done(json!({"url": "u"}))
+        }))
+        .step(effect(spec("send", Phase::Delivery), last))
+        .build();
         let options = WorkerOptions::concurrency(concurrency).per_organization(concurrency);
         let workers = engine.start_workers(options);
         let (organization, workflow) = (OrganizationId::new(), WorkflowId::new());
@@ -67,8 +80,17 @@ impl Bench {
             {"id": "send", "type": "send", "params": {"in": "{{steps.save.url}}"}},
         ]}))
         .expect("a readable definition");
-        engine.put_workflow(organization, workflow, draft, None).await.expect("a valid definition");
-        Self { engine, _workers: workers, organization, workflow, ended }
+        engine
+            .put_workflow(organization, workflow, draft, None)
+            .await
+            .expect("a valid definition");
+        Self {
+            engine,
+            _workers: workers,
+            organization,
+            workflow,
+            ended,
+        }
     }
 
     /// Runs `count` executions, `in_flight` at once.
@@ -99,21 +121,33 @@ fn smoke() -> bool {
 }
 
 fn runtime() -> Runtime {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime")
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime")
 }
 
 fn in_flight(criterion: &mut Criterion) {
     let runtime = runtime();
     let mut group = criterion.benchmark_group("steps_per_second");
-    group.throughput(Throughput::Elements(STEPS)).sample_size(10).measurement_time(Duration::from_secs(5));
+    group
+        .throughput(Throughput::Elements(STEPS))
+        .sample_size(10)
+        .measurement_time(Duration::from_secs(5));
     for in_flight in [1, 100, 10_000] {
         let mut bench = runtime.block_on(Bench::new(in_flight));
         group.bench_function(BenchmarkId::new("in_flight", in_flight), |b| {
             b.iter_custom(|count| {
                 // Enough of them that the given number is in flight for most of the time.
-                let scale = if smoke() { 1 } else { (in_flight as u64 * 3).div_ceil(count.max(1)).max(1) };
+                let scale = if smoke() {
+                    1
+                } else {
+                    (in_flight as u64 * 3).div_ceil(count.max(1)).max(1)
+                };
                 let runs = usize::try_from(count * scale).expect("a count");
-                runtime.block_on(bench.run(runs, in_flight)) / u32::try_from(scale).expect("a scale")
+                runtime.block_on(bench.run(runs, in_flight))
+                    / u32::try_from(scale).expect("a scale")
             });
         });
     }
@@ -122,10 +156,15 @@ fn in_flight(criterion: &mut Criterion) {
 
 fn finished(criterion: &mut Criterion) {
     let runtime = runtime();
-    let kept = std::env::var("DOCG_BENCH_FINISHED").ok().and_then(|n| n.parse().ok());
+    let kept = std::env::var("DOCG_BENCH_FINISHED")
+        .ok()
+        .and_then(|n| n.parse().ok());
     let kept: usize = kept.unwrap_or(if smoke() { 1_000 } else { 1_000_000 });
     let mut group = criterion.benchmark_group("steps_per_second_with_finished_kept");
-    group.throughput(Throughput::Elements(STEPS)).sample_size(10).measurement_time(Duration::from_secs(5));
+    group
+        .throughput(Throughput::Elements(STEPS))
+        .sample_size(10)
+        .measurement_time(Duration::from_secs(5));
     let mut bench = runtime.block_on(Bench::new(100));
     // The measured runs add some more; they are few beside the kept ones.
     let mut done = 0;
@@ -133,7 +172,9 @@ fn finished(criterion: &mut Criterion) {
         runtime.block_on(bench.run(keep.saturating_sub(done), 100));
         done = done.max(keep);
         group.bench_function(BenchmarkId::from_parameter(keep), |b| {
-            b.iter_custom(|count| runtime.block_on(bench.run(usize::try_from(count).expect("a count"), 100)));
+            b.iter_custom(|count| {
+                runtime.block_on(bench.run(usize::try_from(count).expect("a count"), 100))
+            });
         });
     }
     group.finish();

@@ -37,7 +37,11 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Default for ActiveRuns {
     fn default() -> Self {
-        Self { worker: WorkerId::new(), runs: Mutex::default(), waiters: Mutex::default() }
+        Self {
+            worker: WorkerId::new(),
+            runs: Mutex::default(),
+            waiters: Mutex::default(),
+        }
     }
 }
 
@@ -47,25 +51,38 @@ impl ActiveRuns {
     }
 
     pub(crate) fn enter(&self, lease: Lease) -> Handle {
-        let handle = Handle { lease, signal: Arc::new(Notify::new()), lost: CancellationToken::new() };
+        let handle = Handle {
+            lease,
+            signal: Arc::new(Notify::new()),
+            lost: CancellationToken::new(),
+        };
         locked(&self.runs).insert(lease.execution_id, handle.clone());
         handle
     }
 
     pub(crate) fn leave(&self, lease: Lease) {
         let mut runs = locked(&self.runs);
-        if runs.get(&lease.execution_id).is_some_and(|handle| handle.lease == lease) {
+        if runs
+            .get(&lease.execution_id)
+            .is_some_and(|handle| handle.lease == lease)
+        {
             runs.remove(&lease.execution_id);
         }
     }
 
     pub(crate) fn leases(&self) -> Vec<Lease> {
-        locked(&self.runs).values().map(|handle| handle.lease).collect()
+        locked(&self.runs)
+            .values()
+            .map(|handle| handle.lease)
+            .collect()
     }
 
     /// Tells a driver that its lease is gone.
     pub(crate) fn lose(&self, lease: Lease) {
-        if let Some(handle) = locked(&self.runs).get(&lease.execution_id).filter(|handle| handle.lease == lease) {
+        if let Some(handle) = locked(&self.runs)
+            .get(&lease.execution_id)
+            .filter(|handle| handle.lease == lease)
+        {
             handle.lost.cancel();
         }
     }

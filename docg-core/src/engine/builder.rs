@@ -141,6 +141,8 @@ impl EngineBuilder {
             relay: Relay::default(),
             wake: WakeUp::default(),
         };
-        Engine { inner: Arc::new(inner) }
+        Engine {
+            inner: Arc::new(inner),
+        }
     }
 }

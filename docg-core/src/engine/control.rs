@@ -3,14 +3,17 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Engine, EngineError, decide, drive};
+use super::{Engine, EngineError, FieldFault, decide, drive};
 use crate::{
     engine::decide::{Call, Verdict},
     error::codes,
     ids::{ExecutionId, OrganizationId, SignalId},
     observe::Actor,
-    ports::{ClaimRequest, ClaimWhat, ExecutionRecord, ResumeSignal, Signal, SignalKind, StoreErrorKind},
+    ports::{
+        ClaimRequest, ClaimWhat, ExecutionRecord, ResumeSignal, Signal, SignalKind, StoreErrorKind,
+    },
     run::{Execution, Status, StepStatus},
+    workflow::validate::check_overrides,
 };
 
 /// Who wants something of which execution.
@@ -31,7 +34,12 @@ impl ControlRequest {
     /// A request without a condition.
     #[must_use]
     pub fn new(organization_id: OrganizationId, execution_id: ExecutionId, actor: Actor) -> Self {
-        Self { organization_id, execution_id, actor, if_version: None }
+        Self {
+            organization_id,
+            execution_id,
+            actor,
+            if_version: None,
+        }
     }
 }
 
@@ -58,8 +66,13 @@ impl Engine {
     /// # Errors
     ///
     /// `NotFound`, `InvalidTransition`, `VersionMismatch`.
-    pub async fn pause(&self, request: ControlRequest, reason: Option<String>) -> Result<ControlAnswer, EngineError> {
-        self.control(request, Call::Pause, SignalKind::Pause { reason }).await
+    pub async fn pause(
+        &self,
+        request: ControlRequest,
+        reason: Option<String>,
+    ) -> Result<ControlAnswer, EngineError> {
+        self.control(request, Call::Pause, SignalKind::Pause { reason })
+            .await
     }
 
     /// Ends an execution. A step that is under way is told at once and dropped after the grace
@@ -68,8 +81,13 @@ impl Engine {
     /// # Errors
     ///
     /// `NotFound`, `InvalidTransition`, `VersionMismatch`.
-    pub async fn cancel(&self, request: ControlRequest, reason: Option<String>) -> Result<ControlAnswer, EngineError> {
-        self.control(request, Call::Cancel, SignalKind::Cancel { reason }).await
+    pub async fn cancel(
+        &self,
+        request: ControlRequest,
+        reason: Option<String>,
+    ) -> Result<ControlAnswer, EngineError> {
+        self.control(request, Call::Cancel, SignalKind::Cancel { reason })
+            .await
     }
 
     /// Lets an execution go on: after a pause, after a review with what was repaired, or into
@@ -79,12 +97,17 @@ impl Engine {
     ///
     /// `NotFound`, `InvalidTransition`, `VersionMismatch`; `InvalidInput` where changes name
     /// unknown nodes, or where an outcome is unknown and the request does not settle it.
-    pub async fn resume(&self, request: ControlRequest, how: ResumeRequest) -> Result<ControlAnswer, EngineError> {
+    pub async fn resume(
+        &self,
+        request: ControlRequest,
+        how: ResumeRequest,
+    ) -> Result<ControlAnswer, EngineError> {
         let record = self.checked(&request, Call::Resume).await?;
         if let Some(record) = record {
             self.check_resume(&request, &record.execution, &how).await?;
         }
-        self.control(request, Call::Resume, SignalKind::Resume(how)).await
+        self.control(request, Call::Resume, SignalKind::Resume(how))
+            .await
     }
 
     async fn check_resume(
@@ -93,26 +116,29 @@ impl Engine {
         execution: &Execution,
         how: &ResumeRequest,
     ) -> Result<(), EngineError> {
-        use super::FieldFault;
-        let steps = self.inner.store.steps(request.organization_id, execution.id).await?;
+        let steps = self
+            .inner
+            .store
+            .steps(request.organization_id, execution.id)
+            .await?;
         let mut faults = Vec::new();
-        for (node, params) in &how.nodes {
-            let pointer = format!("/changes/nodes/{}", node.replace('~', "~0").replace('/', "~1"));
-            let Some(step) = steps.iter().find(|step| step.node_id.as_str() == node) else {
-                faults.push(FieldFault::new(pointer, "unknown_node", format!("the workflow has no node {node:?}")));
-                continue;
-            };
-            let Some(params) = params.as_object() else {
-                faults.push(FieldFault::new(pointer, "invalid_type", "an object of parameters is expected"));
-                continue;
-            };
-            let Some(handler) = self.inner.registry.get(&step.node_type) else { continue };
-            for name in params.keys().filter(|name| handler.spec().find_param(name).is_none()) {
-                faults.push(FieldFault::new(
-                    format!("{pointer}/{name}"),
-                    "unknown_parameter",
-                    format!("{} has no parameter {name:?}", step.node_type),
-                ));
+        if !how.nodes.is_empty() {
+            let workflow = self
+                .inner
+                .store
+                .snapshot(request.organization_id, execution.id)
+                .await?;
+            let nodes = workflow
+                .as_ref()
+                .map_or(&[][..], |workflow| &workflow.nodes);
+            if let Err(found) = check_overrides(nodes, &how.nodes, &self.inner.registry) {
+                faults.extend(found.into_iter().map(|fault| {
+                    FieldFault::new(
+                        format!("/changes/nodes{}", fault.pointer),
+                        fault.code,
+                        fault.detail,
+                    )
+                }));
             }
         }
         let unsettled = execution.status == Status::NeedsReview
@@ -120,7 +146,10 @@ impl Engine {
             && how.approved != Some(false)
             && steps.iter().any(|step| {
                 step.status == StepStatus::Failed
-                    && step.error.as_ref().is_some_and(|error| error.code == codes::OUTCOME_UNKNOWN)
+                    && step
+                        .error
+                        .as_ref()
+                        .is_some_and(|error| error.code == codes::OUTCOME_UNKNOWN)
             });
         if unsettled {
             faults.push(FieldFault::new(
@@ -129,15 +158,31 @@ impl Engine {
                 "whether the step's effect happened is unknown: confirm_done or run_again",
             ));
         }
-        if faults.is_empty() { Ok(()) } else { Err(EngineError::InvalidInput(faults)) }
+        if faults.is_empty() {
+            Ok(())
+        } else {
+            Err(EngineError::InvalidInput(faults))
+        }
     }
 
     /// The execution, if the call would do something to it; `None` if it asks for what is so.
-    async fn checked(&self, request: &ControlRequest, call: Call) -> Result<Option<ExecutionRecord>, EngineError> {
-        let record = self.execution(request.organization_id, request.execution_id).await?;
+    async fn checked(
+        &self,
+        request: &ControlRequest,
+        call: Call,
+    ) -> Result<Option<ExecutionRecord>, EngineError> {
+        let record = self
+            .execution(request.organization_id, request.execution_id)
+            .await?;
         let execution = &record.execution;
-        if let Some(expected) = request.if_version.filter(|expected| *expected != execution.version) {
-            return Err(EngineError::VersionMismatch { expected, actual: execution.version });
+        if let Some(expected) = request
+            .if_version
+            .filter(|expected| *expected != execution.version)
+        {
+            return Err(EngineError::VersionMismatch {
+                expected,
+                actual: execution.version,
+            });
         }
         match decide::judge(execution, call) {
             Verdict::Apply => Ok(Some(record)),
@@ -154,7 +199,9 @@ impl Engine {
     ) -> Result<ControlAnswer, EngineError> {
         let (organization, id) = (request.organization_id, request.execution_id);
         if self.checked(&request, call).await?.is_none() {
-            return Ok(ControlAnswer::Applied(Box::new(self.execution(organization, id).await?)));
+            return Ok(ControlAnswer::Applied(Box::new(
+                self.execution(organization, id).await?,
+            )));
         }
         let signal = Signal {
             id: SignalId::new(),
@@ -165,7 +212,9 @@ impl Engine {
             kind,
         };
         if self.send(signal).await? {
-            Ok(ControlAnswer::Applied(Box::new(self.execution(organization, id).await?)))
+            Ok(ControlAnswer::Applied(Box::new(
+                self.execution(organization, id).await?,
+            )))
         } else {
             Ok(ControlAnswer::Sent)
         }
@@ -182,13 +231,14 @@ impl Engine {
                 _ => e.into(),
             });
         }
-        let patience = if self.inner.active.notify(execution_id) || self.apply_here(execution_id).await? {
-            self.inner.options.cancel_grace + self.inner.options.probe_timeout + PATIENCE
-        } else {
-            // Polling finds it even if the wake-up is lost.
-            let _ = self.inner.bus.wake(execution_id).await;
-            ELSEWHERE
-        };
+        let patience =
+            if self.inner.active.notify(execution_id) || self.apply_here(execution_id).await? {
+                self.inner.options.cancel_grace + self.inner.options.probe_timeout + PATIENCE
+            } else {
+                // Polling finds it even if the wake-up is lost.
+                let _ = self.inner.bus.wake(execution_id).await;
+                ELSEWHERE
+            };
         let applied = matches!(tokio::time::timeout(patience, settled).await, Ok(Ok(())));
         self.inner.active.forget(id);
         Ok(applied)
@@ -203,14 +253,23 @@ impl Engine {
             now,
             lease_until: now + self.inner.options.lease,
         };
-        let Some(claimed) = self.inner.store.claim(request).await?.claimed.pop() else { return Ok(false) };
+        let Some(claimed) = self.inner.store.claim(request).await?.claimed.pop() else {
+            return Ok(false);
+        };
         // Spawned, so that a caller who goes away does not leave the lease behind.
-        tokio::spawn(drive::drive(Arc::clone(&self.inner), claimed, drive::Mode::ApplySignals));
+        tokio::spawn(drive::drive(
+            Arc::clone(&self.inner),
+            claimed,
+            drive::Mode::ApplySignals,
+        ));
         Ok(true)
     }
 }
 
 /// Why a call is refused, and what is allowed instead.
 pub(super) fn refusal(execution: &Execution) -> EngineError {
-    EngineError::InvalidTransition { from: execution.status, allowed: decide::allowed_calls(execution) }
+    EngineError::InvalidTransition {
+        from: execution.status,
+        allowed: decide::allowed_calls(execution),
+    }
 }

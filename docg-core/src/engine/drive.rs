@@ -42,7 +42,10 @@ const STORE_BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration
 pub(crate) async fn drive(engine: Arc<Inner>, claimed: Claimed, mode: Mode) {
     let lease = claimed.lease;
     let handle = engine.active.enter(lease);
-    let left = Leaving { engine: Arc::clone(&engine), lease };
+    let left = Leaving {
+        engine: Arc::clone(&engine),
+        lease,
+    };
     let mut inputs = Vec::with_capacity(claimed.signals.len() + 1);
     if matches!(mode, Mode::Work { .. }) && decide::is_step_open(&claimed.state) {
         inputs.push(Input::TakenOver);
@@ -52,7 +55,14 @@ pub(crate) async fn drive(engine: Arc<Inner>, claimed: Claimed, mode: Mode) {
         Mode::Work { shutdown } => Some(shutdown),
         Mode::ApplySignals => None,
     };
-    let driver = Driver { engine, handle, shutdown, step: None, published: None, progress_at: Timestamp::from_millis(0) };
+    let driver = Driver {
+        engine,
+        handle,
+        shutdown,
+        step: None,
+        published: None,
+        progress_at: Timestamp::from_millis(0),
+    };
     driver.run(claimed.state, inputs).await;
     drop(left);
 }
@@ -91,7 +101,11 @@ impl Driver {
             let (id, now) = (state.execution.id, self.engine.now());
             let opens_steps = self.works();
             let mut ids = self.engine.ids();
-            let moment = Moment { now, ids: &mut ids, opens_steps };
+            let moment = Moment {
+                now,
+                ids: &mut ids,
+                opens_steps,
+            };
             let decision = match decide(state, inputs, moment, self.engine.env()) {
                 Ok(decision) => decision,
                 Err(defect) => {
@@ -103,7 +117,9 @@ impl Driver {
             state = decision.state;
             let next = decision.next;
             let goes_on = self.goes_on(&state, &next, now);
-            let after = self.commit(&mut state, decision.records, expected_version, goes_on).await;
+            let after = self
+                .commit(&mut state, decision.records, expected_version, goes_on)
+                .await;
             let Ok(committed) = after else {
                 self.stop_step().await;
                 return;
@@ -127,7 +143,9 @@ impl Driver {
 
     /// Whether this driver may begin work.
     fn works(&self) -> bool {
-        self.shutdown.as_ref().is_some_and(|shutdown| !shutdown.is_cancelled())
+        self.shutdown
+            .as_ref()
+            .is_some_and(|shutdown| !shutdown.is_cancelled())
     }
 
     /// Whether the lease is kept after a decision.
@@ -136,10 +154,15 @@ impl Driver {
             Next::Done => false,
             _ if self.step.is_some() => true,
             Next::Rest => {
-                let soon = state.execution.wake_at.is_some_and(|wake| wake.millis_since(now) <= SHORT_REST_MS);
+                let soon = state
+                    .execution
+                    .wake_at
+                    .is_some_and(|wake| wake.millis_since(now) <= SHORT_REST_MS);
                 soon && self.works()
             }
-            Next::Preflight | Next::Run { .. } | Next::Resume { .. } | Next::Probe { .. } => self.works(),
+            Next::Preflight | Next::Run { .. } | Next::Resume { .. } | Next::Probe { .. } => {
+                self.works()
+            }
         }
     }
 
@@ -153,7 +176,9 @@ impl Driver {
     ) -> Result<Committed, LeaseLost> {
         if records.is_empty() {
             if goes_on {
-                return Ok(Committed { signals_pending: false });
+                return Ok(Committed {
+                    signals_pending: false,
+                });
             }
             // The lease is given back, and the next moment may be another.
             state.execution.version += 1;
@@ -164,12 +189,19 @@ impl Driver {
             expected_version,
             execution: state.execution.clone(),
             inputs: records.inputs_changed.then(|| Arc::clone(&state.inputs)),
-            steps: records.touched.iter().map(|index| state.steps[*index].clone()).collect(),
+            steps: records
+                .touched
+                .iter()
+                .map(|index| state.steps[*index].clone())
+                .collect(),
             events: records.events,
             logs: records.logs,
             audit: records.audit,
             settled: records.settled,
-            signature: state.signature.clone().filter(|_| records.signature_changed),
+            signature: state
+                .signature
+                .clone()
+                .filter(|_| records.signature_changed),
             approval: state.approval.clone().filter(|_| records.approval_changed),
             published: self.published,
             then: if goes_on {
@@ -180,10 +212,8 @@ impl Driver {
         };
         let settled = commit.settled.clone();
         let committed = self.store_commit(commit).await?;
-        if let Some(last) = events.last() {
-            if self.engine.publish(state.execution.id, &events).await {
-                self.published = Some(last.seq);
-            }
+        if self.engine.publish(state.execution.id, &events).await {
+            self.published = events.last().map(|event| event.seq);
         }
         self.engine.active.settle(&settled);
         Ok(committed)
@@ -201,7 +231,9 @@ impl Driver {
                 Ok(committed) => return Ok(committed),
                 Err(error) if error.kind == StoreErrorKind::Conflict => {
                     if in_doubt && self.is_stored(organization, id, version).await {
-                        return Ok(Committed { signals_pending: true });
+                        return Ok(Committed {
+                            signals_pending: true,
+                        });
                     }
                     tracing::info!(execution_id = %id, "another worker has taken over: {error}");
                     return Err(LeaseLost);
@@ -223,10 +255,17 @@ impl Driver {
         }
     }
 
-    async fn is_stored(&self, organization: crate::ids::OrganizationId, id: ExecutionId, version: u64) -> bool {
+    async fn is_stored(
+        &self,
+        organization: crate::ids::OrganizationId,
+        id: ExecutionId,
+        version: u64,
+    ) -> bool {
         loop {
             match self.engine.store.execution(organization, id).await {
-                Ok(record) => return record.is_some_and(|record| record.execution.version == version),
+                Ok(record) => {
+                    return record.is_some_and(|record| record.execution.version == version);
+                }
                 Err(error) if error.kind.may_pass() && !self.handle.lost.is_cancelled() => {
                     tracing::warn!(execution_id = %id, "reading back a commit will be tried again: {error}");
                     tokio::time::sleep(STORE_BACKOFF.1).await;
@@ -250,7 +289,11 @@ impl Driver {
         match next {
             Next::Preflight => return self.preflight(state).await,
             Next::Run { index, params } => self.begin(state, index, params, Task::Run),
-            Next::Resume { index, params, resolution } => {
+            Next::Resume {
+                index,
+                params,
+                resolution,
+            } => {
                 self.begin(state, index, params, Task::Resume(resolution));
             }
             Next::Probe { index, params } => self.begin(state, index, params, Task::Probe),
@@ -262,10 +305,23 @@ impl Driver {
         }
     }
 
-    fn begin(&mut self, state: &RunState, index: usize, params: Arc<serde_json::Value>, task: Task) {
+    fn begin(
+        &mut self,
+        state: &RunState,
+        index: usize,
+        params: Arc<serde_json::Value>,
+        task: Task,
+    ) {
         // A signal was applied while the handler was at work: it still is.
         if self.step.is_none() {
-            self.step = Some(StepRun::begin(&self.engine, state, self.handle.lease, index, params, task));
+            self.step = Some(StepRun::begin(
+                &self.engine,
+                state,
+                self.handle.lease,
+                index,
+                params,
+                task,
+            ));
         }
     }
 
@@ -293,7 +349,11 @@ impl Driver {
     }
 
     /// Waits for a handler, or for what comes first.
-    async fn attend(&mut self, state: &RunState, mut step: StepRun) -> Result<Vec<Input>, LeaseLost> {
+    async fn attend(
+        &mut self,
+        state: &RunState,
+        mut step: StepRun,
+    ) -> Result<Vec<Input>, LeaseLost> {
         let deadline = step.deadline;
         let mut progress = step.progress.clone();
         loop {
@@ -349,7 +409,12 @@ impl Driver {
     }
 
     /// Ends a handler whose execution is canceled, and finds out what became of its effect.
-    async fn cancel(&mut self, state: &RunState, mut step: StepRun, signals: Vec<Input>) -> Vec<Input> {
+    async fn cancel(
+        &mut self,
+        state: &RunState,
+        mut step: StepRun,
+        signals: Vec<Input>,
+    ) -> Vec<Input> {
         let input = match self.stop(&mut step).await {
             Some(input) => input,
             None if step.leaves_doubt() => {
@@ -367,7 +432,14 @@ impl Driver {
     async fn probe(&self, state: &RunState, index: usize) -> Probe {
         let data = state.steps[index].data_in.clone();
         let params = decide::params_of(state, index).or(data).unwrap_or_default();
-        let mut probe = StepRun::begin(&self.engine, state, self.handle.lease, index, params, Task::Probe);
+        let mut probe = StepRun::begin(
+            &self.engine,
+            state,
+            self.handle.lease,
+            index,
+            params,
+            Task::Probe,
+        );
         let deadline = probe.deadline;
         tokio::select! {
             input = probe.finished() => match input {
@@ -427,7 +499,12 @@ impl Driver {
     }
 
     async fn hand_back(&self) {
-        if let Err(error) = self.engine.store.release(&[self.handle.lease], self.engine.now()).await {
+        if let Err(error) = self
+            .engine
+            .store
+            .release(&[self.handle.lease], self.engine.now())
+            .await
+        {
             let execution_id = self.handle.lease.execution_id;
             tracing::warn!(%execution_id, "a lease could not be given back and will run out: {error}");
         }
@@ -436,7 +513,15 @@ impl Driver {
 
 /// Whether the inbox holds a cancel that will be applied.
 fn cancels(state: &RunState, inputs: &[Input]) -> bool {
-    let asked = inputs.iter().any(|input| matches!(input, Input::Signal(Signal { kind: SignalKind::Cancel { .. }, .. })));
+    let asked = inputs.iter().any(|input| {
+        matches!(
+            input,
+            Input::Signal(Signal {
+                kind: SignalKind::Cancel { .. },
+                ..
+            })
+        )
+    });
     asked && judge(&state.execution, Call::Cancel) == Verdict::Apply
 }
 
@@ -444,7 +529,9 @@ impl Inner {
     /// Publishes events that are committed; whether the bus has taken them. The sweeper publishes
     /// what it has not.
     pub(crate) async fn publish(&self, execution: ExecutionId, events: &[Arc<Event>]) -> bool {
-        let Some(last) = events.last() else { return false };
+        let Some(last) = events.last() else {
+            return false;
+        };
         match self.bus.publish(events).await {
             Ok(()) => {
                 self.relay.published(execution, last.seq);
@@ -457,4 +544,3 @@ impl Inner {
         }
     }
 }
-

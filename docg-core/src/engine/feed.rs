@@ -57,12 +57,21 @@ impl Engine {
         after: u64,
     ) -> Result<EventFeed, EngineError> {
         let record = self.execution(organization, execution).await?;
-        let ended = record.execution.status.is_terminal() && after >= record.execution.heads.event_seq;
-        let reader =
-            Reader { inner: Arc::clone(&self.inner), organization, execution, last: after, ended, live: None };
+        let ended =
+            record.execution.status.is_terminal() && after >= record.execution.heads.event_seq;
+        let reader = Reader {
+            inner: Arc::clone(&self.inner),
+            organization,
+            execution,
+            last: after,
+            ended,
+            live: None,
+        };
         let events = stream::try_unfold(reader, |mut reader| async move {
             let batch = reader.next().await?;
-            Ok::<_, EngineError>((!batch.is_empty()).then_some((stream::iter(batch).map(Ok), reader)))
+            Ok::<_, EngineError>(
+                (!batch.is_empty()).then_some((stream::iter(batch).map(Ok), reader)),
+            )
         });
         Ok(EventFeed(events.try_flatten().boxed()))
     }
@@ -137,5 +146,8 @@ impl Reader {
 
 /// Whether nothing can follow an event.
 fn is_last(event: &Event) -> bool {
-    matches!(event.data, EventData::Completed { .. } | EventData::Failed { .. } | EventData::Canceled { .. })
+    matches!(
+        event.data,
+        EventData::Completed { .. } | EventData::Failed { .. } | EventData::Canceled { .. }
+    )
 }

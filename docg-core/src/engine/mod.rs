@@ -82,12 +82,18 @@ impl Inner {
     }
 
     pub(crate) fn env(&self) -> decide::Env<'_> {
-        decide::Env { registry: &self.registry, dry: &self.dry, redaction: &self.redaction }
+        decide::Env {
+            registry: &self.registry,
+            dry: &self.dry,
+            redaction: &self.redaction,
+        }
     }
 }
 
 impl std::fmt::Debug for Engine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Engine").field("node_types", &self.inner.node_types).finish_non_exhaustive()
+        f.debug_struct("Engine")
+            .field("node_types", &self.inner.node_types)
+            .finish_non_exhaustive()
     }
 }

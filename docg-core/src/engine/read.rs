@@ -5,7 +5,9 @@ use crate::{
     actions::RecommendedAction,
     ids::{ExecutionId, OrganizationId, SignatureRequestId, WorkflowId},
     observe::{AuditEvent, ChainReport, LogEntry, Redaction, verify_chain},
-    ports::{AuditQuery, EventQuery, ExecutionQuery, ExecutionRecord, LogQuery, Memo, MemoKey, Page},
+    ports::{
+        AuditQuery, EventQuery, ExecutionQuery, ExecutionRecord, LogQuery, Memo, MemoKey, Page,
+    },
     preflight::{self, PreflightRequest, PreflightSummary},
     run::{Execution, Inputs, Step},
     signature::SignatureRequest,
@@ -42,8 +44,16 @@ impl Engine {
     /// # Errors
     ///
     /// `NotFound`, also where it is another organization's.
-    pub async fn execution(&self, organization: OrganizationId, id: ExecutionId) -> Result<ExecutionRecord, EngineError> {
-        self.inner.store.execution(organization, id).await?.ok_or(EngineError::NotFound("execution"))
+    pub async fn execution(
+        &self,
+        organization: OrganizationId,
+        id: ExecutionId,
+    ) -> Result<ExecutionRecord, EngineError> {
+        self.inner
+            .store
+            .execution(organization, id)
+            .await?
+            .ok_or(EngineError::NotFound("execution"))
     }
 
     /// A page of executions, newest first.
@@ -51,7 +61,10 @@ impl Engine {
     /// # Errors
     ///
     /// `Store`.
-    pub async fn executions(&self, query: ExecutionQuery) -> Result<Page<ExecutionRecord>, EngineError> {
+    pub async fn executions(
+        &self,
+        query: ExecutionQuery,
+    ) -> Result<Page<ExecutionRecord>, EngineError> {
         Ok(self.inner.store.executions(query).await?)
     }
 
@@ -60,7 +73,11 @@ impl Engine {
     /// # Errors
     ///
     /// `NotFound`.
-    pub async fn steps(&self, organization: OrganizationId, id: ExecutionId) -> Result<Vec<Step>, EngineError> {
+    pub async fn steps(
+        &self,
+        organization: OrganizationId,
+        id: ExecutionId,
+    ) -> Result<Vec<Step>, EngineError> {
         self.execution(organization, id).await?;
         Ok(self.inner.store.steps(organization, id).await?)
     }
@@ -75,8 +92,19 @@ impl Engine {
         organization_id: OrganizationId,
         execution_id: ExecutionId,
     ) -> Result<u64, EngineError> {
-        let query = EventQuery { organization_id, execution_id, after: 0, limit: 1 };
-        Ok(self.inner.store.events(query).await?.first().map_or(1, |event| event.seq))
+        let query = EventQuery {
+            organization_id,
+            execution_id,
+            after: 0,
+            limit: 1,
+        };
+        Ok(self
+            .inner
+            .store
+            .events(query)
+            .await?
+            .first()
+            .map_or(1, |event| event.seq))
     }
 
     /// A page of an execution's log, oldest first.
@@ -85,7 +113,8 @@ impl Engine {
     ///
     /// `NotFound`.
     pub async fn logs(&self, query: LogQuery) -> Result<Page<LogEntry>, EngineError> {
-        self.execution(query.organization_id, query.execution_id).await?;
+        self.execution(query.organization_id, query.execution_id)
+            .await?;
         Ok(self.inner.store.logs(query).await?)
     }
 
@@ -95,7 +124,8 @@ impl Engine {
     ///
     /// `NotFound`.
     pub async fn audit(&self, query: AuditQuery) -> Result<Page<AuditEvent>, EngineError> {
-        self.execution(query.organization_id, query.execution_id).await?;
+        self.execution(query.organization_id, query.execution_id)
+            .await?;
         Ok(self.inner.store.audit(query).await?)
     }
 
@@ -110,11 +140,20 @@ impl Engine {
         execution_id: ExecutionId,
     ) -> Result<ChainReport, EngineError> {
         // The head first: rows that are added meanwhile lie behind it and are left out.
-        let heads = self.execution(organization_id, execution_id).await?.execution.heads;
+        let heads = self
+            .execution(organization_id, execution_id)
+            .await?
+            .execution
+            .heads;
         let mut rows = Vec::new();
         loop {
             let after = rows.last().map_or(0, |row: &AuditEvent| row.seq);
-            let query = AuditQuery { organization_id, execution_id, after, limit: BATCH };
+            let query = AuditQuery {
+                organization_id,
+                execution_id,
+                after,
+                limit: BATCH,
+            };
             let page = self.inner.store.audit(query).await?;
             let added = page.items.len();
             rows.extend(page.items);
@@ -122,7 +161,11 @@ impl Engine {
                 break;
             }
         }
-        let now_head = self.execution(organization_id, execution_id).await?.execution.heads;
+        let now_head = self
+            .execution(organization_id, execution_id)
+            .await?
+            .execution
+            .heads;
         if now_head.audit_seq != heads.audit_seq {
             rows.truncate(rows.partition_point(|row| row.seq <= heads.audit_seq));
         }
@@ -131,7 +174,11 @@ impl Engine {
 
     /// What a person can do about an execution as it stands.
     #[must_use]
-    pub fn recommended_actions(&self, execution: &Execution, steps: &[Step]) -> Vec<RecommendedAction> {
+    pub fn recommended_actions(
+        &self,
+        execution: &Execution,
+        steps: &[Step],
+    ) -> Vec<RecommendedAction> {
         self.inner.actions.for_execution(execution, steps)
     }
 
@@ -147,7 +194,10 @@ impl Engine {
         trigger_data: Value,
     ) -> Result<PreflightAnswer, EngineError> {
         let workflow = self.workflow(organization, workflow).await?;
-        let inputs = Inputs { trigger_data: trigger_data.into(), ..Inputs::default() };
+        let inputs = Inputs {
+            trigger_data: trigger_data.into(),
+            ..Inputs::default()
+        };
         let issues = preflight::run(PreflightRequest {
             organization_id: organization,
             workflow: &workflow,
@@ -161,7 +211,7 @@ impl Engine {
         })
         .await;
         let summary = PreflightSummary::new(issues, self.inner.now());
-        let actions = summary.blocking().map(|issue| self.inner.actions.for_issue(issue)).collect();
+        let actions = self.inner.actions.for_issues(summary.blocking());
         Ok(PreflightAnswer { summary, actions })
     }
 
@@ -190,7 +240,11 @@ impl Engine {
         provider: &str,
         envelope_id: &str,
     ) -> Result<SignatureRequest, EngineError> {
-        let request = self.inner.store.signature_by_envelope(provider, envelope_id).await?;
+        let request = self
+            .inner
+            .store
+            .signature_by_envelope(provider, envelope_id)
+            .await?;
         request.ok_or(EngineError::NotFound("signature request"))
     }
 

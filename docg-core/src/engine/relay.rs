@@ -31,13 +31,19 @@ pub(crate) struct Relay {
 impl Relay {
     /// Notes up to where an execution's events are on the bus.
     pub(crate) fn published(&self, execution: ExecutionId, seq: u64) {
-        let mut published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut published = self
+            .published
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let known = published.entry(execution).or_default();
         *known = seq.max(*known);
     }
 
     fn take(&self) -> Vec<(ExecutionId, u64)> {
-        let mut published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut published = self
+            .published
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         std::mem::take(&mut *published).into_iter().collect()
     }
 }
@@ -66,14 +72,19 @@ pub(super) async fn sweep(engine: &Inner) -> Result<(), StoreError> {
                 limit: BATCH,
             };
             let events = engine.store.events(query).await?;
-            let Some(last) = events.last().map(|event| event.seq) else { break };
+            let Some(last) = events.last().map(|event| event.seq) else {
+                break;
+            };
             if let Err(e) = engine.bus.publish(&events).await {
                 tracing::warn!("the bus does not take events: {e}");
                 return Ok(());
             }
             after = last;
         }
-        engine.store.mark_published(&[(left.execution_id, after)]).await?;
+        engine
+            .store
+            .mark_published(&[(left.execution_id, after)])
+            .await?;
     }
     Ok(())
 }
@@ -81,5 +92,9 @@ pub(super) async fn sweep(engine: &Inner) -> Result<(), StoreError> {
 /// Tells the store what this process has published.
 pub(super) async fn flush(engine: &Inner) -> Result<(), StoreError> {
     let published = engine.relay.take();
-    if published.is_empty() { Ok(()) } else { engine.store.mark_published(&published).await }
+    if published.is_empty() {
+        Ok(())
+    } else {
+        engine.store.mark_published(&published).await
+    }
 }

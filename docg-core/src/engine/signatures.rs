@@ -24,7 +24,10 @@ impl Engine {
     /// A registered signature provider.
     #[must_use]
     pub fn signature_provider(&self, name: &str) -> Option<&std::sync::Arc<dyn SignatureProvider>> {
-        self.inner.providers.iter().find(|provider| provider.name() == name)
+        self.inner
+            .providers
+            .iter()
+            .find(|provider| provider.name() == name)
     }
 
     /// Takes in a signature provider's webhook: proves it, recognizes repeats, and signals the
@@ -59,10 +62,16 @@ impl Engine {
         // The signal's id is remembered with the delivery: a repeat after a crash in between
         // sends the same signal, and a second signal with the same id changes nothing.
         let id = SignalId::new();
-        let memo = Memo { key, value: Value::String(id.to_string()), expires_at: now + REMEMBERED };
+        let memo = Memo {
+            key,
+            value: Value::String(id.to_string()),
+            expires_at: now + REMEMBERED,
+        };
         let known = self.inner.store.remember(memo, now).await?;
         let duplicate = known.is_some();
-        let id = known.and_then(|memo| memo.value.as_str()?.parse().ok()).unwrap_or(id);
+        let id = known
+            .and_then(|memo| memo.value.as_str()?.parse().ok())
+            .unwrap_or(id);
         let Some(request) = request.filter(|_| !update.facts.is_empty()) else {
             return Ok(WebhookAnswer { duplicate });
         };
@@ -76,12 +85,17 @@ impl Engine {
             organization_id: organization,
             actor: Actor::webhook(provider),
             received_at: now,
-            kind: SignalKind::SignatureFacts { signature_request_id: request.id, facts: update.facts },
+            kind: SignalKind::SignatureFacts {
+                signature_request_id: request.id,
+                facts: update.facts,
+            },
         };
         match self.send(signal).await {
             Ok(_) => Ok(WebhookAnswer { duplicate }),
             // Purged: there is nobody left to tell.
-            Err(EngineError::Store(e)) if e.kind == StoreErrorKind::NotFound => Ok(WebhookAnswer { duplicate }),
+            Err(EngineError::Store(e)) if e.kind == StoreErrorKind::NotFound => {
+                Ok(WebhookAnswer { duplicate })
+            }
             Err(e) => Err(e),
         }
     }
@@ -106,7 +120,10 @@ impl Engine {
             organization_id: organization,
             actor,
             received_at: self.inner.now(),
-            kind: SignalKind::SignatureFacts { signature_request_id: request.id, facts },
+            kind: SignalKind::SignatureFacts {
+                signature_request_id: request.id,
+                facts,
+            },
         };
         self.send(signal).await.map(|_| ())
     }

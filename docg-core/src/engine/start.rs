@@ -115,13 +115,22 @@ impl Engine {
     /// `KeyReused`.
     pub async fn start(&self, request: StartRequest) -> Result<Started, EngineError> {
         if !request.trigger_data.is_object() {
-            let fault = FieldFault::new("/trigger_data", "invalid_type", "trigger data is a JSON object");
+            let fault = FieldFault::new(
+                "/trigger_data",
+                "invalid_type",
+                "trigger data is a JSON object",
+            );
             return Err(EngineError::InvalidInput(vec![fault]));
         }
-        let workflow = self.workflow(request.organization_id, request.workflow_id).await?;
+        let workflow = self
+            .workflow(request.organization_id, request.workflow_id)
+            .await?;
         self.create(NewRunFacts {
             workflow,
-            inputs: Inputs { trigger_data: request.trigger_data.into(), ..Inputs::default() },
+            inputs: Inputs {
+                trigger_data: request.trigger_data.into(),
+                ..Inputs::default()
+            },
             created_by: request.actor,
             trigger_type: request.trigger_type.into(),
             dry_run: request.dry_run,
@@ -144,11 +153,24 @@ impl Engine {
     ///
     /// `NotFound`; `InvalidTransition` where it has not ended; `InvalidInput` where `from_step`
     /// names no step, or one before it has no output to reuse; `KeyReused`.
-    pub async fn retry(&self, request: ControlRequest, how: RetryRequest) -> Result<Started, EngineError> {
+    pub async fn retry(
+        &self,
+        request: ControlRequest,
+        how: RetryRequest,
+    ) -> Result<Started, EngineError> {
         let (organization, id) = (request.organization_id, request.execution_id);
-        let ExecutionRecord { execution: old, inputs } = self.execution(organization, id).await?;
-        if let Some(expected) = request.if_version.filter(|expected| *expected != old.version) {
-            return Err(EngineError::VersionMismatch { expected, actual: old.version });
+        let ExecutionRecord {
+            execution: old,
+            inputs,
+        } = self.execution(organization, id).await?;
+        if let Some(expected) = request
+            .if_version
+            .filter(|expected| *expected != old.version)
+        {
+            return Err(EngineError::VersionMismatch {
+                expected,
+                actual: old.version,
+            });
         }
         if judge(&old, Call::Retry) != Verdict::Apply {
             return Err(refusal(&old));
@@ -162,13 +184,20 @@ impl Engine {
         let mut inputs = (*inputs).clone();
         if let Some(data) = how.trigger_data {
             if !data.is_object() {
-                let fault = FieldFault::new("/trigger_data", "invalid_type", "trigger data is a JSON object");
+                let fault = FieldFault::new(
+                    "/trigger_data",
+                    "invalid_type",
+                    "trigger data is a JSON object",
+                );
                 return Err(EngineError::InvalidInput(vec![fault]));
             }
             inputs.trigger_data = data.into();
         }
-        let correlation_id =
-            if how.correlation_id.is_empty() { Arc::clone(&old.correlation_id) } else { how.correlation_id.into() };
+        let correlation_id = if how.correlation_id.is_empty() {
+            Arc::clone(&old.correlation_id)
+        } else {
+            how.correlation_id.into()
+        };
         self.create(NewRunFacts {
             workflow,
             inputs,
@@ -188,14 +217,24 @@ impl Engine {
     }
 
     /// The outputs of the steps before `from`.
-    async fn reusable(&self, request: &ControlRequest, from: &StepRef) -> Result<Vec<(usize, Reuse)>, EngineError> {
+    async fn reusable(
+        &self,
+        request: &ControlRequest,
+        from: &StepRef,
+    ) -> Result<Vec<(usize, Reuse)>, EngineError> {
         let wrong = |detail: String| {
             EngineError::InvalidInput(vec![FieldFault::new("/from_step", "unknown_step", detail)])
         };
-        let steps = self.inner.store.steps(request.organization_id, request.execution_id).await?;
+        let steps = self
+            .inner
+            .store
+            .steps(request.organization_id, request.execution_id)
+            .await?;
         let first = match from {
             StepRef::Node(node) => steps.iter().position(|step| step.node_id.as_str() == node),
-            StepRef::Position(position) => Some(*position as usize).filter(|position| *position < steps.len()),
+            StepRef::Position(position) => {
+                Some(*position as usize).filter(|position| *position < steps.len())
+            }
         };
         let first = first.ok_or_else(|| wrong("it names no step of this execution".to_owned()))?;
         let mut reuse = Vec::with_capacity(first);
@@ -203,13 +242,22 @@ impl Engine {
             match (step.status, step.output) {
                 (StepStatus::Success, Some(output)) => {
                     let from = step.reused_from.unwrap_or(request.execution_id);
-                    reuse.push((index, Reuse { from, output, data_out: step.data_out }));
+                    reuse.push((
+                        index,
+                        Reuse {
+                            from,
+                            output,
+                            data_out: step.data_out,
+                        },
+                    ));
                 }
                 // Whether it is left out again is decided again.
                 (StepStatus::Skipped, _) => {}
                 _ => {
                     let node = &step.node_id;
-                    return Err(wrong(format!("step {node} before it has no output to reuse: start there or earlier")));
+                    return Err(wrong(format!(
+                        "step {node} before it has no output to reuse: start there or earlier"
+                    )));
                 }
             }
         }
@@ -218,7 +266,11 @@ impl Engine {
 
     async fn create(&self, facts: NewRunFacts) -> Result<Started, EngineError> {
         let mut ids = self.inner.ids();
-        let moment = Moment { now: self.inner.now(), ids: &mut ids, opens_steps: true };
+        let moment = Moment {
+            now: self.inner.now(),
+            ids: &mut ids,
+            opens_steps: true,
+        };
         let run: NewRun = create(facts, moment, self.inner.env());
         let (execution, inputs) = (run.state.execution.clone(), Arc::clone(&run.state.inputs));
         let events = run.events.clone();
@@ -228,11 +280,17 @@ impl Engine {
                 self.inner.wake_workers();
                 // Workers of other processes find it by polling, where this is lost.
                 let _ = self.inner.bus.wake(execution.id).await;
-                Ok(Started { record: ExecutionRecord { execution, inputs }, created: true })
+                Ok(Started {
+                    record: ExecutionRecord { execution, inputs },
+                    created: true,
+                })
             }
             Created::Existing(id) => {
                 let record = self.execution(execution.organization_id, id).await?;
-                Ok(Started { record, created: false })
+                Ok(Started {
+                    record,
+                    created: false,
+                })
             }
         }
     }

@@ -21,7 +21,8 @@ use crate::{
     ports::{Lease, RunState},
     time::Timestamp,
     workflow::{
-        EffectClass, EffectContext, Handler, Node, Probe, Resolution, StepContext, StepOutcome, context::StepFacts,
+        EffectClass, EffectContext, Handler, Node, Probe, Resolution, StepContext, StepOutcome,
+        context::StepFacts,
     },
 };
 
@@ -159,10 +160,18 @@ impl StepRun {
 
     fn input(&self, outcome: Result<Answer, JoinError>) -> Input {
         match outcome {
-            Ok(Answer::Probe(effect)) => Input::Probed { index: self.index, effect, notes: self.notes() },
+            Ok(Answer::Probe(effect)) => Input::Probed {
+                index: self.index,
+                effect,
+                notes: self.notes(),
+            },
             Ok(Answer::Result(result)) => {
                 let result = result.and_then(|outcome| self.bounded(outcome));
-                Input::StepFinished { index: self.index, result, notes: self.notes() }
+                Input::StepFinished {
+                    index: self.index,
+                    result,
+                    notes: self.notes(),
+                }
             }
             Err(error) => {
                 let tech = match error.try_into_panic() {
@@ -178,7 +187,9 @@ impl StepRun {
     /// The handler has used up its time: it is told to stop and dropped.
     pub(crate) fn timed_out(&self) -> Input {
         let seconds = self.node.timeout_ms.div_ceil(1000);
-        let text = Text::key("error-timeout").with("label", &self.node.label).with("seconds", seconds);
+        let text = Text::key("error-timeout")
+            .with("label", &self.node.label)
+            .with("seconds", seconds);
         let failure = StepFailure::retryable(codes::TIMEOUT, text)
             .tech(format!("no result within {} ms", self.node.timeout_ms));
         self.cut_off(failure)
@@ -187,19 +198,34 @@ impl StepRun {
     /// What a handler that did not return leaves behind.
     fn cut_off(&self, failure: StepFailure) -> Input {
         if self.probing {
-            return Input::Probed { index: self.index, effect: Probe::Unknown, notes: self.notes() };
+            return Input::Probed {
+                index: self.index,
+                effect: Probe::Unknown,
+                notes: self.notes(),
+            };
         }
         let failure = if self.repeatable {
             failure
         } else {
-            StepFailure { class: crate::error::FailureClass::OutcomeUnknown, ..failure }
+            StepFailure {
+                class: crate::error::FailureClass::OutcomeUnknown,
+                ..failure
+            }
         };
-        Input::StepFinished { index: self.index, result: Err(failure), notes: self.notes() }
+        Input::StepFinished {
+            index: self.index,
+            result: Err(failure),
+            notes: self.notes(),
+        }
     }
 
     /// The execution is being canceled and the handler did not return in time.
     pub(crate) fn dropped(&self, effect: Probe) -> Input {
-        Input::StepDropped { index: self.index, effect, notes: self.notes() }
+        Input::StepDropped {
+            index: self.index,
+            effect,
+            notes: self.notes(),
+        }
     }
 
     /// Whether a dropped attempt may have had its effect.
@@ -232,7 +258,8 @@ fn unknown_type(node: &Node) -> JoinHandle<Answer> {
 
 fn panic_text(payload: &(dyn std::any::Any + Send)) -> String {
     let text = payload.downcast_ref::<&str>().map(|s| (*s).to_owned());
-    text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic without a text".to_owned())
+    text.or_else(|| payload.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a panic without a text".to_owned())
 }
 
 /// Whether a value's JSON is no longer than `max` bytes, without writing it out.
@@ -240,7 +267,10 @@ fn fits(value: &Value, max: usize) -> bool {
     struct Budget(usize);
     impl std::io::Write for Budget {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0 = self.0.checked_sub(bytes.len()).ok_or(std::io::ErrorKind::StorageFull)?;
+            self.0 = self
+                .0
+                .checked_sub(bytes.len())
+                .ok_or(std::io::ErrorKind::StorageFull)?;
             Ok(bytes.len())
         }
         fn flush(&mut self) -> std::io::Result<()> {
@@ -249,4 +279,3 @@ fn fits(value: &Value, max: usize) -> bool {
     }
     serde_json::to_writer(Budget(max), value).is_ok()
 }
-

@@ -30,7 +30,10 @@ pub struct WorkerOptions {
 
 impl Default for WorkerOptions {
     fn default() -> Self {
-        Self { concurrency: 64, per_organization: 48 }
+        Self {
+            concurrency: 64,
+            per_organization: 48,
+        }
     }
 }
 
@@ -38,7 +41,10 @@ impl WorkerOptions {
     /// So many executions at once, three quarters of them for one organization at most.
     #[must_use]
     pub fn concurrency(concurrency: usize) -> Self {
-        Self { concurrency, per_organization: (concurrency - concurrency / 4).max(1) }
+        Self {
+            concurrency,
+            per_organization: (concurrency - concurrency / 4).max(1),
+        }
     }
 
     /// At most so many executions of one organization at once, counted over all workers.
@@ -64,7 +70,10 @@ pub(crate) struct WakeUp {
 
 impl Default for WakeUp {
     fn default() -> Self {
-        Self { notify: Notify::new(), due: AtomicI64::new(i64::MAX) }
+        Self {
+            notify: Notify::new(),
+            due: AtomicI64::new(i64::MAX),
+        }
     }
 }
 
@@ -98,9 +107,17 @@ impl Engine {
         let (shutdown, background) = (CancellationToken::new(), CancellationToken::new());
         let drivers = TaskTracker::new();
         let inner = &self.inner;
-        let claiming =
-            tokio::spawn(claim(Arc::clone(inner), options, shutdown.clone(), drivers.clone()));
-        for task in [BackgroundTask::Renew, BackgroundTask::Relay, BackgroundTask::Wakes] {
+        let claiming = tokio::spawn(claim(
+            Arc::clone(inner),
+            options,
+            shutdown.clone(),
+            drivers.clone(),
+        ));
+        for task in [
+            BackgroundTask::Renew,
+            BackgroundTask::Relay,
+            BackgroundTask::Wakes,
+        ] {
             let (inner, background) = (Arc::clone(inner), background.clone());
             tokio::spawn(async move {
                 tokio::select! {
@@ -109,7 +126,13 @@ impl Engine {
                 }
             });
         }
-        Workers { shutdown, background, drivers, claiming, engine: self.clone() }
+        Workers {
+            shutdown,
+            background,
+            drivers,
+            claiming,
+            engine: self.clone(),
+        }
     }
 }
 
@@ -153,7 +176,12 @@ impl BackgroundTask {
     }
 }
 
-async fn claim(inner: Arc<Inner>, options: WorkerOptions, shutdown: CancellationToken, drivers: TaskTracker) {
+async fn claim(
+    inner: Arc<Inner>,
+    options: WorkerOptions,
+    shutdown: CancellationToken,
+    drivers: TaskTracker,
+) {
     let permits = Arc::new(Semaphore::new(options.concurrency));
     loop {
         // One permit is waited for; the others of the batch are what else is free.
@@ -195,7 +223,11 @@ async fn claim(inner: Arc<Inner>, options: WorkerOptions, shutdown: Cancellation
 }
 
 /// Claims what is due, and says when to ask again; `None` where the store does not answer.
-async fn due_ones(inner: &Inner, options: WorkerOptions, limit: usize) -> Option<(Vec<Claimed>, Timestamp)> {
+async fn due_ones(
+    inner: &Inner,
+    options: WorkerOptions,
+    limit: usize,
+) -> Option<(Vec<Claimed>, Timestamp)> {
     let now = inner.now();
     // Whatever is noted from here on was not seen by this claim.
     let noted = inner.wake.due.swap(i64::MAX, Ordering::AcqRel);
@@ -216,7 +248,10 @@ async fn due_ones(inner: &Inner, options: WorkerOptions, limit: usize) -> Option
                 inner.wake.due.fetch_min(noted, Ordering::AcqRel);
             }
             let noted = Timestamp::from_millis(inner.wake.due.load(Ordering::Acquire));
-            Some((claim.claimed, claim.next_due.unwrap_or(poll).min(poll).min(noted)))
+            Some((
+                claim.claimed,
+                claim.next_due.unwrap_or(poll).min(poll).min(noted),
+            ))
         }
         Err(error) => {
             inner.wake.due.fetch_min(noted, Ordering::AcqRel);
@@ -226,7 +261,12 @@ async fn due_ones(inner: &Inner, options: WorkerOptions, limit: usize) -> Option
     }
 }
 
-async fn work(inner: Arc<Inner>, claimed: Claimed, permit: OwnedSemaphorePermit, shutdown: CancellationToken) {
+async fn work(
+    inner: Arc<Inner>,
+    claimed: Claimed,
+    permit: OwnedSemaphorePermit,
+    shutdown: CancellationToken,
+) {
     drive::drive(inner, claimed, drive::Mode::Work { shutdown }).await;
     drop(permit);
 }
@@ -236,7 +276,10 @@ async fn work(inner: Arc<Inner>, claimed: Claimed, permit: OwnedSemaphorePermit,
 async fn renew(inner: &Inner) {
     let mut renewed_at = inner.now();
     loop {
-        inner.clock.sleep_until(inner.now() + inner.options.lease / 3).await;
+        inner
+            .clock
+            .sleep_until(inner.now() + inner.options.lease / 3)
+            .await;
         let leases = inner.active.leases();
         let now = inner.now();
         match inner.store.renew(&leases, now + inner.options.lease).await {
@@ -248,7 +291,9 @@ async fn renew(inner: &Inner) {
                 tracing::warn!("leases could not be renewed: {error}");
                 // By now others may have taken over; handlers must learn of it.
                 if renewed_at + inner.options.lease <= inner.now() {
-                    leases.into_iter().for_each(|lease| inner.active.lose(lease));
+                    leases
+                        .into_iter()
+                        .for_each(|lease| inner.active.lose(lease));
                 }
             }
         }
@@ -268,6 +313,9 @@ async fn wakes(inner: &Inner) {
             }
             Err(error) => tracing::warn!("wake-ups from other processes do not arrive: {error}"),
         }
-        inner.clock.sleep_until(inner.now() + inner.options.poll_interval).await;
+        inner
+            .clock
+            .sleep_until(inner.now() + inner.options.poll_interval)
+            .await;
     }
 }

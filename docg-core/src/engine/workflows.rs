@@ -35,7 +35,10 @@ impl Engine {
             let current = self.inner.store.workflow(organization, id).await?;
             let actual = current.as_ref().map_or(0, |workflow| workflow.version);
             if let Some(expected) = if_version.filter(|expected| *expected != actual) {
-                return Err(EngineError::VersionMismatch { expected: expected.into(), actual: actual.into() });
+                return Err(EngineError::VersionMismatch {
+                    expected: expected.into(),
+                    actual: actual.into(),
+                });
             }
             let now = self.inner.now();
             let latest = self.inner.store.latest_version(organization, id).await?;
@@ -51,7 +54,12 @@ impl Engine {
                 updated_at: now,
             };
             match self.inner.store.put_workflow(workflow.clone()).await {
-                Ok(()) => return Ok(PutWorkflow { workflow: Arc::new(workflow), created: current.is_none() }),
+                Ok(()) => {
+                    return Ok(PutWorkflow {
+                        workflow: Arc::new(workflow),
+                        created: current.is_none(),
+                    });
+                }
                 // Somebody else stored a version in between; ours goes on top of it.
                 Err(e) if e.kind == StoreErrorKind::Conflict => {}
                 Err(e) => return Err(e.into()),
@@ -64,8 +72,16 @@ impl Engine {
     /// # Errors
     ///
     /// `NotFound`.
-    pub async fn workflow(&self, organization: OrganizationId, id: WorkflowId) -> Result<Arc<Workflow>, EngineError> {
-        self.inner.store.workflow(organization, id).await?.ok_or(EngineError::NotFound("workflow"))
+    pub async fn workflow(
+        &self,
+        organization: OrganizationId,
+        id: WorkflowId,
+    ) -> Result<Arc<Workflow>, EngineError> {
+        self.inner
+            .store
+            .workflow(organization, id)
+            .await?
+            .ok_or(EngineError::NotFound("workflow"))
     }
 
     /// A page of an organization's workflows, newest first.
@@ -73,7 +89,10 @@ impl Engine {
     /// # Errors
     ///
     /// `Store`.
-    pub async fn workflows(&self, query: WorkflowQuery) -> Result<Page<Arc<Workflow>>, EngineError> {
+    pub async fn workflows(
+        &self,
+        query: WorkflowQuery,
+    ) -> Result<Page<Arc<Workflow>>, EngineError> {
         Ok(self.inner.store.workflows(query).await?)
     }
 
@@ -82,7 +101,11 @@ impl Engine {
     /// # Errors
     ///
     /// `NotFound`.
-    pub async fn delete_workflow(&self, organization: OrganizationId, id: WorkflowId) -> Result<(), EngineError> {
+    pub async fn delete_workflow(
+        &self,
+        organization: OrganizationId,
+        id: WorkflowId,
+    ) -> Result<(), EngineError> {
         if self.inner.store.delete_workflow(organization, id).await? {
             Ok(())
         } else {

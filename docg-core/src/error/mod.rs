@@ -47,9 +47,21 @@ pub struct StepFailure {
 }
 
 impl StepFailure {
-    fn new(class: FailureClass, code: impl Into<Cow<'static, str>>, human: impl Into<Text>) -> Self {
-        let context = ErrorContext { code: code.into(), human: human.into(), tech: None };
-        Self { class, context, retry_after_ms: None }
+    fn new(
+        class: FailureClass,
+        code: impl Into<Cow<'static, str>>,
+        human: impl Into<Text>,
+    ) -> Self {
+        let context = ErrorContext {
+            code: code.into(),
+            human: human.into(),
+            tech: None,
+        };
+        Self {
+            class,
+            context,
+            retry_after_ms: None,
+        }
     }
 
     /// May succeed when tried again.
@@ -93,7 +105,12 @@ impl StepFailure {
 
 impl fmt::Display for StepFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.context.code, self.context.human.render(crate::i18n::Locale::En))
+        write!(
+            f,
+            "{}: {}",
+            self.context.code,
+            self.context.human.render(crate::i18n::Locale::En)
+        )
     }
 }
 

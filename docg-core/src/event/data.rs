@@ -14,21 +14,38 @@ use crate::{
 /// What happened. The variants' names on the wire are the event types of schema v1.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event_type", content = "data")]
-#[allow(missing_docs, reason = "the fields are those of the wire schema, named as there")]
+#[allow(
+    missing_docs,
+    reason = "the fields are those of the wire schema, named as there"
+)]
 #[non_exhaustive]
 pub enum EventData {
     #[serde(rename = "execution.created")]
     ExecutionCreated { trigger_type: Arc<str> },
     #[serde(rename = "execution.status_changed")]
-    StatusChanged { from: Status, to: Status, reason: Cow<'static, str> },
+    StatusChanged {
+        from: Status,
+        to: Status,
+        reason: Cow<'static, str>,
+    },
     #[serde(rename = "execution.progress")]
     Progress { progress: u8 },
     #[serde(rename = "preflight.completed")]
     PreflightCompleted { summary: Arc<PreflightSummary> },
     #[serde(rename = "step.started")]
-    StepStarted { node_id: NodeId, node_type: Arc<str>, position: u32, attempt: u32 },
+    StepStarted {
+        node_id: NodeId,
+        node_type: Arc<str>,
+        position: u32,
+        attempt: u32,
+    },
     #[serde(rename = "step.completed")]
-    StepCompleted { node_id: NodeId, node_type: Arc<str>, duration_ms: u64, output_preview: Option<Arc<Value>> },
+    StepCompleted {
+        node_id: NodeId,
+        node_type: Arc<str>,
+        duration_ms: u64,
+        output_preview: Option<Arc<Value>>,
+    },
     #[serde(rename = "step.failed")]
     StepFailed {
         node_id: NodeId,
@@ -39,21 +56,41 @@ pub enum EventData {
         next_attempt_at: Option<Timestamp>,
     },
     #[serde(rename = "step.skipped")]
-    StepSkipped { node_id: NodeId, node_type: Arc<str>, reason: Cow<'static, str> },
+    StepSkipped {
+        node_id: NodeId,
+        node_type: Arc<str>,
+        reason: Cow<'static, str>,
+    },
     #[serde(rename = "execution.paused")]
-    Paused { reason: Option<String>, waiting_for: Option<WaitingFor> },
+    Paused {
+        reason: Option<String>,
+        waiting_for: Option<WaitingFor>,
+    },
     #[serde(rename = "execution.resumed")]
     Resumed { resumed_by: String },
     #[serde(rename = "execution.completed")]
     Completed { duration_ms: u64 },
     #[serde(rename = "execution.failed")]
-    Failed { error_code: Cow<'static, str>, error_human: Text },
+    Failed {
+        error_code: Cow<'static, str>,
+        error_human: Text,
+    },
     #[serde(rename = "execution.canceled")]
-    Canceled { canceled_by: String, reason: Option<String> },
+    Canceled {
+        canceled_by: String,
+        reason: Option<String>,
+    },
     #[serde(rename = "approval.requested")]
-    ApprovalRequested { approval_id: ApprovalId, approvers: Vec<String> },
+    ApprovalRequested {
+        approval_id: ApprovalId,
+        approvers: Vec<String>,
+    },
     #[serde(rename = "approval.decided")]
-    ApprovalDecided { approval_id: ApprovalId, decision: Cow<'static, str>, decided_by: String },
+    ApprovalDecided {
+        approval_id: ApprovalId,
+        decision: Cow<'static, str>,
+        decided_by: String,
+    },
     #[serde(rename = "signature.requested")]
     SignatureRequested {
         signature_request_id: SignatureRequestId,
@@ -62,15 +99,34 @@ pub enum EventData {
         signers: Vec<String>,
     },
     #[serde(rename = "signature.signer.viewed")]
-    SignerViewed { signature_request_id: SignatureRequestId, signer_email: String },
+    SignerViewed {
+        signature_request_id: SignatureRequestId,
+        signer_email: String,
+    },
     #[serde(rename = "signature.signer.signed")]
-    SignerSigned { signature_request_id: SignatureRequestId, signer_email: String, signed_at: Timestamp },
+    SignerSigned {
+        signature_request_id: SignatureRequestId,
+        signer_email: String,
+        signed_at: Timestamp,
+    },
     #[serde(rename = "signature.signer.declined")]
-    SignerDeclined { signature_request_id: SignatureRequestId, signer_email: String, reason: Option<String> },
+    SignerDeclined {
+        signature_request_id: SignatureRequestId,
+        signer_email: String,
+        reason: Option<String>,
+    },
     #[serde(rename = "signature.completed")]
-    SignatureCompleted { signature_request_id: SignatureRequestId, envelope_id: String, signed_at: Timestamp },
+    SignatureCompleted {
+        signature_request_id: SignatureRequestId,
+        envelope_id: String,
+        signed_at: Timestamp,
+    },
     #[serde(rename = "signature.expired")]
-    SignatureExpired { signature_request_id: SignatureRequestId, envelope_id: String, expires_at: Option<Timestamp> },
+    SignatureExpired {
+        signature_request_id: SignatureRequestId,
+        envelope_id: String,
+        expires_at: Option<Timestamp>,
+    },
 }
 
 impl EventData {

@@ -46,10 +46,16 @@ impl Locale {
         for range in accept_language.split(',') {
             let mut parts = range.split(';').map(str::trim);
             let tag = parts.next().unwrap_or_default();
-            let quality = parts.find_map(|part| part.strip_prefix("q=")).map_or(1.0, |q| q.parse().unwrap_or(0.0));
+            let quality = parts
+                .find_map(|part| part.strip_prefix("q="))
+                .map_or(1.0, |q| q.parse().unwrap_or(0.0));
             // Thousandths: RFC 9110 allows three decimals.
             let quality = (f32::clamp(quality, 0.0, 1.0) * 1000.0) as u16;
-            let language = tag.split('-').next().unwrap_or_default().to_ascii_lowercase();
+            let language = tag
+                .split('-')
+                .next()
+                .unwrap_or_default()
+                .to_ascii_lowercase();
             let locale = match language.as_str() {
                 "pt" => Self::PtBr,
                 "en" | "*" => Self::En,
@@ -71,7 +77,10 @@ pub struct UnknownLocale(String);
 impl FromStr for Locale {
     type Err = UnknownLocale;
     fn from_str(tag: &str) -> Result<Self, Self::Err> {
-        Self::ALL.into_iter().find(|l| l.tag().eq_ignore_ascii_case(tag)).ok_or_else(|| UnknownLocale(tag.to_owned()))
+        Self::ALL
+            .into_iter()
+            .find(|l| l.tag().eq_ignore_ascii_case(tag))
+            .ok_or_else(|| UnknownLocale(tag.to_owned()))
     }
 }
 
@@ -95,7 +104,10 @@ impl Text {
     /// A message of the catalogues without parameters.
     #[must_use]
     pub const fn key(key: &'static str) -> Self {
-        Self::Key { key: Cow::Borrowed(key), params: Vec::new() }
+        Self::Key {
+            key: Cow::Borrowed(key),
+            params: Vec::new(),
+        }
     }
 
     /// Adds a parameter; without effect on a literal text.
@@ -112,7 +124,9 @@ impl Text {
     pub fn render(&self, locale: Locale) -> String {
         match self {
             Self::Literal(text) => text.clone(),
-            Self::Key { key, params } => message(locale, key, params).unwrap_or_else(|| key.to_string()),
+            Self::Key { key, params } => {
+                message(locale, key, params).unwrap_or_else(|| key.to_string())
+            }
         }
     }
 }
@@ -131,21 +145,38 @@ impl From<&str> for Text {
 
 /// A message of the catalogues in words, or `None` where there is no such key.
 #[must_use]
-pub fn message(locale: Locale, key: &str, params: &[(Cow<'static, str>, String)]) -> Option<String> {
+pub fn message(
+    locale: Locale,
+    key: &str,
+    params: &[(Cow<'static, str>, String)],
+) -> Option<String> {
     let catalogue = catalogue(locale);
     let pattern = catalogue.get_message(key)?.value()?;
     let mut args = FluentArgs::with_capacity(params.len());
     for (name, value) in params {
-        args.set(name.as_ref(), FluentValue::try_number(value));
+        // Only what is a count: a label "007" or a code "1e3" stays as it is.
+        let count = value
+            .parse::<u32>()
+            .ok()
+            .filter(|count| count.to_string() == *value);
+        args.set(
+            name.as_ref(),
+            count.map_or_else(|| FluentValue::from(value.as_str()), FluentValue::from),
+        );
     }
     let mut errors = Vec::new();
-    Some(catalogue.format_pattern(pattern, Some(&args), &mut errors).into_owned())
+    Some(
+        catalogue
+            .format_pattern(pattern, Some(&args), &mut errors)
+            .into_owned(),
+    )
 }
 
 type Catalogue = FluentBundle<FluentResource>;
 
 fn catalogue(locale: Locale) -> &'static Catalogue {
-    static CATALOGUES: LazyLock<[Catalogue; 2]> = LazyLock::new(|| [load(Locale::En, EN), load(Locale::PtBr, PT_BR)]);
+    static CATALOGUES: LazyLock<[Catalogue; 2]> =
+        LazyLock::new(|| [load(Locale::En, EN), load(Locale::PtBr, PT_BR)]);
     &CATALOGUES[locale as usize]
 }
 
@@ -155,7 +186,8 @@ fn load(locale: Locale, source: &str) -> Catalogue {
     // Isolation marks are for right-to-left text; in logs and JSON they are invisible noise.
     bundle.set_use_isolating(false);
     // A broken entry is left out; the catalogue test fails on it.
-    let resource = FluentResource::try_new(source.to_owned()).unwrap_or_else(|(resource, _)| resource);
+    let resource =
+        FluentResource::try_new(source.to_owned()).unwrap_or_else(|(resource, _)| resource);
     bundle.add_resource_overriding(resource);
     bundle
 }

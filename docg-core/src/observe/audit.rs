@@ -76,18 +76,27 @@ pub struct Actor {
 impl Actor {
     /// A person or a client that acts for one.
     pub fn user(id: impl Into<Arc<str>>) -> Self {
-        Self { actor_type: ActorType::User, actor_id: id.into() }
+        Self {
+            actor_type: ActorType::User,
+            actor_id: id.into(),
+        }
     }
 
     /// docg itself.
     #[must_use]
     pub fn system() -> Self {
-        Self { actor_type: ActorType::System, actor_id: Arc::from("docg") }
+        Self {
+            actor_type: ActorType::System,
+            actor_id: Arc::from("docg"),
+        }
     }
 
     /// A provider's webhook.
     pub fn webhook(provider: impl Into<Arc<str>>) -> Self {
-        Self { actor_type: ActorType::Webhook, actor_id: provider.into() }
+        Self {
+            actor_type: ActorType::Webhook,
+            actor_id: provider.into(),
+        }
     }
 }
 
@@ -119,7 +128,12 @@ impl AuditDraft {
     /// A row about the execution, by docg itself.
     #[must_use]
     pub fn new(action: impl Into<Cow<'static, str>>, metadata: Value) -> Self {
-        Self { actor: None, action: action.into(), target: None, metadata }
+        Self {
+            actor: None,
+            action: action.into(),
+            target: None,
+            metadata,
+        }
     }
 
     /// Sets who did it.
@@ -132,16 +146,19 @@ impl AuditDraft {
     /// Sets what it was done to.
     #[must_use]
     pub fn on(mut self, kind: impl Into<Cow<'static, str>>, id: impl ToString) -> Self {
-        self.target = Some(Target { kind: kind.into(), id: id.to_string() });
+        self.target = Some(Target {
+            kind: kind.into(),
+            id: id.to_string(),
+        });
         self
     }
 }
 
 /// A row of an execution's audit trail.
 ///
-/// Each row carries the hash of the one before it. What may have to be erased for a person's sake
-/// - who acted, and the facts - goes into the hash only as a salted commitment, so it can be erased
-/// together with its salt and the chain still verifies.
+/// Each row carries the hash of the one before it. What may have to be erased for a person's sake,
+/// who acted and the facts, goes into the hash only as a salted commitment: it can be erased
+/// together with its salt, and the chain still verifies.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AuditEvent {
     /// Unique.
@@ -261,7 +278,9 @@ pub fn verify_chain(rows: &[AuditEvent], head_seq: u64, head_hash: [u8; 32]) -> 
     let mut previous = [0; 32];
     let mut fault = None;
     for (expected_seq, row) in (1u64..).zip(rows) {
-        let committed = row.salt.is_none_or(|salt| row.commitment == row.computed_commitment(salt));
+        let committed = row
+            .salt
+            .is_none_or(|salt| row.commitment == row.computed_commitment(salt));
         let holds = row.seq == expected_seq
             && row.prev_hash == previous
             && committed
@@ -278,5 +297,9 @@ pub fn verify_chain(rows: &[AuditEvent], head_seq: u64, head_hash: [u8; 32]) -> 
     if fault.is_none() && count < head_seq {
         fault = Some(ChainFault { seq: count + 1 });
     }
-    ChainReport { count, head_hash: rows.last().map_or([0; 32], |row| row.hash), fault }
+    ChainReport {
+        count,
+        head_hash: rows.last().map_or([0; 32], |row| row.hash),
+        fault,
+    }
 }

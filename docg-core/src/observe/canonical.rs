@@ -69,7 +69,10 @@ mod tests {
     #[test]
     fn keys_are_sorted_at_every_depth() {
         let value = serde_json::json!({"b": [{"z": 1, "a": "x\n"}], "a": null});
-        assert_eq!(canonical_json(&value), r#"{"a":null,"b":[{"a":"x\n","z":1}]}"#);
+        assert_eq!(
+            canonical_json(&value),
+            r#"{"a":null,"b":[{"a":"x\n","z":1}]}"#
+        );
     }
 
     #[test]

@@ -97,7 +97,13 @@ impl LogDraft {
     /// An entry with a message for people.
     #[must_use]
     pub fn new(level: LogLevel, message: impl Into<Text>) -> Self {
-        Self { level, domain: None, message_human: message.into(), message_tech: None, details_tech: None }
+        Self {
+            level,
+            domain: None,
+            message_human: message.into(),
+            message_tech: None,
+            details_tech: None,
+        }
     }
 
     /// Adds the text for technicians.

@@ -6,10 +6,11 @@ mod log;
 mod recorder;
 mod redact;
 
-pub use audit::{
-    Actor, ActorType, AuditDraft, AuditEvent, AuditSink, ChainFault, ChainReport, Target, actions, verify_chain,
-};
 pub(crate) use audit::ChainLink;
+pub use audit::{
+    Actor, ActorType, AuditDraft, AuditEvent, AuditSink, ChainFault, ChainReport, Target, actions,
+    verify_chain,
+};
 pub use log::{ExecutionLogger, LogDomain, LogDraft, LogEntry, LogLevel};
 pub use recorder::StepRecorder;
-pub use redact::{Redaction, REDACTED};
+pub use redact::{REDACTED, Redaction};

@@ -28,32 +28,51 @@ impl StepRecorder {
     /// An empty recorder for one step.
     #[must_use]
     pub fn new(execution_id: ExecutionId, node_id: NodeId) -> Self {
-        Self { execution_id, node_id, drafts: Arc::default() }
+        Self {
+            execution_id,
+            node_id,
+            drafts: Arc::default(),
+        }
     }
 
     /// Takes out what has been collected.
     #[must_use]
     pub fn take(&self) -> (Vec<LogDraft>, Vec<AuditDraft>) {
         let mut drafts = self.drafts.lock().unwrap_or_else(PoisonError::into_inner);
-        (std::mem::take(&mut drafts.logs), std::mem::take(&mut drafts.audit))
+        (
+            std::mem::take(&mut drafts.logs),
+            std::mem::take(&mut drafts.audit),
+        )
     }
 }
 
 impl ExecutionLogger for StepRecorder {
     fn log(&self, entry: LogDraft) {
         let message = entry.message_human.render(Locale::En);
-        let (execution_id, node_id, tech) = (self.execution_id, self.node_id.as_str(), entry.message_tech.as_deref());
+        let (execution_id, node_id, tech) = (
+            self.execution_id,
+            self.node_id.as_str(),
+            entry.message_tech.as_deref(),
+        );
         match entry.level {
             LogLevel::Ok => tracing::info!(%execution_id, node_id, tech, "{message}"),
             LogLevel::Warn => tracing::warn!(%execution_id, node_id, tech, "{message}"),
             LogLevel::Error => tracing::error!(%execution_id, node_id, tech, "{message}"),
         }
-        self.drafts.lock().unwrap_or_else(PoisonError::into_inner).logs.push(entry);
+        self.drafts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .logs
+            .push(entry);
     }
 }
 
 impl AuditSink for StepRecorder {
     fn record(&self, row: AuditDraft) {
-        self.drafts.lock().unwrap_or_else(PoisonError::into_inner).audit.push(row);
+        self.drafts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .audit
+            .push(row);
     }
 }

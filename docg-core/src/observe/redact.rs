@@ -6,8 +6,17 @@ use serde_json::{Value, json};
 pub const REDACTED: &str = "[redacted]";
 
 const SECRET_KEYS: [&str; 11] = [
-    "password", "passwd", "token", "secret", "apikey", "authorization", "credential", "credentials", "privatekey",
-    "cookie", "bearer",
+    "password",
+    "passwd",
+    "token",
+    "secret",
+    "apikey",
+    "authorization",
+    "credential",
+    "credentials",
+    "privatekey",
+    "cookie",
+    "bearer",
 ];
 
 /// Makes snapshots safe to show: secrets replaced, size bounded.
@@ -19,7 +28,10 @@ pub struct Redaction {
 
 impl Default for Redaction {
     fn default() -> Self {
-        Self { extra: BTreeSet::new(), max_bytes: 64 * 1024 }
+        Self {
+            extra: BTreeSet::new(),
+            max_bytes: 64 * 1024,
+        }
     }
 }
 
@@ -42,20 +54,26 @@ impl Redaction {
     #[must_use]
     pub fn is_secret(&self, key: &str) -> bool {
         let key = normalized(key);
-        SECRET_KEYS.iter().any(|secret| key.ends_with(secret)) || self.extra.iter().any(|secret| key.ends_with(secret))
+        SECRET_KEYS.iter().any(|secret| key.ends_with(secret))
+            || self.extra.iter().any(|secret| key.ends_with(secret))
     }
 
     /// A copy that is safe to store and show. Where nothing has to change it is the same value.
     #[must_use]
     pub fn snapshot(&self, value: &Arc<Value>) -> Arc<Value> {
-        let redacted =
-            if self.has_secret(value) { Arc::new(self.redacted(value)) } else { Arc::clone(value) };
+        let redacted = if self.has_secret(value) {
+            Arc::new(self.redacted(value))
+        } else {
+            Arc::clone(value)
+        };
         self.bounded(redacted)
     }
 
     fn has_secret(&self, value: &Value) -> bool {
         match value {
-            Value::Object(map) => map.iter().any(|(key, value)| self.is_secret(key) || self.has_secret(value)),
+            Value::Object(map) => map
+                .iter()
+                .any(|(key, value)| self.is_secret(key) || self.has_secret(value)),
             Value::Array(items) => items.iter().any(|item| self.has_secret(item)),
             _ => false,
         }
@@ -66,7 +84,11 @@ impl Redaction {
             Value::Object(map) => map
                 .iter()
                 .map(|(key, value)| {
-                    let value = if self.is_secret(key) { REDACTED.into() } else { self.redacted(value) };
+                    let value = if self.is_secret(key) {
+                        REDACTED.into()
+                    } else {
+                        self.redacted(value)
+                    };
                     (key.clone(), value)
                 })
                 .collect(),
@@ -93,7 +115,10 @@ impl Redaction {
 }
 
 fn normalized(key: &str) -> String {
-    key.chars().filter(|c| !matches!(c, '-' | '_')).flat_map(char::to_lowercase).collect()
+    key.chars()
+        .filter(|c| !matches!(c, '-' | '_'))
+        .flat_map(char::to_lowercase)
+        .collect()
 }
 
 /// What is left of `budget` after an upper bound of the value's size in JSON; `None` where the
@@ -102,12 +127,16 @@ fn at_most(value: &Value, budget: usize) -> Option<usize> {
     // Six bytes for a character that JSON has to escape.
     let text = |s: &str, budget: usize| budget.checked_sub(s.len() * 6 + 3);
     match value {
-        Value::Object(map) => map.iter().try_fold(budget.checked_sub(2)?, |budget, (key, value)| {
-            at_most(value, text(key, budget)?)
-        }),
-        Value::Array(items) => {
-            items.iter().try_fold(budget.checked_sub(2)?, |budget, item| at_most(item, budget)?.checked_sub(1))
-        }
+        Value::Object(map) => map
+            .iter()
+            .try_fold(budget.checked_sub(2)?, |budget, (key, value)| {
+                at_most(value, text(key, budget)?)
+            }),
+        Value::Array(items) => items
+            .iter()
+            .try_fold(budget.checked_sub(2)?, |budget, item| {
+                at_most(item, budget)?.checked_sub(1)
+            }),
         Value::String(s) => text(s, budget),
         _ => budget.checked_sub(32),
     }

@@ -25,7 +25,9 @@ impl StoreErrorKind {
     pub const fn may_pass(self) -> bool {
         match self {
             Self::Unavailable | Self::Full => true,
-            Self::NotFound | Self::Conflict | Self::KeyReused | Self::Invalid | Self::Corrupt => false,
+            Self::NotFound | Self::Conflict | Self::KeyReused | Self::Invalid | Self::Corrupt => {
+                false
+            }
         }
     }
 }
@@ -48,7 +50,12 @@ pub struct StoreError {
 impl StoreError {
     /// An error without a cause.
     pub fn new(kind: StoreErrorKind, operation: &'static str, message: impl Into<String>) -> Self {
-        Self { kind, operation, message: message.into(), source: None }
+        Self {
+            kind,
+            operation,
+            message: message.into(),
+            source: None,
+        }
     }
 
     /// Adds the cause.

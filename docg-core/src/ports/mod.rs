@@ -9,8 +9,9 @@ mod store;
 pub use bus::{BusError, EventBus, EventStream, WakeStream};
 pub use error::{StoreError, StoreErrorKind};
 pub use model::{
-    AuditQuery, Claim, ClaimRequest, ClaimWhat, Claimed, Commit, Committed, Created, EventQuery, ExecutionQuery,
-    ExecutionRecord, Idempotency, Lease, LeaseAfter, LogQuery, Memo, MemoKey, NewRun, Page, ResumeSignal, RunState,
-    Settlement, Signal, SignalKind, Unpublished, WorkflowQuery,
+    AuditQuery, Claim, ClaimRequest, ClaimWhat, Claimed, Commit, Committed, Created, EventQuery,
+    ExecutionQuery, ExecutionRecord, Idempotency, Lease, LeaseAfter, LogQuery, Memo, MemoKey,
+    NewRun, Page, ResumeSignal, RunState, Settlement, Signal, SignalKind, Unpublished,
+    WorkflowQuery,
 };
 pub use store::{MemoStore, RunReader, RunStore, Store, WorkflowStore};

@@ -6,7 +6,10 @@ use serde_json::Value;
 use crate::{
     approval::{Approval, Decision},
     event::Event,
-    ids::{ApprovalId, ExecutionId, NodeId, OrganizationId, SignalId, SignatureRequestId, WorkerId, WorkflowId},
+    ids::{
+        ApprovalId, ExecutionId, NodeId, OrganizationId, SignalId, SignatureRequestId, WorkerId,
+        WorkflowId,
+    },
     observe::{Actor, AuditEvent, LogDomain, LogEntry, LogLevel},
     run::{Execution, Inputs, Status, Step},
     signature::{SignatureRequest, SignerFact},

@@ -5,8 +5,9 @@ use async_trait::async_trait;
 use super::{
     error::StoreError,
     model::{
-        AuditQuery, Claim, ClaimRequest, Commit, Committed, Created, EventQuery, ExecutionQuery, ExecutionRecord,
-        Lease, LogQuery, Memo, MemoKey, NewRun, Page, Signal, Unpublished, WorkflowQuery,
+        AuditQuery, Claim, ClaimRequest, Commit, Committed, Created, EventQuery, ExecutionQuery,
+        ExecutionRecord, Lease, LogQuery, Memo, MemoKey, NewRun, Page, Signal, Unpublished,
+        WorkflowQuery,
     },
 };
 use crate::{
@@ -64,7 +65,11 @@ pub trait RunStore: Send + Sync + 'static {
     /// The inbox, oldest first.
     async fn signals(&self, execution: ExecutionId) -> Result<Vec<Signal>, StoreError>;
     /// Executions with events that the bus may not have, changed before `before`, at most `limit`.
-    async fn unpublished(&self, before: Timestamp, limit: usize) -> Result<Vec<Unpublished>, StoreError>;
+    async fn unpublished(
+        &self,
+        before: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Unpublished>, StoreError>;
     /// Remembers up to where an execution's events are on the bus. Never goes back.
     async fn mark_published(&self, published: &[(ExecutionId, u64)]) -> Result<(), StoreError>;
     /// Removes terminal executions that ended before `before`, with all that belongs to them, at
@@ -84,7 +89,11 @@ pub trait RunReader: Send + Sync + 'static {
     /// A page of executions, newest first by (`created_at`, `id`).
     async fn executions(&self, query: ExecutionQuery) -> Result<Page<ExecutionRecord>, StoreError>;
     /// An execution's steps in the workflow's order; empty where there is no such execution.
-    async fn steps(&self, organization: OrganizationId, id: ExecutionId) -> Result<Vec<Step>, StoreError>;
+    async fn steps(
+        &self,
+        organization: OrganizationId,
+        id: ExecutionId,
+    ) -> Result<Vec<Step>, StoreError>;
     /// The definition that an execution was created with.
     async fn snapshot(
         &self,
@@ -111,7 +120,8 @@ pub trait RunReader: Send + Sync + 'static {
         envelope_id: &str,
     ) -> Result<Option<SignatureRequest>, StoreError>;
     /// The approval that a link's token opens. It takes no organization: the token is the proof.
-    async fn approval_by_token(&self, token_hash: [u8; 32]) -> Result<Option<Approval>, StoreError>;
+    async fn approval_by_token(&self, token_hash: [u8; 32])
+    -> Result<Option<Approval>, StoreError>;
 }
 
 /// Workflow definitions.
@@ -132,9 +142,17 @@ pub trait WorkflowStore: Send + Sync + 'static {
     /// A page of current versions, newest first by (`created_at`, `id`).
     async fn workflows(&self, query: WorkflowQuery) -> Result<Page<Arc<Workflow>>, StoreError>;
     /// The highest version that was ever stored under this id, deleted ones included; 0 for none.
-    async fn latest_version(&self, organization: OrganizationId, id: WorkflowId) -> Result<u32, StoreError>;
+    async fn latest_version(
+        &self,
+        organization: OrganizationId,
+        id: WorkflowId,
+    ) -> Result<u32, StoreError>;
     /// Hides a workflow; its executions stay. `false` where there is none.
-    async fn delete_workflow(&self, organization: OrganizationId, id: WorkflowId) -> Result<bool, StoreError>;
+    async fn delete_workflow(
+        &self,
+        organization: OrganizationId,
+        id: WorkflowId,
+    ) -> Result<bool, StoreError>;
 }
 
 /// Small facts with an end.

@@ -27,7 +27,13 @@ pub enum Domain {
 
 impl Domain {
     /// All five.
-    pub const ALL: [Self; 5] = [Self::Data, Self::Template, Self::Permissions, Self::Delivery, Self::Signature];
+    pub const ALL: [Self; 5] = [
+        Self::Data,
+        Self::Template,
+        Self::Permissions,
+        Self::Delivery,
+        Self::Signature,
+    ];
 
     /// The name on the wire.
     #[must_use]
@@ -74,7 +80,11 @@ pub struct Issue {
 impl Issue {
     /// A blocking issue.
     #[must_use]
-    pub fn blocking(domain: Domain, code: impl Into<Cow<'static, str>>, human: impl Into<Text>) -> Self {
+    pub fn blocking(
+        domain: Domain,
+        code: impl Into<Cow<'static, str>>,
+        human: impl Into<Text>,
+    ) -> Self {
         Self {
             code: code.into(),
             domain,
@@ -88,8 +98,15 @@ impl Issue {
 
     /// A warning.
     #[must_use]
-    pub fn warning(domain: Domain, code: impl Into<Cow<'static, str>>, human: impl Into<Text>) -> Self {
-        Self { severity: Severity::Warning, ..Self::blocking(domain, code, human) }
+    pub fn warning(
+        domain: Domain,
+        code: impl Into<Cow<'static, str>>,
+        human: impl Into<Text>,
+    ) -> Self {
+        Self {
+            severity: Severity::Warning,
+            ..Self::blocking(domain, code, human)
+        }
     }
 
     /// Names the node.
@@ -126,7 +143,11 @@ impl Issue {
             "field": self.field,
         });
         if let Some(allowed) = technical {
-            issue["message_tech"] = if allowed { json!(self.message_tech) } else { Value::Null };
+            issue["message_tech"] = if allowed {
+                json!(self.message_tech)
+            } else {
+                Value::Null
+            };
         }
         issue
     }
@@ -151,7 +172,13 @@ impl PreflightSummary {
     pub fn new(mut issues: Vec<Issue>, completed_at: Timestamp) -> Self {
         issues.sort_by_key(|issue| issue.domain);
         let count = |severity| {
-            u32::try_from(issues.iter().filter(|issue| issue.severity == severity).count()).unwrap_or(u32::MAX)
+            u32::try_from(
+                issues
+                    .iter()
+                    .filter(|issue| issue.severity == severity)
+                    .count(),
+            )
+            .unwrap_or(u32::MAX)
         };
         Self {
             blocking_count: count(Severity::Blocking),
@@ -169,7 +196,9 @@ impl PreflightSummary {
 
     /// The issues that block.
     pub fn blocking(&self) -> impl Iterator<Item = &Issue> {
-        self.issues.iter().filter(|issue| issue.severity == Severity::Blocking)
+        self.issues
+            .iter()
+            .filter(|issue| issue.severity == Severity::Blocking)
     }
 
     /// The wire form of `groups`: every domain with its issues. With `technical` the issues have a
@@ -184,7 +213,10 @@ impl PreflightSummary {
     pub fn groups(&self, locale: Locale, technical: Option<bool>) -> Value {
         let mut groups: BTreeMap<&str, Vec<Value>> = BTreeMap::new();
         for issue in &self.issues {
-            groups.entry(issue.domain.as_str()).or_default().push(issue.for_reader(locale, technical));
+            groups
+                .entry(issue.domain.as_str())
+                .or_default()
+                .push(issue.for_reader(locale, technical));
         }
         json!(groups)
     }

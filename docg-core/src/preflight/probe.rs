@@ -13,7 +13,11 @@ pub trait ResourceProbe: Send + Sync + 'static {
     /// # Errors
     ///
     /// [`ProbeFailure`] says what stands in the way.
-    async fn template(&self, organization: OrganizationId, name: &str) -> Result<TemplateFacts, ProbeFailure>;
+    async fn template(
+        &self,
+        organization: OrganizationId,
+        name: &str,
+    ) -> Result<TemplateFacts, ProbeFailure>;
     /// Whether the folder exists and can be written.
     ///
     /// # Errors
@@ -25,7 +29,11 @@ pub trait ResourceProbe: Send + Sync + 'static {
     /// # Errors
     ///
     /// [`ProbeFailure`] says what stands in the way.
-    async fn connection(&self, organization: OrganizationId, connection: &str) -> Result<(), ProbeFailure>;
+    async fn connection(
+        &self,
+        organization: OrganizationId,
+        connection: &str,
+    ) -> Result<(), ProbeFailure>;
 }
 
 /// What is known of a template.
@@ -55,7 +63,11 @@ impl ProbeFailure {
     /// The provider answered: it cannot be used.
     #[must_use]
     pub fn refused(code: impl Into<Cow<'static, str>>) -> Self {
-        Self::Refused { code: code.into(), human: None, tech: None }
+        Self::Refused {
+            code: code.into(),
+            human: None,
+            tech: None,
+        }
     }
 }
 

@@ -149,7 +149,9 @@ impl WaitKind {
     #[must_use]
     pub const fn is_for_people(self) -> bool {
         match self {
-            Self::Review | Self::Approval | Self::Signature | Self::Confirmation | Self::Pause => true,
+            Self::Review | Self::Approval | Self::Signature | Self::Confirmation | Self::Pause => {
+                true
+            }
             Self::Retry => false,
         }
     }
@@ -194,7 +196,10 @@ pub struct PhaseMetrics(pub [Option<PhaseTimes>; 6]);
 impl PhaseMetrics {
     /// The phases that have begun, in order.
     pub fn iter(&self) -> impl Iterator<Item = (Phase, &PhaseTimes)> {
-        Phase::ALL.into_iter().zip(&self.0).filter_map(|(phase, times)| Some((phase, times.as_ref()?)))
+        Phase::ALL
+            .into_iter()
+            .zip(&self.0)
+            .filter_map(|(phase, times)| Some((phase, times.as_ref()?)))
     }
 
     /// The times of one phase.

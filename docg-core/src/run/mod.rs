@@ -6,8 +6,8 @@ mod status;
 mod step;
 
 pub use execution::{
-    CurrentStep, DeliveryState, Execution, Heads, Inputs, PhaseMetrics, PhaseTimes, SignatureState, WaitKind,
-    WaitingFor,
+    CurrentStep, DeliveryState, Execution, Heads, Inputs, PhaseMetrics, PhaseTimes, SignatureState,
+    WaitKind, WaitingFor,
 };
 pub use phase::{Phase, UnknownPhase};
 pub use status::{InvalidTransition, Status, TRANSITIONS, UnknownStatus, state_diagram};

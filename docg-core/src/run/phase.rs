@@ -24,8 +24,14 @@ pub enum Phase {
 
 impl Phase {
     /// All six, in order.
-    pub const ALL: [Self; 6] =
-        [Self::Preflight, Self::Trigger, Self::Render, Self::Save, Self::Delivery, Self::Signature];
+    pub const ALL: [Self; 6] = [
+        Self::Preflight,
+        Self::Trigger,
+        Self::Render,
+        Self::Save,
+        Self::Delivery,
+        Self::Signature,
+    ];
 
     /// The name on the wire and in the database.
     #[must_use]
@@ -61,6 +67,9 @@ pub struct UnknownPhase(pub String);
 impl FromStr for Phase {
     type Err = UnknownPhase;
     fn from_str(name: &str) -> Result<Self, Self::Err> {
-        Self::ALL.into_iter().find(|phase| phase.as_str() == name).ok_or_else(|| UnknownPhase(name.to_owned()))
+        Self::ALL
+            .into_iter()
+            .find(|phase| phase.as_str() == name)
+            .ok_or_else(|| UnknownPhase(name.to_owned()))
     }
 }

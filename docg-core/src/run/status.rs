@@ -40,14 +40,69 @@ pub enum Status {
 /// depends on where it was paused from, see [`Status::check`].
 pub const TRANSITIONS: [(Status, &[Status]); 12] = [
     (Queued, &[Running, Paused, Canceled, Failed]),
-    (Running, &[NeedsReview, Ready, Paused, Completed, Failed, Canceled]),
+    (
+        Running,
+        &[NeedsReview, Ready, Paused, Completed, Failed, Canceled],
+    ),
     (NeedsReview, &[Running, Canceled, Failed]),
-    (Ready, &[Running, Sending, Signing, Completed, NeedsReview, Paused, Canceled, Failed]),
+    (
+        Ready,
+        &[
+            Running,
+            Sending,
+            Signing,
+            Completed,
+            NeedsReview,
+            Paused,
+            Canceled,
+            Failed,
+        ],
+    ),
     (Sending, &[Sent, NeedsReview, Paused, Canceled, Failed]),
-    (Sent, &[Running, Ready, Sending, Signing, Completed, NeedsReview, Paused, Canceled, Failed]),
+    (
+        Sent,
+        &[
+            Running,
+            Ready,
+            Sending,
+            Signing,
+            Completed,
+            NeedsReview,
+            Paused,
+            Canceled,
+            Failed,
+        ],
+    ),
     (Signing, &[Signed, NeedsReview, Paused, Canceled, Failed]),
-    (Signed, &[Running, Ready, Sending, Signing, Completed, NeedsReview, Paused, Canceled, Failed]),
-    (Paused, &[Queued, Running, Ready, Sending, Sent, Signing, Signed, NeedsReview, Canceled, Failed]),
+    (
+        Signed,
+        &[
+            Running,
+            Ready,
+            Sending,
+            Signing,
+            Completed,
+            NeedsReview,
+            Paused,
+            Canceled,
+            Failed,
+        ],
+    ),
+    (
+        Paused,
+        &[
+            Queued,
+            Running,
+            Ready,
+            Sending,
+            Sent,
+            Signing,
+            Signed,
+            NeedsReview,
+            Canceled,
+            Failed,
+        ],
+    ),
     (Completed, &[]),
     (Failed, &[]),
     (Canceled, &[]),
@@ -66,7 +121,18 @@ pub struct InvalidTransition {
 impl Status {
     /// All twelve, in the table's order.
     pub const ALL: [Self; 12] = [
-        Queued, Running, NeedsReview, Ready, Sending, Sent, Signing, Signed, Paused, Completed, Failed, Canceled,
+        Queued,
+        Running,
+        NeedsReview,
+        Ready,
+        Sending,
+        Sent,
+        Signing,
+        Signed,
+        Paused,
+        Completed,
+        Failed,
+        Canceled,
     ];
 
     /// The name on the wire and in the database.
@@ -108,8 +174,14 @@ impl Status {
     /// [`InvalidTransition`] names both statuses.
     pub fn check(self, to: Status, paused_from: Option<Status>) -> Result<(), InvalidTransition> {
         let listed = self.successors().contains(&to);
-        let returns = self != Paused || matches!(to, NeedsReview | Canceled | Failed) || paused_from == Some(to);
-        if listed && returns { Ok(()) } else { Err(InvalidTransition { from: self, to }) }
+        let returns = self != Paused
+            || matches!(to, NeedsReview | Canceled | Failed)
+            || paused_from == Some(to);
+        if listed && returns {
+            Ok(())
+        } else {
+            Err(InvalidTransition { from: self, to })
+        }
     }
 }
 
@@ -127,7 +199,10 @@ pub struct UnknownStatus(pub String);
 impl FromStr for Status {
     type Err = UnknownStatus;
     fn from_str(name: &str) -> Result<Self, Self::Err> {
-        Self::ALL.into_iter().find(|status| status.as_str() == name).ok_or_else(|| UnknownStatus(name.to_owned()))
+        Self::ALL
+            .into_iter()
+            .find(|status| status.as_str() == name)
+            .ok_or_else(|| UnknownStatus(name.to_owned()))
     }
 }
 

@@ -31,7 +31,13 @@ pub enum StepStatus {
 
 impl StepStatus {
     /// All five.
-    pub const ALL: [Self; 5] = [Self::Pending, Self::Running, Self::Success, Self::Failed, Self::Skipped];
+    pub const ALL: [Self; 5] = [
+        Self::Pending,
+        Self::Running,
+        Self::Success,
+        Self::Failed,
+        Self::Skipped,
+    ];
 
     /// The name on the wire and in the database.
     #[must_use]
@@ -61,7 +67,10 @@ impl fmt::Display for StepStatus {
 impl FromStr for StepStatus {
     type Err = String;
     fn from_str(name: &str) -> Result<Self, String> {
-        Self::ALL.into_iter().find(|s| s.as_str() == name).ok_or_else(|| format!("unknown step status {name:?}"))
+        Self::ALL
+            .into_iter()
+            .find(|s| s.as_str() == name)
+            .ok_or_else(|| format!("unknown step status {name:?}"))
     }
 }
 

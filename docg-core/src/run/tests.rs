@@ -18,10 +18,22 @@ fn every_pair_of_statuses_is_judged_as_the_table_says() {
 
 #[test]
 fn a_pause_returns_only_to_the_status_it_came_from() {
-    for from in [Status::Queued, Status::Running, Status::Ready, Status::Sending, Status::Sent, Status::Signing, Status::Signed] {
+    for from in [
+        Status::Queued,
+        Status::Running,
+        Status::Ready,
+        Status::Sending,
+        Status::Sent,
+        Status::Signing,
+        Status::Signed,
+    ] {
         for to in Status::ALL {
             let ends = matches!(to, Status::NeedsReview | Status::Canceled | Status::Failed);
-            assert_eq!(Status::Paused.check(to, Some(from)).is_ok(), to == from || ends, "paused from {from} -> {to}");
+            assert_eq!(
+                Status::Paused.check(to, Some(from)).is_ok(),
+                to == from || ends,
+                "paused from {from} -> {to}"
+            );
         }
     }
 }
@@ -37,7 +49,11 @@ fn the_table_lists_each_status_once_in_the_order_of_the_enum() {
 #[test]
 fn nothing_follows_a_terminal_status_and_nothing_else_is_a_dead_end() {
     for status in Status::ALL {
-        assert_eq!(status.is_terminal(), status.successors().is_empty(), "{status}");
+        assert_eq!(
+            status.is_terminal(),
+            status.successors().is_empty(),
+            "{status}"
+        );
     }
 }
 
@@ -50,11 +66,17 @@ fn wire_names_are_pinned() {
     let steps = StepStatus::ALL.map(StepStatus::as_str).join(" ");
     insta::assert_snapshot!(steps, @"pending running success failure skipped");
     for status in Status::ALL {
-        assert_eq!(serde_json::to_value(status).expect("serializes"), status.as_str());
+        assert_eq!(
+            serde_json::to_value(status).expect("serializes"),
+            status.as_str()
+        );
         assert_eq!(status.as_str().parse(), Ok(status));
     }
     for phase in Phase::ALL {
-        assert_eq!(serde_json::to_value(phase).expect("serializes"), phase.as_str());
+        assert_eq!(
+            serde_json::to_value(phase).expect("serializes"),
+            phase.as_str()
+        );
         assert_eq!(phase.as_str().parse(), Ok(phase));
     }
 }

@@ -33,7 +33,11 @@ pub fn merge(request: &mut SignatureRequest, facts: &[SignerFact]) -> Vec<Signer
             SignerFactKind::Bounced => SignerStatus::Bounced,
         };
         for signer in &mut request.signers {
-            if fact.email.as_deref().is_some_and(|email| !email.eq_ignore_ascii_case(&signer.email)) {
+            if fact
+                .email
+                .as_deref()
+                .is_some_and(|email| !email.eq_ignore_ascii_case(&signer.email))
+            {
                 continue;
             }
             let time = match fact.kind {

@@ -6,7 +6,9 @@ mod request;
 
 pub use merge::{SignerChange, merge};
 pub use provider::{
-    Envelope, EnvelopeRequest, ProviderError, ProviderUpdate, SignatureProvider, SignerFact, SignerFactKind,
-    WebhookError, WebhookRequest,
+    Envelope, EnvelopeRequest, ProviderError, ProviderUpdate, SignatureProvider, SignerFact,
+    SignerFactKind, WebhookError, WebhookRequest,
 };
-pub use request::{NewSignatureRequest, NewSigner, RequestStatus, SignatureRequest, Signer, SignerStatus};
+pub use request::{
+    NewSignatureRequest, NewSigner, RequestStatus, SignatureRequest, Signer, SignerStatus,
+};

@@ -61,8 +61,21 @@ pub struct EnvelopeRequest {
 impl EnvelopeRequest {
     /// A request to send `file` to `signers`.
     #[must_use]
-    pub fn new(organization_id: OrganizationId, idempotency_key: String, file: Value, signers: Vec<NewSigner>) -> Self {
-        Self { organization_id, idempotency_key, file, signers, message: None, expires_at: None, remind_every_ms: None }
+    pub fn new(
+        organization_id: OrganizationId,
+        idempotency_key: String,
+        file: Value,
+        signers: Vec<NewSigner>,
+    ) -> Self {
+        Self {
+            organization_id,
+            idempotency_key,
+            file,
+            signers,
+            message: None,
+            expires_at: None,
+            remind_every_ms: None,
+        }
     }
 }
 
@@ -101,7 +114,11 @@ impl WebhookRequest {
     /// The value of a header that is there exactly once.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
-        let mut values = self.headers.iter().filter(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str());
+        let mut values = self
+            .headers
+            .iter()
+            .filter(|(n, _)| n.eq_ignore_ascii_case(name))
+            .map(|(_, v)| v.as_str());
         let value = values.next()?;
         values.next().is_none().then_some(value)
     }
@@ -145,7 +162,12 @@ pub struct SignerFact {
 impl SignerFact {
     /// This signer has signed.
     pub fn signed(email: impl Into<String>, at: Timestamp) -> Self {
-        Self { email: Some(email.into()), kind: SignerFactKind::Signed, at, reason: None }
+        Self {
+            email: Some(email.into()),
+            kind: SignerFactKind::Signed,
+            at,
+            reason: None,
+        }
     }
 }
 

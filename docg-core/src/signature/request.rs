@@ -39,7 +39,9 @@ impl SignatureRequest {
     /// Whether every signer has signed.
     #[must_use]
     pub fn all_signed(&self) -> bool {
-        self.signers.iter().all(|signer| signer.status == SignerStatus::Signed)
+        self.signers
+            .iter()
+            .all(|signer| signer.status == SignerStatus::Signed)
     }
 }
 
@@ -161,6 +163,10 @@ pub struct NewSigner {
 impl NewSigner {
     /// A signer known by address alone.
     pub fn new(email: impl Into<String>) -> Self {
-        Self { email: email.into(), name: None, order: None }
+        Self {
+            email: email.into(),
+            name: None,
+            order: None,
+        }
     }
 }

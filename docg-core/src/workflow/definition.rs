@@ -64,7 +64,11 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { confirm_before_delivery: false, review_expires_ms: Some(7 * 24 * 3_600_000), priority: 0 }
+        Self {
+            confirm_before_delivery: false,
+            review_expires_ms: Some(7 * 24 * 3_600_000),
+            priority: 0,
+        }
     }
 }
 
@@ -153,7 +157,12 @@ pub struct RetryPolicy {
 
 impl Default for RetryPolicy {
     fn default() -> Self {
-        Self { max_attempts: 3, initial_ms: 500, max_ms: 30_000, multiplier: 2.0 }
+        Self {
+            max_attempts: 3,
+            initial_ms: 500,
+            max_ms: 30_000,
+            multiplier: 2.0,
+        }
     }
 }
 
@@ -161,7 +170,10 @@ impl RetryPolicy {
     /// Never repeats.
     #[must_use]
     pub fn none() -> Self {
-        Self { max_attempts: 1, ..Self::default() }
+        Self {
+            max_attempts: 1,
+            ..Self::default()
+        }
     }
 
     /// The pause after `attempt` failed (1 for the first), in milliseconds. `random` spreads
@@ -169,8 +181,14 @@ impl RetryPolicy {
     #[must_use]
     pub fn delay_ms(&self, attempt: u32, random: u64) -> u64 {
         let exponent = i32::try_from(attempt.saturating_sub(1)).unwrap_or(i32::MAX);
-        #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a pause needs no exactness, and the cast saturates")]
-        let full = (self.initial_ms as f64 * self.multiplier.powi(exponent)).min(self.max_ms as f64) as u64;
+        #[allow(
+            clippy::cast_precision_loss,
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a pause needs no exactness, and the cast saturates"
+        )]
+        let full = (self.initial_ms as f64 * self.multiplier.powi(exponent)).min(self.max_ms as f64)
+            as u64;
         let half = full / 2;
         half + random % (full - half + 1)
     }

@@ -8,7 +8,9 @@ use serde_json::Value;
 
 use super::{
     context::{EffectContext, StepContext},
-    handler::{CheckRequest, ComputeHandler, EffectHandler, Handler, Probe, Resolution, StepOutcome},
+    handler::{
+        CheckRequest, ComputeHandler, EffectHandler, Handler, Probe, Resolution, StepOutcome,
+    },
     spec::NodeSpec,
 };
 use crate::{
@@ -44,7 +46,11 @@ where
     F: Fn(StepContext, P) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = Result<O, StepFailure>> + Send + 'static,
 {
-    Handler::Compute(Arc::new(ComputeFn { spec, run, types: PhantomData }))
+    Handler::Compute(Arc::new(ComputeFn {
+        spec,
+        run,
+        types: PhantomData,
+    }))
 }
 
 /// An effect handler from an async function, to be refined with [`EffectFn::probe`] and
@@ -58,7 +64,9 @@ where
     EffectFn {
         spec,
         run: Box::new(move |context, params| Box::pin(run(context, params))),
-        resumed: Box::new(|_, _, resolution| Box::pin(async move { Ok(StepOutcome::Done(output_of(resolution))) })),
+        resumed: Box::new(|_, _, resolution| {
+            Box::pin(async move { Ok(StepOutcome::Done(output_of(resolution))) })
+        }),
         probe: Box::new(|_, _| Box::pin(async { Probe::Unknown })),
     }
 }
@@ -87,13 +95,22 @@ fn output_of(resolution: Resolution) -> Value {
 }
 
 fn to_output(output: impl Serialize) -> Result<Value, StepFailure> {
-    serde_json::to_value(output)
-        .map_err(|e| StepFailure::fatal(codes::INVALID_FIELD_FORMAT, Text::key("error-output-unserializable")).tech(e))
+    serde_json::to_value(output).map_err(|e| {
+        StepFailure::fatal(
+            codes::INVALID_FIELD_FORMAT,
+            Text::key("error-output-unserializable"),
+        )
+        .tech(e)
+    })
 }
 
 fn from_params<P: DeserializeOwned>(params: Value) -> Result<P, StepFailure> {
     serde_json::from_value(params).map_err(|e| {
-        StepFailure::review(codes::INVALID_FIELD_FORMAT, Text::key("error-parameters-do-not-fit")).tech(e)
+        StepFailure::review(
+            codes::INVALID_FIELD_FORMAT,
+            Text::key("error-parameters-do-not-fit"),
+        )
+        .tech(e)
     })
 }
 
@@ -122,8 +139,13 @@ where
     }
 }
 
-type Run<P> = Box<dyn Fn(EffectContext, P) -> BoxFuture<Result<StepOutcome, StepFailure>> + Send + Sync>;
-type Resumed<P> = Box<dyn Fn(EffectContext, P, Resolution) -> BoxFuture<Result<StepOutcome, StepFailure>> + Send + Sync>;
+type Run<P> =
+    Box<dyn Fn(EffectContext, P) -> BoxFuture<Result<StepOutcome, StepFailure>> + Send + Sync>;
+type Resumed<P> = Box<
+    dyn Fn(EffectContext, P, Resolution) -> BoxFuture<Result<StepOutcome, StepFailure>>
+        + Send
+        + Sync,
+>;
 type ProbeFn<P> = Box<dyn Fn(EffectContext, P) -> BoxFuture<Probe> + Send + Sync>;
 
 /// An effect handler made of async functions; see [`effect`].
@@ -155,7 +177,9 @@ impl<P> EffectFn<P> {
         F: Fn(EffectContext, P, Resolution) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<StepOutcome, StepFailure>> + Send + 'static,
     {
-        self.resumed = Box::new(move |context, params, resolution| Box::pin(resumed(context, params, resolution)));
+        self.resumed = Box::new(move |context, params, resolution| {
+            Box::pin(resumed(context, params, resolution))
+        });
         self
     }
 }

@@ -75,7 +75,12 @@ impl CheckRequest {
         params: Map<String, Value>,
         trigger: Arc<Value>,
     ) -> Self {
-        Self { organization_id, node_id, params, trigger }
+        Self {
+            organization_id,
+            node_id,
+            params,
+            trigger,
+        }
     }
 }
 

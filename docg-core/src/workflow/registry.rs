@@ -13,7 +13,8 @@ pub struct Registry {
 impl Registry {
     /// Adds a handler. The last one of a type wins.
     pub fn add(&mut self, handler: Handler) {
-        self.handlers.insert(Arc::clone(&handler.spec().node_type), handler);
+        self.handlers
+            .insert(Arc::clone(&handler.spec().node_type), handler);
     }
 
     /// The handler of a node type.
@@ -38,7 +39,9 @@ impl Registry {
             };
             Some((Arc::clone(node_type), handler))
         });
-        DryRegistry { handlers: handlers.collect() }
+        DryRegistry {
+            handlers: handlers.collect(),
+        }
     }
 }
 

@@ -155,12 +155,20 @@ impl ParamSpec {
     /// A parameter that must be there.
     #[must_use]
     pub fn required(name: &'static str, kind: ParamKind) -> Self {
-        Self { name, kind, required: true }
+        Self {
+            name,
+            kind,
+            required: true,
+        }
     }
 
     /// A parameter that may be left out.
     #[must_use]
     pub fn optional(name: &'static str, kind: ParamKind) -> Self {
-        Self { name, kind, required: false }
+        Self {
+            name,
+            kind,
+            required: false,
+        }
     }
 }

@@ -8,7 +8,7 @@ mod workflow;
 pub(crate) use execution::{execution, step};
 pub(crate) use records::{audit_event, audit_report, log_entry, signers};
 pub(crate) use requests::{
-    CreateExecution, ExecutionsQuery, Listing, LogsQuery, PreflightBody, Reason, ResumeBody, RetryBody, SseTokenBody,
-    StreamQuery,
+    CreateExecution, ExecutionsQuery, Listing, LogsQuery, PreflightBody, Reason, ResumeBody,
+    RetryBody, SseTokenBody, StreamQuery,
 };
 pub(crate) use workflow::workflow;

@@ -57,7 +57,9 @@ fn step_ref<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<StepRef
             .and_then(|position| u32::try_from(position).ok())
             .map(|position| Some(StepRef::Position(position)))
             .ok_or_else(|| de::Error::custom("a 0-based position is a whole number, zero or more")),
-        _ => Err(de::Error::custom("a node id or a 0-based position is expected")),
+        _ => Err(de::Error::custom(
+            "a node id or a 0-based position is expected",
+        )),
     }
 }
 
@@ -86,9 +88,16 @@ impl ResumeBody {
     pub(crate) fn into_signal(self) -> Result<ResumeSignal, Problem> {
         let object = |value: Value, pointer: &str| match value {
             Value::Object(map) => Ok(map),
-            _ => Err(Problem::invalid_field(pointer, "invalid_type", "an object is expected")),
+            _ => Err(Problem::invalid_field(
+                pointer,
+                "invalid_type",
+                "an object is expected",
+            )),
         };
-        let mut signal = ResumeSignal { approved: self.approved, ..ResumeSignal::default() };
+        let mut signal = ResumeSignal {
+            approved: self.approved,
+            ..ResumeSignal::default()
+        };
         if let Some(mut changes) = self.changes {
             let data = changes.remove("trigger_data");
             let nodes = changes.remove("nodes");
@@ -97,21 +106,34 @@ impl ResumeBody {
             } else {
                 if let Some(unknown) = changes.keys().next() {
                     let detail = "beside trigger_data and nodes there is nothing to change";
-                    return Err(Problem::invalid_field(format!("/changes/{unknown}"), "unknown_field", detail));
+                    return Err(Problem::invalid_field(
+                        format!("/changes/{unknown}"),
+                        "unknown_field",
+                        detail,
+                    ));
                 }
-                signal.trigger_data = data.map(|data| object(data, "/changes/trigger_data")).transpose()?;
-                signal.nodes = nodes.map(|nodes| object(nodes, "/changes/nodes")).transpose()?.unwrap_or_default();
+                signal.trigger_data = data
+                    .map(|data| object(data, "/changes/trigger_data"))
+                    .transpose()?;
+                signal.nodes = nodes
+                    .map(|nodes| object(nodes, "/changes/nodes"))
+                    .transpose()?
+                    .unwrap_or_default();
             }
         }
         signal.settlement = match (self.resolution, self.output) {
-            (Some(Resolution::ConfirmDone), output) => {
-                Some(Settlement::ConfirmDone(output.unwrap_or_else(|| Value::Object(Map::new()))))
-            }
+            (Some(Resolution::ConfirmDone), output) => Some(Settlement::ConfirmDone(
+                output.unwrap_or_else(|| Value::Object(Map::new())),
+            )),
             (Some(Resolution::RunAgain), None) => Some(Settlement::RunAgain),
             (None, None) => None,
             (Some(Resolution::RunAgain) | None, Some(_)) => {
                 let detail = "an output comes with the resolution confirm_done";
-                return Err(Problem::invalid_field("/output", "unexpected_output", detail));
+                return Err(Problem::invalid_field(
+                    "/output",
+                    "unexpected_output",
+                    detail,
+                ));
             }
         };
         Ok(signal)

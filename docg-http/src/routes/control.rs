@@ -23,7 +23,8 @@ use crate::{
 
 fn request(caller: &Caller, id: Uuid, headers: &HeaderMap) -> Result<ControlRequest, Problem> {
     caller.need(Scope::ExecutionsWrite)?;
-    let mut request = ControlRequest::new(caller.organization, ExecutionId(id), caller.actor.clone());
+    let mut request =
+        ControlRequest::new(caller.organization, ExecutionId(id), caller.actor.clone());
     request.if_version = if_match(headers)?;
     Ok(request)
 }
@@ -34,7 +35,9 @@ async fn answered(
     answer: ControlAnswer,
 ) -> Result<(StatusCode, Value), Problem> {
     match answer {
-        ControlAnswer::Applied(record) => Ok((StatusCode::OK, shown(state, caller, &record).await?)),
+        ControlAnswer::Applied(record) => {
+            Ok((StatusCode::OK, shown(state, caller, &record).await?))
+        }
         ControlAnswer::Sent => Ok((StatusCode::ACCEPTED, json!({"status": "signal_sent"}))),
     }
 }
@@ -97,7 +100,12 @@ pub(crate) async fn retry(
 ) -> Result<Response, Problem> {
     let request = request(&caller, id, &headers)?;
     let key = idempotency::of(&headers, &format!("retry {id}"), &body.sent)?;
-    let RetryBody { trigger_data, from_step, dry_run, until_phase } = body.value;
+    let RetryBody {
+        trigger_data,
+        from_step,
+        dry_run,
+        until_phase,
+    } = body.value;
     let mut how = RetryRequest::default();
     how.trigger_data = trigger_data.map(Value::Object);
     how.from_step = from_step;
@@ -110,7 +118,10 @@ pub(crate) async fn retry(
         let started = state.engine.retry(request, how).await?;
         let execution = shown(&state, &caller, &started.record).await?;
         let id = started.record.execution.id;
-        Ok((StatusCode::CREATED, json!({"execution_id": id, "status": "queued", "execution": execution})))
+        Ok((
+            StatusCode::CREATED,
+            json!({"execution_id": id, "status": "queued", "execution": execution}),
+        ))
     };
     idempotency::once(&state, caller.organization, key, call).await
 }

@@ -25,16 +25,29 @@ use crate::{
 };
 
 /// The execution object as this caller sees it.
-pub(crate) async fn shown(state: &AppState, caller: &Caller, record: &ExecutionRecord) -> Result<Value, Problem> {
+pub(crate) async fn shown(
+    state: &AppState,
+    caller: &Caller,
+    record: &ExecutionRecord,
+) -> Result<Value, Problem> {
     let execution = &record.execution;
     // Only what went wrong in a step needs the steps.
     let steps = if execution.error.is_some() {
-        state.engine.steps(caller.organization, execution.id).await?
+        state
+            .engine
+            .steps(caller.organization, execution.id)
+            .await?
     } else {
         Vec::new()
     };
     let actions = state.engine.recommended_actions(execution, &steps);
-    Ok(dto::execution(record, &actions, state.engine.redaction(), caller.locale, caller.is_technician()))
+    Ok(dto::execution(
+        record,
+        &actions,
+        state.engine.redaction(),
+        caller.locale,
+        caller.is_technician(),
+    ))
 }
 
 pub(crate) async fn create(
@@ -45,8 +58,17 @@ pub(crate) async fn create(
     body: Json<CreateExecution>,
 ) -> Result<Response, Problem> {
     caller.need(Scope::ExecutionsWrite)?;
-    let CreateExecution { trigger_data, trigger_type, dry_run, until_phase } = body.value;
-    let mut request = StartRequest::new(caller.organization, WorkflowId(workflow), caller.actor.clone());
+    let CreateExecution {
+        trigger_data,
+        trigger_type,
+        dry_run,
+        until_phase,
+    } = body.value;
+    let mut request = StartRequest::new(
+        caller.organization,
+        WorkflowId(workflow),
+        caller.actor.clone(),
+    );
     request.trigger_data = Value::Object(trigger_data.unwrap_or_default());
     if let Some(trigger_type) = trigger_type {
         request.trigger_type = trigger_type;
@@ -57,26 +79,60 @@ pub(crate) async fn create(
     request.traceparent.clone_from(&caller.traceparent);
     request.idempotency = idempotency::of(&headers, &format!("create {workflow}"), &body.sent)?;
     let started = state.engine.start(request).await?;
-    let status = if started.created { StatusCode::CREATED } else { StatusCode::OK };
-    Ok(answer(status, &shown(&state, &caller, &started.record).await?))
+    let status = if started.created {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
+    };
+    Ok(answer(
+        status,
+        &shown(&state, &caller, &started.record).await?,
+    ))
 }
 
-pub(crate) async fn get(State(state): State<AppState>, caller: Caller, Id(id): Id) -> Result<Response, Problem> {
+pub(crate) async fn get(
+    State(state): State<AppState>,
+    caller: Caller,
+    Id(id): Id,
+) -> Result<Response, Problem> {
     caller.need(Scope::ExecutionsRead)?;
-    let record = state.engine.execution(caller.organization, ExecutionId(id)).await?;
-    Ok(answer(StatusCode::OK, &shown(&state, &caller, &record).await?))
+    let record = state
+        .engine
+        .execution(caller.organization, ExecutionId(id))
+        .await?;
+    Ok(answer(
+        StatusCode::OK,
+        &shown(&state, &caller, &record).await?,
+    ))
 }
 
-pub(crate) async fn steps(State(state): State<AppState>, caller: Caller, Id(id): Id) -> Result<Response, Problem> {
+pub(crate) async fn steps(
+    State(state): State<AppState>,
+    caller: Caller,
+    Id(id): Id,
+) -> Result<Response, Problem> {
     caller.need(Scope::ExecutionsRead)?;
-    let steps = state.engine.steps(caller.organization, ExecutionId(id)).await?;
-    let steps: Vec<_> = steps.iter().map(|step| dto::step(step, caller.locale, caller.is_technician())).collect();
+    let steps = state
+        .engine
+        .steps(caller.organization, ExecutionId(id))
+        .await?;
+    let steps: Vec<_> = steps
+        .iter()
+        .map(|step| dto::step(step, caller.locale, caller.is_technician()))
+        .collect();
     Ok(answer(StatusCode::OK, &json!({"steps": steps})))
 }
 
-pub(crate) async fn preflight(State(state): State<AppState>, caller: Caller, Id(id): Id) -> Result<Response, Problem> {
+pub(crate) async fn preflight(
+    State(state): State<AppState>,
+    caller: Caller,
+    Id(id): Id,
+) -> Result<Response, Problem> {
     caller.need(Scope::ExecutionsRead)?;
-    let record = state.engine.execution(caller.organization, ExecutionId(id)).await?;
+    let record = state
+        .engine
+        .execution(caller.organization, ExecutionId(id))
+        .await?;
     let shown = shown(&state, &caller, &record).await?;
     let body = json!({
         "preflight_summary": shown["preflight_summary"],
@@ -100,15 +156,26 @@ pub(crate) async fn of_workflow(
     Query(mut query): Query<ExecutionsQuery>,
 ) -> Result<Response, Problem> {
     caller.need(Scope::ExecutionsRead)?;
-    state.engine.workflow(caller.organization, WorkflowId(workflow)).await?;
+    state
+        .engine
+        .workflow(caller.organization, WorkflowId(workflow))
+        .await?;
     if query.workflow_id.replace(workflow.to_string()).is_some() {
         let detail = "the workflow is given by the path";
-        return Err(Problem::invalid_field("/workflow_id", "unknown_field", detail));
+        return Err(Problem::invalid_field(
+            "/workflow_id",
+            "unknown_field",
+            detail,
+        ));
     }
     page(&state, &caller, query).await
 }
 
-async fn page(state: &AppState, caller: &Caller, query: ExecutionsQuery) -> Result<Response, Problem> {
+async fn page(
+    state: &AppState,
+    caller: &Caller,
+    query: ExecutionsQuery,
+) -> Result<Response, Problem> {
     caller.need(Scope::ExecutionsRead)?;
     let status: Option<Status> = match &query.status {
         Some(name) => Some(name.parse().map_err(|_| {
@@ -118,15 +185,18 @@ async fn page(state: &AppState, caller: &Caller, query: ExecutionsQuery) -> Resu
         None => None,
     };
     let workflow: Option<Uuid> = match &query.workflow_id {
-        Some(id) => Some(
-            Uuid::parse_str(id)
-                .map_err(|_| Problem::invalid_field("/workflow_id", "invalid_value", "a UUID is expected"))?,
-        ),
+        Some(id) => Some(Uuid::parse_str(id).map_err(|_| {
+            Problem::invalid_field("/workflow_id", "invalid_value", "a UUID is expected")
+        })?),
         None => None,
     };
     let list = format!("executions {} {status:?} {workflow:?}", caller.organization);
     let cursors = Cursors::new(&state.options.cursor_key, list);
-    let after: Option<(i64, Uuid)> = query.cursor.as_deref().map(|cursor| cursors.read(cursor)).transpose()?;
+    let after: Option<(i64, Uuid)> = query
+        .cursor
+        .as_deref()
+        .map(|cursor| cursors.read(cursor))
+        .transpose()?;
     let query = ExecutionQuery {
         organization_id: caller.organization,
         workflow_id: workflow.map(WorkflowId),
@@ -135,9 +205,10 @@ async fn page(state: &AppState, caller: &Caller, query: ExecutionsQuery) -> Resu
         limit: limit(query.limit.as_deref())?,
     };
     let page = state.engine.executions(query).await?;
-    let next = page.items.last().filter(|_| page.has_more).map(|last| {
-        cursors.write(&(last.execution.created_at.as_millis(), last.execution.id.0))
-    });
+    let next =
+        page.items.last().filter(|_| page.has_more).map(|last| {
+            cursors.write(&(last.execution.created_at.as_millis(), last.execution.id.0))
+        });
     let mut executions = Vec::with_capacity(page.items.len());
     for record in &page.items {
         executions.push(shown(state, caller, record).await?);

@@ -23,13 +23,35 @@ pub(crate) async fn logs(
     Query(query): Query<LogsQuery>,
 ) -> Result<Response, Problem> {
     caller.need(Scope::ExecutionsRead)?;
-    state.engine.execution(caller.organization, ExecutionId(id)).await?;
-    let invalid = |pointer: &'static str| move |detail: String| Problem::invalid_field(pointer, "invalid_value", detail);
-    let level = query.level.as_deref().map(str::parse).transpose().map_err(invalid("/level"))?;
-    let domain = query.domain.as_deref().map(str::parse).transpose().map_err(invalid("/domain"))?;
-    let list = format!("logs {} {id} {level:?} {domain:?} {:?}", caller.organization, query.step_id);
+    state
+        .engine
+        .execution(caller.organization, ExecutionId(id))
+        .await?;
+    let invalid = |pointer: &'static str| {
+        move |detail: String| Problem::invalid_field(pointer, "invalid_value", detail)
+    };
+    let level = query
+        .level
+        .as_deref()
+        .map(str::parse)
+        .transpose()
+        .map_err(invalid("/level"))?;
+    let domain = query
+        .domain
+        .as_deref()
+        .map(str::parse)
+        .transpose()
+        .map_err(invalid("/domain"))?;
+    let list = format!(
+        "logs {} {id} {level:?} {domain:?} {:?}",
+        caller.organization, query.step_id
+    );
     let cursors = Cursors::new(&state.options.cursor_key, list);
-    let after: Option<u64> = query.cursor.as_deref().map(|cursor| cursors.read(cursor)).transpose()?;
+    let after: Option<u64> = query
+        .cursor
+        .as_deref()
+        .map(|cursor| cursors.read(cursor))
+        .transpose()?;
     let page = state
         .engine
         .logs(LogQuery {
@@ -42,10 +64,21 @@ pub(crate) async fn logs(
             limit: limit(query.limit.as_deref())?,
         })
         .await?;
-    let next = page.items.last().filter(|_| page.has_more).map(|last| cursors.write(&last.seq));
+    let next = page
+        .items
+        .last()
+        .filter(|_| page.has_more)
+        .map(|last| cursors.write(&last.seq));
     let technical = caller.is_technician();
-    let logs: Vec<_> = page.items.iter().map(|entry| dto::log_entry(entry, caller.locale, technical)).collect();
-    Ok(answer(StatusCode::OK, &json!({"logs": logs, "next_cursor": next, "has_more": page.has_more})))
+    let logs: Vec<_> = page
+        .items
+        .iter()
+        .map(|entry| dto::log_entry(entry, caller.locale, technical))
+        .collect();
+    Ok(answer(
+        StatusCode::OK,
+        &json!({"logs": logs, "next_cursor": next, "has_more": page.has_more}),
+    ))
 }
 
 pub(crate) async fn audit(
@@ -55,9 +88,19 @@ pub(crate) async fn audit(
     Query(query): Query<Listing>,
 ) -> Result<Response, Problem> {
     caller.need(Scope::AuditRead)?;
-    state.engine.execution(caller.organization, ExecutionId(id)).await?;
-    let cursors = Cursors::new(&state.options.cursor_key, format!("audit {} {id}", caller.organization));
-    let after: Option<u64> = query.cursor.as_deref().map(|cursor| cursors.read(cursor)).transpose()?;
+    state
+        .engine
+        .execution(caller.organization, ExecutionId(id))
+        .await?;
+    let cursors = Cursors::new(
+        &state.options.cursor_key,
+        format!("audit {} {id}", caller.organization),
+    );
+    let after: Option<u64> = query
+        .cursor
+        .as_deref()
+        .map(|cursor| cursors.read(cursor))
+        .transpose()?;
     let page = state
         .engine
         .audit(AuditQuery {
@@ -67,13 +110,27 @@ pub(crate) async fn audit(
             limit: limit(query.limit.as_deref())?,
         })
         .await?;
-    let next = page.items.last().filter(|_| page.has_more).map(|last| cursors.write(&last.seq));
+    let next = page
+        .items
+        .last()
+        .filter(|_| page.has_more)
+        .map(|last| cursors.write(&last.seq));
     let events: Vec<_> = page.items.iter().map(dto::audit_event).collect();
-    Ok(answer(StatusCode::OK, &json!({"events": events, "next_cursor": next, "has_more": page.has_more})))
+    Ok(answer(
+        StatusCode::OK,
+        &json!({"events": events, "next_cursor": next, "has_more": page.has_more}),
+    ))
 }
 
-pub(crate) async fn verify(State(state): State<AppState>, caller: Caller, Id(id): Id) -> Result<Response, Problem> {
+pub(crate) async fn verify(
+    State(state): State<AppState>,
+    caller: Caller,
+    Id(id): Id,
+) -> Result<Response, Problem> {
     caller.need(Scope::AuditRead)?;
-    let report = state.engine.verify_audit(caller.organization, ExecutionId(id)).await?;
+    let report = state
+        .engine
+        .verify_audit(caller.organization, ExecutionId(id))
+        .await?;
     Ok(answer(StatusCode::OK, &dto::audit_report(&report)))
 }

@@ -16,9 +16,16 @@ use crate::{
     router::AppState,
 };
 
-pub(crate) async fn signers(State(state): State<AppState>, caller: Caller, Id(id): Id) -> Result<Response, Problem> {
+pub(crate) async fn signers(
+    State(state): State<AppState>,
+    caller: Caller,
+    Id(id): Id,
+) -> Result<Response, Problem> {
     caller.need(Scope::ExecutionsRead)?;
-    let request = state.engine.signature_request(caller.organization, SignatureRequestId(id)).await?;
+    let request = state
+        .engine
+        .signature_request(caller.organization, SignatureRequestId(id))
+        .await?;
     Ok(answer(StatusCode::OK, &dto::signers(&request)))
 }
 
@@ -31,10 +38,19 @@ pub(crate) async fn webhook(
 ) -> Result<Response, Problem> {
     let headers = headers
         .iter()
-        .filter_map(|(name, value)| Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned())))
+        .filter_map(|(name, value)| {
+            Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned()))
+        })
         .collect();
-    let webhook = WebhookRequest { headers, body: body.to_vec() };
+    let webhook = WebhookRequest {
+        headers,
+        body: body.to_vec(),
+    };
     let taken = state.engine.receive_webhook(&provider, webhook).await?;
-    let body = if taken.duplicate { json!({"duplicate": true}) } else { json!({"received": true}) };
+    let body = if taken.duplicate {
+        json!({"duplicate": true})
+    } else {
+        json!({"received": true})
+    };
     Ok(answer(StatusCode::OK, &body))
 }

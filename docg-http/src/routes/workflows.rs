@@ -24,8 +24,15 @@ pub(crate) async fn list(
     Query(query): Query<Listing>,
 ) -> Result<Response, Problem> {
     caller.need(Scope::ExecutionsRead)?;
-    let cursors = Cursors::new(&state.options.cursor_key, format!("workflows {}", caller.organization));
-    let after: Option<(i64, Uuid)> = query.cursor.as_deref().map(|cursor| cursors.read(cursor)).transpose()?;
+    let cursors = Cursors::new(
+        &state.options.cursor_key,
+        format!("workflows {}", caller.organization),
+    );
+    let after: Option<(i64, Uuid)> = query
+        .cursor
+        .as_deref()
+        .map(|cursor| cursors.read(cursor))
+        .transpose()?;
     let page = state
         .engine
         .workflows(WorkflowQuery {
@@ -36,13 +43,27 @@ pub(crate) async fn list(
         .await?;
     let next = page.items.last().filter(|_| page.has_more);
     let next = next.map(|last| cursors.write(&(last.created_at.as_millis(), last.id.0)));
-    let workflows: Vec<_> = page.items.iter().map(|workflow| dto::workflow(workflow)).collect();
-    Ok(answer(StatusCode::OK, &json!({"workflows": workflows, "next_cursor": next, "has_more": page.has_more})))
+    let workflows: Vec<_> = page
+        .items
+        .iter()
+        .map(|workflow| dto::workflow(workflow))
+        .collect();
+    Ok(answer(
+        StatusCode::OK,
+        &json!({"workflows": workflows, "next_cursor": next, "has_more": page.has_more}),
+    ))
 }
 
-pub(crate) async fn get(State(state): State<AppState>, caller: Caller, Id(id): Id) -> Result<Response, Problem> {
+pub(crate) async fn get(
+    State(state): State<AppState>,
+    caller: Caller,
+    Id(id): Id,
+) -> Result<Response, Problem> {
     caller.need(Scope::ExecutionsRead)?;
-    let workflow = state.engine.workflow(caller.organization, WorkflowId(id)).await?;
+    let workflow = state
+        .engine
+        .workflow(caller.organization, WorkflowId(id))
+        .await?;
     Ok(answer(StatusCode::OK, &dto::workflow(&workflow)))
 }
 
@@ -55,14 +76,28 @@ pub(crate) async fn put(
 ) -> Result<Response, Problem> {
     caller.need(Scope::WorkflowsWrite)?;
     let if_version = if_match(&headers)?.map(|version| u32::try_from(version).unwrap_or(u32::MAX));
-    let put = state.engine.put_workflow(caller.organization, WorkflowId(id), draft, if_version).await?;
-    let status = if put.created { StatusCode::CREATED } else { StatusCode::OK };
+    let put = state
+        .engine
+        .put_workflow(caller.organization, WorkflowId(id), draft, if_version)
+        .await?;
+    let status = if put.created {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
+    };
     Ok(answer(status, &dto::workflow(&put.workflow)))
 }
 
-pub(crate) async fn delete(State(state): State<AppState>, caller: Caller, Id(id): Id) -> Result<Response, Problem> {
+pub(crate) async fn delete(
+    State(state): State<AppState>,
+    caller: Caller,
+    Id(id): Id,
+) -> Result<Response, Problem> {
     caller.need(Scope::WorkflowsWrite)?;
-    state.engine.delete_workflow(caller.organization, WorkflowId(id)).await?;
+    state
+        .engine
+        .delete_workflow(caller.organization, WorkflowId(id))
+        .await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
@@ -74,8 +109,15 @@ pub(crate) async fn preflight(
 ) -> Result<Response, Problem> {
     caller.need(Scope::ExecutionsRead)?;
     let data = Value::Object(body.value.trigger_data.unwrap_or_default());
-    let found = state.engine.preflight(caller.organization, WorkflowId(id), data).await?;
-    let actions: Vec<_> = found.actions.iter().map(|action| action.for_reader(caller.locale)).collect();
+    let found = state
+        .engine
+        .preflight(caller.organization, WorkflowId(id), data)
+        .await?;
+    let actions: Vec<_> = found
+        .actions
+        .iter()
+        .map(|action| action.for_reader(caller.locale))
+        .collect();
     let body = json!({
         "can_execute": found.summary.can_execute(),
         "blocking_count": found.summary.blocking_count,

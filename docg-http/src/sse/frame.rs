@@ -7,7 +7,11 @@ use serde_json::Value;
 /// An event of docg. Its type has no line break by construction, and JSON on one line has none.
 pub(super) fn event(event: &Event, locale: Locale) -> Bytes {
     let data = event.encode(locale);
-    Bytes::from(format!("id: {}-0\nevent: {}\ndata: {data}\n\n", event.seq, event.event_type()))
+    Bytes::from(format!(
+        "id: {}-0\nevent: {}\ndata: {data}\n\n",
+        event.seq,
+        event.event_type()
+    ))
 }
 
 /// A frame about the stream itself: without an id, so that the reader's last id stays.
@@ -23,5 +27,6 @@ pub(super) fn retry(millis: u64) -> Bytes {
 /// The sequence number of an event id; `None` where it has another form.
 pub(super) fn parse_id(id: &str) -> Option<u64> {
     let (seq, rest) = id.split_once('-')?;
-    (rest == "0" && seq.len() <= 19 && seq.bytes().all(|b| b.is_ascii_digit())).then(|| seq.parse().ok())?
+    (rest == "0" && seq.len() <= 19 && seq.bytes().all(|b| b.is_ascii_digit()))
+        .then(|| seq.parse().ok())?
 }

@@ -22,7 +22,11 @@ pub(crate) struct StreamPlace {
 
 impl StreamLimits {
     pub(crate) fn new(total: usize, per_organization: usize) -> Self {
-        Self { total, per_organization, open: Mutex::default() }
+        Self {
+            total,
+            per_organization,
+            open: Mutex::default(),
+        }
     }
 
     /// A place, if there is one.
@@ -36,13 +40,20 @@ impl StreamLimits {
             return None;
         }
         *own += 1;
-        Some(StreamPlace { limits: Arc::clone(self), organization })
+        Some(StreamPlace {
+            limits: Arc::clone(self),
+            organization,
+        })
     }
 }
 
 impl Drop for StreamPlace {
     fn drop(&mut self) {
-        let mut open = self.limits.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = self
+            .limits
+            .open
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if let Some(own) = open.get_mut(&self.organization) {
             *own -= 1;
             if *own == 0 {

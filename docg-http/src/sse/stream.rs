@@ -48,7 +48,10 @@ pub(crate) async fn execution(
     request: Request,
 ) -> Result<Response, Problem> {
     let id = ExecutionId(id);
-    let last_event_id = request.headers().get("last-event-id").and_then(|value| value.to_str().ok());
+    let last_event_id = request
+        .headers()
+        .get("last-event-id")
+        .and_then(|value| value.to_str().ok());
     let last_event_id = last_event_id.map(str::to_owned).or(query.last_event_id);
     let (mut parts, _) = request.into_parts();
     let reader = match &query.token {
@@ -56,11 +59,20 @@ pub(crate) async fn execution(
         None => {
             let caller = Caller::from_request_parts(&mut parts, &state).await?;
             caller.need(Scope::ExecutionsRead)?;
-            TokenHolder { organization: caller.organization, locale: caller.locale }
+            TokenHolder {
+                organization: caller.organization,
+                locale: caller.locale,
+            }
         }
     };
     let record = state.engine.execution(reader.organization, id).await?;
-    let start = Start::of(&state, reader.organization, &record, last_event_id.as_deref()).await?;
+    let start = Start::of(
+        &state,
+        reader.organization,
+        &record,
+        last_event_id.as_deref(),
+    )
+    .await?;
     let head = record.execution.heads.event_seq;
     if record.execution.status.is_terminal() && start.gap.is_none() && start.after == head {
         return Ok(StatusCode::NO_CONTENT.into_response());
@@ -69,7 +81,10 @@ pub(crate) async fn execution(
         Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_streams")
             .header(header::RETRY_AFTER, HeaderValue::from_static("30"))
     })?;
-    let feed = state.engine.feed(reader.organization, id, start.after).await?;
+    let feed = state
+        .engine
+        .feed(reader.organization, id, start.after)
+        .await?;
     let mut first = VecDeque::from([
         frame::retry(1_000 + jitter(2_000)),
         frame::control(
@@ -101,17 +116,30 @@ impl Start {
         last_event_id: Option<&str>,
     ) -> Result<Self, EngineError> {
         let given = match last_event_id.map(str::trim) {
-            None | Some("" | "0" | "0-0") => return Ok(Self { after: 0, gap: None }),
+            None | Some("" | "0" | "0-0") => {
+                return Ok(Self {
+                    after: 0,
+                    gap: None,
+                });
+            }
             Some(id) => frame::parse_id(id),
         };
         let execution = &record.execution;
         let latest = execution.heads.event_seq;
-        let earliest = state.engine.earliest_event(organization, execution.id).await?;
+        let earliest = state
+            .engine
+            .earliest_event(organization, execution.id)
+            .await?;
         let reason = match given {
             None => "unknown_id",
             Some(seq) if seq > latest => "ahead",
             Some(seq) if seq + 1 < earliest => "too_old",
-            Some(seq) => return Ok(Self { after: seq, gap: None }),
+            Some(seq) => {
+                return Ok(Self {
+                    after: seq,
+                    gap: None,
+                });
+            }
         };
         let gap = json!({
             "reason": reason,
@@ -123,7 +151,10 @@ impl Start {
                 "current_step": execution.current_step,
             },
         });
-        Ok(Self { after: earliest - 1, gap: Some(gap) })
+        Ok(Self {
+            after: earliest - 1,
+            gap: Some(gap),
+        })
     }
 }
 
@@ -147,7 +178,6 @@ struct Open {
     _place: StreamPlace,
 }
 
-
 impl Open {
     fn new(
         ready: VecDeque<Bytes>,
@@ -157,7 +187,10 @@ impl Open {
         options: &Arc<HttpOptions>,
     ) -> Self {
         let window = u64::try_from(options.drain_over.as_millis()).unwrap_or(u64::MAX);
-        let (shutdown, drain) = (options.shutdown.clone(), Duration::from_millis(jitter(window)));
+        let (shutdown, drain) = (
+            options.shutdown.clone(),
+            Duration::from_millis(jitter(window)),
+        );
         let ends = async move {
             shutdown.cancelled().await;
             tokio::time::sleep(drain).await;
@@ -175,7 +208,10 @@ impl Open {
     }
 
     async fn next(&mut self) -> Option<Bytes> {
-        if self.given_at.is_some_and(|given| given.elapsed() > self.slow_reader) {
+        if self
+            .given_at
+            .is_some_and(|given| given.elapsed() > self.slow_reader)
+        {
             tracing::info!("a stream's reader does not keep up and is closed");
             return None;
         }
@@ -211,7 +247,10 @@ impl IntoResponse for Open {
         });
         let mut response = Response::new(Body::from_stream(frames));
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("text/event-stream"),
+        );
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
         response

@@ -35,7 +35,11 @@ pub(super) struct TokenHolder {
 }
 
 fn key(token: &str) -> MemoKey {
-    MemoKey { organization_id: None, kind: "sse_token", key: hex::encode(Sha256::digest(token.as_bytes())) }
+    MemoKey {
+        organization_id: None,
+        kind: "sse_token",
+        key: hex::encode(Sha256::digest(token.as_bytes())),
+    }
 }
 
 pub(crate) async fn create(
@@ -49,27 +53,56 @@ pub(crate) async fn create(
         state.engine.execution(caller.organization, id).await?;
     }
     // Two random UUIDs: 244 bits from the operating system.
-    let token = URL_SAFE_NO_PAD.encode([Uuid::new_v4().into_bytes(), Uuid::new_v4().into_bytes()].concat());
+    let token =
+        URL_SAFE_NO_PAD.encode([Uuid::new_v4().into_bytes(), Uuid::new_v4().into_bytes()].concat());
     let expires_at = state.engine.now() + TO_CONNECT;
     let value = json!({
         "organization_id": caller.organization,
         "execution_id": execution,
         "locale": caller.locale,
     });
-    state.engine.remember(Memo { key: key(&token), value, expires_at }).await?;
-    Ok(answer(StatusCode::CREATED, &json!({"token": token, "expires_at": expires_at})))
+    state
+        .engine
+        .remember(Memo {
+            key: key(&token),
+            value,
+            expires_at,
+        })
+        .await?;
+    Ok(answer(
+        StatusCode::CREATED,
+        &json!({"token": token, "expires_at": expires_at}),
+    ))
 }
 
 /// Opens an execution's stream with a token.
-pub(super) async fn redeem(state: &AppState, token: &str, execution: ExecutionId) -> Result<TokenHolder, Problem> {
-    let memo = state.engine.recall(&key(token)).await?.ok_or_else(unauthorized)?;
+pub(super) async fn redeem(
+    state: &AppState,
+    token: &str,
+    execution: ExecutionId,
+) -> Result<TokenHolder, Problem> {
+    let memo = state
+        .engine
+        .recall(&key(token))
+        .await?
+        .ok_or_else(unauthorized)?;
     let field = |name: &str| memo.value.get(name).and_then(Value::as_str);
-    let organization = field("organization_id").and_then(|id| id.parse().ok()).ok_or_else(unauthorized)?;
+    let organization = field("organization_id")
+        .and_then(|id| id.parse().ok())
+        .ok_or_else(unauthorized)?;
     if field("execution_id") != Some(execution.to_string().as_str()) {
-        return Err(Problem::new(StatusCode::FORBIDDEN, "token_for_another_stream"));
+        return Err(Problem::new(
+            StatusCode::FORBIDDEN,
+            "token_for_another_stream",
+        ));
     }
-    let locale = field("locale").and_then(|tag| tag.parse().ok()).unwrap_or_default();
+    let locale = field("locale")
+        .and_then(|tag| tag.parse().ok())
+        .unwrap_or_default();
     let expires_at = state.engine.now() + TO_RECONNECT;
     state.engine.replace(Memo { expires_at, ..memo }).await?;
-    Ok(TokenHolder { organization, locale })
+    Ok(TokenHolder {
+        organization,
+        locale,
+    })
 }

@@ -1,4 +1,52 @@
-//! Documents over HTTP.
+//! Documents over HTTP: `GET /api/v1/executions/{id}/files/{node_id}`.
+
+use axum::{
+    Router,
+    extract::{Path, State},
+    http::header,
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use docg_core::ids::{ExecutionId, NodeId};
+use docg_http::{AppState, Caller, Problem, Scope};
+
+use crate::files::{Document, Files, FilesError};
+
+/// The route, to be added to those of the API.
+pub fn routes(files: Files) -> Router<AppState> {
+    let download = move |caller, state, path| download(caller, state, path, files.clone());
+    Router::new().route("/api/v1/executions/{id}/files/{node_id}", get(download))
+}
+
+/// The document that a step's output names: the signed one where there is one.
+async fn download(
+    caller: Caller,
+    State(state): State<AppState>,
+    Path((id, node)): Path<(String, String)>,
+    files: Files,
+) -> Result<Response, Problem> {
+    caller.need(Scope::ExecutionsRead)?;
+    let id: ExecutionId = id.parse().map_err(|_| Problem::not_found())?;
+    let steps = state.engine.steps(caller.organization, id).await?;
+    let step = steps.iter().find(|step| step.node_id == NodeId::from(node.as_str()));
+    let output = step.and_then(|step| step.output.as_deref());
+    let described = output.and_then(|output| output.get("signed_file").or(output.get("file")));
+    let document = described.and_then(|value| Document::from_value(value).ok());
+    let document = document.ok_or_else(Problem::not_found)?;
+    let content = match files.read_document(caller.organization, &document).await {
+        Ok(content) => content,
+        Err(FilesError::NotFound(_)) => return Err(Problem::not_found()),
+        Err(e) => return Err(Problem::internal(e)),
+    };
+    let headers = [
+        (header::CONTENT_TYPE, document.content_type),
+        (header::CONTENT_DISPOSITION, disposition("attachment", &document.filename)),
+        (header::ETAG, format!("\"{}\"", document.sha256)),
+        (header::CACHE_CONTROL, "private, no-store".to_owned()),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff".to_owned()),
+    ];
+    Ok((headers, content).into_response())
+}
 
 /// The value of `Content-Disposition` (RFC 6266): the name in ASCII, and as it is.
 #[must_use]

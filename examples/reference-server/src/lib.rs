@@ -4,10 +4,14 @@
 // A test that cannot go on may panic.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod auth_file;
 pub mod builtin_signature;
 pub mod downloads;
 pub mod files;
 pub mod mail;
 pub mod nodes;
+pub mod options;
 pub mod pdf;
 pub mod probe;
+pub mod serve;
+pub mod workflows;

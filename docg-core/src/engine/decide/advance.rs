@@ -11,7 +11,10 @@ use crate::{
     event::EventData,
     i18n::Text,
     observe::LogLevel,
-    run::{Activity, DeliveryState, InvalidTransition, Phase, SignatureState, Status, StepStatus, WaitKind},
+    run::{
+        Activity, DeliveryState, InvalidTransition, Phase, SignatureState, Status, StepStatus,
+        WaitKind,
+    },
     workflow::{
         Node, Resolution, condition,
         variables::{self, Scope},
@@ -40,10 +43,19 @@ pub(super) fn advance(draft: &mut Draft<'_>) -> Result<Next, InvalidTransition> 
             return Ok(next);
         }
         if draft.state.execution.preflight_due {
-            return Ok(if draft.opens_steps { Next::Preflight } else { Next::Rest });
+            return Ok(if draft.opens_steps {
+                Next::Preflight
+            } else {
+                Next::Rest
+            });
         }
         settle_status(draft)?;
-        let Some(index) = draft.state.steps.iter().position(|step| !step.status.is_ended()) else {
+        let Some(index) = draft
+            .state
+            .steps
+            .iter()
+            .position(|step| !step.status.is_ended())
+        else {
             complete(draft)?;
             return Ok(Next::Done);
         };
@@ -62,7 +74,13 @@ pub(super) fn advance(draft: &mut Draft<'_>) -> Result<Next, InvalidTransition> 
         match wanted(draft, &node) {
             Ok(true) => {}
             Ok(false) => {
-                skip(draft, index, &node, "condition", "log-step-skipped-condition");
+                skip(
+                    draft,
+                    index,
+                    &node,
+                    "condition",
+                    "log-step-skipped-condition",
+                );
                 continue;
             }
             Err(failure) => {
@@ -85,7 +103,10 @@ fn open_step(draft: &mut Draft<'_>) -> Option<Next> {
     let index = draft.state.steps.iter().position(|step| {
         matches!(
             step.activity,
-            Activity::Running | Activity::Resuming | Activity::ProbingTakeover | Activity::ProbingFailure
+            Activity::Running
+                | Activity::Resuming
+                | Activity::ProbingTakeover
+                | Activity::ProbingFailure
         )
     })?;
     let params = match draft.params.take() {
@@ -96,7 +117,11 @@ fn open_step(draft: &mut Draft<'_>) -> Option<Next> {
     Some(match draft.state.steps[index].activity {
         Activity::Running => Next::Run { index, params },
         Activity::Resuming => match resolution(draft) {
-            Some(resolution) => Next::Resume { index, params, resolution },
+            Some(resolution) => Next::Resume {
+                index,
+                params,
+                resolution,
+            },
             None => Next::Run { index, params },
         },
         _ => Next::Probe { index, params },
@@ -107,11 +132,24 @@ fn open_step(draft: &mut Draft<'_>) -> Option<Next> {
 fn resolution(draft: &Draft<'_>) -> Option<Resolution> {
     let index = draft.current()?;
     let node = &draft.state.steps[index].node_id;
-    if let Some(request) = draft.state.signature.as_ref().filter(|request| request.node_id == *node) {
+    if let Some(request) = draft
+        .state
+        .signature
+        .as_ref()
+        .filter(|request| request.node_id == *node)
+    {
         return Some(Resolution::Signed(Box::new(request.clone())));
     }
-    let approval = draft.state.approval.as_ref().filter(|approval| approval.node_id == *node)?;
-    let comments: Vec<_> = approval.approvers.iter().filter_map(|approver| approver.comment.as_deref()).collect();
+    let approval = draft
+        .state
+        .approval
+        .as_ref()
+        .filter(|approval| approval.node_id == *node)?;
+    let comments: Vec<_> = approval
+        .approvers
+        .iter()
+        .filter_map(|approver| approver.comment.as_deref())
+        .collect();
     Some(Resolution::Approved(json!({
         "decision": approval.decision,
         "decided_by": approval.decided_by,
@@ -120,25 +158,41 @@ fn resolution(draft: &Draft<'_>) -> Option<Resolution> {
 }
 
 fn is_waiting_still(draft: &Draft<'_>) -> bool {
-    draft.state.execution.waiting_for.as_ref().is_some_and(|waiting| match waiting.kind {
-        WaitKind::Retry => waiting.until.is_some_and(|until| until > draft.now),
-        WaitKind::Confirmation => !draft.state.execution.delivery_confirmed,
-        WaitKind::Review | WaitKind::Approval | WaitKind::Signature | WaitKind::Pause => true,
-    })
+    draft
+        .state
+        .execution
+        .waiting_for
+        .as_ref()
+        .is_some_and(|waiting| match waiting.kind {
+            WaitKind::Retry => waiting.until.is_some_and(|until| until > draft.now),
+            WaitKind::Confirmation => !draft.state.execution.delivery_confirmed,
+            WaitKind::Review | WaitKind::Approval | WaitKind::Signature | WaitKind::Pause => true,
+        })
 }
 
 /// `sending` ends with its step, and so does `signing`; between two attempts they stay.
 fn settle_status(draft: &mut Draft<'_>) -> Result<(), InvalidTransition> {
-    let under_way = |phase| {
-        draft.state.steps.iter().any(|step| step.phase == phase && !step.status.is_ended() && step.started_at.is_some())
-    };
+    let under_way =
+        |phase| {
+            draft.state.steps.iter().any(|step| {
+                step.phase == phase && !step.status.is_ended() && step.started_at.is_some()
+            })
+        };
     let succeeded = |phase| {
-        let last = draft.state.steps.iter().rfind(|step| step.phase == phase && step.started_at.is_some());
+        let last = draft
+            .state
+            .steps
+            .iter()
+            .rfind(|step| step.phase == phase && step.started_at.is_some());
         last.is_some_and(|step| step.status == StepStatus::Success)
     };
     match draft.state.execution.status {
         Status::Sending if !under_way(Phase::Delivery) => {
-            let state = if succeeded(Phase::Delivery) { DeliveryState::Sent } else { DeliveryState::Failed };
+            let state = if succeeded(Phase::Delivery) {
+                DeliveryState::Sent
+            } else {
+                DeliveryState::Failed
+            };
             draft.state.execution.delivery_state = state;
             draft.transition(Status::Sent, "delivered")
         }
@@ -153,12 +207,21 @@ fn settle_status(draft: &mut Draft<'_>) -> Result<(), InvalidTransition> {
 }
 
 /// Why a step is not to run at all, with the message for the log.
-fn reason_to_skip(draft: &Draft<'_>, index: usize, node: &Node) -> Option<(&'static str, &'static str)> {
+fn reason_to_skip(
+    draft: &Draft<'_>,
+    index: usize,
+    node: &Node,
+) -> Option<(&'static str, &'static str)> {
     // A step that has begun is not left out any more.
     if draft.state.steps[index].started_at.is_some() {
         return None;
     }
-    if draft.state.execution.until_phase.is_some_and(|until| node.phase > until) {
+    if draft
+        .state
+        .execution
+        .until_phase
+        .is_some_and(|until| node.phase > until)
+    {
         return Some(("until_phase", "log-step-skipped-until-phase"));
     }
     let runs_dry = node.phase.runs_dry() && draft.env.dry.get(&node.node_type).is_some();
@@ -169,9 +232,16 @@ fn reason_to_skip(draft: &Draft<'_>, index: usize, node: &Node) -> Option<(&'sta
 }
 
 fn wanted(draft: &Draft<'_>, node: &Node) -> Result<bool, StepFailure> {
-    let Some(expression) = &node.when else { return Ok(true) };
-    condition::evaluate(expression, &scope(draft))
-        .map_err(|e| StepFailure::review(codes::INVALID_CONDITION, Text::key("error-condition-failed")).tech(e))
+    let Some(expression) = &node.when else {
+        return Ok(true);
+    };
+    condition::evaluate(expression, &scope(draft)).map_err(|e| {
+        StepFailure::review(
+            codes::INVALID_CONDITION,
+            Text::key("error-condition-failed"),
+        )
+        .tech(e)
+    })
 }
 
 fn scope<'s>(draft: &'s Draft<'_>) -> Scope<'s> {
@@ -184,13 +254,24 @@ fn scope<'s>(draft: &'s Draft<'_>) -> Scope<'s> {
 
 fn resolved(draft: &Draft<'_>, node: &Node) -> Result<Arc<Value>, StepFailure> {
     let params = variables::effective_params(node, &draft.state.inputs.node_overrides);
-    variables::resolve(&params, &scope(draft)).map(Arc::new).map_err(|unresolved| {
-        let paths = unresolved.paths.join(", ");
-        StepFailure::review(codes::UNRESOLVED_VARIABLES, Text::key("error-unresolved-variables").with("paths", paths))
-    })
+    variables::resolve(&params, &scope(draft))
+        .map(Arc::new)
+        .map_err(|unresolved| {
+            let paths = unresolved.paths.join(", ");
+            StepFailure::review(
+                codes::UNRESOLVED_VARIABLES,
+                Text::key("error-unresolved-variables").with("paths", paths),
+            )
+        })
 }
 
-fn skip(draft: &mut Draft<'_>, index: usize, node: &Node, reason: &'static str, message: &'static str) {
+fn skip(
+    draft: &mut Draft<'_>,
+    index: usize,
+    node: &Node,
+    reason: &'static str,
+    message: &'static str,
+) {
     let now = draft.now;
     let step = draft.step(index);
     step.status = StepStatus::Skipped;
@@ -201,13 +282,21 @@ fn skip(draft: &mut Draft<'_>, index: usize, node: &Node, reason: &'static str, 
         node_type: Arc::clone(&node.node_type),
         reason: Cow::Borrowed(reason),
     });
-    let text = Text::Key { key: Cow::Borrowed(message), params: Vec::new() }.with("label", &node.label);
+    let text = Text::Key {
+        key: Cow::Borrowed(message),
+        params: Vec::new(),
+    }
+    .with("label", &node.label);
     draft.log_step(LogLevel::Ok, node, text, None);
     draft.update_progress(0.0);
 }
 
 /// Moves the status to where the phase's work belongs; `false` where a person must confirm first.
-fn enter_phase(draft: &mut Draft<'_>, index: usize, phase: Phase) -> Result<bool, InvalidTransition> {
+fn enter_phase(
+    draft: &mut Draft<'_>,
+    index: usize,
+    phase: Phase,
+) -> Result<bool, InvalidTransition> {
     let target = match phase {
         Phase::Delivery => Status::Sending,
         Phase::Signature => Status::Signing,
@@ -261,7 +350,12 @@ fn open(draft: &mut Draft<'_>, index: usize, node: &Node) -> Result<Arc<Value>, 
         position,
         attempt,
     });
-    draft.log_step(LogLevel::Ok, node, Text::key("log-step-started").with("label", &node.label), None);
+    draft.log_step(
+        LogLevel::Ok,
+        node,
+        Text::key("log-step-started").with("label", &node.label),
+        None,
+    );
     Ok(params)
 }
 
@@ -270,7 +364,9 @@ fn complete(draft: &mut Draft<'_>) -> Result<(), InvalidTransition> {
     draft.state.execution.current_step = None;
     draft.transition(Status::Completed, "all_steps_done")?;
     let execution = &draft.state.execution;
-    let duration_ms = draft.now.millis_since(execution.started_at.unwrap_or(execution.created_at));
+    let duration_ms = draft
+        .now
+        .millis_since(execution.started_at.unwrap_or(execution.created_at));
     draft.event(EventData::Completed { duration_ms });
     draft.log_run(LogLevel::Ok, Text::key("log-completed"));
     Ok(())

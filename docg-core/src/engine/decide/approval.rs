@@ -14,13 +14,27 @@ use crate::{
     workflow::handler::{NewApproval, OnExpiry},
 };
 
-pub(super) fn requested(draft: &mut Draft<'_>, index: usize, new: NewApproval) -> Result<(), InvalidTransition> {
+pub(super) fn requested(
+    draft: &mut Draft<'_>,
+    index: usize,
+    new: NewApproval,
+) -> Result<(), InvalidTransition> {
     let node = draft.node(index);
-    let emails: Vec<_> = new.approvers.iter().map(|(email, _)| email.clone()).collect();
+    let emails: Vec<_> = new
+        .approvers
+        .iter()
+        .map(|(email, _)| email.clone())
+        .collect();
     let count = u32::try_from(emails.len()).unwrap_or(u32::MAX);
     if new.quorum == 0 || new.quorum > count {
-        let failure = StepFailure::fatal(codes::INVALID_FIELD_FORMAT, Text::key("error-parameters-do-not-fit"))
-            .tech(format!("a quorum of {} cannot be reached by {count} approvers", new.quorum));
+        let failure = StepFailure::fatal(
+            codes::INVALID_FIELD_FORMAT,
+            Text::key("error-parameters-do-not-fit"),
+        )
+        .tech(format!(
+            "a quorum of {} cannot be reached by {count} approvers",
+            new.quorum
+        ));
         return step::failed(draft, index, failure);
     }
     let approval = Approval {
@@ -31,7 +45,13 @@ pub(super) fn requested(draft: &mut Draft<'_>, index: usize, new: NewApproval) -
         approvers: new
             .approvers
             .into_iter()
-            .map(|(email, token_hash)| Approver { email, token_hash, vote: None, comment: None, voted_at: None })
+            .map(|(email, token_hash)| Approver {
+                email,
+                token_hash,
+                vote: None,
+                comment: None,
+                voted_at: None,
+            })
             .collect(),
         quorum: new.quorum,
         decision: None,
@@ -48,14 +68,27 @@ pub(super) fn requested(draft: &mut Draft<'_>, index: usize, new: NewApproval) -
     } else {
         draft.end_wait();
     }
-    let detail = json!({"approval_id": approval.id, "approvers": emails, "quorum": approval.quorum});
+    let detail =
+        json!({"approval_id": approval.id, "approvers": emails, "quorum": approval.quorum});
     draft.wait(WaitKind::Approval, approval.expires_at, detail);
-    draft.event(EventData::ApprovalRequested { approval_id: approval.id, approvers: emails.clone() });
+    draft.event(EventData::ApprovalRequested {
+        approval_id: approval.id,
+        approvers: emails.clone(),
+    });
     let waiting_for = draft.state.execution.waiting_for.clone();
-    draft.event(EventData::Paused { reason: Some("approval".to_owned()), waiting_for });
-    let facts = json!({"approvers": emails, "quorum": approval.quorum, "expires_at": approval.expires_at});
+    draft.event(EventData::Paused {
+        reason: Some("approval".to_owned()),
+        waiting_for,
+    });
+    let facts =
+        json!({"approvers": emails, "quorum": approval.quorum, "expires_at": approval.expires_at});
     draft.audit(AuditDraft::new(actions::APPROVAL_REQUESTED, facts).on("approval", approval.id));
-    draft.log_step(LogLevel::Ok, &node, Text::key("log-waiting-approval").with("count", count), None);
+    draft.log_step(
+        LogLevel::Ok,
+        &node,
+        Text::key("log-waiting-approval").with("count", count),
+        None,
+    );
     draft.state.approval = Some(approval);
     draft.approval_changed();
     Ok(())
@@ -73,16 +106,29 @@ pub(super) fn voted(
     if draft.state.execution.status != Status::Paused {
         return Ok(false);
     }
-    let Some(approval) = draft.state.approval.as_mut().filter(|a| a.id == id && a.decided_at.is_none()) else {
+    let Some(approval) = draft
+        .state
+        .approval
+        .as_mut()
+        .filter(|a| a.id == id && a.decided_at.is_none())
+    else {
         return Ok(false);
     };
-    let Some(approver) = approval.approvers.iter_mut().find(|a| a.email == email && a.vote.is_none()) else {
+    let Some(approver) = approval
+        .approvers
+        .iter_mut()
+        .find(|a| a.email == email && a.vote.is_none())
+    else {
         return Ok(false);
     };
     approver.vote = Some(decision);
     approver.comment.clone_from(&comment);
     approver.voted_at = Some(now);
-    let agreed = approval.approvers.iter().filter(|a| a.vote == Some(Decision::Approved)).count();
+    let agreed = approval
+        .approvers
+        .iter()
+        .filter(|a| a.vote == Some(Decision::Approved))
+        .count();
     let decided = match decision {
         Decision::Rejected => true,
         Decision::Approved => agreed >= approval.quorum as usize,
@@ -90,12 +136,18 @@ pub(super) fn voted(
     draft.approval_changed();
     let facts = json!({"vote": decision, "by": email, "comment": comment, "decides": decided});
     let actor = Actor::user(email);
-    draft.audit(AuditDraft::new(actions::APPROVAL_DECIDED, facts).on("approval", id).by(actor));
+    draft.audit(
+        AuditDraft::new(actions::APPROVAL_DECIDED, facts)
+            .on("approval", id)
+            .by(actor),
+    );
     let decision_text = match decision {
         Decision::Approved => "approved",
         Decision::Rejected => "rejected",
     };
-    let text = Text::key("log-approval-vote").with("email", email).with("decision", decision_text);
+    let text = Text::key("log-approval-vote")
+        .with("email", email)
+        .with("decision", decision_text);
     draft.log_run(LogLevel::Ok, text);
     if decided {
         decide(draft, decision, email.to_owned())?;
@@ -105,10 +157,17 @@ pub(super) fn voted(
 
 fn decide(draft: &mut Draft<'_>, decision: Decision, by: String) -> Result<(), InvalidTransition> {
     let now = draft.now;
-    let Some(index) = draft.state.steps.iter().position(|step| step.activity == Activity::Waiting) else {
+    let Some(index) = draft
+        .state
+        .steps
+        .iter()
+        .position(|step| step.activity == Activity::Waiting)
+    else {
         return Ok(());
     };
-    let Some(approval) = draft.state.approval.as_mut() else { return Ok(()) };
+    let Some(approval) = draft.state.approval.as_mut() else {
+        return Ok(());
+    };
     approval.decision = Some(decision);
     approval.decided_by = Some(by.clone());
     approval.decided_at = Some(now);
@@ -118,7 +177,11 @@ fn decide(draft: &mut Draft<'_>, decision: Decision, by: String) -> Result<(), I
         Decision::Approved => ("approved", Text::key("log-approved")),
         Decision::Rejected => ("rejected", Text::key("log-rejected")),
     };
-    draft.event(EventData::ApprovalDecided { approval_id, decision: name.into(), decided_by: by.clone() });
+    draft.event(EventData::ApprovalDecided {
+        approval_id,
+        decision: name.into(),
+        decided_by: by.clone(),
+    });
     draft.log_run(LogLevel::Ok, text);
     draft.end_wait();
     match decision {
@@ -129,8 +192,10 @@ fn decide(draft: &mut Draft<'_>, decision: Decision, by: String) -> Result<(), I
             Ok(())
         }
         Decision::Rejected => {
-            let failure =
-                StepFailure::fatal(codes::APPROVAL_REJECTED, Text::key("error-approval-rejected").with("by", by));
+            let failure = StepFailure::fatal(
+                codes::APPROVAL_REJECTED,
+                Text::key("error-approval-rejected").with("by", by),
+            );
             step::failed(draft, index, failure)?;
             back_to_work(draft)
         }
@@ -139,7 +204,10 @@ fn decide(draft: &mut Draft<'_>, decision: Decision, by: String) -> Result<(), I
 
 /// Leaves the pause that the approval was, unless the run has left it otherwise.
 fn back_to_work(draft: &mut Draft<'_>) -> Result<(), InvalidTransition> {
-    match (draft.state.execution.status, draft.state.execution.paused_from) {
+    match (
+        draft.state.execution.status,
+        draft.state.execution.paused_from,
+    ) {
         (Status::Paused, Some(from)) => draft.transition(from, "approval_decided"),
         _ => Ok(()),
     }
@@ -147,11 +215,19 @@ fn back_to_work(draft: &mut Draft<'_>) -> Result<(), InvalidTransition> {
 
 /// The approvers have not decided in time.
 pub(super) fn expired(draft: &mut Draft<'_>) -> Result<(), InvalidTransition> {
-    let Some(approval) = draft.state.approval.as_ref() else { return Ok(()) };
+    let Some(approval) = draft.state.approval.as_ref() else {
+        return Ok(());
+    };
     let (id, on_expiry) = (approval.id, approval.on_expiry);
     draft.log_run(LogLevel::Warn, Text::key("log-approval-expired"));
     if on_expiry == OnExpiry::Approve {
-        draft.audit(AuditDraft::new(actions::APPROVAL_DECIDED, json!({"vote": "approved", "by": "expiry"})).on("approval", id));
+        draft.audit(
+            AuditDraft::new(
+                actions::APPROVAL_DECIDED,
+                json!({"vote": "approved", "by": "expiry"}),
+            )
+            .on("approval", id),
+        );
         return decide(draft, Decision::Approved, "expiry".to_owned());
     }
     let now = draft.now;
@@ -159,7 +235,12 @@ pub(super) fn expired(draft: &mut Draft<'_>) -> Result<(), InvalidTransition> {
         approval.decided_at = Some(now);
     }
     draft.approval_changed();
-    let Some(index) = draft.state.steps.iter().position(|step| step.activity == Activity::Waiting) else {
+    let Some(index) = draft
+        .state
+        .steps
+        .iter()
+        .position(|step| step.activity == Activity::Waiting)
+    else {
         return Ok(());
     };
     draft.event(EventData::ApprovalDecided {
@@ -167,7 +248,13 @@ pub(super) fn expired(draft: &mut Draft<'_>) -> Result<(), InvalidTransition> {
         decision: "expired".into(),
         decided_by: "expiry".to_owned(),
     });
-    draft.audit(AuditDraft::new(actions::APPROVAL_DECIDED, json!({"vote": "expired", "by": "expiry"})).on("approval", id));
+    draft.audit(
+        AuditDraft::new(
+            actions::APPROVAL_DECIDED,
+            json!({"vote": "expired", "by": "expiry"}),
+        )
+        .on("approval", id),
+    );
     draft.end_wait();
     let text = Text::key("error-approval-expired");
     let failure = match on_expiry {

@@ -60,18 +60,28 @@ pub(crate) fn judge(execution: &Execution, call: Call) -> Verdict {
         (Call::Cancel, status) if status.check(Status::Canceled, None).is_ok() => Verdict::Apply,
         (Call::Resume, Status::NeedsReview) => Verdict::Apply,
         (Call::Resume, Status::Paused) if waits_for == Some(WaitKind::Pause) => Verdict::Apply,
-        (Call::Resume, Status::Ready) if waits_for == Some(WaitKind::Confirmation) => Verdict::Apply,
+        (Call::Resume, Status::Ready) if waits_for == Some(WaitKind::Confirmation) => {
+            Verdict::Apply
+        }
         (Call::Retry, status) if status.is_terminal() => Verdict::Apply,
         (Call::RequestSignature, Status::Completed) => Verdict::Apply,
-        (Call::Pause | Call::Cancel | Call::Resume | Call::Retry | Call::RequestSignature, _) => Verdict::Refuse,
+        (Call::Pause | Call::Cancel | Call::Resume | Call::Retry | Call::RequestSignature, _) => {
+            Verdict::Refuse
+        }
     }
 }
 
 /// The calls that do something for an execution in this state.
 #[must_use]
 pub fn allowed_calls(execution: &Execution) -> Vec<Call> {
-    [Call::Resume, Call::Pause, Call::Cancel, Call::Retry, Call::RequestSignature]
-        .into_iter()
-        .filter(|call| judge(execution, *call) == Verdict::Apply)
-        .collect()
+    [
+        Call::Resume,
+        Call::Pause,
+        Call::Cancel,
+        Call::Retry,
+        Call::RequestSignature,
+    ]
+    .into_iter()
+    .filter(|call| judge(execution, *call) == Verdict::Apply)
+    .collect()
 }

@@ -12,8 +12,8 @@ use crate::{
     observe::{Actor, AuditDraft, LogLevel, actions},
     ports::{Idempotency, NewRun, RunState},
     run::{
-        Activity, DeliveryState, Execution, Heads, Inputs, Phase, PhaseMetrics, SignatureState, Status, Step,
-        StepStatus,
+        Activity, DeliveryState, Execution, Heads, Inputs, Phase, PhaseMetrics, SignatureState,
+        Status, Step, StepStatus,
     },
     workflow::{Node, Workflow},
 };
@@ -88,14 +88,26 @@ pub(crate) fn create<'a>(facts: NewRunFacts, moment: Moment<'a>, env: Env<'a>) -
         wake_at: Some(now),
         heads: Heads::default(),
     };
-    let state =
-        RunState { execution, workflow, inputs: Arc::new(facts.inputs), steps, signature: None, approval: None };
+    let state = RunState {
+        execution,
+        workflow,
+        inputs: Arc::new(facts.inputs),
+        steps,
+        signature: None,
+        approval: None,
+    };
     let mut draft = Draft::new(state, moment, env);
-    draft.event(EventData::ExecutionCreated { trigger_type: facts.trigger_type });
+    draft.event(EventData::ExecutionCreated {
+        trigger_type: facts.trigger_type,
+    });
     draft.log_run(LogLevel::Ok, Text::key("log-created"));
     if let Some(retried) = facts.retry_of {
         let actor = (*draft.state.execution.created_by).clone();
-        let reused: Vec<_> = facts.reuse.iter().map(|(index, _)| draft.node(*index).id.clone()).collect();
+        let reused: Vec<_> = facts
+            .reuse
+            .iter()
+            .map(|(index, _)| draft.node(*index).id.clone())
+            .collect();
         let facts = json!({"retry_of": retried, "reused_steps": reused});
         draft.audit(AuditDraft::new(actions::RETRIED, facts).by(actor));
         draft.log_run(LogLevel::Ok, Text::key("log-retry-of").with("id", retried));
@@ -109,7 +121,12 @@ pub(crate) fn create<'a>(facts: NewRunFacts, moment: Moment<'a>, env: Env<'a>) -
         step.data_out = reuse.data_out;
         step.started_at = Some(now);
         step.completed_at = Some(now);
-        draft.log_step(LogLevel::Ok, &node, Text::key("log-step-reused").with("label", &node.label), None);
+        draft.log_step(
+            LogLevel::Ok,
+            &node,
+            Text::key("log-step-reused").with("label", &node.label),
+            None,
+        );
     }
     let decision = draft.finish(super::Next::Preflight);
     NewRun {

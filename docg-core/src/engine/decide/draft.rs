@@ -10,11 +10,13 @@ use crate::{
     event::{Event, EventData},
     i18n::Text,
     ids::{AuditId, EventId, IdSource, LogId, SignalId},
-    observe::{Actor, AuditDraft, AuditEvent, ChainLink, LogDomain, LogDraft, LogEntry, LogLevel, actions},
+    observe::{
+        Actor, AuditDraft, AuditEvent, ChainLink, LogDomain, LogDraft, LogEntry, LogLevel, actions,
+    },
     ports::RunState,
     run::{
-        CurrentStep, DeliveryState, InvalidTransition, Phase, PhaseTimes, SignatureState, Status, Step, WaitKind,
-        WaitingFor,
+        CurrentStep, DeliveryState, InvalidTransition, Phase, PhaseTimes, SignatureState, Status,
+        Step, WaitKind, WaitingFor,
     },
     time::Timestamp,
     workflow::Node,
@@ -49,7 +51,9 @@ impl<'a> Draft<'a> {
         let wake_at = match &next {
             Next::Done => None,
             Next::Rest => super::timers::next_wake(&self.state, self.opens_steps, self.now),
-            Next::Preflight | Next::Run { .. } | Next::Resume { .. } | Next::Probe { .. } => Some(self.now),
+            Next::Preflight | Next::Run { .. } | Next::Resume { .. } | Next::Probe { .. } => {
+                Some(self.now)
+            }
         };
         self.state.execution.wake_at = wake_at;
         if !self.records.is_empty() {
@@ -58,7 +62,11 @@ impl<'a> Draft<'a> {
         }
         self.records.touched.sort_unstable();
         self.records.touched.dedup();
-        Decision { state: self.state, records: self.records, next }
+        Decision {
+            state: self.state,
+            records: self.records,
+            next,
+        }
     }
 
     pub(super) fn node(&self, index: usize) -> Arc<Node> {
@@ -100,10 +108,18 @@ impl<'a> Draft<'a> {
         self.records.events.push(Arc::new(event));
     }
 
-    pub(super) fn log(&mut self, level: LogLevel, domain: LogDomain, node: Option<&Node>, draft: LogDraft) {
+    pub(super) fn log(
+        &mut self,
+        level: LogLevel,
+        domain: LogDomain,
+        node: Option<&Node>,
+        draft: LogDraft,
+    ) {
         let execution = &mut self.state.execution;
         execution.heads.log_seq += 1;
-        let details = draft.details_tech.map(|details| self.env.redaction.snapshot(&Arc::new(details)));
+        let details = draft
+            .details_tech
+            .map(|details| self.env.redaction.snapshot(&Arc::new(details)));
         self.records.logs.push(LogEntry {
             id: LogId(self.ids.next_id()),
             seq: execution.heads.log_seq,
@@ -121,11 +137,22 @@ impl<'a> Draft<'a> {
 
     /// Logs about the execution as a whole.
     pub(super) fn log_run(&mut self, level: LogLevel, text: Text) {
-        self.log(level, LogDomain::Execution, None, LogDraft::new(level, text));
+        self.log(
+            level,
+            LogDomain::Execution,
+            None,
+            LogDraft::new(level, text),
+        );
     }
 
     /// Logs about a step.
-    pub(super) fn log_step(&mut self, level: LogLevel, node: &Node, text: Text, tech: Option<String>) {
+    pub(super) fn log_step(
+        &mut self,
+        level: LogLevel,
+        node: &Node,
+        text: Text,
+        tech: Option<String>,
+    ) {
         let mut draft = LogDraft::new(level, text);
         draft.message_tech = tech;
         self.log(level, domain_of(node.phase), Some(node), draft);
@@ -179,7 +206,11 @@ impl<'a> Draft<'a> {
     // --- status ---
 
     /// Changes the status by docg itself.
-    pub(super) fn transition(&mut self, to: Status, reason: &'static str) -> Result<(), InvalidTransition> {
+    pub(super) fn transition(
+        &mut self,
+        to: Status,
+        reason: &'static str,
+    ) -> Result<(), InvalidTransition> {
         self.transition_by(to, reason, None, Value::Null)
     }
 
@@ -198,7 +229,9 @@ impl<'a> Draft<'a> {
         execution.status = to;
         execution.paused_from = (to == Status::Paused).then_some(from);
         match to {
-            Status::Running if execution.started_at.is_none() => execution.started_at = Some(self.now),
+            Status::Running if execution.started_at.is_none() => {
+                execution.started_at = Some(self.now)
+            }
             Status::Sending => execution.delivery_state = DeliveryState::Sending,
             Status::Signing => execution.signature_state = SignatureState::Signing,
             Status::Completed => execution.progress = 100,
@@ -208,7 +241,11 @@ impl<'a> Draft<'a> {
             execution.completed_at = Some(self.now);
             self.close_metrics();
         }
-        self.event(EventData::StatusChanged { from, to, reason: Cow::Borrowed(reason) });
+        self.event(EventData::StatusChanged {
+            from,
+            to,
+            reason: Cow::Borrowed(reason),
+        });
         let action = match (from, to) {
             (Status::Queued, Status::Running) => actions::STARTED,
             (_, Status::Completed) => actions::COMPLETED,
@@ -233,16 +270,25 @@ impl<'a> Draft<'a> {
         if kind.is_for_people() {
             self.rest_phase();
         }
-        self.state.execution.waiting_for = Some(WaitingFor { kind, since: self.now, until, detail });
+        self.state.execution.waiting_for = Some(WaitingFor {
+            kind,
+            since: self.now,
+            until,
+            detail,
+        });
     }
 
     /// Ends a wait; time spent on people is counted as such.
     pub(super) fn end_wait(&mut self) {
-        let Some(waiting) = self.state.execution.waiting_for.take() else { return };
+        let Some(waiting) = self.state.execution.waiting_for.take() else {
+            return;
+        };
         if waiting.kind.is_for_people() {
             let waited = self.now.millis_since(waiting.since);
             let phase = self.current_phase();
-            if let Some(times) = phase.and_then(|phase| self.state.execution.phase_metrics.0[phase as usize].as_mut()) {
+            if let Some(times) = phase
+                .and_then(|phase| self.state.execution.phase_metrics.0[phase as usize].as_mut())
+            {
                 times.waiting_ms += waited;
             }
         }
@@ -262,16 +308,27 @@ impl<'a> Draft<'a> {
 
     /// The place of the current step.
     pub(super) fn current(&self) -> Option<usize> {
-        self.state.execution.current_step.as_ref().map(|step| step.index as usize)
+        self.state
+            .execution
+            .current_step
+            .as_ref()
+            .map(|step| step.index as usize)
     }
 
     fn current_phase(&self) -> Option<Phase> {
-        self.current().map(|index| self.state.steps[index].phase).or(Some(Phase::Preflight))
+        self.current()
+            .map(|index| self.state.steps[index].phase)
+            .or(Some(Phase::Preflight))
     }
 
     /// Recomputes the progress from the work that is done, and tells it where it has grown.
     pub(super) fn update_progress(&mut self, fraction_of_current: f32) {
-        let ended = self.state.steps.iter().filter(|step| step.status.is_ended()).count();
+        let ended = self
+            .state
+            .steps
+            .iter()
+            .filter(|step| step.status.is_ended())
+            .count();
         let preflight = usize::from(!self.state.execution.preflight_due);
         #[allow(
             clippy::cast_precision_loss,
@@ -298,13 +355,14 @@ impl<'a> Draft<'a> {
 
     /// A stretch of work in a phase begins.
     pub(super) fn work_phase(&mut self, phase: Phase) {
-        let times = self.state.execution.phase_metrics.0[phase as usize].get_or_insert(PhaseTimes {
-            started_at: self.now,
-            completed_at: None,
-            duration_ms: 0,
-            waiting_ms: 0,
-            resumed_at: None,
-        });
+        let times =
+            self.state.execution.phase_metrics.0[phase as usize].get_or_insert(PhaseTimes {
+                started_at: self.now,
+                completed_at: None,
+                duration_ms: 0,
+                waiting_ms: 0,
+                resumed_at: None,
+            });
         times.completed_at = None;
         times.resumed_at.get_or_insert(self.now);
     }
@@ -329,23 +387,40 @@ impl<'a> Draft<'a> {
     // --- ends ---
 
     /// Ends the execution with an error.
-    pub(super) fn fail(&mut self, reason: &'static str, error: ErrorContext, actor: Option<Actor>) -> Result<(), InvalidTransition> {
+    pub(super) fn fail(
+        &mut self,
+        reason: &'static str,
+        error: ErrorContext,
+        actor: Option<Actor>,
+    ) -> Result<(), InvalidTransition> {
         self.end_wait();
         super::step::cut_off_open(self);
         self.close_requests();
         let metadata = json!({"error_code": error.code});
         self.state.execution.error = Some(error.clone());
         self.transition_by(Status::Failed, reason, actor, metadata)?;
-        self.event(EventData::Failed { error_code: error.code, error_human: error.human });
+        self.event(EventData::Failed {
+            error_code: error.code,
+            error_human: error.human,
+        });
         self.log_run(LogLevel::Error, Text::key("log-failed"));
         Ok(())
     }
 
     /// Parks the execution until a person has repaired it.
-    pub(super) fn park(&mut self, reason: &'static str, detail: Value) -> Result<(), InvalidTransition> {
+    pub(super) fn park(
+        &mut self,
+        reason: &'static str,
+        detail: Value,
+    ) -> Result<(), InvalidTransition> {
         self.end_wait();
         self.transition(Status::NeedsReview, reason)?;
-        let until = self.state.workflow.settings.review_expires_ms.map(|ms| self.now.plus_millis(ms));
+        let until = self
+            .state
+            .workflow
+            .settings
+            .review_expires_ms
+            .map(|ms| self.now.plus_millis(ms));
         self.wait(WaitKind::Review, until, detail);
         self.log_run(LogLevel::Warn, Text::key("log-needs-review"));
         Ok(())

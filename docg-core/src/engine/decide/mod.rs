@@ -67,15 +67,30 @@ pub(crate) enum Input {
     /// The execution was claimed with a step open whose worker is gone.
     TakenOver,
     /// Preflight has run.
-    Preflight { issues: Vec<Issue>, started_at: Timestamp },
+    Preflight {
+        issues: Vec<Issue>,
+        started_at: Timestamp,
+    },
     /// The handler has said how far it is, from 0.0 to 1.0.
     Progress(f32),
     /// The handler has returned, or was cut off in a way that [`StepFailure`] tells.
-    StepFinished { index: usize, result: Result<StepOutcome, StepFailure>, notes: Notes },
+    StepFinished {
+        index: usize,
+        result: Result<StepOutcome, StepFailure>,
+        notes: Notes,
+    },
     /// The handler was dropped because the execution is canceled; this is known of its effect.
-    StepDropped { index: usize, effect: Probe, notes: Notes },
+    StepDropped {
+        index: usize,
+        effect: Probe,
+        notes: Notes,
+    },
     /// The handler was asked whether an effect had happened.
-    Probed { index: usize, effect: Probe, notes: Notes },
+    Probed {
+        index: usize,
+        effect: Probe,
+        notes: Notes,
+    },
     /// A message from the inbox.
     Signal(Signal),
 }
@@ -95,7 +110,11 @@ pub(crate) enum Next {
     /// Call the handler.
     Run { index: usize, params: Arc<Value> },
     /// Let the handler go on after its wait.
-    Resume { index: usize, params: Arc<Value>, resolution: Resolution },
+    Resume {
+        index: usize,
+        params: Arc<Value>,
+        resolution: Resolution,
+    },
     /// Ask the handler whether its effect happened.
     Probe { index: usize, params: Arc<Value> },
     /// Nothing before `wake_at` or a signal.
@@ -156,17 +175,31 @@ pub(crate) fn decide<'a>(
     for input in inputs {
         match input {
             Input::TakenOver => step::taken_over(&mut draft)?,
-            Input::Preflight { issues, started_at } => preflight::finished(&mut draft, issues, started_at)?,
+            Input::Preflight { issues, started_at } => {
+                preflight::finished(&mut draft, issues, started_at)?
+            }
             Input::Progress(fraction) => draft.progress_within_step(fraction),
-            Input::StepFinished { index, result, notes } => {
+            Input::StepFinished {
+                index,
+                result,
+                notes,
+            } => {
                 draft.take_notes(index, notes);
                 step::finished(&mut draft, index, result)?;
             }
-            Input::StepDropped { index, effect, notes } => {
+            Input::StepDropped {
+                index,
+                effect,
+                notes,
+            } => {
                 draft.take_notes(index, notes);
                 step::dropped(&mut draft, index, effect);
             }
-            Input::Probed { index, effect, notes } => {
+            Input::Probed {
+                index,
+                effect,
+                notes,
+            } => {
                 draft.take_notes(index, notes);
                 step::probed(&mut draft, index, effect)?;
             }
@@ -182,16 +215,22 @@ pub(crate) fn decide<'a>(
 pub(crate) fn is_step_open(state: &RunState) -> bool {
     use crate::run::Activity::{ProbingFailure, ProbingTakeover, Resuming, Running};
     !state.execution.status.is_terminal()
-        && state
-            .steps
-            .iter()
-            .any(|step| matches!(step.activity, Running | Resuming | ProbingTakeover | ProbingFailure))
+        && state.steps.iter().any(|step| {
+            matches!(
+                step.activity,
+                Running | Resuming | ProbingTakeover | ProbingFailure
+            )
+        })
 }
 
 /// A step's parameters as a handler gets them; `None` where a variable is not there.
 pub(crate) fn params_of(state: &RunState, index: usize) -> Option<Arc<Value>> {
     let node = &state.workflow.nodes[index];
     let params = variables::effective_params(node, &state.inputs.node_overrides);
-    let scope = Scope { trigger: &state.inputs.trigger_data, steps: &state.steps, execution: &state.execution };
+    let scope = Scope {
+        trigger: &state.inputs.trigger_data,
+        steps: &state.steps,
+        execution: &state.execution,
+    };
     variables::resolve(&params, &scope).ok().map(Arc::new)
 }

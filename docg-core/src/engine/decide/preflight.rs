@@ -22,34 +22,56 @@ pub(super) fn finished(
     // A signal may have ended or paused the run while the checks were under way; then they are
     // made again when it goes on.
     let status = draft.state.execution.status;
-    let rests = status.is_terminal() || matches!(status, Status::Queued | Status::Paused | Status::NeedsReview);
+    let rests = status.is_terminal()
+        || matches!(
+            status,
+            Status::Queued | Status::Paused | Status::NeedsReview
+        );
     if rests || !draft.state.execution.preflight_due {
         return Ok(());
     }
     let summary = Arc::new(PreflightSummary::new(issues, draft.now));
     let (blocking, warnings) = (summary.blocking_count, summary.warning_count);
-    let times = draft.state.execution.phase_metrics.0[Phase::Preflight as usize].get_or_insert(PhaseTimes {
-        started_at,
-        completed_at: None,
-        duration_ms: 0,
-        waiting_ms: 0,
-        resumed_at: None,
-    });
+    let times = draft.state.execution.phase_metrics.0[Phase::Preflight as usize].get_or_insert(
+        PhaseTimes {
+            started_at,
+            completed_at: None,
+            duration_ms: 0,
+            waiting_ms: 0,
+            resumed_at: None,
+        },
+    );
     times.duration_ms += draft.now.millis_since(started_at);
     times.completed_at = Some(draft.now);
     draft.state.execution.preflight = Some(Arc::clone(&summary));
     draft.state.execution.preflight_due = blocking > 0;
-    draft.event(EventData::PreflightCompleted { summary: Arc::clone(&summary) });
+    draft.event(EventData::PreflightCompleted {
+        summary: Arc::clone(&summary),
+    });
     let (level, text) = match (blocking, warnings) {
         (0, 0) => (LogLevel::Ok, Text::key("log-preflight-passed")),
-        (0, count) => (LogLevel::Warn, Text::key("log-preflight-warnings").with("count", count)),
-        (count, _) => (LogLevel::Error, Text::key("log-preflight-blocked").with("count", count)),
+        (0, count) => (
+            LogLevel::Warn,
+            Text::key("log-preflight-warnings").with("count", count),
+        ),
+        (count, _) => (
+            LogLevel::Error,
+            Text::key("log-preflight-blocked").with("count", count),
+        ),
     };
-    draft.log(level, LogDomain::Preflight, None, LogDraft::new(level, text));
+    draft.log(
+        level,
+        LogDomain::Preflight,
+        None,
+        LogDraft::new(level, text),
+    );
     if blocking == 0 {
         draft.update_progress(0.0);
         return Ok(());
     }
     let codes: Vec<_> = summary.blocking().map(|issue| issue.code.clone()).collect();
-    draft.park("preflight_blocked", json!({"blocking_count": blocking, "codes": codes}))
+    draft.park(
+        "preflight_blocked",
+        json!({"blocking_count": blocking, "codes": codes}),
+    )
 }

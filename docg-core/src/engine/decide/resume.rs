@@ -17,11 +17,19 @@ use crate::{
     run::{Activity, InvalidTransition, Status, StepStatus},
 };
 
-pub(super) fn apply(draft: &mut Draft<'_>, actor: Actor, request: ResumeSignal) -> Result<bool, InvalidTransition> {
+pub(super) fn apply(
+    draft: &mut Draft<'_>,
+    actor: Actor,
+    request: ResumeSignal,
+) -> Result<bool, InvalidTransition> {
     let status = draft.state.execution.status;
     if request.approved == Some(false) {
         let human = Text::key("error-review-rejected");
-        let error = ErrorContext { code: codes::REVIEW_REJECTED.into(), human, tech: None };
+        let error = ErrorContext {
+            code: codes::REVIEW_REJECTED.into(),
+            human,
+            tech: None,
+        };
         draft.fail("review_rejected", error, Some(actor))?;
         return Ok(true);
     }
@@ -29,7 +37,10 @@ pub(super) fn apply(draft: &mut Draft<'_>, actor: Actor, request: ResumeSignal) 
         status == Status::NeedsReview && draft.state.steps[*index].status == StepStatus::Failed
     });
     let outcome_unknown = failed.is_some_and(|index| {
-        draft.state.steps[index].error.as_ref().is_some_and(|error| error.code == codes::OUTCOME_UNKNOWN)
+        draft.state.steps[index]
+            .error
+            .as_ref()
+            .is_some_and(|error| error.code == codes::OUTCOME_UNKNOWN)
     });
     // A person must say what they know; going on without it could repeat the effect.
     if outcome_unknown && request.settlement.is_none() {
@@ -64,7 +75,9 @@ pub(super) fn apply(draft: &mut Draft<'_>, actor: Actor, request: ResumeSignal) 
             draft.audit_call(actions::RESUMED, actor, facts);
         }
     }
-    draft.event(EventData::Resumed { resumed_by: by.clone() });
+    draft.event(EventData::Resumed {
+        resumed_by: by.clone(),
+    });
     draft.log_run(LogLevel::Ok, Text::key("log-resumed").with("by", by));
     Ok(true)
 }
@@ -85,7 +98,10 @@ fn settle_failed_step(draft: &mut Draft<'_>, index: usize, settlement: Option<Se
 
 /// Applies what a person has changed; whether there was anything.
 fn change_inputs(draft: &mut Draft<'_>, request: &ResumeSignal) -> bool {
-    let data = request.trigger_data.as_ref().filter(|data| !data.is_empty());
+    let data = request
+        .trigger_data
+        .as_ref()
+        .filter(|data| !data.is_empty());
     if data.is_none() && request.nodes.is_empty() {
         return false;
     }
@@ -94,7 +110,10 @@ fn change_inputs(draft: &mut Draft<'_>, request: &ResumeSignal) -> bool {
         merge(Arc::make_mut(&mut inputs.trigger_data), data);
     }
     for (node, params) in &request.nodes {
-        let overrides = inputs.node_overrides.entry(node.clone()).or_insert_with(|| Value::Object(Map::new()));
+        let overrides = inputs
+            .node_overrides
+            .entry(node.clone())
+            .or_insert_with(|| Value::Object(Map::new()));
         if let Value::Object(params) = params {
             merge(overrides, params);
         }
@@ -109,7 +128,9 @@ fn merge(target: &mut Value, changes: &Map<String, Value>) {
     if !target.is_object() {
         *target = Value::Object(Map::new());
     }
-    let Value::Object(target) = target else { return };
+    let Value::Object(target) = target else {
+        return;
+    };
     for (key, change) in changes {
         match (target.get_mut(key), change) {
             (Some(old @ Value::Object(_)), Value::Object(change)) => merge(old, change),

@@ -23,17 +23,25 @@ pub(super) fn apply(draft: &mut Draft<'_>, signal: Signal) -> Result<(), Invalid
     let Signal { actor, kind, .. } = signal;
     let name = name_of(&kind);
     let applied = match kind {
-        SignalKind::Pause { reason } => allowed(draft, Call::Pause) && pause(draft, actor.clone(), reason)?,
-        SignalKind::Cancel { reason } => allowed(draft, Call::Cancel) && cancel(draft, actor.clone(), reason)?,
+        SignalKind::Pause { reason } => {
+            allowed(draft, Call::Pause) && pause(draft, actor.clone(), reason)?
+        }
+        SignalKind::Cancel { reason } => {
+            allowed(draft, Call::Cancel) && cancel(draft, actor.clone(), reason)?
+        }
         SignalKind::Resume(request) => {
             allowed(draft, Call::Resume) && resume::apply(draft, actor.clone(), request)?
         }
-        SignalKind::ApprovalVote { approval_id, email, decision, comment } => {
-            approval::voted(draft, approval_id, &email, decision, comment)?
-        }
-        SignalKind::SignatureFacts { signature_request_id, facts } => {
-            signature::reported(draft, signature_request_id, &facts, &actor)?
-        }
+        SignalKind::ApprovalVote {
+            approval_id,
+            email,
+            decision,
+            comment,
+        } => approval::voted(draft, approval_id, &email, decision, comment)?,
+        SignalKind::SignatureFacts {
+            signature_request_id,
+            facts,
+        } => signature::reported(draft, signature_request_id, &facts, &actor)?,
     };
     if !applied {
         ignored(draft, name, actor);
@@ -57,28 +65,67 @@ fn name_of(kind: &SignalKind) -> &'static str {
 
 fn ignored(draft: &mut Draft<'_>, name: &'static str, actor: Actor) {
     let status = draft.state.execution.status;
-    draft.audit(AuditDraft::new(actions::SIGNAL_IGNORED, json!({"signal": name, "status": status})).by(actor));
-    draft.log_run(LogLevel::Warn, Text::key("log-signal-ignored").with("signal", name).with("status", status));
+    draft.audit(
+        AuditDraft::new(
+            actions::SIGNAL_IGNORED,
+            json!({"signal": name, "status": status}),
+        )
+        .by(actor),
+    );
+    draft.log_run(
+        LogLevel::Warn,
+        Text::key("log-signal-ignored")
+            .with("signal", name)
+            .with("status", status),
+    );
 }
 
-fn pause(draft: &mut Draft<'_>, actor: Actor, reason: Option<String>) -> Result<bool, InvalidTransition> {
+fn pause(
+    draft: &mut Draft<'_>,
+    actor: Actor,
+    reason: Option<String>,
+) -> Result<bool, InvalidTransition> {
     draft.end_wait();
     let by = actor.actor_id.to_string();
-    draft.transition_by(Status::Paused, "paused_by_person", Some(actor), json!({"note": reason}))?;
-    draft.wait(WaitKind::Pause, None, json!({"paused_by": by, "reason": reason, "action": "resume"}));
+    draft.transition_by(
+        Status::Paused,
+        "paused_by_person",
+        Some(actor),
+        json!({"note": reason}),
+    )?;
+    draft.wait(
+        WaitKind::Pause,
+        None,
+        json!({"paused_by": by, "reason": reason, "action": "resume"}),
+    );
     let waiting_for = draft.state.execution.waiting_for.clone();
-    draft.event(EventData::Paused { reason, waiting_for });
+    draft.event(EventData::Paused {
+        reason,
+        waiting_for,
+    });
     draft.log_run(LogLevel::Ok, Text::key("log-paused").with("by", by));
     Ok(true)
 }
 
-fn cancel(draft: &mut Draft<'_>, actor: Actor, reason: Option<String>) -> Result<bool, InvalidTransition> {
+fn cancel(
+    draft: &mut Draft<'_>,
+    actor: Actor,
+    reason: Option<String>,
+) -> Result<bool, InvalidTransition> {
     draft.end_wait();
     step::cut_off_open(draft);
     draft.close_requests();
     let by = actor.actor_id.to_string();
-    draft.transition_by(Status::Canceled, "canceled_by_person", Some(actor), json!({"note": reason}))?;
-    draft.event(EventData::Canceled { canceled_by: by.clone(), reason });
+    draft.transition_by(
+        Status::Canceled,
+        "canceled_by_person",
+        Some(actor),
+        json!({"note": reason}),
+    )?;
+    draft.event(EventData::Canceled {
+        canceled_by: by.clone(),
+        reason,
+    });
     draft.log_run(LogLevel::Ok, Text::key("log-canceled").with("by", by));
     Ok(true)
 }
@@ -87,12 +134,22 @@ impl Draft<'_> {
     /// What was asked of people is void once the run has ended.
     pub(super) fn close_requests(&mut self) {
         let now = self.now;
-        if let Some(request) = self.state.signature.as_mut().filter(|r| r.status == RequestStatus::Signing) {
+        if let Some(request) = self
+            .state
+            .signature
+            .as_mut()
+            .filter(|r| r.status == RequestStatus::Signing)
+        {
             request.status = RequestStatus::Canceled;
             request.completed_at = Some(now);
             self.signature_changed();
         }
-        if let Some(approval) = self.state.approval.as_mut().filter(|approval| approval.decided_at.is_none()) {
+        if let Some(approval) = self
+            .state
+            .approval
+            .as_mut()
+            .filter(|approval| approval.decided_at.is_none())
+        {
             approval.decided_at = Some(now);
             self.approval_changed();
         }

@@ -11,7 +11,8 @@ use crate::{
     observe::{Actor, AuditDraft, LogLevel, actions},
     run::{Activity, InvalidTransition, Phase, SignatureState, Status, WaitKind},
     signature::{
-        NewSignatureRequest, RequestStatus, SignatureRequest, Signer, SignerChange, SignerFact, SignerStatus, merge,
+        NewSignatureRequest, RequestStatus, SignatureRequest, Signer, SignerChange, SignerFact,
+        SignerStatus, merge,
     },
 };
 
@@ -26,7 +27,11 @@ pub(super) fn requested(
             .tech("signatures can be awaited by a node of the signature phase only, and by at least one signer");
         return step::failed(draft, index, failure);
     }
-    let signers: Vec<_> = new.signers.iter().map(|signer| signer.email.clone()).collect();
+    let signers: Vec<_> = new
+        .signers
+        .iter()
+        .map(|signer| signer.email.clone())
+        .collect();
     let request = SignatureRequest {
         id: SignatureRequestId(draft.new_id()),
         execution_id: draft.state.execution.id,
@@ -50,7 +55,9 @@ pub(super) fn requested(
         signers: signers.clone(),
     });
     let facts = json!({"provider": request.provider, "envelope_id": request.envelope_id, "signers": signers});
-    draft.audit(AuditDraft::new(actions::SIGNATURE_REQUESTED, facts).on("signature_request", request.id));
+    draft.audit(
+        AuditDraft::new(actions::SIGNATURE_REQUESTED, facts).on("signature_request", request.id),
+    );
     let text = Text::key("log-signature-requested").with("count", signers.len());
     draft.log_step(LogLevel::Ok, &node, text, None);
     draft.state.signature = Some(request);
@@ -76,16 +83,36 @@ fn unsigned(signer: crate::signature::NewSigner) -> Signer {
 
 /// Waits for the signatures that are still open, if any.
 pub(super) fn wait_again(draft: &mut Draft<'_>) {
-    let waits = draft.state.steps.iter().any(|step| step.activity == Activity::Waiting);
-    let Some(request) = draft.state.signature.as_ref().filter(|r| waits && r.status == RequestStatus::Signing) else {
+    let waits = draft
+        .state
+        .steps
+        .iter()
+        .any(|step| step.activity == Activity::Waiting);
+    let Some(request) = draft
+        .state
+        .signature
+        .as_ref()
+        .filter(|r| waits && r.status == RequestStatus::Signing)
+    else {
         return;
     };
-    let open: Vec<_> =
-        request.signers.iter().filter(|s| s.status != SignerStatus::Signed).map(|s| s.email.clone()).collect();
-    let detail = json!({"signature_request_id": request.id, "provider": request.provider, "signers": open});
+    let open: Vec<_> = request
+        .signers
+        .iter()
+        .filter(|s| s.status != SignerStatus::Signed)
+        .map(|s| s.email.clone())
+        .collect();
+    let detail =
+        json!({"signature_request_id": request.id, "provider": request.provider, "signers": open});
     let until = request.expires_at;
     // A report that changes who is awaited does not begin a new wait.
-    if let Some(waiting) = draft.state.execution.waiting_for.as_mut().filter(|w| w.kind == WaitKind::Signature) {
+    if let Some(waiting) = draft
+        .state
+        .execution
+        .waiting_for
+        .as_mut()
+        .filter(|w| w.kind == WaitKind::Signature)
+    {
         waiting.detail = detail;
     } else {
         draft.wait(WaitKind::Signature, until, detail);
@@ -102,7 +129,11 @@ pub(super) fn reported(
     if draft.state.execution.status.is_terminal() {
         return Ok(false);
     }
-    let Some(request) = draft.state.signature.as_mut().filter(|r| r.id == id && r.status == RequestStatus::Signing)
+    let Some(request) = draft
+        .state
+        .signature
+        .as_mut()
+        .filter(|r| r.id == id && r.status == RequestStatus::Signing)
     else {
         return Ok(false);
     };
@@ -124,7 +155,10 @@ fn tell(draft: &mut Draft<'_>, id: SignatureRequestId, change: &SignerChange, ac
     let email = change.email.clone();
     let (action, key) = match change.status {
         SignerStatus::Viewed => {
-            draft.event(EventData::SignerViewed { signature_request_id: id, signer_email: email.clone() });
+            draft.event(EventData::SignerViewed {
+                signature_request_id: id,
+                signer_email: email.clone(),
+            });
             (actions::SIGNATURE_VIEWED, "log-signer-viewed")
         }
         SignerStatus::Signed => {
@@ -148,13 +182,21 @@ fn tell(draft: &mut Draft<'_>, id: SignatureRequestId, change: &SignerChange, ac
         SignerStatus::Pending => return,
     };
     let facts = json!({"signer": email, "at": change.at, "reason": change.reason});
-    draft.audit(AuditDraft::new(action, facts).on("signature_request", id).by(actor.clone()));
+    draft.audit(
+        AuditDraft::new(action, facts)
+            .on("signature_request", id)
+            .by(actor.clone()),
+    );
     let level = if change.status >= SignerStatus::Signed || change.status == SignerStatus::Viewed {
         LogLevel::Ok
     } else {
         LogLevel::Warn
     };
-    let text = Text::Key { key: key.into(), params: Vec::new() }.with("email", &email);
+    let text = Text::Key {
+        key: key.into(),
+        params: Vec::new(),
+    }
+    .with("email", &email);
     if let Some(index) = waiting_step(draft) {
         let node = draft.node(index);
         draft.log_step(level, &node, text, None);
@@ -162,13 +204,21 @@ fn tell(draft: &mut Draft<'_>, id: SignatureRequestId, change: &SignerChange, ac
 }
 
 fn waiting_step(draft: &Draft<'_>) -> Option<usize> {
-    draft.state.steps.iter().position(|step| step.activity == Activity::Waiting)
+    draft
+        .state
+        .steps
+        .iter()
+        .position(|step| step.activity == Activity::Waiting)
 }
 
 /// Ends the request where its signers have decided it.
 fn close(draft: &mut Draft<'_>, changes: &[SignerChange]) -> Result<(), InvalidTransition> {
-    let (now, Some(index)) = (draft.now, waiting_step(draft)) else { return Ok(()) };
-    let Some(request) = draft.state.signature.as_mut() else { return Ok(()) };
+    let (now, Some(index)) = (draft.now, waiting_step(draft)) else {
+        return Ok(());
+    };
+    let Some(request) = draft.state.signature.as_mut() else {
+        return Ok(());
+    };
     let (id, envelope_id) = (request.id, request.envelope_id.clone());
     match request.status {
         RequestStatus::Signing => {
@@ -178,12 +228,26 @@ fn close(draft: &mut Draft<'_>, changes: &[SignerChange]) -> Result<(), InvalidT
             Ok(())
         }
         RequestStatus::Signed => {
-            let signed_at = request.signers.iter().filter_map(|signer| signer.signed_at).max().unwrap_or(now);
+            let signed_at = request
+                .signers
+                .iter()
+                .filter_map(|signer| signer.signed_at)
+                .max()
+                .unwrap_or(now);
             request.completed_at = Some(signed_at);
             draft.state.execution.signature_state = SignatureState::Signed;
-            draft.event(EventData::SignatureCompleted { signature_request_id: id, envelope_id, signed_at });
+            draft.event(EventData::SignatureCompleted {
+                signature_request_id: id,
+                envelope_id,
+                signed_at,
+            });
             let node = draft.node(index);
-            draft.log_step(LogLevel::Ok, &node, Text::key("log-signatures-complete"), None);
+            draft.log_step(
+                LogLevel::Ok,
+                &node,
+                Text::key("log-signatures-complete"),
+                None,
+            );
             draft.step(index).activity = Activity::Resuming;
             if draft.state.execution.status != Status::Paused {
                 draft.end_wait();
@@ -194,7 +258,9 @@ fn close(draft: &mut Draft<'_>, changes: &[SignerChange]) -> Result<(), InvalidT
         RequestStatus::Declined => {
             request.completed_at = Some(now);
             draft.state.execution.signature_state = SignatureState::Declined;
-            let declined = changes.iter().find(|change| change.status == SignerStatus::Declined);
+            let declined = changes
+                .iter()
+                .find(|change| change.status == SignerStatus::Declined);
             let email = declined.map_or_else(String::new, |change| change.email.clone());
             let text = match declined.and_then(|change| change.reason.as_deref()) {
                 Some(reason) => Text::key("error-signature-declined-reason").with("reason", reason),
@@ -209,26 +275,51 @@ fn close(draft: &mut Draft<'_>, changes: &[SignerChange]) -> Result<(), InvalidT
 
 /// Not all have signed in time.
 pub(super) fn expired(draft: &mut Draft<'_>) -> Result<(), InvalidTransition> {
-    let (now, Some(index)) = (draft.now, waiting_step(draft)) else { return Ok(()) };
-    let Some(request) = draft.state.signature.as_mut() else { return Ok(()) };
+    let (now, Some(index)) = (draft.now, waiting_step(draft)) else {
+        return Ok(());
+    };
+    let Some(request) = draft.state.signature.as_mut() else {
+        return Ok(());
+    };
     request.status = RequestStatus::Expired;
     request.completed_at = Some(now);
-    for signer in request.signers.iter_mut().filter(|signer| signer.status < SignerStatus::Expired) {
+    for signer in request
+        .signers
+        .iter_mut()
+        .filter(|signer| signer.status < SignerStatus::Expired)
+    {
         signer.status = SignerStatus::Expired;
     }
-    let (id, envelope_id, expires_at) = (request.id, request.envelope_id.clone(), request.expires_at);
+    let (id, envelope_id, expires_at) =
+        (request.id, request.envelope_id.clone(), request.expires_at);
     draft.signature_changed();
     draft.state.execution.signature_state = SignatureState::Expired;
-    draft.event(EventData::SignatureExpired { signature_request_id: id, envelope_id, expires_at });
+    draft.event(EventData::SignatureExpired {
+        signature_request_id: id,
+        envelope_id,
+        expires_at,
+    });
     let facts = json!({"expires_at": expires_at});
     draft.audit(AuditDraft::new(actions::SIGNATURE_EXPIRED, facts).on("signature_request", id));
     let node = draft.node(index);
-    draft.log_step(LogLevel::Warn, &node, Text::key("log-signature-expired"), None);
-    let failure = StepFailure::fatal(codes::SIGNATURE_EXPIRED, Text::key("error-signature-expired"));
+    draft.log_step(
+        LogLevel::Warn,
+        &node,
+        Text::key("log-signature-expired"),
+        None,
+    );
+    let failure = StepFailure::fatal(
+        codes::SIGNATURE_EXPIRED,
+        Text::key("error-signature-expired"),
+    );
     end_step(draft, index, failure)
 }
 
-fn end_step(draft: &mut Draft<'_>, index: usize, failure: StepFailure) -> Result<(), InvalidTransition> {
+fn end_step(
+    draft: &mut Draft<'_>,
+    index: usize,
+    failure: StepFailure,
+) -> Result<(), InvalidTransition> {
     if draft.state.execution.status != Status::Paused {
         draft.end_wait();
     }

@@ -29,7 +29,10 @@ fn repeatable(draft: &Draft<'_>, node: &Node) -> bool {
 
 pub(super) fn taken_over(draft: &mut Draft<'_>) -> Result<(), InvalidTransition> {
     let Some(index) = draft.state.steps.iter().position(|step| {
-        matches!(step.activity, Activity::Running | Activity::Resuming | Activity::ProbingTakeover)
+        matches!(
+            step.activity,
+            Activity::Running | Activity::Resuming | Activity::ProbingTakeover
+        )
     }) else {
         return Ok(());
     };
@@ -39,13 +42,22 @@ pub(super) fn taken_over(draft: &mut Draft<'_>) -> Result<(), InvalidTransition>
     step.takeovers += 1;
     if step.takeovers > MAX_TAKEOVERS {
         let text = Text::key("error-too-many-takeovers").with("label", &node.label);
-        return failed(draft, index, StepFailure::review(codes::TOO_MANY_TAKEOVERS, text));
+        return failed(
+            draft,
+            index,
+            StepFailure::review(codes::TOO_MANY_TAKEOVERS, text),
+        );
     }
     // What follows a wait may be repeated: the effect was the asking, and that is known to be done.
     if step.activity == Activity::Running && !may_repeat {
         step.activity = Activity::ProbingTakeover;
     }
-    draft.log_step(LogLevel::Warn, &node, Text::key("log-step-taken-over").with("label", &node.label), None);
+    draft.log_step(
+        LogLevel::Warn,
+        &node,
+        Text::key("log-step-taken-over").with("label", &node.label),
+        None,
+    );
     Ok(())
 }
 
@@ -58,7 +70,10 @@ pub(super) fn finished(
         return Ok(());
     }
     // It was heard of before: a wait is ended by signals, a doubt by a probe.
-    if !matches!(draft.state.steps[index].activity, Activity::Running | Activity::Resuming) {
+    if !matches!(
+        draft.state.steps[index].activity,
+        Activity::Running | Activity::Resuming
+    ) {
         return Ok(());
     }
     match result {
@@ -66,12 +81,18 @@ pub(super) fn finished(
             succeeded(draft, index, Arc::new(output));
             Ok(())
         }
-        Ok(StepOutcome::Wait(Wait::Signatures(request))) => super::signature::requested(draft, index, request),
-        Ok(StepOutcome::Wait(Wait::Approval(request))) => super::approval::requested(draft, index, request),
+        Ok(StepOutcome::Wait(Wait::Signatures(request))) => {
+            super::signature::requested(draft, index, request)
+        }
+        Ok(StepOutcome::Wait(Wait::Approval(request))) => {
+            super::approval::requested(draft, index, request)
+        }
         Err(failure) => {
             let node = draft.node(index);
             // The handler is asked before anything is repeated that cannot be taken back.
-            if failure.class == FailureClass::OutcomeUnknown && draft.state.steps[index].activity == Activity::Running {
+            if failure.class == FailureClass::OutcomeUnknown
+                && draft.state.steps[index].activity == Activity::Running
+            {
                 let step = draft.step(index);
                 step.error = Some(failure.context);
                 step.activity = Activity::ProbingFailure;
@@ -84,8 +105,15 @@ pub(super) fn finished(
     }
 }
 
-pub(super) fn probed(draft: &mut Draft<'_>, index: usize, effect: Probe) -> Result<(), InvalidTransition> {
-    if !matches!(draft.state.steps[index].activity, Activity::ProbingTakeover | Activity::ProbingFailure) {
+pub(super) fn probed(
+    draft: &mut Draft<'_>,
+    index: usize,
+    effect: Probe,
+) -> Result<(), InvalidTransition> {
+    if !matches!(
+        draft.state.steps[index].activity,
+        Activity::ProbingTakeover | Activity::ProbingFailure
+    ) {
         return Ok(());
     }
     let node = draft.node(index);
@@ -102,9 +130,17 @@ pub(super) fn probed(draft: &mut Draft<'_>, index: usize, effect: Probe) -> Resu
             let text = Text::key("log-step-probed-not-done").with("label", &node.label);
             draft.log_step(LogLevel::Ok, &node, text, None);
             // After a failed attempt the retry policy decides; a worker's death uses up none.
-            match draft.state.steps[index].error.clone().filter(|_| after_failure) {
+            match draft.state.steps[index]
+                .error
+                .clone()
+                .filter(|_| after_failure)
+            {
                 Some(context) => {
-                    let failure = StepFailure { class: FailureClass::Retryable, context, retry_after_ms: None };
+                    let failure = StepFailure {
+                        class: FailureClass::Retryable,
+                        context,
+                        retry_after_ms: None,
+                    };
                     failed(draft, index, failure)
                 }
                 None => {
@@ -114,7 +150,10 @@ pub(super) fn probed(draft: &mut Draft<'_>, index: usize, effect: Probe) -> Resu
             }
         }
         Probe::Unknown => {
-            let tech = draft.state.steps[index].error.as_ref().and_then(|error| error.tech.clone());
+            let tech = draft.state.steps[index]
+                .error
+                .as_ref()
+                .and_then(|error| error.tech.clone());
             let text = Text::key("error-outcome-unknown").with("label", &node.label);
             let mut failure = StepFailure::review(codes::OUTCOME_UNKNOWN, text);
             failure.context.tech = tech;
@@ -137,7 +176,11 @@ pub(super) fn dropped(draft: &mut Draft<'_>, index: usize, effect: Probe) {
         }
         Probe::NotDone => cut_off(draft, index, Text::key("error-canceled")),
         Probe::Unknown => {
-            cut_off(draft, index, Text::key("error-canceled-outcome-unknown").with("label", &node.label));
+            cut_off(
+                draft,
+                index,
+                Text::key("error-canceled-outcome-unknown").with("label", &node.label),
+            );
         }
     }
 }
@@ -145,7 +188,11 @@ pub(super) fn dropped(draft: &mut Draft<'_>, index: usize, effect: Probe) {
 /// A step that was under way when its execution was canceled has not succeeded.
 fn cut_off(draft: &mut Draft<'_>, index: usize, human: Text) {
     let node = draft.node(index);
-    let error = ErrorContext { code: Cow::Borrowed(codes::CANCELED), human, tech: None };
+    let error = ErrorContext {
+        code: Cow::Borrowed(codes::CANCELED),
+        human,
+        tech: None,
+    };
     close(draft, index, StepStatus::Failed, Some(error.clone()));
     draft.event(EventData::StepFailed {
         node_id: node.id.clone(),
@@ -160,7 +207,12 @@ fn cut_off(draft: &mut Draft<'_>, index: usize, human: Text) {
 
 /// Cuts off the step that is under way or waits, if any, before the run ends.
 pub(super) fn cut_off_open(draft: &mut Draft<'_>) {
-    if let Some(index) = draft.state.steps.iter().position(|step| step.status == StepStatus::Running) {
+    if let Some(index) = draft
+        .state
+        .steps
+        .iter()
+        .position(|step| step.status == StepStatus::Running)
+    {
         let text = cut_off_text(draft, index);
         cut_off(draft, index, text);
     }
@@ -193,7 +245,12 @@ pub(super) fn succeeded(draft: &mut Draft<'_>, index: usize, output: Arc<Value>)
         duration_ms,
         output_preview: Some(snapshot),
     });
-    draft.log_step(LogLevel::Ok, &node, Text::key("log-step-completed").with("label", &node.label), None);
+    draft.log_step(
+        LogLevel::Ok,
+        &node,
+        Text::key("log-step-completed").with("label", &node.label),
+        None,
+    );
     let action = match node.phase {
         Phase::Render => Some(actions::DOCUMENT_GENERATED),
         Phase::Save => Some(actions::DOCUMENT_SAVED),
@@ -222,7 +279,11 @@ fn close(draft: &mut Draft<'_>, index: usize, status: StepStatus, error: Option<
 }
 
 /// A step that could not even be opened.
-pub(super) fn fail_unopened(draft: &mut Draft<'_>, index: usize, failure: StepFailure) -> Result<(), InvalidTransition> {
+pub(super) fn fail_unopened(
+    draft: &mut Draft<'_>,
+    index: usize,
+    failure: StepFailure,
+) -> Result<(), InvalidTransition> {
     let now = draft.now;
     draft.set_current(index);
     let step = draft.step(index);
@@ -231,14 +292,25 @@ pub(super) fn fail_unopened(draft: &mut Draft<'_>, index: usize, failure: StepFa
     failed(draft, index, failure)
 }
 
-pub(super) fn failed(draft: &mut Draft<'_>, index: usize, failure: StepFailure) -> Result<(), InvalidTransition> {
+pub(super) fn failed(
+    draft: &mut Draft<'_>,
+    index: usize,
+    failure: StepFailure,
+) -> Result<(), InvalidTransition> {
     let node = draft.node(index);
-    let StepFailure { class, context, retry_after_ms } = failure;
+    let StepFailure {
+        class,
+        context,
+        retry_after_ms,
+    } = failure;
     let attempts = draft.state.steps[index].attempt - draft.state.steps[index].attempts_before;
-    let next_attempt_at = (class == FailureClass::Retryable && attempts < node.retry.max_attempts).then(|| {
-        let delay = node.retry.delay_ms(attempts, draft.random());
-        draft.now.plus_millis(delay.max(retry_after_ms.unwrap_or(0)))
-    });
+    let next_attempt_at = (class == FailureClass::Retryable && attempts < node.retry.max_attempts)
+        .then(|| {
+            let delay = node.retry.delay_ms(attempts, draft.random());
+            draft
+                .now
+                .plus_millis(delay.max(retry_after_ms.unwrap_or(0)))
+        });
     if let Some(at) = next_attempt_at {
         let step = draft.step(index);
         step.status = StepStatus::Pending;
@@ -246,7 +318,11 @@ pub(super) fn failed(draft: &mut Draft<'_>, index: usize, failure: StepFailure) 
         step.error = Some(context.clone());
         // A pause outlasts the backoff: the next attempt comes when a person lets it.
         if draft.state.execution.status != Status::Paused {
-            draft.wait(WaitKind::Retry, Some(at), json!({"node_id": node.id, "attempt": attempts + 1}));
+            draft.wait(
+                WaitKind::Retry,
+                Some(at),
+                json!({"node_id": node.id, "attempt": attempts + 1}),
+            );
         }
     } else {
         close(draft, index, StepStatus::Failed, Some(context.clone()));
@@ -261,11 +337,17 @@ pub(super) fn failed(draft: &mut Draft<'_>, index: usize, failure: StepFailure) 
     });
     let error = context.human.render(crate::i18n::Locale::En);
     let text = if next_attempt_at.is_some() {
-        Text::key("log-step-will-retry").with("attempt", attempts).with("max", node.retry.max_attempts)
+        Text::key("log-step-will-retry")
+            .with("attempt", attempts)
+            .with("max", node.retry.max_attempts)
     } else {
         Text::key("log-step-failed")
     };
-    let level = if next_attempt_at.is_some() { LogLevel::Warn } else { LogLevel::Error };
+    let level = if next_attempt_at.is_some() {
+        LogLevel::Warn
+    } else {
+        LogLevel::Error
+    };
     let text = text.with("label", &node.label).with("error", error);
     draft.log_step(level, &node, text, context.tech.clone());
     draft.state.execution.error = Some(context.clone());
@@ -284,9 +366,10 @@ pub(super) fn failed(draft: &mut Draft<'_>, index: usize, failure: StepFailure) 
         }
         // A terminal step of an execution that a signal has ended meanwhile changes nothing more.
         _ if status.is_terminal() => Ok(()),
-        _ if reviews && status != Status::NeedsReview => {
-            draft.park("step_failed", json!({"node_id": node.id, "error_code": context.code}))
-        }
+        _ if reviews && status != Status::NeedsReview => draft.park(
+            "step_failed",
+            json!({"node_id": node.id, "error_code": context.code}),
+        ),
         OnError::Fail | OnError::Review => draft.fail("step_failed", context, None),
     }
 }

@@ -12,19 +12,35 @@ use crate::{
 
 /// When the open signature request runs out.
 fn signature_expiry(state: &RunState) -> Option<Timestamp> {
-    let request = state.signature.as_ref().filter(|request| request.status == RequestStatus::Signing)?;
-    state.steps.iter().any(|step| step.activity == Activity::Waiting).then_some(())?;
+    let request = state
+        .signature
+        .as_ref()
+        .filter(|request| request.status == RequestStatus::Signing)?;
+    state
+        .steps
+        .iter()
+        .any(|step| step.activity == Activity::Waiting)
+        .then_some(())?;
     request.expires_at
 }
 
 /// When the open approval runs out.
 fn approval_expiry(state: &RunState) -> Option<Timestamp> {
-    state.approval.as_ref().filter(|approval| approval.decided_at.is_none())?.expires_at
+    state
+        .approval
+        .as_ref()
+        .filter(|approval| approval.decided_at.is_none())?
+        .expires_at
 }
 
 /// When the review runs out.
 fn review_expiry(state: &RunState) -> Option<Timestamp> {
-    state.execution.waiting_for.as_ref().filter(|waiting| waiting.kind == WaitKind::Review)?.until
+    state
+        .execution
+        .waiting_for
+        .as_ref()
+        .filter(|waiting| waiting.kind == WaitKind::Review)?
+        .until
 }
 
 /// Ends what has run out.
@@ -36,7 +52,11 @@ pub(super) fn expire(draft: &mut Draft<'_>) -> Result<(), InvalidTransition> {
     let due = move |moment: Option<Timestamp>| moment.is_some_and(|moment| moment <= now);
     if due(review_expiry(&draft.state)) {
         let human = Text::key("error-review-expired");
-        let error = ErrorContext { code: codes::REVIEW_EXPIRED.into(), human, tech: None };
+        let error = ErrorContext {
+            code: codes::REVIEW_EXPIRED.into(),
+            human,
+            tech: None,
+        };
         return draft.fail("review_expired", error, None);
     }
     if due(approval_expiry(&draft.state)) {
@@ -51,14 +71,24 @@ pub(super) fn expire(draft: &mut Draft<'_>) -> Result<(), InvalidTransition> {
 /// When a run that rests next wants a worker.
 pub(super) fn next_wake(state: &RunState, opens_steps: bool, now: Timestamp) -> Option<Timestamp> {
     let execution = &state.execution;
-    let people = [review_expiry(state), approval_expiry(state), signature_expiry(state)].into_iter().flatten().min();
+    let people = [
+        review_expiry(state),
+        approval_expiry(state),
+        signature_expiry(state),
+    ]
+    .into_iter()
+    .flatten()
+    .min();
     if matches!(execution.status, Status::Paused | Status::NeedsReview) {
         return people;
     }
     let waiting = execution.waiting_for.as_ref();
-    let retry = waiting.filter(|waiting| waiting.kind == WaitKind::Retry).and_then(|waiting| waiting.until);
+    let retry = waiting
+        .filter(|waiting| waiting.kind == WaitKind::Retry)
+        .and_then(|waiting| waiting.until);
     let waits_for_people = waiting.is_some_and(|waiting| {
-        waiting.kind.is_for_people() && !(waiting.kind == WaitKind::Confirmation && execution.delivery_confirmed)
+        waiting.kind.is_for_people()
+            && !(waiting.kind == WaitKind::Confirmation && execution.delivery_confirmed)
     });
     if retry.is_none() && !waits_for_people && !opens_steps {
         // Whoever applied a signal leaves the next step to a worker.

@@ -23,6 +23,7 @@ pub struct Secret([u8; 32]);
 pub(super) enum Purpose {
     Link,
     Webhook,
+    Cursors,
 }
 
 impl Secret {
@@ -72,6 +73,12 @@ impl Secret {
         written
     }
 
+    /// A key for the cursors of the API's lists, the same in all processes that share this secret.
+    #[must_use]
+    pub fn cursor_key(&self) -> [u8; 32] {
+        self.sign(Purpose::Cursors, b"")
+    }
+
     pub(super) fn sign(&self, purpose: Purpose, message: &[u8]) -> [u8; 32] {
         self.mac(purpose, message).finalize().into_bytes().into()
     }
@@ -85,6 +92,7 @@ impl Secret {
         let label: &[u8] = match purpose {
             Purpose::Link => b"docg.builtin.link.v1",
             Purpose::Webhook => b"docg.builtin.webhook.v1",
+            Purpose::Cursors => b"docg.http.cursors.v1",
         };
         let mut derive = keyed(&self.0);
         derive.update(label);

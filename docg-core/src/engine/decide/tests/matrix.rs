@@ -25,7 +25,13 @@ fn worlds() -> Vec<(&'static str, World)> {
         world
     };
     let done = || Ok(StepOutcome::Done(json!({})));
-    let request = || StepOutcome::Wait(Wait::Signatures(NewSignatureRequest::new("p", "e", [NewSigner::new("a@example.com")])));
+    let request = || {
+        StepOutcome::Wait(Wait::Signatures(NewSignatureRequest::new(
+            "p",
+            "e",
+            [NewSigner::new("a@example.com")],
+        )))
+    };
     let mut worlds = vec![("queued", World::new(Options::default()))];
     let mut add = |name, world| worlds.push((name, world));
     let mut checking = World::new(Options::default());
@@ -34,16 +40,26 @@ fn worlds() -> Vec<(&'static str, World)> {
     add("running, step open", at("render"));
     let mut review = World::new(Options::default());
     review.apply(Vec::new());
-    review.apply(vec![Input::Preflight { issues: vec![blocking_issue()], started_at: review.now }]);
+    review.apply(vec![Input::Preflight {
+        issues: vec![blocking_issue()],
+        started_at: review.now,
+    }]);
     add("needs_review by checks", review);
     let mut review = at("send");
     review.finish_step(Err(StepFailure::review("x", "X.")));
     add("needs_review by step", review);
     let mut unknown = at("send");
     unknown.finish_step(Err(StepFailure::outcome_unknown("x", "X.")));
-    unknown.apply(vec![Input::Probed { index: 3, effect: Probe::Unknown, notes: Notes::default() }]);
+    unknown.apply(vec![Input::Probed {
+        index: 3,
+        effect: Probe::Unknown,
+        notes: Notes::default(),
+    }]);
     add("needs_review, outcome unknown", unknown);
-    let mut ready = World::new(Options { settings: json!({"confirm_before_delivery": true}), ..Options::default() });
+    let mut ready = World::new(Options {
+        settings: json!({"confirm_before_delivery": true}),
+        ..Options::default()
+    });
     ready.apply(Vec::new());
     ready.run_well();
     add("ready, confirmation due", ready);
@@ -55,7 +71,14 @@ fn worlds() -> Vec<(&'static str, World)> {
     retrying.finish_step(Err(StepFailure::retryable("x", "X.")));
     add("sending, between attempts", retrying);
     let mut sent = at("send");
-    sent.apply_as(vec![Input::StepFinished { index: 3, result: done(), notes: Notes::default() }], false);
+    sent.apply_as(
+        vec![Input::StepFinished {
+            index: 3,
+            result: done(),
+            notes: Notes::default(),
+        }],
+        false,
+    );
     add("sent", sent);
     add("signing", at("sign"));
     let mut signing = at("sign");
@@ -66,7 +89,14 @@ fn worlds() -> Vec<(&'static str, World)> {
         ..Options::default()
     });
     signed.run_to("sign");
-    signed.apply_as(vec![Input::StepFinished { index: 0, result: done(), notes: Notes::default() }], false);
+    signed.apply_as(
+        vec![Input::StepFinished {
+            index: 0,
+            result: done(),
+            notes: Notes::default(),
+        }],
+        false,
+    );
     add("signed", signed);
     for node in ["render", "send", "sign"] {
         let mut paused = at(node);
@@ -105,14 +135,22 @@ fn worlds() -> Vec<(&'static str, World)> {
 /// Every kind of input, as it could arrive in any status.
 fn inputs(world: &mut World) -> Vec<Vec<Input>> {
     let index = world.open_index().unwrap_or(0);
-    let finished = |result| Input::StepFinished { index, result, notes: Notes::default() };
+    let finished = |result| Input::StepFinished {
+        index,
+        result,
+        notes: Notes::default(),
+    };
     let mut rejected = ResumeSignal::default();
     rejected.approved = Some(false);
     let mut confirmed = ResumeSignal::default();
     confirmed.settlement = Some(Settlement::ConfirmDone(json!({})));
     let mut changed = ResumeSignal::default();
     changed.trigger_data = json!({"deal": {"amount": 1}}).as_object().cloned();
-    let request_id = world.state.signature.as_ref().map_or(uuid::Uuid::nil().into(), |request| request.id);
+    let request_id = world
+        .state
+        .signature
+        .as_ref()
+        .map_or(uuid::Uuid::nil().into(), |request| request.id);
     let facts = vec![SignerFact::signed("a@example.com", world.now)];
     let signals = [
         SignalKind::Pause { reason: None },
@@ -121,7 +159,10 @@ fn inputs(world: &mut World) -> Vec<Vec<Input>> {
         SignalKind::Resume(rejected),
         SignalKind::Resume(confirmed),
         SignalKind::Resume(changed),
-        SignalKind::SignatureFacts { signature_request_id: request_id, facts },
+        SignalKind::SignatureFacts {
+            signature_request_id: request_id,
+            facts,
+        },
         SignalKind::ApprovalVote {
             approval_id: ApprovalId(uuid::Uuid::nil()),
             email: "a@example.com".to_owned(),
@@ -129,21 +170,42 @@ fn inputs(world: &mut World) -> Vec<Vec<Input>> {
             comment: None,
         },
     ];
-    let mut inputs: Vec<Vec<Input>> = signals.into_iter().map(|kind| vec![world.signal(kind)]).collect();
+    let mut inputs: Vec<Vec<Input>> = signals
+        .into_iter()
+        .map(|kind| vec![world.signal(kind)])
+        .collect();
     inputs.extend([
         vec![],
         vec![Input::TakenOver],
-        vec![Input::Preflight { issues: vec![], started_at: world.now }],
-        vec![Input::Preflight { issues: vec![blocking_issue()], started_at: world.now }],
+        vec![Input::Preflight {
+            issues: vec![],
+            started_at: world.now,
+        }],
+        vec![Input::Preflight {
+            issues: vec![blocking_issue()],
+            started_at: world.now,
+        }],
         vec![Input::Progress(0.5)],
         vec![finished(Ok(StepOutcome::Done(json!({}))))],
         vec![finished(Err(StepFailure::retryable("x", "X.")))],
         vec![finished(Err(StepFailure::review("x", "X.")))],
         vec![finished(Err(StepFailure::fatal("x", "X.")))],
         vec![finished(Err(StepFailure::outcome_unknown("x", "X.")))],
-        vec![Input::Probed { index, effect: Probe::Done(json!({})), notes: Notes::default() }],
-        vec![Input::Probed { index, effect: Probe::NotDone, notes: Notes::default() }],
-        vec![Input::Probed { index, effect: Probe::Unknown, notes: Notes::default() }],
+        vec![Input::Probed {
+            index,
+            effect: Probe::Done(json!({})),
+            notes: Notes::default(),
+        }],
+        vec![Input::Probed {
+            index,
+            effect: Probe::NotDone,
+            notes: Notes::default(),
+        }],
+        vec![Input::Probed {
+            index,
+            effect: Probe::Unknown,
+            notes: Notes::default(),
+        }],
     ]);
     inputs
 }
@@ -161,7 +223,11 @@ fn every_status_takes_every_input_without_breaking_the_table() {
             assert!(!was_terminal || matches!(world.next, Next::Done), "{name}");
         }
     }
-    assert_eq!(seen.len(), Status::ALL.len(), "every status was tried: {seen:?}");
+    assert_eq!(
+        seen.len(),
+        Status::ALL.len(),
+        "every status was tried: {seen:?}"
+    );
 }
 
 #[test]
@@ -173,11 +239,16 @@ fn a_call_that_is_allowed_is_applied_and_any_other_is_ignored() {
             (Call::Resume, SignalKind::Resume(ResumeSignal::default())),
         ] {
             let unsettled = name == "needs_review, outcome unknown" && call == Call::Resume;
-            let (mut world, allowed) = (worlds_by_name(name, &world), allowed_calls(world.execution()).contains(&call));
+            let (mut world, allowed) = (
+                worlds_by_name(name, &world),
+                allowed_calls(world.execution()).contains(&call),
+            );
             assert_eq!(allowed, judge(world.execution(), call) == Verdict::Apply);
             let audited = world.audit.len();
             world.send(kind);
-            let ignored = world.audit[audited..].iter().any(|row| row.action == "execution.signal_ignored");
+            let ignored = world.audit[audited..]
+                .iter()
+                .any(|row| row.action == "execution.signal_ignored");
             assert_eq!(ignored, !allowed || unsettled, "{name}: {call}");
         }
     }
@@ -186,7 +257,9 @@ fn a_call_that_is_allowed_is_applied_and_any_other_is_ignored() {
 fn worlds_by_name(name: &str, like: &World) -> World {
     worlds()
         .into_iter()
-        .find(|(other, world)| *other == name && world.execution().paused_from == like.execution().paused_from)
+        .find(|(other, world)| {
+            *other == name && world.execution().paused_from == like.execution().paused_from
+        })
         .map(|(_, world)| world)
         .expect("a world of this name")
 }

@@ -17,7 +17,10 @@ use crate::{
 };
 
 fn two_signers(expires_at: Option<Timestamp>) -> StepOutcome {
-    let signers = [NewSigner::new("one@example.com"), NewSigner::new("two@example.com")];
+    let signers = [
+        NewSigner::new("one@example.com"),
+        NewSigner::new("two@example.com"),
+    ];
     let mut request = NewSignatureRequest::new("desk", "envelope", signers);
     request.expires_at = expires_at;
     StepOutcome::Wait(Wait::Signatures(request))
@@ -27,7 +30,12 @@ fn fact(world: &World, email: &str, kind: SignerFactKind) -> SignalKind {
     let request = world.state.signature.as_ref().expect("a request");
     SignalKind::SignatureFacts {
         signature_request_id: request.id,
-        facts: vec![SignerFact { email: Some(email.to_owned()), kind, at: world.now, reason: None }],
+        facts: vec![SignerFact {
+            email: Some(email.to_owned()),
+            kind,
+            at: world.now,
+            reason: None,
+        }],
     }
 }
 
@@ -39,11 +47,33 @@ fn a_run_that_goes_well_passes_through_every_status_of_its_phases() {
     assert_eq!(world.status(), Status::Signing);
     world.send(fact(&world, "one@example.com", SignerFactKind::Viewed));
     world.send(fact(&world, "one@example.com", SignerFactKind::Signed));
-    assert_eq!(world.execution().waiting_for.as_ref().expect("waits").detail["signers"], json!(["two@example.com"]));
+    assert_eq!(
+        world
+            .execution()
+            .waiting_for
+            .as_ref()
+            .expect("waits")
+            .detail["signers"],
+        json!(["two@example.com"])
+    );
     world.send(fact(&world, "two@example.com", SignerFactKind::Signed));
-    assert!(matches!(world.next, Next::Resume { .. }), "the handler finishes the document");
+    assert!(
+        matches!(world.next, Next::Resume { .. }),
+        "the handler finishes the document"
+    );
     world.finish_step(Ok(StepOutcome::Done(json!({"signed_file": "f"}))));
-    assert_eq!(world.statuses(), ["running", "ready", "sending", "sent", "signing", "signed", "completed"]);
+    assert_eq!(
+        world.statuses(),
+        [
+            "running",
+            "ready",
+            "sending",
+            "sent",
+            "signing",
+            "signed",
+            "completed"
+        ]
+    );
     assert_eq!(world.event_types().last(), Some(&"execution.completed"));
 }
 
@@ -51,15 +81,31 @@ fn a_run_that_goes_well_passes_through_every_status_of_its_phases() {
 fn blocking_issues_park_the_run_and_a_repair_is_checked_again() {
     let mut world = World::new(Options::default());
     world.apply(Vec::new());
-    world.apply(vec![Input::Preflight { issues: vec![blocking_issue()], started_at: world.now }]);
+    world.apply(vec![Input::Preflight {
+        issues: vec![blocking_issue()],
+        started_at: world.now,
+    }]);
     assert_eq!(world.status(), Status::NeedsReview);
     let mut change = ResumeSignal::default();
     change.trigger_data = json!({"deal": {"customer": "c"}}).as_object().cloned();
     world.send(SignalKind::Resume(change));
-    assert!(matches!(world.next, Next::Preflight), "what was repaired is checked");
-    assert_eq!(*world.state.inputs.trigger_data, json!({"deal": {"amount": 5, "customer": "c"}}));
-    world.apply(vec![Input::Preflight { issues: vec![blocking_issue()], started_at: world.now }]);
-    assert_eq!(world.status(), Status::NeedsReview, "and does not pass while something blocks");
+    assert!(
+        matches!(world.next, Next::Preflight),
+        "what was repaired is checked"
+    );
+    assert_eq!(
+        *world.state.inputs.trigger_data,
+        json!({"deal": {"amount": 5, "customer": "c"}})
+    );
+    world.apply(vec![Input::Preflight {
+        issues: vec![blocking_issue()],
+        started_at: world.now,
+    }]);
+    assert_eq!(
+        world.status(),
+        Status::NeedsReview,
+        "and does not pass while something blocks"
+    );
     world.send(SignalKind::Resume(ResumeSignal::default()));
     world.pass_preflight();
     assert!(matches!(world.next, Next::Run { index: 0, .. }));
@@ -70,19 +116,28 @@ fn a_review_that_is_refused_or_forgotten_ends_the_run() {
     let parked = || {
         let mut world = World::new(Options::default());
         world.apply(Vec::new());
-        world.apply(vec![Input::Preflight { issues: vec![blocking_issue()], started_at: world.now }]);
+        world.apply(vec![Input::Preflight {
+            issues: vec![blocking_issue()],
+            started_at: world.now,
+        }]);
         world
     };
     let mut refused = parked();
     let mut no = ResumeSignal::default();
     no.approved = Some(false);
     refused.send(SignalKind::Resume(no));
-    assert_eq!(refused.execution().error.as_ref().expect("an error").code, codes::REVIEW_REJECTED);
+    assert_eq!(
+        refused.execution().error.as_ref().expect("an error").code,
+        codes::REVIEW_REJECTED
+    );
     let mut forgotten = parked();
     forgotten.now = forgotten.execution().wake_at.expect("a review runs out");
     forgotten.apply(Vec::new());
     assert_eq!(forgotten.status(), Status::Failed);
-    assert_eq!(forgotten.execution().error.as_ref().expect("an error").code, codes::REVIEW_EXPIRED);
+    assert_eq!(
+        forgotten.execution().error.as_ref().expect("an error").code,
+        codes::REVIEW_EXPIRED
+    );
 }
 
 #[test]
@@ -90,25 +145,47 @@ fn a_retryable_failure_waits_and_tries_again_until_the_policy_is_used_up() {
     let mut world = World::new(Options::default());
     world.run_to("render");
     world.finish_step(Err(StepFailure::retryable("service_unavailable", "Busy.")));
-    assert_eq!(world.execution().waiting_for.as_ref().expect("waits").kind, WaitKind::Retry);
-    assert_eq!(world.status(), Status::Running, "the status stays what it was");
+    assert_eq!(
+        world.execution().waiting_for.as_ref().expect("waits").kind,
+        WaitKind::Retry
+    );
+    assert_eq!(
+        world.status(),
+        Status::Running,
+        "the status stays what it was"
+    );
     world.now = world.execution().wake_at.expect("a moment");
     world.apply(Vec::new());
     assert_eq!(world.state.steps[1].attempt, 2);
     world.finish_step(Err(StepFailure::retryable("service_unavailable", "Busy.")));
     assert_eq!(world.status(), Status::Failed);
-    assert_eq!(world.execution().current_step.as_ref().expect("shown").node_id.as_str(), "render");
+    assert_eq!(
+        world
+            .execution()
+            .current_step
+            .as_ref()
+            .expect("shown")
+            .node_id
+            .as_str(),
+        "render"
+    );
 }
 
 #[test]
 fn a_step_that_a_person_can_repair_parks_the_run_and_goes_on_from_there() {
     let mut world = World::new(Options::default());
     world.run_to("send");
-    world.finish_step(Err(StepFailure::review("smtp_refused", "The address was refused.")));
+    world.finish_step(Err(StepFailure::review(
+        "smtp_refused",
+        "The address was refused.",
+    )));
     assert_eq!(world.status(), Status::NeedsReview);
     world.send(SignalKind::Resume(ResumeSignal::default()));
     world.pass_preflight();
-    assert!(matches!(world.next, Next::Run { index: 3, .. }), "earlier steps are not repeated");
+    assert!(
+        matches!(world.next, Next::Run { index: 3, .. }),
+        "earlier steps are not repeated"
+    );
     assert_eq!(world.state.steps[0].attempt, 1);
     world.run_well();
     assert_eq!(world.status(), Status::Completed);
@@ -120,12 +197,30 @@ fn an_effect_that_may_have_happened_is_asked_about_before_it_is_repeated() {
     world.run_to("send");
     world.apply(vec![Input::TakenOver]);
     assert!(matches!(world.next, Next::Probe { index: 3, .. }));
-    world.apply(vec![Input::Probed { index: 3, effect: Probe::NotDone, notes: Notes::default() }]);
-    assert!(matches!(world.next, Next::Run { index: 3, .. }), "it did not happen: it runs");
-    assert_eq!(world.state.steps[3].attempt, 1, "a dead worker uses up no attempt");
+    world.apply(vec![Input::Probed {
+        index: 3,
+        effect: Probe::NotDone,
+        notes: Notes::default(),
+    }]);
+    assert!(
+        matches!(world.next, Next::Run { index: 3, .. }),
+        "it did not happen: it runs"
+    );
+    assert_eq!(
+        world.state.steps[3].attempt, 1,
+        "a dead worker uses up no attempt"
+    );
     world.apply(vec![Input::TakenOver]);
-    world.apply(vec![Input::Probed { index: 3, effect: Probe::Done(json!({"message_id": "m"})), notes: Notes::default() }]);
-    assert_eq!(world.state.steps[3].status, StepStatus::Success, "it happened: it is not repeated");
+    world.apply(vec![Input::Probed {
+        index: 3,
+        effect: Probe::Done(json!({"message_id": "m"})),
+        notes: Notes::default(),
+    }]);
+    assert_eq!(
+        world.state.steps[3].status,
+        StepStatus::Success,
+        "it happened: it is not repeated"
+    );
 }
 
 #[test]
@@ -133,10 +228,20 @@ fn an_outcome_that_nobody_can_tell_is_settled_by_a_person() {
     let unknown = || {
         let mut world = World::new(Options::default());
         world.run_to("send");
-        world.finish_step(Err(StepFailure::outcome_unknown("connection_error", "The connection broke.")));
-        world.apply(vec![Input::Probed { index: 3, effect: Probe::Unknown, notes: Notes::default() }]);
+        world.finish_step(Err(StepFailure::outcome_unknown(
+            "connection_error",
+            "The connection broke.",
+        )));
+        world.apply(vec![Input::Probed {
+            index: 3,
+            effect: Probe::Unknown,
+            notes: Notes::default(),
+        }]);
         assert_eq!(world.status(), Status::NeedsReview);
-        assert_eq!(world.execution().error.as_ref().expect("an error").code, codes::OUTCOME_UNKNOWN);
+        assert_eq!(
+            world.execution().error.as_ref().expect("an error").code,
+            codes::OUTCOME_UNKNOWN
+        );
         // Going on without saying what is known could send twice.
         world.send(SignalKind::Resume(ResumeSignal::default()));
         assert_eq!(world.status(), Status::NeedsReview);
@@ -163,14 +268,25 @@ fn a_probe_after_a_failure_counts_the_attempt() {
     let mut world = World::new(Options::default());
     world.run_to("send");
     for _ in 0..2 {
-        world.finish_step(Err(StepFailure::outcome_unknown("handler_panicked", "It broke off.")));
-        world.apply(vec![Input::Probed { index: 3, effect: Probe::NotDone, notes: Notes::default() }]);
+        world.finish_step(Err(StepFailure::outcome_unknown(
+            "handler_panicked",
+            "It broke off.",
+        )));
+        world.apply(vec![Input::Probed {
+            index: 3,
+            effect: Probe::NotDone,
+            notes: Notes::default(),
+        }]);
         if world.execution().wake_at.is_some() {
             world.now = world.execution().wake_at.unwrap_or(world.now);
             world.apply(Vec::new());
         }
     }
-    assert_eq!(world.status(), Status::Failed, "a handler that always breaks off does not run for ever");
+    assert_eq!(
+        world.status(),
+        Status::Failed,
+        "a handler that always breaks off does not run for ever"
+    );
 }
 
 #[test]
@@ -183,7 +299,10 @@ fn workers_that_die_too_often_under_a_step_call_for_a_person() {
     }
     world.apply(vec![Input::TakenOver]);
     assert_eq!(world.status(), Status::NeedsReview);
-    assert_eq!(world.execution().error.as_ref().expect("an error").code, codes::TOO_MANY_TAKEOVERS);
+    assert_eq!(
+        world.execution().error.as_ref().expect("an error").code,
+        codes::TOO_MANY_TAKEOVERS
+    );
 }
 
 #[test]
@@ -192,11 +311,21 @@ fn a_pause_lets_the_running_step_end_and_begins_no_other() {
     world.run_to("send");
     world.send(SignalKind::Pause { reason: None });
     assert_eq!(world.status(), Status::Paused);
-    world.apply(vec![Input::StepFinished { index: 3, result: Ok(StepOutcome::Done(json!({}))), notes: Notes::default() }]);
+    world.apply(vec![Input::StepFinished {
+        index: 3,
+        result: Ok(StepOutcome::Done(json!({}))),
+        notes: Notes::default(),
+    }]);
     assert_eq!(world.status(), Status::Paused);
     assert!(matches!(world.next, Next::Rest));
     world.send(SignalKind::Resume(ResumeSignal::default()));
-    assert!(world.statuses().ends_with(&["paused", "sending", "sent", "signing"]), "{:?}", world.statuses());
+    assert!(
+        world
+            .statuses()
+            .ends_with(&["paused", "sending", "sent", "signing"]),
+        "{:?}",
+        world.statuses()
+    );
 }
 
 #[test]
@@ -205,8 +334,15 @@ fn a_failed_attempt_during_a_pause_is_repeated_when_the_pause_ends() {
     world.run_to("render");
     world.send(SignalKind::Pause { reason: None });
     let failure = StepFailure::retryable("timeout", "Too slow.");
-    world.apply(vec![Input::StepFinished { index: 1, result: Err(failure), notes: Notes::default() }]);
-    assert_eq!(world.execution().waiting_for.as_ref().expect("waits").kind, WaitKind::Pause);
+    world.apply(vec![Input::StepFinished {
+        index: 1,
+        result: Err(failure),
+        notes: Notes::default(),
+    }]);
+    assert_eq!(
+        world.execution().waiting_for.as_ref().expect("waits").kind,
+        WaitKind::Pause
+    );
     world.send(SignalKind::Resume(ResumeSignal::default()));
     assert!(matches!(world.next, Next::Run { index: 1, .. }));
 }
@@ -216,13 +352,22 @@ fn a_cancel_ends_what_waits_and_says_what_became_of_the_step() {
     let mut world = World::new(Options::default());
     world.run_to("sign");
     world.finish_step(Ok(two_signers(None)));
-    world.send(SignalKind::Cancel { reason: Some("wrong customer".to_owned()) });
+    world.send(SignalKind::Cancel {
+        reason: Some("wrong customer".to_owned()),
+    });
     assert_eq!(world.status(), Status::Canceled);
-    assert_eq!(world.state.signature.as_ref().expect("a request").status, RequestStatus::Canceled);
+    assert_eq!(
+        world.state.signature.as_ref().expect("a request").status,
+        RequestStatus::Canceled
+    );
     assert_eq!(world.state.steps[4].status, StepStatus::Failed);
     let late = fact(&world, "one@example.com", SignerFactKind::Signed);
     world.send(late);
-    assert_eq!(world.audit.last().expect("a row").action, "execution.signal_ignored", "a late report is not lost");
+    assert_eq!(
+        world.audit.last().expect("a row").action,
+        "execution.signal_ignored",
+        "a late report is not lost"
+    );
 }
 
 #[test]
@@ -232,8 +377,14 @@ fn a_signer_who_declines_ends_the_wait_at_once() {
     world.finish_step(Ok(two_signers(None)));
     world.send(fact(&world, "two@example.com", SignerFactKind::Declined));
     assert_eq!(world.status(), Status::Failed);
-    assert_eq!(world.execution().error.as_ref().expect("an error").code, codes::SIGNATURE_DECLINED);
-    assert_eq!(world.execution().signature_state, crate::run::SignatureState::Declined);
+    assert_eq!(
+        world.execution().error.as_ref().expect("an error").code,
+        codes::SIGNATURE_DECLINED
+    );
+    assert_eq!(
+        world.execution().signature_state,
+        crate::run::SignatureState::Declined
+    );
 }
 
 #[test]
@@ -245,7 +396,10 @@ fn signatures_that_do_not_come_in_time_expire() {
     assert_eq!(world.execution().wake_at, Some(expires_at));
     world.now = expires_at;
     world.apply(Vec::new());
-    assert_eq!(world.execution().error.as_ref().expect("an error").code, codes::SIGNATURE_EXPIRED);
+    assert_eq!(
+        world.execution().error.as_ref().expect("an error").code,
+        codes::SIGNATURE_EXPIRED
+    );
     assert!(world.event_types().contains(&"signature.expired"));
 }
 
@@ -260,39 +414,65 @@ fn time_that_people_take_is_not_counted_as_work() {
     world.send(fact(&world, "two@example.com", SignerFactKind::Signed));
     world.now = world.now.plus_millis(5);
     world.finish_step(Ok(StepOutcome::Done(json!({}))));
-    let times = *world.execution().phase_metrics.get(Phase::Signature).expect("measured");
+    let times = *world
+        .execution()
+        .phase_metrics
+        .get(Phase::Signature)
+        .expect("measured");
     assert_eq!((times.duration_ms, times.waiting_ms), (15, 86_400_000));
 }
 
 #[test]
 fn a_dry_run_skips_every_effect() {
-    let mut world = World::new(Options { dry_run: true, ..Options::default() });
+    let mut world = World::new(Options {
+        dry_run: true,
+        ..Options::default()
+    });
     world.apply(Vec::new());
     world.run_well();
     assert_eq!(world.status(), Status::Completed);
     for step in &world.state.steps[2..] {
         assert_eq!(step.status, StepStatus::Skipped);
-        assert_eq!(step.data_out.as_ref().expect("a reason")["reason"], "dry_run");
+        assert_eq!(
+            step.data_out.as_ref().expect("a reason")["reason"],
+            "dry_run"
+        );
     }
 }
 
 #[test]
 fn until_phase_is_inclusive() {
-    let mut world = World::new(Options { until_phase: Some(Phase::Save), ..Options::default() });
+    let mut world = World::new(Options {
+        until_phase: Some(Phase::Save),
+        ..Options::default()
+    });
     world.apply(Vec::new());
     world.run_well();
-    let statuses: Vec<_> = world.state.steps.iter().map(|step| step.status.as_str()).collect();
-    assert_eq!(statuses, ["success", "success", "success", "skipped", "skipped"]);
+    let statuses: Vec<_> = world
+        .state
+        .steps
+        .iter()
+        .map(|step| step.status.as_str())
+        .collect();
+    assert_eq!(
+        statuses,
+        ["success", "success", "success", "skipped", "skipped"]
+    );
 }
 
 #[test]
 fn delivery_waits_for_a_person_where_the_workflow_says_so() {
-    let mut world =
-        World::new(Options { settings: json!({"confirm_before_delivery": true}), ..Options::default() });
+    let mut world = World::new(Options {
+        settings: json!({"confirm_before_delivery": true}),
+        ..Options::default()
+    });
     world.apply(Vec::new());
     world.run_well();
     assert_eq!(world.status(), Status::Ready);
-    assert_eq!(world.execution().waiting_for.as_ref().expect("waits").kind, WaitKind::Confirmation);
+    assert_eq!(
+        world.execution().waiting_for.as_ref().expect("waits").kind,
+        WaitKind::Confirmation
+    );
     world.send(SignalKind::Resume(ResumeSignal::default()));
     assert!(matches!(world.next, Next::Run { index: 3, .. }));
     assert_eq!(world.status(), Status::Sending);
@@ -308,9 +488,17 @@ fn an_approval_pauses_the_run_and_goes_on_with_its_quorum() {
     let ask = |world: &mut World, on_expiry| {
         world.run_to("ok");
         let id = crate::ids::ApprovalId::new();
-        let approvers = ["a@example.com", "b@example.com", "c@example.com"].map(|a| (a.to_owned(), [0; 32])).to_vec();
+        let approvers = ["a@example.com", "b@example.com", "c@example.com"]
+            .map(|a| (a.to_owned(), [0; 32]))
+            .to_vec();
         let expires_at = Some(world.now.plus_millis(1_000));
-        let approval = NewApproval { id, approvers, quorum: 2, expires_at, on_expiry };
+        let approval = NewApproval {
+            id,
+            approvers,
+            quorum: 2,
+            expires_at,
+            on_expiry,
+        };
         world.finish_step(Ok(StepOutcome::Wait(Wait::Approval(approval))));
         id
     };
@@ -321,11 +509,18 @@ fn an_approval_pauses_the_run_and_goes_on_with_its_quorum() {
         comment: None,
     };
     use crate::approval::Decision::{Approved, Rejected};
-    let mut world = World::new(Options { nodes: nodes.clone(), ..Options::default() });
+    let mut world = World::new(Options {
+        nodes: nodes.clone(),
+        ..Options::default()
+    });
     let id = ask(&mut world, OnExpiry::Fail);
     assert_eq!(world.status(), Status::Paused);
     world.send(SignalKind::Resume(ResumeSignal::default()));
-    assert_eq!(world.status(), Status::Paused, "an approval is not resumed by hand");
+    assert_eq!(
+        world.status(),
+        Status::Paused,
+        "an approval is not resumed by hand"
+    );
     world.send(vote(id, "a@example.com", Approved));
     world.send(vote(id, "a@example.com", Approved));
     assert_eq!(world.status(), Status::Paused, "nobody counts twice");
@@ -334,15 +529,26 @@ fn an_approval_pauses_the_run_and_goes_on_with_its_quorum() {
     world.run_well();
     assert_eq!(world.status(), Status::Completed);
 
-    let mut world = World::new(Options { nodes: nodes.clone(), ..Options::default() });
+    let mut world = World::new(Options {
+        nodes: nodes.clone(),
+        ..Options::default()
+    });
     let id = ask(&mut world, OnExpiry::Fail);
     world.send(vote(id, "b@example.com", Rejected));
-    assert_eq!(world.execution().error.as_ref().expect("an error").code, codes::APPROVAL_REJECTED);
+    assert_eq!(
+        world.execution().error.as_ref().expect("an error").code,
+        codes::APPROVAL_REJECTED
+    );
 
-    for (on_expiry, status) in
-        [(OnExpiry::Fail, Status::Failed), (OnExpiry::Review, Status::NeedsReview), (OnExpiry::Approve, Status::Running)]
-    {
-        let mut world = World::new(Options { nodes: nodes.clone(), ..Options::default() });
+    for (on_expiry, status) in [
+        (OnExpiry::Fail, Status::Failed),
+        (OnExpiry::Review, Status::NeedsReview),
+        (OnExpiry::Approve, Status::Running),
+    ] {
+        let mut world = World::new(Options {
+            nodes: nodes.clone(),
+            ..Options::default()
+        });
         ask(&mut world, on_expiry);
         world.now = world.execution().wake_at.expect("it runs out");
         world.apply(Vec::new());
@@ -357,7 +563,10 @@ fn a_node_whose_condition_is_false_is_left_out() {
         {"id": "send", "type": "send", "when": "trigger.deal.amount > 10"},
         {"id": "sign", "type": "sign", "when": "trigger.deal.amount > 1"},
     ]);
-    let mut world = World::new(Options { nodes, ..Options::default() });
+    let mut world = World::new(Options {
+        nodes,
+        ..Options::default()
+    });
     world.run_to("sign");
     assert_eq!(world.state.steps[1].status, StepStatus::Skipped);
     assert!(!world.statuses().contains(&"sending"));
@@ -370,11 +579,17 @@ fn on_error_continue_goes_on_without_the_step() {
         {"id": "send", "type": "send", "on_error": "continue", "retry": {"max_attempts": 1}},
         {"id": "sign", "type": "sign"},
     ]);
-    let mut world = World::new(Options { nodes, ..Options::default() });
+    let mut world = World::new(Options {
+        nodes,
+        ..Options::default()
+    });
     world.run_to("send");
     world.finish_step(Err(StepFailure::fatal("smtp_refused", "Refused.")));
     assert_eq!(world.status(), Status::Signing);
-    assert_eq!(world.execution().delivery_state, crate::run::DeliveryState::Failed);
+    assert_eq!(
+        world.execution().delivery_state,
+        crate::run::DeliveryState::Failed
+    );
 }
 
 #[test]
@@ -383,11 +598,19 @@ fn variables_that_are_not_there_when_a_step_begins_park_the_run() {
         {"id": "extract", "type": "extract"},
         {"id": "send", "type": "send", "params": {"in": "{{steps.extract.missing}}"}},
     ]);
-    let mut world = World::new(Options { nodes, ..Options::default() });
+    let mut world = World::new(Options {
+        nodes,
+        ..Options::default()
+    });
     world.apply(Vec::new());
     world.run_well();
     assert_eq!(world.status(), Status::NeedsReview);
     let error = world.execution().error.as_ref().expect("an error");
     assert_eq!(error.code, codes::UNRESOLVED_VARIABLES);
-    assert!(error.human.render(crate::i18n::Locale::En).contains("steps.extract.missing"));
+    assert!(
+        error
+            .human
+            .render(crate::i18n::Locale::En)
+            .contains("steps.extract.missing")
+    );
 }

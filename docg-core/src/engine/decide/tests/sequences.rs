@@ -51,9 +51,14 @@ fn moves() -> impl Strategy<Value = Move> {
 
 fn nodes() -> impl Strategy<Value = serde_json::Value> {
     let node = (
-        prop::sample::select(vec!["extract", "render", "save", "send", "sign", "approval"]),
+        prop::sample::select(vec![
+            "extract", "render", "save", "send", "sign", "approval",
+        ]),
         prop::sample::select(vec!["fail", "review", "continue"]),
-        prop::option::of(prop::sample::select(vec!["trigger.deal.amount > 1", "trigger.deal.amount > 9"])),
+        prop::option::of(prop::sample::select(vec![
+            "trigger.deal.amount > 1",
+            "trigger.deal.amount > 9",
+        ])),
     );
     prop::collection::vec(node, 1..6).prop_map(|nodes| {
         let nodes = nodes.into_iter().enumerate().map(|(index, (node_type, on_error, when))| {
@@ -87,23 +92,46 @@ fn play(world: &mut World, step: Move) {
             world.send(SignalKind::Resume(signal));
         }
         Move::Facts(which) => {
-            let Some(request) = &world.state.signature else { return };
-            let kinds = [SignerFactKind::Viewed, SignerFactKind::Signed, SignerFactKind::Declined, SignerFactKind::Bounced];
+            let Some(request) = &world.state.signature else {
+                return;
+            };
+            let kinds = [
+                SignerFactKind::Viewed,
+                SignerFactKind::Signed,
+                SignerFactKind::Declined,
+                SignerFactKind::Bounced,
+            ];
             let fact = SignerFact {
-                email: Some(if which < 4 { "a@example.com" } else { "b@example.com" }.to_owned()),
+                email: Some(
+                    if which < 4 {
+                        "a@example.com"
+                    } else {
+                        "b@example.com"
+                    }
+                    .to_owned(),
+                ),
                 kind: kinds[usize::from(which % 4)],
                 at: world.now,
                 reason: None,
             };
-            let kind = SignalKind::SignatureFacts { signature_request_id: request.id, facts: vec![fact] };
+            let kind = SignalKind::SignatureFacts {
+                signature_request_id: request.id,
+                facts: vec![fact],
+            };
             world.send(kind);
         }
         Move::Vote(yes) => {
-            let Some(approval) = &world.state.approval else { return };
+            let Some(approval) = &world.state.approval else {
+                return;
+            };
             let kind = SignalKind::ApprovalVote {
                 approval_id: approval.id,
                 email: "a@example.com".to_owned(),
-                decision: if yes { Decision::Approved } else { Decision::Rejected },
+                decision: if yes {
+                    Decision::Approved
+                } else {
+                    Decision::Rejected
+                },
                 comment: None,
             };
             world.send(kind);
@@ -131,15 +159,25 @@ fn work(world: &mut World, how: u8) {
     world.now = world.now.plus_millis(3);
     let notes = Notes::default;
     let input = match (&world.next, how) {
-        (Next::Preflight, 0) => Input::Preflight { issues: vec![blocking_issue()], started_at: world.now },
-        (Next::Preflight, _) => Input::Preflight { issues: Vec::new(), started_at: world.now },
+        (Next::Preflight, 0) => Input::Preflight {
+            issues: vec![blocking_issue()],
+            started_at: world.now,
+        },
+        (Next::Preflight, _) => Input::Preflight {
+            issues: Vec::new(),
+            started_at: world.now,
+        },
         (Next::Probe { index, .. }, how) => {
             let effect = match how % 3 {
                 0 => Probe::NotDone,
                 1 => Probe::Unknown,
                 _ => Probe::Done(json!({})),
             };
-            Input::Probed { index: *index, effect, notes: notes() }
+            Input::Probed {
+                index: *index,
+                effect,
+                notes: notes(),
+            }
         }
         (Next::Run { index, .. } | Next::Resume { index, .. }, how) => {
             let result = match how {
@@ -148,9 +186,14 @@ fn work(world: &mut World, how: u8) {
                 2 => Err(StepFailure::fatal("x", "X.")),
                 3 => Err(StepFailure::outcome_unknown("x", "X.")),
                 4 => {
-                    let signers = [NewSigner::new("a@example.com"), NewSigner::new("b@example.com")];
+                    let signers = [
+                        NewSigner::new("a@example.com"),
+                        NewSigner::new("b@example.com"),
+                    ];
                     let request = NewSignatureRequest::new("p", "e", signers);
-                    Ok(StepOutcome::Wait(Wait::Signatures(request.expires_at(world.now.plus_millis(100_000)))))
+                    Ok(StepOutcome::Wait(Wait::Signatures(
+                        request.expires_at(world.now.plus_millis(100_000)),
+                    )))
                 }
                 5 => Ok(StepOutcome::Wait(Wait::Approval(NewApproval {
                     id: ApprovalId::new(),
@@ -161,7 +204,11 @@ fn work(world: &mut World, how: u8) {
                 }))),
                 _ => Ok(StepOutcome::Done(json!({"amount": 1}))),
             };
-            Input::StepFinished { index: *index, result, notes: notes() }
+            Input::StepFinished {
+                index: *index,
+                result,
+                notes: notes(),
+            }
         }
         (Next::Rest | Next::Done, _) => return world.apply(Vec::new()),
     };

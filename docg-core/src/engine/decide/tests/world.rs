@@ -12,7 +12,10 @@ use crate::{
     ports::SignalKind,
     preflight::{Domain, Issue},
     run::{Execution, Inputs, Phase, Status, WaitKind},
-    workflow::{NodeSpec, ParamKind, ParamSpec, Workflow, WorkflowDraft, compute, effect, validate::validate},
+    workflow::{
+        NodeSpec, ParamKind, ParamSpec, Workflow, WorkflowDraft, compute, effect,
+        validate::validate,
+    },
 };
 
 pub(super) struct World {
@@ -38,7 +41,12 @@ pub(super) struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { nodes: all_phases(), settings: json!({}), dry_run: false, until_phase: None }
+        Self {
+            nodes: all_phases(),
+            settings: json!({}),
+            dry_run: false,
+            until_phase: None,
+        }
     }
 }
 
@@ -56,10 +64,19 @@ pub(super) fn all_phases() -> Value {
 
 fn registry() -> Registry {
     let mut registry = Registry::default();
-    let spec = |name: &'static str, phase| NodeSpec::new(name, phase).param(ParamSpec::optional("in", ParamKind::Json));
-    let nothing = |_: crate::workflow::EffectContext, _: Value| async { StepOutcome::done(json!({})) };
-    registry.add(compute(spec("extract", Phase::Trigger), |_, p: Value| async move { Ok(p) }));
-    registry.add(compute(spec("render", Phase::Render), |_, p: Value| async move { Ok(p) }));
+    let spec = |name: &'static str, phase| {
+        NodeSpec::new(name, phase).param(ParamSpec::optional("in", ParamKind::Json))
+    };
+    let nothing =
+        |_: crate::workflow::EffectContext, _: Value| async { StepOutcome::done(json!({})) };
+    registry.add(compute(
+        spec("extract", Phase::Trigger),
+        |_, p: Value| async move { Ok(p) },
+    ));
+    registry.add(compute(
+        spec("render", Phase::Render),
+        |_, p: Value| async move { Ok(p) },
+    ));
     registry.add(effect(spec("save", Phase::Save).safe_to_repeat(), nothing).into());
     registry.add(effect(spec("send", Phase::Delivery), nothing).into());
     registry.add(effect(spec("sign", Phase::Signature), nothing).into());
@@ -87,10 +104,14 @@ impl World {
             created_at: now,
             updated_at: now,
         });
-        let (dry, redaction, mut ids) = (registry.dry(), Redaction::default(), CountingIds::default());
+        let (dry, redaction, mut ids) =
+            (registry.dry(), Redaction::default(), CountingIds::default());
         let facts = NewRunFacts {
             workflow,
-            inputs: Inputs { trigger_data: json!({"deal": {"amount": 5}}).into(), ..Inputs::default() },
+            inputs: Inputs {
+                trigger_data: json!({"deal": {"amount": 5}}).into(),
+                ..Inputs::default()
+            },
             created_by: Actor::user("somebody"),
             trigger_type: "manual".into(),
             dry_run: options.dry_run,
@@ -103,8 +124,20 @@ impl World {
             reuse: Vec::new(),
             idempotency: None,
         };
-        let env = Env { registry: &registry, dry: &dry, redaction: &redaction };
-        let run = create(facts, Moment { now, ids: &mut ids, opens_steps: true }, env);
+        let env = Env {
+            registry: &registry,
+            dry: &dry,
+            redaction: &redaction,
+        };
+        let run = create(
+            facts,
+            Moment {
+                now,
+                ids: &mut ids,
+                opens_steps: true,
+            },
+            env,
+        );
         let mut world = Self {
             registry,
             dry,
@@ -137,8 +170,16 @@ impl World {
     /// Decides, keeps the records, and checks what must hold.
     pub(super) fn apply_as(&mut self, inputs: Vec<Input>, opens_steps: bool) {
         let before = self.state.clone();
-        let env = Env { registry: &self.registry, dry: &self.dry, redaction: &self.redaction };
-        let moment = Moment { now: self.now, ids: &mut self.ids, opens_steps };
+        let env = Env {
+            registry: &self.registry,
+            dry: &self.dry,
+            redaction: &self.redaction,
+        };
+        let moment = Moment {
+            now: self.now,
+            ids: &mut self.ids,
+            opens_steps,
+        };
         let shown = format!("{inputs:?}");
         let decision = decide(self.state.clone(), inputs, moment, env)
             .unwrap_or_else(|e| panic!("{e} on {shown} with {:#?}", before.execution));
@@ -148,10 +189,23 @@ impl World {
             "the version counts commits"
         );
         if before.execution.status.is_terminal() {
-            let changed = Execution { version: 0, updated_at: self.now, heads: decision.state.execution.heads, ..decision.state.execution.clone() };
-            let unchanged = Execution { version: 0, updated_at: self.now, heads: changed.heads, ..before.execution.clone() };
+            let changed = Execution {
+                version: 0,
+                updated_at: self.now,
+                heads: decision.state.execution.heads,
+                ..decision.state.execution.clone()
+            };
+            let unchanged = Execution {
+                version: 0,
+                updated_at: self.now,
+                heads: changed.heads,
+                ..before.execution.clone()
+            };
             assert_eq!(changed, unchanged, "a terminal execution never changes");
-            assert!(decision.records.events.is_empty(), "nor does it say anything more");
+            assert!(
+                decision.records.events.is_empty(),
+                "nor does it say anything more"
+            );
         }
         self.state = decision.state;
         self.next = decision.next;
@@ -173,41 +227,95 @@ impl World {
             progress = event.progress;
             if let EventData::StatusChanged { from, to, .. } = &event.data {
                 assert_eq!(*from, status, "`from` is the status of the event before");
-                assert_eq!(from.check(*to, paused_from), Ok(()), "every change is in the table");
+                assert_eq!(
+                    from.check(*to, paused_from),
+                    Ok(()),
+                    "every change is in the table"
+                );
                 paused_from = (*to == Status::Paused).then_some(*from);
                 status = *to;
             }
-            assert_eq!(event.status, status, "each event shows the status of its moment");
+            assert_eq!(
+                event.status, status,
+                "each event shows the status of its moment"
+            );
         }
-        assert_eq!((status, progress), (execution.status, execution.progress), "events fold to the state");
+        assert_eq!(
+            (status, progress),
+            (execution.status, execution.progress),
+            "events fold to the state"
+        );
         assert_eq!(execution.heads.event_seq, self.events.len() as u64);
-        assert_eq!(execution.progress == 100, execution.status == Status::Completed, "100 exactly when completed");
+        assert_eq!(
+            execution.progress == 100,
+            execution.status == Status::Completed,
+            "100 exactly when completed"
+        );
         // The audit chain verifies and has a row for every change of status.
-        let report = verify_chain(&self.audit, execution.heads.audit_seq, execution.heads.audit_hash);
+        let report = verify_chain(
+            &self.audit,
+            execution.heads.audit_seq,
+            execution.heads.audit_hash,
+        );
         assert_eq!(report.fault, None);
-        let changes = self.events.iter().filter(|e| matches!(e.data, EventData::StatusChanged { .. })).count();
-        let told = self.audit.iter().filter(|row| row.metadata.get("from").is_some()).count();
+        let changes = self
+            .events
+            .iter()
+            .filter(|e| matches!(e.data, EventData::StatusChanged { .. }))
+            .count();
+        let told = self
+            .audit
+            .iter()
+            .filter(|row| row.metadata.get("from").is_some())
+            .count();
         assert_eq!(changes, told, "one audit row for each change of status");
         // Log entries are contiguous.
-        assert!(self.logs.iter().zip(1..).all(|(entry, seq)| entry.seq == seq));
+        assert!(
+            self.logs
+                .iter()
+                .zip(1..)
+                .all(|(entry, seq)| entry.seq == seq)
+        );
         // A run that rests says why, and when it goes on by itself.
-        if matches!(self.next, Next::Rest) && !execution.status.is_terminal() && execution.status != Status::Queued {
+        if matches!(self.next, Next::Rest)
+            && !execution.status.is_terminal()
+            && execution.status != Status::Queued
+        {
             let waiting = execution.waiting_for.as_ref();
-            assert!(waiting.is_some() || execution.wake_at.is_some(), "nothing waits without a reason: {execution:#?}");
-            if waiting.is_some_and(|w| w.kind == WaitKind::Retry) && execution.status != Status::Paused {
+            assert!(
+                waiting.is_some() || execution.wake_at.is_some(),
+                "nothing waits without a reason: {execution:#?}"
+            );
+            if waiting.is_some_and(|w| w.kind == WaitKind::Retry)
+                && execution.status != Status::Paused
+            {
                 assert!(execution.wake_at.is_some());
             }
         }
         if execution.status.is_terminal() {
             assert_eq!(execution.wake_at, None);
             assert_eq!(execution.waiting_for, None);
-            assert!(self.state.steps.iter().all(|step| step.activity == crate::run::Activity::Idle), "no step runs after the end");
+            assert!(
+                self.state
+                    .steps
+                    .iter()
+                    .all(|step| step.activity == crate::run::Activity::Idle),
+                "no step runs after the end"
+            );
             assert!(execution.completed_at.is_some());
         }
         // No two steps are under way, and none is before one that has not ended.
-        let first_open = self.state.steps.iter().position(|step| !step.status.is_ended()).unwrap_or(usize::MAX);
+        let first_open = self
+            .state
+            .steps
+            .iter()
+            .position(|step| !step.status.is_ended())
+            .unwrap_or(usize::MAX);
         for (index, step) in self.state.steps.iter().enumerate() {
-            assert!(index <= first_open || step.started_at.is_none(), "steps run in order");
+            assert!(
+                index <= first_open || step.started_at.is_none(),
+                "steps run in order"
+            );
         }
     }
 
@@ -229,18 +337,27 @@ impl World {
 
     pub(super) fn finish_step(&mut self, result: Result<StepOutcome, StepFailure>) {
         let index = self.open_index().expect("a step is under way");
-        self.apply(vec![Input::StepFinished { index, result, notes: Notes::default() }]);
+        self.apply(vec![Input::StepFinished {
+            index,
+            result,
+            notes: Notes::default(),
+        }]);
     }
 
     pub(super) fn open_index(&self) -> Option<usize> {
         match &self.next {
-            Next::Run { index, .. } | Next::Resume { index, .. } | Next::Probe { index, .. } => Some(*index),
+            Next::Run { index, .. } | Next::Resume { index, .. } | Next::Probe { index, .. } => {
+                Some(*index)
+            }
             Next::Preflight | Next::Rest | Next::Done => None,
         }
     }
 
     pub(super) fn pass_preflight(&mut self) {
-        self.apply(vec![Input::Preflight { issues: Vec::new(), started_at: self.now }]);
+        self.apply(vec![Input::Preflight {
+            issues: Vec::new(),
+            started_at: self.now,
+        }]);
     }
 
     /// Lets everything go well until the run rests or ends.
@@ -249,9 +366,15 @@ impl World {
             self.now = self.now.plus_millis(1);
             match &self.next {
                 Next::Preflight => self.pass_preflight(),
-                Next::Run { .. } | Next::Resume { .. } => self.finish_step(Ok(StepOutcome::Done(json!({"ok": true})))),
+                Next::Run { .. } | Next::Resume { .. } => {
+                    self.finish_step(Ok(StepOutcome::Done(json!({"ok": true}))))
+                }
                 Next::Probe { index, .. } => {
-                    let input = Input::Probed { index: *index, effect: Probe::NotDone, notes: Notes::default() };
+                    let input = Input::Probed {
+                        index: *index,
+                        effect: Probe::NotDone,
+                        notes: Notes::default(),
+                    };
                     self.apply(vec![input]);
                 }
                 Next::Rest if self.execution().wake_at.is_some() && !self.waits_for_people() => {
@@ -261,11 +384,17 @@ impl World {
                 Next::Rest | Next::Done => return,
             }
         }
-        panic!("the run does not come to rest: {:?} {:#?} {:#?}", self.next, self.state.execution, self.state.steps);
+        panic!(
+            "the run does not come to rest: {:?} {:#?} {:#?}",
+            self.next, self.state.execution, self.state.steps
+        );
     }
 
     pub(super) fn waits_for_people(&self) -> bool {
-        self.execution().waiting_for.as_ref().is_some_and(|waiting| waiting.kind.is_for_people())
+        self.execution()
+            .waiting_for
+            .as_ref()
+            .is_some_and(|waiting| waiting.kind.is_for_people())
     }
 
     /// Lets everything go well up to the step of this node.
@@ -274,7 +403,9 @@ impl World {
         for _ in 0..50 {
             match &self.next {
                 Next::Preflight => self.pass_preflight(),
-                Next::Run { index, .. } if self.state.steps[*index].node_id.as_str() == node => return,
+                Next::Run { index, .. } if self.state.steps[*index].node_id.as_str() == node => {
+                    return;
+                }
                 Next::Run { .. } => self.finish_step(Ok(StepOutcome::Done(json!({"ok": true})))),
                 other => panic!("{other:?} on the way to {node}"),
             }
@@ -296,5 +427,10 @@ impl World {
 }
 
 pub(super) fn blocking_issue() -> Issue {
-    Issue::blocking(Domain::Data, "missing_required_field", "The customer is missing.").field("trigger.customer")
+    Issue::blocking(
+        Domain::Data,
+        "missing_required_field",
+        "The customer is missing.",
+    )
+    .field("trigger.customer")
 }

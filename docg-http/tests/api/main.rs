@@ -1,0 +1,11 @@
+//! The API without a socket: requests go through the router as a connection would hand them over.
+
+mod control;
+mod executions;
+mod problems;
+mod records;
+mod signatures;
+mod sse;
+mod support;
+mod tenancy;
+mod workflows;

@@ -1,0 +1,336 @@
+//! A router over the memory adapters, and a client for it.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    body::Body,
+    http::{HeaderMap, Request, StatusCode},
+};
+use docg_core::{
+    engine::{WorkerOptions, Workers},
+    prelude::*,
+    signature::{
+        Envelope, EnvelopeRequest, NewSignatureRequest, NewSigner, ProviderError, ProviderUpdate,
+        SignatureProvider, SignatureRequest, SignerFact, WebhookError, WebhookRequest,
+    },
+    time::Timestamp,
+};
+use docg_http::{HttpOptions, Principal, Scope, StaticTokens};
+use docg_store_memory::{MemoryBus, MemoryStore};
+use futures::StreamExt;
+use serde_json::{Value, json};
+use tokio::sync::Notify;
+use tower::ServiceExt;
+
+pub(crate) struct World {
+    pub(crate) engine: Engine,
+    pub(crate) router: Router,
+    pub(crate) organization: OrganizationId,
+    pub(crate) other: OrganizationId,
+    pub(crate) workflow: WorkflowId,
+    /// Lets the handlers of type `gated` end.
+    pub(crate) gate: Arc<Notify>,
+    _workers: Workers,
+}
+
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) text: String,
+}
+
+impl Answer {
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|e| panic!("{e}: {}", self.text))
+    }
+
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
+    }
+
+    /// Every error looks alike.
+    pub(crate) fn problem(&self, status: u16, code: &str) -> Value {
+        assert_eq!(self.status.as_u16(), status, "{}", self.text);
+        assert_eq!(self.header("content-type"), "application/problem+json");
+        let body = self.json();
+        assert_eq!(body["code"], code, "{body}");
+        assert_eq!(body["status"], status);
+        assert_eq!(body["error"], body["title"]);
+        assert_eq!(body["correlation_id"], self.header("x-correlation-id"));
+        assert!(
+            body["detail"]
+                .as_str()
+                .is_some_and(|detail| !detail.is_empty())
+        );
+        body
+    }
+}
+
+/// What a test sends.
+pub(crate) struct Call {
+    method: &'static str,
+    path: String,
+    headers: Vec<(&'static str, String)>,
+    body: String,
+}
+
+impl Call {
+    pub(crate) fn new(method: &'static str, path: impl Into<String>) -> Self {
+        Self {
+            method,
+            path: path.into(),
+            headers: Vec::new(),
+            body: String::new(),
+        }
+    }
+    pub(crate) fn token(self, token: &str) -> Self {
+        self.header("authorization", format!("Bearer {token}"))
+    }
+    pub(crate) fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+    pub(crate) fn json(mut self, body: Value) -> Self {
+        self.body = body.to_string();
+        self.header("content-type", "application/json")
+    }
+    pub(crate) fn body(mut self, body: impl Into<String>) -> Self {
+        self.body = body.into();
+        self
+    }
+    fn request(self) -> Request<Body> {
+        let mut request = Request::builder().method(self.method).uri(self.path);
+        for (name, value) in self.headers {
+            request = request.header(name, value);
+        }
+        request.body(Body::from(self.body)).expect("a request")
+    }
+}
+
+/// A provider whose webhooks are proved by a header.
+struct Desk;
+
+#[async_trait::async_trait]
+impl SignatureProvider for Desk {
+    fn name(&self) -> &str {
+        "desk"
+    }
+    async fn create(&self, request: EnvelopeRequest) -> Result<Envelope, ProviderError> {
+        Ok(Envelope {
+            envelope_id: request.idempotency_key,
+        })
+    }
+    async fn find(&self, _: &EnvelopeRequest) -> Result<Option<Envelope>, ProviderError> {
+        Ok(None)
+    }
+    async fn signed_document(&self, request: &SignatureRequest) -> Result<Value, ProviderError> {
+        Ok(request.file.clone())
+    }
+    fn read_webhook(&self, request: &WebhookRequest) -> Result<ProviderUpdate, WebhookError> {
+        if request.header("x-desk") != Some("proof") {
+            return Err(WebhookError::Unauthenticated);
+        }
+        let body: Value = serde_json::from_slice(&request.body)
+            .map_err(|e| WebhookError::Malformed(e.to_string()))?;
+        let text = |name: &str| body[name].as_str().map(str::to_owned);
+        Ok(ProviderUpdate {
+            envelope_id: text("envelope"),
+            dedupe_key: text("delivery").unwrap_or_default(),
+            facts: text("signed")
+                .map(|email| SignerFact::signed(email, Timestamp::now()))
+                .into_iter()
+                .collect(),
+        })
+    }
+}
+
+impl World {
+    pub(crate) async fn new() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    pub(crate) async fn with(change: impl FnOnce(&mut HttpOptions)) -> Self {
+        let gate = Arc::new(Notify::new());
+        let spec = |name: &'static str, phase| {
+            NodeSpec::new(name, phase).param(ParamSpec::optional("in", ParamKind::Json))
+        };
+        let gated = {
+            let gate = Arc::clone(&gate);
+            effect(spec("gated", Phase::Delivery), move |_, _: Value| {
+                let gate = Arc::clone(&gate);
+                async move {
+                    gate.notified().await;
+                    StepOutcome::done(json!({"accepted": true}))
+                }
+            })
+        };
+        let engine = Engine::builder(
+            Arc::new(MemoryStore::default()),
+            Arc::new(MemoryBus::default()),
+        )
+        .step(compute(
+            spec("echo", Phase::Render),
+            |_, p: Value| async move { Ok(p) },
+        ))
+        .step(compute(
+            spec("broken", Phase::Render),
+            |_, _: Value| async {
+                Err::<Value, _>(
+                    StepFailure::fatal("render_failed", "The document cannot be rendered.")
+                        .tech("canary-tech"),
+                )
+            },
+        ))
+        .step(gated)
+        .step(effect(
+            spec("sign", Phase::Signature),
+            |context, _: Value| async move {
+                let signers = [NewSigner::new("signer@example.com")];
+                Ok(StepOutcome::Wait(Wait::Signatures(
+                    NewSignatureRequest::new("desk", context.idempotency_key(), signers),
+                )))
+            },
+        ))
+        .signature_provider(Arc::new(Desk))
+        .options(|options| options.cancel_grace = Duration::from_millis(50))
+        .build();
+        let (organization, other) = (OrganizationId::new(), OrganizationId::new());
+        let principal =
+            |actor: &str, organizations: Vec<OrganizationId>, scopes: &[Scope]| Principal {
+                actor: actor.to_owned(),
+                organizations,
+                scopes: scopes.to_vec(),
+            };
+        let user: Vec<Scope> = Scope::ALL
+            .into_iter()
+            .filter(|scope| *scope != Scope::ExecutionsDebug)
+            .collect();
+        let tokens = StaticTokens::default()
+            .token("user", principal("user", vec![organization], &user))
+            .token(
+                "technician",
+                principal("technician", vec![organization], &Scope::ALL),
+            )
+            .token(
+                "reader",
+                principal("reader", vec![organization], &[Scope::ExecutionsRead]),
+            )
+            .token("nothing", principal("nothing", vec![organization], &[]))
+            .token("stranger", principal("stranger", vec![other], &Scope::ALL))
+            .token(
+                "both",
+                principal("both", vec![organization, other], &Scope::ALL),
+            );
+        let mut options = HttpOptions::new(Arc::new(tokens), [7; 32]);
+        options.drain_over = Duration::ZERO;
+        change(&mut options);
+        let world = Self {
+            _workers: engine.start_workers(WorkerOptions::default()),
+            router: docg_http::router(engine.clone(), options),
+            engine,
+            organization,
+            other,
+            workflow: WorkflowId::new(),
+            gate,
+        };
+        world
+            .put(
+                world.workflow,
+                json!([{"id": "a", "type": "echo", "params": {"in": "{{trigger.deal}}"}}]),
+            )
+            .await;
+        world
+    }
+
+    /// Stores a workflow of these nodes.
+    pub(crate) async fn put(&self, id: WorkflowId, nodes: Value) {
+        let draft =
+            serde_json::from_value(json!({"name": "Test", "nodes": nodes})).expect("readable");
+        self.engine
+            .put_workflow(self.organization, id, draft, None)
+            .await
+            .expect("valid");
+    }
+
+    pub(crate) async fn send(&self, call: Call) -> Answer {
+        let response = self
+            .router
+            .clone()
+            .oneshot(call.request())
+            .await
+            .expect("infallible");
+        let (parts, body) = response.into_parts();
+        let bytes = tokio::time::timeout(
+            Duration::from_secs(20),
+            axum::body::to_bytes(body, usize::MAX),
+        );
+        let bytes = bytes.await.expect("the answer ends").expect("a body");
+        Answer {
+            status: parts.status,
+            headers: parts.headers,
+            text: String::from_utf8_lossy(&bytes).into_owned(),
+        }
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.send(Call::new("GET", path).token("user")).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: Value) -> Answer {
+        self.send(Call::new("POST", path).token("user").json(body))
+            .await
+    }
+
+    /// Starts a run of these nodes and gives its path.
+    pub(crate) async fn start(&self, nodes: Value) -> String {
+        let workflow = WorkflowId::new();
+        self.put(workflow, nodes).await;
+        let body = json!({"trigger_data": {"deal": {"amount": 5}}});
+        let answer = self
+            .post(&format!("/api/v1/workflows/{workflow}/executions"), body)
+            .await;
+        assert_eq!(answer.status, StatusCode::CREATED, "{}", answer.text);
+        format!(
+            "/api/v1/executions/{}",
+            answer.json()["id"].as_str().expect("an id")
+        )
+    }
+
+    /// Waits until the run has an event of this type.
+    pub(crate) async fn until(&self, path: &str, event_type: &str) {
+        let id = path
+            .rsplit('/')
+            .next()
+            .and_then(|id| id.parse().ok())
+            .expect("an id");
+        let mut feed = self
+            .engine
+            .feed(self.organization, id, 0)
+            .await
+            .expect("a feed");
+        let reading = async {
+            while let Some(event) = feed.next().await {
+                if event.expect("readable").event_type() == event_type {
+                    return;
+                }
+            }
+            panic!("it ended without {event_type}");
+        };
+        tokio::time::timeout(Duration::from_secs(20), reading)
+            .await
+            .expect("it happens");
+    }
+
+    /// A run that has completed.
+    pub(crate) async fn completed(&self) -> String {
+        let path = self
+            .start(json!([{"id": "a", "type": "echo", "params": {"in": "{{trigger.deal}}"}}]))
+            .await;
+        self.until(&path, "execution.completed").await;
+        path
+    }
+}

@@ -1,0 +1,100 @@
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::support::{Call, World};
+
+#[tokio::test]
+async fn a_definition_is_stored_in_versions() {
+    let world = World::new().await;
+    let path = format!("/api/v1/workflows/{}", Uuid::now_v7());
+    let draft = |name: &str| json!({"name": name, "nodes": [{"id": "a", "type": "echo"}]});
+    let put = |name: &str| {
+        world.send(
+            Call::new("PUT", path.clone())
+                .token("user")
+                .json(draft(name)),
+        )
+    };
+    assert_eq!(put("One").await.status.as_u16(), 201);
+    let second = put("Two").await;
+    assert_eq!(
+        (second.status.as_u16(), &second.json()["version"]),
+        (200, &json!(2))
+    );
+    let stale = Call::new("PUT", path.clone())
+        .token("user")
+        .header("if-match", "\"1\"")
+        .json(draft("Three"));
+    world.send(stale).await.problem(412, "version_mismatch");
+    let read = world.get(&path).await;
+    assert_eq!(
+        (read.header("etag"), &read.json()["name"]),
+        ("\"2\"", &json!("Two"))
+    );
+    assert_eq!(
+        world.get(&path).await.json()["nodes"][0]["retry"]["max_attempts"],
+        3,
+        "defaults are shown"
+    );
+    let delete = || world.send(Call::new("DELETE", path.clone()).token("user"));
+    assert_eq!(delete().await.status.as_u16(), 204);
+    delete().await.problem(404, "not_found");
+    world.get(&path).await.problem(404, "not_found");
+}
+
+#[tokio::test]
+async fn every_fault_of_a_definition_is_named_by_pointer() {
+    let world = World::new().await;
+    let draft = json!({"name": "x", "nodes": [
+        {"id": "a", "type": "nonsense"},
+        {"id": "b", "type": "echo", "params": {"bogus": 1}},
+        {"id": "b", "type": "echo", "params": {"in": "{{steps.later.x}}"}},
+        {"id": "c", "type": "echo", "params": {"in": "{{env.HOME}}"}},
+    ]});
+    let call = Call::new("PUT", format!("/api/v1/workflows/{}", Uuid::now_v7()))
+        .token("user")
+        .json(draft);
+    let problem = world.send(call).await.problem(422, "validation_failed");
+    let pointers: Vec<_> = problem["errors"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter_map(|e| e["pointer"].as_str())
+        .collect();
+    for pointer in [
+        "/nodes/0/type",
+        "/nodes/1/params/bogus",
+        "/nodes/2/id",
+        "/nodes/2/params/in",
+        "/nodes/3/params/in",
+    ] {
+        assert!(pointers.contains(&pointer), "{pointer} in {pointers:?}");
+    }
+}
+
+#[tokio::test]
+async fn preflight_tells_and_creates_nothing() {
+    let world = World::new().await;
+    let path = format!("/api/v1/workflows/{}", world.workflow);
+    let blocked = world
+        .post(&format!("{path}/preflight"), json!({}))
+        .await
+        .json();
+    assert_eq!(
+        (&blocked["can_execute"], &blocked["blocking_count"]),
+        (&json!(false), &json!(1))
+    );
+    assert_eq!(blocked["recommended_actions"][0]["action"], "map_fields");
+    let fine = world
+        .post(
+            &format!("{path}/preflight"),
+            json!({"trigger_data": {"deal": 1}}),
+        )
+        .await
+        .json();
+    assert_eq!(fine["can_execute"], true);
+    assert_eq!(
+        world.get("/api/v1/executions").await.json()["executions"],
+        json!([])
+    );
+}

@@ -1,0 +1,301 @@
+//! What the program can be told, on the command line and by the environment.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueEnum, builder::BoolishValueParser};
+use lettre::message::Mailbox;
+use url::Url;
+use uuid::Uuid;
+
+/// The command line.
+#[derive(Debug, Clone, Parser)]
+#[command(
+    name = "reference-server",
+    version,
+    about = "Runs document workflows: rendered, saved, mailed and signed",
+    after_help = "Without options everything is kept in memory and in ./docg-data, and a development token is printed."
+)]
+pub struct Cli {
+    /// What every command takes.
+    #[command(flatten)]
+    pub options: Options,
+    /// What to do; `serve` where nothing is said.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What to do.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Command {
+    /// Serves HTTP and runs workflows (the default)
+    Serve,
+    /// Starts a workflow and watches it; exits with 0 only when it is completed
+    Run(RunArgs),
+    /// Shows the progress of an execution in the terminal, over its event stream
+    Watch(WatchArgs),
+    /// Works on audit trails
+    #[command(subcommand)]
+    Audit(AuditCommand),
+}
+
+/// What `run` takes.
+#[derive(Debug, Clone, Args)]
+pub struct RunArgs {
+    /// The workflow: its id, its name, or its name as in `service-contract`
+    pub workflow: String,
+    /// A JSON file with the trigger data
+    #[arg(long, value_name = "FILE")]
+    pub data: PathBuf,
+    /// Run preflight, trigger and render only, and touch nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Where to run it; without --url in this process, for as long as it takes
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+/// What `watch` takes.
+#[derive(Debug, Clone, Args)]
+pub struct WatchArgs {
+    /// The execution
+    pub id: Uuid,
+    /// Where it runs
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+/// A server to talk to.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ServerArgs {
+    /// A running server, such as http://127.0.0.1:8080
+    #[arg(long, env = "DOCG_URL", value_name = "URL", requires = "token")]
+    pub url: Option<Url>,
+    /// A bearer token for that server
+    #[arg(long, env = "DOCG_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+    /// The organization to act for, where the token knows several
+    #[arg(long, env = "DOCG_ORGANIZATION", value_name = "UUID")]
+    pub organization: Option<Uuid>,
+}
+
+/// What can be done with audit trails.
+#[derive(Debug, Clone, Subcommand)]
+pub enum AuditCommand {
+    /// Verifies a chain of hashes: exits with 0 if it holds, 1 if not, 2 if that could not be checked
+    Verify(VerifyArgs),
+}
+
+/// What `audit verify` takes.
+#[derive(Debug, Clone, Args)]
+pub struct VerifyArgs {
+    /// The execution; with --export only its rows are looked at
+    #[arg(long, value_name = "ID")]
+    pub execution: Option<Uuid>,
+    /// A file of audit rows, one JSON object on each line
+    #[arg(long, value_name = "FILE", conflicts_with = "url")]
+    pub export: Option<PathBuf>,
+    /// The server that keeps it
+    #[command(flatten)]
+    pub server: ServerArgs,
+}
+
+/// What every command takes.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Server")]
+pub struct Options {
+    /// Where to listen; port 0 takes a free one
+    #[arg(long, env = "DOCG_BIND", global = true, default_value = "127.0.0.1:8080")]
+    pub bind: SocketAddr,
+    /// A Postgres database; without it executions are kept in memory
+    #[arg(long, env = "DATABASE_URL", global = true, hide_env_values = true, value_name = "URL")]
+    pub database_url: Option<String>,
+    /// A Redis for event streams; without it they are kept in memory
+    #[arg(long, env = "REDIS_URL", global = true, hide_env_values = true, value_name = "URL")]
+    pub redis_url: Option<String>,
+    /// Who may call: a JSON file of tokens. Without it there is one development token, and the server
+    /// listens on loopback addresses only
+    #[arg(long, env = "DOCG_AUTH_FILE", global = true, value_name = "FILE")]
+    pub auth_file: Option<PathBuf>,
+    /// Where files are kept, and mails as .eml
+    #[arg(long, env = "DOCG_DATA_DIR", global = true, default_value = "./docg-data", value_name = "FOLDER")]
+    pub data_dir: PathBuf,
+    /// Where documents are kept; without it in the data directory
+    #[arg(long, env = "DOCG_FILES_URL", global = true, value_name = "URL")]
+    pub files_url: Option<Url>,
+    /// The mail server, smtp://[user:password@]host[:port] or smtps://…; without it mails become files
+    #[arg(long, env = "DOCG_SMTP_URL", global = true, hide_env_values = true, value_name = "URL")]
+    pub smtp_url: Option<Url>,
+    /// Who mails come from
+    #[arg(long, env = "DOCG_MAIL_FROM", global = true, default_value = "docg <docg@localhost>", value_name = "ADDRESS")]
+    pub mail_from: Mailbox,
+    /// What links in mails begin with; without it the bound address
+    #[arg(long, env = "DOCG_PUBLIC_URL", global = true, value_name = "URL")]
+    pub public_url: Option<Url>,
+    /// A folder of workflows, given to every organization; without it the example that comes along
+    #[arg(long, env = "DOCG_WORKFLOWS", global = true, value_name = "FOLDER")]
+    pub workflows: Option<PathBuf>,
+    /// What this process does
+    #[arg(long, env = "DOCG_ROLE", global = true, value_enum, default_value_t = Role::All)]
+    pub role: Role,
+    /// Executions that are taken forward at once
+    #[arg(long, env = "DOCG_CONCURRENCY", global = true, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub concurrency: u32,
+    /// How long a worker holds an execution without renewing, in milliseconds
+    #[arg(long, env = "DOCG_LEASE_MS", global = true, default_value_t = 30_000, value_parser = clap::value_parser!(u64).range(100..=3_600_000))]
+    pub lease_ms: u64,
+    /// How long a step may go on after it was told to stop, in milliseconds
+    #[arg(long, env = "DOCG_CANCEL_GRACE_MS", global = true, default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(..=600_000))]
+    pub cancel_grace_ms: u64,
+    /// How often an idle event stream says that it lives, in milliseconds
+    #[arg(long, env = "DOCG_HEARTBEAT_MS", global = true, default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(10..=600_000))]
+    pub heartbeat_ms: u64,
+    /// Leave the database's tables as they are
+    #[arg(long, env = "DOCG_NO_MIGRATE", global = true, value_parser = BoolishValueParser::new())]
+    pub no_migrate: bool,
+    /// Add the node types for tests
+    #[arg(long, env = "DOCG_ENABLE_TEST_NODES", global = true, value_parser = BoolishValueParser::new())]
+    pub enable_test_nodes: bool,
+    /// Let `http-request` reach addresses that are not public
+    #[arg(long, env = "DOCG_HTTP_ALLOW_PRIVATE", global = true, value_parser = BoolishValueParser::new())]
+    pub http_allow_private: bool,
+}
+
+/// What a process does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Role {
+    /// Serves HTTP and runs workflows.
+    All,
+    /// Serves HTTP.
+    Http,
+    /// Runs workflows.
+    Worker,
+}
+
+/// Options that do not go together, or that this build cannot follow.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum OptionsError {
+    /// The adapter is not in this build.
+    #[error("{option} names {what}, and this build has no adapter for it: leave it out to keep everything in memory")]
+    NoAdapter {
+        /// The option.
+        option: &'static str,
+        /// What it is for.
+        what: &'static str,
+    },
+    /// Development tokens are for this machine alone.
+    #[error("--bind {0} can be reached from other machines: give --auth-file, or bind a loopback address such as 127.0.0.1:8080")]
+    NotLoopback(SocketAddr),
+    /// Memory is not shared between processes.
+    #[error("--role {0} needs --database-url: executions in memory are seen by this process alone")]
+    RoleNeedsDatabase(&'static str),
+}
+
+impl Options {
+    /// Whether they can be followed.
+    ///
+    /// # Errors
+    ///
+    /// The first that cannot, by name.
+    pub fn check(&self) -> Result<(), OptionsError> {
+        if self.database_url.is_some() {
+            let (option, what) = ("--database-url (DATABASE_URL)", "a database");
+            return Err(OptionsError::NoAdapter { option, what });
+        }
+        if self.redis_url.is_some() {
+            let (option, what) = ("--redis-url (REDIS_URL)", "a Redis");
+            return Err(OptionsError::NoAdapter { option, what });
+        }
+        match self.role {
+            Role::All => {}
+            Role::Http => return Err(OptionsError::RoleNeedsDatabase("http")),
+            Role::Worker => return Err(OptionsError::RoleNeedsDatabase("worker")),
+        }
+        if self.auth_file.is_none() && !self.bind.ip().is_loopback() {
+            return Err(OptionsError::NotLoopback(self.bind));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(arguments: &[&str]) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from([&["reference-server"], arguments].concat())
+    }
+
+    fn checked(arguments: &[&str]) -> Result<(), OptionsError> {
+        parse(arguments).unwrap().options.check()
+    }
+
+    #[test]
+    fn the_command_line_holds_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_option_of_the_contract_has_its_name_its_variable_and_its_default() {
+        let command = Cli::command();
+        for (option, variable, default) in [
+            ("bind", "DOCG_BIND", Some("127.0.0.1:8080")),
+            ("database-url", "DATABASE_URL", None),
+            ("redis-url", "REDIS_URL", None),
+            ("auth-file", "DOCG_AUTH_FILE", None),
+            ("data-dir", "DOCG_DATA_DIR", Some("./docg-data")),
+            ("files-url", "DOCG_FILES_URL", None),
+            ("smtp-url", "DOCG_SMTP_URL", None),
+            ("public-url", "DOCG_PUBLIC_URL", None),
+            ("workflows", "DOCG_WORKFLOWS", None),
+            ("role", "DOCG_ROLE", Some("all")),
+            ("concurrency", "DOCG_CONCURRENCY", Some("64")),
+            ("lease-ms", "DOCG_LEASE_MS", Some("30000")),
+            ("cancel-grace-ms", "DOCG_CANCEL_GRACE_MS", Some("5000")),
+            ("heartbeat-ms", "DOCG_HEARTBEAT_MS", Some("5000")),
+            ("no-migrate", "DOCG_NO_MIGRATE", None),
+            ("enable-test-nodes", "DOCG_ENABLE_TEST_NODES", None),
+        ] {
+            let found = command.get_arguments().find(|arg| arg.get_long() == Some(option));
+            let argument = found.unwrap_or_else(|| panic!("--{option} is missing"));
+            assert_eq!(argument.get_env().and_then(|name| name.to_str()), Some(variable));
+            let given = argument.get_default_values().first().and_then(|value| value.to_str());
+            // A flag's default is that it is off.
+            assert_eq!(given.filter(|value| *value != "false"), default, "--{option}");
+        }
+    }
+
+    #[test]
+    fn without_a_command_and_after_one_the_same_options_are_taken() {
+        assert!(parse(&[]).unwrap().command.is_none());
+        let after = parse(&["serve", "--bind", "127.0.0.1:0"]).unwrap();
+        assert_eq!(after.options.bind.port(), 0);
+        let before = parse(&["--bind", "127.0.0.1:0", "serve"]).unwrap();
+        assert_eq!(before.options.bind.port(), 0);
+    }
+
+    #[test]
+    fn what_this_build_cannot_do_is_refused_by_the_option_s_name() {
+        for (arguments, named) in [
+            (["--database-url", "postgres://localhost/docg"], "--database-url"),
+            (["--redis-url", "redis://localhost"], "--redis-url"),
+            (["--role", "worker"], "--role worker"),
+            (["--role", "http"], "--role http"),
+            (["--bind", "0.0.0.0:8080"], "--auth-file"),
+            (["--bind", "[::]:8080"], "--auth-file"),
+        ] {
+            let refused = checked(&arguments).unwrap_err().to_string();
+            assert!(refused.contains(named), "{arguments:?}: {refused}");
+        }
+        checked(&[]).unwrap();
+        checked(&["--bind", "[::1]:0"]).unwrap();
+        checked(&["--bind", "0.0.0.0:0", "--auth-file", "tokens.json"]).unwrap();
+    }
+
+    #[test]
+    fn a_server_is_talked_to_with_a_token_only() {
+        assert!(parse(&["run", "x", "--data", "d.json", "--url", "http://localhost:1"]).is_err());
+        assert!(parse(&["audit", "verify", "--export", "a.jsonl"]).is_ok());
+    }
+}

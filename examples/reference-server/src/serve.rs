@@ -1,0 +1,350 @@
+//! Puts the server together, runs it, and takes it down in order.
+
+use std::{
+    io::Write,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::Router;
+use docg_core::{
+    engine::{Engine, WorkerOptions, Workers},
+    ids::OrganizationId,
+    workflow::Registry,
+};
+use docg_http::{AppState, HttpOptions, Principal, Scope, StaticTokens};
+use docg_store_memory::{BusConfig, MemoryBus, MemoryStore, StoreConfig};
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+use url::Url;
+use uuid::Uuid;
+
+use crate::{
+    auth_file::{self, AuthFileError, Identities},
+    builtin_signature::{self, Desk, Outbox, Provider, Secret, SecretError},
+    downloads,
+    files::{Files, FilesError},
+    mail::{Mailer, SmtpServer, SmtpUrlError},
+    nodes::{self, Services},
+    options::{Options, OptionsError},
+    pdf::Templates,
+    probe::Probe,
+    workflows::{self, PutError, WorkflowFaults},
+};
+
+/// The organization of the development token: the same in every start, so that notes and scripts
+/// stay right.
+const DEVELOPMENT_ORGANIZATION: &str = "00000000-0000-7000-8000-000000000001";
+/// How long connections may take to end after streams have been told to.
+const HTTP_GRACE: Duration = Duration::from_secs(10);
+
+/// Why the server does not run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// The options cannot be followed.
+    #[error(transparent)]
+    Options(#[from] OptionsError),
+    /// The auth file is wrong.
+    #[error(transparent)]
+    Auth(#[from] AuthFileError),
+    /// The address cannot be listened on.
+    #[error("--bind {address}: {source}")]
+    Bind {
+        /// Which address.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The data directory cannot be used.
+    #[error("--data-dir {folder}: {source}")]
+    DataDir {
+        /// Which folder.
+        folder: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Files cannot be kept.
+    #[error("--files-url: {0}")]
+    Files(#[from] FilesError),
+    /// The mail server's URL is none.
+    #[error("--smtp-url: {0}")]
+    Smtp(#[from] SmtpUrlError),
+    /// Links and webhooks cannot be signed.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// Workflows are wrong.
+    #[error(transparent)]
+    Workflows(#[from] WorkflowFaults),
+    /// Workflows could not be stored.
+    #[error(transparent)]
+    Put(#[from] PutError),
+    /// No HTTP client can be made.
+    #[error("the HTTP client: {0}")]
+    Client(#[from] reqwest::Error),
+    /// Serving broke off.
+    #[error("serving broke off: {0}")]
+    Http(std::io::Error),
+    /// Signals cannot be listened to.
+    #[error("signals cannot be listened to: {0}")]
+    Signals(std::io::Error),
+}
+
+/// Who may call where there is no auth file.
+#[derive(Debug, Clone)]
+pub struct Development {
+    /// Another one in every start.
+    pub token: String,
+    /// For whom.
+    pub organization: OrganizationId,
+}
+
+/// A server that runs.
+pub struct Server {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Who may call, where there is no auth file.
+    pub development: Option<Development>,
+    workers: Workers,
+    http: JoinHandle<std::io::Result<()>>,
+    streams: CancellationToken,
+    outbox: JoinHandle<()>,
+    stop_outbox: CancellationToken,
+}
+
+impl Server {
+    /// Serves and works, from the moment when this returns.
+    ///
+    /// # Errors
+    ///
+    /// Everything that can be wrong with the options, each by its name.
+    pub async fn start(options: &Options) -> Result<Self, ServeError> {
+        options.check()?;
+        let (identities, development) = identities(options)?;
+        let data_dir = data_dir(options)?;
+        let workflow_files = match &options.workflows {
+            Some(folder) => workflows::in_folder(folder)?,
+            None => workflows::bundled()?,
+        };
+        let files = match &options.files_url {
+            Some(url) => Files::at_url(url)?,
+            None => Files::in_folder(data_dir.join("files"))?,
+        };
+        let mailer = match &options.smtp_url {
+            Some(url) => Mailer::smtp(SmtpServer::from_url(url)?, options.mail_from.clone(), files.clone()),
+            None => Mailer::folder(data_dir.join("mail"), options.mail_from.clone(), files.clone()),
+        };
+        let secret = Secret::load_or_create(&data_dir.join("signature.key"))?;
+
+        // From here on others can connect; they are answered once everything stands.
+        let bind_error = |source| ServeError::Bind { address: options.bind, source };
+        let listener = TcpListener::bind(options.bind).await.map_err(bind_error)?;
+        let address = listener.local_addr().map_err(bind_error)?;
+        let public_url = options.public_url.clone().unwrap_or_else(|| url_at(address));
+
+        let desk = Desk::new(files.clone(), mailer.clone(), secret.clone(), public_url);
+        let services = Services {
+            files: files.clone(),
+            mailer,
+            templates: Templates::bundled(),
+            providers: vec![Arc::new(Provider::new(desk.clone()))],
+            allow_private_http: options.http_allow_private,
+            test_nodes: options.enable_test_nodes.then_some(data_dir),
+        };
+        let (engine, registry) = engine(options, &services);
+        desk.attach(engine.clone());
+        workflows::put_all(&engine, &registry, &workflow_files, &identities.organizations).await?;
+
+        let streams = CancellationToken::new();
+        let mut http_options = HttpOptions::new(Arc::new(identities.tokens), secret.cursor_key());
+        http_options.heartbeat = Duration::from_millis(options.heartbeat_ms);
+        http_options.shutdown = streams.clone();
+        let state = AppState::new(engine.clone(), http_options);
+        let api = docg_http::api().merge(downloads::routes(files));
+        let app = docg_http::with_layers(api, &state).merge(builtin_signature::routes(desk.clone()));
+        let http = serve_http(listener, app, streams.clone());
+
+        let stop_outbox = CancellationToken::new();
+        let webhook = join(&url_at(reachable(address)), "api/v1/webhooks/signature/builtin");
+        let outbox = tokio::spawn(Outbox::new(desk, webhook)?.run(stop_outbox.clone()));
+        let concurrency = usize::try_from(options.concurrency).unwrap_or(usize::MAX);
+        let workers = engine.start_workers(WorkerOptions::concurrency(concurrency));
+        Ok(Self { address, development, workers, http, streams, outbox, stop_outbox })
+    }
+
+    /// Waits until serving breaks off, which it does not by itself.
+    async fn broken(&mut self) -> ServeError {
+        match (&mut self.http).await {
+            Ok(Err(error)) => ServeError::Http(error),
+            Ok(Ok(())) => ServeError::Http(std::io::Error::other("the listener was closed")),
+            Err(error) => ServeError::Http(std::io::Error::other(error)),
+        }
+    }
+
+    /// Stops in order: nothing new is claimed, running steps get their grace and the rest is handed
+    /// back; then streams end, so that clients go elsewhere; then connections.
+    pub async fn stop(self) {
+        self.workers.shutdown().await;
+        self.stop_outbox.cancel();
+        self.streams.cancel();
+        // What is not delivered by now is in the outbox.
+        let _ = self.outbox.await;
+        let abort = self.http.abort_handle();
+        if tokio::time::timeout(HTTP_GRACE, self.http).await.is_err() {
+            tracing::warn!("connections that did not end were closed");
+            abort.abort();
+        }
+    }
+}
+
+fn serve_http(
+    listener: TcpListener,
+    app: Router,
+    stop: CancellationToken,
+) -> JoinHandle<std::io::Result<()>> {
+    let serving = axum::serve(listener, app).with_graceful_shutdown(stop.cancelled_owned());
+    tokio::spawn(async move { serving.await })
+}
+
+fn engine(options: &Options, services: &Services) -> (Engine, Registry) {
+    let store = Arc::new(MemoryStore::new(StoreConfig::default()));
+    let bus = Arc::new(MemoryBus::new(BusConfig::default()));
+    let connections = services.providers.iter().map(|provider| provider.name().to_owned());
+    let probe = Probe::new(services.files.clone(), services.templates.clone(), connections.collect());
+    let mut builder = Engine::builder(store, bus)
+        .resource_probe(Arc::new(probe))
+        .options(|engine| {
+            engine.lease = Duration::from_millis(options.lease_ms);
+            engine.cancel_grace = Duration::from_millis(options.cancel_grace_ms);
+        });
+    let mut registry = Registry::default();
+    for handler in nodes::handlers(services) {
+        registry.add(handler.clone());
+        builder = builder.step(handler);
+    }
+    for provider in &services.providers {
+        builder = builder.signature_provider(Arc::clone(provider));
+    }
+    (builder.build(), registry)
+}
+
+fn identities(options: &Options) -> Result<(Identities, Option<Development>), ServeError> {
+    if let Some(path) = &options.auth_file {
+        return Ok((auth_file::read(path)?, None));
+    }
+    let organization = DEVELOPMENT_ORGANIZATION.parse().unwrap_or_else(|_| OrganizationId::new());
+    let token = format!("dev-{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
+    let principal = Principal {
+        actor: "development".to_owned(),
+        organizations: vec![organization],
+        scopes: Scope::ALL.to_vec(),
+    };
+    let identities = Identities {
+        tokens: StaticTokens::default().token(&token, principal),
+        organizations: vec![organization],
+    };
+    Ok((identities, Some(Development { token, organization })))
+}
+
+fn data_dir(options: &Options) -> Result<PathBuf, ServeError> {
+    let folder = &options.data_dir;
+    let made = std::fs::create_dir_all(folder).and_then(|()| folder.canonicalize());
+    made.map_err(|source| ServeError::DataDir { folder: folder.display().to_string(), source })
+}
+
+fn url_at(address: SocketAddr) -> Url {
+    // An address makes a URL.
+    Url::parse(&format!("http://{address}/")).expect("a socket address is a URL's authority")
+}
+
+fn join(base: &Url, path: &str) -> Url {
+    base.join(path).expect("a relative path joins")
+}
+
+/// The address at which this process reaches itself.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+/// Runs the server until it is told to stop, by SIGTERM or SIGINT. A second signal does not wait.
+///
+/// # Errors
+///
+/// As [`Server::start`], and where serving breaks off.
+pub async fn serve(options: &Options) -> Result<(), ServeError> {
+    let mut signals = Signals::new().map_err(ServeError::Signals)?;
+    let mut server = Server::start(options).await?;
+    announce(&server);
+    let broken = tokio::select! {
+        () = signals.next() => None,
+        error = server.broken() => Some(error),
+    };
+    if let Some(error) = broken {
+        return Err(error);
+    }
+    tracing::info!("stopping");
+    tokio::select! {
+        () = server.stop() => tracing::info!("stopped"),
+        () = signals.next() => tracing::warn!("stopped without waiting"),
+    }
+    Ok(())
+}
+
+/// What others read: where it listens on standard output, how to call it on standard error.
+fn announce(server: &Server) {
+    if let Some(development) = &server.development {
+        eprintln!("development token: {}", development.token);
+        eprintln!("development organization: {}", development.organization);
+    }
+    let mut out = std::io::stdout().lock();
+    let said = writeln!(out, "listening on http://{}\nworking", server.address);
+    if let Err(e) = said.and_then(|()| out.flush()) {
+        // Whoever does not listen cannot be told.
+        tracing::warn!("standard output is closed: {e}");
+    }
+}
+
+struct Signals {
+    #[cfg(unix)]
+    terminate: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    #[cfg(unix)]
+    fn new() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    #[cfg(unix)]
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+
+    #[cfg(not(unix))]
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {})
+    }
+
+    #[cfg(not(unix))]
+    async fn next(&mut self) {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! The workflows that the server comes with, or finds in a folder, for every organization.
+
+use std::{fmt, path::Path};
+
+use docg_core::{
+    engine::{Engine, EngineError},
+    ids::{OrganizationId, WorkflowId},
+    workflow::{Registry, WorkflowDraft, validate},
+};
+use serde_json::Value;
+
+/// A workflow from a file.
+#[derive(Debug, Clone)]
+pub struct WorkflowFile {
+    /// Where it comes from, for messages.
+    pub file: String,
+    /// Its id in every organization.
+    pub id: WorkflowId,
+    /// What it says.
+    pub draft: WorkflowDraft,
+}
+
+/// What is wrong with workflow files: every fault of every file.
+#[derive(Debug)]
+pub struct WorkflowFaults(Vec<String>);
+
+impl fmt::Display for WorkflowFaults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("workflows cannot be used:")?;
+        for fault in &self.0 {
+            write!(f, "\n  {fault}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for WorkflowFaults {}
+
+/// The example that is part of the program.
+const BUNDLED: [(&str, &str); 2] = [
+    ("service-contract.json", include_str!("../workflows/service-contract.json")),
+    ("contract.schema.json", include_str!("../workflows/contract.schema.json")),
+];
+
+/// What comes with the program.
+///
+/// # Errors
+///
+/// Never in a build whose tests pass.
+pub fn bundled() -> Result<Vec<WorkflowFile>, WorkflowFaults> {
+    let files = BUNDLED.map(|(name, text)| (name.to_owned(), text.to_owned()));
+    read(&files)
+}
+
+/// All `*.json` files of a folder, `*.schema.json` aside: those are what `input_schema` may name.
+///
+/// # Errors
+///
+/// [`WorkflowFaults`], also where the folder cannot be read or has no workflow.
+pub fn in_folder(folder: &Path) -> Result<Vec<WorkflowFile>, WorkflowFaults> {
+    let fault = |path: &Path, e: &dyn fmt::Display| WorkflowFaults(vec![format!("{}: {e}", path.display())]);
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(|e| fault(folder, &e))? {
+        let path = entry.map_err(|e| fault(folder, &e))?.path();
+        if path.extension().is_some_and(|ending| ending == "json") && path.is_file() {
+            let text = std::fs::read_to_string(&path).map_err(|e| fault(&path, &e))?;
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            files.push((name, text));
+        }
+    }
+    files.sort();
+    let workflows = read(&files)?;
+    if workflows.is_empty() {
+        return Err(fault(folder, &"there is no workflow in it"));
+    }
+    Ok(workflows)
+}
+
+fn read(files: &[(String, String)]) -> Result<Vec<WorkflowFile>, WorkflowFaults> {
+    let mut workflows: Vec<WorkflowFile> = Vec::new();
+    let mut faults = Vec::new();
+    for (name, text) in files.iter().filter(|(name, _)| !name.ends_with(".schema.json")) {
+        match read_one(name, text, files) {
+            Ok(workflow) => match workflows.iter().find(|other| other.id == workflow.id) {
+                Some(other) => faults.push(format!("{name}: /id: {} has it too", other.file)),
+                None => workflows.push(workflow),
+            },
+            Err(fault) => faults.push(format!("{name}: {fault}")),
+        }
+    }
+    if faults.is_empty() { Ok(workflows) } else { Err(WorkflowFaults(faults)) }
+}
+
+fn read_one(name: &str, text: &str, files: &[(String, String)]) -> Result<WorkflowFile, String> {
+    let mut value: Value = serde_json::from_str(text).map_err(|e| e.to_string())?;
+    let fields = value.as_object_mut().ok_or("an object is expected")?;
+    let id = fields.remove("id").ok_or("/id: it is missing")?;
+    let id: WorkflowId = serde_json::from_value(id).map_err(|e| format!("/id: {e}"))?;
+    if let Some(Value::String(schema)) = fields.get("input_schema") {
+        let (_, text) = files
+            .iter()
+            .find(|(name, _)| name == schema)
+            .ok_or_else(|| format!("/input_schema: there is no file {schema:?} beside it"))?;
+        let schema = serde_json::from_str(text).map_err(|e| format!("/input_schema: {schema}: {e}"))?;
+        fields.insert("input_schema".to_owned(), schema);
+    }
+    let draft = serde_path_to_error::deserialize(value).map_err(|e| format!("{}: {}", e.path(), e.inner()))?;
+    Ok(WorkflowFile { file: name.to_owned(), id, draft })
+}
+
+/// Why workflows were not stored.
+#[derive(Debug, thiserror::Error)]
+pub enum PutError {
+    /// They cannot run.
+    #[error(transparent)]
+    Faults(WorkflowFaults),
+    /// The store failed.
+    #[error("workflows could not be stored: {0}")]
+    Engine(#[from] EngineError),
+}
+
+/// Gives workflows to organizations. What is stored already and says the same gets no new version.
+///
+/// # Errors
+///
+/// [`PutError::Faults`] before anything is stored.
+pub async fn put_all(
+    engine: &Engine,
+    registry: &Registry,
+    workflows: &[WorkflowFile],
+    organizations: &[OrganizationId],
+) -> Result<(), PutError> {
+    let mut faults = Vec::new();
+    for workflow in workflows {
+        if let Err(found) = validate::validate(workflow.draft.clone(), registry) {
+            let line = |fault: validate::Fault| {
+                format!("{}: {}: {} ({})", workflow.file, fault.pointer, fault.detail, fault.code)
+            };
+            faults.extend(found.into_iter().map(line));
+        }
+    }
+    if !faults.is_empty() {
+        return Err(PutError::Faults(WorkflowFaults(faults)));
+    }
+    for workflow in workflows {
+        for organization in organizations {
+            put(engine, registry, workflow, *organization).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn put(
+    engine: &Engine,
+    registry: &Registry,
+    file: &WorkflowFile,
+    organization: OrganizationId,
+) -> Result<(), EngineError> {
+    let current = match engine.workflow(organization, file.id).await {
+        Ok(current) => Some(current),
+        Err(EngineError::NotFound(_)) => None,
+        Err(e) => return Err(e),
+    };
+    let valid = validate::validate(file.draft.clone(), registry).map_err(EngineError::InvalidWorkflow)?;
+    let unchanged = current.is_some_and(|current| {
+        current.name == valid.name
+            && current.input_schema == valid.input_schema
+            && current.settings == valid.settings
+            && current.nodes == valid.nodes
+    });
+    if !unchanged {
+        engine.put_workflow(organization, file.id, file.draft.clone(), None).await?;
+        tracing::info!(workflow_id = %file.id, %organization, file = file.file, "workflow stored");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,114 @@
+#!/usr/bin/env python3
+"""A small real SMTP server for tests, on aiosmtpd.
+
+    smtpd.py DIRECTORY [--refuse-recipient ADDR]... [--fail-first N]
+                       [--close-on-data [message|command|accepted]]
+
+Listens on a free port of 127.0.0.1 and prints `listening on PORT`. Every message it accepts is in
+DIRECTORY as 0001.eml, 0002.eml, ... before the client is told so: the message byte for byte, after
+two header lines that hold its envelope, X-MailFrom and X-RcptTo. Runs until it is killed.
+"""
+
+import argparse
+import asyncio
+import os
+import pathlib
+
+from aiosmtpd.smtp import SMTP
+
+
+class Handler:
+    def __init__(self, options):
+        self.directory = options.directory
+        self.refused = {address.lower() for address in options.refuse_recipient}
+        self.failures = options.fail_first
+        self.close_on_data = options.close_on_data
+        taken = [int(file.stem) for file in self.directory.glob("*.eml") if file.stem.isdecimal()]
+        self.number = max(taken, default=0)
+
+    async def handle_RCPT(self, server, session, envelope, address, rcpt_options):
+        if address.lower() in self.refused:
+            return "550 5.1.1 No such mailbox here"
+        envelope.rcpt_tos.append(address)
+        envelope.rcpt_options.extend(rcpt_options)
+        return "250 2.1.5 OK"
+
+    async def handle_DATA(self, server, session, envelope):
+        if self.failures > 0:
+            self.failures -= 1
+            return "451 4.3.0 Try again later"
+        if self.close_on_data != "message":
+            self.keep(envelope)
+        if self.close_on_data:
+            await hang_up(server)
+        return "250 2.0.0 OK"
+
+    def keep(self, envelope):
+        self.number += 1
+        name = f"{self.number:04}.eml"
+        head = f"X-MailFrom: {envelope.mail_from}\r\nX-RcptTo: {', '.join(envelope.rcpt_tos)}\r\n"
+        # Under another name until it is whole, so that nobody who watches for it reads half of it.
+        unfinished = self.directory / f"{name}.part"
+        unfinished.write_bytes(head.encode(errors="surrogateescape") + envelope.original_content)
+        os.replace(unfinished, self.directory / name)
+
+
+class Server(SMTP):
+    async def smtp_DATA(self, arg):
+        if self.event_handler.close_on_data == "command":
+            await hang_up(self)
+        await super().smtp_DATA(arg)
+
+
+async def hang_up(server):
+    """Closes the connection without a word. Never returns: the end of the connection cancels it."""
+    server.transport.close()
+    await asyncio.Event().wait()
+
+
+async def serve(options):
+    options.directory.mkdir(parents=True, exist_ok=True)
+    handler = Handler(options)
+
+    def connection():
+        return Server(handler, hostname="localhost", ident="test server", enable_SMTPUTF8=True)
+
+    server = await asyncio.get_running_loop().create_server(connection, "127.0.0.1", 0)
+    print(f"listening on {server.sockets[0].getsockname()[1]}", flush=True)
+    await server.serve_forever()
+
+
+def main():
+    parser = argparse.ArgumentParser(description="A small real SMTP server for tests.")
+    parser.add_argument("directory", type=pathlib.Path, help="where accepted messages are written")
+    parser.add_argument(
+        "--refuse-recipient",
+        metavar="ADDR",
+        action="append",
+        default=[],
+        help="answer 550 to this recipient; may be given several times",
+    )
+    parser.add_argument(
+        "--fail-first",
+        metavar="N",
+        type=int,
+        default=0,
+        help="answer 451 to the first N messages",
+    )
+    parser.add_argument(
+        "--close-on-data",
+        nargs="?",
+        const="message",
+        choices=["message", "command", "accepted"],
+        help="hang up without an answer: once it has the message, without keeping it (message, the "
+        "default); upon the DATA command, so that it has nothing (command); or once it has the "
+        "message and has kept it (accepted)",
+    )
+    try:
+        asyncio.run(serve(parser.parse_args()))
+    except KeyboardInterrupt:
+        pass
+
+
+if __name__ == "__main__":
+    main()
