@@ -20,10 +20,12 @@ pub mod workflow;
 pub mod prelude {
     //! What most programs that embed docg need.
     pub use crate::{
-        engine::Engine,
+        engine::{Engine, StartRequest, WorkerOptions},
         error::{ErrorContext, StepFailure},
         ids::{ExecutionId, NodeId, OrganizationId, WorkflowId},
+        observe::Actor,
         run::{Phase, Status},
+        signature::{NewSignatureRequest, NewSigner, SignerFact},
         workflow::{
             EffectContext, Handler, NodeSpec, ParamKind, ParamSpec, Probe, StepContext,
             StepOutcome, Wait, WorkflowDraft, compute, effect,

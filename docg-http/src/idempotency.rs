@@ -96,10 +96,9 @@ pub(crate) fn answer(status: StatusCode, body: &Value) -> Response {
         header::CONTENT_TYPE,
         HeaderValue::from_static("application/json"),
     );
-    if let Some(tag) = body.get("version").and_then(Value::as_u64) {
-        if let Ok(tag) = HeaderValue::from_str(&format!("\"{tag}\"")) {
-            headers.insert(header::ETAG, tag);
-        }
+    let version = body.get("version").and_then(Value::as_u64);
+    if let Some(tag) = version.and_then(|v| HeaderValue::from_str(&format!("\"{v}\"")).ok()) {
+        headers.insert(header::ETAG, tag);
     }
     response
 }

@@ -1,6 +1,6 @@
 //! The suites that every store and every bus must pass, and decorators that make them fail.
 //!
-//! One list of cases, [`cases`], drives all adapters: a new case is inherited by each of them. An
+//! One list of cases, `cases`, drives all adapters: a new case is inherited by each of them. An
 //! adapter's test file names a way to a fresh store or bus, and that is all:
 //!
 //! ```ignore
