@@ -288,15 +288,16 @@ impl Driver {
     async fn act(&mut self, state: &RunState, next: Next) -> Result<Vec<Input>, LeaseLost> {
         match next {
             Next::Preflight => return self.preflight(state).await,
-            Next::Run { index, params } => self.begin(state, index, params, Task::Run),
+            Next::Run { index, params } => self.begin(state, index, params, Task::Run).await,
             Next::Resume {
                 index,
                 params,
                 resolution,
             } => {
-                self.begin(state, index, params, Task::Resume(resolution));
+                self.begin(state, index, params, Task::Resume(resolution))
+                    .await;
             }
-            Next::Probe { index, params } => self.begin(state, index, params, Task::Probe),
+            Next::Probe { index, params } => self.begin(state, index, params, Task::Probe).await,
             Next::Rest | Next::Done => {}
         }
         match self.step.take() {
@@ -305,7 +306,7 @@ impl Driver {
         }
     }
 
-    fn begin(
+    async fn begin(
         &mut self,
         state: &RunState,
         index: usize,
@@ -314,14 +315,9 @@ impl Driver {
     ) {
         // A signal was applied while the handler was at work: it still is.
         if self.step.is_none() {
-            self.step = Some(StepRun::begin(
-                &self.engine,
-                state,
-                self.handle.lease,
-                index,
-                params,
-                task,
-            ));
+            self.step = Some(
+                StepRun::begin(&self.engine, state, self.handle.lease, index, params, task).await,
+            );
         }
     }
 
@@ -439,7 +435,8 @@ impl Driver {
             index,
             params,
             Task::Probe,
-        );
+        )
+        .await;
         let deadline = probe.deadline;
         tokio::select! {
             input = probe.finished() => match input {

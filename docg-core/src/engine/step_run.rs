@@ -1,13 +1,12 @@
-//! One call of a handler: in a task of its own, so that a panic does not take the driver along, with
-//! a deadline, a way to be told to stop, and progress.
+//! One call of a handler: its panic caught, with a deadline, a way to be told to stop, and progress.
 
-use std::{sync::Arc, time::Duration};
-
-use serde_json::Value;
-use tokio::{
-    sync::watch,
-    task::{JoinError, JoinHandle},
+use std::{
+    any::Any, future::Future, panic::AssertUnwindSafe, sync::Arc, task::Poll, time::Duration,
 };
+
+use futures::{FutureExt, future::BoxFuture};
+use serde_json::Value;
+use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -21,8 +20,8 @@ use crate::{
     ports::{Lease, RunState},
     time::Timestamp,
     workflow::{
-        EffectClass, EffectContext, Handler, Node, Probe, Resolution, StepContext, StepOutcome,
-        context::StepFacts,
+        ComputeHandler, EffectClass, EffectContext, Handler, Node, Probe, Resolution, StepContext,
+        StepOutcome, context::StepFacts,
     },
 };
 
@@ -47,7 +46,7 @@ pub(crate) struct StepRun {
     probing: bool,
     /// A repeat of its effect does no harm, so a cut-off attempt leaves nothing in doubt.
     repeatable: bool,
-    handle: JoinHandle<Answer>,
+    work: Work,
     cancellation: CancellationToken,
     recorder: StepRecorder,
     max_output_bytes: usize,
@@ -56,12 +55,45 @@ pub(crate) struct StepRun {
 impl Drop for StepRun {
     fn drop(&mut self) {
         self.cancellation.cancel();
-        self.handle.abort();
+        if let Work::Spawned(handle) = &self.work {
+            handle.abort();
+        }
     }
 }
 
+/// What a handler has answered, or the text of its panic.
+type Outcome = Result<Answer, String>;
+type Call = BoxFuture<'static, Outcome>;
+
+/// Where a handler's call has come to.
+enum Work {
+    /// It ended at its first poll; taken once.
+    Ended(Option<Outcome>),
+    /// It waits for something, in a task of its own.
+    Spawned(JoinHandle<Outcome>),
+}
+
+impl Work {
+    /// Polls a call once where it is, and gives it a task of its own only if it has to wait: many
+    /// handlers need no other thread.
+    async fn begin(mut call: Call) -> Self {
+        match futures::poll!(&mut call) {
+            Poll::Ready(answer) => Self::Ended(Some(answer)),
+            Poll::Pending => Self::Spawned(tokio::spawn(call)),
+        }
+    }
+}
+
+/// A handler's call, with its panic caught.
+fn call(future: impl Future<Output = Answer> + Send + 'static) -> Call {
+    AssertUnwindSafe(future)
+        .catch_unwind()
+        .map(|outcome| outcome.map_err(panic_text))
+        .boxed()
+}
+
 impl StepRun {
-    pub(crate) fn begin(
+    pub(crate) async fn begin(
         engine: &Inner,
         state: &RunState,
         lease: Lease,
@@ -97,29 +129,19 @@ impl StepRun {
         let probing = matches!(task, Task::Probe);
         // The handler owns its parameters; the clone is skipped where nobody else holds them.
         let params = Arc::unwrap_or_clone(params);
-        let (handle, repeatable) = if execution.dry_run {
+        let (call, repeatable) = if execution.dry_run {
             // The registry of a dry run has no effects.
             match engine.dry.get(&node.node_type).cloned() {
-                Some(handler) => (
-                    tokio::spawn(async move {
-                        Answer::Result(handler.run(context, params).await.map(StepOutcome::Done))
-                    }),
-                    true,
-                ),
+                Some(handler) => (compute(handler, context, params), true),
                 None => (unknown_type(&node), true),
             }
         } else {
             match engine.registry.get(&node.node_type).cloned() {
-                Some(Handler::Compute(handler)) => (
-                    tokio::spawn(async move {
-                        Answer::Result(handler.run(context, params).await.map(StepOutcome::Done))
-                    }),
-                    true,
-                ),
+                Some(Handler::Compute(handler)) => (compute(handler, context, params), true),
                 Some(Handler::Effect(handler)) => {
                     let repeatable = handler.spec().effect == EffectClass::Repeatable;
                     let context = EffectContext::live(context, lease.fence);
-                    let handle = tokio::spawn(async move {
+                    let call = call(async move {
                         match task {
                             Task::Run => Answer::Result(handler.run(context, params).await),
                             Task::Resume(resolution) => {
@@ -128,7 +150,7 @@ impl StepRun {
                             Task::Probe => Answer::Probe(handler.probe(context, params).await),
                         }
                     });
-                    (handle, repeatable)
+                    (call, repeatable)
                 }
                 None => (unknown_type(&node), true),
             }
@@ -140,7 +162,7 @@ impl StepRun {
             node,
             probing,
             repeatable,
-            handle,
+            work: Work::begin(call).await,
             cancellation,
             recorder,
             max_output_bytes: engine.options.max_output_bytes,
@@ -154,11 +176,21 @@ impl StepRun {
 
     /// What the handler has come to. Cancel safe.
     pub(crate) async fn finished(&mut self) -> Input {
-        let outcome = (&mut self.handle).await;
+        let outcome = match &mut self.work {
+            Work::Ended(outcome) => match outcome.take() {
+                Some(outcome) => outcome,
+                None => std::future::pending().await,
+            },
+            Work::Spawned(handle) => match handle.await {
+                Ok(outcome) => outcome,
+                // Aborted: the runtime shuts down.
+                Err(error) => Err(error.to_string()),
+            },
+        };
         self.input(outcome)
     }
 
-    fn input(&self, outcome: Result<Answer, JoinError>) -> Input {
+    fn input(&self, outcome: Outcome) -> Input {
         match outcome {
             Ok(Answer::Probe(effect)) => Input::Probed {
                 index: self.index,
@@ -173,11 +205,7 @@ impl StepRun {
                     notes: self.notes(),
                 }
             }
-            Err(error) => {
-                let tech = match error.try_into_panic() {
-                    Ok(payload) => panic_text(payload.as_ref()),
-                    Err(error) => error.to_string(),
-                };
+            Err(tech) => {
                 let text = Text::key("error-handler-panicked").with("label", &self.node.label);
                 self.cut_off(StepFailure::fatal(codes::HANDLER_PANICKED, text).tech(tech))
             }
@@ -250,16 +278,24 @@ impl StepRun {
     }
 }
 
-fn unknown_type(node: &Node) -> JoinHandle<Answer> {
-    let text = Text::key("error-unknown-node-type").with("type", &node.node_type);
-    let failure = StepFailure::review(codes::UNKNOWN_NODE_TYPE, text);
-    tokio::spawn(async move { Answer::Result(Err(failure)) })
+fn compute(handler: Arc<dyn ComputeHandler>, context: StepContext, params: Value) -> Call {
+    call(async move { Answer::Result(handler.run(context, params).await.map(StepOutcome::Done)) })
 }
 
-fn panic_text(payload: &(dyn std::any::Any + Send)) -> String {
-    let text = payload.downcast_ref::<&str>().map(|s| (*s).to_owned());
-    text.or_else(|| payload.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "a panic without a text".to_owned())
+fn unknown_type(node: &Node) -> Call {
+    let text = Text::key("error-unknown-node-type").with("type", &node.node_type);
+    let failure = StepFailure::review(codes::UNKNOWN_NODE_TYPE, text);
+    call(async move { Answer::Result(Err(failure)) })
+}
+
+fn panic_text(payload: Box<dyn Any + Send>) -> String {
+    match payload.downcast::<String>() {
+        Ok(text) => *text,
+        Err(payload) => payload.downcast_ref::<&str>().map_or_else(
+            || "a panic without a text".to_owned(),
+            |text| (*text).to_owned(),
+        ),
+    }
 }
 
 /// Whether a value's JSON is no longer than `max` bytes, without writing it out.

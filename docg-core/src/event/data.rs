@@ -158,6 +158,18 @@ impl EventData {
         }
     }
 
+    /// The signature request that this event says was made, if it does.
+    #[must_use]
+    pub const fn requested_signatures(&self) -> Option<SignatureRequestId> {
+        match self {
+            Self::SignatureRequested {
+                signature_request_id,
+                ..
+            } => Some(*signature_request_id),
+            _ => None,
+        }
+    }
+
     /// Whether the event goes to the organization's stream: created, status, progress and ends.
     #[must_use]
     pub const fn is_for_lists(&self) -> bool {

@@ -50,3 +50,11 @@ pub struct Event {
     #[serde(flatten)]
     pub data: EventData,
 }
+
+/// One line for people: progress, status and type.
+impl std::fmt::Display for Event {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (progress, status) = (self.progress, self.status);
+        write!(f, "{progress:>3}% {status:<9} {}", self.event_type())
+    }
+}

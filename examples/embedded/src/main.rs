@@ -2,7 +2,7 @@
 
 use std::{error::Error, sync::Arc};
 
-use docg_core::{event::EventData, prelude::*};
+use docg_core::prelude::*;
 use docg_store_memory::{MemoryBus, MemoryStore};
 use futures::StreamExt;
 use serde_json::{Value, json};
@@ -11,12 +11,13 @@ fn spec(name: &'static str, phase: Phase) -> NodeSpec {
     NodeSpec::new(name, phase).param(ParamSpec::optional("in", ParamKind::Json))
 }
 
+async fn pass(_: StepContext, data: Value) -> Result<Value, StepFailure> {
+    Ok(data)
+}
+
 async fn send(context: EffectContext, _: Value) -> Result<StepOutcome, StepFailure> {
     match context.attempt {
-        1 => Err(StepFailure::retryable(
-            "service_unavailable",
-            "The mail server is busy.",
-        )),
+        1 => Err(StepFailure::retryable("rate_limit", "The server is busy.")),
         attempt => StepOutcome::done(json!({"accepted_at_attempt": attempt})),
     }
 }
@@ -29,50 +30,29 @@ async fn sign(context: EffectContext, _: Value) -> Result<StepOutcome, StepFailu
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let (store, bus) = (MemoryStore::default(), MemoryBus::default());
+    let (store, bus) = <(Arc<MemoryStore>, Arc<MemoryBus>)>::default();
     let save = |_, saved: Value| async { StepOutcome::done(saved) };
-    let engine = Engine::builder(Arc::new(store), Arc::new(bus))
-        .step(compute(
-            spec("extract", Phase::Trigger),
-            |_, deal: Value| async { Ok(deal) },
-        ))
-        .step(compute(
-            spec("render", Phase::Render),
-            |_, text: Value| async { Ok(text) },
-        ))
+    let engine = Engine::builder(store, bus)
+        .step(compute(spec("extract", Phase::Trigger), pass))
+        .step(compute(spec("render", Phase::Render), pass))
         .step(effect(spec("save", Phase::Save).safe_to_repeat(), save))
         .step(effect(spec("send", Phase::Delivery).safe_to_repeat(), send))
         .step(effect(spec("sign", Phase::Signature), sign))
         .build();
     let workers = engine.start_workers(WorkerOptions::default());
-
-    let (organization, workflow) = (OrganizationId::new(), WorkflowId::new());
-    let definition = serde_json::from_str(include_str!("contract.json"))?;
-    engine
-        .put_workflow(organization, workflow, definition, None)
-        .await?;
-    let start = StartRequest::new(organization, workflow, Actor::user("embedded"))
+    let (org, id) = (OrganizationId::new(), WorkflowId::new());
+    let workflow = serde_json::from_str(include_str!("contract.json"))?;
+    engine.put_workflow(org, id, workflow, None).await?;
+    let start = StartRequest::new(org, id, Actor::user("embedded"))
         .trigger_data(json!({"deal": {"amount": 120_000}}));
     let run = engine.start(start).await?.record.execution.id;
-
-    let mut events = engine.feed(organization, run, 0).await?;
+    let mut events = engine.feed(org, run, 0).await?;
     while let Some(event) = events.next().await.transpose()? {
-        eprintln!(
-            "{:>3}% {:<9} {}",
-            event.progress,
-            event.status,
-            event.event_type()
-        );
-        if let EventData::SignatureRequested {
-            signature_request_id,
-            ..
-        } = event.data
-        {
-            let signed = vec![SignerFact::signed("signer@example.com", engine.now())];
+        eprintln!("{event}");
+        if let Some(id) = event.data.requested_signatures() {
+            let signed = vec![SignerFact::signed("signer@example.com", event.timestamp)];
             let desk = Actor::user("front desk");
-            engine
-                .report_signers(organization, signature_request_id, signed, desk)
-                .await?;
+            engine.report_signers(org, id, signed, desk).await?;
         }
     }
     workers.shutdown().await;

@@ -6,6 +6,7 @@
 
 pub mod auth_file;
 pub mod builtin_signature;
+pub mod cli;
 pub mod downloads;
 pub mod files;
 pub mod mail;

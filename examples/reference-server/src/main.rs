@@ -1,17 +1,18 @@
 //! The program: options, logs, and the command that was asked for.
 
-use std::process::ExitCode;
+use std::{io::Write, process::ExitCode};
 
 use clap::Parser;
 use reference_server::{
-    options::{Cli, Command},
+    cli::{self, CliError, Ended, Verdict},
+    options::{AuditCommand, Cli, Command},
     serve,
 };
 use tracing_subscriber::{Layer, filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let serving = matches!(cli.command, None | Some(Command::Serve));
+    let Cli { options, command } = Cli::parse();
+    let serving = matches!(command, None | Some(Command::Serve));
     log_to_standard_error(if serving { "info" } else { "warn" });
     // reqwest is built without a TLS provider of its own. That there is one already is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -20,14 +21,48 @@ fn main() -> ExitCode {
         Err(error) => return fail(&error),
     };
     runtime.block_on(async {
-        match cli.command.unwrap_or(Command::Serve) {
-            Command::Serve => match serve::serve(&cli.options).await {
+        match command.unwrap_or(Command::Serve) {
+            Command::Serve => match serve::serve(&options).await {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => fail(&error),
             },
-            _ => ExitCode::FAILURE,
+            Command::Run(args) => ended(cli::run(&options, &args).await),
+            Command::Watch(args) => ended(cli::watch(&args).await),
+            Command::Audit(AuditCommand::Verify(args)) => verified(cli::verify(&args).await),
         }
     })
+}
+
+fn ended(ended: Result<Ended, CliError>) -> ExitCode {
+    match ended {
+        Ok(Ended::Completed) => ExitCode::SUCCESS,
+        Ok(Ended::NotCompleted | Ended::NeedsReview) => ExitCode::FAILURE,
+        Err(error) => fail(&error),
+    }
+}
+
+/// 0 if the chain holds, 1 if it does not, 2 if that could not be checked.
+fn verified(verdict: Result<Verdict, CliError>) -> ExitCode {
+    match verdict {
+        Ok(Verdict { count, head_hash, first_invalid_seq: None }) => {
+            say(&format!("valid: {count} rows, head {head_hash}"));
+            ExitCode::SUCCESS
+        }
+        Ok(Verdict { count, first_invalid_seq: Some(seq), .. }) => {
+            say(&format!("not valid: {count} rows, the first that does not hold is {seq}"));
+            ExitCode::from(1)
+        }
+        Err(error) => {
+            eprintln!("reference-server: could not check: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// The answer that was asked for, on standard output.
+fn say(line: &str) {
+    // Who has closed it does not want the answer; the exit status tells it too.
+    let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 /// `RUST_LOG` says what is logged, as `info,docg_core=debug`.

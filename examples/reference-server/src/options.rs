@@ -91,8 +91,8 @@ pub struct VerifyArgs {
     /// The execution; with --export only its rows are looked at
     #[arg(long, value_name = "ID")]
     pub execution: Option<Uuid>,
-    /// A file of audit rows, one JSON object on each line
-    #[arg(long, value_name = "FILE", conflicts_with = "url")]
+    /// A file of audit rows as JSON; with --url its end is compared with the server's
+    #[arg(long, value_name = "FILE")]
     pub export: Option<PathBuf>,
     /// The server that keeps it
     #[command(flatten)]
@@ -191,6 +191,12 @@ pub enum OptionsError {
 }
 
 impl Options {
+    /// Where the server listens when nothing is said.
+    #[must_use]
+    pub fn default_bind() -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], 8080))
+    }
+
     /// Whether they can be followed.
     ///
     /// # Errors

@@ -127,7 +127,8 @@ pub struct Outbox {
     desk: Desk,
     target: Url,
     client: reqwest::Client,
-    /// Pauses of entries whose delivery failed. After a restart all are tried at once.
+    /// Entries that are not looked at before a moment: reminders, and, with the length of the last
+    /// pause, what could not be delivered. After a restart all are looked at once.
     paused: HashMap<String, (Duration, Timestamp)>,
 }
 
@@ -175,7 +176,7 @@ impl Outbox {
     /// Delivers what is due, and says when to look again.
     async fn work(&mut self, stop: &CancellationToken) -> Result<Duration, FilesError> {
         let names = self.desk.0.files.record_names(RecordKind::Outbox).await?;
-        self.paused.retain(|name, _| names.contains(name));
+        self.paused.retain(|name, _| names.binary_search(name).is_ok());
         let mut next = POLL;
         for name in names {
             if stop.is_cancelled() {
@@ -198,6 +199,7 @@ impl Outbox {
             };
             let Some(entry) = entry else { continue };
             if entry.due_at > now {
+                self.paused.insert(name, (Duration::ZERO, entry.due_at));
                 next = next.min(Duration::from_millis(entry.due_at.millis_since(now)));
                 continue;
             }
@@ -226,6 +228,7 @@ impl Outbox {
 
     fn pause(&mut self, name: &str) -> Duration {
         let before = self.paused.get(name).map(|(pause, _)| *pause);
+        let before = before.filter(|pause| !pause.is_zero());
         let pause = before.map_or(FIRST_PAUSE, |pause| (pause * 2).min(LONGEST_PAUSE));
         self.paused.insert(name.to_owned(), (pause, Timestamp::now() + pause));
         pause

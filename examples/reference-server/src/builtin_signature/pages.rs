@@ -26,8 +26,8 @@ const MAX_REASON: usize = 1000;
 
 const PAGE_POLICY: &str = "default-src 'none'; style-src 'self'; frame-src 'self'; \
     form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
-/// The page shows it in a frame.
-const DOCUMENT_POLICY: &str = "default-src 'none'; frame-ancestors 'self'";
+/// The page shows it in a frame. Nothing more: browsers put a viewer of their own around a PDF.
+const DOCUMENT_POLICY: &str = "frame-ancestors 'self'";
 
 /// The pages, for the root of the public URL.
 pub fn routes(desk: Desk) -> Router {

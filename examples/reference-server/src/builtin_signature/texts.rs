@@ -222,7 +222,8 @@ static PT_BR: Words = Words {
     ],
 };
 
-/// Subject and text of the mail with a signer's link.
+/// Subject and text of the mail with a signer's link. The English words are plain ASCII, so that the
+/// link stands in the mail's source as it is.
 pub(super) fn invitation(
     envelope: &Envelope,
     signer: &NewSigner,
@@ -243,7 +244,7 @@ pub(super) fn invitation(
             let subject = if reminder { "Reminder: please sign" } else { "Please sign" };
             let until = until("The document can be signed until");
             let body = format!(
-                "Dear {name},\n\nyou are asked to sign “{title}”.\n\n{message}To read and sign it, open:\n\n{link}\n\n{until}The link is for you alone: please do not forward it.\n"
+                "Dear {name},\n\nyou are asked to sign \"{title}\".\n\n{message}To read and sign it, open:\n\n{link}\n\n{until}The link is for you alone: please do not forward it.\n"
             );
             (format!("{subject}: {title}"), body)
         }

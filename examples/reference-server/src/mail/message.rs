@@ -10,8 +10,13 @@ use super::{Mail, MailError};
 /// Tells the recipients of a mail when only its file is left. Names may be encoded; this is not.
 const RECIPIENTS: &str = "X-Docg-Recipients";
 
-/// Writes a mail out.
-pub(super) fn write(mail: &Mail, from: &Mailbox, message_id: &str) -> Result<Vec<u8>, MailError> {
+/// Writes a mail out; with `note_recipients` so that [`recipients`] can tell them.
+pub(super) fn write(
+    mail: &Mail,
+    from: &Mailbox,
+    message_id: &str,
+    note_recipients: bool,
+) -> Result<Vec<u8>, MailError> {
     let unwritable = |e: lettre::error::Error| MailError::Unwritable(e.to_string());
     let mut builder = Message::builder()
         .from(from.clone())
@@ -37,6 +42,9 @@ pub(super) fn write(mail: &Mail, from: &Mailbox, message_id: &str) -> Result<Vec
         builder.multipart(parts)
     };
     let mut message = message.map_err(unwritable)?;
+    if !note_recipients {
+        return Ok(message.formatted());
+    }
     let addresses: Vec<&str> = mail
         .to
         .iter()

@@ -170,7 +170,8 @@ impl Mailer {
             message_id: self.message_id(&name),
             accepted: recipients.iter().map(ToString::to_string).collect(),
         };
-        let message = message::write(mail, &self.0.from, &receipt.message_id)?;
+        let to_folder = matches!(self.0.route, Route::Folder(_));
+        let message = message::write(mail, &self.0.from, &receipt.message_id, to_folder)?;
         match &self.0.route {
             Route::Folder(folder) => {
                 folder::put(folder, &name, message).await?;

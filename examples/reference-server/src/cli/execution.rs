@@ -1,0 +1,122 @@
+//! Follows an execution to its end.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::{
+    CliError,
+    client::{Client, http_error},
+    progress::Progress,
+    sse::{Parser, SseEvent},
+};
+
+/// Where following an execution ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// It is completed.
+    Completed,
+    /// It failed or was canceled.
+    NotCompleted,
+    /// A person has to look at it.
+    NeedsReview,
+}
+
+/// Comes back after a broken connection this often before it gives up.
+const MAX_BREAKS: u32 = 30;
+
+/// Follows an execution and shows its progress. With `stop_at_review`, a review ends it.
+pub(super) async fn follow(
+    client: &Client,
+    id: Uuid,
+    stop_at_review: bool,
+) -> Result<Ended, CliError> {
+    let path = format!("api/v1/sse/executions/{id}/stream");
+    let progress = Progress::new();
+    let mut parser = Parser::default();
+    let mut breaks = 0;
+    loop {
+        let stream = client.stream(&path, parser.last_id.as_deref()).await;
+        let outcome = match stream {
+            Ok(response) => read(response, &mut parser, &progress, stop_at_review, &mut breaks).await,
+            Err(refused @ CliError::Refused { .. }) => return Err(refused),
+            Err(broken) => Err(broken),
+        };
+        match outcome {
+            Ok(Some(ended)) => {
+                progress.finish();
+                return Ok(ended);
+            }
+            // The stream ended before the execution: the server is restarting, or we were too slow.
+            Ok(None) => breaks += 1,
+            Err(error) if breaks >= MAX_BREAKS => return Err(error),
+            Err(_) => breaks += 1,
+        }
+        if breaks > MAX_BREAKS {
+            return Err(CliError::Http("the event stream ends again and again".to_owned()));
+        }
+        tokio::time::sleep(parser.retry.unwrap_or(Duration::from_secs(1))).await;
+        parser = parser.for_next_connection();
+    }
+}
+
+async fn read(
+    mut response: reqwest::Response,
+    parser: &mut Parser,
+    progress: &Progress,
+    stop_at_review: bool,
+    breaks: &mut u32,
+) -> Result<Option<Ended>, CliError> {
+    // 204: nothing comes after the last event that we have.
+    while let Some(chunk) = response.chunk().await.map_err(|e| http_error(&e))? {
+        for event in parser.feed(&chunk) {
+            *breaks = 0;
+            if let Some(ended) = take(&event, progress, stop_at_review) {
+                return Ok(Some(ended));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Shows an event; the end of the execution where it is that.
+fn take(event: &SseEvent, progress: &Progress, stop_at_review: bool) -> Option<Ended> {
+    if event.event == "heartbeat" {
+        return None;
+    }
+    let data: Value = serde_json::from_str(&event.data).ok()?;
+    let state = if event.event == "gap" { data.get("state")? } else { &data };
+    progress.show(&event.event, state);
+    // What `connected` tells is the state; the events that led there still come.
+    if event.event == "connected" {
+        return None;
+    }
+    match state.get("status").and_then(Value::as_str)? {
+        "completed" => Some(Ended::Completed),
+        "failed" | "canceled" => Some(Ended::NotCompleted),
+        "needs_review" if stop_at_review => Some(Ended::NeedsReview),
+        _ => None,
+    }
+}
+
+/// What an execution says of itself that a person should read when it did not complete.
+pub(super) fn why(execution: &Value) -> Vec<String> {
+    let text = |value: &Value, name: &str| value.get(name).and_then(Value::as_str).map(str::to_owned);
+    let mut lines = Vec::new();
+    lines.extend(text(execution, "last_error_human"));
+    let groups = execution.get("preflight_summary").and_then(|summary| summary.get("groups"));
+    let groups = groups.and_then(Value::as_object).into_iter().flatten();
+    for issue in groups.filter_map(|(_, issues)| issues.as_array()).flatten() {
+        if text(issue, "severity").as_deref() == Some("blocking") {
+            lines.extend(text(issue, "message_human"));
+        }
+    }
+    let actions = execution.get("recommended_actions").and_then(Value::as_array);
+    for action in actions.into_iter().flatten() {
+        let label = text(action, "label").unwrap_or_default();
+        let description = text(action, "description").unwrap_or_default();
+        lines.push(format!("-> {label}: {description}"));
+    }
+    lines
+}

@@ -1,0 +1,44 @@
+//! The commands besides `serve`. All of them talk to a server over HTTP, as every client does;
+//! `run` brings one along where none is named.
+
+mod audit;
+mod client;
+mod execution;
+mod progress;
+mod run;
+mod sse;
+
+pub use audit::{Verdict, verify};
+pub use execution::Ended;
+pub use run::{run, watch};
+
+/// Why a command could not do its work.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CliError {
+    /// The server cannot be reached, or broke off.
+    #[error("{0}")]
+    Http(String),
+    /// The server refused.
+    #[error("{status}: {detail}")]
+    Refused {
+        /// The HTTP status.
+        status: u16,
+        /// What the server said.
+        detail: String,
+    },
+    /// A file cannot be read.
+    #[error("{file}: {why}")]
+    File {
+        /// Which.
+        file: String,
+        /// Why.
+        why: String,
+    },
+    /// The options do not say enough.
+    #[error("{0}")]
+    Usage(String),
+    /// The server that `run` brings along does not start.
+    #[error(transparent)]
+    Serve(#[from] crate::serve::ServeError),
+}
