@@ -1,8 +1,8 @@
 //! The whole engine on the memory adapters: five-step executions with everything recorded - events,
 //! log entries, audit hashes - while few or many are in flight, and while finished ones pile up.
 //!
-//! `DOCG_BENCH_FINISHED` sets how many finished executions are kept (1,000,000; 1,000 in a smoke
-//! run). Each is about 6 kB of memory.
+//! `DOCG_BENCH_FINISHED` sets how many finished executions are kept (200,000; 1,000 in a smoke
+//! run). Each takes about 30 kB of memory.
 
 use std::{
     sync::Arc,
@@ -159,7 +159,7 @@ fn finished(criterion: &mut Criterion) {
     let kept = std::env::var("DOCG_BENCH_FINISHED")
         .ok()
         .and_then(|n| n.parse().ok());
-    let kept: usize = kept.unwrap_or(if smoke() { 1_000 } else { 1_000_000 });
+    let kept: usize = kept.unwrap_or(if smoke() { 1_000 } else { 200_000 });
     let mut group = criterion.benchmark_group("steps_per_second_with_finished_kept");
     group
         .throughput(Throughput::Elements(STEPS))

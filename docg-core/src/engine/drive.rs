@@ -47,7 +47,8 @@ pub(crate) async fn drive(engine: Arc<Inner>, claimed: Claimed, mode: Mode) {
         lease,
     };
     let mut inputs = Vec::with_capacity(claimed.signals.len() + 1);
-    if matches!(mode, Mode::Work { .. }) && decide::is_step_open(&claimed.state) {
+    let works = matches!(mode, Mode::Work { .. });
+    if works && decide::is_step_abandoned(&claimed.state, claimed.taken_over) {
         inputs.push(Input::TakenOver);
     }
     inputs.extend(claimed.signals.into_iter().map(Input::Signal));

@@ -97,6 +97,14 @@ impl Redaction {
         }
     }
 
+    /// A snapshot short enough for an event, which many readers get: 4 KiB.
+    #[must_use]
+    pub fn preview(snapshot: &Arc<Value>) -> Arc<Value> {
+        Self::default()
+            .max_bytes(4 * 1024)
+            .bounded(Arc::clone(snapshot))
+    }
+
     fn bounded(&self, value: Arc<Value>) -> Arc<Value> {
         // A cheap bound first: most snapshots are small, and measuring means writing them out.
         if at_most(&value, self.max_bytes).is_some() {
@@ -139,5 +147,49 @@ fn at_most(value: &Value, budget: usize) -> Option<usize> {
             }),
         Value::String(s) => text(s, budget),
         _ => budget.checked_sub(32),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn snapshot(redaction: &Redaction, value: Value) -> Value {
+        (*redaction.snapshot(&Arc::new(value))).clone()
+    }
+
+    #[test]
+    fn secrets_are_hidden_at_any_depth_whatever_the_case_of_their_key() {
+        let redaction = Redaction::default().key("cpf");
+        let value = json!({
+            "smtp": [{"Db-Password": "x", "user": "u"}], "access_token": 1, "X-API-Key": "k",
+            "client_cpf": "1", "credentials": {"a": 1}, "tokens_used": 5,
+        });
+        let expected = json!({
+            "smtp": [{"Db-Password": REDACTED, "user": "u"}], "access_token": REDACTED,
+            "X-API-Key": REDACTED, "client_cpf": REDACTED, "credentials": REDACTED, "tokens_used": 5,
+        });
+        assert_eq!(snapshot(&redaction, value), expected);
+    }
+
+    #[test]
+    fn what_needs_no_change_is_the_same_value() {
+        let value = Arc::new(json!({"a": [1, "b"]}));
+        assert!(Arc::ptr_eq(&Redaction::default().snapshot(&value), &value));
+    }
+
+    #[test]
+    fn what_is_too_large_is_cut_and_says_so() {
+        let redaction = Redaction::default().max_bytes(100);
+        let cut = snapshot(&redaction, json!({"text": "é".repeat(200)}));
+        assert_eq!(cut["truncated"], true);
+        assert!(
+            cut["preview"]
+                .as_str()
+                .is_some_and(|preview| preview.len() <= 100)
+        );
+        // Escapes make JSON longer than its texts; what still fits stays.
+        let fits = json!({"t": "\n".repeat(40)});
+        assert_eq!(snapshot(&redaction, fits.clone()), fits);
     }
 }

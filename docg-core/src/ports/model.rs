@@ -122,6 +122,8 @@ pub struct Claim {
 pub struct Claimed {
     /// The right to change it.
     pub lease: Lease,
+    /// The holder before had not let go: its lease ran out.
+    pub taken_over: bool,
     /// The run.
     pub state: RunState,
     /// Its inbox, oldest first.

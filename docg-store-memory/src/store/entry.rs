@@ -57,6 +57,8 @@ pub(super) struct Run {
     /// It is in its shard's list of executions that may have unpublished events.
     pub(super) listed_unpublished: bool,
     pub(super) held: Option<Held>,
+    /// The present holder took it from one that had not let go.
+    pub(super) taken_over: bool,
     fence: u64,
     /// When it next wants a worker while nobody holds it.
     due: Option<Timestamp>,
@@ -118,6 +120,7 @@ impl Entry {
                 published: 0,
                 listed_unpublished: false,
                 held: None,
+                taken_over: false,
                 fence: 0,
                 generation: 0,
                 gone: false,
@@ -198,6 +201,7 @@ impl Run {
     pub(super) fn lease(&mut self, id: ExecutionId, worker: WorkerId, until: Timestamp) -> Lease {
         self.fence += 1;
         self.due = None;
+        self.taken_over = self.held.is_some();
         self.held = Some(Held {
             worker,
             fence: self.fence,

@@ -493,6 +493,7 @@ impl MemoryStore {
 fn claimed(entry: &Entry, run: &Run, lease: Lease) -> Claimed {
     Claimed {
         lease,
+        taken_over: run.taken_over,
         state: entry.state(run),
         signals: run.inbox.clone(),
     }

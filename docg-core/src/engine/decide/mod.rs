@@ -211,15 +211,15 @@ pub(crate) fn decide<'a>(
     Ok(draft.finish(next))
 }
 
-/// Whether a step is under way whose handler somebody must be running.
-pub(crate) fn is_step_open(state: &RunState) -> bool {
-    use crate::run::Activity::{ProbingFailure, ProbingTakeover, Resuming, Running};
+/// Whether a step is under way whose handler is gone with an earlier holder. One that goes on after
+/// its wait may have been left to a worker by whoever applied the signal; then nobody has begun it.
+pub(crate) fn is_step_abandoned(state: &RunState, taken_over: bool) -> bool {
+    use crate::run::Activity;
     !state.execution.status.is_terminal()
-        && state.steps.iter().any(|step| {
-            matches!(
-                step.activity,
-                Running | Resuming | ProbingTakeover | ProbingFailure
-            )
+        && state.steps.iter().any(|step| match step.activity {
+            Activity::Running | Activity::ProbingTakeover | Activity::ProbingFailure => true,
+            Activity::Resuming => taken_over,
+            Activity::Idle | Activity::Waiting => false,
         })
 }
 

@@ -9,7 +9,7 @@ use crate::{
     error::{ErrorContext, FailureClass, StepFailure, codes},
     event::EventData,
     i18n::Text,
-    observe::{AuditDraft, LogLevel, actions},
+    observe::{AuditDraft, LogLevel, Redaction, actions},
     run::{Activity, DeliveryState, InvalidTransition, Phase, Status, StepStatus, WaitKind},
     workflow::{EffectClass, Handler, Node, OnError, Probe, StepOutcome, Wait},
 };
@@ -243,7 +243,8 @@ pub(super) fn succeeded(draft: &mut Draft<'_>, index: usize, output: Arc<Value>)
         node_id: node.id.clone(),
         node_type: Arc::clone(&node.node_type),
         duration_ms,
-        output_preview: Some(snapshot),
+        // What a trigger step gives out is trigger data, which goes into no event.
+        output_preview: (node.phase != Phase::Trigger).then(|| Redaction::preview(&snapshot)),
     });
     draft.log_step(
         LogLevel::Ok,

@@ -76,3 +76,6 @@ impl Desk {
         Some(request.status)
     }
 }
+
+#[cfg(test)]
+mod tests;

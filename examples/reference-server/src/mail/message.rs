@@ -2,13 +2,19 @@
 
 use lettre::{
     Message,
-    message::{Attachment, Mailbox, MultiPart, SinglePart, header},
+    message::{
+        Attachment, Body, Mailbox, MultiPart, SinglePart,
+        header::{self, ContentTransferEncoding, ContentType},
+    },
 };
 
 use super::{Mail, MailError};
 
 /// Tells the recipients of a mail when only its file is left. Names may be encoded; this is not.
 const RECIPIENTS: &str = "X-Docg-Recipients";
+
+/// The longest line of a mail, without its end (RFC 5322, section 2.1.1).
+const MAX_LINE: usize = 998;
 
 /// Writes a mail out; with `note_recipients` so that [`recipients`] can tell them.
 pub(super) fn write(
@@ -28,7 +34,7 @@ pub(super) fn write(
     for cc in &mail.cc {
         builder = builder.cc(cc.clone());
     }
-    let text = SinglePart::plain(mail.body.clone());
+    let text = text_part(&mail.body);
     let message = if mail.attachments.is_empty() {
         builder.singlepart(text)
     } else {
@@ -56,6 +62,24 @@ pub(super) fn write(
         addresses.join(" "),
     ));
     Ok(message.formatted())
+}
+
+/// Plain ASCII stays as it is, so that a link in it can be read in the mail's source; lettre would
+/// break lines of more than 76 characters.
+fn text_part(text: &str) -> SinglePart {
+    let lines: Vec<&str> = text.lines().collect();
+    let fits = |line: &&str| {
+        line.len() <= MAX_LINE && line.bytes().all(|b| b == b'\t' || (b' '..=b'~').contains(&b))
+    };
+    if !lines.iter().all(fits) {
+        return SinglePart::plain(text.to_owned());
+    }
+    let mut content = lines.join("\r\n");
+    content.push_str("\r\n");
+    let encoding = ContentTransferEncoding::SevenBit;
+    SinglePart::builder()
+        .header(ContentType::TEXT_PLAIN)
+        .body(Body::dangerous_pre_encoded(content.into_bytes(), encoding))
 }
 
 /// The addresses that a written mail is for.

@@ -1,0 +1,108 @@
+use docg_core::signature::ProviderError;
+
+use super::*;
+
+#[tokio::test]
+async fn every_signer_gets_a_link_of_their_own() {
+    let fixture = Fixture::new().await;
+    let envelope = fixture.ask(&[(ONE, None), (TWO, None)]).await;
+    let mails = fixture.mails();
+    assert_eq!(fixture.receivers(), [ONE, TWO]);
+    for (to, text) in mails {
+        let link = format!("\r\nhttps://sign.example.com/docg/sign/{}\r\n", fixture.token(&envelope, &to));
+        assert!(text.contains(&link), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_repeated_request_makes_no_second_envelope_and_sends_no_second_mail() {
+    let fixture = Fixture::new().await;
+    let signers = [(ONE, None), (TWO, None)];
+    let request = fixture.request(&signers);
+    assert_eq!(fixture.provider.find(&request).await.unwrap(), None);
+    let first = fixture.ask(&signers).await;
+    let found = fixture.provider.find(&request).await.unwrap().unwrap();
+    assert_eq!(found.envelope_id, first);
+    assert_eq!(fixture.ask(&signers).await, first);
+    assert_eq!(fixture.mails().len(), 2);
+}
+
+#[tokio::test]
+async fn a_request_that_broke_off_is_finished_by_its_repeat() {
+    let fixture = Fixture::new().await;
+    let mail = fixture.folder.path().join("mail");
+    std::fs::write(&mail, b"a file where mails should go").unwrap();
+    let request = fixture.request(&[(ONE, None)]);
+    let failed = fixture.provider.create(request.clone()).await;
+    assert!(matches!(failed, Err(ProviderError::Unavailable(_))), "{failed:?}");
+    assert_eq!(fixture.provider.find(&request).await.unwrap(), None);
+    std::fs::remove_file(&mail).unwrap();
+    fixture.provider.create(request.clone()).await.unwrap();
+    assert!(fixture.provider.find(&request).await.unwrap().is_some());
+    assert_eq!(fixture.receivers(), [ONE]);
+}
+
+#[tokio::test]
+async fn signers_that_were_corrected_before_anybody_decided_replace_the_old_ones() {
+    let fixture = Fixture::new().await;
+    let envelope = fixture.ask(&[("wrong@example.com", None)]).await;
+    assert_eq!(fixture.ask(&[(ONE, None)]).await, envelope);
+    let kept = fixture.desk.envelope(&envelope).await.unwrap().unwrap();
+    assert_eq!(kept.signers, [NewSigner::new(ONE)]);
+    fixture.sign(&envelope, ONE, "One", 1).await;
+    fixture.ask(&[(TWO, None)]).await;
+    let kept = fixture.desk.envelope(&envelope).await.unwrap().unwrap();
+    assert_eq!(kept.signers, [NewSigner::new(ONE)], "what was signed stays");
+}
+
+#[tokio::test]
+async fn another_organization_s_document_is_not_sent_out() {
+    let fixture = Fixture::new().await;
+    let mut request = fixture.request(&[(ONE, None)]);
+    request.organization_id = OrganizationId::new();
+    let refused = fixture.provider.create(request).await;
+    assert!(matches!(refused, Err(ProviderError::Refused(_))), "{refused:?}");
+    assert!(fixture.mails().is_empty());
+}
+
+#[tokio::test]
+async fn the_signed_document_is_the_original_with_a_page_more() {
+    let fixture = Fixture::with_contract().await;
+    let envelope = fixture.ask(&[(ONE, None), (TWO, None)]).await;
+    fixture.sign(&envelope, ONE, "Signer One", 1_768_500_000_000).await;
+    fixture.sign(&envelope, TWO, "Signer Two", 1_768_500_060_000).await;
+    let request = fixture.finished(&envelope, &[ONE, TWO]);
+    let value = fixture.provider.signed_document(&request).await.unwrap();
+    let signed = Document::from_value(&value).unwrap();
+    assert_eq!(signed.filename, "Contract 7-signed.pdf");
+    let original = fixture.content().await;
+    let files = &fixture.desk.0.files;
+    let content = files.read_document(fixture.organization, &signed).await.unwrap();
+    assert!(content.starts_with(&original) && content.len() > original.len());
+    assert_eq!(signed.sha256, sha256(&content));
+    let again = fixture.provider.signed_document(&request).await.unwrap();
+    assert_eq!(again, value, "a repeat gives the same bytes");
+}
+
+#[tokio::test]
+async fn a_document_that_was_changed_after_it_was_sent_out_is_not_signed() {
+    let fixture = Fixture::with_contract().await;
+    let envelope = fixture.ask(&[(ONE, None)]).await;
+    fixture.sign(&envelope, ONE, "Signer One", 1_768_500_000_000).await;
+    let path = fixture.folder.path().join("files").join(&fixture.document.path);
+    std::fs::write(path, b"%PDF-1.7 another one").unwrap();
+    let refused = fixture.provider.signed_document(&fixture.finished(&envelope, &[ONE])).await;
+    let why = refused.unwrap_err().to_string();
+    assert!(why.contains("SHA-256 differs"), "{why}");
+}
+
+#[tokio::test]
+async fn nobody_is_listed_who_has_not_signed() {
+    let fixture = Fixture::with_contract().await;
+    let envelope = fixture.ask(&[(ONE, None), (TWO, None)]).await;
+    fixture.sign(&envelope, ONE, "Signer One", 1_768_500_000_000).await;
+    let mut request = fixture.finished(&envelope, &[ONE, TWO]);
+    request.signers[1].signed_at = None;
+    let refused = fixture.provider.signed_document(&request).await.unwrap_err();
+    assert!(refused.to_string().contains(TWO), "{refused}");
+}

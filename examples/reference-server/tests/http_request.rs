@@ -1,0 +1,199 @@
+//! `http-request` against a real server on this machine.
+
+mod support;
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+};
+
+use axum::{
+    Router,
+    body::Bytes,
+    extract::State,
+    http::{HeaderMap, Method, StatusCode, Uri, header},
+    response::{IntoResponse, Redirect, Response},
+};
+use docg_core::run::Status;
+use reference_server::{
+    files::Files,
+    mail::Mailer,
+    nodes::Services,
+    pdf::Templates,
+};
+use serde_json::{Value, json};
+use support::{Harness, Ran};
+
+/// What was called, in order.
+type Calls = Arc<Mutex<Vec<(Method, String, HeaderMap, Bytes)>>>;
+
+async fn answer(
+    State(calls): State<Calls>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let count = {
+        let mut calls = calls.lock().expect("no test panics with it");
+        calls.push((method, uri.to_string(), headers, body));
+        calls.len()
+    };
+    match uri.path() {
+        "/json" => ([(header::CONTENT_TYPE, "application/json")], "{\"ok\":true}").into_response(),
+        "/redirect" => Redirect::temporary("/json").into_response(),
+        "/busy-once" if count == 1 => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+        "/large" => "x".repeat(600 * 1024).into_response(),
+        "/missing" => StatusCode::NOT_FOUND.into_response(),
+        "/broken" => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+        _ => "text".into_response(),
+    }
+}
+
+async fn server() -> (SocketAddr, Calls) {
+    let calls = Calls::default();
+    let app = Router::new().fallback(answer).with_state(Arc::clone(&calls));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    (address, calls)
+}
+
+fn node(method: &str, url: &str, more: Value) -> Value {
+    let mut params = json!({"method": method, "url": url});
+    if let (Some(params), Value::Object(more)) = (params.as_object_mut(), more) {
+        params.extend(more);
+    }
+    json!([{"id": "call", "type": "http-request", "phase": "trigger", "params": params,
+        "retry": {"max_attempts": 2, "initial_ms": 1, "max_ms": 5, "multiplier": 2.0}}])
+}
+
+async fn call(harness: &Harness, method: &str, url: &str) -> Ran {
+    harness.run(node(method, url, json!({})), json!({})).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_becomes_the_output() {
+    let (address, calls) = server().await;
+    let harness = Harness::offline();
+    let ran = call(&harness, "GET", &format!("http://{address}/json?a=b")).await;
+    assert_eq!(ran.status(), Status::Completed, "{} {}", ran.code(), ran.tech());
+    assert_eq!(ran.output("call")["status"], 200);
+    assert_eq!(ran.output("call")["body"], json!({"ok": true}));
+    assert_eq!(ran.output("call")["headers"]["content-type"], "application/json");
+    assert_eq!(calls.lock().expect("no panic")[0].1, "/json?a=b");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_carries_its_key_and_its_correlation() {
+    let (address, calls) = server().await;
+    let harness = Harness::offline();
+    let more = json!({"headers": {"X-Own": "1"}, "body": {"a": [1, 2]}});
+    let ran = harness.run(node("POST", &format!("http://{address}/"), more), json!({})).await;
+    assert_eq!(ran.status(), Status::Completed, "{} {}", ran.code(), ran.tech());
+    let calls = calls.lock().expect("no panic");
+    let (method, _, headers, body) = &calls[0];
+    assert_eq!((method, body.as_ref()), (&Method::POST, br#"{"a":[1,2]}"#.as_slice()));
+    let execution = &ran.record.execution;
+    assert_eq!(headers["idempotency-key"], format!("{}/call", execution.id));
+    assert_eq!(headers["x-correlation-id"], *execution.correlation_id);
+    assert_eq!(headers["x-own"], "1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redirect_is_an_answer_and_is_not_followed() {
+    let (address, calls) = server().await;
+    let ran = call(&Harness::offline(), "GET", &format!("http://{address}/redirect")).await;
+    assert_eq!(ran.output("call")["status"], 307);
+    assert_eq!(ran.output("call")["headers"]["location"], "/json");
+    assert_eq!(calls.lock().expect("no panic").len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_went_wrong_has_a_code_and_an_action() {
+    let (address, _) = server().await;
+    let harness = Harness::offline();
+    for (method, path, status, code) in [
+        ("GET", "/missing", Status::NeedsReview, "invalid_field_format"),
+        ("GET", "/broken", Status::Failed, "service_unavailable"),
+        ("POST", "/broken", Status::NeedsReview, "outcome_unknown"),
+        ("GET", "/large", Status::Failed, "output_too_large"),
+    ] {
+        let ran = call(&harness, method, &format!("http://{address}{path}")).await;
+        assert_eq!((ran.status(), ran.code()), (status, code), "{method} {path}: {}", ran.tech());
+        assert!(!ran.actions.is_empty(), "{method} {path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_is_busy_is_called_again() {
+    let (address, calls) = server().await;
+    let ran = call(&Harness::offline(), "POST", &format!("http://{address}/busy-once")).await;
+    assert_eq!(ran.status(), Status::Completed, "{} {}", ran.code(), ran.tech());
+    let calls = calls.lock().expect("no panic");
+    let keys: Vec<_> = calls.iter().map(|call| call.2["idempotency-key"].clone()).collect();
+    assert_eq!(keys.len(), 2);
+    assert_eq!(keys[0], keys[1], "the same key, so that it is done once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_server_s_own_network_is_out_of_reach() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let files = Files::in_folder(folder.path().join("files")).expect("a folder");
+    let from = "docg@example.com".parse().expect("an address");
+    let services = Services {
+        mailer: Mailer::folder(folder.path().join("mail"), from, files.clone()),
+        files,
+        templates: Templates::bundled(),
+        providers: Vec::new(),
+        allow_private_http: false,
+        test_nodes: None,
+    };
+    // Where another test has done so, it is there.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let harness = Harness::with(folder, services);
+    let (address, calls) = server().await;
+    let port = address.port();
+    for url in [
+        format!("http://127.0.0.1:{port}/"),
+        format!("http://localhost:{port}/"),
+        format!("http://2130706433:{port}/"),
+        format!("http://0x7f.1:{port}/"),
+        format!("http://0177.0.0.1:{port}/"),
+        format!("http://[::1]:{port}/"),
+        format!("http://[::ffff:127.0.0.1]:{port}/"),
+        format!("http://0.0.0.0:{port}/"),
+        format!("http://user:secret@127.0.0.1:{port}/"),
+        "http://169.254.169.254/latest/meta-data/".to_owned(),
+    ] {
+        let ran = call(&harness, "GET", &url).await;
+        assert_eq!((ran.status(), ran.code()), (Status::NeedsReview, "url_not_allowed"), "{url}");
+        assert_eq!(ran.actions, ["fix_url"]);
+    }
+    assert!(calls.lock().expect("no panic").is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dry_run_reads_and_does_not_write() {
+    let (address, calls) = server().await;
+    let harness = Harness::offline();
+    for (method, called) in [("GET", 1), ("POST", 1), ("DELETE", 1), ("HEAD", 2)] {
+        let nodes = node(method, &format!("http://{address}/json"), json!({}));
+        let id = harness.start(nodes, json!({}), true).await;
+        let ran = harness.rest(id).await;
+        assert_eq!(ran.status(), Status::Completed, "{method}: {}", ran.code());
+        assert_eq!(calls.lock().expect("no panic").len(), called, "{method}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn headers_that_are_not_a_workflow_s_to_set_are_refused() {
+    let (address, calls) = server().await;
+    let harness = Harness::offline();
+    for headers in [json!({"Host": "other"}), json!({"a b": "c"}), json!({"x": "a\r\nb: c"})] {
+        let more = json!({"headers": headers});
+        let ran = harness.run(node("GET", &format!("http://{address}/"), more), json!({})).await;
+        assert_eq!((ran.status(), ran.code()), (Status::NeedsReview, "invalid_field_format"));
+    }
+    assert!(calls.lock().expect("no panic").is_empty());
+}

@@ -1,0 +1,159 @@
+//! What the tests of whole workflows share: an engine in this process, over the server's node types.
+
+// Every test binary uses some of it.
+#![allow(dead_code)]
+
+use std::{sync::Arc, time::Duration};
+
+use docg_core::{
+    engine::{Engine, StartRequest, WorkerOptions, Workers},
+    ids::{ExecutionId, NodeId, OrganizationId, WorkflowId},
+    observe::Actor,
+    ports::ExecutionRecord,
+    run::{Status, Step},
+    workflow::WorkflowDraft,
+};
+use docg_store_memory::{BusConfig, MemoryBus, MemoryStore, StoreConfig};
+use futures::StreamExt;
+use reference_server::{
+    files::{Document, Files, Origin},
+    mail::Mailer,
+    nodes::{self, Services},
+    pdf::Templates,
+};
+use serde_json::{Value, json};
+
+/// Nothing here takes longer, on however slow a machine.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+
+/// An engine with workers and a folder of its own.
+pub(crate) struct Harness {
+    pub(crate) folder: tempfile::TempDir,
+    pub(crate) files: Files,
+    pub(crate) engine: Engine,
+    pub(crate) organization: OrganizationId,
+    workers: Workers,
+}
+
+/// A run that has ended, or waits for a person.
+pub(crate) struct Ran {
+    pub(crate) record: ExecutionRecord,
+    pub(crate) steps: Vec<Step>,
+    pub(crate) actions: Vec<String>,
+}
+
+impl Ran {
+    pub(crate) fn status(&self) -> Status {
+        self.record.execution.status
+    }
+
+    pub(crate) fn code(&self) -> &str {
+        self.record.execution.error.as_ref().map_or("", |error| &error.code)
+    }
+
+    pub(crate) fn tech(&self) -> &str {
+        let error = self.record.execution.error.as_ref();
+        error.and_then(|error| error.tech.as_deref()).unwrap_or("")
+    }
+
+    pub(crate) fn output(&self, node: &str) -> &Value {
+        let step = self.steps.iter().find(|step| step.node_id == *node);
+        step.and_then(|step| step.output.as_deref()).unwrap_or(&Value::Null)
+    }
+}
+
+impl Harness {
+    pub(crate) fn new(mailer: impl FnOnce(&Files, &std::path::Path) -> Mailer) -> Self {
+        // Where another test has done so, it is there.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let files = Files::in_folder(folder.path().join("files")).expect("a folder");
+        let services = Services {
+            files: files.clone(),
+            mailer: mailer(&files, folder.path()),
+            templates: Templates::bundled(),
+            providers: Vec::new(),
+            allow_private_http: true,
+            test_nodes: Some(folder.path().to_owned()),
+        };
+        Self::with(folder, services)
+    }
+
+    /// With mails as files.
+    pub(crate) fn offline() -> Self {
+        Self::new(|files, folder| {
+            let from = "docg@example.com".parse().expect("an address");
+            Mailer::folder(folder.join("mail"), from, files.clone())
+        })
+    }
+
+    pub(crate) fn with(folder: tempfile::TempDir, services: Services) -> Self {
+        let store = Arc::new(MemoryStore::new(StoreConfig::default()));
+        let bus = Arc::new(MemoryBus::new(BusConfig::default()));
+        let mut builder = Engine::builder(store, bus);
+        for handler in nodes::handlers(&services) {
+            builder = builder.step(handler);
+        }
+        let engine = builder.build();
+        let workers = engine.start_workers(WorkerOptions::concurrency(4));
+        let organization = OrganizationId::new();
+        Self { folder, files: services.files, engine, organization, workers }
+    }
+
+    /// A document as an earlier step would have made it.
+    pub(crate) async fn document(&self, content: &[u8]) -> Document {
+        let origin = Origin {
+            organization_id: self.organization,
+            execution_id: ExecutionId::new(),
+            node_id: NodeId::from("render"),
+        };
+        let content = content.to_vec().into();
+        self.files.put_document(&origin, "Contract 7", content, None).await.expect("written")
+    }
+
+    /// Starts a workflow of these nodes.
+    pub(crate) async fn start(&self, nodes: Value, trigger: Value, dry_run: bool) -> ExecutionId {
+        let workflow = WorkflowId::new();
+        let draft: WorkflowDraft =
+            serde_json::from_value(json!({"name": "Test", "nodes": nodes})).expect("a workflow");
+        let put = self.engine.put_workflow(self.organization, workflow, draft, None).await;
+        put.expect("it can run");
+        let mut request = StartRequest::new(self.organization, workflow, Actor::user("test"))
+            .trigger_data(trigger);
+        request.dry_run = dry_run;
+        self.engine.start(request).await.expect("it starts").record.execution.id
+    }
+
+    /// Runs a workflow of these nodes until it ends or waits for a person.
+    pub(crate) async fn run(&self, nodes: Value, trigger: Value) -> Ran {
+        let id = self.start(nodes, trigger, false).await;
+        self.rest(id).await
+    }
+
+    /// Waits until an execution has ended or waits for a person.
+    pub(crate) async fn rest(&self, id: ExecutionId) -> Ran {
+        self.until(id, |status| status.is_terminal() || status == Status::NeedsReview).await
+    }
+
+    /// Waits until an execution has ended.
+    pub(crate) async fn ended(&self, id: ExecutionId) -> Ran {
+        self.until(id, Status::is_terminal).await
+    }
+
+    async fn until(&self, id: ExecutionId, reached: impl Fn(Status) -> bool) -> Ran {
+        let mut feed = self.engine.feed(self.organization, id, 0).await.expect("it is there");
+        let resting = async {
+            while let Some(event) = feed.next().await {
+                if reached(event.expect("events are read").status) {
+                    break;
+                }
+            }
+        };
+        tokio::time::timeout(DEADLINE, resting).await.expect("it comes to rest");
+        let record = self.engine.execution(self.organization, id).await.expect("it is there");
+        let steps = self.engine.steps(self.organization, id).await.expect("it is there");
+        let actions = self.engine.recommended_actions(&record.execution, &steps);
+        let actions = actions.into_iter().map(|action| action.action.into_owned()).collect();
+        Ran { record, steps, actions }
+    }
+}
