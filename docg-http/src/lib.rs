@@ -11,6 +11,7 @@ mod options;
 mod problem;
 mod router;
 mod routes;
+mod shape;
 mod sse;
 
 pub use auth::{AuthError, Authenticator, Principal, Scope, StaticTokens};

@@ -14,6 +14,7 @@ pub type WakeStream = BoxStream<'static, ExecutionId>;
 
 /// Carries events to live readers, and wake-ups between processes. Fast, not durable: the store is
 /// what makes reading right.
+#[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]
 pub trait EventBus: Send + Sync + 'static {
     /// Publishes events, in order per execution. An event that was published before changes

@@ -6,6 +6,8 @@ mod error;
 mod model;
 mod store;
 
+#[cfg(feature = "mock")]
+pub use bus::MockEventBus;
 pub use bus::{BusError, EventBus, EventStream, WakeStream};
 pub use error::{StoreError, StoreErrorKind};
 pub use model::{
@@ -15,3 +17,5 @@ pub use model::{
     WorkflowQuery,
 };
 pub use store::{MemoStore, RunReader, RunStore, Store, WorkflowStore};
+#[cfg(feature = "mock")]
+pub use store::{MockMemoStore, MockRunReader, MockRunStore, MockWorkflowStore};

@@ -29,6 +29,7 @@ impl<T: RunStore + RunReader + WorkflowStore + MemoStore> Store for T {}
 /// What changes runs. All writing to a run goes through its holder's [`commit`](Self::commit).
 ///
 /// Every method may fail with [`Unavailable`](super::StoreErrorKind::Unavailable).
+#[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]
 pub trait RunStore: Send + Sync + 'static {
     /// Stores a new run whole.
@@ -78,6 +79,7 @@ pub trait RunStore: Send + Sync + 'static {
 }
 
 /// What reads runs. Another organization's things are not found.
+#[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]
 pub trait RunReader: Send + Sync + 'static {
     /// One execution.
@@ -125,6 +127,7 @@ pub trait RunReader: Send + Sync + 'static {
 }
 
 /// Workflow definitions.
+#[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]
 pub trait WorkflowStore: Send + Sync + 'static {
     /// Stores a version. The first is 1; any other must follow the latest, deleted ones included.
@@ -156,6 +159,7 @@ pub trait WorkflowStore: Send + Sync + 'static {
 }
 
 /// Small facts with an end.
+#[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]
 pub trait MemoStore: Send + Sync + 'static {
     /// Remembers a fact unless its name is taken; then returns what is there and changes nothing.

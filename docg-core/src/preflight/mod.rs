@@ -10,5 +10,7 @@ mod rules;
 mod runner;
 
 pub use issue::{Domain, Issue, PreflightSummary, Severity};
+#[cfg(feature = "mock")]
+pub use probe::MockResourceProbe;
 pub use probe::{AllowAll, ProbeFailure, ResourceProbe, TemplateFacts};
 pub use runner::{PreflightLimits, PreflightRequest, run};

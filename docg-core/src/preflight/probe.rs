@@ -6,6 +6,7 @@ use crate::{i18n::Text, ids::OrganizationId};
 
 /// How preflight reaches what an application's providers hold. Implement it for yours; preflight
 /// limits time and parallelism, and asks about the same resource once per run.
+#[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]
 pub trait ResourceProbe: Send + Sync + 'static {
     /// Whether the template exists and can be read.

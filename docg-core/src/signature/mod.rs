@@ -5,6 +5,8 @@ mod provider;
 mod request;
 
 pub use merge::{SignerChange, merge};
+#[cfg(feature = "mock")]
+pub use provider::MockSignatureProvider;
 pub use provider::{
     Envelope, EnvelopeRequest, ProviderError, ProviderUpdate, SignatureProvider, SignerFact,
     SignerFactKind, WebhookError, WebhookRequest,

@@ -6,6 +6,7 @@ use super::request::{NewSigner, SignatureRequest};
 use crate::{ids::OrganizationId, time::Timestamp};
 
 /// A service that collects signatures.
+#[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]
 pub trait SignatureProvider: Send + Sync + 'static {
     /// The name in parameters, URLs and stored requests.

@@ -103,7 +103,12 @@ fn parse(text: &[u8]) -> Result<Identities, (String, String)> {
         let mut scopes = Vec::with_capacity(entry.scopes.len());
         for (at, scope) in entry.scopes.iter().enumerate() {
             let names = Scope::ALL.map(Scope::as_str).join(", ");
-            let why = |e: String| (field(&format!("scopes[{at}]")), format!("{e}; there are {names}"));
+            let why = |e: String| {
+                (
+                    field(&format!("scopes[{at}]")),
+                    format!("{e}; there are {names}"),
+                )
+            };
             scopes.push(scope.parse::<Scope>().map_err(why)?);
         }
         for organization in &entry.organizations {
@@ -169,7 +174,11 @@ mod tests {
             ("actor", json!(" "), "tokens[0].actor"),
             ("organizations", json!([]), "tokens[0].organizations"),
             ("organizations", json!(["x"]), "tokens[0].organizations[0]"),
-            ("scopes", json!(["executions:read", "all"]), "tokens[0].scopes[1]"),
+            (
+                "scopes",
+                json!(["executions:read", "all"]),
+                "tokens[0].scopes[1]",
+            ),
             ("scope", json!([]), "tokens[0].scope"),
         ] {
             let mut entry = entry();
@@ -178,7 +187,10 @@ mod tests {
             assert_eq!(named, field, "{key} = {value}: {why}");
         }
         assert_eq!(fault(&json!({"tokens": []})).0, "tokens");
-        assert_eq!(fault(&json!({"tokens": [entry(), entry()]})).0, "tokens[1].token");
+        assert_eq!(
+            fault(&json!({"tokens": [entry(), entry()]})).0,
+            "tokens[1].token"
+        );
     }
 
     #[test]

@@ -28,7 +28,9 @@ async fn download(
     caller.need(Scope::ExecutionsRead)?;
     let id: ExecutionId = id.parse().map_err(|_| Problem::not_found())?;
     let steps = state.engine.steps(caller.organization, id).await?;
-    let step = steps.iter().find(|step| step.node_id == NodeId::from(node.as_str()));
+    let step = steps
+        .iter()
+        .find(|step| step.node_id == NodeId::from(node.as_str()));
     let output = step.and_then(|step| step.output.as_deref());
     let described = output.and_then(|output| output.get("signed_file").or(output.get("file")));
     let document = described.and_then(|value| Document::from_value(value).ok());
@@ -40,7 +42,10 @@ async fn download(
     };
     let headers = [
         (header::CONTENT_TYPE, document.content_type),
-        (header::CONTENT_DISPOSITION, disposition("attachment", &document.filename)),
+        (
+            header::CONTENT_DISPOSITION,
+            disposition("attachment", &document.filename),
+        ),
         (header::ETAG, format!("\"{}\"", document.sha256)),
         (header::CACHE_CONTROL, "private, no-store".to_owned()),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff".to_owned()),
@@ -54,7 +59,13 @@ pub fn disposition(kind: &str, filename: &str) -> String {
     use std::fmt::Write as _;
     let plain: String = filename
         .chars()
-        .map(|c| if c.is_ascii_alphanumeric() || " ._-()".contains(c) { c } else { '_' })
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || " ._-()".contains(c) {
+                c
+            } else {
+                '_'
+            }
+        })
         .collect();
     let mut encoded = String::with_capacity(filename.len());
     for byte in filename.bytes() {

@@ -15,4 +15,5 @@ pub mod options;
 pub mod pdf;
 pub mod probe;
 pub mod serve;
+pub mod tls;
 pub mod workflows;

@@ -6,7 +6,7 @@ use clap::Parser;
 use reference_server::{
     cli::{self, CliError, Ended, Verdict},
     options::{AuditCommand, Cli, Command},
-    serve,
+    serve, tls,
 };
 use tracing_subscriber::{Layer, filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
 
@@ -14,9 +14,11 @@ fn main() -> ExitCode {
     let Cli { options, command } = Cli::parse();
     let serving = matches!(command, None | Some(Command::Serve));
     log_to_standard_error(if serving { "info" } else { "warn" });
-    // reqwest is built without a TLS provider of its own. That there is one already is as good.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    tls::prepare();
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
     };
@@ -44,12 +46,22 @@ fn ended(ended: Result<Ended, CliError>) -> ExitCode {
 /// 0 if the chain holds, 1 if it does not, 2 if that could not be checked.
 fn verified(verdict: Result<Verdict, CliError>) -> ExitCode {
     match verdict {
-        Ok(Verdict { count, head_hash, first_invalid_seq: None }) => {
+        Ok(Verdict {
+            count,
+            head_hash,
+            first_invalid_seq: None,
+        }) => {
             say(&format!("valid: {count} rows, head {head_hash}"));
             ExitCode::SUCCESS
         }
-        Ok(Verdict { count, first_invalid_seq: Some(seq), .. }) => {
-            say(&format!("not valid: {count} rows, the first that does not hold is {seq}"));
+        Ok(Verdict {
+            count,
+            first_invalid_seq: Some(seq),
+            ..
+        }) => {
+            say(&format!(
+                "not valid: {count} rows, the first that does not hold is {seq}"
+            ));
             ExitCode::from(1)
         }
         Err(error) => {
@@ -72,8 +84,12 @@ fn log_to_standard_error(default: &str) {
         .and_then(|text| text.parse().ok())
         .or_else(|| default.parse().ok())
         .unwrap_or_default();
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
-    tracing_subscriber::registry().with(lines.with_filter(targets)).init();
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(false);
+    tracing_subscriber::registry()
+        .with(lines.with_filter(targets))
+        .init();
 }
 
 fn fail(error: &dyn std::fmt::Display) -> ExitCode {

@@ -104,29 +104,64 @@ pub struct VerifyArgs {
 #[command(next_help_heading = "Server")]
 pub struct Options {
     /// Where to listen; port 0 takes a free one
-    #[arg(long, env = "DOCG_BIND", global = true, default_value = "127.0.0.1:8080")]
+    #[arg(
+        long,
+        env = "DOCG_BIND",
+        global = true,
+        default_value = "127.0.0.1:8080"
+    )]
     pub bind: SocketAddr,
     /// A Postgres database; without it executions are kept in memory
-    #[arg(long, env = "DATABASE_URL", global = true, hide_env_values = true, value_name = "URL")]
+    #[arg(
+        long,
+        env = "DATABASE_URL",
+        global = true,
+        hide_env_values = true,
+        value_name = "URL"
+    )]
     pub database_url: Option<String>,
     /// A Redis for event streams; without it they are kept in memory
-    #[arg(long, env = "REDIS_URL", global = true, hide_env_values = true, value_name = "URL")]
+    #[arg(
+        long,
+        env = "REDIS_URL",
+        global = true,
+        hide_env_values = true,
+        value_name = "URL"
+    )]
     pub redis_url: Option<String>,
     /// Who may call: a JSON file of tokens. Without it there is one development token, and the server
     /// listens on loopback addresses only
     #[arg(long, env = "DOCG_AUTH_FILE", global = true, value_name = "FILE")]
     pub auth_file: Option<PathBuf>,
     /// Where files are kept, and mails as .eml
-    #[arg(long, env = "DOCG_DATA_DIR", global = true, default_value = "./docg-data", value_name = "FOLDER")]
+    #[arg(
+        long,
+        env = "DOCG_DATA_DIR",
+        global = true,
+        default_value = "./docg-data",
+        value_name = "FOLDER"
+    )]
     pub data_dir: PathBuf,
     /// Where documents are kept; without it in the data directory
     #[arg(long, env = "DOCG_FILES_URL", global = true, value_name = "URL")]
     pub files_url: Option<Url>,
-    /// The mail server, smtp://[user:password@]host[:port] or smtps://…; without it mails become files
-    #[arg(long, env = "DOCG_SMTP_URL", global = true, hide_env_values = true, value_name = "URL")]
+    /// The mail server, `smtp://[user:password@]host[:port]` or `smtps://…`; without it mails become files
+    #[arg(
+        long,
+        env = "DOCG_SMTP_URL",
+        global = true,
+        hide_env_values = true,
+        value_name = "URL"
+    )]
     pub smtp_url: Option<Url>,
     /// Who mails come from
-    #[arg(long, env = "DOCG_MAIL_FROM", global = true, default_value = "docg <docg@localhost>", value_name = "ADDRESS")]
+    #[arg(
+        long,
+        env = "DOCG_MAIL_FROM",
+        global = true,
+        default_value = "docg <docg@localhost>",
+        value_name = "ADDRESS"
+    )]
     pub mail_from: Mailbox,
     /// What links in mails begin with; without it the bound address
     #[arg(long, env = "DOCG_PUBLIC_URL", global = true, value_name = "URL")]
@@ -175,7 +210,9 @@ pub enum Role {
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum OptionsError {
     /// The adapter is not in this build.
-    #[error("{option} names {what}, and this build has no adapter for it: leave it out to keep everything in memory")]
+    #[error(
+        "{option} names {what}, and this build has no adapter for it: leave it out to keep everything in memory"
+    )]
     NoAdapter {
         /// The option.
         option: &'static str,
@@ -183,7 +220,9 @@ pub enum OptionsError {
         what: &'static str,
     },
     /// Development tokens are for this machine alone.
-    #[error("--bind {0} can be reached from other machines: give --auth-file, or bind a loopback address such as 127.0.0.1:8080")]
+    #[error(
+        "--bind {0} can be reached from other machines: give --auth-file, or bind a loopback address such as 127.0.0.1:8080"
+    )]
     NotLoopback(SocketAddr),
     /// Memory is not shared between processes.
     #[error("--role {0} needs --database-url: executions in memory are seen by this process alone")]
@@ -263,12 +302,24 @@ mod tests {
             ("no-migrate", "DOCG_NO_MIGRATE", None),
             ("enable-test-nodes", "DOCG_ENABLE_TEST_NODES", None),
         ] {
-            let found = command.get_arguments().find(|arg| arg.get_long() == Some(option));
+            let found = command
+                .get_arguments()
+                .find(|arg| arg.get_long() == Some(option));
             let argument = found.unwrap_or_else(|| panic!("--{option} is missing"));
-            assert_eq!(argument.get_env().and_then(|name| name.to_str()), Some(variable));
-            let given = argument.get_default_values().first().and_then(|value| value.to_str());
+            assert_eq!(
+                argument.get_env().and_then(|name| name.to_str()),
+                Some(variable)
+            );
+            let given = argument
+                .get_default_values()
+                .first()
+                .and_then(|value| value.to_str());
             // A flag's default is that it is off.
-            assert_eq!(given.filter(|value| *value != "false"), default, "--{option}");
+            assert_eq!(
+                given.filter(|value| *value != "false"),
+                default,
+                "--{option}"
+            );
         }
     }
 
@@ -284,7 +335,10 @@ mod tests {
     #[test]
     fn what_this_build_cannot_do_is_refused_by_the_option_s_name() {
         for (arguments, named) in [
-            (["--database-url", "postgres://localhost/docg"], "--database-url"),
+            (
+                ["--database-url", "postgres://localhost/docg"],
+                "--database-url",
+            ),
             (["--redis-url", "redis://localhost"], "--redis-url"),
             (["--role", "worker"], "--role worker"),
             (["--role", "http"], "--role http"),
@@ -301,7 +355,17 @@ mod tests {
 
     #[test]
     fn a_server_is_talked_to_with_a_token_only() {
-        assert!(parse(&["run", "x", "--data", "d.json", "--url", "http://localhost:1"]).is_err());
+        assert!(
+            parse(&[
+                "run",
+                "x",
+                "--data",
+                "d.json",
+                "--url",
+                "http://localhost:1"
+            ])
+            .is_err()
+        );
         assert!(parse(&["audit", "verify", "--export", "a.jsonl"]).is_ok());
     }
 }

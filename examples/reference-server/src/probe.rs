@@ -46,11 +46,7 @@ impl ResourceProbe for Probe {
         }
     }
 
-    async fn folder(
-        &self,
-        organization: OrganizationId,
-        folder: &str,
-    ) -> Result<(), ProbeFailure> {
+    async fn folder(&self, organization: OrganizationId, folder: &str) -> Result<(), ProbeFailure> {
         let probed = self.files.probe_folder(organization, folder).await;
         probed.map_err(crate::files::FilesError::probe_failure)
     }
@@ -84,11 +80,21 @@ mod tests {
         let files = Files::in_folder(folder.path()).unwrap();
         let probe = Probe::new(files, Templates::bundled(), vec!["builtin".to_owned()]);
         let organization = OrganizationId::new();
-        assert!(probe.template(organization, "contract.typ").await.unwrap().bytes > 0);
+        assert!(
+            probe
+                .template(organization, "contract.typ")
+                .await
+                .unwrap()
+                .bytes
+                > 0
+        );
         probe.folder(organization, "contracts").await.unwrap();
         probe.connection(organization, "builtin").await.unwrap();
 
-        let missing = probe.template(organization, "../contract.typ").await.unwrap_err();
+        let missing = probe
+            .template(organization, "../contract.typ")
+            .await
+            .unwrap_err();
         assert_eq!(code(missing), "template_not_found");
         let outside = probe.folder(organization, "../..").await.unwrap_err();
         assert_eq!(code(outside), "local.folder_not_found");

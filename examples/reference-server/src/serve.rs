@@ -133,16 +133,30 @@ impl Server {
             None => Files::in_folder(data_dir.join("files"))?,
         };
         let mailer = match &options.smtp_url {
-            Some(url) => Mailer::smtp(SmtpServer::from_url(url)?, options.mail_from.clone(), files.clone()),
-            None => Mailer::folder(data_dir.join("mail"), options.mail_from.clone(), files.clone()),
+            Some(url) => Mailer::smtp(
+                SmtpServer::from_url(url)?,
+                options.mail_from.clone(),
+                files.clone(),
+            ),
+            None => Mailer::folder(
+                data_dir.join("mail"),
+                options.mail_from.clone(),
+                files.clone(),
+            ),
         };
         let secret = Secret::load_or_create(&data_dir.join("signature.key"))?;
 
         // From here on others can connect; they are answered once everything stands.
-        let bind_error = |source| ServeError::Bind { address: options.bind, source };
+        let bind_error = |source| ServeError::Bind {
+            address: options.bind,
+            source,
+        };
         let listener = TcpListener::bind(options.bind).await.map_err(bind_error)?;
         let address = listener.local_addr().map_err(bind_error)?;
-        let public_url = options.public_url.clone().unwrap_or_else(|| url_at(address));
+        let public_url = options
+            .public_url
+            .clone()
+            .unwrap_or_else(|| url_at(address));
 
         let desk = Desk::new(files.clone(), mailer.clone(), secret.clone(), public_url);
         let services = Services {
@@ -155,7 +169,13 @@ impl Server {
         };
         let (engine, registry) = engine(options, &services);
         desk.attach(engine.clone());
-        workflows::put_all(&engine, &registry, &workflow_files, &identities.organizations).await?;
+        workflows::put_all(
+            &engine,
+            &registry,
+            &workflow_files,
+            &identities.organizations,
+        )
+        .await?;
 
         let streams = CancellationToken::new();
         let mut http_options = HttpOptions::new(Arc::new(identities.tokens), secret.cursor_key());
@@ -163,15 +183,27 @@ impl Server {
         http_options.shutdown = streams.clone();
         let state = AppState::new(engine.clone(), http_options);
         let api = docg_http::api().merge(downloads::routes(files));
-        let app = docg_http::with_layers(api, &state).merge(builtin_signature::routes(desk.clone()));
+        let app =
+            docg_http::with_layers(api, &state).merge(builtin_signature::routes(desk.clone()));
         let http = serve_http(listener, app, streams.clone());
 
         let stop_outbox = CancellationToken::new();
-        let webhook = join(&url_at(reachable(address)), "api/v1/webhooks/signature/builtin");
+        let webhook = join(
+            &url_at(reachable(address)),
+            "api/v1/webhooks/signature/builtin",
+        );
         let outbox = tokio::spawn(Outbox::new(desk, webhook)?.run(stop_outbox.clone()));
         let concurrency = usize::try_from(options.concurrency).unwrap_or(usize::MAX);
         let workers = engine.start_workers(WorkerOptions::concurrency(concurrency));
-        Ok(Self { address, development, workers, http, streams, outbox, stop_outbox })
+        Ok(Self {
+            address,
+            development,
+            workers,
+            http,
+            streams,
+            outbox,
+            stop_outbox,
+        })
     }
 
     /// Waits until serving breaks off, which it does not by itself.
@@ -211,8 +243,15 @@ fn serve_http(
 fn engine(options: &Options, services: &Services) -> (Engine, Registry) {
     let store = Arc::new(MemoryStore::new(StoreConfig::default()));
     let bus = Arc::new(MemoryBus::new(BusConfig::default()));
-    let connections = services.providers.iter().map(|provider| provider.name().to_owned());
-    let probe = Probe::new(services.files.clone(), services.templates.clone(), connections.collect());
+    let connections = services
+        .providers
+        .iter()
+        .map(|provider| provider.name().to_owned());
+    let probe = Probe::new(
+        services.files.clone(),
+        services.templates.clone(),
+        connections.collect(),
+    );
     let mut builder = Engine::builder(store, bus)
         .resource_probe(Arc::new(probe))
         .options(|engine| {
@@ -234,7 +273,9 @@ fn identities(options: &Options) -> Result<(Identities, Option<Development>), Se
     if let Some(path) = &options.auth_file {
         return Ok((auth_file::read(path)?, None));
     }
-    let organization = DEVELOPMENT_ORGANIZATION.parse().unwrap_or_else(|_| OrganizationId::new());
+    let organization = DEVELOPMENT_ORGANIZATION
+        .parse()
+        .unwrap_or_else(|_| OrganizationId::new());
     let token = format!("dev-{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
     let principal = Principal {
         actor: "development".to_owned(),
@@ -245,13 +286,22 @@ fn identities(options: &Options) -> Result<(Identities, Option<Development>), Se
         tokens: StaticTokens::default().token(&token, principal),
         organizations: vec![organization],
     };
-    Ok((identities, Some(Development { token, organization })))
+    Ok((
+        identities,
+        Some(Development {
+            token,
+            organization,
+        }),
+    ))
 }
 
 fn data_dir(options: &Options) -> Result<PathBuf, ServeError> {
     let folder = &options.data_dir;
     let made = std::fs::create_dir_all(folder).and_then(|()| folder.canonicalize());
-    made.map_err(|source| ServeError::DataDir { folder: folder.display().to_string(), source })
+    made.map_err(|source| ServeError::DataDir {
+        folder: folder.display().to_string(),
+        source,
+    })
 }
 
 fn url_at(address: SocketAddr) -> Url {

@@ -38,8 +38,14 @@ impl std::error::Error for WorkflowFaults {}
 
 /// The example that is part of the program.
 const BUNDLED: [(&str, &str); 2] = [
-    ("service-contract.json", include_str!("../workflows/service-contract.json")),
-    ("contract.schema.json", include_str!("../workflows/contract.schema.json")),
+    (
+        "service-contract.json",
+        include_str!("../workflows/service-contract.json"),
+    ),
+    (
+        "contract.schema.json",
+        include_str!("../workflows/contract.schema.json"),
+    ),
 ];
 
 /// What comes with the program.
@@ -58,13 +64,19 @@ pub fn bundled() -> Result<Vec<WorkflowFile>, WorkflowFaults> {
 ///
 /// [`WorkflowFaults`], also where the folder cannot be read or has no workflow.
 pub fn in_folder(folder: &Path) -> Result<Vec<WorkflowFile>, WorkflowFaults> {
-    let fault = |path: &Path, e: &dyn fmt::Display| WorkflowFaults(vec![format!("{}: {e}", path.display())]);
+    let fault = |path: &Path, e: &dyn fmt::Display| {
+        WorkflowFaults(vec![format!("{}: {e}", path.display())])
+    };
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(|e| fault(folder, &e))? {
         let path = entry.map_err(|e| fault(folder, &e))?.path();
         if path.extension().is_some_and(|ending| ending == "json") && path.is_file() {
             let text = std::fs::read_to_string(&path).map_err(|e| fault(&path, &e))?;
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let name = path
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
             files.push((name, text));
         }
     }
@@ -79,7 +91,10 @@ pub fn in_folder(folder: &Path) -> Result<Vec<WorkflowFile>, WorkflowFaults> {
 fn read(files: &[(String, String)]) -> Result<Vec<WorkflowFile>, WorkflowFaults> {
     let mut workflows: Vec<WorkflowFile> = Vec::new();
     let mut faults = Vec::new();
-    for (name, text) in files.iter().filter(|(name, _)| !name.ends_with(".schema.json")) {
+    for (name, text) in files
+        .iter()
+        .filter(|(name, _)| !name.ends_with(".schema.json"))
+    {
         match read_one(name, text, files) {
             Ok(workflow) => match workflows.iter().find(|other| other.id == workflow.id) {
                 Some(other) => faults.push(format!("{name}: /id: {} has it too", other.file)),
@@ -88,7 +103,11 @@ fn read(files: &[(String, String)]) -> Result<Vec<WorkflowFile>, WorkflowFaults>
             Err(fault) => faults.push(format!("{name}: {fault}")),
         }
     }
-    if faults.is_empty() { Ok(workflows) } else { Err(WorkflowFaults(faults)) }
+    if faults.is_empty() {
+        Ok(workflows)
+    } else {
+        Err(WorkflowFaults(faults))
+    }
 }
 
 fn read_one(name: &str, text: &str, files: &[(String, String)]) -> Result<WorkflowFile, String> {
@@ -101,11 +120,17 @@ fn read_one(name: &str, text: &str, files: &[(String, String)]) -> Result<Workfl
             .iter()
             .find(|(name, _)| name == schema)
             .ok_or_else(|| format!("/input_schema: there is no file {schema:?} beside it"))?;
-        let schema = serde_json::from_str(text).map_err(|e| format!("/input_schema: {schema}: {e}"))?;
+        let schema =
+            serde_json::from_str(text).map_err(|e| format!("/input_schema: {schema}: {e}"))?;
         fields.insert("input_schema".to_owned(), schema);
     }
-    let draft = serde_path_to_error::deserialize(value).map_err(|e| format!("{}: {}", e.path(), e.inner()))?;
-    Ok(WorkflowFile { file: name.to_owned(), id, draft })
+    let draft = serde_path_to_error::deserialize(value)
+        .map_err(|e| format!("{}: {}", e.path(), e.inner()))?;
+    Ok(WorkflowFile {
+        file: name.to_owned(),
+        id,
+        draft,
+    })
 }
 
 /// Why workflows were not stored.
@@ -134,7 +159,10 @@ pub async fn put_all(
     for workflow in workflows {
         if let Err(found) = validate::validate(workflow.draft.clone(), registry) {
             let line = |fault: validate::Fault| {
-                format!("{}: {}: {} ({})", workflow.file, fault.pointer, fault.detail, fault.code)
+                format!(
+                    "{}: {}: {} ({})",
+                    workflow.file, fault.pointer, fault.detail, fault.code
+                )
             };
             faults.extend(found.into_iter().map(line));
         }
@@ -161,7 +189,8 @@ async fn put(
         Err(EngineError::NotFound(_)) => None,
         Err(e) => return Err(e),
     };
-    let valid = validate::validate(file.draft.clone(), registry).map_err(EngineError::InvalidWorkflow)?;
+    let valid =
+        validate::validate(file.draft.clone(), registry).map_err(EngineError::InvalidWorkflow)?;
     let unchanged = current.is_some_and(|current| {
         current.name == valid.name
             && current.input_schema == valid.input_schema
@@ -169,7 +198,9 @@ async fn put(
             && current.nodes == valid.nodes
     });
     if !unchanged {
-        engine.put_workflow(organization, file.id, file.draft.clone(), None).await?;
+        engine
+            .put_workflow(organization, file.id, file.draft.clone(), None)
+            .await?;
         tracing::info!(workflow_id = %file.id, %organization, file = file.file, "workflow stored");
     }
     Ok(())

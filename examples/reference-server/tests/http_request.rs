@@ -15,12 +15,7 @@ use axum::{
     response::{IntoResponse, Redirect, Response},
 };
 use docg_core::run::Status;
-use reference_server::{
-    files::Files,
-    mail::Mailer,
-    nodes::Services,
-    pdf::Templates,
-};
+use reference_server::{files::Files, mail::Mailer, nodes::Services, pdf::Templates};
 use serde_json::{Value, json};
 use support::{Harness, Ran};
 
@@ -40,7 +35,11 @@ async fn answer(
         calls.len()
     };
     match uri.path() {
-        "/json" => ([(header::CONTENT_TYPE, "application/json")], "{\"ok\":true}").into_response(),
+        "/json" => (
+            [(header::CONTENT_TYPE, "application/json")],
+            "{\"ok\":true}",
+        )
+            .into_response(),
         "/redirect" => Redirect::temporary("/json").into_response(),
         "/busy-once" if count == 1 => StatusCode::SERVICE_UNAVAILABLE.into_response(),
         "/large" => "x".repeat(600 * 1024).into_response(),
@@ -52,8 +51,12 @@ async fn answer(
 
 async fn server() -> (SocketAddr, Calls) {
     let calls = Calls::default();
-    let app = Router::new().fallback(answer).with_state(Arc::clone(&calls));
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let app = Router::new()
+        .fallback(answer)
+        .with_state(Arc::clone(&calls));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a free port");
     let address = listener.local_addr().expect("an address");
     tokio::spawn(async move { axum::serve(listener, app).await });
     (address, calls)
@@ -77,10 +80,19 @@ async fn an_answer_becomes_the_output() {
     let (address, calls) = server().await;
     let harness = Harness::offline();
     let ran = call(&harness, "GET", &format!("http://{address}/json?a=b")).await;
-    assert_eq!(ran.status(), Status::Completed, "{} {}", ran.code(), ran.tech());
+    assert_eq!(
+        ran.status(),
+        Status::Completed,
+        "{} {}",
+        ran.code(),
+        ran.tech()
+    );
     assert_eq!(ran.output("call")["status"], 200);
     assert_eq!(ran.output("call")["body"], json!({"ok": true}));
-    assert_eq!(ran.output("call")["headers"]["content-type"], "application/json");
+    assert_eq!(
+        ran.output("call")["headers"]["content-type"],
+        "application/json"
+    );
     assert_eq!(calls.lock().expect("no panic")[0].1, "/json?a=b");
 }
 
@@ -89,11 +101,22 @@ async fn a_call_carries_its_key_and_its_correlation() {
     let (address, calls) = server().await;
     let harness = Harness::offline();
     let more = json!({"headers": {"X-Own": "1"}, "body": {"a": [1, 2]}});
-    let ran = harness.run(node("POST", &format!("http://{address}/"), more), json!({})).await;
-    assert_eq!(ran.status(), Status::Completed, "{} {}", ran.code(), ran.tech());
+    let ran = harness
+        .run(node("POST", &format!("http://{address}/"), more), json!({}))
+        .await;
+    assert_eq!(
+        ran.status(),
+        Status::Completed,
+        "{} {}",
+        ran.code(),
+        ran.tech()
+    );
     let calls = calls.lock().expect("no panic");
     let (method, _, headers, body) = &calls[0];
-    assert_eq!((method, body.as_ref()), (&Method::POST, br#"{"a":[1,2]}"#.as_slice()));
+    assert_eq!(
+        (method, body.as_ref()),
+        (&Method::POST, br#"{"a":[1,2]}"#.as_slice())
+    );
     let execution = &ran.record.execution;
     assert_eq!(headers["idempotency-key"], format!("{}/call", execution.id));
     assert_eq!(headers["x-correlation-id"], *execution.correlation_id);
@@ -103,7 +126,12 @@ async fn a_call_carries_its_key_and_its_correlation() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redirect_is_an_answer_and_is_not_followed() {
     let (address, calls) = server().await;
-    let ran = call(&Harness::offline(), "GET", &format!("http://{address}/redirect")).await;
+    let ran = call(
+        &Harness::offline(),
+        "GET",
+        &format!("http://{address}/redirect"),
+    )
+    .await;
     assert_eq!(ran.output("call")["status"], 307);
     assert_eq!(ran.output("call")["headers"]["location"], "/json");
     assert_eq!(calls.lock().expect("no panic").len(), 1);
@@ -114,13 +142,23 @@ async fn what_went_wrong_has_a_code_and_an_action() {
     let (address, _) = server().await;
     let harness = Harness::offline();
     for (method, path, status, code) in [
-        ("GET", "/missing", Status::NeedsReview, "invalid_field_format"),
+        (
+            "GET",
+            "/missing",
+            Status::NeedsReview,
+            "invalid_field_format",
+        ),
         ("GET", "/broken", Status::Failed, "service_unavailable"),
         ("POST", "/broken", Status::NeedsReview, "outcome_unknown"),
         ("GET", "/large", Status::Failed, "output_too_large"),
     ] {
         let ran = call(&harness, method, &format!("http://{address}{path}")).await;
-        assert_eq!((ran.status(), ran.code()), (status, code), "{method} {path}: {}", ran.tech());
+        assert_eq!(
+            (ran.status(), ran.code()),
+            (status, code),
+            "{method} {path}: {}",
+            ran.tech()
+        );
         assert!(!ran.actions.is_empty(), "{method} {path}");
     }
 }
@@ -128,10 +166,24 @@ async fn what_went_wrong_has_a_code_and_an_action() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_that_is_busy_is_called_again() {
     let (address, calls) = server().await;
-    let ran = call(&Harness::offline(), "POST", &format!("http://{address}/busy-once")).await;
-    assert_eq!(ran.status(), Status::Completed, "{} {}", ran.code(), ran.tech());
+    let ran = call(
+        &Harness::offline(),
+        "POST",
+        &format!("http://{address}/busy-once"),
+    )
+    .await;
+    assert_eq!(
+        ran.status(),
+        Status::Completed,
+        "{} {}",
+        ran.code(),
+        ran.tech()
+    );
     let calls = calls.lock().expect("no panic");
-    let keys: Vec<_> = calls.iter().map(|call| call.2["idempotency-key"].clone()).collect();
+    let keys: Vec<_> = calls
+        .iter()
+        .map(|call| call.2["idempotency-key"].clone())
+        .collect();
     assert_eq!(keys.len(), 2);
     assert_eq!(keys[0], keys[1], "the same key, so that it is done once");
 }
@@ -149,8 +201,6 @@ async fn the_server_s_own_network_is_out_of_reach() {
         allow_private_http: false,
         test_nodes: None,
     };
-    // Where another test has done so, it is there.
-    let _ = rustls::crypto::ring::default_provider().install_default();
     let harness = Harness::with(folder, services);
     let (address, calls) = server().await;
     let port = address.port();
@@ -167,7 +217,11 @@ async fn the_server_s_own_network_is_out_of_reach() {
         "http://169.254.169.254/latest/meta-data/".to_owned(),
     ] {
         let ran = call(&harness, "GET", &url).await;
-        assert_eq!((ran.status(), ran.code()), (Status::NeedsReview, "url_not_allowed"), "{url}");
+        assert_eq!(
+            (ran.status(), ran.code()),
+            (Status::NeedsReview, "url_not_allowed"),
+            "{url}"
+        );
         assert_eq!(ran.actions, ["fix_url"]);
     }
     assert!(calls.lock().expect("no panic").is_empty());
@@ -190,10 +244,19 @@ async fn a_dry_run_reads_and_does_not_write() {
 async fn headers_that_are_not_a_workflow_s_to_set_are_refused() {
     let (address, calls) = server().await;
     let harness = Harness::offline();
-    for headers in [json!({"Host": "other"}), json!({"a b": "c"}), json!({"x": "a\r\nb: c"})] {
+    for headers in [
+        json!({"Host": "other"}),
+        json!({"a b": "c"}),
+        json!({"x": "a\r\nb: c"}),
+    ] {
         let more = json!({"headers": headers});
-        let ran = harness.run(node("GET", &format!("http://{address}/"), more), json!({})).await;
-        assert_eq!((ran.status(), ran.code()), (Status::NeedsReview, "invalid_field_format"));
+        let ran = harness
+            .run(node("GET", &format!("http://{address}/"), more), json!({}))
+            .await;
+        assert_eq!(
+            (ran.status(), ran.code()),
+            (Status::NeedsReview, "invalid_field_format")
+        );
     }
     assert!(calls.lock().expect("no panic").is_empty());
 }

@@ -42,10 +42,21 @@ impl MailServer {
             .unwrap_or_else(|e| panic!("DOCG_TEST_SMTPD is {python:?}, which does not start: {e}"));
         let mut line = String::new();
         let output = child.stdout.take().expect("it is piped");
-        BufReader::new(output).read_line(&mut line).expect("its output is read");
-        let port = line.trim().strip_prefix("listening on ").and_then(|port| port.parse().ok());
-        let port = port.unwrap_or_else(|| panic!("the SMTP server said {line:?}; does {python} have aiosmtpd?"));
-        Self { child, folder, port }
+        BufReader::new(output)
+            .read_line(&mut line)
+            .expect("its output is read");
+        let port = line
+            .trim()
+            .strip_prefix("listening on ")
+            .and_then(|port| port.parse().ok());
+        let port = port.unwrap_or_else(|| {
+            panic!("the SMTP server said {line:?}; does {python} have aiosmtpd?")
+        });
+        Self {
+            child,
+            folder,
+            port,
+        }
     }
 
     fn url(&self) -> String {
@@ -55,10 +66,13 @@ impl MailServer {
     /// What it has accepted, in order.
     fn mails(&self) -> Vec<String> {
         let entries = std::fs::read_dir(self.folder.path()).expect("the folder is there");
-        let mut paths: Vec<PathBuf> = entries.map(|entry| entry.expect("readable").path()).collect();
+        let mut paths: Vec<PathBuf> = entries
+            .map(|entry| entry.expect("readable").path())
+            .collect();
         paths.retain(|path| path.extension().is_some_and(|ending| ending == "eml"));
         paths.sort();
-        let read = |path| String::from_utf8_lossy(&std::fs::read(path).expect("readable")).into_owned();
+        let read =
+            |path| String::from_utf8_lossy(&std::fs::read(path).expect("readable")).into_owned();
         paths.into_iter().map(read).collect()
     }
 }
@@ -74,7 +88,11 @@ impl Drop for MailServer {
 fn harness(url: &str) -> Harness {
     Harness::new(|files, _| {
         let server = SmtpServer::from_url(&url.parse().expect("a URL")).expect("an SMTP URL");
-        Mailer::smtp(server, "docg <docg@example.com>".parse().expect("an address"), files.clone())
+        Mailer::smtp(
+            server,
+            "docg <docg@example.com>".parse().expect("an address"),
+            files.clone(),
+        )
     })
 }
 
@@ -88,7 +106,12 @@ fn nodes(to: Value, attachments: Value) -> Value {
 }
 
 async fn send(harness: &Harness) -> Ran {
-    harness.run(nodes(json!("recipient@example.com"), Value::Null), json!({})).await
+    harness
+        .run(
+            nodes(json!("recipient@example.com"), Value::Null),
+            json!({}),
+        )
+        .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -98,7 +121,13 @@ async fn a_mail_arrives_with_its_attachment() {
     let document = harness.document(b"%PDF-1.7 the contract").await;
     let to = json!(["Recipient <recipient@example.com>", "second@example.com"]);
     let ran = harness.run(nodes(to, json!([document])), json!({})).await;
-    assert_eq!(ran.status(), Status::Completed, "{} {}", ran.code(), ran.tech());
+    assert_eq!(
+        ran.status(),
+        Status::Completed,
+        "{} {}",
+        ran.code(),
+        ran.tech()
+    );
     let mails = server.mails();
     assert_eq!(mails.len(), 1);
     let mail = &mails[0];
@@ -109,12 +138,22 @@ async fn a_mail_arrives_with_its_attachment() {
     );
     let output = ran.output("send");
     let message_id = output["message_id"].as_str().expect("a Message-ID");
-    assert!(mail.contains(&format!("Message-ID: {message_id}")), "{mail}");
+    assert!(
+        mail.contains(&format!("Message-ID: {message_id}")),
+        "{mail}"
+    );
     assert_eq!(
         output["accepted"],
-        json!(["recipient@example.com", "second@example.com", "copy@example.com"])
+        json!([
+            "recipient@example.com",
+            "second@example.com",
+            "copy@example.com"
+        ])
     );
-    assert!(mail.contains("Contract 7.pdf") && mail.contains("application/pdf"), "{mail}");
+    assert!(
+        mail.contains("Contract 7.pdf") && mail.contains("application/pdf"),
+        "{mail}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -132,10 +171,22 @@ async fn a_refused_recipient_goes_to_a_person_and_the_corrected_mail_arrives() {
     let id = ran.record.execution.id;
     let request = ControlRequest::new(harness.organization, id, Actor::user("test"));
     let mut changes = ResumeRequest::default();
-    changes.nodes.insert("send".to_owned(), json!({"to": "recipient@example.com"}));
-    harness.engine.resume(request, changes).await.expect("it goes on");
+    changes
+        .nodes
+        .insert("send".to_owned(), json!({"to": "recipient@example.com"}));
+    harness
+        .engine
+        .resume(request, changes)
+        .await
+        .expect("it goes on");
     let ended = harness.ended(id).await;
-    assert_eq!(ended.status(), Status::Completed, "{} {}", ended.code(), ended.tech());
+    assert_eq!(
+        ended.status(),
+        Status::Completed,
+        "{} {}",
+        ended.code(),
+        ended.tech()
+    );
     assert_eq!(server.mails().len(), 1);
 }
 
@@ -144,7 +195,13 @@ async fn a_server_that_is_busy_is_tried_again() {
     let server = MailServer::start(&["--fail-first", "2"]);
     let harness = harness(&server.url());
     let ran = send(&harness).await;
-    assert_eq!(ran.status(), Status::Completed, "{} {}", ran.code(), ran.tech());
+    assert_eq!(
+        ran.status(),
+        Status::Completed,
+        "{} {}",
+        ran.code(),
+        ran.tech()
+    );
     assert_eq!(ran.steps[0].attempt, 3);
     assert_eq!(server.mails().len(), 1);
 }
@@ -154,7 +211,10 @@ async fn a_server_that_stays_busy_ends_it_with_the_reason() {
     let server = MailServer::start(&["--fail-first", "99"]);
     let harness = harness(&server.url());
     let ran = send(&harness).await;
-    assert_eq!((ran.status(), ran.code()), (Status::Failed, "service_unavailable"));
+    assert_eq!(
+        (ran.status(), ran.code()),
+        (Status::Failed, "service_unavailable")
+    );
     assert!(ran.tech().contains("Try again later"), "{}", ran.tech());
     assert_eq!(ran.actions, ["retry"]);
 }
@@ -167,9 +227,19 @@ async fn a_server_that_is_not_there_is_a_connection_error() {
     drop(listener);
     let harness = harness(&format!("smtp://127.0.0.1:{port}"));
     let ran = send(&harness).await;
-    assert_eq!((ran.status(), ran.code()), (Status::Failed, "connection_error"));
-    assert_eq!(ran.steps[0].attempt, 3, "it may come back, so it is tried again");
-    assert!(ran.tech().to_lowercase().contains("refused"), "{}", ran.tech());
+    assert_eq!(
+        (ran.status(), ran.code()),
+        (Status::Failed, "connection_error")
+    );
+    assert_eq!(
+        ran.steps[0].attempt, 3,
+        "it may come back, so it is tried again"
+    );
+    assert!(
+        ran.tech().to_lowercase().contains("refused"),
+        "{}",
+        ran.tech()
+    );
     assert_eq!(ran.actions, ["reconnect_provider"]);
 }
 
@@ -178,7 +248,10 @@ async fn hanging_up_before_the_message_leaves_nothing_in_doubt() {
     let server = MailServer::start(&["--close-on-data", "command"]);
     let harness = harness(&server.url());
     let ran = send(&harness).await;
-    assert_eq!((ran.status(), ran.code()), (Status::Failed, "connection_error"));
+    assert_eq!(
+        (ran.status(), ran.code()),
+        (Status::Failed, "connection_error")
+    );
     assert_eq!(ran.steps[0].attempt, 3);
     assert!(server.mails().is_empty());
 }
@@ -189,7 +262,11 @@ async fn hanging_up_after_the_message_is_left_to_a_person() {
         let server = MailServer::start(&["--close-on-data", mode]);
         let harness = harness(&server.url());
         let ran = send(&harness).await;
-        assert_eq!((ran.status(), ran.code()), (Status::NeedsReview, "outcome_unknown"), "{mode}");
+        assert_eq!(
+            (ran.status(), ran.code()),
+            (Status::NeedsReview, "outcome_unknown"),
+            "{mode}"
+        );
         assert_eq!(ran.steps[0].attempt, 1, "it is not sent twice");
         assert_eq!(ran.actions, ["confirm_done", "run_again"]);
         assert_eq!(server.mails().len(), arrived, "{mode}");
@@ -199,8 +276,16 @@ async fn hanging_up_after_the_message_is_left_to_a_person() {
         let mut knows = ResumeRequest::default();
         let output = json!({"message_id": "<seen@example.com>", "accepted": []});
         knows.settlement = Some(Settlement::ConfirmDone(output));
-        harness.engine.resume(request, knows).await.expect("a person knows");
+        harness
+            .engine
+            .resume(request, knows)
+            .await
+            .expect("a person knows");
         assert_eq!(harness.ended(id).await.status(), Status::Completed);
-        assert_eq!(server.mails().len(), arrived, "{mode}: nothing was sent again");
+        assert_eq!(
+            server.mails().len(),
+            arrived,
+            "{mode}: nothing was sent again"
+        );
     }
 }

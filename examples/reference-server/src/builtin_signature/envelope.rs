@@ -56,7 +56,12 @@ impl Envelope {
     /// is asked at once.
     pub(super) fn due<'e>(&'e self, decisions: &Decisions) -> Vec<&'e NewSigner> {
         let open = |signer: &&NewSigner| decisions.of(self, &signer.email).is_none();
-        let turn = self.signers.iter().filter(open).filter_map(|s| s.order).min();
+        let turn = self
+            .signers
+            .iter()
+            .filter(open)
+            .filter_map(|s| s.order)
+            .min();
         self.signers
             .iter()
             .filter(open)
@@ -114,7 +119,10 @@ impl Desk {
         Ok(Decisions(decisions))
     }
 
-    pub(super) async fn decision(&self, signer: &SignerRef) -> Result<Option<Decision>, FilesError> {
+    pub(super) async fn decision(
+        &self,
+        signer: &SignerRef,
+    ) -> Result<Option<Decision>, FilesError> {
         let files = &self.0.files;
         files
             .record(RecordKind::Decision, &signer.record_name())
@@ -146,7 +154,9 @@ impl Desk {
         signer: &SignerRef,
     ) -> Result<Option<Timestamp>, FilesError> {
         let files = &self.0.files;
-        files.record(RecordKind::Viewed, &signer.record_name()).await
+        files
+            .record(RecordKind::Viewed, &signer.record_name())
+            .await
     }
 }
 
@@ -188,7 +198,12 @@ mod tests {
             reason: None,
         };
         let key = |email: &&str| SignerRef::new(&envelope.id, email).signer;
-        Decisions(emails.iter().map(|email| (key(email), decision.clone())).collect())
+        Decisions(
+            emails
+                .iter()
+                .map(|email| (key(email), decision.clone()))
+                .collect(),
+        )
     }
 
     fn due(envelope: &Envelope, signed_by: &[&str]) -> Vec<String> {
@@ -213,7 +228,10 @@ mod tests {
         ]);
         let first = ["first@x.example", "second@x.example", "any@x.example"];
         assert_eq!(due(&envelope, &[]), first);
-        assert_eq!(due(&envelope, &["first@x.example", "any@x.example"]), ["second@x.example"]);
+        assert_eq!(
+            due(&envelope, &["first@x.example", "any@x.example"]),
+            ["second@x.example"]
+        );
         assert_eq!(due(&envelope, &first), ["late@x.example"]);
         let decisions = signed(&envelope, &[&first[..], &["late@x.example"]].concat());
         assert!(decisions.all_signed(&envelope) && envelope.due(&decisions).is_empty());

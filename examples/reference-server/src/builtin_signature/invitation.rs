@@ -61,5 +61,7 @@ impl Desk {
 /// The language that a document's signers are written to in.
 pub(super) fn language_of(envelope: &Envelope) -> Locale {
     let language = envelope.document.language.as_deref();
-    language.and_then(|tag| tag.parse().ok()).unwrap_or_default()
+    language
+        .and_then(|tag| tag.parse().ok())
+        .unwrap_or_default()
 }

@@ -97,16 +97,25 @@ impl Desk {
         // Nobody wants one every second, whatever a workflow says.
         let every_ms = every_ms.max(60_000);
         let signer = SignerRef::new(&envelope.id, &signer.email);
-        let what = What::Remind { number: 1, every_ms };
+        let what = What::Remind {
+            number: 1,
+            every_ms,
+        };
         let (name, entry) = entry(&signer, what, every_ms);
         // One that is planned already stays as it is.
         let files = &self.0.files;
-        files.create_record(RecordKind::Outbox, &name, &entry).await.map(|_| ())
+        files
+            .create_record(RecordKind::Outbox, &name, &entry)
+            .await
+            .map(|_| ())
     }
 
     async fn post(&self, signer: &SignerRef, what: What, in_ms: u64) -> Result<(), FilesError> {
         let (name, entry) = entry(signer, what, in_ms);
-        self.0.files.put_record(RecordKind::Outbox, &name, &entry).await
+        self.0
+            .files
+            .put_record(RecordKind::Outbox, &name, &entry)
+            .await
     }
 }
 
@@ -145,13 +154,19 @@ impl Outbox {
     ///
     /// Where no HTTP client can be made.
     pub fn new(desk: Desk, target: Url) -> Result<Self, reqwest::Error> {
+        crate::tls::prepare();
         let client = reqwest::Client::builder()
             .redirect(Policy::none())
             .no_proxy()
             .timeout(Duration::from_secs(15))
             .build()?;
         let paused = HashMap::new();
-        Ok(Self { desk, target, client, paused })
+        Ok(Self {
+            desk,
+            target,
+            client,
+            paused,
+        })
     }
 
     /// Works until it is told to stop.
@@ -176,7 +191,8 @@ impl Outbox {
     /// Delivers what is due, and says when to look again.
     async fn work(&mut self, stop: &CancellationToken) -> Result<Duration, FilesError> {
         let names = self.desk.0.files.record_names(RecordKind::Outbox).await?;
-        self.paused.retain(|name, _| names.binary_search(name).is_ok());
+        self.paused
+            .retain(|name, _| names.binary_search(name).is_ok());
         let mut next = POLL;
         for name in names {
             if stop.is_cancelled() {
@@ -230,7 +246,8 @@ impl Outbox {
         let before = self.paused.get(name).map(|(pause, _)| *pause);
         let before = before.filter(|pause| !pause.is_zero());
         let pause = before.map_or(FIRST_PAUSE, |pause| (pause * 2).min(LONGEST_PAUSE));
-        self.paused.insert(name.to_owned(), (pause, Timestamp::now() + pause));
+        self.paused
+            .insert(name.to_owned(), (pause, Timestamp::now() + pause));
         pause
     }
 
@@ -250,7 +267,9 @@ impl Outbox {
         let decision = desk.decision(&signer).await.map_err(text)?;
         let (at, reason) = match entry.what {
             What::Invite | What::Remind { .. } => {
-                return self.write(entry, &envelope, &person, decision.is_some()).await;
+                return self
+                    .write(entry, &envelope, &person, decision.is_some())
+                    .await;
             }
             What::Viewed => (desk.viewed_at(&signer).await.map_err(text)?, None),
             What::Signed | What::Declined => {
@@ -267,7 +286,11 @@ impl Outbox {
         let Some(at) = at else {
             // Announced, and not (yet) done.
             let old = Timestamp::now().millis_since(entry.written_at) > GRACE_MS;
-            return if old { Ok(Verdict::Remove) } else { Err("not done yet".to_owned()) };
+            return if old {
+                Ok(Verdict::Remove)
+            } else {
+                Err("not done yet".to_owned())
+            };
         };
         let report = Report {
             event: format!("signer.{}", entry.what.name()),
@@ -332,18 +355,30 @@ impl Outbox {
             return Ok(Verdict::Remove);
         }
         let What::Remind { number, every_ms } = entry.what else {
-            let written = self.desk.write_to(envelope, person, Occasion::Invitation).await;
+            let written = self
+                .desk
+                .write_to(envelope, person, Occasion::Invitation)
+                .await;
             written.map_err(|e| e.to_string())?;
-            self.desk.plan_reminder(envelope, person).await.map_err(text)?;
+            self.desk
+                .plan_reminder(envelope, person)
+                .await
+                .map_err(text)?;
             return Ok(Verdict::Remove);
         };
         let occasion = Occasion::Reminder(number);
         let written = self.desk.write_to(envelope, person, occasion).await;
         written.map_err(|e| e.to_string())?;
         let signer = SignerRef::new(&envelope.id, &person.email);
-        let next = What::Remind { number: number + 1, every_ms };
+        let next = What::Remind {
+            number: number + 1,
+            every_ms,
+        };
         // Under the same name, so it takes this one's place.
-        self.desk.post(&signer, next, every_ms).await.map_err(text)?;
+        self.desk
+            .post(&signer, next, every_ms)
+            .await
+            .map_err(text)?;
         Ok(Verdict::Keep)
     }
 }

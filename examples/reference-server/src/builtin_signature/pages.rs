@@ -94,7 +94,11 @@ impl Standing {
     }
 
     fn status(self) -> StatusCode {
-        if self.is_over() { StatusCode::GONE } else { StatusCode::OK }
+        if self.is_over() {
+            StatusCode::GONE
+        } else {
+            StatusCode::OK
+        }
     }
 }
 
@@ -125,14 +129,19 @@ impl Opened {
     async fn new(desk: &Desk, token: String, words: &'static Words) -> Result<Self, Response> {
         match Self::find(desk, token, words).await {
             Ok(opened) => Ok(opened),
-            Err(Closed::NotFound) => Err(notice(desk, words, StatusCode::NOT_FOUND, Notice::NotFound)),
+            Err(Closed::NotFound) => {
+                Err(notice(desk, words, StatusCode::NOT_FOUND, Notice::NotFound))
+            }
             Err(Closed::Broken(error)) => Err(broken(desk, words, &error)),
         }
     }
 
     async fn find(desk: &Desk, token: String, words: &'static Words) -> Result<Self, Closed> {
         let signer = SignerRef::from_token(&token, &desk.0.secret).ok_or(Closed::NotFound)?;
-        let envelope = desk.envelope(&signer.envelope).await?.ok_or(Closed::NotFound)?;
+        let envelope = desk
+            .envelope(&signer.envelope)
+            .await?
+            .ok_or(Closed::NotFound)?;
         if envelope.signer(&signer).is_none() {
             return Err(Closed::NotFound);
         }
@@ -140,7 +149,15 @@ impl Opened {
         let status = desk.request_status(&envelope.id).await;
         let standing = standing(&envelope, &signer, &decisions, status);
         let desk = desk.clone();
-        Ok(Self { desk, token, signer, envelope, decisions, standing, words })
+        Ok(Self {
+            desk,
+            token,
+            signer,
+            envelope,
+            decisions,
+            standing,
+            words,
+        })
     }
 
     /// The page as it stands, or with what went wrong with the form.
@@ -263,7 +280,10 @@ fn standing(
         return Standing::Signed;
     }
     let due = envelope.due(decisions);
-    if due.iter().any(|due| SignerRef::new(&envelope.id, &due.email) == *signer) {
+    if due
+        .iter()
+        .any(|due| SignerRef::new(&envelope.id, &due.email) == *signer)
+    {
         Standing::Open
     } else {
         Standing::NotYourTurn
@@ -401,7 +421,10 @@ async fn style() -> Response {
 fn notice(desk: &Desk, words: &'static Words, status: StatusCode, notice: Notice) -> Response {
     let notice = words.notice(notice).to_vec();
     let words = Value::from(Serde(words));
-    respond(status, context! { base => base(desk), words => words, notice => notice })
+    respond(
+        status,
+        context! { base => base(desk), words => words, notice => notice },
+    )
 }
 
 fn broken(desk: &Desk, words: &'static Words, error: &FilesError) -> Response {
@@ -440,7 +463,9 @@ fn base(desk: &Desk) -> Value {
 }
 
 fn words(headers: &HeaderMap) -> &'static Words {
-    let languages = headers.get(header::ACCEPT_LANGUAGE).and_then(|value| value.to_str().ok());
+    let languages = headers
+        .get(header::ACCEPT_LANGUAGE)
+        .and_then(|value| value.to_str().ok());
     Words::of(languages.map_or(Locale::En, Locale::negotiate))
 }
 

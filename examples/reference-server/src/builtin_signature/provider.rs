@@ -76,7 +76,9 @@ impl SignatureProvider for Provider {
             desk.write_to(&envelope, signer, Occasion::Invitation)
                 .await
                 .map_err(from_mail)?;
-            desk.plan_reminder(&envelope, signer).await.map_err(from_files)?;
+            desk.plan_reminder(&envelope, signer)
+                .await
+                .map_err(from_files)?;
         }
         envelope.invited = true;
         desk.put_envelope(&envelope).await.map_err(from_files)?;
@@ -112,8 +114,8 @@ impl SignatureProvider for Provider {
         for signer in &request.signers {
             let decision = decisions.of(&envelope, &signer.email);
             let signed_at = decision.map(|decision| decision.at).or(signer.signed_at);
-            let signed_at = signed_at
-                .ok_or_else(|| refused(format!("{} has not signed", signer.email)))?;
+            let signed_at =
+                signed_at.ok_or_else(|| refused(format!("{} has not signed", signer.email)))?;
             let typed = decision.and_then(|decision| decision.name.clone());
             let name = typed.or_else(|| signer.name.clone());
             signers.push(SignedBy {
@@ -133,9 +135,8 @@ impl SignatureProvider for Provider {
             envelope_id: envelope.id.clone(),
         };
         let language = language_of(&envelope).tag();
-        let appended = tokio::task::spawn_blocking(move || {
-            append_signature_page(&original, &page, language)
-        });
+        let appended =
+            tokio::task::spawn_blocking(move || append_signature_page(&original, &page, language));
         let signed = appended.await.map_err(unavailable)?.map_err(refused)?;
         let origin = Origin {
             organization_id: request.organization_id,
@@ -146,7 +147,12 @@ impl SignatureProvider for Provider {
         let document = desk
             .0
             .files
-            .put_document(&origin, &filename, signed.bytes.into(), envelope.document.language)
+            .put_document(
+                &origin,
+                &filename,
+                signed.bytes.into(),
+                envelope.document.language,
+            )
             .await
             .map_err(from_files)?;
         serde_json::to_value(document).map_err(refused)

@@ -145,7 +145,10 @@ mod tests {
         let path = folder.path().join("signature.key");
         std::fs::write(&path, "abcd").unwrap();
         let refused = Secret::load_or_create(&path).unwrap_err();
-        assert!(refused.to_string().contains("64 hexadecimal digits"), "{refused}");
+        assert!(
+            refused.to_string().contains("64 hexadecimal digits"),
+            "{refused}"
+        );
     }
 
     #[test]

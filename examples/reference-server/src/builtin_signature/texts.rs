@@ -232,16 +232,24 @@ pub(super) fn invitation(
 ) -> (String, String) {
     let title = envelope.document.title();
     let name = signer.name.as_deref().unwrap_or(&signer.email);
-    let message = envelope.message.as_deref().map(|text| format!("{text}\n\n"));
+    let message = envelope
+        .message
+        .as_deref()
+        .map(|text| format!("{text}\n\n"));
     let message = message.unwrap_or_default();
     let until = |words: &str| {
         let at = envelope.expires_at.map(moment);
-        at.map(|at| format!("{words} {at}.\n\n")).unwrap_or_default()
+        at.map(|at| format!("{words} {at}.\n\n"))
+            .unwrap_or_default()
     };
     let reminder = occasion != Occasion::Invitation;
     match language_of(envelope) {
         Locale::En => {
-            let subject = if reminder { "Reminder: please sign" } else { "Please sign" };
+            let subject = if reminder {
+                "Reminder: please sign"
+            } else {
+                "Please sign"
+            };
             let until = until("The document can be signed until");
             let body = format!(
                 "Dear {name},\n\nyou are asked to sign \"{title}\".\n\n{message}To read and sign it, open:\n\n{link}\n\n{until}The link is for you alone: please do not forward it.\n"
@@ -249,7 +257,11 @@ pub(super) fn invitation(
             (format!("{subject}: {title}"), body)
         }
         Locale::PtBr => {
-            let subject = if reminder { "Lembrete: assine" } else { "Assine" };
+            let subject = if reminder {
+                "Lembrete: assine"
+            } else {
+                "Assine"
+            };
             let until = until("O documento pode ser assinado até");
             let body = format!(
                 "Olá, {name},\n\npedimos que você assine “{title}”.\n\n{message}Para ler e assinar, abra:\n\n{link}\n\n{until}O link é só para você: não o encaminhe.\n"

@@ -26,7 +26,10 @@ pub(super) struct Report {
 
 /// The value of [`HEADER`] for a body.
 pub(super) fn signature(secret: &Secret, body: &[u8]) -> String {
-    format!("sha256={}", hex::encode(secret.sign(Purpose::Webhook, body)))
+    format!(
+        "sha256={}",
+        hex::encode(secret.sign(Purpose::Webhook, body))
+    )
 }
 
 /// Proves where a webhook comes from, and reads it.
@@ -34,8 +37,12 @@ pub(super) fn read(
     secret: &Secret,
     request: &WebhookRequest,
 ) -> Result<ProviderUpdate, WebhookError> {
-    let given = request.header(HEADER).ok_or(WebhookError::Unauthenticated)?;
-    let given = given.strip_prefix("sha256=").ok_or(WebhookError::Unauthenticated)?;
+    let given = request
+        .header(HEADER)
+        .ok_or(WebhookError::Unauthenticated)?;
+    let given = given
+        .strip_prefix("sha256=")
+        .ok_or(WebhookError::Unauthenticated)?;
     let given = hex::decode(given).map_err(|_| WebhookError::Unauthenticated)?;
     if !secret.verifies(Purpose::Webhook, &request.body, &given) {
         return Err(WebhookError::Unauthenticated);
@@ -79,7 +86,9 @@ mod tests {
     }
 
     fn request(headers: &[(&str, String)], body: Vec<u8>) -> WebhookRequest {
-        let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
+        let headers = headers
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), value.clone()));
         WebhookRequest {
             headers: headers.collect(),
             body,
@@ -90,7 +99,11 @@ mod tests {
     fn a_signed_report_becomes_a_fact() {
         let secret = Secret::fixed(1);
         let body = report("signer.signed");
-        let update = read(&secret, &request(&[(HEADER, signature(&secret, &body))], body)).unwrap();
+        let update = read(
+            &secret,
+            &request(&[(HEADER, signature(&secret, &body))], body),
+        )
+        .unwrap();
         assert_eq!(update.envelope_id.as_deref(), Some("e1"));
         assert_eq!(update.dedupe_key, "d1");
         let fact = SignerFact::signed("signer@example.com", Timestamp::from_millis(1_000));
@@ -101,7 +114,11 @@ mod tests {
     fn an_event_of_an_unknown_kind_is_taken_in_without_facts() {
         let secret = Secret::fixed(1);
         let body = report("signer.winked");
-        let update = read(&secret, &request(&[(HEADER, signature(&secret, &body))], body)).unwrap();
+        let update = read(
+            &secret,
+            &request(&[(HEADER, signature(&secret, &body))], body),
+        )
+        .unwrap();
         assert!(update.facts.is_empty() && update.envelope_id.is_none());
     }
 
@@ -115,11 +132,20 @@ mod tests {
         let wrong = [
             request(&[], body.clone()),
             request(&[(HEADER, right.clone())], longer),
-            request(&[(HEADER, right.trim_start_matches("sha256=").to_owned())], body.clone()),
+            request(
+                &[(HEADER, right.trim_start_matches("sha256=").to_owned())],
+                body.clone(),
+            ),
             request(&[(HEADER, right[..40].to_owned())], body.clone()),
             request(&[(HEADER, "sha256=".to_owned())], body.clone()),
-            request(&[(HEADER, right.clone()), (HEADER, right.clone())], body.clone()),
-            request(&[(HEADER, signature(&Secret::fixed(2), &body))], body.clone()),
+            request(
+                &[(HEADER, right.clone()), (HEADER, right.clone())],
+                body.clone(),
+            ),
+            request(
+                &[(HEADER, signature(&Secret::fixed(2), &body))],
+                body.clone(),
+            ),
         ];
         for request in wrong {
             assert!(
@@ -134,6 +160,9 @@ mod tests {
         let secret = Secret::fixed(1);
         let body = b"[]".to_vec();
         let request = request(&[(HEADER, signature(&secret, &body))], body);
-        assert!(matches!(read(&secret, &request), Err(WebhookError::Malformed(_))));
+        assert!(matches!(
+            read(&secret, &request),
+            Err(WebhookError::Malformed(_))
+        ));
     }
 }

@@ -34,11 +34,15 @@ pub async fn verify(args: &VerifyArgs) -> Result<Verdict, CliError> {
     let client = named(&args.server)?;
     let kept = match (&client, args.execution) {
         (Some(client), Some(id)) => {
-            let answer = client.get(&format!("api/v1/executions/{id}/audit/verify")).await?;
+            let answer = client
+                .get(&format!("api/v1/executions/{id}/audit/verify"))
+                .await?;
             Some(read_answer(&answer)?)
         }
         (Some(_), None) => {
-            return Err(CliError::Usage("--url needs --execution: whose trail?".to_owned()));
+            return Err(CliError::Usage(
+                "--url needs --execution: whose trail?".to_owned(),
+            ));
         }
         (None, _) => None,
     };
@@ -58,11 +62,21 @@ pub async fn verify(args: &VerifyArgs) -> Result<Verdict, CliError> {
 
 fn read_answer(answer: &Value) -> Result<Verdict, CliError> {
     let unreadable = || CliError::Http("the server's answer is no verdict".to_owned());
-    let valid = answer.get("valid").and_then(Value::as_bool).ok_or_else(unreadable)?;
+    let valid = answer
+        .get("valid")
+        .and_then(Value::as_bool)
+        .ok_or_else(unreadable)?;
     let first = answer.get("first_invalid_seq").and_then(Value::as_u64);
     Ok(Verdict {
-        count: answer.get("count").and_then(Value::as_u64).ok_or_else(unreadable)?,
-        head_hash: answer.get("head_hash").and_then(Value::as_str).ok_or_else(unreadable)?.to_owned(),
+        count: answer
+            .get("count")
+            .and_then(Value::as_u64)
+            .ok_or_else(unreadable)?,
+        head_hash: answer
+            .get("head_hash")
+            .and_then(Value::as_str)
+            .ok_or_else(unreadable)?
+            .to_owned(),
         first_invalid_seq: if valid { None } else { first.or(Some(1)) },
     })
 }
@@ -80,12 +94,19 @@ fn verify_rows(rows: &[AuditEvent], kept: Option<&Verdict>) -> Verdict {
             first_invalid_seq = Some(report.count);
         }
     }
-    Verdict { count: report.count, head_hash: hex::encode(report.head_hash), first_invalid_seq }
+    Verdict {
+        count: report.count,
+        head_hash: hex::encode(report.head_hash),
+        first_invalid_seq,
+    }
 }
 
 /// JSON Lines, an array, or pages as the API gives them.
 fn read_export(path: &Path, only: Option<ExecutionId>) -> Result<Vec<AuditEvent>, CliError> {
-    let error = |why: String| CliError::File { file: path.display().to_string(), why };
+    let error = |why: String| CliError::File {
+        file: path.display().to_string(),
+        why,
+    };
     let text = std::fs::read_to_string(path).map_err(|e| error(e.to_string()))?;
     let mut rows = Vec::new();
     for value in serde_json::Deserializer::from_str(&text).into_iter::<Value>() {
@@ -101,15 +122,23 @@ fn read_export(path: &Path, only: Option<ExecutionId>) -> Result<Vec<AuditEvent>
     }
     let mut read = Vec::with_capacity(rows.len());
     for (number, row) in (1..).zip(rows) {
-        let row: Row = serde_json::from_value(row).map_err(|e| error(format!("row {number}: {e}")))?;
+        let row: Row =
+            serde_json::from_value(row).map_err(|e| error(format!("row {number}: {e}")))?;
         read.push(AuditEvent::from(row));
     }
     if let Some(only) = only {
         read.retain(|row| row.execution_id == only);
     }
-    let first = read.first().ok_or_else(|| error("there are no rows to verify".to_owned()))?;
-    if read.iter().any(|row| row.execution_id != first.execution_id) {
-        return Err(error("rows of several executions: choose one with --execution".to_owned()));
+    let first = read
+        .first()
+        .ok_or_else(|| error("there are no rows to verify".to_owned()))?;
+    if read
+        .iter()
+        .any(|row| row.execution_id != first.execution_id)
+    {
+        return Err(error(
+            "rows of several executions: choose one with --execution".to_owned(),
+        ));
     }
     Ok(read)
 }
@@ -147,8 +176,14 @@ impl From<Row> for AuditEvent {
             execution_id: row.execution_id,
             timestamp: row.timestamp,
             action: Cow::Owned(row.action),
-            target: Target { kind: Cow::Owned(row.target_type), id: row.target_id },
-            actor: Actor { actor_type: row.actor_type, actor_id: Arc::from(row.actor_id) },
+            target: Target {
+                kind: Cow::Owned(row.target_type),
+                id: row.target_id,
+            },
+            actor: Actor {
+                actor_type: row.actor_type,
+                actor_id: Arc::from(row.actor_id),
+            },
             metadata: row.metadata,
             salt: row.salt,
             commitment: row.commitment,

@@ -33,16 +33,25 @@ impl Client {
         if !base.path().ends_with('/') {
             base.set_path(&format!("{}/", base.path()));
         }
-        Ok(Self { http, base, token: token.to_owned(), organization })
+        Ok(Self {
+            http,
+            base,
+            token: token.to_owned(),
+            organization,
+        })
     }
 
     pub(super) async fn get(&self, path: &str) -> Result<Value, CliError> {
-        let request = self.request(Method::GET, path)?.timeout(Duration::from_secs(30));
+        let request = self
+            .request(Method::GET, path)?
+            .timeout(Duration::from_secs(30));
         json(answer(request).await?).await
     }
 
     pub(super) async fn post(&self, path: &str, body: &Value) -> Result<Value, CliError> {
-        let request = self.request(Method::POST, path)?.timeout(Duration::from_secs(30));
+        let request = self
+            .request(Method::POST, path)?
+            .timeout(Duration::from_secs(30));
         json(answer(request.json(body)).await?).await
     }
 
@@ -52,7 +61,9 @@ impl Client {
         path: &str,
         last_event_id: Option<&str>,
     ) -> Result<Response, CliError> {
-        let mut request = self.request(Method::GET, path)?.header("accept", "text/event-stream");
+        let mut request = self
+            .request(Method::GET, path)?
+            .header("accept", "text/event-stream");
         if let Some(id) = last_event_id {
             request = request.header("last-event-id", id);
         }
@@ -60,7 +71,10 @@ impl Client {
     }
 
     fn request(&self, method: Method, path: &str) -> Result<reqwest::RequestBuilder, CliError> {
-        let url = self.base.join(path).map_err(|e| CliError::Usage(format!("--url: {e}")))?;
+        let url = self
+            .base
+            .join(path)
+            .map_err(|e| CliError::Usage(format!("--url: {e}")))?;
         let mut request = self.http.request(method, url).bearer_auth(&self.token);
         if let Some(organization) = self.organization {
             request = request.header("x-organization-id", organization.to_string());
@@ -77,13 +91,24 @@ async fn answer(request: reqwest::RequestBuilder) -> Result<Response, CliError> 
     }
     let text = response.text().await.unwrap_or_default();
     let problem: Value = serde_json::from_str(&text).unwrap_or_default();
-    let said = problem.get("detail").and_then(Value::as_str).map(str::to_owned);
+    let said = problem
+        .get("detail")
+        .and_then(Value::as_str)
+        .map(str::to_owned);
     let mut detail = said.unwrap_or_else(|| text.chars().take(200).collect());
-    for error in problem.get("errors").and_then(Value::as_array).into_iter().flatten() {
+    for error in problem
+        .get("errors")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+    {
         let field = |name| error.get(name).and_then(Value::as_str).unwrap_or_default();
         detail.push_str(&format!("\n  {}: {}", field("pointer"), field("detail")));
     }
-    Err(CliError::Refused { status: status.as_u16(), detail })
+    Err(CliError::Refused {
+        status: status.as_u16(),
+        detail,
+    })
 }
 
 async fn json(response: Response) -> Result<Value, CliError> {

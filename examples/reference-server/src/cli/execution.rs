@@ -39,7 +39,16 @@ pub(super) async fn follow(
     loop {
         let stream = client.stream(&path, parser.last_id.as_deref()).await;
         let outcome = match stream {
-            Ok(response) => read(response, &mut parser, &progress, stop_at_review, &mut breaks).await,
+            Ok(response) => {
+                read(
+                    response,
+                    &mut parser,
+                    &progress,
+                    stop_at_review,
+                    &mut breaks,
+                )
+                .await
+            }
             Err(refused @ CliError::Refused { .. }) => return Err(refused),
             Err(broken) => Err(broken),
         };
@@ -54,7 +63,9 @@ pub(super) async fn follow(
             Err(_) => breaks += 1,
         }
         if breaks > MAX_BREAKS {
-            return Err(CliError::Http("the event stream ends again and again".to_owned()));
+            return Err(CliError::Http(
+                "the event stream ends again and again".to_owned(),
+            ));
         }
         tokio::time::sleep(parser.retry.unwrap_or(Duration::from_secs(1))).await;
         parser = parser.for_next_connection();
@@ -86,7 +97,11 @@ fn take(event: &SseEvent, progress: &Progress, stop_at_review: bool) -> Option<E
         return None;
     }
     let data: Value = serde_json::from_str(&event.data).ok()?;
-    let state = if event.event == "gap" { data.get("state")? } else { &data };
+    let state = if event.event == "gap" {
+        data.get("state")?
+    } else {
+        &data
+    };
     progress.show(&event.event, state);
     // What `connected` tells is the state; the events that led there still come.
     if event.event == "connected" {
@@ -102,17 +117,22 @@ fn take(event: &SseEvent, progress: &Progress, stop_at_review: bool) -> Option<E
 
 /// What an execution says of itself that a person should read when it did not complete.
 pub(super) fn why(execution: &Value) -> Vec<String> {
-    let text = |value: &Value, name: &str| value.get(name).and_then(Value::as_str).map(str::to_owned);
+    let text =
+        |value: &Value, name: &str| value.get(name).and_then(Value::as_str).map(str::to_owned);
     let mut lines = Vec::new();
     lines.extend(text(execution, "last_error_human"));
-    let groups = execution.get("preflight_summary").and_then(|summary| summary.get("groups"));
+    let groups = execution
+        .get("preflight_summary")
+        .and_then(|summary| summary.get("groups"));
     let groups = groups.and_then(Value::as_object).into_iter().flatten();
     for issue in groups.filter_map(|(_, issues)| issues.as_array()).flatten() {
         if text(issue, "severity").as_deref() == Some("blocking") {
             lines.extend(text(issue, "message_human"));
         }
     }
-    let actions = execution.get("recommended_actions").and_then(Value::as_array);
+    let actions = execution
+        .get("recommended_actions")
+        .and_then(Value::as_array);
     for action in actions.into_iter().flatten() {
         let label = text(action, "label").unwrap_or_default();
         let description = text(action, "description").unwrap_or_default();

@@ -20,17 +20,30 @@ impl Progress {
             }
             bar
         });
-        Self { bar, said: RefCell::new(String::new()) }
+        Self {
+            bar,
+            said: RefCell::new(String::new()),
+        }
     }
 
     /// Shows where an execution stands: an event, or a state.
     pub(super) fn show(&self, event: &str, state: &Value) {
         let text = |value: &Value, name: &str| {
-            value.get(name).and_then(Value::as_str).unwrap_or_default().to_owned()
+            value
+                .get(name)
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .to_owned()
         };
         let status = text(state, "status");
-        let step = state.get("current_step").map(|step| text(step, "label")).unwrap_or_default();
-        let done = state.get("progress").and_then(Value::as_u64).unwrap_or_default();
+        let step = state
+            .get("current_step")
+            .map(|step| text(step, "label"))
+            .unwrap_or_default();
+        let done = state
+            .get("progress")
+            .and_then(Value::as_u64)
+            .unwrap_or_default();
         let failed = match (event, state.get("data")) {
             ("step.failed", Some(data)) => format!(" - {}", text(data, "error_human")),
             ("signature.signer.signed" | "signature.signer.viewed", Some(data)) => {
@@ -39,7 +52,11 @@ impl Progress {
             }
             _ => String::new(),
         };
-        let step = if step.is_empty() { step } else { format!(": {step}") };
+        let step = if step.is_empty() {
+            step
+        } else {
+            format!(": {step}")
+        };
         let line = format!("{status}{step}{failed}");
         match &self.bar {
             Some(bar) => {

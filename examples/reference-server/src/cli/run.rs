@@ -37,9 +37,15 @@ pub async fn run(options: &Options, args: &RunArgs) -> Result<Ended, CliError> {
         .map_err(|e| CliError::Usage(e.to_string()))?;
     eprintln!("running at {url}");
     if own.smtp_url.is_none() {
-        eprintln!("mails are written to {}", own.data_dir.join("mail").display());
+        eprintln!(
+            "mails are written to {}",
+            own.data_dir.join("mail").display()
+        );
     }
-    let token = server.development.as_ref().map(|development| development.token.clone());
+    let token = server
+        .development
+        .as_ref()
+        .map(|development| development.token.clone());
     let ended = async {
         let client = Client::new(&url, &token.unwrap_or_default(), None)?;
         run_at(&client, args, data).await
@@ -59,7 +65,9 @@ pub async fn run(options: &Options, args: &RunArgs) -> Result<Ended, CliError> {
 /// Where no server is named, or it cannot be watched.
 pub async fn watch(args: &WatchArgs) -> Result<Ended, CliError> {
     let client = named(&args.server)?.ok_or_else(|| {
-        CliError::Usage("watch needs a server: give --url and --token (or DOCG_URL and DOCG_TOKEN)".to_owned())
+        CliError::Usage(
+            "watch needs a server: give --url and --token (or DOCG_URL and DOCG_TOKEN)".to_owned(),
+        )
     })?;
     let ended = follow(&client, args.id, false).await?;
     explain(&client, args.id, ended).await;
@@ -71,7 +79,10 @@ async fn run_at(client: &Client, args: &RunArgs, data: Value) -> Result<Ended, C
     let body = json!({"trigger_data": data, "trigger_type": "cli", "dry_run": args.dry_run});
     let path = format!("api/v1/workflows/{workflow}/executions");
     let execution = client.post(&path, &body).await?;
-    let id = execution.get("id").and_then(Value::as_str).and_then(|id| id.parse().ok());
+    let id = execution
+        .get("id")
+        .and_then(Value::as_str)
+        .and_then(|id| id.parse().ok());
     let id: Uuid = id.ok_or_else(|| CliError::Http("the answer has no id".to_owned()))?;
     eprintln!("execution {id}");
     let ended = follow(client, id, true).await?;
@@ -98,40 +109,65 @@ async fn find_workflow(client: &Client, wanted: &str) -> Result<Uuid, CliError> 
     let mut path = "api/v1/workflows?limit=100".to_owned();
     loop {
         let page = client.get(&path).await?;
-        for workflow in page.get("workflows").and_then(Value::as_array).into_iter().flatten() {
-            let name = workflow.get("name").and_then(Value::as_str).unwrap_or_default();
-            let id = workflow.get("id").and_then(Value::as_str).and_then(|id| id.parse().ok());
-            if let Some(id) = id.filter(|_| name.eq_ignore_ascii_case(wanted) || slug(name) == wanted) {
+        for workflow in page
+            .get("workflows")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+        {
+            let name = workflow
+                .get("name")
+                .and_then(Value::as_str)
+                .unwrap_or_default();
+            let id = workflow
+                .get("id")
+                .and_then(Value::as_str)
+                .and_then(|id| id.parse().ok());
+            if let Some(id) =
+                id.filter(|_| name.eq_ignore_ascii_case(wanted) || slug(name) == wanted)
+            {
                 return Ok(id);
             }
             names.push(slug(name));
         }
         match page.get("next_cursor").and_then(Value::as_str) {
             Some(cursor) => {
-                let cursor: String = url::form_urlencoded::byte_serialize(cursor.as_bytes()).collect();
+                let cursor: String =
+                    url::form_urlencoded::byte_serialize(cursor.as_bytes()).collect();
                 path = format!("api/v1/workflows?limit=100&cursor={cursor}");
             }
             None => break,
         }
     }
-    Err(CliError::Usage(format!("there is no workflow {wanted:?}; there are: {}", names.join(", "))))
+    Err(CliError::Usage(format!(
+        "there is no workflow {wanted:?}; there are: {}",
+        names.join(", ")
+    )))
 }
 
 fn slug(name: &str) -> String {
-    name.to_lowercase().split_whitespace().collect::<Vec<_>>().join("-")
+    name.to_lowercase()
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join("-")
 }
 
 /// The server that the options name.
 pub(super) fn named(server: &ServerArgs) -> Result<Option<Client>, CliError> {
     match (&server.url, &server.token) {
         (Some(url), Some(token)) => Client::new(url, token, server.organization).map(Some),
-        (Some(_), None) => Err(CliError::Usage("--url needs --token (or DOCG_TOKEN)".to_owned())),
+        (Some(_), None) => Err(CliError::Usage(
+            "--url needs --token (or DOCG_TOKEN)".to_owned(),
+        )),
         (None, _) => Ok(None),
     }
 }
 
 fn read_data(path: &Path) -> Result<Value, CliError> {
-    let error = |why: String| CliError::File { file: path.display().to_string(), why };
+    let error = |why: String| CliError::File {
+        file: path.display().to_string(),
+        why,
+    };
     let text = std::fs::read_to_string(path).map_err(|e| error(e.to_string()))?;
     serde_json::from_str(&text).map_err(|e| error(e.to_string()))
 }

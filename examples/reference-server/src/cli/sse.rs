@@ -24,7 +24,11 @@ pub(super) struct Parser {
 impl Parser {
     /// What is left of a broken connection: the last id, and when to come back.
     pub(super) fn for_next_connection(self) -> Self {
-        Self { last_id: self.last_id, retry: self.retry, ..Self::default() }
+        Self {
+            last_id: self.last_id,
+            retry: self.retry,
+            ..Self::default()
+        }
     }
 
     /// Takes in bytes; gives the events that they complete.
@@ -40,7 +44,10 @@ impl Parser {
 
     /// The next whole line, and how many bytes it has with its end.
     fn next_line(&self) -> Option<(String, usize)> {
-        let end = self.buffer.iter().position(|b| matches!(b, b'\n' | b'\r'))?;
+        let end = self
+            .buffer
+            .iter()
+            .position(|b| matches!(b, b'\n' | b'\r'))?;
         let length = match (self.buffer[end], self.buffer.get(end + 1)) {
             (b'\r', Some(b'\n')) => end + 2,
             // What follows decides whether the line ends with one byte or two.
@@ -53,9 +60,19 @@ impl Parser {
 
     fn line(&mut self, line: &str) -> Option<SseEvent> {
         if line.is_empty() {
-            let (event, data) = (std::mem::take(&mut self.event), std::mem::take(&mut self.data));
-            let event = if event.is_empty() { "message".to_owned() } else { event };
-            return (!data.is_empty()).then(|| SseEvent { event, data: data.join("\n") });
+            let (event, data) = (
+                std::mem::take(&mut self.event),
+                std::mem::take(&mut self.data),
+            );
+            let event = if event.is_empty() {
+                "message".to_owned()
+            } else {
+                event
+            };
+            return (!data.is_empty()).then(|| SseEvent {
+                event,
+                data: data.join("\n"),
+            });
         }
         let (field, value) = line.split_once(':').unwrap_or((line, ""));
         let value = value.strip_prefix(' ').unwrap_or(value);
@@ -76,7 +93,10 @@ mod tests {
     use super::*;
 
     fn event(event: &str, data: &str) -> SseEvent {
-        SseEvent { event: event.to_owned(), data: data.to_owned() }
+        SseEvent {
+            event: event.to_owned(),
+            data: data.to_owned(),
+        }
     }
 
     const STREAM: &[u8] =
@@ -86,8 +106,15 @@ mod tests {
     fn events_come_out_whole_however_the_bytes_are_cut() {
         for size in 1..STREAM.len() {
             let mut parser = Parser::default();
-            let events: Vec<_> = STREAM.chunks(size).flat_map(|chunk| parser.feed(chunk)).collect();
-            assert_eq!(events, [event("a", "one\ntwo"), event("message", "{\"x\":1}")], "{size}");
+            let events: Vec<_> = STREAM
+                .chunks(size)
+                .flat_map(|chunk| parser.feed(chunk))
+                .collect();
+            assert_eq!(
+                events,
+                [event("a", "one\ntwo"), event("message", "{\"x\":1}")],
+                "{size}"
+            );
             assert_eq!(parser.last_id.as_deref(), Some("2-0"));
             assert_eq!(parser.retry, Some(Duration::from_millis(1500)));
         }

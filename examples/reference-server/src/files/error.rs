@@ -35,7 +35,9 @@ pub enum FilesError {
     #[error("{0} bytes are too many")]
     TooLarge(u64),
     /// A kind of storage that this program was built without.
-    #[error("files at {0:?} URLs need a feature that this build lacks; it has file:///absolute/path")]
+    #[error(
+        "files at {0:?} URLs need a feature that this build lacks; it has file:///absolute/path"
+    )]
     Unsupported(String),
     /// Anything else.
     #[error("the storage failed: {0}")]
@@ -78,10 +80,7 @@ impl FilesError {
                 StepFailure::review("local.folder_not_found", text("issue-folder-not-found"))
             }
             Self::NotFound(_) | Self::NotADocument(_) | Self::Changed(_) | Self::TooLarge(_) => {
-                StepFailure::review(
-                    codes::INVALID_FIELD_FORMAT,
-                    text("issue-resource-refused"),
-                )
+                StepFailure::review(codes::INVALID_FIELD_FORMAT, text("issue-resource-refused"))
             }
             Self::Unsupported(_) | Self::Other(_) => {
                 StepFailure::retryable("storage_error", text("issue-service-unavailable"))

@@ -198,9 +198,7 @@ impl Files {
             let _ = std::fs::remove_file(&probe);
             written
         });
-        let written = probed
-            .await
-            .map_err(|e| FilesError::Other(e.to_string()))?;
+        let written = probed.await.map_err(|e| FilesError::Other(e.to_string()))?;
         written.map_err(|e| FilesError::from_io(&e))
     }
 

@@ -60,7 +60,10 @@ pub(super) fn is_document_of(path: &str, organization: OrganizationId) -> bool {
         return false;
     };
     let plain = |part: &str| {
-        !part.is_empty() && part.len() <= 255 && !part.starts_with('.') && part.chars().all(is_plain)
+        !part.is_empty()
+            && part.len() <= 255
+            && !part.starts_with('.')
+            && part.chars().all(is_plain)
     };
     *room == "documents"
         && *tenant == organization.to_string()

@@ -89,7 +89,10 @@ async fn no_hostile_file_name_leaves_the_step_s_folder() {
             "documents/{}/{}/render",
             origin.organization_id, origin.execution_id
         );
-        assert_eq!(on_disk.parent().unwrap(), folder.path().canonicalize().unwrap().join(own));
+        assert_eq!(
+            on_disk.parent().unwrap(),
+            folder.path().canonicalize().unwrap().join(own)
+        );
         let saved = files
             .save(
                 origin.organization_id,
@@ -100,7 +103,11 @@ async fn no_hostile_file_name_leaves_the_step_s_folder() {
             )
             .await
             .unwrap();
-        assert!(saved.url.contains(&origin.execution_id.to_string()), "{}", saved.url);
+        assert!(
+            saved.url.contains(&origin.execution_id.to_string()),
+            "{}",
+            saved.url
+        );
     }
 }
 
@@ -110,15 +117,33 @@ async fn no_hostile_folder_is_taken() {
     let organization = OrganizationId::new();
     for name in HOSTILE {
         let saved = files
-            .save(organization, ExecutionId::new(), name, "a.pdf", Bytes::new())
+            .save(
+                organization,
+                ExecutionId::new(),
+                name,
+                "a.pdf",
+                Bytes::new(),
+            )
             .await;
-        assert!(matches!(saved, Err(FilesError::BadFolder(_))), "{name:?}: {saved:?}");
-        assert!(files.probe_folder(organization, name).await.is_err(), "{name:?}");
+        assert!(
+            matches!(saved, Err(FilesError::BadFolder(_))),
+            "{name:?}: {saved:?}"
+        );
+        assert!(
+            files.probe_folder(organization, name).await.is_err(),
+            "{name:?}"
+        );
     }
     for name in ["", "contracts", "Contratos/São Paulo 2026", "a.b/c-d_(1)/"] {
         files.probe_folder(organization, name).await.unwrap();
         files
-            .save(organization, ExecutionId::new(), name, "a.pdf", Bytes::new())
+            .save(
+                organization,
+                ExecutionId::new(),
+                name,
+                "a.pdf",
+                Bytes::new(),
+            )
             .await
             .unwrap();
     }
@@ -150,7 +175,10 @@ async fn a_hostile_description_of_a_document_reads_nothing() {
             "bytes": 6, "sha256": sha256});
         let document = Document::from_value(&value).unwrap();
         let read = files.read_document(organization, &document).await;
-        assert!(matches!(read, Err(FilesError::NotFound(_))), "{path}: {read:?}");
+        assert!(
+            matches!(read, Err(FilesError::NotFound(_))),
+            "{path}: {read:?}"
+        );
     }
 }
 
@@ -162,9 +190,18 @@ async fn a_file_in_the_place_of_a_folder_is_told_from_a_disk_that_fails() {
     std::fs::create_dir_all(&own).unwrap();
     std::fs::write(own.join("taken"), b"a file").unwrap();
     let probed = files.probe_folder(organization, "taken").await;
-    assert!(matches!(probed, Err(FilesError::NotAFolder(_))), "{probed:?}");
+    assert!(
+        matches!(probed, Err(FilesError::NotAFolder(_))),
+        "{probed:?}"
+    );
     let saved = files
-        .save(organization, ExecutionId::new(), "taken", "a.pdf", Bytes::new())
+        .save(
+            organization,
+            ExecutionId::new(),
+            "taken",
+            "a.pdf",
+            Bytes::new(),
+        )
         .await;
     assert!(matches!(saved, Err(FilesError::NotAFolder(_))), "{saved:?}");
     let failure = saved.unwrap_err().failure(&"save", "folder");
@@ -183,7 +220,11 @@ fn operating_system_errors_become_codes_with_an_action() {
         (Kind::TimedOut, "storage_error"),
     ] {
         let error = FilesError::from_io(&Error::from(kind));
-        assert_eq!(error.failure(&"save", "folder").context.code, code, "{kind:?}");
+        assert_eq!(
+            error.failure(&"save", "folder").context.code,
+            code,
+            "{kind:?}"
+        );
     }
 }
 
@@ -199,17 +240,35 @@ async fn only_the_first_of_two_notes_of_one_name_is_created() {
     assert!(!create(2).await.unwrap());
     let kept: Option<u32> = files.record(RecordKind::Decision, "a.b").await.unwrap();
     assert_eq!(kept, Some(1));
-    assert_eq!(files.record_names(RecordKind::Decision).await.unwrap(), ["a.b"]);
-    files.delete_record(RecordKind::Decision, "a.b").await.unwrap();
-    files.delete_record(RecordKind::Decision, "a.b").await.unwrap();
-    assert!(files.record_names(RecordKind::Decision).await.unwrap().is_empty());
+    assert_eq!(
+        files.record_names(RecordKind::Decision).await.unwrap(),
+        ["a.b"]
+    );
+    files
+        .delete_record(RecordKind::Decision, "a.b")
+        .await
+        .unwrap();
+    files
+        .delete_record(RecordKind::Decision, "a.b")
+        .await
+        .unwrap();
+    assert!(
+        files
+            .record_names(RecordKind::Decision)
+            .await
+            .unwrap()
+            .is_empty()
+    );
 }
 
 #[test]
 fn file_names_stay_readable() {
     for (text, name) in [
         ("2026/0042", "2026-0042.pdf"),
-        ("Contrato nº 7 - São Paulo.PDF", "Contrato nº 7 - São Paulo.pdf"),
+        (
+            "Contrato nº 7 - São Paulo.PDF",
+            "Contrato nº 7 - São Paulo.pdf",
+        ),
         ("a\r\nContent-Type: x", "a--Content-Type- x.pdf"),
         ("", "document.pdf"),
         ("....", "document.pdf"),

@@ -40,10 +40,10 @@ pub(super) fn write(
     } else {
         let mut parts = MultiPart::mixed().singlepart(text);
         for attachment in &mail.attachments {
-            parts = parts.singlepart(Attachment::new(one_line(&attachment.filename)).body(
-                attachment.content.to_vec(),
-                attachment.content_type.clone(),
-            ));
+            parts = parts.singlepart(
+                Attachment::new(one_line(&attachment.filename))
+                    .body(attachment.content.to_vec(), attachment.content_type.clone()),
+            );
         }
         builder.multipart(parts)
     };
@@ -69,7 +69,10 @@ pub(super) fn write(
 fn text_part(text: &str) -> SinglePart {
     let lines: Vec<&str> = text.lines().collect();
     let fits = |line: &&str| {
-        line.len() <= MAX_LINE && line.bytes().all(|b| b == b'\t' || (b' '..=b'~').contains(&b))
+        line.len() <= MAX_LINE
+            && line
+                .bytes()
+                .all(|b| b == b'\t' || (b' '..=b'~').contains(&b))
     };
     if !lines.iter().all(fits) {
         return SinglePart::plain(text.to_owned());

@@ -249,7 +249,10 @@ impl Mailer {
             Err(e) => Err(e),
         };
         if let Err(e) = noted {
-            tracing::warn!(message_id = receipt.message_id, "a sent mail was not noted: {e}");
+            tracing::warn!(
+                message_id = receipt.message_id,
+                "a sent mail was not noted: {e}"
+            );
         }
     }
 

@@ -7,7 +7,9 @@ use url::Url;
 
 /// Why a text is no SMTP URL.
 #[derive(Debug, thiserror::Error)]
-#[error("an SMTP URL is smtp://[user:password@]host[:port][?tls=required|opportunistic|none] or smtps://…: {0}")]
+#[error(
+    "an SMTP URL is smtp://[user:password@]host[:port][?tls=required|opportunistic|none] or smtps://…: {0}"
+)]
 pub struct SmtpUrlError(String);
 
 /// Encryption of the connection.

@@ -34,9 +34,15 @@ async fn a_mail_becomes_one_file_however_often_it_is_delivered() {
     let stop = CancellationToken::new();
     assert_eq!(mailer.outcome("a").await.unwrap(), Outcome::NotSent);
     let receipt = mailer.deliver(&mail("a"), &stop).await.unwrap();
-    assert_eq!(receipt.accepted, ["recipient@example.com", "copy@example.com"]);
+    assert_eq!(
+        receipt.accepted,
+        ["recipient@example.com", "copy@example.com"]
+    );
     assert_eq!(mailer.deliver(&mail("a"), &stop).await.unwrap(), receipt);
-    assert_eq!(mailer.outcome("a").await.unwrap(), Outcome::Accepted(receipt));
+    assert_eq!(
+        mailer.outcome("a").await.unwrap(),
+        Outcome::Accepted(receipt)
+    );
     assert_eq!(written(&folder).len(), 1);
     mailer.deliver(&mail("b"), &stop).await.unwrap();
     assert_eq!(written(&folder).len(), 2);
@@ -57,7 +63,11 @@ async fn a_line_break_in_the_subject_begins_no_header() {
 #[tokio::test]
 async fn a_mail_that_cannot_be_written_says_why() {
     let (folder, mailer) = mailer();
-    std::fs::write(folder.path().join("mail"), b"a file where the folder should be").unwrap();
+    std::fs::write(
+        folder.path().join("mail"),
+        b"a file where the folder should be",
+    )
+    .unwrap();
     let refused = mailer.deliver(&mail("a"), &CancellationToken::new()).await;
     assert!(
         matches!(refused, Err(MailError::Files(FilesError::NotAFolder(_)))),
@@ -72,7 +82,10 @@ fn smtp_urls_are_read() {
     assert_eq!((plain.host.as_str(), plain.port), ("127.0.0.1", 2525));
     assert_eq!(plain.encryption, server::Encryption::Opportunistic);
     let secret = read("smtp://user%40example.com:p%2Bw+d@mail.example.com").unwrap();
-    assert_eq!((secret.port, secret.encryption), (587, server::Encryption::Required));
+    assert_eq!(
+        (secret.port, secret.encryption),
+        (587, server::Encryption::Required)
+    );
     assert_eq!(
         secret.credentials,
         Some(lettre::transport::smtp::authentication::Credentials::new(
@@ -85,8 +98,16 @@ fn smtp_urls_are_read() {
         read("smtp://a:b@localhost?tls=none").unwrap().encryption,
         server::Encryption::None
     );
-    for wrong in ["http://a", "smtp://user@host", "smtp://host?tls=maybe", "smtps://host?tls=none"] {
+    for wrong in [
+        "http://a",
+        "smtp://user@host",
+        "smtp://host?tls=maybe",
+        "smtps://host?tls=none",
+    ] {
         assert!(read(wrong).is_err(), "{wrong}");
     }
-    assert!(!format!("{secret:?}").contains("p+w"), "passwords are not shown");
+    assert!(
+        !format!("{secret:?}").contains("p+w"),
+        "passwords are not shown"
+    );
 }

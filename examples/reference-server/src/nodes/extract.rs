@@ -18,7 +18,8 @@ pub(super) fn handler() -> Handler {
         .param(ParamSpec::required("fields", ParamKind::Object))
         .outputs_of_param("fields");
     // Variables have been put in by now.
-    compute(spec, |_context, params: Params| async move {
-        Ok(params.fields)
-    })
+    compute(
+        spec,
+        |_context, params: Params| async move { Ok(params.fields) },
+    )
 }

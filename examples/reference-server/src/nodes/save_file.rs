@@ -28,7 +28,8 @@ pub(super) fn handler(files: Files) -> Handler {
         let files = files.clone();
         async move {
             let label = context.node_id.clone();
-            let document = Document::from_value(&params.file).map_err(|e| e.failure(&label, "file"))?;
+            let document =
+                Document::from_value(&params.file).map_err(|e| e.failure(&label, "file"))?;
             let organization = context.organization_id;
             let content = files
                 .read_document(organization, &document)

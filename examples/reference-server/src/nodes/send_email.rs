@@ -4,7 +4,8 @@ use docg_core::{
     error::{StepFailure, codes},
     run::Phase,
     workflow::{
-        EffectContext, Handler, NodeSpec, ParamKind, ParamSpec, Probe, StepContext, StepOutcome, effect,
+        EffectContext, Handler, NodeSpec, ParamKind, ParamSpec, Probe, StepContext, StepOutcome,
+        effect,
     },
 };
 use lettre::message::{Mailbox, header::ContentType};
@@ -147,9 +148,10 @@ fn failure(error: MailError, context: &StepContext) -> StepFailure {
         MailError::Unreachable(_) => {
             StepFailure::retryable(codes::CONNECTION_ERROR, text("issue-connection-error"))
         }
-        MailError::Later(_) => {
-            StepFailure::retryable(codes::SERVICE_UNAVAILABLE, text("issue-service-unavailable"))
-        }
+        MailError::Later(_) => StepFailure::retryable(
+            codes::SERVICE_UNAVAILABLE,
+            text("issue-service-unavailable"),
+        ),
         MailError::Recipient {
             malformed: true, ..
         } => StepFailure::review(
@@ -162,10 +164,9 @@ fn failure(error: MailError, context: &StepContext) -> StepFailure {
         MailError::SignIn(_) => {
             StepFailure::review("smtp_auth_failed", text("issue-connection-error"))
         }
-        MailError::Unknown(_) => StepFailure::outcome_unknown(
-            codes::OUTCOME_UNKNOWN,
-            text("error-outcome-unknown"),
-        ),
+        MailError::Unknown(_) => {
+            StepFailure::outcome_unknown(codes::OUTCOME_UNKNOWN, text("error-outcome-unknown"))
+        }
         MailError::Unwritable(_) => {
             StepFailure::review(codes::INVALID_FIELD_FORMAT, text("issue-resource-refused"))
         }

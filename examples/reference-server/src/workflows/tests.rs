@@ -12,7 +12,8 @@ use super::*;
 const ID: &str = "0197a000-0000-7000-8000-00000000000a";
 
 fn handler() -> Handler {
-    let spec = NodeSpec::new("echo", Phase::Trigger).param(ParamSpec::optional("x", ParamKind::Json));
+    let spec =
+        NodeSpec::new("echo", Phase::Trigger).param(ParamSpec::optional("x", ParamKind::Json));
     compute(spec, |_context, params: Value| async move { Ok(params) })
 }
 
@@ -21,7 +22,10 @@ fn engine() -> (Engine, Registry) {
     let bus = Arc::new(MemoryBus::new(BusConfig::default()));
     let mut registry = Registry::default();
     registry.add(handler());
-    (Engine::builder(store, bus).step(handler()).build(), registry)
+    (
+        Engine::builder(store, bus).step(handler()).build(),
+        registry,
+    )
 }
 
 fn folder(files: &[(&str, Value)]) -> tempfile::TempDir {
@@ -50,7 +54,9 @@ async fn what_has_not_changed_gets_no_new_version() {
     let folder = folder(&[("echo.json", workflow())]);
     let version = async |file: &Path| {
         let workflows = in_folder(file).unwrap();
-        put_all(&engine, &registry, &workflows, &organizations).await.unwrap();
+        put_all(&engine, &registry, &workflows, &organizations)
+            .await
+            .unwrap();
         let id = ID.parse().unwrap();
         let mut versions = Vec::new();
         for organization in organizations {
@@ -79,10 +85,19 @@ async fn every_fault_of_every_file_is_told_and_nothing_is_stored() {
     let workflows = in_folder(folder.path()).unwrap();
     let put = put_all(&engine, &registry, &workflows, &[organization]).await;
     let told = put.unwrap_err().to_string();
-    for part in ["b.json: /name", "b.json: /nodes/0/params/y", "b.json: /nodes/1/type"] {
+    for part in [
+        "b.json: /name",
+        "b.json: /nodes/0/params/y",
+        "b.json: /nodes/1/type",
+    ] {
         assert!(told.contains(part), "{part} is missing in {told}");
     }
-    assert!(engine.workflow(organization, ID.parse().unwrap()).await.is_err());
+    assert!(
+        engine
+            .workflow(organization, ID.parse().unwrap())
+            .await
+            .is_err()
+    );
 }
 
 #[test]
@@ -113,7 +128,10 @@ fn a_schema_may_lie_in_a_file_of_its_own() {
     let mut with_schema = workflow();
     with_schema["input_schema"] = json!("echo.schema.json");
     let schema = json!({"type": "object"});
-    let folder = folder(&[("echo.json", with_schema), ("echo.schema.json", schema.clone())]);
+    let folder = folder(&[
+        ("echo.json", with_schema),
+        ("echo.schema.json", schema.clone()),
+    ]);
     let workflows = in_folder(folder.path()).unwrap();
     assert_eq!(Value::from(workflows[0].draft.input_schema.clone()), schema);
 }

@@ -48,7 +48,11 @@ impl Ran {
     }
 
     pub(crate) fn code(&self) -> &str {
-        self.record.execution.error.as_ref().map_or("", |error| &error.code)
+        self.record
+            .execution
+            .error
+            .as_ref()
+            .map_or("", |error| &error.code)
     }
 
     pub(crate) fn tech(&self) -> &str {
@@ -58,14 +62,13 @@ impl Ran {
 
     pub(crate) fn output(&self, node: &str) -> &Value {
         let step = self.steps.iter().find(|step| step.node_id == *node);
-        step.and_then(|step| step.output.as_deref()).unwrap_or(&Value::Null)
+        step.and_then(|step| step.output.as_deref())
+            .unwrap_or(&Value::Null)
     }
 }
 
 impl Harness {
     pub(crate) fn new(mailer: impl FnOnce(&Files, &std::path::Path) -> Mailer) -> Self {
-        // Where another test has done so, it is there.
-        let _ = rustls::crypto::ring::default_provider().install_default();
         let folder = tempfile::tempdir().expect("a temporary folder");
         let files = Files::in_folder(folder.path().join("files")).expect("a folder");
         let services = Services {
@@ -97,7 +100,13 @@ impl Harness {
         let engine = builder.build();
         let workers = engine.start_workers(WorkerOptions::concurrency(4));
         let organization = OrganizationId::new();
-        Self { folder, files: services.files, engine, organization, workers }
+        Self {
+            folder,
+            files: services.files,
+            engine,
+            organization,
+            workers,
+        }
     }
 
     /// A document as an earlier step would have made it.
@@ -108,7 +117,10 @@ impl Harness {
             node_id: NodeId::from("render"),
         };
         let content = content.to_vec().into();
-        self.files.put_document(&origin, "Contract 7", content, None).await.expect("written")
+        self.files
+            .put_document(&origin, "Contract 7", content, None)
+            .await
+            .expect("written")
     }
 
     /// Starts a workflow of these nodes.
@@ -116,12 +128,21 @@ impl Harness {
         let workflow = WorkflowId::new();
         let draft: WorkflowDraft =
             serde_json::from_value(json!({"name": "Test", "nodes": nodes})).expect("a workflow");
-        let put = self.engine.put_workflow(self.organization, workflow, draft, None).await;
+        let put = self
+            .engine
+            .put_workflow(self.organization, workflow, draft, None)
+            .await;
         put.expect("it can run");
         let mut request = StartRequest::new(self.organization, workflow, Actor::user("test"))
             .trigger_data(trigger);
         request.dry_run = dry_run;
-        self.engine.start(request).await.expect("it starts").record.execution.id
+        self.engine
+            .start(request)
+            .await
+            .expect("it starts")
+            .record
+            .execution
+            .id
     }
 
     /// Runs a workflow of these nodes until it ends or waits for a person.
@@ -132,7 +153,10 @@ impl Harness {
 
     /// Waits until an execution has ended or waits for a person.
     pub(crate) async fn rest(&self, id: ExecutionId) -> Ran {
-        self.until(id, |status| status.is_terminal() || status == Status::NeedsReview).await
+        self.until(id, |status| {
+            status.is_terminal() || status == Status::NeedsReview
+        })
+        .await
     }
 
     /// Waits until an execution has ended.
@@ -141,7 +165,11 @@ impl Harness {
     }
 
     async fn until(&self, id: ExecutionId, reached: impl Fn(Status) -> bool) -> Ran {
-        let mut feed = self.engine.feed(self.organization, id, 0).await.expect("it is there");
+        let mut feed = self
+            .engine
+            .feed(self.organization, id, 0)
+            .await
+            .expect("it is there");
         let resting = async {
             while let Some(event) = feed.next().await {
                 if reached(event.expect("events are read").status) {
@@ -149,11 +177,28 @@ impl Harness {
                 }
             }
         };
-        tokio::time::timeout(DEADLINE, resting).await.expect("it comes to rest");
-        let record = self.engine.execution(self.organization, id).await.expect("it is there");
-        let steps = self.engine.steps(self.organization, id).await.expect("it is there");
+        tokio::time::timeout(DEADLINE, resting)
+            .await
+            .expect("it comes to rest");
+        let record = self
+            .engine
+            .execution(self.organization, id)
+            .await
+            .expect("it is there");
+        let steps = self
+            .engine
+            .steps(self.organization, id)
+            .await
+            .expect("it is there");
         let actions = self.engine.recommended_actions(&record.execution, &steps);
-        let actions = actions.into_iter().map(|action| action.action.into_owned()).collect();
-        Ran { record, steps, actions }
+        let actions = actions
+            .into_iter()
+            .map(|action| action.action.into_owned())
+            .collect();
+        Ran {
+            record,
+            steps,
+            actions,
+        }
     }
 }

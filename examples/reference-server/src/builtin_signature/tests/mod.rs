@@ -55,7 +55,13 @@ impl Fixture {
         let public = "https://sign.example.com/docg/".parse().unwrap();
         let desk = Desk::new(files, mailer, Secret::fixed(1), public);
         let provider = Provider::new(desk.clone());
-        Self { folder, desk, provider, organization, document }
+        Self {
+            folder,
+            desk,
+            provider,
+            organization,
+            document,
+        }
     }
 
     async fn with_contract() -> Self {
@@ -99,7 +105,10 @@ impl Fixture {
             name: Some(name.to_owned()),
             reason: None,
         };
-        self.desk.announce_decision(&signer, decision.kind).await.unwrap();
+        self.desk
+            .announce_decision(&signer, decision.kind)
+            .await
+            .unwrap();
         assert!(self.desk.decide(&signer, &decision).await.unwrap());
     }
 
@@ -111,7 +120,9 @@ impl Fixture {
         let mut mails: Vec<_> = entries
             .map(|entry| std::fs::read_to_string(entry.unwrap().path()).unwrap())
             .map(|text| {
-                let to = text.lines().find_map(|line| line.strip_prefix("X-Docg-Recipients: "));
+                let to = text
+                    .lines()
+                    .find_map(|line| line.strip_prefix("X-Docg-Recipients: "));
                 (to.unwrap().to_owned(), text)
             })
             .collect();
@@ -153,7 +164,10 @@ impl Fixture {
 
     async fn content(&self) -> bytes::Bytes {
         let files = &self.desk.0.files;
-        files.read_document(self.organization, &self.document).await.unwrap()
+        files
+            .read_document(self.organization, &self.document)
+            .await
+            .unwrap()
     }
 }
 

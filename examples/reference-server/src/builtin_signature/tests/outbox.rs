@@ -25,11 +25,7 @@ struct Refusals {
     taken: mpsc::UnboundedSender<WebhookRequest>,
 }
 
-async fn take(
-    State(state): State<Arc<Refusals>>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> StatusCode {
+async fn take(State(state): State<Arc<Refusals>>, headers: HeaderMap, body: Bytes) -> StatusCode {
     {
         let mut left = state.left.lock().unwrap();
         if *left > 0 {
@@ -38,9 +34,15 @@ async fn take(
         }
     }
     let headers = headers.iter().map(|(name, value)| {
-        (name.to_string(), value.to_str().unwrap_or_default().to_owned())
+        (
+            name.to_string(),
+            value.to_str().unwrap_or_default().to_owned(),
+        )
     });
-    let request = WebhookRequest { headers: headers.collect(), body: body.to_vec() };
+    let request = WebhookRequest {
+        headers: headers.collect(),
+        body: body.to_vec(),
+    };
     // A test that has ended does not listen any more.
     let _ = state.taken.send(request);
     StatusCode::OK
@@ -49,12 +51,18 @@ async fn take(
 impl Receiver {
     async fn refusing_first(left: u32) -> Self {
         let (sender, taken) = mpsc::unbounded_channel();
-        let state = Arc::new(Refusals { left: Mutex::new(left), taken: sender });
+        let state = Arc::new(Refusals {
+            left: Mutex::new(left),
+            taken: sender,
+        });
         let app = Router::new().route("/hook", post(take)).with_state(state);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/hook", listener.local_addr().unwrap());
         tokio::spawn(async move { axum::serve(listener, app).await });
-        Self { url: url.parse().unwrap(), taken }
+        Self {
+            url: url.parse().unwrap(),
+            taken,
+        }
     }
 
     async fn next(&mut self, fixture: &Fixture) -> ProviderUpdate {
@@ -65,8 +73,6 @@ impl Receiver {
 }
 
 fn start(fixture: &Fixture, receiver: &Receiver) -> CancellationToken {
-    // Where another test has done so, it is there.
-    let _ = rustls::crypto::ring::default_provider().install_default();
     let stop = CancellationToken::new();
     let outbox = Outbox::new(fixture.desk.clone(), receiver.url.clone()).unwrap();
     tokio::spawn(outbox.run(stop.clone()));
@@ -76,11 +82,21 @@ fn start(fixture: &Fixture, receiver: &Receiver) -> CancellationToken {
 /// Waits until nothing is left to be delivered.
 async fn drained(fixture: &Fixture) {
     let empty = async {
-        while !fixture.desk.0.files.record_names(RecordKind::Outbox).await.unwrap().is_empty() {
+        while !fixture
+            .desk
+            .0
+            .files
+            .record_names(RecordKind::Outbox)
+            .await
+            .unwrap()
+            .is_empty()
+        {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(30), empty).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(30), empty)
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
@@ -119,7 +135,11 @@ async fn what_was_announced_and_never_done_is_not_reported() {
     let envelope = fixture.ask(&[(ONE, None), (TWO, None)]).await;
     let signer = link::SignerRef::new(&envelope, ONE);
     let declined = envelope::DecisionKind::Declined;
-    fixture.desk.announce_decision(&signer, declined).await.unwrap();
+    fixture
+        .desk
+        .announce_decision(&signer, declined)
+        .await
+        .unwrap();
     fixture.sign(&envelope, TWO, "Two", 2_000).await;
     let mut receiver = Receiver::refusing_first(0).await;
     let _stop = start(&fixture, &receiver);
@@ -153,7 +173,13 @@ async fn a_reminder_waits_for_its_time() {
     let mut request = fixture.request(&[(ONE, None)]);
     request.remind_every_ms = Some(3_600_000);
     let envelope = fixture.provider.create(request).await.unwrap().envelope_id;
-    let names = fixture.desk.0.files.record_names(RecordKind::Outbox).await.unwrap();
+    let names = fixture
+        .desk
+        .0
+        .files
+        .record_names(RecordKind::Outbox)
+        .await
+        .unwrap();
     let signer = link::SignerRef::new(&envelope, ONE);
     assert_eq!(names, [format!("{}.remind", signer.record_name())]);
     assert_eq!(fixture.mails().len(), 1);

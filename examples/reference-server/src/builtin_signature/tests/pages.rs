@@ -41,7 +41,9 @@ impl Browser {
 }
 
 async fn text(response: Response) -> String {
-    let bytes = axum::body::to_bytes(response.into_body(), 1 << 20).await.unwrap();
+    let bytes = axum::body::to_bytes(response.into_body(), 1 << 20)
+        .await
+        .unwrap();
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
@@ -71,21 +73,43 @@ async fn the_page_shows_the_document_and_a_form_in_the_reader_s_language() {
         assert!(page.contains(&part), "{part} is missing in {page}");
     }
     assert!(!page.contains("<script"), "pages work without scripts");
-    let (_, page) = browser.get_in(&format!("/sign/{token}"), "pt-BR,pt;q=0.9").await;
-    assert!(page.contains("lang=\"pt-BR\"") && page.contains("Assinar o documento"), "{page}");
+    let (_, page) = browser
+        .get_in(&format!("/sign/{token}"), "pt-BR,pt;q=0.9")
+        .await;
+    assert!(
+        page.contains("lang=\"pt-BR\"") && page.contains("Assinar o documento"),
+        "{page}"
+    );
 }
 
 #[tokio::test]
 async fn the_pages_load_nothing_from_elsewhere_and_leave_no_trace() {
     let (fixture, browser, envelope) = asked(&[(ONE, None)]).await;
     let path = format!("/sign/{}", fixture.token(&envelope, ONE));
-    let (_, response) = browser.send(Request::get(&path).body(Body::empty()).unwrap()).await;
-    let header = |name| response.headers().get(name).unwrap().to_str().unwrap().to_owned();
+    let (_, response) = browser
+        .send(Request::get(&path).body(Body::empty()).unwrap())
+        .await;
+    let header = |name| {
+        response
+            .headers()
+            .get(name)
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .to_owned()
+    };
     let policy = header(header::CONTENT_SECURITY_POLICY);
-    for part in ["default-src 'none'", "form-action 'self'", "frame-ancestors 'none'"] {
+    for part in [
+        "default-src 'none'",
+        "form-action 'self'",
+        "frame-ancestors 'none'",
+    ] {
         assert!(policy.contains(part), "{policy}");
     }
-    assert!(!policy.contains("unsafe") && !policy.contains("script"), "{policy}");
+    assert!(
+        !policy.contains("unsafe") && !policy.contains("script"),
+        "{policy}"
+    );
     assert_eq!(header(header::CACHE_CONTROL), "no-store");
     assert_eq!(header(header::REFERRER_POLICY), "no-referrer");
     assert_eq!(header(header::X_CONTENT_TYPE_OPTIONS), "nosniff");
@@ -95,9 +119,19 @@ async fn the_pages_load_nothing_from_elsewhere_and_leave_no_trace() {
 async fn the_document_is_shown_as_it_is() {
     let (fixture, browser, envelope) = asked(&[(ONE, None)]).await;
     let path = format!("/sign/{}/document.pdf", fixture.token(&envelope, ONE));
-    let (status, response) = browser.send(Request::get(&path).body(Body::empty()).unwrap()).await;
+    let (status, response) = browser
+        .send(Request::get(&path).body(Body::empty()).unwrap())
+        .await;
     assert_eq!(status, StatusCode::OK);
-    let header = |name| response.headers().get(name).unwrap().to_str().unwrap().to_owned();
+    let header = |name| {
+        response
+            .headers()
+            .get(name)
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .to_owned()
+    };
     assert_eq!(header(header::CONTENT_TYPE), "application/pdf");
     assert!(header(header::CONTENT_DISPOSITION).starts_with("inline; filename=\"Contract 7.pdf\""));
     assert_eq!(text(response).await, "a document");
@@ -108,7 +142,10 @@ async fn signing_counts_once() {
     let (fixture, browser, envelope) = asked(&[(ONE, None), (TWO, None)]).await;
     let path = format!("/sign/{}", fixture.token(&envelope, ONE));
     let (status, page) = browser.post(&path, SIGN).await;
-    assert!(status == StatusCode::OK && page.contains("Your signature has been recorded"), "{page}");
+    assert!(
+        status == StatusCode::OK && page.contains("Your signature has been recorded"),
+        "{page}"
+    );
     let (status, page) = browser.post(&path, "name=Somebody+Else&consent=yes").await;
     assert_eq!(status, StatusCode::CONFLICT);
     assert!(page.contains("You have signed already"), "{page}");
@@ -118,7 +155,10 @@ async fn signing_counts_once() {
     let decision = fixture.desk.decision(&signer).await.unwrap().unwrap();
     assert_eq!(decision.name.as_deref(), Some("Signer One"));
     let (status, page) = browser.get(&path).await;
-    assert!(status == StatusCode::OK && page.contains("Others have yet to sign"), "{page}");
+    assert!(
+        status == StatusCode::OK && page.contains("Others have yet to sign"),
+        "{page}"
+    );
 }
 
 #[tokio::test]
@@ -127,14 +167,24 @@ async fn of_many_clicks_at_once_one_counts() {
     let path = format!("/sign/{}", fixture.token(&envelope, ONE));
     let decline = format!("{path}/decline");
     let clicks = (0..16).map(|number| {
-        let (path, form) = if number % 2 == 0 { (&path, SIGN) } else { (&decline, "reason=no") };
+        let (path, form) = if number % 2 == 0 {
+            (&path, SIGN)
+        } else {
+            (&decline, "reason=no")
+        };
         browser.post(path, form)
     });
     let answers = futures::future::join_all(clicks).await;
-    let taken = answers.iter().filter(|(status, _)| *status == StatusCode::OK).count();
+    let taken = answers
+        .iter()
+        .filter(|(status, _)| *status == StatusCode::OK)
+        .count();
     assert_eq!(taken, 1);
     let refused = [StatusCode::CONFLICT, StatusCode::GONE];
-    let others = answers.iter().filter(|(status, _)| refused.contains(status)).count();
+    let others = answers
+        .iter()
+        .filter(|(status, _)| refused.contains(status))
+        .count();
     assert_eq!(others, 15);
 }
 
@@ -144,13 +194,28 @@ async fn a_form_that_is_not_filled_in_says_what_is_missing_and_records_nothing()
     let path = format!("/sign/{}", fixture.token(&envelope, ONE));
     for (form, words, status) in [
         ("", "type your full name", StatusCode::UNPROCESSABLE_ENTITY),
-        ("name=+%00%0A&consent=yes", "type your full name", StatusCode::UNPROCESSABLE_ENTITY),
-        ("name=One", "confirm that you have read", StatusCode::UNPROCESSABLE_ENTITY),
-        ("name=%FF&name=x", "could not be read", StatusCode::BAD_REQUEST),
+        (
+            "name=+%00%0A&consent=yes",
+            "type your full name",
+            StatusCode::UNPROCESSABLE_ENTITY,
+        ),
+        (
+            "name=One",
+            "confirm that you have read",
+            StatusCode::UNPROCESSABLE_ENTITY,
+        ),
+        (
+            "name=%FF&name=x",
+            "could not be read",
+            StatusCode::BAD_REQUEST,
+        ),
     ] {
         let (answered, page) = browser.post(&path, form).await;
         assert_eq!(answered, status, "{form}: {page}");
-        assert!(page.contains(words) && page.contains("<form"), "{form}: {page}");
+        assert!(
+            page.contains(words) && page.contains("<form"),
+            "{form}: {page}"
+        );
     }
     let huge = format!("name={}&consent=yes", "x".repeat(100_000));
     let (status, _) = browser.post(&path, &huge).await;
@@ -172,7 +237,10 @@ async fn what_people_type_is_never_markup() {
     let (_, page) = browser.get(&path).await;
     let (_, refused) = browser.post(&path, "name=%3Cscript%3E%22%27%3E").await;
     for page in [page, refused] {
-        assert!(!page.contains("<script") && !page.contains("\"'>"), "{page}");
+        assert!(
+            !page.contains("<script") && !page.contains("\"'>"),
+            "{page}"
+        );
     }
 }
 
@@ -180,15 +248,23 @@ async fn what_people_type_is_never_markup() {
 async fn a_refusal_ends_it_for_all() {
     let (fixture, browser, envelope) = asked(&[(ONE, None), (TWO, None)]).await;
     let path = format!("/sign/{}", fixture.token(&envelope, ONE));
-    let (status, page) = browser.post(&format!("{path}/decline"), "reason=The+price+is+wrong").await;
-    assert!(status == StatusCode::OK && page.contains("You have declined"), "{page}");
+    let (status, page) = browser
+        .post(&format!("{path}/decline"), "reason=The+price+is+wrong")
+        .await;
+    assert!(
+        status == StatusCode::OK && page.contains("You have declined"),
+        "{page}"
+    );
     let signer = link::SignerRef::new(&envelope, ONE);
     let decision = fixture.desk.decision(&signer).await.unwrap().unwrap();
     assert_eq!(decision.reason.as_deref(), Some("The price is wrong"));
     let other = format!("/sign/{}", fixture.token(&envelope, TWO));
     for (status, page) in [browser.get(&other).await, browser.post(&other, SIGN).await] {
         assert_eq!(status, StatusCode::GONE);
-        assert!(page.contains("no longer open") && !page.contains("<form"), "{page}");
+        assert!(
+            page.contains("no longer open") && !page.contains("<form"),
+            "{page}"
+        );
     }
     let (status, _) = browser.get(&format!("{other}/document.pdf")).await;
     assert_eq!(status, StatusCode::GONE);
@@ -222,14 +298,23 @@ async fn after_its_time_nobody_signs() {
 #[tokio::test]
 async fn who_comes_before_their_turn_is_told_so() {
     let (fixture, browser, envelope) = asked(&[(ONE, Some(1)), (TWO, Some(2))]).await;
-    assert_eq!(fixture.receivers(), [ONE], "the second is not written to yet");
+    assert_eq!(
+        fixture.receivers(),
+        [ONE],
+        "the second is not written to yet"
+    );
     let second = format!("/sign/{}", fixture.token(&envelope, TWO));
     let (status, page) = browser.get(&second).await;
-    assert!(status == StatusCode::OK && page.contains("not your turn"), "{page}");
+    assert!(
+        status == StatusCode::OK && page.contains("not your turn"),
+        "{page}"
+    );
     assert!(!page.contains("<form"), "{page}");
     let (status, _) = browser.post(&second, SIGN).await;
     assert_eq!(status, StatusCode::CONFLICT);
-    browser.post(&format!("/sign/{}", fixture.token(&envelope, ONE)), SIGN).await;
+    browser
+        .post(&format!("/sign/{}", fixture.token(&envelope, ONE)), SIGN)
+        .await;
     let (status, page) = browser.post(&second, SIGN).await;
     assert_eq!(status, StatusCode::OK, "{page}");
 }
@@ -241,8 +326,17 @@ async fn links_that_were_not_made_here_open_nothing() {
     let unknown = fixture.token(&"0".repeat(32), ONE);
     let mut forged = fixture.token(&envelope, ONE);
     forged.truncate(forged.len() - 1);
-    for token in [stranger, unknown, forged, "%2e%2e%2f".to_owned(), "x".to_owned()] {
-        for path in [format!("/sign/{token}"), format!("/sign/{token}/document.pdf")] {
+    for token in [
+        stranger,
+        unknown,
+        forged,
+        "%2e%2e%2f".to_owned(),
+        "x".to_owned(),
+    ] {
+        for path in [
+            format!("/sign/{token}"),
+            format!("/sign/{token}/document.pdf"),
+        ] {
             let (status, page) = browser.get(&path).await;
             assert_eq!(status, StatusCode::NOT_FOUND, "{path}");
             assert!(page.contains("This link does not work"), "{page}");

@@ -9,7 +9,10 @@ async fn every_signer_gets_a_link_of_their_own() {
     let mails = fixture.mails();
     assert_eq!(fixture.receivers(), [ONE, TWO]);
     for (to, text) in mails {
-        let link = format!("\r\nhttps://sign.example.com/docg/sign/{}\r\n", fixture.token(&envelope, &to));
+        let link = format!(
+            "\r\nhttps://sign.example.com/docg/sign/{}\r\n",
+            fixture.token(&envelope, &to)
+        );
         assert!(text.contains(&link), "{text}");
     }
 }
@@ -34,7 +37,10 @@ async fn a_request_that_broke_off_is_finished_by_its_repeat() {
     std::fs::write(&mail, b"a file where mails should go").unwrap();
     let request = fixture.request(&[(ONE, None)]);
     let failed = fixture.provider.create(request.clone()).await;
-    assert!(matches!(failed, Err(ProviderError::Unavailable(_))), "{failed:?}");
+    assert!(
+        matches!(failed, Err(ProviderError::Unavailable(_))),
+        "{failed:?}"
+    );
     assert_eq!(fixture.provider.find(&request).await.unwrap(), None);
     std::fs::remove_file(&mail).unwrap();
     fixture.provider.create(request.clone()).await.unwrap();
@@ -61,7 +67,10 @@ async fn another_organization_s_document_is_not_sent_out() {
     let mut request = fixture.request(&[(ONE, None)]);
     request.organization_id = OrganizationId::new();
     let refused = fixture.provider.create(request).await;
-    assert!(matches!(refused, Err(ProviderError::Refused(_))), "{refused:?}");
+    assert!(
+        matches!(refused, Err(ProviderError::Refused(_))),
+        "{refused:?}"
+    );
     assert!(fixture.mails().is_empty());
 }
 
@@ -69,15 +78,22 @@ async fn another_organization_s_document_is_not_sent_out() {
 async fn the_signed_document_is_the_original_with_a_page_more() {
     let fixture = Fixture::with_contract().await;
     let envelope = fixture.ask(&[(ONE, None), (TWO, None)]).await;
-    fixture.sign(&envelope, ONE, "Signer One", 1_768_500_000_000).await;
-    fixture.sign(&envelope, TWO, "Signer Two", 1_768_500_060_000).await;
+    fixture
+        .sign(&envelope, ONE, "Signer One", 1_768_500_000_000)
+        .await;
+    fixture
+        .sign(&envelope, TWO, "Signer Two", 1_768_500_060_000)
+        .await;
     let request = fixture.finished(&envelope, &[ONE, TWO]);
     let value = fixture.provider.signed_document(&request).await.unwrap();
     let signed = Document::from_value(&value).unwrap();
     assert_eq!(signed.filename, "Contract 7-signed.pdf");
     let original = fixture.content().await;
     let files = &fixture.desk.0.files;
-    let content = files.read_document(fixture.organization, &signed).await.unwrap();
+    let content = files
+        .read_document(fixture.organization, &signed)
+        .await
+        .unwrap();
     assert!(content.starts_with(&original) && content.len() > original.len());
     assert_eq!(signed.sha256, sha256(&content));
     let again = fixture.provider.signed_document(&request).await.unwrap();
@@ -88,10 +104,19 @@ async fn the_signed_document_is_the_original_with_a_page_more() {
 async fn a_document_that_was_changed_after_it_was_sent_out_is_not_signed() {
     let fixture = Fixture::with_contract().await;
     let envelope = fixture.ask(&[(ONE, None)]).await;
-    fixture.sign(&envelope, ONE, "Signer One", 1_768_500_000_000).await;
-    let path = fixture.folder.path().join("files").join(&fixture.document.path);
+    fixture
+        .sign(&envelope, ONE, "Signer One", 1_768_500_000_000)
+        .await;
+    let path = fixture
+        .folder
+        .path()
+        .join("files")
+        .join(&fixture.document.path);
     std::fs::write(path, b"%PDF-1.7 another one").unwrap();
-    let refused = fixture.provider.signed_document(&fixture.finished(&envelope, &[ONE])).await;
+    let refused = fixture
+        .provider
+        .signed_document(&fixture.finished(&envelope, &[ONE]))
+        .await;
     let why = refused.unwrap_err().to_string();
     assert!(why.contains("SHA-256 differs"), "{why}");
 }
@@ -100,9 +125,15 @@ async fn a_document_that_was_changed_after_it_was_sent_out_is_not_signed() {
 async fn nobody_is_listed_who_has_not_signed() {
     let fixture = Fixture::with_contract().await;
     let envelope = fixture.ask(&[(ONE, None), (TWO, None)]).await;
-    fixture.sign(&envelope, ONE, "Signer One", 1_768_500_000_000).await;
+    fixture
+        .sign(&envelope, ONE, "Signer One", 1_768_500_000_000)
+        .await;
     let mut request = fixture.finished(&envelope, &[ONE, TWO]);
     request.signers[1].signed_at = None;
-    let refused = fixture.provider.signed_document(&request).await.unwrap_err();
+    let refused = fixture
+        .provider
+        .signed_document(&request)
+        .await
+        .unwrap_err();
     assert!(refused.to_string().contains(TWO), "{refused}");
 }

@@ -21,7 +21,10 @@ async fn rows() -> Vec<Value> {
     let (organization_id, workflow) = (OrganizationId::new(), WorkflowId::new());
     let draft = json!({"name": "Echo", "nodes": [{"id": "a", "type": "echo"}]});
     let draft: WorkflowDraft = serde_json::from_value(draft).unwrap();
-    engine.put_workflow(organization_id, workflow, draft, None).await.unwrap();
+    engine
+        .put_workflow(organization_id, workflow, draft, None)
+        .await
+        .unwrap();
     let workers = engine.start_workers(docg_core::engine::WorkerOptions::concurrency(1));
     let request = StartRequest::new(organization_id, workflow, Actor::user("someone"));
     let started = engine.start(request).await.unwrap();
@@ -30,7 +33,12 @@ async fn rows() -> Vec<Value> {
     let events: Vec<_> = futures::StreamExt::collect(feed).await;
     assert!(!events.is_empty());
     workers.shutdown().await;
-    let query = AuditQuery { organization_id, execution_id, after: 0, limit: 100 };
+    let query = AuditQuery {
+        organization_id,
+        execution_id,
+        after: 0,
+        limit: 100,
+    };
     let page = engine.audit(query).await.unwrap();
     assert!(page.items.len() > 2);
     let row = |row: &AuditEvent| {
@@ -63,10 +71,17 @@ fn lines(rows: &[Value]) -> String {
 #[tokio::test]
 async fn an_export_verifies_in_each_of_its_forms() {
     let rows = rows().await;
-    let pages = format!("{}\n{}", json!({"events": rows[..2]}), json!({"events": rows[2..]}));
+    let pages = format!(
+        "{}\n{}",
+        json!({"events": rows[..2]}),
+        json!({"events": rows[2..]})
+    );
     for text in [lines(&rows), Value::from(rows.clone()).to_string(), pages] {
         let verdict = check(&text).unwrap();
-        assert_eq!((verdict.count, verdict.first_invalid_seq), (rows.len() as u64, None));
+        assert_eq!(
+            (verdict.count, verdict.first_invalid_seq),
+            (rows.len() as u64, None)
+        );
     }
 }
 
@@ -83,7 +98,11 @@ async fn every_change_of_a_row_shows() {
     ] {
         let mut changed = rows.clone();
         changed[1][field] = value;
-        assert_eq!(check(&lines(&changed)).unwrap().first_invalid_seq, Some(2), "{field}");
+        assert_eq!(
+            check(&lines(&changed)).unwrap().first_invalid_seq,
+            Some(2),
+            "{field}"
+        );
     }
     let mut gap = rows.clone();
     gap.remove(1);
@@ -103,8 +122,15 @@ async fn a_cut_tail_shows_against_what_the_server_keeps() {
     let kept = verify_rows(&whole, None);
     assert_eq!(verify_rows(&whole, Some(&kept)).first_invalid_seq, None);
     let cut = &whole[..whole.len() - 1];
-    assert_eq!(verify_rows(cut, None).first_invalid_seq, None, "nothing in the rows tells");
-    assert_eq!(verify_rows(cut, Some(&kept)).first_invalid_seq, Some(whole.len() as u64));
+    assert_eq!(
+        verify_rows(cut, None).first_invalid_seq,
+        None,
+        "nothing in the rows tells"
+    );
+    assert_eq!(
+        verify_rows(cut, Some(&kept)).first_invalid_seq,
+        Some(whole.len() as u64)
+    );
 }
 
 #[tokio::test]
@@ -114,7 +140,13 @@ async fn what_cannot_be_checked_is_no_verdict() {
     other["execution_id"] = json!(Uuid::new_v4());
     let mut bare = rows[0].clone();
     bare.as_object_mut().unwrap().remove("commitment");
-    for text in ["".to_owned(), "{".to_owned(), "[1]".to_owned(), lines(&[bare]), lines(&[rows[0].clone(), other])] {
+    for text in [
+        "".to_owned(),
+        "{".to_owned(),
+        "[1]".to_owned(),
+        lines(&[bare]),
+        lines(&[rows[0].clone(), other]),
+    ] {
         assert!(check(&text).is_err(), "{text}");
     }
 }

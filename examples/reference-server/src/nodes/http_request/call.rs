@@ -158,7 +158,10 @@ async fn resolve(
         return Err(not_allowed(context, "only http and https are called"));
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return Err(not_allowed(context, "a URL carries no user and no password: use headers"));
+        return Err(not_allowed(
+            context,
+            "a URL carries no user and no password: use headers",
+        ));
     }
     let port = url.port_or_known_default().unwrap_or(80);
     let ips: Vec<IpAddr> = match url.host() {
@@ -176,9 +179,15 @@ async fn resolve(
     }
     let refused = ips.iter().find(|ip| !guard::is_public(**ip));
     if let Some(refused) = refused.filter(|_| !allow_private) {
-        return Err(not_allowed(context, &format!("{refused} is not a public address")));
+        return Err(not_allowed(
+            context,
+            &format!("{refused} is not a public address"),
+        ));
     }
-    Ok(ips.into_iter().map(|ip| SocketAddr::new(ip, port)).collect())
+    Ok(ips
+        .into_iter()
+        .map(|ip| SocketAddr::new(ip, port))
+        .collect())
 }
 
 fn headers(
@@ -251,7 +260,9 @@ fn judge(
         ),
     };
     let failure = failure.tech(tech);
-    let seconds = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+    let seconds = headers
+        .get(RETRY_AFTER)
+        .and_then(|value| value.to_str().ok()?.parse().ok());
     Err(match seconds {
         Some(seconds) => failure.retry_after_ms(u64::saturating_mul(seconds, 1000)),
         None => failure,
@@ -273,8 +284,15 @@ fn shown(headers: &HeaderMap) -> Map<String, Value> {
 
 /// JSON where it says that it is JSON, else text.
 fn content(headers: &HeaderMap, body: &[u8]) -> Value {
-    let content_type = headers.get("content-type").and_then(|value| value.to_str().ok());
-    let media_type = content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    let content_type = headers
+        .get("content-type")
+        .and_then(|value| value.to_str().ok());
+    let media_type = content_type
+        .unwrap_or_default()
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim();
     if (media_type == "application/json" || media_type.ends_with("+json"))
         && let Ok(value) = serde_json::from_slice(body)
     {

@@ -29,6 +29,7 @@ struct HttpRequest {
 
 /// The node type.
 pub(super) fn handler(allow_private: bool) -> Handler {
+    crate::tls::prepare();
     let methods = vec!["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"];
     let spec = NodeSpec::new("http-request", Phase::Trigger)
         .any_phase()

@@ -1,0 +1,7 @@
+//! The real program, as others meet it: started as a process, called over HTTP, stopped by signals.
+
+mod commands;
+mod contract;
+mod faults;
+mod process;
+mod starting;
