@@ -11,7 +11,6 @@ mod options;
 mod problem;
 mod router;
 mod routes;
-mod shape;
 mod sse;
 
 pub use auth::{AuthError, Authenticator, Principal, Scope, StaticTokens};

@@ -10,7 +10,6 @@ use docg_core::{
     run::Status,
     time::Timestamp,
 };
-use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -19,14 +18,11 @@ use crate::{
     caller::Caller,
     cursor::{Cursors, limit},
     dto::{self, CreateExecution, ExecutionsQuery},
-    extract::{Id, Json, NoQuery, Query},
+    extract::{Id, Json, Query},
     idempotency::{self, answer},
     problem::Problem,
     router::AppState,
 };
-
-/// How many rows of a page are completed at once.
-const AT_ONCE: usize = 8;
 
 /// The execution object as this caller sees it.
 pub(crate) async fn shown(
@@ -58,7 +54,6 @@ pub(crate) async fn create(
     State(state): State<AppState>,
     caller: Caller,
     Id(workflow): Id,
-    _: NoQuery,
     headers: HeaderMap,
     body: Json<CreateExecution>,
 ) -> Result<Response, Problem> {
@@ -99,7 +94,6 @@ pub(crate) async fn get(
     State(state): State<AppState>,
     caller: Caller,
     Id(id): Id,
-    _: NoQuery,
 ) -> Result<Response, Problem> {
     caller.need(Scope::ExecutionsRead)?;
     let record = state
@@ -116,7 +110,6 @@ pub(crate) async fn steps(
     State(state): State<AppState>,
     caller: Caller,
     Id(id): Id,
-    _: NoQuery,
 ) -> Result<Response, Problem> {
     caller.need(Scope::ExecutionsRead)?;
     let steps = state
@@ -134,7 +127,6 @@ pub(crate) async fn preflight(
     State(state): State<AppState>,
     caller: Caller,
     Id(id): Id,
-    _: NoQuery,
 ) -> Result<Response, Problem> {
     caller.need(Scope::ExecutionsRead)?;
     let record = state
@@ -217,9 +209,10 @@ async fn page(
         page.items.last().filter(|_| page.has_more).map(|last| {
             cursors.write(&(last.execution.created_at.as_millis(), last.execution.id.0))
         });
-    // Those that went wrong ask the store once more; a few at a time, in the page's order.
-    let executions = stream::iter(page.items.iter().map(|record| shown(state, caller, record)));
-    let executions: Vec<_> = executions.buffered(AT_ONCE).try_collect().await?;
+    let mut executions = Vec::with_capacity(page.items.len());
+    for record in &page.items {
+        executions.push(shown(state, caller, record).await?);
+    }
     let body = json!({"executions": executions, "next_cursor": next, "has_more": page.has_more});
     Ok(answer(StatusCode::OK, &body))
 }

@@ -7,7 +7,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use docg_core::ids::{ExecutionId, NodeId};
+use docg_core::ids::ExecutionId;
 use docg_http::{AppState, Caller, Problem, Scope};
 
 use crate::files::{Document, Files, FilesError};
@@ -28,9 +28,7 @@ async fn download(
     caller.need(Scope::ExecutionsRead)?;
     let id: ExecutionId = id.parse().map_err(|_| Problem::not_found())?;
     let steps = state.engine.steps(caller.organization, id).await?;
-    let step = steps
-        .iter()
-        .find(|step| step.node_id == NodeId::from(node.as_str()));
+    let step = steps.iter().find(|step| step.node_id == *node.as_str());
     let output = step.and_then(|step| step.output.as_deref());
     let described = output.and_then(|output| output.get("signed_file").or(output.get("file")));
     let document = described.and_then(|value| Document::from_value(value).ok());

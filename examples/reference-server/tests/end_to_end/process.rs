@@ -285,7 +285,9 @@ impl Server {
         let mails = paths.filter(|path| path.extension().is_some_and(|ending| ending == "eml"));
         let mails = mails.map(|path| text(&std::fs::read(path).expect("readable")));
         let is_for = |mail: &String| {
-            let line = mail
+            // A long header is folded (RFC 5322, section 2.2.3).
+            let unfolded = mail.replace("\r\n ", " ").replace("\n ", " ");
+            let line = unfolded
                 .lines()
                 .find_map(|line| line.strip_prefix("X-Docg-Recipients: "));
             line.is_some_and(|line| line.split(' ').any(|to| to == address))
