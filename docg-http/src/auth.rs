@@ -17,6 +17,23 @@ pub trait Authenticator: Send + Sync + 'static {
     ///
     /// [`AuthError`] where they prove nobody.
     async fn authenticate(&self, headers: &HeaderMap) -> Result<Principal, AuthError>;
+
+    /// A text by which [`recognize`](Self::recognize) knows these credentials again, in any
+    /// process. It is stored, so it must not be good as credentials itself: a hash, or what a
+    /// signed token claims.
+    ///
+    /// # Errors
+    ///
+    /// [`AuthError`] where they prove nobody.
+    async fn receipt(&self, headers: &HeaderMap) -> Result<String, AuthError>;
+
+    /// Who the credentials behind a receipt prove now. An event stream that was opened with a
+    /// token of its own comes back without headers; it is let in for as long as this says so.
+    ///
+    /// # Errors
+    ///
+    /// [`AuthError`] where they have expired or were withdrawn.
+    async fn recognize(&self, receipt: &str) -> Result<Principal, AuthError>;
 }
 
 /// The request proves nobody.
@@ -113,19 +130,36 @@ impl fmt::Debug for StaticTokens {
     }
 }
 
-#[async_trait]
-impl Authenticator for StaticTokens {
-    async fn authenticate(&self, headers: &HeaderMap) -> Result<Principal, AuthError> {
-        let token = bearer(headers).ok_or(AuthError)?;
-        let hash: [u8; 32] = Sha256::digest(token.as_bytes()).into();
+impl StaticTokens {
+    fn find(&self, hash: &[u8]) -> Result<Principal, AuthError> {
         // All are compared, so that the time tells nothing of which one it was.
         let mut found = None;
         for (known, principal) in &self.tokens {
-            if bool::from(known.ct_eq(&hash)) {
+            if bool::from(known.ct_eq(hash)) {
                 found = Some(principal);
             }
         }
         found.cloned().ok_or(AuthError)
+    }
+}
+
+fn bearer_hash(headers: &HeaderMap) -> Result<[u8; 32], AuthError> {
+    let token = bearer(headers).ok_or(AuthError)?;
+    Ok(Sha256::digest(token.as_bytes()).into())
+}
+
+#[async_trait]
+impl Authenticator for StaticTokens {
+    async fn authenticate(&self, headers: &HeaderMap) -> Result<Principal, AuthError> {
+        self.find(&bearer_hash(headers)?)
+    }
+
+    async fn receipt(&self, headers: &HeaderMap) -> Result<String, AuthError> {
+        Ok(hex::encode(bearer_hash(headers)?))
+    }
+
+    async fn recognize(&self, receipt: &str) -> Result<Principal, AuthError> {
+        self.find(&hex::decode(receipt).map_err(|_| AuthError)?)
     }
 }
 

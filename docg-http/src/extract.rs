@@ -1,17 +1,18 @@
 //! Bodies, queries and ids, each refused in its own way: 400, 404, 413, 415 or 422.
 
 use axum::{
-    extract::{FromRequest, FromRequestParts, Path, Request},
+    extract::{FromRequest, FromRequestParts, RawPathParams, Request},
     http::{HeaderMap, StatusCode, header, request::Parts},
 };
 use bytes::Bytes;
-use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use crate::{
-    problem::{FieldError, Problem},
+    problem::Problem,
     router::AppState,
+    shape::{escaped, find_nul, typed},
 };
 
 /// An id of the path; one that is no UUID names nothing.
@@ -21,12 +22,13 @@ pub(crate) struct Id(pub(crate) Uuid);
 impl FromRequestParts<AppState> for Id {
     type Rejection = Problem;
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Problem> {
-        let Path(id) = Path::<String>::from_request_parts(parts, state)
-            .await
-            .map_err(|_| Problem::not_found())?;
-        Uuid::parse_str(&id)
+        // By name: a host may nest the API under a path with parameters of its own.
+        let parameters = RawPathParams::from_request_parts(parts, state).await;
+        let parameters = parameters.map_err(|_| Problem::not_found())?;
+        let id = parameters.iter().find(|(name, _)| *name == "id");
+        id.and_then(|(_, id)| Uuid::parse_str(id).ok())
             .map(Self)
-            .map_err(|_| Problem::not_found())
+            .ok_or_else(Problem::not_found)
     }
 }
 
@@ -68,7 +70,7 @@ impl<T: DeserializeOwned + Default> FromRequest<AppState> for Json<T> {
         }
         let sent = parsed(&headers, &bytes)?;
         Ok(Self {
-            value: typed(sent.clone())?,
+            value: typed(&sent)?,
             sent,
         })
     }
@@ -82,7 +84,7 @@ impl<T: DeserializeOwned> FromRequest<AppState> for RequiredJson<T> {
     async fn from_request(request: Request, state: &AppState) -> Result<Self, Problem> {
         let headers = request.headers().clone();
         let RawBody(bytes) = RawBody::from_request(request, state).await?;
-        typed(parsed(&headers, &bytes)?).map(Self)
+        typed(&parsed(&headers, &bytes)?).map(Self)
     }
 }
 
@@ -113,76 +115,18 @@ fn parsed(headers: &HeaderMap, bytes: &[u8]) -> Result<Value, Problem> {
         );
         Problem::new(StatusCode::BAD_REQUEST, "malformed_json").detail(place)
     })?;
-    match find_nul(&value, String::new()) {
+    without_nul(&value)?;
+    Ok(value)
+}
+
+fn without_nul(value: &Value) -> Result<(), Problem> {
+    match find_nul(value, String::new()) {
         Some(pointer) => Err(Problem::invalid_field(
             pointer,
             "invalid_text",
             "a text may not hold the character U+0000",
         )),
-        None => Ok(value),
-    }
-}
-
-fn typed<T: DeserializeOwned>(value: Value) -> Result<T, Problem> {
-    serde_path_to_error::deserialize(value).map_err(|e| Problem::invalid(vec![field_error(&e)]))
-}
-
-fn field_error<E: std::fmt::Display>(error: &serde_path_to_error::Error<E>) -> FieldError {
-    let detail = error.inner().to_string();
-    let mut pointer = String::new();
-    for segment in error.path() {
-        let name = match segment {
-            serde_path_to_error::Segment::Seq { index } => index.to_string(),
-            serde_path_to_error::Segment::Map { key } => key.clone(),
-            serde_path_to_error::Segment::Enum { variant } => variant.clone(),
-            serde_path_to_error::Segment::Unknown => continue,
-        };
-        pointer.push('/');
-        pointer.push_str(&escaped(&name));
-    }
-    let named = |prefix: &str| {
-        detail
-            .strip_prefix(prefix)
-            .and_then(|rest| rest.split('`').next())
-            .map(escaped)
-    };
-    let code = if let Some(field) = named("unknown field `") {
-        if !pointer.ends_with(&format!("/{field}")) {
-            pointer = format!("{pointer}/{field}");
-        }
-        "unknown_field"
-    } else if let Some(field) = named("missing field `") {
-        pointer = format!("{pointer}/{field}");
-        "missing_field"
-    } else if detail.starts_with("unknown variant") {
-        "invalid_value"
-    } else {
-        "invalid_type"
-    };
-    FieldError::new(pointer, code, detail)
-}
-
-fn escaped(name: &str) -> String {
-    name.replace('~', "~0").replace('/', "~1")
-}
-
-/// The place of the first text with a NUL: not every store can keep one.
-fn find_nul(value: &Value, at: String) -> Option<String> {
-    match value {
-        Value::String(text) => text.contains('\0').then_some(at),
-        Value::Array(items) => items
-            .iter()
-            .enumerate()
-            .find_map(|(index, item)| find_nul(item, format!("{at}/{index}"))),
-        Value::Object(map) => map.iter().find_map(|(key, item)| {
-            let at = format!("{at}/{}", escaped(key));
-            if key.contains('\0') {
-                Some(at)
-            } else {
-                find_nul(item, at)
-            }
-        }),
-        _ => None,
+        None => Ok(()),
     }
 }
 
@@ -193,32 +137,71 @@ impl<T: DeserializeOwned> FromRequestParts<AppState> for Query<T> {
     type Rejection = Problem;
     async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, Problem> {
         let query = parts.uri.query().unwrap_or_default();
-        let reader = serde_urlencoded::Deserializer::new(form(query));
-        serde_path_to_error::deserialize(reader)
-            .map(Self)
-            .map_err(|e| Problem::invalid(vec![field_error(&e)]))
+        let mut parameters = Map::new();
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            let value = Value::String(value.into_owned());
+            if parameters
+                .insert(name.clone().into_owned(), value)
+                .is_some()
+            {
+                let detail = "a parameter may be given once";
+                let pointer = format!("/{}", escaped(&name));
+                return Err(Problem::invalid_field(
+                    pointer,
+                    "duplicate_parameter",
+                    detail,
+                ));
+            }
+        }
+        let parameters = Value::Object(parameters);
+        without_nul(&parameters)?;
+        typed(&parameters).map(Self)
     }
 }
 
-fn form(query: &str) -> form_urlencoded::Parse<'_> {
-    form_urlencoded::parse(query.as_bytes())
+/// A route that takes no query.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NoParameters {}
+
+/// Refuses whatever is in the query.
+pub(crate) type NoQuery = Query<NoParameters>;
+
+/// What `If-Match` asks for (RFC 9110, section 13.1.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum IfMatch {
+    /// The header is not there.
+    Absent,
+    /// `*`: that there is one, whichever.
+    Any,
+    /// This version.
+    Version(u64),
 }
 
-/// The version of `If-Match` (RFC 9110, section 13.1.1); `*` asks for nothing.
-pub(crate) fn if_match(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
-    let Some(value) = headers.get(header::IF_MATCH) else {
-        return Ok(None);
-    };
-    let text = value.to_str().unwrap_or_default().trim();
-    if text == "*" {
-        return Ok(None);
+impl IfMatch {
+    pub(crate) fn of(headers: &HeaderMap) -> Self {
+        let Some(value) = headers.get(header::IF_MATCH) else {
+            return Self::Absent;
+        };
+        let text = value.to_str().unwrap_or_default().trim();
+        if text == "*" {
+            return Self::Any;
+        }
+        let version = text
+            .strip_prefix('"')
+            .and_then(|rest| rest.strip_suffix('"'))
+            .and_then(|version| version.parse().ok());
+        // A tag that we have never given matches nothing.
+        Self::Version(version.unwrap_or(u64::MAX))
     }
-    let version = text
-        .strip_prefix('"')
-        .and_then(|rest| rest.strip_suffix('"'))
-        .and_then(|v| v.parse().ok());
-    // A tag that we have never given matches nothing.
-    Ok(Some(version.unwrap_or(u64::MAX)))
+
+    /// The version that it must be, where one is named.
+    pub(crate) fn version(self) -> Option<u64> {
+        match self {
+            Self::Absent | Self::Any => None,
+            Self::Version(version) => Some(version),
+        }
+    }
 }
 
 /// The `Idempotency-Key`, where there is one.

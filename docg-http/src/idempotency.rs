@@ -8,16 +8,21 @@ use axum::{
     response::Response,
 };
 use docg_core::{
-    ids::OrganizationId,
     ports::{Idempotency, Memo, MemoKey},
+    time::Timestamp,
 };
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use tracing::Instrument;
 
-use crate::{extract::idempotency_key, problem::Problem, router::AppState};
+use crate::{caller::Caller, extract::idempotency_key, problem::Problem, router::AppState};
 
 /// How long an answer is remembered.
 const REMEMBERED: Duration = Duration::from_secs(24 * 3600);
+/// How long a key is held for a call that is under way, should its process die.
+const UNDER_WAY: Duration = Duration::from_secs(60);
+/// How often a repeated call looks whether the first has its answer.
+const POLL: Duration = Duration::from_millis(20);
 
 /// The key of a call with what it asks for, where it has one.
 pub(crate) fn of(
@@ -29,62 +34,122 @@ pub(crate) fn of(
     Ok(idempotency_key(headers)?.map(|key| Idempotency { key, fingerprint }))
 }
 
-/// Makes a call once for its key. Errors are not remembered: what failed may be tried again.
+/// What a call answers.
+pub(crate) type CallResult = Result<(StatusCode, Value), Problem>;
+
+/// Makes a call, and makes it once for its key. Errors are not remembered: what failed may be
+/// tried again.
+///
+/// The call goes on where its caller goes away: the answer that it asks for again must be there.
 pub(crate) async fn once<F>(
     state: &AppState,
-    organization: OrganizationId,
+    caller: &Caller,
     idempotency: Option<Idempotency>,
     call: F,
 ) -> Result<Response, Problem>
 where
-    F: Future<Output = Result<(StatusCode, Value), Problem>>,
+    F: Future<Output = CallResult> + Send + 'static,
 {
     let Some(idempotency) = idempotency else {
-        let (status, body) = call.await?;
+        let (status, body) = detached(call).await?;
         return Ok(answer(status, &body));
     };
-    let key = MemoKey {
-        organization_id: Some(organization),
-        kind: "idempotency",
-        key: idempotency.key,
+    let key = Key {
+        memo: MemoKey {
+            organization_id: Some(caller.organization),
+            kind: "idempotency",
+            key: idempotency.key,
+        },
+        fingerprint: hex::encode(idempotency.fingerprint),
+        technical: caller.is_technician(),
     };
-    let fingerprint = hex::encode(idempotency.fingerprint);
-    if let Some(memo) = state.engine.recall(&key).await? {
-        return again(&memo, &fingerprint);
-    }
-    let (status, body) = call.await?;
-    let value = json!({"fingerprint": fingerprint, "status": status.as_u16(), "body": body});
-    let memo = Memo {
-        key,
-        value,
-        expires_at: state.engine.now() + REMEMBERED,
-    };
-    match state.engine.remember(memo).await? {
-        None => Ok(answer(status, &body)),
-        // The same call came twice at once; the first answer counts.
-        Some(memo) => again(&memo, &fingerprint),
+    detached(key.once(state.clone(), call)).await
+}
+
+/// Runs to its end, also where nobody waits for it any longer.
+async fn detached<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
+    match tokio::spawn(work.in_current_span()).await {
+        Ok(done) => done,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
 }
 
-fn again(memo: &Memo, fingerprint: &str) -> Result<Response, Problem> {
-    if memo.value["fingerprint"] != *fingerprint {
-        return Err(Problem::new(
-            StatusCode::UNPROCESSABLE_ENTITY,
-            "idempotency_key_reused",
-        ));
+struct Key {
+    memo: MemoKey,
+    fingerprint: String,
+    /// An answer with texts for technicians is not given to others.
+    technical: bool,
+}
+
+impl Key {
+    async fn once(
+        self,
+        state: AppState,
+        call: impl Future<Output = CallResult>,
+    ) -> Result<Response, Problem> {
+        let engine = &state.engine;
+        loop {
+            let held = self.memo(Value::Null, engine.now() + UNDER_WAY);
+            let Some(known) = engine.remember(held).await? else {
+                break;
+            };
+            if let Some(first) = self.first_answer(&known)? {
+                return Ok(first);
+            }
+            // The same call is under way; its answer counts, and if it fails the key is free.
+            tokio::time::sleep(POLL).await;
+        }
+        let called = call.await;
+        let memo = match &called {
+            Ok((status, body)) => {
+                let given = json!({"status": status.as_u16(), "body": body});
+                self.memo(given, engine.now() + REMEMBERED)
+            }
+            Err(_) => self.memo(Value::Null, engine.now()),
+        };
+        if let Err(error) = engine.replace(memo).await {
+            tracing::error!("an answer could not be remembered for its key: {error}");
+        }
+        let (status, body) = called?;
+        Ok(answer(status, &body))
     }
-    let status = memo.value["status"]
-        .as_u64()
-        .and_then(|status| u16::try_from(status).ok());
-    let status = status
-        .and_then(|status| StatusCode::from_u16(status).ok())
-        .unwrap_or(StatusCode::OK);
-    let mut response = answer(status, &memo.value["body"]);
-    response.headers_mut().insert(
-        HeaderName::from_static("idempotency-replayed"),
-        HeaderValue::from_static("true"),
-    );
-    Ok(response)
+
+    fn memo(&self, given: Value, expires_at: Timestamp) -> Memo {
+        Memo {
+            key: self.memo.clone(),
+            value: json!({
+                "fingerprint": self.fingerprint,
+                "technical": self.technical,
+                "given": given,
+            }),
+            expires_at,
+        }
+    }
+
+    /// The answer that was given for the key; `None` while the call is under way.
+    fn first_answer(&self, memo: &Memo) -> Result<Option<Response>, Problem> {
+        let same = memo.value["fingerprint"] == *self.fingerprint
+            && memo.value["technical"] == self.technical;
+        if !same {
+            return Err(Problem::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "idempotency_key_reused",
+            ));
+        }
+        let given = &memo.value["given"];
+        let status = given["status"]
+            .as_u64()
+            .and_then(|status| u16::try_from(status).ok())
+            .and_then(|status| StatusCode::from_u16(status).ok());
+        Ok(status.map(|status| {
+            let mut response = answer(status, &given["body"]);
+            response.headers_mut().insert(
+                HeaderName::from_static("idempotency-replayed"),
+                HeaderValue::from_static("true"),
+            );
+            response
+        }))
+    }
 }
 
 /// A JSON answer, with the version of an execution as its entity tag.

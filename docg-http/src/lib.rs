@@ -11,10 +11,11 @@ mod options;
 mod problem;
 mod router;
 mod routes;
+mod shape;
 mod sse;
 
 pub use auth::{AuthError, Authenticator, Principal, Scope, StaticTokens};
 pub use caller::Caller;
-pub use options::HttpOptions;
+pub use options::{BusProbe, BusState, HttpOptions};
 pub use problem::{FieldError, Problem};
 pub use router::{AppState, api, router, with_layers};

@@ -11,6 +11,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use docg_core::i18n::Locale;
+use tracing::Instrument;
 use uuid::Uuid;
 
 use crate::{problem::Problem, router::AppState};
@@ -74,7 +75,14 @@ pub(crate) async fn facts(mut request: Request, next: Next) -> Response {
     let facts = RequestFacts::of(&request);
     let head = request.method() == axum::http::Method::HEAD;
     request.extensions_mut().insert(facts.clone());
-    let mut response = rendered(next.run(request).await, &facts, head);
+    // Of the address only the path: a query may hold a stream's token.
+    let span = tracing::info_span!(
+        "request",
+        correlation_id = facts.correlation_id,
+        method = %request.method(),
+        path = request.uri().path(),
+    );
+    let mut response = rendered(next.run(request).instrument(span).await, &facts, head);
     let headers = response.headers_mut();
     let mut set = |name: &'static str, value: &str| {
         if let Ok(value) = HeaderValue::from_str(value) {

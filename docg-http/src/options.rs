@@ -1,8 +1,38 @@
 use std::{sync::Arc, time::Duration};
 
+use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::Authenticator;
+
+/// Tells how the bus behind event streams is, for `GET /api/v1/sse/health`.
+#[async_trait]
+pub trait BusProbe: Send + Sync + 'static {
+    /// How it is at the moment. An answer that takes longer than two seconds counts as
+    /// [`BusState::Disconnected`].
+    async fn state(&self) -> BusState;
+}
+
+/// How a bus is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BusState {
+    /// It is a part of this process.
+    InProcess,
+    /// Its server answers.
+    Connected,
+    /// Its server does not answer. Streams go on, slower: they read the store.
+    Disconnected,
+}
+
+/// A bus in the process is always well.
+struct InProcess;
+
+#[async_trait]
+impl BusProbe for InProcess {
+    async fn state(&self) -> BusState {
+        BusState::InProcess
+    }
+}
 
 /// How the API behaves.
 #[derive(Clone)]
@@ -28,7 +58,10 @@ pub struct HttpOptions {
     pub shutdown: CancellationToken,
     /// Over how long streams end at shutdown, so that not all clients come back at once.
     pub drain_over: Duration,
-    /// Origins whose pages may call the API; none by default.
+    /// How the bus is; by default it is taken to be in the process.
+    pub bus: Arc<dyn BusProbe>,
+    /// Origins whose pages may call the API, such as `https://app.example.com`, or `*`; none by
+    /// default.
     pub cors_origins: Vec<String>,
 }
 
@@ -47,6 +80,7 @@ impl HttpOptions {
             slow_reader: Duration::from_secs(30),
             shutdown: CancellationToken::new(),
             drain_over: Duration::from_secs(2),
+            bus: Arc::new(InProcess),
             cors_origins: Vec::new(),
         }
     }

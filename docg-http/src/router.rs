@@ -9,14 +9,18 @@ use axum::{
     routing::{get, post},
 };
 use docg_core::engine::Engine;
-use tower_http::{catch_panic::CatchPanicLayer, cors::CorsLayer};
+use tower::util::option_layer;
+use tower_http::{
+    catch_panic::CatchPanicLayer,
+    cors::{AllowOrigin, CorsLayer},
+};
 
 use crate::{
     middleware,
     options::HttpOptions,
     problem::Problem,
     routes::{control, executions, health, records, signatures, workflows},
-    sse::{self, limits::StreamLimits},
+    sse::{self, encoded::EncodedEvents, limits::StreamLimits, slow::SlowReaders},
 };
 
 /// What routes share. An application's own routes that take it may use [`Caller`](crate::Caller).
@@ -26,6 +30,8 @@ pub struct AppState {
     pub engine: Engine,
     pub(crate) options: Arc<HttpOptions>,
     pub(crate) streams: Arc<StreamLimits>,
+    pub(crate) slow_readers: Arc<SlowReaders>,
+    pub(crate) encoded: Arc<EncodedEvents>,
 }
 
 impl AppState {
@@ -33,10 +39,13 @@ impl AppState {
     #[must_use]
     pub fn new(engine: Engine, options: HttpOptions) -> Self {
         let streams = StreamLimits::new(options.streams, options.streams_per_organization);
+        let slow_readers = SlowReaders::new(options.slow_reader);
         Self {
             engine,
             options: Arc::new(options),
             streams: Arc::new(streams),
+            slow_readers: Arc::new(slow_readers),
+            encoded: Arc::default(),
         }
     }
 }
@@ -102,16 +111,27 @@ pub fn with_layers(routes: Router<AppState>, state: &AppState) -> Router {
         .fallback(|| async { Problem::not_found() })
         .layer(from_fn_with_state(state.clone(), middleware::time_limit))
         .layer(CatchPanicLayer::custom(middleware::panicked))
-        .layer(cors(&state.options.cors_origins))
         .layer(from_fn(middleware::facts))
+        // Outermost: pages of other origins read errors too.
+        .layer(option_layer(cors(&state.options.cors_origins)))
         .with_state(state.clone())
 }
 
-fn cors(origins: &[String]) -> CorsLayer {
-    let origins: Vec<_> = origins
-        .iter()
-        .filter_map(|origin| origin.parse().ok())
-        .collect();
+/// `None` where no origin is allowed: `OPTIONS` is then a method like any other.
+fn cors(origins: &[String]) -> Option<CorsLayer> {
+    if origins.is_empty() {
+        return None;
+    }
+    let origins = if origins.iter().any(|origin| origin == "*") {
+        AllowOrigin::any()
+    } else {
+        AllowOrigin::list(origins.iter().filter_map(|origin| {
+            origin
+                .parse()
+                .inspect_err(|_| tracing::error!("{origin:?} is no origin and is not allowed"))
+                .ok()
+        }))
+    };
     let named = [
         "last-event-id",
         "idempotency-key",
@@ -126,9 +146,16 @@ fn cors(origins: &[String]) -> CorsLayer {
         header::IF_MATCH,
     ];
     headers.extend(named.map(HeaderName::from_static));
-    CorsLayer::new()
+    let layer = CorsLayer::new()
         .allow_origin(origins)
         .allow_methods([Method::GET, Method::POST, Method::PUT, Method::DELETE])
         .allow_headers(headers)
-        .expose_headers([header::ETAG, HeaderName::from_static("x-correlation-id")])
+        .expose_headers([
+            header::ETAG,
+            header::RETRY_AFTER,
+            header::CONTENT_LANGUAGE,
+            HeaderName::from_static("x-correlation-id"),
+            HeaderName::from_static("idempotency-replayed"),
+        ]);
+    Some(layer)
 }

@@ -6,7 +6,10 @@ use docg_core::{
 use serde::{Deserialize, Deserializer, de};
 use serde_json::{Map, Value};
 
-use crate::problem::Problem;
+use crate::{
+    problem::{FieldError, Problem},
+    shape::escaped,
+};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -86,39 +89,28 @@ enum Resolution {
 impl ResumeBody {
     /// `changes` has `trigger_data` and `nodes`; without these keys it is trigger data itself.
     pub(crate) fn into_signal(self) -> Result<ResumeSignal, Problem> {
-        let object = |value: Value, pointer: &str| match value {
-            Value::Object(map) => Ok(map),
-            _ => Err(Problem::invalid_field(
-                pointer,
-                "invalid_type",
-                "an object is expected",
-            )),
-        };
         let mut signal = ResumeSignal {
             approved: self.approved,
             ..ResumeSignal::default()
         };
         if let Some(mut changes) = self.changes {
-            let data = changes.remove("trigger_data");
-            let nodes = changes.remove("nodes");
-            if data.is_none() && nodes.is_none() {
-                signal.trigger_data = Some(changes);
-            } else {
-                if let Some(unknown) = changes.keys().next() {
+            if changes.contains_key("trigger_data") || changes.contains_key("nodes") {
+                signal.trigger_data = object(&mut changes, "trigger_data")?;
+                signal.nodes = object(&mut changes, "nodes")?.unwrap_or_default();
+                let unknown = changes.keys().map(|name| {
                     let detail = "beside trigger_data and nodes there is nothing to change";
-                    return Err(Problem::invalid_field(
-                        format!("/changes/{unknown}"),
+                    FieldError::new(
+                        format!("/changes/{}", escaped(name)),
                         "unknown_field",
                         detail,
-                    ));
+                    )
+                });
+                let unknown: Vec<_> = unknown.collect();
+                if !unknown.is_empty() {
+                    return Err(Problem::invalid(unknown));
                 }
-                signal.trigger_data = data
-                    .map(|data| object(data, "/changes/trigger_data"))
-                    .transpose()?;
-                signal.nodes = nodes
-                    .map(|nodes| object(nodes, "/changes/nodes"))
-                    .transpose()?
-                    .unwrap_or_default();
+            } else {
+                signal.trigger_data = Some(changes);
             }
         }
         signal.settlement = match (self.resolution, self.output) {
@@ -137,6 +129,22 @@ impl ResumeBody {
             }
         };
         Ok(signal)
+    }
+}
+
+/// Takes a part of the changes out of them.
+fn object(
+    changes: &mut Map<String, Value>,
+    name: &str,
+) -> Result<Option<Map<String, Value>>, Problem> {
+    match changes.remove(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::Object(map)) => Ok(Some(map)),
+        Some(_) => Err(Problem::invalid_field(
+            format!("/changes/{name}"),
+            "invalid_type",
+            "an object is expected",
+        )),
     }
 }
 

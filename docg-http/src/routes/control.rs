@@ -15,8 +15,8 @@ use crate::{
     auth::Scope,
     caller::Caller,
     dto::{Reason, ResumeBody, RetryBody},
-    extract::{Id, Json, if_match},
-    idempotency,
+    extract::{Id, IfMatch, Json, NoQuery},
+    idempotency::{self, CallResult},
     problem::Problem,
     router::AppState,
 };
@@ -25,15 +25,11 @@ fn request(caller: &Caller, id: Uuid, headers: &HeaderMap) -> Result<ControlRequ
     caller.need(Scope::ExecutionsWrite)?;
     let mut request =
         ControlRequest::new(caller.organization, ExecutionId(id), caller.actor.clone());
-    request.if_version = if_match(headers)?;
+    request.if_version = IfMatch::of(headers).version();
     Ok(request)
 }
 
-async fn answered(
-    state: &AppState,
-    caller: &Caller,
-    answer: ControlAnswer,
-) -> Result<(StatusCode, Value), Problem> {
+async fn answered(state: &AppState, caller: &Caller, answer: ControlAnswer) -> CallResult {
     match answer {
         ControlAnswer::Applied(record) => {
             Ok((StatusCode::OK, shown(state, caller, &record).await?))
@@ -46,55 +42,62 @@ pub(crate) async fn pause(
     State(state): State<AppState>,
     caller: Caller,
     Id(id): Id,
+    _: NoQuery,
     headers: HeaderMap,
     body: Json<Reason>,
 ) -> Result<Response, Problem> {
     let request = request(&caller, id, &headers)?;
     let key = idempotency::of(&headers, &format!("pause {id}"), &body.sent)?;
-    let call = async {
-        let answer = state.engine.pause(request, body.value.reason).await?;
-        answered(&state, &caller, answer).await
+    let (inner, by) = (state.clone(), caller.clone());
+    let call = async move {
+        let answer = inner.engine.pause(request, body.value.reason).await?;
+        answered(&inner, &by, answer).await
     };
-    idempotency::once(&state, caller.organization, key, call).await
+    idempotency::once(&state, &caller, key, call).await
 }
 
 pub(crate) async fn cancel(
     State(state): State<AppState>,
     caller: Caller,
     Id(id): Id,
+    _: NoQuery,
     headers: HeaderMap,
     body: Json<Reason>,
 ) -> Result<Response, Problem> {
     let request = request(&caller, id, &headers)?;
     let key = idempotency::of(&headers, &format!("cancel {id}"), &body.sent)?;
-    let call = async {
-        let answer = state.engine.cancel(request, body.value.reason).await?;
-        answered(&state, &caller, answer).await
+    let (inner, by) = (state.clone(), caller.clone());
+    let call = async move {
+        let answer = inner.engine.cancel(request, body.value.reason).await?;
+        answered(&inner, &by, answer).await
     };
-    idempotency::once(&state, caller.organization, key, call).await
+    idempotency::once(&state, &caller, key, call).await
 }
 
 pub(crate) async fn resume(
     State(state): State<AppState>,
     caller: Caller,
     Id(id): Id,
+    _: NoQuery,
     headers: HeaderMap,
     body: Json<ResumeBody>,
 ) -> Result<Response, Problem> {
     let request = request(&caller, id, &headers)?;
     let key = idempotency::of(&headers, &format!("resume {id}"), &body.sent)?;
     let signal = body.value.into_signal()?;
-    let call = async {
-        let answer = state.engine.resume(request, signal).await?;
-        answered(&state, &caller, answer).await
+    let (inner, by) = (state.clone(), caller.clone());
+    let call = async move {
+        let answer = inner.engine.resume(request, signal).await?;
+        answered(&inner, &by, answer).await
     };
-    idempotency::once(&state, caller.organization, key, call).await
+    idempotency::once(&state, &caller, key, call).await
 }
 
 pub(crate) async fn retry(
     State(state): State<AppState>,
     caller: Caller,
     Id(id): Id,
+    _: NoQuery,
     headers: HeaderMap,
     body: Json<RetryBody>,
 ) -> Result<Response, Problem> {
@@ -114,14 +117,15 @@ pub(crate) async fn retry(
     how.correlation_id.clone_from(&caller.correlation_id);
     how.traceparent.clone_from(&caller.traceparent);
     how.idempotency.clone_from(&key);
-    let call = async {
-        let started = state.engine.retry(request, how).await?;
-        let execution = shown(&state, &caller, &started.record).await?;
+    let (inner, by) = (state.clone(), caller.clone());
+    let call = async move {
+        let started = inner.engine.retry(request, how).await?;
+        let execution = shown(&inner, &by, &started.record).await?;
         let id = started.record.execution.id;
         Ok((
             StatusCode::CREATED,
             json!({"execution_id": id, "status": "queued", "execution": execution}),
         ))
     };
-    idempotency::once(&state, caller.organization, key, call).await
+    idempotency::once(&state, &caller, key, call).await
 }

@@ -1,10 +1,15 @@
 //! Health endpoints keep their own shape, also when something is wrong.
 
+use std::time::Duration;
+
 use axum::{extract::State, http::StatusCode, response::Response};
 use docg_core::{ids::OrganizationId, ports::WorkflowQuery};
 use serde_json::json;
 
-use crate::{idempotency::answer, router::AppState};
+use crate::{idempotency::answer, options::BusState, router::AppState};
+
+/// How long a bus may take to say how it is.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The process lives.
 pub(crate) async fn live() -> Response {
@@ -40,10 +45,24 @@ pub(crate) async fn ready(State(state): State<AppState>) -> Response {
     }
 }
 
-/// Event streams can be served. This build's bus is in the process itself.
-pub(crate) async fn sse() -> Response {
-    answer(
-        StatusCode::OK,
-        &json!({"status": "healthy", "redis": "not_configured", "mode": "memory"}),
-    )
+/// How live events reach this process.
+pub(crate) async fn sse(State(state): State<AppState>) -> Response {
+    let bus = tokio::time::timeout(PATIENCE, state.options.bus.state())
+        .await
+        .unwrap_or(BusState::Disconnected);
+    let (status, body) = match bus {
+        BusState::InProcess => (
+            StatusCode::OK,
+            json!({"status": "healthy", "redis": "not_configured", "mode": "memory"}),
+        ),
+        BusState::Connected => (
+            StatusCode::OK,
+            json!({"status": "healthy", "redis": "connected", "mode": "streams"}),
+        ),
+        BusState::Disconnected => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            json!({"status": "unhealthy", "redis": "disconnected"}),
+        ),
+    };
+    answer(status, &body)
 }

@@ -10,7 +10,7 @@ use crate::{
     caller::Caller,
     cursor::{Cursors, limit},
     dto::{self, Listing, LogsQuery},
-    extract::{Id, Query},
+    extract::{Id, NoQuery, Query},
     idempotency::answer,
     problem::Problem,
     router::AppState,
@@ -126,6 +126,7 @@ pub(crate) async fn verify(
     State(state): State<AppState>,
     caller: Caller,
     Id(id): Id,
+    _: NoQuery,
 ) -> Result<Response, Problem> {
     caller.need(Scope::AuditRead)?;
     let report = state

@@ -10,7 +10,7 @@ use crate::{
     auth::Scope,
     caller::Caller,
     dto,
-    extract::{Id, RawBody},
+    extract::{Id, NoQuery, RawBody},
     idempotency::answer,
     problem::Problem,
     router::AppState,
@@ -20,6 +20,7 @@ pub(crate) async fn signers(
     State(state): State<AppState>,
     caller: Caller,
     Id(id): Id,
+    _: NoQuery,
 ) -> Result<Response, Problem> {
     caller.need(Scope::ExecutionsRead)?;
     let request = state

@@ -3,7 +3,10 @@ use axum::{
     http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
 };
-use docg_core::{ids::WorkflowId, ports::WorkflowQuery, time::Timestamp, workflow::WorkflowDraft};
+use docg_core::{
+    engine::EngineError, ids::WorkflowId, ports::WorkflowQuery, time::Timestamp,
+    workflow::WorkflowDraft,
+};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -12,7 +15,7 @@ use crate::{
     caller::Caller,
     cursor::{Cursors, limit},
     dto::{self, Listing, PreflightBody},
-    extract::{Id, Json, Query, RequiredJson, if_match},
+    extract::{Id, IfMatch, Json, NoQuery, Query, RequiredJson},
     idempotency::answer,
     problem::Problem,
     router::AppState,
@@ -58,6 +61,7 @@ pub(crate) async fn get(
     State(state): State<AppState>,
     caller: Caller,
     Id(id): Id,
+    _: NoQuery,
 ) -> Result<Response, Problem> {
     caller.need(Scope::ExecutionsRead)?;
     let workflow = state
@@ -71,11 +75,27 @@ pub(crate) async fn put(
     State(state): State<AppState>,
     caller: Caller,
     Id(id): Id,
+    _: NoQuery,
     headers: HeaderMap,
     RequiredJson(draft): RequiredJson<WorkflowDraft>,
 ) -> Result<Response, Problem> {
     caller.need(Scope::WorkflowsWrite)?;
-    let if_version = if_match(&headers)?.map(|version| u32::try_from(version).unwrap_or(u32::MAX));
+    let if_match = IfMatch::of(&headers);
+    if if_match == IfMatch::Any {
+        let found = state
+            .engine
+            .workflow(caller.organization, WorkflowId(id))
+            .await;
+        if matches!(found, Err(EngineError::NotFound(_))) {
+            return Err(Problem::new(
+                StatusCode::PRECONDITION_FAILED,
+                "version_mismatch",
+            ));
+        }
+    }
+    let if_version = if_match
+        .version()
+        .map(|version| u32::try_from(version).unwrap_or(u32::MAX));
     let put = state
         .engine
         .put_workflow(caller.organization, WorkflowId(id), draft, if_version)
@@ -92,6 +112,7 @@ pub(crate) async fn delete(
     State(state): State<AppState>,
     caller: Caller,
     Id(id): Id,
+    _: NoQuery,
 ) -> Result<Response, Problem> {
     caller.need(Scope::WorkflowsWrite)?;
     state
@@ -105,6 +126,7 @@ pub(crate) async fn preflight(
     State(state): State<AppState>,
     caller: Caller,
     Id(id): Id,
+    _: NoQuery,
     body: Json<PreflightBody>,
 ) -> Result<Response, Problem> {
     caller.need(Scope::ExecutionsRead)?;

@@ -1,6 +1,8 @@
 //! Event streams (HTML standard, section 9.2).
 
+pub(crate) mod encoded;
 mod frame;
 pub(crate) mod limits;
+pub(crate) mod slow;
 pub(crate) mod stream;
 pub(crate) mod tokens;

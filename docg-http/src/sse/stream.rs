@@ -3,16 +3,12 @@
 //! The body is pulled by the connection, so a reader that does not keep up costs no memory: what
 //! it has not taken stays in the store.
 
-use std::{
-    collections::VecDeque,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
     extract::{FromRequestParts, Request, State},
-    http::{HeaderValue, StatusCode, header},
+    http::{HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
@@ -23,12 +19,18 @@ use docg_core::{
     ports::ExecutionRecord,
     time::Timestamp,
 };
-use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
+use futures::{
+    FutureExt, StreamExt,
+    future::BoxFuture,
+    stream::{self, BoxStream},
+};
 use serde_json::{Value, json};
 
 use super::{
+    encoded::EncodedEvents,
     frame,
     limits::StreamPlace,
+    slow::WatchedFrames,
     tokens::{TokenHolder, redeem},
 };
 use crate::{
@@ -48,11 +50,12 @@ pub(crate) async fn execution(
     request: Request,
 ) -> Result<Response, Problem> {
     let id = ExecutionId(id);
+    // Whatever it is made of: what is no id of ours is told by a gap.
     let last_event_id = request
         .headers()
         .get("last-event-id")
-        .and_then(|value| value.to_str().ok());
-    let last_event_id = last_event_id.map(str::to_owned).or(query.last_event_id);
+        .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+        .or(query.last_event_id);
     let (mut parts, _) = request.into_parts();
     let reader = match &query.token {
         Some(token) => redeem(&state, token, id).await?,
@@ -99,7 +102,27 @@ pub(crate) async fn execution(
         ),
     ]);
     first.extend(start.gap.map(|gap| frame::control("gap", &gap)));
-    Ok(Open::new(first, feed, reader.locale, place, &state.options).into_response())
+    let open = Open {
+        ready: first,
+        feed,
+        locale: reader.locale,
+        encoded: Arc::clone(&state.encoded),
+        heartbeat: state.options.heartbeat,
+        ends: ends(&state.options),
+        _place: place,
+    };
+    let frames = state.slow_readers.watch(open.into_frames());
+    Ok(response(frames, reader.locale))
+}
+
+/// What the given id is worth; `None` where reading can go on from it.
+fn gap_reason(given: Option<u64>, earliest: u64, latest: u64) -> Option<&'static str> {
+    match given {
+        None => Some("unknown_id"),
+        Some(seq) if seq > latest => Some("ahead"),
+        Some(seq) if seq + 1 < earliest => Some("too_old"),
+        Some(_) => None,
+    }
 }
 
 /// Where a stream begins.
@@ -130,16 +153,11 @@ impl Start {
             .engine
             .earliest_event(organization, execution.id)
             .await?;
-        let reason = match given {
-            None => "unknown_id",
-            Some(seq) if seq > latest => "ahead",
-            Some(seq) if seq + 1 < earliest => "too_old",
-            Some(seq) => {
-                return Ok(Self {
-                    after: seq,
-                    gap: None,
-                });
-            }
+        let Some(reason) = gap_reason(given, earliest, latest) else {
+            return Ok(Self {
+                after: given.unwrap_or(0),
+                gap: None,
+            });
         };
         let gap = json!({
             "reason": reason,
@@ -169,90 +187,90 @@ struct Open {
     ready: VecDeque<Bytes>,
     feed: EventFeed,
     locale: Locale,
+    encoded: Arc<EncodedEvents>,
     heartbeat: Duration,
-    slow_reader: Duration,
     /// Resolves at this stream's own moment after the shutdown has begun.
     ends: BoxFuture<'static, ()>,
-    /// When the last frame was given to the connection.
-    given_at: Option<Instant>,
     _place: StreamPlace,
 }
 
 impl Open {
-    fn new(
-        ready: VecDeque<Bytes>,
-        feed: EventFeed,
-        locale: Locale,
-        place: StreamPlace,
-        options: &Arc<HttpOptions>,
-    ) -> Self {
-        let window = u64::try_from(options.drain_over.as_millis()).unwrap_or(u64::MAX);
-        let (shutdown, drain) = (
-            options.shutdown.clone(),
-            Duration::from_millis(jitter(window)),
-        );
-        let ends = async move {
-            shutdown.cancelled().await;
-            tokio::time::sleep(drain).await;
-        };
-        Self {
-            ready,
-            feed,
-            locale,
-            heartbeat: options.heartbeat,
-            slow_reader: options.slow_reader,
-            ends: ends.boxed(),
-            given_at: None,
-            _place: place,
+    /// The next frame, when there is one.
+    async fn next(&mut self) -> Option<Bytes> {
+        if let Some(frame) = self.ready.pop_front() {
+            return Some(frame);
+        }
+        tokio::select! {
+            // The end first: a long replay must not keep a server from going down.
+            biased;
+            () = &mut self.ends => None,
+            event = self.feed.next() => match event {
+                Some(Ok(event)) => Some(self.encoded.frame(&event, self.locale)),
+                Some(Err(error)) => {
+                    // The reader comes back with its last id.
+                    tracing::warn!("a stream ends early: {error}");
+                    None
+                }
+                None => None,
+            },
+            () = tokio::time::sleep(self.heartbeat) => {
+                Some(frame::control("heartbeat", &json!({"timestamp": Timestamp::now()})))
+            }
         }
     }
 
-    async fn next(&mut self) -> Option<Bytes> {
-        if self
-            .given_at
-            .is_some_and(|given| given.elapsed() > self.slow_reader)
-        {
-            tracing::info!("a stream's reader does not keep up and is closed");
-            return None;
-        }
-        let frame = match self.ready.pop_front() {
-            Some(frame) => Some(frame),
-            None => tokio::select! {
-                biased;
-                event = self.feed.next() => match event {
-                    Some(Ok(event)) => Some(frame::event(&event, self.locale)),
-                    Some(Err(error)) => {
-                        // The reader comes back with its last id.
-                        tracing::warn!("a stream ends early: {error}");
-                        None
-                    }
-                    None => None,
-                },
-                () = tokio::time::sleep(self.heartbeat) => {
-                    Some(frame::control("heartbeat", &json!({"timestamp": Timestamp::now()})))
-                }
-                () = &mut self.ends => None,
-            },
-        };
-        self.given_at = Some(Instant::now());
-        frame
+    fn into_frames(self) -> BoxStream<'static, Bytes> {
+        let frames = stream::unfold(self, |mut open| async move {
+            let frame = open.next().await?;
+            Some((frame, open))
+        });
+        frames.boxed()
     }
 }
 
-impl IntoResponse for Open {
-    fn into_response(self) -> Response {
-        let frames = stream::unfold(self, |mut open| async move {
-            let frame = open.next().await?;
-            Some((Ok::<_, std::convert::Infallible>(frame), open))
-        });
-        let mut response = Response::new(Body::from_stream(frames));
-        let headers = response.headers_mut();
-        headers.insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("text/event-stream"),
-        );
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-        headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
-        response
+/// Resolves some time after the shutdown has begun.
+fn ends(options: &HttpOptions) -> BoxFuture<'static, ()> {
+    let window = u64::try_from(options.drain_over.as_millis()).unwrap_or(u64::MAX);
+    let drain = Duration::from_millis(jitter(window));
+    let shutdown = options.shutdown.clone();
+    async move {
+        shutdown.cancelled().await;
+        tokio::time::sleep(drain).await;
+    }
+    .boxed()
+}
+
+fn response(frames: WatchedFrames, locale: Locale) -> Response {
+    let frames = frames.map(Ok::<_, std::convert::Infallible>);
+    let mut response = Response::new(Body::from_stream(frames));
+    let headers = response.headers_mut();
+    for (name, value) in [
+        (header::CONTENT_TYPE, "text/event-stream"),
+        (header::CACHE_CONTROL, "no-cache"),
+        (HeaderName::from_static("x-accel-buffering"), "no"),
+        // A token keeps the language in which it was asked for.
+        (header::CONTENT_LANGUAGE, locale.tag()),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::gap_reason;
+
+    #[test]
+    fn an_id_is_good_as_long_as_its_successor_is_left() {
+        for (given, reason) in [
+            (Some(3), Some("too_old")),
+            (Some(4), None),
+            (Some(5), None),
+            (Some(9), None),
+            (Some(10), Some("ahead")),
+            (None, Some("unknown_id")),
+        ] {
+            assert_eq!(gap_reason(given, 5, 9), reason, "{given:?}");
+        }
     }
 }

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use axum::{extract::State, http::StatusCode, response::Response};
+use axum::{
+    extract::State,
+    http::{HeaderMap, StatusCode},
+    response::Response,
+};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use docg_core::{
     i18n::Locale,
@@ -17,7 +21,7 @@ use crate::{
     auth::Scope,
     caller::{Caller, unauthorized},
     dto::SseTokenBody,
-    extract::Json,
+    extract::{Json, NoQuery},
     idempotency::answer,
     problem::Problem,
     router::AppState,
@@ -25,8 +29,9 @@ use crate::{
 
 /// How long there is to connect.
 const TO_CONNECT: Duration = Duration::from_secs(60);
-/// How long a stream that has connected may come back with its token.
-const TO_RECONNECT: Duration = Duration::from_secs(12 * 3600);
+/// How long a token is kept for a stream that has connected. Whether it may come back is asked of
+/// the authenticator each time.
+const TO_RECONNECT: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Whose stream a token opens.
 pub(super) struct TokenHolder {
@@ -45,6 +50,8 @@ fn key(token: &str) -> MemoKey {
 pub(crate) async fn create(
     State(state): State<AppState>,
     caller: Caller,
+    _: NoQuery,
+    headers: HeaderMap,
     body: Json<SseTokenBody>,
 ) -> Result<Response, Problem> {
     caller.need(Scope::ExecutionsRead)?;
@@ -56,10 +63,12 @@ pub(crate) async fn create(
     let token =
         URL_SAFE_NO_PAD.encode([Uuid::new_v4().into_bytes(), Uuid::new_v4().into_bytes()].concat());
     let expires_at = state.engine.now() + TO_CONNECT;
+    let receipt = state.options.authenticator.receipt(&headers).await;
     let value = json!({
         "organization_id": caller.organization,
         "execution_id": execution,
         "locale": caller.locale,
+        "receipt": receipt.map_err(|_| unauthorized())?,
     });
     state
         .engine
@@ -95,6 +104,17 @@ pub(super) async fn redeem(
             StatusCode::FORBIDDEN,
             "token_for_another_stream",
         ));
+    }
+    let bearer = state
+        .options
+        .authenticator
+        .recognize(field("receipt").unwrap_or_default())
+        .await
+        .map_err(|_| unauthorized())?;
+    if !bearer.organizations.contains(&organization)
+        || !bearer.scopes.contains(&Scope::ExecutionsRead)
+    {
+        return Err(unauthorized());
     }
     let locale = field("locale")
         .and_then(|tag| tag.parse().ok())

@@ -1,6 +1,8 @@
+use std::sync::Arc;
+
 use serde_json::json;
 
-use crate::support::{Call, World};
+use crate::support::{Answer, Call, World};
 
 #[tokio::test]
 async fn pause_resume_and_cancel_answer_with_the_new_state() {
@@ -139,4 +141,114 @@ async fn from_step_names_a_step() {
             .await;
         assert_eq!(answer.status.as_u16(), status, "{from}: {}", answer.text);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_that_comes_many_times_at_once_is_made_once() {
+    let world = Arc::new(World::new().await);
+    let path = world.start(json!([{"id": "n", "type": "gated"}])).await;
+    world.until(&path, "step.started").await;
+    world.post(&format!("{path}/pause"), json!({})).await;
+    let calls: Vec<_> = (0..8)
+        .map(|_| {
+            let (world, path) = (Arc::clone(&world), format!("{path}/resume"));
+            tokio::spawn(async move {
+                let call = Call::new("POST", path).token("user");
+                world.send(call.header("idempotency-key", "r")).await
+            })
+        })
+        .collect();
+    let mut answers = Vec::new();
+    for call in calls {
+        answers.push(call.await.expect("no panic"));
+    }
+    assert!(answers.iter().all(|answer| answer.text == answers[0].text));
+    assert_eq!(answers[0].status.as_u16(), 200, "{}", answers[0].text);
+    let first = |answer: &&Answer| answer.header("idempotency-replayed").is_empty();
+    assert_eq!(answers.iter().filter(first).count(), 1);
+}
+
+#[tokio::test]
+async fn the_answer_is_there_for_a_caller_who_went_away() {
+    let world = World::new().await;
+    let path = world.completed().await;
+    let call = || {
+        Call::new("POST", format!("{path}/retry"))
+            .token("user")
+            .header("idempotency-key", "gone")
+    };
+    {
+        let going = std::pin::pin!(world.open(call()));
+        assert!(futures::poll!(going).is_pending(), "it is under way");
+    }
+    let again = world.send(call()).await;
+    assert_eq!(again.status.as_u16(), 201, "{}", again.text);
+    assert_eq!(again.header("idempotency-replayed"), "true");
+    let all = world.get("/api/v1/executions").await.json();
+    assert_eq!(all["executions"].as_array().map(Vec::len), Some(2));
+}
+
+#[tokio::test]
+async fn what_failed_may_be_tried_again_with_its_key() {
+    let world = World::new().await;
+    let path = world.start(json!([{"id": "n", "type": "gated"}])).await;
+    world.until(&path, "step.started").await;
+    let resume = || {
+        let call = Call::new("POST", format!("{path}/resume")).token("user");
+        world.send(call.header("idempotency-key", "k"))
+    };
+    resume().await.problem(409, "invalid_transition");
+    world.post(&format!("{path}/pause"), json!({})).await;
+    assert_eq!(resume().await.status.as_u16(), 200);
+}
+
+#[tokio::test]
+async fn an_answer_for_technicians_is_not_given_to_others_again() {
+    let world = World::new().await;
+    let path = world
+        .start(json!([{"id": "n", "type": "broken", "on_error": "review"}]))
+        .await;
+    world.until(&path, "step.failed").await;
+    let cancel = |token: &str| {
+        let call = Call::new("POST", format!("{path}/cancel")).token(token);
+        world.send(call.header("idempotency-key", "c"))
+    };
+    let first = cancel("technician").await;
+    assert!(first.text.contains("canary-tech"), "{}", first.text);
+    let other = cancel("user").await;
+    other.problem(422, "idempotency_key_reused");
+    assert!(!other.text.contains("canary-tech"));
+    assert_eq!(cancel("technician").await.text, first.text);
+}
+
+#[tokio::test]
+async fn a_refusal_says_what_is_allowed() {
+    let world = World::new().await;
+    let path = world.completed().await;
+    let refused = world.post(&format!("{path}/pause"), json!({})).await;
+    let problem = crate::support::scrubbed(&refused.problem(409, "invalid_transition"));
+    insta::assert_json_snapshot!(problem);
+}
+
+#[tokio::test]
+async fn changes_are_objects_and_nothing_else_is_changed() {
+    let world = World::new().await;
+    let path = world.completed().await;
+    let refused = async |changes| {
+        let body = json!({"changes": changes});
+        let answer = world.post(&format!("{path}/resume"), body).await;
+        answer.problem(422, "validation_failed")["errors"].clone()
+    };
+    let wrong = refused(json!({"nodes": [], "trigger_data": {}})).await;
+    assert_eq!(wrong[0]["pointer"], "/changes/nodes");
+    let unknown = refused(json!({"nodes": {}, "a/b": 1, "c": 2})).await;
+    assert_eq!(
+        (&unknown[0]["pointer"], &unknown[1]["pointer"]),
+        (&json!("/changes/a~1b"), &json!("/changes/c"))
+    );
+    let absent = json!({"changes": {"nodes": null, "trigger_data": null}});
+    world
+        .post(&format!("{path}/resume"), absent)
+        .await
+        .problem(409, "invalid_transition");
 }

@@ -1,6 +1,6 @@
 use serde_json::json;
 
-use crate::support::{Call, World};
+use crate::support::{Call, World, scrubbed};
 
 #[tokio::test]
 async fn an_execution_has_every_field_of_the_contract() {
@@ -112,6 +112,8 @@ async fn unknown_fields_and_wrong_values_are_named() {
         ),
         (json!({"trigger_data": []}), "/trigger_data", "invalid_type"),
         (json!({"dry_run": "yes"}), "/dry_run", "invalid_type"),
+        (json!([]), "", "invalid_type"),
+        (json!(["a", "b"]), "", "invalid_type"),
         (
             json!({"trigger_data": {"a": ["x\u{0}"]}}),
             "/trigger_data/a/0",
@@ -204,5 +206,58 @@ async fn a_cursor_serves_only_the_list_that_gave_it() {
             .get(&format!("/api/v1/executions?{query}"))
             .await
             .problem(422, "validation_failed");
+    }
+}
+
+#[tokio::test]
+async fn all_that_is_wrong_is_told_at_once() {
+    let world = World::new().await;
+    let path = format!("/api/v1/workflows/{}/executions", world.workflow);
+    let body = json!({"a/b": 1, "zzz": 2, "dry_run": "yes", "until_phase": "bogus"});
+    let problem = world
+        .post(&path, body)
+        .await
+        .problem(422, "validation_failed");
+    insta::assert_json_snapshot!(scrubbed(&problem));
+}
+
+#[tokio::test]
+async fn an_execution_and_its_steps_look_like_this() {
+    let world = World::new().await;
+    let path = world.completed().await;
+    let execution = world.get(&path).await.json();
+    insta::assert_json_snapshot!("execution", scrubbed(&execution));
+    let steps = world.get(&format!("{path}/steps")).await.json();
+    insta::assert_json_snapshot!("steps", scrubbed(&steps));
+    let call = Call::new("POST", format!("{path}/retry")).token("user");
+    let retried = world.send(call).await.json();
+    let outside = json!({"keys": retried.as_object().map(|map| map.keys().collect::<Vec<_>>())});
+    assert_eq!(
+        outside["keys"],
+        json!(["execution", "execution_id", "status"])
+    );
+}
+
+#[tokio::test]
+async fn secrets_in_trigger_data_are_not_shown() {
+    let world = World::new().await;
+    let path = format!("/api/v1/workflows/{}/executions", world.workflow);
+    let data = json!({"trigger_data": {"deal": {"api_key": "canary-secret", "n": 1}}});
+    let made = world.post(&path, data).await.json();
+    let id = made["id"].as_str().expect("an id");
+    let path = format!("/api/v1/executions/{id}");
+    world.until(&path, "execution.completed").await;
+    assert_eq!(
+        made["trigger_data"]["deal"],
+        json!({"api_key": "[redacted]", "n": 1})
+    );
+    for part in ["", "/steps", "/logs", "/audit"] {
+        let call = Call::new("GET", format!("{path}{part}")).token("technician");
+        let answer = world.send(call).await;
+        assert!(
+            !answer.text.contains("canary-secret"),
+            "{part}: {}",
+            answer.text
+        );
     }
 }

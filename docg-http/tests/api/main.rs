@@ -2,6 +2,7 @@
 
 mod control;
 mod executions;
+mod headers;
 mod problems;
 mod records;
 mod signatures;

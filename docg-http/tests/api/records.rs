@@ -1,6 +1,6 @@
 use serde_json::json;
 
-use crate::support::{Call, World};
+use crate::support::{Call, World, scrubbed};
 
 #[tokio::test]
 async fn logs_are_in_plain_words_and_in_the_reader_s_language() {
@@ -86,4 +86,19 @@ async fn the_audit_trail_verifies() {
     );
     let call = Call::new("GET", format!("{path}/audit")).token("reader");
     world.send(call).await.problem(403, "missing_scope");
+}
+
+#[tokio::test]
+async fn logs_and_audit_rows_look_like_this() {
+    let world = World::new().await;
+    let path = world.start(json!([{"id": "n", "type": "broken"}])).await;
+    world.until(&path, "execution.failed").await;
+    let logs = Call::new("GET", format!("{path}/logs?level=error")).token("technician");
+    let logs = world.send(logs).await.json();
+    insta::assert_json_snapshot!("logs", scrubbed(&logs));
+    let audit = world.get(&format!("{path}/audit?limit=1")).await.json();
+    let mut audit = scrubbed(&audit);
+    assert!(audit["next_cursor"].is_string() && audit["has_more"] == true);
+    audit["next_cursor"] = json!("[cursor]");
+    insta::assert_json_snapshot!("audit", audit);
 }

@@ -1,7 +1,7 @@
 use docg_core::prelude::*;
 use serde_json::json;
 
-use crate::support::{Call, World};
+use crate::support::{Call, World, scrubbed};
 
 #[tokio::test]
 async fn a_provider_s_webhook_completes_the_run_once() {
@@ -61,6 +61,12 @@ async fn a_provider_s_webhook_completes_the_run_once() {
         (&state["all_signed"], &state["status"]),
         (&json!(true), &json!("signed"))
     );
+    insta::assert_json_snapshot!("signers", scrubbed(&state));
+    let large =
+        Call::new("POST", "/api/v1/webhooks/signature/desk").body("x".repeat((1 << 20) + 1));
+    world.send(large).await.problem(413, "payload_too_large");
+    let stranger = Call::new("GET", signers.clone()).token("stranger");
+    world.send(stranger).await.problem(404, "not_found");
     let missing = Call::new("POST", "/api/v1/webhooks/signature/nobody").body("{}");
     world.send(missing).await.problem(404, "not_found");
 }

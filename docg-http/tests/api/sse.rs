@@ -1,8 +1,26 @@
-use std::time::Duration;
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
+use axum::http::HeaderMap;
+use docg_core::time::{ManualClock, Timestamp};
+use docg_http::{AuthError, Authenticator, Principal};
+use futures::StreamExt;
 use serde_json::{Value, json};
 
 use crate::support::{Call, World};
+
+/// What must happen soon; a test that hangs says nothing.
+async fn within<T>(work: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(20), work)
+        .await
+        .expect("it happens")
+}
 
 /// A frame as a strict reader sees it (HTML standard, section 9.2.6).
 #[derive(Debug, Default, PartialEq)]
@@ -131,6 +149,7 @@ async fn an_id_that_is_not_known_gives_a_gap_and_never_an_error() {
         ("9999-0", "ahead"),
         ("1-1", "unknown_id"),
         ("99999999999999999999-0", "unknown_id"),
+        ("\u{e9}\u{2603}", "unknown_id"),
     ] {
         let answer = world
             .send(
@@ -155,14 +174,18 @@ async fn an_idle_stream_says_that_it_lives_and_goes_live_without_a_seam() {
     let world = World::with(|options| options.heartbeat = Duration::from_millis(20)).await;
     let path = world.start(json!([{"id": "n", "type": "gated"}])).await;
     world.until(&path, "step.started").await;
-    let stream = stream_of(&path);
-    let reading = world.get(&stream);
-    let ending = async {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        world.gate.notify_one();
-    };
-    let (answer, ()) = tokio::join!(reading, ending);
-    let frames = parse(&answer.text);
+    let response = world
+        .open(Call::new("GET", stream_of(&path)).token("user"))
+        .await;
+    let mut body = response.into_body().into_data_stream();
+    let mut text = String::new();
+    while let Some(bytes) = within(body.next()).await {
+        text.push_str(std::str::from_utf8(&bytes.expect("a frame")).expect("UTF-8"));
+        if text.contains("event: heartbeat") {
+            world.gate.notify_one();
+        }
+    }
+    let frames = parse(&text);
     let heartbeat = frames
         .iter()
         .find(|frame| frame.event == "heartbeat")
@@ -235,4 +258,193 @@ async fn streams_end_at_shutdown_and_are_bounded_per_organization() {
     };
     let (answer, ()) = both.await;
     assert!(answer.text.contains("step.started") && !answer.text.contains("execution.completed"));
+}
+
+#[tokio::test]
+async fn texts_cannot_break_out_of_their_frame() {
+    let world = World::new().await;
+    let hostile = "a\r\n\r\nid: 99-0\nevent: evil\rdata: {}\n\n\u{2028}";
+    let node = json!({"id": "n", "type": "echo", "params": {"in": hostile}});
+    let path = world.start(json!([node])).await;
+    world.until(&path, "execution.completed").await;
+    let frames = parse(&world.get(&stream_of(&path)).await.text).split_off(2);
+    let done = frames.iter().find(|frame| frame.event == "step.completed");
+    let preview = &done.expect("its event").json()["data"]["output_preview"];
+    assert_eq!(preview["in"], hostile, "as it was");
+    assert!(frames.iter().all(|frame| frame.event != "evil"));
+}
+
+#[tokio::test]
+async fn readers_get_the_same_bytes_and_each_their_language() {
+    let world = World::new().await;
+    let path = world
+        .start(json!([{"id": "n", "type": "echo", "params": {"in": "{{trigger.no}}"}}]))
+        .await;
+    world.until(&path, "preflight.completed").await;
+    world.post(&format!("{path}/cancel"), json!({})).await;
+    let read = |language: &'static str| {
+        let call = Call::new("GET", stream_of(&path)).token("user");
+        world.send(call.header("accept-language", language))
+    };
+    let (first, again, portuguese) = (read("en").await, read("en").await, read("pt-BR").await);
+    let events = |text: &str| parse(text).split_off(2);
+    assert_eq!(events(&first.text), events(&again.text));
+    assert_ne!(events(&first.text), events(&portuguese.text));
+    assert_eq!(portuguese.header("content-language"), "pt-BR");
+}
+
+#[tokio::test]
+async fn a_reader_that_takes_nothing_loses_its_place() {
+    let world = World::with(|options| {
+        options.slow_reader = Duration::from_millis(40);
+        options.heartbeat = Duration::from_millis(5);
+        options.streams = 1;
+    })
+    .await;
+    let path = world.start(json!([{"id": "n", "type": "gated"}])).await;
+    let call = || Call::new("GET", stream_of(&path)).token("user");
+    let stalled = world.open(call()).await;
+    assert_eq!(world.open(call()).await.status().as_u16(), 429);
+    let place = async {
+        while world.open(call()).await.status() != 200 {
+            tokio::task::yield_now().await;
+        }
+    };
+    within(place).await;
+    let rest = within(axum::body::to_bytes(stalled.into_body(), usize::MAX)).await;
+    assert!(
+        rest.expect("it ends well").is_empty(),
+        "so that the reader comes back"
+    );
+}
+
+#[tokio::test]
+async fn a_reader_that_keeps_up_stays() {
+    let world = World::with(|options| {
+        options.slow_reader = Duration::from_millis(200);
+        options.heartbeat = Duration::from_millis(50);
+    })
+    .await;
+    let path = world.start(json!([{"id": "n", "type": "gated"}])).await;
+    let response = world
+        .open(Call::new("GET", stream_of(&path)).token("user"))
+        .await;
+    let mut body = response.into_body().into_data_stream();
+    let mut heartbeats = 0;
+    while let Some(bytes) = within(body.next()).await {
+        heartbeats += usize::from(bytes.expect("a frame").starts_with(b"event: heartbeat"));
+        if heartbeats == 12 {
+            world.gate.notify_one();
+        }
+    }
+    assert!(heartbeats >= 12, "it was open for three times that long");
+    assert_eq!(world.get(&path).await.json()["status"], "completed");
+}
+
+#[tokio::test]
+async fn a_token_is_to_be_used_within_a_minute_and_then_serves_its_stream() {
+    let clock = ManualClock::new(Timestamp::from_millis(1_700_000_000_000));
+    let world = World::at(Arc::new(clock.clone()), |_| {}).await;
+    let path = world.start(json!([{"id": "n", "type": "gated"}])).await;
+    let id = path.rsplit('/').next().expect("an id");
+    let token = || async {
+        let body = json!({"execution_id": id});
+        let answer = world.post("/api/v1/sse/tokens", body).await.json();
+        answer["token"].as_str().expect("a token").to_owned()
+    };
+    let (used, unused) = (token().await, token().await);
+    let open = |token: &str| {
+        let call = Call::new("GET", format!("{}?token={token}", stream_of(&path)));
+        async { world.open(call).await.status().as_u16() }
+    };
+    assert_eq!(open(&used).await, 200);
+    clock.advance(Duration::from_secs(61));
+    assert_eq!((open(&used).await, open(&unused).await), (200, 401));
+    clock.advance(Duration::from_secs(24 * 3600));
+    assert_eq!(open(&used).await, 200, "also the day after");
+}
+
+/// One token, which can be withdrawn.
+struct Withdrawable(Principal, AtomicBool);
+
+#[async_trait::async_trait]
+impl Authenticator for Withdrawable {
+    async fn authenticate(&self, _: &HeaderMap) -> Result<Principal, AuthError> {
+        self.recognize("").await
+    }
+    async fn receipt(&self, _: &HeaderMap) -> Result<String, AuthError> {
+        Ok(String::new())
+    }
+    async fn recognize(&self, _: &str) -> Result<Principal, AuthError> {
+        let withdrawn = self.1.load(Ordering::SeqCst);
+        (!withdrawn).then(|| self.0.clone()).ok_or(AuthError)
+    }
+}
+
+#[tokio::test]
+async fn a_token_ends_with_the_credentials_that_it_was_given_for() {
+    let organization = docg_core::ids::OrganizationId::new();
+    let principal = Principal {
+        actor: "a".to_owned(),
+        organizations: vec![organization],
+        scopes: docg_http::Scope::ALL.to_vec(),
+    };
+    let authenticator = Arc::new(Withdrawable(principal, AtomicBool::new(false)));
+    let given = Arc::clone(&authenticator);
+    let world = World::with(|options| options.authenticator = given).await;
+    let workflow = docg_core::ids::WorkflowId::new();
+    let path = format!("/api/v1/workflows/{workflow}");
+    let draft = json!({"name": "x", "nodes": [{"id": "a", "type": "echo"}]});
+    world.send(Call::new("PUT", path.clone()).json(draft)).await;
+    let made = world
+        .send(Call::new("POST", format!("{path}/executions")))
+        .await
+        .json();
+    let id = made["id"].as_str().expect("an id");
+    let body = json!({"execution_id": id});
+    let token = world
+        .send(Call::new("POST", "/api/v1/sse/tokens").json(body))
+        .await
+        .json();
+    let token = token["token"].as_str().expect("a token");
+    let stream = format!("/api/v1/sse/executions/{id}/stream?token={token}");
+    let open = || async {
+        world
+            .open(Call::new("GET", stream.clone()))
+            .await
+            .status()
+            .as_u16()
+    };
+    assert_eq!(open().await, 200);
+    authenticator.1.store(true, Ordering::SeqCst);
+    assert_eq!(open().await, 401);
+}
+
+#[tokio::test]
+async fn no_event_is_lost_whatever_it_fell_between() {
+    let world = World::new().await;
+    for cut in 0..6 {
+        let path = world.start(json!([
+            {"id": "a", "type": "echo"}, {"id": "b", "type": "echo"}, {"id": "n", "type": "gated"},
+        ])).await;
+        // The run goes on while streams open at different moments.
+        world.gate.notify_one();
+        let call = Call::new("GET", stream_of(&path)).token("user");
+        let text = world
+            .send(call.header("last-event-id", format!("{cut}-0")))
+            .await
+            .text;
+        let frames = parse(&text);
+        let gap = frames.iter().any(|frame| frame.event == "gap");
+        let ids: Vec<_> = frames.iter().filter_map(|frame| frame.id.clone()).collect();
+        let first = if gap { 1 } else { cut + 1 };
+        let expected: Vec<_> = (first..first + ids.len())
+            .map(|seq| format!("{seq}-0"))
+            .collect();
+        assert_eq!(ids, expected);
+        assert_eq!(
+            frames.last().map(|f| f.event.as_str()),
+            Some("execution.completed")
+        );
+    }
 }

@@ -6,6 +6,7 @@ use axum::{
     Router,
     body::Body,
     http::{HeaderMap, Request, StatusCode},
+    response::Response,
 };
 use docg_core::{
     engine::{WorkerOptions, Workers},
@@ -14,7 +15,7 @@ use docg_core::{
         Envelope, EnvelopeRequest, NewSignatureRequest, NewSigner, ProviderError, ProviderUpdate,
         SignatureProvider, SignatureRequest, SignerFact, WebhookError, WebhookRequest,
     },
-    time::Timestamp,
+    time::{Clock, SystemClock, Timestamp},
 };
 use docg_http::{HttpOptions, Principal, Scope, StaticTokens};
 use docg_store_memory::{MemoryBus, MemoryStore};
@@ -41,6 +42,20 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
+    pub(crate) async fn of(response: Response) -> Self {
+        let (parts, body) = response.into_parts();
+        let bytes = tokio::time::timeout(
+            Duration::from_secs(20),
+            axum::body::to_bytes(body, usize::MAX),
+        );
+        let bytes = bytes.await.expect("the answer ends").expect("a body");
+        Self {
+            status: parts.status,
+            headers: parts.headers,
+            text: String::from_utf8_lossy(&bytes).into_owned(),
+        }
+    }
+
     pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_else(|e| panic!("{e}: {}", self.text))
     }
@@ -102,7 +117,7 @@ impl Call {
         self.body = body.into();
         self
     }
-    fn request(self) -> Request<Body> {
+    pub(crate) fn request(self) -> Request<Body> {
         let mut request = Request::builder().method(self.method).uri(self.path);
         for (name, value) in self.headers {
             request = request.header(name, value);
@@ -154,6 +169,11 @@ impl World {
     }
 
     pub(crate) async fn with(change: impl FnOnce(&mut HttpOptions)) -> Self {
+        Self::at(Arc::new(SystemClock), change).await
+    }
+
+    /// A world with a clock of its own.
+    pub(crate) async fn at(clock: Arc<dyn Clock>, change: impl FnOnce(&mut HttpOptions)) -> Self {
         let gate = Arc::new(Notify::new());
         let spec = |name: &'static str, phase| {
             NodeSpec::new(name, phase).param(ParamSpec::optional("in", ParamKind::Json))
@@ -196,6 +216,7 @@ impl World {
             },
         ))
         .signature_provider(Arc::new(Desk))
+        .clock(clock)
         .options(|options| options.cancel_grace = Duration::from_millis(50))
         .build();
         let (organization, other) = (OrganizationId::new(), OrganizationId::new());
@@ -256,24 +277,14 @@ impl World {
             .expect("valid");
     }
 
+    /// The answer's head; its body is read, or not, by the caller.
+    pub(crate) async fn open(&self, call: Call) -> Response {
+        let router = self.router.clone();
+        router.oneshot(call.request()).await.expect("infallible")
+    }
+
     pub(crate) async fn send(&self, call: Call) -> Answer {
-        let response = self
-            .router
-            .clone()
-            .oneshot(call.request())
-            .await
-            .expect("infallible");
-        let (parts, body) = response.into_parts();
-        let bytes = tokio::time::timeout(
-            Duration::from_secs(20),
-            axum::body::to_bytes(body, usize::MAX),
-        );
-        let bytes = bytes.await.expect("the answer ends").expect("a body");
-        Answer {
-            status: parts.status,
-            headers: parts.headers,
-            text: String::from_utf8_lossy(&bytes).into_owned(),
-        }
+        Answer::of(self.open(call).await).await
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {
@@ -333,4 +344,43 @@ impl World {
         self.until(&path, "execution.completed").await;
         path
     }
+}
+
+/// What two runs of a test have in common: ids, hashes and times by their order of appearance.
+pub(crate) fn scrubbed(value: &Value) -> Value {
+    fn walk(value: &Value, ids: &mut Vec<String>) -> Value {
+        match value {
+            Value::Array(items) => items.iter().map(|item| walk(item, ids)).collect(),
+            Value::Object(map) => map
+                .iter()
+                .map(|(key, value)| {
+                    let scrubbed = match key.as_str() {
+                        "duration_ms" | "waiting_ms" if value.is_number() => json!("[ms]"),
+                        _ => walk(value, ids),
+                    };
+                    (key.clone(), scrubbed)
+                })
+                .collect::<serde_json::Map<_, _>>()
+                .into(),
+            Value::String(text) => {
+                let hash = text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit());
+                if text.parse::<Timestamp>().is_ok() {
+                    json!("[time]")
+                } else if hash && text.bytes().any(|b| b != b'0') {
+                    json!("[hash]")
+                } else if uuid::Uuid::parse_str(text).is_ok() {
+                    let known = ids.iter().position(|id| id == text);
+                    let number = known.unwrap_or_else(|| {
+                        ids.push(text.clone());
+                        ids.len() - 1
+                    });
+                    json!(format!("[id {number}]"))
+                } else {
+                    value.clone()
+                }
+            }
+            _ => value.clone(),
+        }
+    }
+    walk(value, &mut Vec::new())
 }

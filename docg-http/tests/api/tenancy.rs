@@ -4,7 +4,11 @@ use serde_json::json;
 use crate::support::{Call, World};
 
 /// Every route that needs a caller, with the scope that it needs.
-fn routes(execution: &str, workflow: &WorkflowId) -> Vec<(&'static str, String, &'static str)> {
+fn routes(
+    execution: &str,
+    workflow: &WorkflowId,
+    signature: &str,
+) -> Vec<(&'static str, String, &'static str)> {
     let w = format!("/api/v1/workflows/{workflow}");
     vec![
         ("GET", "/api/v1/workflows".to_owned(), "executions:read"),
@@ -25,6 +29,11 @@ fn routes(execution: &str, workflow: &WorkflowId) -> Vec<(&'static str, String, 
         ("POST", format!("{execution}/pause"), "executions:write"),
         ("POST", format!("{execution}/cancel"), "executions:write"),
         ("POST", format!("{execution}/retry"), "executions:write"),
+        (
+            "GET",
+            format!("/api/v1/signatures/{signature}/signers"),
+            "executions:read",
+        ),
         ("POST", "/api/v1/sse/tokens".to_owned(), "executions:read"),
         (
             "GET",
@@ -37,8 +46,8 @@ fn routes(execution: &str, workflow: &WorkflowId) -> Vec<(&'static str, String, 
 #[tokio::test]
 async fn every_route_refuses_those_who_may_not() {
     let world = World::new().await;
-    let execution = world.completed().await;
-    for (method, path, scope) in routes(&execution, &world.workflow) {
+    let (execution, signature) = signing(&world).await;
+    for (method, path, scope) in routes(&execution, &world.workflow, &signature) {
         let call = || match method {
             "PUT" => Call::new(method, path.clone())
                 .json(json!({"name": "x", "nodes": [{"id": "a", "type": "echo"}]})),
@@ -71,22 +80,75 @@ async fn every_route_refuses_those_who_may_not() {
             .send(call().token("both"))
             .await
             .problem(400, "organization_required");
-        // Another organization's things are not found, and its lists are empty; a PUT there is its own workflow.
-        let stranger = world.send(call().token("stranger")).await;
+        // What names nothing of its own is the caller's own; a PUT makes a workflow of its own.
         if path == "/api/v1/sse/tokens" || method == "PUT" {
             continue;
         }
+        let stranger = world.send(call().token("stranger")).await;
         if path == "/api/v1/workflows" || path == "/api/v1/executions" {
-            let text = stranger.text.clone();
-            assert!(
-                !text.contains(&world.workflow.to_string())
-                    || text.contains(&world.other.to_string()),
-                "{text}"
-            );
-            assert!(!text.contains(&world.organization.to_string()), "{text}");
-        } else if !path.ends_with(&world.workflow.to_string()) && !path.contains("/workflows/") {
+            assert!(stranger.text.contains(":[]"), "{path}: {}", stranger.text);
+        } else {
             stranger.problem(404, "not_found");
         }
+        let token = Call::new("POST", "/api/v1/sse/tokens").token("stranger");
+        let id = execution.rsplit('/').next();
+        let foreign = world.send(token.json(json!({"execution_id": id}))).await;
+        foreign.problem(404, "not_found");
+    }
+    let unchanged = world.get(&execution).await.json();
+    assert_eq!(unchanged["status"], "signing", "and nothing was done");
+}
+
+/// A run that waits for a signature, and the request for it.
+async fn signing(world: &World) -> (String, String) {
+    let execution = world.start(json!([{"id": "s", "type": "sign"}])).await;
+    world.until(&execution, "signature.requested").await;
+    let waiting = world.get(&execution).await.json()["waiting_for"].clone();
+    let request = waiting["detail"]["signature_request_id"].as_str();
+    (execution, request.expect("an id").to_owned())
+}
+
+/// A route that is new must be in the matrix above, or among those that need no caller.
+#[test]
+fn the_matrix_knows_every_route() {
+    let open = [
+        "/api/v1/webhooks/signature/{provider}",
+        "/api/v1/sse/health",
+        "/healthz",
+        "/readyz",
+    ];
+    let id = "{id}";
+    let workflow = WorkflowId::new();
+    let known: Vec<String> = routes("/api/v1/executions/{id}", &workflow, id)
+        .into_iter()
+        .map(|(_, path, _)| path.replace(&workflow.to_string(), id))
+        .chain(open.map(str::to_owned))
+        .collect();
+    let source = include_str!("../../src/router.rs");
+    let quoted = source.split('"').skip(1).step_by(2);
+    let paths = quoted.filter(|text| text.starts_with('/'));
+    let mut count = 0;
+    for path in paths {
+        assert!(known.iter().any(|known| known == path), "{path} is missing");
+        count += 1;
+    }
+    assert!(count > 20, "the routes are where this test looks for them");
+}
+
+#[tokio::test]
+async fn every_route_refuses_parameters_that_it_does_not_know() {
+    let world = World::new().await;
+    let (execution, signature) = signing(&world).await;
+    for (method, path, _) in routes(&execution, &world.workflow, &signature) {
+        let call = Call::new(method, format!("{path}?bogus=1")).token("user");
+        let answer = world.send(call).await;
+        let problem = answer.problem(422, "validation_failed");
+        let error = &problem["errors"][0];
+        assert_eq!(
+            (&error["pointer"], &error["code"]),
+            (&json!("/bogus"), &json!("unknown_field")),
+            "{method} {path}"
+        );
     }
 }
 

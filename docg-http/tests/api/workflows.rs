@@ -98,3 +98,70 @@ async fn preflight_tells_and_creates_nothing() {
         json!([])
     );
 }
+
+#[tokio::test]
+async fn a_definition_of_another_shape_is_refused_where_it_differs() {
+    let world = World::new().await;
+    let draft = json!({"name": "x", "bogus": 1, "settings": [], "nodes": [
+        {"id": "a", "type": "echo", "bogus": 1, "on_error": "shrug", "retry": [1]},
+    ]});
+    let call = Call::new("PUT", format!("/api/v1/workflows/{}", Uuid::now_v7()))
+        .token("user")
+        .json(draft);
+    let problem = world.send(call).await.problem(422, "validation_failed");
+    let errors = problem["errors"].as_array().expect("a list");
+    let mut found: Vec<_> = errors
+        .iter()
+        .filter_map(|e| Some((e["pointer"].as_str()?, e["code"].as_str()?)))
+        .collect();
+    found.sort_unstable();
+    let expected = [
+        ("/bogus", "unknown_field"),
+        ("/nodes/0/bogus", "unknown_field"),
+        ("/nodes/0/on_error", "invalid_value"),
+        ("/nodes/0/retry", "invalid_type"),
+        ("/settings", "invalid_type"),
+    ];
+    assert_eq!(found, expected);
+    let positional = json!({"name": "x", "nodes": [["a", "echo"]]});
+    let call = Call::new("PUT", format!("/api/v1/workflows/{}", Uuid::now_v7()))
+        .token("user")
+        .json(positional);
+    let problem = world.send(call).await.problem(422, "validation_failed");
+    assert_eq!(problem["errors"][0]["pointer"], "/nodes/0");
+}
+
+#[tokio::test]
+async fn any_version_needs_a_version() {
+    let world = World::new().await;
+    let path = format!("/api/v1/workflows/{}", Uuid::now_v7());
+    let put = || {
+        let draft = json!({"name": "x", "nodes": [{"id": "a", "type": "echo"}]});
+        Call::new("PUT", path.clone()).token("user").json(draft)
+    };
+    let any = || world.send(put().header("if-match", "*"));
+    any().await.problem(412, "version_mismatch");
+    assert_eq!(world.send(put()).await.status.as_u16(), 201);
+    assert_eq!(any().await.status.as_u16(), 200);
+}
+
+#[tokio::test]
+async fn the_same_id_elsewhere_is_another_workflow() {
+    let world = World::new().await;
+    let path = format!("/api/v1/workflows/{}", world.workflow);
+    let call = |method, token: &str| Call::new(method, path.clone()).token(token);
+    world
+        .send(call("GET", "stranger"))
+        .await
+        .problem(404, "not_found");
+    let draft = json!({"name": "Theirs", "nodes": [{"id": "a", "type": "echo"}]});
+    let theirs = world.send(call("PUT", "stranger").json(draft)).await;
+    assert_eq!(theirs.status.as_u16(), 201);
+    assert_eq!(theirs.json()["organization_id"], world.other.to_string());
+    assert_eq!(world.get(&path).await.json()["name"], "Test");
+    assert_eq!(
+        world.send(call("DELETE", "stranger")).await.status.as_u16(),
+        204
+    );
+    assert_eq!(world.get(&path).await.status.as_u16(), 200);
+}

@@ -39,7 +39,7 @@ async fn download(
         Err(e) => return Err(Problem::internal(e)),
     };
     let headers = [
-        (header::CONTENT_TYPE, document.content_type),
+        (header::CONTENT_TYPE, "application/pdf".to_owned()),
         (
             header::CONTENT_DISPOSITION,
             disposition("attachment", &document.filename),

@@ -190,9 +190,12 @@ impl Outbox {
 
     /// Delivers what is due, and says when to look again.
     async fn work(&mut self, stop: &CancellationToken) -> Result<Duration, FilesError> {
-        let names = self.desk.0.files.record_names(RecordKind::Outbox).await?;
+        let mut names = self.desk.0.files.record_names(RecordKind::Outbox).await?;
         self.paused
             .retain(|name, _| names.binary_search(name).is_ok());
+        // Who has signed has looked before: the last signature ends the run, and a look that is
+        // reported after it comes too late.
+        names.sort_by_key(|name| !name.ends_with(What::Viewed.name()));
         let mut next = POLL;
         for name in names {
             if stop.is_cancelled() {
@@ -273,6 +276,16 @@ impl Outbox {
             }
             What::Viewed => (desk.viewed_at(&signer).await.map_err(text)?, None),
             What::Signed | What::Declined => {
+                let (earlier, _) = self::entry(&signer, What::Viewed, 0);
+                let look: Option<Entry> = desk
+                    .0
+                    .files
+                    .record(RecordKind::Outbox, &earlier)
+                    .await
+                    .map_err(text)?;
+                if look.is_some() {
+                    return Err("the look before it is not delivered yet".to_owned());
+                }
                 let wanted = match entry.what {
                     What::Signed => DecisionKind::Signed,
                     _ => DecisionKind::Declined,

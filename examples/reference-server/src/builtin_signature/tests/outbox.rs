@@ -117,6 +117,23 @@ async fn a_signature_is_reported_until_it_is_taken() {
 }
 
 #[tokio::test]
+async fn a_look_is_reported_before_the_signature_however_long_that_takes() {
+    let fixture = Fixture::new().await;
+    let envelope = fixture.ask(&[(ONE, None)]).await;
+    let signer = link::SignerRef::new(&envelope, ONE);
+    fixture.desk.announce_view(&signer).await.unwrap();
+    let at = Timestamp::from_millis(500);
+    fixture.desk.view(&signer, at).await.unwrap();
+    fixture.sign(&envelope, ONE, "One", 1_000).await;
+    let mut receiver = Receiver::refusing_first(3).await;
+    let _stop = start(&fixture, &receiver);
+    for kind in [SignerFactKind::Viewed, SignerFactKind::Signed] {
+        assert_eq!(receiver.next(&fixture).await.facts[0].kind, kind);
+    }
+    drained(&fixture).await;
+}
+
+#[tokio::test]
 async fn what_was_not_delivered_before_a_crash_is_delivered_after_it() {
     let fixture = Fixture::new().await;
     let envelope = fixture.ask(&[(ONE, None)]).await;

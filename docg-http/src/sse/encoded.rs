@@ -1,0 +1,57 @@
+use std::sync::{Mutex, PoisonError};
+
+use bytes::Bytes;
+use docg_core::{event::Event, i18n::Locale, ids::EventId};
+
+use super::frame;
+
+/// How many frames are kept.
+const PLACES: usize = 1024;
+/// A larger frame is not kept, so that all together are bounded.
+const LARGEST: usize = 16 * 1024;
+
+/// Frames of late, so that an event is encoded once and its bytes are shared by all its readers.
+/// Each event has one place; whoever needs it for another event takes it.
+pub(crate) struct EncodedEvents {
+    places: Box<[Mutex<Option<Kept>>]>,
+}
+
+struct Kept {
+    event: EventId,
+    locale: Locale,
+    frame: Bytes,
+}
+
+impl Default for EncodedEvents {
+    fn default() -> Self {
+        Self {
+            places: (0..PLACES).map(|_| Mutex::default()).collect(),
+        }
+    }
+}
+
+impl EncodedEvents {
+    pub(super) fn frame(&self, event: &Event, locale: Locale) -> Bytes {
+        // The end of a UUID is random in every version that is made here.
+        let spread = event.event_id.0.as_u64_pair().1 ^ locale as u64;
+        let place = &self.places[usize::try_from(spread % PLACES as u64).unwrap_or(0)];
+        let kept = place.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(kept) = kept
+            .as_ref()
+            .filter(|kept| kept.event == event.event_id && kept.locale == locale)
+        {
+            return kept.frame.clone();
+        }
+        drop(kept);
+        let frame = frame::event(event, locale);
+        if frame.len() <= LARGEST {
+            let kept = Kept {
+                event: event.event_id,
+                locale,
+                frame: frame.clone(),
+            };
+            *place.lock().unwrap_or_else(PoisonError::into_inner) = Some(kept);
+        }
+        frame
+    }
+}
