@@ -167,3 +167,68 @@ pub(crate) fn answer(status: StatusCode, body: &Value) -> Response {
     }
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    };
+
+    use docg_core::{engine::Engine, i18n::Locale, ids::OrganizationId, observe::Actor};
+    use docg_store_memory::{MemoryBus, MemoryStore};
+    use tokio::sync::Notify;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::{HttpOptions, StaticTokens};
+
+    #[tokio::test]
+    async fn a_call_that_is_under_way_is_waited_for_and_not_made_again() {
+        let engine = Engine::builder(
+            Arc::new(MemoryStore::default()),
+            Arc::new(MemoryBus::default()),
+        )
+        .build();
+        let options = HttpOptions::new(Arc::new(StaticTokens::default()), [0; 32]);
+        let state = AppState::new(engine, options);
+        let caller = Caller {
+            actor: Actor::user("a"),
+            organization: OrganizationId::new(),
+            scopes: Vec::new(),
+            locale: Locale::En,
+            correlation_id: String::new(),
+            traceparent: None,
+        };
+        let (made, began) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
+        // Open for all once it is open.
+        let gate = CancellationToken::new();
+        let call = || {
+            let (made, began, gate) = (Arc::clone(&made), Arc::clone(&began), gate.clone());
+            let key = Idempotency {
+                key: "k".to_owned(),
+                fingerprint: [1; 32],
+            };
+            once(&state, &caller, Some(key), async move {
+                let count = made.fetch_add(1, Ordering::SeqCst) + 1;
+                began.notify_one();
+                gate.cancelled().await;
+                Ok((StatusCode::OK, json!({"count": count})))
+            })
+        };
+        let others = async {
+            began.notified().await;
+            let mut both = std::pin::pin!(futures::future::join(call(), call()));
+            assert!(futures::poll!(&mut both).is_pending());
+            gate.cancel();
+            both.await
+        };
+        let (first, (second, third)) = tokio::join!(call(), others);
+        assert!(
+            [&first, &second, &third]
+                .iter()
+                .all(|answer| answer.is_ok())
+        );
+        assert_eq!(made.load(Ordering::SeqCst), 1);
+    }
+}

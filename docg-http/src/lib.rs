@@ -6,6 +6,8 @@ mod cursor;
 mod dto;
 mod extract;
 mod idempotency;
+#[cfg(feature = "jwt")]
+mod jwt;
 mod middleware;
 mod options;
 mod problem;
@@ -16,6 +18,8 @@ mod sse;
 
 pub use auth::{AuthError, Authenticator, Principal, Scope, StaticTokens};
 pub use caller::Caller;
+#[cfg(feature = "jwt")]
+pub use jwt::{JwtKeyError, JwtTokens};
 pub use options::{BusProbe, BusState, HttpOptions};
 pub use problem::{FieldError, Problem};
 pub use router::{AppState, api, router, with_layers};

@@ -40,7 +40,14 @@ async fn log_pages_join_without_a_seam() {
         }
     }
     assert_eq!(json!(seen), all["logs"]);
-    for query in ["level=bogus", "domain=bogus", "limit=0", "cursor=x"] {
+    for query in [
+        "level=bogus",
+        "domain=bogus",
+        "limit=0",
+        "cursor=x",
+        "step_id=%00",
+        "limit=1&limit=2",
+    ] {
         world
             .get(&format!("{path}/logs?{query}"))
             .await
@@ -101,4 +108,19 @@ async fn logs_and_audit_rows_look_like_this() {
     assert!(audit["next_cursor"].is_string() && audit["has_more"] == true);
     audit["next_cursor"] = json!("[cursor]");
     insta::assert_json_snapshot!("audit", audit);
+}
+
+#[tokio::test]
+async fn a_cursor_of_another_execution_is_refused() {
+    let world = World::new().await;
+    let (own, other) = (world.completed().await, world.completed().await);
+    for list in ["logs", "audit"] {
+        let page = world.get(&format!("{own}/{list}?limit=1")).await.json();
+        let cursor = page["next_cursor"].as_str().expect("more").to_owned();
+        let with = |path: &str| format!("{path}/{list}?limit=1&cursor={cursor}");
+        assert_eq!(world.get(&with(&own)).await.status.as_u16(), 200);
+        let refused = world.get(&with(&other)).await;
+        let problem = refused.problem(422, "validation_failed");
+        assert_eq!(problem["errors"][0]["code"], "invalid_cursor");
+    }
 }
