@@ -54,6 +54,10 @@ pub struct BusConfig {
     pub events_per_execution: usize,
     /// Executions of which events are kept. One with a live reader is kept beyond this number.
     pub max_executions: usize,
+    /// Events kept of one organization's list, for readers that come back.
+    pub events_per_organization: usize,
+    /// Organizations whose lists are kept. One with a live reader is kept beyond this number.
+    pub max_organizations: usize,
     /// Events that a live reader may be behind before it is cut off.
     pub subscriber_buffer: usize,
     /// Wake-ups that a listener may be behind before it misses some.
@@ -61,12 +65,14 @@ pub struct BusConfig {
 }
 
 impl Default for BusConfig {
-    /// A thousand events of each of ten thousand executions; a reader may be 256 events behind, a
-    /// listener 4096 wake-ups.
+    /// A thousand events of each of ten thousand executions and of each of a thousand
+    /// organizations; a reader may be 256 events behind, a listener 4096 wake-ups.
     fn default() -> Self {
         Self {
             events_per_execution: 1_000,
             max_executions: 10_000,
+            events_per_organization: 1_000,
+            max_organizations: 1_000,
             subscriber_buffer: 256,
             wake_buffer: 4_096,
         }
@@ -85,6 +91,20 @@ impl BusConfig {
     #[must_use]
     pub fn max_executions(mut self, max: usize) -> Self {
         self.max_executions = max.max(1);
+        self
+    }
+
+    /// Sets how many events of one organization's list are kept. At least one.
+    #[must_use]
+    pub fn events_per_organization(mut self, max: usize) -> Self {
+        self.events_per_organization = max.max(1);
+        self
+    }
+
+    /// Sets of how many organizations lists are kept. At least one.
+    #[must_use]
+    pub fn max_organizations(mut self, max: usize) -> Self {
+        self.max_organizations = max.max(1);
         self
     }
 

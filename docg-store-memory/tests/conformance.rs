@@ -15,6 +15,7 @@ async fn small_bus() -> BusUnderTest {
     let bus = MemoryBus::new(
         BusConfig::default()
             .events_per_execution(50)
+            .events_per_organization(50)
             .subscriber_buffer(20),
     );
     let bounds = BusCapabilities::default().history(50, 1).backlog(20, 22);

@@ -160,6 +160,14 @@ macro_rules! __bus_cases {
                 a_slow_reader_is_cut_off_and_the_others_are_not
                 a_reader_that_was_cut_off_can_come_back
             }
+            lists {
+                a_list_has_the_list_events_of_all_its_executions
+                a_list_goes_on_after_a_position
+                a_list_begins_now_without_a_position
+                organizations_lists_do_not_mix
+                what_is_published_twice_is_in_the_list_once
+                a_position_that_is_unknown_or_forgotten_is_refused
+            }
             wakes {
                 a_wake_reaches_every_listener
                 a_wake_that_nobody_hears_is_no_error

@@ -18,8 +18,8 @@ use crate::{
     ports::{
         AuditQuery, BusError, Claim, ClaimRequest, Commit, Committed, Created, EventBus,
         EventQuery, EventStream, ExecutionQuery, ExecutionRecord, Lease, LogQuery, Memo, MemoKey,
-        MemoStore, NewRun, Page, RunReader, RunStore, Signal, Store, StoreError, StoreErrorKind,
-        Unpublished, WakeStream, WorkflowQuery, WorkflowStore,
+        MemoStore, NewRun, OrganizationStream, Page, RunReader, RunStore, Signal, Store,
+        StoreError, StoreErrorKind, Unpublished, WakeStream, WorkflowQuery, WorkflowStore,
     },
     run::Step,
     signature::SignatureRequest,
@@ -332,6 +332,13 @@ impl EventBus for FaultyBus {
     }
     async fn subscribe(&self, execution: ExecutionId, after: u64) -> Result<EventStream, BusError> {
         faulty_bus!(self.subscribe(execution, after))
+    }
+    async fn subscribe_organization(
+        &self,
+        organization: OrganizationId,
+        after: Option<String>,
+    ) -> Result<OrganizationStream, BusError> {
+        faulty_bus!(self.subscribe_organization(organization, after))
     }
     async fn wake(&self, execution: ExecutionId) -> Result<(), BusError> {
         faulty_bus!(self.wake(execution))

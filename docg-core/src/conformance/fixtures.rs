@@ -274,13 +274,27 @@ pub fn audit(execution: &mut Execution, action: &'static str) -> AuditEvent {
     row
 }
 
-/// Events 1 to `last` of one execution, for a bus.
+/// Events 1 to `last` of one execution, for a bus. They are for lists.
 #[must_use]
 pub fn events(last: u64) -> Vec<Arc<Event>> {
-    let mut execution = RunFixture::of(OrganizationId::new()).execution();
+    events_of(OrganizationId::new(), last)
+}
+
+/// Events 1 to `last` of one execution of an organization, for a bus. They are for lists.
+#[must_use]
+pub fn events_of(organization: OrganizationId, last: u64) -> Vec<Arc<Event>> {
+    let mut execution = RunFixture::of(organization).execution();
     (1..=last)
         .map(|_| event(&mut execution, EventData::Progress { progress: 1 }))
         .collect()
+}
+
+/// The first event of an execution, which is not for lists.
+#[must_use]
+pub fn unlisted_event(organization: OrganizationId) -> Arc<Event> {
+    let mut execution = RunFixture::of(organization).execution();
+    let resumed_by = "ana".to_owned();
+    event(&mut execution, EventData::Resumed { resumed_by })
 }
 
 /// Makes a [`Commit`] on what was claimed, or on a state that follows it.

@@ -102,7 +102,7 @@ pub struct BusUnderTest {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BusCapabilities {
-    /// So many events of an execution it keeps for sure. At least 20.
+    /// So many events of an execution, and of an organization's list, it keeps for sure. At least 20.
     pub keeps: u64,
     /// After so many more it has forgotten the first for sure.
     pub forgets_after: u64,

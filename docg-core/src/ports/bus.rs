@@ -3,11 +3,26 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 
-use crate::{event::Event, ids::ExecutionId};
+use crate::{
+    event::Event,
+    ids::{ExecutionId, OrganizationId},
+};
 
 /// Events of one execution: in order, without a repeat. It ends with an error where the bus can no
 /// longer promise that; the reader then goes to the store.
 pub type EventStream = BoxStream<'static, Result<Arc<Event>, BusError>>;
+
+/// List events of one organization's executions, until an error ends it.
+pub type OrganizationStream = BoxStream<'static, Result<ListEvent, BusError>>;
+
+/// An event in an organization's list.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ListEvent {
+    /// Where a reader goes on that has seen the event. Only the bus can read it.
+    pub position: String,
+    /// The event.
+    pub event: Arc<Event>,
+}
 
 /// Executions that want a worker. Lossy: polling is what makes waking sure.
 pub type WakeStream = BoxStream<'static, ExecutionId>;
@@ -32,6 +47,18 @@ pub trait EventBus: Send + Sync + 'static {
     ///
     /// [`BusError::TooOld`] where it no longer reaches back that far; [`BusError::Unavailable`].
     async fn subscribe(&self, execution: ExecutionId, after: u64) -> Result<EventStream, BusError>;
+    /// The events of all of an organization's executions that are
+    /// [for lists](crate::event::EventData::is_for_lists), those of one execution in order: from now
+    /// on, or those after a position and then live.
+    ///
+    /// # Errors
+    ///
+    /// [`BusError::UnknownPosition`]; [`BusError::Unavailable`].
+    async fn subscribe_organization(
+        &self,
+        organization: OrganizationId,
+        after: Option<String>,
+    ) -> Result<OrganizationStream, BusError>;
     /// Tells other processes that an execution wants a worker, or its holder has a signal.
     ///
     /// # Errors
@@ -56,6 +83,9 @@ pub enum BusError {
         /// What was asked for.
         after: u64,
     },
+    /// The position was not given by this bus, or what followed it is no longer kept.
+    #[error("the bus does not know this position, or no longer")]
+    UnknownPosition,
     /// The reader was too slow and has missed events.
     #[error("the reader fell behind and was cut off")]
     Lagged,

@@ -8,7 +8,7 @@ mod store;
 
 #[cfg(feature = "mock")]
 pub use bus::MockEventBus;
-pub use bus::{BusError, EventBus, EventStream, WakeStream};
+pub use bus::{BusError, EventBus, EventStream, ListEvent, OrganizationStream, WakeStream};
 pub use error::{StoreError, StoreErrorKind};
 pub use model::{
     AuditQuery, Claim, ClaimRequest, ClaimWhat, Claimed, Commit, Committed, Created, EventQuery,

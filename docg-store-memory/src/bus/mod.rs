@@ -1,7 +1,9 @@
 //! The bus: recent events of each execution in rings, live readers on bounded channels.
 //!
-//! [`ring`] is one execution's, [`subscription`] what a reader holds.
+//! [`ring`] is one execution's, [`subscription`] what a reader holds, [`lists`] what readers of a
+//! whole organization get.
 
+mod lists;
 mod ring;
 mod subscription;
 
@@ -13,13 +15,14 @@ use std::{
 use async_trait::async_trait;
 use docg_core::{
     event::Event,
-    ids::ExecutionId,
-    ports::{BusError, EventBus, EventStream, WakeStream},
+    ids::{ExecutionId, OrganizationId},
+    ports::{BusError, EventBus, EventStream, OrganizationStream, WakeStream},
 };
 use futures::{StreamExt, stream};
 use tokio::sync::broadcast::{self, error::RecvError};
 
 use crate::config::BusConfig;
+use lists::Lists;
 use ring::Rings;
 
 /// Rings are spread over at most this many locks.
@@ -33,6 +36,7 @@ const MAX_SHARDS: usize = 16;
 pub struct MemoryBus {
     config: BusConfig,
     shards: Box<[Mutex<Rings>]>,
+    lists: Lists,
     wakes: broadcast::Sender<ExecutionId>,
 }
 
@@ -62,6 +66,7 @@ impl MemoryBus {
             shards: (0..shards)
                 .map(|_| Mutex::new(Rings::new(rings_each)))
                 .collect(),
+            lists: Lists::new(),
             wakes,
             config,
         }
@@ -82,7 +87,10 @@ impl EventBus for MemoryBus {
             let mut rings = self.rings(of_one[0].execution_id);
             let ring = rings.of(of_one[0].execution_id);
             for event in of_one {
-                ring.publish(event, self.config.events_per_execution);
+                if ring.publish(event, self.config.events_per_execution) {
+                    self.lists
+                        .publish(event, self.config.events_per_organization);
+                }
             }
         }
         Ok(())
@@ -94,6 +102,15 @@ impl EventBus for MemoryBus {
             .of(execution)
             .subscribe(after, self.config.subscriber_buffer)?;
         Ok(subscription.boxed())
+    }
+
+    async fn subscribe_organization(
+        &self,
+        organization: OrganizationId,
+        after: Option<String>,
+    ) -> Result<OrganizationStream, BusError> {
+        self.lists
+            .subscribe(organization, after.as_deref(), &self.config)
     }
 
     async fn wake(&self, execution: ExecutionId) -> Result<(), BusError> {

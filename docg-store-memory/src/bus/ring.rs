@@ -70,9 +70,10 @@ impl Rings {
 }
 
 impl Ring {
-    pub(super) fn publish(&mut self, event: &Arc<Event>, max: usize) {
+    /// Passes an event on; `false` where it was published before.
+    pub(super) fn publish(&mut self, event: &Arc<Event>, max: usize) -> bool {
         if event.seq <= self.head {
-            return;
+            return false;
         }
         if event.seq != self.head + 1 {
             // What lies before a hole can no longer be replayed up to the end.
@@ -87,6 +88,7 @@ impl Ring {
             self.subscribers
                 .retain_mut(|subscriber| subscriber.send(event));
         }
+        true
     }
 
     pub(super) fn subscribe(

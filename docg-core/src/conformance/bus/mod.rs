@@ -1,6 +1,7 @@
 //! The cases for buses: what the port promises, one function for each promise.
 
 mod listen;
+mod lists;
 mod live;
 mod replay;
 mod wakes;
