@@ -436,7 +436,7 @@ async fn what_preflight_finds_is_repaired_through_resume() {
         .await
         .expect("steps");
     assert_eq!(
-        *steps[0].data_out.clone().expect("shown"),
+        steps[0].data_out.clone().expect("shown"),
         json!({"in": "c"})
     );
 }
@@ -619,7 +619,7 @@ async fn a_worker_that_disappears_is_taken_over_and_the_effect_is_asked_about() 
         "a dead worker uses up no attempt"
     );
     assert!(
-        steps[0].data_out.clone().expect("shown")["fence"].as_u64() > Some(1),
+        steps[0].data_out.clone().expect("shown").to_value()["fence"].as_u64() > Some(1),
         "the new holder's fence is higher"
     );
 }
@@ -729,7 +729,7 @@ async fn what_a_run_leaves_behind_is_whole() {
         .count();
     assert_eq!(
         rows.iter()
-            .filter(|row| row.metadata.get("from").is_some())
+            .filter(|row| row.metadata.to_value().get("from").is_some())
             .count(),
         changes
     );

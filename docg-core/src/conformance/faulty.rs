@@ -197,10 +197,10 @@ impl RunReader for FaultyStore {
     async fn events(&self, query: EventQuery) -> Result<Vec<Arc<Event>>, StoreError> {
         faulty!(self.events(query))
     }
-    async fn logs(&self, query: LogQuery) -> Result<Page<LogEntry>, StoreError> {
+    async fn logs(&self, query: LogQuery) -> Result<Page<Arc<LogEntry>>, StoreError> {
         faulty!(self.logs(query))
     }
-    async fn audit(&self, query: AuditQuery) -> Result<Page<AuditEvent>, StoreError> {
+    async fn audit(&self, query: AuditQuery) -> Result<Page<Arc<AuditEvent>>, StoreError> {
         faulty!(self.audit(query))
     }
     async fn signature_request(

@@ -142,8 +142,8 @@ impl RunFixture {
                 approval: None,
             },
             events: vec![event],
-            logs: vec![log],
-            audit: vec![audit],
+            logs: vec![Arc::new(log)],
+            audit: vec![Arc::new(audit)],
             idempotency: self.idempotency,
         }
     }
@@ -248,7 +248,7 @@ pub fn log(
         domain,
         message_human: "It went on.".into(),
         message_tech: Some("fixture".to_owned()),
-        details_tech: Some(Arc::new(json!({"size": 3}))),
+        details_tech: Some(json!({"size": 3}).into()),
         correlation_id: Arc::clone(&execution.correlation_id),
     }
 }
@@ -378,14 +378,14 @@ impl CommitFixture {
     /// Adds a log entry.
     pub fn log(mut self, level: LogLevel, domain: LogDomain, step: Option<&str>) -> Self {
         let entry = log(&mut self.0.execution, level, domain, step.map(NodeId::from));
-        self.0.logs.push(entry);
+        self.0.logs.push(Arc::new(entry));
         self
     }
 
     /// Adds an audit row.
     pub fn audit(mut self, action: &'static str) -> Self {
         let row = audit(&mut self.0.execution, action);
-        self.0.audit.push(row);
+        self.0.audit.push(Arc::new(row));
         self
     }
 

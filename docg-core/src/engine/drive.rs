@@ -288,7 +288,7 @@ impl Driver {
     /// Does what comes next, until something has happened.
     async fn act(&mut self, state: &RunState, next: Next) -> Result<Vec<Input>, LeaseLost> {
         match next {
-            Next::Preflight => return self.preflight(state).await,
+            Next::Preflight => return Box::pin(self.preflight(state)).await,
             Next::Run { index, params } => self.begin(state, index, params, Task::Run).await,
             Next::Resume {
                 index,
@@ -302,8 +302,12 @@ impl Driver {
             Next::Rest | Next::Done => {}
         }
         match self.step.take() {
-            Some(step) => self.attend(state, step).await,
-            None => self.rest(state).await,
+            // Boxed: an execution's task is as large as the largest thing that it may come to await.
+            Some(mut step) => match step.ended() {
+                Some(input) => Ok(vec![input]),
+                None => Box::pin(self.attend(state, step)).await,
+            },
+            None => Box::pin(self.rest(state)).await,
         }
     }
 
@@ -427,8 +431,15 @@ impl Driver {
     }
 
     async fn probe(&self, state: &RunState, index: usize) -> Probe {
-        let data = state.steps[index].data_in.clone();
-        let params = decide::params_of(state, index).or(data).unwrap_or_default();
+        let shown = || {
+            state.steps[index]
+                .data_in
+                .as_ref()
+                .map(|data| Arc::new(data.to_value()))
+        };
+        let params = decide::params_of(state, index)
+            .or_else(shown)
+            .unwrap_or_default();
         let mut probe = StepRun::begin(
             &self.engine,
             state,

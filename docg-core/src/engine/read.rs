@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use serde_json::Value;
 
 use super::{Engine, EngineError};
@@ -112,7 +114,7 @@ impl Engine {
     /// # Errors
     ///
     /// `NotFound`.
-    pub async fn logs(&self, query: LogQuery) -> Result<Page<LogEntry>, EngineError> {
+    pub async fn logs(&self, query: LogQuery) -> Result<Page<Arc<LogEntry>>, EngineError> {
         self.execution(query.organization_id, query.execution_id)
             .await?;
         Ok(self.inner.store.logs(query).await?)
@@ -123,7 +125,7 @@ impl Engine {
     /// # Errors
     ///
     /// `NotFound`.
-    pub async fn audit(&self, query: AuditQuery) -> Result<Page<AuditEvent>, EngineError> {
+    pub async fn audit(&self, query: AuditQuery) -> Result<Page<Arc<AuditEvent>>, EngineError> {
         self.execution(query.organization_id, query.execution_id)
             .await?;
         Ok(self.inner.store.audit(query).await?)
@@ -147,7 +149,7 @@ impl Engine {
             .heads;
         let mut rows = Vec::new();
         loop {
-            let after = rows.last().map_or(0, |row: &AuditEvent| row.seq);
+            let after = rows.last().map_or(0, |row: &Arc<AuditEvent>| row.seq);
             let query = AuditQuery {
                 organization_id,
                 execution_id,

@@ -174,6 +174,14 @@ impl StepRun {
         self.cancellation.cancel();
     }
 
+    /// What the handler has come to, where it never had to wait.
+    pub(crate) fn ended(&mut self) -> Option<Input> {
+        match &mut self.work {
+            Work::Ended(outcome) => outcome.take().map(|outcome| self.input(outcome)),
+            Work::Spawned(_) => None,
+        }
+    }
+
     /// What the handler has come to. Cancel safe.
     pub(crate) async fn finished(&mut self) -> Input {
         let outcome = match &mut self.work {

@@ -1,11 +1,11 @@
 use std::{borrow::Cow, sync::Arc};
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use crate::{
     i18n::Text,
     ids::{ApprovalId, NodeId, SignatureRequestId},
+    observe::JsonText,
     preflight::PreflightSummary,
     run::{Status, WaitingFor},
     time::Timestamp,
@@ -44,14 +44,14 @@ pub enum EventData {
         node_id: NodeId,
         node_type: Arc<str>,
         duration_ms: u64,
-        output_preview: Option<Arc<Value>>,
+        output_preview: Option<JsonText>,
     },
     #[serde(rename = "step.failed")]
     StepFailed {
         node_id: NodeId,
         node_type: Arc<str>,
         error_code: Cow<'static, str>,
-        error_human: Text,
+        error_human: Box<Text>,
         will_retry: bool,
         next_attempt_at: Option<Timestamp>,
     },
@@ -64,7 +64,7 @@ pub enum EventData {
     #[serde(rename = "execution.paused")]
     Paused {
         reason: Option<String>,
-        waiting_for: Option<WaitingFor>,
+        waiting_for: Option<Box<WaitingFor>>,
     },
     #[serde(rename = "execution.resumed")]
     Resumed { resumed_by: String },
@@ -73,7 +73,7 @@ pub enum EventData {
     #[serde(rename = "execution.failed")]
     Failed {
         error_code: Cow<'static, str>,
-        error_human: Text,
+        error_human: Box<Text>,
     },
     #[serde(rename = "execution.canceled")]
     Canceled {

@@ -114,6 +114,8 @@ impl Text {
     #[must_use]
     pub fn with(mut self, name: &'static str, value: impl ToString) -> Self {
         if let Self::Key { params, .. } = &mut self {
+            // Most texts have one, and are kept for long.
+            params.reserve_exact(1);
             params.push((Cow::Borrowed(name), value.to_string()));
         }
         self

@@ -1,10 +1,13 @@
-use std::{borrow::Cow, sync::Arc};
+use std::{
+    borrow::{Borrow, Cow},
+    sync::Arc,
+};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::canonical::{CanonicalHasher, canonical_json};
+use super::canonical::{CanonicalHasher, JsonText};
 use crate::{
     ids::{AuditId, ExecutionId, OrganizationId},
     time::Timestamp,
@@ -180,7 +183,7 @@ pub struct AuditEvent {
     #[serde(flatten)]
     pub actor: Actor,
     /// Facts.
-    pub metadata: Value,
+    pub metadata: JsonText,
     /// Makes [`commitment`](Self::commitment) unguessable; gone once the row's personal data is erased.
     pub salt: Option<Uuid>,
     /// SHA-256 over the salt, the actor and the facts.
@@ -217,7 +220,7 @@ impl AuditEvent {
                 id: link.execution_id.to_string(),
             }),
             actor: draft.actor.unwrap_or_else(Actor::system),
-            metadata: draft.metadata,
+            metadata: JsonText::from(draft.metadata),
             salt: Some(link.salt),
             commitment: [0; 32],
             prev_hash: link.prev_hash,
@@ -232,7 +235,7 @@ impl AuditEvent {
         let mut hasher = CanonicalHasher::new("docg.audit.commitment.v1");
         hasher.field(salt.as_bytes());
         hasher.field(self.actor.actor_id.as_bytes());
-        hasher.field(canonical_json(&self.metadata).as_bytes());
+        hasher.field(self.metadata.as_str().as_bytes());
         hasher.finish()
     }
 
@@ -274,10 +277,14 @@ pub struct ChainFault {
 /// Verifies an execution's whole chain against the head that its execution keeps: edits, gaps,
 /// swaps, insertions and a cut tail all show.
 #[must_use]
-pub fn verify_chain(rows: &[AuditEvent], head_seq: u64, head_hash: [u8; 32]) -> ChainReport {
+pub fn verify_chain(
+    rows: &[impl Borrow<AuditEvent>],
+    head_seq: u64,
+    head_hash: [u8; 32],
+) -> ChainReport {
     let mut previous = [0; 32];
     let mut fault = None;
-    for (expected_seq, row) in (1u64..).zip(rows) {
+    for (expected_seq, row) in (1u64..).zip(rows.iter().map(Borrow::borrow)) {
         let committed = row
             .salt
             .is_none_or(|salt| row.commitment == row.computed_commitment(salt));
@@ -299,7 +306,7 @@ pub fn verify_chain(rows: &[AuditEvent], head_seq: u64, head_hash: [u8; 32]) -> 
     }
     ChainReport {
         count,
-        head_hash: rows.last().map_or([0; 32], |row| row.hash),
+        head_hash: rows.last().map_or([0; 32], |row| row.borrow().hash),
         fault,
     }
 }

@@ -1,7 +1,82 @@
 //! The canonical form that audit hashes are taken over. Changing it breaks every stored chain.
 
+use std::{fmt, sync::Arc};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+
+/// JSON as its canonical text: keys sorted, no white space. What is kept for reading is kept so; a
+/// small object takes a tenth of the memory that it takes as a [`Value`].
+///
+/// ```
+/// use docg_core::observe::JsonText;
+/// use serde_json::json;
+///
+/// let text = JsonText::from(&json!({"b": 1, "a": [true, null]}));
+/// assert_eq!(text.as_str(), r#"{"a":[true,null],"b":1}"#);
+/// assert_eq!(text.to_value(), json!({"a": [true, null], "b": 1}));
+/// ```
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct JsonText(Arc<str>);
+
+impl JsonText {
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The value.
+    #[must_use]
+    pub fn to_value(&self) -> Value {
+        // It was written from a value.
+        serde_json::from_str(&self.0).unwrap_or_default()
+    }
+}
+
+impl From<&Value> for JsonText {
+    fn from(value: &Value) -> Self {
+        Self(canonical_json(value).into())
+    }
+}
+
+impl From<Value> for JsonText {
+    fn from(value: Value) -> Self {
+        Self::from(&value)
+    }
+}
+
+impl fmt::Debug for JsonText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for JsonText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl PartialEq<Value> for JsonText {
+    fn eq(&self, value: &Value) -> bool {
+        self.to_value() == *value
+    }
+}
+
+/// As the value, not as a text.
+impl Serialize for JsonText {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.to_value().serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for JsonText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Value::deserialize(deserializer).map(Self::from)
+    }
+}
 
 /// Feeds fields into SHA-256, each with its length before it, so that no two lists of fields
 /// give the same bytes.
@@ -26,8 +101,8 @@ impl CanonicalHasher {
 
 /// JSON with sorted keys and without white space. serde_json's maps may keep insertion order,
 /// depending on what else a program links, so the order is made here.
-pub(super) fn canonical_json(value: &Value) -> String {
-    let mut out = String::new();
+fn canonical_json(value: &Value) -> String {
+    let mut out = String::with_capacity(64);
     write(value, &mut out);
     out
 }
@@ -36,13 +111,13 @@ fn write(value: &Value, out: &mut String) {
     match value {
         Value::Object(map) => {
             let mut entries: Vec<_> = map.iter().collect();
-            entries.sort_unstable_by(|a, b| a.0.cmp(b.0));
+            entries.sort_unstable_by_key(|entry| entry.0);
             out.push('{');
             for (index, (key, value)) in entries.into_iter().enumerate() {
                 if index > 0 {
                     out.push(',');
                 }
-                out.push_str(&Value::from(key.as_str()).to_string());
+                write_text(key, out);
                 out.push(':');
                 write(value, out);
             }
@@ -58,7 +133,22 @@ fn write(value: &Value, out: &mut String) {
             }
             out.push(']');
         }
+        Value::String(text) => write_text(text, out),
         scalar => out.push_str(&scalar.to_string()),
+    }
+}
+
+/// A text between quotes, what must be escaped written as serde_json does.
+fn write_text(text: &str, out: &mut String) {
+    if text
+        .bytes()
+        .any(|byte| matches!(byte, 0..0x20 | b'"' | b'\\' | 0x7f))
+    {
+        out.push_str(&Value::from(text).to_string());
+    } else {
+        out.push('"');
+        out.push_str(text);
+        out.push('"');
     }
 }
 

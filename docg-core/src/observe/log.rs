@@ -3,6 +3,7 @@ use std::{fmt, str::FromStr, sync::Arc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::canonical::JsonText;
 use crate::{
     i18n::Text,
     ids::{ExecutionId, LogId, NodeId},
@@ -143,7 +144,7 @@ pub struct LogEntry {
     /// For technicians.
     pub message_tech: Option<String>,
     /// Facts for technicians.
-    pub details_tech: Option<Arc<Value>>,
+    pub details_tech: Option<JsonText>,
     /// Names the chain of calls.
     pub correlation_id: Arc<str>,
 }

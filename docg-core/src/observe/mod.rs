@@ -11,6 +11,7 @@ pub use audit::{
     Actor, ActorType, AuditDraft, AuditEvent, AuditSink, ChainFault, ChainReport, Target, actions,
     verify_chain,
 };
+pub use canonical::JsonText;
 pub use log::{ExecutionLogger, LogDomain, LogDraft, LogEntry, LogLevel};
 pub use recorder::StepRecorder;
 pub use redact::{REDACTED, Redaction};

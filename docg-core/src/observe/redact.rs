@@ -1,6 +1,8 @@
-use std::{collections::BTreeSet, sync::Arc};
+use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
+
+use super::canonical::JsonText;
 
 /// What stands in place of a secret.
 pub const REDACTED: &str = "[redacted]";
@@ -58,15 +60,15 @@ impl Redaction {
             || self.extra.iter().any(|secret| key.ends_with(secret))
     }
 
-    /// A copy that is safe to store and show. Where nothing has to change it is the same value.
+    /// A copy that is safe to store and show.
     #[must_use]
-    pub fn snapshot(&self, value: &Arc<Value>) -> Arc<Value> {
-        let redacted = if self.has_secret(value) {
-            Arc::new(self.redacted(value))
+    pub fn snapshot(&self, value: &Value) -> JsonText {
+        let text = if self.has_secret(value) {
+            JsonText::from(self.redacted(value))
         } else {
-            Arc::clone(value)
+            JsonText::from(value)
         };
-        self.bounded(redacted)
+        bounded(text, self.max_bytes)
     }
 
     fn has_secret(&self, value: &Value) -> bool {
@@ -99,27 +101,18 @@ impl Redaction {
 
     /// A snapshot short enough for an event, which many readers get: 4 KiB.
     #[must_use]
-    pub fn preview(snapshot: &Arc<Value>) -> Arc<Value> {
-        Self::default()
-            .max_bytes(4 * 1024)
-            .bounded(Arc::clone(snapshot))
+    pub fn preview(snapshot: &JsonText) -> JsonText {
+        bounded(snapshot.clone(), 4 * 1024)
     }
+}
 
-    fn bounded(&self, value: Arc<Value>) -> Arc<Value> {
-        // A cheap bound first: most snapshots are small, and measuring means writing them out.
-        if at_most(&value, self.max_bytes).is_some() {
-            return value;
-        }
-        let text = value.to_string();
-        if text.len() <= self.max_bytes {
-            return value;
-        }
-        let mut end = self.max_bytes.min(1024);
-        while !text.is_char_boundary(end) {
-            end -= 1;
-        }
-        Arc::new(json!({"truncated": true, "bytes": text.len(), "preview": &text[..end]}))
+fn bounded(text: JsonText, max_bytes: usize) -> JsonText {
+    let whole = text.as_str();
+    if whole.len() <= max_bytes {
+        return text;
     }
+    let end = whole.floor_char_boundary(max_bytes.min(1024));
+    JsonText::from(json!({"truncated": true, "bytes": whole.len(), "preview": &whole[..end]}))
 }
 
 fn normalized(key: &str) -> String {
@@ -129,33 +122,12 @@ fn normalized(key: &str) -> String {
         .collect()
 }
 
-/// What is left of `budget` after an upper bound of the value's size in JSON; `None` where the
-/// bound exceeds it.
-fn at_most(value: &Value, budget: usize) -> Option<usize> {
-    // Six bytes for a character that JSON has to escape.
-    let text = |s: &str, budget: usize| budget.checked_sub(s.len() * 6 + 3);
-    match value {
-        Value::Object(map) => map
-            .iter()
-            .try_fold(budget.checked_sub(2)?, |budget, (key, value)| {
-                at_most(value, text(key, budget)?)
-            }),
-        Value::Array(items) => items
-            .iter()
-            .try_fold(budget.checked_sub(2)?, |budget, item| {
-                at_most(item, budget)?.checked_sub(1)
-            }),
-        Value::String(s) => text(s, budget),
-        _ => budget.checked_sub(32),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn snapshot(redaction: &Redaction, value: Value) -> Value {
-        (*redaction.snapshot(&Arc::new(value))).clone()
+        redaction.snapshot(&value).to_value()
     }
 
     #[test]
@@ -170,12 +142,6 @@ mod tests {
             "X-API-Key": REDACTED, "client_cpf": REDACTED, "credentials": REDACTED, "tokens_used": 5,
         });
         assert_eq!(snapshot(&redaction, value), expected);
-    }
-
-    #[test]
-    fn what_needs_no_change_is_the_same_value() {
-        let value = Arc::new(json!({"a": [1, "b"]}));
-        assert!(Arc::ptr_eq(&Redaction::default().snapshot(&value), &value));
     }
 
     #[test]

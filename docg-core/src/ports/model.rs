@@ -42,9 +42,9 @@ pub struct NewRun {
     /// Its first events.
     pub events: Vec<Arc<Event>>,
     /// Its first log entries.
-    pub logs: Vec<LogEntry>,
+    pub logs: Vec<Arc<LogEntry>>,
     /// Its first audit rows.
-    pub audit: Vec<AuditEvent>,
+    pub audit: Vec<Arc<AuditEvent>>,
     /// Makes a repeated call give the first run again.
     pub idempotency: Option<Idempotency>,
 }
@@ -146,9 +146,9 @@ pub struct Commit {
     /// New events, contiguous with those stored.
     pub events: Vec<Arc<Event>>,
     /// New log entries.
-    pub logs: Vec<LogEntry>,
+    pub logs: Vec<Arc<LogEntry>>,
     /// New audit rows.
-    pub audit: Vec<AuditEvent>,
+    pub audit: Vec<Arc<AuditEvent>>,
     /// Signals that were applied or ignored; they leave the inbox.
     pub settled: Vec<SignalId>,
     /// The signature request, where it changed.

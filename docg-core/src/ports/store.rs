@@ -105,9 +105,9 @@ pub trait RunReader: Send + Sync + 'static {
     /// A page of an execution's events.
     async fn events(&self, query: EventQuery) -> Result<Vec<Arc<Event>>, StoreError>;
     /// A page of an execution's log.
-    async fn logs(&self, query: LogQuery) -> Result<Page<LogEntry>, StoreError>;
+    async fn logs(&self, query: LogQuery) -> Result<Page<Arc<LogEntry>>, StoreError>;
     /// A page of an execution's audit trail.
-    async fn audit(&self, query: AuditQuery) -> Result<Page<AuditEvent>, StoreError>;
+    async fn audit(&self, query: AuditQuery) -> Result<Page<Arc<AuditEvent>>, StoreError>;
     /// One signature request.
     async fn signature_request(
         &self,

@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::{
     error::ErrorContext,
     ids::{ExecutionId, NodeId, StepId},
+    observe::JsonText,
     run::Phase,
     time::Timestamp,
 };
@@ -127,9 +128,9 @@ pub struct Step {
     /// Why it failed, or why its last attempt did.
     pub error: Option<ErrorContext>,
     /// The parameters as resolved, redacted and bounded.
-    pub data_in: Option<Arc<Value>>,
+    pub data_in: Option<JsonText>,
     /// The output, redacted and bounded.
-    pub data_out: Option<Arc<Value>>,
+    pub data_out: Option<JsonText>,
     /// The output as later steps read it. Never shown.
     pub output: Option<Arc<Value>>,
     /// The execution whose output a retry reused.

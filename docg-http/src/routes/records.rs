@@ -115,7 +115,7 @@ pub(crate) async fn audit(
         .last()
         .filter(|_| page.has_more)
         .map(|last| cursors.write(&last.seq));
-    let events: Vec<_> = page.items.iter().map(dto::audit_event).collect();
+    let events: Vec<_> = page.items.iter().map(|row| dto::audit_event(row)).collect();
     Ok(answer(
         StatusCode::OK,
         &json!({"events": events, "next_cursor": next, "has_more": page.has_more}),

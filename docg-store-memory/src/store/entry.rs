@@ -22,6 +22,7 @@ use docg_core::{
 
 use super::{
     lists::{ListKey, TenantLists},
+    packed::Packed,
     queue::Want,
     types::TypeSet,
 };
@@ -41,15 +42,17 @@ pub(super) struct Entry {
 /// What changes of an execution.
 pub(super) struct Run {
     pub(super) execution: Execution,
-    pub(super) inputs: Arc<Inputs>,
-    pub(super) steps: Vec<Step>,
+    inputs: Arc<Inputs>,
+    steps: Vec<Step>,
+    /// What was taken out of the two above, once the execution has ended.
+    packed: Option<Packed>,
     /// Oldest first; the last is the one that the run works with.
     pub(super) signatures: Vec<SignatureRequest>,
     /// Oldest first; the last is the one that the run works with.
     pub(super) approvals: Vec<Approval>,
     pub(super) events: Vec<Arc<Event>>,
-    pub(super) logs: Vec<LogEntry>,
-    pub(super) audit: Vec<AuditEvent>,
+    pub(super) logs: Vec<Arc<LogEntry>>,
+    pub(super) audit: Vec<Arc<AuditEvent>>,
     pub(super) inbox: Vec<Signal>,
     /// Signals that have left the inbox, so that a repeated one is known.
     settled: BTreeSet<SignalId>,
@@ -110,6 +113,7 @@ impl Entry {
                 execution,
                 inputs,
                 steps,
+                packed: None,
                 signatures: signature.into_iter().collect(),
                 approvals: approval.into_iter().collect(),
                 events,
@@ -141,8 +145,8 @@ impl Entry {
         RunState {
             execution: run.execution.clone(),
             workflow: Arc::clone(&self.workflow),
-            inputs: Arc::clone(&run.inputs),
-            steps: run.steps.clone(),
+            inputs: run.inputs(),
+            steps: run.steps(),
             signature: run.signatures.last().cloned(),
             approval: run.approvals.last().cloned(),
         }
@@ -153,8 +157,24 @@ impl Run {
     pub(super) fn record(&self) -> ExecutionRecord {
         ExecutionRecord {
             execution: self.execution.clone(),
-            inputs: Arc::clone(&self.inputs),
+            inputs: self.inputs(),
         }
+    }
+
+    fn inputs(&self) -> Arc<Inputs> {
+        let mut inputs = Arc::clone(&self.inputs);
+        if let Some(packed) = &self.packed {
+            packed.put_into_inputs(&mut inputs);
+        }
+        inputs
+    }
+
+    pub(super) fn steps(&self) -> Vec<Step> {
+        let mut steps = self.steps.clone();
+        if let Some(packed) = &self.packed {
+            packed.put_into_steps(&mut steps);
+        }
+        steps
     }
 
     /// The last event's `seq`.
@@ -329,6 +349,10 @@ impl Run {
     /// Applies a commit that was checked, but for its signature request and its approval; `true`
     /// where the queue must know what became of the lease.
     pub(super) fn apply(&mut self, commit: Commit) -> bool {
+        if let Some(packed) = self.packed.take() {
+            packed.put_into_inputs(&mut self.inputs);
+            packed.put_into_steps(&mut self.steps);
+        }
         self.execution = commit.execution;
         if let Some(inputs) = commit.inputs {
             self.inputs = inputs;
@@ -370,8 +394,11 @@ impl Run {
         self.published = self.published.max(seq.min(self.head()));
     }
 
-    /// Gives back what an execution that has ended will not need.
-    pub(super) fn shrink(&mut self) {
+    /// Gives back memory that an execution that has ended will not need.
+    pub(super) fn pack(&mut self) {
+        if self.packed.is_none() {
+            self.packed = Some(Packed::take_from(&mut self.inputs, &mut self.steps));
+        }
         self.events.shrink_to_fit();
         self.logs.shrink_to_fit();
         self.audit.shrink_to_fit();
@@ -412,8 +439,8 @@ impl Lengths {
         &self,
         execution: &Execution,
         events: &[Arc<Event>],
-        logs: &[LogEntry],
-        audit: &[AuditEvent],
+        logs: &[Arc<LogEntry>],
+        audit: &[Arc<AuditEvent>],
     ) -> Result<(), String> {
         let (id, heads) = (execution.id, &execution.heads);
         contiguous(

@@ -1,7 +1,8 @@
 //! The store: executions in shards by id, each behind a lock of its own, and indexes beside them.
 //!
-//! [`entry`] is one execution and what a commit does to it, [`queue`] who is due, [`types`] which
-//! worker can run what, [`lists`] and [`lookups`] the ways to an execution; [`runs`], [`reads`],
+//! [`entry`] is one execution and what a commit does to it, [`packed`] what it worked on once it has
+//! ended, [`queue`] who is due, [`types`] which worker can run what, [`lists`] and [`lookups`] the
+//! ways to an execution; [`runs`], [`reads`],
 //! [`workflows`] and [`memos`] implement the four traits.
 //!
 //! Locks are taken in this order and never across an await: an idempotency key's, an execution's,
@@ -11,6 +12,7 @@ mod entry;
 mod lists;
 mod lookups;
 mod memos;
+mod packed;
 mod queue;
 mod reads;
 mod runs;

@@ -73,7 +73,7 @@ impl RunReader for MemoryStore {
         id: ExecutionId,
     ) -> Result<Vec<Step>, StoreError> {
         Ok(self
-            .read(organization, id, |run| run.steps.clone())
+            .read(organization, id, |run| run.steps())
             .unwrap_or_default())
     }
 
@@ -98,8 +98,8 @@ impl RunReader for MemoryStore {
         Ok(events.unwrap_or_default())
     }
 
-    async fn logs(&self, query: LogQuery) -> Result<Page<LogEntry>, StoreError> {
-        let is_wanted = |entry: &&LogEntry| {
+    async fn logs(&self, query: LogQuery) -> Result<Page<Arc<LogEntry>>, StoreError> {
+        let is_wanted = |entry: &&Arc<LogEntry>| {
             query.level.is_none_or(|level| entry.level == level)
                 && query.domain.is_none_or(|domain| entry.domain == domain)
                 && query
@@ -116,7 +116,7 @@ impl RunReader for MemoryStore {
         Ok(page.unwrap_or_else(empty))
     }
 
-    async fn audit(&self, query: AuditQuery) -> Result<Page<AuditEvent>, StoreError> {
+    async fn audit(&self, query: AuditQuery) -> Result<Page<Arc<AuditEvent>>, StoreError> {
         let page = self.read(query.organization_id, query.execution_id, |run| {
             page(after(&run.audit, query.after).iter(), query.limit)
         });

@@ -148,9 +148,10 @@ impl RunStore for MemoryStore {
             }
             if let Some(at) = ended_at {
                 ended.insert((at, id));
-                drop(ended);
-                run.shrink();
             }
+        }
+        if ended_at.is_some() {
+            run.pack();
         }
         self.list_unpublished(&entry, run);
         if lease_changed {

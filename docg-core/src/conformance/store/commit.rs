@@ -26,7 +26,7 @@ pub async fn a_commit_is_applied_whole(StoreUnderTest { store, .. }: StoreUnderT
     step.status = StepStatus::Running;
     step.attempt = 1;
     step.started_at = Some(at(1));
-    step.data_in = Some(Arc::new(json!({"template": "t1"})));
+    step.data_in = Some(json!({"template": "t1"}).into());
     let inputs = Arc::new(Inputs {
         trigger_data: Arc::new(json!({"customer": "Bia"})),
         node_overrides: Map::new(),

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use super::desk::{all_executions, at_once, create, due, everything, refused};
 use crate::{
     conformance::{
@@ -138,8 +140,11 @@ pub async fn a_taken_id_is_refused_whole(StoreUnderTest { store, .. }: StoreUnde
     other
         .logs
         .iter_mut()
-        .for_each(|entry| entry.execution_id = id);
-    other.audit.iter_mut().for_each(|row| row.execution_id = id);
+        .for_each(|entry| Arc::make_mut(entry).execution_id = id);
+    other
+        .audit
+        .iter_mut()
+        .for_each(|row| Arc::make_mut(row).execution_id = id);
     assert_eq!(refused(store.create(other).await), StoreErrorKind::Conflict);
     assert_eq!(everything(&*store, organization, id).await, before);
     create(&*store, RunFixture::of(organization).key("k", 2).build()).await;

@@ -31,8 +31,8 @@ pub(super) struct Everything {
     pub(super) record: Option<ExecutionRecord>,
     pub(super) steps: Vec<Step>,
     pub(super) events: Vec<Arc<Event>>,
-    pub(super) logs: Vec<LogEntry>,
-    pub(super) audit: Vec<AuditEvent>,
+    pub(super) logs: Vec<Arc<LogEntry>>,
+    pub(super) audit: Vec<Arc<AuditEvent>>,
     pub(super) signals: Vec<Signal>,
 }
 

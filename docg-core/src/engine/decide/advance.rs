@@ -276,7 +276,7 @@ fn skip(
     let step = draft.step(index);
     step.status = StepStatus::Skipped;
     step.completed_at = Some(now);
-    step.data_out = Some(Arc::new(json!({"reason": reason, "phase": node.phase})));
+    step.data_out = Some(json!({"reason": reason, "phase": node.phase}).into());
     draft.event(EventData::StepSkipped {
         node_id: node.id.clone(),
         node_type: Arc::clone(&node.node_type),

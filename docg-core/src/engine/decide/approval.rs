@@ -75,7 +75,7 @@ pub(super) fn requested(
         approval_id: approval.id,
         approvers: emails.clone(),
     });
-    let waiting_for = draft.state.execution.waiting_for.clone();
+    let waiting_for = draft.state.execution.waiting_for.clone().map(Box::new);
     draft.event(EventData::Paused {
         reason: Some("approval".to_owned()),
         waiting_for,

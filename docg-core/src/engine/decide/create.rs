@@ -9,7 +9,7 @@ use crate::{
     event::EventData,
     i18n::Text,
     ids::{ExecutionId, StepId},
-    observe::{Actor, AuditDraft, LogLevel, actions},
+    observe::{Actor, AuditDraft, JsonText, LogLevel, actions},
     ports::{Idempotency, NewRun, RunState},
     run::{
         Activity, DeliveryState, Execution, Heads, Inputs, Phase, PhaseMetrics, SignatureState,
@@ -40,7 +40,7 @@ pub(crate) struct NewRunFacts {
 pub(crate) struct Reuse {
     pub(crate) from: ExecutionId,
     pub(crate) output: Arc<Value>,
-    pub(crate) data_out: Option<Arc<Value>>,
+    pub(crate) data_out: Option<JsonText>,
 }
 
 pub(crate) fn create<'a>(facts: NewRunFacts, moment: Moment<'a>, env: Env<'a>) -> NewRun {

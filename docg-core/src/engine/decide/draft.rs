@@ -119,8 +119,8 @@ impl<'a> Draft<'a> {
         execution.heads.log_seq += 1;
         let details = draft
             .details_tech
-            .map(|details| self.env.redaction.snapshot(&Arc::new(details)));
-        self.records.logs.push(LogEntry {
+            .map(|details| self.env.redaction.snapshot(&details));
+        self.records.logs.push(Arc::new(LogEntry {
             id: LogId(self.ids.next_id()),
             seq: execution.heads.log_seq,
             execution_id: execution.id,
@@ -132,7 +132,7 @@ impl<'a> Draft<'a> {
             message_tech: draft.message_tech,
             details_tech: details,
             correlation_id: Arc::clone(&execution.correlation_id),
-        });
+        }));
     }
 
     /// Logs about the execution as a whole.
@@ -172,7 +172,7 @@ impl<'a> Draft<'a> {
         let row = AuditEvent::chained(draft, link);
         execution.heads.audit_seq = row.seq;
         execution.heads.audit_hash = row.hash;
-        self.records.audit.push(row);
+        self.records.audit.push(Arc::new(row));
     }
 
     /// Takes over what a handler has logged and audited.
@@ -401,7 +401,7 @@ impl<'a> Draft<'a> {
         self.transition_by(Status::Failed, reason, actor, metadata)?;
         self.event(EventData::Failed {
             error_code: error.code,
-            error_human: error.human,
+            error_human: Box::new(error.human),
         });
         self.log_run(LogLevel::Error, Text::key("log-failed"));
         Ok(())

@@ -127,8 +127,8 @@ pub(crate) enum Next {
 #[derive(Debug, Default)]
 pub(crate) struct Records {
     pub(crate) events: Vec<Arc<Event>>,
-    pub(crate) logs: Vec<LogEntry>,
-    pub(crate) audit: Vec<AuditEvent>,
+    pub(crate) logs: Vec<Arc<LogEntry>>,
+    pub(crate) audit: Vec<Arc<AuditEvent>>,
     pub(crate) settled: Vec<SignalId>,
     pub(crate) inputs_changed: bool,
     pub(crate) signature_changed: bool,

@@ -98,7 +98,7 @@ fn pause(
         None,
         json!({"paused_by": by, "reason": reason, "action": "resume"}),
     );
-    let waiting_for = draft.state.execution.waiting_for.clone();
+    let waiting_for = draft.state.execution.waiting_for.clone().map(Box::new);
     draft.event(EventData::Paused {
         reason,
         waiting_for,

@@ -198,7 +198,7 @@ fn cut_off(draft: &mut Draft<'_>, index: usize, human: Text) {
         node_id: node.id.clone(),
         node_type: Arc::clone(&node.node_type),
         error_code: error.code,
-        error_human: error.human.clone(),
+        error_human: Box::new(error.human.clone()),
         will_retry: false,
         next_attempt_at: None,
     });
@@ -234,7 +234,7 @@ pub(super) fn succeeded(draft: &mut Draft<'_>, index: usize, output: Arc<Value>)
     let snapshot = draft.env.redaction.snapshot(&output);
     {
         let step = draft.step(index);
-        step.data_out = Some(Arc::clone(&snapshot));
+        step.data_out = Some(snapshot.clone());
         step.output = Some(Arc::clone(&output));
     }
     close(draft, index, StepStatus::Success, None);
@@ -332,7 +332,7 @@ pub(super) fn failed(
         node_id: node.id.clone(),
         node_type: Arc::clone(&node.node_type),
         error_code: context.code.clone(),
-        error_human: context.human.clone(),
+        error_human: Box::new(context.human.clone()),
         will_retry: next_attempt_at.is_some(),
         next_attempt_at,
     });

@@ -184,7 +184,7 @@ impl From<Row> for AuditEvent {
                 actor_type: row.actor_type,
                 actor_id: Arc::from(row.actor_id),
             },
-            metadata: row.metadata,
+            metadata: row.metadata.into(),
             salt: row.salt,
             commitment: row.commitment,
             prev_hash: row.prev_hash,

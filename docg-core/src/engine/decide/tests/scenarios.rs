@@ -434,7 +434,7 @@ fn a_dry_run_skips_every_effect() {
     for step in &world.state.steps[2..] {
         assert_eq!(step.status, StepStatus::Skipped);
         assert_eq!(
-            step.data_out.as_ref().expect("a reason")["reason"],
+            step.data_out.as_ref().expect("a reason").to_value()["reason"],
             "dry_run"
         );
     }

@@ -27,8 +27,8 @@ pub(super) struct World {
     pub(super) state: RunState,
     pub(super) next: Next,
     pub(super) events: Vec<Arc<Event>>,
-    pub(super) audit: Vec<AuditEvent>,
-    pub(super) logs: Vec<LogEntry>,
+    pub(super) audit: Vec<Arc<AuditEvent>>,
+    pub(super) logs: Vec<Arc<LogEntry>>,
     pub(super) settled: usize,
 }
 
@@ -266,7 +266,7 @@ impl World {
         let told = self
             .audit
             .iter()
-            .filter(|row| row.metadata.get("from").is_some())
+            .filter(|row| row.metadata.to_value().get("from").is_some())
             .count();
         assert_eq!(changes, told, "one audit row for each change of status");
         // Log entries are contiguous.

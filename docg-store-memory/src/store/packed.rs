@@ -1,0 +1,45 @@
+//! What an ended execution worked on, as texts: it is seldom read again, and a small JSON object
+//! takes ten times as much memory as a value.
+
+use std::sync::Arc;
+
+use docg_core::{
+    observe::JsonText,
+    run::{Inputs, Step},
+};
+
+/// The values that were taken out of an execution's inputs and steps.
+pub(super) struct Packed {
+    trigger_data: JsonText,
+    /// One per step.
+    outputs: Box<[Option<JsonText>]>,
+}
+
+impl Packed {
+    pub(super) fn take_from(inputs: &mut Arc<Inputs>, steps: &mut [Step]) -> Self {
+        let trigger_data = JsonText::from(&*inputs.trigger_data);
+        Arc::make_mut(inputs).trigger_data = Arc::default();
+        let outputs = steps.iter_mut().map(|step| {
+            let output = JsonText::from(&*step.output.take()?);
+            // Most outputs are shown as they are.
+            Some(match &step.data_out {
+                Some(shown) if *shown == output => shown.clone(),
+                _ => output,
+            })
+        });
+        Self {
+            trigger_data,
+            outputs: outputs.collect(),
+        }
+    }
+
+    pub(super) fn put_into_inputs(&self, inputs: &mut Arc<Inputs>) {
+        Arc::make_mut(inputs).trigger_data = Arc::new(self.trigger_data.to_value());
+    }
+
+    pub(super) fn put_into_steps(&self, steps: &mut [Step]) {
+        for (step, output) in steps.iter_mut().zip(&self.outputs) {
+            step.output = output.as_ref().map(|output| Arc::new(output.to_value()));
+        }
+    }
+}
