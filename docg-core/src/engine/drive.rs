@@ -1,11 +1,15 @@
 //! Takes one held execution forward: decide, commit, publish, do what comes next, and again.
 //!
+//! Decisions between which nothing was touched are committed together, if that takes no longer than
+//! a moment.
+//!
 //! The driver is the execution's only writer while it holds the lease. Whatever comes meanwhile -
 //! a handler's result, a signal, a deadline, the loss of the lease, shutdown - comes to it as an
 //! input of the next decision, or ends it.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -20,7 +24,7 @@ use crate::{
     ports::{Claimed, Commit, Committed, LeaseAfter, RunState, Signal, SignalKind, StoreErrorKind},
     preflight::{self, PreflightRequest},
     time::Timestamp,
-    workflow::Probe,
+    workflow::{Handler, Probe},
 };
 
 /// How far a driver goes.
@@ -36,6 +40,8 @@ pub(crate) enum Mode {
 const SHORT_REST_MS: u64 = 1_000;
 /// Progress within a step is committed no more often than this.
 const PROGRESS_INTERVAL_MS: u64 = 500;
+/// How long decisions may wait to be committed together, while only what touches nothing is done.
+const HOLD_BACK: Duration = Duration::from_millis(20);
 /// The pause after a store that did not answer, and its longest.
 const STORE_BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
@@ -61,6 +67,11 @@ pub(crate) async fn drive(engine: Arc<Inner>, claimed: Claimed, mode: Mode) {
         handle,
         shutdown,
         step: None,
+        held: Records::default(),
+        held_until: None,
+        // What killed its worker before is not begun again without a trace.
+        may_hold: !claimed.taken_over,
+        stored_version: claimed.state.execution.version,
         published: None,
         progress_at: Timestamp::from_millis(0),
     };
@@ -87,6 +98,13 @@ struct Driver {
     shutdown: Option<CancellationToken>,
     /// The handler that is at work.
     step: Option<StepRun>,
+    /// What was decided and is not yet committed.
+    held: Records,
+    /// When it must be committed at the latest.
+    held_until: Option<Instant>,
+    may_hold: bool,
+    /// The version that the store has.
+    stored_version: u64,
     published: Option<u64>,
     /// When progress within a step was last committed.
     progress_at: Timestamp,
@@ -98,7 +116,6 @@ struct LeaseLost;
 impl Driver {
     async fn run(mut self, mut state: RunState, mut inputs: Vec<Input>) {
         loop {
-            let expected_version = state.execution.version;
             let (id, now) = (state.execution.id, self.engine.now());
             let opens_steps = self.works();
             let mut ids = self.engine.ids();
@@ -117,27 +134,31 @@ impl Driver {
             };
             state = decision.state;
             let next = decision.next;
+            self.held.extend(decision.records);
             let goes_on = self.goes_on(&state, &next, now);
-            let after = self
-                .commit(&mut state, decision.records, expected_version, goes_on)
-                .await;
-            let Ok(committed) = after else {
-                self.stop_step().await;
-                return;
-            };
-            if !goes_on {
-                // A run can be ended while its handler is at work.
-                self.stop_step().await;
-                self.leave_word(&state, committed);
-                return;
-            }
-            inputs = if committed.signals_pending {
-                self.inbox(&state).await
-            } else {
-                match self.act(&state, next).await {
-                    Ok(inputs) => inputs,
-                    Err(LeaseLost) => return,
+            if !self.may_wait(&state, &next, goes_on) {
+                if self.held.is_empty() && !goes_on {
+                    // The lease is given back, and the next moment may be another.
+                    state.execution.version += 1;
                 }
+                let Ok(committed) = self.commit(&state, goes_on).await else {
+                    self.stop_step().await;
+                    return;
+                };
+                if !goes_on {
+                    // A run can be ended while its handler is at work.
+                    self.stop_step().await;
+                    self.leave_word(&state, committed);
+                    return;
+                }
+                if committed.signals_pending {
+                    inputs = self.inbox(&state).await;
+                    continue;
+                }
+            }
+            inputs = match self.act(&state, next).await {
+                Ok(inputs) => inputs,
+                Err(LeaseLost) => return,
             };
         }
     }
@@ -167,27 +188,53 @@ impl Driver {
         }
     }
 
-    /// Commits a decision, and publishes its events.
-    async fn commit(
-        &mut self,
-        state: &mut RunState,
-        records: Records,
-        expected_version: u64,
-        goes_on: bool,
-    ) -> Result<Committed, LeaseLost> {
-        if records.is_empty() {
-            if goes_on {
-                return Ok(Committed {
-                    signals_pending: false,
-                });
-            }
-            // The lease is given back, and the next moment may be another.
-            state.execution.version += 1;
+    /// Whether what was decided may be committed together with what comes of the next. Checks and
+    /// computing touch nothing: if the worker dies, they are made again. Any other step's intent is
+    /// committed before it begins, and so is whatever somebody waits for.
+    fn may_wait(&mut self, state: &RunState, next: &Next, goes_on: bool) -> bool {
+        let touches_nothing = match next {
+            Next::Preflight => true,
+            Next::Run { index, .. } => self.engine.computes(state, *index),
+            Next::Resume { .. } | Next::Probe { .. } | Next::Rest | Next::Done => false,
+        };
+        if !(self.may_hold && goes_on && touches_nothing && self.held.settled.is_empty()) {
+            return false;
         }
+        let now = Instant::now();
+        *self.held_until.get_or_insert(now + HOLD_BACK) > now
+    }
+
+    /// When what is held back must be committed; never where nothing is.
+    async fn held_long_enough(&self) {
+        match self.held_until {
+            Some(until) if !self.held.is_empty() => tokio::time::sleep_until(until).await,
+            _ => std::future::pending().await,
+        }
+    }
+
+    /// Commits what is held back, while something is at work.
+    async fn commit_held(&mut self, state: &RunState) -> Result<(), LeaseLost> {
+        if self.commit(state, true).await?.signals_pending {
+            self.handle.signal.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Commits what was decided, and publishes its events.
+    async fn commit(&mut self, state: &RunState, goes_on: bool) -> Result<Committed, LeaseLost> {
+        self.held_until = None;
+        let mut records = std::mem::take(&mut self.held);
+        if records.is_empty() && goes_on {
+            return Ok(Committed {
+                signals_pending: false,
+            });
+        }
+        records.touched.sort_unstable();
+        records.touched.dedup();
         let events = records.events.clone();
         let commit = Commit {
             lease: self.handle.lease,
-            expected_version,
+            expected_version: self.stored_version,
             execution: state.execution.clone(),
             inputs: records.inputs_changed.then(|| Arc::clone(&state.inputs)),
             steps: records
@@ -213,6 +260,7 @@ impl Driver {
         };
         let settled = commit.settled.clone();
         let committed = self.store_commit(commit).await?;
+        self.stored_version = state.execution.version;
         if self.engine.publish(state.execution.id, &events).await {
             self.published = events.last().map(|event| event.seq);
         }
@@ -326,26 +374,33 @@ impl Driver {
         }
     }
 
-    async fn preflight(&self, state: &RunState) -> Result<Vec<Input>, LeaseLost> {
+    async fn preflight(&mut self, state: &RunState) -> Result<Vec<Input>, LeaseLost> {
         let started_at = self.engine.now();
-        let checks = preflight::run(PreflightRequest {
+        let engine = Arc::clone(&self.engine);
+        let mut checks = pin!(preflight::run(PreflightRequest {
             organization_id: state.execution.organization_id,
             workflow: &state.workflow,
             inputs: &state.inputs,
-            registry: &self.engine.registry,
-            probe: &self.engine.probe,
-            limits: &self.engine.limits,
+            registry: &engine.registry,
+            probe: &engine.probe,
+            limits: &engine.limits,
             steps: &state.steps,
             dry_run: state.execution.dry_run,
             until_phase: state.execution.until_phase,
-        });
-        tokio::select! {
-            biased;
-            () = self.handle.lost.cancelled() => Err(LeaseLost),
-            issues = checks => Ok(vec![Input::Preflight { issues, started_at }]),
-            // Checks touch nothing: they are dropped, and made again if they are still due.
-            () = self.handle.signal.notified() => Ok(self.inbox(state).await),
-            () = self.shutting_down() => Ok(Vec::new()),
+        }));
+        loop {
+            return tokio::select! {
+                biased;
+                () = self.handle.lost.cancelled() => Err(LeaseLost),
+                issues = &mut checks => Ok(vec![Input::Preflight { issues, started_at }]),
+                // Checks touch nothing: they are dropped, and made again if they are still due.
+                () = self.handle.signal.notified() => Ok(self.inbox(state).await),
+                () = self.shutting_down() => Ok(Vec::new()),
+                () = self.held_long_enough() => {
+                    self.commit_held(state).await?;
+                    continue;
+                }
+            };
         }
     }
 
@@ -376,6 +431,12 @@ impl Driver {
                     self.step = Some(step);
                     return Ok(signals);
                 }
+                () = self.held_long_enough() => {
+                    if let Err(lost) = self.commit_held(state).await {
+                        self.stop(&mut step).await;
+                        return Err(lost);
+                    }
+                }
                 () = self.engine.clock.sleep_until(deadline) => {
                     let input = match self.stop(&mut step).await {
                         Some(input) => input,
@@ -395,6 +456,7 @@ impl Driver {
                 }
                 () = self.shutting_down() => {
                     self.shutdown = None;
+                    self.commit_held(state).await?;
                     return match self.stop(&mut step).await {
                         Some(input) => Ok(vec![input]),
                         // Whoever takes over finds the step open.
@@ -535,6 +597,15 @@ fn cancels(state: &RunState, inputs: &[Input]) -> bool {
 }
 
 impl Inner {
+    /// Whether a step only computes.
+    fn computes(&self, state: &RunState, index: usize) -> bool {
+        state.execution.dry_run
+            || matches!(
+                self.registry.get(&state.workflow.nodes[index].node_type),
+                Some(Handler::Compute(_))
+            )
+    }
+
     /// Publishes events that are committed; whether the bus has taken them. The sweeper publishes
     /// what it has not.
     pub(crate) async fn publish(&self, execution: ExecutionId, events: &[Arc<Event>]) -> bool {

@@ -60,8 +60,6 @@ impl<'a> Draft<'a> {
             self.state.execution.version += 1;
             self.state.execution.updated_at = self.now.max(self.state.execution.updated_at);
         }
-        self.records.touched.sort_unstable();
-        self.records.touched.dedup();
         Decision {
             state: self.state,
             records: self.records,

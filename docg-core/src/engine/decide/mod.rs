@@ -133,11 +133,27 @@ pub(crate) struct Records {
     pub(crate) inputs_changed: bool,
     pub(crate) signature_changed: bool,
     pub(crate) approval_changed: bool,
-    /// The steps that changed, by position, each once.
+    /// The positions of the steps that changed.
     pub(crate) touched: Vec<usize>,
 }
 
 impl Records {
+    /// Adds what a later decision writes.
+    pub(crate) fn extend(&mut self, later: Self) {
+        if self.is_empty() {
+            *self = later;
+            return;
+        }
+        self.events.extend(later.events);
+        self.logs.extend(later.logs);
+        self.audit.extend(later.audit);
+        self.settled.extend(later.settled);
+        self.touched.extend(later.touched);
+        self.inputs_changed |= later.inputs_changed;
+        self.signature_changed |= later.signature_changed;
+        self.approval_changed |= later.approval_changed;
+    }
+
     /// Whether there is nothing to commit.
     pub(crate) fn is_empty(&self) -> bool {
         self.events.is_empty()

@@ -52,7 +52,7 @@ async fn rows() -> Vec<Value> {
             "prev_hash": hex::encode(row.prev_hash), "hash": hex::encode(row.hash),
         })
     };
-    page.items.iter().map(row).collect()
+    page.items.iter().map(|event| row(event)).collect()
 }
 
 fn check(text: &str) -> Result<Verdict, CliError> {
