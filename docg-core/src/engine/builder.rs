@@ -23,7 +23,8 @@ pub struct EngineOptions {
     pub probe_timeout: Duration,
     /// An output larger than this many bytes of JSON fails its step.
     pub max_output_bytes: usize,
-    /// How often the store is asked for due executions when nothing else wakes a worker.
+    /// How often an idle worker asks the store for due executions, at least; half the lease where that
+    /// is shorter.
     pub poll_interval: Duration,
 }
 
@@ -34,7 +35,7 @@ impl Default for EngineOptions {
             cancel_grace: Duration::from_secs(5),
             probe_timeout: Duration::from_secs(10),
             max_output_bytes: 1024 * 1024,
-            poll_interval: Duration::from_secs(10),
+            poll_interval: Duration::from_secs(15),
         }
     }
 }

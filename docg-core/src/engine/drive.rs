@@ -619,6 +619,7 @@ impl Inner {
             }
             Err(error) => {
                 tracing::warn!(execution_id = %execution, "events will be published later: {error}");
+                self.relay.not_published();
                 false
             }
         }

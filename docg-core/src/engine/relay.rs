@@ -3,7 +3,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -13,8 +16,10 @@ use crate::{
     ports::{EventQuery, StoreError},
 };
 
-/// How often the store is told what is on the bus, and asked for what is not.
-const INTERVAL: Duration = Duration::from_secs(5);
+/// How often the store is told what is on the bus, and asked for what is not: while this process has
+/// something to tell or has found something, and else.
+const BUSY_INTERVAL: Duration = Duration::from_secs(5);
+const IDLE_INTERVAL: Duration = Duration::from_secs(30);
 /// How long a commit's own process has to publish before the sweeper does.
 const GRACE_MS: i64 = 5_000;
 /// Executions that one sweep takes on.
@@ -26,6 +31,8 @@ const BATCH: usize = 500;
 #[derive(Debug, Default)]
 pub(crate) struct Relay {
     published: Mutex<HashMap<ExecutionId, u64>>,
+    /// The bus has refused events.
+    left_behind: AtomicBool,
 }
 
 impl Relay {
@@ -39,6 +46,19 @@ impl Relay {
         *known = seq.max(*known);
     }
 
+    /// Notes that the bus did not take an execution's events.
+    pub(crate) fn not_published(&self) {
+        self.left_behind.store(true, Ordering::Release);
+    }
+
+    /// Whether there is a reason to look again soon.
+    fn is_busy(&self) -> bool {
+        self.left_behind.load(Ordering::Acquire) || {
+            let published = self.published.lock();
+            !published.unwrap_or_else(PoisonError::into_inner).is_empty()
+        }
+    }
+
     fn take(&self) -> Vec<(ExecutionId, u64)> {
         let mut published = self
             .published
@@ -50,8 +70,13 @@ impl Relay {
 
 /// Runs until it is dropped.
 pub(super) async fn run(engine: &Inner) {
+    let mut looked_at = engine.now();
     loop {
-        engine.clock.sleep_until(engine.now() + INTERVAL).await;
+        engine.clock.sleep_until(engine.now() + BUSY_INTERVAL).await;
+        if !engine.relay.is_busy() && engine.now() < looked_at + IDLE_INTERVAL {
+            continue;
+        }
+        looked_at = engine.now();
         if let Err(e) = sweep(engine).await {
             tracing::warn!("publishing what was left behind failed and will be tried again: {e}");
         }
@@ -61,6 +86,7 @@ pub(super) async fn run(engine: &Inner) {
 /// Tells the store what is on the bus, and publishes what is not.
 pub(super) async fn sweep(engine: &Inner) -> Result<(), StoreError> {
     flush(engine).await?;
+    engine.relay.left_behind.store(false, Ordering::Release);
     let before = crate::time::Timestamp::from_millis(engine.now().as_millis() - GRACE_MS);
     for left in engine.store.unpublished(before, SWEEP).await? {
         let mut after = left.published;
@@ -77,6 +103,7 @@ pub(super) async fn sweep(engine: &Inner) -> Result<(), StoreError> {
             };
             if let Err(e) = engine.bus.publish(&events).await {
                 tracing::warn!("the bus does not take events: {e}");
+                engine.relay.not_published();
                 return Ok(());
             }
             after = last;

@@ -277,9 +277,7 @@ impl Engine {
         match self.inner.store.create(run).await? {
             Created::New => {
                 self.inner.publish(execution.id, &events).await;
-                self.inner.wake_workers();
-                // Workers of other processes find it by polling, where this is lost.
-                let _ = self.inner.bus.wake(execution.id).await;
+                self.inner.wake_a_worker(execution.id).await;
                 Ok(Started {
                     record: ExecutionRecord { execution, inputs },
                     created: true,

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicI64, Ordering},
+        atomic::{AtomicBool, AtomicI64, Ordering},
     },
     time::Duration,
 };
@@ -14,6 +14,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Engine, Inner, drive, relay};
 use crate::{
+    ids::ExecutionId,
     ports::{ClaimRequest, ClaimWhat, Claimed},
     time::Timestamp,
 };
@@ -22,7 +23,8 @@ use crate::{
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct WorkerOptions {
-    /// Executions that are taken forward at once.
+    /// Executions that are taken forward at once. With 0 the process takes none, and only publishes
+    /// what it commits: one that serves requests and leaves the work to others.
     pub concurrency: usize,
     /// Of these, at most so many of one organization, counted over all workers.
     pub per_organization: usize,
@@ -66,6 +68,8 @@ pub(crate) struct WakeUp {
     notify: Notify,
     /// The earliest moment at which something is known to become due, in milliseconds.
     due: AtomicI64,
+    /// This process has workers that wait for work.
+    idle: AtomicBool,
 }
 
 impl Default for WakeUp {
@@ -73,11 +77,21 @@ impl Default for WakeUp {
         Self {
             notify: Notify::new(),
             due: AtomicI64::new(i64::MAX),
+            idle: AtomicBool::new(false),
         }
     }
 }
 
 impl Inner {
+    /// Finds a worker for an execution that is due now: one of this process, where one waits for
+    /// work. What a wake-up misses is found by polling.
+    pub(crate) async fn wake_a_worker(&self, execution: ExecutionId) {
+        if !self.wake.idle.load(Ordering::Acquire) {
+            let _ = self.bus.wake(execution).await;
+        }
+        self.wake_workers();
+    }
+
     pub(crate) fn wake_workers(&self) {
         self.wake.notify.notify_one();
     }
@@ -214,11 +228,13 @@ async fn claim(
             }
             None => inner.now() + STORE_PAUSE,
         };
+        inner.wake.idle.store(true, Ordering::Release);
         tokio::select! {
-            () = shutdown.cancelled() => return,
+            () = shutdown.cancelled() => {}
             () = inner.wake.notify.notified() => {}
             () = inner.clock.sleep_until(due) => {}
         }
+        inner.wake.idle.store(false, Ordering::Release);
     }
 }
 
@@ -241,7 +257,7 @@ async fn due_ones(
         now,
         lease_until: now + inner.options.lease,
     };
-    let poll = now + inner.options.poll_interval;
+    let poll = now + inner.options.poll_interval.min(inner.options.lease / 2);
     match inner.store.claim(request).await {
         Ok(claim) => {
             if noted > now.as_millis() && noted != i64::MAX {
@@ -282,6 +298,10 @@ async fn renew(inner: &Inner) {
             .await;
         let leases = inner.active.leases();
         let now = inner.now();
+        if leases.is_empty() {
+            renewed_at = now;
+            continue;
+        }
         match inner.store.renew(&leases, now + inner.options.lease).await {
             Ok(lost) => {
                 renewed_at = now;
