@@ -1,7 +1,12 @@
 //! `test-effect`: an effect that can be counted.
+//!
+//! It shows how an effect that cannot be taken back keeps out a worker that was stopped in the middle
+//! of it and goes on after another has taken over: whoever asks what happened leaves its fencing token,
+//! and a write with a lower one is refused.
 
 use std::{
-    io::Write,
+    fs::File,
+    io::{Read, Write},
     path::{Path, PathBuf},
 };
 
@@ -34,9 +39,18 @@ pub(super) fn handler(folder: PathBuf) -> Handler {
             let (execution, node, attempt) =
                 (context.execution_id, &context.node_id, context.attempt);
             let line = format!("{execution}\t{node}\t{key}\t{attempt}\n");
-            let written = tokio::task::spawn_blocking(move || append(&path, &line)).await;
+            let fence = context.fencing_token();
+            let written =
+                tokio::task::spawn_blocking(move || append(&path, &line, &key, fence)).await;
             match written {
-                Ok(Ok(())) => Ok(StepOutcome::Done(output(&key, attempt))),
+                Ok(Ok(true)) => Ok(StepOutcome::Done(output(
+                    &context.idempotency_key(),
+                    attempt,
+                ))),
+                Ok(Ok(false)) => Err(StepFailure::outcome_unknown(
+                    "lease_lost",
+                    "Another worker has taken over.",
+                )),
                 Ok(Err(e)) => Err(StepFailure::outcome_unknown(
                     "storage_error",
                     "The ledger could not be written.",
@@ -53,12 +67,9 @@ pub(super) fn handler(folder: PathBuf) -> Handler {
     .probe(move |context, params: Params| {
         let path = probed.join(&params.ledger);
         async move {
-            let key = context.idempotency_key();
-            match tokio::fs::read_to_string(&path).await {
-                Ok(ledger) => find(&ledger, &key),
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => Probe::NotDone,
-                Err(_) => Probe::Unknown,
-            }
+            let (key, fence) = (context.idempotency_key(), context.fencing_token());
+            let asked = tokio::task::spawn_blocking(move || ask(&path, &key, fence)).await;
+            asked.ok().and_then(Result::ok).unwrap_or(Probe::Unknown)
         }
     })
     .into()
@@ -68,15 +79,48 @@ fn output(key: &str, attempt: u32) -> Value {
     json!({"idempotency_key": key, "attempt": attempt})
 }
 
-/// One write in append mode, so that lines of several processes do not mix; on the disk when it
-/// returns.
-fn append(path: &Path, line: &str) -> std::io::Result<()> {
-    let mut file = std::fs::OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(path)?;
-    file.write_all(line.as_bytes())?;
-    file.sync_all()
+/// The ledger and the fences beside it, under the ledger's lock.
+fn open(path: &Path) -> std::io::Result<(File, File)> {
+    let open = |path: &Path| {
+        let mut options = File::options();
+        options.create(true).append(true).read(true).open(path)
+    };
+    let ledger = open(path)?;
+    ledger.lock()?;
+    let mut fences = path.as_os_str().to_owned();
+    fences.push(".fences");
+    Ok((ledger, open(Path::new(&fences))?))
+}
+
+fn text(mut file: &File) -> std::io::Result<String> {
+    let mut text = String::new();
+    file.read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// Writes a line, which is on the disk when this returns; `false`, and nothing is written, where a
+/// worker with a higher fence has asked about the effect.
+fn append(path: &Path, line: &str, key: &str, fence: u64) -> std::io::Result<bool> {
+    let (mut ledger, fences) = open(path)?;
+    let highest = text(&fences)?
+        .lines()
+        .filter_map(|line| line.split_once('\t').filter(|(of, _)| *of == key))
+        .filter_map(|(_, fence)| fence.parse::<u64>().ok())
+        .max();
+    if highest > Some(fence) {
+        return Ok(false);
+    }
+    ledger.write_all(line.as_bytes())?;
+    ledger.sync_all()?;
+    Ok(true)
+}
+
+/// Whether the effect has happened; from here on it does not by anybody with a lower fence.
+fn ask(path: &Path, key: &str, fence: u64) -> std::io::Result<Probe> {
+    let (ledger, mut fences) = open(path)?;
+    fences.write_all(format!("{key}\t{fence}\n").as_bytes())?;
+    fences.sync_all()?;
+    Ok(find(&text(&ledger)?, key))
 }
 
 fn find(ledger: &str, key: &str) -> Probe {
@@ -98,11 +142,25 @@ mod tests {
     fn the_ledger_tells_whether_an_effect_happened() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ledger.tsv");
-        append(&path, "e1\tn\te1/n\t2\n").unwrap();
-        append(&path, "e2\tn\te2/n\t1\n").unwrap();
+        append(&path, "e1\tn\te1/n\t2\n", "e1/n", 1).unwrap();
+        append(&path, "e2\tn\te2/n\t1\n", "e2/n", 1).unwrap();
         let ledger = std::fs::read_to_string(&path).unwrap();
         assert_eq!(find(&ledger, "e1/n"), Probe::Done(output("e1/n", 2)));
         assert_eq!(find(&ledger, "e3/n"), Probe::NotDone);
         assert_eq!(find(&ledger, "n"), Probe::NotDone, "only the key counts");
+    }
+
+    #[test]
+    fn who_was_taken_over_can_write_no_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ledger.tsv");
+        assert_eq!(ask(&path, "e1/n", 2).unwrap(), Probe::NotDone);
+        assert!(!append(&path, "e1\tn\te1/n\t1\n", "e1/n", 1).unwrap());
+        assert!(append(&path, "e2\tn\te2/n\t1\n", "e2/n", 1).unwrap());
+        assert!(append(&path, "e1\tn\te1/n\t1\n", "e1/n", 2).unwrap());
+        assert_eq!(
+            ask(&path, "e1/n", 3).unwrap(),
+            Probe::Done(output("e1/n", 1))
+        );
     }
 }
