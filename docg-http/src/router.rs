@@ -99,10 +99,15 @@ pub fn api() -> Router<AppState> {
         .route("/healthz", get(health::live))
         .route("/readyz", get(health::ready));
     // A stream's answer begins at once and ends late: it has limits of its own.
-    bounded.route(
-        "/api/v1/sse/executions/{id}/stream",
-        get(sse::stream::execution),
-    )
+    bounded
+        .route(
+            "/api/v1/sse/executions/stream",
+            get(sse::list::organization),
+        )
+        .route(
+            "/api/v1/sse/executions/{id}/stream",
+            get(sse::stream::execution),
+        )
 }
 
 /// Puts the layers around routes: facts and headers, errors as problems, panics, time limit, CORS.

@@ -2,8 +2,8 @@
 //!
 //! `decide` is pure: run state and input give a new run state, its records and what to do next.
 //! `drive` does for one held execution what it says; `worker` claims executions and keeps their
-//! leases; `control` and `start` are the calls of applications; `read`, `feed` and `relay` bring
-//! out what was recorded. Only `drive` commits to an execution that exists.
+//! leases; `control` and `start` are the calls of applications; `read`, `feed`, `list_feed` and
+//! `relay` bring out what was recorded. Only `drive` commits to an execution that exists.
 
 mod active;
 mod builder;
@@ -12,6 +12,7 @@ pub(crate) mod decide;
 mod drive;
 mod error;
 mod feed;
+mod list_feed;
 mod read;
 mod relay;
 mod signatures;
@@ -27,6 +28,7 @@ pub use control::{ControlAnswer, ControlRequest, ResumeRequest};
 pub use decide::{Call, allowed_calls};
 pub use error::{EngineError, FieldFault};
 pub use feed::EventFeed;
+pub use list_feed::{ListFeed, ListItem};
 pub use read::PreflightAnswer;
 pub use signatures::WebhookAnswer;
 pub use start::{RetryRequest, StartRequest, Started, StepRef};

@@ -18,6 +18,8 @@ pub(crate) struct EncodedEvents {
 
 struct Kept {
     event: EventId,
+    /// An execution's stream and its organization's give it different ones.
+    id: String,
     locale: Locale,
     frame: Bytes,
 }
@@ -31,22 +33,23 @@ impl Default for EncodedEvents {
 }
 
 impl EncodedEvents {
-    pub(super) fn frame(&self, event: &Event, locale: Locale) -> Bytes {
+    pub(super) fn frame(&self, event: &Event, id: &str, locale: Locale) -> Bytes {
         // The end of a UUID is random in every version that is made here.
-        let spread = event.event_id.0.as_u64_pair().1 ^ locale as u64;
+        let spread = event.event_id.0.as_u64_pair().1 ^ locale as u64 ^ (id.len() as u64) << 2;
         let place = &self.places[usize::try_from(spread % PLACES as u64).unwrap_or(0)];
         let kept = place.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(kept) = kept
             .as_ref()
-            .filter(|kept| kept.event == event.event_id && kept.locale == locale)
+            .filter(|kept| kept.event == event.event_id && kept.locale == locale && kept.id == id)
         {
             return kept.frame.clone();
         }
         drop(kept);
-        let frame = frame::event(event, locale);
+        let frame = frame::event(event, id, locale);
         if frame.len() <= LARGEST {
             let kept = Kept {
                 event: event.event_id,
+                id: id.to_owned(),
                 locale,
                 frame: frame.clone(),
             };

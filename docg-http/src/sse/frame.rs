@@ -4,14 +4,12 @@ use bytes::Bytes;
 use docg_core::{event::Event, i18n::Locale};
 use serde_json::Value;
 
-/// An event of docg. Its type has no line break by construction, and JSON on one line has none.
-pub(super) fn event(event: &Event, locale: Locale) -> Bytes {
+/// An event of docg. Its id and type have no line break by construction, and JSON on one line has
+/// none.
+pub(super) fn event(event: &Event, id: &str, locale: Locale) -> Bytes {
     let data = event.encode(locale);
-    Bytes::from(format!(
-        "id: {}-0\nevent: {}\ndata: {data}\n\n",
-        event.seq,
-        event.event_type()
-    ))
+    let event_type = event.event_type();
+    Bytes::from(format!("id: {id}\nevent: {event_type}\ndata: {data}\n\n"))
 }
 
 /// A frame about the stream itself: without an id, so that the reader's last id stays.

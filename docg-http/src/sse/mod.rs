@@ -3,6 +3,8 @@
 pub(crate) mod encoded;
 mod frame;
 pub(crate) mod limits;
+pub(crate) mod list;
+mod open;
 pub(crate) mod slow;
 pub(crate) mod stream;
 pub(crate) mod tokens;

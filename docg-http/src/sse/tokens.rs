@@ -84,11 +84,11 @@ pub(crate) async fn create(
     ))
 }
 
-/// Opens an execution's stream with a token.
+/// Opens an execution's stream, or the organization's, with a token.
 pub(super) async fn redeem(
     state: &AppState,
     token: &str,
-    execution: ExecutionId,
+    execution: Option<ExecutionId>,
 ) -> Result<TokenHolder, Problem> {
     let memo = state
         .engine
@@ -99,7 +99,8 @@ pub(super) async fn redeem(
     let organization = field("organization_id")
         .and_then(|id| id.parse().ok())
         .ok_or_else(unauthorized)?;
-    if field("execution_id") != Some(execution.to_string().as_str()) {
+    let execution = execution.map(|id| id.to_string());
+    if field("execution_id") != execution.as_deref() {
         return Err(Problem::new(
             StatusCode::FORBIDDEN,
             "token_for_another_stream",

@@ -7,6 +7,7 @@ mod problems;
 mod records;
 mod signatures;
 mod sse;
+mod sse_list;
 mod support;
 mod tenancy;
 mod workflows;

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use crate::support::{Call, World};
 
 /// What must happen soon; a test that hangs says nothing.
-async fn within<T>(work: impl Future<Output = T>) -> T {
+pub(crate) async fn within<T>(work: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(20), work)
         .await
         .expect("it happens")
@@ -24,15 +24,15 @@ async fn within<T>(work: impl Future<Output = T>) -> T {
 
 /// A frame as a strict reader sees it (HTML standard, section 9.2.6).
 #[derive(Debug, Default, PartialEq)]
-struct Frame {
-    id: Option<String>,
-    event: String,
-    data: String,
-    retry: Option<u64>,
+pub(crate) struct Frame {
+    pub(crate) id: Option<String>,
+    pub(crate) event: String,
+    pub(crate) data: String,
+    pub(crate) retry: Option<u64>,
 }
 
 /// Reads a stream; anything that the standard would ignore in silence is an error here.
-fn parse(text: &str) -> Vec<Frame> {
+pub(crate) fn parse(text: &str) -> Vec<Frame> {
     let mut frames = Vec::new();
     assert!(
         text.is_empty() || text.ends_with("\n\n"),
@@ -65,7 +65,7 @@ fn parse(text: &str) -> Vec<Frame> {
 }
 
 impl Frame {
-    fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.data).expect("JSON")
     }
 }

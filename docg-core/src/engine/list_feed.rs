@@ -1,0 +1,138 @@
+//! The list feed: what dashboards read. It comes from the bus alone, so where the bus has lost the
+//! thread the reader is told, and looks at the lists again.
+
+use std::{
+    collections::VecDeque,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures::{
+    Stream, StreamExt,
+    stream::{self, BoxStream},
+};
+
+use super::{Engine, Inner};
+use crate::{
+    ids::OrganizationId,
+    ports::{BusError, ListEvent, OrganizationStream},
+};
+
+/// How often a bus that is down is tried again.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// What a reader of an organization's executions gets.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ListItem {
+    /// Something has happened.
+    Event(ListEvent),
+    /// Something may have been missed: the lists have to be read again.
+    Gap,
+}
+
+/// The list events of all of an organization's executions: created, changes of status, progress,
+/// ends. It does not end by itself. Dropping it ends its subscription.
+pub struct ListFeed(BoxStream<'static, ListItem>);
+
+impl Stream for ListFeed {
+    type Item = ListItem;
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<ListItem>> {
+        self.0.as_mut().poll_next(context)
+    }
+}
+
+impl std::fmt::Debug for ListFeed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ListFeed")
+    }
+}
+
+impl Engine {
+    /// What happens in an organization from now on, or after a position that an earlier feed gave.
+    /// Where the bus does not know the position any more, a [`ListItem::Gap`] comes first.
+    ///
+    /// Returns once it listens, or once the bus has turned out to be down.
+    pub async fn list_feed(&self, organization: OrganizationId, after: Option<String>) -> ListFeed {
+        let mut reader = Reader {
+            inner: Arc::clone(&self.inner),
+            organization,
+            missed: after.is_some(),
+            after,
+            live: None,
+            ready: VecDeque::new(),
+        };
+        // Before this returns, so that what the caller does next is not missed.
+        reader.connect().await;
+        let items = stream::unfold(reader, |mut reader| async move {
+            let item = reader.next().await;
+            Some((item, reader))
+        });
+        ListFeed(items.boxed())
+    }
+}
+
+struct Reader {
+    inner: Arc<Inner>,
+    organization: OrganizationId,
+    /// The last position that is known.
+    after: Option<String>,
+    /// Whether something is missed if reading begins anew.
+    missed: bool,
+    live: Option<OrganizationStream>,
+    ready: VecDeque<ListItem>,
+}
+
+impl Reader {
+    async fn next(&mut self) -> ListItem {
+        loop {
+            if let Some(item) = self.ready.pop_front() {
+                return item;
+            }
+            let Some(live) = &mut self.live else {
+                tokio::time::sleep(AGAIN).await;
+                self.connect().await;
+                continue;
+            };
+            match live.next().await {
+                Some(Ok(event)) => {
+                    self.after = Some(event.position.clone());
+                    return ListItem::Event(event);
+                }
+                Some(Err(_)) | None => {
+                    self.live = None;
+                    self.missed = true;
+                    self.connect().await;
+                }
+            }
+        }
+    }
+
+    /// Listens, after the last position where that is possible. A bus that is down is left for later.
+    async fn connect(&mut self) {
+        let bus = &self.inner.bus;
+        let from = |after| bus.subscribe_organization(self.organization, after);
+        let (subscribed, goes_on) = match &self.after {
+            Some(after) => match from(Some(after.clone())).await {
+                Err(BusError::UnknownPosition) => (from(None).await, false),
+                subscribed => (subscribed, true),
+            },
+            None => (from(None).await, !self.missed),
+        };
+        match subscribed {
+            Ok(live) => {
+                self.live = Some(live);
+                if !goes_on {
+                    self.after = None;
+                    self.ready.push_back(ListItem::Gap);
+                }
+                self.missed = false;
+            }
+            Err(reason) => {
+                tracing::debug!(organization_id = %self.organization, "no list events: {reason}");
+                self.missed = true;
+            }
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! An organization's stream: what happens to all of its executions, for lists and dashboards.
+
+use std::sync::Arc;
+
+use axum::{
+    extract::{Request, State},
+    response::Response,
+};
+use docg_core::engine::ListItem;
+use futures::StreamExt;
+use serde_json::json;
+
+use super::{
+    frame,
+    open::{Open, Reader},
+};
+use crate::{dto::StreamQuery, extract::Query, problem::Problem, router::AppState};
+
+pub(crate) async fn organization(
+    State(state): State<AppState>,
+    Query(query): Query<StreamQuery>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let reader = Reader::of(&state, request, query, None).await?;
+    let place = reader.place(&state)?;
+    let (organization, locale) = (reader.holder.organization, reader.holder.locale);
+    let feed = state
+        .engine
+        .list_feed(organization, reader.last_event_id)
+        .await;
+    let encoded = Arc::clone(&state.encoded);
+    let frames = feed.map(move |item| match item {
+        ListItem::Event(listed) => encoded.frame(&listed.event, &listed.position, locale),
+        // There is no state of a list, and no first or last event of one: it is to be read again.
+        ListItem::Gap => frame::control(
+            "gap",
+            &json!({"reason": "too_old", "earliest": null, "latest": null, "state": null}),
+        ),
+    });
+    let connected = json!({"organization_id": organization});
+    let open = Open::new(&state, place, &connected, frames.boxed());
+    Ok(open.into_response(&state, locale))
+}

@@ -1,0 +1,174 @@
+//! What all streams share: who reads, from where, and how the answer is kept open.
+//!
+//! The body is pulled by the connection, so a reader that does not keep up costs no memory: what
+//! it has not taken stays where it is.
+
+use std::{collections::VecDeque, time::Duration};
+
+use axum::{
+    body::Body,
+    extract::{FromRequestParts, Request},
+    http::{HeaderName, HeaderValue, StatusCode, header},
+    response::Response,
+};
+use bytes::Bytes;
+use docg_core::{i18n::Locale, ids::ExecutionId, time::Timestamp};
+use futures::{
+    FutureExt, StreamExt,
+    future::BoxFuture,
+    stream::{self, BoxStream},
+};
+use serde_json::{Value, json};
+
+use super::{
+    frame,
+    limits::StreamPlace,
+    slow::WatchedFrames,
+    tokens::{TokenHolder, redeem},
+};
+use crate::{
+    auth::Scope, caller::Caller, dto::StreamQuery, options::HttpOptions, problem::Problem,
+    router::AppState,
+};
+
+/// Who wants to read, and the last id that they have, if they have one.
+pub(super) struct Reader {
+    pub(super) holder: TokenHolder,
+    pub(super) last_event_id: Option<String>,
+}
+
+impl Reader {
+    /// Of a request for an execution's stream, or for the organization's.
+    pub(super) async fn of(
+        state: &AppState,
+        request: Request,
+        query: StreamQuery,
+        execution: Option<ExecutionId>,
+    ) -> Result<Self, Problem> {
+        // Whatever it is made of: what is no id of ours is told by a gap.
+        let last_event_id = request
+            .headers()
+            .get("last-event-id")
+            .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+            .or(query.last_event_id)
+            .map(|id| id.trim().to_owned())
+            .filter(|id| !matches!(id.as_str(), "" | "0" | "0-0"));
+        let (mut parts, _) = request.into_parts();
+        let holder = match &query.token {
+            Some(token) => redeem(state, token, execution).await?,
+            None => {
+                let caller = Caller::from_request_parts(&mut parts, state).await?;
+                caller.need(Scope::ExecutionsRead)?;
+                TokenHolder {
+                    organization: caller.organization,
+                    locale: caller.locale,
+                }
+            }
+        };
+        Ok(Self {
+            holder,
+            last_event_id,
+        })
+    }
+
+    /// A place for a stream.
+    pub(super) fn place(&self, state: &AppState) -> Result<StreamPlace, Problem> {
+        state
+            .streams
+            .enter(self.holder.organization)
+            .ok_or_else(|| {
+                Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_streams")
+                    .header(header::RETRY_AFTER, HeaderValue::from_static("30"))
+            })
+    }
+}
+
+/// An open stream.
+pub(super) struct Open {
+    /// Frames to be given before the others.
+    ready: VecDeque<Bytes>,
+    /// They end where the stream does.
+    frames: BoxStream<'static, Bytes>,
+    heartbeat: Duration,
+    /// Resolves at this stream's own moment after the shutdown has begun.
+    ends: BoxFuture<'static, ()>,
+    _place: StreamPlace,
+}
+
+impl Open {
+    /// A stream that begins with the state as it is.
+    pub(super) fn new(
+        state: &AppState,
+        place: StreamPlace,
+        connected: &Value,
+        frames: BoxStream<'static, Bytes>,
+    ) -> Self {
+        Self {
+            ready: VecDeque::from([
+                frame::retry(1_000 + jitter(2_000)),
+                frame::control("connected", connected),
+            ]),
+            frames,
+            heartbeat: state.options.heartbeat,
+            ends: ends(&state.options),
+            _place: place,
+        }
+    }
+
+    pub(super) fn into_response(self, state: &AppState, locale: Locale) -> Response {
+        let frames = stream::unfold(self, |mut open| async move {
+            let frame = open.next().await?;
+            Some((frame, open))
+        });
+        response(state.slow_readers.watch(frames.boxed()), locale)
+    }
+
+    /// The next frame, when there is one.
+    async fn next(&mut self) -> Option<Bytes> {
+        if let Some(frame) = self.ready.pop_front() {
+            return Some(frame);
+        }
+        tokio::select! {
+            // The end first: a long replay must not keep a server from going down.
+            biased;
+            () = &mut self.ends => None,
+            frame = self.frames.next() => frame,
+            () = tokio::time::sleep(self.heartbeat) => {
+                Some(frame::control("heartbeat", &json!({"timestamp": Timestamp::now()})))
+            }
+        }
+    }
+}
+
+/// Spreads what would otherwise happen to all at once; it needs no good randomness.
+fn jitter(below: u64) -> u64 {
+    uuid::Uuid::new_v4().as_u64_pair().0 % below.max(1)
+}
+
+/// Resolves some time after the shutdown has begun.
+fn ends(options: &HttpOptions) -> BoxFuture<'static, ()> {
+    let window = u64::try_from(options.drain_over.as_millis()).unwrap_or(u64::MAX);
+    let drain = Duration::from_millis(jitter(window));
+    let shutdown = options.shutdown.clone();
+    async move {
+        shutdown.cancelled().await;
+        tokio::time::sleep(drain).await;
+    }
+    .boxed()
+}
+
+fn response(frames: WatchedFrames, locale: Locale) -> Response {
+    let frames = frames.map(Ok::<_, std::convert::Infallible>);
+    let mut response = Response::new(Body::from_stream(frames));
+    let headers = response.headers_mut();
+    for (name, value) in [
+        (header::CONTENT_TYPE, "text/event-stream"),
+        (header::CACHE_CONTROL, "no-cache"),
+        (HeaderName::from_static("x-accel-buffering"), "no"),
+        // A token keeps the language in which it was asked for.
+        (header::CONTENT_LANGUAGE, locale.tag()),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
