@@ -48,6 +48,7 @@ table! {
     "review_rejected" | "review_expired" | "canceled" => "retry" "start-again";
     "approval_rejected" => "retry" "ask-approval-again";
     "approval_expired" => "retry" "ask-approval-again";
+    "duplicate_approver" | "invalid_quorum" => "fix_approvers" "fix-approvers";
     "signature_declined" => "contact_signers" "contact-signers";
     "signature_expired" => "retry" "ask-signatures-again";
     "output_too_large" => "reduce_output" "reduce-output";

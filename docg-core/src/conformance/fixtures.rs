@@ -478,6 +478,7 @@ pub fn approval(execution: &Execution, tokens: &[[u8; 32]]) -> Approval {
         execution_id: execution.id,
         organization_id: execution.organization_id,
         node_id: NodeId::from("n1"),
+        message: Some("Please approve.".to_owned()),
         approvers: tokens.iter().enumerate().map(approver).collect(),
         quorum: 1,
         decision: None,

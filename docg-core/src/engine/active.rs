@@ -28,7 +28,7 @@ pub(crate) struct ActiveRuns {
     /// This process, as stores know it.
     worker: WorkerId,
     runs: Mutex<HashMap<ExecutionId, Handle>>,
-    waiters: Mutex<HashMap<SignalId, oneshot::Sender<()>>>,
+    waiters: Mutex<HashMap<SignalId, oneshot::Sender<bool>>>,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -97,8 +97,8 @@ impl ActiveRuns {
         handle.is_some()
     }
 
-    /// Resolves once a commit of this process has settled the signal.
-    pub(crate) fn settled(&self, signal: SignalId) -> oneshot::Receiver<()> {
+    /// Resolves once a commit of this process has settled the signal: whether it still applied.
+    pub(crate) fn settled(&self, signal: SignalId) -> oneshot::Receiver<bool> {
         let (sender, receiver) = oneshot::channel();
         locked(&self.waiters).insert(signal, sender);
         receiver
@@ -108,7 +108,7 @@ impl ActiveRuns {
         locked(&self.waiters).remove(&signal);
     }
 
-    pub(crate) fn settle(&self, signals: &[SignalId]) {
+    pub(crate) fn settle(&self, signals: &[SignalId], ignored: &[SignalId]) {
         if signals.is_empty() {
             return;
         }
@@ -116,7 +116,7 @@ impl ActiveRuns {
         for signal in signals {
             if let Some(waiter) = waiters.remove(signal) {
                 // Whoever waited may have given up.
-                let _ = waiter.send(());
+                let _ = waiter.send(!ignored.contains(signal));
             }
         }
     }

@@ -3,6 +3,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use tokio::sync::oneshot;
+
 use super::{Engine, EngineError, FieldFault, decide, drive};
 use crate::{
     engine::decide::{Call, Verdict},
@@ -53,6 +55,25 @@ pub enum ControlAnswer {
     Applied(Box<ExecutionRecord>),
     /// Another process holds the execution and will apply the call.
     Sent,
+}
+
+/// What became of a signal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Delivery {
+    /// It has done something.
+    Applied,
+    /// It no longer applied when its turn came.
+    Ignored,
+    /// It is in the inbox.
+    Sent,
+}
+
+async fn within(time: Duration, settled: &mut oneshot::Receiver<bool>) -> Option<Delivery> {
+    match tokio::time::timeout(time, settled).await {
+        Ok(Ok(true)) => Some(Delivery::Applied),
+        Ok(Ok(false)) => Some(Delivery::Ignored),
+        Ok(Err(_)) | Err(_) => None,
+    }
 }
 
 /// How long a call waits, beyond the grace time of handlers, for the holder in this process.
@@ -211,19 +232,18 @@ impl Engine {
             received_at: self.inner.now(),
             kind,
         };
-        if self.send(signal).await? {
-            Ok(ControlAnswer::Applied(Box::new(
+        match self.send(signal).await? {
+            Delivery::Applied | Delivery::Ignored => Ok(ControlAnswer::Applied(Box::new(
                 self.execution(organization, id).await?,
-            )))
-        } else {
-            Ok(ControlAnswer::Sent)
+            ))),
+            Delivery::Sent => Ok(ControlAnswer::Sent),
         }
     }
 
-    /// Puts a signal into the inbox and has it applied; whether it was, before this returns.
-    pub(super) async fn send(&self, signal: Signal) -> Result<bool, EngineError> {
+    /// Puts a signal into the inbox and has it applied, if this process can, before it returns.
+    pub(super) async fn send(&self, signal: Signal) -> Result<Delivery, EngineError> {
         let (id, execution_id) = (signal.id, signal.execution_id);
-        let settled = self.inner.active.settled(id);
+        let mut settled = self.inner.active.settled(id);
         if let Err(e) = self.inner.store.signal(signal).await {
             self.inner.active.forget(id);
             return Err(match e.kind {
@@ -231,17 +251,21 @@ impl Engine {
                 _ => e.into(),
             });
         }
-        let patience =
-            if self.inner.active.notify(execution_id) || self.apply_here(execution_id).await? {
-                self.inner.options.cancel_grace + self.inner.options.probe_timeout + PATIENCE
-            } else {
-                // Polling finds it even if the wake-up is lost.
-                let _ = self.inner.bus.wake(execution_id).await;
-                ELSEWHERE
-            };
-        let applied = matches!(tokio::time::timeout(patience, settled).await, Ok(Ok(())));
+        let here = self.inner.active.notify(execution_id) || self.apply_here(execution_id).await?;
+        let mut delivery = None;
+        if !here {
+            // Polling finds it even if the wake-up is lost.
+            let _ = self.inner.bus.wake(execution_id).await;
+            delivery = within(ELSEWHERE, &mut settled).await;
+        }
+        // Whoever took it at the same moment may be of this process after all.
+        if delivery.is_none() && (here || self.inner.active.notify(execution_id)) {
+            let options = &self.inner.options;
+            let patience = options.cancel_grace + options.probe_timeout + PATIENCE;
+            delivery = within(patience, &mut settled).await;
+        }
         self.inner.active.forget(id);
-        Ok(applied)
+        Ok(delivery.unwrap_or(Delivery::Sent))
     }
 
     /// Takes an execution that nobody holds, only to apply what is in its inbox.

@@ -231,7 +231,7 @@ impl Driver {
         }
         records.touched.sort_unstable();
         records.touched.dedup();
-        let events = records.events.clone();
+        let (events, ignored) = (records.events.clone(), records.ignored);
         let commit = Commit {
             lease: self.handle.lease,
             expected_version: self.stored_version,
@@ -264,7 +264,7 @@ impl Driver {
         if self.engine.publish(state.execution.id, &events).await {
             self.published = events.last().map(|event| event.seq);
         }
-        self.engine.active.settle(&settled);
+        self.engine.active.settle(&settled, &ignored);
         Ok(committed)
     }
 

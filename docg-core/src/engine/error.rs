@@ -1,5 +1,5 @@
 use crate::{
-    engine::Call,
+    engine::{Call, VoteRefusal},
     ports::{StoreError, StoreErrorKind},
     run::Status,
     workflow::validate::Fault,
@@ -21,6 +21,9 @@ pub enum EngineError {
         /// What may be called instead.
         allowed: Vec<Call>,
     },
+    /// The vote does not count.
+    #[error("the vote does not count: {}", .0.reason)]
+    VoteRefused(Box<VoteRefusal>),
     /// It has changed since the caller looked.
     #[error("the version is {actual}, not {expected}")]
     VersionMismatch {

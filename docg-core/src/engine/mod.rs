@@ -6,6 +6,7 @@
 //! `relay` bring out what was recorded. Only `drive` commits to an execution that exists.
 
 mod active;
+mod approvals;
 mod builder;
 mod control;
 pub(crate) mod decide;
@@ -23,6 +24,7 @@ mod workflows;
 
 use std::sync::Arc;
 
+pub use approvals::{OpenApproval, RefusedVote, VoteAnswer, VoteRefusal};
 pub use builder::{EngineBuilder, EngineOptions};
 pub use control::{ControlAnswer, ControlRequest, ResumeRequest};
 pub use decide::{Call, allowed_calls};

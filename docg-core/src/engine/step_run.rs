@@ -118,6 +118,7 @@ impl StepRun {
             organization_id: execution.organization_id,
             node_id: node.id.clone(),
             attempt: state.steps[index].attempt,
+            attempts_before: state.steps[index].attempts_before,
             correlation_id: Arc::clone(&execution.correlation_id),
             traceparent: execution.traceparent.clone(),
             deadline,

@@ -45,6 +45,10 @@ codes! {
     SIGNER_MISSING_EMAIL = "signer_missing_email";
     /// The same address signs twice.
     DUPLICATE_SIGNER = "duplicate_signer";
+    /// The same address approves twice.
+    DUPLICATE_APPROVER = "duplicate_approver";
+    /// A quorum of none, or of more than there are approvers.
+    INVALID_QUORUM = "invalid_quorum";
     /// The other side asks to slow down.
     RATE_LIMIT = "rate_limit";
     /// A step did not end within its time.

@@ -29,6 +29,8 @@ pub struct StepFacts {
     pub node_id: NodeId,
     /// 1 for the first attempt.
     pub attempt: u32,
+    /// How many attempts had ended when a person last had the step begin anew; 0 if nobody did.
+    pub attempts_before: u32,
     /// Names the chain of calls that this step belongs to; pass it on.
     pub correlation_id: Arc<str>,
     /// The W3C trace context that the execution was created with.

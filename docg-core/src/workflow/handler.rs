@@ -160,12 +160,30 @@ pub struct NewApproval {
     pub id: ApprovalId,
     /// Who may decide, each with the SHA-256 of the token in their link.
     pub approvers: Vec<(String, [u8; 32])>,
+    /// What they are told.
+    pub message: Option<String>,
     /// How many must agree. One refusal decides.
     pub quorum: u32,
     /// When it is decided without them.
     pub expires_at: Option<Timestamp>,
     /// What an expiry does.
     pub on_expiry: OnExpiry,
+}
+
+impl NewApproval {
+    /// Asks for one approval of any of these, without an end. Each comes with the
+    /// [hash](crate::approval::token_hash) of the token in their link.
+    #[must_use]
+    pub fn new(approvers: Vec<(String, [u8; 32])>) -> Self {
+        Self {
+            id: ApprovalId::new(),
+            approvers,
+            message: None,
+            quorum: 1,
+            expires_at: None,
+            on_expiry: OnExpiry::default(),
+        }
+    }
 }
 
 /// What happens when approvers do not decide in time.

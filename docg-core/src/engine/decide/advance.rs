@@ -145,15 +145,10 @@ fn resolution(draft: &Draft<'_>) -> Option<Resolution> {
         .approval
         .as_ref()
         .filter(|approval| approval.node_id == *node)?;
-    let comments: Vec<_> = approval
-        .approvers
-        .iter()
-        .filter_map(|approver| approver.comment.as_deref())
-        .collect();
     Some(Resolution::Approved(json!({
         "decision": approval.decision,
         "decided_by": approval.decided_by,
-        "comment": (!comments.is_empty()).then(|| comments.join("\n")),
+        "comment": approval.comment(),
     })))
 }
 

@@ -4,13 +4,14 @@ use serde_json::json;
 
 use super::{draft::Draft, step};
 use crate::{
-    approval::{Approval, Approver, Decision},
+    approval::{Approval, ApprovalStatus, Approver, Decision},
     error::{StepFailure, codes},
     event::EventData,
     i18n::Text,
     ids::ApprovalId,
     observe::{Actor, AuditDraft, LogLevel, actions},
     run::{Activity, InvalidTransition, Status, WaitKind},
+    time::Timestamp,
     workflow::handler::{NewApproval, OnExpiry},
 };
 
@@ -42,6 +43,7 @@ pub(super) fn requested(
         execution_id: draft.state.execution.id,
         organization_id: draft.state.execution.organization_id,
         node_id: node.id.clone(),
+        message: new.message,
         approvers: new
             .approvers
             .into_iter()
@@ -94,14 +96,24 @@ pub(super) fn requested(
     Ok(())
 }
 
+/// A vote as it came in.
+pub(super) struct Vote {
+    pub(super) approval_id: ApprovalId,
+    pub(super) email: String,
+    pub(super) decision: Decision,
+    pub(super) comment: Option<String>,
+    pub(super) received_at: Timestamp,
+}
+
 /// Counts a vote; whether it came in time and from somebody who may vote, for the first time.
-pub(super) fn voted(
-    draft: &mut Draft<'_>,
-    id: ApprovalId,
-    email: &str,
-    decision: Decision,
-    comment: Option<String>,
-) -> Result<bool, InvalidTransition> {
+pub(super) fn voted(draft: &mut Draft<'_>, vote: Vote) -> Result<bool, InvalidTransition> {
+    let Vote {
+        approval_id: id,
+        email,
+        decision,
+        comment,
+        received_at,
+    } = vote;
     let now = draft.now;
     if draft.state.execution.status != Status::Paused {
         return Ok(false);
@@ -110,7 +122,7 @@ pub(super) fn voted(
         .state
         .approval
         .as_mut()
-        .filter(|a| a.id == id && a.decided_at.is_none())
+        .filter(|a| a.id == id && a.status(received_at) == ApprovalStatus::Pending)
     else {
         return Ok(false);
     };
@@ -135,7 +147,7 @@ pub(super) fn voted(
     };
     draft.approval_changed();
     let facts = json!({"vote": decision, "by": email, "comment": comment, "decides": decided});
-    let actor = Actor::user(email);
+    let actor = Actor::user(email.as_str());
     draft.audit(
         AuditDraft::new(actions::APPROVAL_DECIDED, facts)
             .on("approval", id)
@@ -146,11 +158,11 @@ pub(super) fn voted(
         Decision::Rejected => "rejected",
     };
     let text = Text::key("log-approval-vote")
-        .with("email", email)
+        .with("email", &email)
         .with("decision", decision_text);
     draft.log_run(LogLevel::Ok, text);
     if decided {
-        decide(draft, decision, email.to_owned())?;
+        decide(draft, decision, email)?;
     }
     Ok(true)
 }

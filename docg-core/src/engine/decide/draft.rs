@@ -189,6 +189,11 @@ impl<'a> Draft<'a> {
         self.records.settled.push(signal);
     }
 
+    /// The signal has changed nothing.
+    pub(super) fn ignore(&mut self, signal: SignalId) {
+        self.records.ignored.push(signal);
+    }
+
     pub(super) fn inputs_changed(&mut self) {
         self.records.inputs_changed = true;
     }

@@ -130,6 +130,8 @@ pub(crate) struct Records {
     pub(crate) logs: Vec<Arc<LogEntry>>,
     pub(crate) audit: Vec<Arc<AuditEvent>>,
     pub(crate) settled: Vec<SignalId>,
+    /// Those of the settled ones that no longer applied.
+    pub(crate) ignored: Vec<SignalId>,
     pub(crate) inputs_changed: bool,
     pub(crate) signature_changed: bool,
     pub(crate) approval_changed: bool,
@@ -148,6 +150,7 @@ impl Records {
         self.logs.extend(later.logs);
         self.audit.extend(later.audit);
         self.settled.extend(later.settled);
+        self.ignored.extend(later.ignored);
         self.touched.extend(later.touched);
         self.inputs_changed |= later.inputs_changed;
         self.signature_changed |= later.signature_changed;

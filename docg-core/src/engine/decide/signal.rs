@@ -20,7 +20,13 @@ use crate::{
 
 pub(super) fn apply(draft: &mut Draft<'_>, signal: Signal) -> Result<(), InvalidTransition> {
     draft.settle(signal.id);
-    let Signal { actor, kind, .. } = signal;
+    let Signal {
+        id,
+        actor,
+        received_at,
+        kind,
+        ..
+    } = signal;
     let name = name_of(&kind);
     let applied = match kind {
         SignalKind::Pause { reason } => {
@@ -37,13 +43,23 @@ pub(super) fn apply(draft: &mut Draft<'_>, signal: Signal) -> Result<(), Invalid
             email,
             decision,
             comment,
-        } => approval::voted(draft, approval_id, &email, decision, comment)?,
+        } => {
+            let vote = approval::Vote {
+                approval_id,
+                email,
+                decision,
+                comment,
+                received_at,
+            };
+            approval::voted(draft, vote)?
+        }
         SignalKind::SignatureFacts {
             signature_request_id,
             facts,
         } => signature::reported(draft, signature_request_id, &facts, &actor)?,
     };
     if !applied {
+        draft.ignore(id);
         ignored(draft, name, actor);
     }
     Ok(())

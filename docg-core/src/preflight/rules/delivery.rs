@@ -17,7 +17,7 @@ use crate::{
 const MAX_ADDRESS: usize = 254;
 
 /// The address in a text such as `Ann <ann@example.com>`, or `None` where there is none.
-pub(super) fn parse(text: &str) -> Option<String> {
+pub(crate) fn parse(text: &str) -> Option<String> {
     let text = text.trim();
     // A line break would begin another header; a display name is longer than an address at most
     // by a name.

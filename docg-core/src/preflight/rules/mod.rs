@@ -23,7 +23,7 @@ use crate::{
 };
 
 mod data;
-mod delivery;
+pub(crate) mod delivery;
 mod known;
 mod permissions;
 mod signature;

@@ -113,6 +113,7 @@ fn worlds() -> Vec<(&'static str, World)> {
     approval.run_to("ok");
     approval.finish_step(Ok(StepOutcome::Wait(Wait::Approval(NewApproval {
         id: ApprovalId(uuid::Uuid::nil()),
+        message: None,
         approvers: vec![("a@example.com".to_owned(), [0; 32])],
         quorum: 1,
         expires_at: None,

@@ -494,6 +494,7 @@ fn an_approval_pauses_the_run_and_goes_on_with_its_quorum() {
         let expires_at = Some(world.now.plus_millis(1_000));
         let approval = NewApproval {
             id,
+            message: None,
             approvers,
             quorum: 2,
             expires_at,

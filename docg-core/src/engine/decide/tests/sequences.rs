@@ -197,6 +197,7 @@ fn work(world: &mut World, how: u8) {
                 }
                 5 => Ok(StepOutcome::Wait(Wait::Approval(NewApproval {
                     id: ApprovalId::new(),
+                    message: None,
                     approvers: vec![("a@example.com".to_owned(), [0; 32])],
                     quorum: 1,
                     expires_at: Some(world.now.plus_millis(100_000)),

@@ -1,0 +1,199 @@
+//! Calls of approvers. The token in their link is all that they need.
+
+use std::fmt;
+
+use super::{Engine, EngineError, FieldFault, control::Delivery};
+use crate::{
+    approval::{Approval, ApprovalStatus, Decision, token_hash},
+    ids::SignalId,
+    observe::Actor,
+    ports::{Signal, SignalKind},
+    time::Timestamp,
+};
+
+/// The longest comment, in characters.
+const MAX_COMMENT: usize = 2_000;
+
+/// An approval, opened by one of its approvers.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct OpenApproval {
+    /// The approval.
+    pub approval: Approval,
+    /// Where it stands.
+    pub status: ApprovalStatus,
+    /// The address of the approver whose token it was.
+    pub approver: String,
+    /// What the workflow is called whose run waits.
+    pub workflow_name: String,
+}
+
+/// What became of a vote.
+#[derive(Debug, Clone)]
+pub enum VoteAnswer {
+    /// It counts. The approval as it is after it.
+    Counted(Box<OpenApproval>),
+    /// Another process holds the execution and will count it, if it still can be.
+    Sent,
+}
+
+/// A vote that does not count.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct VoteRefusal {
+    /// Why.
+    pub reason: RefusedVote,
+    /// Whose it was.
+    pub approver: String,
+    /// What it was about, as it stands.
+    pub approval: Approval,
+}
+
+/// Why a vote does not count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RefusedVote {
+    /// The decision had been made.
+    Decided,
+    /// This approver had voted; the others have not decided yet.
+    AlreadyVoted,
+    /// The time to decide was over.
+    Expired,
+    /// The run had ended.
+    Canceled,
+}
+
+impl RefusedVote {
+    /// The code on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Decided => "approval_decided",
+            Self::AlreadyVoted => "already_voted",
+            Self::Expired => "approval_expired",
+            Self::Canceled => "approval_canceled",
+        }
+    }
+}
+
+impl fmt::Display for RefusedVote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Engine {
+    /// The approval that a token opens.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` for a token that nobody was given, and for one whose execution was purged.
+    pub async fn approval(&self, token: &str) -> Result<OpenApproval, EngineError> {
+        let (approval, approver) = self.find_approval(token).await?;
+        self.open(approval, approver).await
+    }
+
+    /// Votes, in the name of the approver whose token it is. The vote is audited with their address
+    /// and comment. One refusal decides, or as many approvals as the quorum.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` as for [`approval`](Self::approval); `VoteRefused` where it does not count;
+    /// `InvalidInput` where the comment is too long.
+    pub async fn vote(
+        &self,
+        token: &str,
+        decision: Decision,
+        comment: Option<String>,
+    ) -> Result<VoteAnswer, EngineError> {
+        let comment = comment
+            .map(|comment| comment.trim().to_owned())
+            .filter(|comment| !comment.is_empty());
+        if comment
+            .as_ref()
+            .is_some_and(|comment| comment.chars().count() > MAX_COMMENT)
+        {
+            let detail = format!("a comment has {MAX_COMMENT} characters at most");
+            let fault = FieldFault::new("/comment", "too_long", detail);
+            return Err(EngineError::InvalidInput(vec![fault]));
+        }
+        let (approval, approver) = self.find_approval(token).await?;
+        let now = self.inner.now();
+        if let Some(reason) = why_closed(&approval, &approver, now) {
+            return Err(refused(reason, approver, approval));
+        }
+        let signal = Signal {
+            id: SignalId::new(),
+            execution_id: approval.execution_id,
+            organization_id: approval.organization_id,
+            actor: Actor::user(approver.as_str()),
+            received_at: now,
+            kind: SignalKind::ApprovalVote {
+                approval_id: approval.id,
+                email: approver,
+                decision,
+                comment,
+            },
+        };
+        let delivery = self.send(signal).await?;
+        if delivery == Delivery::Sent {
+            return Ok(VoteAnswer::Sent);
+        }
+        let (approval, approver) = self.find_approval(token).await?;
+        if delivery == Delivery::Ignored {
+            // Another vote was faster, or an end of the run.
+            let reason = why_closed(&approval, &approver, self.inner.now());
+            let reason = reason.unwrap_or(RefusedVote::Canceled);
+            return Err(refused(reason, approver, approval));
+        }
+        let open = self.open(approval, approver).await?;
+        Ok(VoteAnswer::Counted(Box::new(open)))
+    }
+
+    async fn find_approval(&self, token: &str) -> Result<(Approval, String), EngineError> {
+        let hash = token_hash(token);
+        let approval = self.inner.store.approval_by_token(hash).await?;
+        let found = approval.and_then(|approval| {
+            let approver = approval.approver(hash)?.email.clone();
+            Some((approval, approver))
+        });
+        found.ok_or(EngineError::NotFound("approval"))
+    }
+
+    async fn open(
+        &self,
+        approval: Approval,
+        approver: String,
+    ) -> Result<OpenApproval, EngineError> {
+        let (organization, execution) = (approval.organization_id, approval.execution_id);
+        let workflow = self.inner.store.snapshot(organization, execution).await?;
+        let workflow = workflow.ok_or(EngineError::NotFound("approval"))?;
+        Ok(OpenApproval {
+            status: approval.status(self.inner.now()),
+            approval,
+            approver,
+            workflow_name: workflow.name.to_string(),
+        })
+    }
+}
+
+/// Why an approver cannot vote; `None` where they can.
+fn why_closed(approval: &Approval, approver: &str, now: Timestamp) -> Option<RefusedVote> {
+    let voted = |email: &str| {
+        let mut approvers = approval.approvers.iter();
+        approvers.any(|known| known.email == email && known.vote.is_some())
+    };
+    match approval.status(now) {
+        ApprovalStatus::Pending => voted(approver).then_some(RefusedVote::AlreadyVoted),
+        ApprovalStatus::Approved | ApprovalStatus::Rejected => Some(RefusedVote::Decided),
+        ApprovalStatus::Expired => Some(RefusedVote::Expired),
+        ApprovalStatus::Canceled => Some(RefusedVote::Canceled),
+    }
+}
+
+fn refused(reason: RefusedVote, approver: String, approval: Approval) -> EngineError {
+    EngineError::VoteRefused(Box::new(VoteRefusal {
+        reason,
+        approver,
+        approval,
+    }))
+}
