@@ -32,6 +32,21 @@ impl FromRequestParts<AppState> for Id {
     }
 }
 
+/// The token of the path: all the proof that its owner has.
+pub(crate) struct Token(pub(crate) String);
+
+impl FromRequestParts<AppState> for Token {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Problem> {
+        let parameters = RawPathParams::from_request_parts(parts, state).await;
+        let parameters = parameters.map_err(|_| Problem::not_found())?;
+        let token = parameters.iter().find(|(name, _)| *name == "token");
+        token
+            .map(|(_, token)| Self(token.to_owned()))
+            .ok_or_else(Problem::not_found)
+    }
+}
+
 /// The raw body, bounded.
 pub(crate) struct RawBody(pub(crate) Bytes);
 

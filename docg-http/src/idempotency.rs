@@ -8,6 +8,7 @@ use axum::{
     response::Response,
 };
 use docg_core::{
+    approval::token_hash,
     ports::{Idempotency, Memo, MemoKey},
     time::Timestamp,
 };
@@ -50,20 +51,52 @@ pub(crate) async fn once<F>(
 where
     F: Future<Output = CallResult> + Send + 'static,
 {
-    let Some(idempotency) = idempotency else {
-        let (status, body) = detached(call).await?;
-        return Ok(answer(status, &body));
-    };
-    let key = Key {
+    let key = idempotency.map(|given| Key {
         memo: MemoKey {
             organization_id: Some(caller.organization),
             kind: "idempotency",
-            key: idempotency.key,
+            key: given.key,
         },
-        fingerprint: hex::encode(idempotency.fingerprint),
+        fingerprint: hex::encode(given.fingerprint),
         technical: caller.is_technician(),
-    };
-    detached(key.once(state.clone(), call)).await
+    });
+    keyed(state, key, call).await
+}
+
+/// As [`once`], for a caller whose proof is the token of a link. Each token has keys of its own.
+pub(crate) async fn once_for_token<F>(
+    state: &AppState,
+    token: &str,
+    idempotency: Option<Idempotency>,
+    call: F,
+) -> Result<Response, Problem>
+where
+    F: Future<Output = CallResult> + Send + 'static,
+{
+    let owner = hex::encode(token_hash(token));
+    let key = idempotency.map(|given| Key {
+        memo: MemoKey {
+            organization_id: None,
+            kind: "idempotency",
+            key: format!("{owner}/{}", given.key),
+        },
+        fingerprint: hex::encode(given.fingerprint),
+        technical: false,
+    });
+    keyed(state, key, call).await
+}
+
+async fn keyed<F>(state: &AppState, key: Option<Key>, call: F) -> Result<Response, Problem>
+where
+    F: Future<Output = CallResult> + Send + 'static,
+{
+    match key {
+        Some(key) => detached(key.once(state.clone(), call)).await,
+        None => {
+            let (status, body) = detached(call).await?;
+            Ok(answer(status, &body))
+        }
+    }
 }
 
 /// Runs to its end, also where nobody waits for it any longer.

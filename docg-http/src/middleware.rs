@@ -1,7 +1,7 @@
 //! The outermost layers: every request gets its facts, every answer its headers, every error its
 //! problem.
 
-use std::{any::Any, time::Duration};
+use std::{any::Any, borrow::Cow, time::Duration};
 
 use axum::{
     body::Body,
@@ -75,12 +75,12 @@ pub(crate) async fn facts(mut request: Request, next: Next) -> Response {
     let facts = RequestFacts::of(&request);
     let head = request.method() == axum::http::Method::HEAD;
     request.extensions_mut().insert(facts.clone());
-    // Of the address only the path: a query may hold a stream's token.
+    // Of the address only the path, and that without tokens: a query may hold one too.
     let span = tracing::info_span!(
         "request",
         correlation_id = facts.correlation_id,
         method = %request.method(),
-        path = request.uri().path(),
+        path = %without_token(request.uri().path()),
     );
     let mut response = rendered(next.run(request).instrument(span).await, &facts, head);
     let headers = response.headers_mut();
@@ -109,6 +109,17 @@ pub(crate) async fn facts(mut request: Request, next: Next) -> Response {
             "default-src 'none'; frame-ancestors 'none'",
         ));
     response
+}
+
+/// A path as it may be logged: what follows `approvals` proves who its owner is.
+fn without_token(path: &str) -> Cow<'_, str> {
+    const BEFORE: &str = "/approvals/";
+    let Some(at) = path.find(BEFORE) else {
+        return Cow::Borrowed(path);
+    };
+    let (before, token) = path.split_at(at + BEFORE.len());
+    let after = token.find('/').map_or("", |end| &token[end..]);
+    Cow::Owned(format!("{before}[token]{after}"))
 }
 
 /// An error as a problem: a handler's own, or what the framework has refused.
@@ -164,4 +175,25 @@ pub(crate) fn panicked(payload: Box<dyn Any + Send + 'static>) -> Response {
         .or_else(|| payload.downcast_ref::<String>().cloned())
         .unwrap_or_default();
     Problem::internal(format!("a route panicked: {text}")).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_token;
+
+    #[test]
+    fn a_logged_path_holds_no_token() {
+        for (path, logged) in [
+            ("/api/v1/executions/1", "/api/v1/executions/1"),
+            ("/api/v1/approvals/abc", "/api/v1/approvals/[token]"),
+            (
+                "/host/api/v1/approvals/abc/approve",
+                "/host/api/v1/approvals/[token]/approve",
+            ),
+            ("/api/v1/approvals/abc/x/y", "/api/v1/approvals/[token]/x/y"),
+            ("/api/v1/approvals", "/api/v1/approvals"),
+        ] {
+            assert_eq!(without_token(path), logged);
+        }
+    }
 }

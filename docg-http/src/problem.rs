@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use docg_core::{
-    engine::{EngineError, FieldFault},
+    engine::{EngineError, FieldFault, VoteRefusal},
     i18n::Locale,
     ports::StoreErrorKind,
     workflow::validate::Fault,
@@ -76,6 +76,10 @@ fn words(code: &str) -> Words {
         "method_not_allowed" => ("Method not allowed", "This address does not take this method.", "Este endereço não aceita este método."),
         "timeout" => ("Timeout", "The request took too long. Nothing says that it did not take effect.", "A requisição demorou demais. Ela pode ter tido efeito."),
         "invalid_transition" => ("Invalid transition", "The execution's status does not allow this.", "O estado da execução não permite esta operação."),
+        "approval_decided" => ("Approval decided", "The decision has been made and stays as it is.", "A decisão já foi tomada e permanece como está."),
+        "already_voted" => ("Already voted", "You have already answered. The others have not decided yet.", "Você já respondeu. Os demais ainda não decidiram."),
+        "approval_expired" => ("Approval expired", "The time to decide is over.", "O prazo para decidir terminou."),
+        "approval_canceled" => ("Approval canceled", "There is nothing to decide any more: the execution has ended.", "Não há mais nada a decidir: a execução terminou."),
         "version_mismatch" => ("Version mismatch", "It has changed since you last read it.", "Houve uma alteração desde a sua última leitura."),
         "payload_too_large" => ("Payload too large", "The body is larger than what is accepted.", "O corpo da requisição é maior que o permitido."),
         "unsupported_media_type" => ("Unsupported media type", "Send the body as application/json.", "Envie o corpo como application/json."),
@@ -230,6 +234,7 @@ impl From<EngineError> for Problem {
                         allowed.iter().map(|call| call.as_str()).collect(),
                     )
             }
+            EngineError::VoteRefused(refusal) => vote_refused(&refusal),
             EngineError::VersionMismatch { expected, actual } => {
                 Self::new(StatusCode::PRECONDITION_FAILED, "version_mismatch")
                     .member("expected", expected.into())
@@ -278,6 +283,23 @@ impl From<EngineError> for Problem {
             other => Self::internal(other),
         }
     }
+}
+
+/// What was decided, by whom and when, so that a page can say who was faster.
+fn vote_refused(refusal: &VoteRefusal) -> Problem {
+    let approval = &refusal.approval;
+    let own = approval
+        .approvers
+        .iter()
+        .find(|approver| approver.email == refusal.approver);
+    Problem::new(StatusCode::CONFLICT, refusal.reason.as_str())
+        .member("approval_id", json!(approval.id))
+        .member("decision", json!(approval.decision))
+        .member("decided_by", json!(approval.decided_by))
+        .member("decided_at", json!(approval.decided_at))
+        .member("expires_at", json!(approval.expires_at))
+        .member("your_decision", json!(own.and_then(|own| own.vote)))
+        .member("your_decision_at", json!(own.and_then(|own| own.voted_at)))
 }
 
 impl From<Fault> for FieldError {

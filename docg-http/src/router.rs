@@ -19,7 +19,7 @@ use crate::{
     middleware,
     options::HttpOptions,
     problem::Problem,
-    routes::{control, executions, health, records, signatures, workflows},
+    routes::{approvals, control, executions, health, records, signatures, workflows},
     sse::{self, encoded::EncodedEvents, limits::StreamLimits, slow::SlowReaders},
 };
 
@@ -94,6 +94,12 @@ pub fn api() -> Router<AppState> {
             "/api/v1/webhooks/signature/{provider}",
             post(signatures::webhook),
         )
+        .route("/api/v1/approvals/{token}", get(approvals::get))
+        .route(
+            "/api/v1/approvals/{token}/approve",
+            post(approvals::approve),
+        )
+        .route("/api/v1/approvals/{token}/reject", post(approvals::reject))
         .route("/api/v1/sse/tokens", post(sse::tokens::create))
         .route("/api/v1/sse/health", get(health::sse))
         .route("/healthz", get(health::live))

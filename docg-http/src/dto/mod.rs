@@ -6,9 +6,9 @@ mod requests;
 mod workflow;
 
 pub(crate) use execution::{execution, step};
-pub(crate) use records::{audit_event, audit_report, log_entry, signers};
+pub(crate) use records::{approval, audit_event, audit_report, log_entry, signers};
 pub(crate) use requests::{
-    CreateExecution, ExecutionsQuery, Listing, LogsQuery, PreflightBody, Reason, ResumeBody,
-    RetryBody, SseTokenBody, StreamQuery,
+    Comment, CreateExecution, ExecutionsQuery, Listing, LogsQuery, PreflightBody, Reason,
+    ResumeBody, RetryBody, SseTokenBody, StreamQuery,
 };
 pub(crate) use workflow::workflow;

@@ -1,4 +1,5 @@
 use docg_core::{
+    engine::OpenApproval,
     i18n::Locale,
     observe::{AuditEvent, ChainReport, LogEntry},
     signature::SignatureRequest,
@@ -43,6 +44,39 @@ pub(crate) fn audit_report(report: &ChainReport) -> Value {
         "count": report.count,
         "head_hash": hex::encode(report.head_hash),
         "first_invalid_seq": report.fault.map(|fault| fault.seq),
+    })
+}
+
+/// What a page for a decision needs.
+pub(crate) fn approval(open: &OpenApproval) -> Value {
+    let approval = &open.approval;
+    let approvers: Vec<_> = approval
+        .approvers
+        .iter()
+        .map(|approver| {
+            json!({
+                "email": approver.email,
+                "decision": approver.vote,
+                "comment": approver.comment,
+                "decided_at": approver.voted_at,
+            })
+        })
+        .collect();
+    json!({
+        "approval_id": approval.id,
+        "execution_id": approval.execution_id,
+        "workflow_name": open.workflow_name,
+        "status": open.status,
+        "message": approval.message,
+        "approver": open.approver,
+        "approvers": approvers,
+        "quorum": approval.quorum,
+        "created_at": approval.created_at,
+        "expires_at": approval.expires_at,
+        "decision": approval.decision,
+        "decided_by": approval.decided_by,
+        "comment": approval.comment(),
+        "decided_at": approval.decided_at,
     })
 }
 

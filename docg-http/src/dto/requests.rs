@@ -40,6 +40,13 @@ pub(crate) struct Reason {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
+pub(crate) struct Comment {
+    #[serde(default)]
+    pub(crate) comment: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct RetryBody {
     #[serde(default)]
     pub(crate) trigger_data: Option<Map<String, Value>>,

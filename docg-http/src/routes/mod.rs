@@ -1,5 +1,6 @@
 //! What each route does: read the request, ask the engine, write the answer.
 
+pub(crate) mod approvals;
 pub(crate) mod control;
 pub(crate) mod executions;
 pub(crate) mod health;
