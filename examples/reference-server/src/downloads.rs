@@ -7,7 +7,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use docg_core::ids::ExecutionId;
+use docg_core::{ids::ExecutionId, run::Step};
 use docg_http::{AppState, Caller, Problem, Scope};
 
 use crate::files::{Document, Files, FilesError};
@@ -19,6 +19,12 @@ pub fn routes(files: Files) -> Router<AppState> {
 }
 
 /// The document that a step's output names: the signed one where there is one.
+pub(crate) fn document_of(step: &Step) -> Option<Document> {
+    let output = step.output.as_deref()?;
+    let described = output.get("signed_file").or(output.get("file"))?;
+    Document::from_value(described).ok()
+}
+
 async fn download(
     caller: Caller,
     State(state): State<AppState>,
@@ -29,10 +35,7 @@ async fn download(
     let id: ExecutionId = id.parse().map_err(|_| Problem::not_found())?;
     let steps = state.engine.steps(caller.organization, id).await?;
     let step = steps.iter().find(|step| step.node_id == *node.as_str());
-    let output = step.and_then(|step| step.output.as_deref());
-    let described = output.and_then(|output| output.get("signed_file").or(output.get("file")));
-    let document = described.and_then(|value| Document::from_value(value).ok());
-    let document = document.ok_or_else(Problem::not_found)?;
+    let document = step.and_then(document_of).ok_or_else(Problem::not_found)?;
     let content = match files.read_document(caller.organization, &document).await {
         Ok(content) => content,
         Err(FilesError::NotFound(_)) => return Err(Problem::not_found()),

@@ -4,11 +4,13 @@
 // A test that cannot go on may panic.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod approvals;
 pub mod auth_file;
 pub mod builtin_signature;
 pub mod cli;
 pub mod downloads;
 pub mod files;
+mod html;
 pub mod mail;
 pub mod nodes;
 pub mod options;

@@ -22,6 +22,7 @@ use url::Url;
 use uuid::Uuid;
 
 use crate::{
+    approvals::{self, Approvals},
     auth_file::{self, AuthFileError, Identities},
     builtin_signature::{self, Desk, Outbox, Provider, Secret, SecretError},
     downloads,
@@ -158,10 +159,17 @@ impl Server {
             .clone()
             .unwrap_or_else(|| url_at(address));
 
+        let approvals = Approvals::new(
+            files.clone(),
+            mailer.clone(),
+            secret.approval_key(),
+            public_url.clone(),
+        );
         let desk = Desk::new(files.clone(), mailer.clone(), secret.clone(), public_url);
         let services = Services {
             files: files.clone(),
             mailer,
+            approvals: approvals.clone(),
             templates: Templates::bundled(),
             providers: vec![Arc::new(Provider::new(desk.clone()))],
             allow_private_http: options.http_allow_private,
@@ -169,6 +177,7 @@ impl Server {
         };
         let (engine, registry) = engine(options, &services);
         desk.attach(engine.clone());
+        approvals.attach(engine.clone());
         workflows::put_all(
             &engine,
             &registry,
@@ -183,8 +192,9 @@ impl Server {
         http_options.shutdown = streams.clone();
         let state = AppState::new(engine.clone(), http_options);
         let api = docg_http::api().merge(downloads::routes(files));
-        let app =
-            docg_http::with_layers(api, &state).merge(builtin_signature::routes(desk.clone()));
+        let app = docg_http::with_layers(api, &state)
+            .merge(builtin_signature::routes(desk.clone()))
+            .merge(approvals::routes(approvals));
         let http = serve_http(listener, app, streams.clone());
 
         let stop_outbox = CancellationToken::new();

@@ -193,8 +193,10 @@ async fn the_server_s_own_network_is_out_of_reach() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let files = Files::in_folder(folder.path().join("files")).expect("a folder");
     let from = "docg@example.com".parse().expect("an address");
+    let mailer = Mailer::folder(folder.path().join("mail"), from, files.clone());
     let services = Services {
-        mailer: Mailer::folder(folder.path().join("mail"), from, files.clone()),
+        approvals: support::approvals(&files, &mailer),
+        mailer,
         files,
         templates: Templates::bundled(),
         providers: Vec::new(),

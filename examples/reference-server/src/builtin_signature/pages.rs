@@ -4,21 +4,24 @@
 use axum::{
     Form, Router,
     extract::{DefaultBodyLimit, Path, State, rejection::FormRejection},
-    http::{HeaderMap, HeaderName, Method, StatusCode, header},
-    response::{Html, IntoResponse, Response},
+    http::{HeaderMap, Method, StatusCode, header},
+    response::{IntoResponse, Response},
     routing::{get, post},
 };
-use docg_core::{i18n::Locale, signature::RequestStatus, time::Timestamp};
-use minijinja::{AutoEscape, Environment, Value, context, value::Serde};
+use docg_core::{signature::RequestStatus, time::Timestamp};
+use minijinja::{Value, context, value::Serde};
 use serde::{Deserialize, Serialize};
 
 use super::{
     Desk,
     envelope::{Decision, DecisionKind, Decisions, Envelope},
     link::SignerRef,
-    texts::{Notice, Words, moment},
+    texts::{Notice, Words},
 };
-use crate::files::FilesError;
+use crate::{
+    files::FilesError,
+    html::{self, common_headers, moment},
+};
 
 const MAX_FORM: usize = 16 * 1024;
 const MAX_NAME: usize = 200;
@@ -433,40 +436,15 @@ fn broken(desk: &Desk, words: &'static Words, error: &FilesError) -> Response {
 }
 
 fn respond(status: StatusCode, values: Value) -> Response {
-    let mut environment = Environment::empty();
-    environment.set_auto_escape_callback(|_| AutoEscape::Html);
-    let rendered = environment.render_named_str("page.html", include_str!("page.html"), values);
-    let policy = [(header::CONTENT_SECURITY_POLICY, PAGE_POLICY)];
-    match rendered {
-        Ok(page) => (status, common_headers(), policy, Html(page)).into_response(),
-        Err(error) => {
-            tracing::error!("the signing page cannot be rendered: {error}");
-            (StatusCode::INTERNAL_SERVER_ERROR, common_headers(), policy).into_response()
-        }
-    }
+    html::page(status, PAGE_POLICY, include_str!("page.html"), values)
 }
 
-/// The address bar holds the token: nothing may keep it or pass it on.
-fn common_headers() -> [(HeaderName, &'static str); 4] {
-    [
-        (header::CACHE_CONTROL, "no-store"),
-        (header::REFERRER_POLICY, "no-referrer"),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (HeaderName::from_static("x-robots-tag"), "noindex"),
-    ]
-}
-
-/// The path of the public URL, where it has one. A URL's path holds no quotes and no angle brackets.
 fn base(desk: &Desk) -> Value {
-    let path = desk.0.public_url.path().trim_end_matches('/');
-    Value::from_safe_string(path.to_owned())
+    html::base(&desk.0.public_url)
 }
 
 fn words(headers: &HeaderMap) -> &'static Words {
-    let languages = headers
-        .get(header::ACCEPT_LANGUAGE)
-        .and_then(|value| value.to_str().ok());
-    Words::of(languages.map_or(Locale::En, Locale::negotiate))
+    Words::of(html::locale(headers))
 }
 
 /// What a person typed, without what does not belong into a line, and not endless.

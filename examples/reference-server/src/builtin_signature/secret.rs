@@ -24,6 +24,7 @@ pub(super) enum Purpose {
     Link,
     Webhook,
     Cursors,
+    Approvals,
 }
 
 impl Secret {
@@ -79,6 +80,12 @@ impl Secret {
         self.sign(Purpose::Cursors, b"")
     }
 
+    /// A key for the tokens of approvers, the same in all processes that share this secret.
+    #[must_use]
+    pub fn approval_key(&self) -> [u8; 32] {
+        self.sign(Purpose::Approvals, b"")
+    }
+
     pub(super) fn sign(&self, purpose: Purpose, message: &[u8]) -> [u8; 32] {
         self.mac(purpose, message).finalize().into_bytes().into()
     }
@@ -93,6 +100,7 @@ impl Secret {
             Purpose::Link => b"docg.builtin.link.v1",
             Purpose::Webhook => b"docg.builtin.webhook.v1",
             Purpose::Cursors => b"docg.http.cursors.v1",
+            Purpose::Approvals => b"docg.approvals.v1",
         };
         let mut derive = keyed(&self.0);
         derive.update(label);

@@ -7,6 +7,7 @@ use super::{
     envelope::Envelope,
     invitation::{Occasion, language_of},
 };
+use crate::html::moment;
 
 /// The words of the page.
 #[derive(Debug, Serialize)]
@@ -269,10 +270,4 @@ pub(super) fn invitation(
             (format!("{subject}: {title}"), body)
         }
     }
-}
-
-/// A moment for people.
-pub(super) fn moment(time: docg_core::time::Timestamp) -> String {
-    let time: chrono::DateTime<chrono::Utc> = time.into();
-    time.format("%Y-%m-%d %H:%M UTC").to_string()
 }

@@ -3,6 +3,7 @@
 //! What a node type needs from outside is in [`Services`]; what it may be given is declared in its
 //! `NodeSpec`, so that preflight checks it. [`handlers`] is the whole list.
 
+mod approval;
 mod extract;
 mod http_request;
 mod render_pdf;
@@ -21,6 +22,7 @@ use docg_core::{
 };
 
 use crate::{
+    approvals::Approvals,
     files::{Files, Origin},
     mail::Mailer,
     pdf::Templates,
@@ -35,6 +37,8 @@ pub struct Services {
     pub mailer: Mailer,
     /// What can be rendered.
     pub templates: Templates,
+    /// Who brings approvers their links.
+    pub approvals: Approvals,
     /// Who collects signatures.
     pub providers: Vec<Arc<dyn SignatureProvider>>,
     /// Whether `http-request` may reach addresses that are not public.
@@ -52,6 +56,7 @@ pub fn handlers(services: &Services) -> Vec<Handler> {
         save_file::handler(services.files.clone()),
         send_email::handler(services.files.clone(), services.mailer.clone()),
         request_signatures::handler(services.providers.clone()),
+        approval::handler(services.approvals.clone()),
         http_request::handler(services.allow_private_http),
     ];
     if let Some(folder) = &services.test_nodes {

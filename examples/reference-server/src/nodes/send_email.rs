@@ -55,7 +55,7 @@ pub(super) fn handler(files: Files, mailer: Mailer) -> Handler {
             let mail = compose(&context, &files, params).await?;
             let sent = mailer.deliver(&mail, &context.cancellation).await;
             sent.map(|receipt| StepOutcome::Done(output(&receipt)))
-                .map_err(|e| failure(e, &context))
+                .map_err(|e| failure(e, &context, "to"))
         }
     })
     .probe(move |context, _params: Params| {
@@ -142,8 +142,9 @@ fn addresses(
         .collect()
 }
 
-fn failure(error: MailError, context: &StepContext) -> StepFailure {
-    let text = |key| text(key, context, "to");
+/// What a mail that did not go out means for the step; `field` names who it was for.
+pub(super) fn failure(error: MailError, context: &StepContext, field: &'static str) -> StepFailure {
+    let text = |key| text(key, context, field);
     let failure = match &error {
         MailError::Unreachable(_) => {
             StepFailure::retryable(codes::CONNECTION_ERROR, text("issue-connection-error"))
@@ -175,7 +176,7 @@ fn failure(error: MailError, context: &StepContext) -> StepFailure {
             let MailError::Files(error) = error else {
                 return stopped();
             };
-            return error.failure(&context.node_id, "to");
+            return error.failure(&context.node_id, field);
         }
     };
     failure.tech(error)

@@ -16,6 +16,7 @@ use docg_core::{
 use docg_store_memory::{BusConfig, MemoryBus, MemoryStore, StoreConfig};
 use futures::StreamExt;
 use reference_server::{
+    approvals::Approvals,
     files::{Document, Files, Origin},
     mail::Mailer,
     nodes::{self, Services},
@@ -67,13 +68,21 @@ impl Ran {
     }
 }
 
+/// Approvals whose links lead nowhere.
+pub(crate) fn approvals(files: &Files, mailer: &Mailer) -> Approvals {
+    let public_url = "https://docg.example.com/".parse().expect("a URL");
+    Approvals::new(files.clone(), mailer.clone(), [7; 32], public_url)
+}
+
 impl Harness {
     pub(crate) fn new(mailer: impl FnOnce(&Files, &std::path::Path) -> Mailer) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let files = Files::in_folder(folder.path().join("files")).expect("a folder");
+        let mailer = mailer(&files, folder.path());
         let services = Services {
             files: files.clone(),
-            mailer: mailer(&files, folder.path()),
+            approvals: approvals(&files, &mailer),
+            mailer,
             templates: Templates::bundled(),
             providers: Vec::new(),
             allow_private_http: true,
