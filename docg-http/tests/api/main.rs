@@ -1,5 +1,6 @@
 //! The API without a socket: requests go through the router as a connection would hand them over.
 
+mod approvals;
 mod control;
 mod executions;
 mod headers;

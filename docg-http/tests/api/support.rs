@@ -1,6 +1,9 @@
 //! A router over the memory adapters, and a client for it.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use axum::{
     Router,
@@ -9,7 +12,9 @@ use axum::{
     response::Response,
 };
 use docg_core::{
+    approval::{self, ApprovalNotifier, Invitation},
     engine::{WorkerOptions, Workers},
+    ports::Store,
     prelude::*,
     signature::{
         Envelope, EnvelopeRequest, NewSignatureRequest, NewSigner, ProviderError, ProviderUpdate,
@@ -30,8 +35,10 @@ pub(crate) struct World {
     pub(crate) organization: OrganizationId,
     pub(crate) other: OrganizationId,
     pub(crate) workflow: WorkflowId,
+    pub(crate) store: Arc<MemoryStore>,
     /// Lets the handlers of type `gated` end.
     pub(crate) gate: Arc<Notify>,
+    inbox: Inbox,
     _workers: Workers,
 }
 
@@ -163,6 +170,24 @@ impl SignatureProvider for Desk {
     }
 }
 
+/// Where the invitations to approve go.
+#[derive(Clone, Default)]
+struct Inbox(Arc<Mutex<Vec<Invitation>>>);
+
+impl Inbox {
+    fn all(&self) -> Vec<Invitation> {
+        self.0.lock().expect("not poisoned").clone()
+    }
+}
+
+#[async_trait::async_trait]
+impl ApprovalNotifier for Inbox {
+    async fn invite(&self, _: &EffectContext, invitation: Invitation) -> Result<(), StepFailure> {
+        self.0.lock().expect("not poisoned").push(invitation);
+        Ok(())
+    }
+}
+
 impl World {
     pub(crate) async fn new() -> Self {
         Self::with(|_| {}).await
@@ -188,37 +213,40 @@ impl World {
                 }
             })
         };
-        let engine = Engine::builder(
-            Arc::new(MemoryStore::default()),
-            Arc::new(MemoryBus::default()),
-        )
-        .step(compute(
-            spec("echo", Phase::Render),
-            |_, p: Value| async move { Ok(p) },
-        ))
-        .step(compute(
-            spec("broken", Phase::Render),
-            |_, _: Value| async {
-                Err::<Value, _>(
-                    StepFailure::fatal("render_failed", "The document cannot be rendered.")
-                        .tech("canary-tech"),
-                )
-            },
-        ))
-        .step(gated)
-        .step(effect(
-            spec("sign", Phase::Signature),
-            |context, _: Value| async move {
-                let signers = [NewSigner::new("signer@example.com")];
-                Ok(StepOutcome::Wait(Wait::Signatures(
-                    NewSignatureRequest::new("desk", context.idempotency_key(), signers),
-                )))
-            },
-        ))
-        .signature_provider(Arc::new(Desk))
-        .clock(clock)
-        .options(|options| options.cancel_grace = Duration::from_millis(50))
-        .build();
+        let (store, inbox) = (Arc::new(MemoryStore::default()), Inbox::default());
+        let shared: Arc<dyn Store> = Arc::clone(&store) as _;
+        let engine = Engine::builder(shared, Arc::new(MemoryBus::default()))
+            .step(compute(
+                spec("echo", Phase::Render),
+                |_, p: Value| async move { Ok(p) },
+            ))
+            .step(compute(
+                spec("broken", Phase::Render),
+                |_, _: Value| async {
+                    Err::<Value, _>(
+                        StepFailure::fatal("render_failed", "The document cannot be rendered.")
+                            .tech("canary-tech"),
+                    )
+                },
+            ))
+            .step(gated)
+            .step(approval::node([9; 32], Arc::new(inbox.clone())))
+            .step(effect(spec("note", Phase::Delivery), |_, p: Value| async {
+                StepOutcome::done(p)
+            }))
+            .step(effect(
+                spec("sign", Phase::Signature),
+                |context, _: Value| async move {
+                    let signers = [NewSigner::new("signer@example.com")];
+                    Ok(StepOutcome::Wait(Wait::Signatures(
+                        NewSignatureRequest::new("desk", context.idempotency_key(), signers),
+                    )))
+                },
+            ))
+            .signature_provider(Arc::new(Desk))
+            .clock(clock)
+            .options(|options| options.cancel_grace = Duration::from_millis(50))
+            .build();
         let (organization, other) = (OrganizationId::new(), OrganizationId::new());
         let principal =
             |actor: &str, organizations: Vec<OrganizationId>, scopes: &[Scope]| Principal {
@@ -256,7 +284,9 @@ impl World {
             organization,
             other,
             workflow: WorkflowId::new(),
+            store,
             gate,
+            inbox,
         };
         world
             .put(
@@ -311,8 +341,18 @@ impl World {
         )
     }
 
+    /// The invitations to approve that went out.
+    pub(crate) fn invitations(&self) -> Vec<Invitation> {
+        self.inbox.all()
+    }
+
     /// Waits until the run has an event of this type.
     pub(crate) async fn until(&self, path: &str, event_type: &str) {
+        self.until_count(path, event_type, 1).await;
+    }
+
+    /// Waits until the run has as many events of this type.
+    pub(crate) async fn until_count(&self, path: &str, event_type: &str, count: usize) {
         let id = path
             .rsplit('/')
             .next()
@@ -324,8 +364,10 @@ impl World {
             .await
             .expect("a feed");
         let reading = async {
+            let mut seen = 0;
             while let Some(event) = feed.next().await {
-                if event.expect("readable").event_type() == event_type {
+                seen += usize::from(event.expect("readable").event_type() == event_type);
+                if seen == count {
                     return;
                 }
             }
