@@ -268,6 +268,13 @@ async fn a_vote_is_read_with_care() {
         .send(portuguese)
         .await
         .problem(400, "malformed_json");
+    let bogus = Call::new("POST", format!("{}/approve?bogus=1", asked.link(ANN)));
+    let problem = asked
+        .world
+        .send(bogus)
+        .await
+        .problem(422, "validation_failed");
+    assert_eq!(problem["errors"][0]["pointer"], "/bogus");
     let bare = Call::new("POST", format!("{}/approve", asked.link(ANN)));
     assert_eq!(
         asked.world.send(bare).await.status.as_u16(),
@@ -314,7 +321,7 @@ async fn no_decision_in_time_does_what_the_workflow_says() {
         let last = match status {
             "completed" => "execution.completed",
             "failed" => "execution.failed",
-            _ => "execution.paused",
+            _ => "step.failed",
         };
         asked.until(last).await;
         let execution = asked.execution().await;

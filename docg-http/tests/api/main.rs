@@ -6,6 +6,7 @@ mod executions;
 mod headers;
 mod problems;
 mod records;
+mod review;
 mod signatures;
 mod sse;
 mod sse_list;

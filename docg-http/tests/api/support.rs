@@ -14,6 +14,7 @@ use axum::{
 use docg_core::{
     approval::{self, ApprovalNotifier, Invitation},
     engine::{WorkerOptions, Workers},
+    event::Event,
     ports::Store,
     prelude::*,
     signature::{
@@ -231,6 +232,28 @@ impl World {
             ))
             .step(gated)
             .step(approval::node([9; 32], Arc::new(inbox.clone())))
+            .step(effect(
+                spec("picky", Phase::Delivery),
+                |_, p: Value| async move {
+                    if p["in"] == "good" {
+                        return StepOutcome::done(json!({"sent": "good"}));
+                    }
+                    Err(StepFailure::fatal(
+                        "wrong_value",
+                        "This value is not taken.",
+                    ))
+                },
+            ))
+            // Nobody can tell whether the first attempt took effect.
+            .step(effect(
+                spec("doubtful", Phase::Delivery),
+                |context, _: Value| async move {
+                    if context.attempt == 1 {
+                        return Err(StepFailure::outcome_unknown("broken_off", "It broke off."));
+                    }
+                    StepOutcome::done(json!({"sent": format!("on attempt {}", context.attempt)}))
+                },
+            ))
             .step(effect(spec("note", Phase::Delivery), |_, p: Value| async {
                 StepOutcome::done(p)
             }))
@@ -353,6 +376,20 @@ impl World {
 
     /// Waits until the run has as many events of this type.
     pub(crate) async fn until_count(&self, path: &str, event_type: &str, count: usize) {
+        self.until_events(path, count, event_type, |event| {
+            event.event_type() == event_type
+        })
+        .await;
+    }
+
+    /// Waits until as many events of the run fit.
+    pub(crate) async fn until_events(
+        &self,
+        path: &str,
+        count: usize,
+        what: &str,
+        fits: impl Fn(&Event) -> bool,
+    ) {
         let id = path
             .rsplit('/')
             .next()
@@ -366,12 +403,12 @@ impl World {
         let reading = async {
             let mut seen = 0;
             while let Some(event) = feed.next().await {
-                seen += usize::from(event.expect("readable").event_type() == event_type);
+                seen += usize::from(fits(&*event.expect("readable")));
                 if seen == count {
                     return;
                 }
             }
-            panic!("it ended without {event_type}");
+            panic!("it ended without {what}");
         };
         tokio::time::timeout(Duration::from_secs(20), reading)
             .await

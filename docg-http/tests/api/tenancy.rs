@@ -112,6 +112,9 @@ async fn signing(world: &World) -> (String, String) {
 #[test]
 fn the_matrix_knows_every_route() {
     let open = [
+        "/api/v1/approvals/{token}",
+        "/api/v1/approvals/{token}/approve",
+        "/api/v1/approvals/{token}/reject",
         "/api/v1/webhooks/signature/{provider}",
         "/api/v1/sse/health",
         "/healthz",

@@ -36,8 +36,12 @@ impl fmt::Display for WorkflowFaults {
 
 impl std::error::Error for WorkflowFaults {}
 
-/// The example that is part of the program.
-const BUNDLED: [(&str, &str); 2] = [
+/// The examples that are part of the program.
+const BUNDLED: [(&str, &str); 3] = [
+    (
+        "approved-contract.json",
+        include_str!("../workflows/approved-contract.json"),
+    ),
     (
         "service-contract.json",
         include_str!("../workflows/service-contract.json"),

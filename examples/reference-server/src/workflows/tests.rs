@@ -41,10 +41,13 @@ fn workflow() -> Value {
 }
 
 #[test]
-fn the_bundled_workflow_is_read_with_its_schema() {
+fn the_bundled_workflows_are_read_with_their_schema() {
     let workflows = bundled().unwrap();
-    assert_eq!(workflows.len(), 1);
-    assert!(workflows[0].draft.input_schema.contains_key("properties"));
+    assert_eq!(workflows.len(), 2);
+    for workflow in workflows {
+        let schema = workflow.draft.input_schema;
+        assert!(schema.contains_key("properties"), "{}", workflow.file);
+    }
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! The real program, as others meet it: started as a process, called over HTTP, stopped by signals.
 
+mod approvals;
 mod commands;
 mod contract;
 mod faults;

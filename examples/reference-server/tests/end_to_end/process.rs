@@ -220,9 +220,14 @@ impl Server {
 
     /// Starts the contract workflow; the execution's id.
     pub(crate) async fn start_contract(&self, sample: &str) -> String {
+        self.start_with_sample(CONTRACT, sample).await
+    }
+
+    /// Starts a workflow with one of the samples; the execution's id.
+    pub(crate) async fn start_with_sample(&self, workflow: &str, sample: &str) -> String {
         let body = json!({"trigger_data": sample_data(sample)});
         let (status, execution) = self
-            .post(&format!("/api/v1/workflows/{CONTRACT}/executions"), &body)
+            .post(&format!("/api/v1/workflows/{workflow}/executions"), &body)
             .await;
         assert_eq!(status, StatusCode::CREATED, "{execution}");
         execution["id"].as_str().expect("an id").to_owned()
@@ -254,10 +259,13 @@ impl Server {
 
     /// Waits until an execution has asked for signatures.
     pub(crate) async fn until_it_awaits_signatures(&self, id: &str) -> Value {
-        self.until_it(id, |execution| {
-            execution["waiting_for"]["kind"] == "signature"
-        })
-        .await
+        self.until_it_awaits(id, "signature").await
+    }
+
+    /// Waits until an execution waits for this.
+    pub(crate) async fn until_it_awaits(&self, id: &str, kind: &str) -> Value {
+        self.until_it(id, |execution| execution["waiting_for"]["kind"] == kind)
+            .await
     }
 
     async fn until_it(&self, id: &str, reached: impl Fn(&Value) -> bool) -> Value {
@@ -297,12 +305,17 @@ impl Server {
 
     /// The link in the mail to a signer.
     pub(crate) async fn link_for(&self, address: &str) -> String {
+        self.link_to(address, "/sign/").await
+    }
+
+    /// The link to such a page in a mail.
+    pub(crate) async fn link_to(&self, address: &str, page: &str) -> String {
         let began = Instant::now();
         loop {
             for mail in self.mails_to(address) {
                 let link = mail
                     .lines()
-                    .find(|line| line.starts_with("http") && line.contains("/sign/"));
+                    .find(|line| line.starts_with("http") && line.contains(page));
                 if let Some(link) = link {
                     return link.trim().to_owned();
                 }
