@@ -555,6 +555,22 @@ fn an_approval_pauses_the_run_and_goes_on_with_its_quorum() {
         world.apply(Vec::new());
         assert_eq!(world.status(), status, "{on_expiry:?}");
     }
+
+    // A vote counts if it came in time, however late its turn comes.
+    for (late, status) in [(0, Status::Failed), (1, Status::Running)] {
+        let mut world = World::new(Options {
+            nodes: nodes.clone(),
+            ..Options::default()
+        });
+        let id = ask(&mut world, OnExpiry::Fail);
+        world.send(vote(id, "a@example.com", Approved));
+        let end = world.execution().wake_at.expect("it runs out");
+        world.now = Timestamp::from_millis(end.as_millis() - late);
+        let signal = world.signal(vote(id, "b@example.com", Approved));
+        world.now = end;
+        world.apply(vec![signal]);
+        assert_eq!(world.status(), status, "{late} ms before the end");
+    }
 }
 
 #[test]
