@@ -403,7 +403,7 @@ impl World {
         let reading = async {
             let mut seen = 0;
             while let Some(event) = feed.next().await {
-                seen += usize::from(fits(&*event.expect("readable")));
+                seen += usize::from(fits(&event.expect("readable")));
                 if seen == count {
                     return;
                 }
