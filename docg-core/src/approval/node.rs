@@ -23,6 +23,9 @@ use crate::{
     },
 };
 
+/// 160 bits: nobody guesses them, and a mail need not break the line that the link stands in.
+const TOKEN_BYTES: usize = 20;
+
 /// Brings approvers their tokens: by mail, by chat, in an application's own inbox.
 #[async_trait]
 pub trait ApprovalNotifier: Send + Sync + 'static {
@@ -276,19 +279,20 @@ impl Params {
 }
 
 impl ApprovalNode {
-    /// The same in every attempt, and another one each time a person has the step begin anew: then
-    /// it is another question.
+    /// The same in every attempt to ask, and another one where the step has asked before and a person
+    /// has it ask anew: then it is another question.
     fn token(&self, context: &EffectContext, email: &str) -> String {
         // HMAC takes keys of every length (RFC 2104).
         let mut mac =
             Hmac::<Sha256>::new_from_slice(&self.key).expect("HMAC takes keys of every length");
         let key = context.idempotency_key();
-        let round = context.attempts_before.to_string();
-        for part in ["docg.approval.v1", &key, &round, email] {
+        let before = context.previous_approval.map(|id| id.to_string());
+        let before = before.unwrap_or_default();
+        for part in ["docg.approval.v1", &key, &before, email] {
             mac.update(&(part.len() as u64).to_be_bytes());
             mac.update(part.as_bytes());
         }
-        hex::encode(mac.finalize().into_bytes())
+        hex::encode(&mac.finalize().into_bytes()[..TOKEN_BYTES])
     }
 }
 
@@ -322,7 +326,7 @@ impl EffectHandler for ApprovalNode {
                 token,
                 message: params.message.clone(),
                 expires_at,
-                // The token's hash names the round and the approver, and gives nothing away.
+                // The token's hash names the question and the approver, and gives nothing away.
                 idempotency_key: format!("approval/{}", hex::encode(hash)),
             };
             self.notifier.invite(&context, invitation).await?;

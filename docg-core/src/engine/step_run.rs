@@ -118,7 +118,11 @@ impl StepRun {
             organization_id: execution.organization_id,
             node_id: node.id.clone(),
             attempt: state.steps[index].attempt,
-            attempts_before: state.steps[index].attempts_before,
+            previous_approval: state
+                .approval
+                .as_ref()
+                .filter(|approval| approval.node_id == node.id)
+                .map(|approval| approval.id),
             correlation_id: Arc::clone(&execution.correlation_id),
             traceparent: execution.traceparent.clone(),
             deadline,

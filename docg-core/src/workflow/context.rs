@@ -6,7 +6,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    ids::{ExecutionId, NodeId, OrganizationId, WorkflowId},
+    ids::{ApprovalId, ExecutionId, NodeId, OrganizationId, WorkflowId},
     observe::{AuditDraft, AuditSink, ExecutionLogger, LogDraft, LogLevel, StepRecorder},
     time::Timestamp,
 };
@@ -29,8 +29,8 @@ pub struct StepFacts {
     pub node_id: NodeId,
     /// 1 for the first attempt.
     pub attempt: u32,
-    /// How many attempts had ended when a person last had the step begin anew; 0 if nobody did.
-    pub attempts_before: u32,
+    /// The approval that this step has asked for before, where it is to ask anew.
+    pub previous_approval: Option<ApprovalId>,
     /// Names the chain of calls that this step belongs to; pass it on.
     pub correlation_id: Arc<str>,
     /// The W3C trace context that the execution was created with.

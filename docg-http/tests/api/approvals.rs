@@ -208,7 +208,7 @@ async fn of_fifty_votes_at_once_exactly_one_counts() {
 async fn a_token_that_nobody_was_given_opens_nothing() {
     let asked = Asked::new(json!({"approvers": [ANN]})).await;
     let good = asked.link(ANN);
-    let unknown = "0".repeat(64);
+    let unknown = "0".repeat(40);
     let mut bodies = Vec::new();
     for token in [
         unknown.as_str(),
@@ -490,7 +490,7 @@ async fn a_token_is_kept_nowhere_but_with_its_approver() {
     let asked = Asked::new(json!({"approvers": [ANN], "message": "Please"})).await;
     let link = asked.link(ANN);
     let token = link.rsplit('/').next().expect("a token");
-    assert_eq!(token.len(), 64);
+    assert_eq!(token.len(), 40);
     asked.vote(ANN, "approve", json!({})).await;
     asked.until("execution.completed").await;
     for part in ["", "/steps", "/logs?limit=100", "/audit?limit=100"] {

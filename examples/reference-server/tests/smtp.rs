@@ -1,4 +1,4 @@
-//! `send-email` against a real SMTP server, which answers well, badly, or not at all.
+//! `send-email` and `approval` against a real SMTP server, which answers well, badly, or not at all.
 
 mod support;
 
@@ -9,7 +9,8 @@ use std::{
 };
 
 use docg_core::{
-    engine::{ControlRequest, ResumeRequest},
+    approval::Decision,
+    engine::{ControlRequest, ResumeRequest, VoteAnswer},
     observe::Actor,
     ports::Settlement,
     run::Status,
@@ -217,6 +218,77 @@ async fn a_server_that_stays_busy_ends_it_with_the_reason() {
     );
     assert!(ran.tech().contains("Try again later"), "{}", ran.tech());
     assert_eq!(ran.actions, ["retry"]);
+}
+
+fn asking(approvers: Value) -> Value {
+    json!([{
+        "id": "ok", "type": "approval", "phase": "save", "params": {"approvers": approvers},
+        "retry": {"max_attempts": 3, "initial_ms": 10, "max_ms": 50, "multiplier": 2.0}
+    }])
+}
+
+const ANN: &str = "ann@example.com";
+const BEN: &str = "ben@example.com";
+const CARL: &str = "carl@example.com";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn approvers_are_written_to_once_though_another_s_address_has_to_be_corrected() {
+    let server = MailServer::start(&["--fail-first", "1", "--refuse-recipient", BEN]);
+    let harness = harness(&server.url());
+    let ran = harness.run(asking(json!([ANN, BEN])), json!({})).await;
+    assert_eq!(
+        (ran.status(), ran.code()),
+        (Status::NeedsReview, "smtp_refused"),
+        "{}",
+        ran.tech()
+    );
+    assert_eq!(ran.steps[0].attempt, 2, "the first one met a busy server");
+    let id = ran.record.execution.id;
+    let request = ControlRequest::new(harness.organization, id, Actor::user("test"));
+    let mut corrected = ResumeRequest::default();
+    let params = json!({"approvers": [ANN, CARL]});
+    corrected.nodes.insert("ok".to_owned(), params);
+    harness
+        .engine
+        .resume(request, corrected)
+        .await
+        .expect("allowed");
+    harness.until(id, |status| status == Status::Paused).await;
+    let mails = server.mails();
+    let to: Vec<_> = [ANN, CARL].map(|to| format!("X-RcptTo: {to}")).into();
+    assert_eq!(
+        mails
+            .iter()
+            .map(|mail| mail.lines().nth(1).unwrap_or_default())
+            .collect::<Vec<_>>(),
+        to
+    );
+    // The link that went out before the correction is good.
+    let link = mails[0].lines().find(|line| line.contains("/approvals/"));
+    let token = link.and_then(|link| link.trim().rsplit('/').next());
+    let token = token.expect("a link on one line");
+    let approve = Decision::Approved;
+    let voted = harness.engine.vote(token, approve, None).await;
+    assert!(matches!(voted, Ok(VoteAnswer::Counted(_))), "{voted:?}");
+    assert_eq!(harness.ended(id).await.status(), Status::Completed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_that_may_have_arrived_is_sent_again_for_it_does_no_harm() {
+    let server = MailServer::start(&["--close-on-data", "accepted"]);
+    let harness = harness(&server.url());
+    let ran = harness.run(asking(json!([ANN])), json!({})).await;
+    assert_eq!(
+        (ran.status(), ran.code()),
+        (Status::Failed, "service_unavailable")
+    );
+    let mails = server.mails();
+    assert_eq!(mails.len(), 3, "as often as the retry policy says");
+    let links = mails
+        .iter()
+        .map(|mail| mail.lines().find(|line| line.contains("/approvals/")));
+    let links: Vec<_> = links.collect();
+    assert!(links[0].is_some() && links.iter().all(|link| *link == links[0]));
 }
 
 #[tokio::test(flavor = "multi_thread")]

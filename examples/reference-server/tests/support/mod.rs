@@ -173,7 +173,8 @@ impl Harness {
         self.until(id, Status::is_terminal).await
     }
 
-    async fn until(&self, id: ExecutionId, reached: impl Fn(Status) -> bool) -> Ran {
+    /// Waits until an execution's status is one of these.
+    pub(crate) async fn until(&self, id: ExecutionId, reached: impl Fn(Status) -> bool) -> Ran {
         let mut feed = self
             .engine
             .feed(self.organization, id, 0)
