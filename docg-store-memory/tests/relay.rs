@@ -16,13 +16,23 @@ use docg_core::{
     observe::Actor,
     ports::EventBus,
     prelude::*,
-    time::{ManualClock, Timestamp},
+    time::{Clock, ManualClock, SystemClock, Timestamp},
 };
 use docg_store_memory::{MemoryBus, MemoryStore};
 use futures::StreamExt;
 use serde_json::{Value, json};
 
 const PATIENCE: Duration = Duration::from_secs(20);
+
+fn engine(bus: Arc<dyn EventBus>, clock: Arc<dyn Clock>) -> Engine {
+    Engine::builder(Arc::new(MemoryStore::default()), bus)
+        .clock(clock)
+        .step(compute(
+            NodeSpec::new("echo", Phase::Trigger),
+            |_, p: Value| async move { Ok(p) },
+        ))
+        .build()
+}
 
 async fn run_one(engine: &Engine, organization: OrganizationId) -> ExecutionId {
     let workflow = WorkflowId::new();
@@ -37,6 +47,24 @@ async fn run_one(engine: &Engine, organization: OrganizationId) -> ExecutionId {
     started.record.execution.id
 }
 
+/// A bus of another process's own, say: it takes subscriptions and is never told anything.
+#[tokio::test(start_paused = true)]
+async fn a_reader_whose_bus_stays_silent_gets_everything_from_the_store() {
+    let faulty = FaultyBus::new(Arc::<MemoryBus>::default(), |call| {
+        (call.operation == "publish").then_some(Fault::Before)
+    });
+    let engine = engine(Arc::new(faulty), Arc::new(SystemClock));
+    let _workers = engine.start_workers(WorkerOptions::default());
+    let organization = OrganizationId::new();
+    let id = run_one(&engine, organization).await;
+    let feed = engine.feed(organization, id, 0).await.expect("a feed");
+    let seqs: Vec<_> = feed
+        .map(|event| event.expect("readable").seq)
+        .collect()
+        .await;
+    assert!(seqs.len() > 5 && (1..).zip(&seqs).all(|(expected, seq)| *seq == expected));
+}
+
 #[tokio::test]
 async fn what_the_bus_refused_is_published_later_and_no_reader_misses_it() {
     let bus = Arc::new(MemoryBus::default());
@@ -46,13 +74,7 @@ async fn what_the_bus_refused_is_published_later_and_no_reader_misses_it() {
         is_down.load(Ordering::SeqCst).then_some(Fault::Before)
     });
     let clock = Arc::new(ManualClock::new(Timestamp::now()));
-    let engine = Engine::builder(Arc::new(MemoryStore::default()), Arc::new(faulty))
-        .clock(Arc::clone(&clock) as _)
-        .step(compute(
-            NodeSpec::new("echo", Phase::Trigger),
-            |_, p: Value| async move { Ok(p) },
-        ))
-        .build();
+    let engine = engine(Arc::new(faulty), Arc::clone(&clock) as _);
     let _workers = engine.start_workers(WorkerOptions::default());
     let organization = OrganizationId::new();
     let id = run_one(&engine, organization).await;

@@ -21,6 +21,8 @@ use crate::{
 
 /// Events that are read from the store at once.
 const BATCH: usize = 500;
+/// After how long a silence of the bus the store is asked.
+const SILENCE: Duration = Duration::from_secs(15);
 /// How often the store is asked while the bus is down.
 const POLL: Duration = Duration::from_millis(500);
 
@@ -95,14 +97,16 @@ impl Reader {
                 return Ok(Vec::new());
             }
             let batch = match &mut self.live {
-                Some(live) => match live.next().await {
-                    Some(Ok(event)) if event.seq <= self.last => continue,
-                    Some(Ok(event)) if event.seq == self.last + 1 => vec![event],
+                Some(live) => match tokio::time::timeout(SILENCE, live.next()).await {
+                    Ok(Some(Ok(event))) if event.seq <= self.last => continue,
+                    Ok(Some(Ok(event))) if event.seq == self.last + 1 => vec![event],
                     // A hole, or the end of what the bus can give: the store has it.
-                    Some(Ok(_) | Err(_)) | None => {
+                    Ok(Some(Ok(_) | Err(_)) | None) => {
                         self.live = None;
                         self.stored().await?
                     }
+                    // Perhaps nothing happens, and perhaps the bus was never told.
+                    Err(_) => self.stored().await?,
                 },
                 None => self.catch_up().await?,
             };
