@@ -35,6 +35,13 @@ impl JsonText {
     }
 }
 
+/// `null`.
+impl Default for JsonText {
+    fn default() -> Self {
+        Self("null".into())
+    }
+}
+
 impl From<&Value> for JsonText {
     fn from(value: &Value) -> Self {
         Self(canonical_json(value).into())
