@@ -1,1 +1,14 @@
-//! x
+#![doc = include_str!("../README.md")]
+
+mod audit;
+mod batch;
+mod codec;
+mod config;
+mod database;
+mod error;
+mod migrate;
+mod store;
+
+pub use config::PgStoreConfig;
+pub use migrate::{grants_sql, migrations_sql};
+pub use store::PgStore;

@@ -1,0 +1,3 @@
+//! What protects the audit trail besides its chains.
+
+mod privileges;

@@ -1,0 +1,46 @@
+//! Whether the running role could get around the guards.
+
+use sqlx::postgres::PgArguments;
+
+use crate::{PgStore, codec::field, error::Error};
+
+impl PgStore {
+    /// Warns, by `tracing`, where the role that this store works as could change the audit trail:
+    /// as superuser, as the owner of its table, or by a privilege. Called at each
+    /// [`connect`](Self::connect); whoever hands over a pool calls it when the schema is there.
+    pub async fn warn_of_privileges(&self) {
+        match self.privileges().await {
+            Ok(None) => {}
+            Ok(Some(way)) => tracing::warn!(
+                "the role that docg works as {way}: it could get around the guards of the audit \
+                 trail; see grants_sql for a role that cannot"
+            ),
+            // The schema may not be there yet.
+            Err(error) => tracing::debug!("the role's privileges cannot be read: {error}"),
+        }
+    }
+
+    /// In which way the running role could change the audit trail; `None` where it cannot.
+    pub(crate) async fn privileges(&self) -> Result<Option<&'static str>, Error> {
+        let sql = "SELECT
+                (SELECT r.rolsuper FROM pg_roles r WHERE r.rolname = current_user) AS is_super,
+                (SELECT pg_has_role(current_user, c.relowner, 'MEMBER')
+                    FROM pg_class c WHERE c.oid = to_regclass('docg.audit_events')) AS is_owner,
+                has_table_privilege(to_regclass('docg.audit_events'),
+                    'UPDATE, DELETE, TRUNCATE, TRIGGER') AS may_change";
+        let rows = self.database.read(sql, PgArguments::default()).await?;
+        let Some(row) = rows.first() else {
+            return Ok(None);
+        };
+        let is = |column| Ok::<bool, Error>(field::<Option<bool>>(row, column)?.unwrap_or(false));
+        Ok(if is("is_super")? {
+            Some("is a superuser")
+        } else if is("is_owner")? {
+            Some("owns the audit trail's table")
+        } else if is("may_change")? {
+            Some("may change rows of the audit trail")
+        } else {
+            None
+        })
+    }
+}

@@ -1,0 +1,38 @@
+//! Rows of many records as one array for each column, which a statement takes apart with `unnest`.
+
+/// Declares a struct of columns: `field: Rust type = "array type"`. Arrays of JSON go as text.
+macro_rules! columns {
+    ($(#[$doc:meta])* $name:ident { $($field:ident: $type:ty = $sql:literal),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Default)]
+        pub(crate) struct $name { $(pub(crate) $field: Vec<$type>),+ }
+
+        impl $name {
+            /// How many parameters the columns take.
+            #[allow(dead_code, reason = "not needed of the last ones")]
+            pub(crate) const COUNT: usize = [$($sql),+].len();
+
+            /// `unnest` over the parameters that begin with number `first`, as a table `alias`.
+            pub(crate) fn unnest(first: usize, alias: &str) -> String {
+                let parameters: Vec<String> = [$($sql),+]
+                    .iter()
+                    .zip(first..)
+                    .map(|(sql, number)| format!("${number}::{sql}"))
+                    .collect();
+                let names = [$(stringify!($field)),+].join(", ");
+                format!("unnest({}) AS {alias} ({names})", parameters.join(", "))
+            }
+
+            pub(crate) fn append(&mut self, other: &Self) {
+                $(self.$field.extend_from_slice(&other.$field);)+
+            }
+
+            pub(crate) fn bind(self, arguments: &mut sqlx::postgres::PgArguments) -> Result<(), sqlx::Error> {
+                use sqlx::Arguments;
+                $(arguments.add(self.$field).map_err(sqlx::Error::Encode)?;)+
+                Ok(())
+            }
+        }
+    };
+}
+pub(crate) use columns;

@@ -1,0 +1,109 @@
+//! Statements on the pool: bounded in time, tried again after a lost race, and never left behind
+//! half done on a connection that others get.
+
+use std::time::Duration;
+
+use sqlx::{
+    PgConnection, PgPool, Postgres,
+    pool::PoolConnection,
+    postgres::{PgArguments, PgRow},
+};
+
+use crate::error::{Error, Meaning};
+
+/// How often a statement that lost a race is tried in all.
+const ATTEMPTS: u64 = 8;
+
+/// A statement's parameters, in order.
+macro_rules! arguments {
+    ($($value:expr),* $(,)?) => {{
+        let mut arguments = sqlx::postgres::PgArguments::default();
+        $(sqlx::Arguments::add(&mut arguments, $value).map_err(sqlx::Error::Encode)?;)*
+        arguments
+    }};
+}
+pub(crate) use arguments;
+
+#[derive(Debug, Clone)]
+pub(crate) struct Database {
+    pub(crate) pool: PgPool,
+    pub(crate) timeout: Duration,
+}
+
+impl Database {
+    /// Runs a statement that changes something, as a transaction of its own.
+    pub(crate) async fn write(
+        &self,
+        sql: &'static str,
+        arguments: PgArguments,
+    ) -> Result<Vec<PgRow>, Error> {
+        self.write_on(&mut self.connection().await?, sql, arguments)
+            .await
+    }
+
+    /// As [`write`](Self::write), on a connection that the caller has.
+    pub(crate) async fn write_on(
+        &self,
+        connection: &mut PoolConnection<Postgres>,
+        sql: &'static str,
+        arguments: PgArguments,
+    ) -> Result<Vec<PgRow>, Error> {
+        let mut attempt = 1;
+        loop {
+            let result = self.once(connection, sql, arguments.clone()).await;
+            match &result {
+                Err(error) if error.meaning() == Some(Meaning::Again) && attempt < ATTEMPTS => {
+                    tracing::debug!(
+                        attempt,
+                        "a statement lost a race and is tried again: {error}"
+                    );
+                    tokio::time::sleep(Duration::from_millis(attempt * attempt)).await;
+                    attempt += 1;
+                }
+                _ => return result,
+            }
+        }
+    }
+
+    /// Runs a statement that changes nothing. A connection that has died since it was used last is
+    /// replaced.
+    pub(crate) async fn read(
+        &self,
+        sql: &'static str,
+        arguments: PgArguments,
+    ) -> Result<Vec<PgRow>, Error> {
+        let first = self.write(sql, arguments.clone()).await;
+        match &first {
+            Err(Error::Driver(_))
+                if first.as_ref().err().and_then(Error::meaning) == Some(Meaning::Gone) =>
+            {
+                self.write(sql, arguments).await
+            }
+            _ => first,
+        }
+    }
+
+    pub(crate) async fn connection(&self) -> Result<PoolConnection<Postgres>, Error> {
+        Ok(self.pool.acquire().await?)
+    }
+
+    async fn once(
+        &self,
+        connection: &mut PoolConnection<Postgres>,
+        sql: &'static str,
+        arguments: PgArguments,
+    ) -> Result<Vec<PgRow>, Error> {
+        let running: &mut PgConnection = connection;
+        let query = sqlx::query_with(sql, arguments).fetch_all(running);
+        let result = match tokio::time::timeout(self.timeout, query).await {
+            Ok(result) => result.map_err(Error::from),
+            Err(_) => Err(Error::TimedOut(self.timeout)),
+        };
+        if let Err(error) = &result
+            && error.meaning() == Some(Meaning::Gone)
+        {
+            connection.close_on_drop();
+        }
+        result
+    }
+}

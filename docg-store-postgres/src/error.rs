@@ -1,0 +1,174 @@
+//! Everything that can go wrong here, and what the engine is told of it.
+
+use std::{sync::Arc, time::Duration};
+
+use docg_core::ports::{StoreError, StoreErrorKind};
+
+/// A failure within this crate. Cloned where one statement served many callers.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum Error {
+    #[error(transparent)]
+    Driver(Arc<sqlx::Error>),
+    /// The database did not answer in time.
+    #[error("the database did not answer within {0:?}")]
+    TimedOut(Duration),
+    /// The statement was under way when whoever sent it went away.
+    #[error("the statement was given up while it was under way")]
+    GivenUp,
+    #[error("{0}")]
+    NotFound(String),
+    #[error("{0}")]
+    Conflict(String),
+    #[error("the idempotency key was used for something else")]
+    KeyReused,
+    #[error("{0}")]
+    Invalid(String),
+    #[error("{0}")]
+    Full(String),
+    #[error("{0}")]
+    Corrupt(String),
+}
+
+/// What the driver's errors mean for whoever sent a statement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Meaning {
+    /// The transaction lost a race and was rolled back: the same statement may succeed at once.
+    Again,
+    /// The connection is of no use any more, though it may look well.
+    Gone,
+    /// The database is there and refuses for now.
+    Busy,
+    /// The disk is full.
+    Full,
+    /// A row is there already.
+    Duplicate,
+    /// A value cannot be stored.
+    Refused,
+    /// What is stored cannot be read.
+    Unreadable,
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Driver(Arc::new(error))
+    }
+}
+
+impl Error {
+    /// Where the driver failed, what that means.
+    pub(crate) fn meaning(&self) -> Option<Meaning> {
+        match self {
+            Self::Driver(error) => Some(meaning(error)),
+            Self::TimedOut(_) => Some(Meaning::Gone),
+            _ => None,
+        }
+    }
+
+    /// What the engine is told.
+    pub(crate) fn at(self, operation: &'static str) -> StoreError {
+        let kind = match &self {
+            Self::Driver(error) => kind(meaning(error)),
+            Self::TimedOut(_) | Self::GivenUp => StoreErrorKind::Unavailable,
+            Self::NotFound(_) => StoreErrorKind::NotFound,
+            Self::Conflict(_) => StoreErrorKind::Conflict,
+            Self::KeyReused => StoreErrorKind::KeyReused,
+            Self::Invalid(_) => StoreErrorKind::Invalid,
+            Self::Full(_) => StoreErrorKind::Full,
+            Self::Corrupt(_) => StoreErrorKind::Corrupt,
+        };
+        let error = StoreError::new(kind, operation, self.to_string());
+        match self {
+            Self::Driver(source) => error.caused_by(source),
+            _ => error,
+        }
+    }
+}
+
+fn kind(meaning: Meaning) -> StoreErrorKind {
+    match meaning {
+        Meaning::Again | Meaning::Gone | Meaning::Busy => StoreErrorKind::Unavailable,
+        Meaning::Full => StoreErrorKind::Full,
+        Meaning::Duplicate => StoreErrorKind::Conflict,
+        Meaning::Refused => StoreErrorKind::Invalid,
+        Meaning::Unreadable => StoreErrorKind::Corrupt,
+    }
+}
+
+fn meaning(error: &sqlx::Error) -> Meaning {
+    match error {
+        sqlx::Error::Database(error) => error
+            .code()
+            .map_or(Meaning::Busy, |code| of_sqlstate(&code)),
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::WorkerCrashed => Meaning::Gone,
+        sqlx::Error::Encode(_) | sqlx::Error::InvalidArgument(_) => Meaning::Refused,
+        sqlx::Error::RowNotFound
+        | sqlx::Error::TypeNotFound { .. }
+        | sqlx::Error::ColumnIndexOutOfBounds { .. }
+        | sqlx::Error::ColumnNotFound(_)
+        | sqlx::Error::ColumnDecode { .. }
+        | sqlx::Error::Decode(_) => Meaning::Unreadable,
+        // The pool's own: no connection came free in time, or it is closed.
+        _ => Meaning::Busy,
+    }
+}
+
+/// By the classes and codes of PostgreSQL's appendix A.
+fn of_sqlstate(code: &str) -> Meaning {
+    match code {
+        // Serialization failure, deadlock.
+        "40001" | "40P01" => Meaning::Again,
+        // A foreign key: the definition that was there a moment ago has just been purged.
+        "23503" => Meaning::Again,
+        "53100" => Meaning::Full,
+        "23505" => Meaning::Duplicate,
+        // A standby, after a failover: the next connection may lead to the new primary.
+        "25006" => Meaning::Gone,
+        // Ended by an administrator or a crash; starting up; connection exceptions.
+        "57P01" | "57P02" | "57P03" | "57P05" => Meaning::Gone,
+        _ if code.starts_with("08") => Meaning::Gone,
+        // Data exceptions, integrity constraints, program limits.
+        _ if ["22", "23", "54"]
+            .iter()
+            .any(|class| code.starts_with(class)) =>
+        {
+            Meaning::Refused
+        }
+        "XX001" | "XX002" => Meaning::Unreadable,
+        _ => Meaning::Busy,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sqlstates_mean_what_the_manual_says() {
+        for (code, expected) in [
+            ("40001", StoreErrorKind::Unavailable),
+            ("53100", StoreErrorKind::Full),
+            ("53300", StoreErrorKind::Unavailable),
+            ("25006", StoreErrorKind::Unavailable),
+            ("57P01", StoreErrorKind::Unavailable),
+            ("08006", StoreErrorKind::Unavailable),
+            ("22P05", StoreErrorKind::Invalid),
+            ("23514", StoreErrorKind::Invalid),
+            ("54000", StoreErrorKind::Invalid),
+            ("23505", StoreErrorKind::Conflict),
+            ("XX001", StoreErrorKind::Corrupt),
+            ("42P01", StoreErrorKind::Unavailable),
+        ] {
+            assert_eq!(kind(of_sqlstate(code)), expected, "{code}");
+        }
+    }
+
+    #[test]
+    fn a_pool_that_is_exhausted_may_have_room_later() {
+        let error = Error::from(sqlx::Error::PoolTimedOut).at("commit");
+        assert_eq!(error.kind, StoreErrorKind::Unavailable);
+        assert!(error.kind.may_pass());
+    }
+}

@@ -1,0 +1,170 @@
+//! The schema `docg`, its versions, and who made it when.
+//!
+//! The table of versions is `docg.migrations`, so a host's own migrations never meet these.
+
+use sha2::{Digest, Sha256};
+use sqlx::{Connection, PgPool, Postgres, Row, pool::PoolConnection, raw_sql};
+
+use crate::error::Error;
+
+/// Processes that start at the same time come one after the other.
+const LOCK: i64 = 0x646f_6367_6d69_6772;
+
+struct Migration {
+    version: i32,
+    name: &'static str,
+    sql: &'static str,
+}
+
+const MIGRATIONS: [Migration; 3] = [
+    Migration {
+        version: 1,
+        name: "executions",
+        sql: include_str!("../migrations/0001_executions.sql"),
+    },
+    Migration {
+        version: 2,
+        name: "claim",
+        sql: include_str!("../migrations/0002_claim.sql"),
+    },
+    Migration {
+        version: 3,
+        name: "audit",
+        sql: include_str!("../migrations/0003_audit.sql"),
+    },
+];
+
+const TABLE: &str = "CREATE SCHEMA IF NOT EXISTS docg;
+CREATE TABLE IF NOT EXISTS docg.migrations (
+    version     integer PRIMARY KEY,
+    name        text NOT NULL,
+    checksum    text NOT NULL,
+    applied_at  timestamptz NOT NULL DEFAULT now()
+);";
+
+impl Migration {
+    fn checksum(&self) -> String {
+        hex::encode(Sha256::digest(self.sql))
+    }
+}
+
+/// All migrations as plain SQL, for those who run them themselves: in order, on a database that
+/// has none of them. What has been run so counts as run for
+/// [`PgStore::migrate`](crate::PgStore::migrate).
+///
+/// ```
+/// let sql = docg_store_postgres::migrations_sql();
+/// assert!(sql.contains("CREATE TABLE docg.executions"));
+/// ```
+#[must_use]
+pub fn migrations_sql() -> String {
+    let mut sql = format!("BEGIN;\n\n{TABLE}\n");
+    for migration in &MIGRATIONS {
+        sql.push_str(&format!(
+            "\n-- {:04} {}\n\n{}\nINSERT INTO docg.migrations (version, name, checksum) VALUES \
+             ({}, '{}', '{}');\n",
+            migration.version,
+            migration.name,
+            migration.sql,
+            migration.version,
+            migration.name,
+            migration.checksum()
+        ));
+    }
+    sql.push_str("\nCOMMIT;\n");
+    sql
+}
+
+/// SQL that lets `role` work on the schema, and no more: it may add to the audit trail and read
+/// it, but neither change nor remove what is there. To be run by the owner, after each migration.
+///
+/// ```
+/// let sql = docg_store_postgres::grants_sql("docg_app");
+/// assert!(sql.contains(r#"GRANT SELECT, INSERT ON docg.audit_events TO "docg_app";"#));
+/// ```
+#[must_use]
+pub fn grants_sql(role: &str) -> String {
+    let role = format!("\"{}\"", role.replace('"', "\"\""));
+    let mut sql = format!("GRANT USAGE ON SCHEMA docg TO {role};\n");
+    let working = [
+        "executions",
+        "execution_data",
+        "execution_steps",
+        "execution_events",
+        "execution_logs",
+        "definitions",
+        "signals",
+        "signature_requests",
+        "approvals",
+        "idempotency_keys",
+        "workflows",
+        "memos",
+    ];
+    for table in working {
+        sql.push_str(&format!(
+            "GRANT SELECT, INSERT, UPDATE, DELETE ON docg.{table} TO {role};\n"
+        ));
+    }
+    let append_only = [
+        "node_type_sets",
+        "audit_events",
+        "audit_heads",
+        "audit_checkpoints",
+        "audit_checkpoint_heads",
+    ];
+    for table in append_only {
+        sql.push_str(&format!(
+            "GRANT SELECT, INSERT ON docg.{table} TO {role};\n"
+        ));
+    }
+    for table in ["migrations", "lines"] {
+        sql.push_str(&format!("GRANT SELECT ON docg.{table} TO {role};\n"));
+    }
+    sql
+}
+
+pub(crate) async fn run(pool: &PgPool) -> Result<(), Error> {
+    let mut connection: PoolConnection<Postgres> = pool.acquire().await?;
+    let mut transaction = connection.begin().await?;
+    sqlx::query("SELECT pg_advisory_xact_lock($1)")
+        .bind(LOCK)
+        .execute(&mut *transaction)
+        .await?;
+    // A role that may not create can still find that there is nothing to do.
+    let is_there: bool = sqlx::query("SELECT to_regclass('docg.migrations') IS NOT NULL AS there")
+        .fetch_one(&mut *transaction)
+        .await?
+        .try_get("there")?;
+    if !is_there {
+        raw_sql(TABLE).execute(&mut *transaction).await?;
+    }
+    let applied = sqlx::query("SELECT version, checksum FROM docg.migrations ORDER BY version")
+        .fetch_all(&mut *transaction)
+        .await?;
+    for row in &applied {
+        let version: i32 = row.try_get("version")?;
+        let checksum: String = row.try_get("checksum")?;
+        let Some(known) = MIGRATIONS.iter().find(|it| it.version == version) else {
+            return Err(Error::Corrupt(format!(
+                "the database has migration {version}, which is newer than this program"
+            )));
+        };
+        if known.checksum() != checksum {
+            return Err(Error::Corrupt(format!(
+                "migration {version} in the database is not that of this program"
+            )));
+        }
+    }
+    for migration in &MIGRATIONS[applied.len().min(MIGRATIONS.len())..] {
+        raw_sql(migration.sql).execute(&mut *transaction).await?;
+        sqlx::query("INSERT INTO docg.migrations (version, name, checksum) VALUES ($1, $2, $3)")
+            .bind(migration.version)
+            .bind(migration.name)
+            .bind(migration.checksum())
+            .execute(&mut *transaction)
+            .await?;
+        tracing::info!(migration.version, migration.name, "migrated");
+    }
+    transaction.commit().await?;
+    Ok(())
+}

@@ -1,0 +1,221 @@
+//! The rows that come with a new run or a commit, and the parts of statements that insert them.
+
+use std::sync::Arc;
+
+use docg_core::{
+    approval::Approval,
+    event::Event,
+    ids::ExecutionId,
+    observe::{AuditEvent, LogEntry},
+    run::{Execution, Step},
+    signature::SignatureRequest,
+};
+use sqlx::postgres::PgArguments;
+
+use crate::{
+    codec::{
+        ApprovalColumns, AuditColumns, Encoder, EventColumns, LogColumns, SignatureColumns,
+        StepColumns,
+    },
+    error::Error,
+};
+
+/// Rows of one execution, or of a batch of them.
+#[derive(Debug, Default)]
+pub(super) struct Children {
+    pub(super) steps: StepColumns,
+    pub(super) events: EventColumns,
+    pub(super) logs: LogColumns,
+    pub(super) audit: AuditColumns,
+    pub(super) signatures: SignatureColumns,
+    pub(super) approvals: ApprovalColumns,
+}
+
+/// What an execution and its new records say, before they are written down.
+pub(super) struct Records<'a> {
+    pub(super) execution: &'a Execution,
+    pub(super) steps: &'a [Step],
+    pub(super) events: &'a [Arc<Event>],
+    pub(super) logs: &'a [LogEntry],
+    pub(super) audit: &'a [AuditEvent],
+    pub(super) signature: Option<&'a SignatureRequest>,
+    pub(super) approval: Option<&'a Approval>,
+}
+
+impl Children {
+    pub(super) fn of(records: &Records<'_>, encoder: Encoder) -> Result<Self, Error> {
+        let mut children = Self::default();
+        let execution = records.execution;
+        for step in records.steps {
+            children.steps.add(step, execution, encoder)?;
+        }
+        for event in records.events {
+            children.events.add(event, execution, encoder)?;
+        }
+        for entry in records.logs {
+            children.logs.add(entry, execution, encoder)?;
+        }
+        for row in records.audit {
+            children.audit.add(row, execution, encoder)?;
+        }
+        if let Some(request) = records.signature {
+            children.signatures.add(request, execution, encoder)?;
+        }
+        if let Some(approval) = records.approval {
+            children.approvals.add(approval, execution, encoder)?;
+        }
+        Ok(children)
+    }
+
+    /// About how many bytes they have.
+    pub(super) fn size(&self) -> usize {
+        fn texts(column: &[Option<String>]) -> usize {
+            column.iter().flatten().map(String::len).sum()
+        }
+        let fixed = 200 * (self.steps.id.len() + self.events.seq.len() + self.logs.seq.len());
+        let events: usize = self.events.data.iter().map(String::len).sum();
+        let audit: usize = self.audit.metadata.iter().map(|it| it.len() + 400).sum();
+        let steps = &self.steps;
+        fixed
+            + events
+            + audit
+            + texts(&self.logs.details_tech)
+            + texts(&steps.data_in)
+            + texts(&steps.data_out)
+            + texts(&steps.output)
+    }
+
+    pub(super) fn append(&mut self, other: &Self) {
+        self.steps.append(&other.steps);
+        self.events.append(&other.events);
+        self.logs.append(&other.logs);
+        self.audit.append(&other.audit);
+        self.signatures.append(&other.signatures);
+        self.approvals.append(&other.approvals);
+    }
+
+    pub(super) fn bind(self, arguments: &mut PgArguments) -> Result<(), Error> {
+        self.steps.bind(arguments)?;
+        self.events.bind(arguments)?;
+        self.logs.bind(arguments)?;
+        self.audit.bind(arguments)?;
+        self.signatures.bind(arguments)?;
+        self.approvals.bind(arguments)?;
+        Ok(())
+    }
+}
+
+/// The parts that insert rows of those executions that `allowed` lists, their parameters beginning
+/// with number `first`. Steps are left to the caller: a new run inserts them, a commit updates.
+pub(super) fn insert_children(first: usize, allowed: &str) -> String {
+    let events_at = first + StepColumns::COUNT;
+    let logs_at = events_at + EventColumns::COUNT;
+    let audit_at = logs_at + LogColumns::COUNT;
+    let signatures_at = audit_at + AuditColumns::COUNT;
+    let approvals_at = signatures_at + SignatureColumns::COUNT;
+    let events = EventColumns::unnest(events_at, "r");
+    let logs = LogColumns::unnest(logs_at, "r");
+    let audit = AuditColumns::unnest(audit_at, "r");
+    let signatures = SignatureColumns::unnest(signatures_at, "r");
+    let approvals = ApprovalColumns::unnest(approvals_at, "r");
+    format!(
+        "events AS (
+            INSERT INTO docg.execution_events (execution_id, seq, event_id, event_type, timestamp,
+                status, progress, current_step, data)
+            SELECT r.execution_id, r.seq, r.event_id, r.event_type, r.timestamp, r.status,
+                r.progress, r.current_step, r.data
+            FROM {events} JOIN {allowed} m ON m.id = r.execution_id),
+        logs AS (
+            INSERT INTO docg.execution_logs (execution_id, seq, id, step_id, timestamp, level,
+                domain, message_human, message_tech, details_tech, correlation_id)
+            SELECT r.execution_id, r.seq, r.id, r.step_id, r.timestamp, r.level, r.domain,
+                r.message_human, r.message_tech, r.details_tech, r.correlation_id
+            FROM {logs} JOIN {allowed} m ON m.id = r.execution_id),
+        audit AS (
+            INSERT INTO docg.audit_events (execution_id, seq, id, organization_id, timestamp,
+                actor_type, actor_id, metadata, salt, action, target_type, target_id, commitment,
+                prev_hash, hash)
+            SELECT r.execution_id, r.seq, r.id, r.organization_id, r.timestamp, r.actor_type,
+                r.actor_id, r.metadata, r.salt, r.action, r.target_type, r.target_id,
+                r.commitment, r.prev_hash, r.hash
+            FROM {audit} JOIN {allowed} m ON m.id = r.execution_id),
+        signatures AS (
+            INSERT INTO docg.signature_requests (id, execution_id, organization_id, node_id,
+                provider, envelope_id, status, signers, file, created_at, expires_at, completed_at)
+            SELECT r.id, r.execution_id, r.organization_id, r.node_id, r.provider, r.envelope_id,
+                r.status, r.signers, r.file, r.created_at, r.expires_at, r.completed_at
+            FROM {signatures} JOIN {allowed} m ON m.id = r.execution_id
+            ON CONFLICT (id) DO UPDATE
+            SET provider = excluded.provider, envelope_id = excluded.envelope_id,
+                status = excluded.status, signers = excluded.signers, file = excluded.file,
+                expires_at = excluded.expires_at, completed_at = excluded.completed_at),
+        approvals AS (
+            INSERT INTO docg.approvals (id, execution_id, organization_id, node_id, approvers,
+                token_hashes, quorum, decision, decided_by, created_at, decided_at, expires_at,
+                on_expiry)
+            SELECT r.id, r.execution_id, r.organization_id, r.node_id, r.approvers,
+                ARRAY(SELECT substring(r.token_hashes FROM 32 * n + 1 FOR 32)
+                    FROM generate_series(0, length(r.token_hashes) / 32 - 1) n),
+                r.quorum, r.decision, r.decided_by, r.created_at, r.decided_at, r.expires_at,
+                r.on_expiry
+            FROM {approvals} JOIN {allowed} m ON m.id = r.execution_id
+            ON CONFLICT (id) DO UPDATE
+            SET approvers = excluded.approvers, token_hashes = excluded.token_hashes,
+                quorum = excluded.quorum, decision = excluded.decision,
+                decided_by = excluded.decided_by, decided_at = excluded.decided_at,
+                expires_at = excluded.expires_at, on_expiry = excluded.on_expiry)"
+    )
+}
+
+/// How long an execution's sequences are.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Lengths {
+    pub(super) events: u64,
+    pub(super) logs: u64,
+    pub(super) audit: u64,
+}
+
+impl Lengths {
+    /// Where the sequences must end for these records to follow: their heads, less the records.
+    pub(super) fn before(records: &Records<'_>) -> Self {
+        let heads = &records.execution.heads;
+        Self {
+            events: heads.event_seq.saturating_sub(records.events.len() as u64),
+            logs: heads.log_seq.saturating_sub(records.logs.len() as u64),
+            audit: heads.audit_seq.saturating_sub(records.audit.len() as u64),
+        }
+    }
+
+    /// Checks that new records follow those that are there, and that the execution says so.
+    pub(super) fn check(self, records: &Records<'_>) -> Result<(), Error> {
+        let (id, heads) = (records.execution.id, &records.execution.heads);
+        let events = records.events.iter().map(|event| event.seq);
+        contiguous(id, "event", self.events, heads.event_seq, events)?;
+        let logs = records.logs.iter().map(|entry| entry.seq);
+        contiguous(id, "log entry", self.logs, heads.log_seq, logs)?;
+        let audit = records.audit.iter().map(|row| row.seq);
+        contiguous(id, "audit row", self.audit, heads.audit_seq, audit)
+    }
+}
+
+fn contiguous(
+    id: ExecutionId,
+    what: &str,
+    length: u64,
+    head: u64,
+    seqs: impl Iterator<Item = u64>,
+) -> Result<(), Error> {
+    let mut last = length;
+    for seq in seqs {
+        if seq != last + 1 {
+            return Err(Error::Invalid(format!("{what} {seq} of {id} after {last}")));
+        }
+        last = seq;
+    }
+    if last == head {
+        return Ok(());
+    }
+    Err(Error::Invalid(format!(
+        "the last {what} of {id} is {last}, its head says {head}"
+    )))
+}

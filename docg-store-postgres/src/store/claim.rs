@@ -1,0 +1,202 @@
+//! Giving executions to workers, and taking them back.
+
+use docg_core::{
+    ids::WorkerId,
+    ports::{Claim, ClaimRequest, ClaimWhat, Claimed, Lease, Signal},
+    time::Timestamp,
+};
+use sqlx::postgres::PgRow;
+use uuid::Uuid;
+
+use super::{
+    PgStore,
+    sql::{
+        approval_record, execution_columns, run_state_columns, signature_record, steps_of_execution,
+    },
+};
+use crate::{
+    codec::{Time, bytes32, field, int, number, run_state, signals, time_column},
+    database::arguments,
+    error::Error,
+};
+
+/// What a claim gives, with the state of what was claimed. The function sees and changes what is
+/// there when it runs, the rest of the statement what was there when it began; where that differs,
+/// the state is read again.
+macro_rules! claim {
+    ($function:literal) => {
+        concat!(
+            "SELECT c.id AS claimed, c.fence, c.taken_over, c.version AS claimed_version,
+                c.signals_pending AS claimed_signals, c.next_due, ",
+            run_state_columns!(),
+            " FROM ",
+            $function,
+            " c LEFT JOIN docg.executions e ON e.id = c.id
+                LEFT JOIN docg.execution_data d ON d.execution_id = c.id
+            ORDER BY c.place"
+        )
+    };
+}
+
+impl PgStore {
+    pub(super) async fn claim_some(&self, request: &ClaimRequest) -> Result<Claim, Error> {
+        let (worker, now) = (request.worker_id, Time::from(request.now));
+        let until = Time::from(request.lease_until);
+        let rows = match &request.what {
+            ClaimWhat::One(id) => {
+                let parameters = arguments![id.0, worker.0, now, until];
+                let sql = claim!("docg.claim_one($1, $2, $3, $4)");
+                self.database.write(sql, parameters).await?
+            }
+            ClaimWhat::Due {
+                limit,
+                per_organization,
+                node_types,
+            } => {
+                let types: Vec<String> = node_types.iter().map(ToString::to_string).collect();
+                let parameters = arguments![
+                    worker.0,
+                    now,
+                    until,
+                    int(*limit as u64),
+                    int(*per_organization as u64),
+                    types,
+                ];
+                let sql = claim!("docg.claim_due($1, $2, $3, $4, $5, $6)");
+                self.database.write(sql, parameters).await?
+            }
+        };
+        self.claim_of(rows, worker).await
+    }
+
+    async fn claim_of(&self, rows: Vec<PgRow>, worker: WorkerId) -> Result<Claim, Error> {
+        let mut claim = Claim::default();
+        let mut taken = Vec::with_capacity(rows.len());
+        for row in rows {
+            if field::<Option<Uuid>>(&row, "claimed")?.is_some() {
+                taken.push(row);
+            } else if let Some(due) = field::<Option<Time>>(&row, "next_due")? {
+                let due = Timestamp::from(due);
+                claim.next_due = Some(claim.next_due.map_or(due, |known| known.min(due)));
+            }
+        }
+        // Purged in the same moment: then there is nothing to work on.
+        let mut states = Vec::with_capacity(taken.len());
+        for row in &taken {
+            let id: Uuid = field(row, "claimed")?;
+            let is_current = field::<Option<i64>>(row, "version")?
+                == field::<Option<i64>>(row, "claimed_version")?
+                && inbox(row)?.len() as u64 == u64::from(pending(row)?);
+            let state = if is_current {
+                None
+            } else {
+                self.state_row(id).await?
+            };
+            states.push((row, state, is_current));
+        }
+        let present: Vec<(&PgRow, &PgRow)> = states
+            .iter()
+            .filter_map(|(row, again, is_current)| {
+                let state = if *is_current {
+                    Some(*row)
+                } else {
+                    again.as_ref()
+                };
+                state.map(|state| (*row, state))
+            })
+            .collect();
+        let hashes: Result<Vec<_>, Error> = present
+            .iter()
+            .map(|(_, state)| bytes32(state, "definition_hash"))
+            .collect();
+        let workflows = self.definitions.find(&self.database, &hashes?).await?;
+        for ((row, state), workflow) in present.into_iter().zip(workflows) {
+            claim.claimed.push(Claimed {
+                lease: Lease {
+                    execution_id: field::<Uuid>(row, "claimed")?.into(),
+                    worker_id: worker,
+                    fence: number(row, "fence")?,
+                },
+                taken_over: field(row, "taken_over")?,
+                state: run_state(state, workflow)?,
+                signals: inbox(state)?,
+            });
+        }
+        Ok(claim)
+    }
+
+    async fn state_row(&self, id: Uuid) -> Result<Option<PgRow>, Error> {
+        let sql = concat!(
+            "SELECT ",
+            run_state_columns!(),
+            " FROM docg.executions e JOIN docg.execution_data d ON d.execution_id = e.id
+             WHERE e.id = $1"
+        );
+        Ok(self.database.read(sql, arguments![id]).await?.pop())
+    }
+
+    pub(super) async fn prolong(
+        &self,
+        leases: &[Lease],
+        until: Timestamp,
+    ) -> Result<Vec<Lease>, Error> {
+        let sql = "UPDATE docg.executions e
+            SET lease_until = greatest(e.lease_until, $4),
+                expires_at = greatest(e.lease_until, $4), due_at = NULL
+            FROM (
+                SELECT x.id, x.fence FROM docg.executions x
+                JOIN unnest($1::uuid[], $2::uuid[], $3::int8[]) AS l (id, worker_id, fence)
+                    ON l.id = x.id AND l.worker_id = x.worker_id AND l.fence = x.fence
+                ORDER BY x.id FOR NO KEY UPDATE OF x
+            ) held
+            WHERE e.id = held.id
+            RETURNING e.id, e.fence";
+        let rows = self.leased(sql, leases, until).await?;
+        let renewed: Result<Vec<(Uuid, u64)>, Error> = rows
+            .iter()
+            .map(|row| Ok((field(row, "id")?, number(row, "fence")?)))
+            .collect();
+        let renewed = renewed?;
+        let is_lost = |lease: &&Lease| !renewed.contains(&(lease.execution_id.0, lease.fence));
+        Ok(leases.iter().filter(is_lost).copied().collect())
+    }
+
+    pub(super) async fn give_back(&self, leases: &[Lease], now: Timestamp) -> Result<(), Error> {
+        let sql = "UPDATE docg.executions e
+            SET worker_id = NULL, lease_until = NULL, expires_at = NULL,
+                due_at = CASE WHEN e.ended_at IS NULL OR e.signals_pending > 0 THEN $4 END
+            FROM (
+                SELECT x.id FROM docg.executions x
+                JOIN unnest($1::uuid[], $2::uuid[], $3::int8[]) AS l (id, worker_id, fence)
+                    ON l.id = x.id AND l.worker_id = x.worker_id AND l.fence = x.fence
+                ORDER BY x.id FOR NO KEY UPDATE OF x
+            ) held
+            WHERE e.id = held.id";
+        self.leased(sql, leases, now).await.map(|_| ())
+    }
+
+    async fn leased(
+        &self,
+        sql: &'static str,
+        leases: &[Lease],
+        moment: Timestamp,
+    ) -> Result<Vec<PgRow>, Error> {
+        if leases.is_empty() {
+            return Ok(Vec::new());
+        }
+        let ids: Vec<Uuid> = leases.iter().map(|lease| lease.execution_id.0).collect();
+        let workers: Vec<Uuid> = leases.iter().map(|lease| lease.worker_id.0).collect();
+        let fences: Vec<i64> = leases.iter().map(|lease| int(lease.fence)).collect();
+        let parameters = arguments![ids, workers, fences, time_column(Some(moment))];
+        self.database.write(sql, parameters).await
+    }
+}
+
+fn pending(row: &PgRow) -> Result<u32, Error> {
+    let pending: i32 = field(row, "claimed_signals")?;
+    u32::try_from(pending).map_err(|_| Error::Corrupt(format!("signals_pending is {pending}")))
+}
+
+fn inbox(row: &PgRow) -> Result<Vec<Signal>, Error> {
+    signals(field(row, "signals")?)
+}

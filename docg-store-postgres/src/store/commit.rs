@@ -1,0 +1,351 @@
+//! Commits: those that arrive together go in one statement, and each succeeds or fails by itself.
+//!
+//! The first part of the statement updates the executions whose lease, version and sequences are
+//! as the commit says, and the ids that come out of it decide which rows are written besides.
+
+use std::{collections::HashMap, sync::LazyLock};
+
+use async_trait::async_trait;
+use docg_core::ports::{Commit, Committed, LeaseAfter};
+use sqlx::{Postgres, pool::PoolConnection, postgres::PgArguments};
+use uuid::Uuid;
+
+use super::{
+    PgStore,
+    children::{Children, Lengths, Records, insert_children},
+};
+use crate::{
+    batch::Parcel,
+    codec::{ExecutionColumns, StepColumns, Time, columns, field, int, number, time},
+    database::{Database, arguments},
+    error::Error,
+};
+
+columns! {
+    /// What a commit is conditional on, and what becomes of the lease and the inbox.
+    FenceColumns {
+        worker_id: Uuid = "uuid[]",
+        fence: i64 = "int8[]",
+        expected_version: i64 = "int8[]",
+        expected_event_seq: i64 = "int8[]",
+        expected_log_seq: i64 = "int8[]",
+        expected_audit_seq: i64 = "int8[]",
+        organization_id: Uuid = "uuid[]",
+        workflow_id: Uuid = "uuid[]",
+        created_at: Time = "timestamptz[]",
+        changed_steps: i64 = "int8[]",
+        published: Option<i64> = "int8[]",
+        keep_until: Option<Time> = "timestamptz[]",
+    }
+}
+
+columns! {
+    SettledColumns {
+        execution_id: Uuid = "uuid[]",
+        id: Uuid = "uuid[]",
+    }
+}
+
+columns! {
+    InputColumns {
+        execution_id: Uuid = "uuid[]",
+        trigger_data: String = "text[]::json[]",
+        node_overrides: String = "text[]::json[]",
+    }
+}
+
+/// A commit, written down.
+pub(super) struct CommitParcel {
+    id: Uuid,
+    size: usize,
+    execution: ExecutionColumns,
+    fence: FenceColumns,
+    settled: SettledColumns,
+    inputs: InputColumns,
+    children: Children,
+}
+
+/// `expires_at` is when somebody should look whether the lease has run out. It is left alone as
+/// long as it is not past the first half of the lease: then no index needs to be touched.
+static COMMIT: LazyLock<String> = LazyLock::new(|| {
+    let fence_at = 1 + ExecutionColumns::COUNT;
+    let settled_at = fence_at + FenceColumns::COUNT;
+    let inputs_at = settled_at + SettledColumns::COUNT;
+    let children_at = inputs_at + InputColumns::COUNT;
+    let execution = ExecutionColumns::unnest(1, "i");
+    // Side by side: the arrays of both have the same length.
+    let both = format!(
+        "{}, {}",
+        execution.split(") AS").next().unwrap_or_default(),
+        FenceColumns::unnest(fence_at, "i")
+            .strip_prefix("unnest(")
+            .unwrap_or_default()
+    );
+    let (parameters, fence_names) = both.split_once(") AS i (").unwrap_or_default();
+    let execution_names = execution
+        .split_once(" AS i (")
+        .unwrap_or_default()
+        .1
+        .trim_end_matches(')');
+    let input = format!("{parameters}) AS i ({execution_names}, {fence_names}");
+    let settled = SettledColumns::unnest(settled_at, "r");
+    let inputs = InputColumns::unnest(inputs_at, "r");
+    let steps = StepColumns::unnest(children_at, "r");
+    let children = insert_children(children_at, "moved");
+    format!(
+        "WITH input AS MATERIALIZED (SELECT * FROM {input}),
+        step_input AS MATERIALIZED (SELECT * FROM {steps}),
+        known AS (
+            SELECT r.execution_id, count(*) AS steps
+            FROM step_input r JOIN docg.execution_steps s
+                ON s.execution_id = r.execution_id AND s.position = r.position AND s.id = r.id
+            GROUP BY r.execution_id),
+        settled_input AS MATERIALIZED (SELECT * FROM {settled}),
+        leaving AS (
+            SELECT r.execution_id, count(*) AS signals
+            FROM settled_input r JOIN docg.signals s
+                ON s.id = r.id AND s.execution_id = r.execution_id AND NOT s.is_settled
+            GROUP BY r.execution_id),
+        checked AS MATERIALIZED (
+            SELECT i.*, coalesce(k.steps, 0) AS known_steps, coalesce(l.signals, 0) AS leaving
+            FROM input i LEFT JOIN known k ON k.execution_id = i.id
+                LEFT JOIN leaving l ON l.execution_id = i.id),
+        moved AS (
+            UPDATE docg.executions e
+            SET status = i.status, progress = i.progress, current_step = i.current_step,
+                waiting_for = i.waiting_for, error_code = i.error_code,
+                last_error_human = i.last_error_human, last_error_tech = i.last_error_tech,
+                preflight_summary = i.preflight_summary, delivery_state = i.delivery_state,
+                signature_state = i.signature_state, phase_metrics = i.phase_metrics,
+                attempt = i.attempt, version = i.version, started_at = i.started_at,
+                completed_at = i.completed_at, updated_at = i.updated_at,
+                paused_from = i.paused_from, preflight_due = i.preflight_due,
+                delivery_confirmed = i.delivery_confirmed, priority = i.priority,
+                wake_at = i.wake_at, event_seq = i.event_seq, log_seq = i.log_seq,
+                audit_seq = i.audit_seq, audit_hash = i.audit_hash,
+                published = greatest(e.published, least(i.published, i.event_seq)),
+                signals_pending = e.signals_pending - i.leaving::int,
+                signaled_at = CASE WHEN e.signals_pending > i.leaving THEN e.signaled_at END,
+                worker_id = CASE WHEN i.keep_until IS NOT NULL THEN e.worker_id END,
+                lease_until = i.keep_until,
+                expires_at = CASE
+                    WHEN e.expires_at <= i.keep_until
+                        AND e.expires_at - i.updated_at > (i.keep_until - i.updated_at) / 2
+                    THEN e.expires_at ELSE i.keep_until END,
+                due_at = CASE
+                    WHEN i.keep_until IS NOT NULL THEN NULL
+                    WHEN e.signals_pending > i.leaving THEN least(i.wake_at, e.signaled_at)
+                    WHEN i.status IN ('completed', 'failed', 'canceled') THEN NULL
+                    ELSE i.wake_at END
+            FROM checked i
+            WHERE e.id = i.id AND e.worker_id = i.worker_id AND e.fence = i.fence
+                AND e.version = i.expected_version AND i.version > i.expected_version
+                AND e.event_seq = i.expected_event_seq AND e.log_seq = i.expected_log_seq
+                AND e.audit_seq = i.expected_audit_seq
+                AND e.organization_id = i.organization_id AND e.workflow_id = i.workflow_id
+                AND e.created_at = i.created_at AND i.known_steps = i.changed_steps
+            RETURNING e.id, e.signals_pending),
+        steps AS (
+            UPDATE docg.execution_steps s
+            SET node_id = r.node_id, node_type = r.node_type, label = r.label, phase = r.phase,
+                status = r.status, activity = r.activity, attempt = r.attempt,
+                attempts_before = r.attempts_before, takeovers = r.takeovers,
+                started_at = r.started_at, completed_at = r.completed_at,
+                error_code = r.error_code, error_human = r.error_human,
+                error_tech = r.error_tech, data_in = r.data_in, data_out = r.data_out,
+                output = r.output, reused_from = r.reused_from
+            FROM step_input r JOIN moved m ON m.id = r.execution_id
+            WHERE s.execution_id = r.execution_id AND s.position = r.position),
+        settled AS (
+            UPDATE docg.signals s SET is_settled = true
+            FROM settled_input r JOIN moved m ON m.id = r.execution_id
+            WHERE s.id = r.id AND s.execution_id = r.execution_id),
+        inputs AS (
+            UPDATE docg.execution_data d
+            SET trigger_data = r.trigger_data, node_overrides = r.node_overrides
+            FROM {inputs} JOIN moved m ON m.id = r.execution_id
+            WHERE d.execution_id = r.execution_id),
+        {children}
+        SELECT id, signals_pending FROM moved"
+    )
+});
+
+#[async_trait]
+impl Parcel for CommitParcel {
+    /// `None` where the commit was refused.
+    type Answer = Option<Committed>;
+
+    fn mark(&self) -> Uuid {
+        self.id
+    }
+
+    fn size(&self) -> usize {
+        self.size
+    }
+
+    async fn send(
+        parcels: &[Self],
+        database: &Database,
+        connection: &mut PoolConnection<Postgres>,
+    ) -> Result<Vec<Result<Option<Committed>, Error>>, Error> {
+        let mut execution = ExecutionColumns::default();
+        let mut fence = FenceColumns::default();
+        let mut settled = SettledColumns::default();
+        let mut inputs = InputColumns::default();
+        let mut children = Children::default();
+        for parcel in parcels {
+            execution.append(&parcel.execution);
+            fence.append(&parcel.fence);
+            settled.append(&parcel.settled);
+            inputs.append(&parcel.inputs);
+            children.append(&parcel.children);
+        }
+        let mut arguments = PgArguments::default();
+        execution.bind(&mut arguments)?;
+        fence.bind(&mut arguments)?;
+        settled.bind(&mut arguments)?;
+        inputs.bind(&mut arguments)?;
+        children.bind(&mut arguments)?;
+        let mut moved = HashMap::with_capacity(parcels.len());
+        for row in database.write_on(connection, &COMMIT, arguments).await? {
+            let pending: i32 = field(&row, "signals_pending")?;
+            let committed = Committed {
+                signals_pending: pending > 0,
+            };
+            moved.insert(field::<Uuid>(&row, "id")?, committed);
+        }
+        Ok(parcels
+            .iter()
+            .map(|parcel| Ok(moved.remove(&parcel.id)))
+            .collect())
+    }
+}
+
+fn records(commit: &Commit) -> Records<'_> {
+    Records {
+        execution: &commit.execution,
+        steps: &commit.steps,
+        events: &commit.events,
+        logs: &commit.logs,
+        audit: &commit.audit,
+        signature: commit.signature.as_ref(),
+        approval: commit.approval.as_ref(),
+    }
+}
+
+impl PgStore {
+    pub(super) async fn commit_one(&self, commit: &Commit) -> Result<Committed, Error> {
+        let parcel = match self.write_commit_down(commit) {
+            Ok(parcel) => parcel,
+            // A lost lease is told before what else is wrong.
+            Err(Error::Invalid(message)) => {
+                return Err(match self.why_refused(commit).await? {
+                    Error::Conflict(lost) => Error::Conflict(lost),
+                    _ => Error::Invalid(message),
+                });
+            }
+            Err(error) => return Err(error),
+        };
+        match self.commits.send(parcel).await? {
+            Some(committed) => Ok(committed),
+            None => Err(self.why_refused(commit).await?),
+        }
+    }
+
+    fn write_commit_down(&self, commit: &Commit) -> Result<CommitParcel, Error> {
+        let encoder = self.encoder;
+        let execution = &commit.execution;
+        let id = commit.lease.execution_id;
+        if execution.id != id {
+            return Err(Error::Invalid(format!("the commit changes what {id} is")));
+        }
+        let records = records(commit);
+        let before = Lengths::before(&records);
+        before.check(&records)?;
+        let children = Children::of(&records, encoder)?;
+        let mut inputs = InputColumns::default();
+        if let Some(changed) = &commit.inputs {
+            inputs = InputColumns {
+                execution_id: vec![id.0],
+                trigger_data: vec![encoder.json("trigger_data", &changed.trigger_data)?],
+                node_overrides: vec![encoder.json("node_overrides", &changed.node_overrides)?],
+            };
+        }
+        let keep_until = match commit.then {
+            LeaseAfter::Keep(until) => Some(until.into()),
+            LeaseAfter::Release => None,
+        };
+        Ok(CommitParcel {
+            id: id.0,
+            size: children.size() + 1_000,
+            execution: ExecutionColumns::one(execution, encoder)?,
+            fence: FenceColumns {
+                worker_id: vec![commit.lease.worker_id.0],
+                fence: vec![int(commit.lease.fence)],
+                expected_version: vec![int(commit.expected_version)],
+                expected_event_seq: vec![int(before.events)],
+                expected_log_seq: vec![int(before.logs)],
+                expected_audit_seq: vec![int(before.audit)],
+                organization_id: vec![execution.organization_id.0],
+                workflow_id: vec![execution.workflow_id.0],
+                created_at: vec![execution.created_at.into()],
+                changed_steps: vec![int(commit.steps.len() as u64)],
+                published: vec![commit.published.map(int)],
+                keep_until: vec![keep_until],
+            },
+            settled: SettledColumns {
+                execution_id: vec![id.0; commit.settled.len()],
+                id: commit.settled.iter().map(|signal| signal.0).collect(),
+            },
+            inputs,
+            children,
+        })
+    }
+
+    /// Finds out why a commit was refused.
+    async fn why_refused(&self, commit: &Commit) -> Result<Error, Error> {
+        let id = commit.lease.execution_id;
+        let sql = "SELECT organization_id, workflow_id, created_at, worker_id, fence, version,
+                event_seq, log_seq, audit_seq
+            FROM docg.executions WHERE id = $1";
+        let rows = self.database.read(sql, arguments![id.0]).await?;
+        let Some(row) = rows.first() else {
+            return Ok(Error::Conflict(format!("{id} is not there")));
+        };
+        let worker: Option<Uuid> = field(row, "worker_id")?;
+        let fence: u64 = number(row, "fence")?;
+        if worker != Some(commit.lease.worker_id.0) || fence != commit.lease.fence {
+            return Ok(Error::Conflict(format!("the lease of {id} is lost")));
+        }
+        let version: u64 = number(row, "version")?;
+        let expected = commit.expected_version;
+        if version != expected {
+            let message = format!("{id} has version {version}, not {expected}");
+            return Ok(Error::Conflict(message));
+        }
+        let execution = &commit.execution;
+        if execution.organization_id.0 != field::<Uuid>(row, "organization_id")?
+            || execution.workflow_id.0 != field::<Uuid>(row, "workflow_id")?
+            || execution.created_at != time(row, "created_at")?
+        {
+            return Ok(Error::Invalid(format!("the commit changes what {id} is")));
+        }
+        if execution.version <= version {
+            return Ok(Error::Invalid(format!("the version of {id} does not grow")));
+        }
+        let lengths = Lengths {
+            events: number(row, "event_seq")?,
+            logs: number(row, "log_seq")?,
+            audit: number(row, "audit_seq")?,
+        };
+        if let Err(error) = lengths.check(&records(commit)) {
+            return Ok(error);
+        }
+        if commit.steps.is_empty() {
+            return Ok(Error::Conflict(format!("{id} has changed meanwhile")));
+        }
+        Ok(Error::Invalid(format!(
+            "{id} has not all of the steps that the commit changes"
+        )))
+    }
+}

@@ -1,0 +1,282 @@
+//! Storing new runs, those that come together in one statement.
+
+use std::{collections::HashSet, sync::LazyLock};
+
+use async_trait::async_trait;
+use docg_core::{
+    ids::{ExecutionId, OrganizationId},
+    ports::{Created, Idempotency, NewRun},
+};
+use sqlx::{Postgres, pool::PoolConnection, postgres::PgArguments};
+use uuid::Uuid;
+
+use super::{
+    PgStore,
+    children::{Children, Lengths, Records, insert_children},
+    definitions::hash,
+};
+use crate::{
+    batch::Parcel,
+    codec::{ExecutionColumns, ExecutionPlace, StepColumns, bytes32, columns, field},
+    database::{Database, arguments},
+    error::{Error, Meaning},
+};
+
+columns! {
+    /// What comes with a new run besides its execution.
+    NewColumns {
+        type_set: i32 = "int4[]",
+        definition_hash: Vec<u8> = "bytea[]",
+        trigger_data: String = "text[]::json[]",
+        node_overrides: String = "text[]::json[]",
+        idempotency_key: Option<String> = "text[]",
+        fingerprint: Option<Vec<u8>> = "bytea[]",
+    }
+}
+
+columns! {
+    DefinitionColumns {
+        hash: Vec<u8> = "bytea[]",
+        definition: String = "text[]::json[]",
+    }
+}
+
+/// A new run, written down.
+pub(super) struct CreateParcel {
+    id: Uuid,
+    size: usize,
+    execution: ExecutionColumns,
+    place: ExecutionPlace,
+    new: NewColumns,
+    definition: DefinitionColumns,
+    children: Children,
+}
+
+/// Runs whose id is not taken and whose idempotency key is free are stored; their ids come back.
+static CREATE: LazyLock<String> = LazyLock::new(|| {
+    let place_at = 1 + ExecutionColumns::COUNT;
+    let new_at = place_at + ExecutionPlace::COUNT;
+    let definitions_at = new_at + NewColumns::COUNT;
+    let children_at = definitions_at + DefinitionColumns::COUNT;
+    let execution = ExecutionColumns::unnest(1, "e");
+    let tables = [
+        numbered(&execution, "e"),
+        numbered(&ExecutionPlace::unnest(place_at, "p"), "p"),
+        numbered(&NewColumns::unnest(new_at, "n"), "n"),
+    ];
+    let definitions = DefinitionColumns::unnest(definitions_at, "r");
+    let steps = StepColumns::unnest(children_at, "r");
+    let children = insert_children(children_at, "made");
+    format!(
+        "WITH input AS MATERIALIZED (
+            SELECT e.*, p.*, n.* FROM {} JOIN {} ON p.p_place = e.e_place
+                JOIN {} ON n.n_place = e.e_place),
+        definitions AS (
+            INSERT INTO docg.definitions (hash, definition)
+            SELECT r.hash, r.definition FROM {definitions} ON CONFLICT DO NOTHING),
+        keys AS (
+            INSERT INTO docg.idempotency_keys (organization_id, key, fingerprint, execution_id)
+            SELECT i.organization_id, i.idempotency_key, i.fingerprint, i.id FROM input i
+            WHERE i.idempotency_key IS NOT NULL
+                AND NOT EXISTS (SELECT FROM docg.executions x WHERE x.id = i.id)
+            ORDER BY i.organization_id, i.idempotency_key
+            ON CONFLICT DO NOTHING RETURNING execution_id),
+        made AS (
+            INSERT INTO docg.executions (id, organization_id, workflow_id, workflow_version,
+                status, progress, current_step, waiting_for, error_code, last_error_human,
+                last_error_tech, preflight_summary, delivery_state, signature_state,
+                phase_metrics, correlation_id, trigger_type, retry_of, follows, dry_run,
+                until_phase, attempt, version, created_at, started_at, completed_at, updated_at,
+                paused_from, preflight_due, delivery_confirmed, priority, wake_at, event_seq,
+                log_seq, audit_seq, audit_hash, type_set, due_at)
+            SELECT i.id, i.organization_id, i.workflow_id, i.workflow_version,
+                i.status, i.progress, i.current_step, i.waiting_for, i.error_code,
+                i.last_error_human, i.last_error_tech, i.preflight_summary, i.delivery_state,
+                i.signature_state, i.phase_metrics, i.correlation_id, i.trigger_type, i.retry_of,
+                i.follows, i.dry_run, i.until_phase, i.attempt, i.version, i.created_at,
+                i.started_at, i.completed_at, i.updated_at, i.paused_from, i.preflight_due,
+                i.delivery_confirmed, i.priority, i.wake_at, i.event_seq, i.log_seq, i.audit_seq,
+                i.audit_hash, i.type_set,
+                CASE WHEN i.status NOT IN ('completed', 'failed', 'canceled') THEN i.wake_at END
+            FROM input i
+            WHERE NOT EXISTS (SELECT FROM docg.executions x WHERE x.id = i.id)
+                AND (i.idempotency_key IS NULL OR i.id IN (SELECT execution_id FROM keys))
+            RETURNING id),
+        data AS (
+            INSERT INTO docg.execution_data (execution_id, definition_hash, trigger_data,
+                node_overrides, created_by, traceparent)
+            SELECT i.id, i.definition_hash, i.trigger_data, i.node_overrides, i.created_by,
+                i.traceparent
+            FROM input i JOIN made USING (id)),
+        steps AS (
+            INSERT INTO docg.execution_steps (execution_id, position, id, node_id, node_type,
+                label, phase, status, activity, attempt, attempts_before, takeovers, started_at,
+                completed_at, error_code, error_human, error_tech, data_in, data_out, output,
+                reused_from)
+            SELECT r.execution_id, r.position, r.id, r.node_id, r.node_type, r.label, r.phase,
+                r.status, r.activity, r.attempt, r.attempts_before, r.takeovers, r.started_at,
+                r.completed_at, r.error_code, r.error_human, r.error_tech, r.data_in, r.data_out,
+                r.output, r.reused_from
+            FROM {steps} JOIN made m ON m.id = r.execution_id),
+        {children}
+        SELECT id FROM made",
+        tables[0], tables[1], tables[2]
+    )
+});
+
+/// A table of columns with each row's place, so that several can be joined side by side.
+fn numbered(unnest: &str, alias: &str) -> String {
+    unnest
+        .replacen(" AS ", " WITH ORDINALITY AS ", 1)
+        .trim_end_matches(')')
+        .to_owned()
+        + &format!(", {alias}_place)")
+}
+
+#[async_trait]
+impl Parcel for CreateParcel {
+    /// Whether it was stored.
+    type Answer = bool;
+
+    fn mark(&self) -> Uuid {
+        self.id
+    }
+
+    fn size(&self) -> usize {
+        self.size
+    }
+
+    async fn send(
+        parcels: &[Self],
+        database: &Database,
+        connection: &mut PoolConnection<Postgres>,
+    ) -> Result<Vec<Result<bool, Error>>, Error> {
+        let mut execution = ExecutionColumns::default();
+        let mut place = ExecutionPlace::default();
+        let mut new = NewColumns::default();
+        let mut definitions = DefinitionColumns::default();
+        let mut children = Children::default();
+        for parcel in parcels {
+            execution.append(&parcel.execution);
+            place.append(&parcel.place);
+            new.append(&parcel.new);
+            if !definitions.hash.contains(&parcel.definition.hash[0]) {
+                definitions.append(&parcel.definition);
+            }
+            children.append(&parcel.children);
+        }
+        let mut arguments = PgArguments::default();
+        execution.bind(&mut arguments)?;
+        place.bind(&mut arguments)?;
+        new.bind(&mut arguments)?;
+        definitions.bind(&mut arguments)?;
+        children.bind(&mut arguments)?;
+        let rows = database.write_on(connection, &CREATE, arguments).await?;
+        let made: Result<HashSet<Uuid>, Error> = rows.iter().map(|row| field(row, "id")).collect();
+        let made = made?;
+        Ok(parcels
+            .iter()
+            .map(|parcel| Ok(made.contains(&parcel.id)))
+            .collect())
+    }
+}
+
+impl PgStore {
+    pub(super) async fn create_run(&self, run: NewRun) -> Result<Created, Error> {
+        let id = run.state.execution.id;
+        let organization = run.state.execution.organization_id;
+        let idempotency = run.idempotency.clone();
+        let parcel = match self.write_down(run).await {
+            // A taken id is told before what else is wrong.
+            Err(error @ Error::Invalid(_)) => {
+                let sql = "SELECT id FROM docg.executions WHERE id = $1";
+                let is_free = self.database.read(sql, arguments![id.0]).await?.is_empty();
+                return Err(if is_free { error } else { taken(id) });
+            }
+            other => other?,
+        };
+        match self.creations.send(parcel).await {
+            Ok(true) => return Ok(Created::New),
+            Ok(false) => {}
+            // Another transaction has just stored one with this id or key.
+            Err(error) if error.meaning() == Some(Meaning::Duplicate) => {}
+            Err(error) => return Err(error),
+        }
+        self.why_not_created(id, organization, idempotency).await
+    }
+
+    async fn write_down(&self, run: NewRun) -> Result<CreateParcel, Error> {
+        let encoder = self.encoder;
+        let state = &run.state;
+        let records = Records {
+            execution: &state.execution,
+            steps: &state.steps,
+            events: &run.events,
+            logs: &run.logs,
+            audit: &run.audit,
+            signature: state.signature.as_ref(),
+            approval: state.approval.as_ref(),
+        };
+        Lengths::default().check(&records)?;
+        let definition = encoder.json("workflow", &state.workflow)?;
+        let definition_hash = hash(&definition).to_vec();
+        let key = run.idempotency.as_ref();
+        let new = NewColumns {
+            type_set: vec![
+                self.definitions
+                    .type_set(&self.database, &state.workflow)
+                    .await?,
+            ],
+            definition_hash: vec![definition_hash.clone()],
+            trigger_data: vec![encoder.json("trigger_data", &state.inputs.trigger_data)?],
+            node_overrides: vec![encoder.json("node_overrides", &state.inputs.node_overrides)?],
+            idempotency_key: vec![
+                encoder.optional_text("idempotency key", key.map(|it| &*it.key))?,
+            ],
+            fingerprint: vec![key.map(|it| it.fingerprint.to_vec())],
+        };
+        let children = Children::of(&records, encoder)?;
+        Ok(CreateParcel {
+            id: state.execution.id.0,
+            size: children.size() + new.trigger_data[0].len() + 1_000,
+            execution: ExecutionColumns::one(&state.execution, encoder)?,
+            place: ExecutionPlace::one(&state.execution, encoder)?,
+            new,
+            definition: DefinitionColumns {
+                hash: vec![definition_hash],
+                definition: vec![definition],
+            },
+            children,
+        })
+    }
+
+    async fn why_not_created(
+        &self,
+        id: ExecutionId,
+        organization: OrganizationId,
+        idempotency: Option<Idempotency>,
+    ) -> Result<Created, Error> {
+        if let Some(Idempotency { key, fingerprint }) = idempotency {
+            let sql = "SELECT fingerprint, execution_id FROM docg.idempotency_keys
+                WHERE organization_id = $1 AND key = $2";
+            let rows = self
+                .database
+                .read(sql, arguments![organization.0, key])
+                .await?;
+            if let Some(row) = rows.first() {
+                return if bytes32(row, "fingerprint")? == fingerprint {
+                    Ok(Created::Existing(
+                        field::<Uuid>(row, "execution_id")?.into(),
+                    ))
+                } else {
+                    Err(Error::KeyReused)
+                };
+            }
+        }
+        Err(taken(id))
+    }
+}
+
+fn taken(id: ExecutionId) -> Error {
+    Error::Conflict(format!("{id} is there already"))
+}

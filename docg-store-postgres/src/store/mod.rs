@@ -1,0 +1,121 @@
+//! The store: one file for each group of statements.
+//!
+//! [`create`] and [`commit`] write runs, in batches; [`claim`] gives them to workers and takes them
+//! back; [`signals`], [`publishing`] and [`purge`] are the rest of the writing. [`reads`],
+//! [`workflows`] and [`memos`] are what their names say. [`definitions`] remembers what never
+//! changes.
+
+mod children;
+mod claim;
+mod commit;
+mod create;
+mod definitions;
+mod memos;
+mod publishing;
+mod purge;
+mod reads;
+mod runs;
+mod signals;
+mod sql;
+mod workflows;
+
+use std::{fmt, time::Duration};
+
+use docg_core::ports::StoreError;
+use sqlx::{PgPool, postgres::PgPoolOptions};
+
+use crate::{
+    batch::Batcher, codec::Encoder, config::PgStoreConfig, database::Database, error::Error,
+    migrate,
+};
+use commit::CommitParcel;
+use create::CreateParcel;
+use definitions::Definitions;
+
+/// Keeps everything in a PostgreSQL database, in the schema `docg`.
+///
+/// Share it behind an `Arc`. Any number of processes may work on one database.
+pub struct PgStore {
+    pub(crate) database: Database,
+    pub(crate) encoder: Encoder,
+    config: PgStoreConfig,
+    commits: Batcher<CommitParcel>,
+    creations: Batcher<CreateParcel>,
+    definitions: Definitions,
+}
+
+impl fmt::Debug for PgStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PgStore")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}
+
+impl PgStore {
+    /// Connects by a URL such as `postgres://user:password@host/database`. It does not migrate:
+    /// see [`migrate`](Self::migrate).
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable` where the URL is malformed or the database does not answer.
+    pub async fn connect(url: &str, config: PgStoreConfig) -> Result<Self, StoreError> {
+        let options = PgPoolOptions::new()
+            .max_connections(config.max_connections)
+            .acquire_timeout(config.acquire_timeout)
+            // A round trip for each use is too much; one after a rest finds what died meanwhile.
+            .test_before_acquire(false)
+            .before_acquire(|connection, meta| {
+                Box::pin(async move {
+                    if meta.idle_for > Duration::from_secs(1) {
+                        sqlx::Connection::ping(connection).await?;
+                    }
+                    Ok(true)
+                })
+            });
+        let pool = options
+            .connect(url)
+            .await
+            .map_err(|e| Error::from(e).at("connect"))?;
+        let store = Self::new(pool, config);
+        store.warn_of_privileges().await;
+        Ok(store)
+    }
+
+    /// Works on a pool that the host has. Its limits on connections and waiting hold.
+    #[must_use]
+    pub fn new(pool: PgPool, config: PgStoreConfig) -> Self {
+        let database = Database {
+            pool,
+            timeout: config.timeout,
+        };
+        Self {
+            encoder: Encoder {
+                max_json_bytes: config.max_json_bytes,
+            },
+            commits: Batcher::new(database.clone(), config.batch_size, config.flights),
+            creations: Batcher::new(database.clone(), config.batch_size, config.flights),
+            definitions: Definitions::default(),
+            database,
+            config,
+        }
+    }
+
+    /// Brings the schema `docg` up to date. Safe when several processes start at once, and beside
+    /// migrations of the host: it has its own table.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable` where the database does not answer or the role may not create; `Corrupt`
+    /// where a migration that was applied is not the one of this version, or is newer.
+    pub async fn migrate(&self) -> Result<(), StoreError> {
+        migrate::run(&self.database.pool)
+            .await
+            .map_err(|e| e.at("migrate"))
+    }
+
+    /// Closes the pool, once what is under way has ended.
+    pub async fn close(&self) {
+        self.database.pool.close().await;
+    }
+}

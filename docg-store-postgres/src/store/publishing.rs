@@ -1,0 +1,60 @@
+//! What the relay needs: up to where each execution's events are on the bus.
+
+use docg_core::{ids::ExecutionId, ports::Unpublished, time::Timestamp};
+use uuid::Uuid;
+
+use super::PgStore;
+use crate::{
+    codec::{Time, field, int, number},
+    database::arguments,
+    error::Error,
+};
+
+impl PgStore {
+    pub(super) async fn list_unpublished(
+        &self,
+        before: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Unpublished>, Error> {
+        let sql = "SELECT e.organization_id, e.id, e.published, e.event_seq
+            FROM docg.executions e
+            WHERE NOT e.is_published AND e.updated_at < $1
+            ORDER BY e.id LIMIT $2";
+        let parameters = arguments![Time::from(before), int(limit as u64)];
+        let rows = self.database.read(sql, parameters).await?;
+        rows.iter()
+            .map(|row| {
+                Ok(Unpublished {
+                    organization_id: field::<Uuid>(row, "organization_id")?.into(),
+                    execution_id: field::<Uuid>(row, "id")?.into(),
+                    published: number(row, "published")?,
+                    head: number(row, "event_seq")?,
+                })
+            })
+            .collect()
+    }
+
+    pub(super) async fn mark(&self, published: &[(ExecutionId, u64)]) -> Result<(), Error> {
+        if published.is_empty() {
+            return Ok(());
+        }
+        // Rows are taken in the order in which commits take them.
+        let sql = "UPDATE docg.executions e
+            SET published = greatest(e.published, least(marked.seq, e.event_seq))
+            FROM (
+                SELECT x.id, l.seq FROM docg.executions x
+                JOIN (SELECT r.id, max(r.seq) AS seq
+                    FROM unnest($1::uuid[], $2::int8[]) AS r (id, seq) GROUP BY r.id) l
+                    ON l.id = x.id
+                WHERE x.published < l.seq
+                ORDER BY x.id FOR NO KEY UPDATE OF x
+            ) marked
+            WHERE e.id = marked.id";
+        let ids: Vec<Uuid> = published.iter().map(|(id, _)| id.0).collect();
+        let seqs: Vec<i64> = published.iter().map(|(_, seq)| int(*seq)).collect();
+        self.database
+            .write(sql, arguments![ids, seqs])
+            .await
+            .map(|_| ())
+    }
+}

@@ -1,0 +1,340 @@
+//! What reads runs.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use docg_core::{
+    approval::Approval,
+    event::Event,
+    ids::{ExecutionId, OrganizationId, SignatureRequestId},
+    observe::{AuditEvent, LogEntry},
+    ports::{
+        AuditQuery, EventQuery, ExecutionQuery, ExecutionRecord, LogQuery, Page, RunReader,
+        StoreError,
+    },
+    run::Step,
+    signature::SignatureRequest,
+    workflow::Workflow,
+};
+use sqlx::{Arguments, postgres::PgRow};
+
+use super::{
+    PgStore,
+    sql::{approval_record, execution_columns, signature_record, steps_of_execution},
+};
+use crate::{
+    codec::{
+        Time, approval, audit_event, bytes32, event, field, int, log_entry, record,
+        signature_request, steps,
+    },
+    database::arguments,
+    error::Error,
+};
+
+/// One more than was asked for tells whether there are more.
+pub(super) fn limit(limit: usize) -> i64 {
+    int(limit as u64).saturating_add(1)
+}
+
+/// Makes a page of rows of which there may be one too many.
+pub(super) fn page<T>(
+    rows: &[PgRow],
+    limit: usize,
+    read: impl Fn(&PgRow) -> Result<T, Error>,
+) -> Result<Page<T>, Error> {
+    let items: Result<Vec<T>, Error> = rows.iter().take(limit).map(read).collect();
+    Ok(Page {
+        items: items?,
+        has_more: rows.len() > limit,
+    })
+}
+
+/// The statement for one combination of filters: each has a text of its own, and so a plan.
+macro_rules! list {
+    ($filter:literal) => {
+        concat!(
+            "SELECT ",
+            execution_columns!(),
+            " FROM docg.executions e JOIN docg.execution_data d ON d.execution_id = e.id
+             WHERE e.organization_id = $2 AND (e.created_at, e.id) < ($3, $4) ",
+            $filter,
+            " ORDER BY e.created_at DESC, e.id DESC LIMIT $1"
+        )
+    };
+}
+
+/// Without a filter, by status, by workflow, by both.
+const LISTS: [&str; 4] = [
+    list!(""),
+    list!("AND e.status = $5"),
+    list!("AND e.workflow_id = $5"),
+    list!("AND e.workflow_id = $5 AND e.status = $6"),
+];
+
+impl PgStore {
+    async fn find_execution(
+        &self,
+        organization: OrganizationId,
+        id: ExecutionId,
+    ) -> Result<Option<ExecutionRecord>, Error> {
+        let sql = concat!(
+            "SELECT ",
+            execution_columns!(),
+            " FROM docg.executions e JOIN docg.execution_data d ON d.execution_id = e.id
+             WHERE e.id = $1 AND e.organization_id = $2"
+        );
+        let rows = self
+            .database
+            .read(sql, arguments![id.0, organization.0])
+            .await?;
+        rows.first().map(record).transpose()
+    }
+
+    async fn list_executions(&self, query: ExecutionQuery) -> Result<Page<ExecutionRecord>, Error> {
+        let filters =
+            usize::from(query.status.is_some()) + 2 * usize::from(query.workflow_id.is_some());
+        // Without a place to begin after, the list begins after the end of time.
+        let after = query.after.unwrap_or((
+            docg_core::time::Timestamp::from_millis(i64::MAX),
+            ExecutionId(uuid::Uuid::max()),
+        ));
+        let mut parameters = arguments![
+            limit(query.limit),
+            query.organization_id.0,
+            Time::from(after.0),
+            after.1.0
+        ];
+        let encode = sqlx::Error::Encode;
+        if let Some(workflow) = query.workflow_id {
+            parameters.add(workflow.0).map_err(encode)?;
+        }
+        if let Some(status) = query.status {
+            parameters.add(status.as_str()).map_err(encode)?;
+        }
+        let rows = self.database.read(LISTS[filters], parameters).await?;
+        page(&rows, query.limit, record)
+    }
+
+    async fn list_steps(
+        &self,
+        organization: OrganizationId,
+        id: ExecutionId,
+    ) -> Result<Vec<Step>, Error> {
+        let sql = concat!(
+            "SELECT ",
+            steps_of_execution!(),
+            " AS steps FROM docg.executions e WHERE e.id = $1 AND e.organization_id = $2"
+        );
+        let rows = self
+            .database
+            .read(sql, arguments![id.0, organization.0])
+            .await?;
+        rows.first()
+            .map_or(Ok(Vec::new()), |row| steps(id, field(row, "steps")?))
+    }
+
+    async fn find_snapshot(
+        &self,
+        organization: OrganizationId,
+        id: ExecutionId,
+    ) -> Result<Option<Arc<Workflow>>, Error> {
+        let sql = "SELECT d.definition_hash
+            FROM docg.executions e JOIN docg.execution_data d ON d.execution_id = e.id
+            WHERE e.id = $1 AND e.organization_id = $2";
+        let rows = self
+            .database
+            .read(sql, arguments![id.0, organization.0])
+            .await?;
+        let Some(row) = rows.first() else {
+            return Ok(None);
+        };
+        let hash = bytes32(row, "definition_hash")?;
+        Ok(self.definitions.find(&self.database, &[hash]).await?.pop())
+    }
+
+    async fn list_events(&self, query: EventQuery) -> Result<Vec<Arc<Event>>, Error> {
+        let sql = "SELECT v.event_id, v.seq, v.event_type, v.timestamp, v.execution_id,
+                e.workflow_id, e.organization_id, e.correlation_id, v.status, v.progress,
+                v.current_step::text, v.data::text
+            FROM docg.executions e JOIN docg.execution_events v ON v.execution_id = e.id
+            WHERE e.id = $1 AND e.organization_id = $2 AND v.seq > $3
+            ORDER BY v.seq LIMIT $4";
+        let parameters = arguments![
+            query.execution_id.0,
+            query.organization_id.0,
+            int(query.after),
+            int(query.limit as u64),
+        ];
+        let rows = self.database.read(sql, parameters).await?;
+        rows.iter().map(event).collect()
+    }
+
+    async fn list_logs(&self, query: LogQuery) -> Result<Page<LogEntry>, Error> {
+        let sql = "SELECT l.id, l.seq, l.execution_id, l.step_id, l.timestamp, l.level, l.domain,
+                l.message_human::text, l.message_tech, l.details_tech::text, l.correlation_id
+            FROM docg.executions e JOIN docg.execution_logs l ON l.execution_id = e.id
+            WHERE e.id = $1 AND e.organization_id = $2 AND l.seq > $3
+                AND ($5::text IS NULL OR l.level = $5)
+                AND ($6::text IS NULL OR l.domain = $6)
+                AND ($7::text IS NULL OR l.step_id = $7)
+            ORDER BY l.seq LIMIT $4";
+        let parameters = arguments![
+            query.execution_id.0,
+            query.organization_id.0,
+            int(query.after),
+            limit(query.limit),
+            query.level.map(|level| level.as_str()),
+            query.domain.map(|domain| domain.as_str()),
+            self.encoder
+                .optional_text("step_id", query.step_id.as_ref().map(|it| it.as_str()))?,
+        ];
+        let rows = self.database.read(sql, parameters).await?;
+        page(&rows, query.limit, log_entry)
+    }
+
+    async fn list_audit(&self, query: AuditQuery) -> Result<Page<AuditEvent>, Error> {
+        let sql = "SELECT a.id, a.seq, a.organization_id, a.execution_id, a.timestamp, a.action,
+                a.target_type, a.target_id, a.actor_type, a.actor_id, a.metadata::text, a.salt,
+                a.commitment, a.prev_hash, a.hash
+            FROM docg.executions e JOIN docg.audit_events a ON a.execution_id = e.id
+            WHERE e.id = $1 AND e.organization_id = $2 AND a.seq > $3
+            ORDER BY a.seq LIMIT $4";
+        let parameters = arguments![
+            query.execution_id.0,
+            query.organization_id.0,
+            int(query.after),
+            limit(query.limit),
+        ];
+        let rows = self.database.read(sql, parameters).await?;
+        page(&rows, query.limit, audit_event)
+    }
+
+    async fn find_signature(
+        &self,
+        organization: OrganizationId,
+        id: SignatureRequestId,
+    ) -> Result<Option<SignatureRequest>, Error> {
+        let sql = concat!(
+            "SELECT row_to_json(request)::text AS request FROM (",
+            signature_record!(),
+            " WHERE r.id = $1 AND r.organization_id = $2) request"
+        );
+        let rows = self
+            .database
+            .read(sql, arguments![id.0, organization.0])
+            .await?;
+        signature_request(first_text(&rows, "request")?)
+    }
+
+    async fn find_envelope(
+        &self,
+        provider: &str,
+        envelope_id: &str,
+    ) -> Result<Option<SignatureRequest>, Error> {
+        let sql = concat!(
+            "SELECT row_to_json(request)::text AS request FROM (",
+            signature_record!(),
+            " WHERE r.provider = $1 AND r.envelope_id = $2
+             ORDER BY r.arrival DESC LIMIT 1) request"
+        );
+        let parameters = arguments![
+            self.encoder.text("provider", provider)?,
+            self.encoder.text("envelope_id", envelope_id)?,
+        ];
+        let rows = self.database.read(sql, parameters).await?;
+        signature_request(first_text(&rows, "request")?)
+    }
+
+    async fn find_approval(&self, token_hash: [u8; 32]) -> Result<Option<Approval>, Error> {
+        let sql = concat!(
+            "SELECT row_to_json(approval)::text AS approval FROM (",
+            approval_record!(),
+            " WHERE a.token_hashes @> ARRAY[$1] ORDER BY a.arrival DESC LIMIT 1) approval"
+        );
+        let rows = self
+            .database
+            .read(sql, arguments![token_hash.to_vec()])
+            .await?;
+        approval(first_text(&rows, "approval")?)
+    }
+}
+
+fn first_text<'r>(rows: &'r [PgRow], column: &str) -> Result<Option<&'r str>, Error> {
+    rows.first().map(|row| field(row, column)).transpose()
+}
+
+#[async_trait]
+impl RunReader for PgStore {
+    async fn execution(
+        &self,
+        organization: OrganizationId,
+        id: ExecutionId,
+    ) -> Result<Option<ExecutionRecord>, StoreError> {
+        let found = self.find_execution(organization, id).await;
+        found.map_err(|e| e.at("execution"))
+    }
+
+    async fn executions(&self, query: ExecutionQuery) -> Result<Page<ExecutionRecord>, StoreError> {
+        self.list_executions(query)
+            .await
+            .map_err(|e| e.at("executions"))
+    }
+
+    async fn steps(
+        &self,
+        organization: OrganizationId,
+        id: ExecutionId,
+    ) -> Result<Vec<Step>, StoreError> {
+        self.list_steps(organization, id)
+            .await
+            .map_err(|e| e.at("steps"))
+    }
+
+    async fn snapshot(
+        &self,
+        organization: OrganizationId,
+        id: ExecutionId,
+    ) -> Result<Option<Arc<Workflow>>, StoreError> {
+        self.find_snapshot(organization, id)
+            .await
+            .map_err(|e| e.at("snapshot"))
+    }
+
+    async fn events(&self, query: EventQuery) -> Result<Vec<Arc<Event>>, StoreError> {
+        self.list_events(query).await.map_err(|e| e.at("events"))
+    }
+
+    async fn logs(&self, query: LogQuery) -> Result<Page<LogEntry>, StoreError> {
+        self.list_logs(query).await.map_err(|e| e.at("logs"))
+    }
+
+    async fn audit(&self, query: AuditQuery) -> Result<Page<AuditEvent>, StoreError> {
+        self.list_audit(query).await.map_err(|e| e.at("audit"))
+    }
+
+    async fn signature_request(
+        &self,
+        organization: OrganizationId,
+        id: SignatureRequestId,
+    ) -> Result<Option<SignatureRequest>, StoreError> {
+        let found = self.find_signature(organization, id).await;
+        found.map_err(|e| e.at("signature_request"))
+    }
+
+    async fn signature_by_envelope(
+        &self,
+        provider: &str,
+        envelope_id: &str,
+    ) -> Result<Option<SignatureRequest>, StoreError> {
+        let found = self.find_envelope(provider, envelope_id).await;
+        found.map_err(|e| e.at("signature_by_envelope"))
+    }
+
+    async fn approval_by_token(
+        &self,
+        token_hash: [u8; 32],
+    ) -> Result<Option<Approval>, StoreError> {
+        let found = self.find_approval(token_hash).await;
+        found.map_err(|e| e.at("approval_by_token"))
+    }
+}

@@ -1,0 +1,67 @@
+//! The port that changes runs, made of the statements beside it.
+
+use async_trait::async_trait;
+use docg_core::{
+    ids::ExecutionId,
+    ports::{
+        Claim, ClaimRequest, Commit, Committed, Created, Lease, NewRun, RunStore, Signal,
+        StoreError, Unpublished,
+    },
+    time::Timestamp,
+};
+
+use super::PgStore;
+
+#[async_trait]
+impl RunStore for PgStore {
+    async fn create(&self, run: NewRun) -> Result<Created, StoreError> {
+        self.create_run(run).await.map_err(|e| e.at("create"))
+    }
+
+    async fn claim(&self, request: ClaimRequest) -> Result<Claim, StoreError> {
+        self.claim_some(&request).await.map_err(|e| e.at("claim"))
+    }
+
+    async fn renew(&self, leases: &[Lease], until: Timestamp) -> Result<Vec<Lease>, StoreError> {
+        self.prolong(leases, until).await.map_err(|e| e.at("renew"))
+    }
+
+    async fn release(&self, leases: &[Lease], now: Timestamp) -> Result<(), StoreError> {
+        self.give_back(leases, now)
+            .await
+            .map_err(|e| e.at("release"))
+    }
+
+    async fn commit(&self, commit: Commit) -> Result<Committed, StoreError> {
+        self.commit_one(&commit).await.map_err(|e| e.at("commit"))
+    }
+
+    async fn signal(&self, signal: Signal) -> Result<(), StoreError> {
+        self.add_signal(&signal).await.map_err(|e| e.at("signal"))
+    }
+
+    async fn signals(&self, execution: ExecutionId) -> Result<Vec<Signal>, StoreError> {
+        self.inbox(execution).await.map_err(|e| e.at("signals"))
+    }
+
+    async fn unpublished(
+        &self,
+        before: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Unpublished>, StoreError> {
+        let listed = self.list_unpublished(before, limit).await;
+        listed.map_err(|e| e.at("unpublished"))
+    }
+
+    async fn mark_published(&self, published: &[(ExecutionId, u64)]) -> Result<(), StoreError> {
+        self.mark(published)
+            .await
+            .map_err(|e| e.at("mark_published"))
+    }
+
+    async fn purge(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
+        self.purge_some(before, limit)
+            .await
+            .map_err(|e| e.at("purge"))
+    }
+}

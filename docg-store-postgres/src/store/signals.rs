@@ -1,0 +1,71 @@
+//! The inbox.
+
+use docg_core::{ids::ExecutionId, ports::Signal};
+
+use super::PgStore;
+use crate::{
+    codec::{Time, field, signals},
+    database::arguments,
+    error::{Error, Meaning},
+};
+
+impl PgStore {
+    /// The execution's row is taken first: so signals have an order, and a commit that lets go at
+    /// the same time either sees the signal or is seen by it.
+    pub(super) async fn add_signal(&self, signal: &Signal) -> Result<(), Error> {
+        let sql = "WITH target AS (
+                UPDATE docg.executions e
+                SET signals_pending = e.signals_pending + 1,
+                    signaled_at = least(e.signaled_at, $5),
+                    due_at = CASE WHEN e.expires_at IS NULL THEN least(e.due_at, $5) END
+                WHERE e.id = $2 AND e.organization_id = $3 AND e.signals_pending < $7
+                    AND NOT EXISTS (SELECT FROM docg.signals s WHERE s.id = $1)
+                RETURNING e.id),
+            added AS (
+                INSERT INTO docg.signals (id, execution_id, organization_id, kind, signal,
+                    received_at)
+                SELECT $1, target.id, $3, $4, $6::text::json, $5 FROM target)
+            SELECT EXISTS (SELECT FROM target) AS is_added,
+                EXISTS (SELECT FROM docg.signals s WHERE s.id = $1) AS is_known,
+                EXISTS (SELECT FROM docg.executions e WHERE e.id = $2 AND e.organization_id = $3)
+                    AS is_there";
+        let kind = match serde_json::to_value(&signal.kind) {
+            Ok(value) => value["kind"].as_str().unwrap_or_default().to_owned(),
+            Err(e) => return Err(Error::Invalid(format!("the signal cannot be written: {e}"))),
+        };
+        let max_inbox = i32::try_from(self.config.max_inbox).unwrap_or(i32::MAX);
+        let parameters = arguments![
+            signal.id.0,
+            signal.execution_id.0,
+            signal.organization_id.0,
+            kind,
+            Time::from(signal.received_at),
+            self.encoder.json("signal", signal)?,
+            max_inbox,
+        ];
+        let rows = match self.database.write(sql, parameters).await {
+            // The same signal came twice at once.
+            Err(error) if error.meaning() == Some(Meaning::Duplicate) => return Ok(()),
+            other => other?,
+        };
+        let id = signal.execution_id;
+        let Some(row) = rows.first() else {
+            return Err(Error::Corrupt("a statement without an answer".to_owned()));
+        };
+        if !field::<bool>(row, "is_there")? {
+            return Err(Error::NotFound(format!("there is no execution {id}")));
+        }
+        if field(row, "is_added")? || field(row, "is_known")? {
+            return Ok(());
+        }
+        Err(Error::Full(format!("the inbox of {id} is full")))
+    }
+
+    pub(super) async fn inbox(&self, execution: ExecutionId) -> Result<Vec<Signal>, Error> {
+        let sql = "SELECT json_agg(s.signal ORDER BY s.arrival)::text AS signals
+            FROM docg.signals s WHERE s.execution_id = $1 AND NOT s.is_settled";
+        let rows = self.database.read(sql, arguments![execution.0]).await?;
+        rows.first()
+            .map_or(Ok(Vec::new()), |row| signals(field(row, "signals")?))
+    }
+}

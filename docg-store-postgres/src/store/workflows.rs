@@ -1,0 +1,158 @@
+//! Workflow definitions: the current version of each.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use docg_core::{
+    ids::{OrganizationId, WorkflowId},
+    ports::{Page, StoreError, WorkflowQuery, WorkflowStore},
+    workflow::Workflow,
+};
+
+use super::{
+    PgStore,
+    reads::{limit, page},
+};
+use crate::{
+    codec::{Time, number, workflow},
+    database::arguments,
+    error::Error,
+};
+
+macro_rules! columns {
+    () => {
+        "SELECT id, organization_id, version, name, input_schema::text, settings::text,
+            nodes::text, created_at, updated_at
+         FROM docg.workflows WHERE organization_id = $1 AND NOT is_deleted "
+    };
+}
+
+impl PgStore {
+    async fn store_workflow(&self, workflow: &Workflow) -> Result<(), Error> {
+        let encoder = self.encoder;
+        let sql = "INSERT INTO docg.workflows AS w (organization_id, id, version, name,
+                input_schema, settings, nodes, created_at, updated_at)
+            SELECT $1, $2, $3, $4, $5::text::json, $6::text::json, $7::text::json, $8, $9
+            WHERE $3::bigint = 1 OR EXISTS (
+                SELECT FROM docg.workflows WHERE organization_id = $1 AND id = $2)
+            ON CONFLICT (organization_id, id) DO UPDATE
+            SET version = excluded.version, name = excluded.name,
+                input_schema = excluded.input_schema, settings = excluded.settings,
+                nodes = excluded.nodes, created_at = excluded.created_at,
+                updated_at = excluded.updated_at, is_deleted = false
+            WHERE w.version = excluded.version - 1
+            RETURNING w.version";
+        let parameters = arguments![
+            workflow.organization_id.0,
+            workflow.id.0,
+            i64::from(workflow.version),
+            encoder.text("name", &workflow.name)?,
+            encoder.json("input_schema", &workflow.input_schema)?,
+            encoder.json("settings", &workflow.settings)?,
+            encoder.json("nodes", &workflow.nodes)?,
+            Time::from(workflow.created_at),
+            Time::from(workflow.updated_at),
+        ];
+        if self.database.write(sql, parameters).await?.is_empty() {
+            return Err(Error::Conflict(format!(
+                "version {} of {} does not follow the latest",
+                workflow.version, workflow.id
+            )));
+        }
+        Ok(())
+    }
+
+    async fn find_workflow(
+        &self,
+        organization: OrganizationId,
+        id: WorkflowId,
+    ) -> Result<Option<Arc<Workflow>>, Error> {
+        let sql = concat!(columns!(), "AND id = $2");
+        let rows = self
+            .database
+            .read(sql, arguments![organization.0, id.0])
+            .await?;
+        rows.first()
+            .map(|row| workflow(row).map(Arc::new))
+            .transpose()
+    }
+
+    async fn list_workflows(&self, query: WorkflowQuery) -> Result<Page<Arc<Workflow>>, Error> {
+        let organization = query.organization_id.0;
+        let rows = match query.after {
+            None => {
+                let sql = concat!(columns!(), "ORDER BY created_at DESC, id DESC LIMIT $2");
+                self.database
+                    .read(sql, arguments![organization, limit(query.limit)])
+                    .await?
+            }
+            Some((created_at, id)) => {
+                let sql = concat!(
+                    columns!(),
+                    "AND (created_at, id) < ($2, $3)
+                     ORDER BY created_at DESC, id DESC LIMIT $4"
+                );
+                let after = Time::from(created_at);
+                let parameters = arguments![organization, after, id.0, limit(query.limit)];
+                self.database.read(sql, parameters).await?
+            }
+        };
+        page(&rows, query.limit, |row| workflow(row).map(Arc::new))
+    }
+}
+
+#[async_trait]
+impl WorkflowStore for PgStore {
+    async fn put_workflow(&self, workflow: Workflow) -> Result<(), StoreError> {
+        let stored = self.store_workflow(&workflow).await;
+        stored.map_err(|e| e.at("put_workflow"))
+    }
+
+    async fn workflow(
+        &self,
+        organization: OrganizationId,
+        id: WorkflowId,
+    ) -> Result<Option<Arc<Workflow>>, StoreError> {
+        let found = self.find_workflow(organization, id).await;
+        found.map_err(|e| e.at("workflow"))
+    }
+
+    async fn workflows(&self, query: WorkflowQuery) -> Result<Page<Arc<Workflow>>, StoreError> {
+        self.list_workflows(query)
+            .await
+            .map_err(|e| e.at("workflows"))
+    }
+
+    async fn latest_version(
+        &self,
+        organization: OrganizationId,
+        id: WorkflowId,
+    ) -> Result<u32, StoreError> {
+        let read = async || {
+            let sql = "SELECT version FROM docg.workflows WHERE organization_id = $1 AND id = $2";
+            let rows = self
+                .database
+                .read(sql, arguments![organization.0, id.0])
+                .await?;
+            rows.first().map_or(Ok(0), |row| number(row, "version"))
+        };
+        read().await.map_err(|e: Error| e.at("latest_version"))
+    }
+
+    async fn delete_workflow(
+        &self,
+        organization: OrganizationId,
+        id: WorkflowId,
+    ) -> Result<bool, StoreError> {
+        let delete = async || {
+            let sql = "UPDATE docg.workflows SET is_deleted = true
+                WHERE organization_id = $1 AND id = $2 AND NOT is_deleted RETURNING id";
+            let rows = self
+                .database
+                .write(sql, arguments![organization.0, id.0])
+                .await?;
+            Ok(!rows.is_empty())
+        };
+        delete().await.map_err(|e: Error| e.at("delete_workflow"))
+    }
+}
