@@ -31,6 +31,13 @@ CREATE TABLE docg.audit_heads (
 CREATE INDEX audit_heads_organization ON docg.audit_heads (organization_id, execution_id);
 CREATE INDEX audit_heads_ended ON docg.audit_heads (ended_at);
 
+-- Purged executions whose rows were removed, when the time for which they are kept was over.
+CREATE TABLE docg.audit_purges (
+    execution_id     uuid PRIMARY KEY,
+    organization_id  uuid NOT NULL,
+    purged_at        timestamptz NOT NULL
+);
+
 -- What an organization's chains were at a moment, signed with a key that is not in the database.
 CREATE TABLE docg.audit_checkpoints (
     organization_id  uuid NOT NULL,
@@ -83,9 +90,6 @@ $$;
 
 CREATE FUNCTION docg.guard_audit() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    IF TG_OP = 'DELETE' AND current_setting('docg.audit_retention', true) = 'on' THEN
-        RETURN OLD;
-    END IF;
     RAISE EXCEPTION 'rows of docg.% are never changed (%)', TG_TABLE_NAME, TG_OP
         USING ERRCODE = 'insufficient_privilege';
 END
@@ -106,4 +110,8 @@ CREATE TRIGGER audit_checkpoints_guard_truncate BEFORE TRUNCATE ON docg.audit_ch
 CREATE TRIGGER audit_checkpoint_heads_guard BEFORE UPDATE OR DELETE ON docg.audit_checkpoint_heads
     FOR EACH ROW EXECUTE FUNCTION docg.guard_audit();
 CREATE TRIGGER audit_checkpoint_heads_guard_truncate BEFORE TRUNCATE ON docg.audit_checkpoint_heads
+    FOR EACH STATEMENT EXECUTE FUNCTION docg.guard_audit();
+CREATE TRIGGER audit_purges_guard BEFORE UPDATE OR DELETE ON docg.audit_purges
+    FOR EACH ROW EXECUTE FUNCTION docg.guard_audit();
+CREATE TRIGGER audit_purges_guard_truncate BEFORE TRUNCATE ON docg.audit_purges
     FOR EACH STATEMENT EXECUTE FUNCTION docg.guard_audit();

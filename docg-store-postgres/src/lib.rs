@@ -9,6 +9,7 @@ mod error;
 mod migrate;
 mod store;
 
+pub use audit::{AuditFault, AuditReport, CheckpointKey, CheckpointSummary, verify_audit_export};
 pub use config::PgStoreConfig;
 pub use migrate::{grants_sql, migrations_sql};
 pub use store::PgStore;

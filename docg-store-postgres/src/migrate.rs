@@ -111,6 +111,7 @@ pub fn grants_sql(role: &str) -> String {
         "audit_heads",
         "audit_checkpoints",
         "audit_checkpoint_heads",
+        "audit_purges",
     ];
     for table in append_only {
         sql.push_str(&format!(

@@ -1,5 +1,6 @@
 //! Whether the running role could get around the guards.
 
+use docg_core::ports::StoreError;
 use sqlx::postgres::PgArguments;
 
 use crate::{PgStore, codec::field, error::Error};
@@ -9,7 +10,7 @@ impl PgStore {
     /// as superuser, as the owner of its table, or by a privilege. Called at each
     /// [`connect`](Self::connect); whoever hands over a pool calls it when the schema is there.
     pub async fn warn_of_privileges(&self) {
-        match self.privileges().await {
+        match self.audit_privileges().await {
             Ok(None) => {}
             Ok(Some(way)) => tracing::warn!(
                 "the role that docg works as {way}: it could get around the guards of the audit \
@@ -20,8 +21,19 @@ impl PgStore {
         }
     }
 
-    /// In which way the running role could change the audit trail; `None` where it cannot.
-    pub(crate) async fn privileges(&self) -> Result<Option<&'static str>, Error> {
+    /// In which way the running role could change the audit trail, in words that follow "the role";
+    /// `None` where it cannot.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable`.
+    pub async fn audit_privileges(&self) -> Result<Option<&'static str>, StoreError> {
+        self.privileges()
+            .await
+            .map_err(|e| e.at("audit_privileges"))
+    }
+
+    async fn privileges(&self) -> Result<Option<&'static str>, Error> {
         let sql = "SELECT
                 (SELECT r.rolsuper FROM pg_roles r WHERE r.rolname = current_user) AS is_super,
                 (SELECT pg_has_role(current_user, c.relowner, 'MEMBER')

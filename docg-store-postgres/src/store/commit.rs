@@ -123,7 +123,8 @@ static COMMIT: LazyLock<String> = LazyLock::new(|| {
                 delivery_confirmed = i.delivery_confirmed, priority = i.priority,
                 wake_at = i.wake_at, event_seq = i.event_seq, log_seq = i.log_seq,
                 audit_seq = i.audit_seq, audit_hash = i.audit_hash,
-                published = greatest(e.published, least(i.published, i.event_seq)),
+                published = CASE WHEN i.published IS NULL THEN e.published
+                    ELSE greatest(e.published, least(i.published, i.event_seq)) END,
                 signals_pending = e.signals_pending - i.leaving::int,
                 signaled_at = CASE WHEN e.signals_pending > i.leaving THEN e.signaled_at END,
                 worker_id = CASE WHEN i.keep_until IS NOT NULL THEN e.worker_id END,

@@ -142,11 +142,13 @@ pub struct PrivateServer(Running);
 impl PrivateServer {
     /// Starts one.
     pub async fn start() -> Self {
-        blocking(|| {
+        let server = blocking(|| {
             let dir = home(&format!("postgres-{}", Uuid::new_v4().simple()));
             Self(Running::join(dir, &PRIVATE))
         })
-        .await
+        .await;
+        ready(&options(server.0.port)).await;
+        server
     }
 
     /// How to connect to its database `postgres`, as its superuser.
@@ -183,7 +185,8 @@ impl PrivateServer {
     pub async fn configure(&self, name: &str, value: &str) {
         let mut connection = connect(&options(self.0.port)).await;
         let set = format!("ALTER SYSTEM SET {name} = '{value}'");
-        for statement in [set, "SELECT pg_reload_conf()".to_owned()] {
+        let writable = "SET default_transaction_read_only = off".to_owned();
+        for statement in [writable, set, "SELECT pg_reload_conf()".to_owned()] {
             sqlx::raw_sql(AssertSqlSafe(statement))
                 .execute(&mut connection)
                 .await
@@ -407,7 +410,6 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn a_private_server_can_be_killed_and_started_again() {
         let server = PrivateServer::start().await;
-        ready(&options(server.0.port)).await;
         let dir = server.0.dir.clone();
         for end in [
             PrivateServer::kill,

@@ -1,0 +1,277 @@
+//! Reading the trail from the database: to verify it, or to write it down.
+
+use std::io;
+
+use docg_core::{
+    ids::{ExecutionId, OrganizationId},
+    ports::StoreError,
+};
+use sqlx::postgres::PgRow;
+use uuid::Uuid;
+
+use super::{
+    record::{Chain, Checkpoint, Head, Record},
+    verify::{AuditReport, Heading, Verifier},
+};
+use crate::{
+    PgStore,
+    codec::{Time, audit_event, bytes32, field, int, number, time},
+    database::arguments,
+    error::Error,
+};
+
+/// So many chains are read at once.
+const CHAINS: i64 = 200;
+
+macro_rules! rows_of {
+    ($heads:literal) => {
+        concat!(
+            "SELECT h.execution_id AS chain, h.organization_id AS chain_organization,
+                h.audit_seq AS head_seq, h.audit_hash AS head_hash, h.is_purged,
+                a.id, a.seq, a.organization_id, a.execution_id, a.timestamp, a.action,
+                a.target_type, a.target_id, a.actor_type, a.actor_id, a.metadata::text, a.salt,
+                a.commitment, a.prev_hash, a.hash
+            FROM (",
+            $heads,
+            ") h LEFT JOIN docg.audit_events a ON a.execution_id = h.execution_id
+            ORDER BY h.execution_id, a.seq"
+        )
+    };
+}
+
+impl PgStore {
+    /// Verifies an organization's audit trail, or that of one of its executions: every chain, and
+    /// every checkpoint. `trusted` are the public keys that checkpoints may be signed with.
+    ///
+    /// # Errors
+    ///
+    /// Where it could not be read, which says nothing about the trail: `Unavailable`, `Corrupt`.
+    pub async fn verify_audit(
+        &self,
+        organization: OrganizationId,
+        execution: Option<ExecutionId>,
+        trusted: &[[u8; 32]],
+    ) -> Result<AuditReport, StoreError> {
+        let mut verifier = Verifier::new(trusted);
+        let take = |record| {
+            verifier.take(record);
+            Ok(())
+        };
+        match self.records(organization, execution, take).await {
+            Ok(()) => Ok(verifier.end(execution.is_none())),
+            Err(error) => Err(error.at("verify_audit")),
+        }
+    }
+
+    /// Writes an organization's audit trail, or that of one of its executions, as lines of JSON
+    /// that [`verify_audit_export`](crate::verify_audit_export) verifies without a database.
+    ///
+    /// # Errors
+    ///
+    /// `Invalid` where `out` takes no more; `Unavailable`, `Corrupt`.
+    pub async fn export_audit(
+        &self,
+        organization: OrganizationId,
+        execution: Option<ExecutionId>,
+        mut out: impl io::Write + Send,
+    ) -> Result<(), StoreError> {
+        let of = if execution.is_some() {
+            "execution"
+        } else {
+            "organization"
+        };
+        let heading = Heading {
+            docg_audit_export: of.to_owned(),
+        };
+        let written = async {
+            write_line(&mut out, &heading)?;
+            let write = |record| write_line(&mut out, &record);
+            self.records(organization, execution, write).await?;
+            out.flush()
+                .map_err(|e| Error::Invalid(format!("the export cannot be written: {e}")))
+        };
+        written.await.map_err(|e| e.at("export_audit"))
+    }
+
+    /// The organizations that have executions or audit rows of purged ones.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable`.
+    pub async fn audited_organizations(&self) -> Result<Vec<OrganizationId>, StoreError> {
+        // By leaps over the indexes, however many rows each organization has.
+        let sql = "WITH RECURSIVE live AS (
+                (SELECT e.organization_id FROM docg.executions e ORDER BY e.organization_id LIMIT 1)
+                UNION ALL
+                SELECT (SELECT e.organization_id FROM docg.executions e
+                    WHERE e.organization_id > live.organization_id
+                    ORDER BY e.organization_id LIMIT 1)
+                FROM live WHERE live.organization_id IS NOT NULL),
+            old AS (
+                (SELECT h.organization_id FROM docg.audit_heads h ORDER BY h.organization_id LIMIT 1)
+                UNION ALL
+                SELECT (SELECT h.organization_id FROM docg.audit_heads h
+                    WHERE h.organization_id > old.organization_id
+                    ORDER BY h.organization_id LIMIT 1)
+                FROM old WHERE old.organization_id IS NOT NULL)
+            SELECT organization_id FROM live WHERE organization_id IS NOT NULL
+            UNION SELECT organization_id FROM old WHERE organization_id IS NOT NULL
+            ORDER BY organization_id";
+        let read = async || {
+            let rows = self
+                .database
+                .read(sql, sqlx::postgres::PgArguments::default())
+                .await?;
+            let id = |row| Ok(OrganizationId(field(row, "organization_id")?));
+            rows.iter().map(id).collect::<Result<Vec<_>, Error>>()
+        };
+        read()
+            .await
+            .map_err(|e: Error| e.at("audited_organizations"))
+    }
+
+    async fn records(
+        &self,
+        organization: OrganizationId,
+        execution: Option<ExecutionId>,
+        mut take: impl FnMut(Record) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let mut seq = 0;
+        while let Some(checkpoint) = self.next_checkpoint(organization, seq).await? {
+            seq = checkpoint.seq;
+            take(Record::Checkpoint(checkpoint))?;
+        }
+        if let Some(id) = execution {
+            return self.chains(organization, &[id.0], &mut take).await;
+        }
+        let mut after = (Time::UNIX_EPOCH, Uuid::nil());
+        loop {
+            let sql = "SELECT e.id, e.created_at FROM docg.executions e
+                WHERE e.organization_id = $1 AND (e.created_at, e.id) > ($2, $3)
+                ORDER BY e.created_at, e.id LIMIT $4";
+            let parameters = arguments![organization.0, after.0, after.1, CHAINS];
+            let rows = self.database.read(sql, parameters).await?;
+            let Some(last) = rows.last() else { break };
+            after = (field(last, "created_at")?, field(last, "id")?);
+            let ids: Result<Vec<Uuid>, Error> = rows.iter().map(|row| field(row, "id")).collect();
+            self.chains(organization, &ids?, &mut take).await?;
+        }
+        let mut after = Uuid::nil();
+        loop {
+            let sql = "SELECT h.execution_id FROM docg.audit_heads h
+                WHERE h.organization_id = $1 AND h.execution_id > $2
+                ORDER BY h.execution_id LIMIT $3";
+            let rows = self
+                .database
+                .read(sql, arguments![organization.0, after, CHAINS])
+                .await?;
+            let Some(last) = rows.last() else { break };
+            after = field(last, "execution_id")?;
+            let ids: Result<Vec<Uuid>, Error> =
+                rows.iter().map(|row| field(row, "execution_id")).collect();
+            self.chains(organization, &ids?, &mut take).await?;
+        }
+        Ok(())
+    }
+
+    /// Heads and rows in one statement, so that they are of one moment.
+    async fn chains(
+        &self,
+        organization: OrganizationId,
+        ids: &[Uuid],
+        take: &mut impl FnMut(Record) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let sql = rows_of!(
+            "SELECT e.id AS execution_id, e.organization_id, e.audit_seq, e.audit_hash,
+                false AS is_purged
+             FROM docg.executions e WHERE e.id = ANY ($2) AND e.organization_id = $1
+             UNION ALL
+             SELECT o.execution_id, o.organization_id, o.audit_seq, o.audit_hash,
+                EXISTS (SELECT FROM docg.audit_purges p WHERE p.execution_id = o.execution_id)
+             FROM docg.audit_heads o
+             WHERE o.execution_id = ANY ($2) AND o.organization_id = $1"
+        );
+        let parameters = arguments![organization.0, ids.to_vec()];
+        let mut current = None;
+        for row in self.database.read(sql, parameters).await? {
+            let id: Uuid = field(&row, "chain")?;
+            if current != Some(id) {
+                current = Some(id);
+                take(Record::Chain(chain(&row)?))?;
+            }
+            if field::<Option<Uuid>>(&row, "id")?.is_some() {
+                take(Record::Event(audit_event(&row)?.into()))?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn next_checkpoint(
+        &self,
+        organization: OrganizationId,
+        after: u64,
+    ) -> Result<Option<Checkpoint>, Error> {
+        let sql = "SELECT c.seq, c.created_at, c.prev_hash, c.heads_hash, c.hash, c.public_key,
+                c.signature
+            FROM docg.audit_checkpoints c
+            WHERE c.organization_id = $1 AND c.seq > $2 ORDER BY c.seq LIMIT 1";
+        let parameters = arguments![organization.0, int(after)];
+        let rows = self.database.read(sql, parameters).await?;
+        let Some(row) = rows.first() else {
+            return Ok(None);
+        };
+        let seq: u64 = number(row, "seq")?;
+        let sql = "SELECT h.execution_id, h.audit_seq, h.audit_hash
+            FROM docg.audit_checkpoint_heads h
+            WHERE h.organization_id = $1 AND h.checkpoint_seq = $2 ORDER BY h.execution_id";
+        let parameters = arguments![organization.0, int(seq)];
+        let heads: Result<Vec<Head>, Error> = self
+            .database
+            .read(sql, parameters)
+            .await?
+            .iter()
+            .map(head)
+            .collect();
+        let signature: &[u8] = field(row, "signature")?;
+        Ok(Some(Checkpoint {
+            organization_id: organization,
+            seq,
+            created_at: time(row, "created_at")?,
+            prev_hash: bytes32(row, "prev_hash")?,
+            heads_hash: bytes32(row, "heads_hash")?,
+            hash: bytes32(row, "hash")?,
+            public_key: bytes32(row, "public_key")?,
+            signature: signature
+                .try_into()
+                .map_err(|_| Error::Corrupt("a signature has not 64 bytes".to_owned()))?,
+            heads: heads?,
+        }))
+    }
+}
+
+fn head(row: &PgRow) -> Result<Head, Error> {
+    Ok(Head {
+        execution_id: field::<Uuid>(row, "execution_id")?.into(),
+        audit_seq: number(row, "audit_seq")?,
+        audit_hash: bytes32(row, "audit_hash")?,
+    })
+}
+
+fn chain(row: &PgRow) -> Result<Chain, Error> {
+    Ok(Chain {
+        organization_id: field::<Uuid>(row, "chain_organization")?.into(),
+        head: Head {
+            execution_id: field::<Uuid>(row, "chain")?.into(),
+            audit_seq: number(row, "head_seq")?,
+            audit_hash: bytes32(row, "head_hash")?,
+        },
+        is_purged: field(row, "is_purged")?,
+    })
+}
+
+fn write_line(out: &mut impl io::Write, record: &impl serde::Serialize) -> Result<(), Error> {
+    let fails =
+        |e: &dyn std::fmt::Display| Error::Invalid(format!("the export cannot be written: {e}"));
+    serde_json::to_writer(&mut *out, record).map_err(|e| fails(&e))?;
+    out.write_all(b"\n").map_err(|e| fails(&e))
+}

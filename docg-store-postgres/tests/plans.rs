@@ -1,0 +1,345 @@
+//! Every statement that the store sends is served by an index. Nothing is listed by hand: all that
+//! is called below is found among the session's prepared statements, and its plan is read.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use docg_core::{
+    conformance::fixtures::{self, CommitFixture, RunFixture, at, workflow},
+    ids::{ExecutionId, OrganizationId, SignatureRequestId, WorkerId, WorkflowId},
+    observe::LogLevel,
+    ports::{
+        AuditQuery, ClaimRequest, ClaimWhat, EventQuery, ExecutionQuery, LogQuery, Memo, MemoKey,
+        MemoStore, RunReader, RunStore, WorkflowQuery, WorkflowStore,
+    },
+    run::Status,
+};
+use docg_store_postgres::{CheckpointKey, PgStore, PgStoreConfig};
+use sqlx::{AssertSqlSafe, PgPool, Row, postgres::PgPoolOptions};
+
+mod support;
+
+/// Ten thousand executions of a hundred organizations, each with some rows of each kind.
+const FILL: &str = "
+    INSERT INTO docg.node_type_sets (node_types) VALUES ('{extract,render}');
+    INSERT INTO docg.definitions (hash, definition)
+    SELECT sha256(n::text::bytea), '{}' FROM generate_series(1, 3000) n;
+    CREATE TEMPORARY TABLE filled AS
+    SELECT gen_random_uuid() AS id, n, ('00000000-0000-0000-0000-' || lpad((n % 100)::text, 12, '0'))::uuid
+        AS organization_id FROM generate_series(1, 10000) n;
+    INSERT INTO docg.executions (id, organization_id, workflow_id, workflow_version, status, progress,
+        delivery_state, signature_state, phase_metrics, correlation_id, trigger_type, dry_run,
+        attempt, version, created_at, completed_at, updated_at, preflight_due, delivery_confirmed,
+        priority, event_seq, log_seq, audit_seq, audit_hash, type_set, worker_id, lease_until,
+        expires_at, due_at, published, checkpointed)
+    SELECT id, organization_id, organization_id, 1,
+        CASE WHEN n % 10 = 0 THEN 'running' WHEN n % 10 = 1 THEN 'queued' ELSE 'completed' END, 0,
+        'pending', 'pending', '{}', 'c', 'manual', false, 1, 1,
+        timestamptz '2026-01-01' + n * interval '1 s',
+        CASE WHEN n % 10 > 1 THEN timestamptz '2026-01-02' + n * interval '1 s' END,
+        timestamptz '2026-01-02', false, false, 0, 5, 5, 5, sha256('x'), 1,
+        CASE WHEN n % 10 = 0 THEN gen_random_uuid() END,
+        CASE WHEN n % 10 = 0 THEN timestamptz '2027-01-01' END,
+        CASE WHEN n % 10 = 0 THEN timestamptz '2027-01-01' END,
+        CASE WHEN n % 10 = 1 THEN timestamptz '2026-01-02' END,
+        CASE WHEN n % 10 = 0 THEN 0 ELSE 5 END, CASE WHEN n % 20 = 0 THEN 0 ELSE 5 END
+    FROM filled;
+    INSERT INTO docg.execution_data
+    SELECT id, sha256((n % 2000 + 1)::text::bytea), '{}', '{}', '{}', NULL FROM filled;
+    INSERT INTO docg.execution_steps (execution_id, position, id, node_id, node_type, label, phase,
+        status, activity, attempt, attempts_before, takeovers)
+    SELECT id, p, gen_random_uuid(), 'n' || p, 'render', 'l', 'render', 'success', 'idle', 1, 0, 0
+    FROM filled, generate_series(0, 4) p;
+    INSERT INTO docg.execution_events
+    SELECT id, p, gen_random_uuid(), 'execution.progress', now(), 'running', 1, NULL, '{\"progress\": 1}'
+    FROM filled, generate_series(1, 5) p;
+    INSERT INTO docg.execution_logs
+    SELECT id, p, gen_random_uuid(), NULL, now(), 'ok', 'step', '\"m\"', NULL, NULL, 'c'
+    FROM filled, generate_series(1, 5) p;
+    INSERT INTO docg.audit_events (execution_id, seq, id, organization_id, timestamp, actor_type,
+        action, target_type, target_id, commitment, prev_hash, hash)
+    SELECT id, p, gen_random_uuid(), organization_id, now(), 'user', 'a', 't', 'i', sha256('x'),
+        sha256('x'), sha256('x')
+    FROM filled, generate_series(1, 5) p;
+    INSERT INTO docg.audit_heads
+    SELECT gen_random_uuid(), organization_id, 5, sha256('x'), timestamptz '2025-01-01' + n * interval '1 s'
+    FROM filled;
+    INSERT INTO docg.audit_purges SELECT execution_id, organization_id, now() FROM docg.audit_heads
+    ORDER BY execution_id LIMIT 9000;
+    INSERT INTO docg.audit_checkpoints
+    SELECT organization_id, row_number() OVER (PARTITION BY organization_id), now(), sha256('x'),
+        sha256('x'), sha256('x'), sha256('x'), sha512('x') FROM filled;
+    INSERT INTO docg.audit_checkpoint_heads
+    SELECT organization_id, seq, gen_random_uuid(), 1, sha256('x') FROM docg.audit_checkpoints;
+    INSERT INTO docg.signals (id, execution_id, organization_id, kind, signal, received_at)
+    SELECT gen_random_uuid(), id, organization_id, 'pause', '{}', now() FROM filled;
+    INSERT INTO docg.signature_requests (id, execution_id, organization_id, node_id, provider,
+        envelope_id, status, signers, file, created_at)
+    SELECT gen_random_uuid(), id, organization_id, 'n', 'builtin', id::text, 'signed', '[]', 'null', now()
+    FROM filled;
+    INSERT INTO docg.approvals (id, execution_id, organization_id, node_id, approvers, token_hashes,
+        quorum, created_at, on_expiry)
+    SELECT gen_random_uuid(), id, organization_id, 'n', '[]', ARRAY[sha256(id::text::bytea)], 1, now(), 'fail'
+    FROM filled;
+    INSERT INTO docg.idempotency_keys SELECT organization_id, id::text, sha256('x'), id FROM filled;
+    INSERT INTO docg.workflows
+    SELECT organization_id, gen_random_uuid(), 1, 'w', '{}', '{}', '[]', now() + n * interval '1 s', now(), false
+    FROM filled;
+    INSERT INTO docg.memos
+    SELECT organization_id, 'k', id::text, '{}', timestamptz '2030-01-01' + n * interval '1 s' FROM filled;
+    ANALYZE;";
+
+async fn call_everything(store: &PgStore) {
+    let organization = OrganizationId::new();
+    let run = RunFixture::of(organization).key("k", 1).build();
+    let id = run.state.execution.id;
+    store.create(run.clone()).await.expect("stores");
+    store.create(run).await.expect("is known");
+    let claim = |what| ClaimRequest {
+        worker_id: WorkerId::new(),
+        what,
+        now: at(0),
+        lease_until: at(60_000),
+    };
+    let due = ClaimWhat::Due {
+        limit: 8,
+        per_organization: 2,
+        node_types: ["extract", "render"].map(Arc::from).into(),
+    };
+    let one = claim(ClaimWhat::One(id));
+    let claimed = store.claim(one).await.expect("claims").claimed.remove(0);
+    let signal = fixtures::signal(organization, id, at(0));
+    store.signal(signal.clone()).await.expect("signals");
+    store.signals(id).await.expect("reads");
+    store
+        .renew(&[claimed.lease], at(90_000))
+        .await
+        .expect("renews");
+    let execution = &claimed.state.execution;
+    let commit = CommitFixture::on(&claimed)
+        .status(Status::Completed)
+        .events(2)
+        .audit("execution.completed")
+        .signature(fixtures::signature_request(execution, "envelope"))
+        .approval(fixtures::approval(execution, &[[1; 32]]))
+        .settle(&[signal])
+        .build();
+    store.commit(commit.clone()).await.expect("commits");
+    store.commit(commit).await.expect_err("is stale");
+    store
+        .release(&[claimed.lease], at(1))
+        .await
+        .expect("is no error");
+    store.claim(claim(due)).await.expect_err("what was filled in is no run");
+    store.unpublished(at(1), 10).await.expect("reads");
+    store.mark_published(&[(id, 1)]).await.expect("marks");
+
+    store.execution(organization, id).await.expect("reads");
+    for (workflow_id, status) in [
+        (None, None),
+        (Some(WorkflowId::new()), None),
+        (None, Some(Status::Running)),
+        (Some(WorkflowId::new()), Some(Status::Running)),
+    ] {
+        let query = ExecutionQuery {
+            organization_id: organization,
+            workflow_id,
+            status,
+            after: None,
+            limit: 20,
+        };
+        store.executions(query).await.expect("reads");
+    }
+    store.steps(organization, id).await.expect("reads");
+    store.snapshot(organization, id).await.expect("reads");
+    let (organization_id, execution_id, after, limit) = (organization, id, 0, 20);
+    store
+        .events(EventQuery {
+            organization_id,
+            execution_id,
+            after,
+            limit,
+        })
+        .await
+        .expect("reads");
+    store
+        .audit(AuditQuery {
+            organization_id,
+            execution_id,
+            after,
+            limit,
+        })
+        .await
+        .expect("reads");
+    let logs = LogQuery {
+        organization_id,
+        execution_id,
+        level: Some(LogLevel::Ok),
+        domain: None,
+        step_id: None,
+        after,
+        limit,
+    };
+    store.logs(logs).await.expect("reads");
+    store
+        .signature_request(organization, SignatureRequestId::new())
+        .await
+        .expect("reads");
+    store
+        .signature_by_envelope("builtin", "envelope")
+        .await
+        .expect("reads");
+    store.approval_by_token([1; 32]).await.expect("reads");
+
+    let stored = workflow(organization, &["extract"]);
+    store.put_workflow(stored.clone()).await.expect("stores");
+    store
+        .workflow(organization, stored.id)
+        .await
+        .expect("reads");
+    for after in [None, Some((at(0), stored.id))] {
+        let query = WorkflowQuery {
+            organization_id,
+            after,
+            limit,
+        };
+        store.workflows(query).await.expect("reads");
+    }
+    store
+        .latest_version(organization, stored.id)
+        .await
+        .expect("reads");
+    store
+        .delete_workflow(organization, stored.id)
+        .await
+        .expect("deletes");
+    let memo = Memo {
+        key: MemoKey {
+            organization_id: None,
+            kind: "k",
+            key: "k".to_owned(),
+        },
+        value: fixtures::fact(),
+        expires_at: at(100),
+    };
+    store
+        .remember(memo.clone(), at(0))
+        .await
+        .expect("remembers");
+    store.recall(&memo.key, at(0)).await.expect("recalls");
+    store.replace(memo).await.expect("replaces");
+
+    let key = CheckpointKey::from_seed([1; 32]);
+    store
+        .checkpoint_audit(organization, &key, at(5))
+        .await
+        .expect("signs");
+    store
+        .verify_audit(organization, None, &[])
+        .await
+        .expect("reads");
+    store
+        .verify_audit(organization, Some(ExecutionId::new()), &[])
+        .await
+        .expect("reads");
+    store.audited_organizations().await.expect("reads");
+    store.erase_audit(organization, id).await.expect("erases");
+    store.purge(at(1_000), 10).await.expect("purges");
+    store
+        .purge_audit(at(1_000), 10, at(2_000))
+        .await
+        .expect("purges");
+}
+
+async fn sequential_scans(pool: &PgPool) -> BTreeMap<String, i64> {
+    // The counters of this session are written when it says so.
+    sqlx::query("SELECT pg_stat_force_next_flush()")
+        .execute(pool)
+        .await
+        .expect("flushes");
+    sqlx::query("SELECT pg_stat_clear_snapshot()")
+        .execute(pool)
+        .await
+        .expect("clears");
+    let rows = sqlx::query(
+        "SELECT relname::text, seq_scan FROM pg_stat_user_tables WHERE schemaname = 'docg'",
+    )
+    .fetch_all(pool)
+    .await
+    .expect("reads");
+    rows.iter().map(|row| (row.get(0), row.get(1))).collect()
+}
+
+/// Tables whose size does not grow with what is kept.
+const SMALL: [&str; 2] = ["migrations", "node_type_sets"];
+
+#[tokio::test]
+async fn no_statement_reads_a_big_table_from_end_to_end() {
+    let database = support::migrated().await;
+    let pool = PgPoolOptions::new()
+        .max_connections(1)
+        .connect(database.url())
+        .await
+        .expect("connects");
+    sqlx::raw_sql(FILL).execute(&pool).await.expect("fills");
+    let before = sequential_scans(&pool).await;
+    let store = PgStore::new(pool.clone(), PgStoreConfig::default());
+    call_everything(&store).await;
+
+    // What really happened, statements within functions included.
+    let after = sequential_scans(&pool).await;
+    for (table, scans) in &after {
+        let grown = scans - before.get(table).copied().unwrap_or(0);
+        // Purging looks for definitions that nobody has any more; there is one for each version
+        // of a workflow, and it stops at its limit.
+        assert!(
+            grown == 0 || SMALL.contains(&table.as_str()) || table == "definitions",
+            "{table} was read from end to end {grown} times"
+        );
+    }
+
+    // What will happen once the plans do not depend on the parameters any more.
+    let statements = sqlx::query(
+        "SELECT name, statement, coalesce(array_length(parameter_types, 1), 0)
+         FROM pg_prepared_statements WHERE statement ~ 'docg\\.'",
+    )
+    .fetch_all(&pool)
+    .await
+    .expect("reads");
+    assert!(
+        statements.len() > 40,
+        "only {} statements were seen",
+        statements.len()
+    );
+    sqlx::query("SET plan_cache_mode = force_generic_plan")
+        .execute(&pool)
+        .await
+        .expect("sets");
+    let mut wrong = Vec::new();
+    for row in &statements {
+        let (name, statement): (String, String) = (row.get(0), row.get(1));
+        let parameters = vec!["NULL"; usize::try_from(row.get::<i32, _>(2)).expect("is a count")];
+        let call = match parameters.len() {
+            0 => format!("EXPLAIN EXECUTE \"{name}\""),
+            _ => format!("EXPLAIN EXECUTE \"{name}\" ({})", parameters.join(", ")),
+        };
+        let plan = sqlx::raw_sql(AssertSqlSafe(call))
+            .fetch_all(&pool)
+            .await
+            .expect("explains");
+        let lines: Vec<String> = plan.iter().map(|row| row.get(0)).collect();
+        let scan = lines.iter().find(|line| {
+            line.contains("Seq Scan on ")
+                && !SMALL.iter().any(|small| line.contains(small))
+                && !line.contains(" on definitions f")
+        });
+        if let Some(scan) = scan {
+            wrong.push(format!("{scan}\n{statement}\n{}", lines.join("\n")));
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "{} statements:\n{}",
+        wrong.len(),
+        wrong.join("\n\n")
+    );
+}
