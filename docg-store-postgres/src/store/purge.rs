@@ -25,41 +25,46 @@ impl PgStore {
                     audit_hash, ended_at)
                 SELECT old.id, old.organization_id, old.audit_seq, old.audit_hash, old.ended_at
                 FROM old WHERE old.audit_seq > 0),
-            steps AS (DELETE FROM docg.execution_steps r USING old WHERE r.execution_id = old.id),
-            events AS (DELETE FROM docg.execution_events r USING old WHERE r.execution_id = old.id),
-            logs AS (DELETE FROM docg.execution_logs r USING old WHERE r.execution_id = old.id),
-            inbox AS (DELETE FROM docg.signals r USING old WHERE r.execution_id = old.id),
+            steps AS (DELETE FROM docg.execution_steps r WHERE r.execution_id = ANY (ARRAY(SELECT old.id FROM old))),
+            events AS (DELETE FROM docg.execution_events r WHERE r.execution_id = ANY (ARRAY(SELECT old.id FROM old))),
+            logs AS (DELETE FROM docg.execution_logs r WHERE r.execution_id = ANY (ARRAY(SELECT old.id FROM old))),
+            inbox AS (DELETE FROM docg.signals r WHERE r.execution_id = ANY (ARRAY(SELECT old.id FROM old))),
             signatures AS (
-                DELETE FROM docg.signature_requests r USING old WHERE r.execution_id = old.id),
-            approvals AS (DELETE FROM docg.approvals r USING old WHERE r.execution_id = old.id),
-            keys AS (DELETE FROM docg.idempotency_keys r USING old WHERE r.execution_id = old.id),
-            data AS (DELETE FROM docg.execution_data r USING old WHERE r.execution_id = old.id),
-            gone AS (DELETE FROM docg.executions e USING old WHERE e.id = old.id RETURNING e.id),
+                DELETE FROM docg.signature_requests r WHERE r.execution_id = ANY (ARRAY(SELECT old.id FROM old))),
+            approvals AS (DELETE FROM docg.approvals r WHERE r.execution_id = ANY (ARRAY(SELECT old.id FROM old))),
+            keys AS (DELETE FROM docg.idempotency_keys r WHERE r.execution_id = ANY (ARRAY(SELECT old.id FROM old))),
+            data AS (DELETE FROM docg.execution_data r WHERE r.execution_id = ANY (ARRAY(SELECT old.id FROM old))),
+            gone AS (DELETE FROM docg.executions e WHERE e.id = ANY (ARRAY(SELECT old.id FROM old)) RETURNING e.id),
             memos AS (
-                DELETE FROM docg.memos m WHERE (m.organization_id, m.kind, m.key) IN (
-                    SELECT x.organization_id, x.kind, x.key FROM docg.memos x
+                DELETE FROM docg.memos m WHERE m.ctid = ANY (ARRAY(
+                    SELECT x.ctid FROM docg.memos x
                     WHERE x.expires_at < $1 ORDER BY x.expires_at LIMIT $2
-                    FOR UPDATE SKIP LOCKED))
-            SELECT count(*) AS purged FROM gone";
+                    FOR UPDATE SKIP LOCKED)))
+            SELECT (SELECT count(*) FROM gone) AS purged,
+                ARRAY(SELECT DISTINCT old.definition_hash FROM old) AS definitions";
         let parameters = arguments![Time::from(before), int(limit as u64)];
         let rows = self.database.write(sql, parameters).await?;
-        let purged: i64 = rows.first().map_or(Ok(0), |row| field(row, "purged"))?;
-        if purged > 0 {
-            self.purge_definitions(limit).await?;
+        let Some(row) = rows.first() else {
+            return Err(Error::Corrupt("a statement without an answer".to_owned()));
+        };
+        let definitions: Vec<Vec<u8>> = field(row, "definitions")?;
+        if !definitions.is_empty() {
+            self.purge_definitions(definitions).await?;
         }
-        Ok(usize::try_from(purged).unwrap_or(0))
+        Ok(usize::try_from(field::<i64>(row, "purged")?).unwrap_or(0))
     }
 
-    /// Definitions that no execution has any more. One that a new run takes up at this moment is
-    /// kept by its foreign key, and whichever of the two comes second is tried again.
-    async fn purge_definitions(&self, limit: usize) -> Result<(), Error> {
-        let sql = "DELETE FROM docg.definitions WHERE hash IN (
-            SELECT f.hash FROM docg.definitions f
-            WHERE NOT EXISTS (
-                SELECT FROM docg.execution_data d WHERE d.definition_hash = f.hash)
-            LIMIT $1 FOR UPDATE SKIP LOCKED)";
+    /// Removes those of these definitions that no execution has any more. One that a new run takes
+    /// up at this moment is kept by its foreign key, and whichever of the two comes second is
+    /// tried again.
+    async fn purge_definitions(&self, hashes: Vec<Vec<u8>>) -> Result<(), Error> {
+        let sql = "DELETE FROM docg.definitions f WHERE f.hash = ANY (ARRAY(
+                SELECT x.hash FROM docg.definitions x
+                WHERE x.hash = ANY ($1) AND NOT EXISTS (
+                    SELECT FROM docg.execution_data d WHERE d.definition_hash = x.hash)
+                FOR UPDATE SKIP LOCKED))";
         self.database
-            .write(sql, arguments![int(limit as u64)])
+            .write(sql, arguments![hashes])
             .await
             .map(|_| ())
     }
