@@ -57,6 +57,8 @@ macro_rules! __store_cases {
             }
             lease {
                 a_lease_holds_until_its_end
+                a_takeover_is_told_from_what_was_given_back
+                who_ran_out_may_commit_until_somebody_takes_over
                 what_ran_out_is_taken_over_and_its_holder_refused
                 renewing_prolongs
                 renewing_returns_what_is_lost

@@ -23,6 +23,13 @@ macro_rules! columns {
                 format!("unnest({}) AS {alias} ({names})", parameters.join(", "))
             }
 
+            /// The columns' names, each of table `alias`.
+            #[allow(dead_code, reason = "needed where a table is passed on")]
+            pub(crate) fn names(alias: &str) -> String {
+                let names = [$(stringify!($field)),+].map(|name| format!("{alias}.{name}"));
+                names.join(", ")
+            }
+
             pub(crate) fn append(&mut self, other: &Self) {
                 $(self.$field.extend_from_slice(&other.$field);)+
             }

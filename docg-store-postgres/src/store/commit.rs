@@ -72,43 +72,40 @@ static COMMIT: LazyLock<String> = LazyLock::new(|| {
     let settled_at = fence_at + FenceColumns::COUNT;
     let inputs_at = settled_at + SettledColumns::COUNT;
     let children_at = inputs_at + InputColumns::COUNT;
+    // Side by side: the arrays of both have the same length, and so one `unnest` takes them.
     let execution = ExecutionColumns::unnest(1, "i");
-    // Side by side: the arrays of both have the same length.
-    let both = format!(
+    let fence = FenceColumns::unnest(fence_at, "i");
+    let (values, names) = execution.split_once(") AS i (").unwrap_or_default();
+    let (more_values, more_names) = fence.split_once(") AS i (").unwrap_or_default();
+    let names = names.trim_end_matches(')');
+    let more_values = more_values.trim_start_matches("unnest(");
+    let input = format!("{values}, {more_values}) AS i ({names}, {more_names}");
+    let all = format!(
         "{}, {}",
-        execution.split(") AS").next().unwrap_or_default(),
-        FenceColumns::unnest(fence_at, "i")
-            .strip_prefix("unnest(")
-            .unwrap_or_default()
+        ExecutionColumns::names("i"),
+        FenceColumns::names("i")
     );
-    let (parameters, fence_names) = both.split_once(") AS i (").unwrap_or_default();
-    let execution_names = execution
-        .split_once(" AS i (")
-        .unwrap_or_default()
-        .1
-        .trim_end_matches(')');
-    let input = format!("{parameters}) AS i ({execution_names}, {fence_names}");
+    let step_names = StepColumns::names("r");
     let settled = SettledColumns::unnest(settled_at, "r");
     let inputs = InputColumns::unnest(inputs_at, "r");
     let steps = StepColumns::unnest(children_at, "r");
     let children = insert_children(children_at, "moved");
     format!(
-        "WITH input AS MATERIALIZED (SELECT * FROM {input}),
-        step_input AS MATERIALIZED (SELECT * FROM {steps}),
+        "WITH step_input AS MATERIALIZED (SELECT {step_names} FROM {steps}),
         known AS (
             SELECT r.execution_id, count(*) AS steps
             FROM step_input r JOIN docg.execution_steps s
                 ON s.execution_id = r.execution_id AND s.position = r.position AND s.id = r.id
             GROUP BY r.execution_id),
-        settled_input AS MATERIALIZED (SELECT * FROM {settled}),
+        settled_input AS MATERIALIZED (SELECT r.execution_id, r.id FROM {settled}),
         leaving AS (
             SELECT r.execution_id, count(*) AS signals
             FROM settled_input r JOIN docg.signals s
                 ON s.id = r.id AND s.execution_id = r.execution_id AND NOT s.is_settled
             GROUP BY r.execution_id),
         checked AS MATERIALIZED (
-            SELECT i.*, coalesce(k.steps, 0) AS known_steps, coalesce(l.signals, 0) AS leaving
-            FROM input i LEFT JOIN known k ON k.execution_id = i.id
+            SELECT {all}, coalesce(k.steps, 0) AS known_steps, coalesce(l.signals, 0) AS leaving
+            FROM {input} LEFT JOIN known k ON k.execution_id = i.id
                 LEFT JOIN leaving l ON l.execution_id = i.id),
         moved AS (
             UPDATE docg.executions e

@@ -64,12 +64,18 @@ static CREATE: LazyLock<String> = LazyLock::new(|| {
         numbered(&ExecutionPlace::unnest(place_at, "p"), "p"),
         numbered(&NewColumns::unnest(new_at, "n"), "n"),
     ];
+    let names = [
+        ExecutionColumns::names("e"),
+        ExecutionPlace::names("p"),
+        NewColumns::names("n"),
+    ]
+    .join(", ");
     let definitions = DefinitionColumns::unnest(definitions_at, "r");
     let steps = StepColumns::unnest(children_at, "r");
     let children = insert_children(children_at, "made");
     format!(
         "WITH input AS MATERIALIZED (
-            SELECT e.*, p.*, n.* FROM {} JOIN {} ON p.p_place = e.e_place
+            SELECT {names} FROM {} JOIN {} ON p.p_place = e.e_place
                 JOIN {} ON n.n_place = e.e_place),
         definitions AS (
             INSERT INTO docg.definitions (hash, definition)

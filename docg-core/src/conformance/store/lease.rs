@@ -19,6 +19,48 @@ pub async fn a_lease_holds_until_its_end(StoreUnderTest { store, .. }: StoreUnde
     assert_eq!(due(&*store, at(end)).await, [id]);
 }
 
+/// Who claims learns whether the holder before had let go: released, committed, or run out.
+pub async fn a_takeover_is_told_from_what_was_given_back(
+    StoreUnderTest { store, .. }: StoreUnderTest,
+) {
+    let id = create(&*store, RunFixture::of(OrganizationId::new()).build()).await;
+    let fresh = take(&*store, at(0), id).await;
+    assert!(!fresh.taken_over, "nobody had it");
+    store
+        .release(&[fresh.lease], at(1))
+        .await
+        .expect("releases");
+    let released = take(&*store, at(1), id).await;
+    assert!(!released.taken_over, "it was given back");
+    commit(&*store, CommitFixture::on(&released).build()).await;
+    let committed = take(&*store, at(2), id).await;
+    assert!(!committed.taken_over, "a commit let it go");
+    let end = at(2).plus_millis(LEASE);
+    let by_name = take(&*store, end, id).await;
+    assert!(by_name.taken_over, "the lease ran out");
+    let due = Worker::new().due(&*store, end.plus_millis(LEASE), 1).await;
+    assert!(due.claimed[0].taken_over, "and again, found as due");
+}
+
+/// A lease that has run out still lets its holder commit, and so prolong it, while nobody else has
+/// asked for the execution.
+pub async fn who_ran_out_may_commit_until_somebody_takes_over(
+    StoreUnderTest { store, .. }: StoreUnderTest,
+) {
+    let organization = OrganizationId::new();
+    let id = create(&*store, RunFixture::of(organization).build()).await;
+    let claimed = take(&*store, at(0), id).await;
+    let end = at(0).plus_millis(LEASE);
+    // Others look for work meanwhile, but for none of this kind.
+    let mut other = Worker::new();
+    other.node_types = [].into();
+    assert_eq!(other.due(&*store, end, 1).await.claimed.len(), 0);
+    let until = end.plus_millis(LEASE);
+    commit(&*store, CommitFixture::on(&claimed).keep(until).build()).await;
+    assert_eq!(due(&*store, end).await, []);
+    assert_eq!(due(&*store, until).await, [id]);
+}
+
 /// A worker that died loses its execution to another; what it still commits is refused whole.
 pub async fn what_ran_out_is_taken_over_and_its_holder_refused(
     StoreUnderTest { store, .. }: StoreUnderTest,
