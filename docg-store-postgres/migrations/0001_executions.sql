@@ -216,6 +216,7 @@ CREATE TABLE docg.approvals (
     arrival          bigint GENERATED ALWAYS AS IDENTITY,
     organization_id  uuid NOT NULL,
     node_id          text NOT NULL,
+    message          text,
     approvers        json NOT NULL,
     token_hashes     bytea[] NOT NULL,
     quorum           bigint NOT NULL,

@@ -5,12 +5,11 @@ use std::{borrow::Cow, sync::Arc};
 
 use docg_core::{
     ids::{AuditId, ExecutionId, OrganizationId},
-    observe::{Actor, ActorType, AuditEvent, Target},
+    observe::{Actor, ActorType, AuditEvent, JsonText, Target},
     time::Timestamp,
 };
 use ed25519_dalek::{Signature, VerifyingKey};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
@@ -72,7 +71,7 @@ pub(super) struct EventRecord {
     action: String,
     target_type: String,
     target_id: String,
-    metadata: Value,
+    metadata: JsonText,
     salt: Option<Uuid>,
     #[serde(with = "hex")]
     commitment: [u8; 32],

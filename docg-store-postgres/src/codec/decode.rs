@@ -6,7 +6,7 @@ use docg_core::{
     error::ErrorContext,
     event::Event,
     ids::{ExecutionId, NodeId, OrganizationId},
-    observe::{Actor, AuditEvent, LogEntry, Target},
+    observe::{Actor, AuditEvent, JsonText, LogEntry, Target},
     ports::{ExecutionRecord, RunState, Signal},
     run::{Execution, Heads, Inputs, Phase, PhaseMetrics, PhaseTimes, Status, Step},
     signature::SignatureRequest,
@@ -204,8 +204,8 @@ struct StoredStep {
     error_human: Option<docg_core::i18n::Text>,
     error_tech: Option<String>,
     // Each in an array of one: `null` is also a value that a handler may give.
-    data_in: Option<(Arc<Value>,)>,
-    data_out: Option<(Arc<Value>,)>,
+    data_in: Option<(JsonText,)>,
+    data_out: Option<(JsonText,)>,
     output: Option<(Arc<Value>,)>,
     reused_from: Option<ExecutionId>,
 }

@@ -1,4 +1,4 @@
-use docg_core::time::Timestamp;
+use docg_core::{observe::JsonText, time::Timestamp};
 use serde::Serialize;
 
 use super::Time;
@@ -33,6 +33,21 @@ impl Encoder {
     pub(crate) fn json(self, field: &str, value: &impl Serialize) -> Result<String, Error> {
         let json = serde_json::to_string(value)
             .map_err(|e| Error::Invalid(format!("{field} cannot be written as JSON: {e}")))?;
+        self.checked(field, json)
+    }
+
+    /// A value that is JSON already.
+    pub(crate) fn json_text(
+        self,
+        field: &str,
+        value: Option<&JsonText>,
+    ) -> Result<Option<String>, Error> {
+        value
+            .map(|value| self.checked(field, value.as_str().to_owned()))
+            .transpose()
+    }
+
+    fn checked(self, field: &str, json: String) -> Result<String, Error> {
         if json.len() > self.max_json_bytes {
             return Err(Error::Invalid(format!(
                 "{field} takes {} bytes as JSON, more than the {} that are allowed",

@@ -114,6 +114,7 @@ columns! {
         execution_id: Uuid = "uuid[]",
         organization_id: Uuid = "uuid[]",
         node_id: String = "text[]",
+        message: Option<String> = "text[]",
         approvers: String = "text[]::json[]",
         token_hashes: Vec<u8> = "bytea[]",
         quorum: i64 = "int8[]",
@@ -171,9 +172,9 @@ impl StepColumns {
         self.error_tech
             .push(encoder.optional_text("error_tech", tech)?);
         self.data_in
-            .push(encoder.optional_json("data_in", step.data_in.as_ref())?);
+            .push(encoder.json_text("data_in", step.data_in.as_ref())?);
         self.data_out
-            .push(encoder.optional_json("data_out", step.data_out.as_ref())?);
+            .push(encoder.json_text("data_out", step.data_out.as_ref())?);
         self.output
             .push(encoder.optional_json("output", step.output.as_ref())?);
         self.reused_from.push(step.reused_from.map(|it| it.0));
@@ -239,7 +240,7 @@ impl LogColumns {
         self.message_tech
             .push(encoder.optional_text("message_tech", entry.message_tech.as_deref())?);
         self.details_tech
-            .push(encoder.optional_json("details_tech", entry.details_tech.as_ref())?);
+            .push(encoder.json_text("details_tech", entry.details_tech.as_ref())?);
         self.correlation_id
             .push(encoder.text("correlation_id", &entry.correlation_id)?);
         Ok(())
@@ -262,7 +263,8 @@ impl AuditColumns {
         self.actor_type.push(row.actor.actor_type.as_str());
         self.actor_id
             .push(encoder.text("actor_id", &row.actor.actor_id)?);
-        self.metadata.push(encoder.json("metadata", &row.metadata)?);
+        self.metadata
+            .extend(encoder.json_text("metadata", Some(&row.metadata))?);
         self.salt.push(row.salt);
         self.action.push(encoder.text("action", &row.action)?);
         self.target_type
@@ -317,6 +319,8 @@ impl ApprovalColumns {
         self.organization_id.push(approval.organization_id.0);
         self.node_id
             .push(encoder.text("node_id", approval.node_id.as_str())?);
+        self.message
+            .push(encoder.optional_text("message", approval.message.as_deref())?);
         self.approvers
             .push(encoder.json("approvers", &approval.approvers)?);
         let hashes = approval.approvers.iter().flat_map(|it| it.token_hash);

@@ -36,8 +36,8 @@ pub(super) struct Records<'a> {
     pub(super) execution: &'a Execution,
     pub(super) steps: &'a [Step],
     pub(super) events: &'a [Arc<Event>],
-    pub(super) logs: &'a [LogEntry],
-    pub(super) audit: &'a [AuditEvent],
+    pub(super) logs: &'a [Arc<LogEntry>],
+    pub(super) audit: &'a [Arc<AuditEvent>],
     pub(super) signature: Option<&'a SignatureRequest>,
     pub(super) approval: Option<&'a Approval>,
 }
@@ -150,17 +150,17 @@ pub(super) fn insert_children(first: usize, allowed: &str) -> String {
                 status = excluded.status, signers = excluded.signers, file = excluded.file,
                 expires_at = excluded.expires_at, completed_at = excluded.completed_at),
         approvals AS (
-            INSERT INTO docg.approvals (id, execution_id, organization_id, node_id, approvers,
+            INSERT INTO docg.approvals (id, execution_id, organization_id, node_id, message, approvers,
                 token_hashes, quorum, decision, decided_by, created_at, decided_at, expires_at,
                 on_expiry)
-            SELECT r.id, r.execution_id, r.organization_id, r.node_id, r.approvers,
+            SELECT r.id, r.execution_id, r.organization_id, r.node_id, r.message, r.approvers,
                 ARRAY(SELECT substring(r.token_hashes FROM 32 * n + 1 FOR 32)
                     FROM generate_series(0, length(r.token_hashes) / 32 - 1) n),
                 r.quorum, r.decision, r.decided_by, r.created_at, r.decided_at, r.expires_at,
                 r.on_expiry
             FROM {approvals} JOIN {allowed} m ON m.id = r.execution_id
             ON CONFLICT (id) DO UPDATE
-            SET approvers = excluded.approvers, token_hashes = excluded.token_hashes,
+            SET message = excluded.message, approvers = excluded.approvers, token_hashes = excluded.token_hashes,
                 quorum = excluded.quorum, decision = excluded.decision,
                 decided_by = excluded.decided_by, decided_at = excluded.decided_at,
                 expires_at = excluded.expires_at, on_expiry = excluded.on_expiry)"

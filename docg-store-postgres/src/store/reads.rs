@@ -169,7 +169,7 @@ impl PgStore {
         rows.iter().map(event).collect()
     }
 
-    async fn list_logs(&self, query: LogQuery) -> Result<Page<LogEntry>, Error> {
+    async fn list_logs(&self, query: LogQuery) -> Result<Page<Arc<LogEntry>>, Error> {
         let sql = "SELECT l.id, l.seq, l.execution_id, l.step_id, l.timestamp, l.level, l.domain,
                 l.message_human::text, l.message_tech, l.details_tech::text, l.correlation_id
             FROM docg.executions e JOIN docg.execution_logs l ON l.execution_id = e.id
@@ -189,10 +189,10 @@ impl PgStore {
                 .optional_text("step_id", query.step_id.as_ref().map(|it| it.as_str()))?,
         ];
         let rows = self.database.read(sql, parameters).await?;
-        page(&rows, query.limit, log_entry)
+        page(&rows, query.limit, |row| log_entry(row).map(Arc::new))
     }
 
-    async fn list_audit(&self, query: AuditQuery) -> Result<Page<AuditEvent>, Error> {
+    async fn list_audit(&self, query: AuditQuery) -> Result<Page<Arc<AuditEvent>>, Error> {
         let sql = "SELECT a.id, a.seq, a.organization_id, a.execution_id, a.timestamp, a.action,
                 a.target_type, a.target_id, a.actor_type, a.actor_id, a.metadata::text, a.salt,
                 a.commitment, a.prev_hash, a.hash
@@ -206,7 +206,7 @@ impl PgStore {
             limit(query.limit),
         ];
         let rows = self.database.read(sql, parameters).await?;
-        page(&rows, query.limit, audit_event)
+        page(&rows, query.limit, |row| audit_event(row).map(Arc::new))
     }
 
     async fn find_signature(
@@ -304,11 +304,11 @@ impl RunReader for PgStore {
         self.list_events(query).await.map_err(|e| e.at("events"))
     }
 
-    async fn logs(&self, query: LogQuery) -> Result<Page<LogEntry>, StoreError> {
+    async fn logs(&self, query: LogQuery) -> Result<Page<Arc<LogEntry>>, StoreError> {
         self.list_logs(query).await.map_err(|e| e.at("logs"))
     }
 
-    async fn audit(&self, query: AuditQuery) -> Result<Page<AuditEvent>, StoreError> {
+    async fn audit(&self, query: AuditQuery) -> Result<Page<Arc<AuditEvent>>, StoreError> {
         self.list_audit(query).await.map_err(|e| e.at("audit"))
     }
 

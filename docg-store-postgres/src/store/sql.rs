@@ -42,7 +42,7 @@ macro_rules! signature_record {
 /// An approval `a` as a record.
 macro_rules! approval_record {
     () => {
-        "SELECT a.id, a.execution_id, a.organization_id, a.node_id, a.approvers, a.quorum, \
+        "SELECT a.id, a.execution_id, a.organization_id, a.node_id, a.message, a.approvers, a.quorum, \
             a.decision, a.decided_by, a.created_at, a.decided_at, a.expires_at, a.on_expiry \
          FROM docg.approvals a"
     };
