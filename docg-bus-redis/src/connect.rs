@@ -192,17 +192,21 @@ pub(crate) async fn primaries(connection: Connection) -> RedisResult<Vec<Node>> 
         Connection::Server(_) => Ok(vec![Node::Only]),
         #[cfg(feature = "cluster")]
         Connection::Cluster(mut connection) => {
-            // Of each range of slots: its ends, then its primary and that one's replicas.
-            type Range = (u16, u16, (String, u16, Value));
-            let slots: Vec<Vec<Value>> = redis::cmd("CLUSTER")
+            // Of each range of slots: its ends, then its primary and that one's replicas; of each of
+            // these its host, its port and more.
+            let ranges: Vec<Vec<Value>> = redis::cmd("CLUSTER")
                 .arg("SLOTS")
                 .query_async(&mut connection)
                 .await?;
             let mut primaries = Vec::new();
-            for mut range in slots {
-                range.truncate(3);
-                let (.., (host, port, _)): Range = redis::from_redis_value(Value::Array(range))?;
-                primaries.push((host, port));
+            for primary in ranges
+                .into_iter()
+                .filter_map(|range| range.into_iter().nth(2))
+            {
+                let mut primary: Vec<Value> = redis::from_redis_value(primary)?;
+                primary.truncate(2);
+                let address: (String, u16) = redis::from_redis_value(Value::Array(primary))?;
+                primaries.push(address);
             }
             primaries.sort();
             primaries.dedup();

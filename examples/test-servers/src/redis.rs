@@ -4,8 +4,12 @@ use std::{
     env,
     ffi::OsString,
     fs,
+    io::{BufRead, BufReader, Write},
+    net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
     sync::OnceLock,
+    thread,
+    time::{Duration, Instant},
 };
 
 use uuid::Uuid;
@@ -13,7 +17,11 @@ use uuid::Uuid;
 use crate::process::{Program, Running, home, in_path};
 
 /// Settings beyond those that every server gets, in its directory.
-const SETTINGS: &str = "redis.conf";
+const SETTINGS: &str = "more.conf";
+/// What makes a server a cluster of its own.
+const CLUSTER: &str = "cluster-enabled yes\ncluster-announce-ip 127.0.0.1\n";
+/// How long a cluster may take to come up.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Between two tests of nextest there may be no process that uses it.
 const SHARED: Program = Program {
@@ -44,10 +52,29 @@ impl Keyspace {
     #[must_use]
     pub fn fresh() -> Self {
         let url = env::var("REDIS_URL").ok().filter(|url| !url.is_empty());
-        Self {
-            url: url.unwrap_or_else(shared),
-            prefix: format!("docg-test:{}:", Uuid::new_v4().simple()),
-        }
+        Self::fresh_in(url.unwrap_or_else(shared))
+    }
+
+    /// A fresh one in a cluster of one server, which is shared by all test processes and stops by
+    /// itself.
+    #[must_use]
+    pub fn in_cluster() -> Self {
+        // Held until the process ends: that is what says that somebody uses the server.
+        static SERVER: OnceLock<Running> = OnceLock::new();
+        let server = SERVER.get_or_init(|| {
+            let dir = home("redis-cluster");
+            // Processes may come at once: what they write is the same.
+            fs::write(dir.join(SETTINGS), CLUSTER).expect("the directory is ours");
+            let server = Running::join(dir, &SHARED);
+            make_cluster(server.port);
+            server
+        });
+        Self::fresh_in(format!("redis+cluster://127.0.0.1:{}", server.port))
+    }
+
+    fn fresh_in(url: String) -> Self {
+        let prefix = format!("docg-test:{}:", Uuid::new_v4().simple());
+        Self { url, prefix }
     }
 
     /// How to connect to the server.
@@ -75,12 +102,21 @@ impl PrivateServer {
         Self::start_with(|_| String::new())
     }
 
-    /// Starts one with more settings, lines as in `redis.conf`, given its directory.
+    /// Starts one with more settings, lines as in `redis.conf`, given its directory; `{port}` stands
+    /// for its port.
     #[must_use]
     pub fn start_with(settings: impl FnOnce(&Path) -> String) -> Self {
         let dir = home(&format!("redis-{}", Uuid::new_v4().simple()));
         fs::write(dir.join(SETTINGS), settings(&dir)).expect("the directory is ours");
         Self(Running::join(dir, &PRIVATE))
+    }
+
+    /// Starts one that is a cluster of its own.
+    #[must_use]
+    pub fn start_cluster() -> Self {
+        let server = Self::start_with(|_| CLUSTER.to_owned());
+        make_cluster(server.port());
+        server
     }
 
     /// Where it listens, on 127.0.0.1.
@@ -140,29 +176,47 @@ fn prepare(dir: &Path) {
 }
 
 fn command(dir: &Path, port: u16) -> Vec<OsString> {
-    let mut command = vec![OsString::from(program())];
-    let settings = dir.join(SETTINGS);
-    if settings.exists() {
-        command.push(settings.into());
+    let data = dir.join("data");
+    let mut settings = format!(
+        "port {port}\nbind 127.0.0.1\nsave \"\"\nappendonly no\nmaxclients 2000\ndir {}\n",
+        data.display()
+    );
+    let more = fs::read_to_string(dir.join(SETTINGS)).unwrap_or_default();
+    if more.contains("cluster-enabled") {
+        // By itself it takes one that is 10000 higher, which may not exist.
+        let free = TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr());
+        let port = free.expect("the loopback has a free port").port();
+        settings.push_str(&format!("cluster-port {port}\n"));
     }
-    let port = port.to_string();
-    for argument in [
-        "--port",
-        &port,
-        "--bind",
-        "127.0.0.1",
-        "--save",
-        "",
-        "--appendonly",
-        "no",
-        "--maxclients",
-        "2000",
-        "--dir",
-    ] {
-        command.push(argument.into());
+    // Later lines win.
+    settings.push_str(&more.replace("{port}", &port.to_string()));
+    let file = dir.join("redis.conf");
+    fs::write(&file, settings).expect("the directory is ours");
+    vec![program().into(), file.into()]
+}
+
+/// Gives a server all slots, where it has none yet, and waits until it serves them.
+fn make_cluster(port: u16) {
+    // An answer that they are taken is as good.
+    ask(port, "CLUSTER ADDSLOTSRANGE 0 16383");
+    let patience = Instant::now() + PATIENCE;
+    // Clusters take writes a moment after they have come up, and only then say that they are.
+    while ask(port, "SET docg-test:cluster up EX 60") != "+OK" {
+        assert!(Instant::now() < patience, "the cluster does not come up");
+        thread::sleep(Duration::from_millis(20));
     }
-    command.push(dir.join("data").into());
-    command
+}
+
+/// The first line of what a server answers.
+fn ask(port: u16, question: &str) -> String {
+    let answer = || {
+        let mut connection = TcpStream::connect(("127.0.0.1", port))?;
+        writeln!(connection, "{question}\r")?;
+        let mut answer = String::new();
+        BufReader::new(connection).read_line(&mut answer)?;
+        Ok::<_, std::io::Error>(answer.trim().to_owned())
+    };
+    answer().expect("the server answers")
 }
 
 fn program() -> PathBuf {
