@@ -174,8 +174,8 @@ impl RedisConfig {
         self
     }
 
-    /// Sets how long an answer or a connection may take; 250 ms by default. After that Redis counts
-    /// as down, and calls fail at once until it answers again.
+    /// Sets how long an answer may take; 250 ms by default. After that Redis counts as down, and
+    /// calls fail at once until it answers again.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout.max(Duration::from_millis(1));

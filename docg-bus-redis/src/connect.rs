@@ -23,7 +23,10 @@ pub(crate) struct Certificates {
 /// Makes connections.
 pub(crate) struct Connector {
     target: Target,
-    timeout: Duration,
+    /// How long an answer may take.
+    answer: Duration,
+    /// How long connecting may take. It takes several answers, and nobody waits for it.
+    connect: Duration,
 }
 
 enum Target {
@@ -44,19 +47,20 @@ impl Connector {
     pub(crate) fn new(config: &RedisConfig) -> Result<Self, ConfigError> {
         Ok(Self {
             target: target(config)?,
-            timeout: config.timeout,
+            answer: config.timeout,
+            connect: config.timeout * 4,
         })
     }
 
     /// Connects, and has the server answer. `waits` is how long commands on this connection may
     /// block on purpose.
     pub(crate) async fn connect(&self, waits: Duration) -> Result<Connection, Error> {
-        let answer = self.timeout + waits;
+        let answer = self.answer + waits;
         let connect = async {
             let mut connection = match &self.target {
                 Target::Server(client) => {
                     let config = AsyncConnectionConfig::new()
-                        .set_connection_timeout(Some(self.timeout))
+                        .set_connection_timeout(Some(self.connect))
                         .set_response_timeout(Some(answer));
                     Connection::Server(
                         client
@@ -67,7 +71,7 @@ impl Connector {
                 #[cfg(feature = "cluster")]
                 Target::Cluster(client) => {
                     let config = redis::cluster::ClusterConfig::new()
-                        .set_connection_timeout(self.timeout)
+                        .set_connection_timeout(self.connect)
                         .set_response_timeout(answer);
                     Connection::Cluster(client.get_async_connection_with_config(config).await?)
                 }
@@ -77,7 +81,7 @@ impl Connector {
                 .await?;
             Ok(connection)
         };
-        tokio::time::timeout(self.timeout, connect)
+        tokio::time::timeout(self.connect, connect)
             .await
             .unwrap_or(Err(Error::TimedOut))
     }

@@ -104,6 +104,7 @@ impl Link {
         for number in 0.. {
             match connector.connect(Duration::ZERO).await {
                 Ok(connection) => {
+                    tracing::info!("connected to Redis");
                     self.state.send_replace(State::Up { connection, number });
                     let mut state = self.state.subscribe();
                     let _ = state

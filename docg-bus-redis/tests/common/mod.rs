@@ -89,10 +89,3 @@ pub(crate) async fn end(stream: &mut EventStream) -> BusError {
 pub(crate) async fn publish(bus: &RedisBus, events: &[Arc<Event>]) {
     soon(bus.publish(events)).await.expect("publishes");
 }
-
-/// Events of one execution, and the key that a cluster keeps its last `seq` in.
-pub(crate) fn events_and_head(last: u64) -> (Vec<Arc<Event>>, String) {
-    let events = docg_core::conformance::fixtures::events(last);
-    let head = format!("docg:{{firehose}}:head:{}", events[0].execution_id);
-    (events, head)
-}

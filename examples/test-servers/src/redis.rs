@@ -20,6 +20,7 @@ use crate::process::{Program, Running, home, in_path};
 const SETTINGS: &str = "more.conf";
 /// What makes a server a cluster of its own.
 const CLUSTER: &str = "cluster-enabled yes\ncluster-announce-ip 127.0.0.1\n";
+const SLOTS: u16 = 16_384;
 /// How long a cluster may take to come up.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -66,7 +67,9 @@ impl Keyspace {
             // Processes may come at once: what they write is the same.
             fs::write(dir.join(SETTINGS), CLUSTER).expect("the directory is ours");
             let server = Running::join(dir, &SHARED);
-            make_cluster(server.port);
+            // An answer that they are taken is as good.
+            ask(server.port, "CLUSTER ADDSLOTSRANGE 0 16383");
+            wait_for_cluster(server.port);
             server
         });
         Self::fresh_in(format!("redis+cluster://127.0.0.1:{}", server.port))
@@ -111,14 +114,6 @@ impl PrivateServer {
         Self(Running::join(dir, &PRIVATE))
     }
 
-    /// Starts one that is a cluster of its own.
-    #[must_use]
-    pub fn start_cluster() -> Self {
-        let server = Self::start_with(|_| CLUSTER.to_owned());
-        make_cluster(server.port());
-        server
-    }
-
     /// Where it listens, on 127.0.0.1.
     #[must_use]
     pub fn port(&self) -> u16 {
@@ -160,6 +155,44 @@ impl Drop for PrivateServer {
     }
 }
 
+/// A cluster of one test's own, which it may break. It is gone with this value.
+#[derive(Debug)]
+pub struct PrivateCluster(Vec<PrivateServer>);
+
+impl PrivateCluster {
+    /// Starts one of so many servers, each with its share of the slots.
+    #[must_use]
+    pub fn start(servers: u16) -> Self {
+        let start = |_| PrivateServer::start_with(|_| CLUSTER.to_owned());
+        let nodes: Vec<_> = (0..servers).map(start).collect();
+        let meet = nodes[0].0.port;
+        let bus = cluster_port(&nodes[0].0.dir);
+        let share = SLOTS.div_ceil(servers);
+        for (node, first) in nodes.iter().zip((0..SLOTS).step_by(share.into())) {
+            let last = SLOTS.min(first + share) - 1;
+            ask(
+                node.port(),
+                &format!("CLUSTER ADDSLOTSRANGE {first} {last}"),
+            );
+            ask(node.port(), &format!("CLUSTER MEET 127.0.0.1 {meet} {bus}"));
+        }
+        nodes.iter().for_each(|node| wait_for_cluster(node.port()));
+        Self(nodes)
+    }
+
+    /// Its servers.
+    #[must_use]
+    pub fn servers(&self) -> &[PrivateServer] {
+        &self.0
+    }
+
+    /// How to connect to it, by its first server.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("redis+cluster://127.0.0.1:{}", self.0[0].port())
+    }
+}
+
 fn shared() -> String {
     // Held until the process ends: that is what says that somebody uses the server.
     static SERVER: OnceLock<Running> = OnceLock::new();
@@ -195,13 +228,20 @@ fn command(dir: &Path, port: u16) -> Vec<OsString> {
     vec![program().into(), file.into()]
 }
 
-/// Gives a server all slots, where it has none yet, and waits until it serves them.
-fn make_cluster(port: u16) {
-    // An answer that they are taken is as good.
-    ask(port, "CLUSTER ADDSLOTSRANGE 0 16383");
+/// Where a server listens to the others of its cluster.
+fn cluster_port(dir: &Path) -> u16 {
+    let settings = fs::read_to_string(dir.join("redis.conf")).expect("was written");
+    let port = settings
+        .lines()
+        .find_map(|line| line.strip_prefix("cluster-port "));
+    port.and_then(|port| port.parse().ok())
+        .expect("it is in a cluster")
+}
+
+/// Servers say that the cluster is down until all slots are served, and for a moment after.
+fn wait_for_cluster(port: u16) {
     let patience = Instant::now() + PATIENCE;
-    // Clusters take writes a moment after they have come up, and only then say that they are.
-    while ask(port, "SET docg-test:cluster up EX 60") != "+OK" {
+    while ask(port, "SET docg-test:cluster up EX 60").starts_with("-CLUSTERDOWN") {
         assert!(Instant::now() < patience, "the cluster does not come up");
         thread::sleep(Duration::from_millis(20));
     }
