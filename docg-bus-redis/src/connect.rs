@@ -29,6 +29,7 @@ pub(crate) struct Connector {
     connect: Duration,
 }
 
+#[allow(clippy::large_enum_variant, reason = "there are two in a process")]
 enum Target {
     Server(Client),
     #[cfg(feature = "cluster")]
