@@ -197,13 +197,13 @@ mod tests {
                 node_id: "a".into(),
                 node_type: "render".into(),
                 error_code: "timeout".into(),
-                error_human: text(),
+                error_human: text().into(),
                 will_retry: true,
                 next_attempt_at: Some(Timestamp::from_millis(1)),
             }),
             with(EventData::Failed {
                 error_code: "timeout".into(),
-                error_human: text(),
+                error_human: text().into(),
             }),
             with(EventData::PreflightCompleted {
                 summary: PreflightSummary::new(vec![issue], Timestamp::from_millis(2)).into(),

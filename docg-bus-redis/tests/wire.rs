@@ -44,7 +44,7 @@ async fn entries_have_the_events_numbers_and_one_field_with_schema_v1() {
     let mut events = events(3);
     Arc::make_mut(&mut events[2]).data = EventData::Failed {
         error_code: "timeout".into(),
-        error_human: Text::key("step-failed-human"),
+        error_human: Text::key("step-failed-human").into(),
     };
     publish(&bus, &events).await;
     let (_, entries) = stream(&mut connection, &prefix, &events[0]).await;
