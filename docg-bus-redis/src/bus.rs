@@ -9,10 +9,14 @@ use docg_core::{
     ports::{BusError, EventBus, EventStream, OrganizationStream, WakeStream},
 };
 use futures::{StreamExt, stream};
-use tokio::{sync::broadcast::error::RecvError, task::JoinHandle};
+use tokio::{
+    sync::{Semaphore, broadcast::error::RecvError},
+    task::JoinHandle,
+};
 
 use crate::{
     cleanup::{CleanedUp, clean_up},
+    codec::{Entry, EntryId},
     config::{ConfigError, RedisConfig},
     connect::Connector,
     error::Error,
@@ -25,6 +29,10 @@ use crate::{
 
 /// Wake-ups that lie in wait for processes whose connection is down.
 const WAKES_KEPT: usize = 1_000;
+
+/// Looks into the past that are under way at once. More would only make each other, and publishing,
+/// wait for answers until Redis seems to be down.
+const RANGES: usize = 4;
 
 /// Carries events and wake-ups between processes, on Redis Streams.
 ///
@@ -41,6 +49,27 @@ pub(crate) struct Shared {
     pub(crate) keys: Keys,
     pub(crate) link: Link,
     pub(crate) hub: Arc<Hub>,
+    ranges: Semaphore,
+}
+
+impl Shared {
+    /// The first entries of a stream, from one on.
+    pub(crate) async fn range(
+        &self,
+        key: &str,
+        from: EntryId,
+        count: usize,
+    ) -> Result<Vec<Entry>, Error> {
+        // It is never closed.
+        let _turn = self.ranges.acquire().await;
+        let mut cmd = redis::cmd("XRANGE");
+        cmd.arg(key)
+            .arg(from.to_string())
+            .arg("+")
+            .arg("COUNT")
+            .arg(count);
+        self.link.ask(&cmd).await
+    }
 }
 
 impl RedisBus {
@@ -61,6 +90,7 @@ impl RedisBus {
             keys: Keys::new(&config.prefix),
             link: Link::new(config.timeout),
             hub: Arc::new(hub),
+            ranges: Semaphore::new(RANGES),
             config,
         });
         let link = {

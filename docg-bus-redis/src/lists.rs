@@ -108,13 +108,8 @@ impl List {
     }
 
     async fn read_past(&mut self, from: EntryId) -> Result<(), BusError> {
-        let mut cmd = redis::cmd("XRANGE");
-        cmd.arg(&self.shared.keys.firehose)
-            .arg(from.to_string())
-            .arg("+")
-            .arg("COUNT")
-            .arg(PAGE);
-        let page: Vec<Entry> = self.shared.link.ask(&cmd).await?;
+        let key = &self.shared.keys.firehose;
+        let page = self.shared.range(key, from, PAGE).await?;
         self.is_past_over = page.len() < PAGE;
         self.past = page.into();
         Ok(())

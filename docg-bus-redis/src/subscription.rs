@@ -93,13 +93,8 @@ impl Subscription {
             self.is_past_over = true;
             return Ok(());
         };
-        let mut cmd = redis::cmd("XRANGE");
-        cmd.arg(&self.key)
-            .arg(EntryId::of_seq(first).to_string())
-            .arg("+")
-            .arg("COUNT")
-            .arg(PAGE);
-        let page: Vec<Entry> = self.shared.link.ask(&cmd).await?;
+        let first = EntryId::of_seq(first);
+        let page = self.shared.range(&self.key, first, PAGE).await?;
         self.is_past_over = page.len() < PAGE;
         self.past = page.into();
         Ok(())

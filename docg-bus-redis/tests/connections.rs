@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use common::{ask, config, next, open, publish, raw, subscribe};
 use docg_core::{
@@ -11,7 +11,7 @@ use docg_core::{
     ports::EventBus,
 };
 use docg_test_servers::redis::PrivateServer;
-use futures::StreamExt;
+use futures::{StreamExt, future::join_all};
 
 #[tokio::test]
 async fn a_thousand_readers_share_two_connections() {
@@ -54,6 +54,27 @@ async fn a_thousand_readers_share_two_connections() {
         }
     };
     common::soon(gone).await;
+}
+
+/// What they ask for does not make Redis seem to be down.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_readers_that_come_at_once_all_get_the_past() {
+    let server = PrivateServer::start();
+    let bus = open(config(&server.url()).timeout(Duration::from_millis(750))).await;
+    let events = events(200);
+    let id = events[0].execution_id;
+    publish(&bus, &events).await;
+    let readers = (0..400).map(|_| {
+        let bus = Arc::clone(&bus);
+        tokio::spawn(async move {
+            let mut reader = subscribe(&bus, id, 0).await;
+            assert_eq!(next(&mut reader, 3).await, [1, 2, 3]);
+        })
+    });
+    for reader in join_all(readers).await {
+        reader.expect("gets the past");
+    }
+    bus.ping().await.expect("is up");
 }
 
 #[tokio::test]
