@@ -22,15 +22,19 @@ pub(crate) async fn read(shared: &Shared, connector: &Connector) {
         shared,
         events: EntryId::default(),
         wakes: None,
+        was_up: false,
         backoff: Backoff::default(),
     };
+    let mut is_told = false;
     loop {
         let Err(error) = reader.session(connector).await;
         shared.hub.down(&error);
-        if matches!(error, Error::Reset) {
-            tracing::warn!("Redis was emptied: readers begin anew");
-        } else {
-            tracing::warn!("live readers are cut off from Redis: {error}");
+        // Once for each time that it is down.
+        if std::mem::take(&mut reader.was_up) || !is_told {
+            tracing::warn!("live readers are sent to the store, until Redis is back: {error}");
+            is_told = true;
+        }
+        if !matches!(error, Error::Reset) {
             tokio::time::sleep(reader.backoff.next()).await;
         }
     }
@@ -42,6 +46,7 @@ struct Reader<'a> {
     events: EntryId,
     /// The last wake-up that was read. Kept while the connection is down: they lie in wait.
     wakes: Option<EntryId>,
+    was_up: bool,
     backoff: Backoff,
 }
 
@@ -59,18 +64,20 @@ impl Reader<'_> {
             .filter(|id| *id <= last_wake)
             .unwrap_or(last_wake);
         hub.up();
+        self.was_up = true;
         loop {
             self.wakes = Some(wakes);
             let cmd = self.wait_for_more(wakes);
             type Streams = Option<Vec<(String, Vec<Entry>)>>;
-            let Some(streams) = cmd.query_async::<Streams>(&mut connection).await? else {
+            let streams: Streams = cmd.query_async(&mut connection).await?;
+            self.backoff.reset();
+            let Some(streams) = streams else {
                 // Nothing for a while: because there is nothing?
                 if self.last(&mut connection, &keys.firehose).await? < self.events {
                     return Err(Error::Reset);
                 }
                 continue;
             };
-            self.backoff.reset();
             for (key, entries) in streams {
                 if key == keys.wakes {
                     wakes = entries.last().map_or(wakes, |entry| entry.id);

@@ -101,27 +101,42 @@ impl Link {
     /// Keeps the connection up, until it is dropped.
     pub(crate) async fn keep(&self, connector: &Connector) {
         let mut backoff = Backoff::default();
+        let mut is_told = false;
         for number in 0.. {
-            match connector.connect(Duration::ZERO).await {
+            let reason = match connector.connect(Duration::ZERO).await {
                 Ok(connection) => {
                     tracing::info!("connected to Redis");
+                    is_told = false;
                     self.state.send_replace(State::Up { connection, number });
-                    let mut state = self.state.subscribe();
-                    let _ = state
-                        .wait_for(|state| matches!(state, State::Down(_)))
-                        .await;
+                    let reason = self.broken().await;
                     if self.has_worked.swap(false, Ordering::Relaxed) {
                         backoff.reset();
                     }
-                    tracing::warn!("Redis is down: events are read from the store");
+                    reason
                 }
                 Err(error) => {
-                    let reason = error.to_string();
-                    tracing::debug!("no connection to Redis yet: {reason}");
-                    self.state.send_replace(State::Down(reason.into()));
+                    let reason: Arc<str> = error.to_string().into();
+                    self.state.send_replace(State::Down(Arc::clone(&reason)));
+                    reason
                 }
+            };
+            // Once for each time that it is down.
+            if !std::mem::replace(&mut is_told, true) {
+                tracing::warn!("events are not published, until Redis is back: {reason}");
             }
             tokio::time::sleep(backoff.next()).await;
+        }
+    }
+
+    /// Waits until somebody has found the connection broken.
+    async fn broken(&self) -> Arc<str> {
+        let mut states = self.state.subscribe();
+        loop {
+            if let State::Down(reason) = &*states.borrow_and_update() {
+                return Arc::clone(reason);
+            }
+            // The sender lives as long as `self`.
+            let _ = states.changed().await;
         }
     }
 }
