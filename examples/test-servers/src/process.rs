@@ -178,7 +178,7 @@ fn start(dir: &Path, program: &Program) -> u16 {
 fn spawn(dir: &Path, program: &Program, port: u16) {
     require("flock", "util-linux");
     let _ = fs::remove_file(dir.join("pid"));
-    Command::new("sh")
+    let guardian = Command::new("sh")
         .args(["-c", GUARDIAN, "docg-test-server"])
         .arg(dir)
         .arg(if program.is_private {
@@ -195,8 +195,10 @@ fn spawn(dir: &Path, program: &Program, port: u16) {
         .stderr(Stdio::null())
         // A group of its own: who ends the test's group does not end the server under others.
         .process_group(0)
-        .spawn()
-        .expect("there is a shell");
+        .spawn();
+    let mut guardian = guardian.expect("there is a shell");
+    // So that it is gone from the list of processes when it ends before this one.
+    thread::spawn(move || guardian.wait());
 }
 
 fn wait_until_up(dir: &Path, port: u16) {
