@@ -7,3 +7,4 @@
 
 pub mod postgres;
 mod process;
+pub mod redis;

@@ -1,0 +1,215 @@
+//! The bus, and its two tasks.
+
+use std::{fmt, sync::Arc};
+
+use async_trait::async_trait;
+use docg_core::{
+    event::Event,
+    ids::{ExecutionId, OrganizationId},
+    ports::{BusError, EventBus, EventStream, OrganizationStream, WakeStream},
+};
+use futures::{StreamExt, stream};
+use tokio::{
+    sync::{Semaphore, broadcast::error::RecvError},
+    task::JoinHandle,
+};
+
+use crate::{
+    cleanup::{CleanedUp, clean_up},
+    codec::{Entry, EntryId},
+    config::{ConfigError, RedisConfig},
+    connect::Connector,
+    error::Error,
+    firehose,
+    hub::Hub,
+    keys::Keys,
+    link::Link,
+    lists, publish, subscription,
+};
+
+/// Wake-ups that lie in wait for processes whose connection is down.
+const WAKES_KEPT: usize = 1_000;
+
+/// Looks into the past that are under way at once. More would only make each other, and publishing,
+/// wait for answers until Redis seems to be down.
+const RANGES: usize = 4;
+
+/// Carries events and wake-ups between processes, on Redis Streams.
+///
+/// It has two connections, however many read and publish. Where Redis is down, calls fail at once
+/// and streams end with [`BusError::Unavailable`]; it goes on by itself when Redis is back.
+pub struct RedisBus {
+    shared: Arc<Shared>,
+    tasks: [JoinHandle<()>; 2],
+}
+
+/// What readers need as long as they read.
+pub(crate) struct Shared {
+    pub(crate) config: RedisConfig,
+    pub(crate) keys: Keys,
+    pub(crate) link: Link,
+    pub(crate) hub: Arc<Hub>,
+    ranges: Semaphore,
+}
+
+impl Shared {
+    /// The first entries of a stream, from one on.
+    pub(crate) async fn range(
+        &self,
+        key: &str,
+        from: EntryId,
+        count: usize,
+    ) -> Result<Vec<Entry>, Error> {
+        // It is never closed.
+        let _turn = self.ranges.acquire().await;
+        let mut cmd = redis::cmd("XRANGE");
+        cmd.arg(key)
+            .arg(from.to_string())
+            .arg("+")
+            .arg("COUNT")
+            .arg(count);
+        self.link.ask(&cmd).await
+    }
+}
+
+impl RedisBus {
+    /// A bus on the configured server, which need not answer yet: it connects by itself, in tasks
+    /// of the current runtime that end when it is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] where the configuration cannot be right.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    pub fn open(config: RedisConfig) -> Result<Self, ConfigError> {
+        let connector = Arc::new(Connector::new(&config)?);
+        let hub = Hub::new(config.subscriber_buffer, config.wake_buffer, config.timeout);
+        let shared = Arc::new(Shared {
+            keys: Keys::new(&config.prefix),
+            link: Link::new(config.timeout),
+            hub: Arc::new(hub),
+            ranges: Semaphore::new(RANGES),
+            config,
+        });
+        let link = {
+            let (shared, connector) = (Arc::clone(&shared), Arc::clone(&connector));
+            tokio::spawn(async move { shared.link.keep(&connector).await })
+        };
+        let reader = {
+            let shared = Arc::clone(&shared);
+            tokio::spawn(async move { firehose::read(&shared, &connector).await })
+        };
+        Ok(Self {
+            shared,
+            tasks: [link, reader],
+        })
+    }
+
+    /// Waits until Redis answers and readers can be served. A bus works without that, and fails
+    /// fast where it cannot.
+    pub async fn ready(&self) {
+        self.shared.link.up().await;
+        self.shared.hub.is_up().await;
+    }
+
+    /// Asks Redis whether it is there, for health checks. An answer takes no longer than the
+    /// configured timeout.
+    ///
+    /// # Errors
+    ///
+    /// [`BusError::Unavailable`], also where only live readers are cut off.
+    pub async fn ping(&self) -> Result<(), BusError> {
+        self.shared.hub.check().await?;
+        Ok(self.shared.link.ask::<()>(&redis::cmd("PING")).await?)
+    }
+
+    /// Gives executions' streams that have no end, or a later one than is configured, the
+    /// configured one: those that were restored from a backup, or written before the configuration
+    /// changed. It goes through all keys, a few hundred at a time; once a day is enough.
+    ///
+    /// # Errors
+    ///
+    /// [`BusError::Unavailable`]; what was done stays done.
+    pub async fn cleanup(&self) -> Result<CleanedUp, BusError> {
+        clean_up(&self.shared).await
+    }
+}
+
+impl Drop for RedisBus {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+        self.shared
+            .hub
+            .down(&Error::Down("the bus was closed".into()));
+    }
+}
+
+impl fmt::Debug for RedisBus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisBus")
+            .field("config", &self.shared.config)
+            .finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl EventBus for RedisBus {
+    async fn publish(&self, events: &[Arc<Event>]) -> Result<(), BusError> {
+        Ok(publish::publish(&self.shared, events).await?)
+    }
+
+    async fn subscribe(&self, execution: ExecutionId, after: u64) -> Result<EventStream, BusError> {
+        subscription::subscribe(Arc::clone(&self.shared), execution, after).await
+    }
+
+    async fn subscribe_organization(
+        &self,
+        organization: OrganizationId,
+        after: Option<String>,
+    ) -> Result<OrganizationStream, BusError> {
+        lists::subscribe(Arc::clone(&self.shared), organization, after).await
+    }
+
+    async fn wake(&self, execution: ExecutionId) -> Result<(), BusError> {
+        let Shared { keys, config, .. } = &*self.shared;
+        let mut pipeline = redis::pipe();
+        pipeline
+            .cmd("XADD")
+            .arg(&keys.wakes)
+            .arg("MAXLEN")
+            .arg("~")
+            .arg(WAKES_KEPT)
+            .arg("*")
+            .arg("execution")
+            .arg(execution.to_string())
+            .ignore()
+            .cmd("EXPIRE")
+            .arg(&keys.wakes)
+            .arg(config.stream_ttl.as_secs())
+            .ignore();
+        let woken = self
+            .shared
+            .link
+            .run(|mut connection| async move { pipeline.query_async::<()>(&mut connection).await });
+        Ok(woken.await?)
+    }
+
+    async fn wakes(&self) -> Result<WakeStream, BusError> {
+        // Before the check: what comes after it is heard.
+        let wakes = self.shared.hub.wakes();
+        self.shared.hub.check().await?;
+        let wakes = stream::unfold(wakes, |mut wakes| async move {
+            loop {
+                match wakes.recv().await {
+                    Ok(execution) => return Some((execution, wakes)),
+                    // Polling finds what was missed.
+                    Err(RecvError::Lagged(_)) => {}
+                    Err(RecvError::Closed) => return None,
+                }
+            }
+        });
+        Ok(wakes.boxed())
+    }
+}

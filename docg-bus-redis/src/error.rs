@@ -1,0 +1,57 @@
+//! What can go wrong between here and Redis. Only its text leaves this crate, and no secret is in
+//! it.
+
+use std::sync::Arc;
+
+use docg_core::ports::BusError;
+use redis::{ErrorKind, RedisError, ServerErrorKind};
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("{}", describe(.0))]
+    Redis(#[from] RedisError),
+    #[error("Redis does not answer")]
+    TimedOut,
+    /// Nothing was tried: it is known not to answer.
+    #[error("{0}")]
+    Down(Arc<str>),
+    /// The firehose is not what it was: events may be lost.
+    #[error("the firehose was reset")]
+    Reset,
+}
+
+impl From<Error> for BusError {
+    fn from(error: Error) -> Self {
+        Self::Unavailable(error.to_string())
+    }
+}
+
+/// Without the server's own words, which may quote what was sent.
+fn describe(error: &RedisError) -> String {
+    match (error.code(), error.is_io_error()) {
+        (Some(code), _) => format!("Redis refuses: {code}"),
+        (None, true) => format!("no connection to Redis: {error}"),
+        (None, false) => format!("Redis: {}", error.category()),
+    }
+}
+
+/// Whether another connection may do better: this one is broken, or leads to a server that will not
+/// do, such as a primary that has become a replica.
+pub(crate) fn wants_reconnect(error: &RedisError) -> bool {
+    error.is_io_error()
+        || error.is_timeout()
+        || error.is_connection_dropped()
+        || error.is_unrecoverable_error()
+        || matches!(
+            error.kind(),
+            ErrorKind::AuthenticationFailed
+                | ErrorKind::ClusterConnectionNotFound
+                | ErrorKind::Server(
+                    ServerErrorKind::ReadOnly
+                        | ServerErrorKind::BusyLoading
+                        | ServerErrorKind::MasterDown
+                        | ServerErrorKind::ClusterDown
+                )
+        )
+        || matches!(error.code(), Some("NOAUTH" | "UNBLOCKED"))
+}

@@ -1,0 +1,311 @@
+//! Who reads live in this process. One connection feeds them all.
+
+use std::{
+    collections::HashMap,
+    hash::Hash,
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use docg_core::{
+    event::Event,
+    ids::{ExecutionId, OrganizationId},
+    ports::BusError,
+};
+use tokio::sync::{broadcast, mpsc, watch};
+
+use crate::{
+    codec::{Entry, EntryId},
+    error::Error,
+};
+
+/// An event in an organization's list.
+#[derive(Clone)]
+pub(crate) struct Listed {
+    pub(crate) id: EntryId,
+    pub(crate) position: Arc<str>,
+    pub(crate) event: Arc<Event>,
+}
+
+pub(crate) struct Hub {
+    readers: Mutex<Readers>,
+    state: watch::Sender<State>,
+    wakes: broadcast::Sender<ExecutionId>,
+    buffer: usize,
+    timeout: Duration,
+    last_number: AtomicU64,
+}
+
+#[derive(Default)]
+struct Readers {
+    /// Changes together with who is in here: who comes while it is set misses nothing.
+    is_up: bool,
+    executions: HashMap<ExecutionId, Vec<Sender<Arc<Event>>>>,
+    organizations: HashMap<OrganizationId, Vec<Sender<Listed>>>,
+}
+
+#[derive(Clone)]
+enum State {
+    Starting,
+    Up,
+    Down(Arc<str>),
+}
+
+/// The hub's end.
+struct Sender<T> {
+    number: u64,
+    events: mpsc::Sender<T>,
+    cut_off: Arc<OnceLock<BusError>>,
+}
+
+/// The reader's end. Dropping it ends the reading.
+pub(crate) struct Live<T> {
+    events: mpsc::Receiver<T>,
+    /// Why the hub let go, where it did.
+    cut_off: Arc<OnceLock<BusError>>,
+    _leaves: Leaves,
+}
+
+/// Takes a reader out of the hub when it is dropped.
+struct Leaves {
+    hub: Arc<Hub>,
+    what: What,
+    number: u64,
+}
+
+#[derive(Clone, Copy)]
+enum What {
+    Execution(ExecutionId),
+    Organization(OrganizationId),
+}
+
+impl Hub {
+    pub(crate) fn new(buffer: usize, wake_buffer: usize, timeout: Duration) -> Self {
+        Self {
+            readers: Mutex::default(),
+            state: watch::Sender::new(State::Starting),
+            wakes: broadcast::channel(wake_buffer).0,
+            buffer,
+            timeout,
+            last_number: AtomicU64::new(0),
+        }
+    }
+
+    fn readers(&self) -> MutexGuard<'_, Readers> {
+        self.readers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on readers miss nothing.
+    pub(crate) fn up(&self) {
+        self.readers().is_up = true;
+        self.state.send_replace(State::Up);
+    }
+
+    /// Something may be missed: all who read are told so. Who comes now waits for a moment where a
+    /// new beginning follows at once.
+    pub(crate) fn down(&self, error: &Error) {
+        let reason: Arc<str> = error.to_string().into();
+        let mut readers = self.readers();
+        let Readers {
+            executions,
+            organizations,
+            ..
+        } = std::mem::take(&mut *readers);
+        self.state.send_replace(match error {
+            Error::Reset => State::Starting,
+            _ => State::Down(Arc::clone(&reason)),
+        });
+        drop(readers);
+        let error = BusError::Unavailable(reason.to_string());
+        executions
+            .into_values()
+            .flatten()
+            .for_each(|sender| sender.cut_off(error.clone()));
+        organizations
+            .into_values()
+            .flatten()
+            .for_each(|sender| sender.cut_off(error.clone()));
+    }
+
+    /// Waits until readers miss nothing.
+    pub(crate) async fn is_up(&self) {
+        let mut state = self.state.subscribe();
+        // The sender lives as long as `self`.
+        let _ = state.wait_for(|state| matches!(state, State::Up)).await;
+    }
+
+    /// Fails where readers would miss something; waits for a moment where that is about to end.
+    pub(crate) async fn check(&self) -> Result<(), Error> {
+        let mut state = self.state.subscribe();
+        let settled = state.wait_for(|state| !matches!(state, State::Starting));
+        match tokio::time::timeout(self.timeout, settled).await {
+            Ok(Ok(state)) => match &*state {
+                State::Down(reason) => Err(Error::Down(Arc::clone(reason))),
+                State::Up | State::Starting => Ok(()),
+            },
+            Ok(Err(_)) | Err(_) => Err(Error::TimedOut),
+        }
+    }
+
+    pub(crate) async fn listen_to_execution(
+        self: &Arc<Self>,
+        execution: ExecutionId,
+    ) -> Result<Live<Arc<Event>>, Error> {
+        self.listen(What::Execution(execution), |readers, sender| {
+            readers
+                .executions
+                .entry(execution)
+                .or_default()
+                .push(sender);
+        })
+        .await
+    }
+
+    pub(crate) async fn listen_to_organization(
+        self: &Arc<Self>,
+        organization: OrganizationId,
+    ) -> Result<Live<Listed>, Error> {
+        self.listen(What::Organization(organization), |readers, sender| {
+            readers
+                .organizations
+                .entry(organization)
+                .or_default()
+                .push(sender);
+        })
+        .await
+    }
+
+    async fn listen<T>(
+        self: &Arc<Self>,
+        what: What,
+        add: impl FnOnce(&mut Readers, Sender<T>),
+    ) -> Result<Live<T>, Error> {
+        self.check().await?;
+        let (sender, events) = mpsc::channel(self.buffer);
+        let cut_off = Arc::new(OnceLock::new());
+        let number = self.last_number.fetch_add(1, Ordering::Relaxed);
+        let mut readers = self.readers();
+        if !readers.is_up {
+            return Err(Error::Reset);
+        }
+        add(
+            &mut readers,
+            Sender {
+                number,
+                events: sender,
+                cut_off: Arc::clone(&cut_off),
+            },
+        );
+        drop(readers);
+        let hub = Arc::clone(self);
+        Ok(Live {
+            events,
+            cut_off,
+            _leaves: Leaves { hub, what, number },
+        })
+    }
+
+    /// Passes an entry of the firehose on to who reads what it is about.
+    pub(crate) fn dispatch(&self, entry: &Entry) {
+        let mut readers = self.readers();
+        let execution = entry
+            .execution()
+            .filter(|id| readers.executions.contains_key(id));
+        let organization = entry
+            .organization()
+            .filter(|id| readers.organizations.contains_key(id));
+        if execution.is_none() && organization.is_none() {
+            return;
+        }
+        // Once for all who read it.
+        let event = entry.event();
+        if let Some(id) = execution {
+            pass_on(&mut readers.executions, id, event.as_ref());
+        }
+        if let Some(id) = organization {
+            let listed = event.map(|event| Listed {
+                id: entry.id,
+                position: entry.position().into(),
+                event,
+            });
+            pass_on(&mut readers.organizations, id, listed.as_ref());
+        }
+    }
+
+    /// Passes a wake-up on.
+    pub(crate) fn wake(&self, execution: ExecutionId) {
+        // An error means that nobody listens.
+        let _ = self.wakes.send(execution);
+    }
+
+    pub(crate) fn wakes(&self) -> broadcast::Receiver<ExecutionId> {
+        self.wakes.subscribe()
+    }
+}
+
+/// To all who read it; those who cannot take it are let go.
+fn pass_on<K: Hash + Eq, T: Clone>(
+    readers: &mut HashMap<K, Vec<Sender<T>>>,
+    key: K,
+    event: Option<&T>,
+) {
+    if let Some(senders) = readers.get_mut(&key) {
+        let mut kept = Vec::with_capacity(senders.len());
+        for sender in senders.drain(..) {
+            let Some(event) = event else {
+                let reason = "an event on the bus cannot be read".to_owned();
+                sender.cut_off(BusError::Unavailable(reason));
+                continue;
+            };
+            match sender.events.try_send(event.clone()) {
+                Ok(()) => kept.push(sender),
+                Err(mpsc::error::TrySendError::Full(_)) => sender.cut_off(BusError::Lagged),
+                Err(mpsc::error::TrySendError::Closed(_)) => {}
+            }
+        }
+        *senders = kept;
+        if senders.is_empty() {
+            readers.remove(&key);
+        }
+    }
+}
+
+impl<T> Sender<T> {
+    /// Ends the reading after what was sent. The reason is set before the channel ends: the reader
+    /// looks for it then.
+    fn cut_off(self, reason: BusError) {
+        let _ = self.cut_off.set(reason);
+    }
+}
+
+impl<T> Live<T> {
+    /// What comes next; `None` at the end.
+    pub(crate) async fn next(&mut self) -> Result<Option<T>, BusError> {
+        match self.events.recv().await {
+            Some(event) => Ok(Some(event)),
+            None => self.cut_off.get().cloned().map_or(Ok(None), Err),
+        }
+    }
+}
+
+impl Drop for Leaves {
+    fn drop(&mut self) {
+        let mut readers = self.hub.readers();
+        match self.what {
+            What::Execution(id) => leave(&mut readers.executions, id, self.number),
+            What::Organization(id) => leave(&mut readers.organizations, id, self.number),
+        }
+    }
+}
+
+fn leave<K: Hash + Eq, T>(readers: &mut HashMap<K, Vec<Sender<T>>>, key: K, number: u64) {
+    if let Some(senders) = readers.get_mut(&key) {
+        senders.retain(|sender| sender.number != number);
+        if senders.is_empty() {
+            readers.remove(&key);
+        }
+    }
+}

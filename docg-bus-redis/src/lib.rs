@@ -1,0 +1,22 @@
+#![doc = include_str!("../README.md")]
+
+mod backoff;
+mod bus;
+mod cleanup;
+#[cfg(feature = "cluster")]
+mod cluster;
+mod codec;
+mod config;
+mod connect;
+mod error;
+mod firehose;
+mod hub;
+mod keys;
+mod link;
+mod lists;
+mod publish;
+mod subscription;
+
+pub use bus::RedisBus;
+pub use cleanup::CleanedUp;
+pub use config::{ConfigError, RedisConfig};

@@ -1,0 +1,142 @@
+//! The connection for everything but waiting: one per process, which all calls share. While it is
+//! down calls fail at once, and a task of its own tries to get it back.
+
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use redis::RedisResult;
+use tokio::sync::watch;
+
+use crate::{
+    backoff::Backoff,
+    connect::{Connection, Connector},
+    error::{Error, wants_reconnect},
+};
+
+pub(crate) struct Link {
+    state: watch::Sender<State>,
+    timeout: Duration,
+    /// A command has succeeded since the last failure: what answers a PING may still refuse to work.
+    has_worked: AtomicBool,
+}
+
+#[derive(Clone)]
+enum State {
+    Starting,
+    Up { connection: Connection, number: u64 },
+    Down(Arc<str>),
+}
+
+impl Link {
+    pub(crate) fn new(timeout: Duration) -> Self {
+        Self {
+            state: watch::Sender::new(State::Starting),
+            timeout,
+            has_worked: AtomicBool::new(false),
+        }
+    }
+
+    /// Does something on the connection, at most for the timeout.
+    pub(crate) async fn run<T, F>(&self, work: impl FnOnce(Connection) -> F) -> Result<T, Error>
+    where
+        F: Future<Output = RedisResult<T>>,
+    {
+        let (connection, number) = self.connection().await?;
+        let error = match tokio::time::timeout(self.timeout, work(connection)).await {
+            Ok(Ok(done)) => {
+                self.has_worked.store(true, Ordering::Relaxed);
+                return Ok(done);
+            }
+            Ok(Err(error)) if !wants_reconnect(&error) => return Err(error.into()),
+            Ok(Err(error)) => Error::from(error),
+            Err(_) => Error::TimedOut,
+        };
+        let reason = error.to_string();
+        self.state.send_if_modified(|state| {
+            let is_current =
+                matches!(state, State::Up { number: current, .. } if *current == number);
+            if is_current {
+                *state = State::Down(reason.as_str().into());
+            }
+            is_current
+        });
+        Err(error)
+    }
+
+    /// Asks one question.
+    pub(crate) async fn ask<T: redis::FromRedisValue>(&self, cmd: &redis::Cmd) -> Result<T, Error> {
+        self.run(|mut connection| async move { cmd.query_async(&mut connection).await })
+            .await
+    }
+
+    async fn connection(&self) -> Result<(Connection, u64), Error> {
+        let mut state = self.state.subscribe();
+        let settled = state.wait_for(|state| !matches!(state, State::Starting));
+        let settled = tokio::time::timeout(self.timeout, settled)
+            .await
+            .map_err(|_| Error::TimedOut)?
+            .map_err(|_| Error::TimedOut)?;
+        match &*settled {
+            State::Up { connection, number } => Ok((connection.clone(), *number)),
+            State::Down(reason) => Err(Error::Down(Arc::clone(reason))),
+            State::Starting => Err(Error::TimedOut),
+        }
+    }
+
+    /// Waits until the server answers.
+    pub(crate) async fn up(&self) {
+        let mut state = self.state.subscribe();
+        // The sender lives as long as `self`.
+        let _ = state
+            .wait_for(|state| matches!(state, State::Up { .. }))
+            .await;
+    }
+
+    /// Keeps the connection up, until it is dropped.
+    pub(crate) async fn keep(&self, connector: &Connector) {
+        let mut backoff = Backoff::default();
+        let mut is_told = false;
+        for number in 0.. {
+            let reason = match connector.connect(Duration::ZERO).await {
+                Ok(connection) => {
+                    tracing::info!("connected to Redis");
+                    is_told = false;
+                    self.state.send_replace(State::Up { connection, number });
+                    let reason = self.broken().await;
+                    if self.has_worked.swap(false, Ordering::Relaxed) {
+                        backoff.reset();
+                    }
+                    reason
+                }
+                Err(error) => {
+                    let reason: Arc<str> = error.to_string().into();
+                    self.state.send_replace(State::Down(Arc::clone(&reason)));
+                    reason
+                }
+            };
+            // Once for each time that it is down.
+            if !std::mem::replace(&mut is_told, true) {
+                tracing::warn!("events are not published, until Redis is back: {reason}");
+            }
+            tokio::time::sleep(backoff.next()).await;
+        }
+    }
+
+    /// Waits until somebody has found the connection broken.
+    async fn broken(&self) -> Arc<str> {
+        let mut states = self.state.subscribe();
+        loop {
+            if let State::Down(reason) = &*states.borrow_and_update() {
+                return Arc::clone(reason);
+            }
+            // The sender lives as long as `self`.
+            let _ = states.changed().await;
+        }
+    }
+}

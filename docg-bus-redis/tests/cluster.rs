@@ -1,0 +1,126 @@
+//! The bus on a cluster.
+#![cfg(feature = "cluster")]
+
+mod common;
+
+use std::{sync::Arc, time::Duration};
+
+use common::{ask, config, next, open, publish, raw, soon, subscribe};
+use docg_bus_redis::RedisBus;
+use docg_core::{
+    conformance::{BusCapabilities, BusUnderTest, fixtures::events},
+    ports::{BusError, EventBus},
+};
+use docg_test_servers::redis::{Keyspace, PrivateCluster};
+
+async fn small() -> BusUnderTest {
+    let keys = Keyspace::in_cluster();
+    let config = config(keys.url())
+        .prefix(keys.prefix())
+        .expect("is a prefix")
+        .timeout(Duration::from_secs(10))
+        .stream_maxlen(100)
+        .firehose_maxlen(100)
+        .subscriber_buffer(20);
+    let bus = || Arc::new(RedisBus::open(config.clone()).expect("is a configuration"));
+    let bounds = BusCapabilities::default().history(100, 150).backlog(20, 22);
+    BusUnderTest::from(bus()).peer(bus()).capabilities(bounds)
+}
+
+docg_core::bus_conformance!(small);
+
+/// How many keys each server has.
+async fn sizes(cluster: &PrivateCluster) -> Vec<u64> {
+    let mut sizes = Vec::new();
+    for server in cluster.servers() {
+        sizes.push(ask(&mut raw(&server.url()).await, "DBSIZE").await);
+    }
+    sizes
+}
+
+#[tokio::test]
+async fn executions_are_spread_over_servers_and_read_together() {
+    let cluster = PrivateCluster::start(3);
+    let bus = open(config(&cluster.url())).await;
+    let all: Vec<_> = (0..100).map(|_| events(2)).collect();
+    let mut readers = Vec::new();
+    for events in &all {
+        readers.push(subscribe(&bus, events[0].execution_id, 0).await);
+    }
+    for half in [0, 1] {
+        let batch: Vec<_> = all.iter().map(|events| events[half].clone()).collect();
+        publish(&bus, &batch).await;
+    }
+    for (live, events) in readers.iter_mut().zip(&all) {
+        assert_eq!(next(live, 2).await, [1, 2]);
+        let mut late = subscribe(&bus, events[0].execution_id, 0).await;
+        assert_eq!(next(&mut late, 2).await, [1, 2]);
+    }
+    let sizes = sizes(&cluster).await;
+    assert!(sizes.iter().all(|keys| *keys > 10), "{sizes:?}");
+}
+
+/// A publish that ended before the firehose had the events.
+#[tokio::test]
+async fn a_publish_that_was_half_done_is_made_whole_by_the_next() {
+    let cluster = PrivateCluster::start(1);
+    let mut connection = raw(&cluster.servers()[0].url()).await;
+    let bus = open(config(&cluster.url())).await;
+    let events = events(3);
+    let head = format!("docg:{{firehose}}:head:{}", events[0].execution_id);
+    publish(&bus, &events).await;
+    let length = "XLEN docg:{firehose}";
+    assert_eq!(ask::<u64>(&mut connection, length).await, 3);
+    // As if the last two had not got there.
+    let _: String = ask(&mut connection, &format!("SET {head} 1")).await;
+    publish(&bus, &events).await;
+    publish(&bus, &events).await;
+    assert_eq!(ask::<u64>(&mut connection, length).await, 5);
+}
+
+#[tokio::test]
+async fn a_server_that_is_killed_is_noticed_and_its_return_too() {
+    let cluster = PrivateCluster::start(3);
+    let bus = open(config(&cluster.url()).timeout(Duration::from_secs(1))).await;
+    let all: Vec<_> = (0..30).flat_map(|_| events(1)).collect();
+    publish(&bus, &all).await;
+    for server in cluster.servers() {
+        server.kill();
+        // Of thirty executions some are there.
+        let refused = soon(bus.publish(&all)).await;
+        assert!(matches!(refused, Err(BusError::Unavailable(_))));
+        server.start_again();
+        let works = async {
+            loop {
+                bus.ready().await;
+                if bus.publish(&all).await.is_ok() {
+                    break;
+                }
+            }
+        };
+        soon(works).await;
+        for event in &all {
+            let reader = async {
+                loop {
+                    bus.ready().await;
+                    if let Ok(reader) = bus.subscribe(event.execution_id, 0).await {
+                        break reader;
+                    }
+                }
+            };
+            assert_eq!(next(&mut soon(reader).await, 1).await, [1]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn cleanup_goes_through_all_servers() {
+    let cluster = PrivateCluster::start(3);
+    let bus = open(config(&cluster.url()).stream_ttl(Duration::from_secs(1_000))).await;
+    let all: Vec<_> = (0..50).flat_map(|_| events(1)).collect();
+    publish(&bus, &all).await;
+    let config = config(&cluster.url()).stream_ttl(Duration::from_secs(100));
+    let shorter = open(config).await;
+    let done = soon(shorter.cleanup()).await.expect("cleans up");
+    assert_eq!((done.seen, done.expiring), (50, 50));
+}

@@ -1,0 +1,364 @@
+//! Redis hangs, dies, forgets and comes back. Nothing here waits for it longer than is configured,
+//! no reader misses something without being told, and all goes on by itself.
+
+mod common;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use common::{ask, config, end, next, open, publish, raw, soon, subscribe};
+use docg_bus_redis::RedisBus;
+use docg_core::{
+    conformance::fixtures::{events, events_of},
+    ids::{ExecutionId, OrganizationId},
+    ports::{BusError, EventBus},
+};
+use docg_test_servers::redis::PrivateServer;
+use futures::StreamExt;
+use redis::aio::MultiplexedConnection;
+
+/// Answers must come within this; well above what a busy machine takes.
+const TIMEOUT: Duration = Duration::from_millis(500);
+
+async fn quick(server: &PrivateServer) -> Arc<RedisBus> {
+    open(config(&server.url()).timeout(TIMEOUT).block(TIMEOUT)).await
+}
+
+fn is_unavailable<T>(result: Result<T, BusError>) -> bool {
+    matches!(result, Err(BusError::Unavailable(_)))
+}
+
+/// All that a bus does fails, and at once.
+async fn assert_fails_fast(bus: &RedisBus) {
+    let began = Instant::now();
+    for _ in 0..100 {
+        assert!(is_unavailable(bus.publish(&events(1)).await));
+        assert!(is_unavailable(bus.subscribe(ExecutionId::new(), 0).await));
+        let list = bus.subscribe_organization(OrganizationId::new(), None);
+        assert!(is_unavailable(list.await));
+        assert!(is_unavailable(bus.wake(ExecutionId::new()).await));
+        assert!(is_unavailable(bus.wakes().await));
+        assert!(is_unavailable(bus.ping().await));
+    }
+    assert!(began.elapsed() < TIMEOUT * 2, "{:?}", began.elapsed());
+}
+
+/// All that a bus does works.
+async fn assert_works(bus: &RedisBus) {
+    soon(bus.ready()).await;
+    let events = events(4);
+    let mut reader = subscribe(bus, events[0].execution_id, 0).await;
+    let mut list = bus
+        .subscribe_organization(events[0].organization_id, None)
+        .await
+        .expect("subscribes");
+    let mut wakes = bus.wakes().await.expect("listens");
+    publish(bus, &events).await;
+    assert_eq!(next(&mut reader, 4).await, [1, 2, 3, 4]);
+    soon(list.next())
+        .await
+        .expect("goes on")
+        .expect("is an event");
+    bus.wake(events[0].execution_id).await.expect("wakes");
+    assert_eq!(soon(wakes.next()).await, Some(events[0].execution_id));
+    bus.ping().await.expect("answers");
+}
+
+/// The one call that finds Redis dead may take as long as configured; those after it do not.
+async fn notice(bus: &RedisBus) {
+    let began = Instant::now();
+    assert!(is_unavailable(bus.publish(&events(1)).await));
+    assert!(began.elapsed() < TIMEOUT * 3, "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn a_killed_server_is_noticed_and_its_return_too() {
+    let server = PrivateServer::start();
+    let bus = quick(&server).await;
+    let events = events(3);
+    let mut reader = subscribe(&bus, events[0].execution_id, 0).await;
+    let organization = events[0].organization_id;
+    let mut list = bus
+        .subscribe_organization(organization, None)
+        .await
+        .expect("subscribes");
+    let mut wakes = bus.wakes().await.expect("listens");
+    publish(&bus, &events[..1]).await;
+    assert_eq!(next(&mut reader, 1).await, [1]);
+    server.kill();
+    assert!(matches!(end(&mut reader).await, BusError::Unavailable(_)));
+    soon(list.next()).await.expect("goes on").expect("was sent");
+    assert!(is_unavailable(soon(list.next()).await.expect("goes on")));
+    notice(&bus).await;
+    assert_fails_fast(&bus).await;
+    server.start_again();
+    assert_works(&bus).await;
+    // Who listens for wake-ups needs no new stream.
+    bus.wake(events[0].execution_id).await.expect("wakes");
+    let awaited = async { while wakes.next().await.expect("goes on") != events[0].execution_id {} };
+    soon(awaited).await;
+}
+
+#[tokio::test]
+async fn a_server_that_hangs_is_noticed_and_its_return_too() {
+    let server = PrivateServer::start();
+    let bus = quick(&server).await;
+    let events = events(6);
+    let id = events[0].execution_id;
+    let mut reader = subscribe(&bus, id, 0).await;
+    publish(&bus, &events[..1]).await;
+    assert_eq!(next(&mut reader, 1).await, [1]);
+    server.pause();
+    let began = Instant::now();
+    notice(&bus).await;
+    assert!(matches!(end(&mut reader).await, BusError::Unavailable(_)));
+    assert!(began.elapsed() < TIMEOUT * 5, "{:?}", began.elapsed());
+    assert_fails_fast(&bus).await;
+    server.resume();
+    soon(bus.ready()).await;
+    // It kept what it had.
+    let mut reader = subscribe(&bus, id, 0).await;
+    publish(&bus, &events[1..]).await;
+    assert_eq!(next(&mut reader, 6).await, [1, 2, 3, 4, 5, 6]);
+    assert_works(&bus).await;
+}
+
+#[tokio::test]
+async fn a_bus_opens_before_its_server() {
+    let server = PrivateServer::start();
+    server.kill();
+    let bus = RedisBus::open(config(&server.url()).timeout(TIMEOUT)).expect("is a configuration");
+    notice(&bus).await;
+    assert_fails_fast(&bus).await;
+    server.start_again();
+    assert_works(&bus).await;
+}
+
+#[tokio::test]
+async fn cut_connections_are_replaced() {
+    let server = PrivateServer::start();
+    let bus = quick(&server).await;
+    let mut connection = raw(&server.url()).await;
+    for _ in 0..3 {
+        let mut reader = subscribe(&bus, ExecutionId::new(), 0).await;
+        let _: u64 = ask(&mut connection, "CLIENT KILL TYPE normal SKIPME yes").await;
+        assert!(matches!(end(&mut reader).await, BusError::Unavailable(_)));
+        notice(&bus).await;
+        assert_works(&bus).await;
+    }
+}
+
+/// The connection that waits for events.
+async fn waiting(bus: &RedisBus, connection: &mut MultiplexedConnection) -> String {
+    loop {
+        bus.ready().await;
+        let clients: String = ask(connection, "CLIENT LIST").await;
+        let waiting = clients.lines().find(|line| line.contains("cmd=xread"));
+        let field = waiting.and_then(|line| line.split(' ').next());
+        if let Some(id) = field.and_then(|field| field.strip_prefix("id=")) {
+            return id.to_owned();
+        }
+    }
+}
+
+/// The reader's connection alone, while events are published: it is told, and finds what it missed.
+#[tokio::test]
+async fn a_reader_that_was_cut_off_misses_nothing() {
+    let server = PrivateServer::start();
+    let bus = quick(&server).await;
+    let mut connection = raw(&server.url()).await;
+    let events = events(60);
+    let id = events[0].execution_id;
+    let mut reader = subscribe(&bus, id, 0).await;
+    let mut read = Vec::new();
+    for (index, some) in events.chunks(5).enumerate() {
+        publish(&bus, some).await;
+        if index % 4 == 2 {
+            let client = soon(waiting(&bus, &mut connection)).await;
+            let _: u64 = ask(&mut connection, &format!("CLIENT KILL ID {client}")).await;
+        }
+    }
+    while read.len() < events.len() {
+        match soon(reader.next()).await.expect("goes on") {
+            Ok(event) => read.push(event.seq),
+            Err(BusError::Unavailable(_)) => {
+                soon(bus.ready()).await;
+                reader = subscribe(&bus, id, read.last().copied().unwrap_or(0)).await;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert_eq!(read, (1..=60).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn an_emptied_server_is_noticed_and_filled_again() {
+    let server = PrivateServer::start();
+    let bus = quick(&server).await;
+    let mut connection = raw(&server.url()).await;
+    let events = events(8);
+    let id = events[0].execution_id;
+    let organization = events[0].organization_id;
+    let mut reader = subscribe(&bus, id, 0).await;
+    let mut list = bus
+        .subscribe_organization(organization, None)
+        .await
+        .expect("subscribes");
+    publish(&bus, &events[..5]).await;
+    assert_eq!(next(&mut reader, 5).await, [1, 2, 3, 4, 5]);
+    let mut position = String::new();
+    for _ in 0..5 {
+        let listed = soon(list.next()).await.expect("goes on");
+        position = listed.expect("is an event").position;
+    }
+    let _: String = ask(&mut connection, "FLUSHALL").await;
+    // Whoever read may have missed something; nobody needs to publish for them to be told.
+    assert!(matches!(end(&mut reader).await, BusError::Unavailable(_)));
+    assert!(is_unavailable(soon(list.next()).await.expect("goes on")));
+    soon(bus.ready()).await;
+    let back = bus.subscribe_organization(organization, Some(position.clone()));
+    assert_eq!(back.await.err(), Some(BusError::UnknownPosition));
+    // The next event begins a new stream.
+    let mut reader = subscribe(&bus, id, 5).await;
+    publish(&bus, &events[5..6]).await;
+    assert_eq!(next(&mut reader, 1).await, [6]);
+    let too_old = bus.subscribe(id, 0).await;
+    assert_eq!(too_old.err(), Some(BusError::TooOld { after: 0 }));
+    let back = bus.subscribe_organization(organization, Some(position));
+    assert_eq!(back.await.err(), Some(BusError::UnknownPosition));
+    // What lies before it comes too late, and disturbs nobody.
+    publish(&bus, &events[..6]).await;
+    publish(&bus, &events[6..]).await;
+    assert_eq!(next(&mut reader, 2).await, [7, 8]);
+}
+
+/// After a flush old events may be published again before new ones.
+#[tokio::test]
+async fn old_events_in_an_emptied_server_are_no_news() {
+    let server = PrivateServer::start();
+    let bus = quick(&server).await;
+    let mut connection = raw(&server.url()).await;
+    let events = events(8);
+    let id = events[0].execution_id;
+    publish(&bus, &events[..5]).await;
+    let _: String = ask(&mut connection, "FLUSHALL").await;
+    let mut at_five = loop {
+        soon(bus.ready()).await;
+        let mut reader = subscribe(&bus, id, 5).await;
+        // Where the bus had not noticed the flush yet, it does now.
+        publish(&bus, &events[..3]).await;
+        publish(&bus, &events[5..6]).await;
+        match soon(reader.next()).await.expect("goes on") {
+            Ok(event) => {
+                assert_eq!(event.seq, 6);
+                break reader;
+            }
+            Err(error) => assert!(matches!(error, BusError::Unavailable(_)), "{error}"),
+        }
+    };
+    publish(&bus, &events[6..]).await;
+    assert_eq!(next(&mut at_five, 2).await, [7, 8]);
+    // From the first there is a hole: the store has what is in it.
+    let mut from_the_first = subscribe(&bus, id, 0).await;
+    assert_eq!(next(&mut from_the_first, 3).await, [1, 2, 3]);
+    let error = end(&mut from_the_first).await;
+    assert_eq!(error, BusError::TooOld { after: 3 });
+}
+
+#[tokio::test]
+async fn a_hole_ends_a_live_stream() {
+    let server = PrivateServer::start();
+    let bus = quick(&server).await;
+    let events = events(4);
+    let mut reader = subscribe(&bus, events[0].execution_id, 0).await;
+    publish(&bus, &events[..2]).await;
+    publish(&bus, &events[3..]).await;
+    assert_eq!(next(&mut reader, 2).await, [1, 2]);
+    assert_eq!(end(&mut reader).await, BusError::TooOld { after: 2 });
+}
+
+#[tokio::test]
+async fn scripts_that_were_forgotten_are_brought_again() {
+    let server = PrivateServer::start();
+    let bus = quick(&server).await;
+    let mut connection = raw(&server.url()).await;
+    for _ in 0..3 {
+        let _: String = ask(&mut connection, "SCRIPT FLUSH").await;
+        assert_works(&bus).await;
+    }
+}
+
+/// A primary that has become a replica refuses writes until it is one again, or the address leads
+/// to another server.
+#[tokio::test]
+async fn a_failover_is_waited_out() {
+    let server = PrivateServer::start();
+    let primary = PrivateServer::start();
+    let bus = quick(&server).await;
+    let mut connection = raw(&server.url()).await;
+    let demote = format!("REPLICAOF 127.0.0.1 {}", primary.port());
+    let _: String = ask(&mut connection, &demote).await;
+    let refused = soon(bus.publish(&events(1))).await;
+    assert!(is_unavailable(refused));
+    let _: String = ask(&mut connection, "REPLICAOF NO ONE").await;
+    let works_again = async {
+        loop {
+            soon(bus.ready()).await;
+            if bus.publish(&events(1)).await.is_ok() {
+                break;
+            }
+        }
+    };
+    soon(works_again).await;
+    soon(bus.ready()).await;
+    assert_works(&bus).await;
+}
+
+/// What one server had and the next one lost is not passed over.
+#[tokio::test]
+async fn a_position_of_which_another_event_has_taken_the_place_is_unknown() {
+    let server = PrivateServer::start();
+    let bus = quick(&server).await;
+    let mut connection = raw(&server.url()).await;
+    let organization = OrganizationId::new();
+    let mut list = bus
+        .subscribe_organization(organization, None)
+        .await
+        .expect("subscribes");
+    publish(&bus, &events_of(organization, 1)).await;
+    let listed = soon(list.next()).await.expect("goes on");
+    let position = listed.expect("is an event").position;
+    let id = position
+        .rsplit_once('-')
+        .map(|(id, _)| id)
+        .expect("has an id");
+    // As after a failover: the number is given once more, to another event.
+    let other = events_of(organization, 1).remove(0);
+    let _: u64 = ask(&mut connection, "DEL docg:{firehose}").await;
+    let again = format!(
+        "XADD docg:{{firehose}} {id} execution {} seq 1 organization {organization} event {{}}",
+        other.execution_id
+    );
+    let _: String = ask(&mut connection, &again).await;
+    let back = loop {
+        match bus
+            .subscribe_organization(organization, Some(position.clone()))
+            .await
+        {
+            Err(BusError::Unavailable(_)) => soon(bus.ready()).await,
+            back => break back,
+        }
+    };
+    assert_eq!(back.err(), Some(BusError::UnknownPosition));
+}
+
+#[tokio::test]
+async fn a_closed_bus_ends_its_streams() {
+    let server = PrivateServer::start();
+    let bus = quick(&server).await;
+    let mut reader = subscribe(&bus, ExecutionId::new(), 0).await;
+    drop(bus);
+    assert!(matches!(end(&mut reader).await, BusError::Unavailable(_)));
+}

@@ -1,0 +1,131 @@
+//! An execution runs in one process and is read in another, while Redis dies, hangs, forgets and
+//! cuts connections: the run goes on, and its reader gets every event once and in order.
+
+mod common;
+
+use std::{sync::Arc, time::Duration};
+
+use common::{ask, config, open, raw, soon};
+use docg_core::{
+    engine::{EventFeed, StartRequest, WorkerOptions},
+    observe::Actor,
+    prelude::*,
+};
+use docg_store_memory::MemoryStore;
+use docg_test_servers::redis::PrivateServer;
+use futures::StreamExt;
+use serde_json::{Value, json};
+use tokio::sync::{Semaphore, mpsc};
+
+const STEPS: usize = 6;
+
+/// An engine on the shared store, whose steps each say that they run and then wait to be let go.
+async fn process(
+    store: &Arc<MemoryStore>,
+    server: &PrivateServer,
+    runs: &mpsc::UnboundedSender<()>,
+    gate: &Arc<Semaphore>,
+) -> Engine {
+    let timeout = Duration::from_millis(300);
+    let bus = open(config(&server.url()).timeout(timeout).block(timeout)).await;
+    let (runs, gate) = (runs.clone(), Arc::clone(gate));
+    let step = move |_: EffectContext, _: Value| {
+        let (runs, gate) = (runs.clone(), Arc::clone(&gate));
+        async move {
+            // The receiver lives as long as the test.
+            let _ = runs.send(());
+            gate.acquire().await.expect("stays open").forget();
+            StepOutcome::done(json!({}))
+        }
+    };
+    let spec = NodeSpec::new("gated", Phase::Save).safe_to_repeat();
+    Engine::builder(store.clone(), bus)
+        .step(effect(spec, step))
+        .build()
+}
+
+async fn read(mut feed: EventFeed) -> Vec<u64> {
+    let mut seqs = Vec::new();
+    while let Some(event) = feed.next().await {
+        seqs.push(event.expect("the store is well").seq);
+    }
+    seqs
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_goes_on_and_its_readers_miss_and_repeat_nothing() {
+    let server = PrivateServer::start();
+    let store = Arc::new(MemoryStore::default());
+    let (sender, mut runs) = mpsc::unbounded_channel();
+    let gate = Arc::new(Semaphore::new(0));
+    let works = process(&store, &server, &sender, &gate).await;
+    let reads = process(&store, &server, &sender, &gate).await;
+    let (organization, workflow) = (OrganizationId::new(), WorkflowId::new());
+    let nodes: Vec<_> = (0..STEPS)
+        .map(|index| json!({"id": format!("step{index}"), "type": "gated", "params": {}}))
+        .collect();
+    let draft = serde_json::from_value(json!({"name": "gated", "nodes": nodes}));
+    works
+        .put_workflow(organization, workflow, draft.expect("is a draft"), None)
+        .await
+        .expect("is a workflow");
+    let _workers = works.start_workers(WorkerOptions::concurrency(4));
+    let run = works
+        .start(StartRequest::new(
+            organization,
+            workflow,
+            Actor::user("test"),
+        ))
+        .await
+        .expect("starts");
+    let id = run.record.execution.id;
+    let feed = async || reads.feed(organization, id, 0).await.expect("is there");
+    let mut readers = vec![tokio::spawn(read(feed().await))];
+    for fault in 0..STEPS {
+        soon(runs.recv()).await.expect("it runs");
+        // One more reader comes in the middle of each.
+        match fault {
+            0 => gate.add_permits(1),
+            1 => {
+                server.kill();
+                readers.push(tokio::spawn(read(feed().await)));
+                gate.add_permits(1);
+                // Without Redis too: and only then it comes back.
+                soon(runs.recv()).await.expect("it goes on");
+                server.start_again();
+                sender.send(()).expect("is open");
+            }
+            2 => {
+                server.pause();
+                readers.push(tokio::spawn(read(feed().await)));
+                gate.add_permits(1);
+                soon(runs.recv()).await.expect("it goes on");
+                server.resume();
+                sender.send(()).expect("is open");
+            }
+            3 => {
+                let _: String = ask(&mut raw(&server.url()).await, "FLUSHALL").await;
+                readers.push(tokio::spawn(read(feed().await)));
+                gate.add_permits(1);
+            }
+            4 => {
+                let kill = "CLIENT KILL TYPE normal SKIPME yes";
+                let _: u64 = ask(&mut raw(&server.url()).await, kill).await;
+                readers.push(tokio::spawn(read(feed().await)));
+                gate.add_permits(1);
+            }
+            _ => gate.add_permits(1),
+        }
+    }
+    let mut all = Vec::new();
+    for reader in readers {
+        // What the bus did not take is published again after some seconds.
+        let read = tokio::time::timeout(Duration::from_secs(60), reader);
+        all.push(read.await.expect("ends in time").expect("does not panic"));
+    }
+    let last = all[0].len() as u64;
+    assert!(last > 2 * STEPS as u64, "{last}");
+    for seqs in all {
+        assert_eq!(seqs, (1..=last).collect::<Vec<_>>());
+    }
+}
