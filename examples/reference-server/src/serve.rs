@@ -15,7 +15,6 @@ use docg_core::{
     workflow::Registry,
 };
 use docg_http::{AppState, HttpOptions, Principal, Scope, StaticTokens};
-use docg_store_memory::{BusConfig, MemoryBus, MemoryStore, StoreConfig};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use url::Url;
@@ -24,12 +23,13 @@ use uuid::Uuid;
 use crate::{
     approvals::{self, Approvals},
     auth_file::{self, AuthFileError, Identities},
+    backend::{Backend, BackendError},
     builtin_signature::{self, Desk, Outbox, Provider, Secret, SecretError},
     downloads,
     files::{Files, FilesError},
     mail::{Mailer, SmtpServer, SmtpUrlError},
     nodes::{self, Services},
-    options::{Options, OptionsError},
+    options::{Options, OptionsError, Role},
     pdf::Templates,
     probe::Probe,
     workflows::{self, PutError, WorkflowFaults},
@@ -48,6 +48,9 @@ pub enum ServeError {
     /// The options cannot be followed.
     #[error(transparent)]
     Options(#[from] OptionsError),
+    /// What keeps executions cannot be used.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
     /// The auth file is wrong.
     #[error(transparent)]
     Auth(#[from] AuthFileError),
@@ -104,12 +107,21 @@ pub struct Development {
 
 /// A server that runs.
 pub struct Server {
-    /// Where it listens.
-    pub address: SocketAddr,
+    /// Where it listens, if it serves HTTP.
+    pub address: Option<SocketAddr>,
     /// Who may call, where there is no auth file.
     pub development: Option<Development>,
+    /// Whether it takes executions forward.
+    pub works: bool,
     workers: Workers,
-    http: JoinHandle<std::io::Result<()>>,
+    http: Option<Http>,
+    /// What looks after other things.
+    stop: CancellationToken,
+}
+
+/// The part of a server that others call.
+struct Http {
+    serving: JoinHandle<std::io::Result<()>>,
     streams: CancellationToken,
     outbox: JoinHandle<()>,
     stop_outbox: CancellationToken,
@@ -152,12 +164,22 @@ impl Server {
             address: options.bind,
             source,
         };
-        let listener = TcpListener::bind(options.bind).await.map_err(bind_error)?;
-        let address = listener.local_addr().map_err(bind_error)?;
+        let listener = match options.role {
+            Role::All | Role::Http => {
+                Some(TcpListener::bind(options.bind).await.map_err(bind_error)?)
+            }
+            Role::Worker => None,
+        };
+        let address = match &listener {
+            Some(listener) => Some(listener.local_addr().map_err(bind_error)?),
+            None => None,
+        };
         let public_url = options
             .public_url
             .clone()
-            .unwrap_or_else(|| url_at(address));
+            // A worker's mails lead to where the others listen.
+            .unwrap_or_else(|| url_at(address.unwrap_or(options.bind)));
+        let backend = Backend::open(options).await?;
 
         let approvals = Approvals::new(
             files.clone(),
@@ -175,7 +197,7 @@ impl Server {
             allow_private_http: options.http_allow_private,
             test_nodes: options.enable_test_nodes.then_some(data_dir),
         };
-        let (engine, registry) = engine(options, &services);
+        let (engine, registry) = engine(options, &backend, &services);
         desk.attach(engine.clone());
         approvals.attach(engine.clone());
         workflows::put_all(
@@ -186,42 +208,48 @@ impl Server {
         )
         .await?;
 
-        let streams = CancellationToken::new();
-        let mut http_options = HttpOptions::new(Arc::new(identities.tokens), secret.cursor_key());
-        http_options.heartbeat = Duration::from_millis(options.heartbeat_ms);
-        http_options.shutdown = streams.clone();
-        let state = AppState::new(engine.clone(), http_options);
-        let api = docg_http::api().merge(downloads::routes(files));
-        let app = docg_http::with_layers(api, &state)
-            .merge(builtin_signature::routes(desk.clone()))
-            .merge(approvals::routes(approvals));
-        let http = serve_http(listener, app, streams.clone());
-
-        let stop_outbox = CancellationToken::new();
-        let webhook = join(
-            &url_at(reachable(address)),
-            "api/v1/webhooks/signature/builtin",
-        );
-        let outbox = tokio::spawn(Outbox::new(desk, webhook)?.run(stop_outbox.clone()));
-        let concurrency = usize::try_from(options.concurrency).unwrap_or(usize::MAX);
+        let http = match listener {
+            Some(listener) => {
+                let mut http_options =
+                    HttpOptions::new(Arc::new(identities.tokens), secret.cursor_key());
+                http_options.heartbeat = Duration::from_millis(options.heartbeat_ms);
+                if let Some(probe) = backend.probe() {
+                    http_options.bus = probe;
+                }
+                let streams = http_options.shutdown.clone();
+                let state = AppState::new(engine.clone(), http_options);
+                let api = docg_http::api().merge(downloads::routes(files));
+                let app = docg_http::with_layers(api, &state)
+                    .merge(builtin_signature::routes(desk.clone()))
+                    .merge(approvals::routes(approvals));
+                Some(Http::start(listener, app, streams, desk)?)
+            }
+            None => None,
+        };
+        let stop = CancellationToken::new();
+        backend.look_after(stop.clone());
+        let works = options.role != Role::Http;
+        let concurrency = match usize::try_from(options.concurrency) {
+            _ if !works => 0,
+            Ok(concurrency) => concurrency,
+            Err(_) => usize::MAX,
+        };
         let workers = engine.start_workers(WorkerOptions::concurrency(concurrency));
         Ok(Self {
             address,
             development,
+            works,
             workers,
             http,
-            streams,
-            outbox,
-            stop_outbox,
+            stop,
         })
     }
 
     /// Waits until serving breaks off, which it does not by itself.
     async fn broken(&mut self) -> ServeError {
-        match (&mut self.http).await {
-            Ok(Err(error)) => ServeError::Http(error),
-            Ok(Ok(())) => ServeError::Http(std::io::Error::other("the listener was closed")),
-            Err(error) => ServeError::Http(std::io::Error::other(error)),
+        match &mut self.http {
+            Some(http) => http.broken().await,
+            None => std::future::pending().await,
         }
     }
 
@@ -229,30 +257,59 @@ impl Server {
     /// back; then streams end, so that clients go elsewhere; then connections.
     pub async fn stop(self) {
         self.workers.shutdown().await;
+        self.stop.cancel();
+        if let Some(http) = self.http {
+            http.stop().await;
+        }
+    }
+}
+
+impl Http {
+    fn start(
+        listener: TcpListener,
+        app: Router,
+        streams: CancellationToken,
+        desk: Desk,
+    ) -> Result<Self, ServeError> {
+        let address = listener.local_addr().map_err(ServeError::Http)?;
+        let webhook = join(
+            &url_at(reachable(address)),
+            "api/v1/webhooks/signature/builtin",
+        );
+        let stop_outbox = CancellationToken::new();
+        let outbox = tokio::spawn(Outbox::new(desk, webhook)?.run(stop_outbox.clone()));
+        let stopped = streams.clone().cancelled_owned();
+        let serving = axum::serve(listener, app).with_graceful_shutdown(stopped);
+        Ok(Self {
+            serving: tokio::spawn(async move { serving.await }),
+            streams,
+            outbox,
+            stop_outbox,
+        })
+    }
+
+    async fn broken(&mut self) -> ServeError {
+        match (&mut self.serving).await {
+            Ok(Err(error)) => ServeError::Http(error),
+            Ok(Ok(())) => ServeError::Http(std::io::Error::other("the listener was closed")),
+            Err(error) => ServeError::Http(std::io::Error::other(error)),
+        }
+    }
+
+    async fn stop(self) {
         self.stop_outbox.cancel();
         self.streams.cancel();
         // What is not delivered by now is in the outbox.
         let _ = self.outbox.await;
-        let abort = self.http.abort_handle();
-        if tokio::time::timeout(HTTP_GRACE, self.http).await.is_err() {
+        let abort = self.serving.abort_handle();
+        if tokio::time::timeout(HTTP_GRACE, self.serving).await.is_err() {
             tracing::warn!("connections that did not end were closed");
             abort.abort();
         }
     }
 }
 
-fn serve_http(
-    listener: TcpListener,
-    app: Router,
-    stop: CancellationToken,
-) -> JoinHandle<std::io::Result<()>> {
-    let serving = axum::serve(listener, app).with_graceful_shutdown(stop.cancelled_owned());
-    tokio::spawn(async move { serving.await })
-}
-
-fn engine(options: &Options, services: &Services) -> (Engine, Registry) {
-    let store = Arc::new(MemoryStore::new(StoreConfig::default()));
-    let bus = Arc::new(MemoryBus::new(BusConfig::default()));
+fn engine(options: &Options, backend: &Backend, services: &Services) -> (Engine, Registry) {
     let connections = services
         .providers
         .iter()
@@ -262,7 +319,7 @@ fn engine(options: &Options, services: &Services) -> (Engine, Registry) {
         services.templates.clone(),
         connections.collect(),
     );
-    let mut builder = Engine::builder(store, bus)
+    let mut builder = Engine::builder(Arc::clone(&backend.store), Arc::clone(&backend.bus))
         .resource_probe(Arc::new(probe))
         .options(|engine| {
             engine.lease = Duration::from_millis(options.lease_ms);
@@ -363,8 +420,12 @@ fn announce(server: &Server) {
         eprintln!("development token: {}", development.token);
         eprintln!("development organization: {}", development.organization);
     }
+    let listening = server
+        .address
+        .map(|address| format!("listening on http://{address}\n"));
+    let working = if server.works { "working\n" } else { "" };
     let mut out = std::io::stdout().lock();
-    let said = writeln!(out, "listening on http://{}\nworking", server.address);
+    let said = write!(out, "{}{working}", listening.unwrap_or_default());
     if let Err(e) = said.and_then(|()| out.flush()) {
         // Whoever does not listen cannot be told.
         tracing::warn!("standard output is closed: {e}");
