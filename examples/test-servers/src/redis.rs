@@ -4,7 +4,7 @@ use std::{
     env,
     ffi::OsString,
     fs,
-    io::{BufRead, BufReader, Write},
+    io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
     sync::OnceLock,
@@ -129,6 +129,18 @@ impl PrivateServer {
     /// Kills it, as a crash does.
     pub fn kill(&self) {
         self.0.end("KILL");
+    }
+
+    /// Empties it, as an operator's `FLUSHALL` does.
+    pub fn flush(&self) {
+        let mut connection =
+            TcpStream::connect(("127.0.0.1", self.0.port)).expect("the server listens");
+        let mut answer = [0; 5];
+        connection
+            .write_all(b"FLUSHALL\r\n")
+            .and_then(|()| connection.read_exact(&mut answer))
+            .expect("the server answers");
+        assert_eq!(&answer, b"+OK\r\n");
     }
 
     /// Makes it hang: connections stay open and nothing answers.
