@@ -1,7 +1,10 @@
 //! Statements on the pool: bounded in time, tried again after a lost race, and never left behind
 //! half done on a connection that others get.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use sqlx::{
     PgConnection, PgPool, Postgres,
@@ -28,6 +31,24 @@ pub(crate) use arguments;
 pub(crate) struct Database {
     pub(crate) pool: PgPool,
     pub(crate) timeout: Duration,
+    pub(crate) losses: Losses,
+}
+
+/// When a connection was lost last. What lost one may have taken the others too, so none that is
+/// older is used again.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Losses(Arc<Mutex<Option<Instant>>>);
+
+impl Losses {
+    fn note(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// Whether a connection that was made `age` ago may be used.
+    pub(crate) fn spare(&self, age: Duration) -> bool {
+        let last = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        last.is_none_or(|last| age < last.elapsed())
+    }
 }
 
 impl Database {
@@ -103,6 +124,7 @@ impl Database {
             && error.meaning() == Some(Meaning::Gone)
         {
             connection.close_on_drop();
+            self.losses.note();
         }
         result
     }

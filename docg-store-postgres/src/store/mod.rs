@@ -25,7 +25,11 @@ use docg_core::ports::StoreError;
 use sqlx::{PgPool, postgres::PgPoolOptions};
 
 use crate::{
-    batch::Batcher, codec::Encoder, config::PgStoreConfig, database::Database, error::Error,
+    batch::Batcher,
+    codec::Encoder,
+    config::PgStoreConfig,
+    database::{Database, Losses},
+    error::Error,
     migrate,
 };
 use commit::CommitParcel;
@@ -60,24 +64,27 @@ impl PgStore {
     ///
     /// `Unavailable` where the URL is malformed or the database does not answer.
     pub async fn connect(url: &str, config: PgStoreConfig) -> Result<Self, StoreError> {
+        let losses = Losses::default();
+        let spared = losses.clone();
         let options = PgPoolOptions::new()
             .max_connections(config.max_connections)
             .acquire_timeout(config.acquire_timeout)
             // A round trip for each use is too much; one after a rest finds what died meanwhile.
             .test_before_acquire(false)
-            .before_acquire(|connection, meta| {
+            .before_acquire(move |connection, meta| {
+                let is_spared = spared.spare(meta.age);
                 Box::pin(async move {
-                    if meta.idle_for > Duration::from_secs(1) {
+                    if is_spared && meta.idle_for > Duration::from_secs(1) {
                         sqlx::Connection::ping(connection).await?;
                     }
-                    Ok(true)
+                    Ok(is_spared)
                 })
             });
         let pool = options
             .connect(url)
             .await
             .map_err(|e| Error::from(e).at("connect"))?;
-        let store = Self::new(pool, config);
+        let store = Self::on(pool, config, losses);
         store.warn_of_privileges().await;
         Ok(store)
     }
@@ -85,9 +92,14 @@ impl PgStore {
     /// Works on a pool that the host has. Its limits on connections and waiting hold.
     #[must_use]
     pub fn new(pool: PgPool, config: PgStoreConfig) -> Self {
+        Self::on(pool, config, Losses::default())
+    }
+
+    fn on(pool: PgPool, config: PgStoreConfig, losses: Losses) -> Self {
         let database = Database {
             pool,
             timeout: config.timeout,
+            losses,
         };
         Self {
             encoder: Encoder {
