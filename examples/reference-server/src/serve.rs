@@ -302,7 +302,10 @@ impl Http {
         // What is not delivered by now is in the outbox.
         let _ = self.outbox.await;
         let abort = self.serving.abort_handle();
-        if tokio::time::timeout(HTTP_GRACE, self.serving).await.is_err() {
+        if tokio::time::timeout(HTTP_GRACE, self.serving)
+            .await
+            .is_err()
+        {
             tracing::warn!("connections that did not end were closed");
             abort.abort();
         }

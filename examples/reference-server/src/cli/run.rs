@@ -33,11 +33,11 @@ pub async fn run(options: &Options, args: &RunArgs) -> Result<Ended, CliError> {
         own.bind.set_port(0);
     }
     let server = Server::start(&own).await?;
-    let address = server
-        .address
-        .ok_or_else(|| CliError::Usage("--role worker serves no HTTP, which run needs".to_owned()))?;
-    let url = Url::parse(&format!("http://{address}/"))
-        .map_err(|e| CliError::Usage(e.to_string()))?;
+    let address = server.address.ok_or_else(|| {
+        CliError::Usage("--role worker serves no HTTP, which run needs".to_owned())
+    })?;
+    let url =
+        Url::parse(&format!("http://{address}/")).map_err(|e| CliError::Usage(e.to_string()))?;
     eprintln!("running at {url}");
     if own.smtp_url.is_none() {
         eprintln!(

@@ -68,11 +68,10 @@ pub(crate) async fn everything(world: &World, runs: &[Run], read: &[(Run, Vec<u6
     let mut database = sqlx::PgConnection::connect(&world.cluster.postgres.url())
         .await
         .expect("the database is up");
-    let left: i64 =
-        sqlx::query_scalar("SELECT count(*) FROM docg.signals WHERE NOT is_settled")
-            .fetch_one(&mut database)
-            .await
-            .expect("reads");
+    let left: i64 = sqlx::query_scalar("SELECT count(*) FROM docg.signals WHERE NOT is_settled")
+        .fetch_one(&mut database)
+        .await
+        .expect("reads");
     assert_eq!(left, 0, "every accepted signal was applied or ignored");
     let takeovers: Option<i64> =
         sqlx::query_scalar("SELECT sum(takeovers)::bigint FROM docg.execution_steps")

@@ -31,6 +31,8 @@ async fn whatever_dies_nothing_that_was_told_is_lost() {
     let seconds = number("DOCG_CHAOS_SECONDS", 15);
     let seed = number("DOCG_CHAOS_SEED", 1);
     println!("chaos: {seconds} s, seed {seed}");
+    // For the client; there is one provider of cryptography for all.
+    reference_server::tls::prepare();
     let cluster = Arc::new(Cluster::start().await);
     let world = Arc::new(World::new(Arc::clone(&cluster)).await);
     let end = CancellationToken::new();
