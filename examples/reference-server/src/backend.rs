@@ -4,16 +4,22 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use docg_bus_redis::{ConfigError, RedisBus, RedisConfig};
-use docg_core::ports::{EventBus, Store, StoreError};
+use docg_core::{
+    ports::{EventBus, Store, StoreError},
+    time::Timestamp,
+};
 use docg_http::{BusProbe, BusState};
 use docg_store_memory::{MemoryBus, MemoryStore};
-use docg_store_postgres::{PgStore, PgStoreConfig};
+use docg_store_postgres::{CheckpointKey, PgStore, PgStoreConfig};
 use tokio_util::sync::CancellationToken;
 
-use crate::options::Options;
+use crate::{builtin_signature::Secret, options::Options};
 
 /// How often what was left behind in Redis is given an end.
 const CLEANUP: Duration = Duration::from_secs(24 * 3600);
+
+/// How often audit trails get a signed checkpoint.
+const CHECKPOINT: Duration = Duration::from_secs(3600);
 
 /// Why there is no backend.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +40,7 @@ pub struct Backend {
     /// Carries events.
     pub bus: Arc<dyn EventBus>,
     redis: Option<Arc<RedisBus>>,
+    database: Option<Arc<PgStore>>,
 }
 
 impl Backend {
@@ -48,21 +55,27 @@ impl Backend {
             Some(url) => Some(Arc::new(open_redis(url).map_err(BackendError::Redis)?)),
             None => None,
         };
-        let store: Arc<dyn Store> = match &options.database_url {
-            Some(url) => {
-                let store = connect(url, options).await?;
-                if !options.no_migrate {
-                    store.migrate().await.map_err(BackendError::Database)?;
-                }
-                Arc::new(store)
-            }
+        let database = match &options.database_url {
+            Some(url) => Some(Arc::new(connect(url, options).await?)),
+            None => None,
+        };
+        if let Some(database) = database.as_ref().filter(|_| !options.no_migrate) {
+            database.migrate().await.map_err(BackendError::Database)?;
+        }
+        let store: Arc<dyn Store> = match &database {
+            Some(database) => Arc::clone(database) as _,
             None => Arc::<MemoryStore>::default(),
         };
         let bus: Arc<dyn EventBus> = match &redis {
             Some(redis) => Arc::clone(redis) as _,
             None => Arc::<MemoryBus>::default(),
         };
-        Ok(Self { store, bus, redis })
+        Ok(Self {
+            store,
+            bus,
+            redis,
+            database,
+        })
     }
 
     /// How the bus is.
@@ -72,21 +85,56 @@ impl Backend {
         Some(Arc::new(RedisProbe(redis)))
     }
 
-    /// Looks after the bus until it is told to stop.
-    pub fn look_after(&self, stop: CancellationToken) {
-        let Some(redis) = self.redis.clone() else {
-            return;
-        };
-        tokio::spawn(stop.run_until_cancelled_owned(async move {
-            loop {
-                match redis.cleanup().await {
-                    Ok(cleaned) => tracing::debug!("Redis was cleaned up: {cleaned:?}"),
-                    Err(e) => tracing::warn!("Redis will be cleaned up later: {e}"),
-                }
-                tokio::time::sleep(CLEANUP).await;
-            }
-        }));
+    /// Looks after the adapters until it is told to stop: what is left behind in Redis gets an end,
+    /// and audit trails their checkpoints.
+    pub fn look_after(&self, secret: &Secret, stop: &CancellationToken) {
+        if let Some(redis) = self.redis.clone() {
+            let work = clean_up(redis);
+            tokio::spawn(stop.clone().run_until_cancelled_owned(work));
+        }
+        if let Some(database) = self.database.clone() {
+            let work = checkpoints(database, checkpoint_key(secret));
+            tokio::spawn(stop.clone().run_until_cancelled_owned(work));
+        }
     }
+}
+
+async fn clean_up(redis: Arc<RedisBus>) {
+    loop {
+        match redis.cleanup().await {
+            Ok(cleaned) => tracing::debug!("Redis was cleaned up: {cleaned:?}"),
+            Err(e) => tracing::warn!("Redis will be cleaned up later: {e}"),
+        }
+        tokio::time::sleep(CLEANUP).await;
+    }
+}
+
+async fn checkpoints(database: Arc<PgStore>, key: CheckpointKey) {
+    loop {
+        tokio::time::sleep(CHECKPOINT).await;
+        if let Err(e) = checkpoint_all(&database, &key).await {
+            // Another process may be at it; it will be done by somebody.
+            tracing::info!("the audit trail's checkpoints will be made later: {e}");
+        }
+    }
+}
+
+async fn checkpoint_all(database: &PgStore, key: &CheckpointKey) -> Result<(), StoreError> {
+    for organization in database.audited_organizations().await? {
+        let now = Timestamp::now();
+        while database
+            .checkpoint_audit(organization, key, now)
+            .await?
+            .is_some()
+        {}
+    }
+    Ok(())
+}
+
+/// The key that this installation signs checkpoints with.
+#[must_use]
+pub fn checkpoint_key(secret: &Secret) -> CheckpointKey {
+    CheckpointKey::from_seed(secret.checkpoint_seed())
 }
 
 /// Connects to the database of the options.

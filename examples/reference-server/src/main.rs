@@ -3,9 +3,10 @@
 use std::{io::Write, process::ExitCode};
 
 use clap::Parser;
+use docg_core::ids::ExecutionId;
 use reference_server::{
     cli::{self, CliError, Ended, Verdict},
-    options::{AuditCommand, Cli, Command},
+    options::{AuditCommand, Cli, Command, Options, VerifyArgs},
     serve, tls,
 };
 use tracing_subscriber::{Layer, filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
@@ -30,7 +31,19 @@ fn main() -> ExitCode {
             },
             Command::Run(args) => ended(cli::run(&options, &args).await),
             Command::Watch(args) => ended(cli::watch(&args).await),
-            Command::Audit(AuditCommand::Verify(args)) => verified(cli::verify(&args).await),
+            Command::Migrate => done(cli::migrate(&options).await),
+            Command::PrintMigrations => {
+                say(cli::migrations().trim_end());
+                ExitCode::SUCCESS
+            }
+            Command::Purge(args) => done(cli::purge(&options, &args).await.map(|(runs, rows)| {
+                say(&format!("removed {runs} executions and {rows} audit rows"));
+            })),
+            Command::Audit(AuditCommand::Verify(args)) => verify(&options, &args).await,
+            Command::Audit(AuditCommand::Export(args)) => {
+                let execution = args.execution.map(ExecutionId);
+                done(cli::export(&options, execution, std::io::stdout()).await)
+            }
         }
     })
 }
@@ -40,6 +53,44 @@ fn ended(ended: Result<Ended, CliError>) -> ExitCode {
         Ok(Ended::Completed) => ExitCode::SUCCESS,
         Ok(Ended::NotCompleted | Ended::NeedsReview) => ExitCode::FAILURE,
         Err(error) => fail(&error),
+    }
+}
+
+fn done(done: Result<(), CliError>) -> ExitCode {
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+async fn verify(options: &Options, args: &VerifyArgs) -> ExitCode {
+    let reported = match cli::verify_export(options, args) {
+        Ok(None) if args.export.is_none() && args.server.url.is_none() => {
+            match options.database_url {
+                Some(_) => cli::verify_database(options, args).await.map(Some),
+                None => Ok(None),
+            }
+        }
+        reported => reported,
+    };
+    match reported {
+        Ok(None) => verified(cli::verify(args).await),
+        Ok(Some(report)) => {
+            for fault in &report.faults {
+                say(&fault.to_string());
+            }
+            let verdict = if report.is_valid() {
+                "valid"
+            } else {
+                "not valid"
+            };
+            say(&format!(
+                "{verdict}: {} executions, {} rows, {} checkpoints",
+                report.chains, report.rows, report.checkpoints
+            ));
+            ExitCode::from(u8::from(!report.is_valid()))
+        }
+        Err(error) => verified(Err(error)),
     }
 }
 

@@ -33,9 +33,27 @@ pub enum Command {
     Run(RunArgs),
     /// Shows the progress of an execution in the terminal, over its event stream
     Watch(WatchArgs),
+    /// Brings the database's tables up to date, which `serve` does too
+    Migrate,
+    /// Prints the migrations as plain SQL, for those who run them themselves
+    PrintMigrations,
+    /// Removes executions that ended long ago, from the database
+    Purge(PurgeArgs),
     /// Works on audit trails
     #[command(subcommand)]
     Audit(AuditCommand),
+}
+
+/// What `purge` takes.
+#[derive(Debug, Clone, Args)]
+pub struct PurgeArgs {
+    /// Executions that ended so many days ago go, with their steps, events and logs
+    #[arg(long, value_name = "DAYS", default_value_t = 90)]
+    pub older_than_days: u32,
+    /// Audit rows of executions that ended so many days ago go too; without it they stay. Only the
+    /// schema's owner may do this
+    #[arg(long, value_name = "DAYS")]
+    pub audit_older_than_days: Option<u32>,
 }
 
 /// What `run` takes.
@@ -83,15 +101,26 @@ pub struct ServerArgs {
 pub enum AuditCommand {
     /// Verifies a chain of hashes: exits with 0 if it holds, 1 if not, 2 if that could not be checked
     Verify(VerifyArgs),
+    /// Writes the trails of a database as lines of JSON, which verify without it
+    Export(ExportArgs),
+}
+
+/// What `audit export` takes.
+#[derive(Debug, Clone, Args)]
+pub struct ExportArgs {
+    /// Only this execution's
+    #[arg(long, value_name = "ID")]
+    pub execution: Option<Uuid>,
 }
 
 /// What `audit verify` takes.
 #[derive(Debug, Clone, Args)]
 pub struct VerifyArgs {
-    /// The execution; with --export only its rows are looked at
+    /// The execution; without it all of the database's, or of the file
     #[arg(long, value_name = "ID")]
     pub execution: Option<Uuid>,
-    /// A file of audit rows as JSON; with --url its end is compared with the server's
+    /// A file of audit rows as JSON, from the API or from `audit export`; with --url its end is compared
+    /// with the server's. Without it and --url the database is verified
     #[arg(long, value_name = "FILE")]
     pub export: Option<PathBuf>,
     /// The server that keeps it

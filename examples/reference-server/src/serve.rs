@@ -227,7 +227,7 @@ impl Server {
             None => None,
         };
         let stop = CancellationToken::new();
-        backend.look_after(stop.clone());
+        backend.look_after(&secret, &stop);
         let works = options.role != Role::Http;
         let concurrency = match usize::try_from(options.concurrency) {
             _ if !works => 0,

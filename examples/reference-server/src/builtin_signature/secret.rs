@@ -25,6 +25,7 @@ pub(super) enum Purpose {
     Webhook,
     Cursors,
     Approvals,
+    Checkpoints,
 }
 
 impl Secret {
@@ -86,6 +87,12 @@ impl Secret {
         self.sign(Purpose::Approvals, b"")
     }
 
+    /// The seed of the key that checkpoints of audit trails are signed with.
+    #[must_use]
+    pub fn checkpoint_seed(&self) -> [u8; 32] {
+        self.sign(Purpose::Checkpoints, b"")
+    }
+
     pub(super) fn sign(&self, purpose: Purpose, message: &[u8]) -> [u8; 32] {
         self.mac(purpose, message).finalize().into_bytes().into()
     }
@@ -101,6 +108,7 @@ impl Secret {
             Purpose::Webhook => b"docg.builtin.webhook.v1",
             Purpose::Cursors => b"docg.http.cursors.v1",
             Purpose::Approvals => b"docg.approvals.v1",
+            Purpose::Checkpoints => b"docg.audit.checkpoints.v1",
         };
         let mut derive = keyed(&self.0);
         derive.update(label);

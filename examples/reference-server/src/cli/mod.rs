@@ -1,14 +1,16 @@
-//! The commands besides `serve`. All of them talk to a server over HTTP, as every client does;
-//! `run` brings one along where none is named.
+//! The commands besides `serve`. Those about executions talk to a server over HTTP, as every client
+//! does, and `run` brings one along where none is named; those about the database open it.
 
 mod audit;
 mod client;
+mod database;
 mod execution;
 mod progress;
 mod run;
 mod sse;
 
 pub use audit::{Verdict, verify};
+pub use database::{export, migrate, migrations, purge, verify_database, verify_export};
 pub use execution::Ended;
 pub use run::{run, watch};
 
