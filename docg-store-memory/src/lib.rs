@@ -8,3 +8,8 @@ mod store;
 pub use bus::MemoryBus;
 pub use config::{BusConfig, StoreConfig};
 pub use store::MemoryStore;
+
+/// Its quickstart is a documentation test.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct RootReadme;

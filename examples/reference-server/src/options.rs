@@ -195,6 +195,10 @@ pub struct Options {
     /// What links in mails begin with; without it the bound address
     #[arg(long, env = "DOCG_PUBLIC_URL", global = true, value_name = "URL")]
     pub public_url: Option<Url>,
+    /// Origins whose pages may call the API, such as `https://app.example.com`; `*` is any, which gives
+    /// nothing away: a page has no token unless it was given one
+    #[arg(long, env = "DOCG_CORS_ORIGINS", global = true, value_name = "ORIGINS", value_delimiter = ',', default_value = "*", value_parser = origin)]
+    pub cors_origins: Vec<String>,
     /// A folder of workflows, given to every organization; without it the example that comes along
     #[arg(long, env = "DOCG_WORKFLOWS", global = true, value_name = "FOLDER")]
     pub workflows: Option<PathBuf>,
@@ -246,6 +250,18 @@ pub enum OptionsError {
     /// Memory is not shared between processes.
     #[error("--role {0} needs --database-url: executions in memory are seen by this process alone")]
     RoleNeedsDatabase(&'static str),
+}
+
+/// An origin as browsers send it.
+fn origin(text: &str) -> Result<String, String> {
+    let written = Url::parse(text).map(|url| url.origin().ascii_serialization());
+    if text == "*" || written.is_ok_and(|written| written == text) {
+        return Ok(text.to_owned());
+    }
+    Err(
+        "an origin is scheme, host and port alone, such as https://app.example.com; or * for any"
+            .to_owned(),
+    )
 }
 
 impl Options {
@@ -308,6 +324,7 @@ mod tests {
             ("files-url", "DOCG_FILES_URL", None),
             ("smtp-url", "DOCG_SMTP_URL", None),
             ("public-url", "DOCG_PUBLIC_URL", None),
+            ("cors-origins", "DOCG_CORS_ORIGINS", Some("*")),
             ("workflows", "DOCG_WORKFLOWS", None),
             ("role", "DOCG_ROLE", Some("all")),
             ("concurrency", "DOCG_CONCURRENCY", Some("64")),
@@ -361,6 +378,25 @@ mod tests {
         checked(&[]).unwrap();
         checked(&["--bind", "[::1]:0"]).unwrap();
         checked(&["--bind", "0.0.0.0:0", "--auth-file", "tokens.json"]).unwrap();
+    }
+
+    #[test]
+    fn origins_are_taken_as_browsers_send_them() {
+        let origins = |text| parse(&["--cors-origins", text]).map(|cli| cli.options.cors_origins);
+        assert_eq!(
+            origins("https://app.example.com,http://localhost:5173").unwrap(),
+            ["https://app.example.com", "http://localhost:5173"]
+        );
+        for wrong in [
+            "app.example.com",
+            "https://app.example.com/",
+            "http://x:80",
+            "null",
+            "",
+        ] {
+            let refused = origins(wrong).unwrap_err().to_string();
+            assert!(refused.contains("--cors-origins"), "{wrong}: {refused}");
+        }
     }
 
     #[test]

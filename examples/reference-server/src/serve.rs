@@ -213,6 +213,7 @@ impl Server {
                 let mut http_options =
                     HttpOptions::new(Arc::new(identities.tokens), secret.cursor_key());
                 http_options.heartbeat = Duration::from_millis(options.heartbeat_ms);
+                http_options.cors_origins.clone_from(&options.cors_origins);
                 if let Some(probe) = backend.probe() {
                     http_options.bus = probe;
                 }
@@ -422,6 +423,12 @@ fn announce(server: &Server) {
     if let Some(development) = &server.development {
         eprintln!("development token: {}", development.token);
         eprintln!("development organization: {}", development.organization);
+        if let Some(address) = server.address {
+            eprintln!(
+                "to begin with: curl -H 'Authorization: Bearer {}' http://{address}/api/v1/workflows",
+                development.token
+            );
+        }
     }
     let listening = server
         .address

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::process::Server;
 
 /// The workflow in which the provider approves a contract before it is sent.
-const APPROVED_CONTRACT: &str = "01980000-0000-7000-8000-000000a99707";
+pub(crate) const APPROVED_CONTRACT: &str = "01980000-0000-7000-8000-000000a99707";
 const PROVIDER: &str = "contracts@provider.example.com";
 const ANN: &str = "ann@example.com";
 const BEN: &str = "ben@example.com";
