@@ -4,6 +4,7 @@ mod approvals;
 mod control;
 mod executions;
 mod headers;
+mod openapi;
 mod problems;
 mod records;
 mod review;
