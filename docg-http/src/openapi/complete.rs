@@ -4,20 +4,23 @@ use serde_json::{Map, Value, json};
 
 use crate::problem::codes;
 
-/// The problems by their status, and the codes that tell them apart.
-const PROBLEMS: [(&str, &str, &[&str]); 13] = [
+/// The problems by their status: its name, what it says, and the codes that tell them apart.
+const PROBLEMS: [(&str, &str, &str, &[&str]); 13] = [
     (
         "400",
+        "BadRequest",
         "The request cannot be understood.",
         &["malformed_json", "bad_request", "organization_required"],
     ),
     (
         "401",
+        "Unauthorized",
         "Valid credentials are required.",
         &["unauthorized", "webhook_unauthenticated"],
     ),
     (
         "403",
+        "Forbidden",
         "The credentials do not allow this.",
         &[
             "missing_scope",
@@ -27,11 +30,13 @@ const PROBLEMS: [(&str, &str, &[&str]); 13] = [
     ),
     (
         "404",
+        "NotFound",
         "There is no such thing, or it is another organization's.",
         &["not_found"],
     ),
     (
         "409",
+        "Conflict",
         "What is there does not allow this.",
         &[
             "invalid_transition",
@@ -43,29 +48,49 @@ const PROBLEMS: [(&str, &str, &[&str]); 13] = [
     ),
     (
         "412",
+        "PreconditionFailed",
         "It has changed since it was read.",
         &["version_mismatch"],
     ),
-    ("413", "The body is too large.", &["payload_too_large"]),
+    (
+        "413",
+        "ContentTooLarge",
+        "The body is too large.",
+        &["payload_too_large"],
+    ),
     (
         "415",
+        "UnsupportedMediaType",
         "The body is no JSON by its content type.",
         &["unsupported_media_type"],
     ),
     (
         "422",
+        "UnprocessableContent",
         "Values are well formed and wrong; each is named in `errors`.",
         &["validation_failed", "idempotency_key_reused"],
     ),
-    ("429", "Too many streams are open.", &["too_many_streams"]),
-    ("500", "A failure of the server.", &["internal_error"]),
+    (
+        "429",
+        "TooManyRequests",
+        "Too many streams are open.",
+        &["too_many_streams"],
+    ),
+    (
+        "500",
+        "InternalServerError",
+        "A failure of the server.",
+        &["internal_error"],
+    ),
     (
         "503",
+        "ServiceUnavailable",
         "Something that this needs does not answer, or not in time.",
         &["service_unavailable", "timeout"],
     ),
     (
         "507",
+        "InsufficientStorage",
         "Nothing more can be kept at the moment.",
         &["storage_full"],
     ),
@@ -84,6 +109,7 @@ pub(super) fn completed(mut document: Value) -> Value {
     document["components"]["securitySchemes"] = security_schemes();
     document["components"]["parameters"] = parameters();
     document["components"]["headers"] = headers();
+    document["components"]["responses"] = responses();
     each(&mut document["components"]["schemas"], |_, schema| {
         nothing_left_out(schema);
     });
@@ -162,30 +188,53 @@ fn complete(path: &str, operation: &mut Value) {
         }
     }
     each(answers, |status, answer| {
-        let known = PROBLEMS.iter().find(|(known, ..)| *known == status);
-        if let Some((status, description, codes)) = known {
-            if answer["description"]
-                .as_str()
-                .unwrap_or_default()
-                .is_empty()
-            {
-                answer["description"] = json!(description);
+        let problem = PROBLEMS.iter().find(|(known, ..)| *known == status);
+        match problem {
+            Some((_, name, ..)) if answer.get("content").is_none() => {
+                *answer = json!({"$ref": format!("#/components/responses/{name}")});
             }
-            answer["content"]["application/problem+json"] =
-                json!({"schema": problem_of(status, codes)});
-        }
-        let own = match status {
-            "401" => Some(("WWW-Authenticate", "WwwAuthenticate")),
-            "429" | "503" => Some(("Retry-After", "RetryAfter")),
-            _ if status.starts_with('2') && has_version(answer) => Some(("ETag", "EntityTag")),
-            _ => None,
-        };
-        let replayed = (keyed && status.starts_with('2'))
-            .then_some(("Idempotency-Replayed", "IdempotencyReplayed"));
-        for (name, header) in GIVEN_BY_ALL.into_iter().chain(own).chain(replayed) {
-            answer["headers"][name] = json!({"$ref": format!("#/components/headers/{header}")});
+            // It has a shape of its own as well.
+            Some((_, _, _, codes)) => {
+                answer["content"]["application/problem+json"] =
+                    json!({"schema": problem_of(status, codes)});
+                give(answer, &[]);
+            }
+            None => {
+                let tag = has_version(answer).then_some(("ETag", "EntityTag"));
+                let replayed = keyed.then_some(("Idempotency-Replayed", "IdempotencyReplayed"));
+                let own: Vec<_> = tag.into_iter().chain(replayed).collect();
+                give(answer, &own);
+            }
         }
     });
+}
+
+/// The answers that are problems.
+fn responses() -> Value {
+    let mut responses = json!({});
+    for (status, name, description, codes) in PROBLEMS {
+        let mut answer = json!({
+            "description": description,
+            "content": {"application/problem+json": {"schema": problem_of(status, codes)}},
+        });
+        give(
+            &mut answer,
+            match status {
+                "401" => &[("WWW-Authenticate", "WwwAuthenticate")],
+                "429" | "503" => &[("Retry-After", "RetryAfter")],
+                _ => &[],
+            },
+        );
+        responses[name] = answer;
+    }
+    responses
+}
+
+/// Names the headers of an answer.
+fn give(answer: &mut Value, own: &[(&str, &str)]) {
+    for (name, header) in GIVEN_BY_ALL.iter().chain(own) {
+        answer["headers"][name] = json!({"$ref": format!("#/components/headers/{header}")});
+    }
 }
 
 /// Whether the answer is a thing with a version.

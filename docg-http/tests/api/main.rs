@@ -1,6 +1,7 @@
 //! The API without a socket: requests go through the router as a connection would hand them over.
 
 mod approvals;
+mod conformance;
 mod control;
 mod executions;
 mod headers;
