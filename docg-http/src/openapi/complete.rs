@@ -154,11 +154,30 @@ fn complete(path: &str, operation: &mut Value) {
         .as_array()
         .is_some_and(|all| all.iter().any(|it| it["name"] == "Idempotency-Key"));
 
+    if let Some(scope) = operation["security"][0]["bearer"][0].as_str() {
+        let told = operation["description"].as_str();
+        let told = told.map(|text| format!("{text}\n\n")).unwrap_or_default();
+        operation["description"] = json!(format!("{told}Scope: `{scope}`."));
+    }
+    // It may be left out, and is no null.
+    if let Some(schema) = operation.pointer_mut("/requestBody/content/application~1json/schema")
+        && let Some(given) = schema.pointer_mut("/oneOf/0")
+    {
+        *schema = given.take();
+    }
     let mut read = operation["parameters"].take();
     if let Value::Null = read {
         read = json!([]);
     }
     if let Value::Array(read) = &mut read {
+        for parameter in read.iter_mut() {
+            // Outside a body there is no null.
+            if let Some(kind) = parameter.pointer_mut("/schema/type")
+                && kind.is_array()
+            {
+                *kind = kind[0].take();
+            }
+        }
         let of_caller = guarded.then_some("OrganizationId");
         for name in of_caller.into_iter().chain(READ_BY_ALL) {
             read.push(json!({"$ref": format!("#/components/parameters/{name}")}));

@@ -161,7 +161,7 @@ pub(crate) struct WorkflowDraft {
     #[schema(
         min_length = 1,
         max_length = 200,
-        pattern = r"^[^\p{Cc}]*[^\p{Cc}\s][^\p{Cc}]*$"
+        pattern = r"^[^\u0000-\u001f\u007f-\u009f]*[^\s\u0000-\u001f\u007f-\u009f][^\u0000-\u001f\u007f-\u009f]*$"
     )]
     name: String,
     /// JSON Schema 2020-12 of the trigger data; an empty object allows anything.
@@ -197,12 +197,12 @@ pub(crate) struct SettingsDraft {
 #[serde(deny_unknown_fields)]
 pub(crate) struct NodeDraft {
     /// Unique within the workflow.
-    #[schema(min_length = 1, max_length = 200)]
+    #[schema(pattern = "^[A-Za-z0-9_-]{1,64}$")]
     id: String,
     /// A node type that the server knows, such as `render-pdf`.
     r#type: String,
-    /// For people; the id where it is left out.
-    #[schema(max_length = 200)]
+    /// For people; the id where it is left out. No control characters.
+    #[schema(max_length = 200, pattern = r"^[^\u0000-\u001f\u007f-\u009f]*$")]
     label: Option<String>,
     /// May be left out where the node type knows only one.
     phase: Option<Phase>,

@@ -50,7 +50,7 @@ pub(crate) async fn signers(
     operation_id = "receiveSignatureWebhook",
     tag = "signatures",
     params(("provider" = String, Path, description = "The name of a provider that the server knows.")),
-    request_body(content = Vec<u8>, content_type = "*/*", description = "The provider's own."),
+    request_body(content = serde_json::Value, content_type = "*/*", description = "The provider's own."),
     responses(
         (status = 200, description = "Taken, now or before.", body = WebhookTaken),
         (status = 401),

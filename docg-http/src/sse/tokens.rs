@@ -58,6 +58,7 @@ fn key(token: &str) -> MemoKey {
     request_body = Option<SseTokenBody>,
     responses(
         (status = 201, description = "A token: 60 seconds to connect, and reconnects of the same stream for as long as its bearer is valid.", body = StreamToken),
+        (status = 404, description = "There is no such execution."),
     ),
     security(("bearer" = ["executions:read"])),
 )]

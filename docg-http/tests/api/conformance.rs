@@ -118,7 +118,8 @@ pub(crate) fn check_head(
         match headers.get(name) {
             Some(value) => {
                 let value = value.to_str().expect("a text");
-                assert_valid(&header["schema"], &json!(value), &format!("{what}, {name}"));
+                let fits = jsonschema::is_valid(&header["schema"], &json!(value));
+                assert!(fits, "{what}: {name}: {value}");
             }
             None => assert!(header["required"] != true, "{what}: {name} is missing"),
         }
@@ -131,6 +132,21 @@ pub(crate) fn check_head(
     let documented = content.get(content_type);
     let documented = documented.unwrap_or_else(|| panic!("{what}: {content_type} is undocumented"));
     Some(&documented["schema"])
+}
+
+/// Fails where the data of a stream's frame do not fit their schema.
+pub(crate) fn check_frame(event: &str, data: &Value) {
+    let name = match event {
+        "connected" if data.get("execution_id").is_none() => "ListConnected",
+        "connected" => "Connected",
+        "gap" => "Gap",
+        "heartbeat" => "Heartbeat",
+        event => {
+            assert_eq!(data["event_type"], event);
+            "Event"
+        }
+    };
+    assert_valid(&DOCUMENT["components"]["schemas"][name], data, event);
 }
 
 /// Fails where a value does not fit its schema in the document.

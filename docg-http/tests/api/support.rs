@@ -30,7 +30,7 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tower::ServiceExt;
 
-use crate::conformance::{assert_valid, check_head};
+use crate::conformance::{assert_valid, check_head, operations};
 
 pub(crate) struct World {
     pub(crate) engine: Engine,
@@ -202,6 +202,8 @@ impl World {
 
     /// A world with a clock of its own.
     pub(crate) async fn at(clock: Arc<dyn Clock>, change: impl FnOnce(&mut HttpOptions)) -> Self {
+        // Read before the clock of any request runs.
+        assert!(!operations().is_empty());
         let gate = Arc::new(Notify::new());
         let spec = |name: &'static str, phase| {
             NodeSpec::new(name, phase).param(ParamSpec::optional("in", ParamKind::Json))
@@ -299,6 +301,12 @@ impl World {
                 "both",
                 principal("both", vec![organization, other], &Scope::ALL),
             );
+        // For each scope one that has all others.
+        let tokens = Scope::ALL.into_iter().fold(tokens, |tokens, missing| {
+            let scopes: Vec<_> = Scope::ALL.into_iter().filter(|it| *it != missing).collect();
+            let name = format!("without {missing}");
+            tokens.token(&name, principal(&name, vec![organization], &scopes))
+        });
         let mut options = HttpOptions::new(Arc::new(tokens), [7; 32]);
         options.drain_over = Duration::ZERO;
         change(&mut options);
