@@ -1,7 +1,10 @@
 //! Holds every answer that a test sees against the OpenAPI document: an answer whose status,
 //! content type, headers or body are not documented fails the test, whatever it is about.
 
-use std::{collections::BTreeSet, sync::LazyLock};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, LazyLock, Mutex},
+};
 
 use axum::http::{HeaderMap, StatusCode};
 use jsonschema::Validator;
@@ -150,7 +153,7 @@ pub(crate) fn check_frame(event: &str, data: &Value) {
 }
 
 /// Fails where a value does not fit its schema in the document.
-pub(crate) fn assert_valid(schema: &Value, value: &Value, what: &str) {
+pub(crate) fn assert_valid(schema: &'static Value, value: &Value, what: &str) {
     let validator = validator(schema);
     let errors: Vec<String> = validator
         .iter_errors(value)
@@ -159,13 +162,18 @@ pub(crate) fn assert_valid(schema: &Value, value: &Value, what: &str) {
     assert!(errors.is_empty(), "{what}: {errors:#?}\n{value:#}");
 }
 
-fn validator(schema: &Value) -> Validator {
-    let mut root = schema.as_object().cloned().expect("a schema");
-    root.insert("components".to_owned(), DOCUMENT["components"].clone());
-    jsonschema::draft202012::options()
-        .should_validate_formats(true)
-        .build(&Value::Object(root))
-        .expect("a schema")
+/// Made once for each schema of the document, by its place in memory.
+fn validator(schema: &'static Value) -> Arc<Validator> {
+    static KNOWN: LazyLock<Mutex<HashMap<usize, Arc<Validator>>>> = LazyLock::new(Mutex::default);
+    let mut known = KNOWN.lock().expect("not poisoned");
+    let place = std::ptr::from_ref(schema).addr();
+    let validator = known.entry(place).or_insert_with(|| {
+        let mut root = schema.as_object().cloned().expect("a schema");
+        root.insert("components".to_owned(), DOCUMENT["components"].clone());
+        let options = jsonschema::draft202012::options().should_validate_formats(true);
+        Arc::new(options.build(&Value::Object(root)).expect("a schema"))
+    });
+    Arc::clone(validator)
 }
 
 fn resolved(value: &'static Value) -> &'static Value {
