@@ -9,6 +9,7 @@ mod idempotency;
 #[cfg(feature = "jwt")]
 mod jwt;
 mod middleware;
+mod openapi;
 mod options;
 mod problem;
 mod router;
@@ -20,6 +21,7 @@ pub use auth::{AuthError, Authenticator, Principal, Scope, StaticTokens};
 pub use caller::Caller;
 #[cfg(feature = "jwt")]
 pub use jwt::{JwtKeyError, JwtTokens};
+pub use openapi::openapi;
 pub use options::{BusProbe, BusState, HttpOptions};
 pub use problem::{FieldError, Problem};
 pub use router::{AppState, api, router, with_layers};

@@ -16,6 +16,7 @@ use docg_core::{
 };
 use serde::Serialize;
 use serde_json::{Map, Value, json};
+use utoipa::ToSchema;
 
 /// An error, as clients see it.
 #[derive(Debug, Clone)]
@@ -30,7 +31,7 @@ pub struct Problem {
 }
 
 /// A value that is well formed and wrong.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct FieldError {
     /// Where: a JSON pointer into the body (RFC 6901), or `/` and the name of a query parameter.
     pub pointer: String,
@@ -62,36 +63,48 @@ struct Words {
     pt: &'static str,
 }
 
+/// Every code that the API gives, with its words.
 #[rustfmt::skip]
+const WORDS: &[(&str, (&str, &str, &str))] = &[
+    ("malformed_json", ("Malformed JSON", "The body is not valid JSON.", "O corpo da requisição não é um JSON válido.")),
+    ("bad_request", ("Bad request", "The request cannot be understood.", "A requisição não pode ser compreendida.")),
+    ("organization_required", ("Organization required", "Choose an organization with the header X-Organization-ID.", "Escolha uma organização com o cabeçalho X-Organization-ID.")),
+    ("unauthorized", ("Unauthorized", "Valid credentials are required.", "São necessárias credenciais válidas.")),
+    ("organization_not_allowed", ("Organization not allowed", "You may not act for this organization.", "Você não pode agir por esta organização.")),
+    ("missing_scope", ("Missing scope", "Your credentials do not allow this.", "Suas credenciais não permitem esta operação.")),
+    ("token_for_another_stream", ("Token for another stream", "This token was given for another stream.", "Este token foi emitido para outro fluxo de eventos.")),
+    ("not_found", ("Not found", "There is nothing at this address, or it is not yours.", "Não há nada neste endereço, ou não pertence a você.")),
+    ("method_not_allowed", ("Method not allowed", "This address does not take this method.", "Este endereço não aceita este método.")),
+    ("timeout", ("Timeout", "The request took too long. Nothing says that it did not take effect.", "A requisição demorou demais. Ela pode ter tido efeito.")),
+    ("invalid_transition", ("Invalid transition", "The execution's status does not allow this.", "O estado da execução não permite esta operação.")),
+    ("approval_decided", ("Approval decided", "The decision has been made and stays as it is.", "A decisão já foi tomada e permanece como está.")),
+    ("already_voted", ("Already voted", "You have already answered. The others have not decided yet.", "Você já respondeu. Os demais ainda não decidiram.")),
+    ("approval_expired", ("Approval expired", "The time to decide is over.", "O prazo para decidir terminou.")),
+    ("approval_canceled", ("Approval canceled", "There is nothing to decide any more: the execution has ended.", "Não há mais nada a decidir: a execução terminou.")),
+    ("version_mismatch", ("Version mismatch", "It has changed since you last read it.", "Houve uma alteração desde a sua última leitura.")),
+    ("payload_too_large", ("Payload too large", "The body is larger than what is accepted.", "O corpo da requisição é maior que o permitido.")),
+    ("unsupported_media_type", ("Unsupported media type", "Send the body as application/json.", "Envie o corpo como application/json.")),
+    ("validation_failed", ("Validation failed", "Some values are wrong. Each is named in errors.", "Alguns valores estão incorretos. Cada um é indicado em errors.")),
+    ("idempotency_key_reused", ("Idempotency key reused", "This idempotency key came with another request before.", "Esta chave de idempotência já foi usada com outra requisição.")),
+    ("too_many_streams", ("Too many streams", "Too many event streams are open. Close some, or try later.", "Há fluxos de eventos demais abertos. Feche alguns ou tente mais tarde.")),
+    ("webhook_unauthenticated", ("Webhook not authenticated", "The webhook's signature is missing or wrong.", "A assinatura do webhook está ausente ou incorreta.")),
+    ("storage_full", ("Storage full", "Nothing more can be kept at the moment. Try later.", "Não é possível armazenar mais dados no momento. Tente mais tarde.")),
+    ("service_unavailable", ("Service unavailable", "A part that this needs does not answer. Try again.", "Um componente necessário não responde. Tente novamente.")),
+    ("internal_error", ("Internal error", "Something went wrong on our side. It has been recorded.", "Ocorreu um erro do nosso lado. Ele foi registrado.")),
+];
+
+/// A code of an application's own has the words of the last one.
 fn words(code: &str) -> Words {
-    let (title, en, pt) = match code {
-        "malformed_json" => ("Malformed JSON", "The body is not valid JSON.", "O corpo da requisição não é um JSON válido."),
-        "bad_request" => ("Bad request", "The request cannot be understood.", "A requisição não pode ser compreendida."),
-        "organization_required" => ("Organization required", "Choose an organization with the header X-Organization-ID.", "Escolha uma organização com o cabeçalho X-Organization-ID."),
-        "unauthorized" => ("Unauthorized", "Valid credentials are required.", "São necessárias credenciais válidas."),
-        "organization_not_allowed" => ("Organization not allowed", "You may not act for this organization.", "Você não pode agir por esta organização."),
-        "missing_scope" => ("Missing scope", "Your credentials do not allow this.", "Suas credenciais não permitem esta operação."),
-        "token_for_another_stream" => ("Token for another stream", "This token was given for another stream.", "Este token foi emitido para outro fluxo de eventos."),
-        "not_found" => ("Not found", "There is nothing at this address, or it is not yours.", "Não há nada neste endereço, ou não pertence a você."),
-        "method_not_allowed" => ("Method not allowed", "This address does not take this method.", "Este endereço não aceita este método."),
-        "timeout" => ("Timeout", "The request took too long. Nothing says that it did not take effect.", "A requisição demorou demais. Ela pode ter tido efeito."),
-        "invalid_transition" => ("Invalid transition", "The execution's status does not allow this.", "O estado da execução não permite esta operação."),
-        "approval_decided" => ("Approval decided", "The decision has been made and stays as it is.", "A decisão já foi tomada e permanece como está."),
-        "already_voted" => ("Already voted", "You have already answered. The others have not decided yet.", "Você já respondeu. Os demais ainda não decidiram."),
-        "approval_expired" => ("Approval expired", "The time to decide is over.", "O prazo para decidir terminou."),
-        "approval_canceled" => ("Approval canceled", "There is nothing to decide any more: the execution has ended.", "Não há mais nada a decidir: a execução terminou."),
-        "version_mismatch" => ("Version mismatch", "It has changed since you last read it.", "Houve uma alteração desde a sua última leitura."),
-        "payload_too_large" => ("Payload too large", "The body is larger than what is accepted.", "O corpo da requisição é maior que o permitido."),
-        "unsupported_media_type" => ("Unsupported media type", "Send the body as application/json.", "Envie o corpo como application/json."),
-        "validation_failed" => ("Validation failed", "Some values are wrong. Each is named in errors.", "Alguns valores estão incorretos. Cada um é indicado em errors."),
-        "idempotency_key_reused" => ("Idempotency key reused", "This idempotency key came with another request before.", "Esta chave de idempotência já foi usada com outra requisição."),
-        "too_many_streams" => ("Too many streams", "Too many event streams are open. Close some, or try later.", "Há fluxos de eventos demais abertos. Feche alguns ou tente mais tarde."),
-        "webhook_unauthenticated" => ("Webhook not authenticated", "The webhook's signature is missing or wrong.", "A assinatura do webhook está ausente ou incorreta."),
-        "storage_full" => ("Storage full", "Nothing more can be kept at the moment. Try later.", "Não é possível armazenar mais dados no momento. Tente mais tarde."),
-        "service_unavailable" => ("Service unavailable", "A part that this needs does not answer. Try again.", "Um componente necessário não responde. Tente novamente."),
-        _ => ("Internal error", "Something went wrong on our side. It has been recorded.", "Ocorreu um erro do nosso lado. Ele foi registrado."),
-    };
+    let known = WORDS.iter().find(|(known, _)| *known == code);
+    let &(title, en, pt) = known
+        .or(WORDS.last())
+        .map_or(&("", "", ""), |(_, words)| words);
     Words { title, en, pt }
+}
+
+/// Every code that the API gives.
+pub(crate) fn codes() -> impl Iterator<Item = &'static str> {
+    WORDS.iter().map(|(code, _)| *code)
 }
 
 impl Problem {

@@ -6,7 +6,6 @@ use axum::{
     Router,
     http::{HeaderName, Method, header},
     middleware::{from_fn, from_fn_with_state},
-    routing::{get, post},
 };
 use docg_core::engine::Engine;
 use tower::util::option_layer;
@@ -14,9 +13,12 @@ use tower_http::{
     catch_panic::CatchPanicLayer,
     cors::{AllowOrigin, CorsLayer},
 };
+use utoipa::OpenApi;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     middleware,
+    openapi::{self, Api},
     options::HttpOptions,
     problem::Problem,
     routes::{approvals, control, executions, health, records, signatures, workflows},
@@ -59,61 +61,39 @@ pub fn router(engine: Engine, options: HttpOptions) -> Router {
 /// The API's routes without its layers, for applications that add their own before
 /// [`with_layers`].
 pub fn api() -> Router<AppState> {
-    let bounded = Router::new()
-        .route("/api/v1/workflows", get(workflows::list))
-        .route(
-            "/api/v1/workflows/{id}",
-            get(workflows::get)
-                .put(workflows::put)
-                .delete(workflows::delete),
-        )
-        .route(
-            "/api/v1/workflows/{id}/preflight",
-            post(workflows::preflight),
-        )
-        .route(
-            "/api/v1/workflows/{id}/executions",
-            get(executions::of_workflow).post(executions::create),
-        )
-        .route("/api/v1/executions", get(executions::list))
-        .route("/api/v1/executions/{id}", get(executions::get))
-        .route("/api/v1/executions/{id}/steps", get(executions::steps))
-        .route(
-            "/api/v1/executions/{id}/preflight",
-            get(executions::preflight),
-        )
-        .route("/api/v1/executions/{id}/logs", get(records::logs))
-        .route("/api/v1/executions/{id}/audit", get(records::audit))
-        .route("/api/v1/executions/{id}/audit/verify", get(records::verify))
-        .route("/api/v1/executions/{id}/resume", post(control::resume))
-        .route("/api/v1/executions/{id}/pause", post(control::pause))
-        .route("/api/v1/executions/{id}/cancel", post(control::cancel))
-        .route("/api/v1/executions/{id}/retry", post(control::retry))
-        .route("/api/v1/signatures/{id}/signers", get(signatures::signers))
-        .route(
-            "/api/v1/webhooks/signature/{provider}",
-            post(signatures::webhook),
-        )
-        .route("/api/v1/approvals/{token}", get(approvals::get))
-        .route(
-            "/api/v1/approvals/{token}/approve",
-            post(approvals::approve),
-        )
-        .route("/api/v1/approvals/{token}/reject", post(approvals::reject))
-        .route("/api/v1/sse/tokens", post(sse::tokens::create))
-        .route("/api/v1/sse/health", get(health::sse))
-        .route("/healthz", get(health::live))
-        .route("/readyz", get(health::ready));
-    // A stream's answer begins at once and ends late: it has limits of its own.
-    bounded
-        .route(
-            "/api/v1/sse/executions/stream",
-            get(sse::list::organization),
-        )
-        .route(
-            "/api/v1/sse/executions/{id}/stream",
-            get(sse::stream::execution),
-        )
+    documented().into()
+}
+
+/// Every route with what it says of itself: its path and method stand with its handler.
+pub(crate) fn documented() -> OpenApiRouter<AppState> {
+    OpenApiRouter::with_openapi(Api::openapi())
+        .routes(routes!(workflows::list))
+        .routes(routes!(workflows::get, workflows::put, workflows::delete))
+        .routes(routes!(workflows::preflight))
+        .routes(routes!(executions::of_workflow, executions::create))
+        .routes(routes!(executions::list))
+        .routes(routes!(executions::get))
+        .routes(routes!(executions::steps))
+        .routes(routes!(executions::preflight))
+        .routes(routes!(records::logs))
+        .routes(routes!(records::audit))
+        .routes(routes!(records::verify))
+        .routes(routes!(control::resume))
+        .routes(routes!(control::pause))
+        .routes(routes!(control::cancel))
+        .routes(routes!(control::retry))
+        .routes(routes!(signatures::signers))
+        .routes(routes!(signatures::webhook))
+        .routes(routes!(approvals::get))
+        .routes(routes!(approvals::approve))
+        .routes(routes!(approvals::reject))
+        .routes(routes!(sse::tokens::create))
+        .routes(routes!(sse::list::organization))
+        .routes(routes!(sse::stream::execution))
+        .routes(routes!(health::sse))
+        .routes(routes!(health::live))
+        .routes(routes!(health::ready))
+        .routes(routes!(openapi::get))
 }
 
 /// Puts the layers around routes: facts and headers, errors as problems, panics, time limit, CORS.

@@ -75,6 +75,11 @@ pub enum Decision {
     Rejected,
 }
 
+impl Decision {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Approved, Self::Rejected];
+}
+
 /// Where an approval stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -89,6 +94,17 @@ pub enum ApprovalStatus {
     Expired,
     /// The run ended before there was a decision.
     Canceled,
+}
+
+impl ApprovalStatus {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::Pending,
+        Self::Approved,
+        Self::Rejected,
+        Self::Expired,
+        Self::Canceled,
+    ];
 }
 
 impl Approval {

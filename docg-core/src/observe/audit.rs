@@ -56,6 +56,9 @@ pub enum ActorType {
 }
 
 impl ActorType {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::User, Self::System, Self::Webhook];
+
     /// The name on the wire and in the database.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

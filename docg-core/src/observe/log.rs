@@ -47,6 +47,9 @@ pub enum LogDomain {
 macro_rules! names {
     ($type:ident { $($variant:ident = $name:literal),+ $(,)? }) => {
         impl $type {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$variant),+];
+
             /// The name on the wire and in the database.
             #[must_use]
             pub const fn as_str(self) -> &'static str {

@@ -58,6 +58,11 @@ pub enum Severity {
     Warning,
 }
 
+impl Severity {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Blocking, Self::Warning];
+}
+
 /// One thing that preflight found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Issue {

@@ -145,6 +145,16 @@ pub enum WaitKind {
 }
 
 impl WaitKind {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Review,
+        Self::Approval,
+        Self::Signature,
+        Self::Confirmation,
+        Self::Pause,
+        Self::Retry,
+    ];
+
     /// Whether people, not machines, are waited for; such time is not counted as work.
     #[must_use]
     pub const fn is_for_people(self) -> bool {
@@ -172,6 +182,11 @@ pub enum DeliveryState {
     Failed,
 }
 
+impl DeliveryState {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Pending, Self::Sending, Self::Sent, Self::Failed];
+}
+
 /// How far signing has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -187,6 +202,17 @@ pub enum SignatureState {
     Declined,
     /// Not all came in time.
     Expired,
+}
+
+impl SignatureState {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::Pending,
+        Self::Signing,
+        Self::Signed,
+        Self::Declined,
+        Self::Expired,
+    ];
 }
 
 /// When each phase ran. Indexed by phase, so that it stays small.

@@ -61,6 +61,17 @@ pub enum RequestStatus {
     Canceled,
 }
 
+impl RequestStatus {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::Signing,
+        Self::Signed,
+        Self::Declined,
+        Self::Expired,
+        Self::Canceled,
+    ];
+}
+
 /// One who is asked to sign, and what is known of them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Signer {
@@ -98,6 +109,18 @@ pub enum SignerStatus {
     Declined,
     /// Has signed.
     Signed,
+}
+
+impl SignerStatus {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Pending,
+        Self::Bounced,
+        Self::Viewed,
+        Self::Expired,
+        Self::Declined,
+        Self::Signed,
+    ];
 }
 
 /// A signature request as a handler makes it, after the provider has taken it.

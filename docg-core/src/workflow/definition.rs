@@ -141,6 +141,11 @@ pub enum OnError {
     Continue,
 }
 
+impl OnError {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Fail, Self::Review, Self::Continue];
+}
+
 /// Exponential backoff with jitter.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

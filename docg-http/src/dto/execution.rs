@@ -1,104 +1,351 @@
+use std::{collections::BTreeMap, sync::Arc};
+
 use docg_core::{
-    actions::RecommendedAction,
+    actions,
     i18n::Locale,
-    observe::Redaction,
+    ids::{ExecutionId, NodeId, OrganizationId, StepId, WorkflowId},
+    observe::{JsonText, Redaction},
     ports::ExecutionRecord,
-    preflight::PreflightSummary,
-    run::{PhaseTimes, Step},
+    preflight, run,
+    time::Timestamp,
 };
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use crate::openapi::{names, wire};
+
+/// One run of a workflow, and all that a page must know about it.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Execution {
+    #[schema(value_type = Uuid)]
+    id: ExecutionId,
+    #[schema(value_type = Uuid)]
+    workflow_id: WorkflowId,
+    /// The version that it was made with.
+    workflow_version: u32,
+    #[schema(value_type = Uuid)]
+    organization_id: OrganizationId,
+    #[schema(value_type = names::Status)]
+    status: run::Status,
+    /// Never falls; 100 exactly when completed.
+    #[schema(maximum = 100)]
+    progress: u8,
+    #[schema(value_type = Option<wire::CurrentStep>)]
+    current_step: Option<Arc<run::CurrentStep>>,
+    #[schema(value_type = Option<wire::WaitingFor>)]
+    waiting_for: Option<run::WaitingFor>,
+    /// What went wrong last, in the reader's language.
+    last_error_human: Option<String>,
+    /// The same for technicians; null without the scope `executions:debug`.
+    last_error_tech: Option<String>,
+    error_code: Option<String>,
+    preflight_summary: Option<PreflightSummary>,
+    #[schema(value_type = names::DeliveryState)]
+    delivery_state: run::DeliveryState,
+    #[schema(value_type = names::SignatureState)]
+    signature_state: run::SignatureState,
+    #[schema(value_type = Vec<wire::RecommendedAction>)]
+    recommended_actions: Vec<Value>,
+    /// The phases that have begun, by name.
+    phase_metrics: BTreeMap<&'static str, PhaseTimes>,
+    /// Names the chain of calls that it belongs to.
+    #[schema(value_type = String)]
+    correlation_id: Arc<str>,
+    /// What started it, such as `manual`.
+    #[schema(value_type = String)]
+    trigger_type: Arc<str>,
+    /// Redacted, and cut where it is large; steps get it as it came.
+    #[schema(value_type = Value)]
+    trigger_data: JsonText,
+    /// The execution that this one retries.
+    #[schema(value_type = Option<Uuid>)]
+    retry_of: Option<ExecutionId>,
+    /// The execution whose document this one goes on with.
+    #[schema(value_type = Option<Uuid>)]
+    follows: Option<ExecutionId>,
+    dry_run: bool,
+    /// The last phase to run.
+    #[schema(value_type = Option<names::Phase>)]
+    until_phase: Option<run::Phase>,
+    /// 1, and one more for each retry in the chain.
+    attempt: u32,
+    /// Grows with each change; the entity tag for `If-Match`.
+    version: u64,
+    #[schema(value_type = names::Timestamp)]
+    created_at: Timestamp,
+    #[schema(value_type = Option<names::Timestamp>)]
+    started_at: Option<Timestamp>,
+    #[schema(value_type = Option<names::Timestamp>)]
+    completed_at: Option<Timestamp>,
+    #[schema(value_type = names::Timestamp)]
+    updated_at: Timestamp,
+}
+
+/// When a phase ran.
+#[derive(Serialize, ToSchema)]
+struct PhaseTimes {
+    #[schema(value_type = names::Timestamp)]
+    started_at: Timestamp,
+    #[schema(value_type = Option<names::Timestamp>)]
+    completed_at: Option<Timestamp>,
+    /// Work, in milliseconds.
+    duration_ms: u64,
+    /// Waiting for people, in milliseconds.
+    waiting_ms: u64,
+}
+
+/// What preflight found.
+#[derive(Serialize, ToSchema)]
+struct PreflightSummary {
+    blocking_count: u32,
+    warning_count: u32,
+    #[schema(value_type = Option<names::Timestamp>)]
+    completed_at: Option<Timestamp>,
+    /// The issues by domain.
+    #[schema(value_type = BTreeMap<String, Vec<wire::Issue>>)]
+    groups: Value,
+}
 
 /// The execution object. `technical` says whether the reader sees texts for technicians.
 pub(crate) fn execution(
     record: &ExecutionRecord,
-    actions: &[RecommendedAction],
+    actions: &[actions::RecommendedAction],
     redaction: &Redaction,
     locale: Locale,
     technical: bool,
-) -> Value {
+) -> Execution {
     let e = &record.execution;
     let error = e.error.as_ref();
-    json!({
-        "id": e.id,
-        "workflow_id": e.workflow_id,
-        "workflow_version": e.workflow_version,
-        "organization_id": e.organization_id,
-        "status": e.status,
-        "progress": e.progress,
-        "current_step": e.current_step,
-        "waiting_for": e.waiting_for,
-        "last_error_human": error.map(|error| error.human.render(locale)),
-        "last_error_tech": error.filter(|_| technical).and_then(|error| error.tech.as_deref()),
-        "error_code": error.map(|error| &error.code),
-        "preflight_summary": e.preflight.as_ref().map(|summary| preflight_summary(summary, locale, technical)),
-        "delivery_state": e.delivery_state,
-        "signature_state": e.signature_state,
-        "recommended_actions": actions.iter().map(|action| action.for_reader(locale)).collect::<Vec<_>>(),
-        "phase_metrics": e
+    Execution {
+        id: e.id,
+        workflow_id: e.workflow_id,
+        workflow_version: e.workflow_version,
+        organization_id: e.organization_id,
+        status: e.status,
+        progress: e.progress,
+        current_step: e.current_step.clone(),
+        waiting_for: e.waiting_for.clone(),
+        last_error_human: error.map(|error| error.human.render(locale)),
+        last_error_tech: error
+            .filter(|_| technical)
+            .and_then(|error| error.tech.clone()),
+        error_code: error.map(|error| error.code.to_string()),
+        preflight_summary: e
+            .preflight
+            .as_ref()
+            .map(|summary| preflight_summary(summary, locale, technical)),
+        delivery_state: e.delivery_state,
+        signature_state: e.signature_state,
+        recommended_actions: for_reader(actions, locale),
+        phase_metrics: e
             .phase_metrics
             .iter()
-            .map(|(phase, times)| (phase.as_str().to_owned(), phase_times(times)))
-            .collect::<Map<_, _>>(),
-        "correlation_id": e.correlation_id,
-        "trigger_type": e.trigger_type,
-        "trigger_data": redaction.snapshot(&record.inputs.trigger_data),
-        "retry_of": e.retry_of,
-        "follows": e.follows,
-        "dry_run": e.dry_run,
-        "until_phase": e.until_phase,
-        "attempt": e.attempt,
-        "version": e.version,
-        "created_at": e.created_at,
-        "started_at": e.started_at,
-        "completed_at": e.completed_at,
-        "updated_at": e.updated_at,
-    })
+            .map(|(phase, times)| (phase.as_str(), phase_times(times)))
+            .collect(),
+        correlation_id: Arc::clone(&e.correlation_id),
+        trigger_type: Arc::clone(&e.trigger_type),
+        trigger_data: redaction.snapshot(&record.inputs.trigger_data),
+        retry_of: e.retry_of,
+        follows: e.follows,
+        dry_run: e.dry_run,
+        until_phase: e.until_phase,
+        attempt: e.attempt,
+        version: e.version,
+        created_at: e.created_at,
+        started_at: e.started_at,
+        completed_at: e.completed_at,
+        updated_at: e.updated_at,
+    }
 }
 
-fn phase_times(times: &PhaseTimes) -> Value {
-    json!({
-        "started_at": times.started_at,
-        "completed_at": times.completed_at,
-        "duration_ms": times.duration_ms,
-        "waiting_ms": times.waiting_ms,
-    })
+fn for_reader(actions: &[actions::RecommendedAction], locale: Locale) -> Vec<Value> {
+    actions
+        .iter()
+        .map(|action| action.for_reader(locale))
+        .collect()
 }
 
-fn preflight_summary(summary: &PreflightSummary, locale: Locale, technical: bool) -> Value {
-    json!({
-        "blocking_count": summary.blocking_count,
-        "warning_count": summary.warning_count,
-        "completed_at": summary.completed_at,
-        "groups": summary.groups(locale, Some(technical)),
-    })
+fn phase_times(times: &run::PhaseTimes) -> PhaseTimes {
+    PhaseTimes {
+        started_at: times.started_at,
+        completed_at: times.completed_at,
+        duration_ms: times.duration_ms,
+        waiting_ms: times.waiting_ms,
+    }
 }
 
-pub(crate) fn step(step: &Step, locale: Locale, technical: bool) -> Value {
+fn preflight_summary(
+    summary: &preflight::PreflightSummary,
+    locale: Locale,
+    technical: bool,
+) -> PreflightSummary {
+    PreflightSummary {
+        blocking_count: summary.blocking_count,
+        warning_count: summary.warning_count,
+        completed_at: summary.completed_at,
+        groups: summary.groups(locale, Some(technical)),
+    }
+}
+
+/// Executions, newest first.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Executions {
+    #[schema(value_type = Vec<Execution>)]
+    pub(crate) executions: Vec<Value>,
+    /// Gives the next page; null at the end.
+    pub(crate) next_cursor: Option<String>,
+    pub(crate) has_more: bool,
+}
+
+/// What an execution's last preflight found.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ExecutionPreflight {
+    preflight_summary: Option<PreflightSummary>,
+    #[schema(value_type = Vec<wire::RecommendedAction>)]
+    recommended_actions: Vec<Value>,
+}
+
+impl From<Execution> for ExecutionPreflight {
+    fn from(execution: Execution) -> Self {
+        Self {
+            preflight_summary: execution.preflight_summary,
+            recommended_actions: execution.recommended_actions,
+        }
+    }
+}
+
+/// What preflight finds in a workflow and trigger data. Nothing is created.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct PreflightReport {
+    /// Whether nothing blocks.
+    can_execute: bool,
+    blocking_count: u32,
+    warning_count: u32,
+    /// The issues by domain.
+    #[schema(value_type = BTreeMap<String, Vec<wire::Issue>>)]
+    groups: Value,
+    #[schema(value_type = Vec<wire::RecommendedAction>)]
+    recommended_actions: Vec<Value>,
+}
+
+pub(crate) fn preflight_report(
+    summary: &preflight::PreflightSummary,
+    actions: &[actions::RecommendedAction],
+    locale: Locale,
+    technical: bool,
+) -> PreflightReport {
+    PreflightReport {
+        can_execute: summary.can_execute(),
+        blocking_count: summary.blocking_count,
+        warning_count: summary.warning_count,
+        groups: summary.groups(locale, Some(technical)),
+        recommended_actions: for_reader(actions, locale),
+    }
+}
+
+/// The execution that a retry has made.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Retried {
+    #[schema(value_type = Uuid)]
+    pub(crate) execution_id: ExecutionId,
+    /// As it was made.
+    #[schema(value_type = names::Status)]
+    pub(crate) status: run::Status,
+    #[schema(value_type = Execution)]
+    pub(crate) execution: Value,
+}
+
+/// The request was passed on to the process that has the execution at hand.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct SignalSent {
+    status: &'static str,
+}
+
+/// Says that a request was passed on.
+pub(crate) const SIGNAL_SENT: SignalSent = SignalSent {
+    status: "signal_sent",
+};
+
+/// The steps of an execution, in their order.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Steps {
+    pub(crate) steps: Vec<Step>,
+}
+
+/// One step of an execution.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Step {
+    #[schema(value_type = Uuid)]
+    id: StepId,
+    #[schema(value_type = Uuid)]
+    execution_id: ExecutionId,
+    #[schema(value_type = String)]
+    node_id: NodeId,
+    /// Repeats `node_id`.
+    #[schema(value_type = String)]
+    step_id: NodeId,
+    #[schema(value_type = String)]
+    node_type: Arc<str>,
+    /// For people.
+    #[schema(value_type = String)]
+    label: Arc<str>,
+    #[schema(value_type = names::Phase)]
+    phase: run::Phase,
+    /// 0-based place in the workflow.
+    position: u32,
+    #[schema(value_type = names::StepStatus)]
+    status: run::StepStatus,
+    /// Attempts that ended with a result; 0 where a retry reused the output.
+    attempt: u32,
+    #[schema(value_type = Option<names::Timestamp>)]
+    started_at: Option<Timestamp>,
+    #[schema(value_type = Option<names::Timestamp>)]
+    completed_at: Option<Timestamp>,
+    duration_ms: Option<u64>,
+    error_code: Option<String>,
+    /// What went wrong, in the reader's language.
+    error_human: Option<String>,
+    /// Repeats `error_human`.
+    error_details: Option<String>,
+    /// Null without the scope `executions:debug`.
+    error_tech: Option<String>,
+    /// The parameters as resolved; redacted, and cut where they are large.
+    #[schema(value_type = Value)]
+    data_in: Option<JsonText>,
+    /// The output; redacted, and cut where it is large.
+    #[schema(value_type = Value)]
+    data_out: Option<JsonText>,
+    /// The execution whose output a retry reused.
+    #[schema(value_type = Option<Uuid>)]
+    reused_from: Option<ExecutionId>,
+}
+
+pub(crate) fn step(step: &run::Step, locale: Locale, technical: bool) -> Step {
     let error = step.error.as_ref();
     let human = error.map(|error| error.human.render(locale));
-    let mut value = json!({
-        "id": step.id,
-        "execution_id": step.execution_id,
-        "node_id": step.node_id,
-        "step_id": step.node_id,
-        "node_type": step.node_type,
-        "label": step.label,
-        "phase": step.phase,
-        "position": step.position,
-        "status": step.status,
-        "attempt": step.attempt,
-        "started_at": step.started_at,
-        "completed_at": step.completed_at,
-        "duration_ms": step.duration_ms(),
-        "error_code": error.map(|error| &error.code),
-        "error_human": human,
-        "error_details": human,
-        "error_tech": error.filter(|_| technical).and_then(|error| error.tech.as_deref()),
-        "data_in": step.data_in,
-        "data_out": step.data_out,
-    });
-    if let Some(from) = step.reused_from {
-        value["reused_from"] = json!(from);
+    Step {
+        id: step.id,
+        execution_id: step.execution_id,
+        node_id: step.node_id.clone(),
+        step_id: step.node_id.clone(),
+        node_type: Arc::clone(&step.node_type),
+        label: Arc::clone(&step.label),
+        phase: step.phase,
+        position: step.position,
+        status: step.status,
+        attempt: step.attempt,
+        started_at: step.started_at,
+        completed_at: step.completed_at,
+        duration_ms: step.duration_ms(),
+        error_code: error.map(|error| error.code.to_string()),
+        error_human: human.clone(),
+        error_details: human,
+        error_tech: error
+            .filter(|_| technical)
+            .and_then(|error| error.tech.clone()),
+        data_in: step.data_in.clone(),
+        data_out: step.data_out.clone(),
+        reused_from: step.reused_from,
     }
-    value
 }

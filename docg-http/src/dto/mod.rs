@@ -5,10 +5,25 @@ mod records;
 mod requests;
 mod workflow;
 
-pub(crate) use execution::{execution, step};
-pub(crate) use records::{approval, audit_event, audit_report, log_entry, signers};
-pub(crate) use requests::{
-    Comment, CreateExecution, ExecutionsQuery, Listing, LogsQuery, PreflightBody, Reason,
-    ResumeBody, RetryBody, SseTokenBody, StreamQuery,
+pub(crate) use execution::{
+    Execution, ExecutionPreflight, Executions, PreflightReport, Retried, SIGNAL_SENT, SignalSent,
+    Steps, execution, preflight_report, step,
 };
-pub(crate) use workflow::workflow;
+pub(crate) use records::{
+    Approval, AuditEvents, AuditReport, Logs, Signers, StreamToken, WebhookTaken, approval,
+    audit_event, audit_report, log_entry, signers,
+};
+pub(crate) use requests::{
+    Comment, Conditional, CreateExecution, ExecutionsQuery, Keyed, Listing, LogsQuery,
+    PreflightBody, Reason, ResumeBody, RetryBody, SseTokenBody, StreamPosition, StreamQuery,
+    WorkflowExecutionsQuery,
+};
+pub(crate) use workflow::Workflows;
+
+use serde::Serialize;
+use serde_json::Value;
+
+/// An answer as JSON. What is answered has a JSON form: its keys are texts.
+pub(crate) fn json(answer: &impl Serialize) -> Value {
+    serde_json::to_value(answer).unwrap_or_default()
+}

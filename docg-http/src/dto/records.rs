@@ -1,106 +1,286 @@
+use std::{borrow::Cow, sync::Arc};
+
 use docg_core::{
+    approval,
     engine::OpenApproval,
     i18n::Locale,
-    observe::{AuditEvent, ChainReport, LogEntry},
-    signature::SignatureRequest,
+    ids::{ApprovalId, AuditId, ExecutionId, LogId, NodeId, OrganizationId, SignatureRequestId},
+    observe::{self, ChainReport, JsonText},
+    signature,
+    time::Timestamp,
 };
-use serde_json::{Value, json};
+use serde::Serialize;
+use utoipa::ToSchema;
 
-pub(crate) fn log_entry(entry: &LogEntry, locale: Locale, technical: bool) -> Value {
-    json!({
-        "id": entry.id,
-        "execution_id": entry.execution_id,
-        "step_id": entry.step_id,
-        "timestamp": entry.timestamp,
-        "level": entry.level,
-        "domain": entry.domain,
-        "message_human": entry.message_human.render(locale),
-        "details_tech": entry.details_tech.as_ref().filter(|_| technical),
-        "message_tech": entry.message_tech.as_ref().filter(|_| technical),
-        "correlation_id": entry.correlation_id,
-    })
+use crate::openapi::names;
+
+/// Log entries, oldest first.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Logs {
+    pub(crate) logs: Vec<LogEntry>,
+    /// Gives the next page; null at the end.
+    pub(crate) next_cursor: Option<String>,
+    pub(crate) has_more: bool,
 }
 
-pub(crate) fn audit_event(row: &AuditEvent) -> Value {
-    json!({
-        "id": row.id,
-        "seq": row.seq,
-        "organization_id": row.organization_id,
-        "timestamp": row.timestamp,
-        "actor_type": row.actor.actor_type,
-        "actor_id": row.actor.actor_id,
-        "action": row.action,
-        "target_type": row.target.kind,
-        "target_id": row.target.id,
-        "metadata": row.metadata,
-        "prev_hash": hex::encode(row.prev_hash),
-        "hash": hex::encode(row.hash),
-    })
+/// One entry of an execution's log.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct LogEntry {
+    #[schema(value_type = Uuid)]
+    id: LogId,
+    #[schema(value_type = Uuid)]
+    execution_id: ExecutionId,
+    /// The node's id, where the entry is about one.
+    #[schema(value_type = Option<String>)]
+    step_id: Option<NodeId>,
+    #[schema(value_type = names::Timestamp)]
+    timestamp: Timestamp,
+    #[schema(value_type = names::LogLevel)]
+    level: observe::LogLevel,
+    #[schema(value_type = names::LogDomain)]
+    domain: observe::LogDomain,
+    /// In the reader's language, where docg itself has written it.
+    message_human: String,
+    /// Null without the scope `executions:debug`.
+    #[schema(value_type = Value)]
+    details_tech: Option<JsonText>,
+    /// Null without the scope `executions:debug`.
+    message_tech: Option<String>,
+    #[schema(value_type = String)]
+    correlation_id: Arc<str>,
 }
 
-pub(crate) fn audit_report(report: &ChainReport) -> Value {
-    json!({
-        "valid": report.fault.is_none(),
-        "count": report.count,
-        "head_hash": hex::encode(report.head_hash),
-        "first_invalid_seq": report.fault.map(|fault| fault.seq),
-    })
+pub(crate) fn log_entry(entry: &observe::LogEntry, locale: Locale, technical: bool) -> LogEntry {
+    LogEntry {
+        id: entry.id,
+        execution_id: entry.execution_id,
+        step_id: entry.step_id.clone(),
+        timestamp: entry.timestamp,
+        level: entry.level,
+        domain: entry.domain,
+        message_human: entry.message_human.render(locale),
+        details_tech: entry.details_tech.clone().filter(|_| technical),
+        message_tech: entry.message_tech.clone().filter(|_| technical),
+        correlation_id: Arc::clone(&entry.correlation_id),
+    }
+}
+
+/// Rows of an audit trail, oldest first.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct AuditEvents {
+    pub(crate) events: Vec<AuditEvent>,
+    /// Gives the next page; null at the end.
+    pub(crate) next_cursor: Option<String>,
+    pub(crate) has_more: bool,
+}
+
+/// One row of an execution's audit trail, which is a hash chain.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct AuditEvent {
+    #[schema(value_type = Uuid)]
+    id: AuditId,
+    /// Counts 1, 2, 3 within the execution, without a hole.
+    #[schema(minimum = 1)]
+    seq: u64,
+    #[schema(value_type = Uuid)]
+    organization_id: OrganizationId,
+    #[schema(value_type = names::Timestamp)]
+    timestamp: Timestamp,
+    #[schema(value_type = names::ActorType)]
+    actor_type: observe::ActorType,
+    #[schema(value_type = String)]
+    actor_id: Arc<str>,
+    /// Such as `execution.started`.
+    #[schema(value_type = String)]
+    action: Cow<'static, str>,
+    #[schema(value_type = String)]
+    target_type: Cow<'static, str>,
+    target_id: String,
+    #[schema(value_type = Value)]
+    metadata: JsonText,
+    #[schema(value_type = names::Sha256)]
+    prev_hash: String,
+    #[schema(value_type = names::Sha256)]
+    hash: String,
+}
+
+pub(crate) fn audit_event(row: &observe::AuditEvent) -> AuditEvent {
+    AuditEvent {
+        id: row.id,
+        seq: row.seq,
+        organization_id: row.organization_id,
+        timestamp: row.timestamp,
+        actor_type: row.actor.actor_type,
+        actor_id: Arc::clone(&row.actor.actor_id),
+        action: row.action.clone(),
+        target_type: row.target.kind.clone(),
+        target_id: row.target.id.clone(),
+        metadata: row.metadata.clone(),
+        prev_hash: hex::encode(row.prev_hash),
+        hash: hex::encode(row.hash),
+    }
+}
+
+/// Whether an audit trail is whole.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct AuditReport {
+    valid: bool,
+    count: u64,
+    #[schema(value_type = names::Sha256)]
+    head_hash: String,
+    /// The first row that is wrong; of a cut tail, the first that is missing.
+    #[schema(minimum = 1)]
+    first_invalid_seq: Option<u64>,
+}
+
+pub(crate) fn audit_report(report: &ChainReport) -> AuditReport {
+    AuditReport {
+        valid: report.fault.is_none(),
+        count: report.count,
+        head_hash: hex::encode(report.head_hash),
+        first_invalid_seq: report.fault.map(|fault| fault.seq),
+    }
 }
 
 /// What a page for a decision needs.
-pub(crate) fn approval(open: &OpenApproval) -> Value {
-    let approval = &open.approval;
-    let approvers: Vec<_> = approval
-        .approvers
-        .iter()
-        .map(|approver| {
-            json!({
-                "email": approver.email,
-                "decision": approver.vote,
-                "comment": approver.comment,
-                "decided_at": approver.voted_at,
-            })
-        })
-        .collect();
-    json!({
-        "approval_id": approval.id,
-        "execution_id": approval.execution_id,
-        "workflow_name": open.workflow_name,
-        "status": open.status,
-        "message": approval.message,
-        "approver": open.approver,
-        "approvers": approvers,
-        "quorum": approval.quorum,
-        "created_at": approval.created_at,
-        "expires_at": approval.expires_at,
-        "decision": approval.decision,
-        "decided_by": approval.decided_by,
-        "comment": approval.comment(),
-        "decided_at": approval.decided_at,
-    })
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Approval {
+    #[schema(value_type = Uuid)]
+    approval_id: ApprovalId,
+    #[schema(value_type = Uuid)]
+    execution_id: ExecutionId,
+    workflow_name: String,
+    #[schema(value_type = names::ApprovalStatus)]
+    status: approval::ApprovalStatus,
+    /// What the approvers are told.
+    message: Option<String>,
+    /// The address of the approver whose token it is.
+    approver: String,
+    approvers: Vec<Approver>,
+    /// How many must agree. One refusal decides.
+    #[schema(minimum = 1)]
+    quorum: u32,
+    #[schema(value_type = names::Timestamp)]
+    created_at: Timestamp,
+    #[schema(value_type = Option<names::Timestamp>)]
+    expires_at: Option<Timestamp>,
+    /// Null while it is open.
+    #[schema(value_type = Option<names::Decision>)]
+    decision: Option<approval::Decision>,
+    decided_by: Option<String>,
+    /// What the approvers have said.
+    comment: Option<String>,
+    #[schema(value_type = Option<names::Timestamp>)]
+    decided_at: Option<Timestamp>,
 }
 
-pub(crate) fn signers(request: &SignatureRequest) -> Value {
-    let signers: Vec<_> = request
-        .signers
-        .iter()
-        .map(|signer| {
-            json!({
-                "email": signer.email,
-                "name": signer.name,
-                "status": signer.status,
-                "viewed_at": signer.viewed_at,
-                "signed_at": signer.signed_at,
-                "declined_at": signer.declined_at,
-            })
-        })
-        .collect();
-    json!({
-        "signature_request_id": request.id,
-        "status": request.status,
-        "provider": request.provider,
-        "expires_at": request.expires_at,
-        "all_signed": request.all_signed(),
-        "signers": signers,
-    })
+/// One who may decide.
+#[derive(Serialize, ToSchema)]
+struct Approver {
+    email: String,
+    #[schema(value_type = Option<names::Decision>)]
+    decision: Option<approval::Decision>,
+    comment: Option<String>,
+    #[schema(value_type = Option<names::Timestamp>)]
+    decided_at: Option<Timestamp>,
+}
+
+pub(crate) fn approval(open: &OpenApproval) -> Approval {
+    let approval = &open.approval;
+    let approvers = approval.approvers.iter().map(|approver| Approver {
+        email: approver.email.clone(),
+        decision: approver.vote,
+        comment: approver.comment.clone(),
+        decided_at: approver.voted_at,
+    });
+    Approval {
+        approval_id: approval.id,
+        execution_id: approval.execution_id,
+        workflow_name: open.workflow_name.clone(),
+        status: open.status,
+        message: approval.message.clone(),
+        approver: open.approver.clone(),
+        approvers: approvers.collect(),
+        quorum: approval.quorum,
+        created_at: approval.created_at,
+        expires_at: approval.expires_at,
+        decision: approval.decision,
+        decided_by: approval.decided_by.clone(),
+        comment: approval.comment(),
+        decided_at: approval.decided_at,
+    }
+}
+
+/// Who signs, and how far they are.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Signers {
+    #[schema(value_type = Uuid)]
+    signature_request_id: SignatureRequestId,
+    #[schema(value_type = names::SignatureStatus)]
+    status: signature::RequestStatus,
+    provider: String,
+    #[schema(value_type = Option<names::Timestamp>)]
+    expires_at: Option<Timestamp>,
+    all_signed: bool,
+    signers: Vec<Signer>,
+}
+
+/// One who is asked to sign.
+#[derive(Serialize, ToSchema)]
+struct Signer {
+    email: String,
+    name: Option<String>,
+    #[schema(value_type = names::SignerStatus)]
+    status: signature::SignerStatus,
+    #[schema(value_type = Option<names::Timestamp>)]
+    viewed_at: Option<Timestamp>,
+    #[schema(value_type = Option<names::Timestamp>)]
+    signed_at: Option<Timestamp>,
+    #[schema(value_type = Option<names::Timestamp>)]
+    declined_at: Option<Timestamp>,
+}
+
+pub(crate) fn signers(request: &signature::SignatureRequest) -> Signers {
+    let signers = request.signers.iter().map(|signer| Signer {
+        email: signer.email.clone(),
+        name: signer.name.clone(),
+        status: signer.status,
+        viewed_at: signer.viewed_at,
+        signed_at: signer.signed_at,
+        declined_at: signer.declined_at,
+    });
+    Signers {
+        signature_request_id: request.id,
+        status: request.status,
+        provider: request.provider.clone(),
+        expires_at: request.expires_at,
+        all_signed: request.all_signed(),
+        signers: signers.collect(),
+    }
+}
+
+/// A webhook was taken.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+pub(crate) enum WebhookTaken {
+    /// For the first time.
+    First {
+        /// True.
+        received: bool,
+    },
+    /// It had been taken before, and changes nothing.
+    Again {
+        /// True.
+        duplicate: bool,
+    },
+}
+
+/// A token for one stream.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct StreamToken {
+    /// For the parameter `token` of the stream.
+    pub(crate) token: String,
+    /// Until when it must have connected once.
+    #[schema(value_type = names::Timestamp)]
+    pub(crate) expires_at: Timestamp,
 }

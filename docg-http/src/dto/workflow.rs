@@ -1,7 +1,17 @@
-use docg_core::workflow::Workflow;
-use serde_json::{Value, json};
+use std::sync::Arc;
 
-pub(crate) fn workflow(workflow: &Workflow) -> Value {
-    // A definition that is stored has a JSON form.
-    serde_json::to_value(workflow).unwrap_or_else(|_| json!({"id": workflow.id}))
+use docg_core::workflow::Workflow;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::openapi::wire;
+
+/// An organization's workflows, oldest first.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Workflows {
+    #[schema(value_type = Vec<wire::Workflow>)]
+    pub(crate) workflows: Vec<Arc<Workflow>>,
+    /// Gives the next page; null at the end.
+    pub(crate) next_cursor: Option<String>,
+    pub(crate) has_more: bool,
 }

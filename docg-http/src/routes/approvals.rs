@@ -6,27 +6,49 @@ use axum::{
     response::Response,
 };
 use docg_core::{approval::Decision, engine::VoteAnswer};
-use serde_json::json;
 
 use crate::{
-    dto::{self, Comment},
+    dto::{self, Approval, Comment, Keyed, SignalSent},
     extract::{Json, NoQuery, Token},
     idempotency::{self, answer},
     problem::Problem,
     router::AppState,
 };
 
-/// What is to be decided, and what has been.
+/// Reads an approval
+#[utoipa::path(
+    get,
+    path = "/api/v1/approvals/{token}",
+    operation_id = "getApproval",
+    tag = "approvals",
+    params(("token" = String, Path, description = "The token of the approver's link.")),
+    responses(
+        (status = 200, description = "What is to be decided, and what has been.", body = Approval),
+    ),
+)]
 pub(crate) async fn get(
     State(state): State<AppState>,
     Token(token): Token,
     _: NoQuery,
 ) -> Result<Response, Problem> {
     let open = state.engine.approval(&token).await?;
-    Ok(answer(StatusCode::OK, &dto::approval(&open)))
+    Ok(answer(StatusCode::OK, &dto::json(&dto::approval(&open))))
 }
 
-/// Approves, in the name of the approver whose token it is.
+/// Approves, in the name of the approver whose token it is
+#[utoipa::path(
+    post,
+    path = "/api/v1/approvals/{token}/approve",
+    operation_id = "approve",
+    tag = "approvals",
+    params(("token" = String, Path, description = "The token of the approver's link."), Keyed),
+    request_body = Option<Comment>,
+    responses(
+        (status = 200, description = "The vote counts.", body = Approval),
+        (status = 202, description = "Passed on to the process that has the execution at hand.", body = SignalSent),
+        (status = 409),
+    ),
+)]
 pub(crate) async fn approve(
     State(state): State<AppState>,
     Token(token): Token,
@@ -37,7 +59,20 @@ pub(crate) async fn approve(
     vote(state, token, Decision::Approved, headers, body).await
 }
 
-/// Refuses, in the name of the approver whose token it is.
+/// Refuses, in the name of the approver whose token it is
+#[utoipa::path(
+    post,
+    path = "/api/v1/approvals/{token}/reject",
+    operation_id = "reject",
+    tag = "approvals",
+    params(("token" = String, Path, description = "The token of the approver's link."), Keyed),
+    request_body = Option<Comment>,
+    responses(
+        (status = 200, description = "The vote counts.", body = Approval),
+        (status = 202, description = "Passed on to the process that has the execution at hand.", body = SignalSent),
+        (status = 409),
+    ),
+)]
 pub(crate) async fn reject(
     State(state): State<AppState>,
     Token(token): Token,
@@ -64,8 +99,8 @@ async fn vote(
     let call = async move {
         let voted = inner.engine.vote(&token, decision, body.value.comment);
         Ok(match voted.await? {
-            VoteAnswer::Counted(open) => (StatusCode::OK, dto::approval(&open)),
-            VoteAnswer::Sent => (StatusCode::ACCEPTED, json!({"status": "signal_sent"})),
+            VoteAnswer::Counted(open) => (StatusCode::OK, dto::json(&dto::approval(&open))),
+            VoteAnswer::Sent => (StatusCode::ACCEPTED, dto::json(&dto::SIGNAL_SENT)),
         })
     };
     idempotency::once_for_token(&state, &owner, key, call).await

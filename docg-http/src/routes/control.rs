@@ -6,15 +6,18 @@ use axum::{
 use docg_core::{
     engine::{ControlAnswer, ControlRequest, RetryRequest},
     ids::ExecutionId,
+    run::Status,
 };
-use serde_json::{Value, json};
+use serde_json::Value;
 use uuid::Uuid;
 
-use super::executions::shown;
+use super::executions::shown_json;
 use crate::{
     auth::Scope,
     caller::Caller,
-    dto::{Reason, ResumeBody, RetryBody},
+    dto::{
+        self, Conditional, Execution, Keyed, Reason, ResumeBody, Retried, RetryBody, SignalSent,
+    },
     extract::{Id, IfMatch, Json, NoQuery},
     idempotency::{self, CallResult},
     problem::Problem,
@@ -32,12 +35,30 @@ fn request(caller: &Caller, id: Uuid, headers: &HeaderMap) -> Result<ControlRequ
 async fn answered(state: &AppState, caller: &Caller, answer: ControlAnswer) -> CallResult {
     match answer {
         ControlAnswer::Applied(record) => {
-            Ok((StatusCode::OK, shown(state, caller, &record).await?))
+            Ok((StatusCode::OK, shown_json(state, caller, &record).await?))
         }
-        ControlAnswer::Sent => Ok((StatusCode::ACCEPTED, json!({"status": "signal_sent"}))),
+        ControlAnswer::Sent => Ok((StatusCode::ACCEPTED, dto::json(&dto::SIGNAL_SENT))),
     }
 }
 
+/// Stops an execution before its next step
+///
+/// One that is paused stays as it is.
+#[utoipa::path(
+    post,
+    path = "/api/v1/executions/{id}/pause",
+    operation_id = "pauseExecution",
+    tag = "control",
+    params(("id" = Uuid, Path), Keyed, Conditional),
+    request_body = Option<Reason>,
+    responses(
+        (status = 200, description = "Done: the execution as it is now.", body = Execution),
+        (status = 202, description = "Passed on to the process that has it at hand.", body = SignalSent),
+        (status = 409),
+        (status = 412),
+    ),
+    security(("bearer" = ["executions:write"])),
+)]
 pub(crate) async fn pause(
     State(state): State<AppState>,
     caller: Caller,
@@ -56,6 +77,24 @@ pub(crate) async fn pause(
     idempotency::once(&state, &caller, key, call).await
 }
 
+/// Ends an execution
+///
+/// A running step is told at once and has a grace time. One that is canceled stays as it is.
+#[utoipa::path(
+    post,
+    path = "/api/v1/executions/{id}/cancel",
+    operation_id = "cancelExecution",
+    tag = "control",
+    params(("id" = Uuid, Path), Keyed, Conditional),
+    request_body = Option<Reason>,
+    responses(
+        (status = 200, description = "Done: the execution as it is now.", body = Execution),
+        (status = 202, description = "Passed on to the process that has it at hand.", body = SignalSent),
+        (status = 409),
+        (status = 412),
+    ),
+    security(("bearer" = ["executions:write"])),
+)]
 pub(crate) async fn cancel(
     State(state): State<AppState>,
     caller: Caller,
@@ -74,6 +113,25 @@ pub(crate) async fn cancel(
     idempotency::once(&state, &caller, key, call).await
 }
 
+/// Lets an execution go on
+///
+/// That is one paused by a person, in `needs_review`, or in `ready` with a confirmation due. Changes
+/// are applied and preflight runs again before it goes on.
+#[utoipa::path(
+    post,
+    path = "/api/v1/executions/{id}/resume",
+    operation_id = "resumeExecution",
+    tag = "control",
+    params(("id" = Uuid, Path), Keyed, Conditional),
+    request_body = Option<ResumeBody>,
+    responses(
+        (status = 200, description = "Done: the execution as it is now.", body = Execution),
+        (status = 202, description = "Passed on to the process that has it at hand.", body = SignalSent),
+        (status = 409),
+        (status = 412),
+    ),
+    security(("bearer" = ["executions:write"])),
+)]
 pub(crate) async fn resume(
     State(state): State<AppState>,
     caller: Caller,
@@ -93,6 +151,23 @@ pub(crate) async fn resume(
     idempotency::once(&state, &caller, key, call).await
 }
 
+/// Tries an ended execution again
+///
+/// That makes a new one; the old one stays as it is.
+#[utoipa::path(
+    post,
+    path = "/api/v1/executions/{id}/retry",
+    operation_id = "retryExecution",
+    tag = "control",
+    params(("id" = Uuid, Path), Keyed, Conditional),
+    request_body = Option<RetryBody>,
+    responses(
+        (status = 201, description = "A new execution, which names the old one.", body = Retried),
+        (status = 409),
+        (status = 412),
+    ),
+    security(("bearer" = ["executions:write"])),
+)]
 pub(crate) async fn retry(
     State(state): State<AppState>,
     caller: Caller,
@@ -120,12 +195,12 @@ pub(crate) async fn retry(
     let (inner, by) = (state.clone(), caller.clone());
     let call = async move {
         let started = inner.engine.retry(request, how).await?;
-        let execution = shown(&inner, &by, &started.record).await?;
-        let id = started.record.execution.id;
-        Ok((
-            StatusCode::CREATED,
-            json!({"execution_id": id, "status": "queued", "execution": execution}),
-        ))
+        let retried = Retried {
+            execution_id: started.record.execution.id,
+            status: Status::Queued,
+            execution: shown_json(&inner, &by, &started.record).await?,
+        };
+        Ok((StatusCode::CREATED, dto::json(&retried)))
     };
     idempotency::once(&state, &caller, key, call).await
 }

@@ -11,14 +11,17 @@ use docg_core::{
     time::Timestamp,
 };
 use futures::{StreamExt, TryStreamExt, stream};
-use serde_json::{Value, json};
+use serde_json::Value;
 use uuid::Uuid;
 
 use crate::{
     auth::Scope,
     caller::Caller,
     cursor::{Cursors, limit},
-    dto::{self, CreateExecution, ExecutionsQuery},
+    dto::{
+        self, CreateExecution, Execution, ExecutionPreflight, Executions, ExecutionsQuery, Keyed,
+        Steps, WorkflowExecutionsQuery,
+    },
     extract::{Id, Json, NoQuery, Query},
     idempotency::{self, answer},
     problem::Problem,
@@ -33,7 +36,7 @@ pub(crate) async fn shown(
     state: &AppState,
     caller: &Caller,
     record: &ExecutionRecord,
-) -> Result<Value, Problem> {
+) -> Result<Execution, Problem> {
     let execution = &record.execution;
     // Only what went wrong in a step needs the steps.
     let steps = if execution.error.is_some() {
@@ -54,6 +57,29 @@ pub(crate) async fn shown(
     ))
 }
 
+/// The same as JSON.
+pub(crate) async fn shown_json(
+    state: &AppState,
+    caller: &Caller,
+    record: &ExecutionRecord,
+) -> Result<Value, Problem> {
+    Ok(dto::json(&shown(state, caller, record).await?))
+}
+
+/// Starts an execution
+#[utoipa::path(
+    post,
+    path = "/api/v1/workflows/{id}/executions",
+    operation_id = "startExecution",
+    tag = "executions",
+    params(("id" = Uuid, Path), Keyed),
+    request_body = Option<CreateExecution>,
+    responses(
+        (status = 201, description = "Started.", body = Execution),
+        (status = 200, description = "Started before, for this key.", body = Execution),
+    ),
+    security(("bearer" = ["executions:write"])),
+)]
 pub(crate) async fn create(
     State(state): State<AppState>,
     caller: Caller,
@@ -91,10 +117,22 @@ pub(crate) async fn create(
     };
     Ok(answer(
         status,
-        &shown(&state, &caller, &started.record).await?,
+        &shown_json(&state, &caller, &started.record).await?,
     ))
 }
 
+/// Reads an execution
+#[utoipa::path(
+    get,
+    path = "/api/v1/executions/{id}",
+    operation_id = "getExecution",
+    tag = "executions",
+    params(("id" = Uuid, Path)),
+    responses(
+        (status = 200, description = "The execution.", body = Execution),
+    ),
+    security(("bearer" = ["executions:read"])),
+)]
 pub(crate) async fn get(
     State(state): State<AppState>,
     caller: Caller,
@@ -108,10 +146,22 @@ pub(crate) async fn get(
         .await?;
     Ok(answer(
         StatusCode::OK,
-        &shown(&state, &caller, &record).await?,
+        &shown_json(&state, &caller, &record).await?,
     ))
 }
 
+/// Reads an execution's steps
+#[utoipa::path(
+    get,
+    path = "/api/v1/executions/{id}/steps",
+    operation_id = "listSteps",
+    tag = "executions",
+    params(("id" = Uuid, Path)),
+    responses(
+        (status = 200, description = "The steps, in their order.", body = Steps),
+    ),
+    security(("bearer" = ["executions:read"])),
+)]
 pub(crate) async fn steps(
     State(state): State<AppState>,
     caller: Caller,
@@ -127,9 +177,21 @@ pub(crate) async fn steps(
         .iter()
         .map(|step| dto::step(step, caller.locale, caller.is_technician()))
         .collect();
-    Ok(answer(StatusCode::OK, &json!({"steps": steps})))
+    Ok(answer(StatusCode::OK, &dto::json(&Steps { steps })))
 }
 
+/// Reads what preflight has found
+#[utoipa::path(
+    get,
+    path = "/api/v1/executions/{id}/preflight",
+    operation_id = "getPreflight",
+    tag = "executions",
+    params(("id" = Uuid, Path)),
+    responses(
+        (status = 200, description = "What its last preflight found.", body = ExecutionPreflight),
+    ),
+    security(("bearer" = ["executions:read"])),
+)]
 pub(crate) async fn preflight(
     State(state): State<AppState>,
     caller: Caller,
@@ -142,13 +204,24 @@ pub(crate) async fn preflight(
         .execution(caller.organization, ExecutionId(id))
         .await?;
     let shown = shown(&state, &caller, &record).await?;
-    let body = json!({
-        "preflight_summary": shown["preflight_summary"],
-        "recommended_actions": shown["recommended_actions"],
-    });
-    Ok(answer(StatusCode::OK, &body))
+    let found = ExecutionPreflight::from(shown);
+    Ok(answer(StatusCode::OK, &dto::json(&found)))
 }
 
+/// Lists executions
+///
+/// Newest first.
+#[utoipa::path(
+    get,
+    path = "/api/v1/executions",
+    operation_id = "listExecutions",
+    tag = "executions",
+    params(ExecutionsQuery),
+    responses(
+        (status = 200, description = "A page of executions.", body = Executions),
+    ),
+    security(("bearer" = ["executions:read"])),
+)]
 pub(crate) async fn list(
     State(state): State<AppState>,
     caller: Caller,
@@ -157,25 +230,37 @@ pub(crate) async fn list(
     page(&state, &caller, query).await
 }
 
+/// Lists a workflow's executions
+///
+/// Newest first.
+#[utoipa::path(
+    get,
+    path = "/api/v1/workflows/{id}/executions",
+    operation_id = "listWorkflowExecutions",
+    tag = "executions",
+    params(("id" = Uuid, Path), WorkflowExecutionsQuery),
+    responses(
+        (status = 200, description = "A page of executions.", body = Executions),
+    ),
+    security(("bearer" = ["executions:read"])),
+)]
 pub(crate) async fn of_workflow(
     State(state): State<AppState>,
     caller: Caller,
     Id(workflow): Id,
-    Query(mut query): Query<ExecutionsQuery>,
+    Query(query): Query<WorkflowExecutionsQuery>,
 ) -> Result<Response, Problem> {
     caller.need(Scope::ExecutionsRead)?;
     state
         .engine
         .workflow(caller.organization, WorkflowId(workflow))
         .await?;
-    if query.workflow_id.replace(workflow.to_string()).is_some() {
-        let detail = "the workflow is given by the path";
-        return Err(Problem::invalid_field(
-            "/workflow_id",
-            "unknown_field",
-            detail,
-        ));
-    }
+    let query = ExecutionsQuery {
+        status: query.status,
+        workflow_id: Some(workflow.to_string()),
+        cursor: query.cursor,
+        limit: query.limit,
+    };
     page(&state, &caller, query).await
 }
 
@@ -220,9 +305,13 @@ async fn page(
     // Those that went wrong ask the store once more; a few at a time, in the page's order.
     let executions = stream::iter(page.items).map(|record| {
         let (state, caller) = (state.clone(), caller.clone());
-        async move { shown(&state, &caller, &record).await }
+        async move { shown_json(&state, &caller, &record).await }
     });
-    let executions: Vec<_> = executions.buffered(AT_ONCE).try_collect().await?;
-    let body = json!({"executions": executions, "next_cursor": next, "has_more": page.has_more});
-    Ok(answer(StatusCode::OK, &body))
+    let executions = executions.buffered(AT_ONCE).try_collect().await?;
+    let page = Executions {
+        executions,
+        next_cursor: next,
+        has_more: page.has_more,
+    };
+    Ok(answer(StatusCode::OK, &dto::json(&page)))
 }

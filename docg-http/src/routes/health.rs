@@ -4,25 +4,89 @@ use std::time::Duration;
 
 use axum::{extract::State, http::StatusCode, response::Response};
 use docg_core::{ids::OrganizationId, ports::WorkflowQuery};
-use serde_json::json;
+use serde::Serialize;
+use utoipa::ToSchema;
 
-use crate::{idempotency::answer, options::BusState, router::AppState};
+use crate::{dto::json, idempotency::answer, options::BusState, router::AppState};
+
+/// How a process is.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Health {
+    status: HealthStatus,
+}
+
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum HealthStatus {
+    Ok,
+    Ready,
+    ShuttingDown,
+    StoreUnavailable,
+}
+
+/// How live events reach the process.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct StreamHealth {
+    status: &'static str,
+    redis: Bus,
+    mode: Mode,
+}
+
+/// As long as it does not answer there is no mode.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct StreamUnhealth {
+    status: &'static str,
+    redis: Bus,
+}
+
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum Bus {
+    Connected,
+    Disconnected,
+    NotConfigured,
+}
+
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum Mode {
+    Memory,
+    Streams,
+}
 
 /// How long a bus may take to say how it is.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// The process lives.
+/// Whether the process lives
+#[utoipa::path(
+    get,
+    path = "/healthz",
+    operation_id = "live",
+    tag = "server",
+    responses(
+        (status = 200, description = "It lives.", body = Health),
+    ),
+)]
 pub(crate) async fn live() -> Response {
-    answer(StatusCode::OK, &json!({"status": "ok"}))
+    health(StatusCode::OK, HealthStatus::Ok)
 }
 
-/// The process can serve: its store answers, and it is not shutting down.
+/// Whether the process can serve
+///
+/// Its store answers, and it is not shutting down.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    operation_id = "ready",
+    tag = "server",
+    responses(
+        (status = 200, description = "It is ready.", body = Health),
+        (status = 503, description = "It is not, and why.", body = Health),
+    ),
+)]
 pub(crate) async fn ready(State(state): State<AppState>) -> Response {
     if state.options.shutdown.is_cancelled() {
-        return answer(
-            StatusCode::SERVICE_UNAVAILABLE,
-            &json!({"status": "shutting_down"}),
-        );
+        return health(StatusCode::SERVICE_UNAVAILABLE, HealthStatus::ShuttingDown);
     }
     let nobody = OrganizationId(uuid::Uuid::nil());
     match state
@@ -34,35 +98,51 @@ pub(crate) async fn ready(State(state): State<AppState>) -> Response {
         })
         .await
     {
-        Ok(_) => answer(StatusCode::OK, &json!({"status": "ready"})),
+        Ok(_) => health(StatusCode::OK, HealthStatus::Ready),
         Err(error) => {
             tracing::warn!("not ready: {error}");
-            answer(
+            health(
                 StatusCode::SERVICE_UNAVAILABLE,
-                &json!({"status": "store_unavailable"}),
+                HealthStatus::StoreUnavailable,
             )
         }
     }
 }
 
-/// How live events reach this process.
+/// How live events reach the process
+#[utoipa::path(
+    get,
+    path = "/api/v1/sse/health",
+    operation_id = "streamHealth",
+    tag = "server",
+    responses(
+        (status = 200, description = "Healthy.", body = StreamHealth),
+        (status = 503, description = "The bus does not answer. Streams go on, slower.", body = StreamUnhealth),
+    ),
+)]
 pub(crate) async fn sse(State(state): State<AppState>) -> Response {
     let bus = tokio::time::timeout(PATIENCE, state.options.bus.state())
         .await
         .unwrap_or(BusState::Disconnected);
-    let (status, body) = match bus {
-        BusState::InProcess => (
-            StatusCode::OK,
-            json!({"status": "healthy", "redis": "not_configured", "mode": "memory"}),
-        ),
-        BusState::Connected => (
-            StatusCode::OK,
-            json!({"status": "healthy", "redis": "connected", "mode": "streams"}),
-        ),
-        BusState::Disconnected => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            json!({"status": "unhealthy", "redis": "disconnected"}),
-        ),
+    let (redis, mode) = match bus {
+        BusState::InProcess => (Bus::NotConfigured, Mode::Memory),
+        BusState::Connected => (Bus::Connected, Mode::Streams),
+        BusState::Disconnected => {
+            let unhealthy = StreamUnhealth {
+                status: "unhealthy",
+                redis: Bus::Disconnected,
+            };
+            return answer(StatusCode::SERVICE_UNAVAILABLE, &json(&unhealthy));
+        }
     };
-    answer(status, &body)
+    let healthy = StreamHealth {
+        status: "healthy",
+        redis,
+        mode,
+    };
+    answer(StatusCode::OK, &json(&healthy))
+}
+
+fn health(code: StatusCode, status: HealthStatus) -> Response {
+    answer(code, &json(&Health { status }))
 }

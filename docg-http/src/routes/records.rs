@@ -3,19 +3,32 @@ use docg_core::{
     ids::{ExecutionId, NodeId},
     ports::{AuditQuery, LogQuery},
 };
-use serde_json::json;
 
 use crate::{
     auth::Scope,
     caller::Caller,
     cursor::{Cursors, limit},
-    dto::{self, Listing, LogsQuery},
+    dto::{self, AuditEvents, AuditReport, Listing, Logs, LogsQuery},
     extract::{Id, NoQuery, Query},
     idempotency::answer,
     problem::Problem,
     router::AppState,
 };
 
+/// Reads an execution's log
+///
+/// Oldest first.
+#[utoipa::path(
+    get,
+    path = "/api/v1/executions/{id}/logs",
+    operation_id = "listLogs",
+    tag = "records",
+    params(("id" = Uuid, Path), LogsQuery),
+    responses(
+        (status = 200, description = "A page of the log.", body = Logs),
+    ),
+    security(("bearer" = ["executions:read"])),
+)]
 pub(crate) async fn logs(
     State(state): State<AppState>,
     caller: Caller,
@@ -77,10 +90,28 @@ pub(crate) async fn logs(
         .collect();
     Ok(answer(
         StatusCode::OK,
-        &json!({"logs": logs, "next_cursor": next, "has_more": page.has_more}),
+        &dto::json(&Logs {
+            logs,
+            next_cursor: next,
+            has_more: page.has_more,
+        }),
     ))
 }
 
+/// Reads an execution's audit trail
+///
+/// Oldest first.
+#[utoipa::path(
+    get,
+    path = "/api/v1/executions/{id}/audit",
+    operation_id = "listAuditEvents",
+    tag = "records",
+    params(("id" = Uuid, Path), Listing),
+    responses(
+        (status = 200, description = "A page of the audit trail.", body = AuditEvents),
+    ),
+    security(("bearer" = ["audit:read"])),
+)]
 pub(crate) async fn audit(
     State(state): State<AppState>,
     caller: Caller,
@@ -118,10 +149,26 @@ pub(crate) async fn audit(
     let events: Vec<_> = page.items.iter().map(|row| dto::audit_event(row)).collect();
     Ok(answer(
         StatusCode::OK,
-        &json!({"events": events, "next_cursor": next, "has_more": page.has_more}),
+        &dto::json(&AuditEvents {
+            events,
+            next_cursor: next,
+            has_more: page.has_more,
+        }),
     ))
 }
 
+/// Checks an execution's audit trail
+#[utoipa::path(
+    get,
+    path = "/api/v1/executions/{id}/audit/verify",
+    operation_id = "verifyAudit",
+    tag = "records",
+    params(("id" = Uuid, Path)),
+    responses(
+        (status = 200, description = "Whether the hash chain is whole.", body = AuditReport),
+    ),
+    security(("bearer" = ["audit:read"])),
+)]
 pub(crate) async fn verify(
     State(state): State<AppState>,
     caller: Caller,
@@ -133,5 +180,8 @@ pub(crate) async fn verify(
         .engine
         .verify_audit(caller.organization, ExecutionId(id))
         .await?;
-    Ok(answer(StatusCode::OK, &dto::audit_report(&report)))
+    Ok(answer(
+        StatusCode::OK,
+        &dto::json(&dto::audit_report(&report)),
+    ))
 }

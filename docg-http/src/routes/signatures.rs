@@ -4,18 +4,29 @@ use axum::{
     response::Response,
 };
 use docg_core::{ids::SignatureRequestId, signature::WebhookRequest};
-use serde_json::json;
 
 use crate::{
     auth::Scope,
     caller::Caller,
-    dto,
+    dto::{self, Signers, WebhookTaken},
     extract::{Id, NoQuery, RawBody},
     idempotency::answer,
     problem::Problem,
     router::AppState,
 };
 
+/// Reads who signs, and how far they are
+#[utoipa::path(
+    get,
+    path = "/api/v1/signatures/{id}/signers",
+    operation_id = "listSigners",
+    tag = "signatures",
+    params(("id" = Uuid, Path)),
+    responses(
+        (status = 200, description = "The request and its signers.", body = Signers),
+    ),
+    security(("bearer" = ["executions:read"])),
+)]
 pub(crate) async fn signers(
     State(state): State<AppState>,
     caller: Caller,
@@ -27,10 +38,24 @@ pub(crate) async fn signers(
         .engine
         .signature_request(caller.organization, SignatureRequestId(id))
         .await?;
-    Ok(answer(StatusCode::OK, &dto::signers(&request)))
+    Ok(answer(StatusCode::OK, &dto::json(&dto::signers(&request))))
 }
 
-/// The body is the provider's own; its signature over the raw bytes is what proves it.
+/// Takes a provider's report
+///
+/// Its signature over the raw body is what proves it.
+#[utoipa::path(
+    post,
+    path = "/api/v1/webhooks/signature/{provider}",
+    operation_id = "receiveSignatureWebhook",
+    tag = "signatures",
+    params(("provider" = String, Path, description = "The name of a provider that the server knows.")),
+    request_body(content = serde_json::Value, content_type = "*/*", description = "The provider's own."),
+    responses(
+        (status = 200, description = "Taken, now or before.", body = WebhookTaken),
+        (status = 401),
+    ),
+)]
 pub(crate) async fn webhook(
     State(state): State<AppState>,
     Path(provider): Path<String>,
@@ -49,9 +74,9 @@ pub(crate) async fn webhook(
     };
     let taken = state.engine.receive_webhook(&provider, webhook).await?;
     let body = if taken.duplicate {
-        json!({"duplicate": true})
+        WebhookTaken::Again { duplicate: true }
     } else {
-        json!({"received": true})
+        WebhookTaken::First { received: true }
     };
-    Ok(answer(StatusCode::OK, &body))
+    Ok(answer(StatusCode::OK, &dto::json(&body)))
 }

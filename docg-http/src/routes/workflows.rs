@@ -7,20 +7,35 @@ use docg_core::{
     engine::EngineError, ids::WorkflowId, ports::WorkflowQuery, time::Timestamp,
     workflow::WorkflowDraft,
 };
-use serde_json::{Value, json};
+use serde_json::Value;
 use uuid::Uuid;
 
 use crate::{
     auth::Scope,
     caller::Caller,
     cursor::{Cursors, limit},
-    dto::{self, Listing, PreflightBody},
+    dto::{self, Conditional, Listing, PreflightBody, PreflightReport, Workflows},
     extract::{Id, IfMatch, Json, NoQuery, Query, RequiredJson},
     idempotency::answer,
+    openapi::wire,
     problem::Problem,
     router::AppState,
 };
 
+/// Lists workflows
+///
+/// Oldest first.
+#[utoipa::path(
+    get,
+    path = "/api/v1/workflows",
+    operation_id = "listWorkflows",
+    tag = "workflows",
+    params(Listing),
+    responses(
+        (status = 200, description = "A page of workflows.", body = Workflows),
+    ),
+    security(("bearer" = ["executions:read"])),
+)]
 pub(crate) async fn list(
     State(state): State<AppState>,
     caller: Caller,
@@ -46,17 +61,26 @@ pub(crate) async fn list(
         .await?;
     let next = page.items.last().filter(|_| page.has_more);
     let next = next.map(|last| cursors.write(&(last.created_at.as_millis(), last.id.0)));
-    let workflows: Vec<_> = page
-        .items
-        .iter()
-        .map(|workflow| dto::workflow(workflow))
-        .collect();
-    Ok(answer(
-        StatusCode::OK,
-        &json!({"workflows": workflows, "next_cursor": next, "has_more": page.has_more}),
-    ))
+    let page = Workflows {
+        next_cursor: next,
+        has_more: page.has_more,
+        workflows: page.items,
+    };
+    Ok(answer(StatusCode::OK, &dto::json(&page)))
 }
 
+/// Reads a workflow
+#[utoipa::path(
+    get,
+    path = "/api/v1/workflows/{id}",
+    operation_id = "getWorkflow",
+    tag = "workflows",
+    params(("id" = Uuid, Path)),
+    responses(
+        (status = 200, description = "Its newest version.", body = wire::Workflow),
+    ),
+    security(("bearer" = ["executions:read"])),
+)]
 pub(crate) async fn get(
     State(state): State<AppState>,
     caller: Caller,
@@ -68,9 +92,27 @@ pub(crate) async fn get(
         .engine
         .workflow(caller.organization, WorkflowId(id))
         .await?;
-    Ok(answer(StatusCode::OK, &dto::workflow(&workflow)))
+    Ok(answer(StatusCode::OK, &dto::json(&workflow)))
 }
 
+/// Stores a version of a workflow
+///
+/// A definition that cannot run is refused, with every fault in `errors`. Executions keep the
+/// version that they were made with.
+#[utoipa::path(
+    put,
+    path = "/api/v1/workflows/{id}",
+    operation_id = "putWorkflow",
+    tag = "workflows",
+    params(("id" = Uuid, Path), Conditional),
+    request_body = wire::WorkflowDraft,
+    responses(
+        (status = 201, description = "Stored as its first version.", body = wire::Workflow),
+        (status = 200, description = "Stored as a new version.", body = wire::Workflow),
+        (status = 412),
+    ),
+    security(("bearer" = ["workflows:write"])),
+)]
 pub(crate) async fn put(
     State(state): State<AppState>,
     caller: Caller,
@@ -105,9 +147,21 @@ pub(crate) async fn put(
     } else {
         StatusCode::OK
     };
-    Ok(answer(status, &dto::workflow(&put.workflow)))
+    Ok(answer(status, &dto::json(&put.workflow)))
 }
 
+/// Hides a workflow
+#[utoipa::path(
+    delete,
+    path = "/api/v1/workflows/{id}",
+    operation_id = "deleteWorkflow",
+    tag = "workflows",
+    params(("id" = Uuid, Path)),
+    responses(
+        (status = 204, description = "Hidden. Its executions are left."),
+    ),
+    security(("bearer" = ["workflows:write"])),
+)]
 pub(crate) async fn delete(
     State(state): State<AppState>,
     caller: Caller,
@@ -122,6 +176,21 @@ pub(crate) async fn delete(
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
+/// Looks whether a workflow can run
+///
+/// Nothing is created.
+#[utoipa::path(
+    post,
+    path = "/api/v1/workflows/{id}/preflight",
+    operation_id = "checkWorkflow",
+    tag = "workflows",
+    params(("id" = Uuid, Path)),
+    request_body = Option<PreflightBody>,
+    responses(
+        (status = 200, description = "What was found.", body = PreflightReport),
+    ),
+    security(("bearer" = ["executions:read"])),
+)]
 pub(crate) async fn preflight(
     State(state): State<AppState>,
     caller: Caller,
@@ -135,17 +204,11 @@ pub(crate) async fn preflight(
         .engine
         .preflight(caller.organization, WorkflowId(id), data)
         .await?;
-    let actions: Vec<_> = found
-        .actions
-        .iter()
-        .map(|action| action.for_reader(caller.locale))
-        .collect();
-    let body = json!({
-        "can_execute": found.summary.can_execute(),
-        "blocking_count": found.summary.blocking_count,
-        "warning_count": found.summary.warning_count,
-        "groups": found.summary.groups(caller.locale, Some(caller.is_technician())),
-        "recommended_actions": actions,
-    });
-    Ok(answer(StatusCode::OK, &body))
+    let report = dto::preflight_report(
+        &found.summary,
+        &found.actions,
+        caller.locale,
+        caller.is_technician(),
+    );
+    Ok(answer(StatusCode::OK, &dto::json(&report)))
 }

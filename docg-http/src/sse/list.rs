@@ -14,8 +14,29 @@ use super::{
     frame,
     open::{Open, Reader},
 };
-use crate::{dto::StreamQuery, extract::Query, problem::Problem, router::AppState};
+use crate::{
+    dto::{StreamPosition, StreamQuery},
+    extract::Query,
+    openapi::wire,
+    problem::Problem,
+    router::AppState,
+};
 
+/// Follows an organization's executions
+///
+/// For lists and dashboards: created, status, progress and ends.
+#[utoipa::path(
+    get,
+    path = "/api/v1/sse/executions/stream",
+    operation_id = "streamExecutions",
+    tag = "streams",
+    params(StreamPosition, ("Last-Event-ID" = Option<String>, Header, description = "As `last_event_id`, and it wins. `EventSource` sends it by itself.")),
+    responses(
+        (status = 200, description = "`connected`, then what happens to all executions of the organization.", body = wire::ListStreamData, content_type = "text/event-stream", headers(("Cache-Control" = String, description = "`no-cache`."), ("X-Accel-Buffering" = String, description = "`no`."))),
+        (status = 429),
+    ),
+    security(("bearer" = ["executions:read"]), ("stream_token" = [])),
+)]
 pub(crate) async fn organization(
     State(state): State<AppState>,
     Query(query): Query<StreamQuery>,

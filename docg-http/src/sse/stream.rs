@@ -20,12 +20,27 @@ use super::{
     open::{Open, Reader},
 };
 use crate::{
-    dto::StreamQuery,
+    dto::{StreamPosition, StreamQuery},
     extract::{Id, Query},
+    openapi::wire,
     problem::Problem,
     router::AppState,
 };
 
+/// Follows an execution
+#[utoipa::path(
+    get,
+    path = "/api/v1/sse/executions/{id}/stream",
+    operation_id = "streamExecution",
+    tag = "streams",
+    params(("id" = Uuid, Path), StreamPosition, ("Last-Event-ID" = Option<String>, Header, description = "As `last_event_id`, and it wins. `EventSource` sends it by itself.")),
+    responses(
+        (status = 200, description = "`connected`, then what the reader has missed, then what happens, until the execution ends.", body = wire::ExecutionStreamData, content_type = "text/event-stream", headers(("Cache-Control" = String, description = "`no-cache`."), ("X-Accel-Buffering" = String, description = "`no`."))),
+        (status = 204, description = "The execution has ended, and the reader has its last event."),
+        (status = 429),
+    ),
+    security(("bearer" = ["executions:read"]), ("stream_token" = [])),
+)]
 pub(crate) async fn execution(
     State(state): State<AppState>,
     Id(id): Id,

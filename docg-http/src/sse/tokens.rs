@@ -20,7 +20,7 @@ use uuid::Uuid;
 use crate::{
     auth::Scope,
     caller::{Caller, unauthorized},
-    dto::SseTokenBody,
+    dto::{self, SseTokenBody, StreamToken},
     extract::{Json, NoQuery},
     idempotency::answer,
     problem::Problem,
@@ -47,6 +47,21 @@ fn key(token: &str) -> MemoKey {
     }
 }
 
+/// Gives a token for a stream
+///
+/// For `EventSource`, which cannot send headers.
+#[utoipa::path(
+    post,
+    path = "/api/v1/sse/tokens",
+    operation_id = "createStreamToken",
+    tag = "streams",
+    request_body = Option<SseTokenBody>,
+    responses(
+        (status = 201, description = "A token: 60 seconds to connect, and reconnects of the same stream for as long as its bearer is valid.", body = StreamToken),
+        (status = 404, description = "There is no such execution."),
+    ),
+    security(("bearer" = ["executions:read"])),
+)]
 pub(crate) async fn create(
     State(state): State<AppState>,
     caller: Caller,
@@ -80,7 +95,7 @@ pub(crate) async fn create(
         .await?;
     Ok(answer(
         StatusCode::CREATED,
-        &json!({"token": token, "expires_at": expires_at}),
+        &dto::json(&StreamToken { token, expires_at }),
     ))
 }
 

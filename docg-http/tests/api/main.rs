@@ -1,11 +1,15 @@
 //! The API without a socket: requests go through the router as a connection would hand them over.
 
 mod approvals;
+mod conformance;
 mod control;
 mod executions;
 mod headers;
+mod openapi;
+mod operation_cases;
 mod problems;
 mod records;
+mod refusals;
 mod review;
 mod signatures;
 mod sse;

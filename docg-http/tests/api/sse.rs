@@ -13,7 +13,10 @@ use docg_http::{AuthError, Authenticator, Principal, Scope};
 use futures::StreamExt;
 use serde_json::{Value, json};
 
-use crate::support::{Call, World};
+use crate::{
+    conformance::check_frame,
+    support::{Call, World},
+};
 
 /// What must happen soon; a test that hangs says nothing.
 pub(crate) async fn within<T>(work: impl Future<Output = T>) -> T {
@@ -58,6 +61,9 @@ pub(crate) fn parse(text: &str) -> Vec<Frame> {
                 "retry" => frame.retry = Some(value.parse().expect("digits")),
                 other => panic!("unknown field {other}"),
             }
+        }
+        if !frame.event.is_empty() {
+            check_frame(&frame.event, &frame.json());
         }
         frames.push(frame);
     }

@@ -30,6 +30,8 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tower::ServiceExt;
 
+use crate::conformance::{assert_valid, check_head, operations};
+
 pub(crate) struct World {
     pub(crate) engine: Engine,
     pub(crate) router: Router,
@@ -200,6 +202,8 @@ impl World {
 
     /// A world with a clock of its own.
     pub(crate) async fn at(clock: Arc<dyn Clock>, change: impl FnOnce(&mut HttpOptions)) -> Self {
+        // Read before the clock of any request runs.
+        assert!(!operations().is_empty());
         let gate = Arc::new(Notify::new());
         let spec = |name: &'static str, phase| {
             NodeSpec::new(name, phase).param(ParamSpec::optional("in", ParamKind::Json))
@@ -297,6 +301,12 @@ impl World {
                 "both",
                 principal("both", vec![organization, other], &Scope::ALL),
             );
+        // For each scope one that has all others.
+        let tokens = Scope::ALL.into_iter().fold(tokens, |tokens, missing| {
+            let scopes: Vec<_> = Scope::ALL.into_iter().filter(|it| *it != missing).collect();
+            let name = format!("without {missing}");
+            tokens.token(&name, principal(&name, vec![organization], &scopes))
+        });
         let mut options = HttpOptions::new(Arc::new(tokens), [7; 32]);
         options.drain_over = Duration::ZERO;
         change(&mut options);
@@ -330,14 +340,30 @@ impl World {
             .expect("valid");
     }
 
-    /// The answer's head; its body is read, or not, by the caller.
+    /// The answer's head, which must be documented; its body is read, or not, by the caller.
     pub(crate) async fn open(&self, call: Call) -> Response {
-        let router = self.router.clone();
-        router.oneshot(call.request()).await.expect("infallible")
+        self.opened(call).await.0
     }
 
+    async fn opened(&self, call: Call) -> (Response, Option<&'static Value>) {
+        let (method, path) = (call.method, call.path.clone());
+        let router = self.router.clone();
+        let response = router.oneshot(call.request()).await.expect("infallible");
+        let schema = check_head(method, &path, response.status(), response.headers());
+        (response, schema)
+    }
+
+    /// The answer, which must be a documented one.
     pub(crate) async fn send(&self, call: Call) -> Answer {
-        Answer::of(self.open(call).await).await
+        let what = format!("{} {}", call.method, call.path);
+        let head = call.method == "HEAD";
+        let (response, schema) = self.opened(call).await;
+        let answer = Answer::of(response).await;
+        let json = answer.header("content-type").ends_with("json") && !head;
+        if let Some(schema) = schema.filter(|_| json) {
+            assert_valid(schema, &answer.json(), &what);
+        }
+        answer
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {

@@ -21,6 +21,15 @@ pub enum Call {
 }
 
 impl Call {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::Resume,
+        Self::Pause,
+        Self::Cancel,
+        Self::Retry,
+        Self::RequestSignature,
+    ];
+
     /// The name in URLs and in `allowed`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -1,0 +1,86 @@
+//! Closed sets of names, read from docg-core's own tables, and texts with a form of their own.
+
+use docg_core::{approval, engine, observe, preflight, run, signature, workflow};
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{
+        KnownFormat, ObjectBuilder, RefOr, SchemaFormat,
+        schema::{Schema, SchemaType, Type},
+    },
+};
+
+fn text() -> ObjectBuilder {
+    ObjectBuilder::new().schema_type(SchemaType::Type(Type::String))
+}
+
+fn one_of<T: Serialize>(all: &[T], description: &str) -> RefOr<Schema> {
+    // A unit variant has a JSON form.
+    let names = all
+        .iter()
+        .filter_map(|name| serde_json::to_value(name).ok());
+    text()
+        .enum_values(Some(names.collect::<Vec<Value>>()))
+        .description(Some(description))
+        .into()
+}
+
+macro_rules! names {
+    ($($description:literal $name:ident = $all:expr;)+) => {$(
+        #[doc = $description]
+        pub(crate) struct $name;
+        impl PartialSchema for $name {
+            fn schema() -> RefOr<Schema> {
+                one_of(&$all[..], $description)
+            }
+        }
+        impl ToSchema for $name {}
+    )+};
+}
+
+names! {
+    "Where an execution stands." Status = run::Status::ALL;
+    "A phase of a run, in their order." Phase = run::Phase::ALL;
+    "Where a step stands." StepStatus = run::StepStatus::ALL;
+    "What an execution waits for." WaitKind = run::WaitKind::ALL;
+    "How far delivery has come." DeliveryState = run::DeliveryState::ALL;
+    "How far signing has come." SignatureState = run::SignatureState::ALL;
+    "What a check of preflight is about." IssueDomain = preflight::Domain::ALL;
+    "Whether an issue stops the execution." Severity = preflight::Severity::ALL;
+    "How a thing went." LogLevel = observe::LogLevel::ALL;
+    "What a log entry is about." LogDomain = observe::LogDomain::ALL;
+    "What kind of actor did something." ActorType = observe::ActorType::ALL;
+    "Where a signature request stands." SignatureStatus = signature::RequestStatus::ALL;
+    "How far a signer has come." SignerStatus = signature::SignerStatus::ALL;
+    "Where an approval stands." ApprovalStatus = approval::ApprovalStatus::ALL;
+    "Yes or no." Decision = approval::Decision::ALL;
+    "What a failure that is not repeated does to the execution." OnError = workflow::OnError::ALL;
+    "A call on an execution." Call = engine::Call::ALL.map(engine::Call::as_str);
+}
+
+/// A moment: RFC 3339, UTC, milliseconds.
+pub(crate) struct Timestamp;
+impl PartialSchema for Timestamp {
+    fn schema() -> RefOr<Schema> {
+        text()
+            .format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)))
+            .pattern(Some(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$"))
+            .description(Some("RFC 3339, in UTC with `Z`, to the millisecond."))
+            .examples(["2026-01-15T10:30:00.000Z"])
+            .into()
+    }
+}
+impl ToSchema for Timestamp {}
+
+/// SHA-256 in hex.
+pub(crate) struct Sha256;
+impl PartialSchema for Sha256 {
+    fn schema() -> RefOr<Schema> {
+        text()
+            .pattern(Some("^[0-9a-f]{64}$"))
+            .description(Some("SHA-256 in hexadecimal."))
+            .into()
+    }
+}
+impl ToSchema for Sha256 {}

@@ -1,0 +1,118 @@
+//! One good call for each operation of the document, on things that are there.
+
+use serde_json::{Value, json};
+
+use crate::{
+    conformance::Operation,
+    support::{Call, World},
+};
+
+/// Operations that need no caller: their proof is in the path or the body, or they need none.
+pub(crate) const OPEN: [&str; 8] = [
+    "approve",
+    "getApproval",
+    "getOpenApi",
+    "live",
+    "ready",
+    "receiveSignatureWebhook",
+    "reject",
+    "streamHealth",
+];
+
+/// A run that waits for a signature, one that waits for an approval, and their workflows.
+pub(crate) struct Cases {
+    pub(crate) world: World,
+    execution: String,
+    signature: String,
+    approval: String,
+    before: Vec<Value>,
+}
+
+impl Cases {
+    pub(crate) async fn new() -> Self {
+        let world = World::new().await;
+        let signing = world.start(json!([{"id": "s", "type": "sign"}])).await;
+        world.until(&signing, "signature.requested").await;
+        let waiting = world.get(&signing).await.json()["waiting_for"].clone();
+        let signature = waiting["detail"]["signature_request_id"].as_str();
+        let asking = json!([{
+            "id": "ok", "type": "approval", "phase": "save",
+            "params": {"approvers": ["ann@example.com"]},
+        }]);
+        let asking = world.start(asking).await;
+        world.until(&asking, "approval.requested").await;
+        let invitation = world.invitations().pop().expect("an invitation");
+        let mut cases = Self {
+            execution: signing.rsplit('/').next().expect("an id").to_owned(),
+            signature: signature.expect("an id").to_owned(),
+            approval: invitation.token,
+            before: Vec::new(),
+            world,
+        };
+        cases.before = cases.state().await;
+        cases
+    }
+
+    /// The path of an operation on what is there.
+    pub(crate) fn path(&self, operation: Operation) -> String {
+        let id = match operation.path {
+            path if path.starts_with("/api/v1/workflows/") => self.world.workflow.to_string(),
+            path if path.starts_with("/api/v1/signatures/") => self.signature.clone(),
+            _ => self.execution.clone(),
+        };
+        operation
+            .path
+            .replace("{id}", &id)
+            .replace("{token}", &self.approval)
+            .replace("{provider}", "desk")
+    }
+
+    /// The body of a good call; null for none.
+    pub(crate) fn body(&self, operation: Operation) -> Value {
+        let id = operation.id();
+        match id {
+            "putWorkflow" => {
+                json!({"name": "Test", "nodes": [{"id": "a", "type": "echo", "params": {"in": 1}}]})
+            }
+            "createStreamToken" => json!({"execution_id": self.execution}),
+            "approve" | "reject" => json!({"comment": "Fine."}),
+            "startExecution" | "checkWorkflow" | "retryExecution" => json!({"trigger_data": {}}),
+            "pauseExecution" | "cancelExecution" => json!({"reason": "A test."}),
+            "resumeExecution" => json!({"approved": true}),
+            "deleteWorkflow" | "receiveSignatureWebhook" => Value::Null,
+            _ if operation.method == "GET" => Value::Null,
+            _ => panic!("{id} is new: give it its case here, and look whether it is OPEN"),
+        }
+    }
+
+    /// A good call, but for the credentials.
+    pub(crate) fn call(&self, operation: Operation) -> Call {
+        let call = Call::new(operation.method, self.path(operation));
+        match self.body(operation) {
+            Value::Null => call,
+            body => call.json(body),
+        }
+    }
+
+    /// All that a caller could have changed.
+    async fn state(&self) -> Vec<Value> {
+        let mut state = Vec::new();
+        let paths = [
+            "/api/v1/executions".to_owned(),
+            "/api/v1/workflows".to_owned(),
+            format!("/api/v1/approvals/{}", self.approval),
+            format!("/api/v1/signatures/{}/signers", self.signature),
+        ];
+        for path in paths {
+            let answer = self.world.get(&path).await;
+            assert_eq!(answer.status.as_u16(), 200, "{}", answer.text);
+            state.push(answer.json());
+        }
+        state
+    }
+
+    /// Fails where anything has changed since the beginning.
+    pub(crate) async fn nothing_was_done(&self) {
+        assert_eq!(self.state().await, self.before);
+    }
+}
