@@ -7,7 +7,7 @@ use serde_json::Value;
 use sqlx::Connection;
 use uuid::Uuid;
 
-use crate::clients::{Run, World};
+use crate::clients::{Read, Run, World};
 
 /// What was seen, where everything holds.
 #[derive(Debug, Default)]
@@ -38,7 +38,7 @@ impl fmt::Display for Report {
     }
 }
 
-pub(crate) async fn everything(world: &World, runs: &[Run], read: &[(Run, Vec<u64>)]) -> Report {
+pub(crate) async fn everything(world: &World, runs: &[Run], read: &[Read]) -> Report {
     let mut report = Report {
         readers: read.len(),
         ..Report::default()

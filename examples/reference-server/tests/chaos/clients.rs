@@ -239,13 +239,16 @@ pub(crate) async fn control_runs(world: Arc<World>, mut random: Random, end: Can
     }
 }
 
-/// What readers have seen of each run, in order.
+/// A run, and the positions of its events in the order in which a reader saw them.
+pub(crate) type Read = (Run, Vec<u64>);
+
+/// What readers have seen of each run.
 #[derive(Clone, Default)]
-pub(crate) struct Readers(Arc<Mutex<JoinSet<(Run, Vec<u64>)>>>);
+pub(crate) struct Readers(Arc<Mutex<JoinSet<Read>>>);
 
 impl Readers {
     /// Waits until all have come to the end of their streams.
-    pub(crate) async fn finish(self) -> Vec<(Run, Vec<u64>)> {
+    pub(crate) async fn finish(self) -> Vec<Read> {
         let tasks = std::mem::take(&mut *self.0.lock().expect("no client panics in it"));
         tokio::time::timeout(PATIENCE, tasks.join_all())
             .await
@@ -275,7 +278,7 @@ pub(crate) async fn read_runs(
 
 /// Reads one run to its end, as an EventSource does: after every break from the last id, at any
 /// process; and it breaks off at random by itself.
-async fn read(world: Arc<World>, run: Run, mut random: Random) -> (Run, Vec<u64>) {
+async fn read(world: Arc<World>, run: Run, mut random: Random) -> Read {
     let mut seen: Vec<u64> = Vec::new();
     loop {
         let server = random.index(world.cluster.size());

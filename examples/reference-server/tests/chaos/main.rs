@@ -4,6 +4,11 @@
 //! `DOCG_CHAOS_SECONDS` and `DOCG_CHAOS_SEED` say for how long and with which random numbers;
 //! `scripts/chaos` sets them.
 
+#![expect(
+    clippy::print_stdout,
+    reason = "whoever starts it by hand wants to see what was broken and what was found"
+)]
+
 mod check;
 mod clients;
 mod cluster;
