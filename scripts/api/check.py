@@ -181,7 +181,7 @@ def generated_client(server):
 def main():
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("binary", type=lambda path: pathlib.Path(path).resolve())
-    arguments.add_argument("--examples", type=int, default=12, help="per operation")
+    arguments.add_argument("--examples", type=int, default=20, help="per operation")
     arguments.add_argument("--seed", type=int, default=20260115, help="another one, other calls")
     given = arguments.parse_args()
     with tempfile.TemporaryDirectory(prefix="docg-api-") as folder:
