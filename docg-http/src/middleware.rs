@@ -93,8 +93,6 @@ pub(crate) async fn facts(mut request: Request, next: Next) -> Response {
     if let Some(traceparent) = &facts.traceparent {
         set("traceparent", traceparent);
     }
-    set("x-content-type-options", "nosniff");
-    set("referrer-policy", "no-referrer");
     let language = facts.locale.tag();
     headers
         .entry(header::CONTENT_LANGUAGE)
@@ -103,6 +101,23 @@ pub(crate) async fn facts(mut request: Request, next: Next) -> Response {
     headers
         .entry(header::CACHE_CONTROL)
         .or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+/// What browsers are told about every answer, the answers of the CORS layer included.
+pub(crate) async fn secured(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    for (name, value) in [
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (
+            HeaderName::from_static("cross-origin-resource-policy"),
+            "same-origin",
+        ),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    // Pages may have a policy of their own.
     headers
         .entry(header::CONTENT_SECURITY_POLICY)
         .or_insert(HeaderValue::from_static(

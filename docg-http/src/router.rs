@@ -1,11 +1,11 @@
 //! Every route on one page.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
     http::{HeaderName, Method, header},
-    middleware::{from_fn, from_fn_with_state},
+    middleware::{from_fn, from_fn_with_state, map_response},
 };
 use docg_core::engine::Engine;
 use tower::util::option_layer;
@@ -103,10 +103,14 @@ pub fn with_layers(routes: Router<AppState>, state: &AppState) -> Router {
         .layer(from_fn_with_state(state.clone(), middleware::time_limit))
         .layer(CatchPanicLayer::custom(middleware::panicked))
         .layer(from_fn(middleware::facts))
-        // Outermost: pages of other origins read errors too.
+        // Further out than what renders errors: pages of other origins read them too.
         .layer(option_layer(cors(&state.options.cors_origins)))
+        .layer(map_response(middleware::secured))
         .with_state(state.clone())
 }
+
+/// How long browsers may go by what they were told of a call, before they ask again.
+const PREFLIGHT_KEPT: Duration = Duration::from_secs(600);
 
 /// `None` where no origin is allowed: `OPTIONS` is then a method like any other.
 fn cors(origins: &[String]) -> Option<CorsLayer> {
@@ -146,7 +150,9 @@ fn cors(origins: &[String]) -> Option<CorsLayer> {
             header::RETRY_AFTER,
             header::CONTENT_LANGUAGE,
             HeaderName::from_static("x-correlation-id"),
+            HeaderName::from_static("traceparent"),
             HeaderName::from_static("idempotency-replayed"),
-        ]);
+        ])
+        .max_age(PREFLIGHT_KEPT);
     Some(layer)
 }

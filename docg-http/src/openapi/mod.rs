@@ -1,6 +1,7 @@
 //! The OpenAPI document: what the routes say of themselves, completed by what all have in common.
 
 mod complete;
+pub(crate) mod frames;
 pub(crate) mod names;
 pub(crate) mod wire;
 

@@ -439,25 +439,3 @@ pub(crate) struct RunState {
 pub(crate) struct Heartbeat {
     timestamp: Timestamp,
 }
-
-/// What comes over an execution's stream, by the frame's `event`: `connected`, `gap`, `heartbeat`,
-/// or the type of an event.
-#[derive(ToSchema)]
-#[serde(untagged)]
-pub(crate) enum ExecutionStreamData {
-    Event(Box<Event>),
-    Connected(Connected),
-    Gap(Gap),
-    Heartbeat(Heartbeat),
-}
-
-/// What comes over an organization's stream, by the frame's `event`: `connected`, `gap`,
-/// `heartbeat`, or the type of an event.
-#[derive(ToSchema)]
-#[serde(untagged)]
-pub(crate) enum ListStreamData {
-    Event(Box<Event>),
-    Connected(ListConnected),
-    Gap(Gap),
-    Heartbeat(Heartbeat),
-}

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     dto::{StreamPosition, StreamQuery},
     extract::Query,
-    openapi::wire,
+    openapi::frames,
     problem::Problem,
     router::AppState,
 };
@@ -32,7 +32,7 @@ use crate::{
     tag = "streams",
     params(StreamPosition, ("Last-Event-ID" = Option<String>, Header, description = "As `last_event_id`, and it wins. `EventSource` sends it by itself.")),
     responses(
-        (status = 200, description = "`connected`, then what happens to all executions of the organization.", body = wire::ListStreamData, content_type = "text/event-stream", headers(("Cache-Control" = String, description = "`no-cache`."), ("X-Accel-Buffering" = String, description = "`no`."))),
+        (status = 200, description = "`connected`, then what happens to all executions of the organization.", body = frames::ListFrame, content_type = "text/event-stream", headers(("Cache-Control" = String, description = "`no-cache`."), ("X-Accel-Buffering" = String, description = "`no`."))),
         (status = 429),
     ),
     security(("bearer" = ["executions:read"]), ("stream_token" = [])),

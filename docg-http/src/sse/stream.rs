@@ -22,7 +22,7 @@ use super::{
 use crate::{
     dto::{StreamPosition, StreamQuery},
     extract::{Id, Query},
-    openapi::wire,
+    openapi::frames,
     problem::Problem,
     router::AppState,
 };
@@ -35,7 +35,7 @@ use crate::{
     tag = "streams",
     params(("id" = Uuid, Path), StreamPosition, ("Last-Event-ID" = Option<String>, Header, description = "As `last_event_id`, and it wins. `EventSource` sends it by itself.")),
     responses(
-        (status = 200, description = "`connected`, then what the reader has missed, then what happens, until the execution ends.", body = wire::ExecutionStreamData, content_type = "text/event-stream", headers(("Cache-Control" = String, description = "`no-cache`."), ("X-Accel-Buffering" = String, description = "`no`."))),
+        (status = 200, description = "`connected`, then what the reader has missed, then what happens, until the execution ends.", body = frames::ExecutionFrame, content_type = "text/event-stream", headers(("Cache-Control" = String, description = "`no-cache`."), ("X-Accel-Buffering" = String, description = "`no`."))),
         (status = 204, description = "The execution has ended, and the reader has its last event."),
         (status = 429),
     ),

@@ -40,6 +40,17 @@ impl Operation {
     }
 }
 
+/// What every answer tells browsers.
+const SECURITY: [(&str, &str); 4] = [
+    ("x-content-type-options", "nosniff"),
+    ("referrer-policy", "no-referrer"),
+    ("cross-origin-resource-policy", "same-origin"),
+    (
+        "content-security-policy",
+        "default-src 'none'; frame-ancestors 'none'",
+    ),
+];
+
 /// The document, with schemas that refuse what they do not name.
 static DOCUMENT: LazyLock<Value> = LazyLock::new(|| {
     let mut document: Value = serde_json::from_str(docg_http::openapi()).expect("JSON");
@@ -103,6 +114,10 @@ pub(crate) fn check_head(
     headers: &HeaderMap,
 ) -> Option<&'static Value> {
     let what = format!("{method} {uri} -> {status}");
+    for (name, value) in SECURITY {
+        let given = headers.get(name).and_then(|it| it.to_str().ok());
+        assert_eq!(given, Some(value), "{what}: {name}");
+    }
     let content_type = headers.get("content-type").and_then(|it| it.to_str().ok());
     let Some(operation) = operation(method, uri) else {
         // What is no operation is refused, and a refusal is a problem.
