@@ -87,6 +87,8 @@ const WORDS: &[(&str, (&str, &str, &str))] = &[
     ("validation_failed", ("Validation failed", "Some values are wrong. Each is named in errors.", "Alguns valores estão incorretos. Cada um é indicado em errors.")),
     ("idempotency_key_reused", ("Idempotency key reused", "This idempotency key came with another request before.", "Esta chave de idempotência já foi usada com outra requisição.")),
     ("too_many_streams", ("Too many streams", "Too many event streams are open. Close some, or try later.", "Há fluxos de eventos demais abertos. Feche alguns ou tente mais tarde.")),
+    ("no_document", ("No document", "This execution has made no document that could be signed.", "Esta execução não gerou nenhum documento que possa ser assinado.")),
+    ("signatures_not_configured", ("Signatures not configured", "This service is not set up to ask for signatures.", "Este serviço não está configurado para solicitar assinaturas.")),
     ("webhook_unauthenticated", ("Webhook not authenticated", "The webhook's signature is missing or wrong.", "A assinatura do webhook está ausente ou incorreta.")),
     ("storage_full", ("Storage full", "Nothing more can be kept at the moment. Try later.", "Não é possível armazenar mais dados no momento. Tente mais tarde.")),
     ("service_unavailable", ("Service unavailable", "A part that this needs does not answer. Try again.", "Um componente necessário não responde. Tente novamente.")),
@@ -261,6 +263,10 @@ impl From<EngineError> for Problem {
             }
             EngineError::InvalidInput(faults) => {
                 Self::invalid(faults.into_iter().map(Into::into).collect())
+            }
+            EngineError::NoDocument => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "no_document"),
+            EngineError::SignaturesNotConfigured => {
+                Self::new(StatusCode::NOT_IMPLEMENTED, "signatures_not_configured")
             }
             EngineError::UnauthenticatedWebhook => {
                 Self::new(StatusCode::UNAUTHORIZED, "webhook_unauthenticated").header(

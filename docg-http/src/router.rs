@@ -82,6 +82,7 @@ pub(crate) fn documented() -> OpenApiRouter<AppState> {
         .routes(routes!(control::pause))
         .routes(routes!(control::cancel))
         .routes(routes!(control::retry))
+        .routes(routes!(control::request_signature))
         .routes(routes!(signatures::signers))
         .routes(routes!(signatures::webhook))
         .routes(routes!(approvals::get))

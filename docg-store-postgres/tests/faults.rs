@@ -286,3 +286,37 @@ async fn a_standby_is_left_for_the_new_primary() {
     });
     asked.await.expect("goes on with the primary");
 }
+
+#[tokio::test]
+async fn who_cannot_connect_is_told_why() {
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = closed.local_addr().expect("an address");
+    drop(closed);
+    for (url, kind, told) in [
+        (
+            format!("postgres://u:hidden@{address}/docg"),
+            StoreErrorKind::Unavailable,
+            "refused",
+        ),
+        (
+            "mysql://u:hidden@localhost/docg".to_owned(),
+            StoreErrorKind::Invalid,
+            "postgres://",
+        ),
+        (
+            "postgres://u:hidden@localhost:port/docg".to_owned(),
+            StoreErrorKind::Invalid,
+            "port",
+        ),
+        (String::new(), StoreErrorKind::Invalid, "postgres://"),
+    ] {
+        let config = PgStoreConfig::default().acquire_timeout(Duration::from_millis(100));
+        let error = PgStore::connect(&url, config).await.expect_err("cannot");
+        let text = error.to_string();
+        assert!(
+            error.kind == kind && text.contains(told),
+            "{url}: {error:?}"
+        );
+        assert!(!text.contains("hidden"), "{text}");
+    }
+}

@@ -1,6 +1,9 @@
 use std::{sync::Arc, time::Duration};
 
-use super::{Engine, Inner, active::ActiveRuns, relay::Relay, worker::WakeUp};
+use super::{
+    Engine, Inner, active::ActiveRuns, relay::Relay, request_signature::SignatureNode,
+    worker::WakeUp,
+};
 use crate::{
     actions::{ActionCatalogue, ActionTemplate},
     observe::Redaction,
@@ -52,6 +55,7 @@ pub struct EngineBuilder {
     redaction: Redaction,
     actions: ActionCatalogue,
     providers: Vec<Arc<dyn SignatureProvider>>,
+    signature_node: Option<SignatureNode>,
     options: EngineOptions,
 }
 
@@ -68,6 +72,7 @@ impl Engine {
             redaction: Redaction::default(),
             actions: ActionCatalogue::default(),
             providers: Vec::new(),
+            signature_node: None,
             options: EngineOptions::default(),
         }
     }
@@ -83,6 +88,21 @@ impl EngineBuilder {
     /// Adds a signature provider: its webhooks are taken in under its name.
     pub fn signature_provider(mut self, provider: Arc<dyn SignatureProvider>) -> Self {
         self.providers.push(provider);
+        self
+    }
+
+    /// Lets [`Engine::request_signature`] ask for signatures on documents of completed executions: by
+    /// nodes of this type, which takes the parameters `provider`, `file` and `signers`, and through
+    /// this provider where the caller names none.
+    pub fn signature_requests(
+        mut self,
+        node_type: impl Into<Arc<str>>,
+        default_provider: impl Into<Arc<str>>,
+    ) -> Self {
+        self.signature_node = Some(SignatureNode {
+            node_type: node_type.into(),
+            provider: default_provider.into(),
+        });
         self
     }
 
@@ -137,6 +157,7 @@ impl EngineBuilder {
             redaction: self.redaction,
             actions: self.actions,
             providers: self.providers,
+            signature_node: self.signature_node,
             options: self.options,
             active: ActiveRuns::default(),
             relay: Relay::default(),

@@ -41,6 +41,12 @@ pub enum EngineError {
     /// A value is well formed and wrong.
     #[error("{} values are wrong", .0.len())]
     InvalidInput(Vec<FieldFault>),
+    /// It has no document that could be signed.
+    #[error("the execution has no document")]
+    NoDocument,
+    /// The engine was built without a way to ask for signatures.
+    #[error("this engine has no node type that asks for signatures")]
+    SignaturesNotConfigured,
     /// The webhook does not prove where it comes from.
     #[error("the webhook's signature is missing or wrong")]
     UnauthenticatedWebhook,

@@ -16,6 +16,7 @@ mod feed;
 mod list_feed;
 mod read;
 mod relay;
+mod request_signature;
 mod signatures;
 mod start;
 mod step_run;
@@ -32,6 +33,7 @@ pub use error::{EngineError, FieldFault};
 pub use feed::EventFeed;
 pub use list_feed::{ListFeed, ListItem};
 pub use read::PreflightAnswer;
+pub use request_signature::{REQUEST_SIGNATURE, RequestSignature};
 pub use signatures::WebhookAnswer;
 pub use start::{RetryRequest, StartRequest, Started, StepRef};
 pub use worker::{WorkerOptions, Workers};
@@ -69,6 +71,7 @@ pub(crate) struct Inner {
     pub(crate) redaction: Redaction,
     pub(crate) actions: ActionCatalogue,
     pub(crate) providers: Vec<Arc<dyn SignatureProvider>>,
+    pub(crate) signature_node: Option<request_signature::SignatureNode>,
     pub(crate) options: EngineOptions,
     pub(crate) active: active::ActiveRuns,
     pub(crate) relay: relay::Relay,

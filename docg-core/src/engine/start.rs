@@ -264,7 +264,7 @@ impl Engine {
         Ok(reuse)
     }
 
-    async fn create(&self, facts: NewRunFacts) -> Result<Started, EngineError> {
+    pub(super) async fn create(&self, facts: NewRunFacts) -> Result<Started, EngineError> {
         let mut ids = self.inner.ids();
         let moment = Moment {
             now: self.inner.now(),

@@ -15,8 +15,8 @@ pub(crate) use records::{
 };
 pub(crate) use requests::{
     Comment, Conditional, CreateExecution, ExecutionsQuery, Keyed, Listing, LogsQuery,
-    PreflightBody, Reason, ResumeBody, RetryBody, SseTokenBody, StreamPosition, StreamQuery,
-    WorkflowExecutionsQuery,
+    PreflightBody, Reason, RequestSignatureBody, ResumeBody, RetryBody, SseTokenBody,
+    StreamPosition, StreamQuery, WorkflowExecutionsQuery,
 };
 pub(crate) use workflow::Workflows;
 

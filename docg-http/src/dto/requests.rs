@@ -3,7 +3,7 @@ use docg_core::{
     ports::{ResumeSignal, Settlement},
     run::Phase,
 };
-use serde::{Deserialize, Deserializer, de};
+use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
 
@@ -106,6 +106,35 @@ fn step_ref<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<StepRef
             "a node id or a 0-based position is expected",
         )),
     }
+}
+
+/// Who is to sign, and through whom they are asked.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RequestSignatureBody {
+    /// The signature provider; left out, the one that the service takes by default.
+    #[schema(min_length = 1, pattern = "\\S")]
+    #[serde(default)]
+    pub(crate) provider: Option<String>,
+    /// Who is to sign. What is wrong with one of them is found by the new execution's preflight.
+    #[schema(required, value_type = Vec<AskedSigner>)]
+    #[serde(default)]
+    pub(crate) signers: Option<Vec<AskedSigner>>,
+}
+
+/// Somebody who is to sign.
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AskedSigner {
+    /// Where the request is sent to. Without it the new execution waits for review.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    email: Option<String>,
+    /// For people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    /// The turn in which they sign, where there is an order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    order: Option<u32>,
 }
 
 /// What a person has decided or repaired.

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use crate::problem::codes;
 
 /// The problems by their status: its name, what it says, and the codes that tell them apart.
-const PROBLEMS: [(&str, &str, &str, &[&str]); 13] = [
+const PROBLEMS: [(&str, &str, &str, &[&str]); 14] = [
     (
         "400",
         "BadRequest",
@@ -68,7 +68,7 @@ const PROBLEMS: [(&str, &str, &str, &[&str]); 13] = [
         "422",
         "UnprocessableContent",
         "Values are well formed and wrong; each is named in `errors`.",
-        &["validation_failed", "idempotency_key_reused"],
+        &["validation_failed", "idempotency_key_reused", "no_document"],
     ),
     (
         "429",
@@ -81,6 +81,12 @@ const PROBLEMS: [(&str, &str, &str, &[&str]); 13] = [
         "InternalServerError",
         "A failure of the server.",
         &["internal_error"],
+    ),
+    (
+        "501",
+        "NotImplemented",
+        "The service is not set up for this.",
+        &["signatures_not_configured"],
     ),
     (
         "503",

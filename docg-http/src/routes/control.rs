@@ -4,7 +4,7 @@ use axum::{
     response::Response,
 };
 use docg_core::{
-    engine::{ControlAnswer, ControlRequest, RetryRequest},
+    engine::{ControlAnswer, ControlRequest, RequestSignature, RetryRequest},
     ids::ExecutionId,
     run::Status,
 };
@@ -16,7 +16,8 @@ use crate::{
     auth::Scope,
     caller::Caller,
     dto::{
-        self, Conditional, Execution, Keyed, Reason, ResumeBody, Retried, RetryBody, SignalSent,
+        self, Conditional, Execution, Keyed, Reason, RequestSignatureBody, ResumeBody, Retried,
+        RetryBody, SignalSent,
     },
     extract::{Id, IfMatch, Json, NoQuery},
     idempotency::{self, CallResult},
@@ -201,6 +202,58 @@ pub(crate) async fn retry(
             execution: shown_json(&inner, &by, &started.record).await?,
         };
         Ok((StatusCode::CREATED, dto::json(&retried)))
+    };
+    idempotency::once(&state, &caller, key, call).await
+}
+
+/// Asks for signatures on the document of a completed execution
+///
+/// That makes a new execution, which follows this one; this one stays as it is.
+#[utoipa::path(
+    post,
+    path = "/api/v1/executions/{id}/request-signature",
+    operation_id = "requestSignature",
+    tag = "control",
+    params(("id" = Uuid, Path), Keyed, Conditional),
+    request_body = RequestSignatureBody,
+    responses(
+        (status = 201, description = "A new execution, which follows this one.", body = Execution),
+        (status = 409),
+        (status = 412),
+        (status = 501),
+    ),
+    security(("bearer" = ["executions:write"])),
+)]
+pub(crate) async fn request_signature(
+    State(state): State<AppState>,
+    caller: Caller,
+    Id(id): Id,
+    _: NoQuery,
+    headers: HeaderMap,
+    body: Json<RequestSignatureBody>,
+) -> Result<Response, Problem> {
+    let request = request(&caller, id, &headers)?;
+    let key = idempotency::of(&headers, &format!("request-signature {id}"), &body.sent)?;
+    let RequestSignatureBody { provider, signers } = body.value;
+    let Some(signers) = signers else {
+        // Whose execution it is comes first: another organization's is not found.
+        let (organization, id) = (request.organization_id, request.execution_id);
+        state.engine.execution(organization, id).await?;
+        let detail = "a list of {email, name?, order?}";
+        return Err(Problem::invalid_field("/signers", "required", detail));
+    };
+    let mut how = RequestSignature::new(signers.iter().map(dto::json).collect());
+    how.provider = provider;
+    how.correlation_id.clone_from(&caller.correlation_id);
+    how.traceparent.clone_from(&caller.traceparent);
+    how.idempotency.clone_from(&key);
+    let (inner, by) = (state.clone(), caller.clone());
+    let call = async move {
+        let started = inner.engine.request_signature(request, how).await?;
+        Ok((
+            StatusCode::CREATED,
+            shown_json(&inner, &by, &started.record).await?,
+        ))
     };
     idempotency::once(&state, &caller, key, call).await
 }

@@ -10,6 +10,7 @@ mod operation_cases;
 mod problems;
 mod records;
 mod refusals;
+mod request_signature;
 mod review;
 mod signatures;
 mod sse;

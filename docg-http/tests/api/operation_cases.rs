@@ -78,6 +78,7 @@ impl Cases {
             "approve" | "reject" => json!({"comment": "Fine."}),
             "startExecution" | "checkWorkflow" | "retryExecution" => json!({"trigger_data": {}}),
             "pauseExecution" | "cancelExecution" => json!({"reason": "A test."}),
+            "requestSignature" => json!({"signers": [{"email": "ann@example.com"}]}),
             "resumeExecution" => json!({"approved": true}),
             "deleteWorkflow" | "receiveSignatureWebhook" => Value::Null,
             _ if operation.method == "GET" => Value::Null,

@@ -179,8 +179,9 @@ async fn a_good_call_is_taken_by_every_operation() {
             _ => call,
         };
         let status = cases.world.open(call).await.status();
-        // A run that waits for signatures can be neither resumed nor tried again.
-        let conflict = matches!(operation.id(), "resumeExecution" | "retryExecution");
+        // A run that waits for signatures can be neither resumed nor tried again, nor signed anew.
+        let conflict = ["resumeExecution", "retryExecution", "requestSignature"];
+        let conflict = conflict.contains(&operation.id());
         assert_eq!(
             status == StatusCode::CONFLICT,
             conflict,

@@ -136,6 +136,14 @@ impl Call {
     }
 }
 
+/// The parameters of `ask`.
+#[derive(serde::Deserialize)]
+struct Asked {
+    provider: String,
+    file: Value,
+    signers: Vec<NewSigner>,
+}
+
 /// A provider whose webhooks are proved by a header.
 struct Desk;
 
@@ -226,6 +234,11 @@ impl World {
                 |_, p: Value| async move { Ok(p) },
             ))
             .step(compute(
+                NodeSpec::new("render", Phase::Render)
+                    .param(ParamSpec::required("file", ParamKind::Json)),
+                |_, p: Value| async move { Ok(p) },
+            ))
+            .step(compute(
                 spec("broken", Phase::Render),
                 |_, _: Value| async {
                     Err::<Value, _>(
@@ -270,6 +283,19 @@ impl World {
                     )))
                 },
             ))
+            .step(effect(
+                NodeSpec::new("ask", Phase::Signature)
+                    .param(ParamSpec::required("provider", ParamKind::Connection))
+                    .param(ParamSpec::required("file", ParamKind::File))
+                    .param(ParamSpec::required("signers", ParamKind::Signers)),
+                |context, asked: Asked| async move {
+                    let envelope = context.idempotency_key();
+                    let asked = NewSignatureRequest::new(asked.provider, envelope, asked.signers)
+                        .file(asked.file);
+                    Ok(StepOutcome::Wait(Wait::Signatures(asked)))
+                },
+            ))
+            .signature_requests("ask", "desk")
             .signature_provider(Arc::new(Desk))
             .clock(clock)
             .options(|options| options.cancel_grace = Duration::from_millis(50))

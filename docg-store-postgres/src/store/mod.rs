@@ -22,7 +22,10 @@ mod workflows;
 use std::{fmt, time::Duration};
 
 use docg_core::ports::StoreError;
-use sqlx::{PgPool, postgres::PgPoolOptions};
+use sqlx::{
+    ConnectOptions, PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
 
 use crate::{
     batch::Batcher,
@@ -35,6 +38,31 @@ use crate::{
 use commit::CommitParcel;
 use create::CreateParcel;
 use definitions::Definitions;
+
+fn read(url: &str) -> Result<PgConnectOptions, Error> {
+    let right = "postgres://user:password@host:5432/database";
+    // The driver reads what follows any scheme.
+    if !["postgres://", "postgresql://"]
+        .iter()
+        .any(|scheme| url.starts_with(scheme))
+    {
+        let text = format!("the URL is none of a PostgreSQL database; right would be {right}");
+        return Err(Error::Invalid(text));
+    }
+    url.parse()
+        .map_err(|e| Error::Invalid(format!("{e}; right would be {right}")))
+}
+
+/// Why there is no connection. A pool tries again until its time is up, and then knows only that.
+async fn cause(error: sqlx::Error, database: &PgConnectOptions, config: &PgStoreConfig) -> Error {
+    if !matches!(error, sqlx::Error::PoolTimedOut) {
+        return error.into();
+    }
+    match tokio::time::timeout(config.acquire_timeout, database.connect()).await {
+        Ok(Err(cause)) => cause.into(),
+        Ok(Ok(_)) | Err(_) => error.into(),
+    }
+}
 
 /// Keeps everything in a PostgreSQL database, in the schema `docg`.
 ///
@@ -62,11 +90,13 @@ impl PgStore {
     ///
     /// # Errors
     ///
-    /// `Unavailable` where the URL is malformed or the database does not answer.
+    /// `Invalid` where the URL is none of a PostgreSQL database; `Unavailable` where that does not
+    /// answer, or refuses.
     pub async fn connect(url: &str, config: PgStoreConfig) -> Result<Self, StoreError> {
+        let database = read(url).map_err(|e| e.at("connect"))?;
         let losses = Losses::default();
         let spared = losses.clone();
-        let options = PgPoolOptions::new()
+        let pool = PgPoolOptions::new()
             .max_connections(config.max_connections)
             .acquire_timeout(config.acquire_timeout)
             // A round trip for each use is too much; one after a rest finds what died meanwhile.
@@ -80,10 +110,10 @@ impl PgStore {
                     Ok(is_spared)
                 })
             });
-        let pool = options
-            .connect(url)
-            .await
-            .map_err(|e| Error::from(e).at("connect"))?;
+        let pool = match pool.connect_with(database.clone()).await {
+            Ok(pool) => pool,
+            Err(error) => return Err(cause(error, &database, &config).await.at("connect")),
+        };
         let store = Self::on(pool, config, losses);
         store.warn_of_privileges().await;
         Ok(store)

@@ -325,6 +325,7 @@ fn engine(options: &Options, backend: &Backend, services: &Services) -> (Engine,
     );
     let mut builder = Engine::builder(Arc::clone(&backend.store), Arc::clone(&backend.bus))
         .resource_probe(Arc::new(probe))
+        .signature_requests(nodes::REQUEST_SIGNATURES, builtin_signature::NAME)
         .options(|engine| {
             engine.lease = Duration::from_millis(options.lease_ms);
             engine.cancel_grace = Duration::from_millis(options.cancel_grace_ms);

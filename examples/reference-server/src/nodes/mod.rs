@@ -12,6 +12,8 @@ mod save_file;
 mod send_email;
 mod testing;
 
+pub use request_signatures::REQUEST_SIGNATURES;
+
 use std::{path::PathBuf, sync::Arc};
 
 use docg_core::{

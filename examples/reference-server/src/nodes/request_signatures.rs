@@ -21,6 +21,9 @@ use serde_json::{Value, json};
 
 use super::text;
 
+/// The node type's name.
+pub const REQUEST_SIGNATURES: &str = "request-signatures";
+
 #[derive(Deserialize)]
 struct Params {
     provider: String,
@@ -38,7 +41,7 @@ struct RequestSignatures {
 
 /// The node type, over these providers.
 pub(super) fn handler(providers: Vec<Arc<dyn SignatureProvider>>) -> Handler {
-    let spec = NodeSpec::new("request-signatures", Phase::Signature)
+    let spec = NodeSpec::new(REQUEST_SIGNATURES, Phase::Signature)
         .param(ParamSpec::required("provider", ParamKind::Connection))
         .param(ParamSpec::required("file", ParamKind::File))
         .param(ParamSpec::required("signers", ParamKind::Signers))

@@ -365,3 +365,35 @@ async fn a_document_is_given_to_its_own_organization_only() {
         );
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_finished_document_is_signed_by_somebody_else_later() {
+    let server = Server::start(&[]);
+    let template = json!({"template": "contract.typ", "data": "{{trigger}}",
+        "filename": "Contract 2026-0042"});
+    let contract = sample_data("contract.good.json");
+    let nodes = json!([
+        {"id": "render", "type": "render-pdf", "phase": "render", "params": template},
+        {"id": "save", "type": "save-file", "phase": "save",
+            "params": {"file": "{{steps.render.file}}", "folder": "signed-later"}},
+    ]);
+    let id = server.start_nodes_with(nodes, &contract).await;
+    let done = server
+        .until(&id, &["completed", "failed", "needs_review"])
+        .await;
+    assert_eq!(done["status"], "completed", "{done:#}");
+    let body = json!({"signers": [{"email": ONE, "name": "Signer One"}]});
+    let path = format!("/api/v1/executions/{id}/request-signature");
+    let (status, follower) = server.post(&path, &body).await;
+    assert_eq!(status, StatusCode::CREATED, "{follower}");
+    assert_eq!(follower["follows"], id.as_str());
+    let follower = follower["id"].as_str().expect("an id").to_owned();
+    server.until_it_awaits_signatures(&follower).await;
+    let link = server.link_for(ONE).await;
+    let (status, page) = server.fill_in(&link, "name=Signer+One&consent=yes").await;
+    assert!(status == StatusCode::OK, "{page}");
+    let signed = server.until(&follower, &["completed", "failed"]).await;
+    assert_eq!(signed["status"], "completed", "{signed:#}");
+    let pdf = download(&server, &follower, "request_signature").await;
+    assert!(pdf.starts_with(b"%PDF-"));
+}

@@ -235,12 +235,17 @@ impl Server {
 
     /// Stores and starts a workflow of these nodes; the execution's id.
     pub(crate) async fn start_nodes(&self, nodes: Value) -> String {
+        self.start_nodes_with(nodes, &json!({})).await
+    }
+
+    pub(crate) async fn start_nodes_with(&self, nodes: Value, trigger_data: &Value) -> String {
         let id = uuid::Uuid::new_v4();
         let path = format!("/api/v1/workflows/{id}");
         let workflow = json!({"name": "Test", "nodes": nodes});
         let (status, answer) = self.send(Method::PUT, &path, &workflow).await;
         assert_eq!(status, StatusCode::CREATED, "{answer}");
-        let (status, execution) = self.post(&format!("{path}/executions"), &json!({})).await;
+        let body = json!({"trigger_data": trigger_data});
+        let (status, execution) = self.post(&format!("{path}/executions"), &body).await;
         assert_eq!(status, StatusCode::CREATED, "{execution}");
         execution["id"].as_str().expect("an id").to_owned()
     }

@@ -1,0 +1,192 @@
+//! A new execution that has an ended one's document signed.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+
+use super::{
+    ControlRequest, Engine, EngineError, FieldFault, Started,
+    control::refusal,
+    decide::{Call, NewRunFacts, Verdict, judge},
+};
+use crate::{
+    ids::NodeId,
+    ports::{ExecutionRecord, Idempotency},
+    run::{Inputs, Phase, Step, StepStatus},
+    workflow::{Node, NodeSpec, OnError, Registry, RetryPolicy, Settings, Workflow},
+};
+
+/// What started an execution that follows another one to have its document signed.
+pub const REQUEST_SIGNATURE: &str = "request_signature";
+/// The parameters that the node type must take.
+const PARAMS: [&str; 3] = ["provider", "file", "signers"];
+
+/// How executions ask for signatures on the documents of those that they follow.
+#[derive(Debug, Clone)]
+pub(crate) struct SignatureNode {
+    pub(crate) node_type: Arc<str>,
+    pub(crate) provider: Arc<str>,
+}
+
+impl SignatureNode {
+    /// The node type's declaration, where it can do this.
+    fn spec<'r>(&self, registry: &'r Registry) -> Option<&'r NodeSpec> {
+        let spec = registry.get(&self.node_type)?.spec();
+        let takes = PARAMS.iter().all(|name| spec.find_param(name).is_some());
+        (takes && spec.phases.contains(&Phase::Signature)).then_some(spec)
+    }
+}
+
+/// Who is to sign, and through whom they are asked.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct RequestSignature {
+    /// The signature provider; `None` takes the engine's default.
+    pub provider: Option<String>,
+    /// A list of `{email, name?, order?}`. Preflight of the new execution checks it.
+    pub signers: Vec<Value>,
+    /// Names the chain of calls; empty takes that of the execution that is followed.
+    pub correlation_id: String,
+    /// The W3C trace context.
+    pub traceparent: Option<String>,
+    /// Makes a repeated call give the first execution again.
+    pub idempotency: Option<Idempotency>,
+}
+
+impl RequestSignature {
+    /// Asks these signers through the default provider.
+    #[must_use]
+    pub fn new(signers: Vec<Value>) -> Self {
+        Self {
+            signers,
+            ..Self::default()
+        }
+    }
+}
+
+impl Engine {
+    /// Makes a new execution that asks for signatures on the document of a completed one, which
+    /// stays as it is. The document is the `file` of the last step that gave one.
+    ///
+    /// The new execution has one node, of the type that
+    /// [`EngineBuilder::signature_requests`](super::EngineBuilder::signature_requests) names, and
+    /// runs as any other: preflight checks the signers, and its trigger data hold `provider`, `file`
+    /// and `signers`, so that a person can correct them in a review.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound`; `InvalidTransition` where it is not completed; `VersionMismatch`; `NoDocument`;
+    /// `SignaturesNotConfigured`; `InvalidInput` where the provider is blank; `KeyReused`.
+    pub async fn request_signature(
+        &self,
+        request: ControlRequest,
+        how: RequestSignature,
+    ) -> Result<Started, EngineError> {
+        let (organization, id) = (request.organization_id, request.execution_id);
+        let ExecutionRecord { execution: old, .. } = self.execution(organization, id).await?;
+        if let Some(expected) = request
+            .if_version
+            .filter(|expected| *expected != old.version)
+        {
+            return Err(EngineError::VersionMismatch {
+                expected,
+                actual: old.version,
+            });
+        }
+        if judge(&old, Call::RequestSignature) != Verdict::Apply {
+            return Err(refusal(&old));
+        }
+        let configured = self.inner.signature_node.as_ref();
+        let configured = configured.ok_or(EngineError::SignaturesNotConfigured)?;
+        let spec = configured
+            .spec(&self.inner.registry)
+            .ok_or(EngineError::SignaturesNotConfigured)?;
+        if how
+            .provider
+            .as_deref()
+            .is_some_and(|name| name.trim().is_empty())
+        {
+            let detail = "the name of a signature provider, or null for the default";
+            let fault = FieldFault::new("/provider", "required", detail);
+            return Err(EngineError::InvalidInput(vec![fault]));
+        }
+        // What a dry run rendered is a preview and was saved nowhere.
+        let steps = match old.dry_run {
+            true => Vec::new(),
+            false => self.inner.store.steps(organization, id).await?,
+        };
+        let file = document(&steps).ok_or(EngineError::NoDocument)?;
+        let snapshot = self.inner.store.snapshot(organization, id).await?;
+        let followed = snapshot.ok_or(EngineError::NotFound("execution"))?;
+        let provider = how
+            .provider
+            .unwrap_or_else(|| configured.provider.to_string());
+        let correlation_id = match how.correlation_id.is_empty() {
+            true => Arc::clone(&old.correlation_id),
+            false => how.correlation_id.into(),
+        };
+        let data = json!({"provider": provider, "file": file, "signers": how.signers});
+        self.create(NewRunFacts {
+            workflow: Arc::new(one_node(&followed, spec)),
+            inputs: Inputs {
+                trigger_data: data.into(),
+                ..Inputs::default()
+            },
+            created_by: request.actor,
+            trigger_type: REQUEST_SIGNATURE.into(),
+            dry_run: false,
+            until_phase: None,
+            correlation_id,
+            traceparent: how.traceparent.map(Into::into),
+            retry_of: None,
+            follows: Some(old.id),
+            attempt: 1,
+            reuse: Vec::new(),
+            idempotency: how.idempotency,
+        })
+        .await
+    }
+}
+
+/// The `file` of the last step that gave one.
+fn document(steps: &[Step]) -> Option<Value> {
+    let done = steps
+        .iter()
+        .rev()
+        .filter(|step| step.status == StepStatus::Success);
+    done.filter_map(|step| step.output.as_ref()?.get("file"))
+        .find(|file| !file.is_null())
+        .cloned()
+}
+
+/// The definition that the new execution is made with. It belongs to the workflow of the one that
+/// it follows, and is stored with the execution alone.
+fn one_node(followed: &Workflow, spec: &NodeSpec) -> Workflow {
+    // What the caller sent stays data: a `{{path}}` in it is text, not a variable.
+    let params = PARAMS.map(|name| (name.to_owned(), format!("{{{{trigger.{name}}}}}").into()));
+    let node = Node {
+        id: NodeId::from(REQUEST_SIGNATURE),
+        node_type: Arc::clone(&spec.node_type),
+        label: Arc::clone(&spec.node_type),
+        phase: Phase::Signature,
+        when: None,
+        params: Map::from_iter(params),
+        retry: RetryPolicy::default(),
+        timeout_ms: spec.timeout_ms,
+        on_error: OnError::Fail,
+    };
+    Workflow {
+        id: followed.id,
+        organization_id: followed.organization_id,
+        name: followed.name.clone(),
+        version: followed.version,
+        input_schema: Map::new(),
+        settings: Settings {
+            confirm_before_delivery: false,
+            ..followed.settings.clone()
+        },
+        nodes: vec![Arc::new(node)],
+        created_at: followed.created_at,
+        updated_at: followed.updated_at,
+    }
+}
