@@ -42,6 +42,7 @@ error-handler-panicked = “{ $label }” broke off unexpectedly.
 error-outcome-unknown = It is not known whether “{ $label }” took effect. Check it, then confirm that it did or have it run again.
 error-too-many-takeovers = “{ $label }” was interrupted too often. Have it run again, or ask for technical help.
 error-unknown-node-type = This system does not have steps of the kind “{ $type }”.
+error-render-failed = “{ $label }” could not make the document. Nothing was kept of it.
 error-review-rejected = The review ended with a refusal.
 error-review-expired = Nobody completed the review in time.
 error-approval-rejected = { $by } did not approve.

@@ -42,6 +42,7 @@ error-handler-panicked = “{ $label }” foi interrompida de forma inesperada.
 error-outcome-unknown = Não se sabe se “{ $label }” teve efeito. Verifique e depois confirme que sim ou execute novamente.
 error-too-many-takeovers = “{ $label }” foi interrompida vezes demais. Execute novamente ou peça ajuda técnica.
 error-unknown-node-type = Este sistema não possui etapas do tipo “{ $type }”.
+error-render-failed = “{ $label }” não conseguiu gerar o documento. Nada dele foi guardado.
 error-review-rejected = A revisão terminou com uma recusa.
 error-review-expired = Ninguém concluiu a revisão a tempo.
 error-approval-rejected = { $by } não aprovou.

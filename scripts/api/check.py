@@ -4,7 +4,7 @@
     check.py SERVER_BINARY [--examples N] [--seed N]
 
 In turn: the document is one by the rules of OpenAPI 3.1; a client that is generated from it runs a
-workflow; schemathesis finds nothing that the document does not say. Needs what requirements.txt
+workflow; an SSE client that somebody else wrote follows one; schemathesis finds nothing that the document does not say. Needs what requirements.txt
 names. The server listens on a free port of the loopback, keeps all it has in a
 temporary folder, and is stopped at the end.
 """
@@ -178,6 +178,14 @@ def generated_client(server):
         cwd=server.folder, check=True)
 
 
+def foreign_stream(server):
+    delay = lambda n: {"id": f"n{n}", "type": "test-delay", "phase": "render", "params": {"ms": 50}}
+    _, run = server.start([delay(n) for n in range(6)])
+    subprocess.run(
+        [sys.executable, HERE / "stream_check.py", server.url, TOKEN, run],
+        cwd=server.folder, check=True)
+
+
 def main():
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("binary", type=lambda path: pathlib.Path(path).resolve())
@@ -189,6 +197,7 @@ def main():
             validate(server.call("GET", "/openapi.json"))
             material(server)
             generated_client(server)
+            foreign_stream(server)
             schemathesis(server, given.examples, given.seed)
 
 

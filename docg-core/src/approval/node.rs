@@ -12,7 +12,6 @@ use super::token_hash;
 use crate::{
     error::{StepFailure, codes},
     i18n::Text,
-    ids::NodeId,
     preflight::{Domain, Issue, parse_address},
     run::Phase,
     time::Timestamp,
@@ -165,7 +164,7 @@ impl Fault {
         }
     }
 
-    fn human(&self, node: &NodeId) -> Text {
+    fn human(&self, label: &str) -> Text {
         let text = match self {
             Self::Address { .. } => {
                 Text::key("issue-invalid-email-format").with("field", self.field())
@@ -177,7 +176,7 @@ impl Fault {
                 .with("quorum", quorum)
                 .with("count", count),
         };
-        text.with("label", node)
+        text.with("label", label)
     }
 
     fn tech(&self) -> String {
@@ -190,18 +189,18 @@ impl Fault {
         }
     }
 
-    fn issue(&self, node: &NodeId) -> Issue {
+    fn issue(&self, label: &str) -> Issue {
         let domain = match self {
             Self::Address { .. } | Self::Duplicate { .. } => Domain::Delivery,
             Self::Quorum { .. } => Domain::Data,
         };
-        Issue::blocking(domain, self.code(), self.human(node))
+        Issue::blocking(domain, self.code(), self.human(label))
             .field(self.field())
             .tech(self.tech())
     }
 
-    fn failure(&self, node: &NodeId) -> StepFailure {
-        StepFailure::review(self.code(), self.human(node)).tech(self.tech())
+    fn failure(&self, label: &str) -> StepFailure {
+        StepFailure::review(self.code(), self.human(label)).tech(self.tech())
     }
 }
 
@@ -305,7 +304,7 @@ impl EffectHandler for ApprovalNode {
     async fn check(&self, request: CheckRequest) -> Vec<Issue> {
         faults(&request.params)
             .iter()
-            .map(|fault| fault.issue(&request.node_id))
+            .map(|fault| fault.issue(&request.label))
             .collect()
     }
 
@@ -313,7 +312,7 @@ impl EffectHandler for ApprovalNode {
         let params = Params::read(params)?;
         let (emails, quorum) = params
             .asked()
-            .map_err(|fault| fault.failure(&context.node_id))?;
+            .map_err(|fault| fault.failure(&context.label))?;
         let expires_at = params
             .expires_in_ms
             .map(|millis| context.started_at.plus_millis(millis));

@@ -117,6 +117,7 @@ impl StepRun {
             workflow_id: execution.workflow_id,
             organization_id: execution.organization_id,
             node_id: node.id.clone(),
+            label: Arc::clone(&node.label),
             attempt: state.steps[index].attempt,
             previous_approval: state
                 .approval

@@ -205,6 +205,7 @@ async fn check_node(check: Check<'_>, request: &PreflightRequest<'_>) -> Vec<Iss
     let asked = CheckRequest::new(
         request.organization_id,
         node.id.clone(),
+        Arc::clone(&node.label),
         params,
         Arc::clone(&request.inputs.trigger_data),
     );

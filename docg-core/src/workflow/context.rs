@@ -27,6 +27,8 @@ pub struct StepFacts {
     pub organization_id: OrganizationId,
     /// The node that the step belongs to.
     pub node_id: NodeId,
+    /// What people call the step.
+    pub label: Arc<str>,
     /// 1 for the first attempt.
     pub attempt: u32,
     /// The approval that this step has asked for before, where it is to ask anew.

@@ -59,6 +59,8 @@ pub struct CheckRequest {
     pub organization_id: OrganizationId,
     /// The node that is checked.
     pub node_id: NodeId,
+    /// What people call the node.
+    pub label: Arc<str>,
     /// The parameters as far as trigger data alone gives them; what only a later step can tell
     /// still holds its `{{path}}`.
     pub params: Map<String, Value>,
@@ -72,12 +74,14 @@ impl CheckRequest {
     pub fn new(
         organization_id: OrganizationId,
         node_id: NodeId,
+        label: Arc<str>,
         params: Map<String, Value>,
         trigger: Arc<Value>,
     ) -> Self {
         Self {
             organization_id,
             node_id,
+            label,
             params,
             trigger,
         }

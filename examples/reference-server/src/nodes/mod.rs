@@ -79,11 +79,51 @@ fn origin(context: &StepContext) -> Origin {
 /// docg's own words for a problem of a step.
 fn text(key: &'static str, context: &StepContext, field: &str) -> Text {
     Text::key(key)
-        .with("label", &context.node_id)
+        .with("label", &context.label)
         .with("field", field)
 }
 
 /// The step was told to stop before it had begun anything.
 fn stopped() -> StepFailure {
     StepFailure::retryable(codes::CANCELED, Text::key("error-canceled"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, fs, path::Path};
+
+    use docg_core::i18n::{Locale, message};
+
+    /// The keys of docg's catalogues that the sources in a folder name.
+    fn keys(folder: &Path, found: &mut BTreeSet<String>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                keys(&path, found);
+            } else if path.extension().is_some_and(|ending| ending == "rs") {
+                let source = fs::read_to_string(&path).unwrap();
+                let literals = source.split('"').filter(|literal| {
+                    let begins = ["issue-", "error-"]
+                        .iter()
+                        .any(|it| literal.starts_with(it));
+                    let fits = |c: char| c.is_ascii_lowercase() || c == '-';
+                    begins && literal.len() > 6 && literal.chars().all(fits)
+                });
+                found.extend(literals.map(str::to_owned));
+            }
+        }
+    }
+
+    #[test]
+    fn whatever_a_step_says_is_there_in_both_languages() {
+        let mut found = BTreeSet::new();
+        let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        keys(&sources, &mut found);
+        assert!(found.contains("error-render-failed"), "{found:?}");
+        for key in found {
+            for locale in Locale::ALL {
+                assert!(message(locale, &key, &[]).is_some(), "{key}: {locale:?}");
+            }
+        }
+    }
 }

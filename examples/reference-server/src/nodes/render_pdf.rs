@@ -68,7 +68,7 @@ impl ComputeHandler for RenderPdf {
         };
         let missing = self.templates.missing_fields(template, data);
         let issue = |path: &String| {
-            let text = Text::key("issue-template-invalid-tags").with("label", &request.node_id);
+            let text = Text::key("issue-template-invalid-tags").with("label", &request.label);
             Issue::blocking(Domain::Template, codes::TEMPLATE_INVALID_TAGS, text)
                 .at(request.node_id.clone())
                 .field(format!("data.{path}"))
@@ -107,7 +107,7 @@ impl ComputeHandler for RenderPdf {
             .files
             .put_document(&origin(&context), &filename, pdf.bytes.into(), language)
             .await
-            .map_err(|e| e.failure(&context.node_id, "filename"))?;
+            .map_err(|e| e.failure(&context.label, "filename"))?;
         Ok(json!({
             "pages": pdf.pages,
             "bytes": document.bytes,
@@ -142,9 +142,10 @@ fn failure(error: &RenderError, context: &StepContext) -> StepFailure {
         }
         RenderError::Export { .. }
         | RenderError::UnusableOriginal { .. }
-        | RenderError::HashMismatch { .. } => {
-            StepFailure::fatal(error.code(), "The document could not be rendered.")
-        }
+        | RenderError::HashMismatch { .. } => StepFailure::fatal(
+            error.code(),
+            text("error-render-failed", context, "template"),
+        ),
     };
     failure.tech(error)
 }

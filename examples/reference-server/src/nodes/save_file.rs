@@ -27,7 +27,7 @@ pub(super) fn handler(files: Files) -> Handler {
     effect(spec, move |context: EffectContext, params: Params| {
         let files = files.clone();
         async move {
-            let label = context.node_id.clone();
+            let label = context.label.clone();
             let document =
                 Document::from_value(&params.file).map_err(|e| e.failure(&label, "file"))?;
             let organization = context.organization_id;

@@ -81,7 +81,7 @@ async fn compose(
     params: Params,
 ) -> Result<Mail, StepFailure> {
     let attached = Document::list_from_value(&params.attachments)
-        .map_err(|e| e.failure(&context.node_id, "attachments"))?;
+        .map_err(|e| e.failure(&context.label, "attachments"))?;
     let size: u64 = attached.iter().map(|document| document.bytes).sum();
     if size > MAX_ATTACHED {
         let failure = StepFailure::review(
@@ -95,7 +95,7 @@ async fn compose(
         let content = files
             .read_document(context.organization_id, &document)
             .await
-            .map_err(|e| e.failure(&context.node_id, "attachments"))?;
+            .map_err(|e| e.failure(&context.label, "attachments"))?;
         attachments.push(Attachment {
             content_type: ContentType::parse(&document.content_type)
                 .unwrap_or(ContentType::TEXT_PLAIN),
@@ -176,7 +176,7 @@ pub(super) fn failure(error: MailError, context: &StepContext, field: &'static s
             let MailError::Files(error) = error else {
                 return stopped();
             };
-            return error.failure(&context.node_id, field);
+            return error.failure(&context.label, field);
         }
     };
     failure.tech(error)

@@ -193,5 +193,11 @@ async fn the_readme_s_commands_do_what_it_says() {
     );
     server.until(&asked, &["completed"]).await;
 
+    terminal.run(&next());
+    let (done, follower) = (terminal.variable("DONE"), terminal.variable("FOLLOWER"));
+    let execution = server.until_it_awaits_signatures(&follower).await;
+    assert_eq!(execution["follows"], done.as_str());
+    server.link_for("auditor@example.com").await;
+
     assert_eq!(blocks.next(), None, "a block that no test knows");
 }
