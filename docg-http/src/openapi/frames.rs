@@ -31,6 +31,16 @@ fn control<T: ToSchema>(event: &str) -> ObjectBuilder {
     frame::<T>(text().enum_values(Some([event])))
 }
 
+/// The first frame.
+fn connected<T: ToSchema>() -> ObjectBuilder {
+    let retry = ObjectBuilder::new()
+        .schema_type(SchemaType::Type(Type::Integer))
+        .description(Some(
+            "How long to wait before coming back, in milliseconds.",
+        ));
+    control::<T>("connected").property("retry", retry)
+}
+
 /// A frame with an event of docg.
 fn event() -> ObjectBuilder {
     let event = text().pattern(Some(r"^[a-z_]+(\.[a-z_]+)+$"));
@@ -58,7 +68,7 @@ pub(crate) struct ExecutionFrame;
 impl PartialSchema for ExecutionFrame {
     fn schema() -> RefOr<Schema> {
         one_of(
-            control::<Connected>("connected"),
+            connected::<Connected>(),
             "A frame of an execution's stream.",
         )
     }
@@ -77,7 +87,7 @@ pub(crate) struct ListFrame;
 impl PartialSchema for ListFrame {
     fn schema() -> RefOr<Schema> {
         one_of(
-            control::<ListConnected>("connected"),
+            connected::<ListConnected>(),
             "A frame of an organization's stream.",
         )
     }

@@ -17,9 +17,12 @@ pub(super) fn control(name: &'static str, data: &Value) -> Bytes {
     Bytes::from(format!("event: {name}\ndata: {data}\n\n"))
 }
 
-/// How long a reader waits before it comes back, in milliseconds.
-pub(super) fn retry(millis: u64) -> Bytes {
-    Bytes::from(format!("retry: {millis}\n\n"))
+/// The first frame: how long a reader waits before it comes back, in milliseconds, and how things
+/// are. (A `retry` in a block of its own is a message without data to some readers.)
+pub(super) fn connected(retry_millis: u64, data: &Value) -> Bytes {
+    Bytes::from(format!(
+        "retry: {retry_millis}\nevent: connected\ndata: {data}\n\n"
+    ))
 }
 
 /// The sequence number of an event id; `None` where it has another form.

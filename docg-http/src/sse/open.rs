@@ -3,7 +3,7 @@
 //! The body is pulled by the connection, so a reader that does not keep up costs no memory: what
 //! it has not taken stays where it is.
 
-use std::{collections::VecDeque, time::Duration};
+use std::time::Duration;
 
 use axum::{
     body::Body,
@@ -85,8 +85,8 @@ impl Reader {
 
 /// An open stream.
 pub(super) struct Open {
-    /// Frames to be given before the others.
-    ready: VecDeque<Bytes>,
+    /// To be given before the others.
+    first: Option<Bytes>,
     /// They end where the stream does.
     frames: BoxStream<'static, Bytes>,
     heartbeat: Duration,
@@ -104,10 +104,7 @@ impl Open {
         frames: BoxStream<'static, Bytes>,
     ) -> Self {
         Self {
-            ready: VecDeque::from([
-                frame::retry(1_000 + jitter(2_000)),
-                frame::control("connected", connected),
-            ]),
+            first: Some(frame::connected(1_000 + jitter(2_000), connected)),
             frames,
             heartbeat: state.options.heartbeat,
             ends: ends(&state.options),
@@ -125,8 +122,8 @@ impl Open {
 
     /// The next frame, when there is one.
     async fn next(&mut self) -> Option<Bytes> {
-        if let Some(frame) = self.ready.pop_front() {
-            return Some(frame);
+        if let Some(first) = self.first.take() {
+            return Some(first);
         }
         tokio::select! {
             // The end first: a long replay must not keep a server from going down.

@@ -62,9 +62,7 @@ pub(crate) fn parse(text: &str) -> Vec<Frame> {
                 other => panic!("unknown field {other}"),
             }
         }
-        if !frame.event.is_empty() {
-            check_frame(&frame.event, &frame.json());
-        }
+        check_frame(&frame.event, &frame.json());
         frames.push(frame);
     }
     frames
@@ -95,16 +93,16 @@ async fn a_stream_shows_the_state_then_every_event_and_ends_with_the_run() {
     assert_eq!(answer.header("x-accel-buffering"), "no");
     let frames = parse(&answer.text);
     assert!(frames[0].retry.is_some());
-    let connected = frames[1].json();
+    let connected = frames[0].json();
     assert_eq!(
-        (frames[1].event.as_str(), &frames[1].id),
+        (frames[0].event.as_str(), &frames[0].id),
         ("connected", &None)
     );
     assert_eq!(
         (&connected["status"], &connected["progress"]),
         (&json!("completed"), &json!(100))
     );
-    let events = &frames[2..];
+    let events = &frames[1..];
     for (event, seq) in events.iter().zip(1u64..) {
         assert_eq!(event.id.as_deref(), Some(format!("{seq}-0").as_str()));
         let envelope = event.json();
@@ -128,14 +126,14 @@ async fn a_stream_shows_the_state_then_every_event_and_ends_with_the_run() {
 async fn a_stream_goes_on_from_any_event() {
     let world = World::new().await;
     let path = world.completed().await;
-    let all = parse(&world.get(&stream_of(&path)).await.text).split_off(2);
+    let all = parse(&world.get(&stream_of(&path)).await.text).split_off(1);
     let last = all.last().and_then(|e| e.id.clone()).expect("an id");
     for cut in 0..all.len() - 1 {
         let id = all[cut].id.clone().expect("an id");
         let call = Call::new("GET", format!("{}?last_event_id=9-0", stream_of(&path)))
             .token("user")
             .header("last-event-id", id);
-        let rest = parse(&world.send(call).await.text).split_off(2);
+        let rest = parse(&world.send(call).await.text).split_off(1);
         assert_eq!(rest, all[cut + 1..], "after {cut}, and the header wins");
     }
     let done = Call::new("GET", stream_of(&path))
@@ -148,7 +146,7 @@ async fn a_stream_goes_on_from_any_event() {
 async fn an_id_that_is_not_known_gives_a_gap_and_never_an_error() {
     let world = World::new().await;
     let path = world.completed().await;
-    let all = parse(&world.get(&stream_of(&path)).await.text).split_off(2);
+    let all = parse(&world.get(&stream_of(&path)).await.text).split_off(1);
     for (id, reason) in [
         ("garbage", "unknown_id"),
         ("$", "unknown_id"),
@@ -166,12 +164,12 @@ async fn an_id_that_is_not_known_gives_a_gap_and_never_an_error() {
             .await;
         assert_eq!(answer.status.as_u16(), 200, "{id}");
         let frames = parse(&answer.text);
-        assert_eq!((frames[2].event.as_str(), &frames[2].id), ("gap", &None));
+        assert_eq!((frames[1].event.as_str(), &frames[1].id), ("gap", &None));
         assert_eq!(
-            (&frames[2].json()["reason"], &frames[2].json()["earliest"]),
+            (&frames[1].json()["reason"], &frames[1].json()["earliest"]),
             (&json!(reason), &json!("1-0"))
         );
-        assert_eq!(frames[3..], all[..], "then from the earliest that is left");
+        assert_eq!(frames[2..], all[..], "then from the earliest that is left");
     }
 }
 
@@ -273,7 +271,7 @@ async fn texts_cannot_break_out_of_their_frame() {
     let node = json!({"id": "n", "type": "echo", "params": {"in": hostile}});
     let path = world.start(json!([node])).await;
     world.until(&path, "execution.completed").await;
-    let frames = parse(&world.get(&stream_of(&path)).await.text).split_off(2);
+    let frames = parse(&world.get(&stream_of(&path)).await.text).split_off(1);
     let done = frames.iter().find(|frame| frame.event == "step.completed");
     let preview = &done.expect("its event").json()["data"]["output_preview"];
     assert_eq!(preview["in"], hostile, "as it was");
@@ -293,7 +291,7 @@ async fn readers_get_the_same_bytes_and_each_their_language() {
         world.send(call.header("accept-language", language))
     };
     let (first, again, portuguese) = (read("en").await, read("en").await, read("pt-BR").await);
-    let events = |text: &str| parse(text).split_off(2);
+    let events = |text: &str| parse(text).split_off(1);
     assert_eq!(events(&first.text), events(&again.text));
     assert_ne!(events(&first.text), events(&portuguese.text));
     assert_eq!(portuguese.header("content-language"), "pt-BR");
