@@ -264,7 +264,7 @@ impl From<EngineError> for Problem {
             EngineError::InvalidInput(faults) => {
                 Self::invalid(faults.into_iter().map(Into::into).collect())
             }
-            EngineError::NoDocument => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "no_document"),
+            EngineError::NoDocument => Self::new(StatusCode::CONFLICT, "no_document"),
             EngineError::SignaturesNotConfigured => {
                 Self::new(StatusCode::NOT_IMPLEMENTED, "signatures_not_configured")
             }

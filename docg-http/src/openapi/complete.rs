@@ -44,6 +44,7 @@ const PROBLEMS: [(&str, &str, &str, &[&str]); 14] = [
             "already_voted",
             "approval_expired",
             "approval_canceled",
+            "no_document",
         ],
     ),
     (
@@ -68,7 +69,7 @@ const PROBLEMS: [(&str, &str, &str, &[&str]); 14] = [
         "422",
         "UnprocessableContent",
         "Values are well formed and wrong; each is named in `errors`.",
-        &["validation_failed", "idempotency_key_reused", "no_document"],
+        &["validation_failed", "idempotency_key_reused"],
     ),
     (
         "429",

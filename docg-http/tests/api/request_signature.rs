@@ -144,7 +144,7 @@ async fn only_a_completed_run_with_a_document_can_be_signed() {
     let without = world.completed().await;
     ask(&world, &without, json!({"signers": signers()}))
         .await
-        .problem(422, "no_document");
+        .problem(409, "no_document");
 
     let path = with_a_document(&world).await;
     let workflow = world.get(&path).await.json()["workflow_id"].clone();
@@ -163,7 +163,7 @@ async fn only_a_completed_run_with_a_document_can_be_signed() {
     world.until(&dry, "execution.completed").await;
     ask(&world, &dry, json!({"signers": signers()}))
         .await
-        .problem(422, "no_document");
+        .problem(409, "no_document");
 
     for (body, pointer) in [
         (json!({}), "/signers"),
