@@ -8,6 +8,7 @@ mod extract;
 mod idempotency;
 #[cfg(feature = "jwt")]
 mod jwt;
+mod metrics;
 mod middleware;
 mod openapi;
 mod options;
@@ -21,6 +22,7 @@ pub use auth::{AuthError, Authenticator, Principal, Scope, StaticTokens};
 pub use caller::Caller;
 #[cfg(feature = "jwt")]
 pub use jwt::{JwtKeyError, JwtTokens};
+pub use metrics::Metrics;
 pub use openapi::openapi;
 pub use options::{BusProbe, BusState, HttpOptions};
 pub use problem::{FieldError, Problem};

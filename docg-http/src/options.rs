@@ -3,7 +3,7 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
-use crate::auth::Authenticator;
+use crate::{Metrics, auth::Authenticator};
 
 /// Tells how the bus behind event streams is, for `GET /api/v1/sse/health`.
 #[async_trait]
@@ -63,6 +63,9 @@ pub struct HttpOptions {
     /// Origins whose pages may call the API, such as `https://app.example.com`, or `*`; none by
     /// default.
     pub cors_origins: Vec<String>,
+    /// What `GET /metrics` shows. It asks for no credentials: keep the path from those who are not
+    /// to see it. Without it, which is the default, the path is not found.
+    pub metrics: Option<Metrics>,
 }
 
 impl HttpOptions {
@@ -82,6 +85,7 @@ impl HttpOptions {
             drain_over: Duration::from_secs(2),
             bus: Arc::new(InProcess),
             cors_origins: Vec::new(),
+            metrics: None,
         }
     }
 }

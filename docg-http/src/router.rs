@@ -17,6 +17,7 @@ use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
+    metrics::{self, Metrics},
     middleware,
     openapi::{self, Api},
     options::HttpOptions,
@@ -34,20 +35,26 @@ pub struct AppState {
     pub(crate) streams: Arc<StreamLimits>,
     pub(crate) slow_readers: Arc<SlowReaders>,
     pub(crate) encoded: Arc<EncodedEvents>,
+    pub(crate) metrics: Metrics,
 }
 
 impl AppState {
     /// State over an engine.
     #[must_use]
     pub fn new(engine: Engine, options: HttpOptions) -> Self {
+        let metrics = options.metrics.clone().unwrap_or_default();
+        if options.metrics.is_some() {
+            engine.observe(metrics.observer());
+        }
         let streams = StreamLimits::new(options.streams, options.streams_per_organization);
-        let slow_readers = SlowReaders::new(options.slow_reader);
+        let slow_readers = SlowReaders::new(options.slow_reader, metrics.clone());
         Self {
             engine,
             options: Arc::new(options),
             streams: Arc::new(streams),
             slow_readers: Arc::new(slow_readers),
             encoded: Arc::default(),
+            metrics,
         }
     }
 }
@@ -94,6 +101,7 @@ pub(crate) fn documented() -> OpenApiRouter<AppState> {
         .routes(routes!(health::sse))
         .routes(routes!(health::live))
         .routes(routes!(health::ready))
+        .routes(routes!(metrics::page))
         .routes(routes!(openapi::get))
 }
 
@@ -104,6 +112,7 @@ pub fn with_layers(routes: Router<AppState>, state: &AppState) -> Router {
         .layer(from_fn_with_state(state.clone(), middleware::time_limit))
         .layer(CatchPanicLayer::custom(middleware::panicked))
         .layer(from_fn(middleware::facts))
+        .layer(from_fn_with_state(state.clone(), metrics::measure))
         // Further out than what renders errors: pages of other origins read them too.
         .layer(option_layer(cors(&state.options.cors_origins)))
         .layer(map_response(middleware::secured))

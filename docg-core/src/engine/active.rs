@@ -77,14 +77,20 @@ impl ActiveRuns {
             .collect()
     }
 
-    /// Tells a driver that its lease is gone.
-    pub(crate) fn lose(&self, lease: Lease) {
-        if let Some(handle) = locked(&self.runs)
+    pub(crate) fn count(&self) -> usize {
+        locked(&self.runs).len()
+    }
+
+    /// Tells a driver that its lease is gone; `false` where it is known already.
+    pub(crate) fn lose(&self, lease: Lease) -> bool {
+        let runs = locked(&self.runs);
+        let handle = runs
             .get(&lease.execution_id)
-            .filter(|handle| handle.lease == lease)
-        {
+            .filter(|handle| handle.lease == lease && !handle.lost.is_cancelled());
+        if let Some(handle) = handle {
             handle.lost.cancel();
         }
+        handle.is_some()
     }
 
     /// Tells the driver of an execution to look into the inbox; `false` where this process has none.

@@ -1,8 +1,8 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    Engine, Inner, active::ActiveRuns, relay::Relay, request_signature::SignatureNode,
-    worker::WakeUp,
+    Engine, Inner, active::ActiveRuns, observed::Observed, observer::Observers, relay::Relay,
+    request_signature::SignatureNode, worker::WakeUp,
 };
 use crate::{
     actions::{ActionCatalogue, ActionTemplate},
@@ -145,11 +145,12 @@ impl EngineBuilder {
     /// The engine. It does nothing by itself before [`Engine::start_workers`].
     #[must_use]
     pub fn build(self) -> Engine {
+        let observers = Arc::<Observers>::default();
         let inner = Inner {
             dry: self.registry.dry(),
             node_types: self.registry.node_types(),
-            store: self.store,
-            bus: self.bus,
+            store: Observed::new(self.store, &observers),
+            bus: Observed::new(self.bus, &observers),
             clock: self.clock,
             registry: self.registry,
             probe: self.probe,
@@ -162,6 +163,7 @@ impl EngineBuilder {
             active: ActiveRuns::default(),
             relay: Relay::default(),
             wake: WakeUp::default(),
+            observers,
         };
         Engine {
             inner: Arc::new(inner),

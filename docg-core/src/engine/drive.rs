@@ -16,12 +16,15 @@ use super::{
     Inner,
     active::Handle,
     decide::{self, Call, Input, Moment, Next, Records, Verdict, decide, judge},
+    observer::Fact,
     step_run::{StepRun, Task},
 };
 use crate::{
     event::Event,
     ids::ExecutionId,
-    ports::{Claimed, Commit, Committed, LeaseAfter, RunState, Signal, SignalKind, StoreErrorKind},
+    ports::{
+        Claimed, Commit, Committed, Lease, LeaseAfter, RunState, Signal, SignalKind, StoreErrorKind,
+    },
     preflight::{self, PreflightRequest},
     time::Timestamp,
     workflow::{Handler, Probe},
@@ -46,6 +49,7 @@ const HOLD_BACK: Duration = Duration::from_millis(20);
 const STORE_BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
 pub(crate) async fn drive(engine: Arc<Inner>, claimed: Claimed, mode: Mode) {
+    engine.tell_claimed(&claimed, matches!(mode, Mode::Work { .. }));
     let lease = claimed.lease;
     let handle = engine.active.enter(lease);
     let left = Leaving {
@@ -82,7 +86,7 @@ pub(crate) async fn drive(engine: Arc<Inner>, claimed: Claimed, mode: Mode) {
 /// Takes the execution out of the active ones, also when the driver panics.
 struct Leaving {
     engine: Arc<Inner>,
-    lease: crate::ports::Lease,
+    lease: Lease,
 }
 
 impl Drop for Leaving {
@@ -261,6 +265,7 @@ impl Driver {
         let settled = commit.settled.clone();
         let committed = self.store_commit(commit).await?;
         self.stored_version = state.execution.version;
+        self.engine.tell_events(&events);
         if self.engine.publish(state.execution.id, &events).await {
             self.published = events.last().map(|event| event.seq);
         }
@@ -285,6 +290,7 @@ impl Driver {
                         });
                     }
                     tracing::info!(execution_id = %id, "another worker has taken over: {error}");
+                    self.engine.lose(self.handle.lease);
                     return Err(LeaseLost);
                 }
                 Err(error) if error.kind.may_pass() => {
@@ -597,6 +603,25 @@ fn cancels(state: &RunState, inputs: &[Input]) -> bool {
 }
 
 impl Inner {
+    fn tell_claimed(&self, claimed: &Claimed, works: bool) {
+        let due = claimed.state.execution.wake_at;
+        let waited = due
+            .filter(|_| works && !claimed.taken_over)
+            .filter(|due| *due <= self.now())
+            .map(|due| Duration::from_millis(self.now().millis_since(due)));
+        self.tell(&Fact::Claimed {
+            taken_over: claimed.taken_over,
+            waited,
+        });
+    }
+
+    /// Notes that a lease is another's, or may be.
+    pub(super) fn lose(&self, lease: Lease) {
+        if self.active.lose(lease) {
+            self.tell(&Fact::LeaseLost);
+        }
+    }
+
     /// Whether a step only computes.
     fn computes(&self, state: &RunState, index: usize) -> bool {
         state.execution.dry_run

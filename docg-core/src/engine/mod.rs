@@ -3,7 +3,8 @@
 //! `decide` is pure: run state and input give a new run state, its records and what to do next.
 //! `drive` does for one held execution what it says; `worker` claims executions and keeps their
 //! leases; `control` and `start` are the calls of applications; `read`, `feed`, `list_feed` and
-//! `relay` bring out what was recorded. Only `drive` commits to an execution that exists.
+//! `relay` bring out what was recorded; `observer` tells what the engine does, for metrics. Only
+//! `drive` commits to an execution that exists.
 
 mod active;
 mod approvals;
@@ -14,6 +15,8 @@ mod drive;
 mod error;
 mod feed;
 mod list_feed;
+mod observed;
+mod observer;
 mod read;
 mod relay;
 mod request_signature;
@@ -32,6 +35,7 @@ pub use decide::{Call, allowed_calls};
 pub use error::{EngineError, FieldFault};
 pub use feed::EventFeed;
 pub use list_feed::{ListFeed, ListItem};
+pub use observer::{Fact, OTHER, Observer, StepEnd, WebhookEnd};
 pub use read::PreflightAnswer;
 pub use request_signature::{REQUEST_SIGNATURE, RequestSignature};
 pub use signatures::WebhookAnswer;
@@ -76,6 +80,21 @@ pub(crate) struct Inner {
     pub(crate) active: active::ActiveRuns,
     pub(crate) relay: relay::Relay,
     pub(crate) wake: worker::WakeUp,
+    pub(crate) observers: Arc<observer::Observers>,
+}
+
+impl Engine {
+    /// Tells an observer of everything that this engine does from now on. One that is told already
+    /// is not told twice.
+    pub fn observe(&self, observer: Arc<dyn Observer>) {
+        self.inner.observers.add(observer);
+    }
+
+    /// How many executions this process holds at the moment.
+    #[must_use]
+    pub fn active_executions(&self) -> usize {
+        self.inner.active.count()
+    }
 }
 
 impl Inner {

@@ -2,7 +2,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{Engine, EngineError};
+use super::{
+    Engine, EngineError,
+    observer::{Fact, OTHER, WebhookEnd},
+};
 use crate::{
     ids::{OrganizationId, SignalId, SignatureRequestId},
     observe::Actor,
@@ -38,6 +41,27 @@ impl Engine {
     /// `NotFound` for an unknown provider, and for an envelope that is not known here (yet): the
     /// provider should deliver again. `UnauthenticatedWebhook`, `MalformedWebhook`.
     pub async fn receive_webhook(
+        &self,
+        provider: &str,
+        webhook: WebhookRequest,
+    ) -> Result<WebhookAnswer, EngineError> {
+        let taken = self.take_webhook(provider, webhook).await;
+        let is_registered = self.signature_provider(provider).is_some();
+        self.inner.tell(&Fact::WebhookReceived {
+            provider: if is_registered { provider } else { OTHER },
+            outcome: match &taken {
+                Ok(WebhookAnswer { duplicate: false }) => WebhookEnd::Accepted,
+                Ok(WebhookAnswer { duplicate: true }) => WebhookEnd::Duplicate,
+                Err(EngineError::UnauthenticatedWebhook) => WebhookEnd::Unauthenticated,
+                Err(EngineError::MalformedWebhook(_)) => WebhookEnd::Malformed,
+                Err(EngineError::NotFound(_)) => WebhookEnd::NotFound,
+                Err(_) => WebhookEnd::Failed,
+            },
+        });
+        taken
+    }
+
+    async fn take_webhook(
         &self,
         provider: &str,
         webhook: WebhookRequest,

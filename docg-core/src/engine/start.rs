@@ -276,6 +276,7 @@ impl Engine {
         let events = run.events.clone();
         match self.inner.store.create(run).await? {
             Created::New => {
+                self.inner.tell_events(&events);
                 self.inner.publish(execution.id, &events).await;
                 self.inner.wake_a_worker(execution.id).await;
                 Ok(Started {

@@ -1,7 +1,12 @@
 //! One call of a handler: its panic caught, with a deadline, a way to be told to stop, and progress.
 
 use std::{
-    any::Any, future::Future, panic::AssertUnwindSafe, sync::Arc, task::Poll, time::Duration,
+    any::Any,
+    future::Future,
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    task::Poll,
+    time::{Duration, Instant},
 };
 
 use futures::{FutureExt, future::BoxFuture};
@@ -12,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Inner,
     decide::{Input, Notes},
+    observer::{Fact, OTHER, Observers},
 };
 use crate::{
     error::{StepFailure, codes},
@@ -50,10 +56,24 @@ pub(crate) struct StepRun {
     cancellation: CancellationToken,
     recorder: StepRecorder,
     max_output_bytes: usize,
+    began: Instant,
+    /// Whether the node type may be told.
+    is_registered: bool,
+    observers: Arc<Observers>,
 }
 
 impl Drop for StepRun {
     fn drop(&mut self) {
+        if !self.probing {
+            self.observers.tell(&Fact::HandlerCalled {
+                node_type: if self.is_registered {
+                    &self.node.node_type
+                } else {
+                    OTHER
+                },
+                duration: self.began.elapsed(),
+            });
+        }
         self.cancellation.cancel();
         if let Work::Spawned(handle) = &self.work {
             handle.abort();
@@ -133,6 +153,7 @@ impl StepRun {
             progress: sender,
         }));
         let probing = matches!(task, Task::Probe);
+        let began = Instant::now();
         // The handler owns its parameters; the clone is skipped where nobody else holds them.
         let params = Arc::unwrap_or_clone(params);
         let (call, repeatable) = if execution.dry_run {
@@ -161,6 +182,7 @@ impl StepRun {
                 None => (unknown_type(&node), true),
             }
         };
+        let is_registered = engine.is_registered(&node.node_type);
         Self {
             index,
             progress,
@@ -172,6 +194,9 @@ impl StepRun {
             cancellation,
             recorder,
             max_output_bytes: engine.options.max_output_bytes,
+            began,
+            is_registered,
+            observers: Arc::clone(&engine.observers),
         }
     }
 

@@ -305,15 +305,13 @@ async fn renew(inner: &Inner) {
         match inner.store.renew(&leases, now + inner.options.lease).await {
             Ok(lost) => {
                 renewed_at = now;
-                lost.into_iter().for_each(|lease| inner.active.lose(lease));
+                lost.into_iter().for_each(|lease| inner.lose(lease));
             }
             Err(error) => {
                 tracing::warn!("leases could not be renewed: {error}");
                 // By now others may have taken over; handlers must learn of it.
                 if renewed_at + inner.options.lease <= inner.now() {
-                    leases
-                        .into_iter()
-                        .for_each(|lease| inner.active.lose(lease));
+                    leases.into_iter().for_each(|lease| inner.lose(lease));
                 }
             }
         }

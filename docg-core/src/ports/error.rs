@@ -20,6 +20,20 @@ pub enum StoreErrorKind {
 }
 
 impl StoreErrorKind {
+    /// Its name, as in a metric's label.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NotFound => "not_found",
+            Self::Conflict => "conflict",
+            Self::KeyReused => "key_reused",
+            Self::Invalid => "invalid",
+            Self::Full => "full",
+            Self::Unavailable => "unavailable",
+            Self::Corrupt => "corrupt",
+        }
+    }
+
     /// Whether the same call may succeed later.
     #[must_use]
     pub const fn may_pass(self) -> bool {

@@ -17,6 +17,7 @@ use super::{
 use crate::{
     dto::{StreamPosition, StreamQuery},
     extract::Query,
+    metrics::StreamKind,
     openapi::frames,
     problem::Problem,
     router::AppState,
@@ -49,9 +50,12 @@ pub(crate) async fn organization(
         .engine
         .list_feed(organization, reader.last_event_id)
         .await;
-    let encoded = Arc::clone(&state.encoded);
+    let (encoded, metrics) = (Arc::clone(&state.encoded), state.metrics.clone());
     let frames = feed.map(move |item| match item {
-        ListItem::Event(listed) => encoded.frame(&listed.event, &listed.position, locale),
+        ListItem::Event(listed) => {
+            metrics.event_sent(StreamKind::Organization);
+            encoded.frame(&listed.event, &listed.position, locale)
+        }
         // There is no state of a list, and no first or last event of one: it is to be read again.
         ListItem::Gap => frame::control(
             "gap",
@@ -59,6 +63,12 @@ pub(crate) async fn organization(
         ),
     });
     let connected = json!({"organization_id": organization});
-    let open = Open::new(&state, place, &connected, frames.boxed());
+    let open = Open::new(
+        &state,
+        StreamKind::Organization,
+        place,
+        &connected,
+        frames.boxed(),
+    );
     Ok(open.into_response(&state, locale))
 }

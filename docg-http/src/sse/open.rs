@@ -27,7 +27,12 @@ use super::{
     tokens::{TokenHolder, redeem},
 };
 use crate::{
-    auth::Scope, caller::Caller, dto::StreamQuery, options::HttpOptions, problem::Problem,
+    auth::Scope,
+    caller::Caller,
+    dto::StreamQuery,
+    metrics::{OpenStream, StreamKind},
+    options::HttpOptions,
+    problem::Problem,
     router::AppState,
 };
 
@@ -92,6 +97,7 @@ pub(super) struct Open {
     heartbeat: Duration,
     /// Resolves at this stream's own moment after the shutdown has begun.
     ends: BoxFuture<'static, ()>,
+    _counted: OpenStream,
     _place: StreamPlace,
 }
 
@@ -99,6 +105,7 @@ impl Open {
     /// A stream that begins with the state as it is.
     pub(super) fn new(
         state: &AppState,
+        kind: StreamKind,
         place: StreamPlace,
         connected: &Value,
         frames: BoxStream<'static, Bytes>,
@@ -108,6 +115,7 @@ impl Open {
             frames,
             heartbeat: state.options.heartbeat,
             ends: ends(&state.options),
+            _counted: state.metrics.stream_opened(kind),
             _place: place,
         }
     }

@@ -9,12 +9,15 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt, stream::BoxStream};
 use tokio::time::Instant;
 
+use crate::metrics::Metrics;
+
 /// Closes streams whose reader does not take what it is given.
 ///
 /// A connection that cannot write asks for no further frame, so its stream cannot notice by
 /// itself. One task looks at all open streams; it lives as long as there are any.
 pub(crate) struct SlowReaders {
     patience: Duration,
+    metrics: Metrics,
     open: Mutex<Watched>,
 }
 
@@ -34,6 +37,7 @@ struct Reader {
 pub(super) struct WatchedFrames {
     reader: Arc<Mutex<Reader>>,
     patience: Duration,
+    metrics: Metrics,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -41,9 +45,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl SlowReaders {
-    pub(crate) fn new(patience: Duration) -> Self {
+    pub(crate) fn new(patience: Duration, metrics: Metrics) -> Self {
         Self {
             patience,
+            metrics,
             open: Mutex::default(),
         }
     }
@@ -63,6 +68,7 @@ impl SlowReaders {
         WatchedFrames {
             reader,
             patience: self.patience,
+            metrics: self.metrics.clone(),
         }
     }
 
@@ -82,6 +88,7 @@ impl SlowReaders {
                     let mut reader = lock(&reader);
                     if reader.is_stalled(patience) {
                         stalled.extend(reader.frames.take());
+                        readers.metrics.stream_closed_as_slow();
                     }
                     reader.frames.is_some()
                 });
@@ -114,8 +121,8 @@ impl Stream for WatchedFrames {
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
         let mut reader = lock(&self.reader);
-        if reader.is_stalled(self.patience) {
-            reader.frames = None;
+        if reader.is_stalled(self.patience) && reader.frames.take().is_some() {
+            self.metrics.stream_closed_as_slow();
         }
         let Some(frames) = &mut reader.frames else {
             return Poll::Ready(None);

@@ -22,6 +22,7 @@ use super::{
 use crate::{
     dto::{StreamPosition, StreamQuery},
     extract::{Id, Query},
+    metrics::StreamKind,
     openapi::frames,
     problem::Problem,
     router::AppState,
@@ -59,10 +60,13 @@ pub(crate) async fn execution(
     }
     let place = reader.place(&state)?;
     let feed = state.engine.feed(organization, id, start.after).await?;
-    let encoded = Arc::clone(&state.encoded);
+    let (encoded, metrics) = (Arc::clone(&state.encoded), state.metrics.clone());
     let events = feed
         .map(move |event| match event {
-            Ok(event) => Some(encoded.frame(&event, &format!("{}-0", event.seq), locale)),
+            Ok(event) => {
+                metrics.event_sent(StreamKind::Execution);
+                Some(encoded.frame(&event, &format!("{}-0", event.seq), locale))
+            }
             Err(error) => {
                 // The reader comes back with its last id.
                 tracing::warn!("a stream ends early: {error}");
@@ -80,7 +84,8 @@ pub(crate) async fn execution(
         "last_event_id": (head > 0).then(|| format!("{head}-0")),
     });
     let frames = stream::iter(gap).chain(events).boxed();
-    Ok(Open::new(&state, place, &connected, frames).into_response(&state, locale))
+    let open = Open::new(&state, StreamKind::Execution, place, &connected, frames);
+    Ok(open.into_response(&state, locale))
 }
 
 /// What the given id is worth; `None` where reading can go on from it.

@@ -5,6 +5,7 @@ mod conformance;
 mod control;
 mod executions;
 mod headers;
+mod metrics;
 mod openapi;
 mod operation_cases;
 mod problems;

@@ -8,11 +8,12 @@ use crate::{
 };
 
 /// Operations that need no caller: their proof is in the path or the body, or they need none.
-pub(crate) const OPEN: [&str; 8] = [
+pub(crate) const OPEN: [&str; 9] = [
     "approve",
     "getApproval",
     "getOpenApi",
     "live",
+    "metrics",
     "ready",
     "receiveSignatureWebhook",
     "reject",

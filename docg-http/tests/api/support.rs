@@ -334,6 +334,7 @@ impl World {
             tokens.token(&name, principal(&name, vec![organization], &scopes))
         });
         let mut options = HttpOptions::new(Arc::new(tokens), [7; 32]);
+        options.metrics = Some(docg_http::Metrics::default());
         options.drain_over = Duration::ZERO;
         change(&mut options);
         let world = Self {

@@ -14,7 +14,7 @@ use docg_core::{
     ids::OrganizationId,
     workflow::Registry,
 };
-use docg_http::{AppState, HttpOptions, Principal, Scope, StaticTokens};
+use docg_http::{AppState, HttpOptions, Metrics, Principal, Scope, StaticTokens};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use url::Url;
@@ -214,6 +214,7 @@ impl Server {
                     HttpOptions::new(Arc::new(identities.tokens), secret.cursor_key());
                 http_options.heartbeat = Duration::from_millis(options.heartbeat_ms);
                 http_options.cors_origins.clone_from(&options.cors_origins);
+                http_options.metrics = Some(Metrics::default());
                 if let Some(probe) = backend.probe() {
                     http_options.bus = probe;
                 }

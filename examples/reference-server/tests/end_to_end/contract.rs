@@ -367,6 +367,26 @@ async fn a_document_is_given_to_its_own_organization_only() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_scrape_shows_what_was_done() {
+    let server = Server::start(&[]);
+    let id = server.start_contract("contract.good.json").await;
+    server.until_it_awaits_signatures(&id).await;
+    // As Prometheus does it: without credentials.
+    let (status, page) = server.browse(&format!("{}/metrics", server.url)).await;
+    assert_eq!(status, StatusCode::OK);
+    for line in [
+        "# TYPE docg_executions_created_total counter",
+        "docg_executions_created_total 1",
+        "docg_execution_status_changes_total{to=\"signing\"} 1",
+        "docg_steps_total{node_type=\"render-pdf\",outcome=\"success\"} 1",
+        "docg_step_duration_seconds_count{node_type=\"send-email\"} 1",
+    ] {
+        assert!(page.lines().any(|it| it == line), "{line}:\n{page}");
+    }
+    assert!(!page.contains(&id), "no label holds an id");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_finished_document_is_signed_by_somebody_else_later() {
     let server = Server::start(&[]);
     let template = json!({"template": "contract.typ", "data": "{{trigger}}",
