@@ -1,0 +1,218 @@
+//! What a run costs the database, as the database counts it (`pg_stat_statements`), and what a
+//! worker costs that has nothing to do.
+
+#![expect(clippy::print_stdout, reason = "the figures are what it is run for")]
+
+use std::{sync::Arc, time::Duration};
+
+use docg_core::prelude::*;
+use docg_store_memory::MemoryBus;
+use docg_store_postgres::{PgStore, PgStoreConfig};
+use docg_test_servers::postgres::PrivateServer;
+use futures::StreamExt;
+use serde_json::{Value, json};
+use sqlx::{Connection, PgConnection, Row};
+
+/// Runs one after the other, so that none shares a transaction with another.
+const RUNS: u32 = 20;
+
+/// A server that counts.
+struct Server {
+    server: PrivateServer,
+    counts: PgConnection,
+}
+
+/// What the server has done since the counts were last reset.
+#[derive(Debug)]
+struct Counts {
+    statements: i64,
+    /// Transactions that wrote: statements are transactions of their own here.
+    commits: i64,
+    wal_bytes: i64,
+}
+
+impl Server {
+    async fn start() -> Self {
+        let server = PrivateServer::start().await;
+        let libraries = "shared_preload_libraries";
+        server.configure(libraries, "pg_stat_statements").await;
+        // Its own work is not that of runs.
+        server.configure("autovacuum", "off").await;
+        server.stop_fast();
+        server.start_again().await;
+        let mut counts = PgConnection::connect(&server.url())
+            .await
+            .expect("connects");
+        sqlx::raw_sql("CREATE EXTENSION pg_stat_statements")
+            .execute(&mut counts)
+            .await
+            .expect("the server has its extension pg_stat_statements (Debian: postgresql-contrib)");
+        let store = PgStore::connect(&server.url(), PgStoreConfig::default()).await;
+        store.expect("connects").migrate().await.expect("migrates");
+        Self { server, counts }
+    }
+
+    /// A process of its own, as far as the database can see.
+    async fn engine(&self, bus: &Arc<MemoryBus>) -> Engine {
+        let store = PgStore::connect(&self.server.url(), PgStoreConfig::default()).await;
+        let spec = |name: &'static str| {
+            NodeSpec::new(name, Phase::Trigger)
+                .any_phase()
+                .param(ParamSpec::optional("in", ParamKind::Json))
+        };
+        Engine::builder(Arc::new(store.expect("connects")), Arc::clone(bus) as _)
+            .step(compute(spec("compute"), |_, p: Value| async move { Ok(p) }))
+            .step(effect(spec("effect"), |_, p: Value| async move {
+                StepOutcome::done(p)
+            }))
+            .build()
+    }
+
+    async fn reset(&mut self) {
+        sqlx::raw_sql("SELECT pg_stat_statements_reset()")
+            .execute(&mut self.counts)
+            .await
+            .expect("resets");
+    }
+
+    async fn counted(&mut self) -> Counts {
+        let row = sqlx::query(
+            "SELECT sum(calls)::bigint, (sum(calls) FILTER (WHERE wal_records > 0))::bigint,
+                    sum(wal_bytes)::bigint
+             FROM pg_stat_statements WHERE query LIKE '%docg.%'",
+        );
+        let row = row.fetch_one(&mut self.counts).await.expect("reads");
+        let number = |index: usize| row.get::<Option<i64>, _>(index).unwrap_or_default();
+        Counts {
+            statements: number(0),
+            commits: number(1),
+            wal_bytes: number(2),
+        }
+    }
+
+    /// The statements by their number, for whoever has to find out why there are more.
+    async fn detail(&mut self) -> String {
+        let rows = sqlx::query(
+            "SELECT calls, wal_records, left(regexp_replace(query, '\\s+', ' ', 'g'), 110)
+             FROM pg_stat_statements WHERE query LIKE '%docg.%' ORDER BY calls DESC",
+        );
+        let rows = rows.fetch_all(&mut self.counts).await.expect("reads");
+        let lines = rows.iter().map(|row| {
+            let (calls, wal, query): (i64, i64, String) = (row.get(0), row.get(1), row.get(2));
+            format!("{calls} calls, {wal} WAL records: {query}\n")
+        });
+        lines.collect()
+    }
+}
+
+/// Puts a workflow of these node types; its id.
+async fn workflow(engine: &Engine, organization: OrganizationId, types: &[&str]) -> WorkflowId {
+    let id = WorkflowId::new();
+    let nodes: Vec<_> = types
+        .iter()
+        .enumerate()
+        .map(|(index, node_type)| {
+            json!({"id": format!("n{index}"), "type": node_type, "phase": "trigger",
+                "params": {"in": "{{trigger}}"}})
+        })
+        .collect();
+    let draft = serde_json::from_value(json!({"name": "Budget", "nodes": nodes}));
+    let draft = draft.expect("a definition");
+    engine
+        .put_workflow(organization, id, draft, None)
+        .await
+        .expect("stores");
+    id
+}
+
+/// Starts runs one after the other, and follows each to its end.
+async fn run(engine: &Engine, organization: OrganizationId, workflow: WorkflowId, runs: u32) {
+    for _ in 0..runs {
+        let mut request = StartRequest::new(organization, workflow, Actor::user("budget"));
+        request.trigger_data = json!({"customer": "x".repeat(500)});
+        let started = engine.start(request).await.expect("starts");
+        let id = started.record.execution.id;
+        let feed = engine.feed(organization, id, 0).await.expect("follows");
+        let last = feed.map(|event| event.expect("an event").data.event_type());
+        let last = tokio::time::timeout(Duration::from_secs(60), last.collect::<Vec<_>>()).await;
+        let last = last.expect("it ends").pop();
+        assert_eq!(last, Some("execution.completed"));
+    }
+}
+
+/// The kinds of runs: what they are made of, and how many writing transactions each may take. One
+/// creates it, one claims it, one ends it, and one stands before each effect.
+const KINDS: [(&str, [&str; 5], i64); 3] = [
+    // Nothing is lost when steps that only compute run again, so they are written down together.
+    ("five steps that compute", ["compute"; 5], 3),
+    (
+        "a contract: two that compute, three effects",
+        ["compute", "compute", "effect", "effect", "effect"],
+        6,
+    ),
+    // Each effect's intent is on disk before it begins.
+    ("five effects", ["effect"; 5], 8),
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_takes_few_transactions_and_little_log() {
+    let mut server = Server::start().await;
+    let organization = OrganizationId::new();
+    let bus = Arc::<MemoryBus>::default();
+    let (one, other) = (server.engine(&bus).await, server.engine(&bus).await);
+    for (name, types, allowed) in KINDS {
+        let workflow = workflow(&one, organization, &types).await;
+        for elsewhere in [false, true] {
+            let worker = if elsewhere { &other } else { &one };
+            let workers = worker.start_workers(WorkerOptions::default());
+            // What comes once - connections, plans, the first page of each index - is left out.
+            run(&one, organization, workflow, 3).await;
+            server.reset().await;
+            run(&one, organization, workflow, RUNS).await;
+            let counts = server.counted().await;
+            let detail = server.detail().await;
+            workers.shutdown().await;
+            let each = |count: i64| count as f64 / f64::from(RUNS);
+            println!(
+                "{name}, run by {}: {:.2} statements, {:.2} transactions that write, {:.0} bytes of WAL",
+                if elsewhere {
+                    "another process"
+                } else {
+                    "the process that creates it"
+                },
+                each(counts.statements),
+                each(counts.commits),
+                each(counts.wal_bytes),
+            );
+            assert!(
+                counts.commits <= allowed * i64::from(RUNS),
+                "{name}: {counts:?}\n{detail}"
+            );
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_idle_worker_asks_six_times_a_minute_at_most() {
+    let mut server = Server::start().await;
+    let engine = server.engine(&Arc::default()).await;
+    let organization = OrganizationId::new();
+    let workflow = workflow(&engine, organization, &["compute"]).await;
+    let workers = engine.start_workers(WorkerOptions::default());
+    run(&engine, organization, workflow, 1).await;
+    // The sweep after the run looks for what is still to be published.
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    server.reset().await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let (counts, detail) = (server.counted().await, server.detail().await);
+    workers.shutdown().await;
+    println!(
+        "idle: {} statements in a minute\n{detail}",
+        counts.statements
+    );
+    assert!(counts.statements <= 6, "{counts:?}\n{detail}");
+    assert!(
+        counts.statements > 0,
+        "it polls, for what nobody told it of"
+    );
+}
