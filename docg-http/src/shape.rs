@@ -113,8 +113,9 @@ pub(crate) fn find_nul(value: &Value, at: String) -> Option<String> {
     }
 }
 
-/// Reads a value as serde_json does, except that an array is no struct: serde would take
-/// `["a", "b"]` for the fields in their order.
+/// Reads a value as serde_json does, with two exceptions. An array is no struct: serde would take
+/// `["a", "b"]` for the fields in their order. And `2.0` is an integer, as it is in JSON Schema
+/// (2020-12, core, section 4.2.3), by which the API is described.
 #[derive(Clone, Copy)]
 struct Strict<'a>(&'a Value);
 
@@ -123,6 +124,28 @@ impl<'a> IntoDeserializer<'a, Error> for Strict<'a> {
     fn into_deserializer(self) -> Self {
         self
     }
+}
+
+/// The integer that a number written with a fraction or an exponent is, if it is one.
+fn integral(value: &Value) -> Option<i64> {
+    /// Above it a float does not say which integer is meant (IEEE 754 binary64).
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    let number = value.as_f64().filter(|_| value.is_f64())?;
+    // Lossless: it is whole, and small enough.
+    #[expect(clippy::cast_possible_truncation)]
+    (number.fract() == 0.0 && number.abs() <= EXACT).then_some(number as i64)
+}
+
+/// What integers are asked for with: each takes whole floats too.
+macro_rules! deserialize_integers {
+    ($($method:ident)*) => {$(
+        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+            match integral(self.0) {
+                Some(whole) => visitor.visit_i64(whole),
+                None => self.deserialize_any(visitor),
+            }
+        }
+    )*};
 }
 
 impl<'de> Deserializer<'de> for Strict<'de> {
@@ -176,8 +199,47 @@ impl<'de> Deserializer<'de> for Strict<'de> {
         self.0.deserialize_enum(name, variants, visitor)
     }
 
+    deserialize_integers! {
+        deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64
+        deserialize_u8 deserialize_u16 deserialize_u32 deserialize_u64
+    }
+
     forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit
+        bool i128 u128 f32 f64 char str string bytes byte_buf unit
         unit_struct seq tuple tuple_struct map identifier ignored_any
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+    use serde_json::json;
+
+    use super::*;
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    struct Asked {
+        count: u32,
+        #[serde(default)]
+        offset: Option<i64>,
+    }
+
+    #[test]
+    fn a_whole_number_is_an_integer_however_it_is_written() {
+        let given = json!({"count": 669.0, "offset": -2e3});
+        let asked = Asked {
+            count: 669,
+            offset: Some(-2_000),
+        };
+        assert_eq!(typed::<Asked>(&given).ok(), Some(asked));
+        for wrong in [
+            json!(0.5),
+            json!(-1.0),
+            json!(4_294_967_296.0),
+            json!(1e300),
+            json!("1"),
+        ] {
+            assert!(typed::<Asked>(&json!({"count": wrong})).is_err(), "{wrong}");
+        }
     }
 }
