@@ -1,0 +1,573 @@
+//! Both stores, what has been done to them, and the calls made on both.
+
+use std::{fmt::Debug, sync::Arc};
+
+use docg_core::{
+    conformance::fixtures::{
+        self, CommitFixture, RunFixture, at, signal, signature_request, token_hash,
+    },
+    ids::{ExecutionId, OrganizationId, SignatureRequestId, WorkerId, WorkflowId},
+    observe::{LogDomain, LogLevel},
+    ports::{
+        AuditQuery, ClaimRequest, ClaimWhat, Claimed, Commit, Created, EventQuery, ExecutionQuery,
+        ExecutionRecord, Lease, LeaseAfter, LogQuery, Memo, MemoKey, MemoStore, NewRun, Page,
+        RunReader, RunStore, Signal, StoreError, StoreErrorKind, Unpublished, WorkflowQuery,
+        WorkflowStore,
+    },
+    run::{Inputs, Status, StepStatus},
+    time::Timestamp,
+    workflow::Workflow,
+};
+use docg_store_memory::MemoryStore;
+use docg_store_postgres::PgStore;
+use serde_json::{Map, json};
+
+use super::calls::{Call, Change, Which};
+
+/// How long claims hold, in milliseconds.
+const LEASE: u64 = 10_000;
+const ALL: usize = 1_000;
+
+/// One lease, as each store gave it: their fences are theirs.
+struct Held {
+    memory: Lease,
+    postgres: Lease,
+    claimed: Claimed,
+}
+
+pub(crate) struct Pair {
+    memory: MemoryStore,
+    postgres: PgStore,
+    now: i64,
+    organizations: [OrganizationId; 2],
+    /// Two of each organization.
+    workflows: Vec<Arc<Workflow>>,
+    workers: [WorkerId; 2],
+    runs: Vec<(NewRun, Arc<Workflow>)>,
+    held: Vec<Held>,
+    signals: Vec<Signal>,
+    requests: Vec<(OrganizationId, SignatureRequestId, String)>,
+    tokens: Vec<[u8; 32]>,
+}
+
+/// Both answers, which must be equal but for the words of an error.
+fn same<T: Debug + PartialEq>(
+    what: &dyn Debug,
+    memory: Result<T, StoreError>,
+    postgres: Result<T, StoreError>,
+) -> Result<T, StoreErrorKind> {
+    let (memory, postgres) = (memory.map_err(|e| e.kind), postgres.map_err(|e| e.kind));
+    assert_eq!(memory, postgres, "memory left, Postgres right: {what:?}");
+    memory
+}
+
+macro_rules! both {
+    ($self:ident, $what:expr, $method:ident($($argument:expr),*)) => {
+        same(
+            &$what,
+            $self.memory.$method($($argument),*).await,
+            $self.postgres.$method($($argument),*).await,
+        )
+    };
+}
+
+impl Pair {
+    pub(crate) fn new(postgres: PgStore) -> Self {
+        let organizations = [OrganizationId::new(), OrganizationId::new()];
+        let workflow = |index: usize| {
+            let types: &[&str] = [&["extract", "render"][..], &["render", "send"][..]][index % 2];
+            Arc::new(fixtures::workflow(organizations[index / 2], types))
+        };
+        Self {
+            memory: MemoryStore::default(),
+            postgres,
+            now: 0,
+            organizations,
+            workflows: (0..4).map(workflow).collect(),
+            workers: [WorkerId::new(), WorkerId::new()],
+            runs: Vec::new(),
+            held: Vec::new(),
+            signals: Vec::new(),
+            requests: Vec::new(),
+            tokens: Vec::new(),
+        }
+    }
+
+    pub(crate) async fn close(self) {
+        self.postgres.close().await;
+    }
+
+    fn now(&self) -> Timestamp {
+        at(self.now)
+    }
+
+    fn organization(&self, which: Which) -> OrganizationId {
+        self.organizations[which % self.organizations.len()]
+    }
+
+    fn workflow(&self, organization: Which, which: Which) -> Arc<Workflow> {
+        let first = organization % self.organizations.len() * 2;
+        Arc::clone(&self.workflows[first + which % 2])
+    }
+
+    fn run(&self, which: Which) -> Option<&NewRun> {
+        let count = self.runs.len();
+        self.runs.get(which.checked_rem(count)?).map(|(run, _)| run)
+    }
+
+    fn leases(&self, which: &[Which]) -> (Vec<Lease>, Vec<Lease>) {
+        let count = self.held.len();
+        let held = which
+            .iter()
+            .filter_map(|which| self.held.get(which.checked_rem(count)?));
+        held.map(|held| (held.memory, held.postgres)).unzip()
+    }
+
+    /// Makes a call on both.
+    pub(crate) async fn make(&mut self, call: &Call) {
+        match call {
+            Call::Wait(millis) => self.now += millis,
+            Call::Create {
+                organization,
+                workflow,
+                priority,
+                due_in,
+                key,
+            } => {
+                let workflow = self.workflow(*organization, *workflow);
+                // No two are due at the same moment: which comes first would be anybody's choice.
+                self.now += 1;
+                let due = due_in.map(|millis| at(self.now + millis * 100));
+                let mut run = RunFixture::with(Arc::clone(&workflow)).created_at(self.now());
+                run = run.wake_at(due).priority(*priority);
+                if let Some((key, body)) = key {
+                    run = run.key(&format!("key {key}"), *body);
+                }
+                let run = run.build();
+                let created = both!(self, call, create(run.clone()));
+                if created == Ok(Created::New) {
+                    self.runs.push((run, workflow));
+                }
+            }
+            Call::CreateAgain(which) => {
+                let Some(run) = self.run(*which).cloned() else {
+                    return;
+                };
+                let (owner, id) = (run.state.execution.organization_id, run.state.execution.id);
+                // Whether the id of one that was purged is free again is each store's affair.
+                let found = both!(self, call, execution(owner, id));
+                if found.is_ok_and(|found| found.is_some()) {
+                    let _ = both!(self, call, create(run.clone()));
+                }
+            }
+            Call::ClaimDue {
+                worker,
+                per_organization,
+                all_types,
+            } => {
+                let types: &[&str] = if *all_types {
+                    &["extract", "render", "send"]
+                } else {
+                    &["extract", "render"]
+                };
+                let what = ClaimWhat::Due {
+                    limit: ALL,
+                    per_organization: *per_organization,
+                    node_types: types.iter().copied().map(Arc::from).collect(),
+                };
+                self.claim(call, *worker, what).await;
+            }
+            Call::ClaimOne { worker, run } => {
+                if let Some(run) = self.run(*run) {
+                    let what = ClaimWhat::One(run.state.execution.id);
+                    self.claim(call, *worker, what).await;
+                }
+            }
+            Call::Commit(change) => self.commit(change).await,
+            Call::Renew(which) => self.renew(call, which).await,
+            Call::Release(which) => {
+                let (memory, postgres) = self.leases(which);
+                let now = self.now();
+                let memory = self.memory.release(&memory, now).await;
+                let _ = same(call, memory, self.postgres.release(&postgres, now).await);
+            }
+            Call::Signal { run, own } => {
+                let Some(run) = self.run(*run) else { return };
+                let execution = &run.state.execution;
+                let organization = match own {
+                    true => execution.organization_id,
+                    false => OrganizationId::new(),
+                };
+                let signal = signal(organization, execution.id, self.now());
+                if both!(self, call, signal(signal.clone())).is_ok() {
+                    self.signals.push(signal);
+                }
+            }
+            Call::SignalAgain(which) => {
+                let count = self.signals.len();
+                if let Some(index) = which.checked_rem(count) {
+                    let _ = both!(self, call, signal(self.signals[index].clone()));
+                }
+            }
+            Call::Unpublished => self.unpublished(call).await,
+            Call::MarkPublished { run, seq } => {
+                let Some(run) = self.run(*run) else { return };
+                let published = [(run.state.execution.id, *seq)];
+                let _ = both!(self, call, mark_published(&published));
+            }
+            Call::Purge(age) => {
+                let _ = both!(self, call, purge(at(self.now - age), ALL));
+            }
+            Call::PutWorkflow {
+                organization,
+                workflow,
+                off_by,
+            } => {
+                let mut workflow = Workflow::clone(&self.workflow(*organization, *workflow));
+                let (owner, id) = (workflow.organization_id, workflow.id);
+                let latest = both!(self, call, latest_version(owner, id)).expect("reads");
+                workflow.version = latest + 1 + off_by;
+                workflow.updated_at = self.now();
+                let _ = both!(self, call, put_workflow(workflow.clone()));
+            }
+            Call::DeleteWorkflow {
+                organization,
+                workflow,
+            } => {
+                let workflow = self.workflow(*organization, *workflow);
+                let (owner, id) = (workflow.organization_id, workflow.id);
+                let _ = both!(self, call, delete_workflow(owner, id));
+            }
+            Call::Remember {
+                organization,
+                key,
+                lasts,
+            } => {
+                let memo = self.memo(*organization, *key, *lasts);
+                let _ = both!(self, call, remember(memo.clone(), self.now()));
+            }
+            Call::Replace {
+                organization,
+                key,
+                lasts,
+            } => {
+                let memo = self.memo(*organization, *key, *lasts);
+                let _ = both!(self, call, replace(memo.clone()));
+            }
+            Call::Recall { organization, key } => {
+                let key = self.memo(*organization, *key, 0).key;
+                let _ = both!(self, call, recall(&key, self.now()));
+            }
+            Call::List {
+                organization,
+                workflow,
+                status,
+                limit,
+            } => {
+                let organization_id = self.organization(*organization);
+                let workflow_id = workflow.map(|which| self.workflow(*organization, which).id);
+                self.list(organization_id, workflow_id, *status, *limit)
+                    .await;
+            }
+            Call::Read { run, own, limit } => {
+                let Some(run) = self.run(*run) else { return };
+                let execution = &run.state.execution;
+                let (owner, id) = (execution.organization_id, execution.id);
+                self.read(if *own { owner } else { OrganizationId::new() }, id, *limit)
+                    .await;
+            }
+        }
+    }
+
+    fn memo(&self, organization: Which, key: Which, lasts: i64) -> Memo {
+        Memo {
+            key: MemoKey {
+                organization_id: (organization % 3 > 0).then(|| self.organization(organization)),
+                kind: "sse_token",
+                key: format!("memo {key}"),
+            },
+            value: json!({"at": self.now, "text": "já não é \u{1F58B}"}),
+            expires_at: at(self.now + lasts),
+        }
+    }
+
+    async fn claim(&mut self, call: &Call, worker: Which, what: ClaimWhat) {
+        let request = ClaimRequest {
+            worker_id: self.workers[worker % self.workers.len()],
+            what,
+            now: self.now(),
+            lease_until: self.now().plus_millis(LEASE),
+        };
+        let mut memory = self
+            .memory
+            .claim(request.clone())
+            .await
+            .expect("claims")
+            .claimed;
+        let mut postgres = self.postgres.claim(request).await.expect("claims").claimed;
+        memory.sort_by_key(|claimed| claimed.lease.execution_id);
+        postgres.sort_by_key(|claimed| claimed.lease.execution_id);
+        let comparable = |claimed: &[Claimed]| {
+            let one = |claimed: &Claimed| {
+                let Claimed {
+                    taken_over,
+                    state,
+                    signals,
+                    ..
+                } = claimed.clone();
+                (taken_over, state, signals)
+            };
+            claimed.iter().map(one).collect::<Vec<_>>()
+        };
+        assert_eq!(comparable(&memory), comparable(&postgres), "{call:?}");
+        for (claimed, postgres) in memory.into_iter().zip(postgres) {
+            self.held.push(Held {
+                memory: claimed.lease,
+                postgres: postgres.lease,
+                claimed,
+            });
+        }
+    }
+
+    async fn renew(&self, call: &Call, which: &[Which]) {
+        let (memory, postgres) = self.leases(which);
+        let until = self.now().plus_millis(LEASE);
+        let lost = |leases: Vec<Lease>| {
+            let mut ids: Vec<_> = leases.into_iter().map(|lease| lease.execution_id).collect();
+            ids.sort();
+            ids.dedup();
+            ids
+        };
+        let memory = self.memory.renew(&memory, until).await.map(lost);
+        let _ = same(
+            call,
+            memory,
+            self.postgres.renew(&postgres, until).await.map(lost),
+        );
+    }
+
+    async fn unpublished(&self, call: &Call) {
+        let sorted = |mut all: Vec<Unpublished>| {
+            all.sort_by_key(|one| one.execution_id);
+            all
+        };
+        let memory = self.memory.unpublished(self.now(), ALL).await.map(sorted);
+        let postgres = self.postgres.unpublished(self.now(), ALL).await.map(sorted);
+        let _ = same(call, memory, postgres);
+    }
+
+    async fn commit(&mut self, change: &Change) {
+        let Some(index) = change.lease.checked_rem(self.held.len()) else {
+            return;
+        };
+        let commit = self.decided(index, change);
+        let held = &self.held[index];
+        let postgres = Commit {
+            lease: held.postgres,
+            ..commit.clone()
+        };
+        let answers = (
+            self.memory.commit(commit.clone()).await,
+            self.postgres.commit(postgres).await,
+        );
+        if same(change, answers.0, answers.1).is_err() {
+            return;
+        }
+        if let Some(request) = &commit.signature {
+            let envelope = request.envelope_id.clone();
+            self.requests
+                .push((request.organization_id, request.id, envelope));
+        }
+        let approvers = commit
+            .approval
+            .iter()
+            .flat_map(|approval| &approval.approvers);
+        self.tokens
+            .extend(approvers.map(|approver| approver.token_hash));
+        let state = &mut self.held[index].claimed.state;
+        for step in &commit.steps {
+            state.steps[step.position as usize] = step.clone();
+        }
+        state.execution = commit.execution;
+        if let LeaseAfter::Release = commit.then {
+            self.held.remove(index);
+        }
+    }
+
+    /// A decision of whoever holds, or held, a lease.
+    fn decided(&self, index: usize, change: &Change) -> Commit {
+        let claimed = &self.held[index].claimed;
+        let execution = &claimed.state.execution;
+        let was_over = execution.status.is_terminal();
+        let mut fixture = CommitFixture::on(claimed).at(self.now());
+        // What has ended stays so; only its inbox is emptied.
+        if let Some(status) = change.status.filter(|_| !was_over) {
+            fixture = fixture.wake_at(change.wake_in.map(|millis| at(self.now + millis)));
+            fixture = fixture.status(status);
+        }
+        if !was_over {
+            fixture = fixture.events(change.events);
+        }
+        for _ in 0..change.logs {
+            fixture = fixture.log(LogLevel::Ok, LogDomain::Step, Some("n0"));
+        }
+        if change.audit {
+            fixture = fixture.audit("document.generated");
+        }
+        if change.signature && !was_over {
+            let envelope = format!("envelope {} of {}", self.requests.len(), execution.id);
+            fixture = fixture.signature(signature_request(execution, &envelope));
+        }
+        if change.approval && !was_over {
+            fixture = fixture.approval(fixtures::approval(execution, &[token_hash()]));
+        }
+        let settled: Vec<_> = claimed
+            .signals
+            .iter()
+            .take(change.settle)
+            .cloned()
+            .collect();
+        let mut commit = fixture.settle(&settled).build();
+        if change.steps && !was_over {
+            let mut step = claimed.state.steps[0].clone();
+            step.status = StepStatus::Success;
+            step.attempt += 1;
+            step.output = Some(json!({"n": 1e21, "text": "ação", "at": self.now}).into());
+            commit.steps.push(step);
+        }
+        if change.inputs && !was_over {
+            commit.inputs = Some(Arc::new(Inputs {
+                trigger_data: Arc::new(json!({"repaired": self.now})),
+                node_overrides: Map::from_iter([("n0".to_owned(), json!({"a": 1}))]),
+            }));
+        }
+        if change.published {
+            commit.published = Some(commit.execution.heads.event_seq);
+        }
+        let over = commit.execution.status.is_terminal();
+        commit.then = match change.keep.filter(|_| !over) {
+            Some(millis) => LeaseAfter::Keep(at(self.now + millis)),
+            None => LeaseAfter::Release,
+        };
+        if change.stale {
+            commit.expected_version += 1;
+        }
+        if change.hole && !commit.events.is_empty() {
+            commit.events.remove(0);
+        }
+        commit
+    }
+
+    async fn list(
+        &self,
+        organization_id: OrganizationId,
+        workflow_id: Option<WorkflowId>,
+        status: Option<Status>,
+        limit: usize,
+    ) {
+        let mut after = None;
+        loop {
+            let query = ExecutionQuery {
+                organization_id,
+                workflow_id,
+                status,
+                after,
+                limit,
+            };
+            let memory = self.memory.executions(query.clone()).await;
+            let postgres = self.postgres.executions(query.clone()).await;
+            let parts = |page: Page<_>| (page.items, page.has_more);
+            let page = same(&query, memory.map(parts), postgres.map(parts));
+            let (items, has_more) = page.expect("reads");
+            after = items
+                .last()
+                .map(|last: &ExecutionRecord| (last.execution.created_at, last.execution.id));
+            if !has_more {
+                return;
+            }
+        }
+    }
+
+    /// Compares all that readers see of a run.
+    async fn read(&self, organization_id: OrganizationId, id: ExecutionId, limit: usize) {
+        let what = format!("run {id}");
+        let _ = both!(self, what, execution(organization_id, id));
+        let _ = both!(self, what, steps(organization_id, id));
+        let _ = both!(self, what, snapshot(organization_id, id));
+        let _ = both!(self, what, signals(id));
+        let execution_id = id;
+        for after in [0, 1, 3] {
+            let query = EventQuery {
+                organization_id,
+                execution_id,
+                after,
+                limit,
+            };
+            let _ = both!(self, query, events(query));
+            let query = AuditQuery {
+                organization_id,
+                execution_id,
+                after,
+                limit,
+            };
+            let memory = self
+                .memory
+                .audit(query)
+                .await
+                .map(|page| (page.items, page.has_more));
+            let postgres = self
+                .postgres
+                .audit(query)
+                .await
+                .map(|page| (page.items, page.has_more));
+            let _ = same(&query, memory, postgres);
+            for level in [None, Some(LogLevel::Ok), Some(LogLevel::Error)] {
+                let domain = level.map(|_| LogDomain::Step);
+                let step_id = None;
+                let query = LogQuery {
+                    organization_id,
+                    execution_id,
+                    level,
+                    domain,
+                    step_id,
+                    after,
+                    limit,
+                };
+                let memory = self.memory.logs(query.clone()).await;
+                let postgres = self.postgres.logs(query.clone()).await;
+                let parts = |page: Page<_>| (page.items, page.has_more);
+                let _ = same(&query, memory.map(parts), postgres.map(parts));
+            }
+        }
+    }
+
+    /// Compares all that there is.
+    pub(crate) async fn compare_all(&self) {
+        for (run, _) in &self.runs {
+            let execution = &run.state.execution;
+            self.read(execution.organization_id, execution.id, ALL)
+                .await;
+        }
+        for organization_id in self.organizations {
+            self.list(organization_id, None, None, 2).await;
+            let query = WorkflowQuery {
+                organization_id,
+                after: None,
+                limit: ALL,
+            };
+            let memory = self.memory.workflows(query).await.map(|page| page.items);
+            let _ = same(
+                &query,
+                memory,
+                self.postgres.workflows(query).await.map(|page| page.items),
+            );
+        }
+        for (organization, id, envelope) in &self.requests {
+            let _ = both!(self, id, signature_request(*organization, *id));
+            let _ = both!(self, id, signature_by_envelope("builtin", envelope));
+        }
+        for token in &self.tokens {
+            let _ = both!(self, token, approval_by_token(*token));
+        }
+    }
+}
