@@ -8,6 +8,7 @@ use std::{
     fs::File,
     io::{Read, Write},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use docg_core::{
@@ -23,12 +24,16 @@ use serde_json::{Value, json};
 #[derive(Deserialize)]
 struct Params {
     ledger: String,
+    /// How long it takes before it writes, whoever tells it to stop.
+    #[serde(default)]
+    ms: u64,
 }
 
 pub(super) fn handler(folder: PathBuf) -> Handler {
     let spec = NodeSpec::new("test-effect", Phase::Delivery)
         .any_phase()
         .param(ParamSpec::required("ledger", ParamKind::Text))
+        .param(ParamSpec::optional("ms", ParamKind::Integer))
         .outputs(["idempotency_key", "attempt"]);
     let probed = folder.clone();
     effect(spec, move |context: EffectContext, params: Params| {
@@ -40,6 +45,7 @@ pub(super) fn handler(folder: PathBuf) -> Handler {
                 (context.execution_id, &context.node_id, context.attempt);
             let line = format!("{execution}\t{node}\t{key}\t{attempt}\n");
             let fence = context.fencing_token();
+            tokio::time::sleep(Duration::from_millis(params.ms)).await;
             let written =
                 tokio::task::spawn_blocking(move || append(&path, &line, &key, fence)).await;
             match written {
