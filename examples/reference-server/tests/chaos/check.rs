@@ -203,16 +203,9 @@ async fn audit(world: &World, run: Run) -> Vec<Value> {
 
 /// How often each effect ran.
 fn ledger(world: &World) -> BTreeMap<(Uuid, String), usize> {
-    let path = world.cluster.folder.path().join("data/ledger.tsv");
-    let text = std::fs::read_to_string(path).unwrap_or_default();
     let mut ran = BTreeMap::new();
-    for line in text.lines() {
-        let mut fields = line.split('\t');
-        let (Some(id), Some(node)) = (fields.next(), fields.next()) else {
-            panic!("{line:?} is no line of a ledger");
-        };
-        let id = id.parse().expect("an id");
-        *ran.entry((id, node.to_owned())).or_default() += 1;
+    for (id, node) in world.cluster.ledger() {
+        *ran.entry((id.parse().expect("an id"), node)).or_default() += 1;
     }
     ran
 }

@@ -14,10 +14,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::{
-    cluster::{Cluster, TENANTS},
-    random::Random,
-};
+use crate::{client::frame, cluster::Cluster, random::Random, site::TENANTS};
 
 /// How long everything may take to come to rest once nothing is broken any more.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -172,9 +169,7 @@ impl World {
 
 /// The envelope in an SSE block, where it is one of an event.
 fn event(block: &str) -> Option<Value> {
-    let id = block.lines().any(|line| line.starts_with("id:"));
-    let data = block.lines().find_map(|line| line.strip_prefix("data: "))?;
-    id.then(|| serde_json::from_str(data).expect("an event is JSON"))
+    frame(block).map(|(_, _, event)| event)
 }
 
 /// Starts runs, each until somebody has said that it is accepted.

@@ -9,6 +9,13 @@
     reason = "whoever starts it by hand wants to see what was broken and what was found"
 )]
 
+#[path = "../support/client.rs"]
+mod client;
+#[path = "../support/program.rs"]
+mod program;
+#[path = "../support/site.rs"]
+mod site;
+
 mod check;
 mod clients;
 mod cluster;

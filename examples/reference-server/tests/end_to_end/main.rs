@@ -1,5 +1,10 @@
 //! The real program, as others meet it: started as a process, called over HTTP, stopped by signals.
 
+#[path = "../support/client.rs"]
+mod client;
+#[path = "../support/program.rs"]
+mod program;
+
 mod approvals;
 mod browser;
 mod commands;

@@ -1,45 +1,42 @@
-//! A server process and a client for it.
+//! A server process with a folder of its own, and what people find in its mails.
 
 use std::{
-    io::{BufRead, BufReader},
+    ops::{Deref, DerefMut},
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Output, Stdio},
-    sync::mpsc,
+    process::{Command, ExitStatus, Output, Stdio},
     time::{Duration, Instant},
 };
 
-use reqwest::{Method, StatusCode};
+use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-/// Nothing here takes longer, on however slow a machine.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) use crate::program::{DEADLINE, program};
+use crate::{
+    client::Client,
+    program::{Running, program_after},
+};
+
 /// The workflow that comes with the program.
 pub(crate) const CONTRACT: &str = "01980000-0000-7000-8000-00005e781ce0";
 
 pub(crate) struct Server {
-    child: Child,
+    running: Running,
     pub(crate) folder: tempfile::TempDir,
-    pub(crate) url: String,
-    pub(crate) token: String,
-    http: reqwest::Client,
+    client: Client,
 }
 
-/// The program with these arguments, without what the environment may hold for it.
-pub(crate) fn program(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_reference-server"));
-    clean(&mut command).args(arguments);
-    command
-}
-
-fn clean(command: &mut Command) -> &mut Command {
-    for (name, _) in std::env::vars_os() {
-        let name_text = name.to_string_lossy();
-        let ours = ["DOCG_", "DATABASE_URL", "REDIS_", "RUST_LOG"];
-        if ours.iter().any(|prefix| name_text.starts_with(prefix)) {
-            command.env_remove(&name);
-        }
+/// It is called as a client does.
+impl Deref for Server {
+    type Target = Client;
+    fn deref(&self) -> &Client {
+        &self.client
     }
-    command
+}
+
+impl DerefMut for Server {
+    fn deref_mut(&mut self) -> &mut Client {
+        &mut self.client
+    }
 }
 
 /// Runs the program to its end.
@@ -73,53 +70,29 @@ impl Server {
     /// With files of at most so many blocks of 512 bytes, which is what a full disk looks like to
     /// a process.
     pub(crate) fn start_with_small_files(blocks: u32, arguments: &[&str]) -> Self {
-        let binary = env!("CARGO_BIN_EXE_reference-server");
         // Ignored, the signal becomes an error of the write.
-        let script = format!("trap '' XFSZ; ulimit -f {blocks}; exec {binary} \"$@\"");
-        let mut shell = Command::new("sh");
-        clean(&mut shell).args(["-c", &script, "sh"]);
-        Self::start_as(shell, arguments)
+        let script = format!("trap '' XFSZ; ulimit -f {blocks}");
+        Self::start_as(program_after(&script), arguments)
     }
 
     fn start_as(mut command: Command, arguments: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let log = std::fs::File::create(folder.path().join("stderr")).expect("a log");
-        let mut child = command
+        command
             .args(["--bind", "127.0.0.1:0", "--data-dir"])
             .arg(folder.path().join("data"))
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(log)
-            .spawn()
-            .expect("the program starts");
-        let lines = lines_of(&mut child);
-        let log = || std::fs::read_to_string(folder.path().join("stderr")).unwrap_or_default();
-        let line = || {
-            lines
-                .recv_timeout(DEADLINE)
-                .unwrap_or_else(|_| panic!("no line: {}", log()))
-        };
-        let listening = line();
-        let url = listening.strip_prefix("listening on ");
-        let url = url.unwrap_or_else(|| panic!("{listening:?}")).to_owned();
-        assert_eq!(line(), "working");
-        let log = log();
+            .args(arguments);
+        let running = Running::start(command, folder.path().join("stderr"));
+        let url = running.address();
+        assert_eq!(running.line(), "working");
+        let log = running.log();
         let token = log
             .lines()
             .find_map(|line| line.strip_prefix("development token: "));
-        let token = token.unwrap_or_default().to_owned();
-        reference_server::tls::prepare();
-        let http = reqwest::Client::builder()
-            .no_proxy()
-            .build()
-            .expect("a client");
+        let client = Client::new(url, token.unwrap_or_default().to_owned());
         Self {
-            child,
+            running,
             folder,
-            url,
-            token,
-            http,
+            client,
         }
     }
 
@@ -128,71 +101,16 @@ impl Server {
     }
 
     pub(crate) fn log(&self) -> String {
-        std::fs::read_to_string(self.folder.path().join("stderr")).unwrap_or_default()
+        self.running.log()
     }
 
     /// Sends a signal to the process.
     pub(crate) fn signal(&self, name: &str) {
-        let sent = Command::new("kill")
-            .args(["-s", name, &self.child.id().to_string()])
-            .status();
-        assert!(sent.expect("there is a kill").success());
+        self.running.signal(name);
     }
 
     pub(crate) fn wait(&mut self) -> ExitStatus {
-        let began = Instant::now();
-        loop {
-            if let Some(status) = self.child.try_wait().expect("it is ours") {
-                return status;
-            }
-            assert!(
-                began.elapsed() < DEADLINE,
-                "it does not end: {}",
-                self.log()
-            );
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    pub(crate) fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
-        let url = if path.starts_with("http") {
-            path.to_owned()
-        } else {
-            format!("{}{path}", self.url)
-        };
-        self.http
-            .request(method, url)
-            .bearer_auth(&self.token)
-            .timeout(DEADLINE)
-    }
-
-    pub(crate) async fn get(&self, path: &str) -> Value {
-        let response = self
-            .request(Method::GET, path)
-            .send()
-            .await
-            .expect("it answers");
-        assert_eq!(response.status(), StatusCode::OK, "{path}");
-        response.json().await.expect("JSON")
-    }
-
-    pub(crate) async fn send(
-        &self,
-        method: Method,
-        path: &str,
-        body: &Value,
-    ) -> (StatusCode, Value) {
-        let response = self
-            .request(method, path)
-            .json(body)
-            .send()
-            .await
-            .expect("it answers");
-        (response.status(), response.json().await.expect("JSON"))
-    }
-
-    pub(crate) async fn post(&self, path: &str, body: &Value) -> (StatusCode, Value) {
-        self.send(Method::POST, path, body).await
+        self.running.wait()
     }
 
     /// Without credentials, as a signer's browser does.
@@ -231,62 +149,6 @@ impl Server {
             .await;
         assert_eq!(status, StatusCode::CREATED, "{execution}");
         execution["id"].as_str().expect("an id").to_owned()
-    }
-
-    /// Stores and starts a workflow of these nodes; the execution's id.
-    pub(crate) async fn start_nodes(&self, nodes: Value) -> String {
-        self.start_nodes_with(nodes, &json!({})).await
-    }
-
-    pub(crate) async fn start_nodes_with(&self, nodes: Value, trigger_data: &Value) -> String {
-        let id = uuid::Uuid::new_v4();
-        let path = format!("/api/v1/workflows/{id}");
-        let workflow = json!({"name": "Test", "nodes": nodes});
-        let (status, answer) = self.send(Method::PUT, &path, &workflow).await;
-        assert_eq!(status, StatusCode::CREATED, "{answer}");
-        let body = json!({"trigger_data": trigger_data});
-        let (status, execution) = self.post(&format!("{path}/executions"), &body).await;
-        assert_eq!(status, StatusCode::CREATED, "{execution}");
-        execution["id"].as_str().expect("an id").to_owned()
-    }
-
-    pub(crate) async fn execution(&self, id: &str) -> Value {
-        self.get(&format!("/api/v1/executions/{id}")).await
-    }
-
-    /// Waits until an execution has one of these statuses.
-    pub(crate) async fn until(&self, id: &str, statuses: &[&str]) -> Value {
-        let has = |execution: &Value| {
-            statuses.contains(&execution["status"].as_str().unwrap_or_default())
-        };
-        self.until_it(id, has).await
-    }
-
-    /// Waits until an execution has asked for signatures.
-    pub(crate) async fn until_it_awaits_signatures(&self, id: &str) -> Value {
-        self.until_it_awaits(id, "signature").await
-    }
-
-    /// Waits until an execution waits for this.
-    pub(crate) async fn until_it_awaits(&self, id: &str, kind: &str) -> Value {
-        self.until_it(id, |execution| execution["waiting_for"]["kind"] == kind)
-            .await
-    }
-
-    async fn until_it(&self, id: &str, reached: impl Fn(&Value) -> bool) -> Value {
-        let began = Instant::now();
-        loop {
-            let execution = self.execution(id).await;
-            if reached(&execution) {
-                return execution;
-            }
-            assert!(
-                began.elapsed() < DEADLINE,
-                "it stays at {execution:#}\n{}",
-                self.log()
-            );
-            tokio::time::sleep(Duration::from_millis(25)).await;
-        }
     }
 
     /// The mails that were written, by receiver; a mail to several is there for each.
@@ -332,49 +194,4 @@ impl Server {
             tokio::time::sleep(Duration::from_millis(25)).await;
         }
     }
-
-    /// The event stream after an event, to its end: id, type and data of each event with an id.
-    pub(crate) async fn stream(
-        &self,
-        id: &str,
-        after: Option<&str>,
-    ) -> Vec<(String, String, Value)> {
-        let path = format!("/api/v1/sse/executions/{id}/stream");
-        let mut request = self.request(Method::GET, &path);
-        if let Some(after) = after {
-            request = request.header("last-event-id", after);
-        }
-        let response = request.send().await.expect("it answers");
-        assert!(response.status().is_success(), "{}", response.status());
-        let whole = response.text().await.expect("it ends with the execution");
-        let field = |block: &str, name: &str| {
-            let line = block.lines().find_map(|line| line.strip_prefix(name));
-            line.map(|value| value.trim_start().to_owned())
-        };
-        let event = |block: &str| {
-            let data = serde_json::from_str(&field(block, "data:")?).expect("JSON");
-            Some((field(block, "id:")?, field(block, "event:")?, data))
-        };
-        whole.split("\n\n").filter_map(event).collect()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn lines_of(child: &mut Child) -> mpsc::Receiver<String> {
-    let (sender, lines) = mpsc::channel();
-    let output = child.stdout.take().expect("it is piped");
-    std::thread::spawn(move || {
-        for line in BufReader::new(output).lines().map_while(Result::ok) {
-            // Nobody reads more than the first lines.
-            let _ = sender.send(line);
-        }
-    });
-    lines
 }

@@ -1,0 +1,154 @@
+//! The real program as a process: started, listened to, sent signals, and gone with its value.
+
+// Every test binary uses some of it.
+#![allow(dead_code)]
+
+use std::{
+    fs::File,
+    io::{BufRead, BufReader},
+    path::PathBuf,
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::mpsc,
+    time::{Duration, Instant},
+};
+
+/// Nothing here takes longer, on however slow a machine.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+/// So much of its log is shown when a test fails.
+const LAST_LINES: usize = 60;
+
+/// The program with these arguments, without what the environment may hold for it.
+pub(crate) fn program(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_reference-server"));
+    clean(&mut command).args(arguments);
+    command
+}
+
+/// A shell that runs this, then the program in its own place.
+pub(crate) fn program_after(script: &str) -> Command {
+    let binary = env!("CARGO_BIN_EXE_reference-server");
+    let mut shell = Command::new("sh");
+    let script = format!("{script}; exec {binary} \"$@\"");
+    clean(&mut shell).args(["-c", &script, "sh"]);
+    shell
+}
+
+fn clean(command: &mut Command) -> &mut Command {
+    for (name, _) in std::env::vars_os() {
+        let name_text = name.to_string_lossy();
+        let ours = ["DOCG_", "DATABASE_URL", "REDIS_", "RUST_LOG"];
+        if ours.iter().any(|prefix| name_text.starts_with(prefix)) {
+            command.env_remove(&name);
+        }
+    }
+    command
+}
+
+/// The program while it runs.
+pub(crate) struct Running {
+    child: Child,
+    lines: mpsc::Receiver<String>,
+    log: PathBuf,
+}
+
+impl Running {
+    /// Starts it. What it logs is appended to a file.
+    pub(crate) fn start(mut command: Command, log: PathBuf) -> Self {
+        let file = File::options().create(true).append(true).open(&log);
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(file.expect("the folder is ours"))
+            .spawn()
+            .expect("the program starts");
+        let lines = lines_of(&mut child);
+        Self { child, lines, log }
+    }
+
+    /// The next line of its standard output.
+    pub(crate) fn line(&self) -> String {
+        self.lines
+            .recv_timeout(DEADLINE)
+            .unwrap_or_else(|_| panic!("no line: {}", self.log()))
+    }
+
+    /// Where it listens, which is the first thing that it says.
+    pub(crate) fn address(&self) -> String {
+        let line = self.line();
+        let url = line.strip_prefix("listening on ");
+        url.unwrap_or_else(|| panic!("{line:?}")).to_owned()
+    }
+
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Waits until it has logged this.
+    pub(crate) async fn until_logged(&self, text: &str) {
+        let began = Instant::now();
+        while !self.log().contains(text) {
+            assert!(began.elapsed() < DEADLINE, "it does not log {text:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, name: &str) {
+        let sent = Command::new("kill")
+            .args(["-s", name, &self.child.id().to_string()])
+            .status();
+        assert!(sent.expect("there is a kill").success());
+    }
+
+    /// Ends it as a crash does.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().expect("it is ours");
+        self.child.wait().expect("it is ours");
+    }
+
+    pub(crate) fn has_ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("it is ours")
+    }
+
+    /// Waits until it has ended by itself.
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        let began = Instant::now();
+        loop {
+            if let Some(status) = self.has_ended() {
+                return status;
+            }
+            assert!(
+                began.elapsed() < DEADLINE,
+                "it does not end: {}",
+                self.log()
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            let log = self.log();
+            let skipped = log.lines().count().saturating_sub(LAST_LINES);
+            let tail: Vec<_> = log.lines().skip(skipped).collect();
+            eprintln!("--- {}\n{}", self.log.display(), tail.join("\n"));
+        }
+    }
+}
+
+fn lines_of(child: &mut Child) -> mpsc::Receiver<String> {
+    let (sender, lines) = mpsc::channel();
+    let output = child.stdout.take().expect("it is piped");
+    std::thread::spawn(move || {
+        for line in BufReader::new(output).lines().map_while(Result::ok) {
+            // Nobody reads more than the first lines.
+            let _ = sender.send(line);
+        }
+    });
+    lines
+}

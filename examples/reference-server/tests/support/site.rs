@@ -1,0 +1,74 @@
+//! What the servers of one test share: a database, a Redis, a folder, and who may call.
+
+// Every test binary uses some of it.
+#![allow(dead_code)]
+
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use crate::program::{Running, program};
+
+/// One for each of two organizations, and all of their rights.
+pub(crate) const TENANTS: [(&str, &str); 2] = [
+    (
+        "test-token-of-the-first-tenant",
+        "00000000-0000-7000-8000-0000000000a1",
+    ),
+    (
+        "test-token-of-the-second-tenant",
+        "00000000-0000-7000-8000-0000000000a2",
+    ),
+];
+
+pub(crate) struct Site {
+    folder: tempfile::TempDir,
+    arguments: Vec<String>,
+}
+
+impl Site {
+    /// Servers get these arguments too, all of them.
+    pub(crate) fn new(database_url: &str, redis_url: Option<&str>, arguments: &[&str]) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let tokens = TENANTS.map(|(token, organization)| {
+            json!({"token": token, "actor": "test", "organizations": [organization],
+                "scopes": ["executions:read", "executions:write", "executions:debug",
+                    "audit:read", "workflows:write"]})
+        });
+        let auth = folder.path().join("auth.json");
+        std::fs::write(&auth, json!({"tokens": tokens}).to_string()).expect("the folder is ours");
+        let (auth, data) = (auth.display().to_string(), folder.path().join("data"));
+        let data = data.display().to_string();
+        let mut all = vec!["--database-url", database_url];
+        all.extend(["--auth-file", &auth, "--data-dir", &data]);
+        all.extend(redis_url.iter().flat_map(|url| ["--redis-url", url]));
+        all.extend(arguments);
+        Self {
+            arguments: all.into_iter().map(str::to_owned).collect(),
+            folder,
+        }
+    }
+
+    /// Starts a server; its name is that of its log.
+    pub(crate) fn spawn(&self, name: &str, arguments: &[&str]) -> Running {
+        let mut command = program(&[]);
+        command.args(&self.arguments).args(arguments);
+        Running::start(command, self.folder.path().join(format!("{name}.log")))
+    }
+
+    /// The effects that `test-effect` has had, each as execution and node.
+    pub(crate) fn ledger(&self) -> Vec<(String, String)> {
+        let text = std::fs::read_to_string(self.data().join("ledger.tsv")).unwrap_or_default();
+        let effect = |line: &str| {
+            let mut fields = line.split('\t').map(str::to_owned);
+            fields.next().zip(fields.next())
+        };
+        text.lines()
+            .map(|line| effect(line).unwrap_or_else(|| panic!("{line:?} is no line of a ledger")))
+            .collect()
+    }
+
+    pub(crate) fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+}
