@@ -1,0 +1,141 @@
+//! Reads the events of a run as an EventSource does: after every break from the last id, at
+//! whichever server answers.
+
+use std::time::Duration;
+
+use futures::StreamExt;
+use reqwest::{Method, StatusCode};
+use serde_json::Value;
+use tokio::{sync::watch, task::JoinHandle};
+
+use crate::{client::frame, program::DEADLINE, server::Servers};
+
+/// A server that says nothing for so long is left; it says more often that it lives.
+const SILENCE: Duration = Duration::from_secs(3);
+
+/// What was read so far.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Seen {
+    pub(crate) events: Vec<Value>,
+    /// Streams that were opened.
+    pub(crate) opened: usize,
+    /// Of these, streams that broke off in the middle of an answer.
+    pub(crate) broken: usize,
+    pub(crate) heartbeats: usize,
+}
+
+impl Seen {
+    /// Whether a node's step has come to this.
+    pub(crate) fn has(&self, event_type: &str, node: &str) -> bool {
+        self.events
+            .iter()
+            .any(|event| event["event_type"] == event_type && event["data"]["node_id"] == node)
+    }
+}
+
+pub(crate) struct Follower {
+    id: String,
+    seen: watch::Receiver<Seen>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Follower {
+    /// Begins to read a run.
+    pub(crate) fn start(servers: &Servers, id: &str) -> Self {
+        let (sender, seen) = watch::channel(Seen::default());
+        let task = tokio::spawn(follow(servers.clone(), id.to_owned(), sender));
+        let id = id.to_owned();
+        Self { id, seen, task }
+    }
+
+    pub(crate) fn seen(&self) -> Seen {
+        self.seen.borrow().clone()
+    }
+
+    /// Waits until this has been read.
+    pub(crate) async fn until(&mut self, what: &str, reached: impl FnMut(&Seen) -> bool) -> Seen {
+        let reading = tokio::time::timeout(DEADLINE, self.seen.wait_for(reached)).await;
+        if let Ok(Ok(seen)) = reading.map(|seen| seen.map(|seen| seen.clone())) {
+            return seen;
+        }
+        panic!("{} never came to {what}: {:#?}", self.id, self.seen());
+    }
+
+    /// Waits until a node's step has come to this.
+    pub(crate) async fn until_it_has(&mut self, event_type: &str, node: &str) -> Seen {
+        let what = format!("{event_type} of {node}");
+        self.until(&what, |seen| seen.has(event_type, node)).await
+    }
+
+    /// Reads to the end of the run. Every event was there once and in order, whatever was between.
+    pub(crate) async fn to_the_end(mut self) -> Seen {
+        let ended = tokio::time::timeout(DEADLINE, &mut self.task).await;
+        let Ok(ended) = ended else {
+            panic!("{} has no end: {:#?}", self.id, self.seen());
+        };
+        ended.expect("what it read was right");
+        let seen = self.seen();
+        let last = seen.events.last().expect("there are events");
+        let ends = ["completed", "failed", "canceled"].map(|end| format!("execution.{end}"));
+        let last = last["event_type"].as_str().expect("a type");
+        assert!(ends.iter().any(|end| end == last), "{last} is no end");
+        seen
+    }
+}
+
+async fn follow(servers: Servers, id: String, seen: watch::Sender<Seen>) {
+    for turn in 0.. {
+        let server = servers.turn(turn);
+        let path = format!("/api/v1/sse/executions/{id}/stream");
+        let last = seen.borrow().events.len();
+        let request = server
+            .request(Method::GET, &path)
+            .header("Last-Event-ID", format!("{last}-0"));
+        match tokio::time::timeout(SILENCE, request.send()).await {
+            Ok(Ok(answer)) if answer.status() == StatusCode::NO_CONTENT => return,
+            Ok(Ok(answer)) if answer.status().is_success() => {
+                seen.send_modify(|seen| seen.opened += 1);
+                if !read(answer, &seen).await {
+                    seen.send_modify(|seen| seen.broken += 1);
+                }
+            }
+            // Down, or not yet up.
+            _ => {}
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Reads a stream; whether it came to an end, and did not break off.
+async fn read(answer: reqwest::Response, seen: &watch::Sender<Seen>) -> bool {
+    let mut text = String::new();
+    let mut body = answer.bytes_stream();
+    loop {
+        match tokio::time::timeout(SILENCE, body.next()).await {
+            Ok(Some(Ok(bytes))) => text.push_str(std::str::from_utf8(&bytes).expect("ASCII")),
+            Ok(None) => return true,
+            Ok(Some(Err(_))) | Err(_) => return false,
+        }
+        while let Some((block, rest)) = text.split_once("\n\n") {
+            assert!(!block.contains("event: gap"), "nothing was purged: {block}");
+            if block.contains("event: heartbeat") {
+                seen.send_modify(|seen| seen.heartbeats += 1);
+            }
+            if let Some((id, _, event)) = frame(block) {
+                seen.send_modify(|seen| {
+                    let seq = seen.events.len() + 1;
+                    assert_eq!(id, format!("{seq}-0"), "a hole or a repeat: {event}");
+                    assert_eq!(event["seq"], seq, "{event}");
+                    seen.events.push(event);
+                });
+            }
+            text = rest.to_owned();
+        }
+    }
+}

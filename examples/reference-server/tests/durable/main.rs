@@ -1,0 +1,17 @@
+//! Processes that are killed, stopped and replaced, and servers behind them that go away: what was
+//! told stays true, and the work goes on.
+//!
+//! Each test breaks one thing and looks closely; the chaos test breaks everything at once.
+
+#[path = "../support/client.rs"]
+mod client;
+#[path = "../support/program.rs"]
+mod program;
+#[path = "../support/site.rs"]
+mod site;
+
+mod drain;
+mod follower;
+mod restart;
+mod server;
+mod takeover;

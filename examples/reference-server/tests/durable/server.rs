@@ -1,0 +1,109 @@
+//! A server of a site, its client, and the nodes of the workflows that it runs.
+
+use std::{
+    ops::Deref,
+    sync::{Arc, Mutex},
+};
+
+use serde_json::{Value, json};
+
+use crate::{
+    client::Client,
+    program::Running,
+    site::{Site, TENANTS},
+};
+
+pub(crate) struct Server {
+    pub(crate) running: Running,
+    client: Client,
+}
+
+/// It is called as a client does.
+impl Deref for Server {
+    type Target = Client;
+    fn deref(&self) -> &Client {
+        &self.client
+    }
+}
+
+impl Server {
+    /// Starts a server that serves and works.
+    pub(crate) fn start(site: &Site, name: &str, arguments: &[&str]) -> Self {
+        let server = Self::start_http(site, name, arguments);
+        assert_eq!(server.running.line(), "working");
+        server
+    }
+
+    /// Starts a server that serves, whatever else it does.
+    pub(crate) fn start_http(site: &Site, name: &str, arguments: &[&str]) -> Self {
+        let running = site.spawn(name, &[&["--bind", "127.0.0.1:0"], arguments].concat());
+        let client = Client::new(running.address(), TENANTS[0].0.to_owned());
+        Self { running, client }
+    }
+}
+
+/// What clients know of the servers, as a load balancer would: some may be gone.
+#[derive(Clone, Default)]
+pub(crate) struct Servers(Arc<Mutex<Vec<Client>>>);
+
+impl Servers {
+    pub(crate) fn of(server: &Server) -> Self {
+        let servers = Self::default();
+        servers.add(server);
+        servers
+    }
+
+    pub(crate) fn add(&self, server: &Server) {
+        let mut servers = self.0.lock().expect("nobody panics in it");
+        servers.push(server.client.clone());
+    }
+
+    pub(crate) fn remove(&self, server: &Server) {
+        let mut servers = self.0.lock().expect("nobody panics in it");
+        servers.retain(|client| client.url != server.url);
+    }
+
+    /// The server whose turn it is.
+    pub(crate) fn turn(&self, turn: usize) -> Client {
+        let servers = self.0.lock().expect("nobody panics in it");
+        servers[turn % servers.len()].clone()
+    }
+}
+
+/// A node that takes its time, and stops when it is told to.
+pub(crate) fn delay(id: &str, ms: Value) -> Value {
+    json!({"id": id, "type": "test-delay", "phase": "save", "params": {"ms": ms}})
+}
+
+/// A node with an effect, which takes its time whoever tells it to stop.
+pub(crate) fn effect(id: &str, ms: u64) -> Value {
+    json!({"id": id, "type": "test-effect", "phase": "save",
+        "params": {"ledger": "ledger.tsv", "ms": ms}})
+}
+
+/// A node that ends only when it is told to, or not even then.
+pub(crate) fn hang(id: &str, ignore_cancel: bool) -> Value {
+    json!({"id": id, "type": "test-hang", "phase": "save",
+        "params": {"ignore_cancel": ignore_cancel}})
+}
+
+/// The step of a node.
+pub(crate) async fn step(server: &Client, id: &str, node: &str) -> Value {
+    let steps = server.get(&format!("/api/v1/executions/{id}/steps")).await;
+    let steps = steps["steps"].as_array().expect("steps");
+    let step = steps.iter().find(|step| step["node_id"] == node);
+    step.unwrap_or_else(|| panic!("no {node} in {steps:?}"))
+        .clone()
+}
+
+pub(crate) async fn cancel(server: &Client, id: &str) {
+    let path = format!("/api/v1/executions/{id}/cancel");
+    let (status, answer) = server.post(&path, &json!({})).await;
+    assert!(status.is_success(), "{answer}");
+}
+
+pub(crate) async fn audit_verifies(server: &Client, id: &str) {
+    let path = format!("/api/v1/executions/{id}/audit/verify");
+    let verdict = server.get(&path).await;
+    assert_eq!(verdict["valid"], true, "{verdict}");
+}
