@@ -71,6 +71,7 @@ log-step-skipped-condition = “{ $label }” was left out because its condition
 log-step-skipped-dry-run = “{ $label }” was left out because this is a dry run.
 log-step-skipped-until-phase = “{ $label }” was left out because the execution ends before it.
 log-step-taken-over = “{ $label }” was interrupted and is taken over.
+log-step-stopped = “{ $label }” was stopped with its server and begins anew on another.
 log-step-probed-done = “{ $label }” had already taken effect and is not repeated.
 log-step-probed-not-done = “{ $label }” had not taken effect and runs again.
 log-step-reused = The result of “{ $label }” was taken over from the earlier execution.

@@ -71,6 +71,7 @@ log-step-skipped-condition = “{ $label }” foi omitida porque sua condição 
 log-step-skipped-dry-run = “{ $label }” foi omitida porque esta é uma simulação.
 log-step-skipped-until-phase = “{ $label }” foi omitida porque a execução termina antes dela.
 log-step-taken-over = “{ $label }” foi interrompida e está sendo retomada.
+log-step-stopped = “{ $label }” foi interrompida com o seu servidor e recomeça em outro.
 log-step-probed-done = “{ $label }” já tinha tido efeito e não será repetida.
 log-step-probed-not-done = “{ $label }” não tinha tido efeito e será executada novamente.
 log-step-reused = O resultado de “{ $label }” foi aproveitado da execução anterior.

@@ -70,6 +70,7 @@ pub(crate) async fn drive(engine: Arc<Inner>, claimed: Claimed, mode: Mode) {
         engine,
         handle,
         shutdown,
+        drains: false,
         step: None,
         held: Records::default(),
         held_until: None,
@@ -98,8 +99,10 @@ impl Drop for Leaving {
 struct Driver {
     engine: Arc<Inner>,
     handle: Handle,
-    /// `None` where the driver opens no steps (any more).
+    /// `None` where the driver opens no steps.
     shutdown: Option<CancellationToken>,
+    /// The shutdown was heard; what is done from here on is the end of it.
+    drains: bool,
     /// The handler that is at work.
     step: Option<StepRun>,
     /// What was decided and is not yet committed.
@@ -152,7 +155,7 @@ impl Driver {
                 if !goes_on {
                     // A run can be ended while its handler is at work.
                     self.stop_step().await;
-                    self.leave_word(&state, committed);
+                    self.leave_word(&state, committed).await;
                     return;
                 }
                 if committed.signals_pending {
@@ -172,6 +175,13 @@ impl Driver {
         self.shutdown
             .as_ref()
             .is_some_and(|shutdown| !shutdown.is_cancelled())
+    }
+
+    /// Whether this driver has worked, and its process shuts down.
+    fn is_stopping(&self) -> bool {
+        self.shutdown
+            .as_ref()
+            .is_some_and(CancellationToken::is_cancelled)
     }
 
     /// Whether the lease is kept after a decision.
@@ -331,12 +341,27 @@ impl Driver {
     }
 
     /// Tells workers when the execution wants one again.
-    fn leave_word(&self, state: &RunState, committed: Committed) {
-        if committed.signals_pending {
-            self.engine.wake_workers();
-        } else if let Some(at) = state.execution.wake_at {
-            self.engine.wake_workers_at(at);
+    async fn leave_word(&self, state: &RunState, committed: Committed) {
+        let wake_at = state.execution.wake_at;
+        let due = if committed.signals_pending {
+            Some(self.engine.now())
+        } else {
+            wake_at
+        };
+        let Some(due) = due else { return };
+        self.engine.wake_workers_at(due);
+        if self.is_stopping() {
+            self.wake_others().await;
+        } else if !self.works() {
+            // It may be a process without workers.
+            self.engine.wake_a_worker(state.execution.id).await;
         }
+    }
+
+    /// This process claims nothing any more. Where the wake-up is lost, polling finds the execution.
+    async fn wake_others(&self) {
+        let id = self.handle.lease.execution_id;
+        let _ = self.engine.bus.wake(id).await;
     }
 
     /// Does what comes next, until something has happened.
@@ -462,9 +487,10 @@ impl Driver {
                     }
                 }
                 () = self.shutting_down() => {
-                    self.shutdown = None;
+                    self.drains = true;
                     self.commit_held(state).await?;
-                    return match self.stop(&mut step).await {
+                    let answer = self.stop(&mut step).await;
+                    return match answer.and_then(Input::after_stop) {
                         Some(input) => Ok(vec![input]),
                         // Whoever takes over finds the step open.
                         None => {
@@ -558,8 +584,8 @@ impl Driver {
 
     async fn shutting_down(&self) {
         match &self.shutdown {
-            Some(shutdown) => shutdown.cancelled().await,
-            None => std::future::pending().await,
+            Some(shutdown) if !self.drains => shutdown.cancelled().await,
+            _ => std::future::pending().await,
         }
     }
 
@@ -577,14 +603,13 @@ impl Driver {
     }
 
     async fn hand_back(&self) {
-        if let Err(error) = self
-            .engine
-            .store
-            .release(&[self.handle.lease], self.engine.now())
-            .await
-        {
-            let execution_id = self.handle.lease.execution_id;
-            tracing::warn!(%execution_id, "a lease could not be given back and will run out: {error}");
+        let (leases, now) = ([self.handle.lease], self.engine.now());
+        match self.engine.store.release(&leases, now).await {
+            Ok(()) => self.wake_others().await,
+            Err(error) => {
+                let execution_id = self.handle.lease.execution_id;
+                tracing::warn!(%execution_id, "a lease could not be given back and will run out: {error}");
+            }
         }
     }
 }

@@ -30,7 +30,7 @@ pub(crate) use create::{NewRunFacts, Reuse, create};
 use draft::Draft;
 
 use crate::{
-    error::StepFailure,
+    error::{FailureClass, StepFailure},
     event::Event,
     ids::{IdSource, SignalId},
     observe::{AuditDraft, AuditEvent, LogDraft, LogEntry, Redaction},
@@ -79,6 +79,8 @@ pub(crate) enum Input {
         result: Result<StepOutcome, StepFailure>,
         notes: Notes,
     },
+    /// The handler has stopped because its process does, and nothing came of the attempt.
+    StepStopped { index: usize, notes: Notes },
     /// The handler was dropped because the execution is canceled; this is known of its effect.
     StepDropped {
         index: usize,
@@ -93,6 +95,28 @@ pub(crate) enum Input {
     },
     /// A message from the inbox.
     Signal(Signal),
+}
+
+impl Input {
+    /// What a handler's answer comes to after it was told to stop because its process does; `None`
+    /// where that is nothing.
+    pub(crate) fn after_stop(self) -> Option<Self> {
+        match self {
+            Self::StepFinished {
+                index,
+                result: Err(failure),
+                notes,
+            } if failure.class == FailureClass::Retryable => {
+                Some(Self::StepStopped { index, notes })
+            }
+            // Another may be able to tell.
+            Self::Probed {
+                effect: Probe::Unknown,
+                ..
+            } => None,
+            answer => Some(answer),
+        }
+    }
 }
 
 /// What a handler has logged and audited.
@@ -205,6 +229,10 @@ pub(crate) fn decide<'a>(
             } => {
                 draft.take_notes(index, notes);
                 step::finished(&mut draft, index, result)?;
+            }
+            Input::StepStopped { index, notes } => {
+                draft.take_notes(index, notes);
+                step::stopped(&mut draft, index);
             }
             Input::StepDropped {
                 index,

@@ -162,6 +162,27 @@ pub(super) fn probed(
     }
 }
 
+/// The handler has stopped because its process does. That is no failure and uses up no attempt: the
+/// step begins anew elsewhere.
+pub(super) fn stopped(draft: &mut Draft<'_>, index: usize) {
+    // What goes on after a wait stays open for the next.
+    if draft.state.steps[index].activity != Activity::Running {
+        return;
+    }
+    let node = draft.node(index);
+    let step = draft.step(index);
+    step.status = StepStatus::Pending;
+    step.activity = Activity::Idle;
+    step.attempt -= 1;
+    draft.rest_phase();
+    draft.log_step(
+        LogLevel::Warn,
+        &node,
+        Text::key("log-step-stopped").with("label", &node.label),
+        None,
+    );
+}
+
 /// The execution is being canceled and the handler did not return in time.
 pub(super) fn dropped(draft: &mut Draft<'_>, index: usize, effect: Probe) {
     if draft.state.steps[index].status != StepStatus::Running {

@@ -192,6 +192,10 @@ fn inputs(world: &mut World) -> Vec<Vec<Input>> {
         vec![finished(Err(StepFailure::review("x", "X.")))],
         vec![finished(Err(StepFailure::fatal("x", "X.")))],
         vec![finished(Err(StepFailure::outcome_unknown("x", "X.")))],
+        vec![Input::StepStopped {
+            index,
+            notes: Notes::default(),
+        }],
         vec![Input::Probed {
             index,
             effect: Probe::Done(json!({})),

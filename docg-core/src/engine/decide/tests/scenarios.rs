@@ -224,6 +224,30 @@ fn an_effect_that_may_have_happened_is_asked_about_before_it_is_repeated() {
 }
 
 #[test]
+fn an_attempt_that_ended_with_its_server_does_not_count() {
+    let mut world = World::new(Options::default());
+    world.run_to("send");
+    let stopped = Input::StepFinished {
+        index: 3,
+        result: Err(StepFailure::retryable("canceled", "Stopped.")),
+        notes: Notes::default(),
+    };
+    let stopped = stopped.after_stop().expect("it says something");
+    world.apply_as(vec![stopped], false);
+    assert_eq!(world.state.steps[3].status, StepStatus::Pending);
+    assert!(world.state.execution.wake_at.is_some(), "it wants a worker");
+    assert_eq!(world.state.execution.waiting_for, None);
+    world.apply(Vec::new());
+    assert!(
+        matches!(world.next, Next::Run { index: 3, .. }),
+        "its handler has said that nothing happened: it is not asked"
+    );
+    assert_eq!(world.state.steps[3].attempt, 1);
+    world.run_well();
+    assert_eq!(world.status(), Status::Completed);
+}
+
+#[test]
 fn an_outcome_that_nobody_can_tell_is_settled_by_a_person() {
     let unknown = || {
         let mut world = World::new(Options::default());

@@ -28,6 +28,8 @@ enum Move {
     Facts(u8),
     Vote(bool),
     TakenOver,
+    /// The worker shuts down, and its handler gives up.
+    Stopped,
     Progress(f32),
     /// Signals are applied by somebody who does not work.
     SignalFromElsewhere(bool),
@@ -43,6 +45,7 @@ fn moves() -> impl Strategy<Value = Move> {
         3 => (0u8..8).prop_map(Move::Facts),
         1 => any::<bool>().prop_map(Move::Vote),
         1 => Just(Move::TakenOver),
+        1 => Just(Move::Stopped),
         1 => (0f32..1.0).prop_map(Move::Progress),
         1 => any::<bool>().prop_map(Move::SignalFromElsewhere),
         2 => (0u32..200_000).prop_map(Move::Time),
@@ -137,6 +140,13 @@ fn play(world: &mut World, step: Move) {
             world.send(kind);
         }
         Move::TakenOver => world.apply(vec![Input::TakenOver]),
+        Move::Stopped => {
+            if let Next::Run { index, .. } | Next::Resume { index, .. } = world.next {
+                let notes = Notes::default();
+                world.apply_as(vec![Input::StepStopped { index, notes }], false);
+                world.apply(Vec::new());
+            }
+        }
         Move::Progress(fraction) => world.apply(vec![Input::Progress(fraction)]),
         Move::SignalFromElsewhere(pause) => {
             let kind = if pause {
