@@ -25,11 +25,16 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
-    /// Whether a node's step has come to this.
-    pub(crate) fn has(&self, event_type: &str, node: &str) -> bool {
-        self.events
-            .iter()
-            .any(|event| event["event_type"] == event_type && event["data"]["node_id"] == node)
+    /// What happened so far to a node's step, of this kind.
+    pub(crate) fn of<'a>(
+        &'a self,
+        event_type: &'a str,
+        node: &'a str,
+    ) -> impl Iterator<Item = &'a Value> {
+        let is = move |event: &&Value| {
+            event["event_type"] == event_type && event["data"]["node_id"] == node
+        };
+        self.events.iter().filter(is)
     }
 }
 
@@ -70,7 +75,16 @@ impl Follower {
     /// Waits until a node's step has come to this.
     pub(crate) async fn until_it_has(&mut self, event_type: &str, node: &str) -> Seen {
         let what = format!("{event_type} of {node}");
-        self.until(&what, |seen| seen.has(event_type, node)).await
+        self.until(&what, |seen| seen.of(event_type, node).next().is_some())
+            .await
+    }
+
+    /// Waits until a node's step has begun so many times; how it did the last time.
+    pub(crate) async fn until_it_started(&mut self, node: &str, times: usize) -> Value {
+        let what = format!("{times} starts of {node}");
+        let began = |seen: &Seen| seen.of("step.started", node).nth(times - 1).cloned();
+        let seen = self.until(&what, |seen| began(seen).is_some()).await;
+        began(&seen).expect("it was seen")
     }
 
     /// Reads to the end of the run. Every event was there once and in order, whatever was between.

@@ -14,6 +14,13 @@ use crate::{
     site::Site,
 };
 
+/// A time as JSON has it.
+pub(crate) fn time(value: &Value) -> SystemTime {
+    let text = value.as_str().unwrap_or_default();
+    let time = text.parse::<DateTime<Utc>>();
+    time.unwrap_or_else(|e| panic!("{value}: {e}")).into()
+}
+
 /// When a step was taken over, as its log says.
 pub(crate) async fn taken_over(server: &Client, id: &str) -> SystemTime {
     let began = Instant::now();
@@ -24,8 +31,7 @@ pub(crate) async fn taken_over(server: &Client, id: &str) -> SystemTime {
             words.ends_with("was interrupted and is taken over.")
         };
         if let Some(log) = logs.iter().find(says) {
-            let at = log["timestamp"].as_str().expect("a time");
-            return at.parse::<DateTime<Utc>>().expect("a time").into();
+            return time(&log["timestamp"]);
         }
         assert!(began.elapsed() < DEADLINE, "nobody takes over {id}");
         tokio::time::sleep(Duration::from_millis(20)).await;
