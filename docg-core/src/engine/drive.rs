@@ -447,7 +447,7 @@ impl Driver {
             tokio::select! {
                 biased;
                 () = self.handle.lost.cancelled() => {
-                    tracing::warn!(execution_id = %state.execution.id, "another worker has taken over, and its handler here was told to stop");
+                    tracing::warn!(execution_id = %state.execution.id, "the lease is lost: the handler was told to stop");
                     self.stop(&mut step).await;
                     return Err(LeaseLost);
                 }
