@@ -89,7 +89,7 @@ async fn a_server_that_is_told_to_stop_finishes_what_it_can_and_hands_over_the_r
         (obeying, "canceled"),
         (resisting, "canceled"),
     ] {
-        let seen = follower.to_the_end().await;
+        let seen = follower.finish().await;
         assert_eq!(seen.broken, 0, "streams end in order");
         let last = seen.events.last().expect("there are events");
         assert_eq!(last["status"], end);
@@ -185,7 +185,7 @@ async fn servers_are_replaced_one_after_the_other_while_runs_flow_and_nobody_not
     assert!(runs >= 60, "only {runs} runs were under way");
     let mut moved = 0;
     for follower in followers {
-        let seen = follower.to_the_end().await;
+        let seen = follower.finish().await;
         moved += usize::from(seen.opened > 1);
         assert_eq!(seen.broken, 0, "streams end in order");
         let last = seen.events.last().expect("there are events");

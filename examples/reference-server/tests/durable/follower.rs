@@ -88,7 +88,7 @@ impl Follower {
     }
 
     /// Reads to the end of the run. Every event was there once and in order, whatever was between.
-    pub(crate) async fn to_the_end(mut self) -> Seen {
+    pub(crate) async fn finish(mut self) -> Seen {
         let ended = tokio::time::timeout(DEADLINE, &mut self.task).await;
         let Ok(ended) = ended else {
             panic!("{} has no end: {:#?}", self.id, self.seen());

@@ -10,8 +10,11 @@ mod program;
 #[path = "../support/site.rs"]
 mod site;
 
+mod connections;
 mod drain;
 mod follower;
+mod outages;
 mod restart;
+mod roles;
 mod server;
 mod takeover;

@@ -74,7 +74,7 @@ async fn what_the_only_server_told_outlives_it_and_the_next_one_finishes_its_wor
     let second = Server::start(&site, "second", &[]);
     servers.add(&second);
 
-    let seen = join_all(runs.into_iter().map(|(follower, _)| follower.to_the_end())).await;
+    let seen = join_all(runs.into_iter().map(|(follower, _)| follower.finish())).await;
     for (told, seen) in told.iter().zip(&seen) {
         let id = &told.id;
         assert_eq!(second.execution(id).await["status"], "completed");

@@ -81,7 +81,7 @@ async fn steps_of_a_server_that_was_killed_are_taken_over_within_one_and_a_half_
         assert!(after <= lease * 3 / 2, "{id} waited for {after:?}");
         // A lease is renewed when a third of it is over.
         assert!(after >= lease / 2, "{id} was taken {after:?} after");
-        follower.to_the_end().await;
+        follower.finish().await;
         assert_eq!(second.execution(&id).await["status"], "completed");
         assert_eq!(step(&second, &id, "long").await["attempt"], 1, "one result");
         audit_verifies(&second, &id).await;
@@ -128,13 +128,13 @@ async fn a_server_that_slept_past_its_lease_writes_nothing_stale_and_goes_on_wit
     }
     taken_over(&other, &endless).await;
     sleeper.running.signal("CONT");
-    let told = "another worker has taken over, and its handler here was told to stop";
+    let told = "the lease is lost: the handler was told to stop";
     sleeper.running.until_logged(told).await;
     // Whatever it had in hand comes to nothing before it serves this.
     sleeper.until(&endless, &["running"]).await;
     cancel(&other, &endless).await;
     for (follower, id) in runs.into_iter().zip([&within, &before, &endless]) {
-        follower.to_the_end().await;
+        follower.finish().await;
         audit_verifies(&other, id).await;
     }
     assert_eq!(other.execution(&endless).await["status"], "canceled");

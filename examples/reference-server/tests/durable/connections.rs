@@ -1,0 +1,133 @@
+//! What many readers cost.
+
+use std::{process::Command, sync::Arc};
+
+use docg_test_servers::{postgres::Database, redis};
+use futures::future::join_all;
+use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::Barrier,
+    time::timeout,
+};
+
+use crate::{
+    client::Client,
+    program::DEADLINE,
+    server::{Server, cancel, hang},
+    site::{Site, TENANTS},
+};
+
+const READERS: usize = 1_000;
+
+/// Lets this process, and those that it starts, have as many files as its readers need.
+fn allow_many_files() {
+    let allowed = Command::new("prlimit")
+        .args(["--pid", &std::process::id().to_string(), "--nofile=4096"])
+        .status();
+    assert!(
+        allowed.is_ok_and(|status| status.success()),
+        "this test needs the program prlimit (of util-linux), and a hard limit of 4096 open files"
+    );
+}
+
+/// A stream of a server: no more of HTTP than it needs.
+struct Stream {
+    connection: TcpStream,
+    text: String,
+}
+
+impl Stream {
+    async fn open(server: &Client, id: &str, token: &str) -> Self {
+        let host = server.url.strip_prefix("http://").expect("it is a URL");
+        let mut connection = TcpStream::connect(host).await.expect("it listens");
+        let request = format!(
+            "GET /api/v1/sse/executions/{id}/stream HTTP/1.1\r\nhost: {host}\r\n\
+             authorization: Bearer {token}\r\n\r\n"
+        );
+        connection
+            .write_all(request.as_bytes())
+            .await
+            .expect("it listens");
+        let mut stream = Self {
+            connection,
+            text: String::new(),
+        };
+        stream.until("event: connected").await;
+        assert!(
+            stream.text.starts_with("HTTP/1.1 200 OK"),
+            "{}",
+            stream.text
+        );
+        stream
+    }
+
+    /// Reads until this was in it.
+    async fn until(&mut self, text: &str) {
+        while !self.text.contains(text) {
+            let mut bytes = [0; 4_096];
+            let reading = timeout(DEADLINE, self.connection.read(&mut bytes)).await;
+            let read = reading.ok().and_then(Result::ok).unwrap_or(0);
+            assert!(read > 0, "no {text:?} in {}", self.text);
+            self.text.push_str(&String::from_utf8_lossy(&bytes[..read]));
+        }
+    }
+}
+
+/// What Redis says of its clients, one on a line, without the one that asks.
+async fn clients_of(redis: &redis::PrivateServer) -> Vec<String> {
+    let address = ("127.0.0.1", redis.port());
+    let mut connection = TcpStream::connect(address).await.expect("it listens");
+    connection
+        .write_all(b"CLIENT LIST\r\nQUIT\r\n")
+        .await
+        .expect("it listens");
+    let mut answer = String::new();
+    let reading = connection.read_to_string(&mut answer);
+    reading.await.expect("it says goodbye");
+    let lines = answer.lines().filter(|line| line.starts_with("id="));
+    let others = lines.filter(|line| !line.contains("cmd=client|list"));
+    others.map(str::to_owned).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_open_streams_share_two_connections_to_redis_and_all_hear_of_an_event() {
+    allow_many_files();
+    let (database, redis) = (Database::empty().await, redis::PrivateServer::start());
+    let site = Site::new(database.url(), Some(&redis.url()), &["--enable-test-nodes"]);
+    let server = Server::start(&site, "server", &[]);
+    let id: Arc<str> = server
+        .start_nodes(json!([hang("hang", false)]))
+        .await
+        .into();
+    server.until(&id, &["running"]).await;
+    let all_open = Arc::new(Barrier::new(READERS + 1));
+    let readers: Vec<_> = (0..READERS)
+        .map(|_| {
+            let (server, id) = (Client::clone(&server), Arc::clone(&id));
+            let all_open = Arc::clone(&all_open);
+            tokio::spawn(async move {
+                let mut stream = Stream::open(&server, &id, TENANTS[0].0).await;
+                stream.until("event: step.started").await;
+                all_open.wait().await;
+                stream.until("event: execution.canceled").await;
+            })
+        })
+        .collect();
+    timeout(DEADLINE, all_open.wait())
+        .await
+        .expect("all are open");
+    let clients = clients_of(&redis).await;
+    assert!(
+        (1..=3).contains(&clients.len()),
+        "{} clients: {clients:#?}",
+        clients.len()
+    );
+    cancel(&server, &id).await;
+    for reader in join_all(readers).await {
+        reader.expect("it hears of the end");
+    }
+    let clients = clients_of(&redis).await;
+    assert!(clients.len() <= 3, "{clients:#?}");
+}
