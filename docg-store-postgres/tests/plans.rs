@@ -133,6 +133,8 @@ async fn call_everything(store: &PgStore) {
         .claim(claim(due))
         .await
         .expect_err("what was filled in is no run");
+    let known = ["extract", "render"].map(Arc::from).into();
+    store.unserved(known, at(1)).await.expect("reads");
     store.unpublished(at(1), 10).await.expect("reads");
     store.mark_published(&[(id, 1)]).await.expect("marks");
 

@@ -48,6 +48,7 @@ macro_rules! __store_cases {
                 one_that_is_not_there_is_not_given
                 fences_grow_with_every_claim
                 only_what_the_worker_can_run_is_given
+                what_the_worker_cannot_run_is_told
                 an_organization_gets_no_more_than_its_share
                 leases_that_ran_out_do_not_count_as_share
                 a_flood_leaves_room_for_other_organizations

@@ -19,7 +19,8 @@ use crate::{
         AuditQuery, BusError, Claim, ClaimRequest, Commit, Committed, Created, EventBus,
         EventQuery, EventStream, ExecutionQuery, ExecutionRecord, Lease, LogQuery, Memo, MemoKey,
         MemoStore, NewRun, OrganizationStream, Page, RunReader, RunStore, Signal, Store,
-        StoreError, StoreErrorKind, Unpublished, WakeStream, WorkflowQuery, WorkflowStore,
+        StoreError, StoreErrorKind, Unpublished, Unserved, WakeStream, WorkflowQuery,
+        WorkflowStore,
     },
     run::Step,
     signature::SignatureRequest,
@@ -136,6 +137,13 @@ impl RunStore for FaultyStore {
     }
     async fn claim(&self, request: ClaimRequest) -> Result<Claim, StoreError> {
         faulty!(self.claim(request))
+    }
+    async fn unserved(
+        &self,
+        node_types: Arc<[Arc<str>]>,
+        before: Timestamp,
+    ) -> Result<Vec<Unserved>, StoreError> {
+        faulty!(self.unserved(node_types, before))
     }
     async fn renew(&self, leases: &[Lease], until: Timestamp) -> Result<Vec<Lease>, StoreError> {
         faulty!(self.renew(leases, until))

@@ -23,6 +23,7 @@ mod request_signature;
 mod signatures;
 mod start;
 mod step_run;
+mod unserved;
 mod worker;
 mod workflows;
 

@@ -12,7 +12,7 @@ use futures::StreamExt;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Engine, Inner, drive, relay};
+use super::{Engine, Inner, drive, relay, unserved};
 use crate::{
     ids::ExecutionId,
     ports::{ClaimRequest, ClaimWhat, Claimed},
@@ -131,6 +131,9 @@ impl Engine {
             BackgroundTask::Renew,
             BackgroundTask::Relay,
             BackgroundTask::Wakes,
+            BackgroundTask::Unserved {
+                works: options.concurrency > 0,
+            },
         ] {
             let (inner, background) = (Arc::clone(inner), background.clone());
             tokio::spawn(async move {
@@ -178,6 +181,7 @@ enum BackgroundTask {
     Renew,
     Relay,
     Wakes,
+    Unserved { works: bool },
 }
 
 impl BackgroundTask {
@@ -186,6 +190,7 @@ impl BackgroundTask {
             Self::Renew => renew(inner).await,
             Self::Relay => relay::run(inner).await,
             Self::Wakes => wakes(inner).await,
+            Self::Unserved { works } => unserved::run(inner, works).await,
         }
     }
 }

@@ -13,7 +13,7 @@ pub use error::{StoreError, StoreErrorKind};
 pub use model::{
     AuditQuery, Claim, ClaimRequest, ClaimWhat, Claimed, Commit, Committed, Created, EventQuery,
     ExecutionQuery, ExecutionRecord, Idempotency, Lease, LeaseAfter, LogQuery, Memo, MemoKey,
-    NewRun, Page, ResumeSignal, RunState, Settlement, Signal, SignalKind, Unpublished,
+    NewRun, Page, ResumeSignal, RunState, Settlement, Signal, SignalKind, Unpublished, Unserved,
     WorkflowQuery,
 };
 pub use store::{MemoStore, RunReader, RunStore, Store, WorkflowStore};

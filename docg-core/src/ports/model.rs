@@ -364,6 +364,15 @@ pub struct Unpublished {
     pub head: u64,
 }
 
+/// Executions that a worker without their node types leaves alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unserved {
+    /// All that they need, in order.
+    pub node_types: Vec<Arc<str>>,
+    /// Since when the first of them is due.
+    pub due_since: Timestamp,
+}
+
 /// Names a [`Memo`].
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct MemoKey {

@@ -7,7 +7,7 @@ use super::{
     model::{
         AuditQuery, Claim, ClaimRequest, Commit, Committed, Created, EventQuery, ExecutionQuery,
         ExecutionRecord, Lease, LogQuery, Memo, MemoKey, NewRun, Page, Signal, Unpublished,
-        WorkflowQuery,
+        Unserved, WorkflowQuery,
     },
 };
 use crate::{
@@ -46,6 +46,14 @@ pub trait RunStore: Send + Sync + 'static {
     async fn claim(&self, request: ClaimRequest) -> Result<Claim, StoreError>;
     /// Prolongs leases. Those that are lost are returned.
     async fn renew(&self, leases: &[Lease], until: Timestamp) -> Result<Vec<Lease>, StoreError>;
+    /// What became due before `before`, is still nobody's, and needs node types that are not all
+    /// among these: each set of node types once. Those whose lease has run out may be missing until
+    /// a claim has noticed.
+    async fn unserved(
+        &self,
+        node_types: Arc<[Arc<str>]>,
+        before: Timestamp,
+    ) -> Result<Vec<Unserved>, StoreError>;
     /// Gives leases back without a change; the executions are due at once, ended ones only where
     /// their inbox is not empty. Lost leases are ignored.
     async fn release(&self, leases: &[Lease], now: Timestamp) -> Result<(), StoreError>;

@@ -222,6 +222,23 @@ impl DueQueue {
         taken
     }
 
+    /// Of what a worker may not take: each set of node types that has something due before `before`,
+    /// and since when.
+    pub(super) fn left(&self, allowed: &[bool], before: Timestamp) -> BTreeMap<TypeSet, Timestamp> {
+        let mut left = BTreeMap::new();
+        let tenants = self.levels.values().flat_map(|it| it.tenants.values());
+        for (types, line) in tenants.flat_map(|tenant| &tenant.lines) {
+            if let Some((at, _)) = line.first()
+                && *at < before
+                && !types.is_in(allowed)
+            {
+                let since = left.entry(*types).or_insert(*at);
+                *since = (*since).min(*at);
+            }
+        }
+        left
+    }
+
     /// How many executions are in line or leased.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {

@@ -8,7 +8,7 @@ use docg_core::{
     ids::{ExecutionId, WorkerId},
     ports::{
         Claim, ClaimRequest, ClaimWhat, Claimed, Commit, Committed, Created, Lease, NewRun,
-        RunStore, Signal, StoreError, StoreErrorKind, Unpublished,
+        RunStore, Signal, StoreError, StoreErrorKind, Unpublished, Unserved,
     },
     signature::SignatureRequest,
     time::Timestamp,
@@ -69,6 +69,22 @@ impl RunStore for MemoryStore {
                 )
             }
         })
+    }
+
+    async fn unserved(
+        &self,
+        node_types: Arc<[Arc<str>]>,
+        before: Timestamp,
+    ) -> Result<Vec<Unserved>, StoreError> {
+        let left = {
+            let allowed = self.types.allowed(&node_types);
+            self.queue().left(&allowed, before)
+        };
+        let unserved = |(types, due_since)| Unserved {
+            node_types: self.types.names(types),
+            due_since,
+        };
+        Ok(left.into_iter().map(unserved).collect())
     }
 
     async fn renew(&self, leases: &[Lease], until: Timestamp) -> Result<Vec<Lease>, StoreError> {

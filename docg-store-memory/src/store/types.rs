@@ -9,7 +9,7 @@ use std::{
 use docg_core::workflow::Workflow;
 
 /// The node types of a workflow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct TypeSet(usize);
 
 impl TypeSet {
@@ -60,6 +60,16 @@ impl TypeSets {
             sets.push(types);
             sets.len() - 1
         }))
+    }
+
+    /// What is in a set, in order.
+    pub(super) fn names(&self, set: TypeSet) -> Vec<Arc<str>> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        known
+            .sets
+            .get(set.0)
+            .map(|set| set.to_vec())
+            .unwrap_or_default()
     }
 
     /// For each set whether all of it is among `node_types`.

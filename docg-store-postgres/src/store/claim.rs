@@ -1,8 +1,10 @@
 //! Giving executions to workers, and taking them back.
 
+use std::sync::Arc;
+
 use docg_core::{
     ids::WorkerId,
-    ports::{Claim, ClaimRequest, ClaimWhat, Claimed, Lease, Signal},
+    ports::{Claim, ClaimRequest, ClaimWhat, Claimed, Lease, Signal, Unserved},
     time::Timestamp,
 };
 use sqlx::postgres::PgRow;
@@ -67,6 +69,39 @@ impl PgStore {
             }
         };
         self.claim_of(rows, worker).await
+    }
+
+    pub(super) async fn left(
+        &self,
+        node_types: &[Arc<str>],
+        before: Timestamp,
+    ) -> Result<Vec<Unserved>, Error> {
+        let sql = "SELECT s.node_types, min(first.due_at) AS due_since
+            FROM docg.lines
+            JOIN docg.node_type_sets s ON s.id = lines.type_set
+            CROSS JOIN LATERAL (
+                SELECT e.due_at
+                FROM docg.executions e
+                WHERE e.priority = lines.priority
+                    AND e.organization_id = lines.organization_id
+                    AND e.type_set = lines.type_set
+                    AND e.due_at < $2
+                ORDER BY e.due_at LIMIT 1
+            ) first
+            WHERE NOT s.node_types <@ $1
+            GROUP BY s.node_types";
+        let known: Vec<String> = node_types.iter().map(ToString::to_string).collect();
+        let parameters = arguments![known, Time::from(before)];
+        let rows = self.database.read(sql, parameters).await?;
+        rows.iter()
+            .map(|row| {
+                let types: Vec<String> = field(row, "node_types")?;
+                Ok(Unserved {
+                    node_types: types.into_iter().map(Arc::from).collect(),
+                    due_since: field::<Time>(row, "due_since")?.into(),
+                })
+            })
+            .collect()
     }
 
     async fn claim_of(&self, rows: Vec<PgRow>, worker: WorkerId) -> Result<Claim, Error> {

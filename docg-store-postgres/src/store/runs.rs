@@ -1,11 +1,13 @@
 //! The port that changes runs, made of the statements beside it.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use docg_core::{
     ids::ExecutionId,
     ports::{
         Claim, ClaimRequest, Commit, Committed, Created, Lease, NewRun, RunStore, Signal,
-        StoreError, Unpublished,
+        StoreError, Unpublished, Unserved,
     },
     time::Timestamp,
 };
@@ -20,6 +22,15 @@ impl RunStore for PgStore {
 
     async fn claim(&self, request: ClaimRequest) -> Result<Claim, StoreError> {
         self.claim_some(&request).await.map_err(|e| e.at("claim"))
+    }
+
+    async fn unserved(
+        &self,
+        node_types: Arc<[Arc<str>]>,
+        before: Timestamp,
+    ) -> Result<Vec<Unserved>, StoreError> {
+        let left = self.left(&node_types, before).await;
+        left.map_err(|e| e.at("unserved"))
     }
 
     async fn renew(&self, leases: &[Lease], until: Timestamp) -> Result<Vec<Lease>, StoreError> {

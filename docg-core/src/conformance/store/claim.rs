@@ -1,4 +1,4 @@
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, slice, sync::Arc};
 
 use super::desk::{LEASE, Worker, at_once, commit, create, due, ids, take, work};
 use crate::{
@@ -7,6 +7,7 @@ use crate::{
         fixtures::{CommitFixture, RunFixture, at, workflow},
     },
     ids::{ExecutionId, OrganizationId},
+    ports::Unserved,
     run::Status,
 };
 
@@ -181,6 +182,43 @@ pub async fn only_what_the_worker_can_run_is_given(StoreUnderTest { store, .. }:
     }
     worker.node_types = ["send", "extract", "other", "render"].map(Arc::from).into();
     assert_eq!(ids(&worker.due(&*store, at(0), 10).await), [send]);
+}
+
+/// What has waited too long for another worker is told by what it needs, whoever it belongs to.
+pub async fn what_the_worker_cannot_run_is_told(StoreUnderTest { store, .. }: StoreUnderTest) {
+    let of_types = |node_types: &[&str]| {
+        RunFixture::with(Arc::new(workflow(OrganizationId::new(), node_types))).build()
+    };
+    let unserved = async |known: &[&str], before: i64| {
+        let known = known.iter().copied().map(Arc::from).collect();
+        let found = store.unserved(known, at(before)).await;
+        let mut found = found.expect("reads");
+        found.sort_by(|a, b| a.node_types.cmp(&b.node_types));
+        found
+    };
+    let told = |node_types: &[&str]| Unserved {
+        node_types: node_types.iter().copied().map(Arc::from).collect(),
+        due_since: at(0),
+    };
+    create(&*store, of_types(&["render"])).await;
+    let first = create(&*store, of_types(&["send", "render"])).await;
+    let second = create(&*store, of_types(&["render", "send"])).await;
+    let (send, render) = (told(&["render", "send"]), told(&["render"]));
+    assert_eq!(unserved(&["render"], 1).await, slice::from_ref(&send));
+    assert_eq!(unserved(&["other"], 1).await, [render, send.clone()]);
+    assert_eq!(unserved(&["send", "render", "other"], 1).await, []);
+    assert_eq!(
+        unserved(&["render"], 0).await,
+        [],
+        "it is due since just now"
+    );
+    take(&*store, at(0), first).await;
+    assert_eq!(unserved(&["render"], 1).await, [send], "one is left");
+    let claimed = take(&*store, at(0), second).await;
+    assert_eq!(unserved(&["render"], 1).await, []);
+    let ended = CommitFixture::on(&claimed).status(Status::Canceled).build();
+    commit(&*store, ended).await;
+    assert_eq!(unserved(&["render"], 1).await, []);
 }
 
 /// No organization gets more leases at once than its share, whoever holds them, and what comes
