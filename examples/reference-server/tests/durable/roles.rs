@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::{
     follower::Follower,
-    server::{Server, Servers, delay, effect},
+    server::{Server, Servers, cancel, delay, effect},
     site::Site,
 };
 
@@ -22,7 +22,9 @@ async fn one_process_serves_and_runs_nothing_another_runs_and_serves_nothing() {
     let (database, redis) = (Database::empty().await, redis::PrivateServer::start());
     let arguments = ["--heartbeat-ms", "100", "--enable-test-nodes"];
     let site = Site::new(database.url(), Some(&redis.url()), &arguments);
-    let http = Server::start_http(&site, "http", &["--role", "http"]);
+    // It says within two leases that nobody works.
+    let role = ["--role", "http", "--lease-ms", "1000"];
+    let http = Server::start_http(&site, "http", &role);
     let servers = Servers::of(&http);
     let nodes = [delay("delay", json!(200)), effect("effect", 0)];
     let path = http.put_nodes(json!(nodes)).await;
@@ -33,6 +35,9 @@ async fn one_process_serves_and_runs_nothing_another_runs_and_serves_nothing() {
         .await;
     assert_eq!(seen.events.len(), 1, "only that it was created");
     assert_eq!(http.execution(&id).await["status"], "queued");
+
+    let told = "no worker has taken them";
+    http.running.until_logged(told).await;
 
     let free = TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr());
     let bind = free.expect("the loopback has a free port");
@@ -94,4 +99,56 @@ async fn roles_work_together_while_redis_is_down() {
         assert_eq!(http.execution(&id).await["status"], "completed");
     }
     assert_eq!(site.ledger().len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_server_cannot_run_waits_for_one_that_can_and_the_operator_is_told() {
+    let (database, redis) = (Database::empty().await, redis::PrivateServer::start());
+    let arguments = ["--lease-ms", "1000", "--heartbeat-ms", "100"];
+    let site = Site::new(database.url(), Some(&redis.url()), &arguments);
+    let knows_more = Server::start(&site, "knows-more", &["--enable-test-nodes"]);
+    let knows_less = Server::start(&site, "knows-less", &[]);
+    let extract = json!({"id": "extract", "type": "extract", "phase": "trigger",
+        "params": {"fields": {}}});
+    let mixed = knows_more
+        .put_nodes(json!([extract, effect("effect", 0)]))
+        .await;
+    let plain = knows_less.put_nodes(json!([extract])).await;
+    // Whichever is asked, the one that can runs it.
+    let mut runs = Vec::new();
+    for server in [&knows_more, &knows_less] {
+        for _ in 0..10 {
+            runs.push(server.start_at(&mixed, json!({})).await);
+        }
+    }
+    for id in &runs {
+        knows_less.until(id, &["completed"]).await;
+    }
+    assert_eq!(site.ledger().len(), runs.len());
+
+    let mut knows_more = knows_more;
+    knows_more.running.signal("TERM");
+    assert!(knows_more.running.wait().success());
+    let waiting = knows_less.start_at(&mixed, json!({})).await;
+    let unwanted = knows_less.start_at(&mixed, json!({})).await;
+    let (since, told) = (Instant::now(), "node types test-effect");
+    knows_less.running.until_logged(told).await;
+    assert!(since.elapsed() < Duration::from_secs(20), "{since:?}");
+    let log = knows_less.running.log();
+    assert_eq!(log.matches(told).count(), 1, "it is told once: {log}");
+    for id in [&waiting, &unwanted] {
+        let left = knows_less.execution(id).await;
+        assert_eq!(left["status"], "queued", "it is left alone: {left}");
+        assert_eq!(left["error_code"], json!(null));
+    }
+    // It holds nothing up, and can be given up by anybody.
+    let id = knows_less.start_at(&plain, json!({})).await;
+    knows_less.until(&id, &["completed"]).await;
+    cancel(&knows_less, &unwanted).await;
+    knows_less.until(&unwanted, &["canceled"]).await;
+
+    let _knows_more = Server::start(&site, "knows-more-again", &["--enable-test-nodes"]);
+    knows_less.until(&waiting, &["completed"]).await;
+    knows_less.running.until_logged("wait no longer").await;
+    assert_eq!(site.ledger().len(), runs.len() + 1);
 }
