@@ -38,6 +38,9 @@ async fn a_server_that_is_told_to_stop_finishes_what_it_can_and_hands_over_the_r
             "--enable-test-nodes",
         ],
     );
+    let second = Server::start(&site, "second", &[]);
+    // Until all runs are with the first.
+    second.running.signal("STOP");
     let mut first = Server::start(&site, "first", &[]);
     let servers = Servers::of(&first);
     let nodes = json!([effect("short", 1_500), delay("next", json!(0))]);
@@ -49,10 +52,10 @@ async fn a_server_that_is_told_to_stop_finishes_what_it_can_and_hands_over_the_r
     for (follower, node) in runs.iter_mut().zip(["short", "hang", "hang"]) {
         follower.until_it_has("step.started", node).await;
     }
-    let second = Server::start(&site, "second", &[]);
-    servers.add(&second);
     first.running.signal("TERM");
     let told = SystemTime::now();
+    second.running.signal("CONT");
+    servers.add(&second);
 
     let [mut finishing, mut obeying, resisting] = runs;
     // What is done within the grace is done by the one that began it, and the next step elsewhere.

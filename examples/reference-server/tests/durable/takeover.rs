@@ -53,6 +53,9 @@ async fn steps_of_a_server_that_was_killed_are_taken_over_within_one_and_a_half_
             "--enable-test-nodes",
         ],
     );
+    let second = Server::start(&site, "second", &[]);
+    // Until all runs are with the first.
+    second.running.signal("STOP");
     let mut first = Server::start(&site, "first", &[]);
     let servers = Servers::of(&first);
     let nodes = [
@@ -69,8 +72,7 @@ async fn steps_of_a_server_that_was_killed_are_taken_over_within_one_and_a_half_
     for (follower, _) in &mut runs {
         follower.until_it_has("step.started", "long").await;
     }
-    // It finds nothing that is free.
-    let second = Server::start(&site, "second", &[]);
+    second.running.signal("CONT");
     servers.add(&second);
     first.running.kill();
     let killed = SystemTime::now();
