@@ -123,7 +123,7 @@ async fn start_runs(servers: Servers, path: Arc<str>, end: CancellationToken) ->
             let request = servers.turn(turn + again).request(Method::POST, &path);
             let request = request
                 .header("Idempotency-Key", &key)
-                .json(&json!({"trigger_data": {"ms": turn % 7 * 100}}));
+                .json(&json!({"trigger_data": {"ms": turn % 7 * 500}}));
             if let Ok(answer) = request.send().await
                 && let StatusCode::CREATED | StatusCode::OK = answer.status()
                 && let Ok(execution) = answer.json::<Value>().await
