@@ -14,7 +14,7 @@ use crate::{
         AuditQuery, BusError, Claim, ClaimRequest, Commit, Committed, Created, EventBus,
         EventQuery, EventStream, ExecutionQuery, ExecutionRecord, Lease, LogQuery, Memo, MemoKey,
         MemoStore, NewRun, OrganizationStream, Page, RunReader, RunStore, Signal, Store,
-        StoreError, Unpublished, WakeStream, WorkflowQuery, WorkflowStore,
+        StoreError, Unpublished, Unserved, WakeStream, WorkflowQuery, WorkflowStore,
     },
     run::Step,
     signature::SignatureRequest,
@@ -81,6 +81,13 @@ impl RunStore for Observed<dyn Store> {
     }
     async fn claim(&self, request: ClaimRequest) -> Result<Claim, StoreError> {
         store_call!(self.claim(request))
+    }
+    async fn unserved(
+        &self,
+        node_types: Arc<[Arc<str>]>,
+        before: Timestamp,
+    ) -> Result<Vec<Unserved>, StoreError> {
+        store_call!(self.unserved(node_types, before))
     }
     async fn renew(&self, leases: &[Lease], until: Timestamp) -> Result<Vec<Lease>, StoreError> {
         store_call!(self.renew(leases, until))

@@ -53,7 +53,7 @@ async fn without_redis_runs_go_on_and_streams_lose_nothing() {
         .map(|n| delay(&format!("n{n}"), json!("{{trigger.ms}}")))
         .collect();
     let path = server.put_nodes(json!(nodes)).await;
-    let id = server.start_at(&path, json!({"ms": 700})).await;
+    let id = server.start_at(&path, &json!({"ms": 700})).await;
     let mut before = Follower::start(&servers, &id);
     before.until_it_has("step.completed", "n0").await;
 
@@ -76,7 +76,7 @@ async fn without_redis_runs_go_on_and_streams_lose_nothing() {
         assert!(took < slowest, "a read took {took:?}");
     }
     let began = Instant::now();
-    let short = server.start_at(&path, json!({"ms": 0})).await;
+    let short = server.start_at(&path, &json!({"ms": 0})).await;
     let seen = Follower::start(&servers, &short).finish().await;
     assert_eq!(seen.opened, 1, "its stream went on to the end");
     assert!(began.elapsed() < Duration::from_secs(10));
@@ -131,7 +131,7 @@ async fn without_postgres_requests_are_refused_nothing_is_half_done_and_it_recov
     let path = server.put_nodes(json!(nodes)).await;
     let mut runs = Vec::new();
     for ms in [0, 500, 3_000] {
-        let id = server.start_at(&path, json!({"ms": ms})).await;
+        let id = server.start_at(&path, &json!({"ms": ms})).await;
         runs.push((Follower::start(&servers, &id), id));
     }
     runs[0].0.until_it_has("step.started", "effect").await;

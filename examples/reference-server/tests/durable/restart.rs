@@ -44,7 +44,7 @@ async fn what_the_only_server_told_outlives_it_and_the_next_one_finishes_its_wor
     // Some are over when it is killed, others in the middle.
     let mut runs = Vec::new();
     for ms in [0, 10, 100, 400, 4_000, 4_000, 4_000, 5_000] {
-        let id = first.start_at(&path, json!({"ms": ms})).await;
+        let id = first.start_at(&path, &json!({"ms": ms})).await;
         runs.push((Follower::start(&servers, &id), id));
     }
     let body = json!({"trigger_data": {"ms": 1}});

@@ -28,7 +28,7 @@ async fn one_process_serves_and_runs_nothing_another_runs_and_serves_nothing() {
     let servers = Servers::of(&http);
     let nodes = [delay("delay", json!(200)), effect("effect", 0)];
     let path = http.put_nodes(json!(nodes)).await;
-    let id = http.start_at(&path, json!({})).await;
+    let id = http.start_at(&path, &json!({})).await;
     let mut follower = Follower::start(&servers, &id);
     let seen = follower
         .until("some heartbeats", |seen| seen.heartbeats >= 10)
@@ -50,7 +50,7 @@ async fn one_process_serves_and_runs_nothing_another_runs_and_serves_nothing() {
 
     // What was done here is heard of there at once.
     let began = Instant::now();
-    let id = http.start_at(&path, json!({})).await;
+    let id = http.start_at(&path, &json!({})).await;
     http.until(&id, &["completed"]).await;
     assert!(began.elapsed() < WOKEN, "{:?}", began.elapsed());
 
@@ -62,7 +62,7 @@ async fn one_process_serves_and_runs_nothing_another_runs_and_serves_nothing() {
     let (status, answer) = http.send(reqwest::Method::PUT, &workflow, &settings).await;
     assert_eq!(status, 201, "{answer}");
     let id = http
-        .start_at(&format!("{workflow}/executions"), json!({}))
+        .start_at(&format!("{workflow}/executions"), &json!({}))
         .await;
     http.until_it_awaits(&id, "confirmation").await;
     let began = Instant::now();
@@ -93,7 +93,7 @@ async fn roles_work_together_while_redis_is_down() {
     let servers = Servers::of(&http);
     let path = http.put_nodes(json!([effect("effect", 0)])).await;
     for _ in 0..3 {
-        let id = http.start_at(&path, json!({})).await;
+        let id = http.start_at(&path, &json!({})).await;
         let seen = Follower::start(&servers, &id).finish().await;
         assert_eq!(seen.opened, 1);
         assert_eq!(http.execution(&id).await["status"], "completed");
@@ -118,7 +118,7 @@ async fn what_a_server_cannot_run_waits_for_one_that_can_and_the_operator_is_tol
     let mut runs = Vec::new();
     for server in [&knows_more, &knows_less] {
         for _ in 0..10 {
-            runs.push(server.start_at(&mixed, json!({})).await);
+            runs.push(server.start_at(&mixed, &json!({})).await);
         }
     }
     for id in &runs {
@@ -129,8 +129,8 @@ async fn what_a_server_cannot_run_waits_for_one_that_can_and_the_operator_is_tol
     let mut knows_more = knows_more;
     knows_more.running.signal("TERM");
     assert!(knows_more.running.wait().success());
-    let waiting = knows_less.start_at(&mixed, json!({})).await;
-    let unwanted = knows_less.start_at(&mixed, json!({})).await;
+    let waiting = knows_less.start_at(&mixed, &json!({})).await;
+    let unwanted = knows_less.start_at(&mixed, &json!({})).await;
     let (since, told) = (Instant::now(), "node types test-effect");
     knows_less.running.until_logged(told).await;
     assert!(since.elapsed() < Duration::from_secs(20), "{since:?}");
@@ -142,7 +142,7 @@ async fn what_a_server_cannot_run_waits_for_one_that_can_and_the_operator_is_tol
         assert_eq!(left["error_code"], json!(null));
     }
     // It holds nothing up, and can be given up by anybody.
-    let id = knows_less.start_at(&plain, json!({})).await;
+    let id = knows_less.start_at(&plain, &json!({})).await;
     knows_less.until(&id, &["completed"]).await;
     cancel(&knows_less, &unwanted).await;
     knows_less.until(&unwanted, &["canceled"]).await;

@@ -66,7 +66,7 @@ async fn steps_of_a_server_that_was_killed_are_taken_over_within_one_and_a_half_
     let path = first.put_nodes(json!(nodes)).await;
     let mut runs = Vec::new();
     for _ in 0..5 {
-        let id = first.start_at(&path, json!({})).await;
+        let id = first.start_at(&path, &json!({})).await;
         runs.push((Follower::start(&servers, &id), id));
     }
     for (follower, _) in &mut runs {
