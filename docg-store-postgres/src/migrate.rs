@@ -16,7 +16,7 @@ struct Migration {
     sql: &'static str,
 }
 
-const MIGRATIONS: [Migration; 3] = [
+const MIGRATIONS: [Migration; 4] = [
     Migration {
         version: 1,
         name: "executions",
@@ -31,6 +31,11 @@ const MIGRATIONS: [Migration; 3] = [
         version: 3,
         name: "audit",
         sql: include_str!("../migrations/0003_audit.sql"),
+    },
+    Migration {
+        version: 4,
+        name: "signature_follow_up",
+        sql: include_str!("../migrations/0004_signature_follow_up.sql"),
     },
 ];
 

@@ -51,6 +51,9 @@ table! {
     "duplicate_approver" | "invalid_quorum" => "fix_approvers" "fix-approvers";
     "signature_declined" => "contact_signers" "contact-signers";
     "signature_expired" => "retry" "ask-signatures-again";
+    "signature_canceled" => "retry" "ask-signatures-again";
+    "signature_request_refused" => "fix_signers" "fix-signature-request";
+    "document_not_ready" => "retry" "retry";
     "output_too_large" => "reduce_output" "reduce-output";
 
     // What handlers of files, mail and calls commonly give.

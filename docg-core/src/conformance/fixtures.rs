@@ -18,7 +18,7 @@ use crate::{
         Activity, DeliveryState, Execution, Heads, Inputs, Phase, PhaseMetrics, SignatureState,
         Status, Step, StepStatus,
     },
-    signature::{RequestStatus, SignatureRequest, Signer, SignerStatus},
+    signature::{FollowUp, RequestStatus, SignatureRequest, Signer, SignerStatus},
     time::Timestamp,
     workflow::{Node, OnError, RetryPolicy, Settings, Workflow, handler::OnExpiry},
 };
@@ -460,6 +460,14 @@ pub fn signature_request(execution: &Execution, envelope_id: &str) -> SignatureR
         created_at: at(1),
         expires_at: Some(at(1_000_000)),
         completed_at: None,
+        details: json!({"place": 7}),
+        follow_up: FollowUp {
+            remind_every_ms: Some(60_000),
+            remind_at: Some(at(2)),
+            check_at: Some(at(3)),
+            checked_at: None,
+            failed_checks: 2,
+        },
     }
 }
 

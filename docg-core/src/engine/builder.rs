@@ -29,6 +29,20 @@ pub struct EngineOptions {
     /// How often an idle worker asks the store for due executions, at least; half the lease where that
     /// is shorter.
     pub poll_interval: Duration,
+    /// How often the provider of an open signature request is asked for what its webhooks may have
+    /// lost; a second at least. Providers limit how often they are asked.
+    pub signature_check: Duration,
+    /// How long a signature provider may take to answer such a question, to remind signers, or to
+    /// withdraw a request.
+    pub signature_timeout: Duration,
+}
+
+impl EngineOptions {
+    pub(super) fn signature_check_ms(&self) -> u64 {
+        u64::try_from(self.signature_check.as_millis())
+            .unwrap_or(u64::MAX)
+            .clamp(1_000, 366 * 24 * 3_600_000)
+    }
 }
 
 impl Default for EngineOptions {
@@ -39,6 +53,8 @@ impl Default for EngineOptions {
             probe_timeout: Duration::from_secs(10),
             max_output_bytes: 1024 * 1024,
             poll_interval: Duration::from_secs(15),
+            signature_check: Duration::from_secs(3_600),
+            signature_timeout: Duration::from_secs(20),
         }
     }
 }

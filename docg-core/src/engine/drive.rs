@@ -196,9 +196,12 @@ impl Driver {
                     .is_some_and(|wake| wake.millis_since(now) <= SHORT_REST_MS);
                 soon && self.works()
             }
-            Next::Preflight | Next::Run { .. } | Next::Resume { .. } | Next::Probe { .. } => {
-                self.works()
-            }
+            Next::Preflight
+            | Next::Run { .. }
+            | Next::Resume { .. }
+            | Next::Probe { .. }
+            | Next::CheckSignatures
+            | Next::Remind => self.works(),
         }
     }
 
@@ -209,7 +212,12 @@ impl Driver {
         let touches_nothing = match next {
             Next::Preflight => true,
             Next::Run { index, .. } => self.engine.computes(state, *index),
-            Next::Resume { .. } | Next::Probe { .. } | Next::Rest | Next::Done => false,
+            Next::Resume { .. }
+            | Next::Probe { .. }
+            | Next::CheckSignatures
+            | Next::Remind
+            | Next::Rest
+            | Next::Done => false,
         };
         if !(self.may_hold && goes_on && touches_nothing && self.held.settled.is_empty()) {
             return false;
@@ -246,6 +254,7 @@ impl Driver {
         records.touched.sort_unstable();
         records.touched.dedup();
         let (events, ignored) = (records.events.clone(), records.ignored);
+        let signature_changed = records.signature_changed;
         let commit = Commit {
             lease: self.handle.lease,
             expected_version: self.stored_version,
@@ -280,6 +289,9 @@ impl Driver {
             self.published = events.last().map(|event| event.seq);
         }
         self.engine.active.settle(&settled, &ignored);
+        if let Some(request) = state.signature.as_ref().filter(|_| signature_changed) {
+            self.engine.withdraw(request);
+        }
         Ok(committed)
     }
 
@@ -368,6 +380,9 @@ impl Driver {
     async fn act(&mut self, state: &RunState, next: Next) -> Result<Vec<Input>, LeaseLost> {
         match next {
             Next::Preflight => return Box::pin(self.preflight(state)).await,
+            Next::CheckSignatures | Next::Remind => {
+                return Box::pin(self.follow_up(state, matches!(next, Next::Remind))).await;
+            }
             Next::Run { index, params } => self.begin(state, index, params, Task::Run).await,
             Next::Resume {
                 index,
@@ -431,6 +446,37 @@ impl Driver {
                     self.commit_held(state).await?;
                     continue;
                 }
+            };
+        }
+    }
+
+    /// Asks the provider of the open signature request, or has it remind the signers.
+    async fn follow_up(&mut self, state: &RunState, remind: bool) -> Result<Vec<Input>, LeaseLost> {
+        let Some(request) = &state.signature else {
+            return Ok(Vec::new());
+        };
+        let engine = Arc::clone(&self.engine);
+        let mut asking = pin!(async {
+            match remind {
+                true => engine.remind(request).await,
+                false => engine.check_signatures(request).await,
+            }
+        });
+        loop {
+            return tokio::select! {
+                biased;
+                () = self.handle.lost.cancelled() => Err(LeaseLost),
+                input = &mut asking => Ok(vec![input]),
+                // A question is dropped and asked again if it is still due; a reminder may be under
+                // way, so it is waited for.
+                () = self.handle.signal.notified(), if !remind => {
+                    let signals = self.inbox(state).await;
+                    if signals.is_empty() {
+                        continue;
+                    }
+                    Ok(signals)
+                }
+                () = self.shutting_down(), if !remind => Ok(Vec::new()),
             };
         }
     }

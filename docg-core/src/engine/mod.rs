@@ -14,6 +14,7 @@ pub(crate) mod decide;
 mod drive;
 mod error;
 mod feed;
+mod follow_up;
 mod list_feed;
 mod observed;
 mod observer;
@@ -113,6 +114,7 @@ impl Inner {
             registry: &self.registry,
             dry: &self.dry,
             redaction: &self.redaction,
+            signature_check_ms: self.options.signature_check_ms(),
         }
     }
 }

@@ -144,6 +144,11 @@ impl StepRun {
                 .as_ref()
                 .filter(|approval| approval.node_id == node.id)
                 .map(|approval| approval.id),
+            previous_signature: state
+                .signature
+                .as_ref()
+                .filter(|request| request.node_id == node.id)
+                .map(|request| request.id),
             correlation_id: Arc::clone(&execution.correlation_id),
             traceparent: execution.traceparent.clone(),
             deadline,

@@ -77,6 +77,12 @@ codes! {
     SIGNATURE_DECLINED = "signature_declined";
     /// Not all signatures came in time.
     SIGNATURE_EXPIRED = "signature_expired";
+    /// The request was withdrawn at the signature provider.
+    SIGNATURE_CANCELED = "signature_canceled";
+    /// The signature provider does not take the request as it is.
+    SIGNATURE_REFUSED = "signature_request_refused";
+    /// The signed document is not there yet.
+    DOCUMENT_NOT_READY = "document_not_ready";
     /// The step was stopped because its execution was canceled.
     CANCELED = "canceled";
     /// An output is larger than can be kept.

@@ -21,15 +21,17 @@ pub struct SignerChange {
 ///
 /// Monotone: a signer's status only rises in the order of [`SignerStatus`], so duplicates change
 /// nothing and any order of arrival ends in the same state. Of two times for the same fact the
-/// earlier stays. Facts about addresses that are not among the signers are ignored.
+/// earlier stays. Facts about addresses that are not among the signers are ignored. A refusal that
+/// names nobody ends the request and is held against no signer.
 pub fn merge(request: &mut SignatureRequest, facts: &[SignerFact]) -> Vec<SignerChange> {
     let mut changes = Vec::new();
     for fact in facts {
         let status = match fact.kind {
             SignerFactKind::Viewed => SignerStatus::Viewed,
             SignerFactKind::Signed => SignerStatus::Signed,
+            SignerFactKind::Declined if fact.email.is_none() => continue,
             SignerFactKind::Declined => SignerStatus::Declined,
-            SignerFactKind::Expired => SignerStatus::Expired,
+            SignerFactKind::Expired | SignerFactKind::Canceled => SignerStatus::Expired,
             SignerFactKind::Bounced => SignerStatus::Bounced,
         };
         for signer in &mut request.signers {
@@ -44,13 +46,15 @@ pub fn merge(request: &mut SignatureRequest, facts: &[SignerFact]) -> Vec<Signer
                 SignerFactKind::Viewed => Some(&mut signer.viewed_at),
                 SignerFactKind::Signed => Some(&mut signer.signed_at),
                 SignerFactKind::Declined => Some(&mut signer.declined_at),
-                SignerFactKind::Expired | SignerFactKind::Bounced => None,
+                SignerFactKind::Expired | SignerFactKind::Bounced | SignerFactKind::Canceled => {
+                    None
+                }
             };
             if let Some(time) = time {
                 *time = Some(time.map_or(fact.at, |known| known.min(fact.at)));
             }
-            if fact.kind == SignerFactKind::Declined && signer.reason.is_none() {
-                signer.reason.clone_from(&fact.reason);
+            if fact.kind == SignerFactKind::Declined {
+                keep_reason(&mut signer.reason, fact.reason.as_ref());
             }
             if status > signer.status {
                 signer.status = status;
@@ -63,16 +67,34 @@ pub fn merge(request: &mut SignatureRequest, facts: &[SignerFact]) -> Vec<Signer
             }
         }
     }
-    request.status = derived_status(request);
+    request.status = derived_status(request, facts);
     changes
 }
 
-fn derived_status(request: &SignatureRequest) -> RequestStatus {
+/// Of several reasons the least in order stays, so that it does not matter which came first.
+fn keep_reason(known: &mut Option<String>, told: Option<&String>) {
+    if let Some(told) = told
+        && known.as_ref().is_none_or(|known| told < known)
+    {
+        *known = Some(told.clone());
+    }
+}
+
+fn derived_status(request: &SignatureRequest, facts: &[SignerFact]) -> RequestStatus {
     let any = |status| request.signers.iter().any(|signer| signer.status == status);
+    let told = |kind| facts.iter().any(|fact| fact.kind == kind);
+    let declined_by_somebody = facts
+        .iter()
+        .any(|fact| fact.kind == SignerFactKind::Declined && fact.email.is_none());
     if request.all_signed() {
         RequestStatus::Signed
-    } else if any(SignerStatus::Declined) {
+    } else if any(SignerStatus::Declined)
+        || declined_by_somebody
+        || request.status == RequestStatus::Declined
+    {
         RequestStatus::Declined
+    } else if told(SignerFactKind::Canceled) || request.status == RequestStatus::Canceled {
+        RequestStatus::Canceled
     } else if any(SignerStatus::Expired) {
         RequestStatus::Expired
     } else {

@@ -1,16 +1,33 @@
 //! Signature requests: who must sign, what each has done, and how providers' reports are merged.
+//!
+//! [`SignatureProvider`] is what the engine and its webhooks talk to. Two are given as features:
+//! `clicksign` and `zapsign`, both over an [`HttpClient`](http::HttpClient) of the application and
+//! its [`Documents`].
 
+mod documents;
+mod error;
+#[cfg(feature = "signature-http")]
+pub mod http;
 mod merge;
 mod provider;
 mod request;
+mod secret;
 
+#[cfg(feature = "clicksign")]
+pub mod clicksign;
+#[cfg(feature = "zapsign")]
+pub mod zapsign;
+
+pub use documents::{Document, Documents};
+pub use error::ProviderError;
 pub use merge::{SignerChange, merge};
 #[cfg(feature = "mock")]
 pub use provider::MockSignatureProvider;
 pub use provider::{
-    Envelope, EnvelopeRequest, ProviderError, ProviderUpdate, SignatureProvider, SignerFact,
-    SignerFactKind, WebhookError, WebhookRequest,
+    Envelope, EnvelopeRequest, ProviderUpdate, SignatureProvider, SignerFact, SignerFactKind,
+    WebhookError, WebhookRequest,
 };
 pub use request::{
-    NewSignatureRequest, NewSigner, RequestStatus, SignatureRequest, Signer, SignerStatus,
+    FollowUp, NewSignatureRequest, NewSigner, RequestStatus, SignatureRequest, Signer, SignerStatus,
 };
+pub use secret::Secret;

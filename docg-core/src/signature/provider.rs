@@ -2,7 +2,10 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::request::{NewSigner, SignatureRequest};
+use super::{
+    error::ProviderError,
+    request::{NewSigner, SignatureRequest},
+};
 use crate::{ids::OrganizationId, time::Timestamp};
 
 /// A service that collects signatures.
@@ -30,6 +33,29 @@ pub trait SignatureProvider: Send + Sync + 'static {
     ///
     /// [`ProviderError`] says whether it may be tried again.
     async fn signed_document(&self, request: &SignatureRequest) -> Result<Value, ProviderError>;
+    /// What has become of the signers so far, for reports that were lost: the same facts that
+    /// webhooks give, all of them or as many as the provider can still tell.
+    ///
+    /// # Errors
+    ///
+    /// [`ProviderError`]; the engine asks again later.
+    async fn status(&self, request: &SignatureRequest) -> Result<Vec<SignerFact>, ProviderError>;
+    /// Reminds those whose turn it is and who have not signed. The engine calls it where
+    /// [`reminds_itself`](Self::reminds_itself) is false, once for each reminder.
+    ///
+    /// # Errors
+    ///
+    /// [`ProviderError`]; the run goes on, and the next reminder comes at its time.
+    async fn remind(&self, request: &SignatureRequest) -> Result<(), ProviderError>;
+    /// Withdraws a request that has ended here: the run was canceled, somebody refused, or time is
+    /// up. Tried a few times and then left: those who sign later sign for nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`ProviderError`] says whether it may be tried again.
+    async fn cancel(&self, request: &SignatureRequest) -> Result<(), ProviderError>;
+    /// Whether it keeps [`EnvelopeRequest::remind_every_ms`] by itself.
+    fn reminds_itself(&self) -> bool;
     /// Proves that a webhook comes from the provider, over its raw bytes and in constant time, and
     /// reads it.
     ///
@@ -55,7 +81,8 @@ pub struct EnvelopeRequest {
     pub message: Option<String>,
     /// When it is given up.
     pub expires_at: Option<Timestamp>,
-    /// How often those who have not signed are reminded, in milliseconds; `None` for never.
+    /// How often those who have not signed are to be reminded, in milliseconds; `None` for never. For
+    /// providers that remind by themselves.
     pub remind_every_ms: Option<u64>,
 }
 
@@ -83,23 +110,27 @@ impl EnvelopeRequest {
 /// What a provider has taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Envelope {
-    /// The provider's name for it.
+    /// The provider's name for it: the one that its webhooks give.
     pub envelope_id: String,
+    /// What else the provider needs to find it again; `null` for nothing.
+    pub details: Value,
 }
 
-/// Why a provider did not do what it was asked.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ProviderError {
-    /// Not reachable, or not able at the moment; nothing has happened.
-    #[error("the signature provider is unavailable: {0}")]
-    Unavailable(String),
-    /// Refused; asking again changes nothing.
-    #[error("the signature provider refused: {0}")]
-    Refused(String),
-    /// It broke off after the request had gone out.
-    #[error("whether the signature provider took the request is unknown: {0}")]
-    Unknown(String),
+impl Envelope {
+    /// An envelope that is found by its name alone.
+    pub fn new(envelope_id: impl Into<String>) -> Self {
+        Self {
+            envelope_id: envelope_id.into(),
+            details: Value::Null,
+        }
+    }
+
+    /// Sets what else is needed to find it again.
+    #[must_use]
+    pub fn details(mut self, details: Value) -> Self {
+        self.details = details;
+        self
+    }
 }
 
 /// A webhook as it came in.
@@ -161,14 +192,37 @@ pub struct SignerFact {
 }
 
 impl SignerFact {
-    /// This signer has signed.
-    pub fn signed(email: impl Into<String>, at: Timestamp) -> Self {
+    /// This became of a signer.
+    pub fn new(email: impl Into<String>, kind: SignerFactKind, at: Timestamp) -> Self {
         Self {
             email: Some(email.into()),
-            kind: SignerFactKind::Signed,
+            kind,
             at,
             reason: None,
         }
+    }
+
+    /// This became of all who have not decided.
+    #[must_use]
+    pub fn of_all(kind: SignerFactKind, at: Timestamp) -> Self {
+        Self {
+            email: None,
+            kind,
+            at,
+            reason: None,
+        }
+    }
+
+    /// This signer has signed.
+    pub fn signed(email: impl Into<String>, at: Timestamp) -> Self {
+        Self::new(email, SignerFactKind::Signed, at)
+    }
+
+    /// Adds why.
+    #[must_use]
+    pub fn because(mut self, reason: Option<String>) -> Self {
+        self.reason = reason.filter(|reason| !reason.trim().is_empty());
+        self
     }
 }
 
@@ -186,4 +240,6 @@ pub enum SignerFactKind {
     Expired,
     /// The mail did not arrive.
     Bounced,
+    /// The request was withdrawn at the provider before this signer had decided.
+    Canceled,
 }

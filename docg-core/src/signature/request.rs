@@ -33,6 +33,29 @@ pub struct SignatureRequest {
     pub expires_at: Option<Timestamp>,
     /// When the last signature came, or it ended otherwise.
     pub completed_at: Option<Timestamp>,
+    /// What the provider needs to find it again, besides the envelope's name.
+    #[serde(default)]
+    pub details: Value,
+    /// What the engine does about it by itself while it waits.
+    #[serde(default)]
+    pub follow_up: FollowUp,
+}
+
+/// What the engine does about an open request by itself: it reminds those who have not signed, and
+/// asks the provider for what its webhooks may have lost.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FollowUp {
+    /// How often to remind, in milliseconds; `None` where the engine does not.
+    pub remind_every_ms: Option<u64>,
+    /// When the next reminder is due.
+    pub remind_at: Option<Timestamp>,
+    /// When the provider is to be asked next; `None` where it cannot be.
+    pub check_at: Option<Timestamp>,
+    /// When it last answered.
+    pub checked_at: Option<Timestamp>,
+    /// How often it has not answered since.
+    pub failed_checks: u32,
 }
 
 impl SignatureRequest {
@@ -57,7 +80,7 @@ pub enum RequestStatus {
     Declined,
     /// Not all came in time.
     Expired,
-    /// The execution was canceled.
+    /// The execution ended, or the request was withdrawn at the provider.
     Canceled,
 }
 
@@ -134,8 +157,15 @@ pub struct NewSignatureRequest {
     pub signers: Vec<NewSigner>,
     /// The document, for whoever shows or finishes it.
     pub file: Value,
+    /// What the provider needs to find it again, besides the envelope's name; `null` for nothing.
+    #[serde(default)]
+    pub details: Value,
     /// When it is given up; `None` for never.
     pub expires_at: Option<Timestamp>,
+    /// How often the engine has the provider remind those who have not signed, in milliseconds;
+    /// `None` where it does not, for one because the provider does so by itself.
+    #[serde(default)]
+    pub remind_every_ms: Option<u64>,
 }
 
 impl NewSignatureRequest {
@@ -150,7 +180,9 @@ impl NewSignatureRequest {
             envelope_id: envelope_id.into(),
             signers: signers.into_iter().collect(),
             file: Value::Null,
+            details: Value::Null,
             expires_at: None,
+            remind_every_ms: None,
         }
     }
 
@@ -161,10 +193,24 @@ impl NewSignatureRequest {
         self
     }
 
+    /// Sets what the provider needs to find it again.
+    #[must_use]
+    pub fn details(mut self, details: Value) -> Self {
+        self.details = details;
+        self
+    }
+
     /// Sets when it is given up.
     #[must_use]
     pub fn expires_at(mut self, expires_at: Timestamp) -> Self {
         self.expires_at = Some(expires_at);
+        self
+    }
+
+    /// Sets how often the engine has those reminded who have not signed, in milliseconds.
+    #[must_use]
+    pub fn remind_every_ms(mut self, millis: u64) -> Self {
+        self.remind_every_ms = Some(millis).filter(|millis| *millis > 0);
         self
     }
 }

@@ -6,7 +6,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    ids::{ApprovalId, ExecutionId, NodeId, OrganizationId, WorkflowId},
+    ids::{ApprovalId, ExecutionId, NodeId, OrganizationId, SignatureRequestId, WorkflowId},
     observe::{AuditDraft, AuditSink, ExecutionLogger, LogDraft, LogLevel, StepRecorder},
     time::Timestamp,
 };
@@ -33,6 +33,9 @@ pub struct StepFacts {
     pub attempt: u32,
     /// The approval that this step has asked for before, where it is to ask anew.
     pub previous_approval: Option<ApprovalId>,
+    /// The signature request that this step has made before: it has ended, and another one needs a
+    /// name of its own.
+    pub previous_signature: Option<SignatureRequestId>,
     /// Names the chain of calls that this step belongs to; pass it on.
     pub correlation_id: Arc<str>,
     /// The W3C trace context that the execution was created with.

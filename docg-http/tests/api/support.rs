@@ -153,15 +153,25 @@ impl SignatureProvider for Desk {
         "desk"
     }
     async fn create(&self, request: EnvelopeRequest) -> Result<Envelope, ProviderError> {
-        Ok(Envelope {
-            envelope_id: request.idempotency_key,
-        })
+        Ok(Envelope::new(request.idempotency_key))
     }
     async fn find(&self, _: &EnvelopeRequest) -> Result<Option<Envelope>, ProviderError> {
         Ok(None)
     }
     async fn signed_document(&self, request: &SignatureRequest) -> Result<Value, ProviderError> {
         Ok(request.file.clone())
+    }
+    async fn status(&self, _: &SignatureRequest) -> Result<Vec<SignerFact>, ProviderError> {
+        Ok(Vec::new())
+    }
+    async fn remind(&self, _: &SignatureRequest) -> Result<(), ProviderError> {
+        Ok(())
+    }
+    async fn cancel(&self, _: &SignatureRequest) -> Result<(), ProviderError> {
+        Ok(())
+    }
+    fn reminds_itself(&self) -> bool {
+        true
     }
     fn read_webhook(&self, request: &WebhookRequest) -> Result<ProviderUpdate, WebhookError> {
         if request.header("x-desk") != Some("proof") {

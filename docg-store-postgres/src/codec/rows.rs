@@ -104,6 +104,8 @@ columns! {
         created_at: Time = "timestamptz[]",
         expires_at: Option<Time> = "timestamptz[]",
         completed_at: Option<Time> = "timestamptz[]",
+        details: String = "text[]::json[]",
+        follow_up: String = "text[]::json[]",
     }
 }
 
@@ -302,6 +304,10 @@ impl SignatureColumns {
         self.created_at.push(request.created_at.into());
         self.expires_at.push(time_column(request.expires_at));
         self.completed_at.push(time_column(request.completed_at));
+        self.details
+            .push(encoder.json("details", &request.details)?);
+        self.follow_up
+            .push(encoder.json("follow_up", &request.follow_up)?);
         Ok(())
     }
 }

@@ -141,14 +141,17 @@ pub(super) fn insert_children(first: usize, allowed: &str) -> String {
             FROM {audit} JOIN {allowed} m ON m.id = r.execution_id),
         signatures AS (
             INSERT INTO docg.signature_requests (id, execution_id, organization_id, node_id,
-                provider, envelope_id, status, signers, file, created_at, expires_at, completed_at)
+                provider, envelope_id, status, signers, file, created_at, expires_at, completed_at,
+                details, follow_up)
             SELECT r.id, r.execution_id, r.organization_id, r.node_id, r.provider, r.envelope_id,
-                r.status, r.signers, r.file, r.created_at, r.expires_at, r.completed_at
+                r.status, r.signers, r.file, r.created_at, r.expires_at, r.completed_at,
+                r.details, r.follow_up
             FROM {signatures} JOIN {allowed} m ON m.id = r.execution_id
             ON CONFLICT (id) DO UPDATE
             SET provider = excluded.provider, envelope_id = excluded.envelope_id,
                 status = excluded.status, signers = excluded.signers, file = excluded.file,
-                expires_at = excluded.expires_at, completed_at = excluded.completed_at),
+                expires_at = excluded.expires_at, completed_at = excluded.completed_at,
+                details = excluded.details, follow_up = excluded.follow_up),
         approvals AS (
             INSERT INTO docg.approvals (id, execution_id, organization_id, node_id, message, approvers,
                 token_hashes, quorum, decision, decided_by, created_at, decided_at, expires_at,

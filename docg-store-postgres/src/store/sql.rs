@@ -34,7 +34,8 @@ macro_rules! steps_of_execution {
 macro_rules! signature_record {
     () => {
         "SELECT r.id, r.execution_id, r.organization_id, r.node_id, r.provider, r.envelope_id, \
-            r.status, r.signers, r.file, r.created_at, r.expires_at, r.completed_at \
+            r.status, r.signers, r.file, r.created_at, r.expires_at, r.completed_at, r.details, \
+            r.follow_up \
          FROM docg.signature_requests r"
     };
 }

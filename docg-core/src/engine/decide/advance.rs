@@ -92,7 +92,12 @@ pub(super) fn advance(draft: &mut Draft<'_>) -> Result<Next, InvalidTransition> 
             return Ok(Next::Rest);
         }
         match open(draft, index, &node) {
-            Ok(params) => return Ok(Next::Run { index, params }),
+            Ok(params) => {
+                draft.params = Some(params);
+                if let Some(next) = open_step(draft) {
+                    return Ok(next);
+                }
+            }
             Err(failure) => step::fail_unopened(draft, index, failure)?,
         }
     }
@@ -330,9 +335,14 @@ fn open(draft: &mut Draft<'_>, index: usize, node: &Node) -> Result<Arc<Value>, 
     let params = resolved(draft, node)?;
     draft.end_wait();
     let (now, data_in) = (draft.now, draft.env.redaction.snapshot(&params));
+    // What people have signed they are not asked for again.
+    let activity = match super::signature::is_signed(draft, index) {
+        true => Activity::Resuming,
+        false => Activity::Running,
+    };
     let step = draft.step(index);
     step.status = StepStatus::Running;
-    step.activity = Activity::Running;
+    step.activity = activity;
     step.attempt += 1;
     step.started_at.get_or_insert(now);
     step.data_in = Some(data_in);

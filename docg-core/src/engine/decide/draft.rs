@@ -51,9 +51,12 @@ impl<'a> Draft<'a> {
         let wake_at = match &next {
             Next::Done => None,
             Next::Rest => super::timers::next_wake(&self.state, self.opens_steps, self.now),
-            Next::Preflight | Next::Run { .. } | Next::Resume { .. } | Next::Probe { .. } => {
-                Some(self.now)
-            }
+            Next::Preflight
+            | Next::Run { .. }
+            | Next::Resume { .. }
+            | Next::Probe { .. }
+            | Next::CheckSignatures
+            | Next::Remind => Some(self.now),
         };
         self.state.execution.wake_at = wake_at;
         if !self.records.is_empty() {

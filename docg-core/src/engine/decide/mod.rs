@@ -10,6 +10,7 @@ mod approval;
 mod calls;
 mod create;
 mod draft;
+mod follow_up;
 mod preflight;
 mod resume;
 mod signal;
@@ -37,6 +38,7 @@ use crate::{
     ports::{RunState, Signal},
     preflight::Issue,
     run::InvalidTransition,
+    signature::{ProviderError, SignerFact},
     time::Timestamp,
     workflow::{
         DryRegistry, Probe, Registry, Resolution, StepOutcome,
@@ -50,6 +52,8 @@ pub(crate) struct Env<'a> {
     pub(crate) registry: &'a Registry,
     pub(crate) dry: &'a DryRegistry,
     pub(crate) redaction: &'a Redaction,
+    /// How often the provider of an open signature request is asked, in milliseconds.
+    pub(crate) signature_check_ms: u64,
 }
 
 /// When a decision is made, and where its ids come from.
@@ -93,6 +97,10 @@ pub(crate) enum Input {
         effect: Probe,
         notes: Notes,
     },
+    /// The provider of an open signature request was asked what became of it.
+    SignaturesChecked(Checked),
+    /// The provider of an open signature request was asked to remind the signers.
+    Reminded(Result<(), ProviderError>),
     /// A message from the inbox.
     Signal(Signal),
 }
@@ -119,6 +127,17 @@ impl Input {
     }
 }
 
+/// What came of asking a signature provider.
+#[derive(Debug)]
+pub(crate) enum Checked {
+    /// What it knows.
+    Answered(Vec<SignerFact>),
+    /// It did not answer, or not usefully.
+    Failed(ProviderError),
+    /// There is none of that name: reports come in otherwise, and nothing is to be asked.
+    Nobody,
+}
+
 /// What a handler has logged and audited.
 #[derive(Debug, Default)]
 pub(crate) struct Notes {
@@ -141,6 +160,10 @@ pub(crate) enum Next {
     },
     /// Ask the handler whether its effect happened.
     Probe { index: usize, params: Arc<Value> },
+    /// Ask the provider of the open signature request what became of it.
+    CheckSignatures,
+    /// Ask the provider of the open signature request to remind the signers.
+    Remind,
     /// Nothing before `wake_at` or a signal.
     Rest,
     /// Nothing ever.
@@ -250,11 +273,14 @@ pub(crate) fn decide<'a>(
                 draft.take_notes(index, notes);
                 step::probed(&mut draft, index, effect)?;
             }
+            Input::SignaturesChecked(checked) => follow_up::checked(&mut draft, checked)?,
+            Input::Reminded(result) => follow_up::reminded(&mut draft, result),
             Input::Signal(signal) => signal::apply(&mut draft, signal)?,
         }
     }
     timers::expire(&mut draft)?;
     let next = advance::advance(&mut draft)?;
+    let next = follow_up::before_rest(&mut draft, next);
     Ok(draft.finish(next))
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{draft::Draft, step};
+use super::{draft::Draft, follow_up, step};
 use crate::{
     error::{StepFailure, codes},
     event::EventData,
@@ -12,7 +12,7 @@ use crate::{
     run::{Activity, InvalidTransition, Phase, SignatureState, Status, WaitKind},
     signature::{
         NewSignatureRequest, RequestStatus, SignatureRequest, Signer, SignerChange, SignerFact,
-        SignerStatus, merge,
+        SignerFactKind, SignerStatus, merge,
     },
 };
 
@@ -32,6 +32,7 @@ pub(super) fn requested(
         .iter()
         .map(|signer| signer.email.clone())
         .collect();
+    let follow_up = follow_up::begin(draft, &new);
     let request = SignatureRequest {
         id: SignatureRequestId(draft.new_id()),
         execution_id: draft.state.execution.id,
@@ -45,6 +46,8 @@ pub(super) fn requested(
         created_at: draft.now,
         expires_at: new.expires_at,
         completed_at: None,
+        details: new.details,
+        follow_up,
     };
     draft.step(index).activity = Activity::Waiting;
     draft.state.execution.signature_state = SignatureState::Signing;
@@ -147,7 +150,7 @@ pub(super) fn reported(
     for change in &changes {
         tell(draft, id, change, actor);
     }
-    close(draft, &changes)?;
+    close(draft, &changes, facts)?;
     Ok(true)
 }
 
@@ -203,6 +206,16 @@ fn tell(draft: &mut Draft<'_>, id: SignatureRequestId, change: &SignerChange, ac
     }
 }
 
+/// Whether all that a step has asked for is signed: it only has to finish.
+pub(super) fn is_signed(draft: &Draft<'_>, index: usize) -> bool {
+    let node = &draft.state.steps[index].node_id;
+    draft
+        .state
+        .signature
+        .as_ref()
+        .is_some_and(|request| request.node_id == *node && request.status == RequestStatus::Signed)
+}
+
 fn waiting_step(draft: &Draft<'_>) -> Option<usize> {
     draft
         .state
@@ -212,7 +225,11 @@ fn waiting_step(draft: &Draft<'_>) -> Option<usize> {
 }
 
 /// Ends the request where its signers have decided it.
-fn close(draft: &mut Draft<'_>, changes: &[SignerChange]) -> Result<(), InvalidTransition> {
+fn close(
+    draft: &mut Draft<'_>,
+    changes: &[SignerChange],
+    facts: &[SignerFact],
+) -> Result<(), InvalidTransition> {
     let (now, Some(index)) = (draft.now, waiting_step(draft)) else {
         return Ok(());
     };
@@ -258,30 +275,93 @@ fn close(draft: &mut Draft<'_>, changes: &[SignerChange]) -> Result<(), InvalidT
         RequestStatus::Declined => {
             request.completed_at = Some(now);
             draft.state.execution.signature_state = SignatureState::Declined;
-            let declined = changes
+            let text = match changes
                 .iter()
-                .find(|change| change.status == SignerStatus::Declined);
-            let email = declined.map_or_else(String::new, |change| change.email.clone());
-            let text = match declined.and_then(|change| change.reason.as_deref()) {
-                Some(reason) => Text::key("error-signature-declined-reason").with("reason", reason),
-                None => Text::key("error-signature-declined"),
+                .find(|change| change.status == SignerStatus::Declined)
+            {
+                Some(change) => why(
+                    "error-signature-declined",
+                    "error-signature-declined-reason",
+                    change.reason.as_deref(),
+                )
+                .with("email", &change.email),
+                None => declined_by_somebody(draft, id, facts),
             };
-            let failure = StepFailure::fatal(codes::SIGNATURE_DECLINED, text.with("email", email));
+            let failure = StepFailure::fatal(codes::SIGNATURE_DECLINED, text);
             end_step(draft, index, failure)
         }
-        RequestStatus::Expired | RequestStatus::Canceled => expired(draft),
+        RequestStatus::Expired => expired(draft),
+        RequestStatus::Canceled => {
+            let failure = StepFailure::fatal(
+                codes::SIGNATURE_CANCELED,
+                Text::key("error-signature-canceled"),
+            );
+            give_up(
+                draft,
+                RequestStatus::Canceled,
+                "log-signature-canceled",
+                failure,
+            )
+        }
     }
+}
+
+/// A text with the reason, where one was given.
+fn why(without: &'static str, with: &'static str, reason: Option<&str>) -> Text {
+    match reason {
+        Some(reason) => Text::key(with).with("reason", reason),
+        None => Text::key(without),
+    }
+}
+
+/// The provider does not say who refused: the trail tells it of the request.
+fn declined_by_somebody(
+    draft: &mut Draft<'_>,
+    id: SignatureRequestId,
+    facts: &[SignerFact],
+) -> Text {
+    let fact = facts
+        .iter()
+        .find(|fact| fact.kind == SignerFactKind::Declined && fact.email.is_none());
+    let reason = fact.and_then(|fact| fact.reason.clone());
+    let at = fact.map(|fact| fact.at);
+    let metadata = json!({"signer": null, "at": at, "reason": reason});
+    draft.audit(AuditDraft::new(actions::SIGNATURE_DECLINED, metadata).on("signature_request", id));
+    why(
+        "error-signature-declined-somebody",
+        "error-signature-declined-somebody-reason",
+        reason.as_deref(),
+    )
 }
 
 /// Not all have signed in time.
 pub(super) fn expired(draft: &mut Draft<'_>) -> Result<(), InvalidTransition> {
+    let failure = StepFailure::fatal(
+        codes::SIGNATURE_EXPIRED,
+        Text::key("error-signature-expired"),
+    );
+    give_up(
+        draft,
+        RequestStatus::Expired,
+        "log-signature-expired",
+        failure,
+    )
+}
+
+/// Ends the request without all signatures.
+fn give_up(
+    draft: &mut Draft<'_>,
+    status: RequestStatus,
+    log: &'static str,
+    failure: StepFailure,
+) -> Result<(), InvalidTransition> {
     let (now, Some(index)) = (draft.now, waiting_step(draft)) else {
         return Ok(());
     };
     let Some(request) = draft.state.signature.as_mut() else {
         return Ok(());
     };
-    request.status = RequestStatus::Expired;
+    request.status = status;
     request.completed_at = Some(now);
     for signer in request
         .signers
@@ -299,19 +379,14 @@ pub(super) fn expired(draft: &mut Draft<'_>) -> Result<(), InvalidTransition> {
         envelope_id,
         expires_at,
     });
-    let facts = json!({"expires_at": expires_at});
+    let facts = json!({"expires_at": expires_at, "status": status});
     draft.audit(AuditDraft::new(actions::SIGNATURE_EXPIRED, facts).on("signature_request", id));
     let node = draft.node(index);
-    draft.log_step(
-        LogLevel::Warn,
-        &node,
-        Text::key("log-signature-expired"),
-        None,
-    );
-    let failure = StepFailure::fatal(
-        codes::SIGNATURE_EXPIRED,
-        Text::key("error-signature-expired"),
-    );
+    let text = Text::Key {
+        key: log.into(),
+        params: Vec::new(),
+    };
+    draft.log_step(LogLevel::Warn, &node, text, None);
     end_step(draft, index, failure)
 }
 

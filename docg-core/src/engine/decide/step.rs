@@ -380,7 +380,10 @@ pub(super) fn failed(
         draft.state.execution.delivery_state = DeliveryState::Failed;
     }
     let status = draft.state.execution.status;
-    let reviews = class == FailureClass::Review || node.on_error == OnError::Review;
+    // What people have signed is not given up because of what comes after it.
+    let reviews = class == FailureClass::Review
+        || node.on_error == OnError::Review
+        || super::signature::is_signed(draft, index);
     match node.on_error {
         OnError::Continue => {
             draft.update_progress(0.0);

@@ -1,28 +1,13 @@
 //! What happens when a moment has come, and which moment comes next.
 
-use super::{approval, draft::Draft, signature};
+use super::{approval, draft::Draft, follow_up, signature};
 use crate::{
     error::{ErrorContext, codes},
     i18n::Text,
     ports::RunState,
-    run::{Activity, InvalidTransition, Status, WaitKind},
-    signature::RequestStatus,
+    run::{InvalidTransition, Status, WaitKind},
     time::Timestamp,
 };
-
-/// When the open signature request runs out.
-fn signature_expiry(state: &RunState) -> Option<Timestamp> {
-    let request = state
-        .signature
-        .as_ref()
-        .filter(|request| request.status == RequestStatus::Signing)?;
-    state
-        .steps
-        .iter()
-        .any(|step| step.activity == Activity::Waiting)
-        .then_some(())?;
-    request.expires_at
-}
 
 /// When the open approval runs out.
 fn approval_expiry(state: &RunState) -> Option<Timestamp> {
@@ -62,7 +47,7 @@ pub(super) fn expire(draft: &mut Draft<'_>) -> Result<(), InvalidTransition> {
     if due(approval_expiry(&draft.state)) {
         approval::expired(draft)?;
     }
-    if due(signature_expiry(&draft.state)) {
+    if due(follow_up::given_up_at(&draft.state)) {
         signature::expired(draft)?;
     }
     Ok(())
@@ -74,7 +59,8 @@ pub(super) fn next_wake(state: &RunState, opens_steps: bool, now: Timestamp) -> 
     let people = [
         review_expiry(state),
         approval_expiry(state),
-        signature_expiry(state),
+        follow_up::given_up_at(state),
+        follow_up::due_at(state),
     ]
     .into_iter()
     .flatten()

@@ -4,7 +4,8 @@ use async_trait::async_trait;
 use docg_core::{
     signature::{
         Envelope as TakenEnvelope, EnvelopeRequest, ProviderError, ProviderUpdate,
-        SignatureProvider, SignatureRequest, WebhookError, WebhookRequest,
+        SignatureProvider, SignatureRequest, SignerFact, SignerFactKind, WebhookError,
+        WebhookRequest,
     },
     time::Timestamp,
 };
@@ -13,8 +14,9 @@ use sha2::{Digest, Sha256};
 
 use super::{
     Desk, NAME,
-    envelope::Envelope,
+    envelope::{DecisionKind, Envelope},
     invitation::{Occasion, language_of},
+    link::SignerRef,
     webhook,
 };
 use crate::{
@@ -158,6 +160,46 @@ impl SignatureProvider for Provider {
         serde_json::to_value(document).map_err(refused)
     }
 
+    async fn status(&self, request: &SignatureRequest) -> Result<Vec<SignerFact>, ProviderError> {
+        let desk = &self.0;
+        let found = desk.envelope(&request.envelope_id).await;
+        let envelope = found
+            .map_err(from_files)?
+            .ok_or_else(|| refused(format!("there is no envelope {}", request.envelope_id)))?;
+        let decisions = desk.decisions(&envelope).await.map_err(from_files)?;
+        let mut facts = Vec::new();
+        for signer in &envelope.signers {
+            let reference = SignerRef::new(&envelope.id, &signer.email);
+            let viewed = desk.viewed_at(&reference).await.map_err(from_files)?;
+            if let Some(at) = viewed {
+                facts.push(SignerFact::new(&signer.email, SignerFactKind::Viewed, at));
+            }
+            if let Some(decision) = decisions.of(&envelope, &signer.email) {
+                let kind = match decision.kind {
+                    DecisionKind::Signed => SignerFactKind::Signed,
+                    DecisionKind::Declined => SignerFactKind::Declined,
+                };
+                let fact = SignerFact::new(&signer.email, kind, decision.at);
+                facts.push(fact.because(decision.reason.clone()));
+            }
+        }
+        Ok(facts)
+    }
+
+    /// The outbox writes reminders.
+    async fn remind(&self, _: &SignatureRequest) -> Result<(), ProviderError> {
+        Ok(())
+    }
+
+    /// The pages ask docg whether a request is still open.
+    async fn cancel(&self, _: &SignatureRequest) -> Result<(), ProviderError> {
+        Ok(())
+    }
+
+    fn reminds_itself(&self) -> bool {
+        true
+    }
+
     fn read_webhook(&self, request: &WebhookRequest) -> Result<ProviderUpdate, WebhookError> {
         webhook::read(&self.0.0.secret, request)
     }
@@ -173,7 +215,7 @@ fn envelope_id(request: &EnvelopeRequest) -> String {
 }
 
 fn taken(envelope_id: String) -> TakenEnvelope {
-    TakenEnvelope { envelope_id }
+    TakenEnvelope::new(envelope_id)
 }
 
 fn refused(error: impl ToString) -> ProviderError {

@@ -412,22 +412,6 @@ fn a_signer_who_declines_ends_the_wait_at_once() {
 }
 
 #[test]
-fn signatures_that_do_not_come_in_time_expire() {
-    let mut world = World::new(Options::default());
-    world.run_to("sign");
-    let expires_at = world.now.plus_millis(5_000);
-    world.finish_step(Ok(two_signers(Some(expires_at))));
-    assert_eq!(world.execution().wake_at, Some(expires_at));
-    world.now = expires_at;
-    world.apply(Vec::new());
-    assert_eq!(
-        world.execution().error.as_ref().expect("an error").code,
-        codes::SIGNATURE_EXPIRED
-    );
-    assert!(world.event_types().contains(&"signature.expired"));
-}
-
-#[test]
 fn time_that_people_take_is_not_counted_as_work() {
     let mut world = World::new(Options::default());
     world.run_to("sign");

@@ -6,12 +6,12 @@ use serde_json::json;
 use super::world::{Options, World, blocking_issue};
 use crate::{
     approval::Decision,
-    engine::decide::{Input, Next, Notes},
+    engine::decide::{Checked, Input, Next, Notes},
     error::StepFailure,
     ids::ApprovalId,
     ports::{ResumeSignal, Settlement, SignalKind},
     run::{Phase, Status},
-    signature::{NewSignatureRequest, NewSigner, SignerFact, SignerFactKind},
+    signature::{NewSignatureRequest, NewSigner, ProviderError, SignerFact, SignerFactKind},
     workflow::{
         Probe, StepOutcome, Wait,
         handler::{NewApproval, OnExpiry},
@@ -202,7 +202,9 @@ fn work(world: &mut World, how: u8) {
                     ];
                     let request = NewSignatureRequest::new("p", "e", signers);
                     Ok(StepOutcome::Wait(Wait::Signatures(
-                        request.expires_at(world.now.plus_millis(100_000)),
+                        request
+                            .expires_at(world.now.plus_millis(100_000))
+                            .remind_every_ms(60_000),
                     )))
                 }
                 5 => Ok(StepOutcome::Wait(Wait::Approval(NewApproval {
@@ -221,6 +223,21 @@ fn work(world: &mut World, how: u8) {
                 notes: notes(),
             }
         }
+        (Next::CheckSignatures, how) => Input::SignaturesChecked(match how {
+            0 => Checked::Failed(ProviderError::Unavailable("down".to_owned())),
+            1 => Checked::Nobody,
+            2 => Checked::Answered(vec![SignerFact::of_all(
+                SignerFactKind::Canceled,
+                world.now,
+            )]),
+            3 => Checked::Answered(vec![
+                SignerFact::signed("a@example.com", world.now),
+                SignerFact::signed("b@example.com", world.now),
+            ]),
+            _ => Checked::Answered(vec![SignerFact::signed("a@example.com", world.now)]),
+        }),
+        (Next::Remind, 0) => Input::Reminded(Err(ProviderError::Refused("no".to_owned()))),
+        (Next::Remind, _) => Input::Reminded(Ok(())),
         (Next::Rest | Next::Done, _) => return world.apply(Vec::new()),
     };
     world.apply(vec![input]);

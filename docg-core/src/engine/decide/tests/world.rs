@@ -128,6 +128,7 @@ impl World {
             registry: &registry,
             dry: &dry,
             redaction: &redaction,
+            signature_check_ms: 3_600_000,
         };
         let run = create(
             facts,
@@ -174,6 +175,7 @@ impl World {
             registry: &self.registry,
             dry: &self.dry,
             redaction: &self.redaction,
+            signature_check_ms: 3_600_000,
         };
         let moment = Moment {
             now: self.now,
@@ -349,7 +351,9 @@ impl World {
             Next::Run { index, .. } | Next::Resume { index, .. } | Next::Probe { index, .. } => {
                 Some(*index)
             }
-            Next::Preflight | Next::Rest | Next::Done => None,
+            Next::Preflight | Next::CheckSignatures | Next::Remind | Next::Rest | Next::Done => {
+                None
+            }
         }
     }
 
@@ -381,6 +385,11 @@ impl World {
                     self.now = self.now.max(self.execution().wake_at.unwrap_or(self.now));
                     self.apply(Vec::new());
                 }
+                Next::CheckSignatures => {
+                    let checked = Checked::Answered(Vec::new());
+                    self.apply(vec![Input::SignaturesChecked(checked)]);
+                }
+                Next::Remind => self.apply(vec![Input::Reminded(Ok(()))]),
                 Next::Rest | Next::Done => return,
             }
         }

@@ -1,0 +1,184 @@
+//! An open signature request is looked after while it waits: its provider is asked for what its
+//! webhooks may have lost, and reminds the signers.
+
+use super::{Checked, Next, draft::Draft, signature};
+use crate::{
+    i18n::Text,
+    observe::{Actor, LogLevel},
+    ports::RunState,
+    run::{Activity, InvalidTransition, Status},
+    signature::{FollowUp, NewSignatureRequest, ProviderError, RequestStatus, SignatureRequest},
+    time::Timestamp,
+};
+
+/// Nobody wants a reminder every second, whatever a workflow says.
+const SHORTEST_REMINDING_MS: u64 = 60_000;
+/// The first question comes earlier than the others: a webhook may have come before the request
+/// was stored.
+const FIRST_CHECK_MS: u64 = 5 * 60_000;
+/// The first pause after a provider that did not answer; it doubles up to the usual one.
+const FIRST_PAUSE_MS: u64 = 60_000;
+/// For so long after its end a request waits for a provider that does not answer: people may have
+/// signed, and a lost webhook must not make that void.
+const GRACE_MS: u64 = 3_600_000;
+
+/// What is to be done about a request that was just made.
+pub(super) fn begin(draft: &Draft<'_>, new: &NewSignatureRequest) -> FollowUp {
+    let remind_every_ms = new
+        .remind_every_ms
+        .map(|millis| millis.max(SHORTEST_REMINDING_MS));
+    FollowUp {
+        remind_every_ms,
+        remind_at: remind_every_ms.map(|millis| draft.now.plus_millis(millis)),
+        check_at: Some(next_check(
+            draft.now,
+            new.expires_at,
+            draft.env.signature_check_ms.min(FIRST_CHECK_MS),
+        )),
+        checked_at: None,
+        failed_checks: 0,
+    }
+}
+
+/// After a pause, but not past the request's end: then it is asked before anything is given up.
+fn next_check(now: Timestamp, expires_at: Option<Timestamp>, pause_ms: u64) -> Timestamp {
+    let next = now.plus_millis(pause_ms);
+    match expires_at {
+        Some(end) if end > now => next.min(end),
+        Some(end) => next.min(end.plus_millis(GRACE_MS)),
+        None => next,
+    }
+}
+
+/// The request that signatures are still awaited for.
+fn open(state: &RunState) -> Option<&SignatureRequest> {
+    let waits = state
+        .steps
+        .iter()
+        .any(|step| step.activity == Activity::Waiting);
+    state
+        .signature
+        .as_ref()
+        .filter(|request| waits && request.status == RequestStatus::Signing)
+}
+
+/// When the open request is given up.
+pub(super) fn given_up_at(state: &RunState) -> Option<Timestamp> {
+    let request = open(state)?;
+    let end = request.expires_at?;
+    let follow_up = &request.follow_up;
+    let asked = follow_up.checked_at.is_some_and(|at| at >= end);
+    if asked || follow_up.check_at.is_none() {
+        return Some(end);
+    }
+    Some(end.plus_millis(GRACE_MS))
+}
+
+/// When something is to be done about the open request.
+pub(super) fn due_at(state: &RunState) -> Option<Timestamp> {
+    let follow_up = &open(state)?.follow_up;
+    let remind_at = follow_up
+        .remind_at
+        .filter(|_| state.execution.status != Status::Paused);
+    follow_up.check_at.into_iter().chain(remind_at).min()
+}
+
+/// What is to be done instead of resting.
+pub(super) fn before_rest(draft: &mut Draft<'_>, next: Next) -> Next {
+    if !matches!(next, Next::Rest) || !draft.opens_steps {
+        return next;
+    }
+    let now = draft.now;
+    let paused = draft.state.execution.status == Status::Paused;
+    let Some(request) = open(&draft.state) else {
+        return next;
+    };
+    let due = |moment: Option<Timestamp>| moment.is_some_and(|moment| moment <= now);
+    let FollowUp {
+        check_at,
+        remind_at,
+        remind_every_ms,
+        ..
+    } = request.follow_up;
+    if due(check_at) {
+        return Next::CheckSignatures;
+    }
+    if paused || !due(remind_at) {
+        return next;
+    }
+    // Noted before it is done: after a crash one reminder is missing, and none comes twice.
+    change(draft, |follow_up| {
+        follow_up.remind_at = remind_every_ms.map(|millis| now.plus_millis(millis));
+    });
+    Next::Remind
+}
+
+fn change(draft: &mut Draft<'_>, change: impl FnOnce(&mut FollowUp)) {
+    if let Some(request) = draft.state.signature.as_mut() {
+        change(&mut request.follow_up);
+        draft.signature_changed();
+    }
+}
+
+/// The provider was asked what became of the open request.
+pub(super) fn checked(draft: &mut Draft<'_>, checked: Checked) -> Result<(), InvalidTransition> {
+    let Some(request) = open(&draft.state) else {
+        // It was closed while the provider was asked.
+        return Ok(());
+    };
+    let (id, expires_at) = (request.id, request.expires_at);
+    let (now, usual) = (draft.now, draft.env.signature_check_ms);
+    match checked {
+        Checked::Answered(facts) => {
+            // Not all at the same moment, where many requests were made at once.
+            let pause = usual - draft.random() % (usual / 10).max(1);
+            change(draft, |follow_up| {
+                follow_up.check_at = Some(next_check(now, expires_at, pause));
+                follow_up.checked_at = Some(now);
+                follow_up.failed_checks = 0;
+            });
+            signature::reported(draft, id, &facts, &Actor::system()).map(|_| ())
+        }
+        Checked::Failed(error) => {
+            let failed = request.follow_up.failed_checks;
+            let pause = FIRST_PAUSE_MS
+                .saturating_mul(1 << failed.min(10))
+                .min(usual)
+                .max(error.retry_after_ms().unwrap_or(0));
+            change(draft, |follow_up| {
+                follow_up.check_at = Some(next_check(now, expires_at, pause));
+                follow_up.failed_checks = failed.saturating_add(1);
+            });
+            if failed == 0 {
+                log(draft, Text::key("log-signature-check-failed"), Some(&error));
+            }
+            Ok(())
+        }
+        Checked::Nobody => {
+            change(draft, |follow_up| follow_up.check_at = None);
+            Ok(())
+        }
+    }
+}
+
+/// The provider was asked to remind the signers.
+pub(super) fn reminded(draft: &mut Draft<'_>, result: Result<(), ProviderError>) {
+    match result {
+        Ok(()) => log(draft, Text::key("log-signature-reminded"), None),
+        Err(error) => log(
+            draft,
+            Text::key("log-signature-remind-failed"),
+            Some(&error),
+        ),
+    }
+}
+
+fn log(draft: &mut Draft<'_>, text: Text, error: Option<&ProviderError>) {
+    let Some(index) = draft.current() else { return };
+    let node = draft.node(index);
+    let level = match error {
+        Some(_) => LogLevel::Warn,
+        None => LogLevel::Ok,
+    };
+    draft.log_step(level, &node, text, error.map(ToString::to_string));
+}

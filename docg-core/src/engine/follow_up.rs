@@ -1,0 +1,84 @@
+//! What the engine asks of signature providers by itself, outside of any step: what became of a
+//! request, to remind its signers, and to withdraw what has ended.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    Inner,
+    decide::{Checked, Input},
+};
+use crate::signature::{ProviderError, RequestStatus, SignatureProvider, SignatureRequest};
+
+/// How often a withdrawal is tried, and the first pause between two tries, which doubles.
+const WITHDRAWALS: (u32, Duration) = (4, Duration::from_secs(2));
+
+impl Inner {
+    fn provider_of(&self, request: &SignatureRequest) -> Option<&Arc<dyn SignatureProvider>> {
+        let mut providers = self.providers.iter();
+        providers.find(|provider| provider.name() == request.provider)
+    }
+
+    /// Asks what became of a request.
+    pub(super) async fn check_signatures(&self, request: &SignatureRequest) -> Input {
+        let Some(provider) = self.provider_of(request) else {
+            return Input::SignaturesChecked(Checked::Nobody);
+        };
+        let checked = match self.in_time(provider.status(request)).await {
+            Ok(facts) => Checked::Answered(facts),
+            Err(error) => {
+                tracing::warn!(execution_id = %request.execution_id, "signatures could not be checked: {error}");
+                Checked::Failed(error)
+            }
+        };
+        Input::SignaturesChecked(checked)
+    }
+
+    /// Has the signers of a request reminded.
+    pub(super) async fn remind(&self, request: &SignatureRequest) -> Input {
+        let result = match self.provider_of(request) {
+            Some(provider) => self.in_time(provider.remind(request)).await,
+            None => Ok(()),
+        };
+        Input::Reminded(result)
+    }
+
+    /// Withdraws a request that has ended without all signatures, in a task of its own. Nothing
+    /// waits for it: the run has ended or gone on, and the provider's own deadline comes in the end.
+    pub(super) fn withdraw(self: &Arc<Self>, request: &SignatureRequest) {
+        let ended = match request.status {
+            RequestStatus::Declined | RequestStatus::Expired | RequestStatus::Canceled => true,
+            RequestStatus::Signing | RequestStatus::Signed => false,
+        };
+        let Some(provider) = self.provider_of(request).filter(|_| ended).cloned() else {
+            return;
+        };
+        let (inner, request) = (Arc::clone(self), request.clone());
+        tokio::spawn(async move {
+            let (tries, mut pause) = WITHDRAWALS;
+            for attempt in 1..=tries {
+                let Err(error) = inner.in_time(provider.cancel(&request)).await else {
+                    return;
+                };
+                let execution_id = request.execution_id;
+                if attempt == tries || !error.may_pass() {
+                    tracing::warn!(%execution_id, "a signature request was not withdrawn: {error}");
+                    return;
+                }
+                let asked = Duration::from_millis(error.retry_after_ms().unwrap_or(0));
+                tokio::time::sleep(pause.max(asked)).await;
+                pause *= 2;
+            }
+        });
+    }
+
+    async fn in_time<T>(
+        &self,
+        call: impl Future<Output = Result<T, ProviderError>>,
+    ) -> Result<T, ProviderError> {
+        let time = self.options.signature_timeout;
+        let slow = || ProviderError::TimedOut(format!("no answer within {} s", time.as_secs()));
+        tokio::time::timeout(time, call)
+            .await
+            .unwrap_or_else(|_| Err(slow()))
+    }
+}

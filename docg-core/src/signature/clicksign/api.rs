@@ -1,0 +1,262 @@
+//! The calls that are made of the API, in JSON:API.
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::events::Event;
+use crate::{
+    signature::{
+        Document, NewSigner, ProviderError,
+        http::{Api, Call, Failed, Method},
+    },
+    time::Timestamp,
+};
+
+/// How many pages of a list are read at most, and how long they are.
+const PAGES: u32 = 40;
+const PAGE_SIZE: usize = 50;
+
+#[derive(Debug, Deserialize)]
+struct Answer<T> {
+    data: T,
+}
+
+#[derive(Debug, Deserialize)]
+struct Named {
+    id: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct ResourceOf<T> {
+    attributes: T,
+}
+
+/// An envelope as the API shows it.
+#[derive(Debug, Deserialize)]
+pub(super) struct EnvelopeResource {
+    pub(super) id: String,
+    attributes: EnvelopeAttributes,
+}
+
+#[derive(Debug, Deserialize)]
+struct EnvelopeAttributes {
+    name: Option<String>,
+    status: EnvelopeStatus,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum EnvelopeStatus {
+    Draft,
+    Running,
+    Closed,
+    Canceled,
+    #[serde(other)]
+    Unknown,
+}
+
+impl EnvelopeResource {
+    pub(super) fn status(&self) -> EnvelopeStatus {
+        self.attributes.status
+    }
+}
+
+#[derive(Debug, Deserialize)]
+struct DocumentResource {
+    #[serde(default)]
+    links: DocumentLinks,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct DocumentLinks {
+    #[serde(default)]
+    files: DocumentFiles,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct DocumentFiles {
+    signed: Option<String>,
+}
+
+/// What an envelope is made with.
+pub(super) struct NewEnvelope<'e> {
+    pub(super) name: &'e str,
+    pub(super) subject: &'e str,
+    pub(super) message: Option<&'e str>,
+    pub(super) deadline_at: Option<Timestamp>,
+    pub(super) locale: &'e str,
+}
+
+fn resource(kind: &str, attributes: Value) -> Value {
+    json!({"data": {"type": kind, "attributes": attributes}})
+}
+
+/// The calls, over one account.
+pub(super) struct Calls(pub(super) Api);
+
+impl Calls {
+    async fn create(&self, path: &[&str], body: Value) -> Result<String, Failed> {
+        let call = Call::send(Method::Post, path, body);
+        let answer: Answer<Named> = self.0.call(call).await?;
+        Ok(answer.data.id)
+    }
+
+    /// The envelopes of exactly this name.
+    pub(super) async fn envelopes(&self, name: &str) -> Result<Vec<EnvelopeResource>, Failed> {
+        let path = ["api", "v3", "envelopes"];
+        let call = Call::get(&path);
+        let query = [("filter[name]", name)];
+        let answer: Answer<Vec<EnvelopeResource>> = self.0.call(call.query(&query)).await?;
+        let is_named = |found: &EnvelopeResource| found.attributes.name.as_deref() == Some(name);
+        Ok(answer.data.into_iter().filter(is_named).collect())
+    }
+
+    pub(super) async fn envelope(&self, envelope: &str) -> Result<EnvelopeResource, Failed> {
+        let path = ["api", "v3", "envelopes", envelope];
+        let answer: Answer<EnvelopeResource> = self.0.call(Call::get(&path)).await?;
+        Ok(answer.data)
+    }
+
+    pub(super) async fn create_envelope(&self, new: NewEnvelope<'_>) -> Result<String, Failed> {
+        let mut attributes = json!({
+            "name": new.name,
+            "locale": new.locale,
+            "auto_close": true,
+            "block_after_refusal": true,
+            "default_subject": new.subject,
+        });
+        if let Some(message) = new.message {
+            attributes["default_message"] = message.into();
+        }
+        if let Some(deadline_at) = new.deadline_at {
+            attributes["deadline_at"] = json!(deadline_at);
+        }
+        let path = ["api", "v3", "envelopes"];
+        self.create(&path, resource("envelopes", attributes)).await
+    }
+
+    pub(super) async fn delete_envelope(&self, envelope: &str) -> Result<(), Failed> {
+        let path = ["api", "v3", "envelopes", envelope];
+        self.0.tell(Call::delete(&path)).await
+    }
+
+    pub(super) async fn add_document(
+        &self,
+        envelope: &str,
+        document: &Document,
+    ) -> Result<String, Failed> {
+        use base64::{Engine as _, engine::general_purpose::STANDARD};
+        let content = STANDARD.encode(&document.bytes);
+        let attributes = json!({
+            "filename": document.filename,
+            "content_base64": format!("data:{};base64,{content}", document.content_type),
+        });
+        let path = ["api", "v3", "envelopes", envelope, "documents"];
+        let body = resource("documents", attributes);
+        let call = Call::send(Method::Post, &path, body).with_document();
+        let answer: Answer<Named> = self.0.call(call).await?;
+        Ok(answer.data.id)
+    }
+
+    pub(super) async fn add_signer(
+        &self,
+        envelope: &str,
+        signer: &NewSigner,
+        group: Option<usize>,
+    ) -> Result<String, Failed> {
+        let mut attributes = json!({
+            "email": signer.email,
+            "has_documentation": false,
+            "refusable": true,
+            "communicate_events": {
+                "signature_request": "email",
+                "signature_reminder": "email",
+                "document_signed": "email",
+            },
+        });
+        if let Some(name) = &signer.name {
+            attributes["name"] = name.as_str().into();
+        }
+        if let Some(group) = group {
+            attributes["group"] = group.into();
+        }
+        let path = ["api", "v3", "envelopes", envelope, "signers"];
+        self.create(&path, resource("signers", attributes)).await
+    }
+
+    /// The signer signs the document, after proving by mail who they are.
+    pub(super) async fn require(
+        &self,
+        envelope: &str,
+        document: &str,
+        signer: &str,
+    ) -> Result<(), Failed> {
+        let path = ["api", "v3", "envelopes", envelope, "requirements"];
+        for attributes in [
+            json!({"action": "agree", "role": "sign"}),
+            json!({"action": "provide_evidence", "auth": "email"}),
+        ] {
+            let mut body = resource("requirements", attributes);
+            body["data"]["relationships"] = json!({
+                "document": {"data": {"type": "documents", "id": document}},
+                "signer": {"data": {"type": "signers", "id": signer}},
+            });
+            self.create(&path, body).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn set_status(&self, envelope: &str, status: &str) -> Result<(), Failed> {
+        let path = ["api", "v3", "envelopes", envelope];
+        let body = json!({
+            "data": {"id": envelope, "type": "envelopes", "attributes": {"status": status}},
+        });
+        self.0.tell(Call::send(Method::Patch, &path, body)).await
+    }
+
+    /// Writes to those whose turn it is.
+    pub(super) async fn notify(&self, envelope: &str) -> Result<(), Failed> {
+        let path = ["api", "v3", "envelopes", envelope, "notifications"];
+        let body = resource("notifications", json!({}));
+        self.0.tell(Call::send(Method::Post, &path, body)).await
+    }
+
+    /// The envelope's one document.
+    pub(super) async fn document_of(&self, envelope: &str) -> Result<String, ProviderError> {
+        let path = ["api", "v3", "envelopes", envelope, "documents"];
+        let answer: Answer<Vec<Named>> = self.0.call(Call::get(&path)).await?;
+        let first = answer.data.into_iter().next();
+        let first = first.map(|document| document.id);
+        first.ok_or_else(|| ProviderError::Refused(format!("envelope {envelope} has no document")))
+    }
+
+    /// Where the signed document is, once it is.
+    pub(super) async fn signed_file(
+        &self,
+        envelope: &str,
+        document: &str,
+    ) -> Result<Option<String>, Failed> {
+        let path = ["api", "v3", "envelopes", envelope, "documents", document];
+        let answer: Answer<DocumentResource> = self.0.call(Call::get(&path)).await?;
+        Ok(answer.data.links.files.signed)
+    }
+
+    /// All that happened to the envelope.
+    pub(super) async fn events(&self, envelope: &str) -> Result<Vec<Event>, Failed> {
+        let path = ["api", "v3", "envelopes", envelope, "events"];
+        let size = PAGE_SIZE.to_string();
+        let mut events = Vec::new();
+        for page in 1..=PAGES {
+            let number = page.to_string();
+            let query = [("page[number]", number.as_str()), ("page[size]", &size)];
+            let call = Call::get(&path).query(&query);
+            let answer: Answer<Vec<ResourceOf<Event>>> = self.0.call(call).await?;
+            let last = answer.data.len() < PAGE_SIZE;
+            events.extend(answer.data.into_iter().map(|event| event.attributes));
+            if last {
+                break;
+            }
+        }
+        Ok(events)
+    }
+}

@@ -1,0 +1,142 @@
+//! What ClickSign reports, by webhook and in its lists, and what it means for signers.
+
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+use crate::{
+    signature::{ProviderUpdate, SignerFact, SignerFactKind, WebhookError},
+    time::Timestamp,
+};
+
+/// Something that happened. Webhooks call its moment `occurred_at`, lists `created`.
+#[derive(Debug, Deserialize)]
+pub(super) struct Event {
+    name: String,
+    #[serde(default)]
+    data: Data,
+    #[serde(alias = "created", alias = "created_at")]
+    occurred_at: Option<Timestamp>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Data {
+    signer: Option<Person>,
+    #[serde(default)]
+    signers: Vec<Person>,
+    refusal: Option<Refusal>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Person {
+    key: Option<String>,
+    email: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Refusal {
+    #[serde(default)]
+    reasons: Vec<String>,
+    comment: Option<String>,
+}
+
+impl Refusal {
+    fn text(&self) -> Option<String> {
+        let comment = self.comment.as_deref().map(str::trim);
+        let comment = comment.filter(|comment| !comment.is_empty());
+        let reasons = self.reasons.iter().map(String::as_str);
+        let parts: Vec<_> = reasons.chain(comment).collect();
+        (!parts.is_empty()).then(|| parts.join("; "))
+    }
+}
+
+/// A webhook's body. Acceptance terms have no document, and are none of docg's.
+#[derive(Debug, Deserialize)]
+struct Webhook {
+    event: Event,
+    document: Option<WebhookDocument>,
+}
+
+#[derive(Debug, Deserialize)]
+struct WebhookDocument {
+    key: String,
+    /// The whole history, so that one webhook makes up for those that were lost before it.
+    #[serde(default)]
+    events: Vec<Event>,
+}
+
+impl Event {
+    fn people(&self) -> impl Iterator<Item = &Person> {
+        self.data.signer.iter().chain(&self.data.signers)
+    }
+
+    /// What it says of signers. `signed_at` of several signers of one event is the same.
+    pub(super) fn facts(&self) -> Vec<SignerFact> {
+        let Some(at) = self.occurred_at else {
+            return Vec::new();
+        };
+        let of_people = |kind| {
+            let emails = self.people().filter_map(|person| person.email.as_deref());
+            emails
+                .map(|email| SignerFact::new(email, kind, at))
+                .collect()
+        };
+        match self.name.as_str() {
+            "signature_started" => of_people(SignerFactKind::Viewed),
+            "sign" => of_people(SignerFactKind::Signed),
+            "refusal" => {
+                let reason = self.data.refusal.as_ref().and_then(Refusal::text);
+                let mut facts: Vec<_> = of_people(SignerFactKind::Declined);
+                if facts.is_empty() {
+                    facts.push(SignerFact::of_all(SignerFactKind::Declined, at));
+                }
+                let facts = facts.into_iter();
+                facts.map(|fact| fact.because(reason.clone())).collect()
+            }
+            "deadline" => vec![SignerFact::of_all(SignerFactKind::Expired, at)],
+            // Closed by hand, it takes no more signatures.
+            "cancel" | "close" => vec![SignerFact::of_all(SignerFactKind::Canceled, at)],
+            _ => Vec::new(),
+        }
+    }
+
+    /// The same for the same event, however often and with whatever around it it is delivered.
+    fn dedupe_key(&self, document: &str) -> String {
+        let mut hasher = Sha256::new();
+        let mut part = |text: &str| {
+            hasher.update((text.len() as u64).to_be_bytes());
+            hasher.update(text);
+        };
+        part(document);
+        part(&self.name);
+        if let Some(at) = self.occurred_at {
+            part(&at.to_string());
+        }
+        for person in self.people() {
+            part(person.key.as_deref().unwrap_or_default());
+            part(person.email.as_deref().unwrap_or_default());
+        }
+        hex::encode(hasher.finalize())
+    }
+}
+
+/// Reads a webhook that is proved.
+pub(super) fn read(body: &[u8]) -> Result<ProviderUpdate, WebhookError> {
+    let webhook: Webhook =
+        serde_json::from_slice(body).map_err(|e| WebhookError::Malformed(e.to_string()))?;
+    let event = &webhook.event;
+    let key = webhook.document.as_ref().map(|document| &document.key);
+    let dedupe_key = event.dedupe_key(key.map_or("", String::as_str));
+    let mut facts = event.facts();
+    // An event of an unknown kind is kept and does nothing, whatever its document is.
+    let envelope_id = (!facts.is_empty()).then(|| key.cloned()).flatten();
+    if let Some(document) = webhook.document.filter(|_| envelope_id.is_some()) {
+        facts.extend(document.events.iter().flat_map(Event::facts));
+    } else {
+        facts.clear();
+    }
+    Ok(ProviderUpdate {
+        envelope_id,
+        dedupe_key,
+        facts,
+    })
+}

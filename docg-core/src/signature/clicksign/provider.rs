@@ -1,0 +1,284 @@
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use hmac::{Hmac, KeyInit, Mac};
+use serde_json::{Value, json};
+use sha2::Sha256;
+
+use super::{
+    api::{Calls, EnvelopeResource, EnvelopeStatus, NewEnvelope},
+    events::{self, Event},
+};
+use crate::signature::{
+    Document, Documents, Envelope, EnvelopeRequest, NewSigner, ProviderError, ProviderUpdate,
+    Secret, SignatureProvider, SignatureRequest, SignerFact, WebhookError, WebhookRequest,
+    http::{Api, ApiConfig, ConfigError, HttpClient, mark_of, turns},
+};
+
+/// The provider's name in parameters, URLs and stored requests.
+pub const NAME: &str = "clicksign";
+/// Carries `sha256=` and the HMAC-SHA256 of the raw body in hexadecimal digits.
+const HEADER: &str = "content-hmac";
+/// Where its documents come from, besides its own host.
+const DOWNLOADS: [&str; 2] = ["clicksign.com", "amazonaws.com"];
+/// Mail subjects longer than this many characters are not taken.
+const LONGEST_SUBJECT: usize = 100;
+/// How much of a document's title an envelope's name has.
+const LONGEST_TITLE: usize = 200;
+/// The pause between two looks for the finished document.
+const PAUSE: Duration = Duration::from_secs(3);
+
+/// An account at ClickSign.
+#[derive(Debug, Clone)]
+pub struct ClickSignConfig {
+    api: ApiConfig,
+    locale: String,
+    patience: Duration,
+}
+
+impl ClickSignConfig {
+    /// An account at `base_url`, which is `https://app.clicksign.com`, or
+    /// `https://sandbox.clicksign.com` to try things out; with its access token and the HMAC secret of
+    /// its webhook.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] says what is wrong.
+    pub fn new(base_url: &str, token: Secret, webhook_secret: Secret) -> Result<Self, ConfigError> {
+        let example = "https://app.clicksign.com";
+        Ok(Self {
+            api: ApiConfig::new(base_url, example, token, webhook_secret, &DOWNLOADS)?,
+            locale: "pt-BR".to_owned(),
+            patience: Duration::from_secs(60),
+        })
+    }
+
+    /// Sets the language of mails and pages: `pt-BR` (the default) or `en-US`.
+    #[must_use]
+    pub fn locale(mut self, locale: impl Into<String>) -> Self {
+        self.locale = locale.into();
+        self
+    }
+
+    /// Sets how long a step waits for the finished document before it is tried again later; a minute
+    /// by default.
+    #[must_use]
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// Lets signed documents be fetched from this host and those below it, too.
+    #[must_use]
+    pub fn download_host(mut self, host: &str) -> Self {
+        self.api.allow_downloads_from(host);
+        self
+    }
+}
+
+/// Collects signatures through ClickSign.
+pub struct ClickSign {
+    calls: Calls,
+    documents: Arc<dyn Documents>,
+    locale: String,
+    patience: Duration,
+}
+
+impl ClickSign {
+    /// The provider, over the application's client and documents.
+    #[must_use]
+    pub fn new(
+        config: ClickSignConfig,
+        client: Arc<dyn HttpClient>,
+        documents: Arc<dyn Documents>,
+    ) -> Self {
+        let api = Api {
+            authorization: config.api.token().clone(),
+            config: config.api,
+            client,
+            media_type: "application/vnd.api+json",
+        };
+        Self {
+            calls: Calls(api),
+            documents,
+            locale: config.locale,
+            patience: config.patience,
+        }
+    }
+
+    /// The envelope that signers have got, of those that an earlier attempt has made; the others are
+    /// cleared away if they reached nobody.
+    async fn earlier(&self, name: &str, clear: bool) -> Result<Option<Envelope>, ProviderError> {
+        for found in self.calls.envelopes(name).await? {
+            match found.status() {
+                EnvelopeStatus::Running => {
+                    // Whether it was announced is not known; nobody waits for a mail that never came.
+                    if clear {
+                        self.announce(&found.id).await?;
+                    }
+                    return self.taken(&found).await.map(Some);
+                }
+                // Signed before this attempt began: it is not sent out again.
+                EnvelopeStatus::Closed => return self.taken(&found).await.map(Some),
+                EnvelopeStatus::Draft if clear => match self.calls.delete_envelope(&found.id).await
+                {
+                    Ok(()) => {}
+                    Err(failed) if failed.status == Some(404) => {}
+                    // It may have been activated at this very moment.
+                    Err(failed) => {
+                        return Err(ProviderError::Unavailable(failed.error.to_string()));
+                    }
+                },
+                EnvelopeStatus::Draft | EnvelopeStatus::Canceled | EnvelopeStatus::Unknown => {}
+            }
+        }
+        Ok(None)
+    }
+
+    async fn taken(&self, found: &EnvelopeResource) -> Result<Envelope, ProviderError> {
+        let document = self.calls.document_of(&found.id).await?;
+        Ok(envelope(&found.id, document))
+    }
+
+    /// Writes to the signers. At most once a minute, and less often is no failure: they were
+    /// written to.
+    async fn announce(&self, envelope: &str) -> Result<(), ProviderError> {
+        match self.calls.notify(envelope).await {
+            Ok(()) => Ok(()),
+            Err(failed) if failed.status == Some(429) => Ok(()),
+            Err(failed) => Err(failed.error),
+        }
+    }
+}
+
+/// What an envelope is called: it is found again by it.
+fn name_of(request: &EnvelopeRequest, document: &Document) -> String {
+    let title: String = document.title().chars().take(LONGEST_TITLE).collect();
+    format!("{title} [{}]", mark_of(request))
+}
+
+/// Webhooks and docg know it by its document; calls of the API need both.
+fn envelope(id: &str, document: String) -> Envelope {
+    Envelope::new(document).details(json!({"envelope": id}))
+}
+
+fn envelope_of(request: &SignatureRequest) -> Result<&str, ProviderError> {
+    let envelope = request.details.get("envelope").and_then(Value::as_str);
+    envelope.ok_or_else(|| ProviderError::Refused("the request names no envelope".to_owned()))
+}
+
+#[async_trait]
+impl SignatureProvider for ClickSign {
+    fn name(&self) -> &str {
+        NAME
+    }
+
+    async fn create(&self, request: EnvelopeRequest) -> Result<Envelope, ProviderError> {
+        let organization = request.organization_id;
+        let document = self.documents.read(organization, &request.file).await?;
+        let name = name_of(&request, &document);
+        if let Some(earlier) = self.earlier(&name, true).await? {
+            return Ok(earlier);
+        }
+        let subject: String = document.title().chars().take(LONGEST_SUBJECT).collect();
+        let new = NewEnvelope {
+            name: &name,
+            subject: &subject,
+            message: request.message.as_deref(),
+            deadline_at: request.expires_at,
+            locale: &self.locale,
+        };
+        let id = self.calls.create_envelope(new).await?;
+        let document = self.calls.add_document(&id, &document).await?;
+        for (signer, turn) in turns(&request.signers) {
+            let signer: &NewSigner = signer;
+            let signer = self.calls.add_signer(&id, signer, turn).await?;
+            self.calls.require(&id, &document, &signer).await?;
+        }
+        self.calls.set_status(&id, "running").await?;
+        self.announce(&id).await?;
+        Ok(envelope(&id, document))
+    }
+
+    async fn find(&self, request: &EnvelopeRequest) -> Result<Option<Envelope>, ProviderError> {
+        let organization = request.organization_id;
+        let document = self.documents.read(organization, &request.file).await?;
+        let name = name_of(request, &document);
+        self.earlier(&name, false).await
+    }
+
+    async fn signed_document(&self, request: &SignatureRequest) -> Result<Value, ProviderError> {
+        let envelope = envelope_of(request)?;
+        let give_up_at = tokio::time::Instant::now() + self.patience;
+        let link = loop {
+            let link = self
+                .calls
+                .signed_file(envelope, &request.envelope_id)
+                .await?;
+            // Before the envelope is closed, the file lacks its last signatures.
+            if let Some(link) = link {
+                let status = self.calls.envelope(envelope).await?.status();
+                if status == EnvelopeStatus::Closed {
+                    break link;
+                }
+            }
+            if tokio::time::Instant::now() + PAUSE > give_up_at {
+                return Err(ProviderError::NotReady(format!(
+                    "envelope {envelope} is not closed yet"
+                )));
+            }
+            tokio::time::sleep(PAUSE).await;
+        };
+        let document = Document {
+            filename: "signed.pdf".to_owned(),
+            content_type: "application/pdf".to_owned(),
+            bytes: self.calls.0.download(&link).await?,
+        };
+        self.documents.keep_signed(request, document).await
+    }
+
+    async fn status(&self, request: &SignatureRequest) -> Result<Vec<SignerFact>, ProviderError> {
+        let events = self.calls.events(envelope_of(request)?).await?;
+        Ok(events.iter().flat_map(Event::facts).collect())
+    }
+
+    async fn remind(&self, request: &SignatureRequest) -> Result<(), ProviderError> {
+        self.announce(envelope_of(request)?).await
+    }
+
+    async fn cancel(&self, request: &SignatureRequest) -> Result<(), ProviderError> {
+        let envelope = envelope_of(request)?;
+        let Err(failed) = self.calls.set_status(envelope, "canceled").await else {
+            return Ok(());
+        };
+        if !matches!(failed.error, ProviderError::Refused(_)) {
+            return Err(failed.error);
+        }
+        // What has ended there cannot be withdrawn, and need not be.
+        match self.calls.envelope(envelope).await?.status() {
+            EnvelopeStatus::Running | EnvelopeStatus::Unknown => Err(failed.error),
+            EnvelopeStatus::Draft | EnvelopeStatus::Closed | EnvelopeStatus::Canceled => Ok(()),
+        }
+    }
+
+    fn reminds_itself(&self) -> bool {
+        false
+    }
+
+    fn read_webhook(&self, request: &WebhookRequest) -> Result<ProviderUpdate, WebhookError> {
+        let given = request
+            .header(HEADER)
+            .and_then(|value| value.strip_prefix("sha256="))
+            .and_then(|digits| hex::decode(digits).ok())
+            .ok_or(WebhookError::Unauthenticated)?;
+        let key = self.calls.0.config.webhook_secret().expose().as_bytes();
+        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key) else {
+            return Err(WebhookError::Unauthenticated);
+        };
+        mac.update(&request.body);
+        // In constant time.
+        mac.verify_slice(&given)
+            .map_err(|_| WebhookError::Unauthenticated)?;
+        events::read(&request.body)
+    }
+}

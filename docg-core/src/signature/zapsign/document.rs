@@ -1,0 +1,203 @@
+//! What ZapSign tells of a document, by webhook and in its answers, and what it means for signers.
+
+use serde::{Deserialize, Deserializer};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    signature::{ProviderUpdate, SignerFact, SignerFactKind, WebhookError},
+    time::Timestamp,
+};
+
+/// A document's state. Webhooks carry it whole, with what has happened beside it.
+#[derive(Debug, Deserialize)]
+pub(super) struct DocumentState {
+    pub(super) token: String,
+    pub(super) status: Status,
+    #[serde(default)]
+    pub(super) sandbox: Option<bool>,
+    #[serde(default)]
+    pub(super) external_id: Option<String>,
+    #[serde(default)]
+    pub(super) signed_file: Option<String>,
+    #[serde(default)]
+    deleted: bool,
+    #[serde(default)]
+    rejected_reason: Option<String>,
+    #[serde(default, deserialize_with = "lenient")]
+    created_at: Option<Timestamp>,
+    #[serde(default, deserialize_with = "lenient")]
+    last_update_at: Option<Timestamp>,
+    #[serde(default, deserialize_with = "lenient")]
+    deleted_at: Option<Timestamp>,
+    #[serde(default)]
+    signers: Vec<SignerState>,
+}
+
+#[derive(Debug, Deserialize)]
+struct SignerState {
+    #[serde(default)]
+    email: String,
+    status: Status,
+    #[serde(default)]
+    times_viewed: u64,
+    #[serde(default, deserialize_with = "lenient")]
+    last_view_at: Option<Timestamp>,
+    #[serde(default, deserialize_with = "lenient")]
+    signed_at: Option<Timestamp>,
+}
+
+/// Of a document or a signer, under the names that were seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Status {
+    #[serde(alias = "new", alias = "em-curso")]
+    Pending,
+    #[serde(alias = "abriu-link", alias = "link-opened")]
+    Opened,
+    #[serde(alias = "assinado")]
+    Signed,
+    #[serde(alias = "recusado", alias = "rejected")]
+    Refused,
+    #[serde(alias = "expirado")]
+    Expired,
+    #[serde(other)]
+    Unknown,
+}
+
+/// A moment that is missing, empty or written otherwise is none.
+fn lenient<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
+    let text = Option::<String>::deserialize(deserializer)?;
+    Ok(text.and_then(|text| text.parse().ok()))
+}
+
+impl DocumentState {
+    fn changed_at(&self) -> Timestamp {
+        let moments = [self.deleted_at, self.last_update_at, self.created_at];
+        let known = moments.into_iter().flatten().next();
+        known.unwrap_or(Timestamp::from_millis(0))
+    }
+
+    /// What has become of the signers by now.
+    pub(super) fn facts(&self) -> Vec<SignerFact> {
+        let mut facts = Vec::new();
+        for signer in self.signers.iter().filter(|it| !it.email.is_empty()) {
+            let mut tell = |kind, at: Option<Timestamp>| {
+                let at = at.unwrap_or_else(|| self.changed_at());
+                facts.push(SignerFact::new(&signer.email, kind, at));
+            };
+            if signer.times_viewed > 0 || signer.status == Status::Opened {
+                tell(SignerFactKind::Viewed, signer.last_view_at);
+            }
+            if signer.status == Status::Signed {
+                tell(SignerFactKind::Signed, signer.signed_at);
+            }
+        }
+        match self.status {
+            Status::Refused => facts.push(self.refusal()),
+            Status::Expired => {
+                facts.push(SignerFact::of_all(
+                    SignerFactKind::Expired,
+                    self.changed_at(),
+                ));
+            }
+            Status::Pending | Status::Opened | Status::Unknown if self.deleted => {
+                facts.push(SignerFact::of_all(
+                    SignerFactKind::Canceled,
+                    self.changed_at(),
+                ));
+            }
+            Status::Pending | Status::Opened | Status::Signed | Status::Unknown => {}
+        }
+        facts
+    }
+
+    /// The document does not say who refused it, unless a signer's status does or only one is left
+    /// who can have.
+    fn refusal(&self) -> SignerFact {
+        let named = self.signers.iter().find(|it| it.status == Status::Refused);
+        let mut open = self.signers.iter().filter(|it| it.status != Status::Signed);
+        let only = open.next().filter(|_| open.next().is_none());
+        let at = self.changed_at();
+        let fact = match named.or(only).filter(|signer| !signer.email.is_empty()) {
+            Some(signer) => SignerFact::new(&signer.email, SignerFactKind::Declined, at),
+            None => SignerFact::of_all(SignerFactKind::Declined, at),
+        };
+        fact.because(self.rejected_reason.clone())
+    }
+}
+
+/// What a webhook says has happened.
+#[derive(Debug, Deserialize)]
+struct Occasion {
+    event_type: Option<String>,
+    token: Option<String>,
+    #[serde(default, deserialize_with = "lenient")]
+    last_update_at: Option<Timestamp>,
+    email: Option<String>,
+    signer: Option<Person>,
+    signer_who_signed: Option<Person>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Person {
+    email: Option<String>,
+}
+
+/// Reads a webhook that is proved. What concerns the other environment than `sandbox` is none of
+/// docg's: nobody has signed anything for real there.
+pub(super) fn read(body: &[u8], sandbox: bool) -> Result<ProviderUpdate, WebhookError> {
+    let malformed = |e: serde_json::Error| WebhookError::Malformed(e.to_string());
+    let occasion: Occasion = serde_json::from_slice(body).map_err(malformed)?;
+    let dedupe_key = hex::encode(Sha256::digest(body));
+    let ignored = ProviderUpdate {
+        envelope_id: None,
+        dedupe_key: dedupe_key.clone(),
+        facts: Vec::new(),
+    };
+    let facts_and_token = match occasion.event_type.as_deref() {
+        Some(
+            kind @ ("doc_signed"
+            | "doc_refused"
+            | "doc_viewed"
+            | "doc_read_confirmation"
+            | "doc_deleted"
+            | "doc_expired"),
+        ) => {
+            let state: DocumentState = serde_json::from_slice(body).map_err(malformed)?;
+            if state.sandbox.is_some_and(|is| is != sandbox) {
+                return Ok(ignored);
+            }
+            let mut facts = state.facts();
+            let at = state.changed_at();
+            match kind {
+                "doc_expired" => facts.push(SignerFact::of_all(SignerFactKind::Expired, at)),
+                "doc_deleted" if state.status != Status::Signed => {
+                    facts.push(SignerFact::of_all(SignerFactKind::Canceled, at));
+                }
+                "doc_refused" if state.status != Status::Refused => facts.push(state.refusal()),
+                "doc_signed" => {
+                    let who = occasion.signer_who_signed.and_then(|person| person.email);
+                    facts.extend(who.map(|email| SignerFact::signed(email, at)));
+                }
+                _ => {}
+            }
+            (facts, state.token)
+        }
+        Some("email_bounce") => {
+            let named = occasion.signer.and_then(|person| person.email);
+            let (Some(email), Some(token)) = (occasion.email.or(named), occasion.token) else {
+                return Ok(ignored);
+            };
+            let at = occasion.last_update_at.unwrap_or_else(Timestamp::now);
+            let fact = SignerFact::new(email, SignerFactKind::Bounced, at);
+            (vec![fact], token)
+        }
+        _ => return Ok(ignored),
+    };
+    let (facts, token) = facts_and_token;
+    Ok(ProviderUpdate {
+        envelope_id: (!facts.is_empty()).then_some(token),
+        dedupe_key,
+        facts,
+    })
+}

@@ -1,0 +1,222 @@
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use serde_json::Value;
+
+use super::{
+    api::Calls,
+    document::{self, DocumentState, Status},
+};
+use crate::signature::{
+    Document, Documents, Envelope, EnvelopeRequest, ProviderError, ProviderUpdate, Secret,
+    SignatureProvider, SignatureRequest, SignerFact, WebhookError, WebhookRequest,
+    http::{Api, ApiConfig, ConfigError, HttpClient},
+};
+
+/// The provider's name in parameters, URLs and stored requests.
+pub const NAME: &str = "zapsign";
+/// Where its documents come from, besides its own host.
+const DOWNLOADS: [&str; 3] = ["zapsign.com.br", "zapsign.co", "amazonaws.com"];
+/// The pause between two looks for the finished document.
+const PAUSE: Duration = Duration::from_secs(3);
+
+/// An account at ZapSign.
+#[derive(Debug, Clone)]
+pub struct ZapSignConfig {
+    api: ApiConfig,
+    header: String,
+    lang: String,
+    sandbox: bool,
+    patience: Duration,
+}
+
+impl ZapSignConfig {
+    /// An account at `base_url`, which is `https://api.zapsign.com.br`, or
+    /// `https://sandbox.api.zapsign.com.br` to try things out; with its API token and the secret that
+    /// its webhook sends along.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] says what is wrong.
+    pub fn new(base_url: &str, token: Secret, webhook_secret: Secret) -> Result<Self, ConfigError> {
+        let example = "https://api.zapsign.com.br";
+        let api = ApiConfig::new(base_url, example, token, webhook_secret, &DOWNLOADS)?;
+        let host = api.base_url().host_str().unwrap_or_default();
+        let sandbox = host.starts_with("sandbox.");
+        Ok(Self {
+            api,
+            header: "x-webhook-secret".to_owned(),
+            lang: "pt-br".to_owned(),
+            sandbox,
+            patience: Duration::from_secs(60),
+        })
+    }
+
+    /// Sets the header that webhooks carry the secret in, in place of `X-Webhook-Secret`.
+    #[must_use]
+    pub fn webhook_header(mut self, name: impl Into<String>) -> Self {
+        self.header = name.into();
+        self
+    }
+
+    /// Sets the language of mails and pages: `pt-br` (the default), `en` or `es`.
+    #[must_use]
+    pub fn lang(mut self, lang: impl Into<String>) -> Self {
+        self.lang = lang.into();
+        self
+    }
+
+    /// Says whether documents are made for trying out. What webhooks report of the other kind is
+    /// ignored. By default it is so where the host begins with `sandbox.`.
+    #[must_use]
+    pub fn sandbox(mut self, sandbox: bool) -> Self {
+        self.sandbox = sandbox;
+        self
+    }
+
+    /// Sets how long a step waits for the finished document before it is tried again later; a minute
+    /// by default.
+    #[must_use]
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// Lets signed documents be fetched from this host and those below it, too.
+    #[must_use]
+    pub fn download_host(mut self, host: &str) -> Self {
+        self.api.allow_downloads_from(host);
+        self
+    }
+}
+
+/// Collects signatures through ZapSign.
+pub struct ZapSign {
+    calls: Calls,
+    documents: Arc<dyn Documents>,
+    header: String,
+    patience: Duration,
+}
+
+impl ZapSign {
+    /// The provider, over the application's client and documents.
+    #[must_use]
+    pub fn new(
+        config: ZapSignConfig,
+        client: Arc<dyn HttpClient>,
+        documents: Arc<dyn Documents>,
+    ) -> Self {
+        let api = Api {
+            authorization: Secret::new(format!("Bearer {}", config.api.token().expose())),
+            config: config.api,
+            client,
+            media_type: "application/json",
+        };
+        Self {
+            calls: Calls {
+                api,
+                lang: config.lang,
+                sandbox: config.sandbox,
+            },
+            documents,
+            header: config.header,
+            patience: config.patience,
+        }
+    }
+
+    /// The document that an earlier attempt has sent to its signers.
+    async fn earlier(
+        &self,
+        request: &EnvelopeRequest,
+        document: &Document,
+    ) -> Result<Option<Envelope>, ProviderError> {
+        let found = self.calls.find(request, document).await?;
+        Ok(found.map(|found| Envelope::new(found.token)))
+    }
+
+    /// Where the finished document is. Its link holds for an hour and is kept nowhere.
+    async fn signed_file(&self, token: &str) -> Result<String, ProviderError> {
+        let give_up_at = tokio::time::Instant::now() + self.patience;
+        loop {
+            let DocumentState {
+                status,
+                signed_file,
+                ..
+            } = self.calls.document(token).await?;
+            match (status, signed_file) {
+                (Status::Signed, Some(link)) => return Ok(link),
+                (Status::Refused | Status::Expired, _) => {
+                    return Err(ProviderError::Refused(format!(
+                        "document {token} is not signed, but {status:?}"
+                    )));
+                }
+                _ => {}
+            }
+            if tokio::time::Instant::now() + PAUSE > give_up_at {
+                return Err(ProviderError::NotReady(format!(
+                    "document {token} is not finished yet"
+                )));
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+}
+
+#[async_trait]
+impl SignatureProvider for ZapSign {
+    fn name(&self) -> &str {
+        NAME
+    }
+
+    async fn create(&self, request: EnvelopeRequest) -> Result<Envelope, ProviderError> {
+        let organization = request.organization_id;
+        let document = self.documents.read(organization, &request.file).await?;
+        if let Some(earlier) = self.earlier(&request, &document).await? {
+            return Ok(earlier);
+        }
+        let made = self.calls.create(&request, &document).await?;
+        Ok(Envelope::new(made.token))
+    }
+
+    async fn find(&self, request: &EnvelopeRequest) -> Result<Option<Envelope>, ProviderError> {
+        let organization = request.organization_id;
+        let document = self.documents.read(organization, &request.file).await?;
+        self.earlier(request, &document).await
+    }
+
+    async fn signed_document(&self, request: &SignatureRequest) -> Result<Value, ProviderError> {
+        let link = self.signed_file(&request.envelope_id).await?;
+        let document = Document {
+            filename: "signed.pdf".to_owned(),
+            content_type: "application/pdf".to_owned(),
+            bytes: self.calls.api.download(&link).await?,
+        };
+        self.documents.keep_signed(request, document).await
+    }
+
+    async fn status(&self, request: &SignatureRequest) -> Result<Vec<SignerFact>, ProviderError> {
+        Ok(self.calls.document(&request.envelope_id).await?.facts())
+    }
+
+    async fn remind(&self, request: &SignatureRequest) -> Result<(), ProviderError> {
+        self.calls.remind(&request.envelope_id).await
+    }
+
+    async fn cancel(&self, request: &SignatureRequest) -> Result<(), ProviderError> {
+        self.calls.withdraw(&request.envelope_id).await
+    }
+
+    fn reminds_itself(&self) -> bool {
+        false
+    }
+
+    fn read_webhook(&self, request: &WebhookRequest) -> Result<ProviderUpdate, WebhookError> {
+        let given = request
+            .header(&self.header)
+            .ok_or(WebhookError::Unauthenticated)?;
+        if !self.calls.api.config.webhook_secret().matches(given) {
+            return Err(WebhookError::Unauthenticated);
+        }
+        document::read(&request.body, self.calls.sandbox)
+    }
+}
