@@ -80,24 +80,29 @@ fn keep_reason(known: &mut Option<String>, told: Option<&String>) {
     }
 }
 
+/// What the facts make of the request. What has ended it once stays, as if all had come together: a
+/// refusal goes before a withdrawal, that before an expiry, and all signatures before everything.
 fn derived_status(request: &SignatureRequest, facts: &[SignerFact]) -> RequestStatus {
-    let any = |status| request.signers.iter().any(|signer| signer.status == status);
-    let told = |kind| facts.iter().any(|fact| fact.kind == kind);
-    let declined_by_somebody = facts
-        .iter()
-        .any(|fact| fact.kind == SignerFactKind::Declined && fact.email.is_none());
+    let is_signer = |email: &str| {
+        let mut signers = request.signers.iter();
+        signers.any(|signer| signer.email.eq_ignore_ascii_case(email))
+    };
+    let told = |kind, status| {
+        let mut facts = facts.iter().filter(|fact| fact.kind == kind);
+        request.status == status || facts.any(|fact| fact.email.as_deref().is_none_or(is_signer))
+    };
     if request.all_signed() {
         RequestStatus::Signed
-    } else if any(SignerStatus::Declined)
-        || declined_by_somebody
-        || request.status == RequestStatus::Declined
-    {
+    } else if told(SignerFactKind::Declined, RequestStatus::Declined) {
         RequestStatus::Declined
-    } else if told(SignerFactKind::Canceled) || request.status == RequestStatus::Canceled {
+    } else if told(SignerFactKind::Canceled, RequestStatus::Canceled) {
         RequestStatus::Canceled
-    } else if any(SignerStatus::Expired) {
+    } else if told(SignerFactKind::Expired, RequestStatus::Expired) {
         RequestStatus::Expired
     } else {
         request.status
     }
 }
+
+#[cfg(test)]
+mod tests;
