@@ -18,5 +18,6 @@ pub mod options;
 pub mod pdf;
 pub mod probe;
 pub mod serve;
+pub mod signature_providers;
 pub mod tls;
 pub mod workflows;

@@ -217,6 +217,9 @@ pub struct Options {
     /// How often an idle event stream says that it lives, in milliseconds
     #[arg(long, env = "DOCG_HEARTBEAT_MS", global = true, default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(10..=600_000))]
     pub heartbeat_ms: u64,
+    /// How often signature providers are asked for what their webhooks may have lost, in milliseconds
+    #[arg(long, env = "DOCG_SIGNATURE_CHECK_MS", global = true, default_value_t = 3_600_000, value_parser = clap::value_parser!(u64).range(1_000..=604_800_000))]
+    pub signature_check_ms: u64,
     /// Leave the database's tables as they are
     #[arg(long, env = "DOCG_NO_MIGRATE", global = true, value_parser = BoolishValueParser::new())]
     pub no_migrate: bool,
@@ -331,6 +334,11 @@ mod tests {
             ("lease-ms", "DOCG_LEASE_MS", Some("30000")),
             ("cancel-grace-ms", "DOCG_CANCEL_GRACE_MS", Some("5000")),
             ("heartbeat-ms", "DOCG_HEARTBEAT_MS", Some("5000")),
+            (
+                "signature-check-ms",
+                "DOCG_SIGNATURE_CHECK_MS",
+                Some("3600000"),
+            ),
             ("no-migrate", "DOCG_NO_MIGRATE", None),
             ("enable-test-nodes", "DOCG_ENABLE_TEST_NODES", None),
         ] {

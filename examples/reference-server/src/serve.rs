@@ -12,6 +12,7 @@ use axum::Router;
 use docg_core::{
     engine::{Engine, WorkerOptions, Workers},
     ids::OrganizationId,
+    signature::SignatureProvider,
     workflow::Registry,
 };
 use docg_http::{AppState, HttpOptions, Metrics, Principal, Scope, StaticTokens};
@@ -32,6 +33,7 @@ use crate::{
     options::{Options, OptionsError, Role},
     pdf::Templates,
     probe::Probe,
+    signature_providers::{AccountError, Accounts},
     workflows::{self, PutError, WorkflowFaults},
 };
 
@@ -79,6 +81,9 @@ pub enum ServeError {
     /// Links and webhooks cannot be signed.
     #[error(transparent)]
     Secret(#[from] SecretError),
+    /// The environment names an account at a signature provider that cannot be used.
+    #[error(transparent)]
+    Account(#[from] AccountError),
     /// Workflows are wrong.
     #[error(transparent)]
     Workflows(#[from] WorkflowFaults),
@@ -157,6 +162,7 @@ impl Server {
                 files.clone(),
             ),
         };
+        let accounts = Accounts::from_env()?.providers(&files)?;
         let secret = Secret::load_or_create(&data_dir.join("signature.key"))?;
 
         // From here on others can connect; they are answered once everything stands.
@@ -188,12 +194,13 @@ impl Server {
             public_url.clone(),
         );
         let desk = Desk::new(files.clone(), mailer.clone(), secret.clone(), public_url);
+        let builtin: Arc<dyn SignatureProvider> = Arc::new(Provider::new(desk.clone()));
         let services = Services {
             files: files.clone(),
             mailer,
             approvals: approvals.clone(),
             templates: Templates::bundled(),
-            providers: vec![Arc::new(Provider::new(desk.clone()))],
+            providers: std::iter::once(builtin).chain(accounts).collect(),
             allow_private_http: options.http_allow_private,
             test_nodes: options.enable_test_nodes.then_some(data_dir),
         };
@@ -330,6 +337,7 @@ fn engine(options: &Options, backend: &Backend, services: &Services) -> (Engine,
         .options(|engine| {
             engine.lease = Duration::from_millis(options.lease_ms);
             engine.cancel_grace = Duration::from_millis(options.cancel_grace_ms);
+            engine.signature_check = Duration::from_millis(options.signature_check_ms);
         });
     let mut registry = Registry::default();
     for handler in nodes::handlers(services) {

@@ -398,14 +398,14 @@ async fn the_signed_document_is_taken_once_the_envelope_is_closed() {
     let client = Scripted::default()
         .answer(200, &document)
         .answer(200, json!({"data": found("env-1", "closed")}))
-        .answer(200, "%PDF signed");
+        .answer(200, "%PDF-1.7 signed");
     let file = provider(client)
         .signed_document(&open())
         .await
         .expect("taken");
     assert_eq!(
         (&file["content"], &file["envelope"]),
-        (&json!("%PDF signed"), &json!("doc-1"))
+        (&json!("%PDF-1.7 signed"), &json!("doc-1"))
     );
     for (document, status) in [
         (document, Some("running")),

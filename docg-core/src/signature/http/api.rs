@@ -212,8 +212,8 @@ impl Api {
         self.answer(call).await.map(|_| ())
     }
 
-    /// Fetches a document that the API has named, from the hosts that documents may come from. The
-    /// token is not sent along.
+    /// Fetches a PDF that the API has named, from the hosts that documents may come from. The token
+    /// is not sent along.
     pub(in crate::signature) async fn download(
         &self,
         link: &str,
@@ -239,7 +239,8 @@ impl Api {
         let response = sent.map_err(|e| self.not_answered(&name, false, &e))?;
         // The link is signed, so a refusal says nothing of the API's token.
         match self.judged(&name, false, response) {
-            Ok(body) => Ok(body),
+            Ok(body) if body.starts_with(b"%PDF-") => Ok(body),
+            Ok(_) => Err(ProviderError::Unavailable(format!("{name}: not a PDF"))),
             Err(Failed {
                 error: ProviderError::Unauthorized(tech),
                 ..
@@ -508,12 +509,22 @@ mod tests {
             "https://eu.files.example/x",
             "https://api.example/x",
         ] {
-            let client = Scripted::default().answer(200, "%PDF");
+            let client = Scripted::default().answer(200, "%PDF-1.7");
             let sent = client.sent();
             let document = api(client).download(link).await.expect(link);
-            assert_eq!(document, b"%PDF");
+            assert_eq!(document, b"%PDF-1.7");
             assert!(sent.lock().expect("not poisoned")[0].headers.is_empty());
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_no_pdf_is_not_kept_for_one() {
+        let page = api(Scripted::default().answer(200, "<html>"));
+        let read = page.download("https://files.example/x").await;
+        assert!(
+            matches!(read, Err(ProviderError::Unavailable(_))),
+            "{read:?}"
+        );
     }
 
     #[test]

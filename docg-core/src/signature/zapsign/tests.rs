@@ -328,12 +328,12 @@ async fn the_signed_document_is_taken_once_the_api_says_that_it_is_signed() {
     let document = String::from_utf8_lossy(fixture!("api_doc")).into_owned();
     let client = Scripted::default()
         .answer(200, &document)
-        .answer(200, "%PDF signed");
+        .answer(200, "%PDF-1.7 signed");
     let file = provider(client)
         .signed_document(&open())
         .await
         .expect("taken");
-    assert_eq!(file["content"], "%PDF signed");
+    assert_eq!(file["content"], "%PDF-1.7 signed");
     let mut state: Value = serde_json::from_str(&document).expect("JSON");
     state["status"] = "pending".into();
     let early = provider(Scripted::default().answer(200, &state));

@@ -51,7 +51,7 @@ impl SignatureProvider for Provider {
             .files
             .read_document(request.organization_id, &document)
             .await
-            .map_err(from_files)?;
+            .map_err(FilesError::provider_error)?;
         let mut envelope = Envelope {
             id: envelope_id(&request),
             organization_id: request.organization_id,
@@ -63,27 +63,41 @@ impl SignatureProvider for Provider {
             created_at: Timestamp::now(),
             invited: false,
         };
-        if let Some(known) = desk.envelope(&envelope.id).await.map_err(from_files)? {
+        if let Some(known) = desk
+            .envelope(&envelope.id)
+            .await
+            .map_err(FilesError::provider_error)?
+        {
             let same = known.document == envelope.document && known.signers == envelope.signers;
-            let decisions = desk.decisions(&known).await.map_err(from_files)?;
+            let decisions = desk
+                .decisions(&known)
+                .await
+                .map_err(FilesError::provider_error)?;
             // Once somebody has decided, what they decided on stays.
             if !decisions.is_empty() || (same && known.invited) {
                 return Ok(taken(known.id));
             }
             envelope.created_at = known.created_at;
         }
-        desk.put_envelope(&envelope).await.map_err(from_files)?;
-        let decisions = desk.decisions(&envelope).await.map_err(from_files)?;
+        desk.put_envelope(&envelope)
+            .await
+            .map_err(FilesError::provider_error)?;
+        let decisions = desk
+            .decisions(&envelope)
+            .await
+            .map_err(FilesError::provider_error)?;
         for signer in envelope.due(&decisions) {
             desk.write_to(&envelope, signer, Occasion::Invitation)
                 .await
                 .map_err(from_mail)?;
             desk.plan_reminder(&envelope, signer)
                 .await
-                .map_err(from_files)?;
+                .map_err(FilesError::provider_error)?;
         }
         envelope.invited = true;
-        desk.put_envelope(&envelope).await.map_err(from_files)?;
+        desk.put_envelope(&envelope)
+            .await
+            .map_err(FilesError::provider_error)?;
         Ok(taken(envelope.id))
     }
 
@@ -92,7 +106,7 @@ impl SignatureProvider for Provider {
         request: &EnvelopeRequest,
     ) -> Result<Option<TakenEnvelope>, ProviderError> {
         let found = self.0.envelope(&envelope_id(request)).await;
-        let found = found.map_err(from_files)?;
+        let found = found.map_err(FilesError::provider_error)?;
         Ok(found
             .filter(|envelope| envelope.invited)
             .map(|envelope| taken(envelope.id)))
@@ -102,7 +116,7 @@ impl SignatureProvider for Provider {
         let desk = &self.0;
         let found = desk.envelope(&request.envelope_id).await;
         let envelope = found
-            .map_err(from_files)?
+            .map_err(FilesError::provider_error)?
             .filter(|envelope| envelope.organization_id == request.organization_id)
             .ok_or_else(|| refused(format!("there is no envelope {}", request.envelope_id)))?;
         let original = desk
@@ -110,8 +124,11 @@ impl SignatureProvider for Provider {
             .files
             .read_document(request.organization_id, &envelope.document)
             .await
-            .map_err(from_files)?;
-        let decisions = desk.decisions(&envelope).await.map_err(from_files)?;
+            .map_err(FilesError::provider_error)?;
+        let decisions = desk
+            .decisions(&envelope)
+            .await
+            .map_err(FilesError::provider_error)?;
         let mut signers = Vec::with_capacity(request.signers.len());
         for signer in &request.signers {
             let decision = decisions.of(&envelope, &signer.email);
@@ -156,7 +173,7 @@ impl SignatureProvider for Provider {
                 envelope.document.language,
             )
             .await
-            .map_err(from_files)?;
+            .map_err(FilesError::provider_error)?;
         serde_json::to_value(document).map_err(refused)
     }
 
@@ -164,13 +181,19 @@ impl SignatureProvider for Provider {
         let desk = &self.0;
         let found = desk.envelope(&request.envelope_id).await;
         let envelope = found
-            .map_err(from_files)?
+            .map_err(FilesError::provider_error)?
             .ok_or_else(|| refused(format!("there is no envelope {}", request.envelope_id)))?;
-        let decisions = desk.decisions(&envelope).await.map_err(from_files)?;
+        let decisions = desk
+            .decisions(&envelope)
+            .await
+            .map_err(FilesError::provider_error)?;
         let mut facts = Vec::new();
         for signer in &envelope.signers {
             let reference = SignerRef::new(&envelope.id, &signer.email);
-            let viewed = desk.viewed_at(&reference).await.map_err(from_files)?;
+            let viewed = desk
+                .viewed_at(&reference)
+                .await
+                .map_err(FilesError::provider_error)?;
             if let Some(at) = viewed {
                 facts.push(SignerFact::new(&signer.email, SignerFactKind::Viewed, at));
             }
@@ -226,24 +249,9 @@ fn unavailable(error: impl ToString) -> ProviderError {
     ProviderError::Unavailable(error.to_string())
 }
 
-fn from_files(error: FilesError) -> ProviderError {
-    match error {
-        FilesError::NotFound(_)
-        | FilesError::NotADocument(_)
-        | FilesError::Changed(_)
-        | FilesError::TooLarge(_)
-        | FilesError::BadFolder(_)
-        | FilesError::Unsupported(_) => refused(error),
-        FilesError::Full(_)
-        | FilesError::Denied(_)
-        | FilesError::NotAFolder(_)
-        | FilesError::Other(_) => unavailable(error),
-    }
-}
-
 fn from_mail(error: MailError) -> ProviderError {
     match error {
-        MailError::Files(error) => from_files(error),
+        MailError::Files(error) => error.provider_error(),
         // A link that arrives twice does no harm, so what may have been sent is sent again.
         MailError::Unreachable(_)
         | MailError::Later(_)

@@ -4,6 +4,7 @@ use docg_core::{
     error::{StepFailure, codes},
     i18n::Text,
     preflight::ProbeFailure,
+    signature::ProviderError,
 };
 
 /// Why a file was not written or read.
@@ -45,6 +46,21 @@ pub enum FilesError {
 }
 
 impl FilesError {
+    /// What it means for a signature provider.
+    pub(crate) fn provider_error(self) -> ProviderError {
+        match self {
+            Self::NotFound(_)
+            | Self::NotADocument(_)
+            | Self::Changed(_)
+            | Self::TooLarge(_)
+            | Self::BadFolder(_)
+            | Self::Unsupported(_) => ProviderError::Refused(self.to_string()),
+            Self::Full(_) | Self::Denied(_) | Self::NotAFolder(_) | Self::Other(_) => {
+                ProviderError::Unavailable(self.to_string())
+            }
+        }
+    }
+
     pub(crate) fn from_io(error: &io::Error) -> Self {
         Self::by_kind(error.kind(), error.to_string())
     }

@@ -8,9 +8,7 @@ use docg_core::{
     i18n::Text,
     preflight::Issue,
     run::Phase,
-    signature::{
-        EnvelopeRequest, NewSignatureRequest, NewSigner, ProviderError, SignatureProvider,
-    },
+    signature::{EnvelopeRequest, NewSignatureRequest, NewSigner, SignatureProvider},
     workflow::{
         ComputeHandler, EffectContext, EffectHandler, Handler, NodeSpec, ParamKind, ParamSpec,
         Probe, Resolution, StepContext, StepOutcome, Wait, handler::CheckRequest,
@@ -67,12 +65,13 @@ impl RequestSignatures {
             .tech(e)
         })?;
         let provider = self.provider(&params.provider, context)?;
-        let mut request = EnvelopeRequest::new(
-            context.organization_id,
-            context.idempotency_key(),
-            params.file,
-            params.signers,
-        );
+        // Who is asked again after a request has ended is asked by another one.
+        let key = match context.previous_signature {
+            Some(ended) => format!("{}/{ended}", context.idempotency_key()),
+            None => context.idempotency_key(),
+        };
+        let mut request =
+            EnvelopeRequest::new(context.organization_id, key, params.file, params.signers);
         request.message = params.message;
         request.expires_at = params
             .expires_in_ms
@@ -112,11 +111,15 @@ impl EffectHandler for RequestSignatures {
         let envelope = provider
             .create(request.clone())
             .await
-            .map_err(|e| failure(&e, &context))?;
+            .map_err(|e| e.into_failure(provider.name(), context.node_id.as_str()))?;
         let mut asked =
             NewSignatureRequest::new(provider.name(), envelope.envelope_id, request.signers)
-                .file(request.file);
+                .file(request.file)
+                .details(envelope.details);
         asked.expires_at = request.expires_at;
+        asked.remind_every_ms = request
+            .remind_every_ms
+            .filter(|_| !provider.reminds_itself());
         Ok(StepOutcome::Wait(Wait::Signatures(asked)))
     }
 
@@ -138,7 +141,7 @@ impl EffectHandler for RequestSignatures {
         let signed_file = provider
             .signed_document(&request)
             .await
-            .map_err(|e| failure(&e, &context))?;
+            .map_err(|e| e.into_failure(provider.name(), context.node_id.as_str()))?;
         Ok(StepOutcome::Done(json!({
             "signature_request_id": request.id,
             "envelope_id": request.envelope_id,
@@ -161,23 +164,4 @@ impl EffectHandler for RequestSignatures {
     fn preview(&self) -> Option<Arc<dyn ComputeHandler>> {
         None
     }
-}
-
-fn failure(error: &ProviderError, context: &StepContext) -> StepFailure {
-    let failure = match error {
-        ProviderError::Unavailable(_) => StepFailure::retryable(
-            codes::SERVICE_UNAVAILABLE,
-            text("issue-service-unavailable", context, "provider"),
-        ),
-        ProviderError::Unknown(_) => StepFailure::outcome_unknown(
-            codes::OUTCOME_UNKNOWN,
-            text("error-outcome-unknown", context, "provider"),
-        ),
-        // Refused, and whatever a later version may add: asking again changes nothing.
-        _ => StepFailure::review(
-            "recipient_refused",
-            text("issue-resource-refused", context, "signers"),
-        ),
-    };
-    failure.tech(error)
 }

@@ -159,6 +159,8 @@ impl Fixture {
             created_at: Timestamp::from_millis(0),
             expires_at: None,
             completed_at: None,
+            details: serde_json::Value::Null,
+            follow_up: docg_core::signature::FollowUp::default(),
         }
     }
 

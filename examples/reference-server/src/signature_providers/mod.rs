@@ -1,0 +1,212 @@
+//! Signature providers that live elsewhere: ClickSign and ZapSign, where the environment names an account
+//! there. [`Accounts`] reads it; `client` is how they are reached, `documents` what they sign.
+
+mod client;
+mod documents;
+
+use std::sync::Arc;
+
+use docg_core::signature::{
+    Secret, SignatureProvider,
+    clicksign::{ClickSign, ClickSignConfig},
+    http::ConfigError,
+    zapsign::{ZapSign, ZapSignConfig},
+};
+
+use crate::files::Files;
+
+/// Why a provider's account cannot be used.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AccountError {
+    /// Half of an account.
+    #[error("{missing} is not set, and {given} is: an account needs both")]
+    Missing {
+        /// What is needed.
+        missing: String,
+        /// What is there.
+        given: String,
+    },
+    /// A value that cannot be.
+    #[error("DOCG_{provider}_*: {source}")]
+    Config {
+        /// Whose.
+        provider: &'static str,
+        /// What is wrong.
+        source: ConfigError,
+    },
+}
+
+/// The accounts that the environment names: `DOCG_CLICKSIGN_TOKEN`, `DOCG_CLICKSIGN_WEBHOOK_SECRET` and,
+/// where it is not the usual one, `DOCG_CLICKSIGN_BASE_URL`; and the same with `ZAPSIGN`. They are read
+/// from the environment alone: what stands on a command line is seen by all of a machine's users.
+#[derive(Debug, Clone, Default)]
+pub struct Accounts {
+    clicksign: Option<ClickSignConfig>,
+    zapsign: Option<ZapSignConfig>,
+}
+
+/// What is read of one account.
+struct Account {
+    base_url: Option<String>,
+    token: Secret,
+    webhook_secret: Secret,
+}
+
+impl Accounts {
+    /// Those of this process's environment.
+    ///
+    /// # Errors
+    ///
+    /// [`AccountError`] names the variable.
+    pub fn from_env() -> Result<Self, AccountError> {
+        Self::read(|name| std::env::var(name).ok())
+    }
+
+    fn read(value: impl Fn(&str) -> Option<String>) -> Result<Self, AccountError> {
+        let mut accounts = Self::default();
+        if let Some(account) = Account::read("CLICKSIGN", &value)? {
+            let base_url = account.base_url.as_deref();
+            let base_url = base_url.unwrap_or("https://app.clicksign.com");
+            let config = ClickSignConfig::new(base_url, account.token, account.webhook_secret);
+            accounts.clicksign = Some(config.map_err(of("CLICKSIGN"))?);
+        }
+        if let Some(account) = Account::read("ZAPSIGN", &value)? {
+            let base_url = account.base_url.as_deref();
+            let base_url = base_url.unwrap_or("https://api.zapsign.com.br");
+            let config = ZapSignConfig::new(base_url, account.token, account.webhook_secret);
+            accounts.zapsign = Some(config.map_err(of("ZAPSIGN"))?);
+        }
+        Ok(accounts)
+    }
+
+    /// The providers of these accounts, over the server's files.
+    ///
+    /// # Errors
+    ///
+    /// Where no HTTP client can be made.
+    pub fn providers(
+        self,
+        files: &Files,
+    ) -> Result<Vec<Arc<dyn SignatureProvider>>, reqwest::Error> {
+        let mut providers: Vec<Arc<dyn SignatureProvider>> = Vec::new();
+        if self.clicksign.is_none() && self.zapsign.is_none() {
+            return Ok(providers);
+        }
+        let client = Arc::new(client::Client::new()?);
+        let documents = Arc::new(documents::FileDocuments::new(files.clone()));
+        if let Some(config) = self.clicksign {
+            let provider = ClickSign::new(config, client.clone(), documents.clone());
+            providers.push(Arc::new(provider));
+        }
+        if let Some(config) = self.zapsign {
+            providers.push(Arc::new(ZapSign::new(config, client, documents)));
+        }
+        Ok(providers)
+    }
+}
+
+fn of(provider: &'static str) -> impl Fn(ConfigError) -> AccountError {
+    move |source| AccountError::Config { provider, source }
+}
+
+impl Account {
+    fn read(
+        provider: &str,
+        value: impl Fn(&str) -> Option<String>,
+    ) -> Result<Option<Self>, AccountError> {
+        let names = ["BASE_URL", "TOKEN", "WEBHOOK_SECRET"];
+        let names = names.map(|name| format!("DOCG_{provider}_{name}"));
+        // An empty value is how a variable is unset where it cannot be removed.
+        let value = |name: &str| value(name).filter(|value| !value.trim().is_empty());
+        let [base_url, token, webhook_secret] = [&names[0], &names[1], &names[2]].map(|n| value(n));
+        let missing = |missing: &str, given: &str| AccountError::Missing {
+            missing: missing.to_owned(),
+            given: given.to_owned(),
+        };
+        match (token, webhook_secret) {
+            (Some(token), Some(webhook_secret)) => Ok(Some(Self {
+                base_url,
+                token: Secret::new(token),
+                webhook_secret: Secret::new(webhook_secret),
+            })),
+            (Some(_), None) => Err(missing(&names[2], &names[1])),
+            (None, Some(_)) => Err(missing(&names[1], &names[2])),
+            (None, None) if base_url.is_some() => Err(missing(&names[1], &names[0])),
+            (None, None) => Ok(None),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(variables: &[(&str, &str)]) -> Result<Accounts, AccountError> {
+        Accounts::read(|name| {
+            let found = variables.iter().find(|(known, _)| *known == name);
+            found.map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    fn names(variables: &[(&str, &str)]) -> Vec<String> {
+        crate::tls::prepare();
+        let folder = tempfile::tempdir().unwrap();
+        let files = Files::in_folder(folder.path()).unwrap();
+        let providers = read(variables).unwrap().providers(&files).unwrap();
+        providers.iter().map(|it| it.name().to_owned()).collect()
+    }
+
+    const CLICKSIGN: [(&str, &str); 2] = [
+        ("DOCG_CLICKSIGN_TOKEN", "t"),
+        ("DOCG_CLICKSIGN_WEBHOOK_SECRET", "s"),
+    ];
+
+    #[test]
+    fn the_providers_are_those_whose_accounts_are_named() {
+        assert!(names(&[]).is_empty());
+        assert!(names(&[("DOCG_ZAPSIGN_TOKEN", " ")]).is_empty());
+        assert_eq!(names(&CLICKSIGN), ["clicksign"]);
+        let zapsign = [
+            ("DOCG_ZAPSIGN_TOKEN", "t"),
+            ("DOCG_ZAPSIGN_WEBHOOK_SECRET", "s"),
+            (
+                "DOCG_ZAPSIGN_BASE_URL",
+                "https://sandbox.api.zapsign.com.br",
+            ),
+        ];
+        let both = [&CLICKSIGN[..], &zapsign].concat();
+        assert_eq!(names(&both), ["clicksign", "zapsign"]);
+    }
+
+    #[test]
+    fn half_an_account_is_refused_by_the_name_of_what_is_missing() {
+        for (given, missing) in [
+            (CLICKSIGN[0], "DOCG_CLICKSIGN_WEBHOOK_SECRET is not set"),
+            (CLICKSIGN[1], "DOCG_CLICKSIGN_TOKEN is not set"),
+            (
+                ("DOCG_ZAPSIGN_BASE_URL", "https://x.example"),
+                "DOCG_ZAPSIGN_TOKEN is not set",
+            ),
+        ] {
+            let refused = read(&[given]).unwrap_err().to_string();
+            assert!(refused.starts_with(missing), "{refused}");
+        }
+        let insecure = ("DOCG_CLICKSIGN_BASE_URL", "http://app.clicksign.com");
+        let refused = read(&[&CLICKSIGN[..], &[insecure]].concat()).unwrap_err();
+        assert!(refused.to_string().contains("https://"), "{refused}");
+    }
+
+    #[test]
+    fn secrets_are_not_printed() {
+        let variables = [
+            ("DOCG_CLICKSIGN_TOKEN", "t0ken"),
+            ("DOCG_CLICKSIGN_WEBHOOK_SECRET", "s3cret"),
+        ];
+        let shown = format!("{:?}", read(&variables).unwrap());
+        assert!(
+            !shown.contains("t0ken") && !shown.contains("s3cret"),
+            "{shown}"
+        );
+    }
+}
