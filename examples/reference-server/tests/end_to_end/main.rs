@@ -11,5 +11,6 @@ mod commands;
 mod contract;
 mod faults;
 mod process;
+mod providers;
 mod starting;
 mod walkthrough;

@@ -67,6 +67,13 @@ impl Server {
         Self::start_as(program(&[]), arguments)
     }
 
+    /// With variables in its environment.
+    pub(crate) fn start_in(variables: &[(&str, &str)], arguments: &[&str]) -> Self {
+        let mut command = program(&[]);
+        command.envs(variables.iter().copied());
+        Self::start_as(command, arguments)
+    }
+
     /// With files of at most so many blocks of 512 bytes, which is what a full disk looks like to
     /// a process.
     pub(crate) fn start_with_small_files(blocks: u32, arguments: &[&str]) -> Self {
