@@ -467,16 +467,16 @@ impl Driver {
                 biased;
                 () = self.handle.lost.cancelled() => Err(LeaseLost),
                 input = &mut asking => Ok(vec![input]),
-                // A question is dropped and asked again if it is still due; a reminder may be under
-                // way, so it is waited for.
-                () = self.handle.signal.notified(), if !remind => {
+                // A question is dropped, and asked again if it is still due; a reminder goes out by
+                // itself.
+                () = self.handle.signal.notified() => {
                     let signals = self.inbox(state).await;
                     if signals.is_empty() {
                         continue;
                     }
                     Ok(signals)
                 }
-                () = self.shutting_down(), if !remind => Ok(Vec::new()),
+                () = self.shutting_down() => Ok(Vec::new()),
             };
         }
     }

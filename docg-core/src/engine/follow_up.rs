@@ -33,13 +33,18 @@ impl Inner {
         Input::SignaturesChecked(checked)
     }
 
-    /// Has the signers of a request reminded.
-    pub(super) async fn remind(&self, request: &SignatureRequest) -> Input {
-        let result = match self.provider_of(request) {
-            Some(provider) => self.in_time(provider.remind(request)).await,
-            None => Ok(()),
-        };
-        Input::Reminded(result)
+    /// Has the signers of a request reminded, in a task of its own: once begun, it is not broken off
+    /// because something else comes.
+    pub(super) async fn remind(self: &Arc<Self>, request: &SignatureRequest) -> Input {
+        let (inner, request) = (Arc::clone(self), request.clone());
+        let reminding = tokio::spawn(async move {
+            match inner.provider_of(&request) {
+                Some(provider) => inner.in_time(provider.remind(&request)).await,
+                None => Ok(()),
+            }
+        });
+        let broken = |e: tokio::task::JoinError| Err(ProviderError::Unknown(e.to_string()));
+        Input::Reminded(reminding.await.unwrap_or_else(broken))
     }
 
     /// Withdraws a request that has ended without all signatures, in a task of its own. Nothing

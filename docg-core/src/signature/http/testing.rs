@@ -35,6 +35,7 @@ impl Scripted {
     }
 
     /// These answers, then those of another client.
+    #[cfg(feature = "zapsign")]
     pub(in crate::signature) fn then(self, other: Self) -> Self {
         let later = std::mem::take(&mut *other.answers.lock().expect("not poisoned"));
         self.answers.lock().expect("not poisoned").extend(later);

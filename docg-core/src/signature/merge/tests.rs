@@ -105,7 +105,7 @@ proptest! {
         (history, delivered) in deliveries(),
         asked_at in any::<prop::sample::Index>(),
     ) {
-        let all_at_once = merged(&[history.clone()]);
+        let all_at_once = merged(std::slice::from_ref(&history));
         let one_by_one: Vec<_> = history.iter().map(|fact| vec![fact.clone()]).collect();
         prop_assert_eq!(&merged(&one_by_one), &all_at_once);
         let mut reports = delivered;

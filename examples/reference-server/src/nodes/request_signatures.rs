@@ -111,7 +111,7 @@ impl EffectHandler for RequestSignatures {
         let envelope = provider
             .create(request.clone())
             .await
-            .map_err(|e| e.into_failure(provider.name(), context.node_id.as_str()))?;
+            .map_err(|e| e.into_failure(provider.name(), &context.label))?;
         let mut asked =
             NewSignatureRequest::new(provider.name(), envelope.envelope_id, request.signers)
                 .file(request.file)
@@ -141,7 +141,7 @@ impl EffectHandler for RequestSignatures {
         let signed_file = provider
             .signed_document(&request)
             .await
-            .map_err(|e| e.into_failure(provider.name(), context.node_id.as_str()))?;
+            .map_err(|e| e.into_failure(provider.name(), &context.label))?;
         Ok(StepOutcome::Done(json!({
             "signature_request_id": request.id,
             "envelope_id": request.envelope_id,
