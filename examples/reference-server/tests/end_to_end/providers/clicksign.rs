@@ -49,13 +49,14 @@ fn resource(kind: &str, id: String) -> Response {
     (StatusCode::CREATED, Json(body)).into_response()
 }
 
+/// What is wrong with a request.
+type Refused = (StatusCode, &'static str);
+
 /// The attributes of a resource of this type, as JSON:API wants it.
-fn attributes(body: &Value, kind: &str) -> Result<Value, Response> {
+fn attributes(body: &Value, kind: &str) -> Result<Value, Refused> {
     match body["data"]["type"] == kind {
         true => Ok(body["data"]["attributes"].clone()),
-        false => {
-            Err((StatusCode::UNPROCESSABLE_ENTITY, "another type is expected").into_response())
-        }
+        false => Err((StatusCode::UNPROCESSABLE_ENTITY, "another type is expected")),
     }
 }
 
@@ -119,7 +120,7 @@ impl ClickSign {
     }
 }
 
-async fn create(State(fake): At, Json(body): Json<Value>) -> Result<Response, Response> {
+async fn create(State(fake): At, Json(body): Json<Value>) -> Result<Response, Refused> {
     let wanted = attributes(&body, "envelopes")?;
     Ok(fake.all(|all| {
         all.push(Envelope {
@@ -168,9 +169,8 @@ async fn change(
     State(fake): At,
     Path(id): Path<String>,
     Json(body): Json<Value>,
-) -> Result<Json<Value>, Response> {
+) -> Result<Json<Value>, Refused> {
     let wanted = attributes(&body, "envelopes")?;
-    let refused = || StatusCode::UNPROCESSABLE_ENTITY.into_response();
     fake.all(|all| {
         let envelope = &mut all[place(&id)];
         let complete = envelope.document
@@ -179,7 +179,7 @@ async fn change(
         envelope.status = match (wanted["status"].as_str(), envelope.status) {
             (Some("running"), "draft") if complete => "running",
             (Some("canceled"), "running") => "canceled",
-            _ => return Err(refused()),
+            _ => return Err((StatusCode::UNPROCESSABLE_ENTITY, "not from this status")),
         };
         Ok(Json(json!({"data": shown(place(&id), envelope)})))
     })
@@ -189,12 +189,12 @@ async fn add_document(
     State(fake): At,
     Path(id): Path<String>,
     Json(body): Json<Value>,
-) -> Result<Response, Response> {
+) -> Result<Response, Refused> {
     let wanted = attributes(&body, "documents")?;
     let content = wanted["content_base64"].as_str().unwrap_or_default();
     // `%PDF-` in base64.
     if !content.starts_with("data:application/pdf;base64,JVBERi") {
-        return Err(StatusCode::UNPROCESSABLE_ENTITY.into_response());
+        return Err((StatusCode::UNPROCESSABLE_ENTITY, "no document"));
     }
     fake.all(|all| all[place(&id)].document = true);
     Ok(resource("documents", format!("doc-{}", place(&id))))
@@ -221,7 +221,7 @@ async fn add_signer(
     State(fake): At,
     Path(id): Path<String>,
     Json(body): Json<Value>,
-) -> Result<Response, Response> {
+) -> Result<Response, Refused> {
     let wanted = attributes(&body, "signers")?;
     let email = wanted["email"].as_str().unwrap_or_default().to_owned();
     Ok(fake.all(|all| {
@@ -235,11 +235,11 @@ async fn require(
     State(fake): At,
     Path(id): Path<String>,
     Json(body): Json<Value>,
-) -> Result<Response, Response> {
+) -> Result<Response, Refused> {
     attributes(&body, "requirements")?;
     let related = &body["data"]["relationships"];
     if related["document"]["data"]["id"] != format!("doc-{}", place(&id)) {
-        return Err(StatusCode::UNPROCESSABLE_ENTITY.into_response());
+        return Err((StatusCode::UNPROCESSABLE_ENTITY, "wrong relationships"));
     }
     fake.all(|all| all[place(&id)].requirements += 1);
     Ok(resource("requirements", "req-0".to_owned()))
