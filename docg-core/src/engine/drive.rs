@@ -295,18 +295,16 @@ impl Driver {
         Ok(committed)
     }
 
-    /// Hands a commit to the store until it has an answer. After an answer was lost the version
-    /// tells whether the commit was made: nobody else can have written it.
+    /// Hands a commit to the store until it has an answer.
     async fn store_commit(&self, commit: Commit) -> Result<Committed, LeaseLost> {
-        let (id, organization) = (commit.execution.id, commit.execution.organization_id);
-        let version = commit.execution.version;
+        let id = commit.execution.id;
         let mut pause = STORE_BACKOFF.0;
         let mut in_doubt = false;
         loop {
             match self.engine.store.commit(commit.clone()).await {
                 Ok(committed) => return Ok(committed),
                 Err(error) if error.kind == StoreErrorKind::Conflict => {
-                    if in_doubt && self.is_stored(organization, id, version).await {
+                    if in_doubt && self.is_still_held().await {
                         return Ok(Committed {
                             signals_pending: true,
                         });
@@ -332,19 +330,17 @@ impl Driver {
         }
     }
 
-    async fn is_stored(
-        &self,
-        organization: crate::ids::OrganizationId,
-        id: ExecutionId,
-        version: u64,
-    ) -> bool {
+    /// Whether a commit that was refused had been made before, when its answer was lost: its version
+    /// is there, and who holds the lease is the only one who can have written it. The version alone
+    /// tells nothing, for whoever has taken over counts on from the same number.
+    async fn is_still_held(&self) -> bool {
+        let lease = self.handle.lease;
         loop {
-            match self.engine.store.execution(organization, id).await {
-                Ok(record) => {
-                    return record.is_some_and(|record| record.execution.version == version);
-                }
+            let until = self.engine.now() + self.engine.options.lease;
+            match self.engine.store.renew(&[lease], until).await {
+                Ok(lost) => return lost.is_empty(),
                 Err(error) if error.kind.may_pass() && !self.handle.lost.is_cancelled() => {
-                    tracing::warn!(execution_id = %id, "reading back a commit will be tried again: {error}");
+                    tracing::warn!(execution_id = %lease.execution_id, "whether the lease is lost will be asked again: {error}");
                     tokio::time::sleep(STORE_BACKOFF.1).await;
                 }
                 Err(_) => return false,
