@@ -17,9 +17,10 @@ use crate::{
 };
 
 /// How often the store is told what is on the bus, and asked for what is not: while this process has
-/// something to tell or has found something, and else.
+/// something to tell or has found something, and else. A stream that hears nothing reads the store
+/// long before.
 const BUSY_INTERVAL: Duration = Duration::from_secs(5);
-const IDLE_INTERVAL: Duration = Duration::from_secs(30);
+const IDLE_INTERVAL: Duration = Duration::from_secs(60);
 /// How long a commit's own process has to publish before the sweeper does.
 const GRACE_MS: i64 = 5_000;
 /// Executions that one sweep takes on.

@@ -16,8 +16,8 @@ pub(super) async fn run(engine: &Inner, works: bool) {
     } else {
         Arc::default()
     };
-    // Within a lease even a worker that has just died is replaced.
-    let patience = engine.options.lease.max(SHORTEST);
+    // Within a lease even a worker that has just died is replaced; and operators have time.
+    let patience = (engine.options.lease * 2).max(SHORTEST);
     let mut told = BTreeSet::new();
     loop {
         let asked_at = engine.now();
