@@ -282,7 +282,8 @@ impl Pair {
     fn memo(&self, organization: Which, key: Which, lasts: i64) -> Memo {
         Memo {
             key: MemoKey {
-                organization_id: (organization % 3 > 0).then(|| self.organization(organization)),
+                organization_id: (!organization.is_multiple_of(3))
+                    .then(|| self.organization(organization)),
                 kind: "sse_token",
                 key: format!("memo {key}"),
             },
