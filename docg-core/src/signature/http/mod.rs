@@ -1,5 +1,5 @@
 //! How providers that live elsewhere are reached: the [`HttpClient`] that an application brings, and
-//! what becomes of its answers. [`Api`] is one provider's base URL and token over such a client.
+//! what becomes of its answers. `Api` is one provider's base URL and token over such a client.
 
 mod api;
 mod client;
