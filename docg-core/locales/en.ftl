@@ -9,6 +9,7 @@ issue-unknown-node-type = “{ $label }” is a kind of step that this system do
 issue-template-not-selected = “{ $label }” has no template. Select one.
 issue-template-not-found = The template of “{ $label }” was not found. It may have been moved or deleted; select another one.
 issue-template-invalid-tags = The template of “{ $label }” has tags that are broken or that nothing fills. Correct the tags.
+issue-template-tag-unfilled = The template of “{ $label }” needs “{ $field }”, and nothing fills it. Supply the value, or take the tag out.
 issue-template-large-file = The template of “{ $label }” is large ({ $size } MB). Rendering it may take long.
 issue-insufficient-permissions = “{ $label }” lacks the permission for what it needs. Grant access to the template or folder.
 issue-oauth-expired = The connection that “{ $label }” uses has expired. Connect it again.

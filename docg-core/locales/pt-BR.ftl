@@ -9,6 +9,7 @@ issue-unknown-node-type = “{ $label }” é um tipo de etapa que este sistema 
 issue-template-not-selected = “{ $label }” está sem template. Selecione um.
 issue-template-not-found = O template de “{ $label }” não foi encontrado. Ele pode ter sido movido ou excluído; selecione outro.
 issue-template-invalid-tags = O template de “{ $label }” tem tags incorretas ou que nada preenche. Corrija as tags.
+issue-template-tag-unfilled = O template de “{ $label }” precisa de “{ $field }”, e nada o preenche. Informe o valor ou retire a tag.
 issue-template-large-file = O template de “{ $label }” é grande ({ $size } MB). A geração pode demorar.
 issue-insufficient-permissions = “{ $label }” não tem permissão para o que precisa. Conceda acesso ao template ou à pasta.
 issue-oauth-expired = A conexão usada por “{ $label }” expirou. Conecte-a novamente.

@@ -68,7 +68,9 @@ impl ComputeHandler for RenderPdf {
         };
         let missing = self.templates.missing_fields(template, data);
         let issue = |path: &String| {
-            let text = Text::key("issue-template-invalid-tags").with("label", &request.label);
+            let text = Text::key("issue-template-tag-unfilled")
+                .with("label", &request.label)
+                .with("field", path);
             Issue::blocking(Domain::Template, codes::TEMPLATE_INVALID_TAGS, text)
                 .at(request.node_id.clone())
                 .field(format!("data.{path}"))
