@@ -178,7 +178,9 @@ pub(crate) async fn time_limit(
     let limit: Duration = state.options.request_timeout;
     match tokio::time::timeout(limit, next.run(request)).await {
         Ok(response) => response,
-        Err(_) => Problem::new(StatusCode::SERVICE_UNAVAILABLE, "timeout").into_response(),
+        Err(_) => Problem::new(StatusCode::SERVICE_UNAVAILABLE, "timeout")
+            .header(header::RETRY_AFTER, HeaderValue::from_static("1"))
+            .into_response(),
     }
 }
 

@@ -307,6 +307,28 @@ async fn a_handler_that_ignores_cancellation_is_dropped_after_the_grace_time() {
 }
 
 #[tokio::test]
+async fn a_call_that_comes_too_late_is_refused_though_it_was_right_when_it_was_made() {
+    let shared = Arc::new(Shared::default());
+    let world = World::new(&shared);
+    let id = world
+        .start(json!([{"id": "hangs", "type": "effect", "phase": "delivery"}]))
+        .await;
+    shared.begun.notified().await;
+    // The pause is let in while the cancel gives the handler its time.
+    let (canceled, paused) = tokio::join!(
+        world.engine.cancel(world.control(id), None),
+        world.engine.pause(world.control(id), None),
+    );
+    let record = applied(canceled.expect("allowed"));
+    assert_eq!(record.execution.status, Status::Canceled);
+    let refused = paused.expect_err("it has ended");
+    assert!(
+        matches!(refused, EngineError::InvalidTransition { from, .. } if from == Status::Canceled),
+        "{refused}"
+    );
+}
+
+#[tokio::test]
 async fn canceling_what_is_canceled_and_pausing_what_is_paused_change_nothing() {
     let shared = Arc::new(Shared::default());
     let world = World::new(&shared);

@@ -233,9 +233,19 @@ impl Engine {
             kind,
         };
         match self.send(signal).await? {
-            Delivery::Applied | Delivery::Ignored => Ok(ControlAnswer::Applied(Box::new(
+            Delivery::Applied => Ok(ControlAnswer::Applied(Box::new(
                 self.execution(organization, id).await?,
             ))),
+            // Something else came first: what the call is told is what it would be told now.
+            Delivery::Ignored => {
+                let record = self.execution(organization, id).await?;
+                match decide::judge(&record.execution, call) {
+                    Verdict::Refuse => Err(refusal(&record.execution)),
+                    Verdict::Apply | Verdict::NoChange => {
+                        Ok(ControlAnswer::Applied(Box::new(record)))
+                    }
+                }
+            }
             Delivery::Sent => Ok(ControlAnswer::Sent),
         }
     }

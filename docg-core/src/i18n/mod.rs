@@ -94,7 +94,7 @@ pub enum Text {
         key: Cow<'static, str>,
         /// What the message's placeholders stand for.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
-        params: Vec<(Cow<'static, str>, String)>,
+        params: Vec<(Cow<'static, str>, Text)>,
     },
     /// Words that an application or provider gave; shown as they are.
     Literal(String),
@@ -116,7 +116,18 @@ impl Text {
         if let Self::Key { params, .. } = &mut self {
             // Most texts have one, and are kept for long.
             params.reserve_exact(1);
-            params.push((Cow::Borrowed(name), value.to_string()));
+            params.push((Cow::Borrowed(name), Self::Literal(value.to_string())));
+        }
+        self
+    }
+
+    /// Adds a text as a parameter, which is put into the reader's language as well; without effect on a
+    /// literal text.
+    #[must_use]
+    pub fn with_text(mut self, name: &'static str, text: Self) -> Self {
+        if let Self::Key { params, .. } = &mut self {
+            params.reserve_exact(1);
+            params.push((Cow::Borrowed(name), text));
         }
         self
     }
@@ -147,23 +158,20 @@ impl From<&str> for Text {
 
 /// A message of the catalogues in words, or `None` where there is no such key.
 #[must_use]
-pub fn message(
-    locale: Locale,
-    key: &str,
-    params: &[(Cow<'static, str>, String)],
-) -> Option<String> {
+pub fn message(locale: Locale, key: &str, params: &[(Cow<'static, str>, Text)]) -> Option<String> {
     let catalogue = catalogue(locale);
     let pattern = catalogue.get_message(key)?.value()?;
     let mut args = FluentArgs::with_capacity(params.len());
-    for (name, value) in params {
+    for (name, text) in params {
+        let value = text.render(locale);
         // Only what is a count: a label "007" or a code "1e3" stays as it is.
         let count = value
             .parse::<u32>()
             .ok()
-            .filter(|count| count.to_string() == *value);
+            .filter(|count| count.to_string() == value);
         args.set(
             name.as_ref(),
-            count.map_or_else(|| FluentValue::from(value.as_str()), FluentValue::from),
+            count.map_or_else(|| FluentValue::from(value), FluentValue::from),
         );
     }
     let mut errors = Vec::new();

@@ -165,3 +165,23 @@ fn the_reader_s_language_is_chosen_by_quality() {
     assert_eq!(Locale::negotiate("pt;q=0"), Locale::En);
     assert_eq!(Locale::negotiate(""), Locale::En);
 }
+
+#[test]
+fn a_text_within_a_text_is_in_the_reader_s_language_too() {
+    let inner = Text::key("log-signature-requested").with("count", 2);
+    let text = Text::key("log-step-failed")
+        .with("label", "Render")
+        .with_text("error", inner.clone());
+    for locale in Locale::ALL {
+        assert!(text.render(locale).contains(&inner.render(locale)));
+    }
+    assert_ne!(inner.render(Locale::En), inner.render(Locale::PtBr));
+    let stored = serde_json::to_value(&text).expect("writes");
+    assert_eq!(
+        stored["params"][0],
+        serde_json::json!(["label", "Render"]),
+        "plain words are stored as words"
+    );
+    let read: Text = serde_json::from_value(stored).expect("reads");
+    assert_eq!(read, text);
+}

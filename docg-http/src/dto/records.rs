@@ -84,6 +84,8 @@ pub(crate) struct AuditEvent {
     seq: u64,
     #[schema(value_type = Uuid)]
     organization_id: OrganizationId,
+    #[schema(value_type = Uuid)]
+    execution_id: ExecutionId,
     #[schema(value_type = names::Timestamp)]
     timestamp: Timestamp,
     #[schema(value_type = names::ActorType)]
@@ -98,6 +100,12 @@ pub(crate) struct AuditEvent {
     target_id: String,
     #[schema(value_type = Value)]
     metadata: JsonText,
+    /// With it `commitment` is made of actor and metadata; null where they were erased.
+    #[schema(value_type = Option<Uuid>)]
+    salt: Option<uuid::Uuid>,
+    /// What stands for actor and metadata in `hash`.
+    #[schema(value_type = names::Sha256)]
+    commitment: String,
     #[schema(value_type = names::Sha256)]
     prev_hash: String,
     #[schema(value_type = names::Sha256)]
@@ -109,6 +117,7 @@ pub(crate) fn audit_event(row: &observe::AuditEvent) -> AuditEvent {
         id: row.id,
         seq: row.seq,
         organization_id: row.organization_id,
+        execution_id: row.execution_id,
         timestamp: row.timestamp,
         actor_type: row.actor.actor_type,
         actor_id: Arc::clone(&row.actor.actor_id),
@@ -116,6 +125,8 @@ pub(crate) fn audit_event(row: &observe::AuditEvent) -> AuditEvent {
         target_type: row.target.kind.clone(),
         target_id: row.target.id.clone(),
         metadata: row.metadata.clone(),
+        salt: row.salt,
+        commitment: hex::encode(row.commitment),
         prev_hash: hex::encode(row.prev_hash),
         hash: hex::encode(row.hash),
     }

@@ -62,7 +62,8 @@ pub(crate) struct Comment {
     pub(crate) comment: Option<String>,
 }
 
-/// What is different this time; what is left out is as it was.
+/// What is different this time; what is left out is as it was, except that all phases run where no
+/// `until_phase` is given.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RetryBody {

@@ -72,6 +72,9 @@ pub(super) fn apply(
         }
         _ => {
             draft.state.execution.delivery_confirmed = true;
+            if changed {
+                draft.state.execution.preflight_due = true;
+            }
             draft.audit_call(actions::RESUMED, actor, facts);
         }
     }

@@ -273,7 +273,14 @@ pub(super) fn succeeded(draft: &mut Draft<'_>, index: usize, output: Arc<Value>)
         Text::key("log-step-completed").with("label", &node.label),
         None,
     );
+    // An approval has neither made nor sent a document, wherever it stands.
+    let is_approval = draft
+        .state
+        .approval
+        .as_ref()
+        .is_some_and(|approval| approval.node_id == node.id);
     let action = match node.phase {
+        _ if is_approval => None,
         Phase::Render => Some(actions::DOCUMENT_GENERATED),
         Phase::Save => Some(actions::DOCUMENT_SAVED),
         Phase::Delivery => Some(actions::DOCUMENT_SENT),
@@ -357,7 +364,6 @@ pub(super) fn failed(
         will_retry: next_attempt_at.is_some(),
         next_attempt_at,
     });
-    let error = context.human.render(crate::i18n::Locale::En);
     let text = if next_attempt_at.is_some() {
         Text::key("log-step-will-retry")
             .with("attempt", attempts)
@@ -370,7 +376,9 @@ pub(super) fn failed(
     } else {
         LogLevel::Error
     };
-    let text = text.with("label", &node.label).with("error", error);
+    let text = text
+        .with("label", &node.label)
+        .with_text("error", context.human.clone());
     draft.log_step(level, &node, text, context.tech.clone());
     draft.state.execution.error = Some(context.clone());
     if next_attempt_at.is_some() {

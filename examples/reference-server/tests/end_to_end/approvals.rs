@@ -95,6 +95,14 @@ async fn a_contract_is_approved_in_the_browser_before_it_is_sent() {
         .get(&format!("/api/v1/executions/{id}/audit?limit=100"))
         .await;
     let rows = audit["events"].as_array().expect("rows");
+    let of_documents = rows.iter().filter(|row| row["target_type"] == "document");
+    assert!(
+        of_documents.clone().count() > 0,
+        "the contract was rendered"
+    );
+    for row in of_documents {
+        assert_ne!(row["target_id"], "approve", "an approval is no document");
+    }
     let decided = rows.iter().find(|row| row["action"] == "approval.decided");
     let decided = decided.expect("the decision is audited");
     assert_eq!(

@@ -487,6 +487,25 @@ fn delivery_waits_for_a_person_where_the_workflow_says_so() {
 }
 
 #[test]
+fn what_is_changed_with_the_confirmation_is_checked_before_anything_is_sent() {
+    let mut world = World::new(Options {
+        settings: json!({"confirm_before_delivery": true}),
+        ..Options::default()
+    });
+    world.apply(Vec::new());
+    world.run_well();
+    let mut change = ResumeSignal::default();
+    change.trigger_data = json!({"deal": {"customer": "d"}}).as_object().cloned();
+    world.send(SignalKind::Resume(change));
+    assert!(matches!(world.next, Next::Preflight));
+    world.apply(vec![Input::Preflight {
+        issues: vec![blocking_issue()],
+        started_at: world.now,
+    }]);
+    assert_eq!(world.status(), Status::NeedsReview);
+}
+
+#[test]
 fn an_approval_pauses_the_run_and_goes_on_with_its_quorum() {
     let nodes = json!([
         {"id": "render", "type": "render"},
