@@ -216,9 +216,22 @@ impl ActionCatalogue {
             | Status::Signing
             | Status::Signed
             | Status::Paused
-            | Status::Completed
             | Status::Canceled => Vec::new(),
+            Status::Completed => self.for_failed_steps(steps),
         }
+    }
+
+    /// The actions for steps whose failure has not stopped the execution.
+    fn for_failed_steps(&self, steps: &[Step]) -> Vec<RecommendedAction> {
+        let failed = steps
+            .iter()
+            .filter(|step| step.status == StepStatus::Failed);
+        failed
+            .filter_map(|step| Some((step, step.error.as_ref()?)))
+            .flat_map(|(step, error)| {
+                self.for_error(error, domain_of(step.phase), Some(&step.node_id))
+            })
+            .collect()
     }
 
     fn for_review(&self, execution: &Execution, steps: &[Step]) -> Vec<RecommendedAction> {

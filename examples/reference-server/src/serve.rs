@@ -40,6 +40,8 @@ use crate::{
 /// The organization of the development token: the same in every start, so that notes and scripts
 /// stay right.
 const DEVELOPMENT_ORGANIZATION: &str = "00000000-0000-7000-8000-000000000001";
+/// How long it may take to ask what became of an effect, and a little more.
+const LONGEST_PROBE: Duration = Duration::from_secs(15);
 /// How long connections may take to end after streams have been told to.
 const HTTP_GRACE: Duration = Duration::from_secs(10);
 
@@ -221,6 +223,9 @@ impl Server {
                     HttpOptions::new(Arc::new(identities.tokens), secret.cursor_key());
                 http_options.heartbeat = Duration::from_millis(options.heartbeat_ms);
                 http_options.cors_origins.clone_from(&options.cors_origins);
+                // A cancel is answered when the handler has had its time, and its effect is asked about.
+                let patience = Duration::from_millis(options.cancel_grace_ms) + LONGEST_PROBE;
+                http_options.request_timeout = http_options.request_timeout.max(patience);
                 http_options.metrics = Some(Metrics::default());
                 if let Some(probe) = backend.probe() {
                     http_options.bus = probe;

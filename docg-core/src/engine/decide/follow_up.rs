@@ -71,7 +71,9 @@ pub(super) fn given_up_at(state: &RunState) -> Option<Timestamp> {
     if asked || follow_up.check_at.is_none() {
         return Some(end);
     }
-    Some(end.plus_millis(GRACE_MS))
+    // Never before it was tried: when this side comes back after a long outage, the provider may know
+    // of signatures.
+    (follow_up.failed_checks > 0).then(|| end.plus_millis(GRACE_MS))
 }
 
 /// When something is to be done about the open request.

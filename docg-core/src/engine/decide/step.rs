@@ -122,7 +122,6 @@ pub(super) fn probed(
         Probe::Done(output) => {
             let text = Text::key("log-step-probed-done").with("label", &node.label);
             draft.log_step(LogLevel::Ok, &node, text, None);
-            draft.step(index).error = None;
             succeeded(draft, index, Arc::new(output));
             Ok(())
         }
@@ -252,6 +251,11 @@ fn cut_off_text(draft: &Draft<'_>, index: usize) -> Text {
 
 pub(super) fn succeeded(draft: &mut Draft<'_>, index: usize, output: Arc<Value>) {
     let node = draft.node(index);
+    // What a later attempt has made good is not what went wrong with the run.
+    let error = &draft.state.steps[index].error;
+    if error.is_some() && *error == draft.state.execution.error {
+        draft.state.execution.error = None;
+    }
     let snapshot = draft.env.redaction.snapshot(&output);
     {
         let step = draft.step(index);
@@ -392,8 +396,10 @@ pub(super) fn failed(
     let reviews = class == FailureClass::Review
         || node.on_error == OnError::Review
         || super::signature::is_signed(draft, index);
+    // Whether something has happened in the world is not to be passed over, whatever the node says.
+    let is_open = [codes::OUTCOME_UNKNOWN, codes::TOO_MANY_TAKEOVERS].contains(&&*context.code);
     match node.on_error {
-        OnError::Continue => {
+        OnError::Continue if !is_open => {
             draft.update_progress(0.0);
             Ok(())
         }
@@ -403,6 +409,8 @@ pub(super) fn failed(
             "step_failed",
             json!({"node_id": node.id, "error_code": context.code}),
         ),
-        OnError::Fail | OnError::Review => draft.fail("step_failed", context, None),
+        OnError::Fail | OnError::Review | OnError::Continue => {
+            draft.fail("step_failed", context, None)
+        }
     }
 }

@@ -155,6 +155,16 @@ fn at_the_end_a_provider_that_does_not_answer_is_waited_for_and_then_no_longer()
 }
 
 #[test]
+fn after_a_long_outage_the_provider_is_asked_before_anything_is_given_up() {
+    let mut world = waiting(|request, now| request.expires_at(now.plus_millis(HOUR)));
+    let long_after = world.now.plus_millis(100 * HOUR);
+    at(&mut world, long_after);
+    let facts = signed(&world);
+    checked(&mut world, Checked::Answered(facts));
+    assert!(matches!(world.next, Next::Resume { .. }));
+}
+
+#[test]
 fn an_expiry_during_a_pause_is_asked_about_too() {
     let mut world = waiting(|request, now| request.expires_at(now.plus_millis(5_000)));
     world.send(SignalKind::Pause { reason: None });

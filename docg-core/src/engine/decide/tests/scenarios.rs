@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::world::{Options, World, blocking_issue};
 use crate::{
+    actions::ActionCatalogue,
     engine::decide::{Input, Next, Notes},
     error::{StepFailure, codes},
     ports::{ResumeSignal, Settlement, SignalKind},
@@ -169,6 +170,19 @@ fn a_retryable_failure_waits_and_tries_again_until_the_policy_is_used_up() {
             .as_str(),
         "render"
     );
+}
+
+#[test]
+fn what_a_later_attempt_makes_good_is_no_error_of_the_run() {
+    let mut world = World::new(Options::default());
+    world.run_to("render");
+    world.finish_step(Err(StepFailure::retryable("service_unavailable", "Busy.")));
+    assert!(world.execution().error.is_some(), "it explains the wait");
+    world.now = world.execution().wake_at.expect("a moment");
+    world.apply(Vec::new());
+    world.run_well();
+    assert_eq!(world.status(), Status::Completed);
+    assert_eq!(world.execution().error, None);
 }
 
 #[test]
@@ -634,6 +648,36 @@ fn on_error_continue_goes_on_without_the_step() {
         world.execution().delivery_state,
         crate::run::DeliveryState::Failed
     );
+    assert!(world.execution().error.is_some(), "it is still shown");
+    let actions = ActionCatalogue::default();
+    let at_the_end = |world: &World| {
+        let mut ended = world.execution().clone();
+        ended.status = Status::Completed;
+        actions.for_execution(&ended, &world.state.steps).len()
+    };
+    assert_eq!(at_the_end(&world), 1, "no failed step is without an action");
+}
+
+#[test]
+fn on_error_continue_does_not_pass_over_what_may_have_happened() {
+    let nodes = json!([
+        {"id": "send", "type": "send", "on_error": "continue", "retry": {"max_attempts": 1}},
+    ]);
+    let mut world = World::new(Options {
+        nodes,
+        ..Options::default()
+    });
+    world.run_to("send");
+    world.finish_step(Err(StepFailure::outcome_unknown(
+        "handler_panicked",
+        "It broke off.",
+    )));
+    world.apply(vec![Input::Probed {
+        index: 0,
+        effect: Probe::Unknown,
+        notes: Notes::default(),
+    }]);
+    assert_eq!(world.status(), Status::NeedsReview);
 }
 
 #[test]
