@@ -250,9 +250,14 @@ impl Calls {
             let number = page.to_string();
             let query = [("page[number]", number.as_str()), ("page[size]", &size)];
             let call = Call::get(&path).query(&query);
-            let answer: Answer<Vec<ResourceOf<Event>>> = self.0.call(call).await?;
+            let answer: Answer<Vec<Value>> = self.0.call(call).await?;
             let last = answer.data.len() < PAGE_SIZE;
-            events.extend(answer.data.into_iter().map(|event| event.attributes));
+            // Events of kinds that are unknown here have any shape.
+            let read = answer.data.into_iter().map(serde_json::from_value);
+            events.extend(
+                read.filter_map(Result::ok)
+                    .map(|event: ResourceOf<Event>| event.attributes),
+            );
             if last {
                 break;
             }

@@ -1,6 +1,7 @@
 //! What ClickSign reports, by webhook and in its lists, and what it means for signers.
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de::DeserializeOwned};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::{
@@ -12,9 +13,14 @@ use crate::{
 #[derive(Debug, Deserialize)]
 pub(super) struct Event {
     name: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient")]
     data: Data,
-    #[serde(alias = "created", alias = "created_at")]
+    #[serde(
+        default,
+        deserialize_with = "lenient",
+        alias = "created",
+        alias = "created_at"
+    )]
     occurred_at: Option<Timestamp>,
 }
 
@@ -60,8 +66,25 @@ struct Webhook {
 struct WebhookDocument {
     key: String,
     /// The whole history, so that one webhook makes up for those that were lost before it.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "readable")]
     events: Vec<Event>,
+}
+
+/// What cannot be read is as if it were not there: events of kinds that are unknown here have any shape.
+fn lenient<'de, D: Deserializer<'de>, T: DeserializeOwned + Default>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    let value = Value::deserialize(deserializer)?;
+    Ok(serde_json::from_value(value).unwrap_or_default())
+}
+
+/// Those elements of a list that can be read.
+fn readable<'de, D: Deserializer<'de>, T: DeserializeOwned>(
+    deserializer: D,
+) -> Result<Vec<T>, D::Error> {
+    let values = Vec::<Value>::deserialize(deserializer)?;
+    let read = values.into_iter().map(serde_json::from_value);
+    Ok(read.filter_map(Result::ok).collect())
 }
 
 impl Event {

@@ -118,8 +118,11 @@ impl ClickSign {
                     }
                     return self.taken(&found).await.map(Some);
                 }
-                // Signed before this attempt began: it is not sent out again.
-                EnvelopeStatus::Closed => return self.taken(&found).await.map(Some),
+                // Signed, or withdrawn, before this attempt began: it is not sent out again, and asking
+                // what became of it tells the rest.
+                EnvelopeStatus::Closed | EnvelopeStatus::Canceled => {
+                    return self.taken(&found).await.map(Some);
+                }
                 EnvelopeStatus::Draft if clear => match self.calls.delete_envelope(&found.id).await
                 {
                     Ok(()) => {}
@@ -129,7 +132,7 @@ impl ClickSign {
                         return Err(ProviderError::Unavailable(failed.error.to_string()));
                     }
                 },
-                EnvelopeStatus::Draft | EnvelopeStatus::Canceled | EnvelopeStatus::Unknown => {}
+                EnvelopeStatus::Draft | EnvelopeStatus::Unknown => {}
             }
         }
         Ok(None)

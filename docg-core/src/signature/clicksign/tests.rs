@@ -305,10 +305,22 @@ async fn an_attempt_after_one_that_broke_off_sends_no_second_envelope() {
 }
 
 #[tokio::test]
+async fn what_ended_before_it_was_known_here_is_not_sent_out_again() {
+    for status in ["closed", "canceled"] {
+        let client = Scripted::default()
+            .answer(200, json!({"data": [found("env-1", status)]}))
+            .answer(200, json!({"data": [{"id": "doc-1"}]}));
+        let envelope = provider(client.clone()).create(asked()).await;
+        assert_eq!(envelope.expect("found").envelope_id, "doc-1", "{status}");
+        assert_eq!(client.asked().len(), 2);
+    }
+}
+
+#[tokio::test]
 async fn a_draft_that_was_left_behind_is_cleared_away_and_nothing_else_is() {
     let mut other = found("other", "draft");
     other["attributes"]["name"] = "contract".into();
-    let listed = json!({"data": [other, found("ended", "canceled"), found("draft", "draft")]});
+    let listed = json!({"data": [other, found("draft", "draft")]});
     let mut client = Scripted::default().answer(200, listed).answer(204, "");
     for id in ["env-1", "doc-1", "s", "r", "r", "s", "r", "r", "e", "n"] {
         client = client.answer(201, made(id));
@@ -442,4 +454,25 @@ async fn withdrawing_what_has_ended_there_is_no_failure() {
     };
     outcome("closed").await.expect("ended there");
     outcome("running").await.expect_err("still open");
+}
+
+#[test]
+fn events_of_unknown_shapes_hide_none_of_the_others() {
+    let odd = [
+        json!({"name": "new_kind", "data": null, "occurred_at": "yesterday"}),
+        json!({"name": "new_kind", "data": ["x"]}),
+        json!(7),
+        json!({"data": {"signers": null}}),
+    ];
+    let signed = json!({"name": "sign", "occurred_at": "2026-01-15T10:30:00.000-03:00",
+        "data": {"signer": {"email": "one@example.com"}}});
+    for event in odd {
+        let history = [event.clone(), signed.clone()];
+        let body = json!({"event": signed, "document": {"key": "doc", "events": history}});
+        let update = events::read(body.to_string().as_bytes()).expect("it is read");
+        assert_eq!(update.facts.len(), 2, "{event}");
+    }
+    let body = json!({"event": {"name": "new_kind", "data": null}, "document": {"key": "doc"}});
+    let update = events::read(body.to_string().as_bytes()).expect("it is kept");
+    assert!(update.facts.is_empty() && update.envelope_id.is_none());
 }

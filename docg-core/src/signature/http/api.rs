@@ -19,6 +19,11 @@ const DOCUMENT_TIME: Duration = Duration::from_secs(60);
 const MAX_ANSWER: usize = 4 * 1024 * 1024;
 /// The largest signed document, in bytes.
 const MAX_DOCUMENT: usize = 64 * 1024 * 1024;
+/// How long a provider that limits calls is left alone where it does not say for how long, in
+/// milliseconds: ClickSign counts calls within 10 seconds, and does not say.
+const WINDOW_MS: u64 = 10_000;
+/// Nothing is left alone for longer, whatever a provider asks for.
+const LONGEST_WAIT_MS: u64 = 3_600_000;
 /// How much of a refusal is told to technicians, in characters.
 const EXCERPT: usize = 400;
 
@@ -329,7 +334,12 @@ impl Api {
         let error = match status {
             401 | 403 => ProviderError::Unauthorized(tech),
             429 => ProviderError::RateLimited {
-                retry_after_ms: retry_after.as_deref().and_then(wait_ms),
+                retry_after_ms: Some(
+                    retry_after
+                        .as_deref()
+                        .and_then(wait_ms)
+                        .unwrap_or(WINDOW_MS),
+                ),
                 tech,
             },
             // Turned away before anything was done.
@@ -359,11 +369,14 @@ impl Api {
 /// What `Retry-After` says, in milliseconds from now: seconds, or a date.
 fn wait_ms(text: &str) -> Option<u64> {
     let text = text.trim();
-    if let Ok(seconds) = text.parse::<u64>() {
-        return seconds.checked_mul(1_000);
-    }
-    let at = DateTime::parse_from_rfc2822(text).ok()?;
-    Some(Timestamp::from(at.with_timezone(&Utc)).millis_since(Timestamp::now()))
+    let millis = match text.parse::<u64>() {
+        Ok(seconds) => seconds.saturating_mul(1_000),
+        Err(_) => {
+            let at = DateTime::parse_from_rfc2822(text).ok()?;
+            Timestamp::from(at.with_timezone(&Utc)).millis_since(Timestamp::now())
+        }
+    };
+    Some(millis.min(LONGEST_WAIT_MS))
 }
 
 #[cfg(test)]

@@ -106,7 +106,15 @@ impl DocumentState {
                     self.changed_at(),
                 ));
             }
-            Status::Pending | Status::Opened | Status::Signed | Status::Unknown => {}
+            // All have signed whom it wants to have signed, also where it knows one by another address
+            // by now.
+            Status::Signed => {
+                facts.push(SignerFact::of_all(
+                    SignerFactKind::Signed,
+                    self.changed_at(),
+                ));
+            }
+            Status::Pending | Status::Opened | Status::Unknown => {}
         }
         facts
     }

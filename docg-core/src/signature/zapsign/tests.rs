@@ -112,9 +112,14 @@ fn the_end_of_a_document_concerns_all_signers() {
     for (body, kind) in [
         (&fixture!("doc_deleted")[..], SignerFactKind::Canceled),
         (fixture!("doc_expired"), SignerFactKind::Expired),
+        // Whoever signs by another address than the one asked for has signed, too.
+        (fixture!("doc_signed_last"), SignerFactKind::Signed),
     ] {
         assert!(kinds(&read(body)).contains(&(None, kind)), "{kind:?}");
     }
+    let one = read(fixture!("doc_signed"));
+    let of_one = kinds(&one);
+    assert!(!of_one.contains(&(None, SignerFactKind::Signed)));
     let bounced = read(fixture!("email_bounce"));
     assert_eq!(
         kinds(&bounced),
