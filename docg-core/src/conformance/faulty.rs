@@ -18,7 +18,7 @@ use crate::{
     ports::{
         AuditQuery, BusError, Claim, ClaimRequest, Commit, Committed, Created, EventBus,
         EventQuery, EventStream, ExecutionQuery, ExecutionRecord, Lease, LogQuery, Memo, MemoKey,
-        MemoStore, NewRun, OrganizationStream, Page, RunReader, RunStore, Signal, Store,
+        MemoStore, NewRun, OrganizationStream, Page, Renewed, RunReader, RunStore, Signal, Store,
         StoreError, StoreErrorKind, Unpublished, Unserved, WakeStream, WorkflowQuery,
         WorkflowStore,
     },
@@ -145,7 +145,7 @@ impl RunStore for FaultyStore {
     ) -> Result<Vec<Unserved>, StoreError> {
         faulty!(self.unserved(node_types, before))
     }
-    async fn renew(&self, leases: &[Lease], until: Timestamp) -> Result<Vec<Lease>, StoreError> {
+    async fn renew(&self, leases: &[Lease], until: Timestamp) -> Result<Renewed, StoreError> {
         faulty!(self.renew(leases, until))
     }
     async fn release(&self, leases: &[Lease], now: Timestamp) -> Result<(), StoreError> {

@@ -264,7 +264,7 @@ impl Engine {
         let here = self.inner.active.notify(execution_id) || self.apply_here(execution_id).await?;
         let mut delivery = None;
         if !here {
-            // Polling finds it even if the wake-up is lost.
+            // The holder looks into the inbox at its next renewal even if the wake-up is lost.
             let _ = self.inner.bus.wake(execution_id).await;
             delivery = within(ELSEWHERE, &mut settled).await;
         }

@@ -338,7 +338,7 @@ impl Driver {
         loop {
             let until = self.engine.now() + self.engine.options.lease;
             match self.engine.store.renew(&[lease], until).await {
-                Ok(lost) => return lost.is_empty(),
+                Ok(renewed) => return renewed.lost.is_empty(),
                 Err(error) if error.kind.may_pass() && !self.handle.lost.is_cancelled() => {
                     tracing::warn!(execution_id = %lease.execution_id, "whether the lease is lost will be asked again: {error}");
                     tokio::time::sleep(STORE_BACKOFF.1).await;

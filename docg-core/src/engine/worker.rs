@@ -308,9 +308,13 @@ async fn renew(inner: &Inner) {
             continue;
         }
         match inner.store.renew(&leases, now + inner.options.lease).await {
-            Ok(lost) => {
+            Ok(renewed) => {
                 renewed_at = now;
-                lost.into_iter().for_each(|lease| inner.lose(lease));
+                renewed.lost.into_iter().for_each(|lease| inner.lose(lease));
+                // Whoever signaled may not have got through to this process.
+                for lease in renewed.signaled {
+                    inner.active.notify(lease.execution_id);
+                }
             }
             Err(error) => {
                 tracing::warn!("leases could not be renewed: {error}");
