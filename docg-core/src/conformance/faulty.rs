@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -35,6 +36,10 @@ pub enum Fault {
     Before,
     /// It has happened, and the caller does not learn so.
     After,
+    /// Nothing happens, and the caller learns so only after so long.
+    Hang(Duration),
+    /// It has happened, and the caller learns so only after so long.
+    Slow(Duration),
 }
 
 /// A call that may fail.
@@ -125,6 +130,15 @@ macro_rules! faulty {
             None => $self.inner.$method($($argument),*).await,
             Some(Fault::Before) => Err(unavailable()),
             Some(Fault::After) => $self.inner.$method($($argument),*).await.and_then(|_| Err(unavailable())),
+            Some(Fault::Hang(time)) => {
+                tokio::time::sleep(time).await;
+                Err(unavailable())
+            }
+            Some(Fault::Slow(time)) => {
+                let answer = $self.inner.$method($($argument),*).await;
+                tokio::time::sleep(time).await;
+                answer
+            }
         }
     }};
 }
@@ -328,6 +342,15 @@ macro_rules! faulty_bus {
             None => $self.inner.$method($($argument),*).await,
             Some(Fault::Before) => Err(unavailable()),
             Some(Fault::After) => $self.inner.$method($($argument),*).await.and_then(|_| Err(unavailable())),
+            Some(Fault::Hang(time)) => {
+                tokio::time::sleep(time).await;
+                Err(unavailable())
+            }
+            Some(Fault::Slow(time)) => {
+                let answer = $self.inner.$method($($argument),*).await;
+                tokio::time::sleep(time).await;
+                answer
+            }
         }
     }};
 }

@@ -9,6 +9,7 @@
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
+use futures::future::BoxFuture;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -23,7 +24,8 @@ use crate::{
     event::Event,
     ids::ExecutionId,
     ports::{
-        Claimed, Commit, Committed, Lease, LeaseAfter, RunState, Signal, SignalKind, StoreErrorKind,
+        Claimed, Commit, Committed, EventQuery, Lease, LeaseAfter, RunState, Signal, SignalKind,
+        StoreError, StoreErrorKind,
     },
     preflight::{self, PreflightRequest},
     time::Timestamp,
@@ -42,16 +44,17 @@ pub(crate) enum Mode {
 /// A rest that is shorter than this is waited out with the lease kept.
 const SHORT_REST_MS: u64 = 1_000;
 /// Progress within a step is committed no more often than this.
-const PROGRESS_INTERVAL_MS: u64 = 500;
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
 /// How long decisions may wait to be committed together, while only what touches nothing is done.
 const HOLD_BACK: Duration = Duration::from_millis(20);
 /// The pause after a store that did not answer, and its longest.
 const STORE_BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
-pub(crate) async fn drive(engine: Arc<Inner>, claimed: Claimed, mode: Mode) {
+/// Takes forward what was claimed and is held `until` then; see [`Inner::claim`].
+pub(crate) async fn drive(engine: Arc<Inner>, claimed: Claimed, until: Duration, mode: Mode) {
     engine.tell_claimed(&claimed, matches!(mode, Mode::Work { .. }));
     let lease = claimed.lease;
-    let handle = engine.active.enter(lease);
+    let handle = engine.active.enter(lease, until);
     let left = Leaving {
         engine: Arc::clone(&engine),
         lease,
@@ -78,7 +81,7 @@ pub(crate) async fn drive(engine: Arc<Inner>, claimed: Claimed, mode: Mode) {
         may_hold: !claimed.taken_over,
         stored_version: claimed.state.execution.version,
         published: None,
-        progress_at: Timestamp::from_millis(0),
+        progress_at: None,
     };
     driver.run(claimed.state, inputs).await;
     drop(left);
@@ -114,7 +117,7 @@ struct Driver {
     stored_version: u64,
     published: Option<u64>,
     /// When progress within a step was last committed.
-    progress_at: Timestamp,
+    progress_at: Option<Duration>,
 }
 
 /// Nothing may be committed any more.
@@ -242,6 +245,19 @@ impl Driver {
         Ok(())
     }
 
+    /// Commits what is held back. Where that is no longer possible, the handler beside has its grace.
+    async fn commit_held_beside(
+        &mut self,
+        state: &RunState,
+        step: &mut StepRun,
+    ) -> Result<(), LeaseLost> {
+        let committed = self.commit_held(state).await;
+        if committed.is_err() {
+            self.stop(step).await;
+        }
+        committed
+    }
+
     /// Commits what was decided, and publishes its events.
     async fn commit(&mut self, state: &RunState, goes_on: bool) -> Result<Committed, LeaseLost> {
         self.held_until = None;
@@ -301,10 +317,12 @@ impl Driver {
         let mut pause = STORE_BACKOFF.0;
         let mut in_doubt = false;
         loop {
+            // After the lease is gone one more try tells what became of the others.
+            let is_last = self.handle.lost.is_cancelled();
             match self.engine.store.commit(commit.clone()).await {
                 Ok(committed) => return Ok(committed),
                 Err(error) if error.kind == StoreErrorKind::Conflict => {
-                    if in_doubt && self.is_still_held().await {
+                    if in_doubt && self.was_made(&commit).await {
                         return Ok(Committed {
                             signals_pending: true,
                         });
@@ -323,29 +341,57 @@ impl Driver {
                     return Err(LeaseLost);
                 }
             }
+            if is_last {
+                return Err(LeaseLost);
+            }
             tokio::select! {
                 () = tokio::time::sleep(pause) => pause = (pause * 2).min(STORE_BACKOFF.1),
-                () = self.handle.lost.cancelled() => return Err(LeaseLost),
+                () = self.handle.lost.cancelled() => {}
             }
         }
     }
 
-    /// Whether a commit that was refused had been made before, when its answer was lost: its version
-    /// is there, and who holds the lease is the only one who can have written it. The version alone
+    /// Whether a commit that was refused had been made before, when its answer was lost. Its version
     /// tells nothing, for whoever has taken over counts on from the same number.
-    async fn is_still_held(&self) -> bool {
-        let lease = self.handle.lease;
+    async fn was_made(&self, commit: &Commit) -> bool {
         loop {
-            let until = self.engine.now() + self.engine.options.lease;
-            match self.engine.store.renew(&[lease], until).await {
-                Ok(renewed) => return renewed.lost.is_empty(),
+            let answer = match commit.then {
+                LeaseAfter::Keep(_) => self.is_still_held().await,
+                LeaseAfter::Release => self.is_recorded(commit).await,
+            };
+            match answer {
+                Ok(was_made) => return was_made,
                 Err(error) if error.kind.may_pass() && !self.handle.lost.is_cancelled() => {
-                    tracing::warn!(execution_id = %lease.execution_id, "whether the lease is lost will be asked again: {error}");
+                    let id = commit.execution.id;
+                    tracing::warn!(execution_id = %id, "what became of a commit will be asked again: {error}");
                     tokio::time::sleep(STORE_BACKOFF.1).await;
                 }
                 Err(_) => return false,
             }
         }
+    }
+
+    /// Who holds the lease is the only one who can have written.
+    async fn is_still_held(&self) -> Result<bool, StoreError> {
+        let until = self.engine.now() + self.engine.options.lease;
+        let renewed = self.engine.store.renew(&[self.handle.lease], until).await?;
+        Ok(renewed.lost.is_empty())
+    }
+
+    /// Where a commit has let go, its events tell whose it is. One without events has told nobody
+    /// anything that would have to be passed on.
+    async fn is_recorded(&self, commit: &Commit) -> Result<bool, StoreError> {
+        let Some(first) = commit.events.first() else {
+            return Ok(false);
+        };
+        let query = EventQuery {
+            organization_id: commit.execution.organization_id,
+            execution_id: commit.execution.id,
+            after: first.seq - 1,
+            limit: 1,
+        };
+        let stored = self.engine.store.events(query).await?;
+        Ok(stored.iter().any(|event| event.event_id == first.event_id))
     }
 
     /// Tells workers when the execution wants one again.
@@ -410,9 +456,8 @@ impl Driver {
     ) {
         // A signal was applied while the handler was at work: it still is.
         if self.step.is_none() {
-            self.step = Some(
-                StepRun::begin(&self.engine, state, self.handle.lease, index, params, task).await,
-            );
+            self.step =
+                Some(StepRun::begin(&self.engine, state, &self.handle, index, params, task).await);
         }
     }
 
@@ -483,8 +528,7 @@ impl Driver {
         state: &RunState,
         mut step: StepRun,
     ) -> Result<Vec<Input>, LeaseLost> {
-        let deadline = step.deadline;
-        let mut progress = step.progress.clone();
+        let (ends, mut progress) = (step.ends, step.progress.clone());
         loop {
             tokio::select! {
                 biased;
@@ -506,12 +550,9 @@ impl Driver {
                     return Ok(signals);
                 }
                 () = self.held_long_enough() => {
-                    if let Err(lost) = self.commit_held(state).await {
-                        self.stop(&mut step).await;
-                        return Err(lost);
-                    }
+                    self.commit_held_beside(state, &mut step).await?;
                 }
-                () = self.engine.clock.sleep_until(deadline) => {
+                () = self.time_is_up(ends) => {
                     let input = match self.stop(&mut step).await {
                         Some(input) => input,
                         None => step.timed_out(),
@@ -519,10 +560,10 @@ impl Driver {
                     return Ok(vec![input]);
                 }
                 Ok(()) = progress.changed() => {
-                    let now = self.engine.now();
+                    let now = self.engine.clock.elapsed();
                     let fraction = *progress.borrow_and_update();
-                    if now.millis_since(self.progress_at) >= PROGRESS_INTERVAL_MS {
-                        self.progress_at = now;
+                    if self.progress_at.is_none_or(|last| last + PROGRESS_INTERVAL <= now) {
+                        self.progress_at = Some(now);
                         step.progress = progress;
                         self.step = Some(step);
                         return Ok(vec![Input::Progress(fraction)]);
@@ -530,7 +571,7 @@ impl Driver {
                 }
                 () = self.shutting_down() => {
                     self.drains = true;
-                    self.commit_held(state).await?;
+                    self.commit_held_beside(state, &mut step).await?;
                     let answer = self.stop(&mut step).await;
                     return match answer.and_then(Input::after_stop) {
                         Some(input) => Ok(vec![input]),
@@ -580,20 +621,26 @@ impl Driver {
         let mut probe = StepRun::begin(
             &self.engine,
             state,
-            self.handle.lease,
+            &self.handle,
             index,
             params,
             Task::Probe,
         )
         .await;
-        let deadline = probe.deadline;
+        let time_is_up = self.time_is_up(probe.ends);
         tokio::select! {
             input = probe.finished() => match input {
                 Input::Probed { effect, .. } => effect,
                 _ => Probe::Unknown,
             },
-            () = self.engine.clock.sleep_until(deadline) => Probe::Unknown,
+            () = time_is_up => Probe::Unknown,
         }
+    }
+
+    /// Returns once a handler has used up its time.
+    fn time_is_up(&self, ends: Duration) -> BoxFuture<'_, ()> {
+        let left = ends.saturating_sub(self.engine.clock.elapsed());
+        self.engine.clock.sleep(left)
     }
 
     /// Tells a handler to stop and gives it the grace time; `None` where it did not return.
@@ -614,12 +661,16 @@ impl Driver {
 
     /// Waits out a short rest.
     async fn rest(&self, state: &RunState) -> Result<Vec<Input>, LeaseLost> {
-        let until = state.execution.wake_at.unwrap_or_else(|| self.engine.now());
+        let now = self.engine.now();
+        let left = state
+            .execution
+            .wake_at
+            .map_or(0, |wake| wake.millis_since(now));
         tokio::select! {
             biased;
             () = self.handle.lost.cancelled() => Err(LeaseLost),
             () = self.handle.signal.notified() => Ok(self.inbox(state).await),
-            () = self.engine.clock.sleep_until(until) => Ok(Vec::new()),
+            () = self.engine.clock.sleep(Duration::from_millis(left)) => Ok(Vec::new()),
             () = self.shutting_down() => Ok(Vec::new()),
         }
     }
