@@ -1,11 +1,11 @@
 //! Points in time, durations, and the clock that the engine is given.
 
-use std::{fmt, ops::Add, str::FromStr, time::Duration};
+use std::{fmt, ops::Add, str::FromStr, sync::LazyLock, time::Duration};
 
 use async_trait::async_trait;
 use chrono::{DateTime, SecondsFormat, TimeZone, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 /// Milliseconds since the Unix epoch, UTC. On the wire: RFC 3339 with `Z` and milliseconds.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -108,13 +108,16 @@ impl<'de> Deserialize<'de> for Timestamp {
     }
 }
 
-/// What time it is, and waiting for a moment. [`SystemClock`] in service, [`ManualClock`] in tests.
+/// What time it is, and how much of it passes. [`SystemClock`] in service, [`ManualClock`] in tests.
 #[async_trait]
 pub trait Clock: Send + Sync + fmt::Debug {
-    /// The present moment.
+    /// The present moment: what is written down, and told to others. It may be set back or forth.
     fn now(&self) -> Timestamp;
-    /// Returns once the clock shows `deadline` or later.
-    async fn sleep_until(&self, deadline: Timestamp);
+    /// How much time has passed since some moment in the past. It grows steadily, whatever becomes of
+    /// [`now`](Self::now): intervals and deadlines of this process go by it.
+    fn elapsed(&self) -> Duration;
+    /// Returns once so much time has passed.
+    async fn sleep(&self, duration: Duration);
 }
 
 /// The operating system's clock.
@@ -127,44 +130,65 @@ impl Clock for SystemClock {
         Timestamp::now()
     }
 
-    async fn sleep_until(&self, deadline: Timestamp) {
-        // In slices: the wall clock may be set while we sleep, tokio's is monotonic.
-        loop {
-            let left = deadline.millis_since(self.now());
-            if left == 0 {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(left.min(30_000))).await;
-        }
+    fn elapsed(&self) -> Duration {
+        static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+        START.elapsed()
+    }
+
+    async fn sleep(&self, duration: Duration) {
+        tokio::time::sleep(duration).await;
     }
 }
 
 /// A clock that stands still until it is moved by hand.
 #[derive(Debug, Clone)]
-pub struct ManualClock(watch::Sender<Timestamp>);
+pub struct ManualClock(watch::Sender<Hands>);
+
+#[derive(Debug, Clone, Copy)]
+struct Hands {
+    now: Timestamp,
+    elapsed: Duration,
+}
 
 impl ManualClock {
     /// A clock that shows `start`.
     #[must_use]
     pub fn new(start: Timestamp) -> Self {
-        Self(watch::Sender::new(start))
+        Self(watch::Sender::new(Hands {
+            now: start,
+            elapsed: Duration::ZERO,
+        }))
     }
 
-    /// Moves the clock on and wakes whoever waited for a moment that has now come.
+    /// Lets time pass, and wakes whoever has slept long enough.
     pub fn advance(&self, by: Duration) {
-        self.0.send_modify(|now| *now = *now + by);
+        self.0.send_modify(|hands| {
+            hands.now = hands.now + by;
+            hands.elapsed += by;
+        });
+    }
+
+    /// Sets what the clock shows, back or forth, without any time passing.
+    pub fn set(&self, now: Timestamp) {
+        self.0.send_modify(|hands| hands.now = now);
     }
 }
 
 #[async_trait]
 impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
-        *self.0.borrow()
+        self.0.borrow().now
     }
 
-    async fn sleep_until(&self, deadline: Timestamp) {
+    fn elapsed(&self) -> Duration {
+        self.0.borrow().elapsed
+    }
+
+    async fn sleep(&self, duration: Duration) {
+        let end = self.elapsed().saturating_add(duration);
         // An error means that the sender is gone, which `self` rules out.
-        let _ = self.0.subscribe().wait_for(|now| *now >= deadline).await;
+        let mut hands = self.0.subscribe();
+        let _ = hands.wait_for(|hands| hands.elapsed >= end).await;
     }
 }
 
@@ -188,5 +212,18 @@ mod tests {
             Timestamp::from_millis(5).millis_since(Timestamp::from_millis(9)),
             0
         );
+    }
+
+    #[tokio::test]
+    async fn who_sleeps_heeds_no_clock_that_is_set() {
+        let clock = ManualClock::new(Timestamp::from_millis(0));
+        let mut sleeping = std::pin::pin!(clock.sleep(Duration::from_secs(2)));
+        assert!(futures::poll!(&mut sleeping).is_pending());
+        clock.set(Timestamp::from_millis(3_600_000));
+        assert!(futures::poll!(&mut sleeping).is_pending());
+        clock.set(Timestamp::from_millis(-3_600_000));
+        clock.advance(Duration::from_secs(2));
+        assert!(futures::poll!(&mut sleeping).is_ready());
+        assert_eq!(clock.now(), Timestamp::from_millis(-3_598_000));
     }
 }

@@ -63,6 +63,7 @@ macro_rules! __store_cases {
                 what_ran_out_is_taken_over_and_its_holder_refused
                 renewing_prolongs
                 renewing_returns_what_is_lost
+                renewing_tells_who_has_signals
                 a_commit_that_keeps_the_lease_prolongs_it
                 giving_back_makes_due_at_once
                 giving_back_a_lost_lease_changes_nothing

@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -18,7 +19,7 @@ use crate::{
     ports::{
         AuditQuery, BusError, Claim, ClaimRequest, Commit, Committed, Created, EventBus,
         EventQuery, EventStream, ExecutionQuery, ExecutionRecord, Lease, LogQuery, Memo, MemoKey,
-        MemoStore, NewRun, OrganizationStream, Page, RunReader, RunStore, Signal, Store,
+        MemoStore, NewRun, OrganizationStream, Page, Renewed, RunReader, RunStore, Signal, Store,
         StoreError, StoreErrorKind, Unpublished, Unserved, WakeStream, WorkflowQuery,
         WorkflowStore,
     },
@@ -35,6 +36,10 @@ pub enum Fault {
     Before,
     /// It has happened, and the caller does not learn so.
     After,
+    /// Nothing happens, and the caller learns so only after so long.
+    Hang(Duration),
+    /// It has happened, and the caller learns so only after so long.
+    Slow(Duration),
 }
 
 /// A call that may fail.
@@ -125,6 +130,15 @@ macro_rules! faulty {
             None => $self.inner.$method($($argument),*).await,
             Some(Fault::Before) => Err(unavailable()),
             Some(Fault::After) => $self.inner.$method($($argument),*).await.and_then(|_| Err(unavailable())),
+            Some(Fault::Hang(time)) => {
+                tokio::time::sleep(time).await;
+                Err(unavailable())
+            }
+            Some(Fault::Slow(time)) => {
+                let answer = $self.inner.$method($($argument),*).await;
+                tokio::time::sleep(time).await;
+                answer
+            }
         }
     }};
 }
@@ -145,7 +159,7 @@ impl RunStore for FaultyStore {
     ) -> Result<Vec<Unserved>, StoreError> {
         faulty!(self.unserved(node_types, before))
     }
-    async fn renew(&self, leases: &[Lease], until: Timestamp) -> Result<Vec<Lease>, StoreError> {
+    async fn renew(&self, leases: &[Lease], until: Timestamp) -> Result<Renewed, StoreError> {
         faulty!(self.renew(leases, until))
     }
     async fn release(&self, leases: &[Lease], now: Timestamp) -> Result<(), StoreError> {
@@ -328,6 +342,15 @@ macro_rules! faulty_bus {
             None => $self.inner.$method($($argument),*).await,
             Some(Fault::Before) => Err(unavailable()),
             Some(Fault::After) => $self.inner.$method($($argument),*).await.and_then(|_| Err(unavailable())),
+            Some(Fault::Hang(time)) => {
+                tokio::time::sleep(time).await;
+                Err(unavailable())
+            }
+            Some(Fault::Slow(time)) => {
+                let answer = $self.inner.$method($($argument),*).await;
+                tokio::time::sleep(time).await;
+                answer
+            }
         }
     }};
 }

@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use tokio::sync::{Notify, oneshot};
@@ -23,11 +24,26 @@ pub(crate) struct Handle {
     pub(crate) lost: CancellationToken,
 }
 
+/// An execution that is held.
+#[derive(Debug)]
+struct ActiveRun {
+    handle: Handle,
+    /// When the lease ends unless it is renewed, as [`Clock::elapsed`](crate::time::Clock::elapsed)
+    /// tells: this process must not go on any longer, however long the store takes to answer.
+    until: Duration,
+}
+
+impl ActiveRun {
+    fn is_lost(&self) -> bool {
+        self.handle.lost.is_cancelled()
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct ActiveRuns {
     /// This process, as stores know it.
     worker: WorkerId,
-    runs: Mutex<HashMap<ExecutionId, Handle>>,
+    runs: Mutex<HashMap<ExecutionId, ActiveRun>>,
     waiters: Mutex<HashMap<SignalId, oneshot::Sender<bool>>>,
 }
 
@@ -50,13 +66,17 @@ impl ActiveRuns {
         self.worker
     }
 
-    pub(crate) fn enter(&self, lease: Lease) -> Handle {
+    pub(crate) fn enter(&self, lease: Lease, until: Duration) -> Handle {
         let handle = Handle {
             lease,
             signal: Arc::new(Notify::new()),
             lost: CancellationToken::new(),
         };
-        locked(&self.runs).insert(lease.execution_id, handle.clone());
+        let run = ActiveRun {
+            handle: handle.clone(),
+            until,
+        };
+        locked(&self.runs).insert(lease.execution_id, run);
         handle
     }
 
@@ -64,17 +84,43 @@ impl ActiveRuns {
         let mut runs = locked(&self.runs);
         if runs
             .get(&lease.execution_id)
-            .is_some_and(|handle| handle.lease == lease)
+            .is_some_and(|run| run.handle.lease == lease)
         {
             runs.remove(&lease.execution_id);
         }
     }
 
+    /// What is held and not known to be lost.
     pub(crate) fn leases(&self) -> Vec<Lease> {
+        self.leases_until(Duration::MAX)
+    }
+
+    /// Of these, those that end by `elapsed`.
+    pub(crate) fn leases_until(&self, elapsed: Duration) -> Vec<Lease> {
         locked(&self.runs)
             .values()
-            .map(|handle| handle.lease)
+            .filter(|run| run.until <= elapsed && !run.is_lost())
+            .map(|run| run.handle.lease)
             .collect()
+    }
+
+    /// When the first of them ends.
+    pub(crate) fn first_end(&self) -> Option<Duration> {
+        let runs = locked(&self.runs);
+        let held = runs.values().filter(|run| !run.is_lost());
+        held.map(|run| run.until).min()
+    }
+
+    /// Notes that leases were renewed.
+    pub(crate) fn prolong(&self, leases: &[Lease], until: Duration) {
+        let mut runs = locked(&self.runs);
+        for lease in leases {
+            if let Some(run) = runs.get_mut(&lease.execution_id)
+                && run.handle.lease == *lease
+            {
+                run.until = until;
+            }
+        }
     }
 
     pub(crate) fn count(&self) -> usize {
@@ -84,23 +130,23 @@ impl ActiveRuns {
     /// Tells a driver that its lease is gone; `false` where it is known already.
     pub(crate) fn lose(&self, lease: Lease) -> bool {
         let runs = locked(&self.runs);
-        let handle = runs
+        let run = runs
             .get(&lease.execution_id)
-            .filter(|handle| handle.lease == lease && !handle.lost.is_cancelled());
-        if let Some(handle) = handle {
-            handle.lost.cancel();
+            .filter(|run| run.handle.lease == lease && !run.is_lost());
+        if let Some(run) = run {
+            run.handle.lost.cancel();
         }
-        handle.is_some()
+        run.is_some()
     }
 
     /// Tells the driver of an execution to look into the inbox; `false` where this process has none.
     pub(crate) fn notify(&self, execution: ExecutionId) -> bool {
         let runs = locked(&self.runs);
-        let handle = runs.get(&execution);
-        if let Some(handle) = handle {
-            handle.signal.notify_one();
+        let run = runs.get(&execution);
+        if let Some(run) = run {
+            run.handle.signal.notify_one();
         }
-        handle.is_some()
+        run.is_some()
     }
 
     /// Resolves once a commit of this process has settled the signal: whether it still applied.

@@ -2,7 +2,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     Engine, Inner, active::ActiveRuns, observed::Observed, observer::Observers, relay::Relay,
-    request_signature::SignatureNode, worker::WakeUp,
+    request_signature::SignatureNode, steadiness::Steadiness, worker::WakeUp,
 };
 use crate::{
     actions::{ActionCatalogue, ActionTemplate},
@@ -18,7 +18,10 @@ use crate::{
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct EngineOptions {
-    /// How long a worker holds an execution without renewing. After it, another takes over.
+    /// How long a worker holds an execution without renewing. After it, another takes over. Leases
+    /// end by the processes' wall clocks, which may differ by a tenth of the lease: where it is more,
+    /// the one ahead may take over what the other still works on. No record suffers, but the effect of
+    /// a step that is under way may happen again.
     pub lease: Duration,
     /// How long a handler may go on after it was told to stop.
     pub cancel_grace: Duration,
@@ -38,6 +41,16 @@ pub struct EngineOptions {
 }
 
 impl EngineOptions {
+    /// How far wall clocks may be apart, or set forth, without a lease seeming to end too early.
+    pub(super) fn clock_tolerance(&self) -> Duration {
+        self.lease / 10
+    }
+
+    /// How long a holder relies on its lease.
+    pub(super) fn relied_on(&self) -> Duration {
+        self.lease - self.clock_tolerance()
+    }
+
     pub(super) fn signature_check_ms(&self) -> u64 {
         u64::try_from(self.signature_check.as_millis())
             .unwrap_or(u64::MAX)
@@ -167,6 +180,7 @@ impl EngineBuilder {
             node_types: self.registry.node_types(),
             store: Observed::new(self.store, &observers),
             bus: Observed::new(self.bus, &observers),
+            steadiness: Steadiness::of(&*self.clock),
             clock: self.clock,
             registry: self.registry,
             probe: self.probe,

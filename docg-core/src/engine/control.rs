@@ -11,9 +11,7 @@ use crate::{
     error::codes,
     ids::{ExecutionId, OrganizationId, SignalId},
     observe::Actor,
-    ports::{
-        ClaimRequest, ClaimWhat, ExecutionRecord, ResumeSignal, Signal, SignalKind, StoreErrorKind,
-    },
+    ports::{ClaimWhat, ExecutionRecord, ResumeSignal, Signal, SignalKind, StoreErrorKind},
     run::{Execution, Status, StepStatus},
     workflow::validate::check_overrides,
 };
@@ -264,7 +262,7 @@ impl Engine {
         let here = self.inner.active.notify(execution_id) || self.apply_here(execution_id).await?;
         let mut delivery = None;
         if !here {
-            // Polling finds it even if the wake-up is lost.
+            // The holder looks into the inbox at its next renewal even if the wake-up is lost.
             let _ = self.inner.bus.wake(execution_id).await;
             delivery = within(ELSEWHERE, &mut settled).await;
         }
@@ -280,20 +278,18 @@ impl Engine {
 
     /// Takes an execution that nobody holds, only to apply what is in its inbox.
     async fn apply_here(&self, execution: ExecutionId) -> Result<bool, EngineError> {
-        let now = self.inner.now();
-        let request = ClaimRequest {
-            worker_id: self.inner.active.worker_id(),
-            what: ClaimWhat::One(execution),
-            now,
-            lease_until: now + self.inner.options.lease,
-        };
-        let Some(claimed) = self.inner.store.claim(request).await?.claimed.pop() else {
+        if self.inner.hold_off_claims().is_some() {
+            return Ok(false);
+        }
+        let (mut claim, until) = self.inner.claim(ClaimWhat::One(execution)).await?;
+        let Some(claimed) = claim.claimed.pop() else {
             return Ok(false);
         };
         // Spawned, so that a caller who goes away does not leave the lease behind.
         tokio::spawn(drive::drive(
             Arc::clone(&self.inner),
             claimed,
+            until,
             drive::Mode::ApplySignals,
         ));
         Ok(true)

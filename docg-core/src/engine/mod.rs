@@ -23,6 +23,7 @@ mod relay;
 mod request_signature;
 mod signatures;
 mod start;
+mod steadiness;
 mod step_run;
 mod unserved;
 mod worker;
@@ -82,6 +83,7 @@ pub(crate) struct Inner {
     pub(crate) active: active::ActiveRuns,
     pub(crate) relay: relay::Relay,
     pub(crate) wake: worker::WakeUp,
+    pub(crate) steadiness: steadiness::Steadiness,
     pub(crate) observers: Arc<observer::Observers>,
 }
 

@@ -13,7 +13,7 @@ use crate::{
     ports::{
         AuditQuery, BusError, Claim, ClaimRequest, Commit, Committed, Created, EventBus,
         EventQuery, EventStream, ExecutionQuery, ExecutionRecord, Lease, LogQuery, Memo, MemoKey,
-        MemoStore, NewRun, OrganizationStream, Page, RunReader, RunStore, Signal, Store,
+        MemoStore, NewRun, OrganizationStream, Page, Renewed, RunReader, RunStore, Signal, Store,
         StoreError, Unpublished, Unserved, WakeStream, WorkflowQuery, WorkflowStore,
     },
     run::Step,
@@ -89,7 +89,7 @@ impl RunStore for Observed<dyn Store> {
     ) -> Result<Vec<Unserved>, StoreError> {
         store_call!(self.unserved(node_types, before))
     }
-    async fn renew(&self, leases: &[Lease], until: Timestamp) -> Result<Vec<Lease>, StoreError> {
+    async fn renew(&self, leases: &[Lease], until: Timestamp) -> Result<Renewed, StoreError> {
         store_call!(self.renew(leases, until))
     }
     async fn release(&self, leases: &[Lease], now: Timestamp) -> Result<(), StoreError> {

@@ -71,13 +71,13 @@ impl Relay {
 
 /// Runs until it is dropped.
 pub(super) async fn run(engine: &Inner) {
-    let mut looked_at = engine.now();
+    let mut looked_at = engine.clock.elapsed();
     loop {
-        engine.clock.sleep_until(engine.now() + BUSY_INTERVAL).await;
-        if !engine.relay.is_busy() && engine.now() < looked_at + IDLE_INTERVAL {
+        engine.clock.sleep(BUSY_INTERVAL).await;
+        if !engine.relay.is_busy() && engine.clock.elapsed() < looked_at + IDLE_INTERVAL {
             continue;
         }
-        looked_at = engine.now();
+        looked_at = engine.clock.elapsed();
         if let Err(e) = sweep(engine).await {
             tracing::warn!("publishing what was left behind failed and will be tried again: {e}");
         }

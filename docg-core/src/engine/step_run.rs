@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Inner,
+    active::Handle,
     decide::{Input, Notes},
     observer::{Fact, OTHER, Observers},
 };
@@ -23,8 +24,7 @@ use crate::{
     error::{StepFailure, codes},
     i18n::Text,
     observe::StepRecorder,
-    ports::{Lease, RunState},
-    time::Timestamp,
+    ports::RunState,
     workflow::{
         ComputeHandler, EffectClass, EffectContext, Handler, Node, Probe, Resolution, StepContext,
         StepOutcome, context::StepFacts,
@@ -47,7 +47,8 @@ enum Answer {
 pub(crate) struct StepRun {
     pub(crate) index: usize,
     pub(crate) progress: watch::Receiver<f32>,
-    pub(crate) deadline: Timestamp,
+    /// When its time is up, as [`Clock::elapsed`](crate::time::Clock::elapsed) tells.
+    pub(crate) ends: Duration,
     node: Arc<Node>,
     probing: bool,
     /// A repeat of its effect does no harm, so a cut-off attempt leaves nothing in doubt.
@@ -116,7 +117,7 @@ impl StepRun {
     pub(crate) async fn begin(
         engine: &Inner,
         state: &RunState,
-        lease: Lease,
+        handle: &Handle,
         index: usize,
         params: Arc<Value>,
         task: Task,
@@ -128,10 +129,11 @@ impl StepRun {
             Task::Probe => engine.options.probe_timeout,
             Task::Run | Task::Resume(_) => Duration::from_millis(node.timeout_ms),
         };
-        let deadline = now + allowed;
+        let ends = engine.clock.elapsed().saturating_add(allowed);
         let recorder = StepRecorder::new(execution.id, node.id.clone());
         let (sender, progress) = watch::channel(0.0);
-        let cancellation = CancellationToken::new();
+        // A lost lease tells it to stop, wherever its driver is.
+        let cancellation = handle.lost.child_token();
         let context = StepContext(Arc::new(StepFacts {
             execution_id: execution.id,
             workflow_id: execution.workflow_id,
@@ -151,7 +153,7 @@ impl StepRun {
                 .map(|request| request.id),
             correlation_id: Arc::clone(&execution.correlation_id),
             traceparent: execution.traceparent.clone(),
-            deadline,
+            deadline: now + allowed,
             started_at: now,
             cancellation: cancellation.clone(),
             recorder: recorder.clone(),
@@ -172,7 +174,7 @@ impl StepRun {
                 Some(Handler::Compute(handler)) => (compute(handler, context, params), true),
                 Some(Handler::Effect(handler)) => {
                     let repeatable = handler.spec().effect == EffectClass::Repeatable;
-                    let context = EffectContext::live(context, lease.fence);
+                    let context = EffectContext::live(context, handle.lease.fence);
                     let call = call(async move {
                         match task {
                             Task::Run => Answer::Result(handler.run(context, params).await),
@@ -191,7 +193,7 @@ impl StepRun {
         Self {
             index,
             progress,
-            deadline,
+            ends,
             node,
             probing,
             repeatable,

@@ -21,7 +21,7 @@ pub(super) async fn run(engine: &Inner, works: bool) {
     let mut told = BTreeSet::new();
     loop {
         let asked_at = engine.now();
-        engine.clock.sleep_until(asked_at + patience).await;
+        engine.clock.sleep(patience).await;
         match engine.store.unserved(Arc::clone(&known), asked_at).await {
             Ok(unserved) => told = tell(&told, &known, unserved),
             Err(e) => tracing::debug!("whether executions wait in vain is not known: {e}"),

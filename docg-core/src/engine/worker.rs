@@ -15,7 +15,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{Engine, Inner, drive, relay, unserved};
 use crate::{
     ids::ExecutionId,
-    ports::{ClaimRequest, ClaimWhat, Claimed},
+    ports::{Claim, ClaimRequest, ClaimWhat, Claimed, StoreError},
     time::Timestamp,
 };
 
@@ -94,6 +94,19 @@ impl Inner {
 
     pub(crate) fn wake_workers(&self) {
         self.wake.notify.notify_one();
+    }
+
+    /// Claims, and tells until when the leases can be relied on, as [`Clock::elapsed`](crate::time::Clock::elapsed)
+    /// tells.
+    pub(crate) async fn claim(&self, what: ClaimWhat) -> Result<(Claim, Duration), StoreError> {
+        let (now, until) = (self.now(), self.clock.elapsed() + self.options.relied_on());
+        let request = ClaimRequest {
+            worker_id: self.active.worker_id(),
+            what,
+            now,
+            lease_until: now + self.options.lease,
+        };
+        Ok((self.store.claim(request).await?, until))
     }
 
     pub(crate) fn wake_workers_at(&self, at: Timestamp) {
@@ -219,60 +232,70 @@ async fn claim(
             }
         }
         let wanted = free.len();
-        let due = match due_ones(&inner, options, wanted).await {
-            Some((claimed, next_due)) => {
-                let full = claimed.len() == wanted;
-                for (claimed, permit) in claimed.into_iter().zip(free) {
-                    let work = work(Arc::clone(&inner), claimed, permit, shutdown.clone());
-                    drivers.spawn(work);
+        let pause = if let Some(pause) = inner.hold_off_claims() {
+            pause
+        } else {
+            match due_ones(&inner, options, wanted).await {
+                Some(Due {
+                    claimed,
+                    until,
+                    pause,
+                }) => {
+                    let full = claimed.len() == wanted;
+                    for (claimed, permit) in claimed.into_iter().zip(free) {
+                        let inner = Arc::clone(&inner);
+                        drivers.spawn(work(inner, claimed, until, permit, shutdown.clone()));
+                    }
+                    if full {
+                        continue;
+                    }
+                    pause
                 }
-                if full {
-                    continue;
-                }
-                next_due
+                None => STORE_PAUSE,
             }
-            None => inner.now() + STORE_PAUSE,
         };
         inner.wake.idle.store(true, Ordering::Release);
         tokio::select! {
             () = shutdown.cancelled() => {}
             () = inner.wake.notify.notified() => {}
-            () = inner.clock.sleep_until(due) => {}
+            () = inner.clock.sleep(pause) => {}
         }
         inner.wake.idle.store(false, Ordering::Release);
     }
 }
 
-/// Claims what is due, and says when to ask again; `None` where the store does not answer.
-async fn due_ones(
-    inner: &Inner,
-    options: WorkerOptions,
-    limit: usize,
-) -> Option<(Vec<Claimed>, Timestamp)> {
+/// What a claim gave.
+struct Due {
+    claimed: Vec<Claimed>,
+    /// See [`Inner::claim`].
+    until: Duration,
+    /// When to ask again.
+    pause: Duration,
+}
+
+/// Claims what is due; `None` where the store does not answer.
+async fn due_ones(inner: &Inner, options: WorkerOptions, limit: usize) -> Option<Due> {
     let now = inner.now();
     // Whatever is noted from here on was not seen by this claim.
     let noted = inner.wake.due.swap(i64::MAX, Ordering::AcqRel);
-    let request = ClaimRequest {
-        worker_id: inner.active.worker_id(),
-        what: ClaimWhat::Due {
-            limit,
-            per_organization: options.per_organization,
-            node_types: Arc::clone(&inner.node_types),
-        },
-        now,
-        lease_until: now + inner.options.lease,
+    let what = ClaimWhat::Due {
+        limit,
+        per_organization: options.per_organization,
+        node_types: Arc::clone(&inner.node_types),
     };
     let poll = now + inner.options.poll_interval.min(inner.options.lease / 2);
-    match inner.store.claim(request).await {
-        Ok(claim) => {
+    match inner.claim(what).await {
+        Ok((claim, until)) => {
             if noted > now.as_millis() && noted != i64::MAX {
                 inner.wake.due.fetch_min(noted, Ordering::AcqRel);
             }
             let noted = Timestamp::from_millis(inner.wake.due.load(Ordering::Acquire));
-            Some((
-                claim.claimed,
-                claim.next_due.unwrap_or(poll).min(poll).min(noted),
-            ))
+            let next = claim.next_due.unwrap_or(poll).min(poll).min(noted);
+            Some(Due {
+                claimed: claim.claimed,
+                until,
+                pause: Duration::from_millis(next.millis_since(inner.now())),
+            })
         }
         Err(error) => {
             inner.wake.due.fetch_min(noted, Ordering::AcqRel);
@@ -285,41 +308,56 @@ async fn due_ones(
 async fn work(
     inner: Arc<Inner>,
     claimed: Claimed,
+    until: Duration,
     permit: OwnedSemaphorePermit,
     shutdown: CancellationToken,
 ) {
-    drive::drive(inner, claimed, drive::Mode::Work { shutdown }).await;
+    drive::drive(inner, claimed, until, drive::Mode::Work { shutdown }).await;
     drop(permit);
 }
 
 /// Prolongs the leases of all executions that this process holds, and tells those that have lost
-/// theirs.
+/// theirs: because the store says so, or because it has not said in time that they have not.
 async fn renew(inner: &Inner) {
-    let mut renewed_at = inner.now();
+    let lease = inner.options.lease;
     loop {
-        inner
-            .clock
-            .sleep_until(inner.now() + inner.options.lease / 3)
-            .await;
+        tokio::select! {
+            () = inner.clock.sleep(lease / 3) => {}
+            () = first_lease_ends(inner) => {}
+        }
+        let ended = inner.active.leases_until(inner.clock.elapsed());
+        ended.into_iter().for_each(|lease| inner.lose(lease));
         let leases = inner.active.leases();
-        let now = inner.now();
         if leases.is_empty() {
-            renewed_at = now;
             continue;
         }
-        match inner.store.renew(&leases, now + inner.options.lease).await {
-            Ok(lost) => {
-                renewed_at = now;
-                lost.into_iter().for_each(|lease| inner.lose(lease));
-            }
-            Err(error) => {
-                tracing::warn!("leases could not be renewed: {error}");
-                // By now others may have taken over; handlers must learn of it.
-                if renewed_at + inner.options.lease <= inner.now() {
-                    leases.into_iter().for_each(|lease| inner.lose(lease));
+        let until = inner.clock.elapsed() + inner.options.relied_on();
+        tokio::select! {
+            biased;
+            renewed = inner.store.renew(&leases, inner.now() + lease) => match renewed {
+                Ok(renewed) => {
+                    inner.active.prolong(&leases, until);
+                    renewed.lost.into_iter().for_each(|lease| inner.lose(lease));
+                    // Whoever signaled may not have got through to this process.
+                    for lease in renewed.signaled {
+                        inner.active.notify(lease.execution_id);
+                    }
                 }
-            }
+                Err(error) => tracing::warn!("leases could not be renewed: {error}"),
+            },
+            () = first_lease_ends(inner) => tracing::warn!("leases were not renewed in time"),
         }
+    }
+}
+
+/// Returns once the first lease that this process holds now has ended.
+async fn first_lease_ends(inner: &Inner) {
+    match inner.active.first_end() {
+        Some(end) => {
+            let left = end.saturating_sub(inner.clock.elapsed());
+            inner.clock.sleep(left).await;
+        }
+        None => std::future::pending().await,
     }
 }
 
@@ -336,9 +374,6 @@ async fn wakes(inner: &Inner) {
             }
             Err(error) => tracing::warn!("wake-ups from other processes do not arrive: {error}"),
         }
-        inner
-            .clock
-            .sleep_until(inner.now() + inner.options.poll_interval)
-            .await;
+        inner.clock.sleep(inner.options.poll_interval).await;
     }
 }

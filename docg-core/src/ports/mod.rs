@@ -13,8 +13,8 @@ pub use error::{StoreError, StoreErrorKind};
 pub use model::{
     AuditQuery, Claim, ClaimRequest, ClaimWhat, Claimed, Commit, Committed, Created, EventQuery,
     ExecutionQuery, ExecutionRecord, Idempotency, Lease, LeaseAfter, LogQuery, Memo, MemoKey,
-    NewRun, Page, ResumeSignal, RunState, Settlement, Signal, SignalKind, Unpublished, Unserved,
-    WorkflowQuery,
+    NewRun, Page, Renewed, ResumeSignal, RunState, Settlement, Signal, SignalKind, Unpublished,
+    Unserved, WorkflowQuery,
 };
 pub use store::{MemoStore, RunReader, RunStore, Store, WorkflowStore};
 #[cfg(feature = "mock")]

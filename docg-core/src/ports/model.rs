@@ -78,6 +78,25 @@ pub struct Lease {
     pub fence: u64,
 }
 
+/// What came of prolonging leases.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Renewed {
+    /// Those that are lost. All others were prolonged.
+    pub lost: Vec<Lease>,
+    /// Those that were prolonged and have something in their execution's inbox: their holder may
+    /// have missed the wake-up.
+    pub signaled: Vec<Lease>,
+}
+
+impl Renewed {
+    /// What came of prolonging leases.
+    #[must_use]
+    pub const fn new(lost: Vec<Lease>, signaled: Vec<Lease>) -> Self {
+        Self { lost, signaled }
+    }
+}
+
 /// A wish to work.
 #[derive(Debug, Clone)]
 pub struct ClaimRequest {

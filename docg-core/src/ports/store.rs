@@ -6,8 +6,8 @@ use super::{
     error::StoreError,
     model::{
         AuditQuery, Claim, ClaimRequest, Commit, Committed, Created, EventQuery, ExecutionQuery,
-        ExecutionRecord, Lease, LogQuery, Memo, MemoKey, NewRun, Page, Signal, Unpublished,
-        Unserved, WorkflowQuery,
+        ExecutionRecord, Lease, LogQuery, Memo, MemoKey, NewRun, Page, Renewed, Signal,
+        Unpublished, Unserved, WorkflowQuery,
     },
 };
 use crate::{
@@ -44,8 +44,8 @@ pub trait RunStore: Send + Sync + 'static {
     /// A claim counts a lease that has run out as gone. One that has ended is due only while its
     /// inbox is not empty. Within equal priority, organizations may take turns.
     async fn claim(&self, request: ClaimRequest) -> Result<Claim, StoreError>;
-    /// Prolongs leases. Those that are lost are returned.
-    async fn renew(&self, leases: &[Lease], until: Timestamp) -> Result<Vec<Lease>, StoreError>;
+    /// Prolongs leases, and tells which are lost and which have signals waiting.
+    async fn renew(&self, leases: &[Lease], until: Timestamp) -> Result<Renewed, StoreError>;
     /// What became due before `before`, is still nobody's, and needs node types that are not all
     /// among these: each set of node types once. Those whose lease has run out may be missing until
     /// a claim has noticed.

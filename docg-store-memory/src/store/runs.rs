@@ -8,7 +8,7 @@ use docg_core::{
     ids::{ExecutionId, WorkerId},
     ports::{
         Claim, ClaimRequest, ClaimWhat, Claimed, Commit, Committed, Created, Lease, NewRun,
-        RunStore, Signal, StoreError, StoreErrorKind, Unpublished, Unserved,
+        Renewed, RunStore, Signal, StoreError, StoreErrorKind, Unpublished, Unserved,
     },
     signature::SignatureRequest,
     time::Timestamp,
@@ -87,13 +87,13 @@ impl RunStore for MemoryStore {
         Ok(left.into_iter().map(unserved).collect())
     }
 
-    async fn renew(&self, leases: &[Lease], until: Timestamp) -> Result<Vec<Lease>, StoreError> {
-        let mut lost = Vec::new();
+    async fn renew(&self, leases: &[Lease], until: Timestamp) -> Result<Renewed, StoreError> {
+        let mut renewed = Renewed::default();
         for lease in leases {
-            let renewed = self.entry(lease.execution_id).is_some_and(|entry| {
+            let is_signaled = self.entry(lease.execution_id).and_then(|entry| {
                 let mut run = entry.lock();
                 if !run.holds(lease) {
-                    return false;
+                    return None;
                 }
                 let until = run
                     .held
@@ -102,13 +102,15 @@ impl RunStore for MemoryStore {
                 if run.hold_until(until) {
                     self.requeue(&entry, &mut run);
                 }
-                true
+                Some(!run.inbox.is_empty())
             });
-            if !renewed {
-                lost.push(*lease);
+            match is_signaled {
+                Some(false) => {}
+                Some(true) => renewed.signaled.push(*lease),
+                None => renewed.lost.push(*lease),
             }
         }
-        Ok(lost)
+        Ok(renewed)
     }
 
     async fn release(&self, leases: &[Lease], now: Timestamp) -> Result<(), StoreError> {

@@ -1,10 +1,10 @@
 //! Giving executions to workers, and taking them back.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use docg_core::{
     ids::WorkerId,
-    ports::{Claim, ClaimRequest, ClaimWhat, Claimed, Lease, Signal, Unserved},
+    ports::{Claim, ClaimRequest, ClaimWhat, Claimed, Lease, Renewed, Signal, Unserved},
     time::Timestamp,
 };
 use sqlx::postgres::PgRow;
@@ -174,7 +174,7 @@ impl PgStore {
         &self,
         leases: &[Lease],
         until: Timestamp,
-    ) -> Result<Vec<Lease>, Error> {
+    ) -> Result<Renewed, Error> {
         let sql = "UPDATE docg.executions e
             SET lease_until = greatest(e.lease_until, $4),
                 expires_at = greatest(e.lease_until, $4), due_at = NULL
@@ -185,15 +185,25 @@ impl PgStore {
                 ORDER BY x.id FOR NO KEY UPDATE OF x
             ) held
             WHERE e.id = held.id
-            RETURNING e.id, e.fence";
+            RETURNING e.id, e.fence, e.signals_pending > 0 AS is_signaled";
         let rows = self.leased(sql, leases, until).await?;
-        let renewed: Result<Vec<(Uuid, u64)>, Error> = rows
+        let held: Result<HashMap<(Uuid, u64), bool>, Error> = rows
             .iter()
-            .map(|row| Ok((field(row, "id")?, number(row, "fence")?)))
+            .map(|row| {
+                let lease = (field(row, "id")?, number(row, "fence")?);
+                Ok((lease, field(row, "is_signaled")?))
+            })
             .collect();
-        let renewed = renewed?;
-        let is_lost = |lease: &&Lease| !renewed.contains(&(lease.execution_id.0, lease.fence));
-        Ok(leases.iter().filter(is_lost).copied().collect())
+        let held = held?;
+        let mut renewed = Renewed::default();
+        for lease in leases {
+            match held.get(&(lease.execution_id.0, lease.fence)) {
+                Some(false) => {}
+                Some(true) => renewed.signaled.push(*lease),
+                None => renewed.lost.push(*lease),
+            }
+        }
+        Ok(renewed)
     }
 
     pub(super) async fn give_back(&self, leases: &[Lease], now: Timestamp) -> Result<(), Error> {

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use docg_core::{
     ids::ExecutionId,
     ports::{
-        Claim, ClaimRequest, Commit, Committed, Created, Lease, NewRun, RunStore, Signal,
+        Claim, ClaimRequest, Commit, Committed, Created, Lease, NewRun, Renewed, RunStore, Signal,
         StoreError, Unpublished, Unserved,
     },
     time::Timestamp,
@@ -33,7 +33,7 @@ impl RunStore for PgStore {
         left.map_err(|e| e.at("unserved"))
     }
 
-    async fn renew(&self, leases: &[Lease], until: Timestamp) -> Result<Vec<Lease>, StoreError> {
+    async fn renew(&self, leases: &[Lease], until: Timestamp) -> Result<Renewed, StoreError> {
         self.prolong(leases, until).await.map_err(|e| e.at("renew"))
     }
 

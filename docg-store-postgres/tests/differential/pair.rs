@@ -11,8 +11,8 @@ use docg_core::{
     ports::{
         AuditQuery, ClaimRequest, ClaimWhat, Claimed, Commit, Created, EventQuery, ExecutionQuery,
         ExecutionRecord, Lease, LeaseAfter, LogQuery, Memo, MemoKey, MemoStore, NewRun, Page,
-        RunReader, RunStore, Signal, StoreError, StoreErrorKind, Unpublished, WorkflowQuery,
-        WorkflowStore,
+        Renewed, RunReader, RunStore, Signal, StoreError, StoreErrorKind, Unpublished,
+        WorkflowQuery, WorkflowStore,
     },
     run::{Inputs, Status, StepStatus},
     time::Timestamp,
@@ -333,18 +333,17 @@ impl Pair {
     async fn renew(&self, call: &Call, which: &[Which]) {
         let (memory, postgres) = self.leases(which);
         let until = self.now().plus_millis(LEASE);
-        let lost = |leases: Vec<Lease>| {
-            let mut ids: Vec<_> = leases.into_iter().map(|lease| lease.execution_id).collect();
-            ids.sort();
-            ids.dedup();
-            ids
+        let sorted = |renewed: Renewed| {
+            [renewed.lost, renewed.signaled].map(|leases| {
+                let mut ids: Vec<_> = leases.iter().map(|lease| lease.execution_id).collect();
+                ids.sort();
+                ids.dedup();
+                ids
+            })
         };
-        let memory = self.memory.renew(&memory, until).await.map(lost);
-        let _ = same(
-            call,
-            memory,
-            self.postgres.renew(&postgres, until).await.map(lost),
-        );
+        let memory = self.memory.renew(&memory, until).await.map(sorted);
+        let postgres = self.postgres.renew(&postgres, until).await.map(sorted);
+        let _ = same(call, memory, postgres);
     }
 
     async fn unpublished(&self, call: &Call) {

@@ -2,10 +2,10 @@ use super::desk::{LEASE, Worker, commit, create, due, everything, refused, take}
 use crate::{
     conformance::{
         StoreUnderTest,
-        fixtures::{CommitFixture, RunFixture, at},
+        fixtures::{self, CommitFixture, RunFixture, at},
     },
     ids::OrganizationId,
-    ports::{Lease, StoreErrorKind},
+    ports::{Lease, Renewed, StoreErrorKind},
     run::Status,
 };
 
@@ -92,7 +92,7 @@ pub async fn renewing_prolongs(StoreUnderTest { store, .. }: StoreUnderTest) {
     let until = at(0).plus_millis(3 * LEASE);
     assert_eq!(
         store.renew(&[claimed.lease], until).await.expect("renews"),
-        []
+        Renewed::default()
     );
     assert_eq!(due(&*store, at(0).plus_millis(2 * LEASE)).await, []);
     commit(&*store, CommitFixture::on(&claimed).keep(until).build()).await;
@@ -119,7 +119,7 @@ pub async fn renewing_returns_what_is_lost(StoreUnderTest { store, .. }: StoreUn
     leases.push(unknown);
 
     let until = at(0).plus_millis(5 * LEASE);
-    let mut lost = store.renew(&leases, until).await.expect("renews");
+    let mut lost = store.renew(&leases, until).await.expect("renews").lost;
     lost.sort_by_key(|lease| lease.execution_id);
     let mut expected = [taken_over, given_back, unknown];
     expected.sort_by_key(|lease| lease.execution_id);
@@ -131,6 +131,37 @@ pub async fn renewing_returns_what_is_lost(StoreUnderTest { store, .. }: StoreUn
     assert_eq!(
         found, ran_out,
         "the lost ones were not prolonged, the others were"
+    );
+}
+
+/// Renewing tells which executions have something in their inbox, as long as it is there.
+pub async fn renewing_tells_who_has_signals(StoreUnderTest { store, .. }: StoreUnderTest) {
+    let organization = OrganizationId::new();
+    let mut claimed = Vec::new();
+    for _ in 0..3 {
+        let id = create(&*store, RunFixture::of(organization).build()).await;
+        claimed.push(take(&*store, at(0), id).await);
+    }
+    let leases: Vec<Lease> = claimed.iter().map(|claimed| claimed.lease).collect();
+    let inbox: Vec<_> = leases[1..]
+        .iter()
+        .map(|lease| fixtures::signal(organization, lease.execution_id, at(1)))
+        .collect();
+    for signal in &inbox {
+        store.signal(signal.clone()).await.expect("signals");
+    }
+    let given_back = leases[2];
+    store.release(&[given_back], at(1)).await.expect("releases");
+    let until = at(0).plus_millis(LEASE);
+    assert_eq!(
+        store.renew(&leases, until).await.expect("renews"),
+        Renewed::new(vec![given_back], vec![leases[1]])
+    );
+    let settling = CommitFixture::on(&claimed[1]).settle(&inbox[..1]);
+    commit(&*store, settling.keep(until).build()).await;
+    assert_eq!(
+        store.renew(&leases[..2], until).await.expect("renews"),
+        Renewed::default()
     );
 }
 

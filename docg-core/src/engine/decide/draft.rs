@@ -25,7 +25,10 @@ use crate::{
 pub(super) struct Draft<'a> {
     pub(super) state: RunState,
     pub(super) env: Env<'a>,
+    /// The moment that records tell. A clock that was set back does not turn back the time of a run.
     pub(super) now: Timestamp,
+    /// What the clock shows, and claims go by.
+    clock: Timestamp,
     pub(super) opens_steps: bool,
     ids: &'a mut dyn IdSource,
     records: Records,
@@ -36,10 +39,10 @@ pub(super) struct Draft<'a> {
 impl<'a> Draft<'a> {
     pub(super) fn new(state: RunState, moment: Moment<'a>, env: Env<'a>) -> Self {
         Self {
+            now: moment.now.max(state.execution.updated_at),
+            clock: moment.now,
             state,
             env,
-            // A clock that went back must not make time run backwards within a run.
-            now: moment.now,
             opens_steps: moment.opens_steps,
             ids: moment.ids,
             records: Records::default(),
@@ -50,18 +53,18 @@ impl<'a> Draft<'a> {
     pub(super) fn finish(mut self, next: Next) -> Decision {
         let wake_at = match &next {
             Next::Done => None,
-            Next::Rest => super::timers::next_wake(&self.state, self.opens_steps, self.now),
+            Next::Rest => super::timers::next_wake(&self.state, self.opens_steps, self.clock),
             Next::Preflight
             | Next::Run { .. }
             | Next::Resume { .. }
             | Next::Probe { .. }
             | Next::CheckSignatures
-            | Next::Remind => Some(self.now),
+            | Next::Remind => Some(self.clock),
         };
         self.state.execution.wake_at = wake_at;
         if !self.records.is_empty() {
             self.state.execution.version += 1;
-            self.state.execution.updated_at = self.now.max(self.state.execution.updated_at);
+            self.state.execution.updated_at = self.now;
         }
         Decision {
             state: self.state,

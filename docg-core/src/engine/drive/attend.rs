@@ -1,0 +1,184 @@
+//! A handler is at work: what its driver waits for meanwhile, and how it is ended.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::future::BoxFuture;
+
+use super::{Driver, LeaseLost};
+use crate::{
+    engine::{
+        decide::{self, Call, Input, Verdict, judge},
+        step_run::{StepRun, Task},
+    },
+    ports::{RunState, Signal, SignalKind},
+    workflow::Probe,
+};
+
+/// Progress within a step is committed no more often than this.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
+
+impl Driver {
+    /// Waits for a handler, or for what comes first.
+    pub(super) async fn attend(
+        &mut self,
+        state: &RunState,
+        mut step: StepRun,
+    ) -> Result<Vec<Input>, LeaseLost> {
+        let (ends, mut progress) = (step.ends, step.progress.clone());
+        loop {
+            tokio::select! {
+                biased;
+                () = self.handle.lost.cancelled() => {
+                    tracing::warn!(execution_id = %state.execution.id, "the lease is lost: the handler was told to stop");
+                    self.stop(&mut step).await;
+                    return Err(LeaseLost);
+                }
+                input = step.finished() => return Ok(vec![input]),
+                () = self.handle.signal.notified() => {
+                    let signals = self.inbox(state).await;
+                    if signals.is_empty() {
+                        continue;
+                    }
+                    if cancels(state, &signals) {
+                        return Ok(self.cancel(state, step, signals).await);
+                    }
+                    self.step = Some(step);
+                    return Ok(signals);
+                }
+                () = self.held_long_enough() => {
+                    self.commit_held_beside(state, &mut step).await?;
+                }
+                () = self.time_is_up(ends) => {
+                    let input = match self.stop(&mut step).await {
+                        Some(input) => input,
+                        None => step.timed_out(),
+                    };
+                    return Ok(vec![input]);
+                }
+                Ok(()) = progress.changed() => {
+                    let now = self.engine.clock.elapsed();
+                    let fraction = *progress.borrow_and_update();
+                    if self.progress_at.is_none_or(|last| last + PROGRESS_INTERVAL <= now) {
+                        self.progress_at = Some(now);
+                        step.progress = progress;
+                        self.step = Some(step);
+                        return Ok(vec![Input::Progress(fraction)]);
+                    }
+                }
+                () = self.shutting_down() => {
+                    self.drains = true;
+                    self.commit_held_beside(state, &mut step).await?;
+                    let answer = self.stop(&mut step).await;
+                    return match answer.and_then(Input::after_stop) {
+                        Some(input) => Ok(vec![input]),
+                        // Whoever takes over finds the step open.
+                        None => {
+                            drop(step);
+                            self.hand_back().await;
+                            Err(LeaseLost)
+                        }
+                    };
+                }
+            }
+        }
+    }
+
+    /// Ends a handler whose execution is canceled, and finds out what became of its effect.
+    async fn cancel(
+        &mut self,
+        state: &RunState,
+        mut step: StepRun,
+        signals: Vec<Input>,
+    ) -> Vec<Input> {
+        let input = match self.stop(&mut step).await {
+            Some(input) => input,
+            None if step.leaves_doubt() => {
+                let index = step.index;
+                let effect = self.probe(state, index).await;
+                step.dropped(effect)
+            }
+            None => step.dropped(Probe::NotDone),
+        };
+        let mut inputs = vec![input];
+        inputs.extend(signals);
+        inputs
+    }
+
+    async fn probe(&self, state: &RunState, index: usize) -> Probe {
+        let shown = || {
+            state.steps[index]
+                .data_in
+                .as_ref()
+                .map(|data| Arc::new(data.to_value()))
+        };
+        let params = decide::params_of(state, index)
+            .or_else(shown)
+            .unwrap_or_default();
+        let mut probe = StepRun::begin(
+            &self.engine,
+            state,
+            &self.handle,
+            index,
+            params,
+            Task::Probe,
+        )
+        .await;
+        let time_is_up = self.time_is_up(probe.ends);
+        tokio::select! {
+            input = probe.finished() => match input {
+                Input::Probed { effect, .. } => effect,
+                _ => Probe::Unknown,
+            },
+            () = time_is_up => Probe::Unknown,
+        }
+    }
+
+    /// Returns once a handler has used up its time.
+    fn time_is_up(&self, ends: Duration) -> BoxFuture<'_, ()> {
+        let left = ends.saturating_sub(self.engine.clock.elapsed());
+        self.engine.clock.sleep(left)
+    }
+
+    /// Tells a handler to stop and gives it the grace time; `None` where it did not return.
+    async fn stop(&self, step: &mut StepRun) -> Option<Input> {
+        step.tell_to_stop();
+        tokio::select! {
+            biased;
+            input = step.finished() => Some(input),
+            () = tokio::time::sleep(self.engine.options.cancel_grace) => None,
+        }
+    }
+
+    pub(super) async fn stop_step(&mut self) {
+        if let Some(mut step) = self.step.take() {
+            self.stop(&mut step).await;
+        }
+    }
+
+    /// Commits what is held back. Where that is no longer possible, the handler beside has its grace.
+    async fn commit_held_beside(
+        &mut self,
+        state: &RunState,
+        step: &mut StepRun,
+    ) -> Result<(), LeaseLost> {
+        let committed = self.commit_held(state).await;
+        if committed.is_err() {
+            self.stop(step).await;
+        }
+        committed
+    }
+}
+
+/// Whether the inbox holds a cancel that will be applied.
+fn cancels(state: &RunState, inputs: &[Input]) -> bool {
+    let asked = inputs.iter().any(|input| {
+        matches!(
+            input,
+            Input::Signal(Signal {
+                kind: SignalKind::Cancel { .. },
+                ..
+            })
+        )
+    });
+    asked && judge(&state.execution, Call::Cancel) == Verdict::Apply
+}

@@ -1,0 +1,373 @@
+//! Takes one held execution forward: decide, commit, publish, do what comes next, and again.
+//!
+//! Decisions between which nothing was touched are committed together, if that takes no longer than
+//! a moment.
+//!
+//! The driver is the execution's only writer while it holds the lease. Whatever comes meanwhile -
+//! a handler's result, a signal, a deadline, the loss of the lease, shutdown - comes to it as an
+//! input of the next decision, or ends it.
+
+mod attend;
+mod commit;
+
+use std::{pin::pin, sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Inner,
+    active::Handle,
+    decide::{self, Input, Moment, Next, Records, decide},
+    observer::Fact,
+    step_run::{StepRun, Task},
+};
+use crate::{
+    ports::{Claimed, Lease, RunState},
+    preflight::{self, PreflightRequest},
+    time::Timestamp,
+    workflow::Handler,
+};
+
+/// How far a driver goes.
+#[derive(Debug, Clone)]
+pub(crate) enum Mode {
+    /// Until the execution rests, or the worker shuts down.
+    Work { shutdown: CancellationToken },
+    /// Only as far as what is in the inbox; the rest is a worker's.
+    ApplySignals,
+}
+
+/// A rest that is shorter than this is waited out with the lease kept.
+const SHORT_REST_MS: u64 = 1_000;
+/// The pause after a store that did not answer, and its longest.
+const STORE_BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+
+/// Takes forward what was claimed and is held `until` then; see [`Inner::claim`].
+pub(crate) async fn drive(engine: Arc<Inner>, claimed: Claimed, until: Duration, mode: Mode) {
+    engine.tell_claimed(&claimed, matches!(mode, Mode::Work { .. }));
+    let lease = claimed.lease;
+    let handle = engine.active.enter(lease, until);
+    let left = Leaving {
+        engine: Arc::clone(&engine),
+        lease,
+    };
+    let mut inputs = Vec::with_capacity(claimed.signals.len() + 1);
+    let works = matches!(mode, Mode::Work { .. });
+    if works && decide::is_step_abandoned(&claimed.state, claimed.taken_over) {
+        inputs.push(Input::TakenOver);
+    }
+    inputs.extend(claimed.signals.into_iter().map(Input::Signal));
+    let shutdown = match mode {
+        Mode::Work { shutdown } => Some(shutdown),
+        Mode::ApplySignals => None,
+    };
+    let driver = Driver {
+        engine,
+        handle,
+        shutdown,
+        drains: false,
+        step: None,
+        held: Records::default(),
+        held_until: None,
+        // What killed its worker before is not begun again without a trace.
+        may_hold: !claimed.taken_over,
+        stored_version: claimed.state.execution.version,
+        published: None,
+        progress_at: None,
+    };
+    driver.run(claimed.state, inputs).await;
+    drop(left);
+}
+
+/// Takes the execution out of the active ones, also when the driver panics.
+struct Leaving {
+    engine: Arc<Inner>,
+    lease: Lease,
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        self.engine.active.leave(self.lease);
+    }
+}
+
+struct Driver {
+    engine: Arc<Inner>,
+    handle: Handle,
+    /// `None` where the driver opens no steps.
+    shutdown: Option<CancellationToken>,
+    /// The shutdown was heard; what is done from here on is the end of it.
+    drains: bool,
+    /// The handler that is at work.
+    step: Option<StepRun>,
+    /// What was decided and is not yet committed.
+    held: Records,
+    /// When it must be committed at the latest.
+    held_until: Option<Instant>,
+    may_hold: bool,
+    /// The version that the store has.
+    stored_version: u64,
+    published: Option<u64>,
+    /// When progress within a step was last committed.
+    progress_at: Option<Duration>,
+}
+
+/// Nothing may be committed any more.
+struct LeaseLost;
+
+impl Driver {
+    async fn run(mut self, mut state: RunState, mut inputs: Vec<Input>) {
+        loop {
+            let (id, now) = (state.execution.id, self.engine.now());
+            let opens_steps = self.works();
+            let mut ids = self.engine.ids();
+            let moment = Moment {
+                now,
+                ids: &mut ids,
+                opens_steps,
+            };
+            let decision = match decide(state, inputs, moment, self.engine.env()) {
+                Ok(decision) => decision,
+                Err(defect) => {
+                    // The lease is left to run out: at once would be tried again at once.
+                    tracing::error!(execution_id = %id, "a decision broke the transition table: {defect}");
+                    return;
+                }
+            };
+            state = decision.state;
+            let next = decision.next;
+            self.held.extend(decision.records);
+            let goes_on = self.goes_on(&state, &next, now);
+            if !self.may_wait(&state, &next, goes_on) {
+                if self.held.is_empty() && !goes_on {
+                    // The lease is given back, and the next moment may be another.
+                    state.execution.version += 1;
+                }
+                let Ok(committed) = self.commit(&state, goes_on).await else {
+                    self.stop_step().await;
+                    return;
+                };
+                if !goes_on {
+                    // A run can be ended while its handler is at work.
+                    self.stop_step().await;
+                    self.leave_word(&state, committed).await;
+                    return;
+                }
+                if committed.signals_pending {
+                    inputs = self.inbox(&state).await;
+                    continue;
+                }
+            }
+            inputs = match self.act(&state, next).await {
+                Ok(inputs) => inputs,
+                Err(LeaseLost) => return,
+            };
+        }
+    }
+
+    /// Whether this driver may begin work.
+    fn works(&self) -> bool {
+        self.shutdown
+            .as_ref()
+            .is_some_and(|shutdown| !shutdown.is_cancelled())
+    }
+
+    /// Whether this driver has worked, and its process shuts down.
+    fn is_stopping(&self) -> bool {
+        self.shutdown
+            .as_ref()
+            .is_some_and(CancellationToken::is_cancelled)
+    }
+
+    /// Whether the lease is kept after a decision.
+    fn goes_on(&self, state: &RunState, next: &Next, now: Timestamp) -> bool {
+        match next {
+            Next::Done => false,
+            _ if self.step.is_some() => true,
+            Next::Rest => {
+                let soon = state
+                    .execution
+                    .wake_at
+                    .is_some_and(|wake| wake.millis_since(now) <= SHORT_REST_MS);
+                soon && self.works()
+            }
+            Next::Preflight
+            | Next::Run { .. }
+            | Next::Resume { .. }
+            | Next::Probe { .. }
+            | Next::CheckSignatures
+            | Next::Remind => self.works(),
+        }
+    }
+
+    /// Does what comes next, until something has happened.
+    async fn act(&mut self, state: &RunState, next: Next) -> Result<Vec<Input>, LeaseLost> {
+        match next {
+            Next::Preflight => return Box::pin(self.preflight(state)).await,
+            Next::CheckSignatures | Next::Remind => {
+                return Box::pin(self.follow_up(state, matches!(next, Next::Remind))).await;
+            }
+            Next::Run { index, params } => self.begin(state, index, params, Task::Run).await,
+            Next::Resume {
+                index,
+                params,
+                resolution,
+            } => {
+                self.begin(state, index, params, Task::Resume(resolution))
+                    .await;
+            }
+            Next::Probe { index, params } => self.begin(state, index, params, Task::Probe).await,
+            Next::Rest | Next::Done => {}
+        }
+        match self.step.take() {
+            // Boxed: an execution's task is as large as the largest thing that it may come to await.
+            Some(mut step) => match step.ended() {
+                Some(input) => Ok(vec![input]),
+                None => Box::pin(self.attend(state, step)).await,
+            },
+            None => Box::pin(self.rest(state)).await,
+        }
+    }
+
+    async fn begin(
+        &mut self,
+        state: &RunState,
+        index: usize,
+        params: Arc<serde_json::Value>,
+        task: Task,
+    ) {
+        // A signal was applied while the handler was at work: it still is.
+        if self.step.is_none() {
+            self.step =
+                Some(StepRun::begin(&self.engine, state, &self.handle, index, params, task).await);
+        }
+    }
+
+    async fn preflight(&mut self, state: &RunState) -> Result<Vec<Input>, LeaseLost> {
+        let started_at = self.engine.now();
+        let engine = Arc::clone(&self.engine);
+        let mut checks = pin!(preflight::run(PreflightRequest {
+            organization_id: state.execution.organization_id,
+            workflow: &state.workflow,
+            inputs: &state.inputs,
+            registry: &engine.registry,
+            probe: &engine.probe,
+            limits: &engine.limits,
+            steps: &state.steps,
+            dry_run: state.execution.dry_run,
+            until_phase: state.execution.until_phase,
+        }));
+        loop {
+            return tokio::select! {
+                biased;
+                () = self.handle.lost.cancelled() => Err(LeaseLost),
+                issues = &mut checks => Ok(vec![Input::Preflight { issues, started_at }]),
+                // Checks touch nothing: they are dropped, and made again if they are still due.
+                () = self.handle.signal.notified() => Ok(self.inbox(state).await),
+                () = self.shutting_down() => Ok(Vec::new()),
+                () = self.held_long_enough() => {
+                    self.commit_held(state).await?;
+                    continue;
+                }
+            };
+        }
+    }
+
+    /// Asks the provider of the open signature request, or has it remind the signers.
+    async fn follow_up(&mut self, state: &RunState, remind: bool) -> Result<Vec<Input>, LeaseLost> {
+        let Some(request) = &state.signature else {
+            return Ok(Vec::new());
+        };
+        let engine = Arc::clone(&self.engine);
+        let mut asking = pin!(async {
+            match remind {
+                true => engine.remind(request).await,
+                false => engine.check_signatures(request).await,
+            }
+        });
+        loop {
+            return tokio::select! {
+                biased;
+                () = self.handle.lost.cancelled() => Err(LeaseLost),
+                input = &mut asking => Ok(vec![input]),
+                // A question is dropped, and asked again if it is still due; a reminder goes out by
+                // itself.
+                () = self.handle.signal.notified() => {
+                    let signals = self.inbox(state).await;
+                    if signals.is_empty() {
+                        continue;
+                    }
+                    Ok(signals)
+                }
+                () = self.shutting_down() => Ok(Vec::new()),
+            };
+        }
+    }
+
+    /// Waits out a short rest.
+    async fn rest(&self, state: &RunState) -> Result<Vec<Input>, LeaseLost> {
+        let now = self.engine.now();
+        let left = state
+            .execution
+            .wake_at
+            .map_or(0, |wake| wake.millis_since(now));
+        tokio::select! {
+            biased;
+            () = self.handle.lost.cancelled() => Err(LeaseLost),
+            () = self.handle.signal.notified() => Ok(self.inbox(state).await),
+            () = self.engine.clock.sleep(Duration::from_millis(left)) => Ok(Vec::new()),
+            () = self.shutting_down() => Ok(Vec::new()),
+        }
+    }
+
+    async fn shutting_down(&self) {
+        match &self.shutdown {
+            Some(shutdown) if !self.drains => shutdown.cancelled().await,
+            _ => std::future::pending().await,
+        }
+    }
+
+    /// What is in the inbox; nothing where the store does not answer, and it is asked again later.
+    async fn inbox(&self, state: &RunState) -> Vec<Input> {
+        match self.engine.store.signals(state.execution.id).await {
+            Ok(signals) => signals.into_iter().map(Input::Signal).collect(),
+            Err(error) => {
+                tracing::warn!(execution_id = %state.execution.id, "the inbox cannot be read: {error}");
+                self.handle.signal.notify_one();
+                tokio::time::sleep(STORE_BACKOFF.0).await;
+                Vec::new()
+            }
+        }
+    }
+}
+
+impl Inner {
+    fn tell_claimed(&self, claimed: &Claimed, works: bool) {
+        let due = claimed.state.execution.wake_at;
+        let waited = due
+            .filter(|_| works && !claimed.taken_over)
+            .filter(|due| *due <= self.now())
+            .map(|due| Duration::from_millis(self.now().millis_since(due)));
+        self.tell(&Fact::Claimed {
+            taken_over: claimed.taken_over,
+            waited,
+        });
+    }
+
+    /// Notes that a lease is another's, or may be.
+    pub(super) fn lose(&self, lease: Lease) {
+        if self.active.lose(lease) {
+            self.tell(&Fact::LeaseLost);
+        }
+    }
+
+    /// Whether a step only computes.
+    fn computes(&self, state: &RunState, index: usize) -> bool {
+        state.execution.dry_run
+            || matches!(
+                self.registry.get(&state.workflow.nodes[index].node_type),
+                Some(Handler::Compute(_))
+            )
+    }
+}

@@ -1,0 +1,92 @@
+//! What must hold, whatever fails: several processes on one store and one bus, both of which fail,
+//! processes that die in the middle of anything, a clock that is set back and forth, people who ask
+//! for things at any moment, and readers who watch.
+//!
+//! Time is tokio's, which stands still while anything can happen, so minutes pass in milliseconds. A
+//! failure is shrunk by proptest; `PROPTEST_CASES` sets how many schedules are tried.
+
+mod clock;
+mod faults;
+mod invariants;
+mod outside;
+mod people;
+mod plan;
+mod process;
+mod readers;
+mod world;
+
+use std::time::Duration;
+
+use docg_core::conformance::Fault;
+use faults::{Planned, Port};
+use plan::{Move, Plan};
+use proptest::prelude::*;
+
+const LEASE: Duration = Duration::from_secs(30);
+const KINDS: [Fault; 4] = [
+    Fault::Before,
+    Fault::After,
+    Fault::Hang(Duration::from_secs(40)),
+    Fault::Slow(Duration::from_secs(40)),
+];
+
+/// A fault at every call in turn, of every kind.
+fn every_call_of(port: Port) {
+    let calm = Plan::with_everything();
+    let calls = world::play(&calm).calls_of(port);
+    assert!(calls > 20, "{calls} calls are no scenario");
+    for number in 1..=calls {
+        for kind in KINDS {
+            let mut plan = calm.clone();
+            *plan.faults_of(port) = vec![Planned {
+                after: number - 1,
+                kind,
+            }];
+            let played = std::panic::catch_unwind(|| world::play(&plan));
+            assert!(played.is_ok(), "{kind:?} at call {number} of {port:?}");
+        }
+    }
+}
+
+#[test]
+fn all_holds_with_a_fault_at_any_call_of_the_store() {
+    every_call_of(Port::Store);
+}
+
+#[test]
+fn all_holds_with_a_fault_at_any_call_of_the_bus() {
+    every_call_of(Port::Bus);
+}
+
+#[test]
+fn all_holds_with_a_process_that_dies_at_any_moment() {
+    const STEP: u64 = 50;
+    for moment in (0..10_000).step_by(STEP as usize) {
+        let mut plan = Plan::with_everything();
+        plan.moves.insert(1, Move::Wait(moment));
+        plan.moves.insert(2, Move::Kill(0));
+        let played = std::panic::catch_unwind(|| world::play(&plan));
+        assert!(played.is_ok(), "dies after {moment} ms");
+    }
+}
+
+/// Each is a simulation of an hour or so.
+fn cases() -> u32 {
+    let asked = std::env::var("PROPTEST_CASES").ok();
+    asked.map_or(64, |asked| {
+        asked.parse().expect("PROPTEST_CASES is a number")
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: cases(),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn all_holds_whatever_happens(plan in plan::plans()) {
+        world::play(&plan);
+    }
+}

@@ -1,0 +1,143 @@
+//! People who ask for things. Each call has an actor of its own, so that the audit trail tells what
+//! became of it.
+
+use std::{sync::Arc, time::Duration};
+
+use docg_core::{
+    approval::Decision,
+    engine::{ControlAnswer, ControlRequest, EngineError},
+    error::codes,
+    event::EventData,
+    ids::OrganizationId,
+    ports::{EventQuery, ResumeSignal, RunReader, Settlement},
+    prelude::*,
+    run::StepStatus,
+};
+use docg_store_memory::MemoryStore;
+use serde_json::json;
+
+use crate::{
+    outside::{Outside, SIGNER},
+    plan::Wish,
+    readers::Server,
+};
+
+/// What somebody asked for, and was told.
+pub(crate) struct Asked {
+    pub(crate) execution: ExecutionId,
+    pub(crate) actor: Actor,
+    /// It was said to be in the inbox.
+    pub(crate) is_sent: bool,
+}
+
+/// Somebody, at a process.
+pub(crate) struct Caller {
+    pub(crate) server: Server,
+    pub(crate) organization: OrganizationId,
+    pub(crate) execution: ExecutionId,
+    pub(crate) actor: Actor,
+    /// What people can look at in the world.
+    pub(crate) outside: Arc<Outside>,
+    pub(crate) store: Arc<MemoryStore>,
+}
+
+/// Nobody waits longer for an answer.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+impl Caller {
+    pub(crate) async fn ask(self, wish: Wish) -> Asked {
+        let asking = async {
+            tokio::select! {
+                answer = self.call(wish) => answer,
+                // The connection breaks off.
+                () = self.server.1.over() => None,
+            }
+        };
+        let answer = tokio::time::timeout(PATIENCE, asking).await.ok().flatten();
+        Asked {
+            is_sent: matches!(answer, Some(ControlAnswer::Sent)),
+            execution: self.execution,
+            actor: self.actor,
+        }
+    }
+
+    /// `None` where there was nothing to ask for, where it was refused, and where nobody knows.
+    async fn call(&self, wish: Wish) -> Option<ControlAnswer> {
+        let (engine, organization, id) = (&self.server.0, self.organization, self.execution);
+        let request = ControlRequest::new(organization, id, self.actor.clone());
+        let answer = match wish {
+            Wish::Pause => engine.pause(request, None).await,
+            Wish::Cancel => engine.cancel(request, None).await,
+            Wish::Resume => engine.resume(request, self.repair().await).await,
+            Wish::Vote(yes) => {
+                let token = self.outside.token_of(id)?;
+                let decision = match yes {
+                    true => Decision::Approved,
+                    false => Decision::Rejected,
+                };
+                // Votes have the approver as their actor.
+                let _ = engine.vote(&token, decision, None).await;
+                return None;
+            }
+            Wish::Sign => {
+                let (request, envelope) = self.signature().await?;
+                self.outside.sign(&envelope);
+                let fact = SignerFact::signed(SIGNER, self.outside.signed_at());
+                let facts = vec![fact];
+                let reported =
+                    engine.report_signers(organization, request, facts, self.actor.clone());
+                let _ = reported.await;
+                return None;
+            }
+        };
+        match answer {
+            Ok(answer) => Some(answer),
+            Err(EngineError::InvalidTransition { .. } | EngineError::InvalidInput(_)) => None,
+            Err(EngineError::Store(_)) => None,
+            Err(error) => panic!("{wish:?} is answered with {error:?}"),
+        }
+    }
+
+    /// Goes on, and says what is known of an effect in doubt: who looks can see it.
+    async fn repair(&self) -> ResumeSignal {
+        let steps = self.store.steps(self.organization, self.execution).await;
+        let steps = steps.expect("the store itself does not fail");
+        let in_doubt = steps.iter().find(|step| {
+            step.status == StepStatus::Failed
+                && step
+                    .error
+                    .as_ref()
+                    .is_some_and(|error| error.code == codes::OUTCOME_UNKNOWN)
+        });
+        let settlement =
+            in_doubt.map(
+                |step| match self.outside.effects_of(self.execution, &step.node_id) {
+                    0 => Settlement::RunAgain,
+                    _ => Settlement::ConfirmDone(json!({})),
+                },
+            );
+        ResumeSignal {
+            settlement,
+            ..ResumeSignal::default()
+        }
+    }
+
+    /// The request that signers were sent last.
+    async fn signature(&self) -> Option<(docg_core::ids::SignatureRequestId, String)> {
+        let query = EventQuery {
+            organization_id: self.organization,
+            execution_id: self.execution,
+            after: 0,
+            limit: usize::MAX,
+        };
+        let events = self.store.events(query).await.expect("it does not fail");
+        events.iter().rev().find_map(|event| match &event.data {
+            EventData::SignatureRequested {
+                signature_request_id,
+                envelope_id,
+                ..
+            } => Some((*signature_request_id, envelope_id.clone())),
+            _ => None,
+        })
+    }
+}

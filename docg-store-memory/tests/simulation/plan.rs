@@ -1,0 +1,202 @@
+//! What happens in a simulation, chosen by proptest.
+
+use std::time::Duration;
+
+use docg_core::conformance::Fault;
+use proptest::{prelude::*, sample::select};
+use serde_json::{Value, json};
+
+use crate::{
+    faults::{Planned, Port},
+    outside::{APPROVER, Act},
+};
+
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    /// The nodes of each workflow.
+    pub(crate) workflows: Vec<Value>,
+    pub(crate) processes: usize,
+    pub(crate) store_faults: Vec<Planned>,
+    pub(crate) bus_faults: Vec<Planned>,
+    pub(crate) moves: Vec<Move>,
+}
+
+/// Something happens. Numbers choose among what there is at that moment.
+#[derive(Debug, Clone)]
+pub(crate) enum Move {
+    /// Time passes, in milliseconds.
+    Wait(u64),
+    /// Somebody runs a workflow.
+    Start(usize),
+    /// Somebody begins to watch an execution, from an event on.
+    Watch(usize, u64),
+    /// Somebody asks for something, through some process.
+    Ask(usize, usize, Wish),
+    /// A process dies, and another is started in its place.
+    Kill(usize),
+    /// A process is replaced in good order.
+    Replace(usize),
+    /// The wall clock is set, by milliseconds.
+    SetClock(i64),
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Wish {
+    Pause,
+    Resume,
+    Cancel,
+    Vote(bool),
+    Sign,
+}
+
+impl Plan {
+    pub(crate) fn faults_of(&mut self, port: Port) -> &mut Vec<Planned> {
+        match port {
+            Port::Store => &mut self.store_faults,
+            Port::Bus => &mut self.bus_faults,
+        }
+    }
+
+    /// A run that goes through everything once, without a fault.
+    pub(crate) fn with_everything() -> Self {
+        let nodes = json!([
+            node(0, "compute", &[], "fail"),
+            node(1, "repeatable", &[Act::Retry], "fail"),
+            node(2, "probed", &[], "fail"),
+            node(3, "approval", &[], "fail"),
+            node(4, "unprobed", &[], "fail"),
+            node(5, "sign", &[], "fail"),
+        ]);
+        let ask = |wish| Move::Ask(0, 1, wish);
+        Self {
+            workflows: vec![nodes],
+            processes: 2,
+            store_faults: Vec::new(),
+            bus_faults: Vec::new(),
+            moves: vec![
+                Move::Start(0),
+                Move::Watch(0, 0),
+                Move::Wait(100),
+                ask(Wish::Pause),
+                Move::Wait(1_000),
+                ask(Wish::Resume),
+                Move::Wait(4_000),
+                ask(Wish::Vote(true)),
+                Move::Watch(0, 5),
+                Move::Wait(2_000),
+                ask(Wish::Sign),
+                Move::Wait(1_000),
+            ],
+        }
+    }
+}
+
+fn node(index: usize, node_type: &str, acts: &[Act], on_error: &str) -> Value {
+    let mut node = json!({
+        "id": format!("n{index}"), "type": node_type, "on_error": on_error,
+        "retry": {"max_attempts": 3, "initial_ms": 300}, "timeout_ms": 60_000,
+    });
+    match node_type {
+        "compute" => {}
+        "approval" => {
+            node["phase"] = json!("save");
+            node["params"] = json!({"approvers": [APPROVER], "expires_in_ms": 300_000});
+        }
+        _ => node["params"] = json!({"acts": acts}),
+    }
+    node
+}
+
+fn nodes() -> impl Strategy<Value = Value> {
+    use Act::{Done, DonePanic, Fatal, Hang, Panic, Retry, Review, Slow, UnknownDone, UnknownNot};
+    let node_types = vec![
+        "compute",
+        "repeatable",
+        "probed",
+        "unprobed",
+        "approval",
+        "sign",
+    ];
+    let acts = select(vec![
+        Done,
+        Done,
+        Done,
+        Done,
+        Slow,
+        Hang,
+        Retry,
+        Retry,
+        Review,
+        Fatal,
+        Panic,
+        UnknownDone,
+        UnknownNot,
+        DonePanic,
+    ]);
+    let one = (
+        select(node_types),
+        prop::collection::vec(acts, 0..4),
+        select(vec!["fail", "review", "continue"]),
+    );
+    prop::collection::vec(one, 1..6).prop_map(|nodes| {
+        let nodes = nodes.into_iter().enumerate();
+        nodes
+            .map(|(index, (node_type, acts, on_error))| node(index, node_type, &acts, on_error))
+            .collect()
+    })
+}
+
+fn faults(most: usize) -> impl Strategy<Value = Vec<Planned>> {
+    let kind = prop_oneof![
+        4 => Just(Fault::Before),
+        4 => Just(Fault::After),
+        1 => (1..60u64).prop_map(|seconds| Fault::Hang(Duration::from_secs(seconds))),
+        1 => (1..60_000u64).prop_map(|millis| Fault::Slow(Duration::from_millis(millis))),
+    ];
+    let planned = (0..12u64, kind).prop_map(|(after, kind)| Planned { after, kind });
+    prop::collection::vec(planned, 0..most)
+}
+
+fn moves() -> impl Strategy<Value = Move> {
+    let wish = prop_oneof![
+        3 => Just(Wish::Pause),
+        5 => Just(Wish::Resume),
+        1 => Just(Wish::Cancel),
+        3 => prop::bool::weighted(0.8).prop_map(Wish::Vote),
+        3 => Just(Wish::Sign),
+    ];
+    prop_oneof![
+        6 => (0..3_000u64).prop_map(Move::Wait),
+        1 => (3_000..60_000u64).prop_map(Move::Wait),
+        3 => any::<usize>().prop_map(Move::Start),
+        2 => (any::<usize>(), 0..20u64).prop_map(|(run, after)| Move::Watch(run, after)),
+        6 => (any::<usize>(), any::<usize>(), wish)
+            .prop_map(|(run, process, wish)| Move::Ask(run, process, wish)),
+        1 => any::<usize>().prop_map(Move::Kill),
+        1 => any::<usize>().prop_map(Move::Replace),
+        1 => (-600_000..600_000i64).prop_map(Move::SetClock),
+    ]
+}
+
+pub(crate) fn plans() -> impl Strategy<Value = Plan> {
+    (
+        prop::collection::vec(nodes(), 1..3),
+        1..4usize,
+        faults(30),
+        faults(15),
+        prop::collection::vec(moves(), 0..40),
+    )
+        .prop_map(
+            |(workflows, processes, store_faults, bus_faults, mut moves)| {
+                moves.insert(0, Move::Start(0));
+                moves.insert(1, Move::Watch(0, 0));
+                Plan {
+                    workflows,
+                    processes,
+                    store_faults,
+                    bus_faults,
+                    moves,
+                }
+            },
+        )
+}

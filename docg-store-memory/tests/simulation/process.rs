@@ -1,0 +1,142 @@
+//! A process: an engine with workers, whose ports fail as planned, and which may die.
+
+use std::{sync::Arc, time::Duration};
+
+use docg_core::{
+    approval,
+    conformance::{Fault, FaultyBus, FaultyStore},
+    engine::{Engine, WorkerOptions, Workers},
+    prelude::*,
+};
+use docg_store_memory::{MemoryBus, MemoryStore};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    LEASE,
+    clock::WallClock,
+    faults::Faults,
+    outside::{Outside, SIGNER},
+};
+
+/// What all processes share.
+pub(crate) struct Shared {
+    pub(crate) clock: Arc<WallClock>,
+    pub(crate) store: Arc<MemoryStore>,
+    pub(crate) bus: Arc<MemoryBus>,
+    pub(crate) outside: Arc<Outside>,
+    pub(crate) store_faults: Arc<Faults>,
+    pub(crate) bus_faults: Arc<Faults>,
+}
+
+/// Whether a process lives. What it does after its death reaches nobody.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Life(CancellationToken);
+
+impl Life {
+    pub(crate) fn is_over(&self) -> bool {
+        self.0.is_cancelled()
+    }
+
+    /// Returns when it is over.
+    pub(crate) async fn over(&self) {
+        self.0.cancelled().await;
+    }
+
+    /// Returns only while it lasts.
+    pub(crate) async fn goes_on(&self) {
+        if self.is_over() {
+            std::future::pending().await
+        }
+    }
+}
+
+pub(crate) struct Process {
+    pub(crate) engine: Engine,
+    pub(crate) life: Life,
+    workers: Workers,
+}
+
+impl Process {
+    pub(crate) fn begin(shared: &Shared) -> Self {
+        let life = Life::default();
+        let plan = |faults: &Arc<Faults>| {
+            let (life, faults) = (life.clone(), Arc::clone(faults));
+            move |_| match life.is_over() {
+                true => Some(Fault::Hang(Duration::MAX)),
+                false => faults.next(),
+            }
+        };
+        let store = FaultyStore::new(shared.store.clone(), plan(&shared.store_faults));
+        let bus = FaultyBus::new(shared.bus.clone(), plan(&shared.bus_faults));
+        let acting = |spec: NodeSpec| {
+            let (outside, life) = (Arc::clone(&shared.outside), life.clone());
+            let spec = spec.param(ParamSpec::optional("acts", ParamKind::Json));
+            effect(spec, move |context: EffectContext, params: Value| {
+                let (outside, life) = (Arc::clone(&outside), life.clone());
+                async move {
+                    outside.act(&life, &context, &params).await?;
+                    StepOutcome::done(json!({}))
+                }
+            })
+        };
+        let probed = {
+            let (outside, life) = (Arc::clone(&shared.outside), life.clone());
+            acting(NodeSpec::new("probed", Phase::Save)).probe(move |context, _| {
+                let (outside, life) = (Arc::clone(&outside), life.clone());
+                async move { outside.probe(&life, &context).await }
+            })
+        };
+        let signing = {
+            let (outside, life) = (Arc::clone(&shared.outside), life.clone());
+            let spec = NodeSpec::new("sign", Phase::Signature).safe_to_repeat();
+            let spec = spec.param(ParamSpec::optional("acts", ParamKind::Json));
+            effect(spec, move |context: EffectContext, params: Value| {
+                let (outside, life) = (Arc::clone(&outside), life.clone());
+                async move {
+                    outside.act(&life, &context, &params).await?;
+                    let (envelope, signers) = (context.idempotency_key(), [NewSigner::new(SIGNER)]);
+                    let request = NewSignatureRequest::new("outside", envelope, signers);
+                    Ok(StepOutcome::Wait(Wait::Signatures(request)))
+                }
+            })
+        };
+        let notifier = Arc::clone(&shared.outside);
+        let echo = NodeSpec::new("compute", Phase::Render);
+        let engine = Engine::builder(Arc::new(store), Arc::new(bus))
+            .clock(Arc::clone(&shared.clock) as _)
+            .step(compute(echo, |_, params: Value| async move { Ok(params) }))
+            .step(acting(
+                NodeSpec::new("repeatable", Phase::Save).safe_to_repeat(),
+            ))
+            .step(acting(NodeSpec::new("unprobed", Phase::Delivery)))
+            .step(probed)
+            .step(signing)
+            .step(approval::node([7; 32], notifier))
+            .signature_provider(Arc::clone(&shared.outside) as _)
+            .options(|options| {
+                options.lease = LEASE;
+                options.cancel_grace = Duration::from_secs(1);
+                options.probe_timeout = Duration::from_secs(2);
+                options.signature_check = Duration::from_secs(20);
+            })
+            .build();
+        let workers = engine.start_workers(WorkerOptions::concurrency(8));
+        Self {
+            engine,
+            life,
+            workers,
+        }
+    }
+
+    /// Dies: nothing that it does any more reaches anybody.
+    pub(crate) fn die(self) {
+        self.life.0.cancel();
+    }
+
+    /// Shuts down as a process should.
+    pub(crate) async fn shut_down(self) {
+        self.workers.shutdown().await;
+        self.life.0.cancel();
+    }
+}

@@ -1,0 +1,242 @@
+//! Plays a plan, lets the faults stop, and checks what must hold.
+
+use std::{sync::Arc, time::Duration};
+
+use docg_core::{
+    event::Event,
+    ids::OrganizationId,
+    ports::{Idempotency, RunStore},
+    prelude::*,
+};
+use docg_store_memory::{MemoryBus, MemoryStore};
+use serde_json::json;
+use tokio::{sync::watch, task::JoinHandle};
+
+use crate::{
+    LEASE,
+    clock::WallClock,
+    faults::{Faults, Port},
+    invariants::{self, Trail},
+    outside::Outside,
+    people::{Asked, Caller},
+    plan::{Move, Plan, Wish},
+    process::{Process, Shared},
+    readers::{Server, watch_run},
+};
+
+/// After this long without faults everything has come to rest: it is more than a lease, than any
+/// timeout of a node, and than any call that hangs.
+const CALM: Duration = Duration::from_secs(600);
+
+/// What a simulation was.
+pub(crate) struct Played {
+    store_calls: u64,
+    bus_calls: u64,
+}
+
+impl Played {
+    pub(crate) fn calls_of(&self, port: Port) -> u64 {
+        match port {
+            Port::Store => self.store_calls,
+            Port::Bus => self.bus_calls,
+        }
+    }
+}
+
+/// Plays a plan in a runtime of its own.
+pub(crate) fn play(plan: &Plan) -> Played {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("a runtime");
+    runtime.block_on(async {
+        let mut world = World::new(plan).await;
+        for step in &plan.moves {
+            world.play(step).await;
+        }
+        world.calm_down().await;
+        let played = Played {
+            store_calls: world.shared.store_faults.calls(),
+            bus_calls: world.shared.bus_faults.calls(),
+        };
+        world.check().await;
+        played
+    })
+}
+
+struct Reader {
+    execution: ExecutionId,
+    after: u64,
+    seen: watch::Receiver<Vec<Arc<Event>>>,
+}
+
+struct World {
+    shared: Shared,
+    organization: OrganizationId,
+    workflows: Vec<WorkflowId>,
+    processes: Vec<Process>,
+    servers: watch::Sender<Vec<Server>>,
+    runs: Vec<ExecutionId>,
+    readers: Vec<Reader>,
+    asking: Vec<JoinHandle<Asked>>,
+}
+
+impl World {
+    async fn new(plan: &Plan) -> Self {
+        let clock = Arc::new(WallClock::new());
+        let shared = Shared {
+            outside: Arc::new(Outside::new(Arc::clone(&clock))),
+            clock,
+            store: Arc::new(MemoryStore::default()),
+            bus: Arc::new(MemoryBus::default()),
+            store_faults: Arc::new(Faults::new(&[])),
+            bus_faults: Arc::new(Faults::new(&[])),
+        };
+        let organization = OrganizationId::new();
+        let first = Process::begin(&shared);
+        let mut workflows = Vec::new();
+        for nodes in &plan.workflows {
+            let draft = json!({"name": "simulated", "nodes": nodes});
+            let draft = serde_json::from_value(draft).expect("readable");
+            let id = WorkflowId::new();
+            let stored = first.engine.put_workflow(organization, id, draft, None);
+            stored.await.expect("a valid definition");
+            workflows.push(id);
+        }
+        first.shut_down().await;
+        let shared = Shared {
+            store_faults: Arc::new(Faults::new(&plan.store_faults)),
+            bus_faults: Arc::new(Faults::new(&plan.bus_faults)),
+            ..shared
+        };
+        let mut world = Self {
+            processes: (0..plan.processes)
+                .map(|_| Process::begin(&shared))
+                .collect(),
+            shared,
+            organization,
+            workflows,
+            servers: watch::Sender::new(Vec::new()),
+            runs: Vec::new(),
+            readers: Vec::new(),
+            asking: Vec::new(),
+        };
+        world.tell_servers();
+        world
+    }
+
+    fn tell_servers(&mut self) {
+        let servers = self.processes.iter();
+        let servers = servers.map(|process| (process.engine.clone(), process.life.clone()));
+        self.servers.send_replace(servers.collect());
+    }
+
+    async fn play(&mut self, step: &Move) {
+        match step {
+            Move::Wait(millis) => tokio::time::sleep(Duration::from_millis(*millis)).await,
+            Move::Start(which) => self.start(*which).await,
+            Move::Watch(run, after) => self.watch(self.runs[run % self.runs.len()], *after),
+            Move::Ask(run, process, wish) => self.ask(*run, *process, *wish),
+            Move::Kill(process) => self.replace(*process).die(),
+            Move::Replace(process) => {
+                let old = self.replace(*process);
+                tokio::spawn(old.shut_down());
+            }
+            Move::SetClock(millis) => {
+                self.shared.clock.shift(*millis);
+                if *millis > 0 {
+                    // Who starts now cannot know, and would take what the others have yet to renew.
+                    tokio::time::sleep(LEASE).await;
+                }
+            }
+        }
+    }
+
+    /// Puts a new process in the place of an old one.
+    fn replace(&mut self, process: usize) -> Process {
+        let index = process % self.processes.len();
+        let new = Process::begin(&self.shared);
+        let old = std::mem::replace(&mut self.processes[index], new);
+        self.tell_servers();
+        old
+    }
+
+    /// Runs a workflow. The caller asks again until there is an answer, as callers do.
+    async fn start(&mut self, which: usize) {
+        let workflow = self.workflows[which % self.workflows.len()];
+        let idempotency = Idempotency {
+            key: format!("run-{}", self.runs.len()),
+            fingerprint: [1; 32],
+        };
+        for turn in self.runs.len().. {
+            let actor = Actor::user("who starts");
+            let mut request = StartRequest::new(self.organization, workflow, actor);
+            request.idempotency = Some(idempotency.clone());
+            let engine = &self.processes[turn % self.processes.len()].engine;
+            if let Ok(started) = engine.start(request).await {
+                self.runs.push(started.record.execution.id);
+                return;
+            }
+        }
+    }
+
+    fn watch(&mut self, execution: ExecutionId, after: u64) {
+        let (sender, seen) = watch::channel(Vec::new());
+        let servers = self.servers.subscribe();
+        tokio::spawn(watch_run(
+            servers,
+            self.organization,
+            execution,
+            after,
+            sender,
+        ));
+        self.readers.push(Reader {
+            execution,
+            after,
+            seen,
+        });
+    }
+
+    fn ask(&mut self, run: usize, process: usize, wish: Wish) {
+        let process = &self.processes[process % self.processes.len()];
+        let caller = Caller {
+            server: (process.engine.clone(), process.life.clone()),
+            organization: self.organization,
+            execution: self.runs[run % self.runs.len()],
+            actor: Actor::user(format!("caller-{}", self.asking.len())),
+            outside: Arc::clone(&self.shared.outside),
+            store: Arc::clone(&self.shared.store),
+        };
+        self.asking.push(tokio::spawn(caller.ask(wish)));
+    }
+
+    /// The faults stop.
+    async fn calm_down(&mut self) {
+        self.shared.store_faults.stop();
+        self.shared.bus_faults.stop();
+        tokio::time::sleep(CALM + self.shared.clock.set_back()).await;
+    }
+
+    async fn check(self) {
+        let mut asked = Vec::new();
+        for asking in self.asking {
+            asked.push(asking.await.expect("callers do not panic"));
+        }
+        for run in self.runs {
+            let store = &self.shared.store;
+            let trail = Trail::read(store, self.organization, run).await;
+            assert_eq!(
+                store.signals(run).await.expect("reads"),
+                [],
+                "nothing is left in the inbox"
+            );
+            invariants::check_run(&trail);
+            invariants::check_calls(&trail, &asked);
+            invariants::check_effects(&trail, &self.shared.outside);
+            for reader in self.readers.iter().filter(|it| it.execution == run) {
+                invariants::check_reader(&trail, reader.after, &reader.seen.borrow());
+            }
+        }
+    }
+}
