@@ -20,8 +20,6 @@ use super::{
     step_run::{StepRun, Task},
 };
 use crate::{
-    event::Event,
-    ids::ExecutionId,
     ports::{
         Claimed, Commit, Committed, Lease, LeaseAfter, RunState, Signal, SignalKind, StoreErrorKind,
     },
@@ -77,7 +75,7 @@ pub(crate) async fn drive(engine: Arc<Inner>, claimed: Claimed, mode: Mode) {
         // What killed its worker before is not begun again without a trace.
         may_hold: !claimed.taken_over,
         stored_version: claimed.state.execution.version,
-        published: None,
+        published: claimed.published,
         progress_at: Timestamp::from_millis(0),
     };
     driver.run(claimed.state, inputs).await;
@@ -112,7 +110,8 @@ struct Driver {
     may_hold: bool,
     /// The version that the store has.
     stored_version: u64,
-    published: Option<u64>,
+    /// Up to where its events are known to be on the bus.
+    published: u64,
     /// When progress within a step was last committed.
     progress_at: Timestamp,
 }
@@ -274,7 +273,7 @@ impl Driver {
                 .clone()
                 .filter(|_| records.signature_changed),
             approval: state.approval.clone().filter(|_| records.approval_changed),
-            published: self.published,
+            published: Some(self.published),
             then: if goes_on {
                 LeaseAfter::Keep(self.engine.now() + self.engine.options.lease)
             } else {
@@ -285,9 +284,7 @@ impl Driver {
         let committed = self.store_commit(commit).await?;
         self.stored_version = state.execution.version;
         self.engine.tell_events(&events);
-        if self.engine.publish(state.execution.id, &events).await {
-            self.published = events.last().map(|event| event.seq);
-        }
+        self.published = self.engine.publish(&events, self.published).await;
         self.engine.active.settle(&settled, &ignored);
         if let Some(request) = state.signature.as_ref().filter(|_| signature_changed) {
             self.engine.withdraw(request);
@@ -697,24 +694,5 @@ impl Inner {
                 self.registry.get(&state.workflow.nodes[index].node_type),
                 Some(Handler::Compute(_))
             )
-    }
-
-    /// Publishes events that are committed; whether the bus has taken them. The sweeper publishes
-    /// what it has not.
-    pub(crate) async fn publish(&self, execution: ExecutionId, events: &[Arc<Event>]) -> bool {
-        let Some(last) = events.last() else {
-            return false;
-        };
-        match self.bus.publish(events).await {
-            Ok(()) => {
-                self.relay.published(execution, last.seq);
-                true
-            }
-            Err(error) => {
-                tracing::warn!(execution_id = %execution, "events will be published later: {error}");
-                self.relay.not_published();
-                false
-            }
-        }
     }
 }
