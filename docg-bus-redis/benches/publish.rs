@@ -1,5 +1,6 @@
 //! What the bus costs on a real Redis: publishing, against the same entries sent by a pipeline of bare
-//! `XADD` in the same run; and the time from a publish to a live reader, with few and many readers.
+//! `XADD` in the same run; the time from a publish to a live reader, with few and many readers; and
+//! the commands and connections that Redis sees.
 
 use std::{
     sync::Arc,
@@ -15,7 +16,7 @@ use docg_core::{
     ids::ExecutionId,
     ports::{EventBus, EventStream},
 };
-use docg_test_servers::redis::Keyspace;
+use docg_test_servers::redis::{Keyspace, PrivateServer};
 use futures::StreamExt;
 use redis::aio::MultiplexedConnection;
 use tokio::runtime::Runtime;
@@ -161,5 +162,103 @@ async fn subscribe(bus: &RedisBus, execution: ExecutionId) -> EventStream {
     bus.subscribe(execution, 0).await.expect("subscribes")
 }
 
-criterion_group!(benches, publishing, latency);
+/// How many of `many`; few where the benchmark only has to run.
+fn rounds(many: usize) -> usize {
+    if std::env::args().any(|argument| argument == "--test") {
+        10
+    } else {
+        many
+    }
+}
+
+/// The spread of the time from a publish to the event's reader, while so many others read
+/// executions of their own.
+fn spread(_: &mut Criterion) {
+    for readers in [1, 1_000, 10_000] {
+        let bench = Bench::new();
+        let events = events(rounds(2_000) as u64);
+        let mut took = bench.runtime.block_on(async {
+            let mut others = Vec::new();
+            for _ in 1..rounds(readers).min(readers) {
+                others.push(subscribe(&bench.bus, ExecutionId::new()).await);
+            }
+            let mut reader = subscribe(&bench.bus, events[0].execution_id).await;
+            let mut took = Vec::with_capacity(events.len());
+            for event in events.chunks(1) {
+                let began = Instant::now();
+                bench.bus.publish(event).await.expect("publishes");
+                reader.next().await.expect("goes on").expect("is an event");
+                took.push(began.elapsed());
+            }
+            took
+        });
+        took.sort_unstable();
+        let at = |percent: usize| took[(took.len() - 1) * percent / 100];
+        let (middle, slow) = (at(50), at(99));
+        eprintln!("publish to reader, {readers} subscriptions: p50 {middle:?}, p99 {slow:?}");
+    }
+}
+
+/// What Redis has to do for an event, on a server of its own.
+fn commands(_: &mut Criterion) {
+    let (runtime, server) = (Runtime::new().expect("starts"), PrivateServer::start());
+    runtime.block_on(async {
+        let config = RedisConfig::new(&server.url()).expect("is a configuration");
+        // Nothing but publishing is counted: the reader waits for as long.
+        let bus = RedisBus::open(config.block(Duration::from_secs(30))).expect("is right");
+        bus.ready().await;
+        let client = redis::Client::open(server.url()).expect("is a URL");
+        let mut connection = client.get_multiplexed_async_connection().await;
+        let connection = connection.as_mut().expect("connects");
+        // The first one brings the script.
+        bus.publish(&events(1)).await.expect("publishes");
+        for size in [1, 5, 100] {
+            let batches: Vec<_> = (0..rounds(1_000)).map(|_| batch(size)).collect();
+            let () = redis::cmd("CONFIG")
+                .arg("RESETSTAT")
+                .query_async(connection)
+                .await
+                .expect("resets");
+            for batch in &batches {
+                bus.publish(batch).await.expect("publishes");
+            }
+            let told: String = info(connection, "commandstats").await;
+            let (sent, run) = (calls(&told, "evalsha"), calls(&told, ""));
+            let count = batches.len() as u64 * size;
+            eprintln!(
+                "batches of {size}: {:.2} round trips and {:.2} commands for each event",
+                sent as f64 / count as f64,
+                run as f64 / count as f64,
+            );
+        }
+        let told = info(connection, "clients").await;
+        let clients = told
+            .lines()
+            .find_map(|line| line.strip_prefix("connected_clients:"))
+            .and_then(|count| count.trim().parse::<u64>().ok())
+            .expect("is told");
+        eprintln!("{} connections for each process", clients - 1);
+    });
+}
+
+async fn info(connection: &mut MultiplexedConnection, section: &str) -> String {
+    let mut info = redis::cmd("INFO");
+    info.arg(section);
+    info.query_async(connection).await.expect("answers")
+}
+
+/// How often Redis ran the commands whose names begin so, those within scripts included and those
+/// that ask for this not.
+fn calls(stats: &str, name: &str) -> u64 {
+    let calls = |line: &str| {
+        let (command, rest) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
+        let counts = command.starts_with(name)
+            && !["info", "config|resetstat", "xread", "ping"].contains(&command);
+        let (calls, _) = rest.split_once(',')?;
+        counts.then(|| calls.parse::<u64>().ok())?
+    };
+    stats.lines().filter_map(calls).sum()
+}
+
+criterion_group!(benches, publishing, latency, spread, commands);
 criterion_main!(benches);

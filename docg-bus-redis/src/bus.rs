@@ -160,6 +160,10 @@ impl EventBus for RedisBus {
         Ok(publish::publish(&self.shared, events).await?)
     }
 
+    async fn restore(&self, events: &[Arc<Event>]) -> Result<(), BusError> {
+        Ok(publish::restore(&self.shared, events).await?)
+    }
+
     async fn subscribe(&self, execution: ExecutionId, after: u64) -> Result<EventStream, BusError> {
         subscription::subscribe(Arc::clone(&self.shared), execution, after).await
     }

@@ -2,8 +2,9 @@
 //! servers.
 //!
 //! No script can reach both, so each has one of its own, and each can be repeated without harm: a
-//! publish that ended between them is made whole by the next. The firehose comes second, because
-//! whoever has read an event live must find it in the stream.
+//! publish that ended between them is made whole by the next, which the firehose refuses until it
+//! has what is missing. The firehose comes second, because whoever has read an event live must find
+//! it in the stream.
 
 use std::sync::{Arc, LazyLock};
 
@@ -11,9 +12,12 @@ use docg_core::{event::Event, ids::ExecutionId};
 use futures::future::try_join_all;
 use redis::{RedisResult, Script, cluster_async::ClusterConnection};
 
-use crate::{bus::Shared, codec::encode, publish::list_of};
+use crate::{
+    bus::Shared,
+    codec::{Encoded, encode},
+    publish::{Beginning, Refused, append, list_of},
+};
 
-static APPEND: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/append.lua")));
 static ANNOUNCE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(concat!(
         include_str!("scripts/firehose.lua"),
@@ -21,48 +25,82 @@ static ANNOUNCE: LazyLock<Script> = LazyLock::new(|| {
     ))
 });
 
+static ANNOUNCED: LazyLock<Script> =
+    LazyLock::new(|| Script::new(include_str!("scripts/announced.lua")));
+
 pub(crate) async fn publish(
     shared: &Shared,
     batch: &[Arc<Event>],
     mut connection: ClusterConnection,
-) -> RedisResult<()> {
-    let encoded: Vec<String> = batch.iter().map(|event| encode(event)).collect();
+) -> RedisResult<Option<Refused>> {
+    let encoded: Vec<Encoded> = batch.iter().map(|event| encode(event)).collect();
     let mut executions: Vec<(ExecutionId, Vec<(u64, &str)>)> = Vec::new();
+    for (event, Encoded { wire, .. }) in batch.iter().zip(&encoded) {
+        let id = event.execution_id;
+        let known = executions.iter().rposition(|(known, _)| *known == id);
+        let index = known.unwrap_or_else(|| {
+            executions.push((id, Vec::new()));
+            executions.len() - 1
+        });
+        executions[index].1.push((event.seq, wire));
+    }
+    let appends = executions.iter().map(|(id, events)| {
+        let mut connection = connection.clone();
+        async move {
+            append(
+                shared,
+                *id,
+                events,
+                Beginning::WithTheFirst,
+                &mut connection,
+            )
+            .await
+        }
+    });
+    let heads = try_join_all(appends).await?;
+    let executions = executions.iter().map(|(id, _)| *id);
+    let (taken, refused): (Vec<_>, Vec<_>) =
+        executions.zip(heads).partition(|(_, head)| head.is_none());
+    let refused = refused.first().and_then(|(id, head)| Some((*id, (*head)?)));
+    if taken.is_empty() {
+        return Ok(refused);
+    }
     let Shared { config, keys, .. } = shared;
     let mut announce = ANNOUNCE.prepare_invoke();
     announce
         .key(&keys.firehose)
         .arg(config.firehose_maxlen.get())
         .arg(config.stream_ttl.as_secs());
-    for (event, json) in batch.iter().zip(&encoded) {
+    for (id, _) in &taken {
+        announce.key(keys.head(*id));
+    }
+    for (event, Encoded { wire, stored_data }) in batch.iter().zip(&encoded) {
         let id = event.execution_id;
-        let known = executions.iter().rposition(|(known, _)| *known == id);
-        let index = known.unwrap_or_else(|| {
-            executions.push((id, Vec::new()));
-            announce.key(keys.head(id));
-            executions.len() - 1
-        });
-        executions[index].1.push((event.seq, json));
+        let Some(index) = taken.iter().rposition(|(taken, _)| *taken == id) else {
+            continue;
+        };
         announce
             .arg(index + 2)
             .arg(id.to_string())
             .arg(event.seq)
             .arg(list_of(event))
-            .arg(json);
+            .arg(wire)
+            .arg(stored_data.as_deref().unwrap_or_default());
     }
-    let appends = executions.iter().map(|(id, events)| {
-        let mut connection = connection.clone();
-        async move {
-            let mut append = APPEND.key(keys.execution(*id));
-            append
-                .arg(config.stream_maxlen.get())
-                .arg(config.stream_ttl.as_secs());
-            for (seq, json) in events {
-                append.arg(*seq).arg(*json);
-            }
-            append.invoke_async::<()>(&mut connection).await
-        }
-    });
-    try_join_all(appends).await?;
-    announce.invoke_async(&mut connection).await
+    let behind: Option<(usize, u64)> = announce.invoke_async(&mut connection).await?;
+    let unannounced =
+        behind.and_then(|(key, head)| Some((taken.get(key.checked_sub(2)?)?.0, head)));
+    Ok(refused.or(unannounced))
+}
+
+/// Notes that an execution's events up to this one need not go into the firehose again.
+pub(crate) async fn announced(
+    shared: &Shared,
+    last: &Event,
+    connection: &mut ClusterConnection,
+) -> RedisResult<()> {
+    let Shared { config, keys, .. } = shared;
+    let mut announced = ANNOUNCED.key(keys.head(last.execution_id));
+    announced.arg(last.seq).arg(config.stream_ttl.as_secs());
+    announced.invoke_async(connection).await
 }

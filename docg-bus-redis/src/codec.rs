@@ -1,8 +1,10 @@
 //! What entries hold.
 //!
-//! The field `event` is the envelope of schema v1 in English, for whoever reads the stream. Where
-//! that has texts in place of their keys, one more member, `stored_data`, holds `data` with the
-//! keys: docg's own readers put them into other languages.
+//! The field `event` is the envelope of schema v1 in English, for whoever reads the stream. It has
+//! texts in place of their keys, so docg's own readers, who put them into other languages, need more:
+//! in the firehose, which is docg's own, a field `stored_data` holds `data` with the keys wherever
+//! that differs. The streams of executions have the one field only; for the few events with texts a
+//! reader of the past is sent to the store.
 
 use std::{fmt, str::FromStr, sync::Arc};
 
@@ -12,29 +14,33 @@ use docg_core::{
     ids::{ExecutionId, OrganizationId},
 };
 use redis::{FromRedisValue, ParsingError, Value};
-use serde_json::{Map, Value as Json};
+use serde_json::{Map, Value as Json, json};
 
 const STORED_DATA: &str = "stored_data";
 
-/// The field `event`.
-pub(crate) fn encode(event: &Event) -> String {
-    let mut wire = event.encode(Locale::En);
+/// An event in the form, or the two forms, in which it is published.
+pub(crate) struct Encoded {
+    /// The field `event`.
+    pub(crate) wire: String,
+    /// The field `stored_data`, where that is not what `event` has.
+    pub(crate) stored_data: Option<String>,
+}
+
+pub(crate) fn encode(event: &Event) -> Encoded {
+    let wire = event.encode(Locale::En);
     let stored = serde_json::to_value(&event.data)
         .ok()
         .and_then(|mut tagged| tagged.get_mut("data").map(Json::take));
-    let Some(mut stored) = stored else {
-        return wire;
-    };
     // `data` is the envelope's last member.
-    let same = wire
-        .strip_suffix('}')
-        .is_some_and(|wire| wire.ends_with(&format!("\"data\":{stored}")));
-    if !same {
+    let differs = |stored: &Json| {
+        wire.strip_suffix('}')
+            .is_none_or(|wire| !wire.ends_with(&format!("\"data\":{stored}")))
+    };
+    let stored_data = stored.filter(differs).map(|mut stored| {
         remove_technical(&mut stored);
-        wire.pop();
-        wire.push_str(&format!(",\"{STORED_DATA}\":{stored}}}"));
-    }
-    wire
+        stored.to_string()
+    });
+    Encoded { wire, stored_data }
 }
 
 /// What is for technicians goes into logs, never into events.
@@ -50,12 +56,38 @@ fn remove_technical(value: &mut Json) {
 }
 
 /// The event that was encoded.
-pub(crate) fn decode(json: &str) -> serde_json::Result<Event> {
-    let mut members: Map<String, Json> = serde_json::from_str(json)?;
-    if let Some(stored) = members.remove(STORED_DATA) {
-        members.insert("data".to_owned(), stored);
+fn decode(wire: &str, stored_data: Option<&str>) -> serde_json::Result<Event> {
+    let mut members: Map<String, Json> = serde_json::from_str(wire)?;
+    if let Some(stored) = stored_data {
+        members.insert("data".to_owned(), serde_json::from_str(stored)?);
     }
     serde_json::from_value(Json::Object(members))
+}
+
+/// The event, where the field `event` alone tells all of it: unless it has texts.
+fn decode_wire(wire: &str) -> serde_json::Result<Option<Event>> {
+    let mut members: Map<String, Json> = serde_json::from_str(wire)?;
+    match members.get("event_type").and_then(Json::as_str) {
+        Some("step.failed" | "execution.failed") => return Ok(None),
+        Some("preflight.completed") => {
+            // Every run has one, and most find nothing.
+            let found =
+                |count| members.get("data").and_then(|data| data.get(count)) != Some(&0.into());
+            if found("blocking_count") || found("warning_count") {
+                return Ok(None);
+            }
+            let completed_at = members.get("timestamp").cloned();
+            let summary = json!({
+                "blocking_count": 0,
+                "warning_count": 0,
+                "completed_at": completed_at,
+                "issues": [],
+            });
+            members.insert("data".to_owned(), json!({"summary": summary}));
+        }
+        _ => {}
+    }
+    serde_json::from_value(Json::Object(members)).map(Some)
 }
 
 /// The id of an entry: `<major>-<minor>`.
@@ -123,10 +155,21 @@ impl Entry {
         self.field("organization")?.parse().ok()
     }
 
-    /// The event, or `None` where something else has written the entry.
+    /// The event in an entry of the firehose, or `None` where something else has written it.
+    pub(crate) fn announced(&self) -> Option<Arc<Event>> {
+        let decoded = decode(self.field("event")?, self.field(STORED_DATA));
+        self.readable(decoded.map(Some))
+    }
+
+    /// The event in an entry of an execution's stream, or `None` where something else has written
+    /// it, or only the store has its texts in all languages.
     pub(crate) fn event(&self) -> Option<Arc<Event>> {
-        match decode(self.field("event")?) {
-            Ok(event) => Some(Arc::new(event)),
+        self.readable(decode_wire(self.field("event")?))
+    }
+
+    fn readable(&self, decoded: serde_json::Result<Option<Event>>) -> Option<Arc<Event>> {
+        match decoded {
+            Ok(event) => event.map(Arc::new),
             Err(error) => {
                 tracing::warn!(entry = %self.id, "an event on the bus cannot be read: {error}");
                 None
@@ -164,6 +207,7 @@ pub(crate) fn entry_of(position: &str) -> Option<EntryId> {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use docg_core::{
         conformance::fixtures::events,
         event::EventData,
@@ -171,14 +215,17 @@ mod tests {
         preflight::{Domain, Issue, PreflightSummary},
         time::Timestamp,
     };
-    use serde_json::json;
-
-    use super::*;
 
     fn with(data: EventData) -> Event {
         let mut event = (*events(3)[2]).clone();
         event.data = data;
         event
+    }
+
+    /// What a reader of the firehose gets.
+    fn announced(event: &Event) -> Event {
+        let Encoded { wire, stored_data } = encode(event);
+        decode(&wire, stored_data.as_deref()).expect("is an event")
     }
 
     /// One of each kind of event that has texts, and some that have none.
@@ -211,22 +258,25 @@ mod tests {
         ]
     }
 
+    /// A preflight that has found nothing.
+    fn passed() -> Event {
+        let timestamp = with(EventData::Progress { progress: 1 }).timestamp;
+        with(EventData::PreflightCompleted {
+            summary: PreflightSummary::new(Vec::new(), timestamp).into(),
+        })
+    }
+
     #[test]
     fn what_is_decoded_is_what_was_encoded() {
-        for event in samples() {
-            assert_eq!(decode(&encode(&event)).expect("is an event"), event);
+        for event in samples().into_iter().chain([passed()]) {
+            assert_eq!(announced(&event), event);
         }
     }
 
     #[test]
     fn others_read_schema_v1_in_english() {
         for event in samples() {
-            let mut entry: Json = serde_json::from_str(&encode(&event)).expect("is JSON");
-            if let Some(entry) = entry.as_object_mut() {
-                entry.remove(STORED_DATA);
-            }
-            let wire: Json = serde_json::from_str(&event.encode(Locale::En)).expect("is JSON");
-            assert_eq!(entry, wire);
+            assert_eq!(encode(&event).wire, event.encode(Locale::En));
         }
     }
 
@@ -234,9 +284,20 @@ mod tests {
     fn data_are_there_twice_only_where_texts_are_in_them() {
         let twice: Vec<_> = samples()
             .iter()
-            .map(|event| encode(event).contains(STORED_DATA))
+            .map(|event| encode(event).stored_data.is_some())
             .collect();
         assert_eq!(twice, [false, false, true, true, true]);
+    }
+
+    #[test]
+    fn the_wire_form_alone_tells_all_but_texts() {
+        let read = |event: &Event| decode_wire(&encode(event).wire).expect("is an event");
+        for event in samples() {
+            let has_texts = encode(&event).stored_data.is_some();
+            assert_eq!(read(&event), (!has_texts).then_some(event));
+        }
+        let passed = passed();
+        assert_eq!(read(&passed), Some(passed));
     }
 
     #[test]
@@ -245,9 +306,9 @@ mod tests {
         let event = with(EventData::PreflightCompleted {
             summary: PreflightSummary::new(vec![issue], Timestamp::from_millis(2)).into(),
         });
-        let entry = encode(&event);
-        assert!(!entry.contains("stack trace"), "{entry}");
-        let back = decode(&entry).expect("is an event");
+        let stored = encode(&event).stored_data.expect("has texts");
+        assert!(!stored.contains("stack trace"), "{stored}");
+        let back = announced(&event);
         for locale in [Locale::En, Locale::PtBr] {
             assert_eq!(back.encode(locale), event.encode(locale));
         }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use docg_core::ports::BusError;
+use docg_core::{ids::ExecutionId, ports::BusError};
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 
 #[derive(Debug, thiserror::Error)]
@@ -15,6 +15,13 @@ pub(crate) enum Error {
     /// Nothing was tried: it is known not to answer.
     #[error("{0}")]
     Down(Arc<str>),
+    /// Events do not follow those that are there.
+    #[error("the events of execution {execution} from {from} on are missing")]
+    Behind {
+        execution: ExecutionId,
+        head: u64,
+        from: u64,
+    },
     /// The firehose is not what it was: events may be lost.
     #[error("the firehose was reset")]
     Reset,
@@ -22,7 +29,18 @@ pub(crate) enum Error {
 
 impl From<Error> for BusError {
     fn from(error: Error) -> Self {
-        Self::Unavailable(error.to_string())
+        match error {
+            Error::Behind {
+                execution,
+                head,
+                from,
+            } => Self::Behind {
+                execution,
+                head,
+                from,
+            },
+            error => Self::Unavailable(error.to_string()),
+        }
     }
 }
 

@@ -221,7 +221,7 @@ impl Hub {
             return;
         }
         // Once for all who read it.
-        let event = entry.event();
+        let event = entry.announced();
         if let Some(id) = execution {
             pass_on(&mut readers.executions, id, event.as_ref());
         }

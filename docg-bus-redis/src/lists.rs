@@ -84,7 +84,7 @@ impl List {
                 }
                 self.seen = entry.id;
                 if entry.organization() == Some(self.organization) {
-                    let event = entry.event().ok_or(BusError::UnknownPosition)?;
+                    let event = entry.announced().ok_or(BusError::UnknownPosition)?;
                     let position = entry.position();
                     return Ok(Some(ListEvent { position, event }));
                 }

@@ -1,15 +1,20 @@
 //! How events get onto the bus.
 //!
 //! On one server a script adds each event to its execution's stream and to the firehose, as one
-//! unit and in one round trip. The stream tells whether the event is new: its entries' ids are the
-//! events' numbers, and Redis refuses one that does not follow.
+//! unit and in one round trip. The stream tells whether the event is new and follows: its entries'
+//! ids are the events' numbers.
 
 use std::sync::{Arc, LazyLock};
 
 use docg_core::{event::Event, ids::ExecutionId};
 use redis::{RedisResult, Script};
 
-use crate::{bus::Shared, codec::encode, connect::Connection, error::Error};
+use crate::{
+    bus::Shared,
+    codec::{Encoded, encode},
+    connect::Connection,
+    error::Error,
+};
 
 /// Events that one call of a script takes on: Redis does nothing else meanwhile.
 const BATCH: usize = 200;
@@ -17,26 +22,75 @@ const BATCH: usize = 200;
 static PUBLISH: LazyLock<Script> = LazyLock::new(|| {
     Script::new(concat!(
         include_str!("scripts/firehose.lua"),
+        include_str!("scripts/stream.lua"),
         include_str!("scripts/publish.lua")
     ))
 });
 
+static APPEND: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(concat!(
+        include_str!("scripts/stream.lua"),
+        include_str!("scripts/append.lua")
+    ))
+});
+
+/// An execution whose events were refused because they do not follow, and the last that is there; 0
+/// for none.
+pub(crate) type Refused = (ExecutionId, u64);
+
+/// How a stream may begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Beginning {
+    WithTheFirst,
+    WithAny,
+}
+
 /// Publishes events in their order.
 pub(crate) async fn publish(shared: &Shared, events: &[Arc<Event>]) -> Result<(), Error> {
     for batch in events.chunks(BATCH) {
-        shared
+        let refused = shared
             .link
             .run(|connection| publish_batch(shared, batch, connection))
             .await?;
+        check(shared, batch, refused)?;
     }
     Ok(())
+}
+
+/// Adds an execution's events to its stream alone.
+pub(crate) async fn restore(shared: &Shared, events: &[Arc<Event>]) -> Result<(), Error> {
+    for batch in events.chunks(BATCH) {
+        let refused = shared
+            .link
+            .run(|connection| restore_batch(shared, batch, connection))
+            .await?;
+        check(shared, batch, refused)?;
+    }
+    Ok(())
+}
+
+/// Says what is missing before events that were refused.
+fn check(shared: &Shared, batch: &[Arc<Event>], refused: Option<Refused>) -> Result<(), Error> {
+    let Some((execution, head)) = refused else {
+        return Ok(());
+    };
+    let first = batch.iter().find(|event| event.execution_id == execution);
+    // An empty stream needs no more of the past than it keeps.
+    let kept = shared.config.stream_maxlen.get();
+    let reach = first.map_or(1, |event| event.seq.saturating_sub(kept).max(1));
+    let from = if head > 0 { head + 1 } else { reach };
+    Err(Error::Behind {
+        execution,
+        head,
+        from,
+    })
 }
 
 async fn publish_batch(
     shared: &Shared,
     batch: &[Arc<Event>],
     mut connection: Connection,
-) -> RedisResult<()> {
+) -> RedisResult<Option<Refused>> {
     #[cfg(feature = "cluster")]
     if let Connection::Cluster(connection) = connection {
         return crate::cluster::publish(shared, batch, connection).await;
@@ -57,14 +111,57 @@ async fn publish_batch(
             call.key(keys.execution(id));
             executions.len() - 1
         });
+        let Encoded { wire, stored_data } = encode(event);
         // Lua counts from one, and the firehose is first.
         call.arg(stream + 2)
             .arg(id.to_string())
             .arg(event.seq)
             .arg(list_of(event))
-            .arg(encode(event));
+            .arg(wire)
+            .arg(stored_data.unwrap_or_default());
     }
-    call.invoke_async(&mut connection).await
+    let refused: Option<(usize, u64)> = call.invoke_async(&mut connection).await?;
+    Ok(refused.and_then(|(key, head)| Some((*executions.get(key.checked_sub(2)?)?, head))))
+}
+
+async fn restore_batch(
+    shared: &Shared,
+    batch: &[Arc<Event>],
+    mut connection: Connection,
+) -> RedisResult<Option<Refused>> {
+    let Some(last) = batch.last() else {
+        return Ok(None);
+    };
+    let (id, events) = (last.execution_id, batch.iter());
+    let encoded: Vec<_> = events
+        .map(|event| (event.seq, encode(event).wire))
+        .collect();
+    let behind = append(shared, id, &encoded, Beginning::WithAny, &mut connection).await?;
+    #[cfg(feature = "cluster")]
+    if let (Connection::Cluster(connection), None) = (&mut connection, behind) {
+        crate::cluster::announced(shared, last, connection).await?;
+    }
+    Ok(behind.map(|head| (id, head)))
+}
+
+/// Adds events to an execution's stream; the last one there where they do not follow.
+pub(crate) async fn append(
+    shared: &Shared,
+    execution: ExecutionId,
+    events: &[(u64, impl AsRef<str>)],
+    beginning: Beginning,
+    connection: &mut impl redis::aio::ConnectionLike,
+) -> RedisResult<Option<u64>> {
+    let Shared { config, keys, .. } = shared;
+    let mut append = APPEND.key(keys.execution(execution));
+    append
+        .arg(config.stream_maxlen.get())
+        .arg(config.stream_ttl.as_secs())
+        .arg(u8::from(beginning == Beginning::WithAny));
+    for (seq, json) in events {
+        append.arg(*seq).arg(json.as_ref());
+    }
+    append.invoke_async(connection).await
 }
 
 /// The organization in whose list an event is; empty for none.

@@ -66,16 +66,27 @@ async fn a_publish_that_was_half_done_is_made_whole_by_the_next() {
     let cluster = PrivateCluster::start(1);
     let mut connection = raw(&cluster.servers()[0].url()).await;
     let bus = open(config(&cluster.url())).await;
-    let events = events(3);
+    let events = events(4);
     let head = format!("docg:{{firehose}}:head:{}", events[0].execution_id);
-    publish(&bus, &events).await;
+    publish(&bus, &events[..3]).await;
     let length = "XLEN docg:{firehose}";
     assert_eq!(ask::<u64>(&mut connection, length).await, 3);
     // As if the last two had not got there.
     let _: String = ask(&mut connection, &format!("SET {head} 1")).await;
-    publish(&bus, &events).await;
-    publish(&bus, &events).await;
+    publish(&bus, &events[..3]).await;
+    publish(&bus, &events[..3]).await;
     assert_eq!(ask::<u64>(&mut connection, length).await, 5);
+    // And as if another process went on after that.
+    let _: String = ask(&mut connection, &format!("SET {head} 1")).await;
+    let refused = soon(bus.publish(&events[3..])).await;
+    let behind = BusError::Behind {
+        execution: events[0].execution_id,
+        head: 1,
+        from: 2,
+    };
+    assert_eq!(refused, Err(behind));
+    publish(&bus, &events[1..]).await;
+    assert_eq!(ask::<u64>(&mut connection, length).await, 8);
 }
 
 #[tokio::test]

@@ -30,6 +30,14 @@ fn is_unavailable<T>(result: Result<T, BusError>) -> bool {
     matches!(result, Err(BusError::Unavailable(_)))
 }
 
+fn behind(execution: ExecutionId, head: u64, from: u64) -> BusError {
+    BusError::Behind {
+        execution,
+        head,
+        from,
+    }
+}
+
 /// All that a bus does fails, and at once.
 async fn assert_fails_fast(bus: &RedisBus) {
     let began = Instant::now();
@@ -220,12 +228,19 @@ async fn an_emptied_server_is_noticed_and_filled_again() {
     soon(bus.ready()).await;
     let back = bus.subscribe_organization(organization, Some(position.clone()));
     assert_eq!(back.await.err(), Some(BusError::UnknownPosition));
-    // The next event begins a new stream.
+    // The next event waits for those before it, of which lists have been told.
     let mut reader = subscribe(&bus, id, 5).await;
+    let list = bus.subscribe_organization(organization, None);
+    let mut list = list.await.expect("subscribes");
+    let refused = soon(bus.publish(&events[5..6])).await;
+    assert_eq!(refused, Err(behind(id, 0, 1)));
+    soon(bus.restore(&events[..5])).await.expect("takes it");
     publish(&bus, &events[5..6]).await;
     assert_eq!(next(&mut reader, 1).await, [6]);
-    let too_old = bus.subscribe(id, 0).await;
-    assert_eq!(too_old.err(), Some(BusError::TooOld { after: 0 }));
+    let listed = soon(list.next()).await.expect("goes on");
+    assert_eq!(listed.expect("is an event").event.seq, 6);
+    let mut from_the_first = subscribe(&bus, id, 0).await;
+    assert_eq!(next(&mut from_the_first, 6).await, [1, 2, 3, 4, 5, 6]);
     let back = bus.subscribe_organization(organization, Some(position));
     assert_eq!(back.await.err(), Some(BusError::UnknownPosition));
     // What lies before it comes too late, and disturbs nobody.
@@ -249,6 +264,7 @@ async fn old_events_in_an_emptied_server_are_no_news() {
         let mut reader = subscribe(&bus, id, 5).await;
         // Where the bus had not noticed the flush yet, it does now.
         publish(&bus, &events[..3]).await;
+        soon(bus.restore(&events[..5])).await.expect("takes it");
         publish(&bus, &events[5..6]).await;
         match soon(reader.next()).await.expect("goes on") {
             Ok(event) => {
@@ -260,23 +276,44 @@ async fn old_events_in_an_emptied_server_are_no_news() {
     };
     publish(&bus, &events[6..]).await;
     assert_eq!(next(&mut at_five, 2).await, [7, 8]);
-    // From the first there is a hole: the store has what is in it.
     let mut from_the_first = subscribe(&bus, id, 0).await;
-    assert_eq!(next(&mut from_the_first, 3).await, [1, 2, 3]);
-    let error = end(&mut from_the_first).await;
-    assert_eq!(error, BusError::TooOld { after: 3 });
+    assert_eq!(next(&mut from_the_first, 8).await, [1, 2, 3, 4, 5, 6, 7, 8]);
 }
 
+/// What is given back is no news, so who waited for it must look elsewhere.
 #[tokio::test]
 async fn a_hole_ends_a_live_stream() {
     let server = PrivateServer::start();
     let bus = quick(&server).await;
     let events = events(4);
     let mut reader = subscribe(&bus, events[0].execution_id, 0).await;
-    publish(&bus, &events[..2]).await;
+    soon(bus.restore(&events[..3])).await.expect("takes it");
     publish(&bus, &events[3..]).await;
-    assert_eq!(next(&mut reader, 2).await, [1, 2]);
-    assert_eq!(end(&mut reader).await, BusError::TooOld { after: 2 });
+    assert_eq!(end(&mut reader).await, BusError::TooOld { after: 0 });
+}
+
+/// No more is wanted back than is kept, and nothing is missing in it.
+#[tokio::test]
+async fn a_long_stream_that_was_lost_has_no_hole_when_it_is_back() {
+    let server = PrivateServer::start();
+    let bus = open(config(&server.url()).stream_maxlen(100)).await;
+    let mut connection = raw(&server.url()).await;
+    let events = events(301);
+    let id = events[0].execution_id;
+    publish(&bus, &events[..300]).await;
+    let _: String = ask(&mut connection, "FLUSHALL").await;
+    let refused = soon(bus.publish(&events[300..])).await;
+    assert_eq!(refused, Err(behind(id, 0, 201)));
+    soon(bus.restore(&events[200..300]))
+        .await
+        .expect("takes it");
+    publish(&bus, &events[300..]).await;
+    let key = format!("docg:exec:{id}");
+    let entries: Vec<(String, Vec<String>)> =
+        ask(&mut connection, &format!("XRANGE {key} - +")).await;
+    let ids: Vec<_> = entries.into_iter().map(|(id, _)| id).collect();
+    let expected: Vec<_> = (201..=301).map(|seq| format!("{seq}-0")).collect();
+    assert_eq!(ids, expected);
 }
 
 #[tokio::test]

@@ -128,4 +128,24 @@ async fn a_run_goes_on_and_its_readers_miss_and_repeat_nothing() {
     for seqs in all {
         assert_eq!(seqs, (1..=last).collect::<Vec<_>>());
     }
+    // And Redis, which was emptied in the middle, has it all again.
+    let mut connection = raw(&server.url()).await;
+    let expected: Vec<_> = (1..=last).map(|seq| format!("{seq}-0")).collect();
+    let filled = async {
+        loop {
+            let range = format!("XRANGE docg:exec:{id} - +");
+            let entries: Vec<(String, Vec<String>)> = ask(&mut connection, &range).await;
+            let ids: Vec<_> = entries.into_iter().map(|(id, _)| id).collect();
+            assert!(
+                expected.ends_with(&ids) || expected.starts_with(&ids),
+                "{ids:?}"
+            );
+            if ids == expected {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let filled = tokio::time::timeout(Duration::from_secs(60), filled).await;
+    filled.expect("nothing is missing");
 }

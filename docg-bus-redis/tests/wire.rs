@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use common::{ask, config, next, open, publish, raw, soon, subscribe};
 use docg_bus_redis::{CleanedUp, RedisConfig};
@@ -10,11 +10,12 @@ use docg_core::{
     conformance::fixtures::events,
     event::{Event, EventData},
     i18n::{Locale, Text},
-    ports::EventBus,
+    ports::{BusError, EventBus},
+    preflight::PreflightSummary,
 };
-use docg_test_servers::redis::Keyspace;
+use docg_test_servers::redis::{Keyspace, PrivateServer};
+use futures::StreamExt;
 use redis::aio::MultiplexedConnection;
-use serde_json::Value;
 
 /// An execution's stream as `XRANGE` gives it.
 type Stream = Vec<(String, Vec<(String, String)>)>;
@@ -55,19 +56,82 @@ async fn entries_have_the_events_numbers_and_one_field_with_schema_v1() {
             panic!("one field: {fields:?}");
         };
         assert_eq!(field, "event");
-        let json: HashMap<String, Value> = serde_json::from_str(json).expect("is JSON");
-        let wire: HashMap<String, Value> =
-            serde_json::from_str(&event.encode(Locale::En)).expect("is JSON");
-        for (name, value) in wire {
-            assert_eq!(json.get(&name), Some(&value), "{name}");
-        }
+        assert_eq!(*json, event.encode(Locale::En));
     }
 }
 
+/// With nothing but a URL: the keys, the ids and the time to live that other programs count on.
 #[tokio::test]
-async fn the_default_prefix_is_docg() {
-    let bus = format!("{:?}", RedisConfig::new("redis://localhost"));
-    assert!(bus.contains("\"docg:\""), "{bus}");
+async fn the_defaults_are_those_of_the_contract() {
+    let server = PrivateServer::start();
+    let mut connection = raw(&server.url()).await;
+    let bus = open(RedisConfig::new(&server.url()).expect("is a URL")).await;
+    let events = events(3);
+    publish(&bus, &events[..1]).await;
+    let _: String = ask(&mut connection, "CONFIG RESETSTAT").await;
+    publish(&bus, &events[1..]).await;
+    let stats: String = ask(&mut connection, "INFO commandstats").await;
+    let (key, entries) = stream(&mut connection, "docg:", &events[0]).await;
+    assert_eq!(key, format!("docg:exec:{}", events[0].execution_id));
+    let ids: Vec<_> = entries.iter().map(|(id, _)| id.as_str()).collect();
+    assert_eq!(ids, ["1-0", "2-0", "3-0"]);
+    let left: i64 = ask(&mut connection, &format!("TTL {key}")).await;
+    assert!((86_390..=86_400).contains(&left), "{left}");
+    // The script is all that was sent, so the time to live came in the same round trip.
+    assert_eq!(calls(&stats, "evalsha"), Some(1), "{stats}");
+    assert_eq!(calls(&stats, "expire"), Some(2), "{stats}");
+    let mut keys: Vec<String> = ask(&mut connection, "KEYS *").await;
+    keys.sort();
+    assert_eq!(keys, [key.as_str(), "docg:{firehose}"]);
+}
+
+/// The texts of the few events that have some are there in English only: whoever reads the past gets
+/// them from the store, in any language; whoever reads live or in a list has the keys.
+#[tokio::test]
+async fn texts_are_read_live_with_their_keys_and_later_from_the_store() {
+    let (config, _, _) = fresh().await;
+    let bus = open(config).await;
+    let mut events = events(4);
+    Arc::make_mut(&mut events[1]).data = EventData::PreflightCompleted {
+        summary: PreflightSummary::new(Vec::new(), events[1].timestamp).into(),
+    };
+    Arc::make_mut(&mut events[2]).data = EventData::Failed {
+        error_code: "timeout".into(),
+        error_human: Text::key("step-failed-human").into(),
+    };
+    let (id, organization) = (events[0].execution_id, events[0].organization_id);
+    let mut live = subscribe(&bus, id, 0).await;
+    let list = bus.subscribe_organization(organization, None);
+    let mut list = soon(list).await.expect("subscribes");
+    publish(&bus, &events).await;
+    for event in &events {
+        assert_eq!(soon(live.next()).await, Some(Ok(Arc::clone(event))));
+    }
+    let first = soon(list.next())
+        .await
+        .expect("goes on")
+        .expect("is an event");
+    let back = bus.subscribe_organization(organization, Some(first.position));
+    let mut back = soon(back).await.expect("knows it");
+    let failed = soon(back.next())
+        .await
+        .expect("goes on")
+        .expect("is an event");
+    assert_eq!(failed.event, events[2]);
+    let mut late = subscribe(&bus, id, 0).await;
+    for event in &events[..2] {
+        assert_eq!(soon(late.next()).await, Some(Ok(Arc::clone(event))));
+    }
+    let to_the_store = BusError::TooOld { after: 2 };
+    assert_eq!(soon(late.next()).await, Some(Err(to_the_store)));
+}
+
+/// How often Redis did something since it was last asked to forget.
+fn calls(stats: &str, command: &str) -> Option<u32> {
+    let line = stats
+        .lines()
+        .find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")))?;
+    line.split(',').next()?.parse().ok()
 }
 
 #[tokio::test]
@@ -121,7 +185,7 @@ async fn streams_are_trimmed_and_their_newest_events_kept() {
 /// Whatever the batch, one call of the script; nothing but it and PINGs.
 #[tokio::test]
 async fn a_publish_is_one_round_trip() {
-    let server = docg_test_servers::redis::PrivateServer::start();
+    let server = PrivateServer::start();
     let mut connection = raw(&server.url()).await;
     let bus = open(config(&server.url()).block(Duration::from_secs(5))).await;
     let (one, two) = (events(20), events(20));
@@ -131,15 +195,9 @@ async fn a_publish_is_one_round_trip() {
     let _: String = ask(&mut connection, "CONFIG RESETSTAT").await;
     publish(&bus, &mixed[1..]).await;
     let stats: String = ask(&mut connection, "INFO commandstats").await;
-    let calls = |name: &str| {
-        let line = stats
-            .lines()
-            .find_map(|line| line.strip_prefix(&format!("cmdstat_{name}:calls=")))?;
-        line.split(',').next()?.parse::<u32>().ok()
-    };
-    assert_eq!(calls("evalsha"), Some(1), "{stats}");
-    assert_eq!(calls("eval"), None, "{stats}");
-    assert_eq!(calls("xadd"), Some(78), "{stats}");
+    assert_eq!(calls(&stats, "evalsha"), Some(1), "{stats}");
+    assert_eq!(calls(&stats, "eval"), None, "{stats}");
+    assert_eq!(calls(&stats, "xadd"), Some(78), "{stats}");
 }
 
 #[tokio::test]
@@ -154,7 +212,7 @@ async fn what_another_program_wrote_sends_readers_to_the_store() {
     assert_eq!(next(&mut reader, 1).await, [1]);
     assert_eq!(
         common::end(&mut reader).await,
-        docg_core::ports::BusError::TooOld { after: 1 }
+        BusError::TooOld { after: 1 }
     );
 }
 

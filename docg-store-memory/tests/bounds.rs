@@ -162,53 +162,16 @@ async fn the_bus_forgets_the_execution_that_was_quiet_longest() {
         of_quiet.next().now_or_never().is_none(),
         "it is as unknown as if it had never been"
     );
-    bus.publish(&quiet[1..]).await.expect("publishes");
+    bus.publish(&quiet[1..])
+        .await
+        .expect_err("the first is missing");
+    bus.restore(&quiet[1..]).await.expect("takes it");
     let hole = of_quiet
         .next()
         .await
         .expect("is told")
         .expect_err("the first is missing");
     assert_eq!(hole, BusError::TooOld { after: 0 });
-}
-
-#[tokio::test]
-async fn a_hole_in_what_is_published_ends_the_stream_where_it_is() {
-    let bus = MemoryBus::default();
-    let events = events(6);
-    let id = events[0].execution_id;
-    let mut reader = bus.subscribe(id, 0).await.expect("subscribes");
-    bus.publish(&events[..2]).await.expect("publishes");
-    bus.publish(&events[4..]).await.expect("publishes");
-    for seq in 1..=2 {
-        assert_eq!(
-            reader
-                .next()
-                .await
-                .expect("goes on")
-                .expect("is an event")
-                .seq,
-            seq
-        );
-    }
-    assert_eq!(
-        reader.next().await,
-        Some(Err(BusError::TooOld { after: 2 }))
-    );
-    assert_eq!(reader.next().await, None);
-    assert!(
-        bus.subscribe(id, 2).await.is_err(),
-        "what lies before the hole cannot be gone on from"
-    );
-    let mut behind = bus.subscribe(id, 4).await.expect("subscribes");
-    assert_eq!(
-        behind
-            .next()
-            .await
-            .expect("goes on")
-            .expect("is an event")
-            .seq,
-        5
-    );
 }
 
 #[tokio::test]

@@ -135,7 +135,7 @@ async fn call_everything(store: &PgStore) {
         .expect_err("what was filled in is no run");
     let known = ["extract", "render"].map(Arc::from).into();
     store.unserved(known, at(1)).await.expect("reads");
-    store.unpublished(at(1), 10).await.expect("reads");
+    store.unpublished(at(1), None, 10).await.expect("reads");
     store.mark_published(&[(id, 1)]).await.expect("marks");
 
     store.execution(organization, id).await.expect("reads");

@@ -12,9 +12,12 @@ local function firehose(key, maxlen)
     local now = redis.call('TIME')
     began, number = string.format('%d%06d', now[1], now[2]), 0
   end
-  return function(execution, seq, organization, event)
+  return function(execution, seq, organization, event, stored)
     number = number + 1
-    redis.call('XADD', key, 'MAXLEN', '~', maxlen, string.format('%s-%d', began, number),
-      'execution', execution, 'seq', seq, 'organization', organization, 'event', event)
+    local entry = { 'execution', execution, 'seq', seq, 'organization', organization, 'event', event }
+    if stored ~= '' then
+      entry[9], entry[10] = 'stored_data', stored
+    end
+    redis.call('XADD', key, 'MAXLEN', '~', maxlen, string.format('%s-%d', began, number), unpack(entry))
   end
 end

@@ -115,6 +115,8 @@ macro_rules! __store_cases {
                 what_changed_of_late_is_not_listed
                 published_never_goes_back
                 a_commit_can_say_what_was_published
+                a_claim_says_what_was_published
+                the_list_of_what_was_not_published_goes_on_after_an_execution
                 no_more_is_listed_than_asked_for
             }
             purging {
@@ -155,6 +157,13 @@ macro_rules! __bus_cases {
                 executions_do_not_mix
                 a_reader_that_is_ahead_waits_for_what_is_new
                 what_is_forgotten_is_too_old
+            }
+            order {
+                what_does_not_follow_is_refused
+                of_publishers_in_any_order_none_leaves_a_hole
+                what_was_lost_is_given_back_in_silence
+                what_is_given_back_follows_what_is_there
+                no_more_is_wanted_back_than_is_kept
             }
             live {
                 an_unknown_execution_is_waited_for

@@ -177,9 +177,10 @@ impl RunStore for FaultyStore {
     async fn unpublished(
         &self,
         before: Timestamp,
+        after: Option<ExecutionId>,
         limit: usize,
     ) -> Result<Vec<Unpublished>, StoreError> {
-        faulty!(self.unpublished(before, limit))
+        faulty!(self.unpublished(before, after, limit))
     }
     async fn mark_published(&self, published: &[(ExecutionId, u64)]) -> Result<(), StoreError> {
         faulty!(self.mark_published(published))
@@ -360,6 +361,9 @@ macro_rules! faulty_bus {
 impl EventBus for FaultyBus {
     async fn publish(&self, events: &[Arc<Event>]) -> Result<(), BusError> {
         faulty_bus!(self.publish(events))
+    }
+    async fn restore(&self, events: &[Arc<Event>]) -> Result<(), BusError> {
+        faulty_bus!(self.restore(events))
     }
     async fn subscribe(&self, execution: ExecutionId, after: u64) -> Result<EventStream, BusError> {
         faulty_bus!(self.subscribe(execution, after))

@@ -107,9 +107,10 @@ impl RunStore for Observed<dyn Store> {
     async fn unpublished(
         &self,
         before: Timestamp,
+        after: Option<ExecutionId>,
         limit: usize,
     ) -> Result<Vec<Unpublished>, StoreError> {
-        store_call!(self.unpublished(before, limit))
+        store_call!(self.unpublished(before, after, limit))
     }
     async fn mark_published(&self, published: &[(ExecutionId, u64)]) -> Result<(), StoreError> {
         store_call!(self.mark_published(published))
@@ -228,6 +229,9 @@ impl MemoStore for Observed<dyn Store> {
 impl EventBus for Observed<dyn EventBus> {
     async fn publish(&self, events: &[Arc<Event>]) -> Result<(), BusError> {
         bus_call!(self.publish(events))
+    }
+    async fn restore(&self, events: &[Arc<Event>]) -> Result<(), BusError> {
+        bus_call!(self.restore(events))
     }
     async fn subscribe(&self, execution: ExecutionId, after: u64) -> Result<EventStream, BusError> {
         bus_call!(self.subscribe(execution, after))

@@ -277,7 +277,7 @@ impl Engine {
         match self.inner.store.create(run).await? {
             Created::New => {
                 self.inner.tell_events(&events);
-                self.inner.publish(execution.id, &events).await;
+                self.inner.publish(&events, 0).await;
                 self.inner.wake_a_worker(execution.id).await;
                 Ok(Started {
                     record: ExecutionRecord { execution, inputs },

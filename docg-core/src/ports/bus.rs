@@ -33,12 +33,23 @@ pub type WakeStream = BoxStream<'static, ExecutionId>;
 #[async_trait]
 pub trait EventBus: Send + Sync + 'static {
     /// Publishes events, in order per execution. An event that was published before changes
-    /// nothing.
+    /// nothing; one that does not follow those that the bus has is refused, so that nobody can
+    /// leave a hole. An execution that the bus does not know, or no longer, begins with 1.
     ///
     /// # Errors
     ///
-    /// [`BusError::Unavailable`]; it fails fast and some of the events may be out.
+    /// [`BusError::Behind`] where earlier events are missing; [`BusError::Unavailable`], which comes
+    /// fast. With either some of the events may be out.
     async fn publish(&self, events: &[Arc<Event>]) -> Result<(), BusError>;
+    /// Gives back events of one execution that were published before and that the bus has lost, so
+    /// that it can go on after them. They are for who subscribes later, no news in lists. Where the
+    /// bus has none of an execution's events, any may be the first; else they follow as in
+    /// [`publish`](Self::publish).
+    ///
+    /// # Errors
+    ///
+    /// As [`publish`](Self::publish).
+    async fn restore(&self, events: &[Arc<Event>]) -> Result<(), BusError>;
     /// What the bus still has of an execution after `after`, then live. Of an execution that it
     /// does not know, or no longer, that is what is published from now on: a reader subscribes
     /// first and then looks into the store.
@@ -82,6 +93,16 @@ pub enum BusError {
     TooOld {
         /// What was asked for.
         after: u64,
+    },
+    /// Events cannot be published before those from this one on, which it never had or has lost.
+    #[error("the bus wants the events of execution {execution} from {from} on first")]
+    Behind {
+        /// Whose events.
+        execution: ExecutionId,
+        /// The last that it has; 0 where it does not know the execution.
+        head: u64,
+        /// The first that it wants. What lies before it would not be kept anyway.
+        from: u64,
     },
     /// The position was not given by this bus, or what followed it is no longer kept.
     #[error("the bus does not know this position, or no longer")]

@@ -147,6 +147,8 @@ pub struct Claimed {
     pub state: RunState,
     /// Its inbox, oldest first.
     pub signals: Vec<Signal>,
+    /// The last event that is known to be on the bus; 0 for none.
+    pub published: u64,
 }
 
 /// Everything that one decision changes, applied whole or not at all.

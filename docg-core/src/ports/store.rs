@@ -73,10 +73,12 @@ pub trait RunStore: Send + Sync + 'static {
     async fn signal(&self, signal: Signal) -> Result<(), StoreError>;
     /// The inbox, oldest first.
     async fn signals(&self, execution: ExecutionId) -> Result<Vec<Signal>, StoreError>;
-    /// Executions with events that the bus may not have, changed before `before`, at most `limit`.
+    /// Executions with events that the bus may not have, changed before `before`, in the order of
+    /// their ids: those after the given one, at most `limit`.
     async fn unpublished(
         &self,
         before: Timestamp,
+        after: Option<ExecutionId>,
         limit: usize,
     ) -> Result<Vec<Unpublished>, StoreError>;
     /// Remembers up to where an execution's events are on the bus. Never goes back.

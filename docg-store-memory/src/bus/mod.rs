@@ -23,7 +23,7 @@ use tokio::sync::broadcast::{self, error::RecvError};
 
 use crate::config::BusConfig;
 use lists::Lists;
-use ring::Rings;
+use ring::{Publication, Rings};
 
 /// Rings are spread over at most this many locks.
 const MAX_SHARDS: usize = 16;
@@ -80,6 +80,14 @@ impl MemoryBus {
     }
 }
 
+fn behind(event: &Event, head: u64, from: u64) -> BusError {
+    BusError::Behind {
+        execution: event.execution_id,
+        head,
+        from,
+    }
+}
+
 #[async_trait]
 impl EventBus for MemoryBus {
     async fn publish(&self, events: &[Arc<Event>]) -> Result<(), BusError> {
@@ -87,10 +95,25 @@ impl EventBus for MemoryBus {
             let mut rings = self.rings(of_one[0].execution_id);
             let ring = rings.of(of_one[0].execution_id);
             for event in of_one {
-                if ring.publish(event, self.config.events_per_execution) {
-                    self.lists
-                        .publish(event, self.config.events_per_organization);
+                match ring.publish(event, self.config.events_per_execution) {
+                    Publication::New => self
+                        .lists
+                        .publish(event, self.config.events_per_organization),
+                    Publication::Known => {}
+                    Publication::Behind { head, from } => return Err(behind(event, head, from)),
                 }
+            }
+        }
+        Ok(())
+    }
+
+    async fn restore(&self, events: &[Arc<Event>]) -> Result<(), BusError> {
+        for event in events {
+            let mut rings = self.rings(event.execution_id);
+            let ring = rings.of(event.execution_id);
+            match ring.restore(event, self.config.events_per_execution) {
+                Publication::New | Publication::Known => {}
+                Publication::Behind { head, from } => return Err(behind(event, head, from)),
             }
         }
         Ok(())

@@ -27,6 +27,19 @@ pub(super) struct Ring {
     is_active: bool,
 }
 
+/// What became of an event.
+#[must_use]
+pub(super) enum Publication {
+    New,
+    /// It is there already.
+    Known,
+    /// The ring has those up to `head`, and wants those from `from` on before it.
+    Behind {
+        head: u64,
+        from: u64,
+    },
+}
+
 impl Rings {
     pub(super) fn new(max: usize) -> Self {
         Self {
@@ -70,15 +83,34 @@ impl Rings {
 }
 
 impl Ring {
-    /// Passes an event on; `false` where it was published before.
-    pub(super) fn publish(&mut self, event: &Arc<Event>, max: usize) -> bool {
+    /// Takes an event in and passes it on, if it follows.
+    pub(super) fn publish(&mut self, event: &Arc<Event>, max: usize) -> Publication {
         if event.seq <= self.head {
-            return false;
+            return Publication::Known;
         }
-        if event.seq != self.head + 1 {
-            // What lies before a hole can no longer be replayed up to the end.
-            self.events.clear();
-        } else if self.events.len() >= max {
+        if event.seq > self.head + 1 {
+            // An empty ring needs no more of the past than it keeps.
+            let reach = event.seq.saturating_sub(max as u64).max(1);
+            let head = self.head;
+            let from = if head > 0 { head + 1 } else { reach };
+            return Publication::Behind { head, from };
+        }
+        self.add(event, max);
+        Publication::New
+    }
+
+    /// As [`publish`](Self::publish), but an empty ring may begin anywhere.
+    pub(super) fn restore(&mut self, event: &Arc<Event>, max: usize) -> Publication {
+        if self.head == 0 {
+            self.add(event, max);
+            Publication::New
+        } else {
+            self.publish(event, max)
+        }
+    }
+
+    fn add(&mut self, event: &Arc<Event>, max: usize) {
+        if self.events.len() >= max {
             self.events.pop_front();
         }
         self.is_active |= self.head > 0;
@@ -88,7 +120,6 @@ impl Ring {
             self.subscribers
                 .retain_mut(|subscriber| subscriber.send(event));
         }
-        true
     }
 
     pub(super) fn subscribe(

@@ -220,6 +220,7 @@ impl RunStore for MemoryStore {
     async fn unpublished(
         &self,
         before: Timestamp,
+        after: Option<ExecutionId>,
         limit: usize,
     ) -> Result<Vec<Unpublished>, StoreError> {
         let mut found = Vec::new();
@@ -233,7 +234,7 @@ impl RunStore for MemoryStore {
             );
             let still = listed
                 .into_iter()
-                .filter(|id| self.is_unpublished(*id, before, limit, &mut found))
+                .filter(|id| self.is_unpublished(*id, before, &mut found))
                 .collect();
             let mut list = shard
                 .unpublished
@@ -242,6 +243,9 @@ impl RunStore for MemoryStore {
             let meanwhile = std::mem::replace(&mut *list, still);
             list.extend(meanwhile);
         }
+        found.retain(|it| after.is_none_or(|after| it.execution_id > after));
+        found.sort_unstable_by_key(|it| it.execution_id);
+        found.truncate(limit);
         Ok(found)
     }
 
@@ -436,12 +440,8 @@ impl MemoryStore {
         &self,
         id: ExecutionId,
         before: Timestamp,
-        limit: usize,
         found: &mut Vec<Unpublished>,
     ) -> bool {
-        if found.len() >= limit {
-            return true;
-        }
         let Some(entry) = self.entry(id) else {
             return false;
         };
@@ -515,5 +515,6 @@ fn claimed(entry: &Entry, run: &Run, lease: Lease) -> Claimed {
         taken_over: run.taken_over,
         state: entry.state(run),
         signals: run.inbox.clone(),
+        published: run.published,
     }
 }

@@ -155,6 +155,7 @@ impl PgStore {
                 taken_over: field(row, "taken_over")?,
                 state: run_state(state, workflow)?,
                 signals: inbox(state)?,
+                published: number(state, "published")?,
             });
         }
         Ok(claim)

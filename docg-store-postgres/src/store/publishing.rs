@@ -14,13 +14,16 @@ impl PgStore {
     pub(super) async fn list_unpublished(
         &self,
         before: Timestamp,
+        after: Option<ExecutionId>,
         limit: usize,
     ) -> Result<Vec<Unpublished>, Error> {
         let sql = "SELECT e.organization_id, e.id, e.published, e.event_seq
             FROM docg.executions e
-            WHERE NOT e.is_published AND e.updated_at < $1
-            ORDER BY e.id LIMIT $2";
-        let parameters = arguments![Time::from(before), int(limit as u64)];
+            WHERE NOT e.is_published AND e.updated_at < $1 AND e.id > $2
+            ORDER BY e.id LIMIT $3";
+        // The nil id comes before all others.
+        let after = after.map_or(Uuid::nil(), |id| id.0);
+        let parameters = arguments![Time::from(before), after, int(limit as u64)];
         let rows = self.database.read(sql, parameters).await?;
         rows.iter()
             .map(|row| {

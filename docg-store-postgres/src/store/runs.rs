@@ -58,9 +58,10 @@ impl RunStore for PgStore {
     async fn unpublished(
         &self,
         before: Timestamp,
+        after: Option<ExecutionId>,
         limit: usize,
     ) -> Result<Vec<Unpublished>, StoreError> {
-        let listed = self.list_unpublished(before, limit).await;
+        let listed = self.list_unpublished(before, after, limit).await;
         listed.map_err(|e| e.at("unpublished"))
     }
 

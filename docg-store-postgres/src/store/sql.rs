@@ -54,7 +54,7 @@ macro_rules! run_state_columns {
     () => {
         concat!(
             execution_columns!(),
-            ", d.definition_hash, ",
+            ", e.published, d.definition_hash, ",
             steps_of_execution!(),
             " AS steps, (SELECT row_to_json(last)::text FROM (",
             signature_record!(),

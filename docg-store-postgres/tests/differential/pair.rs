@@ -314,9 +314,10 @@ impl Pair {
                     taken_over,
                     state,
                     signals,
+                    published,
                     ..
                 } = claimed.clone();
-                (taken_over, state, signals)
+                (taken_over, state, signals, published)
             };
             claimed.iter().map(one).collect::<Vec<_>>()
         };
@@ -351,8 +352,16 @@ impl Pair {
             all.sort_by_key(|one| one.execution_id);
             all
         };
-        let memory = self.memory.unpublished(self.now(), ALL).await.map(sorted);
-        let postgres = self.postgres.unpublished(self.now(), ALL).await.map(sorted);
+        let memory = self
+            .memory
+            .unpublished(self.now(), None, ALL)
+            .await
+            .map(sorted);
+        let postgres = self
+            .postgres
+            .unpublished(self.now(), None, ALL)
+            .await
+            .map(sorted);
         let _ = same(call, memory, postgres);
     }
 

@@ -3,6 +3,7 @@
 mod listen;
 mod lists;
 mod live;
+mod order;
 mod replay;
 mod wakes;
 

@@ -1,4 +1,4 @@
-use super::desk::{create, work};
+use super::desk::{create, take, work};
 use crate::{
     conformance::{
         StoreUnderTest,
@@ -9,7 +9,10 @@ use crate::{
 };
 
 async fn unpublished(store: &dyn Store) -> Vec<Unpublished> {
-    let mut found = store.unpublished(at(1_000), 100).await.expect("reads");
+    let mut found = store
+        .unpublished(at(1_000), None, 100)
+        .await
+        .expect("reads");
     found.sort_by_key(|it| it.execution_id);
     found
 }
@@ -82,7 +85,7 @@ pub async fn what_changed_of_late_is_not_listed(StoreUnderTest { store, .. }: St
         CommitFixture::on(it).at(at(50)).events(1).build()
     })
     .await;
-    let listed = store.unpublished(at(50), 100).await.expect("reads");
+    let listed = store.unpublished(at(50), None, 100).await.expect("reads");
     assert_eq!(listed, [expected(organization, old, 0, 1)]);
     assert_eq!(unpublished(&*store).await.len(), 2);
 }
@@ -137,7 +140,7 @@ pub async fn no_more_is_listed_than_asked_for(StoreUnderTest { store, .. }: Stor
     }
     let mut marked = 0;
     loop {
-        let listed = store.unpublished(at(1_000), 3).await.expect("reads");
+        let listed = store.unpublished(at(1_000), None, 3).await.expect("reads");
         assert!(listed.len() <= 3);
         if listed.is_empty() {
             break;
@@ -147,4 +150,45 @@ pub async fn no_more_is_listed_than_asked_for(StoreUnderTest { store, .. }: Stor
         store.mark_published(&all).await.expect("marks");
     }
     assert_eq!(marked, 10);
+}
+
+/// Who takes an execution over knows how far its events were published.
+pub async fn a_claim_says_what_was_published(StoreUnderTest { store, .. }: StoreUnderTest) {
+    let id = create(&*store, RunFixture::of(OrganizationId::new()).build()).await;
+    let claimed = take(&*store, at(0), id).await;
+    assert_eq!(claimed.published, 0);
+    let commit = CommitFixture::on(&claimed)
+        .events(4)
+        .but(|commit| commit.published = Some(1));
+    store.commit(commit.build()).await.expect("commits");
+    assert_eq!(take(&*store, at(2), id).await.published, 1);
+    store.mark_published(&[(id, 3)]).await.expect("marks");
+    let lapsed = at(10_000_000);
+    assert_eq!(take(&*store, lapsed, id).await.published, 3);
+}
+
+/// What stays unpublished does not keep the rest from being found: they come in the order of their
+/// ids, and one can go on after any of them.
+pub async fn the_list_of_what_was_not_published_goes_on_after_an_execution(
+    StoreUnderTest { store, .. }: StoreUnderTest,
+) {
+    let organization = OrganizationId::new();
+    let mut all = Vec::new();
+    for _ in 0..7 {
+        all.push(create(&*store, RunFixture::of(organization).build()).await);
+    }
+    all.sort();
+    let mut listed = Vec::new();
+    loop {
+        let page = store
+            .unpublished(at(1_000), listed.last().copied(), 3)
+            .await;
+        let page = page.expect("reads");
+        assert!(page.len() <= 3);
+        listed.extend(page.iter().map(|it| it.execution_id));
+        if page.len() < 3 {
+            break;
+        }
+    }
+    assert_eq!(listed, all);
 }

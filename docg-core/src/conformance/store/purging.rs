@@ -70,7 +70,13 @@ pub async fn old_ended_executions_go_with_all_that_is_theirs(
         None
     );
     assert_eq!(store.approval_by_token(token).await.expect("reads"), None);
-    assert_eq!(store.unpublished(at(1_000), 100).await.expect("reads"), []);
+    assert_eq!(
+        store
+            .unpublished(at(1_000), None, 100)
+            .await
+            .expect("reads"),
+        []
+    );
     assert!(
         store
             .executions(all_executions(organization))

@@ -5,11 +5,9 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{Driver, Inner, LeaseLost, STORE_BACKOFF};
+use super::{Driver, LeaseLost, STORE_BACKOFF};
 use crate::{
     engine::decide::Next,
-    event::Event,
-    ids::ExecutionId,
     ports::{Commit, Committed, EventQuery, LeaseAfter, RunState, StoreError, StoreErrorKind},
 };
 
@@ -90,7 +88,7 @@ impl Driver {
                 .clone()
                 .filter(|_| records.signature_changed),
             approval: state.approval.clone().filter(|_| records.approval_changed),
-            published: self.published,
+            published: Some(self.published),
             then: if goes_on {
                 LeaseAfter::Keep(self.engine.now() + self.engine.options.lease)
             } else {
@@ -101,9 +99,7 @@ impl Driver {
         let committed = self.store_commit(commit).await?;
         self.stored_version = state.execution.version;
         self.engine.tell_events(&events);
-        if self.engine.publish(state.execution.id, &events).await {
-            self.published = events.last().map(|event| event.seq);
-        }
+        self.published = self.engine.publish(&events, self.published).await;
         self.engine.active.settle(&settled, &ignored);
         if let Some(request) = state.signature.as_ref().filter(|_| signature_changed) {
             self.engine.withdraw(request);
@@ -225,27 +221,6 @@ impl Driver {
             Err(error) => {
                 let execution_id = self.handle.lease.execution_id;
                 tracing::warn!(%execution_id, "a lease could not be given back and will run out: {error}");
-            }
-        }
-    }
-}
-
-impl Inner {
-    /// Publishes events that are committed; whether the bus has taken them. The sweeper publishes
-    /// what it has not.
-    pub(crate) async fn publish(&self, execution: ExecutionId, events: &[Arc<Event>]) -> bool {
-        let Some(last) = events.last() else {
-            return false;
-        };
-        match self.bus.publish(events).await {
-            Ok(()) => {
-                self.relay.published(execution, last.seq);
-                true
-            }
-            Err(error) => {
-                tracing::warn!(execution_id = %execution, "events will be published later: {error}");
-                self.relay.not_published();
-                false
             }
         }
     }

@@ -73,7 +73,7 @@ pub(crate) async fn drive(engine: Arc<Inner>, claimed: Claimed, until: Duration,
         // What killed its worker before is not begun again without a trace.
         may_hold: !claimed.taken_over,
         stored_version: claimed.state.execution.version,
-        published: None,
+        published: claimed.published,
         progress_at: None,
     };
     driver.run(claimed.state, inputs).await;
@@ -108,7 +108,8 @@ struct Driver {
     may_hold: bool,
     /// The version that the store has.
     stored_version: u64,
-    published: Option<u64>,
+    /// Up to where its events are known to be on the bus.
+    published: u64,
     /// When progress within a step was last committed.
     progress_at: Option<Duration>,
 }

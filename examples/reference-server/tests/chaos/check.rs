@@ -7,7 +7,10 @@ use serde_json::Value;
 use sqlx::Connection;
 use uuid::Uuid;
 
-use crate::clients::{Read, Run, World};
+use crate::{
+    clients::{Read, Run, World},
+    lists::{Lists, listed},
+};
 
 /// What was seen, where everything holds.
 #[derive(Debug, Default)]
@@ -15,8 +18,12 @@ pub(crate) struct Report {
     runs: BTreeMap<String, usize>,
     events: usize,
     effects: usize,
+    repeated: usize,
     readers: usize,
+    list_readers: usize,
+    gaps: usize,
     takeovers: u64,
+    signals: usize,
     ignored: usize,
 }
 
@@ -26,38 +33,55 @@ impl fmt::Display for Report {
             runs,
             events,
             effects,
+            repeated,
             readers,
+            list_readers,
+            gaps,
             takeovers,
+            signals,
             ignored,
         } = self;
         write!(
             f,
-            "all holds: runs {runs:?}, {events} events, {effects} effects of which none ran twice, \
-             {readers} readers, {takeovers} steps taken over, {ignored} signals ignored"
+            "all holds: runs {runs:?}, {events} events, {effects} effects of which {repeated} ran \
+             more than once, all of them safe to repeat, {readers} readers, {list_readers} readers of \
+             lists with {gaps} gaps, {takeovers} steps taken over, {signals} signals, {ignored} of \
+             them ignored"
         )
     }
 }
 
-pub(crate) async fn everything(world: &World, runs: &[Run], read: &[Read]) -> Report {
+pub(crate) async fn everything(world: &World, runs: &[Run], read: &[Read], lists: Lists) -> Report {
+    let ledger = ledger(world);
     let mut report = Report {
         readers: read.len(),
+        list_readers: lists.readers(),
+        effects: ledger.len(),
+        repeated: ledger.values().filter(|ran| **ran > 1).count(),
         ..Report::default()
     };
-    let ledger = ledger(world);
-    report.effects = ledger.values().sum();
-    let mut heads = BTreeMap::new();
+    let mut database = sqlx::PgConnection::connect(&world.cluster.postgres.url())
+        .await
+        .expect("the database is up");
+    let (mut heads, mut of_lists) = (BTreeMap::new(), Vec::new());
     for run in runs {
         let path = format!("/api/v1/executions/{}", run.id);
         let state = world.get(run.tenant, &path).await;
         let events = world.events(*run).await;
         events_hold(&state, &events);
-        steps_hold(&state, &events, &ledger);
+        let steps = world.get(run.tenant, &format!("{path}/steps")).await;
+        steps_hold(&state, &events, &steps["steps"], &ledger);
         let audit = audit(world, *run).await;
         audit_holds(&state, &events, &audit);
-        report.ignored += calls_hold(world, *run, &state, &audit);
+        let signals = signals(&mut database, *run).await;
+        calls_hold(world, *run, &signals, &audit);
+        report.signals += signals.values().sum::<usize>();
+        let ignored = |row: &&Value| row["action"] == "execution.signal_ignored";
+        report.ignored += audit.iter().filter(ignored).count();
         let verdict = world.get(run.tenant, &format!("{path}/audit/verify")).await;
         assert_eq!(verdict["valid"], true, "{state}: {verdict}");
         heads.insert(run.id, events.len() as u64);
+        of_lists.push((*run, listed(&events)));
         report.events += events.len();
         *report.runs.entry(text(&state["status"])).or_default() += 1;
     }
@@ -65,9 +89,7 @@ pub(crate) async fn everything(world: &World, runs: &[Run], read: &[Read]) -> Re
     for (run, seen) in read {
         assert_eq!(*seen, (1..=heads[&run.id]).collect::<Vec<_>>(), "{run:?}");
     }
-    let mut database = sqlx::PgConnection::connect(&world.cluster.postgres.url())
-        .await
-        .expect("the database is up");
+    report.gaps = lists.check(&of_lists).await;
     let left: i64 = sqlx::query_scalar("SELECT count(*) FROM docg.signals WHERE NOT is_settled")
         .fetch_one(&mut database)
         .await
@@ -127,20 +149,50 @@ fn events_hold(state: &Value, events: &[Value]) {
     }
 }
 
-/// No result twice; an effect that has a result happened, and none happened twice.
-fn steps_hold(state: &Value, events: &[Value], ledger: &BTreeMap<(Uuid, String), usize>) {
+/// What the events of the steps add up to is what is stored of them. No result twice; an effect
+/// that has a result happened, and none happened twice that did not say that it may.
+fn steps_hold(
+    state: &Value,
+    events: &[Value],
+    steps: &Value,
+    ledger: &BTreeMap<(Uuid, String), usize>,
+) {
     let id: Uuid = text(&state["id"]).parse().expect("an id");
-    for node in ["wait", "first", "flaky", "rest", "second"] {
+    let steps = steps.as_array().expect("a list");
+    let nodes: Vec<_> = steps.iter().map(|step| text(&step["node_id"])).collect();
+    assert_eq!(nodes, ["wait", "first", "flaky", "rest", "again", "second"]);
+    for (step, node) in steps.iter().zip(&nodes) {
+        let of_step = |event: &&Value| event["data"]["node_id"] == **node;
+        let told = events
+            .iter()
+            .filter(of_step)
+            .fold("pending", |status, event| {
+                match (event["event_type"].as_str(), &event["data"]["will_retry"]) {
+                    (Some("step.started"), _) => "running",
+                    (Some("step.completed"), _) => "success",
+                    (Some("step.failed"), Value::Bool(true)) => "pending",
+                    (Some("step.failed"), _) => "failure",
+                    (Some("step.skipped"), _) => "skipped",
+                    _ => status,
+                }
+            });
+        assert_eq!(step["status"], told, "{node} of {state}");
+    }
+    for node in &nodes {
         let of = |kind: &str| {
             let is =
-                |event: &&Value| event["event_type"] == kind && event["data"]["node_id"] == node;
+                |event: &&Value| event["event_type"] == kind && event["data"]["node_id"] == **node;
             events.iter().filter(is).count()
         };
         let completed = of("step.completed");
         assert!(completed <= 1, "{node} of {state} has two results");
-        let ran = ledger.get(&(id, node.to_owned())).copied().unwrap_or(0);
-        assert!(ran <= 1, "the effect {node} of {state} ran {ran} times");
-        if ["first", "second"].contains(&node) {
+        let ran = ledger.get(&(id, node.clone())).copied().unwrap_or(0);
+        let may_repeat = node == "again";
+        assert!(
+            ran <= 1 || may_repeat,
+            "the effect {node} of {state} ran {ran} times"
+        );
+        if ["first", "again", "second"].contains(&node.as_str()) {
             assert!(
                 completed <= ran,
                 "{node} of {state} has a result and did not happen"
@@ -172,16 +224,52 @@ fn audit_holds(state: &Value, events: &[Value], rows: &[Value]) {
     assert_eq!(changes, recorded, "{state}");
 }
 
-/// What was accepted has left its trace: applied, or ignored and recorded as that.
-fn calls_hold(world: &World, run: Run, state: &Value, rows: &[Value]) -> usize {
-    let count = |action: &str| rows.iter().filter(|row| row["action"] == action).count();
-    let ignored = count("execution.signal_ignored");
-    let canceled = world.calls(run).contains(&"cancel");
-    assert!(
-        !canceled || state["status"] == "canceled" || ignored > 0,
-        "a cancel of {state} was accepted and left no trace"
-    );
-    ignored
+/// The calls that control a run, and the actions by which they are recorded where they did
+/// something.
+const CALLS: [(&str, &str); 3] = [
+    ("pause", "execution.paused"),
+    ("resume", "execution.resumed"),
+    ("cancel", "execution.canceled"),
+];
+
+/// Every signal has left exactly one trace: applied, or ignored and recorded as that. And what was
+/// accepted has been a signal, unless it asked for what was so already.
+fn calls_hold(world: &World, run: Run, signals: &BTreeMap<String, usize>, rows: &[Value]) {
+    for (call, action) in CALLS {
+        let sent = signals.get(call).copied().unwrap_or(0);
+        let traces = rows.iter().filter(|row| {
+            let applied = row["action"] == action && row["actor_type"] == "user";
+            let ignored = row["action"] == "execution.signal_ignored";
+            applied || ignored && row["metadata"]["signal"] == call
+        });
+        assert_eq!(traces.count(), sent, "each {call} of {run:?}: {rows:?}");
+        let accepted = world.calls(run).iter().filter(|it| **it == call).count();
+        // Only who pauses or cancels can ask for what is so already, and then it has been asked for.
+        let least = if call == "resume" {
+            accepted
+        } else {
+            accepted.min(1)
+        };
+        assert!(
+            sent >= least,
+            "{accepted} times {call} of {run:?}, {sent} signals"
+        );
+    }
+}
+
+/// How many signals of each kind were accepted.
+async fn signals(database: &mut sqlx::PgConnection, run: Run) -> BTreeMap<String, usize> {
+    let sql = "SELECT kind, count(*) FROM docg.signals WHERE execution_id = $1 GROUP BY kind";
+    let counted: Vec<(String, i64)> = sqlx::query_as(sql)
+        .bind(run.id)
+        .fetch_all(database)
+        .await
+        .expect("reads");
+    let count = |count: i64| usize::try_from(count).expect("is a count");
+    counted
+        .into_iter()
+        .map(|(kind, n)| (kind, count(n)))
+        .collect()
 }
 
 async fn audit(world: &World, run: Run) -> Vec<Value> {

@@ -17,7 +17,7 @@ use uuid::Uuid;
 use crate::{client::frame, cluster::Cluster, random::Random, site::TENANTS};
 
 /// How long everything may take to come to rest once nothing is broken any more.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 const ENDED: [&str; 3] = ["completed", "failed", "canceled"];
 
 /// A run, and who may see it.
@@ -57,6 +57,8 @@ impl World {
             {"id": "flaky", "type": "test-fail", "phase": "save", "retry": retry,
                 "params": {"times": 1, "code": "flaky", "retryable": true}},
             {"id": "rest", "type": "test-delay", "phase": "delivery", "params": {"ms": 30}},
+            {"id": "again", "type": "test-repeatable", "phase": "delivery",
+                "params": {"ledger": "ledger.tsv", "ms": 50}},
             {"id": "second", "type": "test-effect", "phase": "delivery", "params": {"ledger": "ledger.tsv"}},
         ]);
         let definition = json!({"name": "Chaos", "nodes": nodes});
@@ -71,7 +73,7 @@ impl World {
         world
     }
 
-    fn request(
+    pub(crate) fn request(
         &self,
         server: usize,
         tenant: usize,

@@ -19,6 +19,7 @@ mod site;
 mod check;
 mod clients;
 mod cluster;
+mod lists;
 mod monkey;
 mod random;
 
@@ -50,6 +51,7 @@ async fn whatever_dies_nothing_that_was_told_is_lost() {
     let end = CancellationToken::new();
 
     let mut random = Random::new(seed);
+    let lists = lists::Lists::read(&world, &mut random).await;
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..4 {
         tasks.spawn(clients::start_runs(
@@ -88,6 +90,6 @@ async fn whatever_dies_nothing_that_was_told_is_lost() {
     println!("chaos: {faults}; {}", world.told());
     let runs = world.come_to_rest().await;
     let read = readers.finish().await;
-    let report = check::everything(&world, &runs, &read).await;
+    let report = check::everything(&world, &runs, &read, lists).await;
     println!("chaos: {report}");
 }

@@ -14,6 +14,7 @@ mod connections;
 mod drain;
 mod follower;
 mod outages;
+mod redis_settings;
 mod restart;
 mod roles;
 mod server;

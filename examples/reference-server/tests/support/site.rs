@@ -24,6 +24,7 @@ pub(crate) const TENANTS: [(&str, &str); 2] = [
 pub(crate) struct Site {
     folder: tempfile::TempDir,
     arguments: Vec<String>,
+    variables: Vec<(&'static str, &'static str)>,
 }
 
 impl Site {
@@ -45,14 +46,22 @@ impl Site {
         all.extend(arguments);
         Self {
             arguments: all.into_iter().map(str::to_owned).collect(),
+            variables: Vec::new(),
             folder,
         }
+    }
+
+    /// Servers have this in their environment.
+    pub(crate) fn variable(mut self, name: &'static str, value: &'static str) -> Self {
+        self.variables.push((name, value));
+        self
     }
 
     /// Starts a server; its name is that of its log.
     pub(crate) fn spawn(&self, name: &str, arguments: &[&str]) -> Running {
         let mut command = program(&[]);
         command.args(&self.arguments).args(arguments);
+        command.envs(self.variables.iter().copied());
         Running::start(command, self.folder.path().join(format!("{name}.log")))
     }
 

@@ -1,6 +1,6 @@
-//! `test-effect`: an effect that can be counted.
+//! `test-effect` and `test-repeatable`: effects that can be counted.
 //!
-//! It shows how an effect that cannot be taken back keeps out a worker that was stopped in the middle
+//! `test-repeatable` says of itself that it is safe to repeat. `test-effect` shows how an effect that cannot be taken back keeps out a worker that was stopped in the middle
 //! of it and goes on after another has taken over: whoever asks what happened leaves its fencing token,
 //! and a write with a lower one is refused.
 
@@ -24,7 +24,8 @@ use serde_json::{Value, json};
 #[derive(Deserialize)]
 struct Params {
     ledger: String,
-    /// How long it takes before it writes, whoever tells it to stop.
+    /// How long `test-effect` takes before it writes, and `test-repeatable` after, whoever tells it
+    /// to stop.
     #[serde(default)]
     ms: u64,
 }
@@ -41,9 +42,7 @@ pub(super) fn handler(folder: PathBuf) -> Handler {
         let path = folder.join(&params.ledger);
         async move {
             let key = context.idempotency_key();
-            let (execution, node, attempt) =
-                (context.execution_id, &context.node_id, context.attempt);
-            let line = format!("{execution}\t{node}\t{key}\t{attempt}\n");
+            let (line, attempt) = (line(&context), context.attempt);
             let fence = context.fencing_token();
             tokio::time::sleep(Duration::from_millis(params.ms)).await;
             let written =
@@ -57,16 +56,8 @@ pub(super) fn handler(folder: PathBuf) -> Handler {
                     "lease_lost",
                     "Another worker has taken over.",
                 )),
-                Ok(Err(e)) => Err(StepFailure::outcome_unknown(
-                    "storage_error",
-                    "The ledger could not be written.",
-                )
-                .tech(e)),
-                Err(e) => Err(StepFailure::outcome_unknown(
-                    codes::HANDLER_PANICKED,
-                    "The ledger could not be written.",
-                )
-                .tech(e)),
+                Ok(Err(e)) => Err(unwritten("storage_error").tech(e)),
+                Err(e) => Err(unwritten(codes::HANDLER_PANICKED).tech(e)),
             }
         }
     })
@@ -79,6 +70,47 @@ pub(super) fn handler(folder: PathBuf) -> Handler {
         }
     })
     .into()
+}
+
+/// An effect that whoever takes over has again, without asking.
+pub(super) fn repeatable(folder: PathBuf) -> Handler {
+    let spec = NodeSpec::new("test-repeatable", Phase::Delivery)
+        .any_phase()
+        .safe_to_repeat()
+        .param(ParamSpec::required("ledger", ParamKind::Text))
+        .param(ParamSpec::optional("ms", ParamKind::Integer))
+        .outputs(["idempotency_key", "attempt"]);
+    effect(spec, move |context: EffectContext, params: Params| {
+        let path = folder.join(&params.ledger);
+        async move {
+            let key = context.idempotency_key();
+            let line = line(&context);
+            // Nobody asks about it, so no fence keeps it out.
+            let written =
+                tokio::task::spawn_blocking(move || append(&path, &line, &key, u64::MAX)).await;
+            // A worker that dies now leaves it done and without a result.
+            tokio::time::sleep(Duration::from_millis(params.ms)).await;
+            match written {
+                Ok(Ok(_)) => Ok(StepOutcome::Done(output(
+                    &context.idempotency_key(),
+                    context.attempt,
+                ))),
+                Ok(Err(e)) => Err(unwritten("storage_error").tech(e)),
+                Err(e) => Err(unwritten(codes::HANDLER_PANICKED).tech(e)),
+            }
+        }
+    })
+    .into()
+}
+
+fn line(context: &EffectContext) -> String {
+    let (execution, node) = (context.execution_id, &context.node_id);
+    let (key, attempt) = (context.idempotency_key(), context.attempt);
+    format!("{execution}\t{node}\t{key}\t{attempt}\n")
+}
+
+fn unwritten(code: &'static str) -> StepFailure {
+    StepFailure::outcome_unknown(code, "The ledger could not be written.")
 }
 
 fn output(key: &str, attempt: u32) -> Value {

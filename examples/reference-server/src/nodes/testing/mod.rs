@@ -15,5 +15,6 @@ pub(super) fn handlers(folder: &Path) -> Vec<Handler> {
         faults::panic(),
         faults::hang(),
         ledger::handler(folder.to_owned()),
+        ledger::repeatable(folder.to_owned()),
     ]
 }
