@@ -1,6 +1,7 @@
 //! Cursors: opaque, and bound to the very list that gave them.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use docg_core::i18n::Text;
 use hmac::{Hmac, KeyInit, Mac};
 use serde::{Serialize, de::DeserializeOwned};
 use sha2::Sha256;
@@ -29,13 +30,8 @@ impl<'a> Cursors<'a> {
     }
 
     pub(crate) fn read<T: DeserializeOwned>(&self, cursor: &str) -> Result<T, Problem> {
-        let refused = || {
-            Problem::invalid_field(
-                "/cursor",
-                "invalid_cursor",
-                "use the next_cursor of this very list",
-            )
-        };
+        let refused =
+            || Problem::invalid_field("/cursor", "invalid_cursor", Text::key("fault-cursor"));
         let bytes = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| refused())?;
         let (position, tag) = bytes
             .split_at_checked(bytes.len().wrapping_sub(TAG))
@@ -66,7 +62,7 @@ pub(crate) fn limit(limit: Option<&str>) -> Result<usize, Problem> {
         Some(_) => Err(Problem::invalid_field(
             "/limit",
             "invalid_limit",
-            "a whole number from 1 to 100",
+            Text::key("fault-range").with("least", 1).with("most", 100),
         )),
     }
 }

@@ -5,6 +5,7 @@ use axum::{
     http::{HeaderMap, StatusCode, header, request::Parts},
 };
 use bytes::Bytes;
+use docg_core::i18n::Text;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 use uuid::Uuid;
@@ -22,13 +23,10 @@ pub(crate) struct Id(pub(crate) Uuid);
 impl FromRequestParts<AppState> for Id {
     type Rejection = Problem;
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Problem> {
-        // By name: a host may nest the API under a path with parameters of its own.
-        let parameters = RawPathParams::from_request_parts(parts, state).await;
-        let parameters = parameters.map_err(|_| Problem::not_found())?;
-        let id = parameters.iter().find(|(name, _)| *name == "id");
-        id.and_then(|(_, id)| Uuid::parse_str(id).ok())
+        let id = path_parameter("id", parts, state).await?;
+        Uuid::parse_str(&id)
             .map(Self)
-            .ok_or_else(Problem::not_found)
+            .map_err(|_| Problem::not_found())
     }
 }
 
@@ -38,13 +36,33 @@ pub(crate) struct Token(pub(crate) String);
 impl FromRequestParts<AppState> for Token {
     type Rejection = Problem;
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Problem> {
-        let parameters = RawPathParams::from_request_parts(parts, state).await;
-        let parameters = parameters.map_err(|_| Problem::not_found())?;
-        let token = parameters.iter().find(|(name, _)| *name == "token");
-        token
-            .map(|(_, token)| Self(token.to_owned()))
-            .ok_or_else(Problem::not_found)
+        path_parameter("token", parts, state).await.map(Self)
     }
+}
+
+/// The signature provider that the path names.
+pub(crate) struct Provider(pub(crate) String);
+
+impl FromRequestParts<AppState> for Provider {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Problem> {
+        path_parameter("provider", parts, state).await.map(Self)
+    }
+}
+
+/// A parameter of the path. By name: a host may nest the API under a path with parameters of its own.
+async fn path_parameter(
+    name: &str,
+    parts: &mut Parts,
+    state: &AppState,
+) -> Result<String, Problem> {
+    let parameters = RawPathParams::from_request_parts(parts, state).await;
+    // What is not UTF-8 names nothing.
+    let parameters = parameters.map_err(|_| Problem::not_found())?;
+    let parameter = parameters.iter().find(|(known, _)| *known == name);
+    parameter
+        .map(|(_, value)| value.to_owned())
+        .ok_or_else(Problem::not_found)
 }
 
 /// The raw body, bounded.
@@ -84,6 +102,7 @@ impl<T: DeserializeOwned + Default> FromRequest<AppState> for Json<T> {
             });
         }
         let sent = parsed(&headers, &bytes)?;
+        without_nul(&sent)?;
         Ok(Self {
             value: typed(&sent)?,
             sent,
@@ -91,15 +110,15 @@ impl<T: DeserializeOwned + Default> FromRequest<AppState> for Json<T> {
     }
 }
 
-/// A JSON body that must be there.
-pub(crate) struct RequiredJson<T>(pub(crate) T);
+/// A JSON body that must be there, of which nothing is known yet but that it is JSON.
+pub(crate) struct Sent(pub(crate) Value);
 
-impl<T: DeserializeOwned> FromRequest<AppState> for RequiredJson<T> {
+impl FromRequest<AppState> for Sent {
     type Rejection = Problem;
     async fn from_request(request: Request, state: &AppState) -> Result<Self, Problem> {
         let headers = request.headers().clone();
         let RawBody(bytes) = RawBody::from_request(request, state).await?;
-        typed(&parsed(&headers, &bytes)?).map(Self)
+        parsed(&headers, &bytes).map(Self)
     }
 }
 
@@ -122,16 +141,14 @@ fn parsed(headers: &HeaderMap, bytes: &[u8]) -> Result<Value, Problem> {
             "unsupported_media_type",
         ));
     }
-    let value: Value = serde_json::from_slice(bytes).map_err(|e| {
+    serde_json::from_slice(bytes).map_err(|e| {
         let place = format!(
             "The body is not valid JSON: line {}, column {}.",
             e.line(),
             e.column()
         );
         Problem::new(StatusCode::BAD_REQUEST, "malformed_json").detail(place)
-    })?;
-    without_nul(&value)?;
-    Ok(value)
+    })
 }
 
 fn without_nul(value: &Value) -> Result<(), Problem> {
@@ -139,7 +156,7 @@ fn without_nul(value: &Value) -> Result<(), Problem> {
         Some(pointer) => Err(Problem::invalid_field(
             pointer,
             "invalid_text",
-            "a text may not hold the character U+0000",
+            Text::key("fault-nul"),
         )),
         None => Ok(()),
     }
@@ -159,7 +176,7 @@ impl<T: DeserializeOwned> FromRequestParts<AppState> for Query<T> {
                 .insert(name.clone().into_owned(), value)
                 .is_some()
             {
-                let detail = "a parameter may be given once";
+                let detail = Text::key("fault-once");
                 let pointer = format!("/{}", escaped(&name));
                 return Err(Problem::invalid_field(
                     pointer,

@@ -17,6 +17,7 @@ mod router;
 mod routes;
 mod shape;
 mod sse;
+mod write_timeout;
 
 pub use auth::{AuthError, Authenticator, Principal, Scope, StaticTokens};
 pub use caller::Caller;
@@ -25,5 +26,6 @@ pub use jwt::{JwtKeyError, JwtTokens};
 pub use metrics::Metrics;
 pub use openapi::openapi;
 pub use options::{BusProbe, BusState, HttpOptions};
-pub use problem::{FieldError, Problem};
+pub use problem::Problem;
 pub use router::{AppState, api, router, with_layers};
+pub use write_timeout::{TimedWrites, WriteTimeout};

@@ -5,7 +5,7 @@ use std::{any::Any, borrow::Cow, time::Duration};
 
 use axum::{
     body::Body,
-    extract::{Request, State},
+    extract::{MatchedPath, Request, State},
     http::{HeaderName, HeaderValue, StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Response},
@@ -14,7 +14,7 @@ use docg_core::i18n::Locale;
 use tracing::Instrument;
 use uuid::Uuid;
 
-use crate::{problem::Problem, router::AppState};
+use crate::{problem::Problem, router::AppState, sse::later};
 
 /// What is known of a request before its route.
 #[derive(Debug, Clone, Default)]
@@ -52,15 +52,19 @@ fn is_correlation_id(id: &str) -> bool {
             .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
 }
 
-/// W3C Trace Context, section 3.2: version, trace id, parent id and flags in lower-case hex.
+/// W3C Trace Context, section 3.2: version, trace id, parent id and flags in lower-case hex. Later
+/// versions may bring more after the flags; `ff` is none.
 fn is_traceparent(value: &str) -> bool {
-    let parts: Vec<&str> = value.split('-').collect();
+    let parts: Vec<&str> = value.splitn(5, '-').collect();
     let hex = |part: &str, len| {
         part.len() == len && part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
     };
     match parts.as_slice() {
-        ["00", trace, parent, flags] => {
-            hex(trace, 32)
+        [version, trace, parent, flags, more @ ..] => {
+            hex(version, 2)
+                && *version != "ff"
+                && (*version != "00" || more.is_empty())
+                && hex(trace, 32)
                 && hex(parent, 16)
                 && hex(flags, 2)
                 && trace.bytes().any(|b| b != b'0')
@@ -74,15 +78,23 @@ fn is_traceparent(value: &str) -> bool {
 pub(crate) async fn facts(mut request: Request, next: Next) -> Response {
     let facts = RequestFacts::of(&request);
     let head = request.method() == axum::http::Method::HEAD;
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let is_stream = route
+        .as_ref()
+        .is_some_and(|route| route.as_str().ends_with("/stream"));
+    let event_source = is_stream && later::is_event_source(request.method(), request.headers());
     request.extensions_mut().insert(facts.clone());
     // Of the address only the path, and that without tokens: a query may hold one too.
     let span = tracing::info_span!(
         "request",
         correlation_id = facts.correlation_id,
         method = %request.method(),
-        path = %without_token(request.uri().path()),
+        path = %without_token(request.uri().path(), route.as_ref().map(MatchedPath::as_str)),
     );
     let mut response = rendered(next.run(request).instrument(span).await, &facts, head);
+    if event_source {
+        response = later::come_back(&response).unwrap_or(response);
+    }
     let headers = response.headers_mut();
     let mut set = |name: &'static str, value: &str| {
         if let Ok(value) = HeaderValue::from_str(value) {
@@ -126,15 +138,24 @@ pub(crate) async fn secured(mut response: Response) -> Response {
     response
 }
 
-/// A path as it may be logged: what follows `approvals` proves who its owner is.
-fn without_token(path: &str) -> Cow<'_, str> {
-    const BEFORE: &str = "/approvals/";
-    let Some(at) = path.find(BEFORE) else {
+/// A path as it may be logged: a token proves who its owner is.
+fn without_token<'p>(path: &'p str, route: Option<&str>) -> Cow<'p, str> {
+    let mut segments: Vec<&str> = path.rsplit('/').collect();
+    // Counted from the end: where the API is nested, its path has lost its beginning.
+    let at = match route {
+        Some(route) => route.rsplit('/').position(|name| name == "{token}"),
+        // A path without a route may be a mistyped one.
+        None => segments
+            .iter()
+            .skip(1)
+            .position(|name| *name == "approvals"),
+    };
+    let Some(token) = at.and_then(|at| segments.get_mut(at)) else {
         return Cow::Borrowed(path);
     };
-    let (before, token) = path.split_at(at + BEFORE.len());
-    let after = token.find('/').map_or("", |end| &token[end..]);
-    Cow::Owned(format!("{before}[token]{after}"))
+    *token = "[token]";
+    segments.reverse();
+    Cow::Owned(segments.join("/"))
 }
 
 /// An error as a problem: a handler's own, or what the framework has refused.
@@ -196,21 +217,57 @@ pub(crate) fn panicked(payload: Box<dyn Any + Send + 'static>) -> Response {
 
 #[cfg(test)]
 mod tests {
-    use super::without_token;
+    use super::{is_traceparent, without_token};
 
     #[test]
     fn a_logged_path_holds_no_token() {
-        for (path, logged) in [
-            ("/api/v1/executions/1", "/api/v1/executions/1"),
-            ("/api/v1/approvals/abc", "/api/v1/approvals/[token]"),
+        let approve = Some("/host/api/v1/approvals/{token}/approve");
+        for (path, route, logged) in [
+            (
+                "/api/v1/executions/1",
+                Some("/api/v1/executions/{id}"),
+                "/api/v1/executions/1",
+            ),
             (
                 "/host/api/v1/approvals/abc/approve",
+                approve,
                 "/host/api/v1/approvals/[token]/approve",
             ),
-            ("/api/v1/approvals/abc/x/y", "/api/v1/approvals/[token]/x/y"),
-            ("/api/v1/approvals", "/api/v1/approvals"),
+            (
+                "/api/v1/approvals/abc/approve",
+                approve,
+                "/api/v1/approvals/[token]/approve",
+            ),
+            ("/sign/abc", Some("/sign/{token}"), "/sign/[token]"),
+            (
+                "/api/v1/approvals/abc/x/y",
+                None,
+                "/api/v1/approvals/[token]/x/y",
+            ),
+            ("/api/v1/approvals", None, "/api/v1/approvals"),
         ] {
-            assert_eq!(without_token(path), logged);
+            assert_eq!(without_token(path, route), logged);
+        }
+    }
+
+    #[test]
+    fn a_trace_context_is_taken_in_whatever_its_version() {
+        let (trace, parent) = ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7");
+        let taken = |text: String| is_traceparent(&text);
+        assert!(taken(format!("00-{trace}-{parent}-01")));
+        assert!(taken(format!("01-{trace}-{parent}-01")));
+        assert!(taken(format!("cc-{trace}-{parent}-01-what-comes")));
+        for wrong in [
+            format!("00-{trace}-{parent}-01-more"),
+            format!("ff-{trace}-{parent}-01"),
+            format!("0-{trace}-{parent}-01"),
+            format!("cc-{trace}-{parent}-01.more"),
+            format!("00-{}-{parent}-01", "0".repeat(32)),
+            format!("00-{trace}-{}-01", "0".repeat(16)),
+            format!("00-{}-{parent}-01", trace.to_uppercase()),
+            format!("00-{trace}-{parent}"),
+        ] {
+            assert!(!taken(wrong.clone()), "{wrong}");
         }
     }
 }

@@ -52,9 +52,16 @@ pub struct HttpOptions {
     pub streams_per_organization: usize,
     /// Streams at once, in this process.
     pub streams: usize,
-    /// A reader that takes longer for one event is closed; it comes back with its last id.
+    /// A reader that takes longer for one event is closed; it comes back with its last id. Serve
+    /// through a [`WriteTimeout`](crate::WriteTimeout), so that its connection ends too.
     pub slow_reader: Duration,
-    /// Cancel it when the server shuts down: streams end.
+    /// No stream stays open for longer, give or take a tenth: its reader comes back with its last
+    /// id, and whether it may is asked again.
+    pub stream_age: Duration,
+    /// Cancel it as the first thing of a shutdown: `GET /readyz` says that nothing more is to be
+    /// sent here, and everything else goes on.
+    pub draining: CancellationToken,
+    /// Cancel it when the server is about to close its connections: streams end.
     pub shutdown: CancellationToken,
     /// Over how long streams end at shutdown, so that not all clients come back at once.
     pub drain_over: Duration,
@@ -81,6 +88,8 @@ impl HttpOptions {
             streams_per_organization: 1_000,
             streams: 20_000,
             slow_reader: Duration::from_secs(30),
+            stream_age: Duration::from_secs(600),
+            draining: CancellationToken::new(),
             shutdown: CancellationToken::new(),
             drain_over: Duration::from_secs(2),
             bus: Arc::new(InProcess),

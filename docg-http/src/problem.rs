@@ -9,14 +9,12 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use docg_core::{
-    engine::{EngineError, FieldFault, VoteRefusal},
-    i18n::Locale,
+    engine::{EngineError, VoteRefusal},
+    error::FieldFault,
+    i18n::{Locale, Text},
     ports::StoreErrorKind,
-    workflow::validate::Fault,
 };
-use serde::Serialize;
 use serde_json::{Map, Value, json};
-use utoipa::ToSchema;
 
 /// An error, as clients see it.
 #[derive(Debug, Clone)]
@@ -24,36 +22,10 @@ pub struct Problem {
     status: StatusCode,
     code: &'static str,
     /// Says more than the code's own words.
-    detail: Option<String>,
-    errors: Vec<FieldError>,
+    detail: Option<Text>,
+    errors: Vec<FieldFault>,
     members: Map<String, Value>,
     headers: Vec<(HeaderName, HeaderValue)>,
-}
-
-/// A value that is well formed and wrong.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
-pub struct FieldError {
-    /// Where: a JSON pointer into the body (RFC 6901), or `/` and the name of a query parameter.
-    pub pointer: String,
-    /// Stable and machine-readable.
-    pub code: String,
-    /// What is wrong and what would be right.
-    pub detail: String,
-}
-
-impl FieldError {
-    /// An error at a place.
-    pub fn new(
-        pointer: impl Into<String>,
-        code: impl Into<String>,
-        detail: impl Into<String>,
-    ) -> Self {
-        Self {
-            pointer: pointer.into(),
-            code: code.into(),
-            detail: detail.into(),
-        }
-    }
 }
 
 /// A code's title in English, which is constant, and its words in both languages.
@@ -131,7 +103,7 @@ impl Problem {
 
     /// Values that are well formed and wrong.
     #[must_use]
-    pub fn invalid(errors: Vec<FieldError>) -> Self {
+    pub fn invalid(errors: Vec<FieldFault>) -> Self {
         Self {
             errors,
             ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "validation_failed")
@@ -141,10 +113,10 @@ impl Problem {
     /// One value that is well formed and wrong.
     pub fn invalid_field(
         pointer: impl Into<String>,
-        code: impl Into<String>,
-        detail: impl Into<String>,
+        code: &'static str,
+        detail: impl Into<Text>,
     ) -> Self {
-        Self::invalid(vec![FieldError::new(pointer, code, detail)])
+        Self::invalid(vec![FieldFault::new(pointer, code, detail)])
     }
 
     /// A failure of this side; the cause goes to the log.
@@ -155,7 +127,7 @@ impl Problem {
 
     /// Says more than the code's own words.
     #[must_use]
-    pub fn detail(mut self, detail: impl Into<String>) -> Self {
+    pub fn detail(mut self, detail: impl Into<Text>) -> Self {
         self.detail = Some(detail.into());
         self
     }
@@ -197,7 +169,10 @@ impl Problem {
             Locale::En => words.en,
             Locale::PtBr => words.pt,
         };
-        let detail = self.detail.as_deref().unwrap_or(own);
+        let detail = match &self.detail {
+            Some(detail) => detail.render(locale),
+            None => own.to_owned(),
+        };
         let mut body = json!({
             "type": format!("urn:docg:problem:{}", self.code),
             "title": words.title,
@@ -211,7 +186,14 @@ impl Problem {
         if let Some(members) = body.as_object_mut() {
             members.extend(self.members.clone());
             if !self.errors.is_empty() {
-                members.insert("errors".to_owned(), json!(self.errors));
+                let errors = self.errors.iter().map(|fault| {
+                    json!({
+                        "pointer": fault.pointer,
+                        "code": fault.code,
+                        "detail": fault.detail.render(locale),
+                    })
+                });
+                members.insert("errors".to_owned(), errors.collect());
             }
         }
         let mut response = Response::new(Body::from(body.to_string()));
@@ -258,11 +240,8 @@ impl From<EngineError> for Problem {
             EngineError::KeyReused => {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused")
             }
-            EngineError::InvalidWorkflow(faults) => {
-                Self::invalid(faults.into_iter().map(Into::into).collect())
-            }
-            EngineError::InvalidInput(faults) => {
-                Self::invalid(faults.into_iter().map(Into::into).collect())
+            EngineError::InvalidWorkflow(faults) | EngineError::InvalidInput(faults) => {
+                Self::invalid(faults)
             }
             EngineError::NoDocument => Self::new(StatusCode::CONFLICT, "no_document"),
             EngineError::SignaturesNotConfigured => {
@@ -286,11 +265,9 @@ impl From<EngineError> for Problem {
                         Self::new(StatusCode::SERVICE_UNAVAILABLE, "service_unavailable")
                             .header(header::RETRY_AFTER, HeaderValue::from_static("1"))
                     }
-                    StoreErrorKind::Invalid => Self::invalid_field(
-                        "",
-                        "not_storable",
-                        "a value in the request cannot be stored",
-                    ),
+                    StoreErrorKind::Invalid => {
+                        Self::invalid_field("", "not_storable", Text::key("fault-not-storable"))
+                    }
                     StoreErrorKind::KeyReused => {
                         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused")
                     }
@@ -319,16 +296,4 @@ fn vote_refused(refusal: &VoteRefusal) -> Problem {
         .member("expires_at", json!(approval.expires_at))
         .member("your_decision", json!(own.and_then(|own| own.vote)))
         .member("your_decision_at", json!(own.and_then(|own| own.voted_at)))
-}
-
-impl From<Fault> for FieldError {
-    fn from(fault: Fault) -> Self {
-        Self::new(fault.pointer, fault.code, fault.detail)
-    }
-}
-
-impl From<FieldFault> for FieldError {
-    fn from(fault: FieldFault) -> Self {
-        Self::new(fault.pointer, fault.code, fault.detail)
-    }
 }

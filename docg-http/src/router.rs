@@ -57,6 +57,11 @@ impl AppState {
             metrics,
         }
     }
+
+    /// Resolves when no stream is open.
+    pub async fn streams_ended(&self) {
+        self.streams.none_open().await;
+    }
 }
 
 /// The API over an engine, whole.

@@ -1,5 +1,12 @@
 //! From JSON to types: objects are objects, and every fault is named.
 
+use std::collections::HashMap;
+
+use docg_core::{
+    error::FieldFault,
+    i18n::Text,
+    workflow::{NodeDraft, WorkflowDraft, validate::MAX_NODES},
+};
 use serde::{
     Deserializer,
     de::{
@@ -8,54 +15,125 @@ use serde::{
     },
     forward_to_deserialize_any,
 };
-use serde_json::{Error, Value};
+use serde_json::{Error, Map, Value};
 
-use crate::problem::{FieldError, Problem};
+use crate::problem::Problem;
 
-/// No more faults than this are told at once: each costs another reading.
-const MOST: usize = 32;
+/// No more faults of one value than this are told at once: each costs another reading.
+const MOST: usize = 100;
 
-/// A value as a type. All that is wrong with it is told at once, as far as it can be known.
+/// What stands in, one after the other, for what is wrong, until the rest can be read. First
+/// nothing at all, or null where something must be.
+const STAND_INS: [fn() -> Value; 6] = [
+    || Value::Null,
+    || Value::String(String::new()),
+    || Value::Array(Vec::new()),
+    || Value::Object(Map::new()),
+    || Value::from(0),
+    || Value::Bool(false),
+];
+
+/// A value as a type. All that is wrong with it is told at once.
 pub(crate) fn typed<T: DeserializeOwned>(value: &Value) -> Result<T, Problem> {
-    let first = match read(value) {
-        Ok(typed) => return Ok(typed),
-        Err(error) => error,
-    };
-    // Serde stops at the first fault: without it the rest is read again.
-    let mut rest = value.clone();
-    let mut errors = vec![first];
-    while errors.len() < MOST
-        && errors
-            .last()
-            .is_some_and(|last| take_out(&mut rest, &last.pointer))
-    {
-        match read::<T>(&rest) {
-            Ok(_) => break,
-            // A field that must be there was there and wrong.
-            Err(error) if errors.iter().any(|known| known.pointer == error.pointer) => break,
-            Err(error) => errors.push(error),
+    match read_on(value) {
+        (Some(typed), faults) if faults.is_empty() => Ok(typed),
+        (_, faults) => Err(Problem::invalid(faults)),
+    }
+}
+
+/// A workflow as far as it can be read, and what is wrong with its shape.
+pub(crate) fn workflow(value: &Value) -> (Option<WorkflowDraft>, Vec<FieldFault>) {
+    // Node by node: a fault costs another reading of its own node only.
+    let mut frame = value.clone();
+    let nodes = frame.get_mut("nodes").and_then(Value::as_array_mut);
+    let nodes = nodes.map(std::mem::take).unwrap_or_default();
+    let (mut draft, mut faults) = read_on::<WorkflowDraft>(&frame);
+    // One more than there may be, so that they are known to be too many.
+    for (index, node) in nodes.iter().take(MAX_NODES + 1).enumerate() {
+        let (node, found) = read_on::<NodeDraft>(node);
+        let at = format!("/nodes/{index}");
+        faults.extend(found.into_iter().map(|fault| fault.within(&at)));
+        match (&mut draft, node) {
+            (Some(draft), Some(node)) => draft.nodes.push(node),
+            _ => draft = None,
         }
     }
-    Err(Problem::invalid(errors))
+    (draft, faults)
 }
 
-fn read<T: DeserializeOwned>(value: &Value) -> Result<T, FieldError> {
-    serde_path_to_error::deserialize(Strict(value)).map_err(|e| field_error(&e))
+/// A value as a type, as far as it can be read, with what is wrong. Serde stops at the first fault:
+/// something else is put in its place, and the rest is read again.
+fn read_on<T: DeserializeOwned>(value: &Value) -> (Option<T>, Vec<FieldFault>) {
+    let mut fault = match read(value) {
+        Ok(typed) => return (Some(typed), Vec::new()),
+        Err(fault) => fault,
+    };
+    let mut rest = value.clone();
+    let mut faults: Vec<FieldFault> = Vec::new();
+    let mut tried: HashMap<String, usize> = HashMap::new();
+    loop {
+        // Within what stands in nothing is the caller's.
+        let known = faults
+            .iter()
+            .any(|known| contains(&known.pointer, &fault.pointer));
+        let tries = tried.entry(fault.pointer.clone()).or_default();
+        let stands_in = STAND_INS
+            .get(*tries)
+            .is_some_and(|stand_in| put(&mut rest, &fault.pointer, (*tries > 0).then(stand_in)));
+        *tries += 1;
+        if !known {
+            faults.push(fault);
+        }
+        if !stands_in || faults.len() == MOST {
+            return (None, faults);
+        }
+        fault = match read(&rest) {
+            Ok(typed) => return (Some(typed), faults),
+            Err(fault) => fault,
+        };
+    }
 }
 
-/// Removes what a pointer names from its object.
-fn take_out(value: &mut Value, pointer: &str) -> bool {
+fn read<T: DeserializeOwned>(value: &Value) -> Result<T, FieldFault> {
+    serde_path_to_error::deserialize(Strict(value)).map_err(|e| field_fault(&e))
+}
+
+/// Whether one pointer leads to the other's place or into it.
+pub(crate) fn contains(outer: &str, inner: &str) -> bool {
+    inner
+        .strip_prefix(outer)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Puts a value at a place; without one, the place is left out, or null where that cannot be.
+fn put(value: &mut Value, pointer: &str, new: Option<Value>) -> bool {
     let Some((parent, name)) = pointer.rsplit_once('/') else {
-        return false;
+        *value = new.unwrap_or_default();
+        return true;
     };
     let name = name.replace("~1", "/").replace("~0", "~");
-    value
-        .pointer_mut(parent)
-        .and_then(Value::as_object_mut)
-        .is_some_and(|parent| parent.remove(&name).is_some())
+    match value.pointer_mut(parent) {
+        Some(Value::Object(fields)) => {
+            match new {
+                Some(new) => fields.insert(name, new),
+                None => fields.remove(&name),
+            };
+            true
+        }
+        Some(Value::Array(items)) => {
+            let place = name
+                .parse()
+                .ok()
+                .and_then(|index: usize| items.get_mut(index));
+            place
+                .map(|place| *place = new.unwrap_or_default())
+                .is_some()
+        }
+        _ => false,
+    }
 }
 
-fn field_error<E: std::fmt::Display>(error: &serde_path_to_error::Error<E>) -> FieldError {
+fn field_fault<E: std::fmt::Display>(error: &serde_path_to_error::Error<E>) -> FieldFault {
     let detail = error.inner().to_string();
     let mut pointer = String::new();
     for segment in error.path() {
@@ -74,18 +152,18 @@ fn field_error<E: std::fmt::Display>(error: &serde_path_to_error::Error<E>) -> F
             .and_then(|rest| rest.split('`').next())
             .map(escaped)
     };
-    let code = if detail.starts_with("unknown field `") {
+    let (code, key) = if detail.starts_with("unknown field `") {
         // The path already ends with the field.
-        "unknown_field"
+        ("unknown_field", "fault-unknown-field")
     } else if let Some(field) = named("missing field `") {
         pointer = format!("{pointer}/{field}");
-        "missing_field"
+        ("missing_field", "fault-missing-field")
     } else if detail.starts_with("unknown variant") {
-        "invalid_value"
+        ("invalid_value", "fault-invalid-value")
     } else {
-        "invalid_type"
+        ("invalid_type", "fault-invalid-type")
     };
-    FieldError::new(pointer, code, detail)
+    FieldFault::new(pointer, code, Text::key(key).with("why", detail))
 }
 
 /// A name as a part of a JSON pointer (RFC 6901).

@@ -5,6 +5,7 @@ use std::fmt;
 use super::{Engine, EngineError, FieldFault, control::Delivery};
 use crate::{
     approval::{Approval, ApprovalStatus, Decision, token_hash},
+    i18n::Text,
     ids::SignalId,
     observe::Actor,
     ports::{Signal, SignalKind},
@@ -112,7 +113,7 @@ impl Engine {
             .as_ref()
             .is_some_and(|comment| comment.chars().count() > MAX_COMMENT)
         {
-            let detail = format!("a comment has {MAX_COMMENT} characters at most");
+            let detail = Text::key("fault-too-long").with("most", MAX_COMMENT);
             let fault = FieldFault::new("/comment", "too_long", detail);
             return Err(EngineError::InvalidInput(vec![fault]));
         }

@@ -9,6 +9,7 @@ use super::{Engine, EngineError, FieldFault, decide, drive};
 use crate::{
     engine::decide::{Call, Verdict},
     error::codes,
+    i18n::Text,
     ids::{ExecutionId, OrganizationId, SignalId},
     observe::Actor,
     ports::{ClaimWhat, ExecutionRecord, ResumeSignal, Signal, SignalKind, StoreErrorKind},
@@ -151,13 +152,11 @@ impl Engine {
                 .as_ref()
                 .map_or(&[][..], |workflow| &workflow.nodes);
             if let Err(found) = check_overrides(nodes, &how.nodes, &self.inner.registry) {
-                faults.extend(found.into_iter().map(|fault| {
-                    FieldFault::new(
-                        format!("/changes/nodes{}", fault.pointer),
-                        fault.code,
-                        fault.detail,
-                    )
-                }));
+                faults.extend(
+                    found
+                        .into_iter()
+                        .map(|fault| fault.within("/changes/nodes")),
+                );
             }
         }
         let unsettled = execution.status == Status::NeedsReview
@@ -174,7 +173,7 @@ impl Engine {
             faults.push(FieldFault::new(
                 "/resolution",
                 "resolution_required",
-                "whether the step's effect happened is unknown: confirm_done or run_again",
+                Text::key("fault-resolution"),
             ));
         }
         if faults.is_empty() {

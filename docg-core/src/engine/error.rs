@@ -1,8 +1,8 @@
 use crate::{
     engine::{Call, VoteRefusal},
+    error::FieldFault,
     ports::{StoreError, StoreErrorKind},
     run::Status,
-    workflow::validate::Fault,
 };
 
 /// Why the engine did not do what it was asked. Nothing was changed, unless the store did not
@@ -37,7 +37,7 @@ pub enum EngineError {
     KeyReused,
     /// The definition cannot run.
     #[error("the workflow has {} faults", .0.len())]
-    InvalidWorkflow(Vec<Fault>),
+    InvalidWorkflow(Vec<FieldFault>),
     /// A value is well formed and wrong.
     #[error("{} values are wrong", .0.len())]
     InvalidInput(Vec<FieldFault>),
@@ -56,28 +56,6 @@ pub enum EngineError {
     /// The store failed.
     #[error(transparent)]
     Store(StoreError),
-}
-
-/// A value that is well formed and wrong.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FieldFault {
-    /// Where, as a JSON pointer into the request (RFC 6901).
-    pub pointer: String,
-    /// Stable and machine-readable.
-    pub code: &'static str,
-    /// What is wrong and what would be right.
-    pub detail: String,
-}
-
-impl FieldFault {
-    /// A fault at a place.
-    pub fn new(pointer: impl Into<String>, code: &'static str, detail: impl Into<String>) -> Self {
-        Self {
-            pointer: pointer.into(),
-            code,
-            detail: detail.into(),
-        }
-    }
 }
 
 impl From<StoreError> for EngineError {

@@ -59,14 +59,14 @@ impl Engine {
         after: u64,
     ) -> Result<EventFeed, EngineError> {
         let record = self.execution(organization, execution).await?;
-        let ended =
-            record.execution.status.is_terminal() && after >= record.execution.heads.event_seq;
+        let over = record.execution.status.is_terminal();
         let reader = Reader {
             inner: Arc::clone(&self.inner),
             organization,
             execution,
             last: after,
-            ended,
+            over,
+            ended: over && after >= record.execution.heads.event_seq,
             live: None,
         };
         let events = stream::try_unfold(reader, |mut reader| async move {
@@ -85,6 +85,8 @@ struct Reader {
     execution: ExecutionId,
     /// The last event that was given.
     last: u64,
+    /// The execution has ended: what is stored is all that there will be.
+    over: bool,
     ended: bool,
     live: Option<EventStream>,
 }
@@ -108,6 +110,12 @@ impl Reader {
                     // Perhaps nothing happens, and perhaps the bus was never told.
                     Err(_) => self.stored().await?,
                 },
+                // Its last event may have been purged: then nothing says that it was the last.
+                None if self.over => {
+                    let batch = self.stored().await?;
+                    self.ended = batch.is_empty();
+                    batch
+                }
                 None => self.catch_up().await?,
             };
             if let Some(last) = batch.last() {

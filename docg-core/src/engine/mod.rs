@@ -31,11 +31,12 @@ mod workflows;
 
 use std::sync::Arc;
 
+pub use crate::error::FieldFault;
 pub use approvals::{OpenApproval, RefusedVote, VoteAnswer, VoteRefusal};
 pub use builder::{EngineBuilder, EngineOptions};
 pub use control::{ControlAnswer, ControlRequest, ResumeRequest};
 pub use decide::{Call, allowed_calls};
-pub use error::{EngineError, FieldFault};
+pub use error::EngineError;
 pub use feed::EventFeed;
 pub use list_feed::{ListFeed, ListItem};
 pub use observer::{Fact, OTHER, Observer, StepEnd, WebhookEnd};

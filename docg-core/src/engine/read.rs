@@ -84,11 +84,12 @@ impl Engine {
         Ok(self.inner.store.steps(organization, id).await?)
     }
 
-    /// The `seq` of the earliest event that is left of an execution; 1 where none has been purged.
+    /// The `seq` of the earliest event that is left of an execution: 1 where none has been purged,
+    /// and that of the next one where all have.
     ///
     /// # Errors
     ///
-    /// `Store`.
+    /// `NotFound`.
     pub async fn earliest_event(
         &self,
         organization_id: OrganizationId,
@@ -100,13 +101,11 @@ impl Engine {
             after: 0,
             limit: 1,
         };
-        Ok(self
-            .inner
-            .store
-            .events(query)
-            .await?
-            .first()
-            .map_or(1, |event| event.seq))
+        if let Some(event) = self.inner.store.events(query).await?.first() {
+            return Ok(event.seq);
+        }
+        let record = self.execution(organization_id, execution_id).await?;
+        Ok(record.execution.heads.event_seq + 1)
     }
 
     /// A page of an execution's log, oldest first.

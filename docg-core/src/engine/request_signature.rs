@@ -10,6 +10,7 @@ use super::{
     decide::{Call, NewRunFacts, Verdict, judge},
 };
 use crate::{
+    i18n::Text,
     ids::NodeId,
     ports::{ExecutionRecord, Idempotency},
     run::{Inputs, Phase, Step, StepStatus},
@@ -106,7 +107,7 @@ impl Engine {
             .as_deref()
             .is_some_and(|name| name.trim().is_empty())
         {
-            let detail = "the name of a signature provider, or null for the default";
+            let detail = Text::key("fault-provider");
             let fault = FieldFault::new("/provider", "required", detail);
             return Err(EngineError::InvalidInput(vec![fault]));
         }

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
     Engine, EngineError,
@@ -34,7 +34,8 @@ impl Engine {
     }
 
     /// Takes in a signature provider's webhook: proves it, recognizes repeats, and signals the
-    /// execution that waits. An event of an unknown kind is remembered and does nothing.
+    /// execution that waits. An event that says nothing of a signer, such as one of an unknown kind, does
+    /// nothing; it is kept in the memo of kind `webhook` under `<provider>/<dedupe key>` for 30 days.
     ///
     /// # Errors
     ///
@@ -77,6 +78,7 @@ impl Engine {
             Some(envelope) => Some(self.signature_by_envelope(provider, envelope).await?),
             None => None,
         };
+        let request = request.filter(|_| !update.facts.is_empty());
         let now = self.inner.now();
         let key = MemoKey {
             organization_id: None,
@@ -88,7 +90,10 @@ impl Engine {
         let id = SignalId::new();
         let memo = Memo {
             key,
-            value: Value::String(id.to_string()),
+            value: match &request {
+                Some(_) => Value::String(id.to_string()),
+                None => json!({"event": self.kept(&webhook.body)}),
+            },
             expires_at: now + REMEMBERED,
         };
         let known = self.inner.store.remember(memo, now).await?;
@@ -96,7 +101,7 @@ impl Engine {
         let id = known
             .and_then(|memo| memo.value.as_str()?.parse().ok())
             .unwrap_or(id);
-        let Some(request) = request.filter(|_| !update.facts.is_empty()) else {
+        let Some(request) = request else {
             return Ok(WebhookAnswer { duplicate });
         };
         let organization = request.organization_id;
@@ -122,6 +127,14 @@ impl Engine {
             }
             Err(e) => Err(e),
         }
+    }
+
+    /// What a provider sent, as it may be kept: without secrets, and bounded. A text, because JSON may
+    /// hold what a store cannot.
+    fn kept(&self, body: &[u8]) -> String {
+        let body = serde_json::from_slice(body)
+            .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(body).into_owned()));
+        self.redaction().snapshot(&body).as_str().to_owned()
     }
 
     /// Reports what became of signers, for applications that learn of it otherwise than by a

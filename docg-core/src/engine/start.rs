@@ -10,6 +10,7 @@ use super::{
     decide::{Call, Moment, NewRunFacts, Reuse, Verdict, create, judge},
 };
 use crate::{
+    i18n::Text,
     ids::{OrganizationId, WorkflowId},
     observe::Actor,
     ports::{Created, ExecutionRecord, Idempotency, NewRun},
@@ -115,11 +116,7 @@ impl Engine {
     /// `KeyReused`.
     pub async fn start(&self, request: StartRequest) -> Result<Started, EngineError> {
         if !request.trigger_data.is_object() {
-            let fault = FieldFault::new(
-                "/trigger_data",
-                "invalid_type",
-                "trigger data is a JSON object",
-            );
+            let fault = FieldFault::new("/trigger_data", "invalid_type", Text::key("fault-object"));
             return Err(EngineError::InvalidInput(vec![fault]));
         }
         let workflow = self
@@ -184,11 +181,8 @@ impl Engine {
         let mut inputs = (*inputs).clone();
         if let Some(data) = how.trigger_data {
             if !data.is_object() {
-                let fault = FieldFault::new(
-                    "/trigger_data",
-                    "invalid_type",
-                    "trigger data is a JSON object",
-                );
+                let fault =
+                    FieldFault::new("/trigger_data", "invalid_type", Text::key("fault-object"));
                 return Err(EngineError::InvalidInput(vec![fault]));
             }
             inputs.trigger_data = data.into();
@@ -222,7 +216,7 @@ impl Engine {
         request: &ControlRequest,
         from: &StepRef,
     ) -> Result<Vec<(usize, Reuse)>, EngineError> {
-        let wrong = |detail: String| {
+        let wrong = |detail: Text| {
             EngineError::InvalidInput(vec![FieldFault::new("/from_step", "unknown_step", detail)])
         };
         let steps = self
@@ -236,7 +230,7 @@ impl Engine {
                 Some(*position as usize).filter(|position| *position < steps.len())
             }
         };
-        let first = first.ok_or_else(|| wrong("it names no step of this execution".to_owned()))?;
+        let first = first.ok_or_else(|| wrong(Text::key("fault-step")))?;
         let mut reuse = Vec::with_capacity(first);
         for (index, step) in steps.into_iter().take(first).enumerate() {
             match (step.status, step.output) {
@@ -254,10 +248,8 @@ impl Engine {
                 // Whether it is left out again is decided again.
                 (StepStatus::Skipped, _) => {}
                 _ => {
-                    let node = &step.node_id;
-                    return Err(wrong(format!(
-                        "step {node} before it has no output to reuse: start there or earlier"
-                    )));
+                    let detail = Text::key("fault-step-without-output");
+                    return Err(wrong(detail.with("step", &step.node_id)));
                 }
             }
         }

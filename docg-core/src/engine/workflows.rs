@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use super::{Engine, EngineError};
 use crate::{
+    error::FieldFault,
     ids::{OrganizationId, WorkflowId},
     ports::{Page, StoreErrorKind, WorkflowQuery},
     workflow::{Workflow, WorkflowDraft, validate::validate},
@@ -17,6 +18,14 @@ pub struct PutWorkflow {
 }
 
 impl Engine {
+    /// Everything for which [`put_workflow`](Self::put_workflow) would refuse a definition.
+    #[must_use]
+    pub fn workflow_faults(&self, draft: WorkflowDraft) -> Vec<FieldFault> {
+        validate(draft, &self.inner.registry)
+            .err()
+            .unwrap_or_default()
+    }
+
     /// Stores a new version of a workflow. Executions keep the version that they were made with.
     ///
     /// # Errors
@@ -82,6 +91,22 @@ impl Engine {
             .workflow(organization, id)
             .await?
             .ok_or(EngineError::NotFound("workflow"))
+    }
+
+    /// The highest version that was ever stored of a workflow, also of one that is hidden now.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` where there never was one.
+    pub async fn latest_workflow_version(
+        &self,
+        organization: OrganizationId,
+        id: WorkflowId,
+    ) -> Result<u32, EngineError> {
+        match self.inner.store.latest_version(organization, id).await? {
+            0 => Err(EngineError::NotFound("workflow")),
+            version => Ok(version),
+        }
     }
 
     /// A page of an organization's workflows, newest first.

@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 use crate::i18n::Text;
 
 pub mod codes;
+mod field;
+
+pub use field::FieldFault;
 
 /// What is stored and shown of an error.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

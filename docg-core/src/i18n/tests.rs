@@ -72,7 +72,7 @@ fn every_key_in_the_code_is_in_the_catalogue() {
     ))) {
         let source = std::fs::read_to_string(&file).expect("readable source");
         for literal in source.split('"') {
-            let is_key = ["issue-", "error-", "log-", "action-"]
+            let is_key = ["issue-", "error-", "log-", "action-", "fault-"]
                 .iter()
                 .any(|prefix| literal.starts_with(prefix))
                 && !literal.ends_with('-')

@@ -81,7 +81,9 @@ impl Redaction {
         }
     }
 
-    fn redacted(&self, value: &Value) -> Value {
+    /// A copy without secrets, whatever its size.
+    #[must_use]
+    pub fn redacted(&self, value: &Value) -> Value {
         match value {
             Value::Object(map) => map
                 .iter()

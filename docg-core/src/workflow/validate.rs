@@ -18,6 +18,7 @@ use super::{
     registry::Registry,
     variables::{push_token, shortened},
 };
+use crate::{error::FieldFault, i18n::Text};
 
 mod faults;
 pub(crate) mod kinds;
@@ -56,30 +57,23 @@ pub struct Validated {
     pub nodes: Vec<Arc<Node>>,
 }
 
-/// One thing that keeps a definition from running.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
-    /// Where, as a JSON pointer (RFC 6901) into the draft.
-    pub pointer: String,
-    /// What, machine-readable.
-    pub code: &'static str,
-    /// What, in words.
-    pub detail: String,
-}
-
 /// Checks a draft and fills in what it leaves to the node types.
 ///
 /// # Errors
 ///
 /// Every fault that it has, at most 500.
-pub fn validate(draft: WorkflowDraft, registry: &Registry) -> Result<Validated, Vec<Fault>> {
+pub fn validate(draft: WorkflowDraft, registry: &Registry) -> Result<Validated, Vec<FieldFault>> {
     let mut faults = Faults::default();
     faults.name("/name", &draft.name);
     if draft.name.trim().is_empty() {
-        faults.add("/name", "required", "a workflow needs a name");
+        faults.add("/name", "required", Text::key("fault-name-required"));
     }
     if let Err((pointer, detail)) = schema::check(&draft.input_schema) {
-        faults.add(format!("/input_schema{pointer}"), "invalid_schema", detail);
+        faults.add(
+            format!("/input_schema{pointer}"),
+            "invalid_schema",
+            Text::key("fault-schema").with("why", detail),
+        );
     }
     faults.no_nul("/input_schema", draft.input_schema.iter());
     if draft
@@ -90,17 +84,19 @@ pub fn validate(draft: WorkflowDraft, registry: &Registry) -> Result<Validated, 
         faults.add(
             "/settings/review_expires_ms",
             "out_of_range",
-            format!("1 to {MAX_REVIEW_MS}, or null for ever"),
+            Text::key("fault-range-or-null")
+                .with("least", 1)
+                .with("most", MAX_REVIEW_MS),
         );
     }
     if draft.nodes.is_empty() {
-        faults.add("/nodes", "required", "a workflow needs a node");
+        faults.add("/nodes", "required", Text::key("fault-node-required"));
     }
     if draft.nodes.len() > MAX_NODES {
         faults.add(
             "/nodes",
             "too_many",
-            format!("a workflow has at most {MAX_NODES} nodes"),
+            Text::key("fault-too-many-nodes").with("most", MAX_NODES),
         );
         return Err(faults.0);
     }
@@ -154,7 +150,7 @@ pub fn check_overrides(
     nodes: &[Arc<Node>],
     overrides: &Map<String, Value>,
     registry: &Registry,
-) -> Result<(), Vec<Fault>> {
+) -> Result<(), Vec<FieldFault>> {
     let mut faults = Faults::default();
     let ids: HashSet<&str> = nodes.iter().map(|node| node.id.as_str()).collect();
     for (id, changed) in overrides {
@@ -164,12 +160,12 @@ pub fn check_overrides(
             faults.add(
                 at,
                 "unknown_node",
-                format!("the workflow has no node {:?}", shortened(id)),
+                Text::key("fault-unknown-node").with("id", shortened(id)),
             );
             continue;
         };
         let Value::Object(params) = changed else {
-            faults.add(at, "wrong_kind", "an object of parameters is needed");
+            faults.add(at, "wrong_kind", Text::key("fault-parameters"));
             continue;
         };
         let specs = nodes[..position].iter().map(|node| {

@@ -1,5 +1,7 @@
 use docg_core::{
     engine::StepRef,
+    error::FieldFault,
+    i18n::Text,
     ports::{ResumeSignal, Settlement},
     run::Phase,
 };
@@ -7,11 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::{
-    openapi::names,
-    problem::{FieldError, Problem},
-    shape::escaped,
-};
+use crate::{openapi::names, problem::Problem, shape::escaped};
 
 /// Starts an execution.
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -179,8 +177,8 @@ impl ResumeBody {
                 signal.trigger_data = object(&mut changes, "trigger_data")?;
                 signal.nodes = object(&mut changes, "nodes")?.unwrap_or_default();
                 let unknown = changes.keys().map(|name| {
-                    let detail = "beside trigger_data and nodes there is nothing to change";
-                    FieldError::new(
+                    let detail = Text::key("fault-changes");
+                    FieldFault::new(
                         format!("/changes/{}", escaped(name)),
                         "unknown_field",
                         detail,
@@ -201,7 +199,7 @@ impl ResumeBody {
             (Some(Resolution::RunAgain), None) => Some(Settlement::RunAgain),
             (None, None) => None,
             (Some(Resolution::RunAgain) | None, Some(_)) => {
-                let detail = "an output comes with the resolution confirm_done";
+                let detail = Text::key("fault-output");
                 return Err(Problem::invalid_field(
                     "/output",
                     "unexpected_output",
@@ -224,7 +222,7 @@ fn object(
         Some(_) => Err(Problem::invalid_field(
             format!("/changes/{name}"),
             "invalid_type",
-            "an object is expected",
+            Text::key("fault-object"),
         )),
     }
 }

@@ -30,6 +30,7 @@ pub(super) struct Families {
     pub(super) webhooks: IntCounterVec,
     pub(super) streams: IntGaugeVec,
     pub(super) streams_closed_slow: IntCounter,
+    pub(super) connections_closed_slow: IntCounter,
     pub(super) sse_events: IntCounterVec,
     pub(super) http_requests: IntCounterVec,
     pub(super) http_seconds: HistogramVec,
@@ -113,6 +114,10 @@ impl Default for Families {
             streams_closed_slow: made.counter(
                 "docg_sse_streams_closed_slow_total",
                 "Event streams that were closed because their reader did not keep up.",
+            ),
+            connections_closed_slow: made.counter(
+                "docg_http_connections_closed_slow_total",
+                "Connections that were closed because their client took nothing of what it was sent.",
             ),
             sse_events: made.counters(
                 "docg_sse_events_total",

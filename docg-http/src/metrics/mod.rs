@@ -84,6 +84,10 @@ impl Metrics {
         self.0.streams_closed_slow.inc();
     }
 
+    pub(crate) fn connection_closed_as_slow(&self) {
+        self.0.connections_closed_slow.inc();
+    }
+
     pub(crate) fn event_sent(&self, kind: StreamKind) {
         self.0.sse_events.with_label_values(&[kind.as_str()]).inc();
     }

@@ -74,7 +74,7 @@ const PROBLEMS: [(&str, &str, &str, &[&str]); 14] = [
     (
         "429",
         "TooManyRequests",
-        "Too many streams are open.",
+        "Too many streams are open. Where `text/event-stream` is asked for it is 200 with only `retry`: an `EventSource` gives up for good on any other status.",
         &["too_many_streams"],
     ),
     (

@@ -14,6 +14,17 @@ use uuid::Uuid;
 
 use super::names::{IssueDomain, OnError, Phase, Severity, Status, Timestamp, WaitKind};
 
+/// A value that is well formed and wrong.
+#[derive(ToSchema)]
+pub(crate) struct FieldError {
+    /// Where: a JSON pointer into the body (RFC 6901), or `/` and the name of a query parameter.
+    pointer: String,
+    /// Stable and machine-readable.
+    code: String,
+    /// What is wrong or what would be right.
+    detail: String,
+}
+
 /// The step under way or next.
 #[derive(ToSchema)]
 pub(crate) struct CurrentStep {

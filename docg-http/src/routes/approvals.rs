@@ -5,7 +5,11 @@ use axum::{
     http::{HeaderMap, StatusCode},
     response::Response,
 };
-use docg_core::{approval::Decision, engine::VoteAnswer};
+use docg_core::{
+    approval::Decision,
+    engine::{EngineError, VoteAnswer},
+    i18n::Text,
+};
 
 use crate::{
     dto::{self, Approval, Comment, Keyed, SignalSent},
@@ -31,7 +35,7 @@ pub(crate) async fn get(
     Token(token): Token,
     _: NoQuery,
 ) -> Result<Response, Problem> {
-    let open = state.engine.approval(&token).await?;
+    let open = state.engine.approval(&token).await.map_err(refused)?;
     Ok(answer(StatusCode::OK, &dto::json(&dto::approval(&open))))
 }
 
@@ -83,6 +87,15 @@ pub(crate) async fn reject(
     vote(state, token, Decision::Rejected, headers, body).await
 }
 
+/// Invitations go out before the question is stored, so that none can be missing: a link may be opened
+/// a moment too early, and nothing tells it from one that never was.
+fn refused(error: EngineError) -> Problem {
+    match error {
+        EngineError::NotFound(_) => Problem::not_found().detail(Text::key("problem-no-approval")),
+        other => other.into(),
+    }
+}
+
 async fn vote(
     state: AppState,
     token: String,
@@ -98,7 +111,7 @@ async fn vote(
     let (inner, owner) = (state.clone(), token.clone());
     let call = async move {
         let voted = inner.engine.vote(&token, decision, body.value.comment);
-        Ok(match voted.await? {
+        Ok(match voted.await.map_err(refused)? {
             VoteAnswer::Counted(open) => (StatusCode::OK, dto::json(&dto::approval(&open))),
             VoteAnswer::Sent => (StatusCode::ACCEPTED, dto::json(&dto::SIGNAL_SENT)),
         })

@@ -4,7 +4,8 @@ use axum::{
     response::Response,
 };
 use docg_core::{
-    engine::{ControlAnswer, ControlRequest, RequestSignature, RetryRequest},
+    engine::{Call, ControlAnswer, ControlRequest, Engine, RequestSignature, RetryRequest},
+    i18n::Text,
     ids::ExecutionId,
     run::Status,
 };
@@ -20,7 +21,7 @@ use crate::{
         RetryBody, SignalSent,
     },
     extract::{Id, IfMatch, Json, NoQuery},
-    idempotency::{self, CallResult},
+    idempotency,
     problem::Problem,
     router::AppState,
 };
@@ -33,12 +34,39 @@ fn request(caller: &Caller, id: Uuid, headers: &HeaderMap) -> Result<ControlRequ
     Ok(request)
 }
 
-async fn answered(state: &AppState, caller: &Caller, answer: ControlAnswer) -> CallResult {
-    match answer {
-        ControlAnswer::Applied(record) => {
-            Ok((StatusCode::OK, shown_json(state, caller, &record).await?))
-        }
-        ControlAnswer::Sent => Ok((StatusCode::ACCEPTED, dto::json(&dto::SIGNAL_SENT))),
+/// What the routes of one signal have in common: which call, on which execution, and how it came.
+struct Asked<'r> {
+    state: AppState,
+    caller: Caller,
+    call: Call,
+    id: Uuid,
+    headers: &'r HeaderMap,
+    sent: &'r Value,
+}
+
+impl Asked<'_> {
+    /// Makes the call, once for its key, and answers with what became of the execution.
+    async fn once<F>(
+        self,
+        signal: impl FnOnce(Engine, ControlRequest) -> F,
+    ) -> Result<Response, Problem>
+    where
+        F: Future<Output = Result<ControlAnswer, Problem>> + Send + 'static,
+    {
+        let request = request(&self.caller, self.id, self.headers)?;
+        let route = format!("{} {}", self.call, self.id);
+        let key = idempotency::of(self.headers, &route, self.sent)?;
+        let sent = signal(self.state.engine.clone(), request);
+        let (state, caller) = (self.state.clone(), self.caller.clone());
+        let call = async move {
+            match sent.await? {
+                ControlAnswer::Applied(record) => {
+                    Ok((StatusCode::OK, shown_json(&state, &caller, &record).await?))
+                }
+                ControlAnswer::Sent => Ok((StatusCode::ACCEPTED, dto::json(&dto::SIGNAL_SENT))),
+            }
+        };
+        idempotency::once(&self.state, &self.caller, key, call).await
     }
 }
 
@@ -68,14 +96,18 @@ pub(crate) async fn pause(
     headers: HeaderMap,
     body: Json<Reason>,
 ) -> Result<Response, Problem> {
-    let request = request(&caller, id, &headers)?;
-    let key = idempotency::of(&headers, &format!("pause {id}"), &body.sent)?;
-    let (inner, by) = (state.clone(), caller.clone());
-    let call = async move {
-        let answer = inner.engine.pause(request, body.value.reason).await?;
-        answered(&inner, &by, answer).await
+    let asked = Asked {
+        state,
+        caller,
+        call: Call::Pause,
+        id,
+        headers: &headers,
+        sent: &body.sent,
     };
-    idempotency::once(&state, &caller, key, call).await
+    let signal = |engine: Engine, request| async move {
+        Ok(engine.pause(request, body.value.reason).await?)
+    };
+    asked.once(signal).await
 }
 
 /// Ends an execution
@@ -104,14 +136,18 @@ pub(crate) async fn cancel(
     headers: HeaderMap,
     body: Json<Reason>,
 ) -> Result<Response, Problem> {
-    let request = request(&caller, id, &headers)?;
-    let key = idempotency::of(&headers, &format!("cancel {id}"), &body.sent)?;
-    let (inner, by) = (state.clone(), caller.clone());
-    let call = async move {
-        let answer = inner.engine.cancel(request, body.value.reason).await?;
-        answered(&inner, &by, answer).await
+    let asked = Asked {
+        state,
+        caller,
+        call: Call::Cancel,
+        id,
+        headers: &headers,
+        sent: &body.sent,
     };
-    idempotency::once(&state, &caller, key, call).await
+    let signal = |engine: Engine, request| async move {
+        Ok(engine.cancel(request, body.value.reason).await?)
+    };
+    asked.once(signal).await
 }
 
 /// Lets an execution go on
@@ -141,15 +177,18 @@ pub(crate) async fn resume(
     headers: HeaderMap,
     body: Json<ResumeBody>,
 ) -> Result<Response, Problem> {
-    let request = request(&caller, id, &headers)?;
-    let key = idempotency::of(&headers, &format!("resume {id}"), &body.sent)?;
-    let signal = body.value.into_signal()?;
-    let (inner, by) = (state.clone(), caller.clone());
-    let call = async move {
-        let answer = inner.engine.resume(request, signal).await?;
-        answered(&inner, &by, answer).await
+    let asked = Asked {
+        state,
+        caller,
+        call: Call::Resume,
+        id,
+        headers: &headers,
+        sent: &body.sent,
     };
-    idempotency::once(&state, &caller, key, call).await
+    let signal = |engine: Engine, request| async move {
+        Ok(engine.resume(request, body.value.into_signal()?).await?)
+    };
+    asked.once(signal).await
 }
 
 /// Tries an ended execution again
@@ -239,7 +278,7 @@ pub(crate) async fn request_signature(
         // Whose execution it is comes first: another organization's is not found.
         let (organization, id) = (request.organization_id, request.execution_id);
         state.engine.execution(organization, id).await?;
-        let detail = "a list of {email, name?, order?}";
+        let detail = Text::key("fault-signers");
         return Err(Problem::invalid_field("/signers", "required", detail));
     };
     let mut how = RequestSignature::new(signers.iter().map(dto::json).collect());

@@ -5,6 +5,7 @@ use axum::{
 };
 use docg_core::{
     engine::StartRequest,
+    i18n::Text,
     ids::{ExecutionId, WorkflowId},
     ports::{ExecutionQuery, ExecutionRecord},
     run::Status,
@@ -251,9 +252,10 @@ pub(crate) async fn of_workflow(
     Query(query): Query<WorkflowExecutionsQuery>,
 ) -> Result<Response, Problem> {
     caller.need(Scope::ExecutionsRead)?;
+    // One that was deleted has left its executions.
     state
         .engine
-        .workflow(caller.organization, WorkflowId(workflow))
+        .latest_workflow_version(caller.organization, WorkflowId(workflow))
         .await?;
     let query = ExecutionsQuery {
         status: query.status,
@@ -273,13 +275,17 @@ async fn page(
     let status: Option<Status> = match &query.status {
         Some(name) => Some(name.parse().map_err(|_| {
             let names = Status::ALL.map(Status::as_str).join(", ");
-            Problem::invalid_field("/status", "invalid_value", format!("one of {names}"))
+            Problem::invalid_field(
+                "/status",
+                "invalid_value",
+                Text::key("fault-one-of").with("values", names),
+            )
         })?),
         None => None,
     };
     let workflow: Option<Uuid> = match &query.workflow_id {
         Some(id) => Some(Uuid::parse_str(id).map_err(|_| {
-            Problem::invalid_field("/workflow_id", "invalid_value", "a UUID is expected")
+            Problem::invalid_field("/workflow_id", "invalid_value", Text::key("fault-uuid"))
         })?),
         None => None,
     };

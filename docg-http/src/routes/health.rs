@@ -7,7 +7,12 @@ use docg_core::{ids::OrganizationId, ports::WorkflowQuery};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::{dto::json, idempotency::answer, options::BusState, router::AppState};
+use crate::{
+    dto::json,
+    idempotency::answer,
+    options::{BusState, HttpOptions},
+    router::AppState,
+};
 
 /// How a process is.
 #[derive(Serialize, ToSchema)]
@@ -85,7 +90,10 @@ pub(crate) async fn live() -> Response {
     ),
 )]
 pub(crate) async fn ready(State(state): State<AppState>) -> Response {
-    if state.options.shutdown.is_cancelled() {
+    let HttpOptions {
+        draining, shutdown, ..
+    } = &*state.options;
+    if draining.is_cancelled() || shutdown.is_cancelled() {
         return health(StatusCode::SERVICE_UNAVAILABLE, HealthStatus::ShuttingDown);
     }
     let nobody = OrganizationId(uuid::Uuid::nil());

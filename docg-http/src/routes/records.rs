@@ -1,5 +1,6 @@
 use axum::{extract::State, http::StatusCode, response::Response};
 use docg_core::{
+    i18n::Text,
     ids::{ExecutionId, NodeId},
     ports::{AuditQuery, LogQuery},
 };
@@ -41,7 +42,10 @@ pub(crate) async fn logs(
         .execution(caller.organization, ExecutionId(id))
         .await?;
     let invalid = |pointer: &'static str| {
-        move |detail: String| Problem::invalid_field(pointer, "invalid_value", detail)
+        move |why: String| {
+            let detail = Text::key("fault-invalid-value").with("why", why);
+            Problem::invalid_field(pointer, "invalid_value", detail)
+        }
     };
     let level = query
         .level

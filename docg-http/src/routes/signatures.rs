@@ -1,5 +1,5 @@
 use axum::{
-    extract::{Path, State},
+    extract::State,
     http::{HeaderMap, StatusCode},
     response::Response,
 };
@@ -9,7 +9,7 @@ use crate::{
     auth::Scope,
     caller::Caller,
     dto::{self, Signers, WebhookTaken},
-    extract::{Id, NoQuery, RawBody},
+    extract::{Id, NoQuery, Provider, RawBody},
     idempotency::answer,
     problem::Problem,
     router::AppState,
@@ -58,7 +58,7 @@ pub(crate) async fn signers(
 )]
 pub(crate) async fn webhook(
     State(state): State<AppState>,
-    Path(provider): Path<String>,
+    Provider(provider): Provider,
     headers: HeaderMap,
     RawBody(body): RawBody,
 ) -> Result<Response, Problem> {

@@ -4,8 +4,11 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use docg_core::{
-    engine::EngineError, ids::WorkflowId, ports::WorkflowQuery, time::Timestamp,
-    workflow::WorkflowDraft,
+    engine::EngineError,
+    ids::WorkflowId,
+    ports::WorkflowQuery,
+    time::Timestamp,
+    workflow::{Workflow, WorkflowDraft},
 };
 use serde_json::Value;
 use uuid::Uuid;
@@ -15,16 +18,32 @@ use crate::{
     caller::Caller,
     cursor::{Cursors, limit},
     dto::{self, Conditional, Listing, PreflightBody, PreflightReport, Workflows},
-    extract::{Id, IfMatch, Json, NoQuery, Query, RequiredJson},
+    extract::{Id, IfMatch, Json, NoQuery, Query, Sent},
     idempotency::answer,
     openapi::wire,
     problem::Problem,
     router::AppState,
+    shape::{self, contains},
 };
+
+/// A workflow as this caller sees it: what nodes are given may hold secrets, which are for those who
+/// write them.
+fn shown(state: &AppState, caller: &Caller, workflow: &Workflow) -> Value {
+    let mut shown = dto::json(workflow);
+    if !caller.scopes.contains(&Scope::WorkflowsWrite) {
+        let nodes = shown.get_mut("nodes").and_then(Value::as_array_mut);
+        for node in nodes.into_iter().flatten() {
+            if let Some(params) = node.get_mut("params") {
+                *params = state.engine.redaction().redacted(params);
+            }
+        }
+    }
+    shown
+}
 
 /// Lists workflows
 ///
-/// Oldest first.
+/// Newest first.
 #[utoipa::path(
     get,
     path = "/api/v1/workflows",
@@ -61,10 +80,13 @@ pub(crate) async fn list(
         .await?;
     let next = page.items.last().filter(|_| page.has_more);
     let next = next.map(|last| cursors.write(&(last.created_at.as_millis(), last.id.0)));
+    let workflows = page.items.iter();
     let page = Workflows {
+        workflows: workflows
+            .map(|workflow| shown(&state, &caller, workflow))
+            .collect(),
         next_cursor: next,
         has_more: page.has_more,
-        workflows: page.items,
     };
     Ok(answer(StatusCode::OK, &dto::json(&page)))
 }
@@ -92,7 +114,7 @@ pub(crate) async fn get(
         .engine
         .workflow(caller.organization, WorkflowId(id))
         .await?;
-    Ok(answer(StatusCode::OK, &dto::json(&workflow)))
+    Ok(answer(StatusCode::OK, &shown(&state, &caller, &workflow)))
 }
 
 /// Stores a version of a workflow
@@ -119,9 +141,10 @@ pub(crate) async fn put(
     Id(id): Id,
     _: NoQuery,
     headers: HeaderMap,
-    RequiredJson(draft): RequiredJson<WorkflowDraft>,
+    Sent(sent): Sent,
 ) -> Result<Response, Problem> {
     caller.need(Scope::WorkflowsWrite)?;
+    let draft = draft(&state, &sent)?;
     let if_match = IfMatch::of(&headers);
     if if_match == IfMatch::Any {
         let found = state
@@ -148,6 +171,26 @@ pub(crate) async fn put(
         StatusCode::OK
     };
     Ok(answer(status, &dto::json(&put.workflow)))
+}
+
+/// A workflow as it was sent. Where its shape is wrong, what else is wrong is told as well.
+fn draft(state: &AppState, sent: &Value) -> Result<WorkflowDraft, Problem> {
+    let (draft, mut faults) = shape::workflow(sent);
+    match draft {
+        Some(draft) if faults.is_empty() => Ok(draft),
+        Some(draft) => {
+            let others = state.engine.workflow_faults(draft);
+            let known =
+                |pointer: &str| faults.iter().any(|fault| contains(&fault.pointer, pointer));
+            let others: Vec<_> = others
+                .into_iter()
+                .filter(|other| !known(&other.pointer))
+                .collect();
+            faults.extend(others);
+            Err(Problem::invalid(faults))
+        }
+        None => Err(Problem::invalid(faults)),
+    }
 }
 
 /// Hides a workflow

@@ -1,9 +1,11 @@
 use std::{
     collections::HashMap,
+    pin::pin,
     sync::{Arc, Mutex, PoisonError},
 };
 
 use docg_core::ids::OrganizationId;
+use tokio::sync::Notify;
 
 /// Counts open streams, in all and by organization.
 #[derive(Debug)]
@@ -11,6 +13,8 @@ pub(crate) struct StreamLimits {
     total: usize,
     per_organization: usize,
     open: Mutex<HashMap<OrganizationId, usize>>,
+    /// Told when the last one closes.
+    none_open: Notify,
 }
 
 /// A place for one stream; dropping it frees the place.
@@ -26,6 +30,25 @@ impl StreamLimits {
             total,
             per_organization,
             open: Mutex::default(),
+            none_open: Notify::new(),
+        }
+    }
+
+    /// Resolves when none is open.
+    pub(crate) async fn none_open(&self) {
+        loop {
+            let mut closed = pin!(self.none_open.notified());
+            // Before looking, so that what closes in between is not missed.
+            closed.as_mut().enable();
+            if self
+                .open
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .is_empty()
+            {
+                return;
+            }
+            closed.await;
         }
     }
 
@@ -58,6 +81,9 @@ impl Drop for StreamPlace {
             *own -= 1;
             if *own == 0 {
                 open.remove(&self.organization);
+            }
+            if open.is_empty() {
+                self.limits.none_open.notify_waiters();
             }
         }
     }

@@ -33,7 +33,7 @@ use crate::{
     tag = "streams",
     params(StreamPosition, ("Last-Event-ID" = Option<String>, Header, description = "As `last_event_id`, and it wins. `EventSource` sends it by itself.")),
     responses(
-        (status = 200, description = "`connected`, then what happens to all executions of the organization.", body = frames::ListFrame, content_type = "text/event-stream", headers(("Cache-Control" = String, description = "`no-cache`."), ("X-Accel-Buffering" = String, description = "`no`."))),
+        (status = 200, description = "`connected`, then what happens to all executions of the organization. Where `text/event-stream` is asked for and there is no room or no store for now: only `retry`, and the end.", body = frames::ListFrame, content_type = "text/event-stream", headers(("Cache-Control" = String, description = "`no-cache`."), ("X-Accel-Buffering" = String, description = "`no`."))),
         (status = 429),
     ),
     security(("bearer" = ["executions:read"]), ("stream_token" = [])),

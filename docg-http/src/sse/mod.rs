@@ -2,6 +2,7 @@
 
 pub(crate) mod encoded;
 mod frame;
+pub(crate) mod later;
 pub(crate) mod limits;
 pub(crate) mod list;
 mod open;

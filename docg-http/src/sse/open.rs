@@ -95,7 +95,7 @@ pub(super) struct Open {
     /// They end where the stream does.
     frames: BoxStream<'static, Bytes>,
     heartbeat: Duration,
-    /// Resolves at this stream's own moment after the shutdown has begun.
+    /// Resolves at this stream's own end, whatever is left to be read.
     ends: BoxFuture<'static, ()>,
     _counted: OpenStream,
     _place: StreamPlace,
@@ -146,20 +146,29 @@ impl Open {
 }
 
 /// Spreads what would otherwise happen to all at once; it needs no good randomness.
-fn jitter(below: u64) -> u64 {
+pub(crate) fn jitter(below: u64) -> u64 {
     uuid::Uuid::new_v4().as_u64_pair().0 % below.max(1)
 }
 
-/// Resolves some time after the shutdown has begun.
+/// Resolves when a stream has been open for its time, or some time after the shutdown has begun.
 fn ends(options: &HttpOptions) -> BoxFuture<'static, ()> {
-    let window = u64::try_from(options.drain_over.as_millis()).unwrap_or(u64::MAX);
-    let drain = Duration::from_millis(jitter(window));
+    let age = options.stream_age;
+    let age = age - age / 10 + random(age / 5);
+    let drain = random(options.drain_over);
     let shutdown = options.shutdown.clone();
     async move {
-        shutdown.cancelled().await;
-        tokio::time::sleep(drain).await;
+        tokio::select! {
+            () = tokio::time::sleep(age) => {}
+            () = shutdown.cancelled() => tokio::time::sleep(drain).await,
+        }
     }
     .boxed()
+}
+
+/// A moment within a time, so that streams do not end together.
+fn random(within: Duration) -> Duration {
+    let millis = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
+    Duration::from_millis(jitter(millis))
 }
 
 fn response(frames: WatchedFrames, locale: Locale) -> Response {

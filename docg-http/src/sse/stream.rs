@@ -36,7 +36,7 @@ use crate::{
     tag = "streams",
     params(("id" = Uuid, Path), StreamPosition, ("Last-Event-ID" = Option<String>, Header, description = "As `last_event_id`, and it wins. `EventSource` sends it by itself.")),
     responses(
-        (status = 200, description = "`connected`, then what the reader has missed, then what happens, until the execution ends.", body = frames::ExecutionFrame, content_type = "text/event-stream", headers(("Cache-Control" = String, description = "`no-cache`."), ("X-Accel-Buffering" = String, description = "`no`."))),
+        (status = 200, description = "`connected`, then what the reader has missed, then what happens, until the execution ends. Where `text/event-stream` is asked for and there is no room or no store for now: only `retry`, and the end.", body = frames::ExecutionFrame, content_type = "text/event-stream", headers(("Cache-Control" = String, description = "`no-cache`."), ("X-Accel-Buffering" = String, description = "`no`."))),
         (status = 204, description = "The execution has ended, and the reader has its last event."),
         (status = 429),
     ),
@@ -132,7 +132,7 @@ impl Start {
         };
         let gap = json!({
             "reason": reason,
-            "earliest": format!("{earliest}-0"),
+            "earliest": (earliest <= latest).then(|| format!("{earliest}-0")),
             "latest": format!("{latest}-0"),
             "state": {
                 "status": execution.status,

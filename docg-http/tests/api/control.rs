@@ -1,6 +1,9 @@
 use std::sync::Arc;
 
+use axum::Router;
+use docg_core::engine::Engine;
 use serde_json::json;
+use tower::ServiceExt;
 
 use crate::support::{Answer, Call, World};
 
@@ -109,6 +112,105 @@ async fn a_repeated_call_with_its_key_gives_the_first_answer_again() {
 }
 
 #[tokio::test]
+async fn a_pause_that_comes_twice_with_its_key_is_made_once() {
+    let world = World::new().await;
+    let path = world.start(json!([{"id": "n", "type": "gated"}])).await;
+    world.until(&path, "step.started").await;
+    let pause = || {
+        let call = Call::new("POST", format!("{path}/pause")).token("user");
+        world.send(call.header("idempotency-key", "p"))
+    };
+    let first = pause().await;
+    assert_eq!(first.json()["status"], "paused");
+    world.post(&format!("{path}/resume"), json!({})).await;
+    let again = pause().await;
+    assert_eq!(
+        (again.text, first.text.as_str()),
+        (first.text.clone(), first.text.as_str())
+    );
+    assert_eq!(
+        world.get(&path).await.json()["status"],
+        "sending",
+        "it stays resumed"
+    );
+}
+
+#[tokio::test]
+async fn a_key_belongs_to_its_organization() {
+    let world = World::new().await;
+    let workflow = format!("/api/v1/workflows/{}", world.workflow);
+    let draft = json!({"name": "Theirs", "nodes": [{"id": "a", "type": "echo"}]});
+    let put = Call::new("PUT", workflow.clone()).token("stranger");
+    world.send(put.json(draft)).await;
+    let start = |token, deal: u32| {
+        let call = Call::new("POST", format!("{workflow}/executions"));
+        let call = call.token(token).header("idempotency-key", "k");
+        world.send(call.json(json!({"trigger_data": {"deal": deal}})))
+    };
+    let (own, theirs) = (start("user", 1).await, start("stranger", 2).await);
+    assert_eq!((own.status.as_u16(), theirs.status.as_u16()), (201, 201));
+    assert_ne!(own.json()["id"], theirs.json()["id"]);
+    let cancel = |token, made: &Answer| {
+        let id = made.json()["id"].as_str().expect("an id").to_owned();
+        let call = Call::new("POST", format!("/api/v1/executions/{id}/retry"));
+        world.send(call.token(token).header("idempotency-key", "r"))
+    };
+    for (made, token) in [(&own, "user"), (&theirs, "stranger")] {
+        let id = made.json()["id"].as_str().expect("an id").to_owned();
+        let ended = async {
+            let path = format!("/api/v1/executions/{id}");
+            let read = || world.send(Call::new("GET", path.clone()).token(token));
+            while read().await.json()["status"] != "completed" {
+                tokio::task::yield_now().await;
+            }
+        };
+        crate::sse::within(ended).await;
+        assert_eq!(cancel(token, made).await.status.as_u16(), 201);
+    }
+}
+
+/// The router of another process over the same store and bus: it holds nothing, and does no work.
+async fn with_another_process() -> (World, Router) {
+    let mut options = None;
+    let world = World::with(|given| {
+        given.metrics = None;
+        options = Some(given.clone());
+    })
+    .await;
+    let bus = Arc::clone(&world.bus) as _;
+    let engine = Engine::builder(Arc::clone(&world.store) as _, bus).build();
+    let router = docg_http::router(engine, options.expect("given"));
+    (world, router)
+}
+
+#[tokio::test]
+async fn a_call_that_another_process_applies_is_passed_on() {
+    let (world, elsewhere) = with_another_process().await;
+    let path = world.start(json!([{"id": "n", "type": "gated"}])).await;
+    world.until(&path, "step.started").await;
+    for (verb, status) in [
+        ("pause", "paused"),
+        ("resume", "sending"),
+        ("cancel", "canceled"),
+    ] {
+        let call = Call::new("POST", format!("{path}/{verb}")).token("user");
+        let answer = elsewhere.clone().oneshot(call.request()).await;
+        let answer = Answer::of(answer.expect("infallible")).await;
+        assert_eq!(
+            (answer.status.as_u16(), answer.json()),
+            (202, json!({"status": "signal_sent"})),
+            "{verb}"
+        );
+        let applied = async {
+            while world.get(&path).await.json()["status"] != status {
+                tokio::task::yield_now().await;
+            }
+        };
+        crate::sse::within(applied).await;
+    }
+}
+
+#[tokio::test]
 async fn a_call_on_another_version_is_refused() {
     let world = World::new().await;
     let path = world.completed().await;
@@ -122,6 +224,22 @@ async fn a_call_on_another_version_is_refused() {
     call("\"0\"").await.problem(412, "version_mismatch");
     call("\"bogus\"").await.problem(412, "version_mismatch");
     assert_eq!(call("*").await.status.as_u16(), 201);
+}
+
+#[tokio::test]
+async fn every_signal_is_bound_to_the_version_that_it_names() {
+    let world = World::new().await;
+    let path = world.start(json!([{"id": "n", "type": "gated"}])).await;
+    world.until(&path, "step.started").await;
+    for verb in ["pause", "resume", "cancel"] {
+        let call = |tag: &str| {
+            let call = Call::new("POST", format!("{path}/{verb}")).token("user");
+            world.send(call.header("if-match", tag))
+        };
+        call("\"0\"").await.problem(412, "version_mismatch");
+        let current = world.get(&path).await.header("etag").to_owned();
+        assert_eq!(call(&current).await.status.as_u16(), 200, "{verb}");
+    }
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::{Router, routing::get};
+use docg_core::ids::WorkflowId;
 use docg_http::{AppState, BusProbe, BusState, HttpOptions, StaticTokens};
 use serde_json::json;
 use tower::ServiceExt;
@@ -37,6 +38,32 @@ async fn correlation_and_trace_are_taken_in_stored_and_given_back() {
         let fresh = answer.header("x-correlation-id");
         assert!(uuid::Uuid::parse_str(fresh).is_ok(), "{wrong:?}: {fresh}");
         assert!(!answer.headers.contains_key("traceparent"));
+    }
+}
+
+#[tokio::test]
+async fn handlers_get_the_correlation_and_the_trace_whatever_its_version() {
+    let world = World::new().await;
+    let workflow = WorkflowId::new();
+    world
+        .put(workflow, json!([{"id": "n", "type": "traced"}]))
+        .await;
+    let later = format!("cc{}-what-comes", &TRACE[2..]);
+    for trace in [TRACE, &later] {
+        let call = Call::new("POST", format!("/api/v1/workflows/{workflow}/executions"))
+            .token("user")
+            .header("x-correlation-id", "order-18")
+            .header("traceparent", trace);
+        let answer = world.send(call).await;
+        assert_eq!(answer.header("traceparent"), trace);
+        let id = answer.json()["id"].as_str().expect("an id").to_owned();
+        let path = format!("/api/v1/executions/{id}");
+        world.until(&path, "execution.completed").await;
+        let steps = world.get(&format!("{path}/steps")).await.json();
+        assert_eq!(
+            steps["steps"][0]["data_out"],
+            json!({"correlation_id": "order-18", "traceparent": trace})
+        );
     }
 }
 
@@ -147,7 +174,14 @@ async fn the_api_may_be_nested_under_a_path_with_parameters() {
     let path = world.completed().await;
     let router = Router::new().nest("/tenants/{tenant}", world.router.clone());
     let call = Call::new("GET", format!("/tenants/7{path}")).token("user");
-    assert_eq!(answer_of(router, call).await.status.as_u16(), 200);
+    assert_eq!(answer_of(router.clone(), call).await.status.as_u16(), 200);
+    let webhook = |provider: &str| {
+        let path = format!("/tenants/7/api/v1/webhooks/signature/{provider}");
+        let call = Call::new("POST", path).header("x-desk", "proof");
+        answer_of(router.clone(), call.body(r#"{"delivery": "d"}"#))
+    };
+    assert_eq!(webhook("desk").await.status.as_u16(), 200);
+    webhook("%ff").await.problem(404, "not_found");
 }
 
 struct Probe(BusState);
@@ -157,6 +191,25 @@ impl BusProbe for Probe {
     async fn state(&self) -> BusState {
         self.0
     }
+}
+
+struct Hangs;
+
+#[async_trait::async_trait]
+impl BusProbe for Hangs {
+    async fn state(&self) -> BusState {
+        std::future::pending().await
+    }
+}
+
+#[tokio::test]
+async fn a_bus_that_does_not_answer_is_disconnected() {
+    let world = World::with(|options| options.bus = Arc::new(Hangs)).await;
+    let answer = world.send(Call::new("GET", "/api/v1/sse/health")).await;
+    assert_eq!(
+        (answer.status.as_u16(), answer.json()),
+        (503, json!({"status": "unhealthy", "redis": "disconnected"}))
+    );
 }
 
 #[tokio::test]

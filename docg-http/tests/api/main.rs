@@ -2,13 +2,16 @@
 
 mod approvals;
 mod conformance;
+mod connections;
 mod control;
+mod events;
 mod executions;
 mod headers;
 mod metrics;
 mod openapi;
 mod operation_cases;
 mod problems;
+mod reads;
 mod records;
 mod refusals;
 mod request_signature;
@@ -16,6 +19,7 @@ mod review;
 mod signatures;
 mod sse;
 mod sse_list;
+mod streams;
 mod support;
 mod tenancy;
 mod workflows;

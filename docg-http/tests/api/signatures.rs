@@ -1,7 +1,33 @@
-use docg_core::prelude::*;
-use serde_json::json;
+use docg_core::{ports::MemoKey, prelude::*};
+use serde_json::{Value, json};
 
 use crate::support::{Call, World, scrubbed};
+
+#[tokio::test]
+async fn an_event_that_nobody_knows_is_kept_without_its_secrets() {
+    let world = World::new().await;
+    let body = json!({"delivery": "d1", "kind": "new", "api_key": "canary", "note": "a\u{0}b"});
+    let sent = Call::new("POST", "/api/v1/webhooks/signature/desk")
+        .header("x-desk", "proof")
+        .body(body.to_string());
+    assert_eq!(world.send(sent).await.json(), json!({"received": true}));
+    let key = MemoKey {
+        organization_id: None,
+        kind: "webhook",
+        key: "desk/d1".to_owned(),
+    };
+    let kept = world
+        .engine
+        .recall(&key)
+        .await
+        .expect("readable")
+        .expect("kept");
+    let event = kept.value["event"].as_str().expect("a text");
+    let event: Value = serde_json::from_str(event).expect("as it came");
+    let expected =
+        json!({"delivery": "d1", "kind": "new", "api_key": "[redacted]", "note": "a\u{0}b"});
+    assert_eq!(event, expected);
+}
 
 #[tokio::test]
 async fn a_provider_s_webhook_completes_the_run_once() {

@@ -74,7 +74,7 @@ impl Frame {
     }
 }
 
-fn stream_of(path: &str) -> String {
+pub(crate) fn stream_of(path: &str) -> String {
     format!("/api/v1/sse{}/stream", &path["/api/v1".len()..])
 }
 
@@ -371,10 +371,10 @@ async fn a_token_is_to_be_used_within_a_minute_and_then_serves_its_stream() {
 }
 
 /// One token, of which what it is good for can be changed.
-struct Changing(Mutex<Option<Principal>>);
+pub(crate) struct Changing(pub(crate) Mutex<Option<Principal>>);
 
 impl Changing {
-    fn set(&self, principal: Option<Principal>) {
+    pub(crate) fn set(&self, principal: Option<Principal>) {
         *self.0.lock().expect("not poisoned") = principal;
     }
 }

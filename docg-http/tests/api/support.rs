@@ -39,6 +39,7 @@ pub(crate) struct World {
     pub(crate) other: OrganizationId,
     pub(crate) workflow: WorkflowId,
     pub(crate) store: Arc<MemoryStore>,
+    pub(crate) bus: Arc<MemoryBus>,
     /// Lets the handlers of type `gated` end.
     pub(crate) gate: Arc<Notify>,
     inbox: Inbox,
@@ -238,7 +239,8 @@ impl World {
         };
         let (store, inbox) = (Arc::new(MemoryStore::default()), Inbox::default());
         let shared: Arc<dyn Store> = Arc::clone(&store) as _;
-        let engine = Engine::builder(shared, Arc::new(MemoryBus::default()))
+        let bus = Arc::new(MemoryBus::default());
+        let engine = Engine::builder(shared, Arc::clone(&bus) as _)
             .step(compute(
                 spec("echo", Phase::Render),
                 |_, p: Value| async move { Ok(p) },
@@ -279,6 +281,15 @@ impl World {
                         return Err(StepFailure::outcome_unknown("broken_off", "It broke off."));
                     }
                     StepOutcome::done(json!({"sent": format!("on attempt {}", context.attempt)}))
+                },
+            ))
+            .step(effect(
+                spec("traced", Phase::Delivery),
+                |context, _: Value| async move {
+                    StepOutcome::done(json!({
+                        "correlation_id": context.correlation_id,
+                        "traceparent": context.traceparent,
+                    }))
                 },
             ))
             .step(effect(spec("note", Phase::Delivery), |_, p: Value| async {
@@ -355,6 +366,7 @@ impl World {
             other,
             workflow: WorkflowId::new(),
             store,
+            bus,
             gate,
             inbox,
         };

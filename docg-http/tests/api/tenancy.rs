@@ -90,7 +90,10 @@ async fn an_organization_outside_the_credentials_is_refused_and_one_of_several_m
 #[tokio::test]
 async fn what_belongs_to_another_organization_is_not_found() {
     let cases = Cases::new().await;
-    for (operation, _) in guarded() {
+    let mut operations = guarded();
+    // Last: it gives the strangers something of their own under this id.
+    operations.sort_by_key(|(operation, _)| operation.id() == "putWorkflow");
+    for (operation, _) in operations {
         let other = cases.world.other.to_string();
         let strangers = [
             cases.call(operation).token("stranger"),

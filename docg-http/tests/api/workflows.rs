@@ -73,6 +73,51 @@ async fn every_fault_of_a_definition_is_named_by_pointer() {
 }
 
 #[tokio::test]
+async fn a_fault_of_shape_hides_no_other_fault() {
+    let world = World::new().await;
+    let mut nodes = vec![
+        json!({"id": "a"}),
+        json!({"type": "echo", "retry": {"max_attempts": "x"}, "timeout_ms": -1}),
+        json!("nonsense"),
+        json!({"id": 5, "type": "echo", "params": {"bogus": 1}}),
+        json!({"id": "e", "type": "nonsense", "params": {"in": "a\u{0}b"}}),
+        json!({"id": "a", "type": "echo", "params": {"in": "{{env.HOME}}"}}),
+    ];
+    nodes.extend((6..60).map(|_| json!({"type": "echo", "bogus": 1})));
+    let call = Call::new("PUT", format!("/api/v1/workflows/{}", Uuid::now_v7()))
+        .token("user")
+        .json(json!({"settings": {"priority": "high"}, "nodes": nodes}));
+    let problem = world.send(call).await.problem(422, "validation_failed");
+    let errors = problem["errors"].as_array().expect("a list");
+    let mut found: Vec<_> = errors
+        .iter()
+        .filter_map(|e| Some((e["pointer"].as_str()?, e["code"].as_str()?)))
+        .filter(|(pointer, _)| !pointer.ends_with("/bogus") || pointer.starts_with("/nodes/3/"))
+        .filter(|(pointer, code)| !(pointer.ends_with("/id") && *code == "missing_field"))
+        .collect();
+    found.sort_unstable();
+    let expected = [
+        ("/name", "missing_field"),
+        ("/nodes/0/type", "missing_field"),
+        ("/nodes/1/retry/max_attempts", "invalid_type"),
+        ("/nodes/1/timeout_ms", "invalid_type"),
+        ("/nodes/2", "invalid_type"),
+        ("/nodes/3/id", "invalid_type"),
+        ("/nodes/3/params/bogus", "unknown_parameter"),
+        ("/nodes/4/params/in", "invalid_text"),
+        ("/nodes/4/type", "unknown_node_type"),
+        ("/nodes/5/id", "duplicate_node_id"),
+        ("/nodes/5/params/in", "invalid_variable"),
+        ("/settings/priority", "invalid_type"),
+    ];
+    assert_eq!(found, expected);
+    for index in std::iter::once(1).chain(6..60) {
+        let missing = format!("/nodes/{index}/id");
+        assert!(errors.iter().any(|e| e["pointer"] == missing), "{missing}");
+    }
+}
+
+#[tokio::test]
 async fn preflight_tells_and_creates_nothing() {
     let world = World::new().await;
     let path = format!("/api/v1/workflows/{}", world.workflow);
@@ -129,6 +174,60 @@ async fn a_definition_of_another_shape_is_refused_where_it_differs() {
         .json(positional);
     let problem = world.send(call).await.problem(422, "validation_failed");
     assert_eq!(problem["errors"][0]["pointer"], "/nodes/0");
+}
+
+#[tokio::test]
+async fn what_a_node_keeps_secret_is_for_those_who_write_workflows() {
+    let world = World::new().await;
+    let params = json!({"in": {"Authorization": "Bearer canary", "url": "https://x.example"}});
+    let node = json!({"id": "a", "type": "echo", "params": params});
+    world.put(world.workflow, json!([node])).await;
+    let path = format!("/api/v1/workflows/{}", world.workflow);
+    for path in [path.as_str(), "/api/v1/workflows"] {
+        let read = async |token| world.send(Call::new("GET", path).token(token)).await.text;
+        let redacted = read("reader").await;
+        assert!(!redacted.contains("canary") && redacted.contains("https://x.example"));
+        assert!(redacted.contains("[redacted]"), "{redacted}");
+        assert!(
+            read("user").await.contains("Bearer canary"),
+            "to write it again"
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_executions_of_a_deleted_workflow_stay() {
+    let world = World::new().await;
+    let workflow = format!("/api/v1/workflows/{}", world.workflow);
+    let body = json!({"trigger_data": {"deal": 1}});
+    let made = world.post(&format!("{workflow}/executions"), body).await;
+    let id = made.json()["id"].as_str().expect("an id").to_owned();
+    let path = format!("/api/v1/executions/{id}");
+    world.until(&path, "execution.completed").await;
+    let delete = Call::new("DELETE", workflow.clone()).token("user");
+    assert_eq!(world.send(delete).await.status.as_u16(), 204);
+    let list = |token| {
+        let call = Call::new("GET", format!("{workflow}/executions"));
+        world.send(call.token(token))
+    };
+    assert_eq!(list("user").await.json()["executions"][0]["id"], id);
+    list("stranger").await.problem(404, "not_found");
+    for part in ["", "/steps", "/logs", "/audit"] {
+        let answer = world.get(&format!("{path}{part}")).await;
+        assert_eq!(answer.status.as_u16(), 200, "{part}");
+    }
+    let retried = world.post(&format!("{path}/retry"), json!({})).await.json();
+    let retry = retried["execution_id"].as_str().expect("an id");
+    world
+        .until(
+            &format!("/api/v1/executions/{retry}"),
+            "execution.completed",
+        )
+        .await;
+    let start = world
+        .post(&format!("{workflow}/executions"), json!({}))
+        .await;
+    start.problem(404, "not_found");
 }
 
 #[tokio::test]

@@ -8,14 +8,14 @@ use std::{
     time::Duration,
 };
 
-use axum::Router;
+use axum::{Router, serve::Listener};
 use docg_core::{
     engine::{Engine, WorkerOptions, Workers},
     ids::OrganizationId,
     signature::SignatureProvider,
     workflow::Registry,
 };
-use docg_http::{AppState, HttpOptions, Metrics, Principal, Scope, StaticTokens};
+use docg_http::{AppState, HttpOptions, Metrics, Principal, Scope, StaticTokens, WriteTimeout};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use url::Url;
@@ -42,7 +42,7 @@ use crate::{
 const DEVELOPMENT_ORGANIZATION: &str = "00000000-0000-7000-8000-000000000001";
 /// How long it may take to ask what became of an effect, and a little more.
 const LONGEST_PROBE: Duration = Duration::from_secs(15);
-/// How long connections may take to end after streams have been told to.
+/// How long connections may take to end after the last stream has.
 const HTTP_GRACE: Duration = Duration::from_secs(10);
 
 /// Why the server does not run.
@@ -129,9 +129,23 @@ pub struct Server {
 /// The part of a server that others call.
 struct Http {
     serving: JoinHandle<std::io::Result<()>>,
-    streams: CancellationToken,
+    ending: Ending,
     outbox: JoinHandle<()>,
     stop_outbox: CancellationToken,
+}
+
+/// The stages in which a server ends.
+struct Ending {
+    /// Readiness fails.
+    draining: CancellationToken,
+    /// Streams end.
+    streams: CancellationToken,
+    /// Over this time.
+    streams_over: Duration,
+    /// Knows when the last has ended.
+    state: AppState,
+    /// Nothing more is accepted, and connections end with their answers.
+    connections: CancellationToken,
 }
 
 impl Server {
@@ -226,17 +240,29 @@ impl Server {
                 // A cancel is answered when the handler has had its time, and its effect is asked about.
                 let patience = Duration::from_millis(options.cancel_grace_ms) + LONGEST_PROBE;
                 http_options.request_timeout = http_options.request_timeout.max(patience);
-                http_options.metrics = Some(Metrics::default());
+                let metrics = Metrics::default();
+                http_options.metrics = Some(metrics.clone());
                 if let Some(probe) = backend.probe() {
                     http_options.bus = probe;
                 }
-                let streams = http_options.shutdown.clone();
+                let (draining, streams) =
+                    (http_options.draining.clone(), http_options.shutdown.clone());
+                let streams_over = http_options.drain_over;
+                let listener = WriteTimeout::new(listener, http_options.slow_reader, metrics);
                 let state = AppState::new(engine.clone(), http_options);
-                let api = docg_http::api().merge(downloads::routes(files));
-                let app = docg_http::with_layers(api, &state)
-                    .merge(builtin_signature::routes(desk.clone()))
-                    .merge(approvals::routes(approvals));
-                Some(Http::start(listener, app, streams, desk)?)
+                let routes = docg_http::api()
+                    .merge(downloads::routes(files))
+                    .merge(builtin_signature::routes(desk.clone()).with_state(()))
+                    .merge(approvals::routes(approvals).with_state(()));
+                let app = docg_http::with_layers(routes, &state);
+                let ending = Ending {
+                    draining,
+                    streams,
+                    streams_over,
+                    state,
+                    connections: CancellationToken::new(),
+                };
+                Some(Http::start(listener, app, ending, desk)?)
             }
             None => None,
         };
@@ -267,9 +293,13 @@ impl Server {
         }
     }
 
-    /// Stops in order: nothing new is claimed, running steps get their grace and the rest is handed
-    /// back; then streams end, so that clients go elsewhere; then connections.
+    /// Stops in order: it is said to be going, so that nothing new is sent here; nothing new is claimed,
+    /// running steps get their grace and the rest is handed back; then streams end, one after the
+    /// other, and their readers go elsewhere; then connections.
     pub async fn stop(self) {
+        if let Some(http) = &self.http {
+            http.ending.draining.cancel();
+        }
         self.workers.shutdown().await;
         self.stop.cancel();
         if let Some(http) = self.http {
@@ -280,9 +310,9 @@ impl Server {
 
 impl Http {
     fn start(
-        listener: TcpListener,
+        listener: WriteTimeout<TcpListener>,
         app: Router,
-        streams: CancellationToken,
+        ending: Ending,
         desk: Desk,
     ) -> Result<Self, ServeError> {
         let address = listener.local_addr().map_err(ServeError::Http)?;
@@ -292,11 +322,11 @@ impl Http {
         );
         let stop_outbox = CancellationToken::new();
         let outbox = tokio::spawn(Outbox::new(desk, webhook)?.run(stop_outbox.clone()));
-        let stopped = streams.clone().cancelled_owned();
+        let stopped = ending.connections.clone().cancelled_owned();
         let serving = axum::serve(listener, app).with_graceful_shutdown(stopped);
         Ok(Self {
             serving: tokio::spawn(async move { serving.await }),
-            streams,
+            ending,
             outbox,
             stop_outbox,
         })
@@ -312,9 +342,13 @@ impl Http {
 
     async fn stop(self) {
         self.stop_outbox.cancel();
-        self.streams.cancel();
+        self.ending.streams.cancel();
         // What is not delivered by now is in the outbox.
         let _ = self.outbox.await;
+        // Whoever comes back before it is known elsewhere that this server goes still gets an answer.
+        let ended = self.ending.state.streams_ended();
+        let _ = tokio::time::timeout(self.ending.streams_over, ended).await;
+        self.ending.connections.cancel();
         let abort = self.serving.abort_handle();
         if tokio::time::timeout(HTTP_GRACE, self.serving)
             .await

@@ -4,6 +4,8 @@ use std::{fmt, path::Path};
 
 use docg_core::{
     engine::{Engine, EngineError},
+    error::FieldFault,
+    i18n::Locale,
     ids::{OrganizationId, WorkflowId},
     workflow::{Registry, WorkflowDraft, validate},
 };
@@ -162,10 +164,13 @@ pub async fn put_all(
     let mut faults = Vec::new();
     for workflow in workflows {
         if let Err(found) = validate::validate(workflow.draft.clone(), registry) {
-            let line = |fault: validate::Fault| {
+            let line = |fault: FieldFault| {
                 format!(
                     "{}: {}: {} ({})",
-                    workflow.file, fault.pointer, fault.detail, fault.code
+                    workflow.file,
+                    fault.pointer,
+                    fault.detail.render(Locale::En),
+                    fault.code
                 )
             };
             faults.extend(found.into_iter().map(line));

@@ -4,10 +4,14 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value};
 
-use super::{Fault, kinds, scope::Readable};
-use crate::workflow::{
-    spec::{NodeSpec, ParamKind},
-    variables::{has_variables, push_token, references, shortened},
+use super::{kinds, scope::Readable};
+use crate::{
+    error::FieldFault,
+    i18n::Text,
+    workflow::{
+        spec::{NodeSpec, ParamKind},
+        variables::{has_variables, push_token, references, shortened},
+    },
 };
 
 /// More than this are not listed.
@@ -15,21 +19,17 @@ pub(super) const MAX_FAULTS: usize = 500;
 const MAX_NAME_CHARS: usize = 200;
 
 #[derive(Default)]
-pub(super) struct Faults(pub(super) Vec<Fault>);
+pub(super) struct Faults(pub(super) Vec<FieldFault>);
 
 impl Faults {
     pub(super) fn add(
         &mut self,
         pointer: impl Into<String>,
         code: &'static str,
-        detail: impl Into<String>,
+        detail: impl Into<Text>,
     ) {
         if self.0.len() < MAX_FAULTS {
-            self.0.push(Fault {
-                pointer: pointer.into(),
-                code,
-                detail: detail.into(),
-            });
+            self.0.push(FieldFault::new(pointer, code, detail));
         }
     }
 
@@ -38,14 +38,14 @@ impl Faults {
             self.add(
                 pointer,
                 "too_long",
-                format!("at most {MAX_NAME_CHARS} characters"),
+                Text::key("fault-too-long").with("most", MAX_NAME_CHARS),
             );
         }
         if name.chars().any(char::is_control) {
             self.add(
                 pointer,
                 "invalid_text",
-                "control characters have no place in a name",
+                Text::key("fault-control-characters"),
             );
         }
     }
@@ -66,16 +66,19 @@ impl Faults {
                 Some(None) => self.add(
                     pointer.as_str(),
                     "unknown_parameter",
-                    format!("no parameter {:?}", shortened(name)),
+                    Text::key("fault-unknown-parameter").with("name", shortened(name)),
                 ),
                 Some(Some(param)) => self.kind(&pointer, value, &param.kind),
             }
             for reference in references(value) {
                 let (code, detail) = match reference.target {
-                    Err(e) => ("invalid_variable", e.to_string()),
+                    Err(e) => (
+                        "invalid_variable",
+                        Text::key("fault-variable").with("why", e),
+                    ),
                     Ok(target) => match scope.fault(&target) {
                         None => continue,
-                        Some(why) => ("unresolved_variable", format!("{target}: {why}")),
+                        Some(why) => ("unresolved_variable", why),
                     },
                 };
                 self.add(format!("{pointer}{}", reference.pointer), code, detail);
@@ -95,7 +98,11 @@ impl Faults {
             return;
         }
         if let Some(expected) = kinds::misfit(value, kind) {
-            self.add(pointer, "wrong_kind", format!("{expected} is needed"));
+            self.add(
+                pointer,
+                "wrong_kind",
+                Text::key("fault-wrong-kind").with("expected", expected),
+            );
         }
     }
 
@@ -124,11 +131,7 @@ impl Faults {
                     "/{}",
                     name.replace('\0', "").replace('~', "~0").replace('/', "~1")
                 );
-                self.add(
-                    pointer,
-                    "invalid_text",
-                    "the character NUL cannot be stored",
-                );
+                self.add(pointer, "invalid_text", Text::key("fault-nul"));
             }
         }
     }

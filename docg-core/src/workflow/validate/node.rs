@@ -7,6 +7,7 @@ use super::{
     scope::{Earlier, Readable},
 };
 use crate::{
+    i18n::Text,
     ids::NodeId,
     run::Phase,
     workflow::{
@@ -26,6 +27,16 @@ pub(super) struct NodeCheck<'c, 'd> {
     pub(super) faults: &'c mut Faults,
 }
 
+fn range(least: u64, most: u64) -> Text {
+    Text::key("fault-range")
+        .with("least", least)
+        .with("most", most)
+}
+
+fn at_most(most: impl ToString) -> Text {
+    Text::key("fault-at-most").with("most", most)
+}
+
 impl NodeCheck<'_, '_> {
     /// The node, or `None` where it is not fit to be one.
     pub(super) fn run(&mut self) -> Option<Node> {
@@ -35,7 +46,7 @@ impl NodeCheck<'_, '_> {
             self.fault(
                 "/type",
                 "unknown_node_type",
-                format!("there is no node type {:?}", shortened(&node.node_type)),
+                Text::key("fault-node-type").with("type", shortened(&node.node_type)),
             );
         }
         self.faults.name(
@@ -60,11 +71,7 @@ impl NodeCheck<'_, '_> {
             .timeout_ms
             .is_some_and(|millis| !(1..=MAX_TIMEOUT_MS).contains(&millis))
         {
-            self.fault(
-                "/timeout_ms",
-                "out_of_range",
-                format!("1 to {MAX_TIMEOUT_MS}"),
-            );
+            self.fault("/timeout_ms", "out_of_range", range(1, MAX_TIMEOUT_MS));
         }
         let label = node
             .label
@@ -85,7 +92,7 @@ impl NodeCheck<'_, '_> {
         })
     }
 
-    fn fault(&mut self, at: &str, code: &'static str, detail: impl Into<String>) {
+    fn fault(&mut self, at: &str, code: &'static str, detail: impl Into<Text>) {
         self.faults.add(format!("{}{at}", self.at), code, detail);
     }
 
@@ -97,17 +104,13 @@ impl NodeCheck<'_, '_> {
                 .bytes()
                 .all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b))
         {
-            self.fault(
-                "/id",
-                "invalid_node_id",
-                "1 to 64 of the letters A-Z and a-z, digits, _ and -",
-            );
+            self.fault("/id", "invalid_node_id", Text::key("fault-node-id"));
         }
         if self.earlier.iter().any(|earlier| earlier.id == id) {
             self.fault(
                 "/id",
                 "duplicate_node_id",
-                format!("another node is called {:?}", shortened(id)),
+                Text::key("fault-node-id-taken").with("id", shortened(id)),
             );
         }
     }
@@ -127,13 +130,17 @@ impl NodeCheck<'_, '_> {
                 self.fault(
                     "/phase",
                     "phase_not_allowed",
-                    format!("nodes of this type belong to {}", known()),
+                    Text::key("fault-phase").with("phases", known()),
                 );
                 None
             }
             (None, [only]) => Some(*only),
             (None, _) => {
-                self.fault("/phase", "phase_required", format!("one of {}", known()));
+                self.fault(
+                    "/phase",
+                    "phase_required",
+                    Text::key("fault-one-of").with("values", known()),
+                );
                 None
             }
         }
@@ -142,21 +149,21 @@ impl NodeCheck<'_, '_> {
     fn condition(&mut self, scope: &Readable<'_, '_>) {
         let Some(when) = &self.node.when else { return };
         match condition::targets(when) {
-            Err(e) => self.fault("/when", "invalid_condition", e.to_string()),
+            Err(e) => self.fault(
+                "/when",
+                "invalid_condition",
+                Text::key("fault-condition").with("why", e),
+            ),
             Ok(targets) => {
                 for target in targets {
                     if let Some(why) = scope.fault(&target) {
-                        self.fault("/when", "unresolved_variable", format!("{target}: {why}"));
+                        self.fault("/when", "unresolved_variable", why);
                     }
                 }
             }
         }
         if when.contains('\0') {
-            self.fault(
-                "/when",
-                "invalid_text",
-                "the character NUL cannot be stored",
-            );
+            self.fault("/when", "invalid_text", Text::key("fault-nul"));
         }
     }
 
@@ -166,21 +173,21 @@ impl NodeCheck<'_, '_> {
             self.fault(
                 "/retry/max_attempts",
                 "out_of_range",
-                format!("1 to {MAX_ATTEMPTS}"),
+                range(1, MAX_ATTEMPTS.into()),
             );
         }
         if !retry.multiplier.is_finite() || retry.multiplier < 1.0 {
-            self.fault("/retry/multiplier", "out_of_range", "1 or more");
+            self.fault(
+                "/retry/multiplier",
+                "out_of_range",
+                Text::key("fault-at-least").with("least", 1),
+            );
         }
         if retry.initial_ms > retry.max_ms {
-            self.fault("/retry/initial_ms", "out_of_range", "at most max_ms");
+            self.fault("/retry/initial_ms", "out_of_range", at_most("max_ms"));
         }
         if retry.max_ms > MAX_PAUSE_MS {
-            self.fault(
-                "/retry/max_ms",
-                "out_of_range",
-                format!("at most {MAX_PAUSE_MS}"),
-            );
+            self.fault("/retry/max_ms", "out_of_range", at_most(MAX_PAUSE_MS));
         }
     }
 }

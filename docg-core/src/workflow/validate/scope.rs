@@ -4,9 +4,12 @@ use std::collections::HashSet;
 
 use serde_json::{Map, Value};
 
-use crate::workflow::{
-    spec::{NodeSpec, Outputs},
-    variables::{EXECUTION_FIELDS, Root, Target, shortened},
+use crate::{
+    i18n::Text,
+    workflow::{
+        spec::{NodeSpec, Outputs},
+        variables::{EXECUTION_FIELDS, Root, Target, shortened},
+    },
 };
 
 /// A node that comes before the one that is looked at.
@@ -24,27 +27,41 @@ pub(super) struct Readable<'c, 'd> {
 }
 
 impl Readable<'_, '_> {
-    /// Why nothing can be at the end of this path.
-    pub(super) fn fault(&self, target: &Target) -> Option<String> {
+    /// Why nothing can be at the end of this path, in words that name it.
+    pub(super) fn fault(&self, target: &Target) -> Option<Text> {
+        let why = self.why(target)?;
+        Some(
+            Text::key("fault-unresolved")
+                .with("path", target)
+                .with_text("why", why),
+        )
+    }
+
+    fn why(&self, target: &Target) -> Option<Text> {
         match (target.root, target.segments.as_slice()) {
             // What only the trigger data can tell is left to preflight.
             (Root::Trigger, _) | (Root::Execution, []) | (Root::Steps, []) => None,
             (Root::Execution, [field]) if EXECUTION_FIELDS.contains(&field.as_str()) => None,
-            (Root::Execution, _) => Some(format!("execution has {}", EXECUTION_FIELDS.join(", "))),
+            (Root::Execution, _) => Some(
+                Text::key("fault-execution-fields").with("fields", EXECUTION_FIELDS.join(", ")),
+            ),
             (Root::Steps, [node, fields @ ..]) => {
                 let Some(earlier) = self.earlier.iter().find(|earlier| earlier.id == node) else {
                     return Some(if *node == self.own {
-                        "a node cannot read its own output".to_owned()
+                        Text::key("fault-own-output")
                     } else if self.ids.contains(node.as_str()) {
-                        format!("node {node:?} comes later")
+                        Text::key("fault-later-node").with("id", node)
                     } else {
-                        format!("there is no node {:?}", shortened(node))
+                        Text::key("fault-no-node").with("id", shortened(node))
                     });
                 };
                 let field = fields.first()?;
                 let fields = output_fields(earlier.spec?, earlier.params)?;
-                (!fields.contains(&field.as_str()))
-                    .then(|| format!("node {node:?} gives {}", fields.join(", ")))
+                (!fields.contains(&field.as_str())).then(|| {
+                    Text::key("fault-node-fields")
+                        .with("id", node)
+                        .with("fields", fields.join(", "))
+                })
             }
         }
     }

@@ -30,6 +30,8 @@ async fn a_token_that_nobody_was_given_opens_nothing() {
         }
     }
     assert!(bodies.iter().all(|body| *body == bodies[0]), "{bodies:?}");
+    let detail = bodies[0]["detail"].as_str().expect("a text");
+    assert!(detail.contains("try again in a moment"), "{detail}");
     let get = asked
         .world
         .send(Call::new("GET", format!("{good}/approve")))

@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use crate::{
     follower::Follower,
+    program::DEADLINE,
     server::{Server, Servers, audit_verifies, cancel, delay, effect, hang, step},
     site::Site,
     takeover::{taken_over, time},
@@ -56,6 +57,7 @@ async fn a_server_that_is_told_to_stop_finishes_what_it_can_and_hands_over_the_r
     let told = SystemTime::now();
     second.running.signal("CONT");
     servers.add(&second);
+    until_it_is_not_ready(&first).await;
 
     let [mut finishing, mut obeying, resisting] = runs;
     // What is done within the grace is done by the one that began it, and the next step elsewhere.
@@ -108,6 +110,22 @@ async fn a_server_that_is_told_to_stop_finishes_what_it_can_and_hands_over_the_r
     assert!(!words.into_iter().any(|words| words.contains("taken over")));
     assert_eq!(site.ledger().len(), 1);
     assert!(first.running.log().contains("stopped"));
+}
+
+/// Waits until a server says that nothing more is to be sent to it.
+async fn until_it_is_not_ready(server: &Server) {
+    let began = Instant::now();
+    loop {
+        let ready = server.request(Method::GET, "/readyz").send().await;
+        let ready = ready.expect("it still answers");
+        if ready.status() == StatusCode::SERVICE_UNAVAILABLE {
+            let body: Value = ready.json().await.expect("JSON");
+            assert_eq!(body, json!({"status": "shutting_down"}));
+            return;
+        }
+        assert!(began.elapsed() < DEADLINE, "it stays ready");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 /// Starts runs at whichever server answers, each until one has said that it is accepted.

@@ -13,6 +13,7 @@ mod site;
 mod connections;
 mod drain;
 mod follower;
+mod forgotten;
 mod outages;
 mod redis_settings;
 mod restart;

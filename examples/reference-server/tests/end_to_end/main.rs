@@ -10,6 +10,7 @@ mod browser;
 mod commands;
 mod contract;
 mod faults;
+mod layers;
 mod process;
 mod providers;
 mod starting;

@@ -1,0 +1,77 @@
+//! What an `EventSource` is told instead of "not now".
+
+use axum::{
+    body::Body,
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
+    response::Response,
+};
+
+use super::open::jitter;
+
+/// A reader that is refused does not come back sooner.
+const AT_LEAST_SECONDS: u64 = 5;
+
+/// Whether whoever asks reads like an `EventSource`, which is the one to ask for this type.
+pub(crate) fn is_event_source(method: &Method, headers: &HeaderMap) -> bool {
+    let accept = headers.get_all(header::ACCEPT).iter();
+    let mut types = accept
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','));
+    method == Method::GET
+        && types.any(|range| {
+            let essence = range.split(';').next().unwrap_or_default().trim();
+            essence.eq_ignore_ascii_case("text/event-stream")
+        })
+}
+
+/// A refusal that will not last, as an `EventSource` understands it: it gives up for good on every
+/// answer but 200 (HTML standard, section 9.2.3), so it gets a stream which says only when to come
+/// back, and ends.
+pub(crate) fn come_back(refusal: &Response) -> Option<Response> {
+    if !matches!(
+        refusal.status(),
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
+    ) {
+        return None;
+    }
+    let asked = refusal.headers().get(header::RETRY_AFTER);
+    let asked = asked.and_then(|value| value.to_str().ok()?.parse().ok());
+    let millis = asked.unwrap_or(0).max(AT_LEAST_SECONDS) * 1_000;
+    // Not all that were refused together at once.
+    let retry = millis + jitter(millis);
+    let mut response = Response::new(Body::from(format!(
+        "retry: {retry}\n: refused for now ({})\n\n",
+        refusal.status().as_u16()
+    )));
+    for (name, value) in [
+        (header::CONTENT_TYPE, "text/event-stream"),
+        (header::CACHE_CONTROL, "no-cache"),
+        (HeaderName::from_static("x-accel-buffering"), "no"),
+    ] {
+        response
+            .headers_mut()
+            .insert(name, HeaderValue::from_static(value));
+    }
+    Some(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_asks_for_an_event_stream_is_an_event_source() {
+        for (accept, yes) in [
+            ("text/event-stream", true),
+            ("application/json, Text/Event-Stream;q=0.5", true),
+            ("*/*", false),
+            ("application/json", false),
+        ] {
+            let headers =
+                HeaderMap::from_iter([(header::ACCEPT, HeaderValue::from_static(accept))]);
+            assert_eq!(is_event_source(&Method::GET, &headers), yes, "{accept}");
+            assert!(!is_event_source(&Method::POST, &headers));
+        }
+        assert!(!is_event_source(&Method::GET, &HeaderMap::new()));
+    }
+}

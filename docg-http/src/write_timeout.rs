@@ -1,0 +1,143 @@
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use axum::serve::Listener;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Sleep, sleep},
+};
+
+use crate::metrics::Metrics;
+
+/// A listener whose connections are closed where their client takes nothing of what it is sent for
+/// some time.
+///
+/// A server waits for ever until it can write, and a client that never reads would keep its
+/// connection, with what is buffered for it, for as long as it likes. Time in which there is nothing
+/// to write does not count.
+///
+/// ```no_run
+/// # async fn serve(app: axum::Router, options: docg_http::HttpOptions) -> std::io::Result<()> {
+/// let listener = tokio::net::TcpListener::bind("127.0.0.1:8080").await?;
+/// let metrics = options.metrics.clone().unwrap_or_default();
+/// let listener = docg_http::WriteTimeout::new(listener, options.slow_reader, metrics);
+/// axum::serve(listener, app).await
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct WriteTimeout<L> {
+    listener: L,
+    patience: Duration,
+    metrics: Metrics,
+}
+
+impl<L> WriteTimeout<L> {
+    /// What `listener` accepts, closed after this time without a byte taken; `metrics` count it.
+    pub fn new(listener: L, patience: Duration, metrics: Metrics) -> Self {
+        Self {
+            listener,
+            patience,
+            metrics,
+        }
+    }
+}
+
+impl<L: Listener> Listener for WriteTimeout<L> {
+    type Io = TimedWrites<L::Io>;
+    type Addr = L::Addr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        let (io, address) = self.listener.accept().await;
+        let io = TimedWrites {
+            io,
+            patience: self.patience,
+            metrics: self.metrics.clone(),
+            stalled: None,
+        };
+        (io, address)
+    }
+
+    fn local_addr(&self) -> io::Result<Self::Addr> {
+        self.listener.local_addr()
+    }
+}
+
+/// A connection of a [`WriteTimeout`].
+#[derive(Debug)]
+pub struct TimedWrites<Io> {
+    io: Io,
+    patience: Duration,
+    metrics: Metrics,
+    /// Ends the patience with a client that does not take what is written.
+    stalled: Option<Pin<Box<Sleep>>>,
+}
+
+impl<Io> TimedWrites<Io> {
+    /// What a write came to, if it has come to something; an error where it has been too long.
+    fn timed<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        let patience = self.patience;
+        let stalled = self
+            .stalled
+            .get_or_insert_with(|| Box::pin(sleep(patience)));
+        ready!(stalled.as_mut().poll(context));
+        self.metrics.connection_closed_as_slow();
+        tracing::info!("a connection whose client took nothing for {patience:?} was closed");
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl<Io: AsyncRead + Unpin> AsyncRead for TimedWrites<Io> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(context, buffer)
+    }
+}
+
+impl<Io: AsyncWrite + Unpin> AsyncWrite for TimedWrites<Io> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.io).poll_write(context, bytes);
+        self.timed(context, written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.io).poll_write_vectored(context, slices);
+        self.timed(context, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut self.io).poll_flush(context);
+        self.timed(context, flushed)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let shut = Pin::new(&mut self.io).poll_shutdown(context);
+        self.timed(context, shut)
+    }
+}
