@@ -4,7 +4,10 @@ use super::{Engine, EngineError};
 use crate::{
     ids::{OrganizationId, WorkflowId},
     ports::{Page, StoreErrorKind, WorkflowQuery},
-    workflow::{Workflow, WorkflowDraft, validate::validate},
+    workflow::{
+        Workflow, WorkflowDraft,
+        validate::{Fault, Validated, validate},
+    },
 };
 
 /// What became of storing a workflow.
@@ -17,6 +20,15 @@ pub struct PutWorkflow {
 }
 
 impl Engine {
+    /// Whether a workflow can run here, with what its draft leaves to the node types filled in.
+    ///
+    /// # Errors
+    ///
+    /// Every fault that it has, as [`put_workflow`](Self::put_workflow) would name them.
+    pub fn check_workflow(&self, draft: WorkflowDraft) -> Result<Validated, Vec<Fault>> {
+        validate(draft, &self.inner.registry)
+    }
+
     /// Stores a new version of a workflow. Executions keep the version that they were made with.
     ///
     /// # Errors
@@ -30,7 +42,9 @@ impl Engine {
         draft: WorkflowDraft,
         if_version: Option<u32>,
     ) -> Result<PutWorkflow, EngineError> {
-        let valid = validate(draft, &self.inner.registry).map_err(EngineError::InvalidWorkflow)?;
+        let valid = self
+            .check_workflow(draft)
+            .map_err(EngineError::InvalidWorkflow)?;
         loop {
             let current = self.inner.store.workflow(organization, id).await?;
             let actual = current.as_ref().map_or(0, |workflow| workflow.version);

@@ -77,7 +77,7 @@ pub struct RunArgs {
 pub struct WatchArgs {
     /// The execution
     pub id: Uuid,
-    /// Where it runs
+    /// Where it runs; without --url where `serve` with the same options listens
     #[command(flatten)]
     pub server: ServerArgs,
 }
@@ -268,12 +268,6 @@ fn origin(text: &str) -> Result<String, String> {
 }
 
 impl Options {
-    /// Where the server listens when nothing is said.
-    #[must_use]
-    pub fn default_bind() -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], 8080))
-    }
-
     /// Whether they can be followed.
     ///
     /// # Errors
