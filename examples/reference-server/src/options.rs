@@ -162,7 +162,8 @@ pub struct Options {
     /// listens on loopback addresses only
     #[arg(long, env = "DOCG_AUTH_FILE", global = true, value_name = "FILE")]
     pub auth_file: Option<PathBuf>,
-    /// Where files are kept, and mails as .eml
+    /// Where files are kept, mails as .eml, and the key that links and checkpoints are signed with. Processes
+    /// that share a database share it
     #[arg(
         long,
         env = "DOCG_DATA_DIR",
@@ -171,7 +172,7 @@ pub struct Options {
         value_name = "FOLDER"
     )]
     pub data_dir: PathBuf,
-    /// Where documents are kept; without it in the data directory
+    /// Where documents are kept, a folder as `file:///…`; without it in the data directory
     #[arg(long, env = "DOCG_FILES_URL", global = true, value_name = "URL")]
     pub files_url: Option<Url>,
     /// The mail server, `smtp://[user:password@]host[:port]` or `smtps://…`; without it mails become files
