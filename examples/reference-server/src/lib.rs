@@ -1,5 +1,4 @@
 #![doc = include_str!("../README.md")]
-
 // A test that cannot go on may panic.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 

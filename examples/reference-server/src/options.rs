@@ -37,7 +37,7 @@ pub enum Command {
     Migrate,
     /// Prints the migrations as plain SQL, for those who run them themselves
     PrintMigrations,
-    /// Removes executions that ended long ago, from the database
+    /// Removes executions that ended long ago, and expired notes, from the database; files stay
     Purge(PurgeArgs),
     /// Works on audit trails
     #[command(subcommand)]

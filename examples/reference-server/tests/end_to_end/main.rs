@@ -9,6 +9,7 @@ mod approvals;
 mod browser;
 mod commands;
 mod contract;
+mod facts;
 mod faults;
 mod process;
 mod providers;

@@ -72,6 +72,11 @@ impl Running {
             .unwrap_or_else(|_| panic!("no line: {}", self.log()))
     }
 
+    /// What else it has said on standard output, once it has ended.
+    pub(crate) fn remaining_lines(&self) -> Vec<String> {
+        self.lines.iter().collect()
+    }
+
     /// Where it listens, which is the first thing that it says.
     pub(crate) fn address(&self) -> String {
         let line = self.line();
