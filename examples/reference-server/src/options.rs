@@ -172,7 +172,8 @@ pub struct Options {
         value_name = "FOLDER"
     )]
     pub data_dir: PathBuf,
-    /// Where documents are kept, a folder as `file:///…`; without it in the data directory
+    /// Where documents are kept: `file:///folder`, or `s3://bucket/prefix` with `AWS_…` variables; without
+    /// it in the data directory
     #[arg(long, env = "DOCG_FILES_URL", global = true, value_name = "URL")]
     pub files_url: Option<Url>,
     /// The mail server, `smtp://[user:password@]host[:port]` or `smtps://…`; without it mails become files

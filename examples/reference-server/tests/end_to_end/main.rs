@@ -7,6 +7,7 @@ mod program;
 
 mod approvals;
 mod browser;
+mod bucket;
 mod commands;
 mod contract;
 mod facts;

@@ -36,7 +36,7 @@ pub(crate) fn program_after(script: &str) -> Command {
 fn clean(command: &mut Command) -> &mut Command {
     for (name, _) in std::env::vars_os() {
         let name_text = name.to_string_lossy();
-        let ours = ["DOCG_", "DATABASE_URL", "REDIS_", "RUST_LOG"];
+        let ours = ["DOCG_", "DATABASE_URL", "REDIS_", "RUST_LOG", "AWS_"];
         if ours.iter().any(|prefix| name_text.starts_with(prefix)) {
             command.env_remove(&name);
         }
