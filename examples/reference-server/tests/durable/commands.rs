@@ -30,8 +30,8 @@ fn sample() -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_is_migrated_when_it_is_asked_for() {
     let database = Database::empty().await;
-    let site = Site::new(database.url(), None, &["--bind", "127.0.0.1:0"]);
-    let (code, said) = ended(&site.output(&["--no-migrate"]));
+    let site = Site::new(database.url(), None, &[]);
+    let (code, said) = ended(&site.output(&["--no-migrate", "--bind", "127.0.0.1:0"]));
     assert_eq!(code, Some(1), "there are no tables: {said}");
     assert!(!said.contains("listening on"), "{said}");
     let (code, sql) = ended(&site.output(&["print-migrations"]));
@@ -49,9 +49,10 @@ async fn run_and_watch_take_the_options_of_the_server_they_stand_beside() {
     // Where the others listen, nobody else can.
     let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let taken = taken.local_addr().expect("an address").to_string();
-    let site = Site::new(database.url(), None, &["--bind", &taken]);
-    let arguments = ["run", "service-contract", "--data", &sample(), "--dry-run"];
-    let (code, said) = ended(&site.output(&arguments));
+    let site = Site::new(database.url(), None, &[]);
+    let (data, beside) = (sample(), ["--bind", &taken]);
+    let arguments = ["run", "service-contract", "--data", &data, "--dry-run"];
+    let (code, said) = ended(&site.output(&[&arguments[..], &beside].concat()));
     assert_eq!(code, Some(0), "{said}");
 
     let server = Server::start(&site, "server", &[]);
