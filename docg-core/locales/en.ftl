@@ -22,6 +22,7 @@ issue-folder-not-found = The folder of “{ $label }” was not found. Select an
 issue-no-signers = “{ $label }” has nobody to sign. Add a signer.
 issue-signer-missing-email = Signer { $position } of “{ $label }” has no e-mail address. Fill it in.
 issue-duplicate-signer = Signer { $position } of “{ $label }” has the same e-mail address as another one. Each signer needs their own.
+issue-reminders-too-frequent = “{ $label }” is to remind signers more than once a minute. They are reminded once a minute.
 issue-invalid-signer = Signer { $position } of “{ $label }” does not have the expected form: an e-mail address, and optionally a name and a position.
 issue-duplicate-approver = “{ $label }” asks { $email } twice. Each approver needs an e-mail address of their own.
 issue-invalid-quorum = “{ $label }” wants { $quorum } to agree and asks { $count }. At least one must agree, and no more than are asked.

@@ -215,7 +215,7 @@ mod tests {
     }
 
     fn claims(more: Value) -> Value {
-        let mut claims = json!({"sub": "ana", "exp": LATER, "scope": "executions:read openid"});
+        let mut claims = json!({"sub": "ops", "exp": LATER, "scope": "executions:read openid"});
         let (Some(all), Value::Object(more)) = (claims.as_object_mut(), more) else {
             panic!("objects")
         };
@@ -234,7 +234,7 @@ mod tests {
         let claims = claims(json!({"organizations": [organization]}));
         let headers = signed(Algorithm::HS256, &EncodingKey::from_secret(SECRET), &claims);
         let expected = Principal {
-            actor: "ana".to_owned(),
+            actor: "ops".to_owned(),
             organizations: vec![organization],
             scopes: vec![Scope::ExecutionsRead],
         };
@@ -287,7 +287,7 @@ mod tests {
         ] {
             assert_eq!(tokens.authenticate(&headers).await, Err(AuthError));
         }
-        let stale = json!({"sub": "ana", "exp": 1}).to_string();
+        let stale = json!({"sub": "ops", "exp": 1}).to_string();
         assert_eq!(tokens.recognize(&stale).await, Err(AuthError));
     }
 

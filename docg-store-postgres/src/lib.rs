@@ -9,7 +9,10 @@ mod error;
 mod migrate;
 mod store;
 
-pub use audit::{AuditFault, AuditReport, CheckpointKey, CheckpointSummary, verify_audit_export};
+pub use audit::{
+    AuditFault, AuditReport, CheckpointKey, CheckpointSummary, verify_audit_export,
+    verify_audit_export_of,
+};
 pub use config::PgStoreConfig;
 pub use migrate::{grants_sql, migrations_sql};
 pub use store::PgStore;

@@ -7,7 +7,8 @@ use docg_core::{
     run::Status,
 };
 use docg_store_postgres::{
-    AuditFault, AuditReport, CheckpointKey, PgStore, PgStoreConfig, grants_sql, verify_audit_export,
+    AuditFault, AuditReport, CheckpointKey, PgStore, PgStoreConfig, grants_sql,
+    verify_audit_export, verify_audit_export_of,
 };
 use docg_test_servers::postgres::Database;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, postgres::PgPoolOptions};
@@ -246,7 +247,7 @@ async fn a_forged_chain_shows_where_it_was_forged() {
             3,
         ),
         (
-            "UPDATE docg.audit_events SET actor_id = 'bob' WHERE seq = 1",
+            "UPDATE docg.audit_events SET actor_id = 'dev' WHERE seq = 1",
             1,
         ),
         (
@@ -379,7 +380,7 @@ async fn an_export_verifies_without_a_database_and_any_change_shows() {
     }
     for (from, to) in [
         ("fixture", "facture"),
-        ("\"ana\"", "\"bob\""),
+        ("\"ops\"", "\"dev\""),
         (".sent", ".lost"),
     ] {
         let report = verify_audit_export(export.replacen(from, to, 1).as_bytes(), &trusted);
@@ -393,6 +394,43 @@ async fn an_export_verifies_without_a_database_and_any_change_shows() {
     of_one.expect("writes");
     let report = verify_audit_export(one.as_slice(), &trusted).expect("can be read");
     assert_eq!((report.chains, report.is_valid()), (1, true));
+}
+
+#[tokio::test]
+async fn exports_of_several_organizations_verify_together_and_by_execution() {
+    let mut world = World::new().await;
+    let (mut ids, mut export) = (Vec::new(), String::new());
+    for _ in 0..2 {
+        world.organization = OrganizationId::new();
+        ids.extend([world.execution().await, world.execution().await]);
+        world.checkpoint().await;
+        export.push_str(&world.export().await);
+        let owner = world.store.audited_organization(ids[ids.len() - 1]).await;
+        assert_eq!(owner.expect("reads"), Some(world.organization));
+    }
+    let trusted = [world.key.public_key()];
+    let report = verify_audit_export(export.as_bytes(), &trusted).expect("can be read");
+    assert!(report.is_valid(), "{:?}", report.faults);
+    assert_eq!((report.chains, report.rows, report.checkpoints), (4, 16, 2));
+
+    let of = |id, export: &str| {
+        verify_audit_export_of(id, export.as_bytes(), &trusted).expect("can be read")
+    };
+    let report = of(ids[2], &export);
+    assert_eq!((report.chains, report.is_valid()), (1, true));
+    assert_eq!(report.head.map(|(seq, _)| seq), Some(4));
+    assert_eq!(of(ExecutionId::new(), &export).chains, 0);
+    // What was done to one chain is no fault of another, and a chain that is gone is missed.
+    let rows_of = |line: &&str| line.contains(&ids[2].to_string()) && !line.contains("checkpoint");
+    let without: Vec<&str> = export.lines().filter(|line| !rows_of(line)).collect();
+    let without = without.join("\n");
+    assert!(of(ids[3], &without).is_valid());
+    let expected = AuditFault::Rewritten {
+        execution_id: ids[2],
+        seq: 4,
+        checkpoint: 1,
+    };
+    assert_eq!(of(ids[2], &without).faults, [expected]);
 }
 
 #[tokio::test]
@@ -429,7 +467,7 @@ async fn personal_data_can_be_erased_and_the_chain_still_verifies() {
     assert!(world.verify().await.is_valid());
     let trusted = [world.key.public_key()];
     let export = world.export().await;
-    assert!(!export.contains("ana"));
+    assert!(!export.contains("\"ops\""));
     assert!(
         verify_audit_export(export.as_bytes(), &trusted)
             .expect("can be read")

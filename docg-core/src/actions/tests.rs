@@ -170,11 +170,11 @@ fn an_application_can_replace_what_docg_recommends() {
     let mut catalogue = ActionCatalogue::default();
     catalogue.register(
         "timeout",
-        ActionTemplate::new("call_bob", "Call Bob", "He knows."),
+        ActionTemplate::new("call_desk", "Call the desk", "They know."),
     );
     let found = catalogue.for_error(&error("timeout"), Domain::Data, None);
-    assert_eq!(names(&found), ["call_bob"]);
-    assert_eq!(found[0].for_reader(Locale::PtBr)["label"], "Call Bob");
+    assert_eq!(names(&found), ["call_desk"]);
+    assert_eq!(found[0].for_reader(Locale::PtBr)["label"], "Call the desk");
 }
 
 #[test]

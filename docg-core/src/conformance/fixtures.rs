@@ -133,7 +133,7 @@ impl RunFixture {
             state: RunState {
                 execution,
                 inputs: Arc::new(Inputs {
-                    trigger_data: Arc::new(json!({"customer": "Ana", "total": 12})),
+                    trigger_data: Arc::new(json!({"customer": "Example Ltd", "total": 12})),
                     node_overrides: Map::new(),
                 }),
                 workflow: self.workflow,
@@ -165,7 +165,7 @@ impl RunFixture {
             phase_metrics: PhaseMetrics::default(),
             correlation_id: Arc::from("correlation"),
             traceparent: None,
-            created_by: Arc::new(Actor::user("ana")),
+            created_by: Arc::new(Actor::user("ops")),
             trigger_type: Arc::from("manual"),
             retry_of: None,
             follows: None,
@@ -256,7 +256,7 @@ pub fn log(
 /// The next audit row of an execution, in its chain, whose head moves on.
 pub fn audit(execution: &mut Execution, action: &'static str) -> AuditEvent {
     let draft =
-        AuditDraft::new(Cow::Borrowed(action), json!({"why": "fixture"})).by(Actor::user("ana"));
+        AuditDraft::new(Cow::Borrowed(action), json!({"why": "fixture"})).by(Actor::user("ops"));
     let row = AuditEvent::chained(
         draft,
         ChainLink {
@@ -293,7 +293,7 @@ pub fn events_of(organization: OrganizationId, last: u64) -> Vec<Arc<Event>> {
 #[must_use]
 pub fn unlisted_event(organization: OrganizationId) -> Arc<Event> {
     let mut execution = RunFixture::of(organization).execution();
-    let resumed_by = "ana".to_owned();
+    let resumed_by = "ops".to_owned();
     event(&mut execution, EventData::Resumed { resumed_by })
 }
 
@@ -427,7 +427,7 @@ pub fn signal(
         id: SignalId::new(),
         execution_id,
         organization_id,
-        actor: Actor::user("ana"),
+        actor: Actor::user("ops"),
         received_at,
         kind: SignalKind::Pause {
             reason: Some("a question".to_owned()),
@@ -447,8 +447,8 @@ pub fn signature_request(execution: &Execution, envelope_id: &str) -> SignatureR
         envelope_id: envelope_id.to_owned(),
         status: RequestStatus::Signing,
         signers: vec![Signer {
-            email: "ana@example.com".to_owned(),
-            name: Some("Ana".to_owned()),
+            email: "one@example.com".to_owned(),
+            name: Some("One".to_owned()),
             order: Some(1),
             status: SignerStatus::Pending,
             viewed_at: None,

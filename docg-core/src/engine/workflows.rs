@@ -5,7 +5,10 @@ use crate::{
     error::FieldFault,
     ids::{OrganizationId, WorkflowId},
     ports::{Page, StoreErrorKind, WorkflowQuery},
-    workflow::{Workflow, WorkflowDraft, validate::validate},
+    workflow::{
+        Workflow, WorkflowDraft,
+        validate::{Validated, validate},
+    },
 };
 
 /// What became of storing a workflow.
@@ -18,12 +21,13 @@ pub struct PutWorkflow {
 }
 
 impl Engine {
-    /// Everything for which [`put_workflow`](Self::put_workflow) would refuse a definition.
-    #[must_use]
-    pub fn workflow_faults(&self, draft: WorkflowDraft) -> Vec<FieldFault> {
+    /// Whether a workflow can run here, with what its draft leaves to the node types filled in.
+    ///
+    /// # Errors
+    ///
+    /// Every fault that it has, as [`put_workflow`](Self::put_workflow) would name them.
+    pub fn check_workflow(&self, draft: WorkflowDraft) -> Result<Validated, Vec<FieldFault>> {
         validate(draft, &self.inner.registry)
-            .err()
-            .unwrap_or_default()
     }
 
     /// Stores a new version of a workflow. Executions keep the version that they were made with.
@@ -39,7 +43,9 @@ impl Engine {
         draft: WorkflowDraft,
         if_version: Option<u32>,
     ) -> Result<PutWorkflow, EngineError> {
-        let valid = validate(draft, &self.inner.registry).map_err(EngineError::InvalidWorkflow)?;
+        let valid = self
+            .check_workflow(draft)
+            .map_err(EngineError::InvalidWorkflow)?;
         loop {
             let current = self.inner.store.workflow(organization, id).await?;
             let actual = current.as_ref().map_or(0, |workflow| workflow.version);

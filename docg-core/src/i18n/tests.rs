@@ -144,16 +144,16 @@ fn every_code_that_preflight_can_give_has_a_message_in_both_languages() {
 fn a_message_can_choose_its_words() {
     let vote = |decision| {
         Text::key("log-approval-vote")
-            .with("email", "ana@example.com")
+            .with("email", "one@example.com")
             .with("decision", decision)
     };
     assert_eq!(
         vote("approved").render(Locale::En),
-        "ana@example.com has approved."
+        "one@example.com has approved."
     );
     assert_eq!(
         vote("rejected").render(Locale::PtBr),
-        "ana@example.com não aprovou."
+        "one@example.com não aprovou."
     );
 }
 

@@ -3,6 +3,8 @@
 
 mod bus;
 mod error;
+#[cfg(feature = "mock")]
+mod mock;
 mod model;
 mod store;
 
@@ -10,6 +12,8 @@ mod store;
 pub use bus::MockEventBus;
 pub use bus::{BusError, EventBus, EventStream, ListEvent, OrganizationStream, WakeStream};
 pub use error::{StoreError, StoreErrorKind};
+#[cfg(feature = "mock")]
+pub use mock::MockStore;
 pub use model::{
     AuditQuery, Claim, ClaimRequest, ClaimWhat, Claimed, Commit, Committed, Created, EventQuery,
     ExecutionQuery, ExecutionRecord, Idempotency, Lease, LeaseAfter, LogQuery, Memo, MemoKey,
@@ -17,5 +21,3 @@ pub use model::{
     Unserved, WorkflowQuery,
 };
 pub use store::{MemoStore, RunReader, RunStore, Store, WorkflowStore};
-#[cfg(feature = "mock")]
-pub use store::{MockMemoStore, MockRunReader, MockRunStore, MockWorkflowStore};

@@ -28,6 +28,7 @@ pub use provider::{
     WebhookError, WebhookRequest,
 };
 pub use request::{
-    FollowUp, NewSignatureRequest, NewSigner, RequestStatus, SignatureRequest, Signer, SignerStatus,
+    FollowUp, NewSignatureRequest, NewSigner, RequestStatus, SHORTEST_REMINDING_MS,
+    SignatureRequest, Signer, SignerStatus,
 };
 pub use secret::Secret;

@@ -41,6 +41,9 @@ pub struct SignatureRequest {
     pub follow_up: FollowUp,
 }
 
+/// Nobody wants a reminder every second: a shorter interval counts as this one, in milliseconds.
+pub const SHORTEST_REMINDING_MS: u64 = 60_000;
+
 /// What the engine does about an open request by itself: it reminds those who have not signed, and
 /// asks the provider for what its webhooks may have lost.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -207,7 +210,8 @@ impl NewSignatureRequest {
         self
     }
 
-    /// Sets how often the engine has those reminded who have not signed, in milliseconds.
+    /// Sets how often the engine has those reminded who have not signed, in milliseconds; at least
+    /// [`SHORTEST_REMINDING_MS`].
     #[must_use]
     pub fn remind_every_ms(mut self, millis: u64) -> Self {
         self.remind_every_ms = Some(millis).filter(|millis| *millis > 0);

@@ -89,6 +89,7 @@ impl CheckRequest {
 }
 
 /// Work that touches nothing outside: extracting, converting, rendering.
+#[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]
 pub trait ComputeHandler: Send + Sync + 'static {
     /// What the node type declares.
@@ -104,6 +105,7 @@ pub trait ComputeHandler: Send + Sync + 'static {
 }
 
 /// Work that touches the world: saving, sending, asking for signatures.
+#[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]
 pub trait EffectHandler: Send + Sync + 'static {
     /// What the node type declares.

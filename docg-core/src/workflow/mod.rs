@@ -19,5 +19,7 @@ pub use context::{EffectContext, StepContext};
 pub use definition::{Node, NodeDraft, OnError, RetryPolicy, Settings, Workflow, WorkflowDraft};
 pub use func::{compute, effect};
 pub use handler::{ComputeHandler, EffectHandler, Handler, Probe, Resolution, StepOutcome, Wait};
+#[cfg(feature = "mock")]
+pub use handler::{MockComputeHandler, MockEffectHandler};
 pub use registry::{DryRegistry, Registry};
 pub use spec::{EffectClass, NodeSpec, Outputs, ParamKind, ParamSpec};

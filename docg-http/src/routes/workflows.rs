@@ -179,7 +179,8 @@ fn draft(state: &AppState, sent: &Value) -> Result<WorkflowDraft, Problem> {
     match draft {
         Some(draft) if faults.is_empty() => Ok(draft),
         Some(draft) => {
-            let others = state.engine.workflow_faults(draft);
+            let checked = state.engine.check_workflow(draft);
+            let others = checked.err().unwrap_or_default();
             let known =
                 |pointer: &str| faults.iter().any(|fault| contains(&fault.pointer, pointer));
             let others: Vec<_> = others

@@ -109,7 +109,7 @@ async fn what_is_wrong_with_signers_is_found_before_anybody_is_asked_and_can_be_
     let path = with_a_document(&world).await;
     for (signers, code) in [
         (json!([]), "no_signers"),
-        (json!([{"name": "Ana"}]), "signer_missing_email"),
+        (json!([{"name": "Signer"}]), "signer_missing_email"),
         (json!([{"email": "nowhere"}]), "invalid_email_format"),
         (
             json!([{"email": "a@example.com"}, {"email": "A@example.com"}]),

@@ -52,13 +52,13 @@ impl PgStore {
         execution: Option<ExecutionId>,
         trusted: &[[u8; 32]],
     ) -> Result<AuditReport, StoreError> {
-        let mut verifier = Verifier::new(trusted);
+        let mut verifier = Verifier::new(trusted, execution);
         let take = |record| {
             verifier.take(record);
             Ok(())
         };
         match self.records(organization, execution, take).await {
-            Ok(()) => Ok(verifier.end(execution.is_none())),
+            Ok(()) => Ok(verifier.end(true)),
             Err(error) => Err(error.at("verify_audit")),
         }
     }
@@ -128,6 +128,31 @@ impl PgStore {
         read()
             .await
             .map_err(|e: Error| e.at("audited_organizations"))
+    }
+
+    /// Whose audit trail an execution has, also after it was purged.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable`.
+    pub async fn audited_organization(
+        &self,
+        execution: ExecutionId,
+    ) -> Result<Option<OrganizationId>, StoreError> {
+        // Of one whose chain was removed by force, a checkpoint may know.
+        let sql = "SELECT e.organization_id FROM docg.executions e WHERE e.id = $1
+            UNION SELECT h.organization_id FROM docg.audit_heads h WHERE h.execution_id = $1
+            UNION SELECT c.organization_id FROM docg.audit_checkpoint_heads c
+                WHERE c.execution_id = $1
+            LIMIT 1";
+        let read = async || {
+            let rows = self.database.read(sql, arguments![execution.0]).await?;
+            let id = |row| Ok(OrganizationId(field(row, "organization_id")?));
+            rows.first().map(id).transpose()
+        };
+        read()
+            .await
+            .map_err(|e: Error| e.at("audited_organization"))
     }
 
     async fn records(

@@ -13,4 +13,4 @@ mod retention;
 mod verify;
 
 pub use checkpoint::{CheckpointKey, CheckpointSummary};
-pub use verify::{AuditFault, AuditReport, verify_audit_export};
+pub use verify::{AuditFault, AuditReport, verify_audit_export, verify_audit_export_of};

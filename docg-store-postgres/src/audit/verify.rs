@@ -23,6 +23,8 @@ pub struct AuditReport {
     pub checkpoints: u64,
     /// How many chains have no rows any more, because their time was over.
     pub purged: u64,
+    /// Where the last chain ends: its last row's number and hash.
+    pub head: Option<(u64, [u8; 32])>,
     /// All that does not hold.
     pub faults: Vec<AuditFault>,
 }
@@ -32,6 +34,16 @@ impl AuditReport {
     #[must_use]
     pub fn is_valid(&self) -> bool {
         self.faults.is_empty()
+    }
+
+    /// Adds what verifying another organization's trail has shown.
+    pub fn merge(&mut self, other: Self) {
+        self.chains += other.chains;
+        self.rows += other.rows;
+        self.checkpoints += other.checkpoints;
+        self.purged += other.purged;
+        self.head = other.head.or(self.head);
+        self.faults.extend(other.faults);
     }
 }
 
@@ -77,10 +89,24 @@ pub enum AuditFault {
     },
 }
 
+impl AuditFault {
+    /// Whether it only says that no trusted key has signed something: without a key everything that
+    /// was signed has this fault, which then says nothing about the trail.
+    #[must_use]
+    pub fn is_of_signature(&self) -> bool {
+        match self {
+            Self::Signature { .. } => true,
+            Self::Chain { .. } | Self::Rewritten { .. } | Self::Checkpoints { .. } => false,
+        }
+    }
+}
+
 /// Takes records in their order, and keeps in memory one chain and what checkpoints say.
 #[derive(Default)]
 pub(super) struct Verifier {
     trusted: Vec<[u8; 32]>,
+    /// Whose chain is asked for; without it everybody's.
+    only: Option<ExecutionId>,
     report: AuditReport,
     last: HashMap<OrganizationId, (u64, [u8; 32])>,
     /// What checkpoints say of each chain: a row's number, its hash, the checkpoint.
@@ -90,9 +116,10 @@ pub(super) struct Verifier {
 }
 
 impl Verifier {
-    pub(super) fn new(trusted: &[[u8; 32]]) -> Self {
+    pub(super) fn new(trusted: &[[u8; 32]], only: Option<ExecutionId>) -> Self {
         Self {
             trusted: trusted.to_vec(),
+            only,
             ..Self::default()
         }
     }
@@ -106,6 +133,9 @@ impl Verifier {
             }
             Record::Event(event) => {
                 let event = AuditEvent::from(event);
+                if !self.asks_for(event.execution_id) {
+                    return;
+                }
                 let rows = self.chain.as_mut().filter(|(chain, _)| {
                     chain.head.execution_id == event.execution_id
                         && chain.organization_id == event.organization_id
@@ -168,10 +198,15 @@ impl Verifier {
             });
             return;
         }
-        for head in &checkpoint.heads {
+        let heads = checkpoint.heads.iter();
+        for head in heads.filter(|head| self.only.is_none_or(|id| id == head.execution_id)) {
             let signed = self.signed.entry(head.execution_id).or_default();
             signed.push((head.audit_seq, head.audit_hash, seq));
         }
+    }
+
+    fn asks_for(&self, execution: ExecutionId) -> bool {
+        self.only.is_none_or(|only| only == execution)
     }
 
     fn end_chain(&mut self) {
@@ -179,7 +214,11 @@ impl Verifier {
             return;
         };
         let execution_id = chain.head.execution_id;
+        if !self.asks_for(execution_id) {
+            return;
+        }
         self.seen.insert(execution_id);
+        self.report.head = Some((chain.head.audit_seq, chain.head.audit_hash));
         self.report.chains += 1;
         self.report.rows += rows.len() as u64;
         if chain.is_purged && rows.is_empty() {
@@ -208,8 +247,9 @@ impl Verifier {
     }
 }
 
-/// Verifies an export of [`PgStore::export_audit`](crate::PgStore::export_audit), without a
-/// database. `trusted` are the public keys that checkpoints may be signed with.
+/// Verifies an export of [`PgStore::export_audit`](crate::PgStore::export_audit), or several of them
+/// one after the other, without a database. `trusted` are the public keys that checkpoints may be
+/// signed with.
 ///
 /// # Errors
 ///
@@ -218,13 +258,37 @@ pub fn verify_audit_export(
     export: impl BufRead,
     trusted: &[[u8; 32]],
 ) -> Result<AuditReport, io::Error> {
-    let mut verifier = Verifier::new(trusted);
+    verify(export, None, trusted)
+}
+
+/// As [`verify_audit_export`], of one execution's chain and of the checkpoints that speak of it. The
+/// report counts no chain where the export has none of it.
+///
+/// # Errors
+///
+/// Where the export cannot be read: that says nothing about the trail.
+pub fn verify_audit_export_of(
+    execution: ExecutionId,
+    export: impl BufRead,
+    trusted: &[[u8; 32]],
+) -> Result<AuditReport, io::Error> {
+    verify(export, Some(execution), trusted)
+}
+
+fn verify(
+    export: impl BufRead,
+    only: Option<ExecutionId>,
+    trusted: &[[u8; 32]],
+) -> Result<AuditReport, io::Error> {
+    let mut report = AuditReport::default();
+    let mut verifier = Verifier::new(trusted, only);
     let mut is_whole = true;
     for (number, line) in (1..).zip(export.lines()) {
         let line = line?;
-        if number == 1
-            && let Ok(Heading { docg_audit_export }) = serde_json::from_str(&line)
-        {
+        // Each organization begins with a heading, and has checkpoints of its own.
+        if let Ok(Heading { docg_audit_export }) = serde_json::from_str(&line) {
+            let before = std::mem::replace(&mut verifier, Verifier::new(trusted, only));
+            report.merge(before.end(is_whole));
             is_whole = docg_audit_export == "organization";
             continue;
         }
@@ -233,10 +297,11 @@ pub fn verify_audit_export(
         })?;
         verifier.take(record);
     }
-    Ok(verifier.end(is_whole))
+    report.merge(verifier.end(is_whole));
+    Ok(report)
 }
 
-/// The first line of an export: what it is of, an `organization` or an `execution`.
+/// The first line of an organization's export: what it is of, an `organization` or an `execution`.
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Heading {

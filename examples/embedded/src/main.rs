@@ -1,4 +1,4 @@
-//! Five steps, one of them retried, and a wait for a signature - on the memory adapters.
+#![doc = include_str!("../README.md")]
 
 use std::{error::Error, sync::Arc};
 

@@ -54,7 +54,7 @@ struct Entry {
 }
 
 /// Shorter ones can be guessed.
-const MIN_TOKEN: usize = 16;
+const ENOUGH: usize = 16;
 
 /// Reads a file of tokens.
 ///
@@ -62,6 +62,72 @@ const MIN_TOKEN: usize = 16;
 ///
 /// [`AuthFileError`] names the field that is wrong, and never a token.
 pub fn read(path: &Path) -> Result<Identities, AuthFileError> {
+    let callers = callers(path)?;
+    for (index, caller) in callers.iter().enumerate() {
+        if caller.token.len() < ENOUGH {
+            tracing::warn!(
+                "the auth file {}: tokens[{index}].token: it has fewer than {ENOUGH} characters, and can be guessed",
+                path.display()
+            );
+        }
+    }
+    Ok(Identities::of(callers))
+}
+
+/// Somebody who may call, as a client needs it. `Debug` is left out: it holds a token.
+#[derive(Clone)]
+pub struct Caller {
+    /// The bearer token.
+    pub token: String,
+    /// Who that is.
+    pub principal: Principal,
+}
+
+/// The first of a file who may do all this.
+///
+/// # Errors
+///
+/// As [`read`], and where there is none.
+pub fn first_with(path: &Path, scopes: &[Scope]) -> Result<Caller, AuthFileError> {
+    let may = |caller: &Caller| {
+        let granted = &caller.principal.scopes;
+        scopes.iter().all(|scope| granted.contains(scope))
+    };
+    let found = callers(path)?.into_iter().find(may);
+    found.ok_or_else(|| AuthFileError::Field {
+        path: path.display().to_string(),
+        field: "tokens".to_owned(),
+        why: format!(
+            "none of them has {}",
+            scopes
+                .iter()
+                .map(|scope| scope.as_str())
+                .collect::<Vec<_>>()
+                .join(" and ")
+        ),
+    })
+}
+
+impl Identities {
+    fn of(callers: Vec<Caller>) -> Self {
+        let mut tokens = StaticTokens::default();
+        let mut organizations: Vec<OrganizationId> = Vec::new();
+        for Caller { token, principal } in callers {
+            for organization in &principal.organizations {
+                if !organizations.contains(organization) {
+                    organizations.push(*organization);
+                }
+            }
+            tokens = tokens.token(&token, principal);
+        }
+        Self {
+            tokens,
+            organizations,
+        }
+    }
+}
+
+fn callers(path: &Path) -> Result<Vec<Caller>, AuthFileError> {
     let name = path.display().to_string();
     let text = std::fs::read(path).map_err(|source| AuthFileError::Unreadable {
         path: name.clone(),
@@ -74,7 +140,7 @@ pub fn read(path: &Path) -> Result<Identities, AuthFileError> {
     })
 }
 
-fn parse(text: &[u8]) -> Result<Identities, (String, String)> {
+fn parse(text: &[u8]) -> Result<Vec<Caller>, (String, String)> {
     let mut json = serde_json::Deserializer::from_slice(text);
     let file: File = serde_path_to_error::deserialize(&mut json)
         .map_err(|e| (e.path().to_string(), e.inner().to_string()))?;
@@ -82,13 +148,12 @@ fn parse(text: &[u8]) -> Result<Identities, (String, String)> {
     if file.tokens.is_empty() {
         return Err(("tokens".to_owned(), "at least one is needed".to_owned()));
     }
-    let mut tokens = StaticTokens::default();
+    let mut callers = Vec::with_capacity(file.tokens.len());
     let mut known = HashSet::new();
-    let mut organizations: Vec<OrganizationId> = Vec::new();
     for (index, entry) in file.tokens.into_iter().enumerate() {
         let field = |name: &str| format!("tokens[{index}].{name}");
-        if entry.token.len() < MIN_TOKEN || !entry.token.bytes().all(|b| b.is_ascii_graphic()) {
-            let why = format!("at least {MIN_TOKEN} visible ASCII characters are needed");
+        if entry.token.is_empty() || !entry.token.bytes().all(|b| b.is_ascii_graphic()) {
+            let why = "visible ASCII characters are needed".to_owned();
             return Err((field("token"), why));
         }
         if !known.insert(entry.token.clone()) {
@@ -111,22 +176,16 @@ fn parse(text: &[u8]) -> Result<Identities, (String, String)> {
             };
             scopes.push(scope.parse::<Scope>().map_err(why)?);
         }
-        for organization in &entry.organizations {
-            if !organizations.contains(organization) {
-                organizations.push(*organization);
-            }
-        }
-        let principal = Principal {
-            actor: entry.actor,
-            organizations: entry.organizations,
-            scopes,
-        };
-        tokens = tokens.token(&entry.token, principal);
+        callers.push(Caller {
+            token: entry.token,
+            principal: Principal {
+                actor: entry.actor,
+                organizations: entry.organizations,
+                scopes,
+            },
+        });
     }
-    Ok(Identities {
-        tokens,
-        organizations,
-    })
+    Ok(callers)
 }
 
 #[cfg(test)]
@@ -155,7 +214,7 @@ mod tests {
     #[tokio::test]
     async fn a_token_proves_its_actor_with_organizations_and_scopes() {
         let file = json!({"tokens": [entry()]});
-        let identities = parse(file.to_string().as_bytes()).unwrap();
+        let identities = Identities::of(parse(file.to_string().as_bytes()).unwrap());
         assert_eq!(identities.organizations, [ORGANIZATION.parse().unwrap()]);
         let mut headers = HeaderMap::new();
         assert!(identities.tokens.authenticate(&headers).await.is_err());
@@ -169,7 +228,7 @@ mod tests {
     #[test]
     fn every_mistake_is_told_by_its_field() {
         for (key, value, field) in [
-            ("token", json!("short"), "tokens[0].token"),
+            ("token", json!(""), "tokens[0].token"),
             ("token", json!("with spaces in between"), "tokens[0].token"),
             ("actor", json!(" "), "tokens[0].actor"),
             ("organizations", json!([]), "tokens[0].organizations"),
@@ -191,6 +250,31 @@ mod tests {
             fault(&json!({"tokens": [entry(), entry()]})).0,
             "tokens[1].token"
         );
+    }
+
+    #[test]
+    fn a_short_token_is_a_token() {
+        let mut entry = entry();
+        entry["token"] = json!("short");
+        let file = json!({"tokens": [entry]});
+        assert!(parse(file.to_string().as_bytes()).is_ok());
+    }
+
+    #[test]
+    fn a_command_calls_as_the_first_who_may() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tokens.json");
+        let mut writer = entry();
+        writer["token"] = json!("a-token-that-may-write");
+        writer["scopes"] = json!(["executions:read", "executions:write"]);
+        let file = json!({"tokens": [entry(), writer]});
+        std::fs::write(&path, file.to_string()).unwrap();
+        let token = |scopes: &[Scope]| first_with(&path, scopes).map(|caller| caller.token);
+        assert_eq!(token(&[Scope::ExecutionsRead]).unwrap(), TOKEN);
+        let both = [Scope::ExecutionsRead, Scope::ExecutionsWrite];
+        assert_eq!(token(&both).unwrap(), "a-token-that-may-write");
+        let none = token(&[Scope::WorkflowsWrite]).unwrap_err().to_string();
+        assert!(none.contains("workflows:write"), "{none}");
     }
 
     #[test]

@@ -1,6 +1,4 @@
-//! The reference server: a complete application on docg, in which a contract is rendered, stored, mailed
-//! and signed.
-
+#![doc = include_str!("../README.md")]
 // A test that cannot go on may panic.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 

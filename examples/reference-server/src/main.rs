@@ -6,7 +6,7 @@ use clap::Parser;
 use docg_core::ids::ExecutionId;
 use reference_server::{
     cli::{self, CliError, Ended, Verdict},
-    options::{AuditCommand, Cli, Command, Options, VerifyArgs},
+    options::{AuditCommand, Cli, Command},
     serve, tls,
 };
 use tracing_subscriber::{Layer, filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
@@ -30,7 +30,7 @@ fn main() -> ExitCode {
                 Err(error) => fail(&error),
             },
             Command::Run(args) => ended(cli::run(&options, &args).await),
-            Command::Watch(args) => ended(cli::watch(&args).await),
+            Command::Watch(args) => ended(cli::watch(&options, &args).await),
             Command::Migrate => done(cli::migrate(&options).await),
             Command::PrintMigrations => {
                 say(cli::migrations().trim_end());
@@ -39,7 +39,9 @@ fn main() -> ExitCode {
             Command::Purge(args) => done(cli::purge(&options, &args).await.map(|(runs, rows)| {
                 say(&format!("removed {runs} executions and {rows} audit rows"));
             })),
-            Command::Audit(AuditCommand::Verify(args)) => verify(&options, &args).await,
+            Command::Audit(AuditCommand::Verify(args)) => {
+                verified(cli::verify(&options, &args).await)
+            }
             Command::Audit(AuditCommand::Export(args)) => {
                 let execution = args.execution.map(ExecutionId);
                 done(cli::export(&options, execution, std::io::stdout()).await)
@@ -63,57 +65,12 @@ fn done(done: Result<(), CliError>) -> ExitCode {
     }
 }
 
-async fn verify(options: &Options, args: &VerifyArgs) -> ExitCode {
-    let reported = match cli::verify_export(options, args) {
-        Ok(None) if args.export.is_none() && args.server.url.is_none() => {
-            match options.database_url {
-                Some(_) => cli::verify_database(options, args).await.map(Some),
-                None => Ok(None),
-            }
-        }
-        reported => reported,
-    };
-    match reported {
-        Ok(None) => verified(cli::verify(args).await),
-        Ok(Some(report)) => {
-            for fault in &report.faults {
-                say(&fault.to_string());
-            }
-            let verdict = if report.is_valid() {
-                "valid"
-            } else {
-                "not valid"
-            };
-            say(&format!(
-                "{verdict}: {} executions, {} rows, {} checkpoints",
-                report.chains, report.rows, report.checkpoints
-            ));
-            ExitCode::from(u8::from(!report.is_valid()))
-        }
-        Err(error) => verified(Err(error)),
-    }
-}
-
-/// 0 if the chain holds, 1 if it does not, 2 if that could not be checked.
+/// 0 if it holds, 1 if it does not, 2 if that could not be checked.
 fn verified(verdict: Result<Verdict, CliError>) -> ExitCode {
     match verdict {
-        Ok(Verdict {
-            count,
-            head_hash,
-            first_invalid_seq: None,
-        }) => {
-            say(&format!("valid: {count} rows, head {head_hash}"));
-            ExitCode::SUCCESS
-        }
-        Ok(Verdict {
-            count,
-            first_invalid_seq: Some(seq),
-            ..
-        }) => {
-            say(&format!(
-                "not valid: {count} rows, the first that does not hold is {seq}"
-            ));
-            ExitCode::from(1)
+        Ok(Verdict { is_valid, text }) => {
+            say(&text);
+            ExitCode::from(u8::from(!is_valid))
         }
         Err(error) => {
             eprintln!("reference-server: could not check: {error}");

@@ -37,7 +37,7 @@ pub enum Command {
     Migrate,
     /// Prints the migrations as plain SQL, for those who run them themselves
     PrintMigrations,
-    /// Removes executions that ended long ago, from the database
+    /// Removes executions that ended long ago, and expired notes, from the database; files stay
     Purge(PurgeArgs),
     /// Works on audit trails
     #[command(subcommand)]
@@ -77,7 +77,7 @@ pub struct RunArgs {
 pub struct WatchArgs {
     /// The execution
     pub id: Uuid,
-    /// Where it runs
+    /// Where it runs; without --url where `serve` with the same options listens
     #[command(flatten)]
     pub server: ServerArgs,
 }
@@ -162,7 +162,8 @@ pub struct Options {
     /// listens on loopback addresses only
     #[arg(long, env = "DOCG_AUTH_FILE", global = true, value_name = "FILE")]
     pub auth_file: Option<PathBuf>,
-    /// Where files are kept, and mails as .eml
+    /// Where files are kept, mails as .eml, and the key that links and checkpoints are signed with. Processes
+    /// that share a database share it
     #[arg(
         long,
         env = "DOCG_DATA_DIR",
@@ -171,7 +172,8 @@ pub struct Options {
         value_name = "FOLDER"
     )]
     pub data_dir: PathBuf,
-    /// Where documents are kept; without it in the data directory
+    /// Where documents are kept: `file:///folder`, or `s3://bucket/prefix` with `AWS_…` variables; without
+    /// it in the data directory
     #[arg(long, env = "DOCG_FILES_URL", global = true, value_name = "URL")]
     pub files_url: Option<Url>,
     /// The mail server, `smtp://[user:password@]host[:port]` or `smtps://…`; without it mails become files
@@ -268,12 +270,6 @@ fn origin(text: &str) -> Result<String, String> {
 }
 
 impl Options {
-    /// Where the server listens when nothing is said.
-    #[must_use]
-    pub fn default_bind() -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], 8080))
-    }
-
     /// Whether they can be followed.
     ///
     /// # Errors

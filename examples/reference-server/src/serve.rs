@@ -13,13 +13,11 @@ use docg_core::{
     engine::{Engine, WorkerOptions, Workers},
     ids::OrganizationId,
     signature::SignatureProvider,
-    workflow::Registry,
 };
 use docg_http::{AppState, HttpOptions, Metrics, Principal, Scope, StaticTokens, WriteTimeout};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use url::Url;
-use uuid::Uuid;
 
 use crate::{
     approvals::{self, Approvals},
@@ -40,6 +38,8 @@ use crate::{
 /// The organization of the development token: the same in every start, so that notes and scripts
 /// stay right.
 const DEVELOPMENT_ORGANIZATION: &str = "00000000-0000-7000-8000-000000000001";
+/// The key of an installation, in its data directory.
+pub(crate) const SECRET_FILE: &str = "signature.key";
 /// How long it may take to ask what became of an effect, and a little more.
 const LONGEST_PROBE: Duration = Duration::from_secs(15);
 /// How long connections may take to end after the last stream has.
@@ -106,7 +106,7 @@ pub enum ServeError {
 /// Who may call where there is no auth file.
 #[derive(Debug, Clone)]
 pub struct Development {
-    /// Another one in every start.
+    /// The same in every start with the same data directory, so that other commands find it.
     pub token: String,
     /// For whom.
     pub organization: OrganizationId,
@@ -156,8 +156,9 @@ impl Server {
     /// Everything that can be wrong with the options, each by its name.
     pub async fn start(options: &Options) -> Result<Self, ServeError> {
         options.check()?;
-        let (identities, development) = identities(options)?;
         let data_dir = data_dir(options)?;
+        let secret = Secret::load_or_create(&data_dir.join(SECRET_FILE))?;
+        let (identities, development) = identities(options, &secret)?;
         let workflow_files = match &options.workflows {
             Some(folder) => workflows::in_folder(folder)?,
             None => workflows::bundled()?,
@@ -179,7 +180,6 @@ impl Server {
             ),
         };
         let accounts = Accounts::from_env()?.providers(&files)?;
-        let secret = Secret::load_or_create(&data_dir.join("signature.key"))?;
 
         // From here on others can connect; they are answered once everything stands.
         let bind_error = |source| ServeError::Bind {
@@ -220,16 +220,10 @@ impl Server {
             allow_private_http: options.http_allow_private,
             test_nodes: options.enable_test_nodes.then_some(data_dir),
         };
-        let (engine, registry) = engine(options, &backend, &services);
+        let engine = engine(options, &backend, &services);
         desk.attach(engine.clone());
         approvals.attach(engine.clone());
-        workflows::put_all(
-            &engine,
-            &registry,
-            &workflow_files,
-            &identities.organizations,
-        )
-        .await?;
+        workflows::put_all(&engine, &workflow_files, &identities.organizations).await?;
 
         let http = match listener {
             Some(listener) => {
@@ -360,7 +354,7 @@ impl Http {
     }
 }
 
-fn engine(options: &Options, backend: &Backend, services: &Services) -> (Engine, Registry) {
+fn engine(options: &Options, backend: &Backend, services: &Services) -> Engine {
     let connections = services
         .providers
         .iter()
@@ -378,25 +372,26 @@ fn engine(options: &Options, backend: &Backend, services: &Services) -> (Engine,
             engine.cancel_grace = Duration::from_millis(options.cancel_grace_ms);
             engine.signature_check = Duration::from_millis(options.signature_check_ms);
         });
-    let mut registry = Registry::default();
     for handler in nodes::handlers(services) {
-        registry.add(handler.clone());
         builder = builder.step(handler);
     }
     for provider in &services.providers {
         builder = builder.signature_provider(Arc::clone(provider));
     }
-    (builder.build(), registry)
+    builder.build()
 }
 
-fn identities(options: &Options) -> Result<(Identities, Option<Development>), ServeError> {
+fn identities(
+    options: &Options,
+    secret: &Secret,
+) -> Result<(Identities, Option<Development>), ServeError> {
     if let Some(path) = &options.auth_file {
         return Ok((auth_file::read(path)?, None));
     }
     let organization = DEVELOPMENT_ORGANIZATION
         .parse()
         .unwrap_or_else(|_| OrganizationId::new());
-    let token = format!("dev-{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
+    let token = secret.development_token();
     let principal = Principal {
         actor: "development".to_owned(),
         organizations: vec![organization],
@@ -424,7 +419,7 @@ fn data_dir(options: &Options) -> Result<PathBuf, ServeError> {
     })
 }
 
-fn url_at(address: SocketAddr) -> Url {
+pub(crate) fn url_at(address: SocketAddr) -> Url {
     // An address makes a URL.
     Url::parse(&format!("http://{address}/")).expect("a socket address is a URL's authority")
 }
@@ -433,8 +428,8 @@ fn join(base: &Url, path: &str) -> Url {
     base.join(path).expect("a relative path joins")
 }
 
-/// The address at which this process reaches itself.
-fn reachable(address: SocketAddr) -> SocketAddr {
+/// The address at which a process of this machine is reached.
+pub(crate) fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),

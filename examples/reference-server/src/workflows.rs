@@ -7,9 +7,12 @@ use docg_core::{
     error::FieldFault,
     i18n::Locale,
     ids::{OrganizationId, WorkflowId},
-    workflow::{Registry, WorkflowDraft, validate},
+    ports::{Memo, MemoKey},
+    time::Timestamp,
+    workflow::WorkflowDraft,
 };
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 /// A workflow from a file.
 #[derive(Debug, Clone)]
@@ -150,20 +153,23 @@ pub enum PutError {
     Engine(#[from] EngineError),
 }
 
-/// Gives workflows to organizations. What is stored already and says the same gets no new version.
+/// The end of year 9999: what is remembered of a file is not forgotten.
+const NEVER: Timestamp = Timestamp::from_millis(253_402_300_799_000);
+
+/// Gives workflows to organizations, each file once: what became of the workflow since, changed or
+/// deleted by a client, stays until the file itself changes.
 ///
 /// # Errors
 ///
 /// [`PutError::Faults`] before anything is stored.
 pub async fn put_all(
     engine: &Engine,
-    registry: &Registry,
     workflows: &[WorkflowFile],
     organizations: &[OrganizationId],
 ) -> Result<(), PutError> {
     let mut faults = Vec::new();
     for workflow in workflows {
-        if let Err(found) = validate::validate(workflow.draft.clone(), registry) {
+        if let Err(found) = engine.check_workflow(workflow.draft.clone()) {
             let line = |fault: FieldFault| {
                 format!(
                     "{}: {}: {} ({})",
@@ -181,7 +187,7 @@ pub async fn put_all(
     }
     for workflow in workflows {
         for organization in organizations {
-            put(engine, registry, workflow, *organization).await?;
+            put(engine, workflow, *organization).await?;
         }
     }
     Ok(())
@@ -189,30 +195,54 @@ pub async fn put_all(
 
 async fn put(
     engine: &Engine,
-    registry: &Registry,
     file: &WorkflowFile,
     organization: OrganizationId,
 ) -> Result<(), EngineError> {
-    let current = match engine.workflow(organization, file.id).await {
-        Ok(current) => Some(current),
-        Err(EngineError::NotFound(_)) => None,
-        Err(e) => return Err(e),
+    let given = Memo {
+        key: MemoKey {
+            organization_id: Some(organization),
+            kind: "workflow_file",
+            key: file.id.to_string(),
+        },
+        value: digest(&file.draft),
+        expires_at: NEVER,
     };
-    let valid =
-        validate::validate(file.draft.clone(), registry).map_err(EngineError::InvalidWorkflow)?;
-    let unchanged = current.is_some_and(|current| {
-        current.name == valid.name
-            && current.input_schema == valid.input_schema
-            && current.settings == valid.settings
-            && current.nodes == valid.nodes
-    });
-    if !unchanged {
+    let before = engine.recall(&given.key).await?;
+    if before.is_some_and(|before| before.value == given.value) {
+        return Ok(());
+    }
+    if !is_current(engine, file, organization).await? {
         engine
             .put_workflow(organization, file.id, file.draft.clone(), None)
             .await?;
         tracing::info!(workflow_id = %file.id, %organization, file = file.file, "workflow stored");
     }
-    Ok(())
+    engine.replace(given).await
+}
+
+/// Whether the workflow says what the file says: another process may be giving it at this moment.
+async fn is_current(
+    engine: &Engine,
+    file: &WorkflowFile,
+    organization: OrganizationId,
+) -> Result<bool, EngineError> {
+    let current = match engine.workflow(organization, file.id).await {
+        Ok(current) => current,
+        Err(EngineError::NotFound(_)) => return Ok(false),
+        Err(e) => return Err(e),
+    };
+    let checked = engine.check_workflow(file.draft.clone());
+    let valid = checked.map_err(EngineError::InvalidWorkflow)?;
+    Ok(current.name == valid.name
+        && current.input_schema == valid.input_schema
+        && current.settings == valid.settings
+        && current.nodes == valid.nodes)
+}
+
+/// Of what a file says, not of how it is written.
+fn digest(draft: &WorkflowDraft) -> Value {
+    let text = serde_json::to_vec(draft).unwrap_or_default();
+    hex::encode(Sha256::digest(text)).into()
 }
 
 #[cfg(test)]

@@ -316,6 +316,30 @@ async fn a_server_that_is_not_there_is_a_connection_error() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_has_to_sign_in_does_and_says_no_password_in_the_clear_unless_told_to() {
+    let server = MailServer::start(&["--login", "desk+docs:p@ss"]);
+    let url = |password: &str, more: &str| {
+        format!(
+            "smtp://desk+docs:{password}@127.0.0.1:{}{more}",
+            server.port
+        )
+    };
+    let ran = send(&harness(&url("p%40ss", "?tls=none"))).await;
+    assert_eq!(ran.status(), Status::Completed, "{}", ran.tech());
+    assert_eq!(server.mails().len(), 1);
+    for (url, told) in [
+        (url("wrong", "?tls=none"), "535"),
+        (url("p%40ss", ""), "STARTTLS"),
+    ] {
+        let ran = send(&harness(&url)).await;
+        assert_ne!(ran.status(), Status::Completed);
+        assert!(ran.tech().contains(told), "{}", ran.tech());
+        assert!(!ran.tech().contains("ss@"), "{}", ran.tech());
+    }
+    assert_eq!(server.mails().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn hanging_up_before_the_message_leaves_nothing_in_doubt() {
     let server = MailServer::start(&["--close-on-data", "command"]);
     let harness = harness(&server.url());

@@ -7,12 +7,13 @@ use crate::{
     observe::{Actor, LogLevel},
     ports::RunState,
     run::{Activity, InvalidTransition, Status},
-    signature::{FollowUp, NewSignatureRequest, ProviderError, RequestStatus, SignatureRequest},
+    signature::{
+        FollowUp, NewSignatureRequest, ProviderError, RequestStatus, SHORTEST_REMINDING_MS,
+        SignatureRequest,
+    },
     time::Timestamp,
 };
 
-/// Nobody wants a reminder every second, whatever a workflow says.
-const SHORTEST_REMINDING_MS: u64 = 60_000;
 /// The first question comes earlier than the others: a webhook may have come before the request
 /// was stored.
 const FIRST_CHECK_MS: u64 = 5 * 60_000;

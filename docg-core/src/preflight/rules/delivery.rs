@@ -16,7 +16,7 @@ use crate::{
 /// The longest address that RFC 5321 can carry, without its display name.
 const MAX_ADDRESS: usize = 254;
 
-/// The address in a text such as `Ann <ann@example.com>`, or `None` where there is none.
+/// The address in a text such as `Front desk <desk@example.com>`, or `None` where there is none.
 pub(crate) fn parse(text: &str) -> Option<String> {
     let text = text.trim();
     // A line break would begin another header; a display name is longer than an address at most

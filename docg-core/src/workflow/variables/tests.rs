@@ -31,7 +31,7 @@ pub(crate) fn execution() -> Execution {
         phase_metrics: PhaseMetrics::default(),
         correlation_id: "chain".into(),
         traceparent: None,
-        created_by: Arc::new(Actor::user("ana")),
+        created_by: Arc::new(Actor::user("ops")),
         trigger_type: "manual".into(),
         retry_of: None,
         follows: None,

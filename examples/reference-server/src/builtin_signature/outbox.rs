@@ -6,7 +6,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use docg_core::{
-    signature::{NewSigner, RequestStatus},
+    signature::{NewSigner, RequestStatus, SHORTEST_REMINDING_MS},
     time::Timestamp,
 };
 use reqwest::redirect::Policy;
@@ -94,8 +94,7 @@ impl Desk {
         let Some(every_ms) = envelope.remind_every_ms else {
             return Ok(());
         };
-        // Nobody wants one every second, whatever a workflow says.
-        let every_ms = every_ms.max(60_000);
+        let every_ms = every_ms.max(SHORTEST_REMINDING_MS);
         let signer = SignerRef::new(&envelope.id, &signer.email);
         let what = What::Remind {
             number: 1,

@@ -26,6 +26,7 @@ pub(super) enum Purpose {
     Cursors,
     Approvals,
     Checkpoints,
+    Development,
 }
 
 impl Secret {
@@ -42,6 +43,19 @@ impl Secret {
         if !path.exists() {
             Self::create(path).map_err(|e| error(&e))?;
         }
+        Self::load(path)
+    }
+
+    /// Reads the key from a file.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be read, or is no key.
+    pub fn load(path: &Path) -> Result<Self, SecretError> {
+        let error = |why: &dyn std::fmt::Display| SecretError {
+            path: path.display().to_string(),
+            why: why.to_string(),
+        };
         let text = std::fs::read_to_string(path).map_err(|e| error(&e))?;
         let bytes = hex::decode(text.trim()).map_err(|e| error(&e))?;
         let key = bytes
@@ -93,6 +107,12 @@ impl Secret {
         self.sign(Purpose::Checkpoints, b"")
     }
 
+    /// The bearer token of a server without an auth file: whoever may read the key's file may call.
+    #[must_use]
+    pub fn development_token(&self) -> String {
+        format!("dev-{}", hex::encode(self.sign(Purpose::Development, b"")))
+    }
+
     pub(super) fn sign(&self, purpose: Purpose, message: &[u8]) -> [u8; 32] {
         self.mac(purpose, message).finalize().into_bytes().into()
     }
@@ -109,6 +129,7 @@ impl Secret {
             Purpose::Cursors => b"docg.http.cursors.v1",
             Purpose::Approvals => b"docg.approvals.v1",
             Purpose::Checkpoints => b"docg.audit.checkpoints.v1",
+            Purpose::Development => b"docg.development.v1",
         };
         let mut derive = keyed(&self.0);
         derive.update(label);

@@ -1,73 +1,138 @@
-//! `audit verify`: over a file of rows, or by asking the server that keeps them.
+//! `audit verify`: over a file of rows, by asking the server that keeps them, or on the database.
 
-use std::{borrow::Cow, path::Path, sync::Arc};
+use std::{borrow::Cow, cmp::Ordering, path::Path, sync::Arc};
 
 use docg_core::{
     ids::{AuditId, ExecutionId, OrganizationId},
     observe::{Actor, ActorType, AuditEvent, Target, verify_chain},
     time::Timestamp,
 };
+use docg_store_postgres::AuditReport;
 use serde::{Deserialize, Deserializer, de::Error as _};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{CliError, run::named};
-use crate::options::VerifyArgs;
+use super::{CliError, database, local::named};
+use crate::options::{Options, VerifyArgs};
 
 /// What verifying has shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verdict {
-    /// How many rows there are.
-    pub count: u64,
-    /// The last row's hash, in hexadecimal digits.
-    pub head_hash: String,
-    /// Where the chain breaks; `None` where it holds.
-    pub first_invalid_seq: Option<u64>,
+    /// Whether all of it holds.
+    pub is_valid: bool,
+    /// What was seen and what does not hold, for people.
+    pub text: String,
 }
 
-/// Verifies an audit trail.
+/// Verifies audit trails: of a file, or as a server or the database keeps them.
 ///
 /// # Errors
 ///
 /// Where that could not be done, which says nothing about the trail.
-pub async fn verify(args: &VerifyArgs) -> Result<Verdict, CliError> {
-    let client = named(&args.server)?;
-    let kept = match (&client, args.execution) {
-        (Some(client), Some(id)) => {
-            let answer = client
-                .get(&format!("api/v1/executions/{id}/audit/verify"))
-                .await?;
-            Some(read_answer(&answer)?)
-        }
-        (Some(_), None) => {
-            return Err(CliError::Usage(
-                "--url needs --execution: whose trail?".to_owned(),
-            ));
-        }
-        (None, _) => None,
+pub async fn verify(options: &Options, args: &VerifyArgs) -> Result<Verdict, CliError> {
+    let kept = kept(args).await?;
+    let execution = args.execution.map(ExecutionId);
+    let Some(file) = &args.export else {
+        return match (kept, &options.database_url) {
+            (Some(kept), _) => Ok(kept.into()),
+            (None, Some(_)) => database::verify(options, execution)
+                .await
+                .map(|report| Verdict::from(&report)),
+            (None, None) => Err(CliError::Usage(
+                "there is nothing to verify here, because executions in memory end with their \
+                 process: give --export FILE, or --url, --token and --execution of a running server"
+                    .to_owned(),
+            )),
+        };
     };
-    match (&args.export, kept) {
-        (Some(file), kept) => {
-            let rows = read_export(file, args.execution.map(ExecutionId))?;
-            Ok(verify_rows(&rows, kept.as_ref()))
+    let Some(report) = database::verify_export(options, file, execution)? else {
+        let rows = read_export(file, execution)?;
+        return Ok(verify_rows(&rows, kept.as_ref()).into());
+    };
+    let mut verdict = Verdict::from(&report);
+    if let (Some(kept), Some((seq, hash))) = (&kept, report.head)
+        && let Some(seq) = first_difference(seq, hash, kept)
+    {
+        verdict.is_valid = false;
+        verdict.text = format!(
+            "the server has another row {seq}, or none\n{}",
+            verdict.text
+        );
+    }
+    Ok(verdict)
+}
+
+/// What the server that is named keeps of the execution.
+async fn kept(args: &VerifyArgs) -> Result<Option<Chain>, CliError> {
+    let Some(url) = &args.server.url else {
+        return Ok(None);
+    };
+    let Some(id) = args.execution else {
+        return Err(CliError::Usage(
+            "--url needs --execution: whose trail?".to_owned(),
+        ));
+    };
+    let client = named(&args.server, url)?;
+    let answer = client
+        .get(&format!("api/v1/executions/{id}/audit/verify"))
+        .await?;
+    read_answer(&answer).map(Some)
+}
+
+/// What one chain is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Chain {
+    /// How many rows there are.
+    count: u64,
+    /// The last row's hash, in hexadecimal digits.
+    head_hash: String,
+    /// Where the chain breaks; `None` where it holds.
+    first_invalid_seq: Option<u64>,
+}
+
+impl From<Chain> for Verdict {
+    fn from(chain: Chain) -> Self {
+        let Chain {
+            count, head_hash, ..
+        } = chain;
+        let text = match chain.first_invalid_seq {
+            None => format!("valid: {count} rows, head {head_hash}"),
+            Some(seq) => {
+                format!("not valid: {count} rows, the first that does not hold is {seq}")
+            }
+        };
+        Self {
+            is_valid: chain.first_invalid_seq.is_none(),
+            text,
         }
-        (None, Some(kept)) => Ok(kept),
-        (None, None) => Err(CliError::Usage(
-            "there is nothing to verify here, because executions in memory end with their process: \
-             give --export FILE, or --url, --token and --execution of a running server"
-                .to_owned(),
-        )),
     }
 }
 
-fn read_answer(answer: &Value) -> Result<Verdict, CliError> {
+impl From<&AuditReport> for Verdict {
+    fn from(report: &AuditReport) -> Self {
+        let faults = report.faults.iter().map(|fault| format!("{fault}\n"));
+        let not = if report.is_valid() { "" } else { "not " };
+        Self {
+            is_valid: report.is_valid(),
+            text: format!(
+                "{}{not}valid: {} executions, {} rows, {} checkpoints",
+                faults.collect::<String>(),
+                report.chains,
+                report.rows,
+                report.checkpoints
+            ),
+        }
+    }
+}
+
+fn read_answer(answer: &Value) -> Result<Chain, CliError> {
     let unreadable = || CliError::Http("the server's answer is no verdict".to_owned());
     let valid = answer
         .get("valid")
         .and_then(Value::as_bool)
         .ok_or_else(unreadable)?;
     let first = answer.get("first_invalid_seq").and_then(Value::as_u64);
-    Ok(Verdict {
+    Ok(Chain {
         count: answer
             .get("count")
             .and_then(Value::as_u64)
@@ -82,22 +147,25 @@ fn read_answer(answer: &Value) -> Result<Verdict, CliError> {
 }
 
 /// Rows alone cannot show that their end was cut off; what the server keeps can.
-fn verify_rows(rows: &[AuditEvent], kept: Option<&Verdict>) -> Verdict {
+fn verify_rows(rows: &[AuditEvent], kept: Option<&Chain>) -> Chain {
     let last = rows.last();
     let (seq, hash) = last.map_or((0, [0; 32]), |row| (row.seq, row.hash));
     let report = verify_chain(rows, seq, hash);
-    let mut first_invalid_seq = report.fault.map(|fault| fault.seq);
-    if let (None, Some(kept)) = (first_invalid_seq, kept) {
-        if report.count < kept.count {
-            first_invalid_seq = Some(report.count + 1);
-        } else if report.count == kept.count && hex::encode(report.head_hash) != kept.head_hash {
-            first_invalid_seq = Some(report.count);
-        }
-    }
-    Verdict {
+    let fault = report.fault.map(|fault| fault.seq);
+    let differs = || first_difference(report.count, report.head_hash, kept?);
+    Chain {
         count: report.count,
         head_hash: hex::encode(report.head_hash),
-        first_invalid_seq,
+        first_invalid_seq: fault.or_else(differs),
+    }
+}
+
+/// The first row by which a chain that ends like this is not the one that the server keeps.
+fn first_difference(count: u64, head: [u8; 32], kept: &Chain) -> Option<u64> {
+    match count.cmp(&kept.count) {
+        Ordering::Less => Some(count + 1),
+        Ordering::Equal => (hex::encode(head) != kept.head_hash).then_some(count),
+        Ordering::Greater => Some(kept.count + 1),
     }
 }
 

@@ -3,20 +3,22 @@
 use std::{
     fs::File,
     io::{BufRead, BufReader, Write},
+    path::Path,
 };
 
 use docg_core::{
-    ids::ExecutionId,
+    ids::{ExecutionId, OrganizationId},
     ports::{RunStore, StoreError},
     time::Timestamp,
 };
-use docg_store_postgres::{AuditReport, PgStore, migrations_sql, verify_audit_export};
+use docg_store_postgres::{
+    AuditFault, AuditReport, PgStore, migrations_sql, verify_audit_export, verify_audit_export_of,
+};
 
-use super::CliError;
+use super::{CliError, local};
 use crate::{
     backend,
-    builtin_signature::Secret,
-    options::{Options, PurgeArgs, VerifyArgs},
+    options::{Options, PurgeArgs},
 };
 
 /// So many go at once, so that workers never wait for long.
@@ -73,29 +75,18 @@ pub async fn purge(options: &Options, args: &PurgeArgs) -> Result<(usize, usize)
 /// # Errors
 ///
 /// Where that could not be done, which says nothing about the trails.
-pub async fn verify_database(
+pub(super) async fn verify(
     options: &Options,
-    args: &VerifyArgs,
+    execution: Option<ExecutionId>,
 ) -> Result<AuditReport, CliError> {
     let store = open(options).await?;
     let trusted = trusted(options)?;
-    let execution = args.execution.map(ExecutionId);
     let mut all = AuditReport::default();
-    for organization in store.audited_organizations().await.map_err(failed)? {
+    for organization in organizations(&store, execution).await? {
         let report = store.verify_audit(organization, execution, &trusted).await;
-        let report = report.map_err(failed)?;
-        all.chains += report.chains;
-        all.rows += report.rows;
-        all.checkpoints += report.checkpoints;
-        all.purged += report.purged;
-        all.faults.extend(report.faults);
+        all.merge(report.map_err(failed)?);
     }
-    match execution {
-        Some(id) if all.chains == 0 => Err(CliError::Usage(format!(
-            "--execution: there is no audit trail of {id}"
-        ))),
-        _ => Ok(all),
-    }
+    judged(all, &trusted, options)
 }
 
 /// Verifies a file that [`export`] has written; `None` where it is of another form.
@@ -103,45 +94,88 @@ pub async fn verify_database(
 /// # Errors
 ///
 /// Where that could not be done, which says nothing about the trail.
-pub fn verify_export(
+pub(super) fn verify_export(
     options: &Options,
-    args: &VerifyArgs,
+    path: &Path,
+    execution: Option<ExecutionId>,
 ) -> Result<Option<AuditReport>, CliError> {
-    let Some(path) = &args.export else {
-        return Ok(None);
-    };
-    let error = |why: std::io::Error| CliError::File {
+    let error = |why: String| CliError::File {
         file: path.display().to_string(),
-        why: why.to_string(),
+        why,
     };
-    let mut file = BufReader::new(File::open(path).map_err(error)?);
-    let begins = file.fill_buf().map_err(error)?;
+    let io_error = |e: std::io::Error| error(e.to_string());
+    let mut file = BufReader::new(File::open(path).map_err(io_error)?);
+    let begins = file.fill_buf().map_err(io_error)?;
     if !begins.starts_with(b"{\"docg_audit_export\"") {
         return Ok(None);
     }
-    verify_audit_export(file, &trusted(options)?)
-        .map(Some)
-        .map_err(error)
+    let trusted = trusted(options)?;
+    let report = match execution {
+        Some(id) => verify_audit_export_of(id, file, &trusted),
+        None => verify_audit_export(file, &trusted),
+    };
+    let report = report.map_err(io_error)?;
+    if report.chains == 0 && report.faults.iter().all(AuditFault::is_of_signature) {
+        return Err(error(match execution {
+            Some(id) => format!("there is no audit trail of {id} in it"),
+            None => "there is no audit trail in it".to_owned(),
+        }));
+    }
+    judged(report, &trusted, options).map(Some)
+}
+
+/// Without a key, what is signed can be neither right nor wrong; the rest can be wrong.
+fn judged(
+    mut report: AuditReport,
+    trusted: &[[u8; 32]],
+    options: &Options,
+) -> Result<AuditReport, CliError> {
+    let faults = report.faults.len();
+    if trusted.is_empty() {
+        report.faults.retain(|fault| !fault.is_of_signature());
+    }
+    if report.is_valid() && faults > 0 {
+        return Err(CliError::Usage(format!(
+            "the chains hold, but checkpoints are signed, and {} has no key: give the --data-dir \
+             of the servers",
+            options.data_dir.display()
+        )));
+    }
+    Ok(report)
 }
 
 /// Writes the audit trails of all organizations, or of one execution, as lines of JSON.
 ///
 /// # Errors
 ///
-/// Where there is no database, or `out` takes no more.
+/// Where there is no database, or no such execution, or `out` takes no more.
 pub async fn export(
     options: &Options,
     execution: Option<ExecutionId>,
     mut out: impl Write + Send,
 ) -> Result<(), CliError> {
     let store = open(options).await?;
-    for organization in store.audited_organizations().await.map_err(failed)? {
+    for organization in organizations(&store, execution).await? {
         store
             .export_audit(organization, execution, &mut out)
             .await
             .map_err(failed)?;
     }
     Ok(())
+}
+
+/// All who have audit trails, or the one who has that of this execution.
+async fn organizations(
+    store: &PgStore,
+    execution: Option<ExecutionId>,
+) -> Result<Vec<OrganizationId>, CliError> {
+    let Some(id) = execution else {
+        return store.audited_organizations().await.map_err(failed);
+    };
+    let owner = store.audited_organization(id).await.map_err(failed)?;
+    let owner = owner
+        .ok_or_else(|| CliError::Usage(format!("--execution: there is no audit trail of {id}")))?;
+    Ok(vec![owner])
 }
 
 async fn open(options: &Options) -> Result<PgStore, CliError> {
@@ -155,12 +189,9 @@ async fn open(options: &Options) -> Result<PgStore, CliError> {
 
 /// The key that this installation signs checkpoints with, if it has one.
 fn trusted(options: &Options) -> Result<Vec<[u8; 32]>, CliError> {
-    let path = options.data_dir.join("signature.key");
-    if !path.exists() {
-        return Ok(Vec::new());
-    }
-    let secret = Secret::load_or_create(&path).map_err(|e| CliError::Usage(e.to_string()))?;
-    Ok(vec![backend::checkpoint_key(&secret).public_key()])
+    let secret = local::secret(options)?;
+    let key = secret.map(|secret| backend::checkpoint_key(&secret).public_key());
+    Ok(key.into_iter().collect())
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "an argument of map_err")]

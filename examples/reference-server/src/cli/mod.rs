@@ -5,12 +5,13 @@ mod audit;
 mod client;
 mod database;
 mod execution;
+mod local;
 mod progress;
 mod run;
 mod sse;
 
 pub use audit::{Verdict, verify};
-pub use database::{export, migrate, migrations, purge, verify_database, verify_export};
+pub use database::{export, migrate, migrations, purge};
 pub use execution::Ended;
 pub use run::{run, watch};
 

@@ -1,19 +1,23 @@
 //! `run` and `watch`.
 
-use std::path::Path;
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::Path,
+};
 
+use docg_http::Scope;
 use serde_json::{Value, json};
-use url::Url;
 use uuid::Uuid;
 
 use super::{
     CliError,
     client::Client,
     execution::{Ended, follow, why},
+    local,
 };
 use crate::{
-    options::{Options, RunArgs, ServerArgs, WatchArgs},
-    serve::Server,
+    options::{Options, Role, RunArgs, ServerArgs, WatchArgs},
+    serve::{Server, url_at},
 };
 
 /// Starts a workflow, watches it, and says why where it is not completed.
@@ -23,21 +27,15 @@ use crate::{
 /// Where it cannot be started or watched.
 pub async fn run(options: &Options, args: &RunArgs) -> Result<Ended, CliError> {
     let data = read_data(&args.data)?;
-    if let Some(client) = named(&args.server)? {
-        return run_at(&client, args, data).await;
+    if let Some(url) = &args.server.url {
+        return run_at(&local::named(&args.server, url)?, args, data).await;
     }
-    // A server of its own for as long as it takes, so that people can sign.
-    let mut own = options.clone();
-    own.auth_file = None;
-    if own.bind == Options::default_bind() {
-        own.bind.set_port(0);
-    }
+    let own = alone(options);
     let server = Server::start(&own).await?;
-    let address = server.address.ok_or_else(|| {
-        CliError::Usage("--role worker serves no HTTP, which run needs".to_owned())
-    })?;
-    let url =
-        Url::parse(&format!("http://{address}/")).map_err(|e| CliError::Usage(e.to_string()))?;
+    let Some(address) = server.address else {
+        return Err(CliError::Usage("there is no address".to_owned()));
+    };
+    let url = url_at(address);
     eprintln!("running at {url}");
     if own.smtp_url.is_none() {
         eprintln!(
@@ -45,12 +43,14 @@ pub async fn run(options: &Options, args: &RunArgs) -> Result<Ended, CliError> {
             own.data_dir.join("mail").display()
         );
     }
-    let token = server
-        .development
-        .as_ref()
-        .map(|development| development.token.clone());
     let ended = async {
-        let client = Client::new(&url, &token.unwrap_or_default(), None)?;
+        // A token is one for the server that --url names.
+        let here = ServerArgs {
+            token: None,
+            ..args.server.clone()
+        };
+        let scopes = [Scope::ExecutionsWrite, Scope::ExecutionsRead];
+        let client = local::caller(&own, &here, &url, &scopes)?;
         run_at(&client, args, data).await
     };
     let ended = tokio::select! {
@@ -61,17 +61,26 @@ pub async fn run(options: &Options, args: &RunArgs) -> Result<Ended, CliError> {
     ended
 }
 
+/// A server of its own for as long as it takes, so that people can sign: beside any other that the
+/// same options may have started.
+fn alone(options: &Options) -> Options {
+    let mut own = options.clone();
+    own.role = Role::All;
+    own.bind = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    if own.database_url.is_none() {
+        // No other server knows the execution.
+        own.public_url = None;
+    }
+    own
+}
+
 /// Shows the progress of an execution until it ends.
 ///
 /// # Errors
 ///
-/// Where no server is named, or it cannot be watched.
-pub async fn watch(args: &WatchArgs) -> Result<Ended, CliError> {
-    let client = named(&args.server)?.ok_or_else(|| {
-        CliError::Usage(
-            "watch needs a server: give --url and --token (or DOCG_URL and DOCG_TOKEN)".to_owned(),
-        )
-    })?;
+/// Where the server is not found, or it cannot be watched.
+pub async fn watch(options: &Options, args: &WatchArgs) -> Result<Ended, CliError> {
+    let client = local::client(options, &args.server, &[Scope::ExecutionsRead])?;
     let ended = follow(&client, args.id, false).await?;
     explain(&client, args.id, ended).await;
     Ok(ended)
@@ -153,17 +162,6 @@ fn slug(name: &str) -> String {
         .split_whitespace()
         .collect::<Vec<_>>()
         .join("-")
-}
-
-/// The server that the options name.
-pub(super) fn named(server: &ServerArgs) -> Result<Option<Client>, CliError> {
-    match (&server.url, &server.token) {
-        (Some(url), Some(token)) => Client::new(url, token, server.organization).map(Some),
-        (Some(_), None) => Err(CliError::Usage(
-            "--url needs --token (or DOCG_TOKEN)".to_owned(),
-        )),
-        (None, _) => Ok(None),
-    }
 }
 
 fn read_data(path: &Path) -> Result<Value, CliError> {

@@ -37,7 +37,8 @@ pub enum FilesError {
     TooLarge(u64),
     /// A kind of storage that this program was built without.
     #[error(
-        "files at {0:?} URLs need a feature that this build lacks; it has file:///absolute/path"
+        "files at {0:?} URLs are not for this build; it has file:///absolute/path{more}",
+        more = if cfg!(feature = "s3") { " and s3://bucket/prefix" } else { "" }
     )]
     Unsupported(String),
     /// Anything else.
@@ -136,6 +137,11 @@ impl From<object_store::Error> for FilesError {
                 Some(io::ErrorKind::NotADirectory) => Self::NotAFolder(error.to_string()),
                 _ => Self::NotFound(path.clone()),
             };
+        }
+        if let object_store::Error::PermissionDenied { .. }
+        | object_store::Error::Unauthenticated { .. } = &error
+        {
+            return Self::Denied(error.to_string());
         }
         let text = match error.source() {
             Some(source) => source.to_string(),

@@ -9,7 +9,7 @@
 //! - `records/<kind>/<name>.json`: the server's own notes (sent mails, envelopes, the outbox). Nothing
 //!   that comes from outside ever becomes part of such a path.
 //!
-//! Every write is atomic and synced to the disk before it counts as done.
+//! Every write is atomic, and synced to the disk or acknowledged by the bucket before it counts as done.
 
 mod document;
 mod error;
@@ -24,6 +24,8 @@ use object_store::{
     ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, local::LocalFileSystem,
     path::Path,
 };
+#[cfg(feature = "s3")]
+use object_store::{parse_url_opts, prefix::PrefixStore};
 use sha2::{Digest, Sha256};
 use url::Url;
 
@@ -38,8 +40,11 @@ const MAX_DOCUMENT: u64 = 32 * 1024 * 1024;
 /// Where files are kept. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Files {
-    store: Arc<LocalFileSystem>,
-    root: PathBuf,
+    store: Arc<dyn ObjectStore>,
+    /// What URLs of files begin with.
+    base: Url,
+    /// The folder, where it is one of this machine.
+    root: Option<PathBuf>,
 }
 
 /// Which step of which run a document belongs to.
@@ -75,23 +80,42 @@ impl Files {
         std::fs::create_dir_all(&root).map_err(|e| FilesError::from_io(&e))?;
         let root = root.canonicalize().map_err(|e| FilesError::from_io(&e))?;
         let store = LocalFileSystem::new_with_prefix(&root)?.with_fsync(true);
+        let base = Url::from_directory_path(&root)
+            .map_err(|()| FilesError::Other(format!("{} has no URL", root.display())))?;
         Ok(Self {
             store: Arc::new(store),
-            root,
+            base,
+            root: Some(root),
         })
     }
 
-    /// Files where a URL says: `file:///absolute/path`.
+    /// Files where a URL says: `file:///absolute/path`, or with the feature `s3` also
+    /// `s3://bucket/prefix`, for which the environment has the usual `AWS_…` variables.
     ///
     /// # Errors
     ///
-    /// [`FilesError::Unsupported`] for every other scheme; else as [`Files::in_folder`].
+    /// [`FilesError::Unsupported`] for every other scheme; where the bucket's settings are wrong; else
+    /// as [`Files::in_folder`].
     pub fn at_url(url: &Url) -> Result<Self, FilesError> {
         let unsupported = || FilesError::Unsupported(url.scheme().to_owned());
-        if url.scheme() != "file" {
-            return Err(unsupported());
+        match url.scheme() {
+            "file" => Self::in_folder(url.to_file_path().map_err(|()| unsupported())?),
+            #[cfg(feature = "s3")]
+            "s3" => Self::in_bucket(url),
+            _ => Err(unsupported()),
         }
-        Self::in_folder(url.to_file_path().map_err(|()| unsupported())?)
+    }
+
+    #[cfg(feature = "s3")]
+    fn in_bucket(url: &Url) -> Result<Self, FilesError> {
+        let variables = std::env::vars().map(|(name, value)| (name.to_ascii_lowercase(), value));
+        let settings = variables.filter(|(name, _)| name.starts_with("aws_"));
+        let (bucket, prefix) = parse_url_opts(url, settings)?;
+        Ok(Self {
+            store: Arc::new(PrefixStore::new(bucket, prefix)),
+            base: url.clone(),
+            root: None,
+        })
     }
 
     /// Keeps a document that a step made. The same step writes over what it wrote before.
@@ -159,7 +183,7 @@ impl Files {
         let folder = names::folder_path(organization, folder)?;
         let path = Path::parse(format!("{folder}/{execution}/{filename}"))?;
         let saved = Saved {
-            url: self.url_of(&path)?,
+            url: self.url_of(&path),
             bytes: content.len() as u64,
             sha256: hex::encode(Sha256::digest(&content)),
         };
@@ -168,7 +192,7 @@ impl Files {
     }
 
     /// Whether a folder can be written, by writing to it: permissions, full disks and files in the
-    /// folder's place show only then. Nothing is left behind, and the folder is not made.
+    /// folder's place show only then. Nothing is left behind, and a folder of this machine is not made.
     ///
     /// # Errors
     ///
@@ -179,8 +203,14 @@ impl Files {
         folder: &str,
     ) -> Result<(), FilesError> {
         let path = Path::parse(names::folder_path(organization, folder)?)?;
-        let wanted = self.store.path_to_filesystem(&path)?;
-        let root = self.root.clone();
+        let name = format!(".docg-probe-{}", uuid::Uuid::new_v4());
+        let Some(root) = self.root.clone() else {
+            let probe = path.join(name);
+            self.put(&probe, Bytes::from_static(b"docg"), PutMode::Overwrite)
+                .await?;
+            return Ok(self.store.delete(&probe).await?);
+        };
+        let wanted = root.join(path.as_ref());
         let probed = tokio::task::spawn_blocking(move || {
             // The nearest folder that there is decides whether the rest can be made.
             let existing = wanted
@@ -188,7 +218,7 @@ impl Files {
                 .take_while(|path| path.starts_with(&root))
                 .find(|path| path.exists())
                 .unwrap_or(&root);
-            let probe = existing.join(format!(".docg-probe-{}", uuid::Uuid::new_v4()));
+            let probe = existing.join(name);
             let written = std::fs::OpenOptions::new()
                 .write(true)
                 .create_new(true)
@@ -202,11 +232,13 @@ impl Files {
         written.map_err(|e| FilesError::from_io(&e))
     }
 
-    fn url_of(&self, path: &Path) -> Result<String, FilesError> {
-        let file = self.store.path_to_filesystem(path)?;
-        Url::from_file_path(&file)
-            .map(String::from)
-            .map_err(|()| FilesError::Other(format!("{} has no URL", file.display())))
+    fn url_of(&self, path: &Path) -> String {
+        let mut url = self.base.clone();
+        // Of a URL without segments, such as `mailto:`, there are no files.
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().extend(path.as_ref().split('/'));
+        }
+        url.into()
     }
 
     async fn put(&self, path: &Path, content: Bytes, mode: PutMode) -> Result<(), FilesError> {

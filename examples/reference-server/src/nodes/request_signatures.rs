@@ -6,9 +6,11 @@ use async_trait::async_trait;
 use docg_core::{
     error::{StepFailure, codes},
     i18n::Text,
-    preflight::Issue,
+    preflight::{Domain, Issue},
     run::Phase,
-    signature::{EnvelopeRequest, NewSignatureRequest, NewSigner, SignatureProvider},
+    signature::{
+        EnvelopeRequest, NewSignatureRequest, NewSigner, SHORTEST_REMINDING_MS, SignatureProvider,
+    },
     workflow::{
         ComputeHandler, EffectContext, EffectHandler, Handler, NodeSpec, ParamKind, ParamSpec,
         Probe, Resolution, StepContext, StepOutcome, Wait, handler::CheckRequest,
@@ -102,8 +104,23 @@ impl EffectHandler for RequestSignatures {
         &self.spec
     }
 
-    async fn check(&self, _: CheckRequest) -> Vec<Issue> {
-        Vec::new()
+    async fn check(&self, request: CheckRequest) -> Vec<Issue> {
+        let every_ms = request
+            .params
+            .get("remind_every_ms")
+            .and_then(Value::as_u64);
+        // 0 is never.
+        if !every_ms.is_some_and(|millis| (1..SHORTEST_REMINDING_MS).contains(&millis)) {
+            return Vec::new();
+        }
+        let text = Text::key("issue-reminders-too-frequent").with("label", &request.label);
+        let issue = Issue::warning(Domain::Signature, "reminders_too_frequent", text);
+        vec![
+            issue
+                .at(request.node_id)
+                .field("remind_every_ms")
+                .tech(format!("the shortest is {SHORTEST_REMINDING_MS}")),
+        ]
     }
 
     async fn run(&self, context: EffectContext, params: Value) -> Result<StepOutcome, StepFailure> {
@@ -163,5 +180,37 @@ impl EffectHandler for RequestSignatures {
 
     fn preview(&self) -> Option<Arc<dyn ComputeHandler>> {
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use docg_core::ids::{NodeId, OrganizationId};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn reminders_more_often_than_they_are_sent_are_a_warning() {
+        let Handler::Effect(handler) = handler(Vec::new()) else {
+            panic!("it has an effect");
+        };
+        let found = async |every_ms: u64| {
+            let params = [("remind_every_ms".to_owned(), json!(every_ms))];
+            let request = CheckRequest::new(
+                OrganizationId::new(),
+                NodeId::from("sign"),
+                "Sign".into(),
+                params.into_iter().collect(),
+                Arc::new(Value::Null),
+            );
+            let issues = handler.check(request).await;
+            issues
+                .into_iter()
+                .map(|issue| issue.field)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(found(59_999).await, [Some("remind_every_ms".to_owned())]);
+        assert!(found(60_000).await.is_empty());
+        assert!(found(0).await.is_empty(), "that is never");
     }
 }

@@ -27,6 +27,8 @@ pub struct Templates {
 #[derive(Debug, Clone)]
 struct File {
     bytes: Bytes,
+    /// It lies in a folder.
+    is_shared: bool,
     /// Parsed once, where it is Typst.
     source: Option<Source>,
 }
@@ -130,7 +132,14 @@ impl Templates {
                     .declarations
                     .insert(format!("{stem}.typ"), declaration);
             }
-            templates.files.insert(id, File { bytes, source });
+            templates.files.insert(
+                id,
+                File {
+                    bytes,
+                    is_shared: !is_top,
+                    source,
+                },
+            );
         }
         if let Some(name) = names
             .into_iter()
@@ -162,10 +171,12 @@ impl Templates {
         file.source.as_ref().map(Source::text)
     }
 
-    /// How many bytes the text of a template has, without the files that it uses.
+    /// How many bytes a template has, with what lies in folders: any template may use that.
     #[must_use]
     pub fn size(&self, name: &str) -> Option<usize> {
-        self.source(name).map(str::len)
+        let shared = self.files.values().filter(|file| file.is_shared);
+        let shared: usize = shared.map(|file| file.bytes.len()).sum();
+        self.source(name).map(|text| text.len() + shared)
     }
 
     /// What a template says about itself.

@@ -17,15 +17,10 @@ fn handler() -> Handler {
     compute(spec, |_context, params: Value| async move { Ok(params) })
 }
 
-fn engine() -> (Engine, Registry) {
+fn engine() -> Engine {
     let store = Arc::new(MemoryStore::new(StoreConfig::default()));
     let bus = Arc::new(MemoryBus::new(BusConfig::default()));
-    let mut registry = Registry::default();
-    registry.add(handler());
-    (
-        Engine::builder(store, bus).step(handler()).build(),
-        registry,
-    )
+    Engine::builder(store, bus).step(handler()).build()
 }
 
 fn folder(files: &[(&str, Value)]) -> tempfile::TempDir {
@@ -52,14 +47,12 @@ fn the_bundled_workflows_are_read_with_their_schema() {
 
 #[tokio::test]
 async fn what_has_not_changed_gets_no_new_version() {
-    let (engine, registry) = engine();
+    let engine = engine();
     let organizations = [OrganizationId::new(), OrganizationId::new()];
     let folder = folder(&[("echo.json", workflow())]);
     let version = async |file: &Path| {
         let workflows = in_folder(file).unwrap();
-        put_all(&engine, &registry, &workflows, &organizations)
-            .await
-            .unwrap();
+        put_all(&engine, &workflows, &organizations).await.unwrap();
         let id = ID.parse().unwrap();
         let mut versions = Vec::new();
         for organization in organizations {
@@ -76,8 +69,39 @@ async fn what_has_not_changed_gets_no_new_version() {
 }
 
 #[tokio::test]
+async fn what_clients_have_changed_or_deleted_stays_until_the_file_changes() {
+    let engine = engine();
+    let (changed, deleted) = (OrganizationId::new(), OrganizationId::new());
+    let id = ID.parse().unwrap();
+    let folder = folder(&[("echo.json", workflow())]);
+    let give = async || {
+        let workflows = in_folder(folder.path()).unwrap();
+        put_all(&engine, &workflows, &[changed, deleted]).await
+    };
+    give().await.unwrap();
+    let mut draft = in_folder(folder.path()).unwrap()[0].draft.clone();
+    draft.name = "A client's own".to_owned();
+    engine.put_workflow(changed, id, draft, None).await.unwrap();
+    engine.delete_workflow(deleted, id).await.unwrap();
+
+    give().await.unwrap();
+    let current = engine.workflow(changed, id).await.unwrap();
+    assert_eq!(current.name, "A client's own");
+    assert!(engine.workflow(deleted, id).await.is_err());
+
+    let mut file = workflow();
+    file["name"] = json!("Echo again");
+    std::fs::write(folder.path().join("echo.json"), file.to_string()).unwrap();
+    give().await.unwrap();
+    for organization in [changed, deleted] {
+        let current = engine.workflow(organization, id).await.unwrap();
+        assert_eq!(current.name, "Echo again");
+    }
+}
+
+#[tokio::test]
 async fn every_fault_of_every_file_is_told_and_nothing_is_stored() {
-    let (engine, registry) = engine();
+    let engine = engine();
     let organization = OrganizationId::new();
     let other = "0197a000-0000-7000-8000-00000000000b";
     let broken = json!({"id": other, "name": "", "nodes": [
@@ -86,7 +110,7 @@ async fn every_fault_of_every_file_is_told_and_nothing_is_stored() {
     ]});
     let folder = folder(&[("a.json", workflow()), ("b.json", broken)]);
     let workflows = in_folder(folder.path()).unwrap();
-    let put = put_all(&engine, &registry, &workflows, &[organization]).await;
+    let put = put_all(&engine, &workflows, &[organization]).await;
     let told = put.unwrap_err().to_string();
     for part in [
         "b.json: /name",

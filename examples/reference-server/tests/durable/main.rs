@@ -10,6 +10,7 @@ mod program;
 #[path = "../support/site.rs"]
 mod site;
 
+mod commands;
 mod connections;
 mod drain;
 mod follower;

@@ -7,8 +7,10 @@ mod program;
 
 mod approvals;
 mod browser;
+mod bucket;
 mod commands;
 mod contract;
+mod facts;
 mod faults;
 mod layers;
 mod process;

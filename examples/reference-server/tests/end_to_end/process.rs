@@ -116,6 +116,10 @@ impl Server {
         self.running.signal(name);
     }
 
+    pub(crate) fn remaining_lines(&self) -> Vec<String> {
+        self.running.remaining_lines()
+    }
+
     pub(crate) fn wait(&mut self) -> ExitStatus {
         self.running.wait()
     }

@@ -30,7 +30,7 @@ fn what_it_cannot_do_it_refuses_by_name() {
         (vec!["--bind", "0.0.0.0:0"], "--auth-file"),
         (vec!["--auth-file", &at("missing.json")], "missing.json"),
         (vec!["--auth-file", &at("tokens.json")], "tokens[0]"),
-        (vec!["--files-url", "s3://bucket"], "--files-url"),
+        (vec!["--files-url", "gs://bucket"], "--files-url"),
         (vec!["--smtp-url", "http://localhost"], "--smtp-url"),
         (vec!["--data-dir", &at("file")], "--data-dir"),
         (vec!["--workflows", &at("workflows")], "/nodes/0/type"),

@@ -36,7 +36,7 @@ pub(crate) fn program_after(script: &str) -> Command {
 fn clean(command: &mut Command) -> &mut Command {
     for (name, _) in std::env::vars_os() {
         let name_text = name.to_string_lossy();
-        let ours = ["DOCG_", "DATABASE_URL", "REDIS_", "RUST_LOG"];
+        let ours = ["DOCG_", "DATABASE_URL", "REDIS_", "RUST_LOG", "AWS_"];
         if ours.iter().any(|prefix| name_text.starts_with(prefix)) {
             command.env_remove(&name);
         }
@@ -70,6 +70,11 @@ impl Running {
         self.lines
             .recv_timeout(DEADLINE)
             .unwrap_or_else(|_| panic!("no line: {}", self.log()))
+    }
+
+    /// What else it has said on standard output, once it has ended.
+    pub(crate) fn remaining_lines(&self) -> Vec<String> {
+        self.lines.iter().collect()
     }
 
     /// Where it listens, which is the first thing that it says.

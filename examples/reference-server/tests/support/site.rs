@@ -3,7 +3,7 @@
 // Every test binary uses some of it.
 #![allow(dead_code)]
 
-use std::path::PathBuf;
+use std::{path::PathBuf, process::Output};
 
 use serde_json::json;
 
@@ -63,6 +63,13 @@ impl Site {
         command.args(&self.arguments).args(arguments);
         command.envs(self.variables.iter().copied());
         Running::start(command, self.folder.path().join(format!("{name}.log")))
+    }
+
+    /// Runs a command to its end.
+    pub(crate) fn output(&self, arguments: &[&str]) -> Output {
+        let mut command = program(&[]);
+        let command = command.args(&self.arguments).args(arguments);
+        command.output().expect("the program starts")
     }
 
     /// The effects that `test-effect` has had, each as execution and node.

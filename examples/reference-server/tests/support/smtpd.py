@@ -2,7 +2,7 @@
 """A small real SMTP server for tests, on aiosmtpd.
 
     smtpd.py DIRECTORY [--refuse-recipient ADDR]... [--fail-first N]
-                       [--close-on-data [message|command|accepted]]
+                       [--close-on-data [message|command|accepted]] [--login USER:PASSWORD]
 
 Listens on a free port of 127.0.0.1 and prints `listening on PORT`. Every message it accepts is in
 DIRECTORY as 0001.eml, 0002.eml, ... before the client is told so: the message byte for byte, after
@@ -14,7 +14,7 @@ import asyncio
 import os
 import pathlib
 
-from aiosmtpd.smtp import SMTP
+from aiosmtpd.smtp import SMTP, AuthResult
 
 
 class Handler:
@@ -70,8 +70,19 @@ async def serve(options):
     options.directory.mkdir(parents=True, exist_ok=True)
     handler = Handler(options)
 
+    def authenticate(server, session, envelope, mechanism, given):
+        user, _, password = options.login.partition(":")
+        known = (user.encode(), password.encode())
+        # Not handled: the server is to say no by itself.
+        return AuthResult(success=(given.login, given.password) == known, handled=False)
+
     def connection():
-        return Server(handler, hostname="localhost", ident="test server", enable_SMTPUTF8=True)
+        sign_in = {}
+        if options.login:
+            sign_in = {"authenticator": authenticate, "auth_required": True, "auth_require_tls": False}
+        return Server(
+            handler, hostname="localhost", ident="test server", enable_SMTPUTF8=True, **sign_in
+        )
 
     server = await asyncio.get_running_loop().create_server(connection, "127.0.0.1", 0)
     print(f"listening on {server.sockets[0].getsockname()[1]}", flush=True)
@@ -103,6 +114,11 @@ def main():
         help="hang up without an answer: once it has the message, without keeping it (message, the "
         "default); upon the DATA command, so that it has nothing (command); or once it has the "
         "message and has kept it (accepted)",
+    )
+    parser.add_argument(
+        "--login",
+        metavar="USER:PASSWORD",
+        help="take mail only from who signs in like this; there is no TLS",
     )
     try:
         asyncio.run(serve(parser.parse_args()))

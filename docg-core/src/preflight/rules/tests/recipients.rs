@@ -6,7 +6,7 @@ fn addresses_are_read_by_a_real_parser() {
     let long_domain = format!("abcdef@{}.example", ["x".repeat(60).as_str(); 4].join("."));
     for good in [
         "ann@example.com",
-        "Ann Lee <ann@example.com>",
+        "Front desk <ann@example.com>",
         "a+b@sub.example.com",
         " ann@example.com ",
         "josé@exämple.com",
@@ -139,8 +139,8 @@ async fn nobody_to_sign_is_no_signers() {
 #[tokio::test]
 async fn signers_need_an_address_each_their_own() {
     let signers = json!([
-        {"email": "ann@example.com", "name": "Ann", "order": 1},
-        {"name": "Bob"},
+        {"email": "ann@example.com", "name": "Signer", "order": 1},
+        {"name": "Witness"},
         {"email": " "},
         {"email": "nobody"},
         {"email": "Ann <ANN@example.COM>"},

@@ -121,7 +121,7 @@ async fn what_a_provider_refuses_blocks_with_its_code_in_its_domain() {
 async fn the_words_of_a_provider_are_kept_and_docg_has_its_own_where_there_are_none() {
     let own = ProbeFailure::Refused {
         code: "acme.odd".into(),
-        human: Some("Ask Bob.".into()),
+        human: Some("Ask the desk.".into()),
         tech: Some("E42".into()),
     };
     let case = Case::new(render(), json!({}))
@@ -129,7 +129,7 @@ async fn the_words_of_a_provider_are_kept_and_docg_has_its_own_where_there_are_n
     let issue = case.issues().await.remove(0);
     assert_eq!(
         issue.message_human.render(crate::i18n::Locale::PtBr),
-        "Ask Bob."
+        "Ask the desk."
     );
     assert_eq!(issue.message_tech.as_deref(), Some("\"t\": E42"));
 

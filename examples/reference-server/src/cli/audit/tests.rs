@@ -55,7 +55,7 @@ async fn rows() -> Vec<Value> {
     page.items.iter().map(|event| row(event)).collect()
 }
 
-fn check(text: &str) -> Result<Verdict, CliError> {
+fn check(text: &str) -> Result<Chain, CliError> {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), text).unwrap();
     Ok(verify_rows(&read_export(file.path(), None)?, None))
@@ -130,6 +130,11 @@ async fn a_cut_tail_shows_against_what_the_server_keeps() {
     assert_eq!(
         verify_rows(cut, Some(&kept)).first_invalid_seq,
         Some(whole.len() as u64)
+    );
+    assert_eq!(
+        verify_rows(&whole, Some(&verify_rows(cut, None))).first_invalid_seq,
+        Some(whole.len() as u64),
+        "the server has lost what the file has"
     );
 }
 

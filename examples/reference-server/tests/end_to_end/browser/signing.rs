@@ -131,7 +131,7 @@ async fn a_browser_in_portuguese_gets_portuguese_pages() {
         Some("pt-BR")
     );
     assert_eq!(browser.text("h1").await, "Assinar um documento");
-    browser.type_into("#name", "João da Silva").await;
+    browser.type_into("#name", "Representação legal").await;
     browser.click("input[name=consent]").await;
     browser.click("form button").await;
     assert_eq!(browser.text("h1").await, "Obrigado");

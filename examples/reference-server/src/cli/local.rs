@@ -1,0 +1,79 @@
+//! The server that these options describe: where it listens, and whom it lets call.
+
+use docg_http::Scope;
+use url::Url;
+
+use super::{CliError, client::Client};
+use crate::{
+    auth_file,
+    builtin_signature::Secret,
+    options::{Options, ServerArgs},
+    serve::{SECRET_FILE, reachable, url_at},
+};
+
+/// A client of the server that the arguments name, or else of the one that these options describe,
+/// as the first of its callers who may do all this.
+pub(super) fn client(
+    options: &Options,
+    server: &ServerArgs,
+    scopes: &[Scope],
+) -> Result<Client, CliError> {
+    if let Some(url) = &server.url {
+        return named(server, url);
+    }
+    let url = match &options.public_url {
+        Some(url) => url.clone(),
+        None if options.bind.port() == 0 => {
+            return Err(CliError::Usage(
+                "--bind does not say the port: give --url and --token".to_owned(),
+            ));
+        }
+        None => url_at(reachable(options.bind)),
+    };
+    caller(options, server, &url, scopes)
+}
+
+/// A client of the server that the arguments name.
+pub(super) fn named(server: &ServerArgs, url: &Url) -> Result<Client, CliError> {
+    let token = server.token.as_ref().ok_or_else(|| {
+        // The options' own tokens are not shown to whoever is named.
+        CliError::Usage("--url needs --token (or DOCG_TOKEN)".to_owned())
+    })?;
+    Client::new(url, token, server.organization)
+}
+
+/// A client of a server with these options that is found here.
+pub(super) fn caller(
+    options: &Options,
+    server: &ServerArgs,
+    url: &Url,
+    scopes: &[Scope],
+) -> Result<Client, CliError> {
+    if let Some(token) = &server.token {
+        return Client::new(url, token, server.organization);
+    }
+    let Some(path) = &options.auth_file else {
+        let secret = secret(options)?.ok_or_else(|| {
+            CliError::Usage(format!(
+                "{} has no key, so no server has run with it: give --data-dir, --auth-file, or --token",
+                options.data_dir.display()
+            ))
+        })?;
+        return Client::new(url, &secret.development_token(), server.organization);
+    };
+    let usage = |e: auth_file::AuthFileError| CliError::Usage(e.to_string());
+    let caller = auth_file::first_with(path, scopes).map_err(usage)?;
+    let first = caller.principal.organizations.first().map(|id| id.0);
+    Client::new(url, &caller.token, server.organization.or(first))
+}
+
+/// The key of this installation, if there is one.
+pub(super) fn secret(options: &Options) -> Result<Option<Secret>, CliError> {
+    let path = options.data_dir.join(SECRET_FILE);
+    if !path.exists() {
+        return Ok(None);
+    }
+    Secret::load(&path)
+        .map(Some)
+        .map_err(|e| CliError::Usage(e.to_string()))
+}

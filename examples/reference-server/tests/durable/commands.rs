@@ -1,0 +1,165 @@
+//! The commands that work on a database: without a server, beside one, and as one of its clients.
+
+use std::{net::TcpListener, process::Output};
+
+use docg_core::{ids::OrganizationId, time::Timestamp};
+use docg_store_postgres::{PgStore, PgStoreConfig};
+use docg_test_servers::postgres::Database;
+use reference_server::{backend::checkpoint_key, builtin_signature::Secret};
+use reqwest::{Method, StatusCode};
+use serde_json::json;
+
+use crate::{
+    client::Client,
+    server::{Server, delay},
+    site::{Site, TENANTS},
+};
+
+/// Its exit status, and what it said.
+fn ended(output: &Output) -> (Option<i32>, String) {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let said = text(&output.stdout) + &text(&output.stderr);
+    (output.status.code(), said)
+}
+
+fn sample() -> String {
+    let manifest = env!("CARGO_MANIFEST_DIR");
+    format!("{manifest}/samples/contract.good.json")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_is_migrated_when_it_is_asked_for() {
+    let database = Database::empty().await;
+    let site = Site::new(database.url(), None, &[]);
+    let (code, said) = ended(&site.output(&["--no-migrate", "--bind", "127.0.0.1:0"]));
+    assert_eq!(code, Some(1), "there are no tables: {said}");
+    assert!(!said.contains("listening on"), "{said}");
+    let (code, sql) = ended(&site.output(&["print-migrations"]));
+    assert_eq!(code, Some(0));
+    assert!(sql.contains("CREATE TABLE docg.executions"), "{sql}");
+    let (code, said) = ended(&site.output(&["migrate"]));
+    assert_eq!(code, Some(0), "{said}");
+    let server = Server::start(&site, "server", &["--no-migrate"]);
+    server.get("/api/v1/executions").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn run_and_watch_take_the_options_of_the_server_they_stand_beside() {
+    let database = Database::empty().await;
+    // Where the others listen, nobody else can.
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let taken = taken.local_addr().expect("an address").to_string();
+    let site = Site::new(database.url(), None, &[]);
+    let (data, beside) = (sample(), ["--bind", &taken]);
+    let arguments = ["run", "service-contract", "--data", &data, "--dry-run"];
+    let (code, said) = ended(&site.output(&[&arguments[..], &beside].concat()));
+    assert_eq!(code, Some(0), "{said}");
+
+    let server = Server::start(&site, "server", &[]);
+    let executions = server.get("/api/v1/executions").await;
+    let execution = &executions["executions"][0];
+    assert_eq!(execution["organization_id"], TENANTS[0].1);
+    assert_eq!(execution["dry_run"], true);
+    let id = execution["id"].as_str().expect("an id");
+    let (code, said) = ended(&site.output(&["watch", id, "--public-url", &server.url]));
+    assert_eq!(code, Some(0), "{said}");
+}
+
+/// An execution of each tenant that has ended, under a checkpoint.
+async fn audited(site: &Site, server: &Client, database_url: &str) -> [String; 2] {
+    let config = PgStoreConfig::default().max_connections(2);
+    let store = PgStore::connect(database_url, config)
+        .await
+        .expect("it is up");
+    let secret = Secret::load(&site.data().join("signature.key")).expect("it was made");
+    let key = checkpoint_key(&secret);
+    let mut ids = Vec::new();
+    for (token, organization) in TENANTS {
+        let tenant = Client::new(server.url.clone(), token.to_owned());
+        let id = tenant.start_nodes(json!([delay("n", json!(1))])).await;
+        tenant.until(&id, &["completed"]).await;
+        ids.push(id);
+        let organization: OrganizationId = organization.parse().expect("an id");
+        let made = store.checkpoint_audit(organization, &key, Timestamp::now());
+        assert!(made.await.expect("it signs").is_some());
+    }
+    ids.try_into().expect("two")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn audit_trails_verify_in_the_database_and_out_of_it() {
+    let database = Database::empty().await;
+    let site = Site::new(database.url(), None, &["--enable-test-nodes"]);
+    let server = Server::start(&site, "server", &[]);
+    let [first, second] = audited(&site, &server, database.url()).await;
+    let verify = |more: &[&str]| ended(&site.output(&[&["audit", "verify"], more].concat()));
+    let (code, said) = verify(&[]);
+    assert!(code == Some(0) && said.contains("2 executions"), "{said}");
+    let (code, said) = verify(&["--execution", &second]);
+    assert!(code == Some(0) && said.contains("1 executions"), "{said}");
+    let unknown = uuid::Uuid::new_v4().to_string();
+    assert_eq!(verify(&["--execution", &unknown]).0, Some(2));
+
+    let exported = site.output(&["audit", "export"]);
+    assert!(exported.status.success());
+    let file = site.data().join("audit.jsonl");
+    std::fs::write(&file, &exported.stdout).expect("the folder is ours");
+    let path = file.display().to_string();
+    let (code, said) = verify(&["--export", &path]);
+    assert!(code == Some(0) && said.contains("2 executions"), "{said}");
+    let of_first = ["--export", &path, "--execution", &first];
+    let at = ["--url", &server.url, "--token", TENANTS[0].0];
+    let (code, said) = verify(&[&of_first[..], &at].concat());
+    assert!(code == Some(0) && said.contains("1 executions"), "{said}");
+    assert_eq!(
+        verify(&["--export", &path, "--execution", &unknown]).0,
+        Some(2)
+    );
+
+    // Without the key that it was signed with, a trail is not valid, and not invalid either.
+    let elsewhere = tempfile::tempdir().expect("a temporary folder");
+    let elsewhere = elsewhere.path().display().to_string();
+    let (code, said) = verify(&["--data-dir", &elsewhere]);
+    assert!(code == Some(2) && said.contains("--data-dir"), "{said}");
+    let changed = String::from_utf8(exported.stdout).expect("text");
+    let changed = changed.replacen("execution.completed", "execution.canceled", 1);
+    std::fs::write(&file, changed).expect("the folder is ours");
+    assert_eq!(verify(&["--export", &path]).0, Some(1));
+    assert_eq!(
+        verify(&["--export", &path, "--data-dir", &elsewhere]).0,
+        Some(1)
+    );
+    let one = site.output(&["audit", "export", "--execution", &second]);
+    std::fs::write(&file, one.stdout).expect("the folder is ours");
+    let (code, said) = verify(&["--export", &path]);
+    assert!(code == Some(0) && said.contains("1 executions"), "{said}");
+    assert_eq!(
+        verify(&["--export", &path, "--execution", &first]).0,
+        Some(2)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn purged_executions_are_gone_and_their_audit_trails_are_not() {
+    let database = Database::empty().await;
+    let site = Site::new(database.url(), None, &["--enable-test-nodes"]);
+    let server = Server::start(&site, "server", &[]);
+    let [first, _] = audited(&site, &server, database.url()).await;
+    let (code, said) = ended(&site.output(&["purge"]));
+    assert_eq!(code, Some(0), "{said}");
+    assert!(
+        said.contains("removed 0 executions"),
+        "they are young: {said}"
+    );
+    let (code, said) = ended(&site.output(&["purge", "--older-than-days", "0"]));
+    assert_eq!(code, Some(0), "{said}");
+    assert!(
+        said.contains("removed 2 executions and 0 audit rows"),
+        "{said}"
+    );
+    let path = format!("/api/v1/executions/{first}");
+    let gone = server.request(Method::GET, &path).send().await;
+    assert_eq!(gone.expect("it answers").status(), StatusCode::NOT_FOUND);
+    let (code, said) = ended(&site.output(&["audit", "verify"]));
+    assert!(code == Some(0) && said.contains("2 executions"), "{said}");
+}
