@@ -60,8 +60,7 @@ fn all_holds_with_a_fault_at_any_call_of_the_bus() {
 
 #[test]
 fn all_holds_with_a_process_that_dies_at_any_moment() {
-    const STEP: u64 = 50;
-    for moment in (0..10_000).step_by(STEP as usize) {
+    for moment in (0..10_000).step_by(100) {
         let mut plan = Plan::with_everything();
         plan.moves.insert(1, Move::Wait(moment));
         plan.moves.insert(2, Move::Kill(0));
@@ -76,6 +75,37 @@ fn cases() -> u32 {
     asked.map_or(64, |asked| {
         asked.parse().expect("PROPTEST_CASES is a number")
     })
+}
+
+/// Something happens at any moment of a long effect.
+fn at_any_moment(what: &Move) {
+    for moment in (0..45_000).step_by(1_500) {
+        let mut plan = Plan::with_a_long_effect();
+        plan.moves.push(Move::Wait(moment));
+        plan.moves.push(what.clone());
+        let played = std::panic::catch_unwind(|| world::play(&plan));
+        assert!(played.is_ok(), "{:?}", plan.moves);
+    }
+}
+
+#[test]
+fn all_holds_with_a_process_that_is_cut_off_at_any_moment() {
+    const TIMES: [u64; 3] = [12, 35, 70];
+    for (kind, time) in KINDS
+        .into_iter()
+        .flat_map(|kind| TIMES.map(|time| (kind, time)))
+    {
+        for process in 0..2 {
+            at_any_moment(&Move::CutOff(process, time * 1_000, kind));
+        }
+    }
+}
+
+#[test]
+fn all_holds_with_a_clock_that_is_set_at_any_moment() {
+    for millis in [-600_000, 5_000, 600_000] {
+        at_any_moment(&Move::SetClock(millis));
+    }
 }
 
 proptest! {

@@ -32,6 +32,8 @@ pub(crate) enum Move {
     Watch(usize, u64),
     /// Somebody asks for something, through some process.
     Ask(usize, usize, Wish),
+    /// A process does not reach the store for so many milliseconds: all its calls fail so.
+    CutOff(usize, u64, Fault),
     /// A process dies, and another is started in its place.
     Kill(usize),
     /// A process is replaced in good order.
@@ -91,6 +93,20 @@ impl Plan {
     }
 }
 
+impl Plan {
+    /// An effect that must not be repeated and takes longer than a lease.
+    pub(crate) fn with_a_long_effect() -> Self {
+        let long = node(1, "probed", &[Act::Slow(40_000), Act::Slow(40_000)], "fail");
+        Self {
+            workflows: vec![json!([node(0, "compute", &[], "fail"), long])],
+            processes: 2,
+            store_faults: Vec::new(),
+            bus_faults: Vec::new(),
+            moves: vec![Move::Start(0), Move::Watch(0, 0)],
+        }
+    }
+}
+
 fn node(index: usize, node_type: &str, acts: &[Act], on_error: &str) -> Value {
     let mut node = json!({
         "id": format!("n{index}"), "type": node_type, "on_error": on_error,
@@ -108,7 +124,7 @@ fn node(index: usize, node_type: &str, acts: &[Act], on_error: &str) -> Value {
 }
 
 fn nodes() -> impl Strategy<Value = Value> {
-    use Act::{Done, DonePanic, Fatal, Hang, Panic, Retry, Review, Slow, UnknownDone, UnknownNot};
+    use Act::{Done, DonePanic, Fatal, Hang, Panic, Retry, Review, UnknownDone, UnknownNot};
     let node_types = vec![
         "compute",
         "repeatable",
@@ -117,22 +133,12 @@ fn nodes() -> impl Strategy<Value = Value> {
         "approval",
         "sign",
     ];
-    let acts = select(vec![
-        Done,
-        Done,
-        Done,
-        Done,
-        Slow,
-        Hang,
-        Retry,
-        Retry,
-        Review,
-        Fatal,
-        Panic,
-        UnknownDone,
-        UnknownNot,
-        DonePanic,
-    ]);
+    let acts = prop_oneof![
+        4 => Just(Done),
+        5 => (0..59_000u64).prop_map(Act::Slow),
+        2 => Just(Retry),
+        5 => select(vec![Hang, Review, Fatal, Panic, UnknownDone, UnknownNot, DonePanic]),
+    ];
     let one = (
         select(node_types),
         prop::collection::vec(acts, 0..4),
@@ -146,14 +152,17 @@ fn nodes() -> impl Strategy<Value = Value> {
     })
 }
 
-fn faults(most: usize) -> impl Strategy<Value = Vec<Planned>> {
-    let kind = prop_oneof![
+fn fault() -> impl Strategy<Value = Fault> {
+    prop_oneof![
         4 => Just(Fault::Before),
         4 => Just(Fault::After),
         1 => (1..60u64).prop_map(|seconds| Fault::Hang(Duration::from_secs(seconds))),
         1 => (1..60_000u64).prop_map(|millis| Fault::Slow(Duration::from_millis(millis))),
-    ];
-    let planned = (0..12u64, kind).prop_map(|(after, kind)| Planned { after, kind });
+    ]
+}
+
+fn faults(most: usize) -> impl Strategy<Value = Vec<Planned>> {
+    let planned = (0..12u64, fault()).prop_map(|(after, kind)| Planned { after, kind });
     prop::collection::vec(planned, 0..most)
 }
 
@@ -167,11 +176,13 @@ fn moves() -> impl Strategy<Value = Move> {
     ];
     prop_oneof![
         6 => (0..3_000u64).prop_map(Move::Wait),
-        1 => (3_000..60_000u64).prop_map(Move::Wait),
+        3 => (3_000..60_000u64).prop_map(Move::Wait),
         3 => any::<usize>().prop_map(Move::Start),
         2 => (any::<usize>(), 0..20u64).prop_map(|(run, after)| Move::Watch(run, after)),
         6 => (any::<usize>(), any::<usize>(), wish)
             .prop_map(|(run, process, wish)| Move::Ask(run, process, wish)),
+        2 => (any::<usize>(), 0..60_000u64, fault())
+            .prop_map(|(process, millis, kind)| Move::CutOff(process, millis, kind)),
         1 => any::<usize>().prop_map(Move::Kill),
         1 => any::<usize>().prop_map(Move::Replace),
         1 => (-600_000..600_000i64).prop_map(Move::SetClock),

@@ -10,6 +10,7 @@ use docg_core::{
 };
 use docg_store_memory::{MemoryBus, MemoryStore};
 use serde_json::{Value, json};
+use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -55,20 +56,29 @@ pub(crate) struct Process {
     pub(crate) engine: Engine,
     pub(crate) life: Life,
     workers: Workers,
+    cut_off: watch::Sender<Option<(Instant, Fault)>>,
 }
 
 impl Process {
     pub(crate) fn begin(shared: &Shared) -> Self {
         let life = Life::default();
-        let plan = |faults: &Arc<Faults>| {
+        let cut_off = watch::Sender::new(None::<(Instant, Fault)>);
+        let plan = |faults: &Arc<Faults>, cut_off: watch::Receiver<Option<(Instant, Fault)>>| {
             let (life, faults) = (life.clone(), Arc::clone(faults));
-            move |_| match life.is_over() {
-                true => Some(Fault::Hang(Duration::MAX)),
-                false => faults.next(),
+            move |_| {
+                if life.is_over() {
+                    return Some(Fault::Hang(Duration::MAX));
+                }
+                let cut_off = cut_off
+                    .borrow()
+                    .filter(|(until, _)| *until > Instant::now());
+                cut_off.map_or_else(|| faults.next(), |(_, fault)| Some(fault))
             }
         };
-        let store = FaultyStore::new(shared.store.clone(), plan(&shared.store_faults));
-        let bus = FaultyBus::new(shared.bus.clone(), plan(&shared.bus_faults));
+        let store = plan(&shared.store_faults, cut_off.subscribe());
+        let store = FaultyStore::new(shared.store.clone(), store);
+        let bus = plan(&shared.bus_faults, watch::Sender::new(None).subscribe());
+        let bus = FaultyBus::new(shared.bus.clone(), bus);
         let acting = |spec: NodeSpec| {
             let (outside, life) = (Arc::clone(&shared.outside), life.clone());
             let spec = spec.param(ParamSpec::optional("acts", ParamKind::Json));
@@ -126,7 +136,14 @@ impl Process {
             engine,
             life,
             workers,
+            cut_off,
         }
+    }
+
+    /// Calls of the store fail for a while.
+    pub(crate) fn cut_off(&self, time: Duration, kind: Fault) {
+        self.cut_off
+            .send_replace(Some((Instant::now() + time, kind)));
     }
 
     /// Dies: nothing that it does any more reaches anybody.

@@ -138,6 +138,10 @@ impl World {
             Move::Start(which) => self.start(*which).await,
             Move::Watch(run, after) => self.watch(self.runs[run % self.runs.len()], *after),
             Move::Ask(run, process, wish) => self.ask(*run, *process, *wish),
+            Move::CutOff(process, millis, kind) => {
+                let process = &self.processes[process % self.processes.len()];
+                process.cut_off(Duration::from_millis(*millis), *kind);
+            }
             Move::Kill(process) => self.replace(*process).die(),
             Move::Replace(process) => {
                 let old = self.replace(*process);
@@ -178,6 +182,7 @@ impl World {
                 self.runs.push(started.record.execution.id);
                 return;
             }
+            tokio::time::sleep(Duration::from_millis(500)).await;
         }
     }
 
