@@ -5,14 +5,18 @@ use axum::{
     http::{HeaderMap, StatusCode, header, request::Parts},
 };
 use bytes::Bytes;
-use serde::{Deserialize, de::DeserializeOwned};
+use docg_core::storable::{MAX_DEPTH, Unstorable};
+use serde::{
+    Deserialize,
+    de::{DeserializeOwned, IgnoredAny},
+};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use crate::{
     problem::Problem,
     router::AppState,
-    shape::{escaped, find_nul, typed},
+    shape::{escaped, find_nul, find_too_deep, typed},
 };
 
 /// An id of the path; one that is no UUID names nothing.
@@ -123,6 +127,9 @@ fn parsed(headers: &HeaderMap, bytes: &[u8]) -> Result<Value, Problem> {
         ));
     }
     let value: Value = serde_json::from_slice(bytes).map_err(|e| {
+        if is_deep_json(bytes) {
+            return too_deep(String::new());
+        }
         let place = format!(
             "The body is not valid JSON: line {}, column {}.",
             e.line(),
@@ -131,7 +138,22 @@ fn parsed(headers: &HeaderMap, bytes: &[u8]) -> Result<Value, Problem> {
         Problem::new(StatusCode::BAD_REQUEST, "malformed_json").detail(place)
     })?;
     without_nul(&value)?;
-    Ok(value)
+    match find_too_deep(&value) {
+        Some(pointer) => Err(too_deep(pointer)),
+        None => Ok(value),
+    }
+}
+
+/// Whether it is JSON that was not read because it is nested too deep.
+fn is_deep_json(bytes: &[u8]) -> bool {
+    let text = std::str::from_utf8(bytes).unwrap_or_default();
+    Unstorable::of_json(text, MAX_DEPTH) == Some(Unstorable::TooDeep)
+        && serde_json::from_str::<IgnoredAny>(text).is_ok()
+}
+
+fn too_deep(pointer: String) -> Problem {
+    let detail = format!("a body may be nested {MAX_DEPTH} levels at most");
+    Problem::invalid_field(pointer, "too_deep", detail)
 }
 
 fn without_nul(value: &Value) -> Result<(), Problem> {
