@@ -61,6 +61,7 @@ error-canceled = The step was stopped because the execution was canceled.
 error-canceled-outcome-unknown = The execution was canceled while “{ $label }” was under way. It is not known whether it took effect.
 error-canceled-effect-done = The execution was canceled, but “{ $label }” had already taken effect.
 error-output-too-large = The result of “{ $label }” is too large to be kept.
+error-output-not-storable = The result of “{ $label }” cannot be kept as it is: it has an unreadable character, or is nested too deep.
 error-preflight-blocked = Problems to be repaired before anything happens: { $count }.
 
 # Log entries
@@ -157,6 +158,8 @@ action-ask-signatures-again-label = Ask for signatures again
 action-ask-signatures-again-description = Start a new execution that asks for the signatures again.
 action-reduce-output-label = Make result smaller
 action-reduce-output-description = Have the step give less, for instance by saving a file in place of returning it.
+action-fix-output-label = Correct result
+action-fix-output-description = Have the step leave out unreadable characters, and give its result in fewer levels.
 action-free-storage-label = Free storage
 action-free-storage-description = Make room where files are saved, then try again.
 action-fix-recipients-label = Correct recipients

@@ -61,6 +61,7 @@ error-canceled = A etapa foi interrompida porque a execução foi cancelada.
 error-canceled-outcome-unknown = A execução foi cancelada enquanto “{ $label }” estava em andamento. Não se sabe se teve efeito.
 error-canceled-effect-done = A execução foi cancelada, mas “{ $label }” já tinha tido efeito.
 error-output-too-large = O resultado de “{ $label }” é grande demais para ser guardado.
+error-output-not-storable = O resultado de “{ $label }” não pode ser guardado como está: tem um caractere ilegível ou níveis demais.
 error-preflight-blocked = Problemas a corrigir antes de começar: { $count }.
 
 # Registros
@@ -157,6 +158,8 @@ action-ask-signatures-again-label = Pedir assinaturas novamente
 action-ask-signatures-again-description = Inicie uma nova execução que solicite as assinaturas de novo.
 action-reduce-output-label = Reduzir resultado
 action-reduce-output-description = Faça a etapa gerar menos, por exemplo salvando um arquivo em vez de devolvê-lo.
+action-fix-output-label = Corrigir resultado
+action-fix-output-description = Faça a etapa omitir caracteres ilegíveis e devolver o resultado em menos níveis.
 action-free-storage-label = Liberar espaço
 action-free-storage-description = Libere espaço onde os arquivos são salvos e tente novamente.
 action-fix-recipients-label = Corrigir destinatários

@@ -14,6 +14,7 @@ pub mod ports;
 pub mod preflight;
 pub mod run;
 pub mod signature;
+pub mod storable;
 pub mod time;
 pub mod workflow;
 

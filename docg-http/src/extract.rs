@@ -5,15 +5,21 @@ use axum::{
     http::{HeaderMap, StatusCode, header, request::Parts},
 };
 use bytes::Bytes;
-use docg_core::i18n::Text;
-use serde::{Deserialize, de::DeserializeOwned};
+use docg_core::{
+    i18n::Text,
+    storable::{MAX_DEPTH, Unstorable},
+};
+use serde::{
+    Deserialize,
+    de::{DeserializeOwned, IgnoredAny},
+};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use crate::{
     problem::Problem,
     router::AppState,
-    shape::{escaped, find_nul, typed},
+    shape::{escaped, find_nul, find_too_deep, typed},
 };
 
 /// An id of the path; one that is no UUID names nothing.
@@ -141,14 +147,33 @@ fn parsed(headers: &HeaderMap, bytes: &[u8]) -> Result<Value, Problem> {
             "unsupported_media_type",
         ));
     }
-    serde_json::from_slice(bytes).map_err(|e| {
+    let value: Value = serde_json::from_slice(bytes).map_err(|e| {
+        if is_deep_json(bytes) {
+            return too_deep(String::new());
+        }
         let place = format!(
             "The body is not valid JSON: line {}, column {}.",
             e.line(),
             e.column()
         );
         Problem::new(StatusCode::BAD_REQUEST, "malformed_json").detail(place)
-    })
+    })?;
+    match find_too_deep(&value) {
+        Some(pointer) => Err(too_deep(pointer)),
+        None => Ok(value),
+    }
+}
+
+/// Whether it is JSON that was not read because it is nested too deep.
+fn is_deep_json(bytes: &[u8]) -> bool {
+    let text = std::str::from_utf8(bytes).unwrap_or_default();
+    Unstorable::of_json(text, MAX_DEPTH) == Some(Unstorable::TooDeep)
+        && serde_json::from_str::<IgnoredAny>(text).is_ok()
+}
+
+fn too_deep(pointer: String) -> Problem {
+    let detail = format!("a body may be nested {MAX_DEPTH} levels at most");
+    Problem::invalid_field(pointer, "too_deep", detail)
 }
 
 fn without_nul(value: &Value) -> Result<(), Problem> {

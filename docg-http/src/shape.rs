@@ -191,6 +191,18 @@ pub(crate) fn find_nul(value: &Value, at: String) -> Option<String> {
     }
 }
 
+/// The part of a body that is nested too deep, which no store could give back.
+pub(crate) fn find_too_deep(body: &Value) -> Option<String> {
+    let deep = |value| Unstorable::of_value(value, MAX_DEPTH - 1) == Some(Unstorable::TooDeep);
+    match body {
+        Value::Object(map) => map
+            .iter()
+            .find_map(|(key, item)| deep(item).then(|| format!("/{}", escaped(key)))),
+        Value::Array(items) => items.iter().any(deep).then(String::new),
+        _ => None,
+    }
+}
+
 /// Reads a value as serde_json does, with two exceptions. An array is no struct: serde would take
 /// `["a", "b"]` for the fields in their order. And `2.0` is an integer, as it is in JSON Schema
 /// (2020-12, core, section 4.2.3), by which the API is described.

@@ -16,7 +16,7 @@ struct Migration {
     sql: &'static str,
 }
 
-const MIGRATIONS: [Migration; 4] = [
+const MIGRATIONS: [Migration; 5] = [
     Migration {
         version: 1,
         name: "executions",
@@ -36,6 +36,11 @@ const MIGRATIONS: [Migration; 4] = [
         version: 4,
         name: "signature_follow_up",
         sql: include_str!("../migrations/0004_signature_follow_up.sql"),
+    },
+    Migration {
+        version: 5,
+        name: "audit_unsigned",
+        sql: include_str!("../migrations/0005_audit_unsigned.sql"),
     },
 ];
 
@@ -104,6 +109,7 @@ pub fn grants_sql(role: &str) -> String {
         "idempotency_keys",
         "workflows",
         "memos",
+        "audit_unsigned",
     ];
     for table in working {
         sql.push_str(&format!(

@@ -105,8 +105,11 @@ impl World {
 async fn every_guarded_table_refuses_changes_even_to_its_owner() {
     let world = World::new().await;
     world.execution().await;
+    world.execution().await;
     world.checkpoint().await;
-    world.store.purge(at(1_000), 10).await.expect("purges");
+    assert_eq!(world.store.purge(at(1_000), 1).await.expect("purges"), 1);
+    let let_go = world.store.purge_audit(at(1_000), 1, at(2_000)).await;
+    assert_eq!(let_go.expect("purges"), 1);
     let mut connection = PgConnection::connect(world.database.url())
         .await
         .expect("connects");
@@ -115,6 +118,7 @@ async fn every_guarded_table_refuses_changes_even_to_its_owner() {
         ("audit_heads", "audit_seq = 1"),
         ("audit_checkpoints", "seq = 7"),
         ("audit_checkpoint_heads", "audit_seq = 1"),
+        ("audit_purges", "purged_at = now()"),
     ] {
         for change in [
             format!("UPDATE docg.{table} SET {column}"),
@@ -514,5 +518,71 @@ async fn audit_rows_outlive_their_execution_and_go_by_their_own_rule() {
     );
     let report = world.verify().await;
     assert_eq!((report.chains, report.rows, report.purged), (2, 4, 1));
-    assert!(report.is_valid());
+    let [AuditFault::NotSigned { execution_id }] = report.faults[..] else {
+        panic!("no checkpoint has signed it yet: {:?}", report.faults);
+    };
+
+    world.checkpoint().await;
+    let report = world.verify().await;
+    assert_eq!((report.purged, report.faults), (1, vec![]));
+    let trusted = [world.key.public_key()];
+    let export = world.export().await;
+    let report = verify_audit_export(export.as_bytes(), &trusted).expect("can be read");
+    assert_eq!(report, world.verify().await);
+    // The notes are worth nothing: what counts is signed.
+    world
+        .forge(format!(
+            "WITH purges AS (DELETE FROM docg.audit_purges)
+             DELETE FROM docg.audit_heads WHERE execution_id = '{execution_id}'"
+        ))
+        .await;
+    assert!(world.verify().await.is_valid());
+}
+
+#[tokio::test]
+async fn a_note_that_its_time_was_over_excuses_no_chain_that_was_removed() {
+    let world = World::new().await;
+    let execution_id = world.execution().await;
+    world.checkpoint().await;
+    world
+        .forge(
+            "WITH rows AS (DELETE FROM docg.audit_events),
+            gone AS (DELETE FROM docg.executions RETURNING *),
+            head AS (
+                INSERT INTO docg.audit_heads
+                SELECT id, organization_id, audit_seq, audit_hash, ended_at FROM gone)
+            INSERT INTO docg.audit_purges SELECT id, organization_id, now() FROM gone"
+                .to_owned(),
+        )
+        .await;
+    let report = world.verify().await;
+    assert_eq!(report.faults, [AuditFault::NotSigned { execution_id }]);
+}
+
+#[tokio::test]
+async fn a_chain_is_signed_also_where_its_execution_was_purged_first() {
+    let world = World::new().await;
+    let execution_id = world.execution().await;
+    assert_eq!(world.store.purge(at(1_000), 1).await.expect("purges"), 1);
+    world.checkpoint().await;
+    assert!(world.verify().await.is_valid());
+    let again = world
+        .store
+        .checkpoint_audit(world.organization, &world.key, at(10))
+        .await;
+    assert_eq!(again.expect("looks"), None, "it is signed");
+    world
+        .forge(
+            "WITH cut AS (DELETE FROM docg.audit_events WHERE seq > 2)
+             UPDATE docg.audit_heads h SET audit_seq = 2, audit_hash = a.hash
+             FROM docg.audit_events a WHERE a.execution_id = h.execution_id AND a.seq = 2"
+                .to_owned(),
+        )
+        .await;
+    let expected = AuditFault::Rewritten {
+        execution_id,
+        seq: 4,
+        checkpoint: 1,
+    };
+    assert_eq!(world.verify().await.faults, [expected]);
 }

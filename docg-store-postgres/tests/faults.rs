@@ -1,6 +1,6 @@
 //! What a database can do to its clients, on a real one.
 
-use std::{sync::Arc, time::Duration};
+use std::{io::Write, path::PathBuf, process::Command, sync::Arc, time::Duration};
 
 use docg_core::{
     conformance::fixtures::{CommitFixture, RunFixture, at},
@@ -13,6 +13,7 @@ use docg_core::{
 use docg_store_postgres::{PgStore, PgStoreConfig};
 use docg_test_servers::postgres::PrivateServer;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, postgres::PgPoolOptions};
+use uuid::Uuid;
 
 mod support;
 
@@ -106,6 +107,80 @@ async fn troubles_are_told_apart_and_leave_nothing_behind() {
             .await
             .expect("nothing was written before, and it works again");
     }
+}
+
+/// A disk of a few MiB, for the tables that are put on it. It is gone with this value.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// `None` where this process may not mount.
+    fn mounted() -> Option<Self> {
+        let dir = std::env::temp_dir().join(format!("docg-disk-{}", Uuid::new_v4().simple()));
+        std::fs::create_dir(&dir).expect("creates");
+        let disk = Self(dir);
+        let options = ["-t", "tmpfs", "-o", "size=4m,mode=0777", "tmpfs"];
+        let mount = Command::new("mount").args(options).arg(&disk.0).status();
+        mount.is_ok_and(|status| status.success()).then_some(disk)
+    }
+
+    /// A folder that the server may own.
+    fn folder(&self) -> PathBuf {
+        let folder = self.0.join("tables");
+        std::fs::create_dir(&folder).expect("creates");
+        let owner = Command::new("chown").arg("postgres").arg(&folder).status();
+        assert!(owner.is_ok_and(|status| status.success()));
+        folder
+    }
+
+    /// Takes up what is left of it.
+    fn fill(&self) -> PathBuf {
+        let path = self.0.join("filler");
+        let mut file = std::fs::File::create(&path).expect("creates");
+        while file.write_all(&[0; 4096]).is_ok() {}
+        path
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).output();
+        let _ = std::fs::remove_dir(&self.0);
+    }
+}
+
+#[tokio::test]
+async fn a_disk_that_is_full_takes_nothing_until_it_has_room() {
+    let Some(disk) = SmallDisk::mounted() else {
+        eprintln!("this process may not mount: a full disk is only feigned, in the test before");
+        return;
+    };
+    let server = PrivateServer::start().await;
+    let store = open(&server.url(), PgStoreConfig::default()).await;
+    store.migrate().await.expect("migrates");
+    let tablespace = format!(
+        "CREATE TABLESPACE small LOCATION '{}'",
+        disk.folder().display()
+    );
+    sql(&server.url(), &tablespace).await;
+    let small = "ALTER TABLE docg.execution_steps SET TABLESPACE small";
+    sql(&server.url(), small).await;
+    let claimed = claimed(&store).await;
+    let filler = disk.fill();
+    let mut step = claimed.state.steps[0].clone();
+    // Random, so that it does not shrink.
+    let output: String = (0..10_000).map(|_| Uuid::new_v4().to_string()).collect();
+    step.output = Some(Arc::new(output.into()));
+    let commit = CommitFixture::on(&claimed)
+        .events(1)
+        .but(|commit| commit.steps = vec![step])
+        .build();
+    let error = store.commit(commit.clone()).await.expect_err("has no room");
+    assert_eq!(error.kind, StoreErrorKind::Full, "{error}");
+    std::fs::remove_file(filler).expect("makes room");
+    store
+        .commit(commit)
+        .await
+        .expect("nothing was written before, and it works again");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -122,8 +122,14 @@ macro_rules! __store_cases {
             purging {
                 old_ended_executions_go_with_all_that_is_theirs
                 nothing_else_goes
+                what_has_signals_pending_is_not_purged
                 no_more_goes_than_asked_for
                 a_purged_key_is_free_again
+            }
+            storable {
+                a_commit_that_cannot_be_kept_is_refused_whole
+                what_comes_with_a_call_and_cannot_be_kept_is_refused
+                what_is_nested_as_deep_as_allowed_comes_back
             }
             workflows {
                 versions_follow_one_another

@@ -507,6 +507,15 @@ pub fn token_hash() -> [u8; 32] {
     hash
 }
 
+/// A value of arrays and objects within one another, so many levels.
+#[must_use]
+pub fn nested(levels: usize) -> Value {
+    (1..levels).fold(json!([]), |inner, level| match level % 2 {
+        0 => json!([inner]),
+        _ => json!({"inner": inner}),
+    })
+}
+
 /// A fact that changes from call to call.
 #[must_use]
 pub fn fact() -> Value {

@@ -7,7 +7,9 @@ use super::{
     Inner,
     decide::{Checked, Input},
 };
-use crate::signature::{ProviderError, RequestStatus, SignatureProvider, SignatureRequest};
+use crate::signature::{
+    ProviderError, RequestStatus, SignatureProvider, SignatureRequest, SignerFact,
+};
 
 /// How often a withdrawal is tried, and the first pause between two tries, which doubles.
 const WITHDRAWALS: (u32, Duration) = (4, Duration::from_secs(2));
@@ -24,7 +26,7 @@ impl Inner {
             return Input::SignaturesChecked(Checked::Nobody);
         };
         let checked = match self.in_time(provider.status(request)).await {
-            Ok(facts) => Checked::Answered(facts),
+            Ok(facts) => Checked::Answered(printable(facts)),
             Err(error) => {
                 tracing::warn!(execution_id = %request.execution_id, "signatures could not be checked: {error}");
                 Checked::Failed(error)
@@ -86,4 +88,9 @@ impl Inner {
             .await
             .unwrap_or_else(|_| Err(slow()))
     }
+}
+
+/// Facts as they are kept, whoever has made them.
+pub(super) fn printable(facts: Vec<SignerFact>) -> Vec<SignerFact> {
+    facts.into_iter().map(SignerFact::printable).collect()
 }

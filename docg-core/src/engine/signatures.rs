@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::{
     Engine, EngineError,
+    follow_up::printable,
     observer::{Fact, OTHER, WebhookEnd},
 };
 use crate::{
@@ -116,7 +117,7 @@ impl Engine {
             received_at: now,
             kind: SignalKind::SignatureFacts {
                 signature_request_id: request.id,
-                facts: update.facts,
+                facts: printable(update.facts),
             },
         };
         match self.send(signal).await {
@@ -159,7 +160,7 @@ impl Engine {
             received_at: self.inner.now(),
             kind: SignalKind::SignatureFacts {
                 signature_request_id: request.id,
-                facts,
+                facts: printable(facts),
             },
         };
         self.send(signal).await.map(|_| ())

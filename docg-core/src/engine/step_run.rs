@@ -10,7 +10,7 @@ use std::{
 };
 
 use futures::{FutureExt, future::BoxFuture};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -23,11 +23,12 @@ use super::{
 use crate::{
     error::{StepFailure, codes},
     i18n::Text,
-    observe::StepRecorder,
+    observe::{LogDraft, LogLevel, StepRecorder},
     ports::RunState,
+    storable::{MAX_DEPTH, Unstorable},
     workflow::{
         ComputeHandler, EffectClass, EffectContext, Handler, Node, Probe, Resolution, StepContext,
-        StepOutcome, context::StepFacts,
+        StepOutcome, Wait, context::StepFacts,
     },
 };
 
@@ -238,13 +239,11 @@ impl StepRun {
 
     fn input(&self, outcome: Outcome) -> Input {
         match outcome {
-            Ok(Answer::Probe(effect)) => Input::Probed {
-                index: self.index,
-                effect,
-                notes: self.notes(),
-            },
+            Ok(Answer::Probe(effect)) => self.probed(effect),
             Ok(Answer::Result(result)) => {
-                let result = result.and_then(|outcome| self.bounded(outcome));
+                let result = result
+                    .and_then(|outcome| self.kept(outcome))
+                    .map_err(StepFailure::printable);
                 Input::StepFinished {
                     index: self.index,
                     result,
@@ -255,6 +254,25 @@ impl StepRun {
                 let text = Text::key("error-handler-panicked").with("label", &self.node.label);
                 self.cut_off(StepFailure::fatal(codes::HANDLER_PANICKED, text).tech(tech))
             }
+        }
+    }
+
+    /// What a handler knows of its effect. An output that cannot be kept is none: then a person says
+    /// what it was.
+    fn probed(&self, effect: Probe) -> Input {
+        let (mut effect, mut notes) = (effect, self.notes());
+        if let Probe::Done(output) = &effect
+            && let Err(failure) = self.check(output)
+        {
+            let mut log = LogDraft::new(LogLevel::Warn, failure.context.human);
+            log.message_tech = failure.context.tech;
+            notes.logs.push(log);
+            effect = Probe::Unknown;
+        }
+        Input::Probed {
+            index: self.index,
+            effect,
+            notes,
         }
     }
 
@@ -288,7 +306,7 @@ impl StepRun {
         };
         Input::StepFinished {
             index: self.index,
-            result: Err(failure),
+            result: Err(failure.printable()),
             notes: self.notes(),
         }
     }
@@ -312,15 +330,34 @@ impl StepRun {
         Notes { logs, audit }
     }
 
-    fn bounded(&self, outcome: StepOutcome) -> Result<StepOutcome, StepFailure> {
+    /// What a handler returned, if it can be kept.
+    fn kept(&self, outcome: StepOutcome) -> Result<StepOutcome, StepFailure> {
         match &outcome {
-            StepOutcome::Done(output) if !fits(output, self.max_output_bytes) => {
-                let text = Text::key("error-output-too-large").with("label", &self.node.label);
-                let tech = format!("the output exceeds {} bytes of JSON", self.max_output_bytes);
-                Err(StepFailure::fatal(codes::OUTPUT_TOO_LARGE, text).tech(tech))
+            StepOutcome::Done(output) => self.check(output),
+            StepOutcome::Wait(Wait::Signatures(request)) => self.check(&json!(request)),
+            StepOutcome::Wait(Wait::Approval(request)) => {
+                let approvers: Vec<_> = request.approvers.iter().map(|(email, _)| email).collect();
+                self.check(&json!([request.message, approvers]))
             }
-            _ => Ok(outcome),
+        }?;
+        Ok(outcome)
+    }
+
+    /// Fails where a value cannot be kept. A store that refused it would have the step run again.
+    fn check(&self, value: &Value) -> Result<(), StepFailure> {
+        let text = |key| Text::key(key).with("label", &self.node.label);
+        if let Some(fault) = Unstorable::of_value(value, MAX_DEPTH) {
+            let text = text("error-output-not-storable");
+            let tech =
+                format!("the output cannot be kept: {fault}; {MAX_DEPTH} levels may be nested");
+            return Err(StepFailure::fatal(codes::OUTPUT_NOT_STORABLE, text).tech(tech));
         }
+        if !fits(value, self.max_output_bytes) {
+            let text = text("error-output-too-large");
+            let tech = format!("the output exceeds {} bytes of JSON", self.max_output_bytes);
+            return Err(StepFailure::fatal(codes::OUTPUT_TOO_LARGE, text).tech(tech));
+        }
+        Ok(())
     }
 }
 

@@ -87,4 +87,6 @@ codes! {
     CANCELED = "canceled";
     /// An output is larger than can be kept.
     OUTPUT_TOO_LARGE = "output_too_large";
+    /// An output has what cannot be kept: a NUL character, or nesting without end.
+    OUTPUT_NOT_STORABLE = "output_not_storable";
 }

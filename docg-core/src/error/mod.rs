@@ -4,7 +4,7 @@ use std::{borrow::Cow, fmt};
 
 use serde::{Deserialize, Serialize};
 
-use crate::i18n::Text;
+use crate::{i18n::Text, storable};
 
 pub mod codes;
 mod field;
@@ -21,6 +21,17 @@ pub struct ErrorContext {
     /// What technicians need. Shown only to callers with the scope for it; never in an event.
     #[serde(default)]
     pub tech: Option<String>,
+}
+
+impl ErrorContext {
+    /// Without control characters: it may repeat what another system has said.
+    pub(crate) fn printable(self) -> Self {
+        Self {
+            code: storable::printable_cow(self.code),
+            human: self.human.printable(),
+            tech: self.tech.map(storable::printable),
+        }
+    }
 }
 
 /// What may be done about a failed step. The engine reads only this, never the message.
@@ -89,6 +100,14 @@ impl StepFailure {
     #[must_use]
     pub fn outcome_unknown(code: impl Into<Cow<'static, str>>, human: impl Into<Text>) -> Self {
         Self::new(FailureClass::OutcomeUnknown, code, human)
+    }
+
+    /// Without control characters: it may repeat what another system has said.
+    pub(crate) fn printable(self) -> Self {
+        Self {
+            context: self.context.printable(),
+            ..self
+        }
     }
 
     /// Adds the text for technicians.

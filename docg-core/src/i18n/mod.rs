@@ -10,6 +10,8 @@ use fluent_bundle::{FluentArgs, FluentResource, FluentValue, concurrent::FluentB
 use serde::{Deserialize, Serialize};
 use unic_langid::LanguageIdentifier;
 
+use crate::storable;
+
 const EN: &str = include_str!("../../locales/en.ftl");
 const PT_BR: &str = include_str!("../../locales/pt-BR.ftl");
 
@@ -130,6 +132,20 @@ impl Text {
             params.push((Cow::Borrowed(name), text));
         }
         self
+    }
+
+    /// Without control characters in what it was given.
+    pub(crate) fn printable(self) -> Self {
+        match self {
+            Self::Literal(text) => Self::Literal(storable::printable(text)),
+            Self::Key { key, params } => Self::Key {
+                key: storable::printable_cow(key),
+                params: params
+                    .into_iter()
+                    .map(|(name, text)| (name, text.printable()))
+                    .collect(),
+            },
+        }
     }
 
     /// The words in the reader's language.

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::canonical::{CanonicalHasher, JsonText};
 use crate::{
     ids::{AuditId, ExecutionId, OrganizationId},
+    storable,
     time::Timestamp,
 };
 
@@ -147,6 +148,25 @@ impl AuditDraft {
     pub fn by(mut self, actor: Actor) -> Self {
         self.actor = Some(actor);
         self
+    }
+
+    /// Without what no store keeps.
+    pub(crate) fn storable(self) -> Self {
+        Self {
+            actor: self.actor.map(|actor| Actor {
+                actor_id: storable::printable(actor.actor_id.to_string()).into(),
+                ..actor
+            }),
+            action: storable::printable_cow(self.action),
+            target: self.target.map(|target| Target {
+                kind: storable::printable_cow(target.kind),
+                id: storable::printable(target.id),
+            }),
+            metadata: match storable::fit(&self.metadata) {
+                Cow::Owned(fit) => fit,
+                Cow::Borrowed(_) => self.metadata,
+            },
+        }
     }
 
     /// Sets what it was done to.

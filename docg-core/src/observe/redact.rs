@@ -3,6 +3,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use super::canonical::JsonText;
+use crate::storable;
 
 /// What stands in place of a secret.
 pub const REDACTED: &str = "[redacted]";
@@ -63,10 +64,12 @@ impl Redaction {
     /// A copy that is safe to store and show.
     #[must_use]
     pub fn snapshot(&self, value: &Value) -> JsonText {
-        let text = if self.has_secret(value) {
-            JsonText::from(self.redacted(value))
+        // Before all else: what follows goes down as deep as the value does.
+        let value = storable::fit(value);
+        let text = if self.has_secret(&value) {
+            JsonText::from(self.redacted(&value))
         } else {
-            JsonText::from(value)
+            JsonText::from(&*value)
         };
         bounded(text, self.max_bytes)
     }

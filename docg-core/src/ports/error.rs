@@ -9,7 +9,7 @@ pub enum StoreErrorKind {
     Conflict,
     /// The idempotency key was used with another body. Nothing was written.
     KeyReused,
-    /// The store cannot keep this value. Nothing was written.
+    /// The store cannot keep this value: see [`storable`](crate::storable). Nothing was written.
     Invalid,
     /// The store is full. Nothing was written.
     Full,

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use crate::{
     i18n::{Locale, Text},
     ids::NodeId,
+    storable,
     time::Timestamp,
 };
 
@@ -133,6 +134,20 @@ impl Issue {
     pub fn tech(mut self, tech: impl ToString) -> Self {
         self.message_tech = Some(tech.to_string());
         self
+    }
+
+    /// Without control characters: it may repeat what another system has said.
+    pub(crate) fn printable(self) -> Self {
+        Self {
+            code: storable::printable_cow(self.code),
+            message_human: self.message_human.printable(),
+            message_tech: self.message_tech.map(storable::printable),
+            node_id: self
+                .node_id
+                .map(|node| storable::printable(node.to_string()).into()),
+            field: self.field.map(storable::printable),
+            ..self
+        }
     }
 
     /// The wire form in the reader's language; `technical` says whether the reader may see

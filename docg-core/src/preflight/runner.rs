@@ -98,7 +98,8 @@ pub async fn run(request: PreflightRequest<'_>) -> Vec<Issue> {
     });
     issues.append(&mut found);
     issues.sort_by_key(|(place, _)| *place);
-    issues.into_iter().map(|(_, issue)| issue).collect()
+    let issues = issues.into_iter();
+    issues.map(|(_, issue)| issue.printable()).collect()
 }
 
 fn is_same(issue: &Issue, known: &Issue) -> bool {

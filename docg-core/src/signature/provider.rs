@@ -8,7 +8,7 @@ use super::{
     error::ProviderError,
     request::{NewSigner, SignatureRequest},
 };
-use crate::{ids::OrganizationId, time::Timestamp};
+use crate::{ids::OrganizationId, storable, time::Timestamp};
 
 /// A service that collects signatures.
 #[cfg_attr(feature = "mock", mockall::automock)]
@@ -191,6 +191,9 @@ pub struct ProviderUpdate {
     pub facts: Vec<SignerFact>,
 }
 
+/// How many characters of a refusal's reason are kept.
+const MAX_REASON: usize = 1_000;
+
 /// One thing that became of a signer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SignerFact {
@@ -234,7 +237,15 @@ impl SignerFact {
     /// Adds why.
     #[must_use]
     pub fn because(mut self, reason: Option<String>) -> Self {
-        self.reason = reason.filter(|reason| !reason.trim().is_empty());
+        self.reason = reason;
+        self.printable()
+    }
+
+    /// With its reason, which a stranger has typed, in one line that is not endless.
+    pub(crate) fn printable(mut self) -> Self {
+        let reason = self.reason.map(|it| storable::one_line(&it, MAX_REASON));
+        self.reason = reason.filter(|reason| !reason.is_empty());
+        self.email = self.email.map(storable::printable);
         self
     }
 }
@@ -255,4 +266,22 @@ pub enum SignerFactKind {
     Bounced,
     /// The request was withdrawn at the provider before this signer had decided.
     Canceled,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusals_reason_is_one_line_that_is_not_endless() {
+        let because = |reason: &str| {
+            let fact = SignerFact::of_all(SignerFactKind::Declined, Timestamp::from_millis(0));
+            fact.because(Some(reason.to_owned())).reason
+        };
+        let told = because("too\0 high,\r\n\u{202e}by far ");
+        assert_eq!(told.as_deref(), Some("too high, by far"));
+        assert_eq!(because(" \u{200f}\n"), None);
+        let long = because(&"é".repeat(5_000)).expect("a reason");
+        assert_eq!(long.chars().count(), MAX_REASON);
+    }
 }

@@ -101,6 +101,7 @@ async fn the_same_idempotency_key_gives_the_same_execution_and_another_body_is_r
 
 #[tokio::test]
 async fn unknown_fields_and_wrong_values_are_named() {
+    let nested = |levels: usize| (1..levels).fold(json!([]), |inner, _| json!([inner]));
     let world = World::new().await;
     let path = format!("/api/v1/workflows/{}/executions", world.workflow);
     for (body, pointer, code) in [
@@ -119,6 +120,17 @@ async fn unknown_fields_and_wrong_values_are_named() {
             "/trigger_data/a/0",
             "invalid_text",
         ),
+        (
+            json!({"trigger_data": {"a": nested(99)}}),
+            "/trigger_data",
+            "too_deep",
+        ),
+        (
+            json!({"trigger_data": {"a": nested(120)}}),
+            "/trigger_data",
+            "too_deep",
+        ),
+        (json!({"trigger_data": {"a": nested(130)}}), "", "too_deep"),
     ] {
         let problem = world
             .post(&path, body.clone())

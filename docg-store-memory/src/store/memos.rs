@@ -8,10 +8,11 @@ use std::{
 use async_trait::async_trait;
 use docg_core::{
     ports::{Memo, MemoKey, MemoStore, StoreError, StoreErrorKind},
+    storable::Unstorable,
     time::Timestamp,
 };
 
-use super::MemoryStore;
+use super::{MemoryStore, storable};
 
 /// Expired memos are looked for when there are this many, then when there are twice what is left.
 const FIRST_SWEEP: usize = 1_024;
@@ -27,6 +28,7 @@ pub(super) struct Memos {
 #[async_trait]
 impl MemoStore for MemoryStore {
     async fn remember(&self, memo: Memo, now: Timestamp) -> Result<Option<Memo>, StoreError> {
+        check(&memo, "remember")?;
         let mut memos = self.memos();
         memos.now = memos.now.max(Some(now));
         if let Some(known) = memos
@@ -50,8 +52,17 @@ impl MemoStore for MemoryStore {
     }
 
     async fn replace(&self, memo: Memo) -> Result<(), StoreError> {
+        check(&memo, "replace")?;
         self.memos().put(memo, self.config.max_memos, "replace")
     }
+}
+
+fn check(memo: &Memo, operation: &'static str) -> Result<(), StoreError> {
+    let fault = Unstorable::of_text(&memo.key.key);
+    storable::refuse(
+        operation,
+        fault.or_else(|| storable::of_record(&memo.value)),
+    )
 }
 
 impl MemoryStore {

@@ -16,6 +16,7 @@ mod packed;
 mod queue;
 mod reads;
 mod runs;
+mod storable;
 #[cfg(test)]
 mod tests;
 mod types;

@@ -1,6 +1,9 @@
 //! What changes runs.
 
-use std::sync::{Arc, PoisonError, atomic::Ordering};
+use std::{
+    ops::Bound,
+    sync::{Arc, PoisonError, atomic::Ordering},
+};
 
 use async_trait::async_trait;
 use docg_core::{
@@ -18,11 +21,13 @@ use super::{
     MemoryStore,
     entry::{Entry, Run, check_new},
     queue::Ask,
+    storable,
 };
 
 #[async_trait]
 impl RunStore for MemoryStore {
     async fn create(&self, run: NewRun) -> Result<Created, StoreError> {
+        storable::refuse("create", storable::of_run(&run))?;
         let organization = run.state.execution.organization_id;
         let Some(idempotency) = run.idempotency.clone() else {
             return self.insert(run).map(|()| Created::New);
@@ -139,6 +144,7 @@ impl RunStore for MemoryStore {
         let mut guard = entry.lock();
         let run = &mut *guard;
         run.check(id, &commit)?;
+        storable::refuse("commit", storable::of_commit(&commit))?;
 
         let status = run.execution.status;
         let was_terminal = run.ended_at();
@@ -181,6 +187,7 @@ impl RunStore for MemoryStore {
     }
 
     async fn signal(&self, signal: Signal) -> Result<(), StoreError> {
+        storable::refuse("signal", storable::of_record(&signal))?;
         let id = signal.execution_id;
         let refuse = |kind, message| Err(StoreError::new(kind, "signal", message));
         let Some(entry) = self.owned(signal.organization_id, id) else {
@@ -261,15 +268,18 @@ impl RunStore for MemoryStore {
     async fn purge(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
         let mut purged = 0;
         for shard in &self.shards {
-            let old: Vec<ExecutionId> = {
-                let ended = shard.ended.lock().unwrap_or_else(PoisonError::into_inner);
-                let old = ended.iter().take_while(|(at, _)| *at < before);
-                old.take(limit - purged).map(|(_, id)| *id).collect()
-            };
-            purged += old
-                .into_iter()
-                .filter(|id| self.remove(*id, before))
-                .count();
+            let mut passed = Bound::Unbounded;
+            while purged < limit {
+                let next = {
+                    let ended = shard.ended.lock().unwrap_or_else(PoisonError::into_inner);
+                    ended.range((passed, Bound::Unbounded)).next().copied()
+                };
+                let Some((at, id)) = next.filter(|(at, _)| *at < before) else {
+                    break;
+                };
+                passed = Bound::Excluded((at, id));
+                purged += usize::from(self.remove(id, before));
+            }
         }
         Ok(purged)
     }
@@ -471,9 +481,12 @@ impl MemoryStore {
             let Some(ended_at) = run.ended_at().filter(|at| *at < before && !run.gone) else {
                 return false;
             };
+            // What was accepted is settled before the execution goes.
+            if !run.inbox.is_empty() {
+                return false;
+            }
             run.gone = true;
             run.held = None;
-            run.inbox.clear();
             self.requeue(&entry, &mut run);
             self.shard(id)
                 .ended

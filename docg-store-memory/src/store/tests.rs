@@ -69,30 +69,6 @@ async fn what_has_ended_or_waits_for_a_signal_is_not_in_the_queue() {
 }
 
 #[tokio::test]
-async fn a_purged_execution_leaves_the_queue_also_with_a_full_inbox() {
-    let store = MemoryStore::default();
-    let organization = OrganizationId::new();
-    store
-        .create(RunFixture::of(organization).build())
-        .await
-        .expect("stores");
-    let claimed = claim(&store, 0).await.claimed.remove(0);
-    let id = claimed.lease.execution_id;
-    store
-        .signal(signal(organization, id, at(5)))
-        .await
-        .expect("signals");
-    store
-        .commit(CommitFixture::on(&claimed).status(Status::Failed).build())
-        .await
-        .expect("commits");
-    assert_eq!(store.queue().len(), 1);
-    assert_eq!(store.purge(at(1_000), 10).await.expect("purges"), 1);
-    assert_eq!(store.queue().len(), 0);
-    assert!(claim(&store, 2_000).await.next_due.is_none());
-}
-
-#[tokio::test]
 async fn a_tenant_that_comes_later_is_served_in_turn() {
     let store = MemoryStore::default();
     let tenants = [(); 3].map(|()| OrganizationId::new());

@@ -14,7 +14,7 @@ use docg_core::{
     workflow::Workflow,
 };
 
-use super::MemoryStore;
+use super::{MemoryStore, storable};
 
 #[derive(Default)]
 pub(super) struct Workflows(HashMap<OrganizationId, Tenant>);
@@ -35,6 +35,7 @@ struct Versions {
 #[async_trait]
 impl WorkflowStore for MemoryStore {
     async fn put_workflow(&self, workflow: Workflow) -> Result<(), StoreError> {
+        storable::refuse("put_workflow", storable::of_record(&workflow))?;
         let mut workflows = self
             .workflows
             .write()

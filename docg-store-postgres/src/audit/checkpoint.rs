@@ -53,7 +53,7 @@ impl fmt::Debug for CheckpointKey {
 pub struct CheckpointSummary {
     /// 1, 2, 3 … within the organization.
     pub seq: u64,
-    /// How many chains had moved since the one before.
+    /// How many chains had moved, or were let go, since the one before.
     pub chains: usize,
     /// What was signed. Published elsewhere, it dates the checkpoint.
     pub hash: [u8; 32],
@@ -64,7 +64,8 @@ const CHAINS: i64 = 10_000;
 
 impl PgStore {
     /// Signs where an organization's chains have come to, those that have moved since the last
-    /// checkpoint, at most 10,000. `None` where none has. To be called from time to time, by any
+    /// checkpoint, purged executions' too, and which have been let go since; at most 10,000. `None`
+    /// where there is none. To be called from time to time, by any
     /// process.
     ///
     /// # Errors
@@ -86,9 +87,14 @@ impl PgStore {
         key: &CheckpointKey,
         now: Timestamp,
     ) -> Result<Option<CheckpointSummary>, Error> {
-        let sql = "SELECT e.id, e.audit_seq, e.audit_hash FROM docg.executions e
-            WHERE e.organization_id = $1 AND NOT e.is_checkpointed
-            ORDER BY e.id LIMIT $2";
+        let sql = "(SELECT e.id, e.audit_seq, e.audit_hash FROM docg.executions e
+                WHERE e.organization_id = $1 AND NOT e.is_checkpointed
+                ORDER BY e.id LIMIT $2)
+            UNION ALL
+            (SELECT u.execution_id, u.audit_seq, u.audit_hash FROM docg.audit_unsigned u
+                WHERE u.organization_id = $1
+                ORDER BY u.execution_id LIMIT $2)
+            ORDER BY id LIMIT $2";
         let rows = self
             .database
             .read(sql, arguments![organization.0, CHAINS])
@@ -146,7 +152,10 @@ impl PgStore {
             kept AS (
                 INSERT INTO docg.audit_checkpoint_heads (organization_id, checkpoint_seq,
                     execution_id, audit_seq, audit_hash)
-                SELECT $1, $2, h.id, h.seq, h.hash FROM heads h)
+                SELECT $1, $2, h.id, h.seq, h.hash FROM heads h),
+            signed AS (
+                DELETE FROM docg.audit_unsigned u USING heads h
+                WHERE u.organization_id = $1 AND u.execution_id = h.id AND u.audit_seq = h.seq)
             UPDATE docg.executions e SET checkpointed = greatest(e.checkpointed, held.seq)
             FROM (
                 SELECT x.id, h.seq FROM docg.executions x JOIN heads h ON h.id = x.id

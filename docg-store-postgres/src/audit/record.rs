@@ -30,6 +30,13 @@ pub(super) struct Head {
     pub(super) audit_hash: [u8; 32],
 }
 
+impl Head {
+    /// Whether the rows of the chain were let go. No chain that has rows ends so.
+    pub(super) fn is_let_go(&self) -> bool {
+        self.audit_seq == 0
+    }
+}
+
 /// A chain, whose rows follow.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Chain {
@@ -55,7 +62,8 @@ pub(super) struct Checkpoint {
     pub(super) public_key: [u8; 32],
     #[serde(with = "hex")]
     pub(super) signature: [u8; 64],
-    /// The heads that have moved since the checkpoint before, in the order of their executions.
+    /// The heads that have moved since the checkpoint before, in the order of their executions;
+    /// zeros where a chain was let go.
     pub(super) heads: Vec<Head>,
 }
 

@@ -45,7 +45,8 @@ impl PgStore {
     }
 
     /// Removes the audit rows of executions that were purged and had ended before `before`, of at
-    /// most `limit` executions. Returns of how many. That they were removed stays on record.
+    /// most `limit` executions. Returns of how many. That they were removed stays on record, and is
+    /// signed by the organization's next checkpoint: until then verifying says that it is not.
     ///
     /// # Errors
     ///
@@ -68,7 +69,15 @@ impl PgStore {
                 noted AS (
                     INSERT INTO docg.audit_purges (execution_id, organization_id, purged_at)
                     SELECT old.execution_id, old.organization_id, $3 FROM old
-                    RETURNING execution_id),
+                    RETURNING execution_id, organization_id),
+                unsigned AS (
+                    INSERT INTO docg.audit_unsigned (organization_id, execution_id, audit_seq,
+                        audit_hash)
+                    SELECT noted.organization_id, noted.execution_id, 0,
+                        decode(repeat('00', 32), 'hex')
+                    FROM noted
+                    ON CONFLICT (organization_id, execution_id) DO UPDATE
+                    SET audit_seq = excluded.audit_seq, audit_hash = excluded.audit_hash),
                 gone AS (
                     DELETE FROM docg.audit_events a USING old
                     WHERE a.execution_id = old.execution_id)

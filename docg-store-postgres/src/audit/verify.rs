@@ -71,6 +71,13 @@ pub enum AuditFault {
         /// Which checkpoint.
         checkpoint: u64,
     },
+    /// A chain was let go, and no checkpoint has signed that yet: the next one will, or somebody has
+    /// removed what must stay.
+    #[error("the rows of execution {execution_id} are gone, and no checkpoint has signed that yet")]
+    NotSigned {
+        /// Whose chain.
+        execution_id: ExecutionId,
+    },
     /// A checkpoint was changed, or signed with another key.
     #[error("checkpoint {seq} of organization {organization_id} is not signed by a trusted key")]
     Signature {
@@ -96,7 +103,10 @@ impl AuditFault {
     pub fn is_of_signature(&self) -> bool {
         match self {
             Self::Signature { .. } => true,
-            Self::Chain { .. } | Self::Rewritten { .. } | Self::Checkpoints { .. } => false,
+            Self::Chain { .. }
+            | Self::Rewritten { .. }
+            | Self::NotSigned { .. }
+            | Self::Checkpoints { .. } => false,
         }
     }
 }
@@ -111,6 +121,8 @@ pub(super) struct Verifier {
     last: HashMap<OrganizationId, (u64, [u8; 32])>,
     /// What checkpoints say of each chain: a row's number, its hash, the checkpoint.
     signed: HashMap<ExecutionId, Vec<(u64, [u8; 32], u64)>>,
+    /// The chains that were let go, as checkpoints say.
+    let_go: HashSet<ExecutionId>,
     chain: Option<(Chain, Vec<AuditEvent>)>,
     seen: HashSet<ExecutionId>,
 }
@@ -158,7 +170,7 @@ impl Verifier {
             let mut missing: Vec<_> = self
                 .signed
                 .iter()
-                .filter(|(id, _)| !self.seen.contains(id))
+                .filter(|(id, _)| !self.seen.contains(id) && !self.let_go.contains(id))
                 .collect();
             missing.sort_unstable_by_key(|(id, _)| **id);
             for (execution_id, heads) in missing {
@@ -200,6 +212,10 @@ impl Verifier {
         }
         let heads = checkpoint.heads.iter();
         for head in heads.filter(|head| self.only.is_none_or(|id| id == head.execution_id)) {
+            if head.is_let_go() {
+                self.let_go.insert(head.execution_id);
+                continue;
+            }
             let signed = self.signed.entry(head.execution_id).or_default();
             signed.push((head.audit_seq, head.audit_hash, seq));
         }
@@ -221,8 +237,14 @@ impl Verifier {
         self.report.head = Some((chain.head.audit_seq, chain.head.audit_hash));
         self.report.chains += 1;
         self.report.rows += rows.len() as u64;
-        if chain.is_purged && rows.is_empty() {
+        let is_let_go = self.let_go.contains(&execution_id);
+        if rows.is_empty() && (chain.is_purged || is_let_go) {
             self.report.purged += 1;
+            // Whoever could remove the rows could also note that their time was over.
+            if self.last.contains_key(&chain.organization_id) && !is_let_go {
+                let fault = AuditFault::NotSigned { execution_id };
+                self.report.faults.push(fault);
+            }
             return;
         }
         let shown = verify_chain(&rows, chain.head.audit_seq, chain.head.audit_hash);

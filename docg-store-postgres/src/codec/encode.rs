@@ -1,4 +1,8 @@
-use docg_core::{observe::JsonText, time::Timestamp};
+use docg_core::{
+    observe::JsonText,
+    storable::{MAX_STORED_DEPTH, Unstorable},
+    time::Timestamp,
+};
 use serde::Serialize;
 
 use super::Time;
@@ -13,12 +17,10 @@ pub(crate) struct Encoder {
 impl Encoder {
     /// A text. PostgreSQL keeps no NUL.
     pub(crate) fn text(self, field: &str, text: &str) -> Result<String, Error> {
-        if text.contains('\0') {
-            return Err(Error::Invalid(format!(
-                "{field} has a NUL character, which cannot be stored"
-            )));
+        match Unstorable::of_text(text) {
+            Some(fault) => Err(cannot_be_stored(field, fault)),
+            None => Ok(text.to_owned()),
         }
-        Ok(text.to_owned())
     }
 
     pub(crate) fn optional_text(
@@ -55,12 +57,10 @@ impl Encoder {
                 self.max_json_bytes
             )));
         }
-        if has_nul(&json) {
-            return Err(Error::Invalid(format!(
-                "{field} has a NUL character, which cannot be stored"
-            )));
+        match Unstorable::of_json(&json, MAX_STORED_DEPTH) {
+            Some(fault) => Err(cannot_be_stored(field, fault)),
+            None => Ok(json),
         }
-        Ok(json)
     }
 
     pub(crate) fn optional_json(
@@ -72,12 +72,8 @@ impl Encoder {
     }
 }
 
-/// Whether a JSON text has the escape of a NUL: `\u0000` after an even number of backslashes.
-fn has_nul(json: &str) -> bool {
-    json.match_indices("\\u0000").any(|(at, _)| {
-        let before = json.as_bytes()[..at].iter().rev();
-        before.take_while(|byte| **byte == b'\\').count() % 2 == 0
-    })
+fn cannot_be_stored(field: &str, fault: Unstorable) -> Error {
+    Error::Invalid(format!("{field} cannot be stored: {fault}"))
 }
 
 /// A number as the database has it. Nothing that docg counts gets near the end of 63 bits.
@@ -109,12 +105,19 @@ mod tests {
     }
 
     #[test]
-    fn what_only_looks_like_a_nul_is_kept() {
-        let harmless = json!("\\u0000");
-        assert_eq!(
-            ENCODER.json("f", &harmless).expect("is kept"),
-            r#""\\u0000""#
-        );
+    fn what_could_not_be_read_again_is_refused() {
+        let nested = |levels: usize| {
+            let encoder = Encoder {
+                max_json_bytes: 1_000,
+            };
+            encoder.json(
+                "output",
+                &(1..levels).fold(json!([]), |inner, _| json!([inner])),
+            )
+        };
+        nested(MAX_STORED_DEPTH).expect("is kept");
+        let error = nested(MAX_STORED_DEPTH + 1).expect_err("is refused");
+        assert!(error.to_string().contains("output"), "{error}");
     }
 
     #[test]

@@ -108,55 +108,55 @@ impl PgStore {
         let mut claim = Claim::default();
         let mut taken = Vec::with_capacity(rows.len());
         for row in rows {
-            if field::<Option<Uuid>>(&row, "claimed")?.is_some() {
-                taken.push(row);
+            if let Some(id) = field::<Option<Uuid>>(&row, "claimed")? {
+                let lease = Lease {
+                    execution_id: id.into(),
+                    worker_id: worker,
+                    fence: number(&row, "fence")?,
+                };
+                let taken_over = field(&row, "taken_over")?;
+                let state = if is_current(&row)? {
+                    Some(row)
+                } else {
+                    self.state_row(id).await?
+                };
+                // Purged in the same moment: then there is nothing to work on.
+                taken.extend(state.map(|state| (lease, taken_over, state)));
             } else if let Some(due) = field::<Option<Time>>(&row, "next_due")? {
                 let due = Timestamp::from(due);
                 claim.next_due = Some(claim.next_due.map_or(due, |known| known.min(due)));
             }
         }
-        // Purged in the same moment: then there is nothing to work on.
-        let mut states = Vec::with_capacity(taken.len());
-        for row in &taken {
-            let id: Uuid = field(row, "claimed")?;
-            let is_current = field::<Option<i64>>(row, "version")?
-                == field::<Option<i64>>(row, "claimed_version")?
-                && inbox(row)?.len() as u64 == u64::from(pending(row)?);
-            let state = if is_current {
-                None
-            } else {
-                self.state_row(id).await?
-            };
-            states.push((row, state, is_current));
-        }
-        let present: Vec<(&PgRow, &PgRow)> = states
+        let hashes: Result<Vec<_>, Error> = taken
             .iter()
-            .filter_map(|(row, again, is_current)| {
-                let state = if *is_current {
-                    Some(*row)
-                } else {
-                    again.as_ref()
-                };
-                state.map(|state| (*row, state))
-            })
-            .collect();
-        let hashes: Result<Vec<_>, Error> = present
-            .iter()
-            .map(|(_, state)| bytes32(state, "definition_hash"))
+            .map(|(_, _, state)| bytes32(state, "definition_hash"))
             .collect();
         let workflows = self.definitions.find(&self.database, &hashes?).await?;
-        for ((row, state), workflow) in present.into_iter().zip(workflows) {
-            claim.claimed.push(Claimed {
-                lease: Lease {
-                    execution_id: field::<Uuid>(row, "claimed")?.into(),
-                    worker_id: worker,
-                    fence: number(row, "fence")?,
-                },
-                taken_over: field(row, "taken_over")?,
-                state: run_state(state, workflow)?,
-                signals: inbox(state)?,
-                published: number(state, "published")?,
-            });
+        let mut unreadable = Vec::new();
+        for ((lease, taken_over, state), workflow) in taken.into_iter().zip(workflows) {
+            let read = || {
+                let run = run_state(&state, workflow?)?;
+                Ok::<_, Error>((run, inbox(&state)?, number(&state, "published")?))
+            };
+            match read() {
+                Ok((state, signals, published)) => claim.claimed.push(Claimed {
+                    lease,
+                    taken_over,
+                    state,
+                    signals,
+                    published,
+                }),
+                Err(error) => unreadable.push(format!("{}: {error}", lease.execution_id)),
+            }
+        }
+        // The others must not wait for these. Their leases run out by themselves: given back, they
+        // would be due again at once.
+        if !unreadable.is_empty() {
+            tracing::error!(
+                "{} of the executions that were claimed cannot be read: {}",
+                unreadable.len(),
+                unreadable.join("; ")
+            );
         }
         Ok(claim)
     }
@@ -236,6 +236,16 @@ impl PgStore {
         let parameters = arguments![ids, workers, fences, time_column(Some(moment))];
         self.database.write(sql, parameters).await
     }
+}
+
+/// Whether the state is that of the moment when the execution was leased.
+fn is_current(row: &PgRow) -> Result<bool, Error> {
+    let same_version =
+        field::<Option<i64>>(row, "version")? == field::<Option<i64>>(row, "claimed_version")?;
+    let pending = pending(row)?;
+    // An inbox that cannot be read is no better when it is read again.
+    let same_inbox = |signals: Vec<Signal>| signals.len() as u64 == u64::from(pending);
+    Ok(same_version && inbox(row).map_or(true, same_inbox))
 }
 
 fn pending(row: &PgRow) -> Result<u32, Error> {

@@ -238,7 +238,7 @@ impl PgStore {
             // A lost lease is told before what else is wrong.
             Err(Error::Invalid(message)) => {
                 return Err(match self.why_refused(commit).await? {
-                    Error::Conflict(lost) => Error::Conflict(lost),
+                    Some(Error::Conflict(lost)) => Error::Conflict(lost),
                     _ => Error::Invalid(message),
                 });
             }
@@ -246,7 +246,17 @@ impl PgStore {
         };
         match self.commits.send(parcel).await? {
             Some(committed) => Ok(committed),
-            None => Err(self.why_refused(commit).await?),
+            None => {
+                let id = commit.lease.execution_id;
+                let why = self.why_refused(commit).await?;
+                Err(why.unwrap_or_else(|| match commit.steps.is_empty() {
+                    true => Error::Conflict(format!("{id} has changed meanwhile")),
+                    false => {
+                        let message = "has not all of the steps that the commit changes";
+                        Error::Invalid(format!("{id} {message}"))
+                    }
+                }))
+            }
         }
     }
 
@@ -300,50 +310,43 @@ impl PgStore {
         })
     }
 
-    /// Finds out why a commit was refused.
-    async fn why_refused(&self, commit: &Commit) -> Result<Error, Error> {
+    /// Finds out why a commit was refused, as far as the execution's row tells.
+    async fn why_refused(&self, commit: &Commit) -> Result<Option<Error>, Error> {
+        let conflict = |message: String| Ok(Some(Error::Conflict(message)));
+        let invalid = |message: String| Ok(Some(Error::Invalid(message)));
         let id = commit.lease.execution_id;
         let sql = "SELECT organization_id, workflow_id, created_at, worker_id, fence, version,
                 event_seq, log_seq, audit_seq
             FROM docg.executions WHERE id = $1";
         let rows = self.database.read(sql, arguments![id.0]).await?;
         let Some(row) = rows.first() else {
-            return Ok(Error::Conflict(format!("{id} is not there")));
+            return conflict(format!("{id} is not there"));
         };
         let worker: Option<Uuid> = field(row, "worker_id")?;
         let fence: u64 = number(row, "fence")?;
         if worker != Some(commit.lease.worker_id.0) || fence != commit.lease.fence {
-            return Ok(Error::Conflict(format!("the lease of {id} is lost")));
+            return conflict(format!("the lease of {id} is lost"));
         }
         let version: u64 = number(row, "version")?;
         let expected = commit.expected_version;
         if version != expected {
-            let message = format!("{id} has version {version}, not {expected}");
-            return Ok(Error::Conflict(message));
+            return conflict(format!("{id} has version {version}, not {expected}"));
         }
         let execution = &commit.execution;
         if execution.organization_id.0 != field::<Uuid>(row, "organization_id")?
             || execution.workflow_id.0 != field::<Uuid>(row, "workflow_id")?
             || execution.created_at != time(row, "created_at")?
         {
-            return Ok(Error::Invalid(format!("the commit changes what {id} is")));
+            return invalid(format!("the commit changes what {id} is"));
         }
         if execution.version <= version {
-            return Ok(Error::Invalid(format!("the version of {id} does not grow")));
+            return invalid(format!("the version of {id} does not grow"));
         }
         let lengths = Lengths {
             events: number(row, "event_seq")?,
             logs: number(row, "log_seq")?,
             audit: number(row, "audit_seq")?,
         };
-        if let Err(error) = lengths.check(&records(commit)) {
-            return Ok(error);
-        }
-        if commit.steps.is_empty() {
-            return Ok(Error::Conflict(format!("{id} has changed meanwhile")));
-        }
-        Ok(Error::Invalid(format!(
-            "{id} has not all of the steps that the commit changes"
-        )))
+        Ok(lengths.check(&records(commit)).err())
     }
 }

@@ -42,12 +42,13 @@ pub(super) fn hash(definition: &str) -> [u8; 32] {
 }
 
 impl Definitions {
-    /// The definitions of these hashes, in order; those that are not known are read, all at once.
+    /// The definitions of these hashes, in order, each by itself to be had or not; those that are
+    /// not known are read, all at once.
     pub(super) async fn find(
         &self,
         database: &Database,
         hashes: &[[u8; 32]],
-    ) -> Result<Vec<Arc<Workflow>>, Error> {
+    ) -> Result<Vec<Result<Arc<Workflow>, Error>>, Error> {
         let known = |hash: &[u8; 32]| lock(&self.by_hash).get(hash).cloned();
         let mut missing: Vec<Vec<u8>> = hashes
             .iter()
@@ -60,19 +61,20 @@ impl Definitions {
         if !missing.is_empty() {
             let sql = "SELECT hash, definition::text FROM docg.definitions WHERE hash = ANY ($1)";
             for row in database.read(sql, arguments![missing]).await? {
-                let workflow: Workflow = from_json("definition", field(&row, "definition")?)?;
-                let workflow = Arc::new(workflow);
                 let hash = bytes32(&row, "hash")?;
-                read.insert(hash, Arc::clone(&workflow));
-                remember(&self.by_hash, hash, workflow);
+                let workflow = from_json("definition", field(&row, "definition")?).map(Arc::new);
+                if let Ok(workflow) = &workflow {
+                    remember(&self.by_hash, hash, Arc::clone(workflow));
+                }
+                read.insert(hash, workflow);
             }
         }
-        let found = |hash| {
-            known(hash)
-                .or_else(|| read.get(hash).cloned())
-                .ok_or_else(|| Error::Corrupt("an execution's definition is missing".to_owned()))
+        let missing = || Error::Corrupt("an execution's definition is missing".to_owned());
+        let found = |hash| match known(hash) {
+            Some(workflow) => Ok(workflow),
+            None => read.get(hash).cloned().unwrap_or_else(|| Err(missing())),
         };
-        hashes.iter().map(found).collect()
+        Ok(hashes.iter().map(found).collect())
     }
 
     /// The number of a workflow's set of node types.

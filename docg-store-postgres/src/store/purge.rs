@@ -10,14 +10,15 @@ use crate::{
 };
 
 impl PgStore {
-    /// Passes over what somebody is at, so that it never waits and nobody waits for it. Audit rows
-    /// stay, and with them where their chain ended.
+    /// Passes over what somebody is at, so that it never waits and nobody waits for it, and over
+    /// what has signals that are not settled. Audit rows stay, and with them where their chain
+    /// ended; what no checkpoint has signed of that waits for the next.
     pub(super) async fn purge_some(&self, before: Timestamp, limit: usize) -> Result<usize, Error> {
         let sql = "WITH old AS MATERIALIZED (
-                SELECT e.id, e.organization_id, e.audit_seq, e.audit_hash, e.ended_at,
-                    d.definition_hash
+                SELECT e.id, e.organization_id, e.audit_seq, e.audit_hash, e.is_checkpointed,
+                    e.ended_at, d.definition_hash
                 FROM docg.executions e JOIN docg.execution_data d ON d.execution_id = e.id
-                WHERE e.ended_at < $1
+                WHERE e.ended_at < $1 AND e.signals_pending = 0
                 ORDER BY e.ended_at LIMIT $2
                 FOR UPDATE OF e SKIP LOCKED),
             kept_heads AS (
@@ -25,6 +26,10 @@ impl PgStore {
                     audit_hash, ended_at)
                 SELECT old.id, old.organization_id, old.audit_seq, old.audit_hash, old.ended_at
                 FROM old WHERE old.audit_seq > 0),
+            unsigned AS (
+                INSERT INTO docg.audit_unsigned (execution_id, organization_id, audit_seq, audit_hash)
+                SELECT old.id, old.organization_id, old.audit_seq, old.audit_hash
+                FROM old WHERE NOT old.is_checkpointed),
             steps AS (DELETE FROM docg.execution_steps r WHERE r.execution_id = ANY (ARRAY(SELECT old.id FROM old))),
             events AS (DELETE FROM docg.execution_events r WHERE r.execution_id = ANY (ARRAY(SELECT old.id FROM old))),
             logs AS (DELETE FROM docg.execution_logs r WHERE r.execution_id = ANY (ARRAY(SELECT old.id FROM old))),

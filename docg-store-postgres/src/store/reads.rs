@@ -149,7 +149,8 @@ impl PgStore {
             return Ok(None);
         };
         let hash = bytes32(row, "definition_hash")?;
-        Ok(self.definitions.find(&self.database, &[hash]).await?.pop())
+        let mut found = self.definitions.find(&self.database, &[hash]).await?;
+        found.pop().transpose()
     }
 
     async fn list_events(&self, query: EventQuery) -> Result<Vec<Arc<Event>>, Error> {

@@ -1,10 +1,11 @@
 //! The inbox.
 
 use docg_core::{ids::ExecutionId, ports::Signal};
+use uuid::Uuid;
 
 use super::PgStore;
 use crate::{
-    codec::{Time, field, signals},
+    codec::{Time, field, json_field},
     database::arguments,
     error::{Error, Meaning},
 };
@@ -61,11 +62,27 @@ impl PgStore {
         Err(Error::Full(format!("the inbox of {id} is full")))
     }
 
+    /// One that cannot be read stays where it is; who has the execution goes on with the others.
     pub(super) async fn inbox(&self, execution: ExecutionId) -> Result<Vec<Signal>, Error> {
-        let sql = "SELECT json_agg(s.signal ORDER BY s.arrival)::text AS signals
-            FROM docg.signals s WHERE s.execution_id = $1 AND NOT s.is_settled";
+        let sql = "SELECT s.id, s.signal::text
+            FROM docg.signals s WHERE s.execution_id = $1 AND NOT s.is_settled ORDER BY s.arrival";
         let rows = self.database.read(sql, arguments![execution.0]).await?;
-        rows.first()
-            .map_or(Ok(Vec::new()), |row| signals(field(row, "signals")?))
+        let mut signals = Vec::with_capacity(rows.len());
+        let mut unreadable = Vec::new();
+        for row in &rows {
+            match json_field(row, "signal") {
+                Ok(signal) => signals.push(signal),
+                Err(error) => unreadable.push(format!("{}: {error}", field::<Uuid>(row, "id")?)),
+            }
+        }
+        if !unreadable.is_empty() {
+            tracing::error!(
+                %execution,
+                "{} signals cannot be read: {}",
+                unreadable.len(),
+                unreadable.join("; ")
+            );
+        }
+        Ok(signals)
     }
 }

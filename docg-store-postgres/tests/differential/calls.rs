@@ -39,6 +39,7 @@ pub(crate) enum Call {
         run: Which,
         /// Whether it comes from the organization that the run belongs to.
         own: bool,
+        odd: Option<Odd>,
     },
     /// Sends a signal that was sent before.
     SignalAgain(Which),
@@ -88,6 +89,14 @@ pub(crate) enum Call {
     },
 }
 
+/// A value that not every store would keep.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Odd {
+    Nul,
+    /// Nested so many levels.
+    Nested(usize),
+}
+
 /// A commit, as it should be or not.
 #[derive(Debug, Clone)]
 pub(crate) struct Change {
@@ -102,6 +111,8 @@ pub(crate) struct Change {
     pub(crate) audit: bool,
     pub(crate) steps: bool,
     pub(crate) inputs: bool,
+    /// What the steps and inputs have in them, where they have something odd.
+    pub(crate) odd: Option<Odd>,
     pub(crate) signature: bool,
     pub(crate) approval: bool,
     pub(crate) settle: usize,
@@ -120,6 +131,11 @@ fn status() -> impl Strategy<Value = Status> {
     prop::sample::select(Status::ALL.to_vec())
 }
 
+fn odd() -> impl Strategy<Value = Option<Odd>> {
+    let odd = prop_oneof![Just(Odd::Nul), (95usize..130).prop_map(Odd::Nested),];
+    prop::option::weighted(0.1, odd)
+}
+
 prop_compose! {
     fn change()(
         lease in which(),
@@ -129,6 +145,7 @@ prop_compose! {
         events in 0usize..4,
         logs in 0usize..3,
         (audit, steps, inputs) in any::<(bool, bool, bool)>(),
+        odd in odd(),
         signature in prop::bool::weighted(0.2),
         approval in prop::bool::weighted(0.2),
         settle in 0usize..3,
@@ -137,7 +154,7 @@ prop_compose! {
         keep in prop::option::weighted(0.7, 1i64..20_000),
     ) -> Change {
         Change {
-            lease, stale, hole, status, events, logs, audit, steps, inputs, signature, approval,
+            lease, stale, hole, status, events, logs, audit, steps, inputs, odd, signature, approval,
             settle, published, wake_in, keep,
         }
     }
@@ -165,7 +182,8 @@ fn call() -> impl Strategy<Value = Call> {
         12 => change().prop_map(Call::Commit),
         1 => prop::collection::vec(which(), 0..4).prop_map(Call::Renew),
         1 => prop::collection::vec(which(), 0..4).prop_map(Call::Release),
-        3 => (which(), prop::bool::weighted(0.9)).prop_map(|(run, own)| Call::Signal { run, own }),
+        3 => (which(), prop::bool::weighted(0.9), odd()).prop_map(
+            |(run, own, odd)| Call::Signal { run, own, odd }),
         1 => which().prop_map(Call::SignalAgain),
         1 => Just(Call::Unpublished),
         1 => (which(), 0u64..12).prop_map(|(run, seq)| Call::MarkPublished { run, seq }),

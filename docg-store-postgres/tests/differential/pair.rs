@@ -4,15 +4,15 @@ use std::{fmt::Debug, sync::Arc};
 
 use docg_core::{
     conformance::fixtures::{
-        self, CommitFixture, RunFixture, at, signal, signature_request, token_hash,
+        self, CommitFixture, RunFixture, at, nested, signal, signature_request, token_hash,
     },
     ids::{ExecutionId, OrganizationId, SignatureRequestId, WorkerId, WorkflowId},
     observe::{LogDomain, LogLevel},
     ports::{
         AuditQuery, ClaimRequest, ClaimWhat, Claimed, Commit, Created, EventQuery, ExecutionQuery,
         ExecutionRecord, Lease, LeaseAfter, LogQuery, Memo, MemoKey, MemoStore, NewRun, Page,
-        Renewed, RunReader, RunStore, Signal, StoreError, StoreErrorKind, Unpublished,
-        WorkflowQuery, WorkflowStore,
+        Renewed, ResumeSignal, RunReader, RunStore, Signal, SignalKind, StoreError, StoreErrorKind,
+        Unpublished, WorkflowQuery, WorkflowStore,
     },
     run::{Inputs, Status, StepStatus},
     time::Timestamp,
@@ -20,9 +20,9 @@ use docg_core::{
 };
 use docg_store_memory::MemoryStore;
 use docg_store_postgres::PgStore;
-use serde_json::{Map, json};
+use serde_json::{Map, Value, json};
 
-use super::calls::{Call, Change, Which};
+use super::calls::{Call, Change, Odd, Which};
 
 /// How long claims hold, in milliseconds.
 const LEASE: u64 = 10_000;
@@ -59,6 +59,13 @@ fn same<T: Debug + PartialEq>(
     let (memory, postgres) = (memory.map_err(|e| e.kind), postgres.map_err(|e| e.kind));
     assert_eq!(memory, postgres, "memory left, Postgres right: {what:?}");
     memory
+}
+
+fn value(odd: Odd) -> Value {
+    match odd {
+        Odd::Nul => json!("a\0b"),
+        Odd::Nested(levels) => nested(levels),
+    }
 }
 
 macro_rules! both {
@@ -191,14 +198,20 @@ impl Pair {
                 let memory = self.memory.release(&memory, now).await;
                 let _ = same(call, memory, self.postgres.release(&postgres, now).await);
             }
-            Call::Signal { run, own } => {
+            Call::Signal { run, own, odd } => {
                 let Some(run) = self.run(*run) else { return };
                 let execution = &run.state.execution;
                 let organization = match own {
                     true => execution.organization_id,
                     false => OrganizationId::new(),
                 };
-                let signal = signal(organization, execution.id, self.now());
+                let mut signal = signal(organization, execution.id, self.now());
+                if let Some(odd) = odd {
+                    signal.kind = SignalKind::Resume(ResumeSignal {
+                        nodes: Map::from_iter([("n0".to_owned(), value(*odd))]),
+                        ..ResumeSignal::default()
+                    });
+                }
                 if both!(self, call, signal(signal.clone())).is_ok() {
                     self.signals.push(signal);
                 }
@@ -441,12 +454,13 @@ impl Pair {
             let mut step = claimed.state.steps[0].clone();
             step.status = StepStatus::Success;
             step.attempt += 1;
-            step.output = Some(json!({"n": 1e21, "text": "ação", "at": self.now}).into());
+            let output = || json!({"n": 1e21, "text": "ação", "at": self.now});
+            step.output = Some(change.odd.map_or_else(output, value).into());
             commit.steps.push(step);
         }
         if change.inputs && !was_over {
             commit.inputs = Some(Arc::new(Inputs {
-                trigger_data: Arc::new(json!({"repaired": self.now})),
+                trigger_data: Arc::new(json!({"repaired": self.now, "odd": change.odd.map(value)})),
                 node_overrides: Map::from_iter([("n0".to_owned(), json!({"a": 1}))]),
             }));
         }

@@ -11,6 +11,7 @@ mod publishing;
 mod purging;
 mod reads;
 mod signals;
+mod storable;
 mod workflows;
 
 crate::__store_cases! { exports [] }

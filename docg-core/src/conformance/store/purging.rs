@@ -88,6 +88,31 @@ pub async fn old_ended_executions_go_with_all_that_is_theirs(
     assert_eq!(store.purge(at(1_000), 100).await.expect("purges"), 0);
 }
 
+/// A signal that was accepted is settled first, however long the execution has ended.
+pub async fn what_has_signals_pending_is_not_purged(StoreUnderTest { store, .. }: StoreUnderTest) {
+    let organization = OrganizationId::new();
+    let (late, other) = (
+        ended(&*store, organization, at(10)).await,
+        ended(&*store, organization, at(11)).await,
+    );
+    let sent = fixtures::signal(organization, late, at(20));
+    store.signal(sent.clone()).await.expect("signals");
+    // It does not stand in the way of the other.
+    assert_eq!(store.purge(at(1_000), 1).await.expect("purges"), 1);
+    assert_eq!(store.purge(at(1_000), 1).await.expect("purges"), 0);
+    let found = store.execution(organization, other).await.expect("reads");
+    assert_eq!(found, None);
+
+    assert_eq!(due(&*store, at(20)).await, [late]);
+    let lapsed = at(20).plus_millis(super::desk::LEASE);
+    work(&*store, lapsed, late, |it| {
+        assert_eq!(it.signals, std::slice::from_ref(&sent));
+        CommitFixture::on(it).settle(&[sent]).build()
+    })
+    .await;
+    assert_eq!(store.purge(at(1_000), 1).await.expect("purges"), 1);
+}
+
 /// What ended at the moment or later stays, and so does what has not ended, however old.
 pub async fn nothing_else_goes(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();

@@ -18,6 +18,7 @@ use crate::{
         CurrentStep, DeliveryState, InvalidTransition, Phase, PhaseTimes, SignatureState, Status,
         Step, WaitKind, WaitingFor,
     },
+    storable,
     time::Timestamp,
     workflow::Node,
 };
@@ -132,8 +133,8 @@ impl<'a> Draft<'a> {
             timestamp: self.now,
             level,
             domain,
-            message_human: draft.message_human,
-            message_tech: draft.message_tech,
+            message_human: draft.message_human.printable(),
+            message_tech: draft.message_tech.map(storable::printable),
             details_tech: details,
             correlation_id: Arc::clone(&execution.correlation_id),
         }));
@@ -187,7 +188,7 @@ impl<'a> Draft<'a> {
             self.log(draft.level, domain, Some(&node), draft);
         }
         for draft in notes.audit {
-            self.audit(draft);
+            self.audit(draft.storable());
         }
     }
 

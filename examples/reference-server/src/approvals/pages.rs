@@ -11,6 +11,7 @@ use axum::{
 use docg_core::{
     approval::{ApprovalStatus, Decision},
     engine::{EngineError, OpenApproval, VoteAnswer},
+    storable,
 };
 use minijinja::{Value, context, value::Serde};
 use serde::{Deserialize, Serialize};
@@ -153,7 +154,7 @@ impl Visit {
         form: Result<Form<DecisionForm>, FormRejection>,
     ) -> Response {
         let comment = match form {
-            Ok(Form(form)) => plain(&form.comment),
+            Ok(Form(form)) => storable::lines(&form.comment),
             Err(rejection) => {
                 let status = rejection.status();
                 return match self.open().await {
@@ -267,13 +268,4 @@ async fn document(
             visit.bare(StatusCode::SERVICE_UNAVAILABLE, notice(visit.words.broken))
         }
     }
-}
-
-/// What a person typed: its lines, without what could make it look like something else.
-fn plain(text: &str) -> String {
-    text.replace("\r\n", "\n")
-        .chars()
-        .filter(|c| *c == '\n' || !c.is_control())
-        .filter(|c| !matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'))
-        .collect()
 }

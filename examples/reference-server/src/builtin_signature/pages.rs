@@ -8,7 +8,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use docg_core::{signature::RequestStatus, time::Timestamp};
+use docg_core::{signature::RequestStatus, storable::one_line, time::Timestamp};
 use minijinja::{Value, context, value::Serde};
 use serde::{Deserialize, Serialize};
 
@@ -445,15 +445,4 @@ fn base(desk: &Desk) -> Value {
 
 fn words(headers: &HeaderMap) -> &'static Words {
     Words::of(html::locale(headers))
-}
-
-/// What a person typed, without what does not belong into a line, and not endless.
-fn one_line(text: &str, max: usize) -> String {
-    let line: String = text
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .filter(|c| !matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'))
-        .collect();
-    let words: Vec<&str> = line.split_whitespace().collect();
-    words.join(" ").chars().take(max).collect()
 }

@@ -1,0 +1,211 @@
+//! What a store keeps and what it refuses: the same for all, so that nothing works on one and not on
+//! another.
+
+use std::{iter, sync::Arc};
+
+use serde_json::{Map, Value, json};
+
+use super::desk::{commit, create, everything, refused, take};
+use crate::{
+    conformance::{
+        StoreUnderTest,
+        fixtures::{self, CommitFixture, RunFixture, at, nested, signal},
+    },
+    error::ErrorContext,
+    event::EventData,
+    ids::OrganizationId,
+    observe::{JsonText, LogDomain, LogLevel},
+    ports::{Claimed, Commit, Memo, MemoKey, ResumeSignal, SignalKind, StoreErrorKind},
+    run::Inputs,
+    storable::{MAX_DEPTH, MAX_STORED_DEPTH},
+};
+
+/// Commits that have the value, each in another place.
+fn commits_with(claimed: &Claimed, value: &Value) -> Vec<Commit> {
+    let base = || {
+        CommitFixture::on(claimed)
+            .events(1)
+            .log(LogLevel::Ok, LogDomain::Step, Some("n0"))
+            .audit("document.generated")
+            .keep(at(10_000))
+    };
+    let json = JsonText::from(value);
+    let step = &claimed.state.steps[0];
+    let steps = [
+        crate::run::Step {
+            data_in: Some(json.clone()),
+            ..step.clone()
+        },
+        crate::run::Step {
+            data_out: Some(json.clone()),
+            ..step.clone()
+        },
+        crate::run::Step {
+            output: Some(Arc::new(value.clone())),
+            ..step.clone()
+        },
+    ];
+    let with_step = |step| base().but(|commit| commit.steps = vec![step]).build();
+    let inputs = Inputs {
+        trigger_data: Arc::new(value.clone()),
+        node_overrides: Map::new(),
+    };
+    let with_inputs = base().but(|commit| commit.inputs = Some(Arc::new(inputs)));
+    let with_log = base().but(|commit| {
+        Arc::make_mut(&mut commit.logs[0]).details_tech = Some(json.clone());
+    });
+    let with_audit = base().but(|commit| {
+        Arc::make_mut(&mut commit.audit[0]).metadata = json.clone();
+    });
+    let with_event = base().but(|commit| {
+        Arc::make_mut(&mut commit.events[0]).data = EventData::StepCompleted {
+            node_id: "n0".into(),
+            node_type: "extract".into(),
+            duration_ms: 1,
+            output_preview: Some(json.clone()),
+        };
+    });
+    let mut request = fixtures::signature_request(&claimed.state.execution, "envelope");
+    request.file = value.clone();
+    let with_request = base().signature(request);
+    let others = [with_inputs, with_log, with_audit, with_event, with_request];
+    let others = others.map(CommitFixture::build);
+    steps.map(with_step).into_iter().chain(others).collect()
+}
+
+/// As [`commits_with`], for texts.
+fn commits_with_text(claimed: &Claimed, text: &str) -> Vec<Commit> {
+    let base = || {
+        CommitFixture::on(claimed)
+            .log(LogLevel::Ok, LogDomain::Step, Some("n0"))
+            .audit("document.generated")
+            .keep(at(10_000))
+    };
+    let error = |human: &str, tech: &str| {
+        Some(ErrorContext {
+            code: "code".into(),
+            human: human.into(),
+            tech: Some(tech.to_owned()),
+        })
+    };
+    let errors = [error(text, "tech"), error("human", text)];
+    let with_error = |error| base().with(|execution| execution.error = error).build();
+    let with_log = base().but(|commit| {
+        Arc::make_mut(&mut commit.logs[0]).message_tech = Some(text.to_owned());
+    });
+    let with_words = base().but(|commit| {
+        Arc::make_mut(&mut commit.logs[0]).message_human = text.into();
+    });
+    let with_target = base().but(|commit| {
+        Arc::make_mut(&mut commit.audit[0]).target.id = text.to_owned();
+    });
+    let others = [with_log, with_words, with_target].map(CommitFixture::build);
+    errors.map(with_error).into_iter().chain(others).collect()
+}
+
+/// A commit with a NUL anywhere, or with a value that could not be read again, changes nothing; the
+/// lease is kept, and a commit without it is taken.
+pub async fn a_commit_that_cannot_be_kept_is_refused_whole(
+    StoreUnderTest { store, .. }: StoreUnderTest,
+) {
+    let organization = OrganizationId::new();
+    let id = create(&*store, RunFixture::of(organization).build()).await;
+    let claimed = take(&*store, at(0), id).await;
+    let before = everything(&*store, organization, id).await;
+    let bad = [
+        json!("\0"),
+        json!({"k\0": 1}),
+        json!([["a\\\0"]]),
+        nested(MAX_STORED_DEPTH + 1),
+    ];
+    let bad = bad.iter().flat_map(|value| commits_with(&claimed, value));
+    for commit in bad.chain(commits_with_text(&claimed, "a\0b")) {
+        let told = format!("{commit:?}");
+        assert_eq!(
+            refused(store.commit(commit).await),
+            StoreErrorKind::Invalid,
+            "{told}"
+        );
+    }
+    assert_eq!(everything(&*store, organization, id).await, before);
+    commit(&*store, CommitFixture::on(&claimed).events(1).build()).await;
+}
+
+/// Neither does a new run, a signal or a memo.
+pub async fn what_comes_with_a_call_and_cannot_be_kept_is_refused(
+    StoreUnderTest { store, .. }: StoreUnderTest,
+) {
+    let organization = OrganizationId::new();
+    let id = create(&*store, RunFixture::of(organization).wake_at(None).build()).await;
+    for value in [json!("a\0"), nested(MAX_STORED_DEPTH + 1)] {
+        let mut run = RunFixture::of(organization).build();
+        Arc::make_mut(&mut run.state.inputs).trigger_data = Arc::new(json!({"v": value}));
+        assert_eq!(refused(store.create(run).await), StoreErrorKind::Invalid);
+
+        let mut sent = signal(organization, id, at(1));
+        sent.kind = SignalKind::Resume(ResumeSignal {
+            trigger_data: Some(iter::once(("v".to_owned(), value.clone())).collect()),
+            ..ResumeSignal::default()
+        });
+        assert_eq!(refused(store.signal(sent).await), StoreErrorKind::Invalid);
+
+        let key = MemoKey {
+            organization_id: Some(organization),
+            kind: "kind",
+            key: "key".to_owned(),
+        };
+        let memo = Memo {
+            key,
+            value,
+            expires_at: at(100),
+        };
+        assert_eq!(
+            refused(store.remember(memo.clone(), at(0)).await),
+            StoreErrorKind::Invalid
+        );
+        assert_eq!(refused(store.replace(memo).await), StoreErrorKind::Invalid);
+    }
+    assert_eq!(store.signals(id).await.expect("reads"), []);
+}
+
+/// Nesting as deep as is allowed comes back, to readers and to who claims.
+pub async fn what_is_nested_as_deep_as_allowed_comes_back(
+    StoreUnderTest { store, .. }: StoreUnderTest,
+) {
+    let organization = OrganizationId::new();
+    let mut run = RunFixture::of(organization).build();
+    let deep = nested(MAX_DEPTH);
+    Arc::make_mut(&mut run.state.inputs).trigger_data = Arc::new(deep.clone());
+    let id = create(&*store, run).await;
+    let mut sent = signal(organization, id, at(0));
+    sent.kind = SignalKind::Resume(ResumeSignal {
+        nodes: iter::once(("n0".to_owned(), deep.clone())).collect(),
+        ..ResumeSignal::default()
+    });
+    store.signal(sent.clone()).await.expect("signals");
+
+    let mut claimed = take(&*store, at(0), id).await;
+    assert_eq!(*claimed.state.inputs.trigger_data, deep);
+    assert_eq!(claimed.signals, std::slice::from_ref(&sent));
+    for (n, _) in commits_with(&claimed, &deep).iter().enumerate() {
+        let made = commits_with(&claimed, &deep).swap_remove(n);
+        claimed.state.execution = made.execution.clone();
+        commit(&*store, made).await;
+    }
+    store
+        .release(&[claimed.lease], at(1))
+        .await
+        .expect("releases");
+    let again = take(&*store, at(1), id).await;
+    assert_eq!(again.state.steps[0].output.as_deref(), Some(&deep));
+    assert_eq!(again.state.signature.map(|it| it.file), Some(deep.clone()));
+    assert_eq!(again.signals, [sent]);
+    let read = everything(&*store, organization, id).await;
+    assert_eq!(read.events.len(), 9);
+    assert!(
+        read.logs
+            .iter()
+            .any(|it| it.details_tech.as_ref().is_some_and(|it| *it == deep))
+    );
+    assert!(read.audit.iter().any(|row| row.metadata == deep));
+}

@@ -1,0 +1,224 @@
+//! What handlers give that no store could keep: it is refused or made fit before the run is decided
+//! on, and no effect is repeated because of it.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use docg_core::{
+    conformance::fixtures::nested,
+    engine::EngineBuilder,
+    error::codes,
+    event::EventData,
+    i18n::Locale,
+    observe::{AuditDraft, LogDraft, LogLevel},
+    ports::{AuditQuery, ExecutionRecord, LogQuery},
+    preflight::{Domain, Issue},
+    prelude::*,
+    storable::{MAX_DEPTH, MAX_STORED_DEPTH},
+    workflow::{ComputeHandler, handler::CheckRequest},
+};
+use docg_store_memory::{MemoryBus, MemoryStore};
+use futures::StreamExt;
+use serde_json::{Value, json};
+
+fn spec(name: &'static str) -> NodeSpec {
+    NodeSpec::new(name, Phase::Save).any_phase()
+}
+
+fn builder() -> EngineBuilder {
+    Engine::builder(
+        Arc::new(MemoryStore::default()),
+        Arc::new(MemoryBus::default()),
+    )
+}
+
+/// A run of one step, as it rests or has ended.
+struct Ran {
+    engine: Engine,
+    record: ExecutionRecord,
+}
+
+async fn run(engine: Engine, node_type: &str) -> Ran {
+    let _workers = engine.start_workers(WorkerOptions::default());
+    let (organization, workflow) = (OrganizationId::new(), WorkflowId::new());
+    let nodes = json!([{"id": "n", "type": node_type, "phase": "save"}]);
+    let draft = serde_json::from_value(json!({"name": "test", "nodes": nodes})).expect("readable");
+    let stored = engine.put_workflow(organization, workflow, draft, None);
+    stored.await.expect("a valid definition");
+    let request = StartRequest::new(organization, workflow, Actor::user("somebody"));
+    let id = engine.start(request).await.expect("accepted");
+    let id = id.record.execution.id;
+    let mut feed = engine.feed(organization, id, 0).await.expect("a feed");
+    let rests = async {
+        while let Some(event) = feed.next().await {
+            let event = event.expect("readable");
+            if let EventData::StatusChanged { to, .. } = event.data
+                && (to.is_terminal() || to == Status::NeedsReview)
+            {
+                break;
+            }
+        }
+    };
+    let rested = tokio::time::timeout(Duration::from_secs(20), rests).await;
+    rested.expect("it ends or rests");
+    let record = engine.execution(organization, id).await.expect("stored");
+    Ran { engine, record }
+}
+
+impl Ran {
+    fn error(&self) -> (&str, String, &str) {
+        let error = self.record.execution.error.as_ref().expect("an error");
+        let tech = error.tech.as_deref().unwrap_or_default();
+        (&error.code, error.human.render(Locale::En), tech)
+    }
+}
+
+#[tokio::test]
+async fn an_output_that_cannot_be_kept_fails_its_step_and_is_not_tried_again() {
+    for output in [
+        json!({"text": "a\0b"}),
+        json!({"k\0": 1}),
+        nested(MAX_DEPTH + 1),
+        nested(500),
+    ] {
+        let runs = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&runs);
+        let engine = builder().step(effect(spec("bad"), move |_, _: Value| {
+            counted.fetch_add(1, Ordering::SeqCst);
+            let output = output.clone();
+            async move { Ok(StepOutcome::Done(output)) }
+        }));
+        let ran = run(engine.build(), "bad").await;
+        assert_eq!(ran.record.execution.status, Status::Failed);
+        let (code, human, tech) = ran.error();
+        assert_eq!(code, codes::OUTPUT_NOT_STORABLE);
+        assert!(human.contains("cannot be kept"), "{human}");
+        assert!(tech.contains("100 levels"), "{tech}");
+        assert_eq!(runs.load(Ordering::SeqCst), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_cannot_be_kept_fails_its_step() {
+    let engine = builder().step(effect(spec("signs"), |_, _: Value| async {
+        let signers = [NewSigner::new("ana@example.com")];
+        let request = NewSignatureRequest::new("builtin", "envelope\0", signers);
+        Ok(StepOutcome::Wait(Wait::Signatures(request)))
+    }));
+    let ran = run(engine.build(), "signs").await;
+    assert_eq!(ran.error().0, codes::OUTPUT_NOT_STORABLE);
+}
+
+#[tokio::test]
+async fn an_output_that_a_probe_gives_and_nobody_could_keep_is_a_persons_to_tell() {
+    let engine = builder().step(
+        effect(spec("lost"), |_, _: Value| async {
+            Err(StepFailure::outcome_unknown("broke_off", "It broke off."))
+        })
+        .probe(|_, _| async { Probe::Done(json!("\0")) }),
+    );
+    let ran = run(engine.build(), "lost").await;
+    assert_eq!(ran.record.execution.status, Status::NeedsReview);
+    assert_eq!(ran.error().0, codes::OUTCOME_UNKNOWN);
+}
+
+#[tokio::test]
+async fn texts_of_handlers_are_kept_without_control_characters() {
+    let engine = builder().step(effect(
+        spec("talks"),
+        |context: EffectContext, _: Value| async move {
+            let entry = LogDraft::new(LogLevel::Warn, "it\0 said")
+                .tech("one\n\ttwo\u{1b}\0")
+                .details(json!({"body\0": ["\0x"], "deep": nested(MAX_STORED_DEPTH)}));
+            context.log_entry(entry);
+            let row = AuditDraft::new("thing.done\0".to_owned(), json!({"what\0": nested(500)}));
+            context.audit(row.by(Actor::user("a\0na")).on("thing\0".to_owned(), "7\0"));
+            Err::<StepOutcome, _>(StepFailure::fatal("bro\0ken".to_owned(), "No\0.").tech("te\0ch"))
+        },
+    ));
+    let Ran { engine, record } = run(engine.build(), "talks").await;
+    let execution = &record.execution;
+    let error = execution.error.as_ref().expect("an error");
+    assert_eq!(
+        (&*error.code, error.human.render(Locale::En)),
+        ("broken", "No.".to_owned())
+    );
+    assert_eq!(error.tech.as_deref(), Some("tech"));
+
+    let (organization_id, execution_id) = (execution.organization_id, execution.id);
+    let logs = LogQuery {
+        organization_id,
+        execution_id,
+        level: Some(LogLevel::Warn),
+        domain: None,
+        step_id: None,
+        after: 0,
+        limit: 10,
+    };
+    let logs = engine.logs(logs).await.expect("reads").items;
+    let said = logs
+        .iter()
+        .find(|it| it.message_human.render(Locale::En) == "it said");
+    let said = said.expect("is kept");
+    assert_eq!(said.message_tech.as_deref(), Some("one\n\ttwo"));
+    let details = said.details_tech.as_ref().expect("are kept").to_value();
+    assert_eq!(details["body"], json!(["x"]));
+    assert!(details.to_string().contains("truncated"), "{details}");
+
+    let audit = AuditQuery {
+        organization_id,
+        execution_id,
+        after: 0,
+        limit: 10,
+    };
+    let rows = engine.audit(audit).await.expect("reads").items;
+    let row = rows
+        .iter()
+        .find(|row| row.action == "thing.done")
+        .expect("is kept");
+    assert_eq!(
+        (&*row.actor.actor_id, &*row.target.kind, &*row.target.id),
+        ("ana", "thing", "7")
+    );
+    assert!(row.metadata.to_value()["what"].is_object());
+}
+
+/// A handler whose check finds what another system has said.
+struct Checked(NodeSpec);
+
+#[async_trait]
+impl ComputeHandler for Checked {
+    fn spec(&self) -> &NodeSpec {
+        &self.0
+    }
+    async fn check(&self, _: CheckRequest) -> Vec<Issue> {
+        vec![
+            Issue::blocking(Domain::Data, "odd", "What\0?")
+                .tech("th\0is")
+                .field("in\0"),
+        ]
+    }
+    async fn run(&self, _: StepContext, _: Value) -> Result<Value, StepFailure> {
+        Ok(json!({}))
+    }
+}
+
+#[tokio::test]
+async fn issues_of_handlers_are_kept_without_control_characters() {
+    let handler = Handler::Compute(Arc::new(Checked(spec("checked"))));
+    let ran = run(builder().step(handler).build(), "checked").await;
+    assert_eq!(ran.record.execution.status, Status::NeedsReview);
+    let preflight = ran.record.execution.preflight.as_ref().expect("was made");
+    let issue = &preflight.issues[0];
+    assert_eq!(issue.message_human.render(Locale::En), "What?");
+    assert_eq!(
+        (issue.message_tech.as_deref(), issue.field.as_deref()),
+        (Some("this"), Some("in"))
+    );
+}

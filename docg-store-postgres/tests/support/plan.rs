@@ -1,0 +1,80 @@
+//! What is wrong with a plan, as `EXPLAIN (FORMAT JSON)` gives it.
+
+use serde_json::Value;
+
+/// How many of a node's rows are asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    Few,
+    All,
+}
+
+/// The places where a plan does more than it needs.
+#[derive(Default)]
+pub struct Faults {
+    /// A table is read from end to end, or an index without a condition and no limit above it.
+    pub reads: Vec<String>,
+    /// All is sorted before a limit.
+    pub sorts: Vec<String>,
+}
+
+pub fn faults(plan: &Value, is_small: impl Fn(&str) -> bool + Copy) -> Faults {
+    let mut found = Faults::default();
+    walk(&plan[0]["Plan"], Asked::All, is_small, &mut found);
+    found
+}
+
+fn text<'a>(node: &'a Value, key: &str) -> &'a str {
+    node[key].as_str().unwrap_or_default()
+}
+
+fn children(node: &Value) -> &[Value] {
+    node["Plans"].as_array().map_or(&[], Vec::as_slice)
+}
+
+fn walk(node: &Value, asked: Asked, is_small: impl Fn(&str) -> bool + Copy, found: &mut Faults) {
+    let (kind, table) = (text(node, "Node Type"), text(node, "Relation Name"));
+    match kind {
+        "Seq Scan" if !is_small(table) => found.reads.push(format!("reads all of {table}")),
+        "Index Scan" | "Index Only Scan" | "Bitmap Index Scan" => {
+            let index = text(node, "Index Name");
+            let has_condition = !node["Index Cond"].is_null();
+            if !has_condition && asked == Asked::All && !is_small(table) {
+                found.reads.push(format!("reads all of {index}"));
+            }
+        }
+        "Sort" if asked == Asked::Few && reads(node) => {
+            let keys = &node["Sort Key"];
+            found
+                .sorts
+                .push(format!("sorts all by {keys} before it takes a few"));
+        }
+        _ => {}
+    }
+    for child in children(node) {
+        let passes_on = match kind {
+            "LockRows" | "Subquery Scan" | "Result" | "Append" | "Merge Append" => true,
+            "Nested Loop" => text(child, "Parent Relationship") == "Outer",
+            _ => false,
+        };
+        // Of a subquery in an expression one row is asked for, or whether there is one.
+        let is_scalar = matches!(text(child, "Parent Relationship"), "InitPlan" | "SubPlan")
+            && !text(child, "Subplan Name").starts_with("CTE");
+        let asked = match kind {
+            _ if is_scalar => Asked::Few,
+            "Limit" => Asked::Few,
+            _ if passes_on => asked,
+            _ => Asked::All,
+        };
+        walk(child, asked, is_small, found);
+    }
+}
+
+/// Whether a node reads rows of a table without a limit below it.
+fn reads(node: &Value) -> bool {
+    match text(node, "Node Type") {
+        "Limit" => false,
+        kind if kind.ends_with("Scan") && !node["Relation Name"].is_null() => true,
+        _ => children(node).iter().any(reads),
+    }
+}
