@@ -1,5 +1,6 @@
 //! From JSON to types: objects are objects, and every fault is named.
 
+use docg_core::storable::{MAX_DEPTH, Unstorable};
 use serde::{
     Deserializer,
     de::{
