@@ -10,7 +10,7 @@ mod run;
 mod sse;
 
 pub use audit::{Verdict, verify};
-pub use database::{export, migrate, migrations, purge, verify_database, verify_export};
+pub use database::{erase, export, migrate, migrations, purge, verify_database, verify_export};
 pub use execution::Ended;
 pub use run::{run, watch};
 
