@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use docg_core::{
     error::FieldFault,
     i18n::Text,
+    storable::{MAX_DEPTH, Unstorable},
     workflow::{NodeDraft, WorkflowDraft, validate::MAX_NODES},
 };
 use serde::{

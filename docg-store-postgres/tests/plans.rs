@@ -379,7 +379,7 @@ async fn every_statement_reads_what_it_needs_by_an_index() {
     }
     // So few rows of each kind as there are here are sorted in no time. What is sorted all the same
     // has no index that gives it in order.
-    sqlx::raw_sql("SET enable_sort = off; SET enable_bitmapscan = off")
+    sqlx::raw_sql("SET enable_sort = off; SET enable_bitmapscan = off; DISCARD PLANS")
         .execute(&pool)
         .await
         .expect("sets");

@@ -40,7 +40,8 @@ pub trait RunStore: Send + Sync + 'static {
     /// id is taken; `Full`; `Invalid`, also where the events are not 1, 2, 3 ….
     async fn create(&self, run: NewRun) -> Result<Created, StoreError>;
     /// Leases executions: those that are due, or one by name. Each claim of an execution has a
-    /// higher fence than the one before. One that is leased and not run out is never given.
+    /// higher fence than the one before. One that is leased and not run out is never given. One
+    /// that cannot be read is leased, so that it is not due at once again, and left out.
     /// A claim counts a lease that has run out as gone. One that has ended is due only while its
     /// inbox is not empty. Within equal priority, organizations may take turns.
     ///

@@ -11,14 +11,14 @@ enum Asked {
 
 /// The places where a plan does more than it needs.
 #[derive(Default)]
-pub struct Faults {
+pub(crate) struct Faults {
     /// A table is read from end to end, or an index without a condition and no limit above it.
-    pub reads: Vec<String>,
+    pub(crate) reads: Vec<String>,
     /// All is sorted before a limit.
-    pub sorts: Vec<String>,
+    pub(crate) sorts: Vec<String>,
 }
 
-pub fn faults(plan: &Value, is_small: impl Fn(&str) -> bool + Copy) -> Faults {
+pub(crate) fn faults(plan: &Value, is_small: impl Fn(&str) -> bool + Copy) -> Faults {
     let mut found = Faults::default();
     walk(&plan[0]["Plan"], Asked::All, is_small, &mut found);
     found

@@ -119,7 +119,12 @@ async fn checkpoints(database: Arc<PgStore>, key: CheckpointKey) {
     }
 }
 
-async fn checkpoint_all(database: &PgStore, key: &CheckpointKey) -> Result<(), StoreError> {
+/// Signs all that no checkpoint has signed yet.
+///
+/// # Errors
+///
+/// Where another process is at it, or the database does not answer.
+pub async fn checkpoint_all(database: &PgStore, key: &CheckpointKey) -> Result<(), StoreError> {
     for organization in database.audited_organizations().await? {
         let now = Timestamp::now();
         while database

@@ -46,6 +46,10 @@ fn main() -> ExitCode {
                 let execution = args.execution.map(ExecutionId);
                 done(cli::export(&options, execution, std::io::stdout()).await)
             }
+            Command::Audit(AuditCommand::Erase(args)) => {
+                let erased = cli::erase(&options, ExecutionId(args.execution)).await;
+                done(erased.map(|rows| say(&format!("erased what {rows} audit rows had to erase"))))
+            }
         }
     })
 }

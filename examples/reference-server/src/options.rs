@@ -50,8 +50,9 @@ pub struct PurgeArgs {
     /// Executions that ended so many days ago go, with their steps, events and logs
     #[arg(long, value_name = "DAYS", default_value_t = 90)]
     pub older_than_days: u32,
-    /// Audit rows of executions that ended so many days ago go too; without it they stay. Only the
-    /// schema's owner may do this
+    /// Audit rows of executions that ended so many days ago go too; without it they stay. That they
+    /// went is signed with the key in --data-dir, if it is there; else the next server does it. Only
+    /// the schema's owner may do this
     #[arg(long, value_name = "DAYS")]
     pub audit_older_than_days: Option<u32>,
 }
@@ -103,6 +104,17 @@ pub enum AuditCommand {
     Verify(VerifyArgs),
     /// Writes the trails of a database as lines of JSON, which verify without it
     Export(ExportArgs),
+    /// Erases a person's data - who acted, and the facts - from an execution's trail, which verifies
+    /// all the same. Only the schema's owner may do this
+    Erase(EraseArgs),
+}
+
+/// What `audit erase` takes.
+#[derive(Debug, Clone, Args)]
+pub struct EraseArgs {
+    /// The execution
+    #[arg(long, value_name = "ID")]
+    pub execution: Uuid,
 }
 
 /// What `audit export` takes.

@@ -12,7 +12,8 @@ use docg_core::{
     time::Timestamp,
 };
 use docg_store_postgres::{
-    AuditFault, AuditReport, PgStore, migrations_sql, verify_audit_export, verify_audit_export_of,
+    AuditFault, AuditReport, CheckpointKey, PgStore, migrations_sql, verify_audit_export,
+    verify_audit_export_of,
 };
 
 use super::{CliError, local};
@@ -66,8 +67,29 @@ pub async fn purge(options: &Options, args: &PurgeArgs) -> Result<(usize, usize)
                 purged => rows += purged,
             }
         }
+        if let Some(key) = checkpoint_key(options)? {
+            backend::checkpoint_all(&store, &key)
+                .await
+                .map_err(failed)?;
+        }
     }
     Ok((executions, rows))
+}
+
+/// Erases the personal data of an execution's audit trail. The number of rows that had any.
+///
+/// # Errors
+///
+/// Where there is no database, or it does not let us: that is for the schema's owner alone.
+pub async fn erase(options: &Options, execution: ExecutionId) -> Result<u64, CliError> {
+    let store = open(options).await?;
+    let mut rows = 0;
+    // One of them has it.
+    for organization in store.audited_organizations().await.map_err(failed)? {
+        let erased = store.erase_audit(organization, execution).await;
+        rows += erased.map_err(failed)?;
+    }
+    Ok(rows)
 }
 
 /// Verifies the audit trails of all organizations in the database, or that of one execution.
@@ -187,11 +209,16 @@ async fn open(options: &Options) -> Result<PgStore, CliError> {
         .map_err(|e| CliError::Usage(e.to_string()))
 }
 
-/// The key that this installation signs checkpoints with, if it has one.
+/// The keys that this installation's checkpoints may be signed with.
 fn trusted(options: &Options) -> Result<Vec<[u8; 32]>, CliError> {
+    let key = checkpoint_key(options)?;
+    Ok(key.iter().map(CheckpointKey::public_key).collect())
+}
+
+/// The key that this installation signs checkpoints with, if it has one.
+fn checkpoint_key(options: &Options) -> Result<Option<CheckpointKey>, CliError> {
     let secret = local::secret(options)?;
-    let key = secret.map(|secret| backend::checkpoint_key(&secret).public_key());
-    Ok(key.into_iter().collect())
+    Ok(secret.map(|secret| backend::checkpoint_key(&secret)))
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "an argument of map_err")]

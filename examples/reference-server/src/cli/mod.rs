@@ -11,7 +11,7 @@ mod run;
 mod sse;
 
 pub use audit::{Verdict, verify};
-pub use database::{export, migrate, migrations, purge};
+pub use database::{erase, export, migrate, migrations, purge};
 pub use execution::Ended;
 pub use run::{run, watch};
 
