@@ -5,10 +5,12 @@ mod common;
 
 use std::{sync::Arc, time::Duration};
 
-use common::{ask, config, open, raw, soon};
+use common::{ask, config, open, publish, raw, soon};
 use docg_core::{
     engine::{EventFeed, StartRequest, WorkerOptions},
+    event::EventData,
     observe::Actor,
+    ports::{EventBus, EventQuery, RunReader},
     prelude::*,
 };
 use docg_store_memory::MemoryStore;
@@ -44,6 +46,22 @@ async fn process(
         .build()
 }
 
+/// Starts a run of gated steps.
+async fn start(engine: &Engine, organization: OrganizationId) -> ExecutionId {
+    let workflow = WorkflowId::new();
+    let nodes: Vec<_> = (0..STEPS)
+        .map(|index| json!({"id": format!("step{index}"), "type": "gated", "params": {}}))
+        .collect();
+    let draft = serde_json::from_value(json!({"name": "gated", "nodes": nodes}));
+    engine
+        .put_workflow(organization, workflow, draft.expect("is a draft"), None)
+        .await
+        .expect("is a workflow");
+    let request = StartRequest::new(organization, workflow, Actor::user("test"));
+    let run = engine.start(request).await.expect("starts");
+    run.record.execution.id
+}
+
 async fn read(mut feed: EventFeed) -> Vec<u64> {
     let mut seqs = Vec::new();
     while let Some(event) = feed.next().await {
@@ -60,25 +78,9 @@ async fn a_run_goes_on_and_its_readers_miss_and_repeat_nothing() {
     let gate = Arc::new(Semaphore::new(0));
     let works = process(&store, &server, &sender, &gate).await;
     let reads = process(&store, &server, &sender, &gate).await;
-    let (organization, workflow) = (OrganizationId::new(), WorkflowId::new());
-    let nodes: Vec<_> = (0..STEPS)
-        .map(|index| json!({"id": format!("step{index}"), "type": "gated", "params": {}}))
-        .collect();
-    let draft = serde_json::from_value(json!({"name": "gated", "nodes": nodes}));
-    works
-        .put_workflow(organization, workflow, draft.expect("is a draft"), None)
-        .await
-        .expect("is a workflow");
+    let organization = OrganizationId::new();
     let _workers = works.start_workers(WorkerOptions::concurrency(4));
-    let run = works
-        .start(StartRequest::new(
-            organization,
-            workflow,
-            Actor::user("test"),
-        ))
-        .await
-        .expect("starts");
-    let id = run.record.execution.id;
+    let id = start(&works, organization).await;
     let feed = async || reads.feed(organization, id, 0).await.expect("is there");
     let mut readers = vec![tokio::spawn(read(feed().await))];
     for fault in 0..STEPS {
@@ -148,4 +150,49 @@ async fn a_run_goes_on_and_its_readers_miss_and_repeat_nothing() {
     };
     let filled = tokio::time::timeout(Duration::from_secs(60), filled).await;
     filled.expect("nothing is missing");
+}
+
+/// As after a failover to a replica that was behind: what it has not got, lists have lost too.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_failover_took_from_a_run_lists_are_told_again() {
+    let server = PrivateServer::start();
+    let store = Arc::new(MemoryStore::default());
+    let (sender, mut runs) = mpsc::unbounded_channel();
+    let gate = Arc::new(Semaphore::new(0));
+    let works = process(&store, &server, &sender, &gate).await;
+    let bus = open(config(&server.url())).await;
+    let organization = OrganizationId::new();
+    let _workers = works.start_workers(WorkerOptions::concurrency(4));
+    let id = start(&works, organization).await;
+    soon(runs.recv()).await.expect("it runs");
+    let stored = async || {
+        let query = EventQuery {
+            organization_id: organization,
+            execution_id: id,
+            after: 0,
+            limit: 1_000,
+        };
+        store.events(query).await.expect("reads")
+    };
+    let _: String = ask(&mut raw(&server.url()).await, "FLUSHALL").await;
+    let mut list = loop {
+        soon(bus.ready()).await;
+        publish(&bus, &stored().await[..2]).await;
+        if let Ok(list) = bus.subscribe_organization(organization, None).await {
+            break list;
+        }
+    };
+    gate.add_permits(STEPS);
+    let mut told = Vec::new();
+    loop {
+        let event = soon(list.next()).await.expect("goes on");
+        let event = event.expect("is an event").event;
+        told.push(event.seq);
+        if matches!(event.data, EventData::Completed { .. }) {
+            break;
+        }
+    }
+    let stored = stored().await;
+    let lost = stored[2..].iter().filter(|event| event.data.is_for_lists());
+    assert_eq!(told, lost.map(|event| event.seq).collect::<Vec<_>>());
 }
