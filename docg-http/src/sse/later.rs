@@ -57,7 +57,47 @@ pub(crate) fn come_back(refusal: &Response) -> Option<Response> {
 
 #[cfg(test)]
 mod tests {
+    use axum::response::IntoResponse;
+    use futures::FutureExt;
+
     use super::*;
+    use crate::problem::Problem;
+
+    #[test]
+    fn only_what_passes_is_worth_coming_back_for() {
+        let refused = |status| Problem::new(status, "service_unavailable");
+        let later = HeaderValue::from_static("30");
+        for (refusal, least) in [
+            (
+                refused(StatusCode::TOO_MANY_REQUESTS).header(header::RETRY_AFTER, later),
+                30_000,
+            ),
+            (refused(StatusCode::SERVICE_UNAVAILABLE), 5_000),
+        ] {
+            let answer = come_back(&refusal.into_response()).expect("it passes");
+            assert_eq!(answer.status(), StatusCode::OK);
+            let body = axum::body::to_bytes(answer.into_body(), 1_000);
+            let body = body.now_or_never().expect("it is there").expect("bytes");
+            let body = std::str::from_utf8(&body).expect("a text");
+            let millis = body
+                .strip_prefix("retry: ")
+                .and_then(|rest| rest.lines().next());
+            let millis: u64 = millis
+                .and_then(|millis| millis.parse().ok())
+                .expect("a time");
+            assert!((least..2 * least).contains(&millis), "{body}");
+        }
+        for status in [
+            StatusCode::UNAUTHORIZED,
+            StatusCode::NOT_FOUND,
+            StatusCode::NO_CONTENT,
+        ] {
+            assert!(
+                come_back(&refused(status).into_response()).is_none(),
+                "{status}"
+            );
+        }
+    }
 
     #[test]
     fn who_asks_for_an_event_stream_is_an_event_source() {

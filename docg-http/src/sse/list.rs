@@ -25,7 +25,8 @@ use crate::{
 
 /// Follows an organization's executions
 ///
-/// For lists and dashboards: created, status, progress and ends.
+/// For lists and dashboards: created, status, progress and ends. Read the lists after each `connected`:
+/// a reader that has no id yet is told of nothing that happened before.
 #[utoipa::path(
     get,
     path = "/api/v1/sse/executions/stream",

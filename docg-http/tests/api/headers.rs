@@ -1,6 +1,10 @@
 //! What every answer has, whichever route gave it.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use axum::{Router, routing::get};
 use docg_core::ids::WorkflowId;
@@ -157,6 +161,47 @@ async fn a_panic_is_a_problem_that_tells_nothing_technical() {
     let problem = answer.problem(500, "internal_error");
     assert_eq!(problem["correlation_id"], "c-1");
     assert!(!answer.text.contains("canary-tech"));
+}
+
+/// What is logged, as it comes.
+#[derive(Clone, Default)]
+struct Logged(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Logged {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0
+            .lock()
+            .expect("not poisoned")
+            .extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn no_token_of_an_address_is_logged() {
+    let logged = Logged::default();
+    let writer = logged.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_writer(move || writer.clone())
+        .finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let world = World::new().await;
+    let handler = || async { tracing::warn!("in a request") };
+    let routes = Router::new().route("/links/{token}/open", get(handler));
+    let router = with_route(&world, routes, Duration::from_secs(30));
+    let call = Call::new("GET", "/links/canary-link/open?token=canary-query");
+    assert_eq!(answer_of(router, call).await.status.as_u16(), 200);
+    let log = logged.0.lock().expect("not poisoned").clone();
+    let log = String::from_utf8(log).expect("a text");
+    assert!(
+        log.contains("in a request") && log.contains("/links/[token]/open"),
+        "{log}"
+    );
+    assert!(!log.contains("canary"), "{log}");
 }
 
 #[tokio::test]
