@@ -60,7 +60,6 @@ error-canceled = The step was stopped because the execution was canceled.
 error-canceled-outcome-unknown = The execution was canceled while “{ $label }” was under way. It is not known whether it took effect.
 error-canceled-effect-done = The execution was canceled, but “{ $label }” had already taken effect.
 error-output-too-large = The result of “{ $label }” is too large to be kept.
-error-preflight-blocked = Problems to be repaired before anything happens: { $count }.
 
 # Log entries
 log-created = Execution created.
@@ -80,6 +79,7 @@ log-step-taken-over = “{ $label }” was interrupted and is taken over.
 log-step-stopped = “{ $label }” was stopped with its server and begins anew on another.
 log-step-probed-done = “{ $label }” had already taken effect and is not repeated.
 log-step-probed-not-done = “{ $label }” had not taken effect and runs again.
+log-step-probed-begun = “{ $label }” had begun and is picked up.
 log-step-reused = The result of “{ $label }” was taken over from the earlier execution.
 log-needs-review = Waiting for a person to review.
 log-paused = Paused by { $by }.
@@ -107,7 +107,13 @@ log-signature-canceled = The signature request was withdrawn at the provider.
 log-signature-check-failed = The signature provider could not be asked how far the signers are. It will be asked again.
 log-signature-reminded = Those who have not signed were reminded.
 log-signature-remind-failed = Those who have not signed could not be reminded.
-log-signal-ignored = “{ $signal }” no longer applied (status { $status }) and was ignored.
+log-signal-ignored = { $signal ->
+        [pause] The request to pause
+        [resume] The request to go on
+        [cancel] The request to cancel
+        [approval_vote] The decision of an approver
+       *[signature_facts] The report on signers
+    } no longer applied and was ignored.
 
 # Recommended actions
 action-fix-permissions-label = Fix permissions

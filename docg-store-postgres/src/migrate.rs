@@ -16,7 +16,7 @@ struct Migration {
     sql: &'static str,
 }
 
-const MIGRATIONS: [Migration; 4] = [
+const MIGRATIONS: [Migration; 5] = [
     Migration {
         version: 1,
         name: "executions",
@@ -36,6 +36,11 @@ const MIGRATIONS: [Migration; 4] = [
         version: 4,
         name: "signature_follow_up",
         sql: include_str!("../migrations/0004_signature_follow_up.sql"),
+    },
+    Migration {
+        version: 6,
+        name: "step_waiting",
+        sql: include_str!("../migrations/0006_step_waiting.sql"),
     },
 ];
 

@@ -109,6 +109,7 @@ impl Engine {
             organization_id: organization,
             actor: Actor::webhook(provider),
             received_at: now,
+            if_version: None,
             kind: SignalKind::SignatureFacts {
                 signature_request_id: request.id,
                 facts: update.facts,
@@ -144,6 +145,7 @@ impl Engine {
             organization_id: organization,
             actor,
             received_at: self.inner.now(),
+            if_version: None,
             kind: SignalKind::SignatureFacts {
                 signature_request_id: request.id,
                 facts,

@@ -20,6 +20,15 @@ pub struct ErrorContext {
     pub tech: Option<String>,
 }
 
+impl ErrorContext {
+    /// Whether a step that failed so may have had its effect: somebody must say what they know
+    /// before it goes on.
+    #[must_use]
+    pub fn leaves_outcome_open(&self) -> bool {
+        [codes::OUTCOME_UNKNOWN, codes::TOO_MANY_TAKEOVERS].contains(&&*self.code)
+    }
+}
+
 /// What may be done about a failed step. The engine reads only this, never the message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
