@@ -62,7 +62,6 @@ error-canceled-outcome-unknown = The execution was canceled while “{ $label }�
 error-canceled-effect-done = The execution was canceled, but “{ $label }” had already taken effect.
 error-output-too-large = The result of “{ $label }” is too large to be kept.
 error-output-not-storable = The result of “{ $label }” cannot be kept as it is: it has an unreadable character, or is nested too deep.
-error-preflight-blocked = Problems to be repaired before anything happens: { $count }.
 
 # Log entries
 log-created = Execution created.
@@ -82,6 +81,7 @@ log-step-taken-over = “{ $label }” was interrupted and is taken over.
 log-step-stopped = “{ $label }” was stopped with its server and begins anew on another.
 log-step-probed-done = “{ $label }” had already taken effect and is not repeated.
 log-step-probed-not-done = “{ $label }” had not taken effect and runs again.
+log-step-probed-begun = “{ $label }” had begun and is picked up.
 log-step-reused = The result of “{ $label }” was taken over from the earlier execution.
 log-needs-review = Waiting for a person to review.
 log-paused = Paused by { $by }.
@@ -109,7 +109,13 @@ log-signature-canceled = The signature request was withdrawn at the provider.
 log-signature-check-failed = The signature provider could not be asked how far the signers are. It will be asked again.
 log-signature-reminded = Those who have not signed were reminded.
 log-signature-remind-failed = Those who have not signed could not be reminded.
-log-signal-ignored = “{ $signal }” no longer applied (status { $status }) and was ignored.
+log-signal-ignored = { $signal ->
+        [pause] The request to pause
+        [resume] The request to go on
+        [cancel] The request to cancel
+        [approval_vote] The decision of an approver
+       *[signature_facts] The report on signers
+    } no longer applied and was ignored.
 
 # Recommended actions
 action-fix-permissions-label = Fix permissions
@@ -226,6 +232,7 @@ fault-changes = beside trigger_data and nodes there is nothing to change
 fault-output = an output comes with the resolution confirm_done
 fault-signers = a list of “email, name?, order?”
 fault-resolution = whether the step's effect happened is unknown: confirm_done or run_again
+fault-resolution-of-nothing = it is known what became of every step: leave it out
 fault-provider = the name of a signature provider, or null for the default
 fault-step = it names no step of this execution
 fault-step-without-output = step “{ $step }” before it has no output to reuse: start there or earlier

@@ -62,7 +62,6 @@ error-canceled-outcome-unknown = A execução foi cancelada enquanto “{ $label
 error-canceled-effect-done = A execução foi cancelada, mas “{ $label }” já tinha tido efeito.
 error-output-too-large = O resultado de “{ $label }” é grande demais para ser guardado.
 error-output-not-storable = O resultado de “{ $label }” não pode ser guardado como está: tem um caractere ilegível ou níveis demais.
-error-preflight-blocked = Problemas a corrigir antes de começar: { $count }.
 
 # Registros
 log-created = Execução criada.
@@ -82,6 +81,7 @@ log-step-taken-over = “{ $label }” foi interrompida e está sendo retomada.
 log-step-stopped = “{ $label }” foi interrompida com o seu servidor e recomeça em outro.
 log-step-probed-done = “{ $label }” já tinha tido efeito e não será repetida.
 log-step-probed-not-done = “{ $label }” não tinha tido efeito e será executada novamente.
+log-step-probed-begun = “{ $label }” já tinha começado e será retomada.
 log-step-reused = O resultado de “{ $label }” foi aproveitado da execução anterior.
 log-needs-review = Aguardando a revisão de uma pessoa.
 log-paused = Pausada por { $by }.
@@ -109,7 +109,13 @@ log-signature-canceled = A solicitação de assinatura foi cancelada no provedor
 log-signature-check-failed = Não foi possível consultar o provedor de assinaturas sobre o andamento. Ele será consultado novamente.
 log-signature-reminded = Quem ainda não assinou foi lembrado.
 log-signature-remind-failed = Não foi possível lembrar quem ainda não assinou.
-log-signal-ignored = “{ $signal }” já não se aplicava (status { $status }) e foi ignorado.
+log-signal-ignored = { $signal ->
+        [pause] O pedido de pausa já não se aplicava e foi ignorado.
+        [resume] O pedido de retomada já não se aplicava e foi ignorado.
+        [cancel] O pedido de cancelamento já não se aplicava e foi ignorado.
+        [approval_vote] A decisão de um aprovador já não se aplicava e foi ignorada.
+       *[signature_facts] O aviso sobre os signatários já não se aplicava e foi ignorado.
+    }
 
 # Ações recomendadas
 action-fix-permissions-label = Corrigir permissões
@@ -226,6 +232,7 @@ fault-changes = além de trigger_data e nodes não há nada a alterar
 fault-output = uma saída acompanha a resolução confirm_done
 fault-signers = uma lista de “email, name?, order?”
 fault-resolution = não se sabe se o efeito da etapa ocorreu: confirm_done ou run_again
+fault-resolution-of-nothing = sabe-se o que houve com cada etapa: omita-o
 fault-provider = o nome de um provedor de assinaturas, ou null para o padrão
 fault-step = não indica nenhuma etapa desta execução
 fault-step-without-output = a etapa “{ $step }”, anterior, não tem saída a reutilizar: comece nela ou antes

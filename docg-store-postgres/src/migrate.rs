@@ -16,7 +16,7 @@ struct Migration {
     sql: &'static str,
 }
 
-const MIGRATIONS: [Migration; 5] = [
+const MIGRATIONS: [Migration; 6] = [
     Migration {
         version: 1,
         name: "executions",
@@ -41,6 +41,11 @@ const MIGRATIONS: [Migration; 5] = [
         version: 5,
         name: "audit_unsigned",
         sql: include_str!("../migrations/0005_audit_unsigned.sql"),
+    },
+    Migration {
+        version: 6,
+        name: "step_waiting",
+        sql: include_str!("../migrations/0006_step_waiting.sql"),
     },
 ];
 

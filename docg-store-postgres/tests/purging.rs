@@ -91,7 +91,7 @@ async fn workers_go_on_while_a_batch_is_being_purged() {
         let found: Vec<ExecutionId> = found.iter().map(|it| it.lease.execution_id).collect();
         assert_eq!(found, [id]);
         let lost = store.renew(&[held.lease], at(90_000)).await;
-        assert_eq!(lost.expect("renews"), []);
+        assert_eq!(lost.expect("renews").lost, []);
         let sent = signal(organization, held.lease.execution_id, at(1));
         store.signal(sent.clone()).await.expect("signals");
         let ended = CommitFixture::on(&held)

@@ -124,10 +124,9 @@ impl Default for ActionCatalogue {
             .into_iter()
             .map(|(code, template)| (Cow::Borrowed(code), vec![template]));
         let mut by_code: HashMap<_, _> = entries.collect();
-        by_code.insert(
-            Cow::Borrowed(codes::OUTCOME_UNKNOWN),
-            table::outcome_unknown().to_vec(),
-        );
+        for code in [codes::OUTCOME_UNKNOWN, codes::TOO_MANY_TAKEOVERS] {
+            by_code.insert(Cow::Borrowed(code), table::outcome_unknown().to_vec());
+        }
         Self { by_code }
     }
 }
@@ -150,8 +149,8 @@ impl ActionCatalogue {
         RecommendedAction::new(&template, &issue.code, node, field)
     }
 
-    /// The actions for several issues, each action once for each node; its `fields` are those of
-    /// all its issues.
+    /// The actions for several issues, each action once for each code and node; its `fields` are
+    /// those of all its issues.
     #[must_use]
     pub fn for_issues<'i>(
         &self,
@@ -161,7 +160,8 @@ impl ActionCatalogue {
         let mut places = HashMap::new();
         for issue in issues {
             let action = self.for_issue(issue);
-            let key = (action.action.clone(), action.target_node_id.clone());
+            let node = action.target_node_id.clone();
+            let key = (action.action.clone(), issue.code.clone(), node);
             match places.get(&key) {
                 Some(&place) => RecommendedAction::merge(&mut actions[place], action),
                 None => {
@@ -184,16 +184,38 @@ impl ActionCatalogue {
         self.for_code(&error.code, node, || table::for_domain(domain))
     }
 
-    /// What can be done about an execution as it stands; nothing where nobody needs to do anything.
+    /// What can be done about an execution as it stands, and about steps whose failure has not
+    /// stopped it; nothing where nobody needs to do anything.
     #[must_use]
     pub fn for_execution(&self, execution: &Execution, steps: &[Step]) -> Vec<RecommendedAction> {
+        let mut actions = self.for_status(execution, steps);
+        let told = |step: &Step| {
+            let mut targets = actions.iter().filter_map(|it| it.target_node_id.as_ref());
+            targets.any(|node| *node == step.node_id)
+        };
+        let failed = |step: &&Step| step.status == StepStatus::Failed;
+        let others: Vec<_> = steps.iter().filter(failed).filter(|it| !told(it)).collect();
+        for step in others {
+            if let Some(error) = &step.error {
+                let domain = domain_of(step.phase);
+                actions.extend(self.for_error(error, domain, Some(&step.node_id)));
+            }
+        }
+        actions
+    }
+
+    fn for_status(&self, execution: &Execution, steps: &[Step]) -> Vec<RecommendedAction> {
         match execution.status {
             Status::NeedsReview => self.for_review(execution, steps),
             Status::Failed => {
                 let step = failed_step(execution, steps);
                 let error = execution.error.as_ref().or_else(|| step?.error.as_ref());
                 let code = error.map_or("failed", |error| &error.code);
-                self.for_code(code, step.map(|step| &step.node_id), table::retry)
+                let default = || match step {
+                    Some(step) => table::for_domain(domain_of(step.phase)),
+                    None => table::retry(),
+                };
+                self.for_code(code, step.map(|step| &step.node_id), default)
             }
             _ if execution
                 .waiting_for
@@ -216,22 +238,9 @@ impl ActionCatalogue {
             | Status::Signing
             | Status::Signed
             | Status::Paused
+            | Status::Completed
             | Status::Canceled => Vec::new(),
-            Status::Completed => self.for_failed_steps(steps),
         }
-    }
-
-    /// The actions for steps whose failure has not stopped the execution.
-    fn for_failed_steps(&self, steps: &[Step]) -> Vec<RecommendedAction> {
-        let failed = steps
-            .iter()
-            .filter(|step| step.status == StepStatus::Failed);
-        failed
-            .filter_map(|step| Some((step, step.error.as_ref()?)))
-            .flat_map(|(step, error)| {
-                self.for_error(error, domain_of(step.phase), Some(&step.node_id))
-            })
-            .collect()
     }
 
     fn for_review(&self, execution: &Execution, steps: &[Step]) -> Vec<RecommendedAction> {

@@ -42,7 +42,7 @@ table! {
     // What else docg gives.
     "template.large_file" => "reduce_template" "reduce-template";
     "check_failed" => "check_again" "check-again";
-    "handler_panicked" | "too_many_takeovers" => "retry" "retry";
+    "handler_panicked" => "retry" "retry";
     "unknown_node_type" => "edit_workflow" "edit-workflow";
     "invalid_condition" => "fix_condition" "fix-condition";
     "review_rejected" | "review_expired" | "canceled" => "retry" "start-again";
@@ -78,7 +78,7 @@ pub(super) fn confirm_delivery() -> ActionTemplate {
     template!("confirm_delivery", "confirm-delivery")
 }
 
-/// For an execution that failed with a code that nobody knows.
+/// For an execution that failed with a code that nobody knows, and in none of its steps.
 pub(super) fn retry() -> ActionTemplate {
     template!("retry", "retry")
 }

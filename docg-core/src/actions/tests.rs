@@ -291,7 +291,7 @@ fn a_failed_step_gives_the_action_for_its_error_and_names_its_node() {
         (Status::NeedsReview, "smtp_refused", "fix_recipients"),
         (Status::NeedsReview, "acme.odd", "review_delivery"),
         (Status::NeedsReview, "unresolved_variables", "map_fields"),
-        (Status::Failed, "acme.odd", "retry"),
+        (Status::Failed, "acme.odd", "review_delivery"),
         (Status::Failed, "handler_panicked", "retry"),
         (Status::Failed, "drive.storage_full", "free_storage"),
         (Status::Failed, "signature_declined", "contact_signers"),
@@ -306,14 +306,44 @@ fn a_failed_step_gives_the_action_for_its_error_and_names_its_node() {
 
 #[test]
 fn an_unknown_outcome_can_be_confirmed_or_run_again() {
-    let (execution, steps) = stopped(Status::NeedsReview, codes::OUTCOME_UNKNOWN);
-    let actions = ActionCatalogue::default().for_execution(&execution, &steps);
-    assert_eq!(names(&actions), ["confirm_done", "run_again"]);
-    assert!(
-        actions
-            .iter()
-            .all(|action| action.params["issue_code"] == codes::OUTCOME_UNKNOWN)
-    );
+    for code in [codes::OUTCOME_UNKNOWN, codes::TOO_MANY_TAKEOVERS] {
+        let (execution, steps) = stopped(Status::NeedsReview, code);
+        let actions = ActionCatalogue::default().for_execution(&execution, &steps);
+        assert_eq!(names(&actions), ["confirm_done", "run_again"]);
+        assert!(actions.iter().all(|it| it.params["issue_code"] == code));
+    }
+}
+
+#[test]
+fn a_step_that_was_left_behind_has_an_action_in_every_status() {
+    let catalogue = ActionCatalogue::default();
+    for status in Status::ALL {
+        let (mut execution, mut steps) = stopped(status, "smtp_refused");
+        let mut left = step("left", 0, None);
+        left.status = StepStatus::Failed;
+        left.error = Some(error("storage_full"));
+        steps[0] = left;
+        let actions = catalogue.for_execution(&execution, &steps);
+        let mut found = names(&actions);
+        found.sort_unstable();
+        assert_eq!(found, ["fix_recipients", "free_storage"], "{status}");
+        execution.error = Some(error("review_rejected"));
+        if status == Status::Failed {
+            let actions = catalogue.for_execution(&execution, &steps);
+            assert_eq!(names(&actions), ["retry", "free_storage"]);
+        }
+    }
+}
+
+#[test]
+fn issues_of_one_node_with_different_codes_are_different_actions() {
+    let issues = [
+        issue("signer_missing_email", Domain::Signature).at("sign"),
+        issue("duplicate_signer", Domain::Signature).at("sign"),
+    ];
+    let actions = ActionCatalogue::default().for_issues(&issues);
+    let codes: Vec<_> = actions.iter().map(|it| &it.params["issue_code"]).collect();
+    assert_eq!(codes, ["signer_missing_email", "duplicate_signer"]);
 }
 
 #[test]

@@ -201,6 +201,7 @@ fn step(execution_id: ExecutionId, node: &Node, position: u32) -> Step {
         attempt: 0,
         attempts_before: 0,
         takeovers: 0,
+        waiting_ms: 0,
         started_at: None,
         completed_at: None,
         error: None,
@@ -429,6 +430,7 @@ pub fn signal(
         organization_id,
         actor: Actor::user("ops"),
         received_at,
+        if_version: None,
         kind: SignalKind::Pause {
             reason: Some("a question".to_owned()),
         },

@@ -128,6 +128,7 @@ impl Engine {
             organization_id: approval.organization_id,
             actor: Actor::user(approver.as_str()),
             received_at: now,
+            if_version: None,
             kind: SignalKind::ApprovalVote {
                 approval_id: approval.id,
                 email: approver,

@@ -8,12 +8,11 @@ use tokio::sync::oneshot;
 use super::{Engine, EngineError, FieldFault, decide, drive};
 use crate::{
     engine::decide::{Call, Verdict},
-    error::codes,
     i18n::Text,
     ids::{ExecutionId, OrganizationId, SignalId},
     observe::Actor,
     ports::{ClaimWhat, ExecutionRecord, ResumeSignal, Signal, SignalKind, StoreErrorKind},
-    run::{Execution, Status, StepStatus},
+    run::{Execution, Status, Step},
     workflow::validate::check_overrides,
 };
 
@@ -116,16 +115,13 @@ impl Engine {
     /// # Errors
     ///
     /// `NotFound`, `InvalidTransition`, `VersionMismatch`; `InvalidInput` where changes name
-    /// unknown nodes, or where an outcome is unknown and the request does not settle it.
+    /// unknown nodes, where an outcome is unknown and the request does not settle it, and where it
+    /// settles one that is known.
     pub async fn resume(
         &self,
         request: ControlRequest,
         how: ResumeRequest,
     ) -> Result<ControlAnswer, EngineError> {
-        let record = self.checked(&request, Call::Resume).await?;
-        if let Some(record) = record {
-            self.check_resume(&request, &record.execution, &how).await?;
-        }
         self.control(request, Call::Resume, SignalKind::Resume(how))
             .await
     }
@@ -159,22 +155,19 @@ impl Engine {
                 );
             }
         }
-        let unsettled = execution.status == Status::NeedsReview
-            && how.settlement.is_none()
-            && how.approved != Some(false)
-            && steps.iter().any(|step| {
-                step.status == StepStatus::Failed
-                    && step
-                        .error
-                        .as_ref()
-                        .is_some_and(|error| error.code == codes::OUTCOME_UNKNOWN)
-            });
-        if unsettled {
-            faults.push(FieldFault::new(
-                "/resolution",
-                "resolution_required",
-                Text::key("fault-resolution"),
-            ));
+        let is_open =
+            execution.status == Status::NeedsReview && steps.iter().any(Step::is_outcome_open);
+        let resolution = match (is_open, &how.settlement) {
+            _ if how.approved == Some(false) => None,
+            (true, None) => Some(("resolution_required", Text::key("fault-resolution"))),
+            (false, Some(_)) => Some((
+                "nothing_to_resolve",
+                Text::key("fault-resolution-of-nothing"),
+            )),
+            (true, Some(_)) | (false, None) => None,
+        };
+        if let Some((code, detail)) = resolution {
+            faults.push(FieldFault::new("/resolution", code, detail));
         }
         if faults.is_empty() {
             Ok(())
@@ -183,11 +176,13 @@ impl Engine {
         }
     }
 
-    /// The execution, if the call would do something to it; `None` if it asks for what is so.
+    /// The execution, if the call would do something to it; `None` if it asks for what is so. `how`
+    /// is how a resume wants it to go on.
     async fn checked(
         &self,
         request: &ControlRequest,
         call: Call,
+        how: Option<&ResumeRequest>,
     ) -> Result<Option<ExecutionRecord>, EngineError> {
         let record = self
             .execution(request.organization_id, request.execution_id)
@@ -203,7 +198,12 @@ impl Engine {
             });
         }
         match decide::judge(execution, call) {
-            Verdict::Apply => Ok(Some(record)),
+            Verdict::Apply => {
+                if let Some(how) = how {
+                    self.check_resume(request, execution, how).await?;
+                }
+                Ok(Some(record))
+            }
             Verdict::NoChange => Ok(None),
             Verdict::Refuse => Err(refusal(execution)),
         }
@@ -216,7 +216,11 @@ impl Engine {
         kind: SignalKind,
     ) -> Result<ControlAnswer, EngineError> {
         let (organization, id) = (request.organization_id, request.execution_id);
-        if self.checked(&request, call).await?.is_none() {
+        let how = match &kind {
+            SignalKind::Resume(how) => Some(how.clone()),
+            _ => None,
+        };
+        if self.checked(&request, call, how.as_ref()).await?.is_none() {
             return Ok(ControlAnswer::Applied(Box::new(
                 self.execution(organization, id).await?,
             )));
@@ -225,8 +229,9 @@ impl Engine {
             id: SignalId::new(),
             execution_id: id,
             organization_id: organization,
-            actor: request.actor,
+            actor: request.actor.clone(),
             received_at: self.inner.now(),
+            if_version: request.if_version,
             kind,
         };
         match self.send(signal).await? {
@@ -234,15 +239,12 @@ impl Engine {
                 self.execution(organization, id).await?,
             ))),
             // Something else came first: what the call is told is what it would be told now.
-            Delivery::Ignored => {
-                let record = self.execution(organization, id).await?;
-                match decide::judge(&record.execution, call) {
-                    Verdict::Refuse => Err(refusal(&record.execution)),
-                    Verdict::Apply | Verdict::NoChange => {
-                        Ok(ControlAnswer::Applied(Box::new(record)))
-                    }
-                }
-            }
+            Delivery::Ignored => match self.checked(&request, call, how.as_ref()).await? {
+                None => Ok(ControlAnswer::Applied(Box::new(
+                    self.execution(organization, id).await?,
+                ))),
+                Some(record) => Err(refusal(&record.execution)),
+            },
             Delivery::Sent => Ok(ControlAnswer::Sent),
         }
     }

@@ -115,6 +115,7 @@ impl Engine {
             organization_id: organization,
             actor: Actor::webhook(provider),
             received_at: now,
+            if_version: None,
             kind: SignalKind::SignatureFacts {
                 signature_request_id: request.id,
                 facts: printable(update.facts),
@@ -158,6 +159,7 @@ impl Engine {
             organization_id: organization,
             actor,
             received_at: self.inner.now(),
+            if_version: None,
             kind: SignalKind::SignatureFacts {
                 signature_request_id: request.id,
                 facts: printable(facts),

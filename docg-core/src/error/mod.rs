@@ -24,6 +24,13 @@ pub struct ErrorContext {
 }
 
 impl ErrorContext {
+    /// Whether a step that failed so may have had its effect: somebody must say what they know
+    /// before it goes on.
+    #[must_use]
+    pub fn leaves_outcome_open(&self) -> bool {
+        [codes::OUTCOME_UNKNOWN, codes::TOO_MANY_TAKEOVERS].contains(&&*self.code)
+    }
+
     /// Without control characters: it may repeat what another system has said.
     pub(crate) fn printable(self) -> Self {
         Self {

@@ -68,6 +68,7 @@ pub enum EventData {
     },
     #[serde(rename = "execution.resumed")]
     Resumed { resumed_by: String },
+    /// `duration_ms` is from the start to the end, but for waiting for people; so it is with steps.
     #[serde(rename = "execution.completed")]
     Completed { duration_ms: u64 },
     #[serde(rename = "execution.failed")]

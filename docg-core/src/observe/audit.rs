@@ -36,6 +36,8 @@ pub mod actions {
     pub const SIGNATURE_EXPIRED: &str = "signature.expired";
     pub const APPROVAL_REQUESTED: &str = "approval.requested";
     pub const APPROVAL_DECIDED: &str = "approval.decided";
+    /// For handlers that render: a template is not what it was when it was last used.
+    pub const TEMPLATE_VERSION_UPDATED: &str = "template.version_updated";
 }
 
 /// Takes audit rows. The engine's own keeps them in the execution's hash chain.

@@ -8,6 +8,7 @@ use crate::storable;
 /// What stands in place of a secret.
 pub const REDACTED: &str = "[redacted]";
 
+/// The keys of the contract, and `bearer`, which is a token by another name.
 const SECRET_KEYS: [&str; 11] = [
     "password",
     "passwd",
@@ -147,6 +148,41 @@ mod tests {
             "X-API-Key": REDACTED, "client_cpf": REDACTED, "credentials": REDACTED, "tokens_used": 5,
         });
         assert_eq!(snapshot(&redaction, value), expected);
+    }
+
+    #[test]
+    fn every_key_that_is_promised_to_be_hidden_is() {
+        let promised = [
+            "password",
+            "passwd",
+            "token",
+            "secret",
+            "api_key",
+            "apikey",
+            "authorization",
+            "credential",
+            "credentials",
+            "private_key",
+            "cookie",
+        ];
+        for key in promised {
+            let spellings = [
+                key.to_owned(),
+                key.to_uppercase(),
+                key.replace('_', "-"),
+                key.replace('_', ""),
+                format!("my_{key}"),
+                format!("My-{key}"),
+                format!("my{key}"),
+            ];
+            for spelling in spellings {
+                let value = json!({"deep": [{&spelling: {"any": "value"}}]});
+                let hidden = json!({"deep": [{&spelling: REDACTED}]});
+                assert_eq!(snapshot(&Redaction::default(), value), hidden, "{spelling}");
+            }
+            let other = json!({format!("{key}_count"): 1});
+            assert_eq!(snapshot(&Redaction::default(), other.clone()), other);
+        }
     }
 
     #[test]

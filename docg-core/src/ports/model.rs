@@ -212,6 +212,9 @@ pub struct Signal {
     pub actor: Actor,
     /// When it was accepted.
     pub received_at: Timestamp,
+    /// Ignore it if the execution's version is another when its turn comes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub if_version: Option<u64>,
     /// What it asks.
     pub kind: SignalKind,
 }

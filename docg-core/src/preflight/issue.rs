@@ -1,4 +1,4 @@
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -206,6 +206,19 @@ impl PreflightSummary {
             completed_at: Some(completed_at),
             issues,
         }
+    }
+
+    /// As it goes into an event: without texts for technicians.
+    #[must_use]
+    pub fn for_events(self: &Arc<Self>) -> Arc<Self> {
+        if self.issues.iter().all(|issue| issue.message_tech.is_none()) {
+            return Arc::clone(self);
+        }
+        let mut summary = Self::clone(self);
+        for issue in &mut summary.issues {
+            issue.message_tech = None;
+        }
+        Arc::new(summary)
     }
 
     /// Whether nothing blocks.

@@ -238,7 +238,7 @@ impl PhaseMetrics {
 /// When one phase ran. A workflow may come back to a phase; then the stretches add up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PhaseTimes {
-    /// When its first step began.
+    /// When its first step began, or the wait for a person who lets it begin.
     pub started_at: Timestamp,
     /// When its last step so far ended; `None` while one is under way.
     pub completed_at: Option<Timestamp>,
@@ -246,8 +246,26 @@ pub struct PhaseTimes {
     pub duration_ms: u64,
     /// Waiting for people, in milliseconds.
     pub waiting_ms: u64,
-    /// Where the present stretch began; `None` while the phase rests.
+    /// Where the present stretch of work began; `None` while the phase rests.
     pub resumed_at: Option<Timestamp>,
+    /// Where the present wait for people began, if it waits. It begins when work has ended: a step
+    /// that was under way when a pause came works on.
+    pub waiting_since: Option<Timestamp>,
+}
+
+impl PhaseTimes {
+    /// A phase that begins.
+    #[must_use]
+    pub fn new(started_at: Timestamp) -> Self {
+        Self {
+            started_at,
+            completed_at: None,
+            duration_ms: 0,
+            waiting_ms: 0,
+            resumed_at: None,
+            waiting_since: None,
+        }
+    }
 }
 
 /// What an execution was given to work on. Changes only when a person repairs it.

@@ -125,6 +125,8 @@ pub struct Step {
     pub started_at: Option<Timestamp>,
     /// When it ended.
     pub completed_at: Option<Timestamp>,
+    /// How long people were waited for in between, in milliseconds.
+    pub waiting_ms: u64,
     /// Why it failed, or why its last attempt did.
     pub error: Option<ErrorContext>,
     /// The parameters as resolved, redacted and bounded.
@@ -138,9 +140,18 @@ pub struct Step {
 }
 
 impl Step {
-    /// From its first attempt's beginning to its end, in milliseconds.
+    /// Whether it has failed and may have had its effect all the same.
+    #[must_use]
+    pub fn is_outcome_open(&self) -> bool {
+        let open = |error: &ErrorContext| error.leaves_outcome_open();
+        self.status == StepStatus::Failed && self.error.as_ref().is_some_and(open)
+    }
+
+    /// From its first attempt's beginning to its end, in milliseconds; waiting for people is not in
+    /// it.
     #[must_use]
     pub fn duration_ms(&self) -> Option<u64> {
-        Some(self.completed_at?.millis_since(self.started_at?))
+        let whole = self.completed_at?.millis_since(self.started_at?);
+        Some(whole.saturating_sub(self.waiting_ms))
     }
 }

@@ -129,6 +129,10 @@ pub struct Node {
 }
 
 /// What a failure that is not repeated does to the execution.
+///
+/// It is not asked where a person must look - a step that says so, an effect that may have happened -
+/// nor about what people have decided: a rejected or expired approval and declined, expired or
+/// withdrawn signatures are no failure to step over, and `continue` fails with them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnError {

@@ -88,7 +88,7 @@ fn output_of(resolution: Resolution) -> Value {
         Resolution::Signed(request) => serde_json::json!({
             "signature_request_id": request.id,
             "envelope_id": request.envelope_id,
-            "signed_file": request.file,
+            "file": request.file,
         }),
         Resolution::Approved(decision) => decision,
     }

@@ -149,7 +149,7 @@ pub enum StepOutcome {
 }
 
 /// What a step waits for.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Wait {
     /// Signatures on a document. The engine tracks the signers.
@@ -159,7 +159,7 @@ pub enum Wait {
 }
 
 /// A request for approval, as a handler makes it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct NewApproval {
     /// Names the request; the handler needs it for the links that it sends.
@@ -220,6 +220,9 @@ pub enum Resolution {
 pub enum Probe {
     /// It happened, with this output.
     Done(Value),
+    /// It happened, and this is what the step now waits for. The handler runs again to pick it up;
+    /// where it may not any more, the step waits as it is, or what was asked for is withdrawn.
+    Begun(Wait),
     /// It did not happen; running it is safe.
     NotDone,
     /// It cannot be told. A person decides.

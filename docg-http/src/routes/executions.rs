@@ -39,8 +39,10 @@ pub(crate) async fn shown(
     record: &ExecutionRecord,
 ) -> Result<Execution, Problem> {
     let execution = &record.execution;
-    // Only what went wrong in a step needs the steps.
-    let steps = if execution.error.is_some() {
+    // Only what went wrong in a step needs the steps. A cancel cuts off the one under way, and is no
+    // error.
+    let needs_steps = execution.error.is_some() || execution.status == Status::Canceled;
+    let steps = if needs_steps {
         state
             .engine
             .steps(caller.organization, execution.id)

@@ -138,18 +138,30 @@ pub(crate) fn execution(row: &PgRow) -> Result<Execution, Error> {
     })
 }
 
-type StoredTimes = (i64, Option<i64>, u64, u64, Option<i64>);
+/// A phase's times, in an array.
+#[derive(Deserialize)]
+struct StoredTimes(
+    i64,
+    Option<i64>,
+    u64,
+    u64,
+    Option<i64>,
+    // What was stored before it was measured has none.
+    #[serde(default)] Option<i64>,
+);
 
 fn phase_metrics(json: &str) -> Result<PhaseMetrics, Error> {
     let stored: std::collections::BTreeMap<Phase, StoredTimes> = from_json("phase_metrics", json)?;
     let mut metrics = PhaseMetrics::default();
-    for (phase, (started_at, completed_at, duration_ms, waiting_ms, resumed_at)) in stored {
+    for (phase, times) in stored {
+        let StoredTimes(started, completed, duration_ms, waiting_ms, resumed, waiting) = times;
         metrics.0[phase as usize] = Some(PhaseTimes {
-            started_at: Timestamp::from_millis(started_at),
-            completed_at: completed_at.map(Timestamp::from_millis),
+            started_at: Timestamp::from_millis(started),
+            completed_at: completed.map(Timestamp::from_millis),
             duration_ms,
             waiting_ms,
-            resumed_at: resumed_at.map(Timestamp::from_millis),
+            resumed_at: resumed.map(Timestamp::from_millis),
+            waiting_since: waiting.map(Timestamp::from_millis),
         });
     }
     Ok(metrics)
@@ -200,6 +212,7 @@ struct StoredStep {
     takeovers: u32,
     started_at: Option<Timestamp>,
     completed_at: Option<Timestamp>,
+    waiting_ms: u64,
     error_code: Option<String>,
     error_human: Option<docg_core::i18n::Text>,
     error_tech: Option<String>,
@@ -227,6 +240,7 @@ pub(crate) fn steps(execution_id: ExecutionId, json: &str) -> Result<Vec<Step>, 
         takeovers: it.takeovers,
         started_at: it.started_at,
         completed_at: it.completed_at,
+        waiting_ms: it.waiting_ms,
         error: it
             .error_code
             .zip(it.error_human)

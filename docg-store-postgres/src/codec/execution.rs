@@ -80,6 +80,7 @@ impl ExecutionColumns {
                     times.duration_ms,
                     times.waiting_ms,
                     times.resumed_at.map(millis),
+                    times.waiting_since.map(millis),
                 ]);
                 (phase.as_str().to_owned(), times)
             })

@@ -30,6 +30,7 @@ columns! {
         takeovers: i64 = "int8[]",
         started_at: Option<Time> = "timestamptz[]",
         completed_at: Option<Time> = "timestamptz[]",
+        waiting_ms: i64 = "int8[]",
         error_code: Option<String> = "text[]",
         error_human: Option<String> = "text[]::json[]",
         error_tech: Option<String> = "text[]",
@@ -166,6 +167,7 @@ impl StepColumns {
         self.takeovers.push(step.takeovers.into());
         self.started_at.push(time_column(step.started_at));
         self.completed_at.push(time_column(step.completed_at));
+        self.waiting_ms.push(int(step.waiting_ms));
         self.error_code
             .push(encoder.optional_text("error_code", error.map(|it| &*it.code))?);
         self.error_human

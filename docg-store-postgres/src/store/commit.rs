@@ -149,7 +149,7 @@ static COMMIT: LazyLock<String> = LazyLock::new(|| {
                 status = r.status, activity = r.activity, attempt = r.attempt,
                 attempts_before = r.attempts_before, takeovers = r.takeovers,
                 started_at = r.started_at, completed_at = r.completed_at,
-                error_code = r.error_code, error_human = r.error_human,
+                waiting_ms = r.waiting_ms, error_code = r.error_code, error_human = r.error_human,
                 error_tech = r.error_tech, data_in = r.data_in, data_out = r.data_out,
                 output = r.output, reused_from = r.reused_from
             FROM step_input r JOIN moved m ON m.id = r.execution_id

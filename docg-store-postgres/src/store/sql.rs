@@ -20,7 +20,7 @@ macro_rules! steps_of_execution {
         "(SELECT coalesce(json_agg(row_to_json(step) ORDER BY step.position), '[]')::text FROM ( \
             SELECT s.id, s.node_id, s.node_type, s.label, s.phase, s.position, s.status, \
                 s.activity, s.attempt, s.attempts_before, s.takeovers, s.started_at, \
-                s.completed_at, s.error_code, s.error_human, s.error_tech, \
+                s.completed_at, s.waiting_ms, s.error_code, s.error_human, s.error_tech, \
                 CASE WHEN s.data_in IS NOT NULL THEN json_build_array(s.data_in) END AS data_in, \
                 CASE WHEN s.data_out IS NOT NULL THEN json_build_array(s.data_out) END \
                     AS data_out, \

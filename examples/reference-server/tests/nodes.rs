@@ -4,7 +4,8 @@ mod support;
 
 use docg_core::{
     engine::{ControlRequest, ResumeRequest},
-    observe::Actor,
+    observe::{Actor, actions},
+    ports::AuditQuery,
     run::Status,
 };
 use serde_json::{Value, json};
@@ -80,6 +81,31 @@ async fn a_dry_run_renders_and_saves_nothing() {
     );
     assert_eq!(*ran.output("save"), Value::Null);
     assert!(!harness.folder.path().join("files/saved").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn that_a_template_has_changed_since_it_was_last_used_is_in_the_trail() {
+    let harness = Harness::offline();
+    let noted = async || {
+        let ran = harness.run(rendered_and_saved("a"), contract()).await;
+        let query = AuditQuery {
+            organization_id: harness.organization,
+            execution_id: ran.record.execution.id,
+            after: 0,
+            limit: 100,
+        };
+        let trail = harness.engine.audit(query).await.expect("readable").items;
+        let mut rows = trail.iter();
+        rows.any(|row| row.action == actions::TEMPLATE_VERSION_UPDATED)
+    };
+    assert!(!noted().await, "there was none before");
+    assert!(!noted().await, "it is the same");
+    let notes = harness.folder.path().join("files/records/templates");
+    for note in std::fs::read_dir(notes).expect("a folder") {
+        std::fs::write(note.expect("a note").path(), b"\"another\"").expect("written");
+    }
+    assert!(noted().await);
+    assert!(!noted().await, "once");
 }
 
 #[tokio::test(flavor = "multi_thread")]

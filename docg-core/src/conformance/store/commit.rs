@@ -12,7 +12,7 @@ use crate::{
     ids::{OrganizationId, SignalId, WorkerId},
     observe::{LogDomain, LogLevel},
     ports::{Committed, StoreErrorKind},
-    run::{Inputs, Status, StepStatus},
+    run::{Inputs, Phase, PhaseTimes, Status, StepStatus},
     signature::{RequestStatus, SignerStatus},
 };
 
@@ -26,14 +26,22 @@ pub async fn a_commit_is_applied_whole(StoreUnderTest { store, .. }: StoreUnderT
     step.status = StepStatus::Running;
     step.attempt = 1;
     step.started_at = Some(at(1));
+    step.waiting_ms = 7;
     step.data_in = Some(json!({"template": "t1"}).into());
+    let times = PhaseTimes {
+        waiting_since: Some(at(2)),
+        ..PhaseTimes::new(at(1))
+    };
     let inputs = Arc::new(Inputs {
         trigger_data: Arc::new(json!({"customer": "Bia"})),
         node_overrides: Map::new(),
     });
     let made = CommitFixture::on(&claimed)
         .status(Status::Running)
-        .with(|execution| execution.progress = 40)
+        .with(|execution| {
+            execution.progress = 40;
+            execution.phase_metrics.0[Phase::Render as usize] = Some(times);
+        })
         .wake_at(at(50))
         .events(3)
         .log(LogLevel::Warn, LogDomain::Step, Some("n1"))

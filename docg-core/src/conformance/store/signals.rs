@@ -41,7 +41,8 @@ pub async fn a_signal_changes_nothing_but_the_inbox(StoreUnderTest { store, .. }
     let organization = OrganizationId::new();
     let id = waiting(&*store, organization).await;
     let mut expected = everything(&*store, organization, id).await;
-    let sent = signal(organization, id, at(10));
+    let mut sent = signal(organization, id, at(10));
+    sent.if_version = Some(3);
     store.signal(sent.clone()).await.expect("signals");
     expected.signals.push(sent);
     let found = everything(&*store, organization, id).await;

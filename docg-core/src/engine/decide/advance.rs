@@ -12,8 +12,8 @@ use crate::{
     i18n::Text,
     observe::LogLevel,
     run::{
-        Activity, DeliveryState, InvalidTransition, Phase, SignatureState, Status, StepStatus,
-        WaitKind,
+        Activity, DeliveryState, InvalidTransition, Phase, SignatureState, Status, Step,
+        StepStatus, WaitKind,
     },
     workflow::{
         Node, Resolution, condition,
@@ -42,7 +42,9 @@ pub(super) fn advance(draft: &mut Draft<'_>) -> Result<Next, InvalidTransition> 
         if let Some(next) = open_step(draft) {
             return Ok(next);
         }
-        if draft.state.execution.preflight_due {
+        // Checks are for what comes next. While people are waited for, that is they.
+        let waits = |step: &Step| step.activity == Activity::Waiting;
+        if draft.state.execution.preflight_due && !draft.state.steps.iter().any(waits) {
             return Ok(if draft.opens_steps {
                 Next::Preflight
             } else {
@@ -369,9 +371,13 @@ fn complete(draft: &mut Draft<'_>) -> Result<(), InvalidTransition> {
     draft.state.execution.current_step = None;
     draft.transition(Status::Completed, "all_steps_done")?;
     let execution = &draft.state.execution;
-    let duration_ms = draft
-        .now
-        .millis_since(execution.started_at.unwrap_or(execution.created_at));
+    let began = execution.started_at.unwrap_or(execution.created_at);
+    let waited: u64 = execution
+        .phase_metrics
+        .iter()
+        .map(|(_, times)| times.waiting_ms)
+        .sum();
+    let duration_ms = draft.now.millis_since(began).saturating_sub(waited);
     draft.event(EventData::Completed { duration_ms });
     draft.log_run(LogLevel::Ok, Text::key("log-completed"));
     Ok(())

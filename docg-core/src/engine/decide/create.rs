@@ -154,6 +154,7 @@ fn pending(id: StepId, execution_id: ExecutionId, node: &Node, position: u32) ->
         takeovers: 0,
         started_at: None,
         completed_at: None,
+        waiting_ms: 0,
         error: None,
         data_in: None,
         data_out: None,

@@ -15,8 +15,8 @@ use crate::{
     },
     ports::RunState,
     run::{
-        CurrentStep, DeliveryState, InvalidTransition, Phase, PhaseTimes, SignatureState, Status,
-        Step, WaitKind, WaitingFor,
+        Activity, CurrentStep, DeliveryState, InvalidTransition, Phase, PhaseTimes, SignatureState,
+        Status, Step, WaitKind, WaitingFor,
     },
     storable,
     time::Timestamp,
@@ -192,6 +192,11 @@ impl<'a> Draft<'a> {
         }
     }
 
+    /// Whether the decision began with this version, and no signal has come before.
+    pub(super) fn is_at_version(&self, version: u64) -> bool {
+        self.records.settled.is_empty() && self.state.execution.version == version
+    }
+
     pub(super) fn settle(&mut self, signal: SignalId) {
         self.records.settled.push(signal);
     }
@@ -277,30 +282,39 @@ impl<'a> Draft<'a> {
 
     /// Begins to wait.
     pub(super) fn wait(&mut self, kind: WaitKind, until: Option<Timestamp>, detail: Value) {
-        if kind.is_for_people() {
-            self.rest_phase();
-        }
         self.state.execution.waiting_for = Some(WaitingFor {
             kind,
             since: self.now,
             until,
             detail,
         });
+        // A handler that is at work when a pause comes works on.
+        if kind.is_for_people() && !self.is_at_work() {
+            self.rest_phase();
+        }
     }
 
     /// Ends a wait; time spent on people is counted as such.
     pub(super) fn end_wait(&mut self) {
-        let Some(waiting) = self.state.execution.waiting_for.take() else {
+        if self.state.execution.waiting_for.take().is_none() {
             return;
-        };
-        if waiting.kind.is_for_people() {
-            let waited = self.now.millis_since(waiting.since);
-            let phase = self.current_phase();
-            if let Some(times) = phase
-                .and_then(|phase| self.state.execution.phase_metrics.0[phase as usize].as_mut())
-            {
+        }
+        let mut waited = 0;
+        for times in self.state.execution.phase_metrics.0.iter_mut().flatten() {
+            if let Some(since) = times.waiting_since.take() {
+                waited = self.now.millis_since(since);
                 times.waiting_ms += waited;
             }
+        }
+        // In a review, what waits is a step that has failed and may begin again.
+        let in_review = self.state.execution.status == Status::NeedsReview;
+        let waits =
+            |step: &Step| step.started_at.is_some() && (in_review || step.completed_at.is_none());
+        if let Some(index) = self.current()
+            && waited > 0
+            && waits(&self.state.steps[index])
+        {
+            self.step(index).waiting_ms += waited;
         }
     }
 
@@ -325,10 +339,15 @@ impl<'a> Draft<'a> {
             .map(|step| step.index as usize)
     }
 
-    fn current_phase(&self) -> Option<Phase> {
+    fn current_phase(&self) -> Phase {
         self.current()
-            .map(|index| self.state.steps[index].phase)
-            .or(Some(Phase::Preflight))
+            .map_or(Phase::Preflight, |index| self.state.steps[index].phase)
+    }
+
+    /// Whether a handler works, or is about to.
+    fn is_at_work(&self) -> bool {
+        let mut steps = self.state.steps.iter();
+        steps.any(|step| !matches!(step.activity, Activity::Idle | Activity::Waiting))
     }
 
     /// Recomputes the progress from the work that is done, and tells it where it has grown.
@@ -365,24 +384,41 @@ impl<'a> Draft<'a> {
 
     /// A stretch of work in a phase begins.
     pub(super) fn work_phase(&mut self, phase: Phase) {
-        let times =
-            self.state.execution.phase_metrics.0[phase as usize].get_or_insert(PhaseTimes {
-                started_at: self.now,
-                completed_at: None,
-                duration_ms: 0,
-                waiting_ms: 0,
-                resumed_at: None,
-            });
+        let now = self.now;
+        let times = self.times_of(phase);
         times.completed_at = None;
-        times.resumed_at.get_or_insert(self.now);
+        times.resumed_at.get_or_insert(now);
     }
 
-    /// The stretch of work that is under way pauses.
+    /// The work of a step that is under way goes on.
+    pub(super) fn work_again(&mut self) {
+        if self.is_at_work()
+            && let Some(index) = self.current()
+        {
+            self.work_phase(self.state.steps[index].phase);
+        }
+    }
+
+    fn times_of(&mut self, phase: Phase) -> &mut PhaseTimes {
+        let now = self.now;
+        self.state.execution.phase_metrics.0[phase as usize]
+            .get_or_insert_with(|| PhaseTimes::new(now))
+    }
+
+    /// The stretch of work that is under way pauses. If the run waits for people, they are what it
+    /// waits for from now on.
     pub(super) fn rest_phase(&mut self) {
         for times in self.state.execution.phase_metrics.0.iter_mut().flatten() {
             if let Some(resumed) = times.resumed_at.take() {
                 times.duration_ms += self.now.millis_since(resumed);
             }
+        }
+        let execution = &self.state.execution;
+        let waiting = execution.waiting_for.as_ref();
+        // Before a worker has taken it, no phase has begun.
+        if execution.started_at.is_some() && waiting.is_some_and(|it| it.kind.is_for_people()) {
+            let (now, phase) = (self.now, self.current_phase());
+            self.times_of(phase).waiting_since.get_or_insert(now);
         }
     }
 

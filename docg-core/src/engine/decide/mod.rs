@@ -263,7 +263,7 @@ pub(crate) fn decide<'a>(
                 notes,
             } => {
                 draft.take_notes(index, notes);
-                step::dropped(&mut draft, index, effect);
+                step::dropped(&mut draft, index, effect)?;
             }
             Input::Probed {
                 index,

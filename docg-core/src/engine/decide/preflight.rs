@@ -32,21 +32,14 @@ pub(super) fn finished(
     }
     let summary = Arc::new(PreflightSummary::new(issues, draft.now));
     let (blocking, warnings) = (summary.blocking_count, summary.warning_count);
-    let times = draft.state.execution.phase_metrics.0[Phase::Preflight as usize].get_or_insert(
-        PhaseTimes {
-            started_at,
-            completed_at: None,
-            duration_ms: 0,
-            waiting_ms: 0,
-            resumed_at: None,
-        },
-    );
+    let times = draft.state.execution.phase_metrics.0[Phase::Preflight as usize]
+        .get_or_insert_with(|| PhaseTimes::new(started_at));
     times.duration_ms += draft.now.millis_since(started_at);
     times.completed_at = Some(draft.now);
     draft.state.execution.preflight = Some(Arc::clone(&summary));
     draft.state.execution.preflight_due = blocking > 0;
     draft.event(EventData::PreflightCompleted {
-        summary: Arc::clone(&summary),
+        summary: summary.for_events(),
     });
     let (level, text) = match (blocking, warnings) {
         (0, 0) => (LogLevel::Ok, Text::key("log-preflight-passed")),

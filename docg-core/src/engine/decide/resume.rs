@@ -36,14 +36,10 @@ pub(super) fn apply(
     let failed = draft.current().filter(|index| {
         status == Status::NeedsReview && draft.state.steps[*index].status == StepStatus::Failed
     });
-    let outcome_unknown = failed.is_some_and(|index| {
-        draft.state.steps[index]
-            .error
-            .as_ref()
-            .is_some_and(|error| error.code == codes::OUTCOME_UNKNOWN)
-    });
-    // A person must say what they know; going on without it could repeat the effect.
-    if outcome_unknown && request.settlement.is_none() {
+    // A person must say what they know, for going on without it could repeat the effect; and where
+    // it is known what happened, nobody says otherwise.
+    let is_open = failed.is_some_and(|index| draft.state.steps[index].is_outcome_open());
+    if is_open != request.settlement.is_some() {
         return Ok(false);
     }
     let changed = change_inputs(draft, &request);
@@ -55,12 +51,12 @@ pub(super) fn apply(
     })});
     match status {
         Status::NeedsReview => {
-            draft.state.execution.error = None;
             draft.transition_by(Status::Running, RESUMED, Some(actor), facts)?;
             draft.state.execution.preflight_due = true;
             if let Some(index) = failed {
                 settle_failed_step(draft, index, request.settlement);
             }
+            draft.state.execution.error = step::left_over_error(draft);
         }
         Status::Paused => {
             let to = draft.state.execution.paused_from.unwrap_or(Status::Running);
@@ -69,6 +65,7 @@ pub(super) fn apply(
                 draft.state.execution.preflight_due = true;
             }
             signature::wait_again(draft);
+            draft.work_again();
         }
         _ => {
             draft.state.execution.delivery_confirmed = true;
@@ -117,8 +114,9 @@ fn change_inputs(draft: &mut Draft<'_>, request: &ResumeSignal) -> bool {
             .node_overrides
             .entry(node.clone())
             .or_insert_with(|| Value::Object(Map::new()));
-        if let Value::Object(params) = params {
-            merge(overrides, params);
+        // A parameter is set whole: what it was is not wanted any more.
+        if let (Value::Object(overrides), Value::Object(params)) = (overrides, params) {
+            overrides.extend(params.clone());
         }
     }
     draft.inputs_changed();

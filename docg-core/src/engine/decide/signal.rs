@@ -19,6 +19,9 @@ use crate::{
 };
 
 pub(super) fn apply(draft: &mut Draft<'_>, signal: Signal) -> Result<(), InvalidTransition> {
+    // Of several that were sent on the same version, the first changes it.
+    let if_version = signal.if_version;
+    let is_expected = if_version.is_none_or(|version| draft.is_at_version(version));
     draft.settle(signal.id);
     let Signal {
         id,
@@ -29,6 +32,7 @@ pub(super) fn apply(draft: &mut Draft<'_>, signal: Signal) -> Result<(), Invalid
     } = signal;
     let name = name_of(&kind);
     let applied = match kind {
+        _ if !is_expected => false,
         SignalKind::Pause { reason } => {
             allowed(draft, Call::Pause) && pause(draft, actor.clone(), reason)?
         }
@@ -90,9 +94,7 @@ fn ignored(draft: &mut Draft<'_>, name: &'static str, actor: Actor) {
     );
     draft.log_run(
         LogLevel::Warn,
-        Text::key("log-signal-ignored")
-            .with("signal", name)
-            .with("status", status),
+        Text::key("log-signal-ignored").with("signal", name),
     );
 }
 

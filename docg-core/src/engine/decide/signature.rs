@@ -65,8 +65,10 @@ pub(super) fn requested(
     draft.log_step(LogLevel::Ok, &node, text, None);
     draft.state.signature = Some(request);
     draft.signature_changed();
-    if draft.state.execution.status != Status::Paused {
-        wait_again(draft);
+    match draft.state.execution.status {
+        // The handler has ended; what is waited for is the end of the pause.
+        Status::Paused => draft.rest_phase(),
+        _ => wait_again(draft),
     }
     Ok(())
 }
@@ -150,7 +152,7 @@ pub(super) fn reported(
     for change in &changes {
         tell(draft, id, change, actor);
     }
-    close(draft, &changes, facts)?;
+    close(draft, &changes, facts, actor)?;
     Ok(true)
 }
 
@@ -229,6 +231,7 @@ fn close(
     draft: &mut Draft<'_>,
     changes: &[SignerChange],
     facts: &[SignerFact],
+    actor: &Actor,
 ) -> Result<(), InvalidTransition> {
     let (now, Some(index)) = (draft.now, waiting_step(draft)) else {
         return Ok(());
@@ -285,12 +288,12 @@ fn close(
                     change.reason.as_deref(),
                 )
                 .with("email", &change.email),
-                None => declined_by_somebody(draft, id, facts),
+                None => declined_by_somebody(draft, id, facts, actor),
             };
             let failure = StepFailure::fatal(codes::SIGNATURE_DECLINED, text);
             end_step(draft, index, failure)
         }
-        RequestStatus::Expired => expired(draft),
+        RequestStatus::Expired => expired(draft, actor.clone()),
         RequestStatus::Canceled => {
             let failure = StepFailure::fatal(
                 codes::SIGNATURE_CANCELED,
@@ -301,6 +304,7 @@ fn close(
                 RequestStatus::Canceled,
                 "log-signature-canceled",
                 failure,
+                actor.clone(),
             )
         }
     }
@@ -319,6 +323,7 @@ fn declined_by_somebody(
     draft: &mut Draft<'_>,
     id: SignatureRequestId,
     facts: &[SignerFact],
+    actor: &Actor,
 ) -> Text {
     let fact = facts
         .iter()
@@ -326,7 +331,11 @@ fn declined_by_somebody(
     let reason = fact.and_then(|fact| fact.reason.clone());
     let at = fact.map(|fact| fact.at);
     let metadata = json!({"signer": null, "at": at, "reason": reason});
-    draft.audit(AuditDraft::new(actions::SIGNATURE_DECLINED, metadata).on("signature_request", id));
+    draft.audit(
+        AuditDraft::new(actions::SIGNATURE_DECLINED, metadata)
+            .on("signature_request", id)
+            .by(actor.clone()),
+    );
     why(
         "error-signature-declined-somebody",
         "error-signature-declined-somebody-reason",
@@ -334,8 +343,8 @@ fn declined_by_somebody(
     )
 }
 
-/// Not all have signed in time.
-pub(super) fn expired(draft: &mut Draft<'_>) -> Result<(), InvalidTransition> {
+/// Not all have signed in time, as `actor` has found.
+pub(super) fn expired(draft: &mut Draft<'_>, actor: Actor) -> Result<(), InvalidTransition> {
     let failure = StepFailure::fatal(
         codes::SIGNATURE_EXPIRED,
         Text::key("error-signature-expired"),
@@ -345,6 +354,7 @@ pub(super) fn expired(draft: &mut Draft<'_>) -> Result<(), InvalidTransition> {
         RequestStatus::Expired,
         "log-signature-expired",
         failure,
+        actor,
     )
 }
 
@@ -354,6 +364,7 @@ fn give_up(
     status: RequestStatus,
     log: &'static str,
     failure: StepFailure,
+    actor: Actor,
 ) -> Result<(), InvalidTransition> {
     let (now, Some(index)) = (draft.now, waiting_step(draft)) else {
         return Ok(());
@@ -380,7 +391,11 @@ fn give_up(
         expires_at,
     });
     let facts = json!({"expires_at": expires_at, "status": status});
-    draft.audit(AuditDraft::new(actions::SIGNATURE_EXPIRED, facts).on("signature_request", id));
+    draft.audit(
+        AuditDraft::new(actions::SIGNATURE_EXPIRED, facts)
+            .on("signature_request", id)
+            .by(actor),
+    );
     let node = draft.node(index);
     let text = Text::Key {
         key: log.into(),

@@ -14,8 +14,17 @@ use crate::{
     workflow::{EffectClass, Handler, Node, OnError, Probe, StepOutcome, Wait},
 };
 
-/// A step whose workers died more often than this goes to a person.
+/// A step whose workers died this often goes to a person.
 const MAX_TAKEOVERS: u32 = 20;
+
+/// What people have decided, or have not in their time.
+const DECISIONS: [&str; 5] = [
+    codes::APPROVAL_REJECTED,
+    codes::APPROVAL_EXPIRED,
+    codes::SIGNATURE_DECLINED,
+    codes::SIGNATURE_EXPIRED,
+    codes::SIGNATURE_CANCELED,
+];
 
 /// Whether running the step's effect twice does no harm.
 fn repeatable(draft: &Draft<'_>, node: &Node) -> bool {
@@ -31,16 +40,23 @@ pub(super) fn taken_over(draft: &mut Draft<'_>) -> Result<(), InvalidTransition>
     let Some(index) = draft.state.steps.iter().position(|step| {
         matches!(
             step.activity,
-            Activity::Running | Activity::Resuming | Activity::ProbingTakeover
+            Activity::Running
+                | Activity::Resuming
+                | Activity::ProbingTakeover
+                | Activity::ProbingFailure
         )
     }) else {
         return Ok(());
     };
     let node = draft.node(index);
     let may_repeat = repeatable(draft, &node);
+    if draft.state.execution.status == Status::Paused {
+        // It worked on during the pause. What is left of it begins when the pause ends.
+        draft.rest_phase();
+    }
     let step = draft.step(index);
     step.takeovers += 1;
-    if step.takeovers > MAX_TAKEOVERS {
+    if step.takeovers >= MAX_TAKEOVERS {
         let text = Text::key("error-too-many-takeovers").with("label", &node.label);
         return failed(
             draft,
@@ -81,14 +97,13 @@ pub(super) fn finished(
             succeeded(draft, index, Arc::new(output));
             Ok(())
         }
-        Ok(StepOutcome::Wait(Wait::Signatures(request))) => {
-            super::signature::requested(draft, index, request)
-        }
-        Ok(StepOutcome::Wait(Wait::Approval(request))) => {
-            super::approval::requested(draft, index, request)
-        }
-        Err(failure) => {
+        Ok(StepOutcome::Wait(wait)) => begin_wait(draft, index, wait),
+        Err(mut failure) => {
             let node = draft.node(index);
+            // What may be repeated leaves nothing in doubt.
+            if failure.class == FailureClass::OutcomeUnknown && repeatable(draft, &node) {
+                failure.class = FailureClass::Retryable;
+            }
             // The handler is asked before anything is repeated that cannot be taken back.
             if failure.class == FailureClass::OutcomeUnknown
                 && draft.state.steps[index].activity == Activity::Running
@@ -103,6 +118,20 @@ pub(super) fn finished(
             failed(draft, index, failure)
         }
     }
+}
+
+/// The step goes on when what it has asked for has come.
+fn begin_wait(draft: &mut Draft<'_>, index: usize, wait: Wait) -> Result<(), InvalidTransition> {
+    match wait {
+        Wait::Signatures(request) => super::signature::requested(draft, index, request),
+        Wait::Approval(request) => super::approval::requested(draft, index, request),
+    }
+}
+
+/// Whether the retry policy lets the step begin once more.
+fn has_attempts_left(draft: &Draft<'_>, index: usize) -> bool {
+    let step = &draft.state.steps[index];
+    step.attempt - step.attempts_before < draft.node(index).retry.max_attempts
 }
 
 pub(super) fn probed(
@@ -125,8 +154,18 @@ pub(super) fn probed(
             succeeded(draft, index, Arc::new(output));
             Ok(())
         }
-        Probe::NotDone => {
-            let text = Text::key("log-step-probed-not-done").with("label", &node.label);
+        // No attempt is left that could pick it up: it is awaited as it is.
+        Probe::Begun(wait) if after_failure && !has_attempts_left(draft, index) => {
+            let text = Text::key("log-step-probed-done").with("label", &node.label);
+            draft.log_step(LogLevel::Ok, &node, text, None);
+            begin_wait(draft, index, wait)
+        }
+        Probe::Begun(_) | Probe::NotDone => {
+            let key = match effect {
+                Probe::Begun(_) => "log-step-probed-begun",
+                _ => "log-step-probed-not-done",
+            };
+            let text = Text::key(key).with("label", &node.label);
             draft.log_step(LogLevel::Ok, &node, text, None);
             // After a failed attempt the retry policy decides; a worker's death uses up none.
             match draft.state.steps[index]
@@ -183,16 +222,25 @@ pub(super) fn stopped(draft: &mut Draft<'_>, index: usize) {
 }
 
 /// The execution is being canceled and the handler did not return in time.
-pub(super) fn dropped(draft: &mut Draft<'_>, index: usize, effect: Probe) {
+pub(super) fn dropped(
+    draft: &mut Draft<'_>,
+    index: usize,
+    effect: Probe,
+) -> Result<(), InvalidTransition> {
     if draft.state.steps[index].status != StepStatus::Running {
-        return;
+        return Ok(());
     }
     let node = draft.node(index);
+    let effect_done = Text::key("error-canceled-effect-done").with("label", &node.label);
     match effect {
         Probe::Done(output) => {
-            let text = Text::key("error-canceled-effect-done").with("label", &node.label);
-            draft.log_step(LogLevel::Warn, &node, text, None);
+            draft.log_step(LogLevel::Warn, &node, effect_done, None);
             succeeded(draft, index, Arc::new(output));
+        }
+        // Noted, so that the end of the execution withdraws it.
+        Probe::Begun(wait) => {
+            draft.log_step(LogLevel::Warn, &node, effect_done, None);
+            return begin_wait(draft, index, wait);
         }
         Probe::NotDone => cut_off(draft, index, Text::key("error-canceled")),
         Probe::Unknown => {
@@ -203,6 +251,7 @@ pub(super) fn dropped(draft: &mut Draft<'_>, index: usize, effect: Probe) {
             );
         }
     }
+    Ok(())
 }
 
 /// A step that was under way when its execution was canceled has not succeeded.
@@ -249,12 +298,21 @@ fn cut_off_text(draft: &Draft<'_>, index: usize) -> Text {
     }
 }
 
+/// What went wrong last with a step that was left behind.
+pub(super) fn left_over_error(draft: &Draft<'_>) -> Option<ErrorContext> {
+    let mut steps = draft.state.steps.iter();
+    steps
+        .rfind(|step| step.status == StepStatus::Failed)?
+        .error
+        .clone()
+}
+
 pub(super) fn succeeded(draft: &mut Draft<'_>, index: usize, output: Arc<Value>) {
     let node = draft.node(index);
     // What a later attempt has made good is not what went wrong with the run.
     let error = &draft.state.steps[index].error;
     if error.is_some() && *error == draft.state.execution.error {
-        draft.state.execution.error = None;
+        draft.state.execution.error = left_over_error(draft);
     }
     let snapshot = draft.env.redaction.snapshot(&output);
     {
@@ -337,7 +395,7 @@ pub(super) fn failed(
         retry_after_ms,
     } = failure;
     let attempts = draft.state.steps[index].attempt - draft.state.steps[index].attempts_before;
-    let next_attempt_at = (class == FailureClass::Retryable && attempts < node.retry.max_attempts)
+    let next_attempt_at = (class == FailureClass::Retryable && has_attempts_left(draft, index))
         .then(|| {
             let delay = node.retry.delay_ms(attempts, draft.random());
             draft
@@ -350,7 +408,9 @@ pub(super) fn failed(
         step.activity = Activity::Idle;
         step.error = Some(context.clone());
         // A pause outlasts the backoff: the next attempt comes when a person lets it.
-        if draft.state.execution.status != Status::Paused {
+        if draft.state.execution.status == Status::Paused {
+            draft.rest_phase();
+        } else {
             draft.wait(
                 WaitKind::Retry,
                 Some(at),
@@ -396,10 +456,11 @@ pub(super) fn failed(
     let reviews = class == FailureClass::Review
         || node.on_error == OnError::Review
         || super::signature::is_signed(draft, index);
-    // Whether something has happened in the world is not to be passed over, whatever the node says.
-    let is_open = [codes::OUTCOME_UNKNOWN, codes::TOO_MANY_TAKEOVERS].contains(&&*context.code);
+    // Neither what may have happened in the world nor what people have decided is passed over,
+    // whatever the node says.
+    let may_continue = !context.leaves_outcome_open() && !DECISIONS.contains(&&*context.code);
     match node.on_error {
-        OnError::Continue if !is_open => {
+        OnError::Continue if may_continue => {
             draft.update_progress(0.0);
             Ok(())
         }

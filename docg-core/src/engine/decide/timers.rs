@@ -4,6 +4,7 @@ use super::{approval, draft::Draft, follow_up, signature};
 use crate::{
     error::{ErrorContext, codes},
     i18n::Text,
+    observe::Actor,
     ports::RunState,
     run::{InvalidTransition, Status, WaitKind},
     time::Timestamp,
@@ -48,7 +49,7 @@ pub(super) fn expire(draft: &mut Draft<'_>) -> Result<(), InvalidTransition> {
         approval::expired(draft)?;
     }
     if due(follow_up::given_up_at(&draft.state)) {
-        signature::expired(draft)?;
+        signature::expired(draft, Actor::system())?;
     }
     Ok(())
 }

@@ -169,16 +169,20 @@ impl Driver {
     }
 }
 
-/// Whether the inbox holds a cancel that will be applied.
+/// Whether the inbox holds a cancel that will be applied. One that is sent on a version is, as the
+/// first signal on that version.
 fn cancels(state: &RunState, inputs: &[Input]) -> bool {
-    let asked = inputs.iter().any(|input| {
-        matches!(
-            input,
-            Input::Signal(Signal {
-                kind: SignalKind::Cancel { .. },
-                ..
-            })
-        )
-    });
-    asked && judge(&state.execution, Call::Cancel) == Verdict::Apply
+    let is_cancel = |(place, input): (usize, &Input)| {
+        let Input::Signal(Signal {
+            kind: SignalKind::Cancel { .. },
+            if_version,
+            ..
+        }) = input
+        else {
+            return false;
+        };
+        if_version.is_none_or(|it| place == 0 && it == state.execution.version)
+    };
+    inputs.iter().enumerate().any(is_cancel)
+        && judge(&state.execution, Call::Cancel) == Verdict::Apply
 }

@@ -26,22 +26,27 @@ pub(super) struct Event {
 
 #[derive(Debug, Default, Deserialize)]
 struct Data {
+    #[serde(default, deserialize_with = "lenient")]
     signer: Option<Person>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "readable")]
     signers: Vec<Person>,
+    #[serde(default, deserialize_with = "lenient")]
     refusal: Option<Refusal>,
 }
 
 #[derive(Debug, Deserialize)]
 struct Person {
+    #[serde(default, deserialize_with = "lenient")]
     key: Option<String>,
+    #[serde(default, deserialize_with = "lenient")]
     email: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
 struct Refusal {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "readable")]
     reasons: Vec<String>,
+    #[serde(default, deserialize_with = "lenient")]
     comment: Option<String>,
 }
 
@@ -78,11 +83,13 @@ fn lenient<'de, D: Deserializer<'de>, T: DeserializeOwned + Default>(
     Ok(serde_json::from_value(value).unwrap_or_default())
 }
 
-/// Those elements of a list that can be read.
+/// Those elements of a list that can be read; none of what is no list.
 fn readable<'de, D: Deserializer<'de>, T: DeserializeOwned>(
     deserializer: D,
 ) -> Result<Vec<T>, D::Error> {
-    let values = Vec::<Value>::deserialize(deserializer)?;
+    let Value::Array(values) = Value::deserialize(deserializer)? else {
+        return Ok(Vec::new());
+    };
     let read = values.into_iter().map(serde_json::from_value);
     Ok(read.filter_map(Result::ok).collect())
 }
@@ -106,6 +113,8 @@ impl Event {
         match self.name.as_str() {
             "signature_started" => of_people(SignerFactKind::Viewed),
             "sign" => of_people(SignerFactKind::Signed),
+            // It closes itself when the last one has signed.
+            "auto_close" => vec![SignerFact::of_all(SignerFactKind::Signed, at)],
             "refusal" => {
                 let reason = self.data.refusal.as_ref().and_then(Refusal::text);
                 let mut facts: Vec<_> = of_people(SignerFactKind::Declined);
@@ -150,13 +159,19 @@ pub(super) fn read(body: &[u8]) -> Result<ProviderUpdate, WebhookError> {
     let key = webhook.document.as_ref().map(|document| &document.key);
     let dedupe_key = event.dedupe_key(key.map_or("", String::as_str));
     let mut facts = event.facts();
-    // An event of an unknown kind is kept and does nothing, whatever its document is.
-    let envelope_id = (!facts.is_empty()).then(|| key.cloned()).flatten();
-    if let Some(document) = webhook.document.filter(|_| envelope_id.is_some()) {
-        facts.extend(document.events.iter().flat_map(Event::facts));
-    } else {
-        facts.clear();
-    }
+    // That a document is closed does not say why; its history does. An event of an unknown kind is
+    // kept and does nothing, whatever its document is.
+    let tells = !facts.is_empty() || event.name == "document_closed";
+    let envelope_id = match webhook.document.filter(|_| tells) {
+        Some(document) => {
+            facts.extend(document.events.iter().flat_map(Event::facts));
+            (!facts.is_empty()).then_some(document.key)
+        }
+        None => {
+            facts.clear();
+            None
+        }
+    };
     Ok(ProviderUpdate {
         envelope_id,
         dedupe_key,

@@ -53,6 +53,17 @@ impl ClickSignConfig {
         })
     }
 
+    /// Takes webhooks that another secret proves, too: while the secret is changed at the provider,
+    /// some come with the old one and some with the new.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] where it is empty.
+    pub fn also_webhook_secret(mut self, secret: Secret) -> Result<Self, ConfigError> {
+        self.api.accept_webhooks_of(secret)?;
+        Ok(self)
+    }
+
     /// Sets the language of mails and pages: `pt-BR` (the default) or `en-US`.
     #[must_use]
     pub fn locale(mut self, locale: impl Into<String>) -> Self {
@@ -114,9 +125,9 @@ impl ClickSign {
                 EnvelopeStatus::Running => {
                     // Whether it was announced is not known; nobody waits for a mail that never came.
                     if clear {
-                        self.announce(&found.id).await?;
+                        self.announce(&found.id).await.map_err(in_doubt)?;
                     }
-                    return self.taken(&found).await.map(Some);
+                    return self.taken(&found).await.map(Some).map_err(in_doubt);
                 }
                 // Signed, or withdrawn, before this attempt began: it is not sent out again, and asking
                 // what became of it tells the rest.
@@ -151,6 +162,16 @@ impl ClickSign {
             Err(failed) if failed.status == Some(429) => Ok(()),
             Err(failed) => Err(failed.error),
         }
+    }
+}
+
+/// Once an envelope is to be active, its signers may have got it, whatever breaks off then.
+fn in_doubt(error: ProviderError) -> ProviderError {
+    match error {
+        ProviderError::Unavailable(tech) | ProviderError::TimedOut(tech) => {
+            ProviderError::Unknown(tech)
+        }
+        known => known,
     }
 }
 
@@ -198,8 +219,9 @@ impl SignatureProvider for ClickSign {
             let signer = self.calls.add_signer(&id, signer, turn).await?;
             self.calls.require(&id, &document, &signer).await?;
         }
-        self.calls.set_status(&id, "running").await?;
-        self.announce(&id).await?;
+        let activated = self.calls.set_status(&id, "running").await;
+        activated.map_err(|failed| in_doubt(failed.error))?;
+        self.announce(&id).await.map_err(in_doubt)?;
         Ok(envelope(&id, document))
     }
 
@@ -274,14 +296,14 @@ impl SignatureProvider for ClickSign {
             .and_then(|value| value.strip_prefix("sha256="))
             .and_then(|digits| hex::decode(digits).ok())
             .ok_or(WebhookError::Unauthenticated)?;
-        let key = self.calls.0.config.webhook_secret().expose().as_bytes();
-        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key) else {
-            return Err(WebhookError::Unauthenticated);
+        let proves = |secret: &Secret| {
+            let mac = Hmac::<Sha256>::new_from_slice(secret.expose().as_bytes());
+            // In constant time.
+            mac.is_ok_and(|mac| mac.chain_update(&request.body).verify_slice(&given).is_ok())
         };
-        mac.update(&request.body);
-        // In constant time.
-        mac.verify_slice(&given)
-            .map_err(|_| WebhookError::Unauthenticated)?;
+        if !self.calls.0.config.webhook_secrets().iter().any(proves) {
+            return Err(WebhookError::Unauthenticated);
+        }
         events::read(&request.body)
     }
 }

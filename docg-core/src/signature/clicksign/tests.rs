@@ -103,10 +103,88 @@ fn the_end_of_an_envelope_concerns_all_signers() {
 }
 
 #[test]
+fn a_document_that_has_closed_itself_was_signed_by_all() {
+    let mut body: Value = serde_json::from_slice(fixture!("document_closed")).expect("JSON");
+    body["event"]["name"] = "auto_close".into();
+    body["document"]["events"] = json!([]);
+    let fact = read(body.to_string().as_bytes()).facts.swap_remove(0);
+    assert_eq!((fact.email, fact.kind), (None, SignerFactKind::Signed));
+}
+
+#[test]
+fn why_a_document_is_closed_is_read_from_its_history() {
+    let update = read(fixture!("document_closed"));
+    assert_eq!(update.envelope_id.as_deref(), Some(DOCUMENT));
+    let signed = |email: &str| {
+        let mut facts = update.facts.iter();
+        facts.any(|it| it.kind == SignerFactKind::Signed && it.email.as_deref() == Some(email))
+    };
+    assert!(signed("first@example.com") && signed("second@example.com"));
+    let mut body: Value = serde_json::from_slice(fixture!("document_closed")).expect("JSON");
+    body["document"]["events"] = json!([]);
+    let update = read(body.to_string().as_bytes());
+    assert_eq!((update.envelope_id, update.facts), (None, Vec::new()));
+}
+
+#[test]
+fn while_a_secret_is_changed_webhooks_of_both_are_taken() {
+    let secret = Secret::new;
+    let config = ClickSignConfig::new("https://app.clicksign.com", secret("t0ken"), secret("old"));
+    let config = config.and_then(|config| config.also_webhook_secret(secret("new")));
+    let provider = ClickSign::new(
+        config.expect("valid"),
+        Arc::new(Scripted::default()),
+        Arc::new(Folder),
+    );
+    let body = fixture!("sign");
+    for (key, taken) in [("old", true), ("new", true), ("other", false)] {
+        let headers = vec![("content-hmac".to_owned(), signed(key, body))];
+        let body = body.to_vec();
+        let read = provider.read_webhook(&WebhookRequest { headers, body });
+        assert_eq!(read.is_ok(), taken, "{key}");
+    }
+    let config = ClickSignConfig::new("https://app.clicksign.com", secret("t0ken"), secret("old"));
+    config
+        .and_then(|config| config.also_webhook_secret(secret(" ")))
+        .expect_err("anybody could sign");
+}
+
+#[test]
+fn an_odd_field_hides_none_of_the_others() {
+    let person = json!({"email": "one@example.com"});
+    for data in [
+        json!({"signer": person, "signers": null, "refusal": 7}),
+        json!({"signer": {"key": 7, "email": "one@example.com"}}),
+        json!({"signer": 7, "signers": [7, person]}),
+    ] {
+        let event = json!({"name": "sign", "occurred_at": "2026-01-15T10:30:00.000-03:00",
+            "data": data});
+        let body = json!({"event": event, "document": {"key": "doc"}});
+        let update = events::read(body.to_string().as_bytes()).expect("it is read");
+        assert_eq!(update.facts.len(), 1, "{data}");
+    }
+}
+
+#[tokio::test]
+async fn what_breaks_off_once_signers_may_have_got_it_leaves_that_open() {
+    for calls in [9, 10] {
+        let mut client = Scripted::default().answer(200, json!({"data": []}));
+        for _ in 1..calls {
+            client = client.answer(201, made("it"));
+        }
+        let client = client.answer(503, "later");
+        let broken = provider(client).create(asked()).await;
+        assert!(
+            matches!(broken, Err(ProviderError::Unknown(_))),
+            "{broken:?}"
+        );
+    }
+}
+
+#[test]
 fn what_says_nothing_of_signers_is_taken_in_without_facts() {
     for body in [
-        &fixture!("document_closed")[..],
-        fixture!("attempts_exceeded"),
+        &fixture!("attempts_exceeded")[..],
         fixture!("acceptance"),
         br#"{"event": {"name": "new_kind", "more": 1}, "else": []}"#,
     ] {

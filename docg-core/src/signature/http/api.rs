@@ -32,7 +32,8 @@ const EXCERPT: usize = 400;
 pub struct ApiConfig {
     base_url: Url,
     token: Secret,
-    webhook_secret: Secret,
+    /// At least one.
+    webhook_secrets: Vec<Secret>,
     download_hosts: Vec<String>,
 }
 
@@ -66,28 +67,38 @@ impl ApiConfig {
             return Err(ConfigError::BaseUrl(example));
         }
         // What a file or an environment gives often ends with a line break.
-        let [token, webhook_secret] =
-            [token, webhook_secret].map(|secret| Secret::new(secret.expose().trim()));
+        let token = Secret::new(token.expose().trim());
         if token.expose().is_empty() {
             return Err(ConfigError::Token);
         }
-        if webhook_secret.expose().is_empty() {
-            return Err(ConfigError::WebhookSecret);
-        }
-        Ok(Self {
+        let mut config = Self {
             base_url,
             token,
-            webhook_secret,
+            webhook_secrets: Vec::new(),
             download_hosts: download_hosts.iter().map(|&host| host.to_owned()).collect(),
-        })
+        };
+        config.accept_webhooks_of(webhook_secret)?;
+        Ok(config)
+    }
+
+    pub(in crate::signature) fn accept_webhooks_of(
+        &mut self,
+        secret: Secret,
+    ) -> Result<(), ConfigError> {
+        let secret = Secret::new(secret.expose().trim());
+        if secret.expose().is_empty() {
+            return Err(ConfigError::WebhookSecret);
+        }
+        self.webhook_secrets.push(secret);
+        Ok(())
     }
 
     pub(in crate::signature) fn allow_downloads_from(&mut self, host: &str) {
         self.download_hosts.push(host.to_ascii_lowercase());
     }
 
-    pub(in crate::signature) fn webhook_secret(&self) -> &Secret {
-        &self.webhook_secret
+    pub(in crate::signature) fn webhook_secrets(&self) -> &[Secret] {
+        &self.webhook_secrets
     }
 
     pub(in crate::signature) fn token(&self) -> &Secret {
@@ -357,7 +368,8 @@ impl Api {
     /// The beginning of what the provider says, on one line and without the token.
     fn excerpt(&self, body: &[u8]) -> String {
         let text = self.config.token.hide(&String::from_utf8_lossy(body));
-        let text = self.config.webhook_secret.hide(&text);
+        let secrets = self.config.webhook_secrets.iter();
+        let text = secrets.fold(text, |text, secret| secret.hide(&text));
         let words: Vec<_> = text
             .split(|c: char| c.is_whitespace() || c.is_control())
             .filter(|word| !word.is_empty())

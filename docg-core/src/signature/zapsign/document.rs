@@ -14,8 +14,6 @@ pub(super) struct DocumentState {
     pub(super) token: String,
     pub(super) status: Status,
     #[serde(default)]
-    pub(super) sandbox: Option<bool>,
-    #[serde(default)]
     pub(super) external_id: Option<String>,
     #[serde(default)]
     pub(super) signed_file: Option<String>,
@@ -138,6 +136,8 @@ impl DocumentState {
 #[derive(Debug, Deserialize)]
 struct Occasion {
     event_type: Option<String>,
+    #[serde(default)]
+    sandbox: Option<bool>,
     token: Option<String>,
     #[serde(default, deserialize_with = "lenient")]
     last_update_at: Option<Timestamp>,
@@ -162,6 +162,9 @@ pub(super) fn read(body: &[u8], sandbox: bool) -> Result<ProviderUpdate, Webhook
         dedupe_key: dedupe_key.clone(),
         facts: Vec::new(),
     };
+    if occasion.sandbox.is_some_and(|is| is != sandbox) {
+        return Ok(ignored);
+    }
     let facts_and_token = match occasion.event_type.as_deref() {
         Some(
             kind @ ("doc_signed"
@@ -172,9 +175,6 @@ pub(super) fn read(body: &[u8], sandbox: bool) -> Result<ProviderUpdate, Webhook
             | "doc_expired"),
         ) => {
             let state: DocumentState = serde_json::from_slice(body).map_err(malformed)?;
-            if state.sandbox.is_some_and(|is| is != sandbox) {
-                return Ok(ignored);
-            }
             let mut facts = state.facts();
             let at = state.changed_at();
             match kind {

@@ -52,6 +52,17 @@ impl ZapSignConfig {
         })
     }
 
+    /// Takes webhooks that another secret proves, too: while the secret is changed at the provider,
+    /// some come with the old one and some with the new.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] where it is empty.
+    pub fn also_webhook_secret(mut self, secret: Secret) -> Result<Self, ConfigError> {
+        self.api.accept_webhooks_of(secret)?;
+        Ok(self)
+    }
+
     /// Sets the header that webhooks carry the secret in, in place of `X-Webhook-Secret`.
     #[must_use]
     pub fn webhook_header(mut self, name: impl Into<String>) -> Self {
@@ -214,7 +225,8 @@ impl SignatureProvider for ZapSign {
         let given = request
             .header(&self.header)
             .ok_or(WebhookError::Unauthenticated)?;
-        if !self.calls.api.config.webhook_secret().matches(given) {
+        let secrets = self.calls.api.config.webhook_secrets();
+        if !secrets.iter().any(|secret| secret.matches(given)) {
             return Err(WebhookError::Unauthenticated);
         }
         document::read(&request.body, self.calls.sandbox)

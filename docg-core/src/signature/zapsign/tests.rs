@@ -161,6 +161,23 @@ fn what_was_signed_for_trying_out_counts_only_there() {
             .facts
             .is_empty()
     );
+    let mut bounced: Value = serde_json::from_slice(fixture!("email_bounce")).expect("JSON");
+    bounced["sandbox"] = false.into();
+    let bounced = bounced.to_string();
+    assert!(read(bounced.as_bytes()).expect("taken").facts.is_empty());
+}
+
+#[test]
+fn while_a_secret_is_changed_webhooks_of_both_are_taken() {
+    let config = config("https://api.zapsign.com.br").also_webhook_secret(Secret::new("new"));
+    let client = Arc::new(Scripted::default());
+    let provider = ZapSign::new(config.expect("valid"), client, Arc::new(Folder));
+    for (secret, taken) in [(SECRET, true), ("new", true), ("other", false)] {
+        let headers = vec![("x-webhook-secret".to_owned(), secret.to_owned())];
+        let body = fixture!("doc_signed").to_vec();
+        let read = provider.read_webhook(&WebhookRequest { headers, body });
+        assert_eq!(read.is_ok(), taken, "{secret}");
+    }
 }
 
 #[test]

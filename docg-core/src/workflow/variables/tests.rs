@@ -71,6 +71,7 @@ pub(crate) fn step(node: &str, position: u32, output: Option<Value>) -> Step {
         attempt: 0,
         attempts_before: 0,
         takeovers: 0,
+        waiting_ms: 0,
         started_at: None,
         completed_at: None,
         error: None,

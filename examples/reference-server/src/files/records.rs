@@ -21,6 +21,8 @@ pub enum RecordKind {
     Decision,
     /// Something that is still to be delivered.
     Outbox,
+    /// What a template was when it was last used.
+    Template,
 }
 
 impl RecordKind {
@@ -32,6 +34,7 @@ impl RecordKind {
             Self::Viewed => "viewed",
             Self::Decision => "decisions",
             Self::Outbox => "outbox",
+            Self::Template => "templates",
         }
     }
 

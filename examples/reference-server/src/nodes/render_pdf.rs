@@ -7,6 +7,7 @@ use chrono::NaiveDate;
 use docg_core::{
     error::{StepFailure, codes},
     i18n::Text,
+    observe::{AuditDraft, actions},
     preflight::{Domain, Issue},
     run::Phase,
     workflow::{
@@ -15,10 +16,11 @@ use docg_core::{
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use super::{origin, text};
 use crate::{
-    files::Files,
+    files::{Files, FilesError, RecordKind},
     pdf::{self, RenderError, RenderRequest, Templates},
 };
 
@@ -50,6 +52,29 @@ pub(super) fn handler(files: Files, templates: Templates) -> Handler {
         files,
         templates,
     }))
+}
+
+impl RenderPdf {
+    /// Puts into the trail that a template is not what it was when the organization last used it.
+    async fn note_template(&self, context: &StepContext, template: &str) -> Result<(), FilesError> {
+        let digest = |text: &str| hex::encode(Sha256::digest(text));
+        let Some(now) = self.templates.source(template).map(digest) else {
+            return Ok(());
+        };
+        let note = digest(&format!("{}/{template}", context.organization_id));
+        let kind = RecordKind::Template;
+        let before: Option<String> = self.files.record(kind, &note).await?;
+        if before.as_ref() == Some(&now) {
+            return Ok(());
+        }
+        self.files.put_record(kind, &note, &now).await?;
+        if let Some(before) = before {
+            let facts = json!({"from_sha256": before, "to_sha256": now});
+            let row = AuditDraft::new(actions::TEMPLATE_VERSION_UPDATED, facts);
+            context.audit(row.on("template", template));
+        }
+        Ok(())
+    }
 }
 
 #[async_trait]
@@ -91,6 +116,7 @@ impl ComputeHandler for RenderPdf {
         let language = language.map(str::to_owned);
         let stem = params.template.trim_end_matches(".typ").to_owned();
         let filename = params.filename.unwrap_or(stem);
+        let template = params.template.clone();
         let (templates, today) = (self.templates.clone(), day_of(&context));
         let rendering = tokio::task::spawn_blocking(move || {
             let request = RenderRequest::new(&params.template, &params.data, today);
@@ -110,6 +136,13 @@ impl ComputeHandler for RenderPdf {
             .put_document(&origin(&context), &filename, pdf.bytes.into(), language)
             .await
             .map_err(|e| e.failure(&context.label, "filename"))?;
+        if let Err(error) = self.note_template(&context, &template).await {
+            // The document is there, and worth more than the note.
+            tracing::warn!(
+                template,
+                "whether a template has changed is not known: {error}"
+            );
+        }
         Ok(json!({
             "pages": pdf.pages,
             "bytes": document.bytes,

@@ -9,7 +9,8 @@ use docg_core::{
     preflight::{Domain, Issue},
     run::Phase,
     signature::{
-        EnvelopeRequest, NewSignatureRequest, NewSigner, SHORTEST_REMINDING_MS, SignatureProvider,
+        Envelope, EnvelopeRequest, NewSignatureRequest, NewSigner, SHORTEST_REMINDING_MS,
+        SignatureProvider,
     },
     workflow::{
         ComputeHandler, EffectContext, EffectHandler, Handler, NodeSpec, ParamKind, ParamSpec,
@@ -98,6 +99,23 @@ impl RequestSignatures {
     }
 }
 
+/// The wait for the signatures on an envelope that was made for this.
+fn wait_for(
+    provider: &dyn SignatureProvider,
+    envelope: Envelope,
+    request: EnvelopeRequest,
+) -> Wait {
+    let mut asked =
+        NewSignatureRequest::new(provider.name(), envelope.envelope_id, request.signers)
+            .file(request.file)
+            .details(envelope.details);
+    asked.expires_at = request.expires_at;
+    asked.remind_every_ms = request
+        .remind_every_ms
+        .filter(|_| !provider.reminds_itself());
+    Wait::Signatures(asked)
+}
+
 #[async_trait]
 impl EffectHandler for RequestSignatures {
     fn spec(&self) -> &NodeSpec {
@@ -129,15 +147,7 @@ impl EffectHandler for RequestSignatures {
             .create(request.clone())
             .await
             .map_err(|e| e.into_failure(provider.name(), &context.label))?;
-        let mut asked =
-            NewSignatureRequest::new(provider.name(), envelope.envelope_id, request.signers)
-                .file(request.file)
-                .details(envelope.details);
-        asked.expires_at = request.expires_at;
-        asked.remind_every_ms = request
-            .remind_every_ms
-            .filter(|_| !provider.reminds_itself());
-        Ok(StepOutcome::Wait(Wait::Signatures(asked)))
+        Ok(StepOutcome::Wait(wait_for(&**provider, envelope, request)))
     }
 
     async fn resumed(
@@ -166,14 +176,15 @@ impl EffectHandler for RequestSignatures {
         })))
     }
 
-    /// Whether it may be run again. A provider gives the envelope that it has made under the key, so
-    /// asking once more makes no second one, and only that leads on to the wait.
+    /// Whether an envelope was made under the key. A provider gives it again when it is asked once
+    /// more.
     async fn probe(&self, context: EffectContext, params: Value) -> Probe {
         let Ok((provider, request)) = self.read(&context, params) else {
             return Probe::Unknown;
         };
         match provider.find(&request).await {
-            Ok(_) => Probe::NotDone,
+            Ok(Some(envelope)) => Probe::Begun(wait_for(&**provider, envelope, request)),
+            Ok(None) => Probe::NotDone,
             Err(_) => Probe::Unknown,
         }
     }

@@ -38,7 +38,8 @@ pub enum AccountError {
 }
 
 /// The accounts that the environment names: `DOCG_CLICKSIGN_TOKEN`, `DOCG_CLICKSIGN_WEBHOOK_SECRET` and,
-/// where it is not the usual one, `DOCG_CLICKSIGN_BASE_URL`; and the same with `ZAPSIGN`. They are read
+/// where it is not the usual one, `DOCG_CLICKSIGN_BASE_URL`; and the same with `ZAPSIGN`. While a webhook
+/// secret is changed at the provider, the old and the new one stand there with a comma between. They are read
 /// from the environment alone: what stands on a command line is seen by all of a machine's users.
 #[derive(Debug, Clone, Default)]
 pub struct Accounts {
@@ -51,6 +52,7 @@ struct Account {
     base_url: Option<String>,
     token: Secret,
     webhook_secret: Secret,
+    other_webhook_secrets: Vec<Secret>,
 }
 
 impl Accounts {
@@ -69,12 +71,20 @@ impl Accounts {
             let base_url = account.base_url.as_deref();
             let base_url = base_url.unwrap_or("https://app.clicksign.com");
             let config = ClickSignConfig::new(base_url, account.token, account.webhook_secret);
+            let mut others = account.other_webhook_secrets.into_iter();
+            let config = others.try_fold(config.map_err(of("CLICKSIGN"))?, |config, secret| {
+                config.also_webhook_secret(secret)
+            });
             accounts.clicksign = Some(config.map_err(of("CLICKSIGN"))?);
         }
         if let Some(account) = Account::read("ZAPSIGN", &value)? {
             let base_url = account.base_url.as_deref();
             let base_url = base_url.unwrap_or("https://api.zapsign.com.br");
             let config = ZapSignConfig::new(base_url, account.token, account.webhook_secret);
+            let mut others = account.other_webhook_secrets.into_iter();
+            let config = others.try_fold(config.map_err(of("ZAPSIGN"))?, |config, secret| {
+                config.also_webhook_secret(secret)
+            });
             accounts.zapsign = Some(config.map_err(of("ZAPSIGN"))?);
         }
         Ok(accounts)
@@ -125,11 +135,15 @@ impl Account {
             given: given.to_owned(),
         };
         match (token, webhook_secret) {
-            (Some(token), Some(webhook_secret)) => Ok(Some(Self {
-                base_url,
-                token: Secret::new(token),
-                webhook_secret: Secret::new(webhook_secret),
-            })),
+            (Some(token), Some(webhook_secrets)) => {
+                let mut secrets = webhook_secrets.split(',').map(Secret::new);
+                Ok(Some(Self {
+                    base_url,
+                    token: Secret::new(token),
+                    webhook_secret: secrets.next().unwrap_or_else(|| Secret::new("")),
+                    other_webhook_secrets: secrets.collect(),
+                }))
+            }
             (Some(_), None) => Err(missing(&names[2], &names[1])),
             (None, Some(_)) => Err(missing(&names[1], &names[2])),
             (None, None) if base_url.is_some() => Err(missing(&names[1], &names[0])),
@@ -195,6 +209,16 @@ mod tests {
         let insecure = ("DOCG_CLICKSIGN_BASE_URL", "http://app.clicksign.com");
         let refused = read(&[&CLICKSIGN[..], &[insecure]].concat()).unwrap_err();
         assert!(refused.to_string().contains("https://"), "{refused}");
+    }
+
+    #[test]
+    fn two_webhook_secrets_stand_with_a_comma_between_and_none_is_empty() {
+        let secrets = |text| read(&[CLICKSIGN[0], ("DOCG_CLICKSIGN_WEBHOOK_SECRET", text)]);
+        assert!(secrets("old, new").is_ok());
+        for broken in ["old,", ",new", "old, ,new"] {
+            let refused = secrets(broken).unwrap_err().to_string();
+            assert!(refused.contains("webhook secret is empty"), "{refused}");
+        }
     }
 
     #[test]

@@ -1,7 +1,11 @@
 //! Tests of the pure core: no runtime, no mock, no clock.
 
+mod conditions;
+mod doubts;
 mod follow_up;
+mod left_behind;
 mod matrix;
 mod scenarios;
 mod sequences;
+mod times;
 mod world;

@@ -7,6 +7,7 @@ use crate::{
     actions::ActionCatalogue,
     engine::decide::{Input, Next, Notes},
     error::{StepFailure, codes},
+    event::EventData,
     ports::{ResumeSignal, Settlement, SignalKind},
     run::{Phase, Status, StepStatus, WaitKind},
     signature::{NewSignatureRequest, NewSigner, RequestStatus, SignerFact, SignerFactKind},
@@ -331,7 +332,7 @@ fn a_probe_after_a_failure_counts_the_attempt() {
 fn workers_that_die_too_often_under_a_step_call_for_a_person() {
     let mut world = World::new(Options::default());
     world.run_to("render");
-    for _ in 0..20 {
+    for _ in 0..19 {
         world.apply(vec![Input::TakenOver]);
         assert!(matches!(world.next, Next::Run { index: 1, .. }));
     }
@@ -442,6 +443,18 @@ fn time_that_people_take_is_not_counted_as_work() {
         .get(Phase::Signature)
         .expect("measured");
     assert_eq!((times.duration_ms, times.waiting_ms), (15, 86_400_000));
+    assert_eq!(world.state.steps[4].duration_ms(), Some(15));
+    let told: Vec<_> = world
+        .events
+        .iter()
+        .filter_map(|event| match &event.data {
+            EventData::StepCompleted { duration_ms, .. } | EventData::Completed { duration_ms } => {
+                Some(*duration_ms)
+            }
+            _ => None,
+        })
+        .collect();
+    assert_eq!(told, [0, 0, 0, 0, 15, 15], "each step, and the run");
 }
 
 #[test]

@@ -328,6 +328,7 @@ impl World {
             organization_id: self.state.execution.organization_id,
             actor: Actor::user("somebody"),
             received_at: self.now,
+            if_version: None,
             kind,
         })
     }

@@ -29,6 +29,8 @@ pub(super) struct Fault {
     pub(super) retry_after: Option<&'static str>,
     /// The call is done all the same, and only its answer is lost.
     pub(super) done: bool,
+    /// The answer never comes.
+    pub(super) held: bool,
 }
 
 impl Fault {
@@ -39,6 +41,7 @@ impl Fault {
             body,
             retry_after: None,
             done: false,
+            held: false,
         }
     }
 }
@@ -131,6 +134,9 @@ async fn guarded(State(desk): State<Desk>, request: Request, next: Next) -> Resp
     };
     if fault.done {
         next.run(request).await;
+    }
+    if fault.held {
+        std::future::pending::<()>().await;
     }
     let status = StatusCode::from_u16(fault.status).expect("a status");
     let mut headers = HeaderMap::new();

@@ -26,6 +26,7 @@ fn server(provider: &str, base_url: &str) -> Server {
         (&token, TOKEN),
         (&secret, SECRET),
         ("DOCG_SIGNATURE_CHECK_MS", "1000"),
+        ("DOCG_CANCEL_GRACE_MS", "200"),
         (
             "RUST_LOG",
             "info,docg_core=trace,reference_server=trace,reqwest=trace,hyper=trace,hyper_util=trace,tower_http=trace",

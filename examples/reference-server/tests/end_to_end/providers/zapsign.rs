@@ -229,3 +229,31 @@ async fn a_run_that_is_canceled_withdraws_its_document() {
     let withdrawn = fake.desk.until_called("POST /api/v1/refuse/").await;
     assert_eq!(withdrawn["doc_token"], "tok-0");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_document_whose_maker_was_canceled_before_the_answer_came_is_withdrawn() {
+    let fake = ZapSign::serve().await;
+    let server = with(&fake);
+    let mut held = Fault::new(CREATE, 200, "");
+    (held.done, held.held) = (true, true);
+    fake.desk.fails(held);
+    let id = start(&server, "zapsign", usual()).await;
+    fake.desk.until_called(CREATE).await;
+    let path = format!("/api/v1/executions/{id}/cancel");
+    server.post(&path, &json!({})).await;
+    server.until(&id, &["canceled"]).await;
+    let refused = fake.desk.until_called("POST /api/v1/refuse/").await;
+    assert_eq!(refused["doc_token"], "tok-0", "nobody signs in vain");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_document_whose_last_answer_was_lost_is_awaited() {
+    let fake = ZapSign::serve().await;
+    let server = with(&fake);
+    let mut lost = Fault::new(CREATE, 502, "<html>bad gateway</html>");
+    lost.done = true;
+    fake.desk.fails(lost);
+    let id = start(&server, "zapsign", json!({"max_attempts": 1})).await;
+    server.until_it_awaits_signatures(&id).await;
+    assert_eq!(fake.desk.calls(CREATE).len(), 1);
+}
