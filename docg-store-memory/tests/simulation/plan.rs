@@ -116,7 +116,7 @@ fn node(index: usize, node_type: &str, acts: &[Act], on_error: &str) -> Value {
         "compute" => {}
         "approval" => {
             node["phase"] = json!("save");
-            node["params"] = json!({"approvers": [APPROVER], "expires_in_ms": 300_000});
+            node["params"] = json!({"approvers": [APPROVER], "expires_in_ms": 60_000});
         }
         _ => node["params"] = json!({"acts": acts}),
     }

@@ -24,9 +24,9 @@ use crate::{
     readers::{Server, watch_run},
 };
 
-/// After this long without faults everything has come to rest: it is more than a lease, than any
-/// timeout of a node, and than any call that hangs.
-const CALM: Duration = Duration::from_secs(600);
+/// After this long without faults everything has come to rest: all nodes of a run may use up all
+/// their attempts and time, one after the other.
+const CALM: Duration = Duration::from_secs(1_800);
 
 /// What a simulation was.
 pub(crate) struct Played {
