@@ -22,7 +22,7 @@ pub struct Problem {
     status: StatusCode,
     code: &'static str,
     /// Says more than the code's own words.
-    detail: Option<Text>,
+    detail: Option<Box<Text>>,
     errors: Vec<FieldFault>,
     members: Map<String, Value>,
     headers: Vec<(HeaderName, HeaderValue)>,
@@ -128,7 +128,7 @@ impl Problem {
     /// Says more than the code's own words.
     #[must_use]
     pub fn detail(mut self, detail: impl Into<Text>) -> Self {
-        self.detail = Some(detail.into());
+        self.detail = Some(Box::new(detail.into()));
         self
     }
 
