@@ -16,7 +16,7 @@ use super::{Engine, EngineError, Inner};
 use crate::{
     event::{Event, EventData},
     ids::{ExecutionId, OrganizationId},
-    ports::{EventQuery, EventStream},
+    ports::{BusError, EventQuery, EventStream},
 };
 
 /// Events that are read from the store at once.
@@ -102,6 +102,10 @@ impl Reader {
                 Some(live) => match tokio::time::timeout(SILENCE, live.next()).await {
                     Ok(Some(Ok(event))) if event.seq <= self.last => continue,
                     Ok(Some(Ok(event))) if event.seq == self.last + 1 => vec![event],
+                    // It cannot give again what was read from the store.
+                    Ok(Some(Err(BusError::TooOld { after }))) if after < self.last => {
+                        self.catch_up().await?
+                    }
                     // A hole, or the end of what the bus can give: the store has it.
                     Ok(Some(Ok(_) | Err(_)) | None) => {
                         self.live = None;

@@ -10,7 +10,7 @@ use std::{
 use futures::StreamExt;
 use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
-use tokio::task::JoinSet;
+use tokio::{sync::Semaphore, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -239,9 +239,18 @@ pub(crate) async fn control_runs(world: Arc<World>, mut random: Random, end: Can
 /// A run, and the positions of its events in the order in which a reader saw them.
 pub(crate) type Read = (Run, Vec<u64>);
 
+/// So many read runs at once: as many as a slow machine can bear while everything breaks.
+const READERS: usize = 100;
+
 /// What readers have seen of each run.
-#[derive(Clone, Default)]
-pub(crate) struct Readers(Arc<Mutex<JoinSet<Read>>>);
+#[derive(Clone)]
+pub(crate) struct Readers(Arc<Mutex<JoinSet<Read>>>, Arc<Semaphore>);
+
+impl Default for Readers {
+    fn default() -> Self {
+        Self(Arc::default(), Arc::new(Semaphore::new(READERS)))
+    }
+}
 
 impl Readers {
     /// Waits until all have come to the end of their streams.
@@ -262,8 +271,15 @@ pub(crate) async fn read_runs(
 ) {
     while !end.is_cancelled() {
         tokio::time::sleep(random.millis(200)).await;
-        if let Some(run) = world.any_run(&mut random) {
-            let reading = read(Arc::clone(&world), run, random.fork());
+        if let Some(run) = world.any_run(&mut random)
+            && let Ok(place) = Arc::clone(&readers.1).try_acquire_owned()
+        {
+            let (world, random) = (Arc::clone(&world), random.fork());
+            let reading = async move {
+                let read = read(world, run, random).await;
+                drop(place);
+                read
+            };
             readers
                 .0
                 .lock()

@@ -113,6 +113,14 @@ impl Cluster {
         self.all_up().await;
     }
 
+    /// The end of what a process has logged.
+    fn last_words(&self, number: usize) -> String {
+        let running = self.processes[number].running.lock();
+        let log = running.expect("no test panics in it").log();
+        let skipped = log.lines().count().saturating_sub(20);
+        log.lines().skip(skipped).collect::<Vec<_>>().join("\n")
+    }
+
     async fn all_up(&self) {
         let http = reqwest::Client::new();
         let patience = Instant::now() + PATIENCE;
@@ -124,7 +132,11 @@ impl Cluster {
                 if answer.is_ok_and(|answer| answer.status().is_success()) {
                     break;
                 }
-                assert!(Instant::now() < patience, "server {number} is not up");
+                assert!(
+                    Instant::now() < patience,
+                    "server {number} is not up: {}",
+                    self.last_words(number)
+                );
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }
