@@ -79,7 +79,7 @@ fn cases() -> u32 {
 
 /// Something happens at any moment of a long effect.
 fn at_any_moment(what: &Move) {
-    for moment in (0..45_000).step_by(1_500) {
+    for moment in (0..45_000).step_by(3_000) {
         let mut plan = Plan::with_a_long_effect();
         plan.moves.push(Move::Wait(moment));
         plan.moves.push(what.clone());
