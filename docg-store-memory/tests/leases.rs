@@ -11,9 +11,9 @@ use std::{
 use docg_core::{
     conformance::{Call, Fault, FaultyBus, FaultyStore},
     engine::{ControlRequest, Engine, StartRequest, WorkerOptions},
-    ids::{OrganizationId, WorkflowId},
+    ids::{OrganizationId, WorkerId, WorkflowId},
     observe::Actor,
-    ports::{EventBus, RunReader, Store},
+    ports::{ClaimRequest, ClaimWhat, EventBus, RunReader, RunStore, Store},
     prelude::*,
     time::{Clock, ManualClock, Timestamp},
 };
@@ -253,4 +253,45 @@ async fn a_clock_that_is_set_forth_takes_nobodys_lease() {
     world.completes(&store, id).await;
     workers.shutdown().await;
     others.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_has_its_grace_though_its_lease_is_lost_as_its_worker_shuts_down() {
+    let store = Arc::new(MemoryStore::default());
+    let (sees, mut seen) = mpsc::unbounded_channel();
+    // What only computes begins before its intent is committed: the shutdown commits it.
+    let handler = move |context: StepContext, _: Value| {
+        let sees = sees.clone();
+        async move {
+            let _ = sees.send(Seen::Begun);
+            context.cancellation.cancelled().await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            let _ = sees.send(Seen::ToldToStop);
+            Ok(json!({}))
+        }
+    };
+    let engine = Engine::builder(store.clone(), Arc::new(MemoryBus::default()))
+        .step(compute(NodeSpec::new("compute", Phase::Render), handler))
+        .build();
+    let (organization, workflow) = (OrganizationId::new(), WorkflowId::new());
+    let draft = json!({"name": "test", "nodes": [{"id": "a", "type": "compute"}]});
+    let draft = serde_json::from_value(draft).expect("readable");
+    let stored = engine.put_workflow(organization, workflow, draft, None);
+    stored.await.expect("a valid definition");
+    let workers = engine.start_workers(WorkerOptions::default());
+    let request = StartRequest::new(organization, workflow, Actor::user("somebody"));
+    let started = engine.start(request).await.expect("accepted");
+    assert_eq!(seen.recv().await, Some(Seen::Begun));
+
+    let later = Timestamp::now() + MINUTES;
+    let takeover = ClaimRequest {
+        worker_id: WorkerId::new(),
+        what: ClaimWhat::One(started.record.execution.id),
+        now: later,
+        lease_until: later + LEASE,
+    };
+    let taken = store.claim(takeover).await.expect("claims");
+    assert_eq!(taken.claimed.len(), 1);
+    workers.shutdown().await;
+    assert_eq!(seen.try_recv(), Ok(Seen::ToldToStop));
 }
