@@ -24,8 +24,8 @@ async fn an_event_that_nobody_knows_is_kept_without_its_secrets() {
         .expect("kept");
     let event = kept.value["event"].as_str().expect("a text");
     let event: Value = serde_json::from_str(event).expect("as it came");
-    let expected =
-        json!({"delivery": "d1", "kind": "new", "api_key": "[redacted]", "note": "a\u{0}b"});
+    // No store keeps a NUL.
+    let expected = json!({"delivery": "d1", "kind": "new", "api_key": "[redacted]", "note": "ab"});
     assert_eq!(event, expected);
 }
 
