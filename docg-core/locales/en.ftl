@@ -236,5 +236,6 @@ fault-resolution-of-nothing = it is known what became of every step: leave it ou
 fault-provider = the name of a signature provider, or null for the default
 fault-step = it names no step of this execution
 fault-step-without-output = step “{ $step }” before it has no output to reuse: start there or earlier
+fault-redacted = this stands in place of a secret: send the secret itself
 fault-not-storable = a value in the request cannot be stored
 problem-no-approval = There is no approval for this link. If it has just come, try again in a moment.

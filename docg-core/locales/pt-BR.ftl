@@ -236,5 +236,6 @@ fault-resolution-of-nothing = sabe-se o que houve com cada etapa: omita-o
 fault-provider = o nome de um provedor de assinaturas, ou null para o padrão
 fault-step = não indica nenhuma etapa desta execução
 fault-step-without-output = a etapa “{ $step }”, anterior, não tem saída a reutilizar: comece nela ou antes
+fault-redacted = isto está no lugar de um segredo: envie o próprio segredo
 fault-not-storable = um valor da requisição não pode ser armazenado
 problem-no-approval = Não há aprovação para este link. Se ele acabou de chegar, tente novamente em instantes.

@@ -5,7 +5,10 @@ use axum::{
 };
 use docg_core::{
     engine::EngineError,
+    error::FieldFault,
+    i18n::Text,
     ids::WorkflowId,
+    observe::{REDACTED, Redaction},
     ports::WorkflowQuery,
     time::Timestamp,
     workflow::{Workflow, WorkflowDraft},
@@ -23,7 +26,7 @@ use crate::{
     openapi::wire,
     problem::Problem,
     router::AppState,
-    shape::{self, contains},
+    shape::{self, contains, escaped},
 };
 
 /// A workflow as this caller sees it: what nodes are given may hold secrets, which are for those who
@@ -43,7 +46,8 @@ fn shown(state: &AppState, caller: &Caller, workflow: &Workflow) -> Value {
 
 /// Lists workflows
 ///
-/// Newest first.
+/// Newest first. Callers without the scope `workflows:write` see `[redacted]` where parameters of
+/// nodes hold secrets.
 #[utoipa::path(
     get,
     path = "/api/v1/workflows",
@@ -92,6 +96,9 @@ pub(crate) async fn list(
 }
 
 /// Reads a workflow
+///
+/// Callers without the scope `workflows:write` see `[redacted]` where parameters of nodes hold
+/// secrets.
 #[utoipa::path(
     get,
     path = "/api/v1/workflows/{id}",
@@ -120,7 +127,8 @@ pub(crate) async fn get(
 /// Stores a version of a workflow
 ///
 /// A definition that cannot run is refused, with every fault in `errors`. Executions keep the
-/// version that they were made with.
+/// version that they were made with. `[redacted]` is no secret: where it stands in place of one,
+/// the definition is refused too.
 #[utoipa::path(
     put,
     path = "/api/v1/workflows/{id}",
@@ -176,6 +184,13 @@ pub(crate) async fn put(
 /// A workflow as it was sent. Where its shape is wrong, what else is wrong is told as well.
 fn draft(state: &AppState, sent: &Value) -> Result<WorkflowDraft, Problem> {
     let (draft, mut faults) = shape::workflow(sent);
+    let nodes = sent.get("nodes").and_then(Value::as_array);
+    for (index, node) in nodes.into_iter().flatten().enumerate() {
+        if let Some(params) = node.get("params") {
+            let at = format!("/nodes/{index}/params");
+            find_redacted(state.engine.redaction(), params, &at, &mut faults);
+        }
+    }
     match draft {
         Some(draft) if faults.is_empty() => Ok(draft),
         Some(draft) => {
@@ -191,6 +206,29 @@ fn draft(state: &AppState, sent: &Value) -> Result<WorkflowDraft, Problem> {
             Err(Problem::invalid(faults))
         }
         None => Err(Problem::invalid(faults)),
+    }
+}
+
+/// Where a secret has been replaced. Whoever stores a copy that was made for readers would lose it.
+fn find_redacted(redaction: &Redaction, value: &Value, at: &str, faults: &mut Vec<FieldFault>) {
+    match value {
+        Value::Object(map) => {
+            for (key, value) in map {
+                let at = format!("{at}/{}", escaped(key));
+                if redaction.is_secret(key) && value == REDACTED {
+                    let detail = Text::key("fault-redacted");
+                    faults.push(FieldFault::new(at, "invalid_value", detail));
+                } else {
+                    find_redacted(redaction, value, &at, faults);
+                }
+            }
+        }
+        Value::Array(items) => {
+            for (index, item) in items.iter().enumerate() {
+                find_redacted(redaction, item, &format!("{at}/{index}"), faults);
+            }
+        }
+        _ => {}
     }
 }
 

@@ -1,4 +1,4 @@
-use serde_json::json;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::support::{Call, World};
@@ -193,6 +193,32 @@ async fn what_a_node_keeps_secret_is_for_those_who_write_workflows() {
             "to write it again"
         );
     }
+}
+
+#[tokio::test]
+async fn a_copy_that_was_made_for_readers_is_not_stored_over_the_secrets() {
+    let world = World::new().await;
+    let kept = json!({"in": [{"api_key": "canary", "note": "[redacted]"}]});
+    let node = json!({"id": "a", "type": "echo", "params": kept});
+    world.put(world.workflow, json!([node])).await;
+    let path = format!("/api/v1/workflows/{}", world.workflow);
+    let read = async |token| {
+        let answer = world.send(Call::new("GET", &path).token(token)).await;
+        (answer.header("etag").to_owned(), answer.json())
+    };
+    let put = async |(etag, workflow): (String, Value)| {
+        let draft = json!({"name": "Again", "nodes": workflow["nodes"]});
+        let call = Call::new("PUT", &path).token("user").json(draft);
+        world.send(call.header("if-match", etag)).await
+    };
+    let problem = put(read("reader").await).await;
+    let problem = problem.problem(422, "validation_failed");
+    assert_eq!(problem["errors"].as_array().map(Vec::len), Some(1));
+    let fault = &problem["errors"][0];
+    assert_eq!(fault["pointer"], "/nodes/0/params/in/0/api_key");
+    assert_eq!(fault["code"], "invalid_value");
+    assert_eq!(put(read("user").await).await.status.as_u16(), 200);
+    assert_eq!(read("user").await.1["nodes"][0]["params"], kept);
 }
 
 #[tokio::test]
