@@ -15,7 +15,7 @@ use docg_core::engine::{Fact, Observer};
 use families::Families;
 use prometheus::{IntGauge, TextEncoder};
 
-use crate::{extract::NoQuery, problem::Problem, router::AppState};
+use crate::{extract::NoQuery, problem::Problem, router::AppState, sse::later::RefusedWith};
 
 /// The text format's name, as scrapers ask for it.
 const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -184,7 +184,10 @@ pub(crate) async fn measure(
     let response = next.run(request).await;
     // The path as it came is anybody's choice; there are only so many routes.
     let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
-    let class = match response.status().as_u16() {
+    // An `EventSource` is told a refusal as a success.
+    let refused = response.extensions().get::<RefusedWith>();
+    let status = refused.map_or(response.status(), |refused| refused.0);
+    let class = match status.as_u16() {
         ..200 => "1xx",
         200..300 => "2xx",
         300..400 => "3xx",

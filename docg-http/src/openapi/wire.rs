@@ -420,7 +420,7 @@ pub(crate) struct ListConnected {
 #[derive(ToSchema)]
 pub(crate) struct Gap {
     reason: GapReason,
-    /// The id of the first event that is left; null in a list.
+    /// The id of the first event that is left; null where none is, and in a list.
     earliest: Option<String>,
     latest: Option<String>,
     /// Null in a list, which is to be read again.

@@ -11,6 +11,10 @@ use super::open::jitter;
 /// A reader that is refused does not come back sooner.
 const AT_LEAST_SECONDS: u64 = 5;
 
+/// What an answer of [`come_back`] stands for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RefusedWith(pub(crate) StatusCode);
+
 /// Whether whoever asks reads like an `EventSource`, which is the one to ask for this type.
 pub(crate) fn is_event_source(method: &Method, headers: &HeaderMap) -> bool {
     let accept = headers.get_all(header::ACCEPT).iter();
@@ -52,6 +56,9 @@ pub(crate) fn come_back(refusal: &Response) -> Option<Response> {
             .headers_mut()
             .insert(name, HeaderValue::from_static(value));
     }
+    response
+        .extensions_mut()
+        .insert(RefusedWith(refusal.status()));
     Some(response)
 }
 

@@ -58,11 +58,11 @@ impl StreamLimits {
         if open.values().sum::<usize>() >= self.total {
             return None;
         }
-        let own = open.entry(organization).or_default();
-        if *own >= self.per_organization {
+        let own = open.get(&organization).copied().unwrap_or_default();
+        if own >= self.per_organization {
             return None;
         }
-        *own += 1;
+        open.insert(organization, own + 1);
         Some(StreamPlace {
             limits: Arc::clone(self),
             organization,
@@ -86,5 +86,27 @@ impl Drop for StreamPlace {
                 self.limits.none_open.notify_waiters();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    #[test]
+    fn who_was_refused_holds_no_place() {
+        let limits = Arc::new(StreamLimits::new(10, 0));
+        assert!(limits.enter(OrganizationId::new()).is_none());
+        assert!(limits.none_open().now_or_never().is_some());
+
+        let limits = Arc::new(StreamLimits::new(10, 1));
+        let organization = OrganizationId::new();
+        let place = limits.enter(organization).expect("there is one");
+        assert!(limits.enter(organization).is_none());
+        assert!(limits.none_open().now_or_never().is_none());
+        drop(place);
+        assert!(limits.none_open().now_or_never().is_some());
     }
 }

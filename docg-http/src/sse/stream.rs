@@ -98,6 +98,11 @@ fn gap_reason(given: Option<u64>, earliest: u64, latest: u64) -> Option<&'static
     }
 }
 
+/// The id of the first event that is left, if one is.
+fn first_left(earliest: u64, latest: u64) -> Option<String> {
+    (earliest <= latest).then(|| format!("{earliest}-0"))
+}
+
 /// Where a stream begins.
 struct Start {
     after: u64,
@@ -132,7 +137,7 @@ impl Start {
         };
         let gap = json!({
             "reason": reason,
-            "earliest": (earliest <= latest).then(|| format!("{earliest}-0")),
+            "earliest": first_left(earliest, latest),
             "latest": format!("{latest}-0"),
             "state": {
                 "status": execution.status,
@@ -149,7 +154,7 @@ impl Start {
 
 #[cfg(test)]
 mod tests {
-    use super::gap_reason;
+    use super::{first_left, gap_reason};
 
     #[test]
     fn an_id_is_good_as_long_as_its_successor_is_left() {
@@ -163,5 +168,12 @@ mod tests {
         ] {
             assert_eq!(gap_reason(given, 5, 9), reason, "{given:?}");
         }
+    }
+
+    #[test]
+    fn a_gap_after_which_nothing_is_left_names_no_earliest_event() {
+        assert_eq!(first_left(5, 9).as_deref(), Some("5-0"));
+        assert_eq!(first_left(9, 9).as_deref(), Some("9-0"));
+        assert_eq!(first_left(10, 9), None);
     }
 }

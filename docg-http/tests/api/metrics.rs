@@ -302,6 +302,19 @@ async fn streams_show_in_the_metrics_while_they_are_open() {
 }
 
 #[tokio::test]
+async fn a_refusal_that_an_event_source_takes_for_a_success_counts_as_a_refusal() {
+    let world = World::with(|options| options.streams_per_organization = 0).await;
+    let list = "/api/v1/sse/executions/stream";
+    let call = Call::new("GET", list).token("user");
+    let told = world.send(call.header("accept", "text/event-stream")).await;
+    assert_eq!(told.status.as_u16(), 200);
+    let counted = |class| [("route", list), ("method", "GET"), ("status", class)];
+    let seen = scrape(&world).await;
+    let requests = |class| seen.value("docg_http_requests_total", &counted(class));
+    assert_eq!((requests("4xx"), requests("2xx")), (1.0, 0.0));
+}
+
+#[tokio::test]
 async fn whatever_callers_send_makes_no_more_series() {
     let world = World::new().await;
     let shake = async |name: &str| {

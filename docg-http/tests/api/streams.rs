@@ -69,7 +69,8 @@ async fn a_stream_ends_at_its_age_and_its_reader_is_looked_at_again() {
     let given = Arc::clone(&authenticator);
     let mut world = World::with(|options| {
         options.authenticator = given;
-        options.stream_age = Duration::from_millis(100);
+        // Long enough for what has happened to be replayed.
+        options.stream_age = Duration::from_secs(1);
     })
     .await;
     world.organization = organization;
