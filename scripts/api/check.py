@@ -5,7 +5,7 @@
 
 In turn: the document is one by the rules of OpenAPI 3.1; a client that is generated from it runs a
 workflow; an SSE client that somebody else wrote follows one; schemathesis finds nothing that the
-document does not say. Needs what requirements.txt names. The server listens on a free port of the
+document does not say. Needs what scripts/requirements/api.txt names. The server listens on a free port of the
 loopback, keeps all it has in a temporary folder, and is stopped at the end.
 """
 
