@@ -1,6 +1,7 @@
 //! A server process with a folder of its own, and what people find in its mails.
 
 use std::{
+    ffi::OsStr,
     ops::{Deref, DerefMut},
     path::{Path, PathBuf},
     process::{Command, ExitStatus, Output, Stdio},
@@ -68,9 +69,9 @@ impl Server {
     }
 
     /// With variables in its environment.
-    pub(crate) fn start_in(variables: &[(&str, &str)], arguments: &[&str]) -> Self {
+    pub(crate) fn start_in<V: AsRef<OsStr>>(variables: &[(&str, V)], arguments: &[&str]) -> Self {
         let mut command = program(&[]);
-        command.envs(variables.iter().copied());
+        command.envs(variables.iter().map(|(name, value)| (name, value)));
         Self::start_as(command, arguments)
     }
 
@@ -160,6 +161,17 @@ impl Server {
             .await;
         assert_eq!(status, StatusCode::CREATED, "{execution}");
         execution["id"].as_str().expect("an id").to_owned()
+    }
+
+    /// Has both signers of the contract sign, once it asks them; the completed execution.
+    pub(crate) async fn sign_all(&self, id: &str) -> Value {
+        self.until_it_awaits_signatures(id).await;
+        for signer in ["signer.one@example.com", "signer.two@example.com"] {
+            let link = self.link_for(signer).await;
+            let (status, page) = self.fill_in(&link, "name=Signer&consent=yes").await;
+            assert_eq!(status, StatusCode::OK, "{page}");
+        }
+        self.until(id, &["completed"]).await
     }
 
     /// The mails that were written, by receiver; a mail to several is there for each.

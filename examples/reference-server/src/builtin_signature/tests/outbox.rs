@@ -8,6 +8,7 @@ use axum::{
     routing::post,
 };
 use docg_core::signature::{ProviderUpdate, SignerFactKind, WebhookRequest};
+use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -200,4 +201,58 @@ async fn a_reminder_waits_for_its_time() {
     let signer = link::SignerRef::new(&envelope, ONE);
     assert_eq!(names, [format!("{}.remind", signer.record_name())]);
     assert_eq!(fixture.mails().len(), 1);
+}
+
+/// The planned reminder, once it has this number.
+async fn reminder(fixture: &Fixture, name: &str, number: u64) -> Value {
+    let planned = async {
+        loop {
+            let files = &fixture.desk.0.files;
+            let entry: Option<Value> = files.record(RecordKind::Outbox, name).await.unwrap();
+            match entry {
+                Some(entry) if entry["what"]["number"] == number => return entry,
+                _ => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+        }
+    };
+    let planned = tokio::time::timeout(Duration::from_secs(30), planned);
+    planned.await.unwrap()
+}
+
+#[tokio::test]
+async fn who_has_not_signed_is_reminded_again_and_again_and_nobody_else() {
+    let fixture = Fixture::new().await;
+    let receiver = Receiver::refusing_first(0).await;
+    let mut request = fixture.request(&[(ONE, None)]);
+    request.remind_every_ms = Some(3_600_000);
+    let envelope = fixture.provider.create(request).await.unwrap().envelope_id;
+    let signer = link::SignerRef::new(&envelope, ONE);
+    let name = format!("{}.remind", signer.record_name());
+    // An hour has passed, as far as the entry knows. Who starts looks at all of them.
+    let come_due = async |mut entry: Value| {
+        entry["due_at"] = entry["written_at"].clone();
+        let files = &fixture.desk.0.files;
+        let put = files.put_record(RecordKind::Outbox, &name, &entry).await;
+        put.unwrap();
+        start(&fixture, &receiver)
+    };
+    for number in 1..=2 {
+        let stop = come_due(reminder(&fixture, &name, number).await).await;
+        let next = reminder(&fixture, &name, number + 1).await;
+        stop.cancel();
+        assert_ne!(next["due_at"], next["written_at"], "it waits in its turn");
+    }
+    let token = fixture.token(&envelope, ONE);
+    let mails = fixture.mails();
+    assert_eq!(mails.len(), 3);
+    for (to, text) in &mails {
+        assert!(to == ONE && text.contains(&token), "{text}");
+    }
+    let reminders = mails.iter().filter(|(_, text)| text.contains("Reminder"));
+    assert_eq!(reminders.count(), 2);
+
+    fixture.sign(&envelope, ONE, "One", 1_000).await;
+    let _stop = come_due(reminder(&fixture, &name, 3).await).await;
+    drained(&fixture).await;
+    assert_eq!(fixture.mails().len(), 3, "there is nothing to remind of");
 }
