@@ -7,6 +7,7 @@ use docg_core::{
     error::FieldFault,
     i18n::Locale,
     ids::{OrganizationId, WorkflowId},
+    observe::JsonText,
     ports::{Memo, MemoKey},
     time::Timestamp,
     workflow::WorkflowDraft,
@@ -23,6 +24,8 @@ pub struct WorkflowFile {
     pub id: WorkflowId,
     /// What it says.
     pub draft: WorkflowDraft,
+    /// A hash of what it says, not of how it is written: by it a file that has changed is known.
+    digest: String,
 }
 
 /// What is wrong with workflow files: every fault of every file.
@@ -133,12 +136,15 @@ fn read_one(name: &str, text: &str, files: &[(String, String)]) -> Result<Workfl
             serde_json::from_str(text).map_err(|e| format!("/input_schema: {schema}: {e}"))?;
         fields.insert("input_schema".to_owned(), schema);
     }
+    // Of the file's own words: a draft also holds the defaults of this version of the program.
+    let digest = hex::encode(Sha256::digest(JsonText::from(&value).as_str()));
     let draft = serde_path_to_error::deserialize(value)
         .map_err(|e| format!("{}: {}", e.path(), e.inner()))?;
     Ok(WorkflowFile {
         file: name.to_owned(),
         id,
         draft,
+        digest,
     })
 }
 
@@ -204,7 +210,7 @@ async fn put(
             kind: "workflow_file",
             key: file.id.to_string(),
         },
-        value: digest(&file.draft),
+        value: file.digest.clone().into(),
         expires_at: NEVER,
     };
     let before = engine.recall(&given.key).await?;
@@ -237,12 +243,6 @@ async fn is_current(
         && current.input_schema == valid.input_schema
         && current.settings == valid.settings
         && current.nodes == valid.nodes)
-}
-
-/// Of what a file says, not of how it is written.
-fn digest(draft: &WorkflowDraft) -> Value {
-    let text = serde_json::to_vec(draft).unwrap_or_default();
-    hex::encode(Sha256::digest(text)).into()
 }
 
 #[cfg(test)]

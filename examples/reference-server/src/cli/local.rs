@@ -1,7 +1,7 @@
 //! The server that these options describe: where it listens, and whom it lets call.
 
 use docg_http::Scope;
-use url::Url;
+use url::{Host, Url};
 
 use super::{CliError, client::Client};
 use crate::{
@@ -53,6 +53,12 @@ pub(super) fn caller(
         return Client::new(url, token, server.organization);
     }
     let Some(path) = &options.auth_file else {
+        if !is_loopback(url) {
+            return Err(CliError::Usage(format!(
+                "the development token is shown to this machine alone, and {url} may be another: give \
+                 --auth-file or --token"
+            )));
+        }
         let secret = secret(options)?.ok_or_else(|| {
             CliError::Usage(format!(
                 "{} has no key, so no server has run with it: give --data-dir, --auth-file, or --token",
@@ -67,6 +73,15 @@ pub(super) fn caller(
     Client::new(url, &caller.token, server.organization.or(first))
 }
 
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name.eq_ignore_ascii_case("localhost"),
+        Some(Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(Host::Ipv6(ip)) => ip.is_loopback(),
+        None => false,
+    }
+}
+
 /// The key of this installation, if there is one.
 pub(super) fn secret(options: &Options) -> Result<Option<Secret>, CliError> {
     let path = options.data_dir.join(SECRET_FILE);
@@ -76,4 +91,45 @@ pub(super) fn secret(options: &Options) -> Result<Option<Secret>, CliError> {
     Secret::load(&path)
         .map(Some)
         .map_err(|e| CliError::Usage(e.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::options::Cli;
+
+    #[test]
+    fn the_development_token_is_shown_to_this_machine_alone() {
+        crate::tls::prepare();
+        let folder = tempfile::tempdir().unwrap();
+        Secret::load_or_create(&folder.path().join(SECRET_FILE)).unwrap();
+        let mut options = Cli::parse_from(["reference-server"]).options;
+        options.data_dir = folder.path().to_owned();
+        let mut told = |url: &str, token: Option<&str>| {
+            options.public_url = Some(url.parse().unwrap());
+            let server = ServerArgs {
+                token: token.map(str::to_owned),
+                ..ServerArgs::default()
+            };
+            client(&options, &server, &[]).map(drop)
+        };
+        for here in [
+            "http://localhost:1/",
+            "http://127.0.0.2/",
+            "http://[::1]:1/",
+        ] {
+            told(here, None).unwrap();
+        }
+        for elsewhere in [
+            "https://sign.example.com/",
+            "http://10.0.0.1/",
+            "http://127.0.0.1.example.com/",
+        ] {
+            let refused = told(elsewhere, None).unwrap_err().to_string();
+            assert!(refused.contains("--token"), "{elsewhere}: {refused}");
+            told(elsewhere, Some("a-token-of-theirs")).unwrap();
+        }
+    }
 }

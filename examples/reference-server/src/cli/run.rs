@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     options::{Options, Role, RunArgs, ServerArgs, WatchArgs},
-    serve::{Server, url_at},
+    serve::{Server, reachable, url_at},
 };
 
 /// Starts a workflow, watches it, and says why where it is not completed.
@@ -37,6 +37,8 @@ pub async fn run(options: &Options, args: &RunArgs) -> Result<Ended, CliError> {
     };
     let url = url_at(address);
     eprintln!("running at {url}");
+    let links = own.public_url.as_ref().unwrap_or(&url);
+    eprintln!("links in mails lead to {links}");
     if own.smtp_url.is_none() {
         eprintln!(
             "mails are written to {}",
@@ -70,6 +72,9 @@ fn alone(options: &Options) -> Options {
     if own.database_url.is_none() {
         // No other server knows the execution.
         own.public_url = None;
+    } else if own.public_url.is_none() && options.bind.port() != 0 {
+        // Mails of this one, which takes forward whatever waits, are opened when it is gone.
+        own.public_url = Some(url_at(reachable(options.bind)));
     }
     own
 }
@@ -171,4 +176,37 @@ fn read_data(path: &Path) -> Result<Value, CliError> {
     };
     let text = std::fs::read_to_string(path).map_err(|e| error(e.to_string()))?;
     serde_json::from_str(&text).map_err(|e| error(e.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::options::Cli;
+
+    #[test]
+    fn links_outlive_the_process_where_the_execution_does() {
+        let links = |database: Option<&str>, arguments: &[&str]| {
+            let arguments = [&["reference-server"], arguments].concat();
+            let mut options = Cli::parse_from(arguments).options;
+            options.database_url = database.map(str::to_owned);
+            alone(&options).public_url.map(String::from)
+        };
+        let kept = Some("postgres://db");
+        let at = |url: &str| Some(url.to_owned());
+        assert_eq!(links(kept, &[]), at("http://127.0.0.1:8080/"));
+        assert_eq!(
+            links(kept, &["--bind", "0.0.0.0:9000"]),
+            at("http://127.0.0.1:9000/")
+        );
+        let public = ["--public-url", "https://sign.example.com/"];
+        assert_eq!(links(kept, &public), at("https://sign.example.com/"));
+        assert_eq!(links(None, &public), None, "the bound address");
+        assert_eq!(
+            links(kept, &["--bind", "127.0.0.1:0"]),
+            None,
+            "nobody knows a better one"
+        );
+    }
 }

@@ -108,8 +108,11 @@ impl Files {
 
     #[cfg(feature = "s3")]
     fn in_bucket(url: &Url) -> Result<Self, FilesError> {
-        let variables = std::env::vars().map(|(name, value)| (name.to_ascii_lowercase(), value));
-        let settings = variables.filter(|(name, _)| name.starts_with("aws_"));
+        // Others' variables need not be UTF-8.
+        let settings = std::env::vars_os().filter_map(|(name, value)| {
+            let name = name.to_str()?.to_ascii_lowercase();
+            Some((name, value.into_string().ok()?)).filter(|(name, _)| name.starts_with("aws_"))
+        });
         let (bucket, prefix) = parse_url_opts(url, settings)?;
         Ok(Self {
             store: Arc::new(PrefixStore::new(bucket, prefix)),

@@ -99,6 +99,21 @@ async fn what_clients_have_changed_or_deleted_stays_until_the_file_changes() {
     }
 }
 
+#[test]
+fn a_file_is_known_by_what_it_says_not_by_what_this_version_adds_or_how_it_is_written() {
+    let digest = |text: &str| read_one("echo.json", text, &[]).unwrap().digest;
+    let written = digest(&workflow().to_string());
+    // SHA-256 of {"name":"Echo","nodes":[{"id":"a","type":"echo"}]}, which no default is part of.
+    assert_eq!(
+        written,
+        "15870a2010b795074323a6a7bef6c80f628c5e67f65f6aa02182eb0b1565e757"
+    );
+    let nodes = r#""nodes": [{"type": "echo", "id": "a"}]"#;
+    let again = format!(r#"{{ {nodes}, "name": "Echo", "id": "{ID}" }}"#);
+    assert_eq!(digest(&again), written);
+    assert_ne!(digest(&again.replace("Echo", "Other")), written);
+}
+
 #[tokio::test]
 async fn every_fault_of_every_file_is_told_and_nothing_is_stored() {
     let engine = engine();
