@@ -160,11 +160,21 @@ async fn what_a_failover_took_from_a_run_lists_are_told_again() {
     let (sender, mut runs) = mpsc::unbounded_channel();
     let gate = Arc::new(Semaphore::new(0));
     let works = process(&store, &server, &sender, &gate).await;
-    let bus = open(config(&server.url())).await;
+    let bus = open(config(&server.url()).block(Duration::from_millis(300))).await;
     let organization = OrganizationId::new();
+    let mut before = loop {
+        soon(bus.ready()).await;
+        if let Ok(list) = bus.subscribe_organization(organization, None).await {
+            break list;
+        }
+    };
     let _workers = works.start_workers(WorkerOptions::concurrency(4));
     let id = start(&works, organization).await;
     soon(runs.recv()).await.expect("it runs");
+    soon(before.next())
+        .await
+        .expect("goes on")
+        .expect("is an event");
     let stored = async || {
         let query = EventQuery {
             organization_id: organization,
@@ -175,6 +185,8 @@ async fn what_a_failover_took_from_a_run_lists_are_told_again() {
         store.events(query).await.expect("reads")
     };
     let _: String = ask(&mut raw(&server.url()).await, "FLUSHALL").await;
+    // Whoever reads a list as that happens is sent away, and begins anew.
+    while soon(before.next()).await.is_some_and(|event| event.is_ok()) {}
     let mut list = loop {
         soon(bus.ready()).await;
         publish(&bus, &stored().await[..2]).await;

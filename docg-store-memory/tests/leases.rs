@@ -79,6 +79,12 @@ impl World {
 
     /// Starts a run, and returns once its effect has begun.
     async fn begun(&mut self, engine: &Engine) -> ExecutionId {
+        let id = self.start(engine).await;
+        assert_eq!(self.sees_next().await, Seen::Begun);
+        id
+    }
+
+    async fn start(&self, engine: &Engine) -> ExecutionId {
         let workflow = WorkflowId::new();
         let node = json!({"id": "a", "type": "effect", "phase": "save", "timeout_ms": 3_600_000});
         let draft = serde_json::from_value(json!({"name": "test", "nodes": [node]}));
@@ -87,7 +93,6 @@ impl World {
         stored.await.expect("a valid definition");
         let request = StartRequest::new(self.organization, workflow, Actor::user("somebody"));
         let started = engine.start(request).await.expect("accepted");
-        assert_eq!(self.sees_next().await, Seen::Begun);
         started.record.execution.id
     }
 
@@ -253,6 +258,28 @@ async fn a_clock_that_is_set_forth_takes_nobodys_lease() {
     world.completes(&store, id).await;
     workers.shutdown().await;
     others.shutdown().await;
+}
+
+#[tokio::test]
+async fn who_claims_nothing_because_of_its_clock_wakes_others() {
+    let world = World::new();
+    let (wakes, mut woken) = mpsc::unbounded_channel();
+    let bus = FaultyBus::new(Arc::new(MemoryBus::default()), move |call: Call| {
+        if call.operation == "wake" {
+            let _ = wakes.send(());
+        }
+        None
+    });
+    let engine = world.engine(Arc::new(MemoryStore::default()), Arc::new(bus));
+    let _workers = engine.start_workers(WorkerOptions::default());
+    world.settle().await;
+    world.clock.set(world.clock.now() + MINUTES);
+    // With the first it learns of it at the latest.
+    for _ in 0..2 {
+        world.start(&engine).await;
+        world.settle().await;
+    }
+    assert!(woken.try_recv().is_ok(), "others may do it at once");
 }
 
 #[tokio::test(start_paused = true)]

@@ -43,7 +43,7 @@ struct Calls {
 /// What the provider answers when it is asked; `None` never ends.
 type Answer = Option<Result<Vec<SignerFact>, ProviderError>>;
 
-/// A provider without webhooks.
+/// A provider whose webhooks name an envelope, which somebody has looked at.
 #[derive(Default)]
 struct Desk {
     answers: Mutex<VecDeque<Answer>>,
@@ -87,8 +87,18 @@ impl SignatureProvider for Desk {
     fn reminds_itself(&self) -> bool {
         false
     }
-    fn read_webhook(&self, _: &WebhookRequest) -> Result<ProviderUpdate, WebhookError> {
-        Err(WebhookError::Unauthenticated)
+    fn read_webhook(&self, webhook: &WebhookRequest) -> Result<ProviderUpdate, WebhookError> {
+        let envelope = String::from_utf8_lossy(&webhook.body).into_owned();
+        Ok(ProviderUpdate {
+            dedupe_key: format!("{envelope}/viewed"),
+            envelope_id: Some(envelope),
+            facts: vec![SignerFact {
+                email: Some(ONE.to_owned()),
+                kind: SignerFactKind::Viewed,
+                at: Timestamp::from_millis(1_700_000_000_000),
+                reason: None,
+            }],
+        })
     }
 }
 
@@ -335,4 +345,23 @@ async fn a_provider_that_never_answers_does_not_hold_up_the_run() {
     world.until_wakes_at(world.clock.now() + MINUTE).await;
     world.clock.advance(MINUTE);
     world.called(|calls| calls.asked == 2).await;
+}
+
+#[tokio::test]
+async fn a_webhook_that_comes_again_is_answered_at_once_and_changes_nothing() {
+    let world = World::waiting(|request, _| request).await;
+    let delivers = async || {
+        let webhook = WebhookRequest {
+            headers: Vec::new(),
+            body: format!("{}/sign", world.execution).into_bytes(),
+        };
+        let received = world.engine.receive_webhook("desk", webhook);
+        // Less than a call waits for who holds the run.
+        let received = tokio::time::timeout(Duration::from_secs(2), received).await;
+        received.expect("at once").expect("taken").duplicate
+    };
+    assert!(!delivers().await);
+    let version = world.record().await.execution.version;
+    assert!(delivers().await);
+    assert_eq!(world.record().await.execution.version, version);
 }

@@ -65,6 +65,7 @@ macro_rules! __store_cases {
                 renewing_returns_what_is_lost
                 renewing_tells_who_has_signals
                 a_commit_that_keeps_the_lease_prolongs_it
+                a_late_commit_does_not_shorten_a_lease_that_was_renewed
                 giving_back_makes_due_at_once
                 giving_back_a_lost_lease_changes_nothing
             }

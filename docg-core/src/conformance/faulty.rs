@@ -122,10 +122,27 @@ impl FaultyStore {
     }
 }
 
+/// The error of a call that fails as planned.
+trait Planned {
+    fn planned(operation: &'static str) -> Self;
+}
+
+impl Planned for StoreError {
+    fn planned(operation: &'static str) -> Self {
+        Self::new(StoreErrorKind::Unavailable, operation, "planned")
+    }
+}
+
+impl Planned for BusError {
+    fn planned(operation: &'static str) -> Self {
+        Self::Unavailable(format!("{operation}: planned"))
+    }
+}
+
 /// One call: not made, made and denied, or made.
 macro_rules! faulty {
     ($self:ident.$method:ident($($argument:expr),*)) => {{
-        let unavailable = || StoreError::new(StoreErrorKind::Unavailable, stringify!($method), "planned");
+        let unavailable = || Planned::planned(stringify!($method));
         match $self.faults.next(stringify!($method)) {
             None => $self.inner.$method($($argument),*).await,
             Some(Fault::Before) => Err(unavailable()),
@@ -336,49 +353,29 @@ impl FaultyBus {
     }
 }
 
-macro_rules! faulty_bus {
-    ($self:ident.$method:ident($($argument:expr),*)) => {{
-        let unavailable = || BusError::Unavailable(concat!(stringify!($method), ": planned").to_owned());
-        match $self.faults.next(stringify!($method)) {
-            None => $self.inner.$method($($argument),*).await,
-            Some(Fault::Before) => Err(unavailable()),
-            Some(Fault::After) => $self.inner.$method($($argument),*).await.and_then(|_| Err(unavailable())),
-            Some(Fault::Hang(time)) => {
-                tokio::time::sleep(time).await;
-                Err(unavailable())
-            }
-            Some(Fault::Slow(time)) => {
-                let answer = $self.inner.$method($($argument),*).await;
-                tokio::time::sleep(time).await;
-                answer
-            }
-        }
-    }};
-}
-
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl EventBus for FaultyBus {
     async fn publish(&self, events: &[Arc<Event>]) -> Result<(), BusError> {
-        faulty_bus!(self.publish(events))
+        faulty!(self.publish(events))
     }
     async fn restore(&self, events: &[Arc<Event>]) -> Result<(), BusError> {
-        faulty_bus!(self.restore(events))
+        faulty!(self.restore(events))
     }
     async fn subscribe(&self, execution: ExecutionId, after: u64) -> Result<EventStream, BusError> {
-        faulty_bus!(self.subscribe(execution, after))
+        faulty!(self.subscribe(execution, after))
     }
     async fn subscribe_organization(
         &self,
         organization: OrganizationId,
         after: Option<String>,
     ) -> Result<OrganizationStream, BusError> {
-        faulty_bus!(self.subscribe_organization(organization, after))
+        faulty!(self.subscribe_organization(organization, after))
     }
     async fn wake(&self, execution: ExecutionId) -> Result<(), BusError> {
-        faulty_bus!(self.wake(execution))
+        faulty!(self.wake(execution))
     }
     async fn wakes(&self) -> Result<WakeStream, BusError> {
-        faulty_bus!(self.wakes())
+        faulty!(self.wakes())
     }
 }

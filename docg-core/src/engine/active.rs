@@ -139,10 +139,11 @@ impl ActiveRuns {
         run.is_some()
     }
 
-    /// Tells the driver of an execution to look into the inbox; `false` where this process has none.
+    /// Tells the driver of an execution to look into the inbox; `false` where this process has none
+    /// that may apply what is there.
     pub(crate) fn notify(&self, execution: ExecutionId) -> bool {
         let runs = locked(&self.runs);
-        let run = runs.get(&execution);
+        let run = runs.get(&execution).filter(|run| !run.is_lost());
         if let Some(run) = run {
             run.handle.signal.notify_one();
         }
@@ -171,5 +172,24 @@ impl ActiveRuns {
                 let _ = waiter.send(!ignored.contains(signal));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_relies_on_a_driver_that_has_lost_its_lease() {
+        let active = ActiveRuns::default();
+        let lease = Lease {
+            execution_id: ExecutionId::new(),
+            worker_id: active.worker_id(),
+            fence: 1,
+        };
+        active.enter(lease, Duration::MAX);
+        assert!(active.notify(lease.execution_id));
+        active.lose(lease);
+        assert!(!active.notify(lease.execution_id));
     }
 }

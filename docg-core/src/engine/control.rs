@@ -251,6 +251,15 @@ impl Engine {
 
     /// Puts a signal into the inbox and has it applied, if this process can, before it returns.
     pub(super) async fn send(&self, signal: Signal) -> Result<Delivery, EngineError> {
+        self.deliver(signal, false).await
+    }
+
+    /// Sends a signal that may have been sent before. Where it has done its work, that is all.
+    pub(super) async fn send_again(&self, signal: Signal) -> Result<Delivery, EngineError> {
+        self.deliver(signal, true).await
+    }
+
+    async fn deliver(&self, signal: Signal, again: bool) -> Result<Delivery, EngineError> {
         let (id, execution_id) = (signal.id, signal.execution_id);
         let mut settled = self.inner.active.settled(id);
         if let Err(e) = self.inner.store.signal(signal).await {
@@ -259,6 +268,11 @@ impl Engine {
                 StoreErrorKind::NotFound => EngineError::NotFound("execution"),
                 _ => e.into(),
             });
+        }
+        if again && !self.is_pending(execution_id, id).await {
+            // Nobody settles it a second time.
+            self.inner.active.forget(id);
+            return Ok(Delivery::Ignored);
         }
         let here = self.inner.active.notify(execution_id) || self.apply_here(execution_id).await?;
         let mut delivery = None;
@@ -275,6 +289,12 @@ impl Engine {
         }
         self.inner.active.forget(id);
         Ok(delivery.unwrap_or(Delivery::Sent))
+    }
+
+    /// Whether a signal waits in the inbox, or may.
+    async fn is_pending(&self, execution: ExecutionId, signal: SignalId) -> bool {
+        let inbox = self.inner.store.signals(execution).await;
+        inbox.map_or(true, |inbox| inbox.iter().any(|known| known.id == signal))
     }
 
     /// Takes an execution that nobody holds, only to apply what is in its inbox.

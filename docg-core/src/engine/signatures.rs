@@ -10,7 +10,7 @@ use super::{
 use crate::{
     ids::{OrganizationId, SignalId, SignatureRequestId},
     observe::Actor,
-    ports::{Memo, MemoKey, Signal, SignalKind, StoreErrorKind},
+    ports::{Memo, MemoKey, Signal, SignalKind},
     signature::{RequestStatus, SignatureProvider, SignerFact, WebhookError, WebhookRequest},
 };
 
@@ -35,8 +35,9 @@ impl Engine {
     }
 
     /// Takes in a signature provider's webhook: proves it, recognizes repeats, and signals the
-    /// execution that waits. An event that says nothing of a signer, such as one of an unknown kind, does
-    /// nothing; it is kept in the memo of kind `webhook` under `<provider>/<dedupe key>` for 30 days.
+    /// execution that waits. An event that says nothing of a signer, such as one of an unknown
+    /// kind, does nothing; it is kept in the memo of kind `webhook` under
+    /// `<provider>/<dedupe key>` for 30 days.
     ///
     /// # Errors
     ///
@@ -121,14 +122,11 @@ impl Engine {
                 facts: printable(update.facts),
             },
         };
-        match self.send(signal).await {
-            Ok(_) => Ok(WebhookAnswer { duplicate }),
-            // Purged: there is nobody left to tell.
-            Err(EngineError::Store(e)) if e.kind == StoreErrorKind::NotFound => {
-                Ok(WebhookAnswer { duplicate })
-            }
-            Err(e) => Err(e),
-        }
+        let sent = match duplicate {
+            true => self.send_again(signal).await,
+            false => self.send(signal).await,
+        };
+        sent.map(|_| WebhookAnswer { duplicate })
     }
 
     /// What a provider sent, as it may be kept: without secrets, and bounded. A text, because JSON may

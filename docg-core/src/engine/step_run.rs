@@ -52,6 +52,8 @@ pub(crate) struct StepRun {
     pub(crate) ends: Duration,
     node: Arc<Node>,
     probing: bool,
+    /// It begins its effect, and does not go on after a wait.
+    begins: bool,
     /// A repeat of its effect does no harm, so a cut-off attempt leaves nothing in doubt.
     repeatable: bool,
     work: Work,
@@ -161,6 +163,7 @@ impl StepRun {
             progress: sender,
         }));
         let probing = matches!(task, Task::Probe);
+        let begins = matches!(task, Task::Run);
         let began = Instant::now();
         // The handler owns its parameters; the clone is skipped where nobody else holds them.
         let params = Arc::unwrap_or_clone(params);
@@ -197,6 +200,7 @@ impl StepRun {
             ends,
             node,
             probing,
+            begins,
             repeatable,
             work: Work::begin(call).await,
             cancellation,
@@ -213,9 +217,11 @@ impl StepRun {
         self.cancellation.cancel();
     }
 
-    /// What the handler has come to, where it never had to wait.
+    /// What the handler has come to, where it never had to wait. An answer to a probe is attended, for
+    /// a cancel that has come before it.
     pub(crate) fn ended(&mut self) -> Option<Input> {
         match &mut self.work {
+            Work::Ended(_) if self.probing => None,
             Work::Ended(outcome) => outcome.take().map(|outcome| self.input(outcome)),
             Work::Spawned(_) => None,
         }
@@ -257,13 +263,16 @@ impl StepRun {
         }
     }
 
-    /// What a handler knows of its effect. An output that cannot be kept is none: then a person says
-    /// what it was.
+    /// What a handler knows of its effect. An output or a wait that cannot be kept is none: then a
+    /// person says what it was.
     fn probed(&self, effect: Probe) -> Input {
         let (mut effect, mut notes) = (effect, self.notes());
-        if let Probe::Done(output) = &effect
-            && let Err(failure) = self.check(output)
-        {
+        let checked = match &effect {
+            Probe::Done(output) => self.check(output),
+            Probe::Begun(wait) => self.check_wait(wait),
+            Probe::NotDone | Probe::Unknown => Ok(()),
+        };
+        if let Err(failure) = checked {
             let mut log = LogDraft::new(LogLevel::Warn, failure.context.human);
             log.message_tech = failure.context.tech;
             notes.logs.push(log);
@@ -311,7 +320,7 @@ impl StepRun {
         }
     }
 
-    /// The execution is being canceled and the handler did not return in time.
+    /// The execution is being canceled, and the handler has not told what became of its effect.
     pub(crate) fn dropped(&self, effect: Probe) -> Input {
         Input::StepDropped {
             index: self.index,
@@ -320,9 +329,14 @@ impl StepRun {
         }
     }
 
-    /// Whether a dropped attempt may have had its effect.
+    /// Whether a dropped attempt may have had its effect. What follows a wait leaves no doubt: the
+    /// effect was the asking, and that is known to be done.
     pub(crate) fn leaves_doubt(&self) -> bool {
-        !self.repeatable && !self.probing
+        self.begins && !self.repeatable
+    }
+
+    pub(crate) fn is_probe(&self) -> bool {
+        self.probing
     }
 
     fn notes(&self) -> Notes {
@@ -334,13 +348,19 @@ impl StepRun {
     fn kept(&self, outcome: StepOutcome) -> Result<StepOutcome, StepFailure> {
         match &outcome {
             StepOutcome::Done(output) => self.check(output),
-            StepOutcome::Wait(Wait::Signatures(request)) => self.check(&json!(request)),
-            StepOutcome::Wait(Wait::Approval(request)) => {
+            StepOutcome::Wait(wait) => self.check_wait(wait),
+        }?;
+        Ok(outcome)
+    }
+
+    fn check_wait(&self, wait: &Wait) -> Result<(), StepFailure> {
+        match wait {
+            Wait::Signatures(request) => self.check(&json!(request)),
+            Wait::Approval(request) => {
                 let approvers: Vec<_> = request.approvers.iter().map(|(email, _)| email).collect();
                 self.check(&json!([request.message, approvers]))
             }
-        }?;
-        Ok(outcome)
+        }
     }
 
     /// Fails where a value cannot be kept. A store that refused it would have the step run again.

@@ -96,8 +96,8 @@ impl Inner {
         self.wake.notify.notify_one();
     }
 
-    /// Claims, and tells until when the leases can be relied on, as [`Clock::elapsed`](crate::time::Clock::elapsed)
-    /// tells.
+    /// Claims, and tells until when the leases can be relied on, as
+    /// [`Clock::elapsed`](crate::time::Clock::elapsed) tells.
     pub(crate) async fn claim(&self, what: ClaimWhat) -> Result<(Claim, Duration), StoreError> {
         let (now, until) = (self.now(), self.clock.elapsed() + self.options.relied_on());
         let request = ClaimRequest {
@@ -232,7 +232,8 @@ async fn claim(
             }
         }
         let wanted = free.len();
-        let pause = if let Some(pause) = inner.hold_off_claims() {
+        let held_off = inner.hold_off_claims();
+        let pause = if let Some(pause) = held_off {
             pause
         } else {
             match due_ones(&inner, options, wanted).await {
@@ -254,7 +255,8 @@ async fn claim(
                 None => STORE_PAUSE,
             }
         };
-        inner.wake.idle.store(true, Ordering::Release);
+        // While nothing is claimed here, others are woken.
+        inner.wake.idle.store(held_off.is_none(), Ordering::Release);
         tokio::select! {
             () = shutdown.cancelled() => {}
             () = inner.wake.notify.notified() => {}

@@ -13,7 +13,7 @@ pub enum StoreErrorKind {
     Invalid,
     /// The store is full. Nothing was written.
     Full,
-    /// The store did not answer. Whether something was written is not known; the version tells.
+    /// The store did not answer. Whether something was written is not known.
     Unavailable,
     /// What is stored cannot be read.
     Corrupt,

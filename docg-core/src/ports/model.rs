@@ -185,7 +185,8 @@ pub struct Commit {
 /// What becomes of a lease with a commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LeaseAfter {
-    /// The worker goes on, until then.
+    /// The worker goes on until then, or until the lease's end where that is later: a commit may
+    /// arrive after a renewal that was sent later.
     Keep(Timestamp),
     /// The worker lets go; the execution is due at its `wake_at`, or at once where its inbox is
     /// not empty.

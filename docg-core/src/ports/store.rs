@@ -113,8 +113,8 @@ pub trait RunStore: Send + Sync + 'static {
     /// `Unavailable`; the events are then published once more.
     async fn mark_published(&self, published: &[(ExecutionId, u64)]) -> Result<(), StoreError>;
     /// Removes terminal executions that ended before `before`, with all that belongs to them, at
-    /// most `limit`. Returns how many. Those with a signal that is not settled stay until it is. A store may keep their audit trails; their ids are then not
-    /// free again.
+    /// most `limit`. Returns how many. Those with a signal that is not settled stay until it is. A
+    /// store may keep the audit trails of what it has removed; those ids are then not free again.
     ///
     /// # Errors
     ///

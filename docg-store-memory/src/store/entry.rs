@@ -236,20 +236,19 @@ impl Run {
         }
     }
 
-    /// Prolongs the lease or moves its end; `true` where the queue must know. It need not know of
-    /// a later end: it asks when the one that it knows has come.
+    /// Prolongs the lease, where it would end before; `true` where the queue must know. It need not
+    /// know of a later end: it asks when the one that it knows has come.
     pub(super) fn hold_until(&mut self, until: Timestamp) -> bool {
         let Some(held) = &mut self.held else {
             return false;
         };
-        held.until = until;
-        let must_know = held.lapsed || until < held.queued_until;
-        if must_know {
-            held.lapsed = false;
-            held.queued_until = until;
+        held.until = held.until.max(until);
+        let lapsed = std::mem::take(&mut held.lapsed);
+        if lapsed {
+            held.queued_until = held.until;
             self.due = None;
         }
-        must_know
+        lapsed
     }
 
     /// Ends the lease; the execution is due at `due`. The caller sees to the queue.

@@ -100,10 +100,6 @@ impl RunStore for MemoryStore {
                 if !run.holds(lease) {
                     return None;
                 }
-                let until = run
-                    .held
-                    .as_ref()
-                    .map_or(until, |held| held.until.max(until));
                 if run.hold_until(until) {
                     self.requeue(&entry, &mut run);
                 }

@@ -125,7 +125,8 @@ static COMMIT: LazyLock<String> = LazyLock::new(|| {
                 signals_pending = e.signals_pending - i.leaving::int,
                 signaled_at = CASE WHEN e.signals_pending > i.leaving THEN e.signaled_at END,
                 worker_id = CASE WHEN i.keep_until IS NOT NULL THEN e.worker_id END,
-                lease_until = i.keep_until,
+                lease_until = CASE WHEN i.keep_until IS NOT NULL
+                    THEN greatest(e.lease_until, i.keep_until) END,
                 expires_at = CASE
                     WHEN e.expires_at <= i.keep_until
                         AND e.expires_at - i.updated_at > (i.keep_until - i.updated_at) / 2

@@ -177,6 +177,20 @@ pub async fn a_commit_that_keeps_the_lease_prolongs_it(
     assert_eq!(due(&*store, until).await, [id]);
 }
 
+/// A commit that was under way for long brings an end that has been overtaken.
+pub async fn a_late_commit_does_not_shorten_a_lease_that_was_renewed(
+    StoreUnderTest { store, .. }: StoreUnderTest,
+) {
+    let id = create(&*store, RunFixture::of(OrganizationId::new()).build()).await;
+    let claimed = take(&*store, at(0), id).await;
+    let (overtaken, until) = (at(0).plus_millis(LEASE), at(0).plus_millis(3 * LEASE));
+    store.renew(&[claimed.lease], until).await.expect("renews");
+    let late = CommitFixture::on(&claimed).keep(overtaken).build();
+    commit(&*store, late).await;
+    assert_eq!(due(&*store, overtaken).await, []);
+    assert_eq!(due(&*store, until).await, [id]);
+}
+
 /// What is given back is due at once, also where it was not due before.
 pub async fn giving_back_makes_due_at_once(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();

@@ -166,7 +166,7 @@ fn is_waiting_still(draft: &Draft<'_>) -> bool {
         .waiting_for
         .as_ref()
         .is_some_and(|waiting| match waiting.kind {
-            WaitKind::Retry => waiting.until.is_some_and(|until| until > draft.now),
+            WaitKind::Retry => waiting.until.is_some_and(|until| until > draft.clock),
             WaitKind::Confirmation => !draft.state.execution.delivery_confirmed,
             WaitKind::Review | WaitKind::Approval | WaitKind::Signature | WaitKind::Pause => true,
         })

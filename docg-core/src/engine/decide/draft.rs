@@ -16,7 +16,7 @@ use crate::{
     ports::RunState,
     run::{
         Activity, CurrentStep, DeliveryState, InvalidTransition, Phase, PhaseTimes, SignatureState,
-        Status, Step, WaitKind, WaitingFor,
+        Status, Step, StepStatus, WaitKind, WaitingFor,
     },
     storable,
     time::Timestamp,
@@ -28,8 +28,9 @@ pub(super) struct Draft<'a> {
     pub(super) env: Env<'a>,
     /// The moment that records tell. A clock that was set back does not turn back the time of a run.
     pub(super) now: Timestamp,
-    /// What the clock shows, and claims go by.
-    clock: Timestamp,
+    /// What the clock shows. Whatever is to happen at a moment goes by it, as claims do, and as handlers
+    /// and providers count.
+    pub(super) clock: Timestamp,
     pub(super) opens_steps: bool,
     ids: &'a mut dyn IdSource,
     records: Records,
@@ -308,8 +309,10 @@ impl<'a> Draft<'a> {
         }
         // In a review, what waits is a step that has failed and may begin again.
         let in_review = self.state.execution.status == Status::NeedsReview;
-        let waits =
-            |step: &Step| step.started_at.is_some() && (in_review || step.completed_at.is_none());
+        let waits = |step: &Step| {
+            let has_failed = in_review && step.status == StepStatus::Failed;
+            step.started_at.is_some() && (has_failed || step.completed_at.is_none())
+        };
         if let Some(index) = self.current()
             && waited > 0
             && waits(&self.state.steps[index])
@@ -466,7 +469,7 @@ impl<'a> Draft<'a> {
             .workflow
             .settings
             .review_expires_ms
-            .map(|ms| self.now.plus_millis(ms));
+            .map(|ms| self.clock.plus_millis(ms));
         self.wait(WaitKind::Review, until, detail);
         self.log_run(LogLevel::Warn, Text::key("log-needs-review"));
         Ok(())

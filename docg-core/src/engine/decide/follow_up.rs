@@ -30,9 +30,9 @@ pub(super) fn begin(draft: &Draft<'_>, new: &NewSignatureRequest) -> FollowUp {
         .map(|millis| millis.max(SHORTEST_REMINDING_MS));
     FollowUp {
         remind_every_ms,
-        remind_at: remind_every_ms.map(|millis| draft.now.plus_millis(millis)),
+        remind_at: remind_every_ms.map(|millis| draft.clock.plus_millis(millis)),
         check_at: Some(next_check(
-            draft.now,
+            draft.clock,
             new.expires_at,
             draft.env.signature_check_ms.min(FIRST_CHECK_MS),
         )),
@@ -91,7 +91,7 @@ pub(super) fn before_rest(draft: &mut Draft<'_>, next: Next) -> Next {
     if !matches!(next, Next::Rest) || !draft.opens_steps {
         return next;
     }
-    let now = draft.now;
+    let now = draft.clock;
     let paused = draft.state.execution.status == Status::Paused;
     let Some(request) = open(&draft.state) else {
         return next;
@@ -130,7 +130,7 @@ pub(super) fn checked(draft: &mut Draft<'_>, checked: Checked) -> Result<(), Inv
         return Ok(());
     };
     let (id, expires_at) = (request.id, request.expires_at);
-    let (now, usual) = (draft.now, draft.env.signature_check_ms);
+    let (now, usual) = (draft.clock, draft.env.signature_check_ms);
     match checked {
         Checked::Answered(facts) => {
             // Not all at the same moment, where many requests were made at once.

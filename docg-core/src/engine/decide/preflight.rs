@@ -32,6 +32,8 @@ pub(super) fn finished(
     }
     let summary = Arc::new(PreflightSummary::new(issues, draft.now));
     let (blocking, warnings) = (summary.blocking_count, summary.warning_count);
+    // By the clock of the records, which a clock that was set back does not turn back.
+    let started_at = started_at.max(draft.state.execution.updated_at);
     let times = draft.state.execution.phase_metrics.0[Phase::Preflight as usize]
         .get_or_insert_with(|| PhaseTimes::new(started_at));
     times.duration_ms += draft.now.millis_since(started_at);

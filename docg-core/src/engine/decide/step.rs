@@ -399,7 +399,7 @@ pub(super) fn failed(
         .then(|| {
             let delay = node.retry.delay_ms(attempts, draft.random());
             draft
-                .now
+                .clock
                 .plus_millis(delay.max(retry_after_ms.unwrap_or(0)))
         });
     if let Some(at) = next_attempt_at {
@@ -456,9 +456,11 @@ pub(super) fn failed(
     let reviews = class == FailureClass::Review
         || node.on_error == OnError::Review
         || super::signature::is_signed(draft, index);
-    // Neither what may have happened in the world nor what people have decided is passed over,
-    // whatever the node says.
-    let may_continue = !context.leaves_outcome_open() && !DECISIONS.contains(&&*context.code);
+    // Neither what a person is to see to, what may have happened in the world, nor what people have
+    // decided is passed over, whatever the node says.
+    let may_continue = class != FailureClass::Review
+        && !context.leaves_outcome_open()
+        && !DECISIONS.contains(&&*context.code);
     match node.on_error {
         OnError::Continue if may_continue => {
             draft.update_progress(0.0);

@@ -34,7 +34,7 @@ pub(super) fn expire(draft: &mut Draft<'_>) -> Result<(), InvalidTransition> {
     if draft.state.execution.status.is_terminal() {
         return Ok(());
     }
-    let now = draft.now;
+    let now = draft.clock;
     let due = move |moment: Option<Timestamp>| moment.is_some_and(|moment| moment <= now);
     if due(review_expiry(&draft.state)) {
         let human = Text::key("error-review-expired");

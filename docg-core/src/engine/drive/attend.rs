@@ -7,9 +7,10 @@ use futures::future::BoxFuture;
 use super::{Driver, LeaseLost};
 use crate::{
     engine::{
-        decide::{self, Call, Input, Verdict, judge},
+        decide::{self, Call, Input, Notes, Verdict, judge},
         step_run::{StepRun, Task},
     },
+    error::FailureClass,
     ports::{RunState, Signal, SignalKind},
     workflow::Probe,
 };
@@ -33,7 +34,7 @@ impl Driver {
                     self.stop(&mut step).await;
                     return Err(LeaseLost);
                 }
-                input = step.finished() => return Ok(vec![input]),
+                // Before the handler's answer: a cancel that came first sees to what has begun.
                 () = self.handle.signal.notified() => {
                     let signals = self.inbox(state).await;
                     if signals.is_empty() {
@@ -45,6 +46,7 @@ impl Driver {
                     self.step = Some(step);
                     return Ok(signals);
                 }
+                input = step.finished() => return Ok(vec![input]),
                 () = self.held_long_enough() => {
                     self.commit_held_beside(state, &mut step).await?;
                 }
@@ -90,10 +92,27 @@ impl Driver {
         mut step: StepRun,
         signals: Vec<Input>,
     ) -> Vec<Input> {
+        let index = step.index;
         let input = match self.stop(&mut step).await {
+            Some(Input::Probed { effect, notes, .. }) => Input::StepDropped {
+                index,
+                effect,
+                notes,
+            },
+            Some(Input::StepFinished {
+                result: Err(failure),
+                notes,
+                ..
+            }) if failure.class == FailureClass::OutcomeUnknown && step.leaves_doubt() => {
+                Input::StepDropped {
+                    index,
+                    effect: self.probe(state, index).await,
+                    notes,
+                }
+            }
             Some(input) => input,
+            None if step.is_probe() => step.dropped(Probe::Unknown),
             None if step.leaves_doubt() => {
-                let index = step.index;
                 let effect = self.probe(state, index).await;
                 step.dropped(effect)
             }
@@ -102,6 +121,15 @@ impl Driver {
         let mut inputs = vec![input];
         inputs.extend(signals);
         inputs
+    }
+
+    /// Finds out what became of an effect that is not picked up, because the execution is canceled.
+    pub(super) async fn probe_to_drop(&self, state: &RunState, index: usize) -> Input {
+        Input::StepDropped {
+            index,
+            effect: self.probe(state, index).await,
+            notes: Notes::default(),
+        }
     }
 
     async fn probe(&self, state: &RunState, index: usize) -> Probe {
@@ -171,7 +199,7 @@ impl Driver {
 
 /// Whether the inbox holds a cancel that will be applied. One that is sent on a version is, as the
 /// first signal on that version.
-fn cancels(state: &RunState, inputs: &[Input]) -> bool {
+pub(super) fn cancels(state: &RunState, inputs: &[Input]) -> bool {
     let is_cancel = |(place, input): (usize, &Input)| {
         let Input::Signal(Signal {
             kind: SignalKind::Cancel { .. },

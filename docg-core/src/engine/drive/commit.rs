@@ -9,6 +9,7 @@ use super::{Driver, LeaseLost, STORE_BACKOFF};
 use crate::{
     engine::decide::Next,
     ports::{Commit, Committed, EventQuery, LeaseAfter, RunState, StoreError, StoreErrorKind},
+    time::Timestamp,
 };
 
 /// How long decisions may wait to be committed together, while only what touches nothing is done.
@@ -90,7 +91,7 @@ impl Driver {
             approval: state.approval.clone().filter(|_| records.approval_changed),
             published: Some(self.published),
             then: if goes_on {
-                LeaseAfter::Keep(self.engine.now() + self.engine.options.lease)
+                LeaseAfter::Keep(self.lease_end())
             } else {
                 LeaseAfter::Release
             },
@@ -108,13 +109,17 @@ impl Driver {
     }
 
     /// Hands a commit to the store until it has an answer.
-    async fn store_commit(&self, commit: Commit) -> Result<Committed, LeaseLost> {
+    async fn store_commit(&self, mut commit: Commit) -> Result<Committed, LeaseLost> {
         let id = commit.execution.id;
         let mut pause = STORE_BACKOFF.0;
         let mut in_doubt = false;
         loop {
             // After the lease is gone one more try tells what became of the others.
             let is_last = self.handle.lost.is_cancelled();
+            if let LeaseAfter::Keep(until) = &mut commit.then {
+                // Whoever has waited long for an answer wants a whole lease all the same.
+                *until = self.lease_end();
+            }
             match self.engine.store.commit(commit.clone()).await {
                 Ok(committed) => return Ok(committed),
                 Err(error) if error.kind == StoreErrorKind::Conflict => {
@@ -147,6 +152,11 @@ impl Driver {
         }
     }
 
+    /// When a lease ends that is kept now.
+    fn lease_end(&self) -> Timestamp {
+        self.engine.now() + self.engine.options.lease
+    }
+
     /// Whether a commit that was refused had been made before, when its answer was lost. Its version
     /// tells nothing, for whoever has taken over counts on from the same number.
     async fn was_made(&self, commit: &Commit) -> bool {
@@ -169,8 +179,8 @@ impl Driver {
 
     /// Who holds the lease is the only one who can have written.
     async fn is_still_held(&self) -> Result<bool, StoreError> {
-        let until = self.engine.now() + self.engine.options.lease;
-        let renewed = self.engine.store.renew(&[self.handle.lease], until).await?;
+        let leases = [self.handle.lease];
+        let renewed = self.engine.store.renew(&leases, self.lease_end()).await?;
         Ok(renewed.lost.is_empty())
     }
 

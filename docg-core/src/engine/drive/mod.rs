@@ -12,6 +12,7 @@ mod commit;
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
+use futures::FutureExt;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -54,17 +55,21 @@ pub(crate) async fn drive(engine: Arc<Inner>, claimed: Claimed, until: Duration,
     };
     let mut inputs = Vec::with_capacity(claimed.signals.len() + 1);
     let works = matches!(mode, Mode::Work { .. });
-    if works && decide::is_step_abandoned(&claimed.state, claimed.taken_over) {
-        inputs.push(Input::TakenOver);
-    }
     inputs.extend(claimed.signals.into_iter().map(Input::Signal));
+    if works && decide::is_step_abandoned(&claimed.state, claimed.taken_over) {
+        // A cancel stays in the inbox until the handler is asked what is to be withdrawn.
+        if attend::cancels(&claimed.state, &inputs) {
+            inputs.clear();
+        }
+        inputs.insert(0, Input::TakenOver);
+    }
     let shutdown = match mode {
         Mode::Work { shutdown } => Some(shutdown),
         Mode::ApplySignals => None,
     };
     let driver = Driver {
-        engine,
-        handle,
+        engine: Arc::clone(&engine),
+        handle: handle.clone(),
         shutdown,
         drains: false,
         step: None,
@@ -78,6 +83,10 @@ pub(crate) async fn drive(engine: Arc<Inner>, claimed: Claimed, until: Duration,
     };
     driver.run(claimed.state, inputs).await;
     drop(left);
+    // Somebody has relied on this driver when it had looked into the inbox for the last time.
+    if handle.signal.notified().now_or_never().is_some() {
+        engine.wake_a_worker(lease.execution_id).await;
+    }
 }
 
 /// Takes the execution out of the active ones, also when the driver panics.
@@ -121,6 +130,9 @@ impl Driver {
     async fn run(mut self, mut state: RunState, mut inputs: Vec<Input>) {
         loop {
             let (id, now) = (state.execution.id, self.engine.now());
+            let asked = inputs
+                .iter()
+                .any(|input| matches!(input, Input::Probed { .. }));
             let opens_steps = self.works();
             let mut ids = self.engine.ids();
             let moment = Moment {
@@ -156,8 +168,19 @@ impl Driver {
                     return;
                 }
                 if committed.signals_pending {
-                    inputs = self.inbox(&state).await;
-                    continue;
+                    if self.step.is_none() && !matches!(next, Next::Probe { .. }) {
+                        inputs = self.inbox(&state).await;
+                        if let Next::Run { index, .. } = next
+                            && asked
+                            && attend::cancels(&state, &inputs)
+                        {
+                            // An earlier attempt may have begun what this one would pick up.
+                            inputs.insert(0, self.probe_to_drop(&state, index).await);
+                        }
+                        continue;
+                    }
+                    // A cancel is for whoever attends the handler: it gives it its grace.
+                    self.handle.signal.notify_one();
                 }
             }
             inputs = match self.act(&state, next).await {

@@ -37,6 +37,18 @@ fn code(world: &World) -> &str {
 }
 
 #[test]
+fn what_a_person_is_to_repair_is_not_left_behind() {
+    let nodes = json!([{"id": "save", "type": "save", "on_error": "continue"}]);
+    let mut world = World::new(Options {
+        nodes,
+        ..Options::default()
+    });
+    world.run_to("save");
+    world.finish_step(Err(StepFailure::review("storage_refused", "Refused.")));
+    assert_eq!(world.status(), Status::NeedsReview);
+}
+
+#[test]
 fn a_later_success_does_not_hide_a_step_that_was_left_behind() {
     let mut world = left_behind();
     world.finish_step(Err(StepFailure::retryable("timeout", "Slow.")));

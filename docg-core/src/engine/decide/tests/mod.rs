@@ -1,5 +1,6 @@
 //! Tests of the pure core: no runtime, no mock, no clock.
 
+mod clock;
 mod conditions;
 mod doubts;
 mod follow_up;

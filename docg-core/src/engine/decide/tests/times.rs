@@ -2,13 +2,13 @@
 
 use serde_json::json;
 
-use super::world::{Options, World};
+use super::world::{Options, World, blocking_issue};
 use crate::{
     engine::decide::{Input, Next, Notes},
     error::StepFailure,
     event::EventData,
     ports::{ResumeSignal, SignalKind},
-    run::Phase,
+    run::{Phase, Status},
     workflow::StepOutcome,
 };
 
@@ -130,4 +130,25 @@ fn a_pause_before_the_start_is_no_part_of_the_run() {
     };
     assert!((1..1_000).contains(duration_ms), "{duration_ms}");
     assert_eq!(times(&world, Phase::Preflight).1, 0);
+}
+
+#[test]
+fn a_step_that_is_done_did_not_take_the_review_of_what_comes_next() {
+    let mut world = World::new(Options::default());
+    world.run_to("send");
+    later(&mut world, 3);
+    // What was changed is checked before the next step, and a blocking issue parks the run.
+    pause(&mut world);
+    let mut changes = ResumeSignal::default();
+    changes.trigger_data = json!({"note": 1}).as_object().cloned();
+    world.send(SignalKind::Resume(changes));
+    done(&mut world, 3);
+    world.apply(vec![Input::Preflight {
+        issues: vec![blocking_issue()],
+        started_at: world.now,
+    }]);
+    assert_eq!(world.status(), Status::NeedsReview);
+    later(&mut world, DAY);
+    resume(&mut world);
+    assert_eq!(world.state.steps[3].duration_ms(), Some(3));
 }
