@@ -20,6 +20,7 @@ use docg_core::{
     run::{Step, StepStatus},
     signature::{RequestStatus, SignatureRequest},
     time::{Clock, ManualClock, SystemClock, Timestamp},
+    workflow::handler::NewApproval,
 };
 use docg_store_memory::{MemoryBus, MemoryStore};
 use serde_json::{Value, json};
@@ -118,19 +119,23 @@ impl World {
         assert!(matches!(answer, ControlAnswer::Applied(_)), "{answer:?}");
     }
 
-    /// The step, once the run is canceled.
-    async fn canceled(&self, id: ExecutionId) -> Step {
+    async fn until(&self, id: ExecutionId, status: Status) {
         let reading = async {
             loop {
                 let record = self.store.execution(self.organization, id).await;
-                if record.expect("reads").expect("is there").execution.status == Status::Canceled {
+                if record.expect("reads").expect("is there").execution.status == status {
                     return;
                 }
                 tokio::task::yield_now().await;
             }
         };
-        let canceled = tokio::time::timeout(PATIENCE, reading).await;
-        canceled.expect("it is canceled");
+        let read = tokio::time::timeout(PATIENCE, reading).await;
+        read.expect("it comes to it");
+    }
+
+    /// The step, once the run is canceled.
+    async fn canceled(&self, id: ExecutionId) -> Step {
+        self.until(id, Status::Canceled).await;
         let steps = self.store.steps(self.organization, id).await;
         steps.expect("reads").remove(0)
     }
@@ -386,20 +391,25 @@ async fn what_was_begun_and_is_not_yet_picked_up_is_withdrawn() {
 #[tokio::test]
 async fn a_cancel_that_meets_its_holder_as_it_lets_go_is_not_left_to_polling() {
     let mut world = World::new();
-    // The commit with the wait is made, and its holder does not know yet that it has let go.
+    // Its commit is made, and the holder does not know yet that it has let go. Nothing but people is
+    // waited for, so that no timer looks after the run.
     let commits = AtomicUsize::new(0);
     let faulty = FaultyStore::new(world.store.clone(), move |call: Call| {
         let waits = call.operation == "commit" && commits.fetch_add(1, Ordering::SeqCst) == 1;
         waits.then_some(Fault::Slow(Duration::from_millis(500)))
     });
-    let run = |_| async { Ok(StepOutcome::Wait(signatures())) };
+    let run = |_| async {
+        let approvers = vec![("one@example.com".to_owned(), [0; 32])];
+        let approval = NewApproval::new(approvers);
+        Ok(StepOutcome::Wait(Wait::Approval(approval)))
+    };
     let engine = world.engine(Arc::new(faulty), Arc::new(SystemClock), run, |_| async {
         Probe::Unknown
     });
     let _workers = engine.start_workers(WorkerOptions::default());
     let id = world.start(&engine).await;
     world.sees(Seen::Begun).await;
-    world.requested().await;
+    world.until(id, Status::Paused).await;
     let canceled = tokio::time::timeout(Duration::from_secs(5), world.cancel(&engine, id)).await;
     canceled.expect("long before anybody polls");
 }
