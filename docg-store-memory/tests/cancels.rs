@@ -12,7 +12,7 @@ use std::{
 
 use docg_core::{
     conformance::{Call, Fault, FaultyStore},
-    engine::{ControlAnswer, ControlRequest},
+    engine::{ControlAnswer, ControlRequest, Workers},
     i18n::Locale,
     ids::SignalId,
     ports::{RunReader, RunStore, Signal, SignalKind, Store},
@@ -20,10 +20,11 @@ use docg_core::{
     run::{Step, StepStatus},
     signature::{RequestStatus, SignatureRequest},
     time::{Clock, ManualClock, SystemClock, Timestamp},
+    workflow::handler::NewApproval,
 };
 use docg_store_memory::{MemoryBus, MemoryStore};
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -118,19 +119,23 @@ impl World {
         assert!(matches!(answer, ControlAnswer::Applied(_)), "{answer:?}");
     }
 
-    /// The step, once the run is canceled.
-    async fn canceled(&self, id: ExecutionId) -> Step {
+    async fn until(&self, id: ExecutionId, status: Status) {
         let reading = async {
             loop {
                 let record = self.store.execution(self.organization, id).await;
-                if record.expect("reads").expect("is there").execution.status == Status::Canceled {
+                if record.expect("reads").expect("is there").execution.status == status {
                     return;
                 }
                 tokio::task::yield_now().await;
             }
         };
-        let canceled = tokio::time::timeout(PATIENCE, reading).await;
-        canceled.expect("it is canceled");
+        let read = tokio::time::timeout(PATIENCE, reading).await;
+        read.expect("it comes to it");
+    }
+
+    /// The step, once the run is canceled.
+    async fn canceled(&self, id: ExecutionId) -> Step {
+        self.until(id, Status::Canceled).await;
         let steps = self.store.steps(self.organization, id).await;
         steps.expect("reads").remove(0)
     }
@@ -172,42 +177,58 @@ fn is_unknown(step: &Step) -> bool {
     error.human.render(Locale::En).contains("not known")
 }
 
+/// While it is closed, no commit reaches the store.
+#[derive(Default)]
+struct Gate {
+    closed: Arc<AtomicBool>,
+    /// Told of each commit that is held up.
+    tries: watch::Sender<()>,
+}
+
+impl Gate {
+    fn store(&self, world: &World) -> Arc<FaultyStore> {
+        let (closed, tries) = (Arc::clone(&self.closed), self.tries.clone());
+        let store = FaultyStore::new(world.store.clone(), move |call: Call| {
+            let fails = call.operation == "commit" && closed.load(Ordering::SeqCst);
+            fails.then(|| {
+                tries.send_replace(());
+                Fault::Before
+            })
+        });
+        Arc::new(store)
+    }
+
+    async fn opens_once_signaled(&self, world: &World, id: ExecutionId) {
+        while world.store.signals(id).await.expect("reads").is_empty() {
+            tokio::task::yield_now().await;
+        }
+        self.closed.store(false, Ordering::SeqCst);
+    }
+}
+
 #[tokio::test]
 async fn a_cancel_that_meets_a_commit_of_progress_gives_the_handler_its_grace() {
     let mut world = World::new();
-    let (blocked, (tries, mut tried)) =
-        (Arc::new(AtomicBool::new(false)), mpsc::unbounded_channel());
-    let is_blocked = Arc::clone(&blocked);
-    let faulty = FaultyStore::new(world.store.clone(), move |call: Call| {
-        let fails = call.operation == "commit" && is_blocked.load(Ordering::SeqCst);
-        fails.then(|| {
-            tries.send(()).expect("the test listens");
-            Fault::Before
-        })
-    });
-    let blocks = Arc::clone(&blocked);
+    let gate = Gate::default();
+    let mut tried = gate.tries.subscribe();
+    let (store, closes) = (gate.store(&world), gate.closed.clone());
     let run = move |context: EffectContext| {
-        blocks.store(true, Ordering::SeqCst);
+        closes.store(true, Ordering::SeqCst);
         context.progress(0.5);
         async move {
             context.cancellation.cancelled().await;
             StepOutcome::done(json!({}))
         }
     };
-    let engine = world.engine(Arc::new(faulty), Arc::new(SystemClock), run, |_| async {
+    let engine = world.engine(store, Arc::new(SystemClock), run, |_| async {
         Probe::Unknown
     });
     let _workers = engine.start_workers(WorkerOptions::default());
     let id = world.start(&engine).await;
     world.sees(Seen::Begun).await;
-    tried.recv().await.expect("the progress is not committed");
-    let in_the_inbox = async {
-        while world.store.signals(id).await.expect("reads").is_empty() {
-            tokio::task::yield_now().await;
-        }
-        blocked.store(false, Ordering::SeqCst);
-    };
-    tokio::join!(world.cancel(&engine, id), in_the_inbox);
+    tried.changed().await.expect("it tries to commit");
+    let canceled = world.cancel(&engine, id);
+    tokio::join!(canceled, gate.opens_once_signaled(&world, id));
     assert_eq!(world.canceled(id).await.status, StepStatus::Success);
 }
 
@@ -287,22 +308,36 @@ async fn what_follows_a_wait_is_not_asked_about() {
     assert_eq!(world.asked.load(Ordering::SeqCst), 0);
 }
 
-#[tokio::test]
-async fn a_cancel_that_is_found_with_an_abandoned_step_has_its_effect_asked_about() {
-    let mut world = World::new();
-    // The first worker is cut off from the store once its effect has begun.
+/// A run whose effect has begun at a worker that is cut off from the store since.
+async fn abandoned(world: &mut World) -> (Workers, ExecutionId) {
     let cut_off = Arc::new(AtomicBool::new(false));
     let is_cut_off = Arc::clone(&cut_off);
     let faulty = FaultyStore::new(world.store.clone(), move |_| {
         is_cut_off.load(Ordering::SeqCst).then_some(Fault::Before)
     });
-    let run = |_| std::future::pending();
-    let probe = |_| async { Probe::Begun(signatures()) };
-    let first = world.engine(Arc::new(faulty), Arc::new(SystemClock), run, probe);
-    let _first_workers = first.start_workers(WorkerOptions::default());
-    let id = world.start(&first).await;
+    let engine = world.engine(
+        Arc::new(faulty),
+        Arc::new(SystemClock),
+        |_| std::future::pending(),
+        |_| async { Probe::Unknown },
+    );
+    let workers = engine.start_workers(WorkerOptions::default());
+    let id = world.start(&engine).await;
     world.sees(Seen::Begun).await;
     cut_off.store(true, Ordering::SeqCst);
+    (workers, id)
+}
+
+/// For whom the lease of an abandoned run has ended.
+fn an_hour_later() -> Arc<dyn Clock> {
+    let later = Timestamp::now() + Duration::from_secs(3_600);
+    Arc::new(ManualClock::new(later))
+}
+
+#[tokio::test]
+async fn a_cancel_that_is_found_with_an_abandoned_step_has_its_effect_asked_about() {
+    let mut world = World::new();
+    let (_first, id) = abandoned(&mut world).await;
     let signal = Signal {
         id: SignalId::new(),
         execution_id: id,
@@ -313,31 +348,68 @@ async fn a_cancel_that_is_found_with_an_abandoned_step_has_its_effect_asked_abou
         kind: SignalKind::Cancel { reason: None },
     };
     world.store.signal(signal).await.expect("signals");
-    // For the second it is an hour later.
-    let later = ManualClock::new(Timestamp::now() + Duration::from_secs(3_600));
-    let second = world.engine(world.store.clone(), Arc::new(later), run, probe);
-    let _second_workers = second.start_workers(WorkerOptions::default());
+    let second = world.engine(
+        world.store.clone(),
+        an_hour_later(),
+        |_| std::future::pending(),
+        |_| async { Probe::Begun(signatures()) },
+    );
+    let _second = second.start_workers(WorkerOptions::default());
     world.canceled(id).await;
     assert!(world.is_withdrawn().await);
 }
 
 #[tokio::test]
+async fn what_was_begun_and_is_not_yet_picked_up_is_withdrawn() {
+    let mut world = World::new();
+    let (_first, id) = abandoned(&mut world).await;
+    // The second finds out what has begun, and cannot commit that it goes on.
+    let gate = Gate::default();
+    let mut tried = gate.tries.subscribe();
+    let (store, closes) = (gate.store(&world), gate.closed.clone());
+    let is_first = AtomicBool::new(true);
+    let second = world.engine(
+        store,
+        an_hour_later(),
+        |_| std::future::pending(),
+        move |_| {
+            closes.store(is_first.swap(false, Ordering::SeqCst), Ordering::SeqCst);
+            async { Probe::Begun(signatures()) }
+        },
+    );
+    let _second = second.start_workers(WorkerOptions::default());
+    tried.changed().await.expect("it tries to commit");
+    let canceled = world.cancel(&second, id);
+    tokio::join!(canceled, gate.opens_once_signaled(&world, id));
+    world.canceled(id).await;
+    assert!(world.is_withdrawn().await);
+    while let Ok(seen) = world.seen.try_recv() {
+        assert_eq!(seen, Seen::Asked, "nothing begins again");
+    }
+}
+
+#[tokio::test]
 async fn a_cancel_that_meets_its_holder_as_it_lets_go_is_not_left_to_polling() {
     let mut world = World::new();
-    // The commit with the wait is made, and its holder does not know yet that it has let go.
+    // Its commit is made, and the holder does not know yet that it has let go. Nothing but people is
+    // waited for, so that no timer looks after the run.
     let commits = AtomicUsize::new(0);
     let faulty = FaultyStore::new(world.store.clone(), move |call: Call| {
         let waits = call.operation == "commit" && commits.fetch_add(1, Ordering::SeqCst) == 1;
         waits.then_some(Fault::Slow(Duration::from_millis(500)))
     });
-    let run = |_| async { Ok(StepOutcome::Wait(signatures())) };
+    let run = |_| async {
+        let approvers = vec![("one@example.com".to_owned(), [0; 32])];
+        let approval = NewApproval::new(approvers);
+        Ok(StepOutcome::Wait(Wait::Approval(approval)))
+    };
     let engine = world.engine(Arc::new(faulty), Arc::new(SystemClock), run, |_| async {
         Probe::Unknown
     });
     let _workers = engine.start_workers(WorkerOptions::default());
     let id = world.start(&engine).await;
     world.sees(Seen::Begun).await;
-    world.requested().await;
+    world.until(id, Status::Paused).await;
     let canceled = tokio::time::timeout(Duration::from_secs(5), world.cancel(&engine, id)).await;
     canceled.expect("long before anybody polls");
 }

@@ -203,6 +203,33 @@ fn tapped(inner: Arc<dyn Store>) -> (Arc<dyn Store>, mpsc::UnboundedReceiver<()>
 }
 
 #[tokio::test]
+async fn a_commit_that_is_tried_again_keeps_the_lease_from_then_on() {
+    let mut world = World::new();
+    let store = Arc::new(MemoryStore::default());
+    let (clock, begins) = (world.clock.clone(), world.clock.now());
+    let has_waited = AtomicBool::new(false);
+    let faulty = FaultyStore::new(store.clone(), move |call: Call| match call.operation {
+        "renew" => Some(Fault::Before),
+        "commit" if !has_waited.swap(true, Ordering::SeqCst) => {
+            clock.advance(LEASE / 2);
+            Some(Fault::Before)
+        }
+        _ => None,
+    });
+    let engine = world.engine(Arc::new(faulty), Arc::new(MemoryBus::default()));
+    let _workers = engine.start_workers(WorkerOptions::default());
+    let id = world.begun(&engine).await;
+    let other = ClaimRequest {
+        worker_id: WorkerId::new(),
+        what: ClaimWhat::One(id),
+        now: begins + LEASE * 5 / 4,
+        lease_until: begins + 2 * LEASE,
+    };
+    let claim = store.claim(other).await.expect("claims");
+    assert!(claim.claimed.is_empty(), "it is held");
+}
+
+#[tokio::test]
 async fn a_clock_that_is_set_back_keeps_no_lease_from_being_renewed() {
     let mut world = World::new();
     let memory = Arc::new(MemoryStore::default());

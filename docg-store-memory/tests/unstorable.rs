@@ -116,16 +116,24 @@ async fn a_request_that_cannot_be_kept_fails_its_step() {
 }
 
 #[tokio::test]
-async fn an_output_that_a_probe_gives_and_nobody_could_keep_is_a_persons_to_tell() {
-    let engine = builder().step(
-        effect(spec("lost"), |_, _: Value| async {
+async fn what_a_probe_gives_and_nobody_could_keep_is_a_persons_to_tell() {
+    let signers = [NewSigner::new("ana@example.com")];
+    let request = NewSignatureRequest::new("builtin", "envelope\0", signers);
+    for found in [
+        Probe::Done(json!("\0")),
+        Probe::Begun(Wait::Signatures(request)),
+    ] {
+        let lost = effect(spec("lost"), |_, _: Value| async {
             Err(StepFailure::outcome_unknown("broke_off", "It broke off."))
-        })
-        .probe(|_, _| async { Probe::Done(json!("\0")) }),
-    );
-    let ran = run(engine.build(), "lost").await;
-    assert_eq!(ran.record.execution.status, Status::NeedsReview);
-    assert_eq!(ran.error().0, codes::OUTCOME_UNKNOWN);
+        });
+        let lost = lost.probe(move |_, _| {
+            let found = found.clone();
+            async { found }
+        });
+        let ran = run(builder().step(lost).build(), "lost").await;
+        assert_eq!(ran.record.execution.status, Status::NeedsReview);
+        assert_eq!(ran.error().0, codes::OUTCOME_UNKNOWN);
+    }
 }
 
 #[tokio::test]

@@ -104,11 +104,7 @@ impl Driver {
                 notes,
                 ..
             }) if failure.class == FailureClass::OutcomeUnknown && step.leaves_doubt() => {
-                Input::StepDropped {
-                    index,
-                    effect: self.probe(state, index).await,
-                    notes,
-                }
+                self.probe_to_drop(state, index, notes).await
             }
             Some(input) => input,
             None if step.is_probe() => step.dropped(Probe::Unknown),
@@ -124,11 +120,16 @@ impl Driver {
     }
 
     /// Finds out what became of an effect that is not picked up, because the execution is canceled.
-    pub(super) async fn probe_to_drop(&self, state: &RunState, index: usize) -> Input {
+    pub(super) async fn probe_to_drop(
+        &self,
+        state: &RunState,
+        index: usize,
+        notes: Notes,
+    ) -> Input {
         Input::StepDropped {
             index,
             effect: self.probe(state, index).await,
-            notes: Notes::default(),
+            notes,
         }
     }
 

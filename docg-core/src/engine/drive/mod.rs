@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Inner,
     active::Handle,
-    decide::{self, Input, Moment, Next, Records, decide},
+    decide::{self, Input, Moment, Next, Notes, Records, decide},
     observer::Fact,
     step_run::{StepRun, Task},
 };
@@ -175,7 +175,8 @@ impl Driver {
                             && attend::cancels(&state, &inputs)
                         {
                             // An earlier attempt may have begun what this one would pick up.
-                            inputs.insert(0, self.probe_to_drop(&state, index).await);
+                            let notes = Notes::default();
+                            inputs.insert(0, self.probe_to_drop(&state, index, notes).await);
                         }
                         continue;
                     }
