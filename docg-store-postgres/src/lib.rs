@@ -10,7 +10,7 @@ mod migrate;
 mod store;
 
 pub use audit::{
-    AuditFault, AuditReport, CheckpointKey, CheckpointSummary, verify_audit_export,
+    AuditFault, AuditReport, AuditTrust, CheckpointKey, CheckpointSummary, verify_audit_export,
     verify_audit_export_of,
 };
 pub use config::PgStoreConfig;

@@ -21,8 +21,10 @@ use futures::StreamExt;
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection, Row};
 
-/// Runs one after the other, so that none shares a transaction with another.
-const RUNS: u32 = 20;
+/// Runs one after the other, so that none shares a transaction with another. The median is judged:
+/// what takes real time - a commit that is held back no longer, the relay's turn, a page that is
+/// tidied - comes on top of some of them, of more where the machine is busy.
+const RUNS: usize = 21;
 
 /// A server that counts.
 struct Server {
@@ -31,12 +33,28 @@ struct Server {
 }
 
 /// What the server has done since the counts were last reset.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 struct Counts {
     statements: i64,
     /// Transactions that wrote: statements are transactions of their own here.
     commits: i64,
     wal_bytes: i64,
+}
+
+impl Counts {
+    /// Of each number the median.
+    fn median(of: &[Self]) -> Self {
+        let median = |number: fn(&Self) -> i64| {
+            let mut numbers: Vec<_> = of.iter().map(number).collect();
+            numbers.sort_unstable();
+            numbers[numbers.len() / 2]
+        };
+        Self {
+            statements: median(|it| it.statements),
+            commits: median(|it| it.commits),
+            wal_bytes: median(|it| it.wal_bytes),
+        }
+    }
 }
 
 impl Server {
@@ -211,29 +229,31 @@ async fn a_run_takes_few_transactions_and_little_log() {
             let workers = worker.start_workers(WorkerOptions::default());
             // What comes once - connections, plans, the first page of each index - is left out.
             run(&one, organization, workflow, 3).await;
-            server.reset().await;
-            run(&one, organization, workflow, RUNS).await;
-            let counts = server.counted().await;
-            let detail = server.detail().await;
+            let (mut all, mut detail) = (Vec::new(), String::new());
+            for _ in 0..RUNS {
+                server.reset().await;
+                run(&one, organization, workflow, 1).await;
+                all.push(server.counted().await);
+                detail = server.detail().await;
+            }
             workers.shutdown().await;
-            let each = |count: i64| count as f64 / f64::from(RUNS);
+            let counts = Counts::median(&all);
             println!(
-                "{name}, run by {}: {:.2} statements, {:.2} transactions that write, {:.0} bytes of WAL",
+                "{name}, run by {}: {} statements, {} transactions that write, {} bytes of WAL",
                 if elsewhere {
                     "another process"
                 } else {
                     "the process that creates it"
                 },
-                each(counts.statements),
-                each(counts.commits),
-                each(counts.wal_bytes),
+                counts.statements,
+                counts.commits,
+                counts.wal_bytes,
             );
-            let runs = i64::from(RUNS);
             assert!(
-                counts.commits <= kind.commits * runs
-                    && counts.statements <= kind.statements * runs
-                    && counts.wal_bytes <= kind.wal_bytes * runs,
-                "{name}: {counts:?}\n{detail}"
+                counts.commits <= kind.commits
+                    && counts.statements <= kind.statements
+                    && counts.wal_bytes <= kind.wal_bytes,
+                "{name}: {all:?}\nthe last:\n{detail}"
             );
         }
     }

@@ -13,7 +13,7 @@ use docg_core::{
     },
     run::Status,
 };
-use docg_store_postgres::{CheckpointKey, PgStore, PgStoreConfig};
+use docg_store_postgres::{AuditTrust, CheckpointKey, PgStore, PgStoreConfig};
 use serde_json::Value;
 use sqlx::{
     AssertSqlSafe, PgPool, Row,
@@ -71,8 +71,7 @@ const FILL: &str = "
     FROM filled;
     INSERT INTO docg.audit_purges SELECT execution_id, organization_id, now() FROM docg.audit_heads
     ORDER BY execution_id LIMIT 9000;
-    INSERT INTO docg.audit_unsigned
-    SELECT organization_id, execution_id, 0, sha256('x') FROM docg.audit_purges;
+    INSERT INTO docg.audit_unsigned SELECT organization_id, execution_id FROM docg.audit_purges;
     INSERT INTO docg.audit_checkpoints
     SELECT organization_id, row_number() OVER (PARTITION BY organization_id), now(), sha256('x'),
         sha256('x'), sha256('x'), sha256('x'), sha512('x') FROM filled;
@@ -245,18 +244,23 @@ async fn call_everything(store: &PgStore) {
         .await
         .expect("signs");
     store
-        .verify_audit(organization, None, &[])
+        .verify_audit(organization, None, &AuditTrust::default())
         .await
         .expect("reads");
     store
-        .verify_audit(organization, Some(ExecutionId::new()), &[])
+        .verify_audit(
+            organization,
+            Some(ExecutionId::new()),
+            &AuditTrust::default(),
+        )
         .await
         .expect("reads");
     store.audited_organizations().await.expect("reads");
+    store.audited_organization(id).await.expect("reads");
     store.erase_audit(organization, id).await.expect("erases");
     store.purge(at(1_000), 10).await.expect("purges");
     store
-        .purge_audit(at(1_000), 10, at(2_000))
+        .purge_audit(at(1_000), 10, &key, at(2_000))
         .await
         .expect("purges");
 }

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use docg_core::{
-    conformance::fixtures::{RunFixture, at, signal},
+    conformance::fixtures::{CommitFixture, RunFixture, at, signal},
     ids::{ExecutionId, OrganizationId, WorkerId},
     ports::{Claim, ClaimRequest, ClaimWhat, RunStore},
+    run::Status,
 };
 use docg_store_postgres::{PgStore, PgStoreConfig};
 use docg_test_servers::postgres::Database;
@@ -38,11 +39,15 @@ impl World {
     }
 
     async fn claim(&self, now: i64) -> Claim {
+        self.claim_share(now, 64).await
+    }
+
+    async fn claim_share(&self, now: i64, per_organization: usize) -> Claim {
         let request = ClaimRequest {
             worker_id: WorkerId::new(),
             what: ClaimWhat::Due {
                 limit: 64,
-                per_organization: 64,
+                per_organization,
                 node_types: ["extract", "render"].map(Arc::from).into(),
             },
             now: at(now),
@@ -79,10 +84,6 @@ async fn an_execution_that_cannot_be_read_does_not_keep_others_from_being_claime
         "UPDATE docg.executions SET waiting_for = '{}' WHERE id = '$id'",
         "WITH d AS (INSERT INTO docg.definitions VALUES (sha256('x'), '{}') RETURNING hash)
          UPDATE docg.execution_data SET definition_hash = sha256('x') WHERE execution_id = '$id'",
-        "WITH pending AS (UPDATE docg.executions SET signals_pending = 1 WHERE id = '$id')
-         INSERT INTO docg.signals (id, execution_id, organization_id, kind, signal, received_at)
-         SELECT gen_random_uuid(), e.id, e.organization_id, 'pause', '{}', now()
-         FROM docg.executions e WHERE e.id = '$id'",
     ] {
         let world = World::new().await;
         let mut good = Vec::new();
@@ -100,6 +101,68 @@ async fn an_execution_that_cannot_be_read_does_not_keep_others_from_being_claime
         assert_eq!(ids(&world.claim(999).await), []);
         assert_eq!(ids(&world.claim(1_000).await), good, "{damage}");
     }
+}
+
+#[tokio::test]
+async fn executions_that_cannot_be_read_take_up_no_share_of_the_leases() {
+    let world = World::new().await;
+    for _ in 0..3 {
+        world.create().await;
+    }
+    world
+        .damage("UPDATE docg.executions SET waiting_for = '{}'")
+        .await;
+    let good = world.create().await;
+    // They are the longest due, so they come first.
+    assert_eq!(ids(&world.claim_share(0, 3).await), []);
+    assert_eq!(ids(&world.claim_share(1, 1).await), [good]);
+}
+
+#[tokio::test]
+async fn signals_that_cannot_be_read_leave_the_inbox_and_their_execution_goes_on() {
+    let world = World::new().await;
+    let id = world.create().await;
+    let mut sent = Vec::new();
+    for _ in 0..2 {
+        sent.push(signal(world.organization, id, at(0)));
+        let stored = world.store.signal(sent[sent.len() - 1].clone()).await;
+        stored.expect("signals");
+    }
+    let damage = "UPDATE docg.signals SET signal = '{}' WHERE id = ";
+    world.damage(&format!("{damage}'{}'", sent[0].id)).await;
+    let claim = world.claim(0).await;
+    let [claimed] = &claim.claimed[..] else {
+        panic!("it is claimed: {claim:?}");
+    };
+    assert_eq!(claimed.signals, sent[1..]);
+    let ended = CommitFixture::on(claimed)
+        .settle(&sent[1..])
+        .status(Status::Completed)
+        .build();
+    let committed = world.store.commit(ended).await.expect("commits");
+    assert!(!committed.signals_pending);
+    assert_eq!(
+        ids(&world.claim(1_000_000).await),
+        [],
+        "it is not due again"
+    );
+
+    let last = signal(world.organization, id, at(1));
+    world.store.signal(last.clone()).await.expect("signals");
+    world.damage(&format!("{damage}'{}'", last.id)).await;
+    assert_eq!(world.store.purge(at(2_000), 10).await.expect("waits"), 0);
+    let claim = world.claim(2_000).await;
+    let lease = claim.claimed[0].lease;
+    assert_eq!(claim.claimed[0].signals, []);
+    // It stays for a technician, and is not taken twice.
+    world.store.signal(last).await.expect("is known");
+    world
+        .store
+        .release(&[lease], at(2_000))
+        .await
+        .expect("releases");
+    assert_eq!(ids(&world.claim(1_000_000).await), []);
+    assert_eq!(world.store.purge(at(2_000), 10).await.expect("purges"), 1);
 }
 
 #[tokio::test]
@@ -122,6 +185,8 @@ async fn a_signal_that_cannot_be_read_does_not_hide_the_others() {
     world.damage(&damage).await;
     sent.remove(1);
     assert_eq!(world.store.signals(id).await.expect("reads"), sent);
+    let claim = world.claim(0).await;
+    assert_eq!(claim.claimed[0].signals, sent);
 }
 
 #[tokio::test]

@@ -6,12 +6,16 @@ use std::fmt;
 
 use docg_core::{ids::OrganizationId, ports::StoreError, time::Timestamp};
 use ed25519_dalek::{Signer, SigningKey};
+use sqlx::postgres::PgArguments;
 use uuid::Uuid;
 
-use super::record::{Checkpoint, Head};
+use super::{
+    export::head,
+    record::{Checkpoint, Head},
+};
 use crate::{
     PgStore,
-    codec::{Time, bytes32, field, int, number},
+    codec::{Time, bytes32, int, number},
     database::arguments,
     error::{Error, Meaning},
 };
@@ -48,25 +52,61 @@ impl fmt::Debug for CheckpointKey {
     }
 }
 
-/// A checkpoint that was made.
+/// A checkpoint that was made. Its number and hash, kept elsewhere, show that it was removed later:
+/// see [`AuditTrust::checkpoint`](crate::AuditTrust::checkpoint).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CheckpointSummary {
+    /// Of whose trail.
+    pub organization_id: OrganizationId,
     /// 1, 2, 3 … within the organization.
     pub seq: u64,
-    /// How many chains had moved, or were let go, since the one before.
+    /// How many chains had moved since the one before, or were let go.
     pub chains: usize,
-    /// What was signed. Published elsewhere, it dates the checkpoint.
+    /// What was signed.
     pub hash: [u8; 32],
+}
+
+impl From<&Checkpoint> for CheckpointSummary {
+    fn from(checkpoint: &Checkpoint) -> Self {
+        Self {
+            organization_id: checkpoint.organization_id,
+            seq: checkpoint.seq,
+            chains: checkpoint.heads.len(),
+            hash: checkpoint.hash,
+        }
+    }
 }
 
 /// So many chains go in one checkpoint.
 const CHAINS: i64 = 10_000;
 
+/// Keeps a checkpoint, and notes of its heads that they are signed. Its parameters are
+/// [`parameters_of`].
+pub(super) const KEEP: &str = "WITH heads AS MATERIALIZED (
+        SELECT h.id, h.seq, h.hash
+        FROM unnest($9::uuid[], $10::int8[], $11::bytea[]) AS h (id, seq, hash)),
+    made AS (
+        INSERT INTO docg.audit_checkpoints (organization_id, seq, created_at, prev_hash,
+            heads_hash, hash, public_key, signature)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8)),
+    kept AS (
+        INSERT INTO docg.audit_checkpoint_heads (organization_id, checkpoint_seq,
+            execution_id, audit_seq, audit_hash)
+        SELECT $1, $2, h.id, h.seq, h.hash FROM heads h),
+    signed AS (
+        DELETE FROM docg.audit_unsigned u USING heads h
+        WHERE u.organization_id = $1 AND u.execution_id = h.id)
+    UPDATE docg.executions e SET checkpointed = greatest(e.checkpointed, held.seq)
+    FROM (
+        SELECT x.id, h.seq FROM docg.executions x JOIN heads h ON h.id = x.id
+        ORDER BY x.id FOR NO KEY UPDATE OF x
+    ) held
+    WHERE e.id = held.id";
+
 impl PgStore {
     /// Signs where an organization's chains have come to, those that have moved since the last
-    /// checkpoint, purged executions' too, and which have been let go since; at most 10,000. `None`
-    /// where there is none. To be called from time to time, by any
-    /// process.
+    /// checkpoint, purged executions' too; at most 10,000. `None` where there is none. To be called
+    /// from time to time, by any process.
     ///
     /// # Errors
     ///
@@ -87,114 +127,107 @@ impl PgStore {
         key: &CheckpointKey,
         now: Timestamp,
     ) -> Result<Option<CheckpointSummary>, Error> {
-        let sql = "(SELECT e.id, e.audit_seq, e.audit_hash FROM docg.executions e
-                WHERE e.organization_id = $1 AND NOT e.is_checkpointed
+        // Before the heads are read: if others sign meanwhile, this checkpoint has their number,
+        // and is refused.
+        let last = self.last_checkpoint(organization).await?;
+        // Who may only serve may write to all tables but the heads that are there already. So only
+        // these are signed of purged executions, and that rows were let go is signed by nobody but
+        // who lets them go.
+        let sql = "(SELECT e.id AS execution_id, e.audit_seq, e.audit_hash FROM docg.executions e
+                WHERE e.organization_id = $1 AND NOT e.is_checkpointed AND e.audit_seq > 0
                 ORDER BY e.id LIMIT $2)
             UNION ALL
-            (SELECT u.execution_id, u.audit_seq, u.audit_hash FROM docg.audit_unsigned u
-                WHERE u.organization_id = $1
+            (SELECT h.execution_id, h.audit_seq, h.audit_hash
+                FROM docg.audit_unsigned u
+                JOIN docg.audit_heads h ON h.execution_id = u.execution_id
+                WHERE u.organization_id = $1 AND h.organization_id = $1 AND h.audit_seq > 0
+                    AND NOT EXISTS (
+                        SELECT FROM docg.executions e WHERE e.id = u.execution_id)
+                    AND NOT EXISTS (
+                        SELECT FROM docg.audit_purges p WHERE p.execution_id = u.execution_id)
                 ORDER BY u.execution_id LIMIT $2)
-            ORDER BY id LIMIT $2";
-        let rows = self
-            .database
-            .read(sql, arguments![organization.0, CHAINS])
-            .await?;
-        let heads: Result<Vec<Head>, Error> = rows
-            .iter()
-            .map(|row| {
-                Ok(Head {
-                    execution_id: field::<Uuid>(row, "id")?.into(),
-                    audit_seq: number(row, "audit_seq")?,
-                    audit_hash: bytes32(row, "audit_hash")?,
-                })
-            })
-            .collect();
-        let heads = heads?;
+            ORDER BY execution_id LIMIT $2";
+        let parameters = arguments![organization.0, CHAINS];
+        let rows = self.database.read(sql, parameters).await?;
+        let heads = rows.iter().map(head).collect::<Result<Vec<Head>, _>>()?;
         if heads.is_empty() {
             return Ok(None);
         }
-        let sql = "SELECT seq, hash FROM docg.audit_checkpoints
-            WHERE organization_id = $1 ORDER BY seq DESC LIMIT 1";
-        let last = self.database.read(sql, arguments![organization.0]).await?;
-        let (seq, prev_hash) = match last.first() {
-            Some(row) => (number::<u64>(row, "seq")? + 1, bytes32(row, "hash")?),
-            None => (1, [0; 32]),
-        };
+        let checkpoint = key.sign(organization, last, heads, now);
+        let kept = self.database.write(KEEP, parameters_of(&checkpoint)?).await;
+        kept.map_err(taken)?;
+        Ok(Some(CheckpointSummary::from(&checkpoint)))
+    }
+
+    /// The number and hash of an organization's last checkpoint; zeros where it has none.
+    pub(super) async fn last_checkpoint(
+        &self,
+        organization: OrganizationId,
+    ) -> Result<(u64, [u8; 32]), Error> {
+        let sql = "SELECT c.seq, c.hash FROM docg.audit_checkpoints c
+            WHERE c.organization_id = $1 ORDER BY c.seq DESC LIMIT 1";
+        let rows = self.database.read(sql, arguments![organization.0]).await?;
+        match rows.first() {
+            Some(row) => Ok((number(row, "seq")?, bytes32(row, "hash")?)),
+            None => Ok((0, [0; 32])),
+        }
+    }
+}
+
+impl CheckpointKey {
+    /// The checkpoint that follows `last`.
+    pub(super) fn sign(
+        &self,
+        organization_id: OrganizationId,
+        last: (u64, [u8; 32]),
+        heads: Vec<Head>,
+        created_at: Timestamp,
+    ) -> Checkpoint {
+        let (last, prev_hash) = last;
         let mut checkpoint = Checkpoint {
-            organization_id: organization,
-            seq,
-            created_at: now,
+            organization_id,
+            seq: last + 1,
+            created_at,
             prev_hash,
             heads_hash: Checkpoint::hash_of_heads(&heads),
             hash: [0; 32],
-            public_key: key.public_key(),
+            public_key: self.public_key(),
             signature: [0; 64],
             heads,
         };
         checkpoint.hash = checkpoint.computed_hash();
-        checkpoint.signature = key.0.sign(&checkpoint.hash).to_bytes();
-        self.keep_checkpoint(&checkpoint).await?;
-        Ok(Some(CheckpointSummary {
-            seq,
-            chains: checkpoint.heads.len(),
-            hash: checkpoint.hash,
-        }))
+        checkpoint.signature = self.0.sign(&checkpoint.hash).to_bytes();
+        checkpoint
     }
+}
 
-    async fn keep_checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), Error> {
-        let sql = "WITH heads AS MATERIALIZED (
-                SELECT h.id, h.seq, h.hash
-                FROM unnest($9::uuid[], $10::int8[], $11::bytea[]) AS h (id, seq, hash)),
-            made AS (
-                INSERT INTO docg.audit_checkpoints (organization_id, seq, created_at, prev_hash,
-                    heads_hash, hash, public_key, signature)
-                VALUES ($1, $2, $3, $4, $5, $6, $7, $8)),
-            kept AS (
-                INSERT INTO docg.audit_checkpoint_heads (organization_id, checkpoint_seq,
-                    execution_id, audit_seq, audit_hash)
-                SELECT $1, $2, h.id, h.seq, h.hash FROM heads h),
-            signed AS (
-                DELETE FROM docg.audit_unsigned u USING heads h
-                WHERE u.organization_id = $1 AND u.execution_id = h.id AND u.audit_seq = h.seq)
-            UPDATE docg.executions e SET checkpointed = greatest(e.checkpointed, held.seq)
-            FROM (
-                SELECT x.id, h.seq FROM docg.executions x JOIN heads h ON h.id = x.id
-                ORDER BY x.id FOR NO KEY UPDATE OF x
-            ) held
-            WHERE e.id = held.id";
-        let ids: Vec<Uuid> = checkpoint
-            .heads
-            .iter()
-            .map(|head| head.execution_id.0)
-            .collect();
-        let seqs: Vec<i64> = checkpoint
-            .heads
-            .iter()
-            .map(|head| int(head.audit_seq))
-            .collect();
-        let hashes: Vec<Vec<u8>> = checkpoint
-            .heads
-            .iter()
-            .map(|head| head.audit_hash.to_vec())
-            .collect();
-        let parameters = arguments![
-            checkpoint.organization_id.0,
-            int(checkpoint.seq),
-            Time::from(checkpoint.created_at),
-            checkpoint.prev_hash.to_vec(),
-            checkpoint.heads_hash.to_vec(),
-            checkpoint.hash.to_vec(),
-            checkpoint.public_key.to_vec(),
-            checkpoint.signature.to_vec(),
-            ids,
-            seqs,
-            hashes,
-        ];
-        match self.database.write(sql, parameters).await {
-            Err(error) if error.meaning() == Some(Meaning::Duplicate) => Err(Error::Conflict(
-                "another process has just made this checkpoint".to_owned(),
-            )),
-            other => other.map(|_| ()),
+/// The parameters of [`KEEP`].
+pub(super) fn parameters_of(checkpoint: &Checkpoint) -> Result<PgArguments, Error> {
+    let heads = checkpoint.heads.iter();
+    let ids: Vec<Uuid> = heads.clone().map(|head| head.execution_id.0).collect();
+    let seqs: Vec<i64> = heads.clone().map(|head| int(head.audit_seq)).collect();
+    let hashes: Vec<Vec<u8>> = heads.map(|head| head.audit_hash.to_vec()).collect();
+    Ok(arguments![
+        checkpoint.organization_id.0,
+        int(checkpoint.seq),
+        Time::from(checkpoint.created_at),
+        checkpoint.prev_hash.to_vec(),
+        checkpoint.heads_hash.to_vec(),
+        checkpoint.hash.to_vec(),
+        checkpoint.public_key.to_vec(),
+        checkpoint.signature.to_vec(),
+        ids,
+        seqs,
+        hashes,
+    ])
+}
+
+/// What it means that a checkpoint of this number is there already.
+pub(super) fn taken(error: Error) -> Error {
+    match error.meaning() {
+        Some(Meaning::Duplicate) => {
+            Error::Conflict("another process has just made this checkpoint".to_owned())
         }
+        _ => error,
     }
 }

@@ -11,7 +11,8 @@ use uuid::Uuid;
 
 use super::{
     record::{Chain, Checkpoint, Head, Record},
-    verify::{AuditReport, Heading, Verifier},
+    report::{AuditReport, AuditTrust},
+    verify::{Heading, Verifier, WHOLE},
 };
 use crate::{
     PgStore,
@@ -41,7 +42,7 @@ macro_rules! rows_of {
 
 impl PgStore {
     /// Verifies an organization's audit trail, or that of one of its executions: every chain, and
-    /// every checkpoint. `trusted` are the public keys that checkpoints may be signed with.
+    /// every checkpoint.
     ///
     /// # Errors
     ///
@@ -50,15 +51,15 @@ impl PgStore {
         &self,
         organization: OrganizationId,
         execution: Option<ExecutionId>,
-        trusted: &[[u8; 32]],
+        trust: &AuditTrust,
     ) -> Result<AuditReport, StoreError> {
-        let mut verifier = Verifier::new(trusted, execution);
+        let mut verifier = Verifier::of(organization, trust, execution);
         let take = |record| {
             verifier.take(record);
             Ok(())
         };
         match self.records(organization, execution, take).await {
-            Ok(()) => Ok(verifier.end(true)),
+            Ok(()) => Ok(verifier.end()),
             Err(error) => Err(error.at("verify_audit")),
         }
     }
@@ -78,7 +79,7 @@ impl PgStore {
         let of = if execution.is_some() {
             "execution"
         } else {
-            "organization"
+            WHOLE
         };
         let heading = Heading {
             docg_audit_export: of.to_owned(),
@@ -93,7 +94,8 @@ impl PgStore {
         written.await.map_err(|e| e.at("export_audit"))
     }
 
-    /// The organizations that have executions or audit rows of purged ones.
+    /// The organizations that have executions, audit rows of purged ones, or checkpoints: those stay
+    /// where all else was removed.
     ///
     /// # Errors
     ///
@@ -113,9 +115,18 @@ impl PgStore {
                 SELECT (SELECT h.organization_id FROM docg.audit_heads h
                     WHERE h.organization_id > old.organization_id
                     ORDER BY h.organization_id LIMIT 1)
-                FROM old WHERE old.organization_id IS NOT NULL)
+                FROM old WHERE old.organization_id IS NOT NULL),
+            signed AS (
+                (SELECT c.organization_id FROM docg.audit_checkpoints c
+                    ORDER BY c.organization_id LIMIT 1)
+                UNION ALL
+                SELECT (SELECT c.organization_id FROM docg.audit_checkpoints c
+                    WHERE c.organization_id > signed.organization_id
+                    ORDER BY c.organization_id LIMIT 1)
+                FROM signed WHERE signed.organization_id IS NOT NULL)
             SELECT organization_id FROM live WHERE organization_id IS NOT NULL
             UNION SELECT organization_id FROM old WHERE organization_id IS NOT NULL
+            UNION SELECT organization_id FROM signed WHERE organization_id IS NOT NULL
             ORDER BY organization_id";
         let read = async || {
             let rows = self
@@ -200,7 +211,7 @@ impl PgStore {
     }
 
     /// Heads and rows in one statement, so that they are of one moment.
-    async fn chains(
+    pub(super) async fn chains(
         &self,
         organization: OrganizationId,
         ids: &[Uuid],
@@ -274,7 +285,7 @@ impl PgStore {
     }
 }
 
-fn head(row: &PgRow) -> Result<Head, Error> {
+pub(super) fn head(row: &PgRow) -> Result<Head, Error> {
     Ok(Head {
         execution_id: field::<Uuid>(row, "execution_id")?.into(),
         audit_seq: number(row, "audit_seq")?,

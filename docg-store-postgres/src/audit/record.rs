@@ -31,9 +31,24 @@ pub(super) struct Head {
 }
 
 impl Head {
-    /// Whether the rows of the chain were let go. No chain that has rows ends so.
+    /// Says that the rows of a chain were let go. No chain that has rows ends so.
+    pub(super) fn let_go(execution_id: ExecutionId) -> Self {
+        Self {
+            execution_id,
+            audit_seq: 0,
+            audit_hash: [0; 32],
+        }
+    }
+
     pub(super) fn is_let_go(&self) -> bool {
         self.audit_seq == 0
+    }
+
+    /// Whether a chain of these rows went through here.
+    pub(super) fn is_of(&self, rows: &[AuditEvent]) -> bool {
+        let index = self.audit_seq.checked_sub(1);
+        let row = index.and_then(|index| rows.get(usize::try_from(index).ok()?));
+        row.is_some_and(|row| row.hash == self.audit_hash)
     }
 }
 

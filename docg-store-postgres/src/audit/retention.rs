@@ -1,18 +1,31 @@
 //! The two doors in the guards: erasing a person's data, and letting go what is kept no longer.
 //! Both need a role that may change the table; the one that serves requests should not.
 
+use std::collections::BTreeMap;
+
 use docg_core::{
     ids::{ExecutionId, OrganizationId},
+    observe::{AuditEvent, verify_chain},
     ports::StoreError,
     time::Timestamp,
 };
 use sqlx::{Connection, PgConnection};
+use uuid::Uuid;
 
+use super::{
+    checkpoint::{CheckpointKey, CheckpointSummary, KEEP, parameters_of, taken},
+    export::head,
+    record::{Checkpoint, Head, Record},
+};
 use crate::{
     PgStore,
     codec::{Time, field, int},
+    database::arguments,
     error::Error,
 };
+
+/// How often it is tried in all to make a checkpoint while others make them.
+const ATTEMPTS: u32 = 5;
 
 impl PgStore {
     /// Erases who acted and the facts from an execution's audit rows, with the salts that would
@@ -44,54 +57,162 @@ impl PgStore {
         erase.await.map_err(|e: Error| e.at("erase_audit"))
     }
 
-    /// Removes the audit rows of executions that were purged and had ended before `before`, of at
-    /// most `limit` executions. Returns of how many. That they were removed stays on record, and is
-    /// signed by the organization's next checkpoint: until then verifying says that it is not.
+    /// Removes the audit rows of executions that were purged, if the last of them is from before
+    /// `before`; of at most `limit` executions. Each organization's go in one transaction with a
+    /// checkpoint that says so: these are returned, and none when there is nothing left to remove.
+    /// A chain that does not verify stays.
     ///
     /// # Errors
     ///
-    /// `Unavailable` where the role may not do it.
+    /// `Unavailable` where the role may not do it; `Conflict` where others make checkpoints all the
+    /// time.
     pub async fn purge_audit(
         &self,
         before: Timestamp,
         limit: usize,
+        key: &CheckpointKey,
         now: Timestamp,
-    ) -> Result<usize, StoreError> {
-        let purge = async {
-            let mut connection = self.database.connection().await?;
-            let mut transaction = connection.begin().await?;
-            open_door(&mut transaction, "docg.audit_retention").await?;
-            let sql = "WITH old AS MATERIALIZED (
-                    SELECT h.execution_id, h.organization_id FROM docg.audit_heads h
-                    WHERE h.ended_at < $1 AND NOT EXISTS (
-                        SELECT FROM docg.audit_purges p WHERE p.execution_id = h.execution_id)
-                    ORDER BY h.ended_at LIMIT $2 FOR UPDATE OF h SKIP LOCKED),
-                noted AS (
-                    INSERT INTO docg.audit_purges (execution_id, organization_id, purged_at)
-                    SELECT old.execution_id, old.organization_id, $3 FROM old
-                    RETURNING execution_id, organization_id),
-                unsigned AS (
-                    INSERT INTO docg.audit_unsigned (organization_id, execution_id, audit_seq,
-                        audit_hash)
-                    SELECT noted.organization_id, noted.execution_id, 0,
-                        decode(repeat('00', 32), 'hex')
-                    FROM noted
-                    ON CONFLICT (organization_id, execution_id) DO UPDATE
-                    SET audit_seq = excluded.audit_seq, audit_hash = excluded.audit_hash),
-                gone AS (
-                    DELETE FROM docg.audit_events a USING old
-                    WHERE a.execution_id = old.execution_id)
-                SELECT count(*) AS purged FROM noted";
-            let row = sqlx::query(sql)
-                .bind(Time::from(before))
-                .bind(int(limit as u64))
-                .bind(Time::from(now))
-                .fetch_one(&mut *transaction)
-                .await?;
-            transaction.commit().await?;
-            Ok(usize::try_from(field::<i64>(&row, "purged")?).unwrap_or(0))
+    ) -> Result<Vec<CheckpointSummary>, StoreError> {
+        let purged = self.let_go_some(before, limit, key, now).await;
+        purged.map_err(|e| e.at("purge_audit"))
+    }
+
+    async fn let_go_some(
+        &self,
+        before: Timestamp,
+        limit: usize,
+        key: &CheckpointKey,
+        now: Timestamp,
+    ) -> Result<Vec<CheckpointSummary>, Error> {
+        // When a run ended is not part of its chain, so this only says where to look. Most heads
+        // are of chains that have gone: OFFSET 0 has those looked up one by one, in the index's order.
+        let sql = "SELECT h.execution_id, h.organization_id, h.ended_at FROM docg.audit_heads h
+            WHERE h.ended_at < $1 AND (h.ended_at, h.execution_id) > ($2, $3)
+                AND NOT EXISTS (
+                    SELECT FROM docg.audit_purges p WHERE p.execution_id = h.execution_id OFFSET 0)
+                AND NOT EXISTS (
+                    SELECT FROM docg.executions e WHERE e.id = h.execution_id OFFSET 0)
+            ORDER BY h.ended_at, h.execution_id LIMIT $4";
+        let mut after = (Time::UNIX_EPOCH, Uuid::nil());
+        loop {
+            let parameters = arguments![Time::from(before), after.0, after.1, int(limit as u64)];
+            let rows = self.database.read(sql, parameters).await?;
+            let Some(last) = rows.last() else {
+                return Ok(Vec::new());
+            };
+            after = (field(last, "ended_at")?, field(last, "execution_id")?);
+            let mut candidates: BTreeMap<OrganizationId, Vec<Uuid>> = BTreeMap::new();
+            for row in &rows {
+                let organization = OrganizationId(field(row, "organization_id")?);
+                let ids = candidates.entry(organization).or_default();
+                ids.push(field(row, "execution_id")?);
+            }
+            let mut made = Vec::new();
+            for (organization, ids) in candidates {
+                let old = self.old_chains(organization, &ids, before).await?;
+                if old.is_empty() {
+                    continue;
+                }
+                match self.let_go(organization, &old, key, now).await {
+                    Ok(checkpoint) => made.push(checkpoint),
+                    // It comes again with the next call.
+                    Err(_) if !made.is_empty() => return Ok(made),
+                    Err(error) => return Err(error),
+                }
+            }
+            if !made.is_empty() {
+                return Ok(made);
+            }
+        }
+    }
+
+    /// Those of an organization's chains that end before `before` and are what they were signed as.
+    async fn old_chains(
+        &self,
+        organization: OrganizationId,
+        ids: &[Uuid],
+        before: Timestamp,
+    ) -> Result<Vec<ExecutionId>, Error> {
+        let mut chains: Vec<(Head, Vec<AuditEvent>)> = Vec::new();
+        let mut take = |record| {
+            match record {
+                Record::Chain(chain) => chains.push((chain.head, Vec::new())),
+                Record::Event(row) => {
+                    if let Some((_, rows)) = chains.last_mut() {
+                        rows.push(row.into());
+                    }
+                }
+                Record::Checkpoint(_) => {}
+            }
+            Ok(())
         };
-        purge.await.map_err(|e: Error| e.at("purge_audit"))
+        self.chains(organization, ids, &mut take).await?;
+        let sql = "SELECT c.execution_id, c.audit_seq, c.audit_hash
+            FROM docg.audit_checkpoint_heads c
+            WHERE c.execution_id = ANY ($1) AND c.organization_id = $2";
+        let parameters = arguments![ids.to_vec(), organization.0];
+        let signed = self.database.read(sql, parameters).await?;
+        let signed = signed.iter().map(head).collect::<Result<Vec<Head>, _>>()?;
+        let mut old = Vec::new();
+        for (end, rows) in chains {
+            let id = end.execution_id;
+            let holds = verify_chain(&rows, end.audit_seq, end.audit_hash)
+                .fault
+                .is_none();
+            let mut signed = signed.iter().filter(|head| head.execution_id == id);
+            if !holds || !signed.all(|head| head.is_of(&rows)) {
+                tracing::warn!(execution_id = %id, "audit rows that do not verify are not removed");
+            } else if rows.last().is_some_and(|last| last.timestamp < before) {
+                old.push(id);
+            }
+        }
+        Ok(old)
+    }
+
+    async fn let_go(
+        &self,
+        organization: OrganizationId,
+        executions: &[ExecutionId],
+        key: &CheckpointKey,
+        now: Timestamp,
+    ) -> Result<CheckpointSummary, Error> {
+        let heads = executions.iter().copied().map(Head::let_go);
+        let mut heads: Vec<Head> = heads.collect();
+        heads.sort_unstable_by_key(|head| head.execution_id);
+        let mut attempt = 1;
+        loop {
+            let last = self.last_checkpoint(organization).await?;
+            let checkpoint = key.sign(organization, last, heads.clone(), now);
+            match self.let_go_with(&checkpoint).await.map_err(taken) {
+                Err(Error::Conflict(_)) if attempt < ATTEMPTS => attempt += 1,
+                done => return done.map(|()| CheckpointSummary::from(&checkpoint)),
+            }
+        }
+    }
+
+    async fn let_go_with(&self, checkpoint: &Checkpoint) -> Result<(), Error> {
+        let mut connection = self.database.connection().await?;
+        let mut transaction = connection.begin().await?;
+        open_door(&mut transaction, "docg.audit_retention").await?;
+        sqlx::query_with(KEEP, parameters_of(checkpoint)?)
+            .execute(&mut *transaction)
+            .await?;
+        // No row beyond the head: those were added since, and are shown by verifying.
+        let sql = "WITH noted AS (
+                INSERT INTO docg.audit_purges (execution_id, organization_id, purged_at)
+                SELECT o.id, $2, $3 FROM unnest($1::uuid[]) AS o (id))
+            DELETE FROM docg.audit_events a USING docg.audit_heads h
+            WHERE h.execution_id = ANY ($1) AND a.execution_id = h.execution_id
+                AND a.seq <= h.audit_seq";
+        let ids = checkpoint.heads.iter().map(|head| head.execution_id.0);
+        sqlx::query(sql)
+            .bind(ids.collect::<Vec<Uuid>>())
+            .bind(checkpoint.organization_id.0)
+            .bind(Time::from(checkpoint.created_at))
+            .execute(&mut *transaction)
+            .await?;
+        transaction.commit().await?;
+        Ok(())
     }
 }
 

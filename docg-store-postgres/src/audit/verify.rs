@@ -10,130 +10,53 @@ use docg_core::{
     observe::{AuditEvent, verify_chain},
 };
 
-use super::record::{Chain, Checkpoint, Record};
-
-/// What verifying an audit trail has shown.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct AuditReport {
-    /// How many executions' chains there are.
-    pub chains: u64,
-    /// How many rows they have.
-    pub rows: u64,
-    /// How many checkpoints there are.
-    pub checkpoints: u64,
-    /// How many chains have no rows any more, because their time was over.
-    pub purged: u64,
-    /// Where the last chain ends: its last row's number and hash.
-    pub head: Option<(u64, [u8; 32])>,
-    /// All that does not hold.
-    pub faults: Vec<AuditFault>,
-}
-
-impl AuditReport {
-    /// Whether all of it holds.
-    #[must_use]
-    pub fn is_valid(&self) -> bool {
-        self.faults.is_empty()
-    }
-
-    /// Adds what verifying another organization's trail has shown.
-    pub fn merge(&mut self, other: Self) {
-        self.chains += other.chains;
-        self.rows += other.rows;
-        self.checkpoints += other.checkpoints;
-        self.purged += other.purged;
-        self.head = other.head.or(self.head);
-        self.faults.extend(other.faults);
-    }
-}
-
-/// A place where an audit trail does not hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum AuditFault {
-    /// A row was changed, removed, moved or added.
-    #[error("the chain of execution {execution_id} breaks at {seq}")]
-    Chain {
-        /// Whose chain.
-        execution_id: ExecutionId,
-        /// Where it shows; of a cut tail, the first that is missing.
-        seq: u64,
-    },
-    /// A chain is not what it was when a checkpoint was signed.
-    #[error(
-        "the chain of execution {execution_id} is not as checkpoint {checkpoint} has it at {seq}"
-    )]
-    Rewritten {
-        /// Whose chain.
-        execution_id: ExecutionId,
-        /// The row that the checkpoint names.
-        seq: u64,
-        /// Which checkpoint.
-        checkpoint: u64,
-    },
-    /// A chain was let go, and no checkpoint has signed that yet: the next one will, or somebody has
-    /// removed what must stay.
-    #[error("the rows of execution {execution_id} are gone, and no checkpoint has signed that yet")]
-    NotSigned {
-        /// Whose chain.
-        execution_id: ExecutionId,
-    },
-    /// A checkpoint was changed, or signed with another key.
-    #[error("checkpoint {seq} of organization {organization_id} is not signed by a trusted key")]
-    Signature {
-        /// Whose.
-        organization_id: OrganizationId,
-        /// Which.
-        seq: u64,
-    },
-    /// A checkpoint does not follow the one before.
-    #[error("checkpoint {seq} of organization {organization_id} does not follow the one before")]
-    Checkpoints {
-        /// Whose.
-        organization_id: OrganizationId,
-        /// Which.
-        seq: u64,
-    },
-}
-
-impl AuditFault {
-    /// Whether it only says that no trusted key has signed something: without a key everything that
-    /// was signed has this fault, which then says nothing about the trail.
-    #[must_use]
-    pub fn is_of_signature(&self) -> bool {
-        match self {
-            Self::Signature { .. } => true,
-            Self::Chain { .. }
-            | Self::Rewritten { .. }
-            | Self::NotSigned { .. }
-            | Self::Checkpoints { .. } => false,
-        }
-    }
-}
+use super::{
+    record::{Chain, Checkpoint, Head, Record},
+    report::{AuditFault, AuditReport, AuditTrust},
+};
 
 /// Takes records in their order, and keeps in memory one chain and what checkpoints say.
 #[derive(Default)]
 pub(super) struct Verifier {
     trusted: Vec<[u8; 32]>,
+    /// The checkpoints that must be there and have not been seen.
+    expected: HashMap<OrganizationId, (u64, [u8; 32])>,
     /// Whose chain is asked for; without it everybody's.
     only: Option<ExecutionId>,
     report: AuditReport,
     last: HashMap<OrganizationId, (u64, [u8; 32])>,
-    /// What checkpoints say of each chain: a row's number, its hash, the checkpoint.
-    signed: HashMap<ExecutionId, Vec<(u64, [u8; 32], u64)>>,
-    /// The chains that were let go, as checkpoints say.
-    let_go: HashSet<ExecutionId>,
+    /// Where checkpoints say that each chain had come to, and which.
+    signed: HashMap<ExecutionId, Vec<(Head, u64)>>,
+    /// The chains that were let go, and in which checkpoint.
+    let_go: HashMap<ExecutionId, u64>,
     chain: Option<(Chain, Vec<AuditEvent>)>,
     seen: HashSet<ExecutionId>,
 }
 
 impl Verifier {
-    pub(super) fn new(trusted: &[[u8; 32]], only: Option<ExecutionId>) -> Self {
+    /// `expected` are the checkpoints that must be there.
+    pub(super) fn new(
+        keys: &[[u8; 32]],
+        expected: HashMap<OrganizationId, (u64, [u8; 32])>,
+        only: Option<ExecutionId>,
+    ) -> Self {
         Self {
-            trusted: trusted.to_vec(),
+            trusted: keys.to_vec(),
+            expected,
             only,
             ..Self::default()
         }
+    }
+
+    /// Of one organization's trail.
+    pub(super) fn of(
+        organization: OrganizationId,
+        trust: &AuditTrust,
+        only: Option<ExecutionId>,
+    ) -> Self {
+        let expected = trust.checkpoints.get(&organization);
+        let expected = expected.map(|checkpoint| (organization, *checkpoint));
+        Self::new(&trust.keys, expected.into_iter().collect(), only)
     }
 
     pub(super) fn take(&mut self, record: Record) {
@@ -163,30 +86,34 @@ impl Verifier {
         }
     }
 
-    /// The report; `is_whole` says that all chains of the organizations have been seen.
-    pub(super) fn end(mut self, is_whole: bool) -> AuditReport {
+    /// The report, when all chains of the organizations have been seen.
+    pub(super) fn end(mut self) -> AuditReport {
         self.end_chain();
-        if is_whole {
-            let mut missing: Vec<_> = self
-                .signed
+        let mut missing: Vec<_> = self
+            .signed
+            .iter()
+            .filter(|(id, _)| !self.seen.contains(id) && !self.let_go.contains_key(id))
+            .collect();
+        missing.sort_unstable_by_key(|(id, _)| **id);
+        for (execution_id, heads) in missing {
+            let gone = heads
                 .iter()
-                .filter(|(id, _)| !self.seen.contains(id) && !self.let_go.contains(id))
-                .collect();
-            missing.sort_unstable_by_key(|(id, _)| **id);
-            for (execution_id, heads) in missing {
-                self.report
-                    .faults
-                    .extend(
-                        heads
-                            .iter()
-                            .map(|(seq, _, checkpoint)| AuditFault::Rewritten {
-                                execution_id: *execution_id,
-                                seq: *seq,
-                                checkpoint: *checkpoint,
-                            }),
-                    );
-            }
+                .map(|(head, checkpoint)| AuditFault::Rewritten {
+                    execution_id: *execution_id,
+                    seq: head.audit_seq,
+                    checkpoint: *checkpoint,
+                });
+            self.report.faults.extend(gone);
         }
+        let mut unseen: Vec<_> = self.expected.into_iter().collect();
+        unseen.sort_unstable();
+        let unseen = unseen
+            .into_iter()
+            .map(|(organization_id, (seq, _))| AuditFault::Missing {
+                organization_id,
+                seq,
+            });
+        self.report.faults.extend(unseen);
         self.report
     }
 
@@ -203,6 +130,9 @@ impl Verifier {
                 seq,
             });
         }
+        if self.expected.get(&organization_id) == Some(&(seq, checkpoint.hash)) {
+            self.expected.remove(&organization_id);
+        }
         if !checkpoint.is_signed_by(&self.trusted) {
             self.report.faults.push(AuditFault::Signature {
                 organization_id,
@@ -210,14 +140,23 @@ impl Verifier {
             });
             return;
         }
-        let heads = checkpoint.heads.iter();
-        for head in heads.filter(|head| self.only.is_none_or(|id| id == head.execution_id)) {
-            if head.is_let_go() {
-                self.let_go.insert(head.execution_id);
+        for head in &checkpoint.heads {
+            let execution_id = head.execution_id;
+            if !self.asks_for(execution_id) {
                 continue;
             }
-            let signed = self.signed.entry(head.execution_id).or_default();
-            signed.push((head.audit_seq, head.audit_hash, seq));
+            if head.is_let_go() {
+                self.let_go.entry(execution_id).or_insert(seq);
+                continue;
+            }
+            if let Some(&checkpoint) = self.let_go.get(&execution_id) {
+                self.report.faults.push(AuditFault::NotLetGo {
+                    execution_id,
+                    checkpoint,
+                });
+            }
+            let signed = self.signed.entry(execution_id).or_default();
+            signed.push((head.clone(), seq));
         }
     }
 
@@ -237,15 +176,23 @@ impl Verifier {
         self.report.head = Some((chain.head.audit_seq, chain.head.audit_hash));
         self.report.chains += 1;
         self.report.rows += rows.len() as u64;
-        let is_let_go = self.let_go.contains(&execution_id);
-        if rows.is_empty() && (chain.is_purged || is_let_go) {
+        let let_go = self.let_go.get(&execution_id).copied();
+        if rows.is_empty() && (chain.is_purged || let_go.is_some()) {
             self.report.purged += 1;
-            // Whoever could remove the rows could also note that their time was over.
-            if self.last.contains_key(&chain.organization_id) && !is_let_go {
+            // Whoever could remove the rows could also note that their time was over. Without a key
+            // nothing is known to be signed.
+            let is_signed = let_go.is_some() || self.trusted.is_empty();
+            if self.last.contains_key(&chain.organization_id) && !is_signed {
                 let fault = AuditFault::NotSigned { execution_id };
                 self.report.faults.push(fault);
             }
             return;
+        }
+        if let Some(checkpoint) = let_go {
+            self.report.faults.push(AuditFault::NotLetGo {
+                execution_id,
+                checkpoint,
+            });
         }
         let shown = verify_chain(&rows, chain.head.audit_seq, chain.head.audit_hash);
         if let Some(fault) = shown.fault {
@@ -254,14 +201,11 @@ impl Verifier {
                 .faults
                 .push(AuditFault::Chain { execution_id, seq });
         }
-        for (seq, hash, checkpoint) in self.signed.get(&execution_id).into_iter().flatten() {
-            let row = seq
-                .checked_sub(1)
-                .and_then(|at| rows.get(usize::try_from(at).ok()?));
-            if row.is_none_or(|row| row.hash != *hash) {
+        for (head, checkpoint) in self.signed.get(&execution_id).into_iter().flatten() {
+            if !head.is_of(&rows) {
                 self.report.faults.push(AuditFault::Rewritten {
                     execution_id,
-                    seq: *seq,
+                    seq: head.audit_seq,
                     checkpoint: *checkpoint,
                 });
             }
@@ -270,17 +214,17 @@ impl Verifier {
 }
 
 /// Verifies an export of [`PgStore::export_audit`](crate::PgStore::export_audit), or several of them
-/// one after the other, without a database. `trusted` are the public keys that checkpoints may be
-/// signed with.
+/// one after the other, without a database.
 ///
 /// # Errors
 ///
-/// Where the export cannot be read: that says nothing about the trail.
+/// Where the export cannot be read, or is of one execution, which
+/// [`verify_audit_export_of`] takes: that says nothing about the trail.
 pub fn verify_audit_export(
     export: impl BufRead,
-    trusted: &[[u8; 32]],
+    trust: &AuditTrust,
 ) -> Result<AuditReport, io::Error> {
-    verify(export, None, trusted)
+    verify(export, None, trust)
 }
 
 /// As [`verify_audit_export`], of one execution's chain and of the checkpoints that speak of it. The
@@ -292,36 +236,43 @@ pub fn verify_audit_export(
 pub fn verify_audit_export_of(
     execution: ExecutionId,
     export: impl BufRead,
-    trusted: &[[u8; 32]],
+    trust: &AuditTrust,
 ) -> Result<AuditReport, io::Error> {
-    verify(export, Some(execution), trusted)
+    verify(export, Some(execution), trust)
 }
 
 fn verify(
     export: impl BufRead,
     only: Option<ExecutionId>,
-    trusted: &[[u8; 32]],
+    trust: &AuditTrust,
 ) -> Result<AuditReport, io::Error> {
     let mut report = AuditReport::default();
-    let mut verifier = Verifier::new(trusted, only);
-    let mut is_whole = true;
+    let mut verifier = Verifier::new(&trust.keys, trust.checkpoints.clone(), only);
     for (number, line) in (1..).zip(export.lines()) {
         let line = line?;
+        let invalid = |why: String| {
+            io::Error::new(io::ErrorKind::InvalidData, format!("line {number}: {why}"))
+        };
         // Each organization begins with a heading, and has checkpoints of its own.
         if let Ok(Heading { docg_audit_export }) = serde_json::from_str(&line) {
-            let before = std::mem::replace(&mut verifier, Verifier::new(trusted, only));
-            report.merge(before.end(is_whole));
-            is_whole = docg_audit_export == "organization";
+            // Nothing protects a heading, so it excuses nothing that is missing.
+            if only.is_none() && docg_audit_export != WHOLE {
+                return Err(invalid("an export of one execution: of which?".to_owned()));
+            }
+            let expected = std::mem::take(&mut verifier.expected);
+            let next = Verifier::new(&trust.keys, expected, only);
+            report.merge(std::mem::replace(&mut verifier, next).end());
             continue;
         }
-        let record: Record = serde_json::from_str(&line).map_err(|e| {
-            io::Error::new(io::ErrorKind::InvalidData, format!("line {number}: {e}"))
-        })?;
+        let record: Record = serde_json::from_str(&line).map_err(|e| invalid(e.to_string()))?;
         verifier.take(record);
     }
-    report.merge(verifier.end(is_whole));
+    report.merge(verifier.end());
     Ok(report)
 }
+
+/// What the heading of an organization's whole trail says.
+pub(super) const WHOLE: &str = "organization";
 
 /// The first line of an organization's export: what it is of, an `organization` or an `execution`.
 #[derive(serde::Serialize, serde::Deserialize)]

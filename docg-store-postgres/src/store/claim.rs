@@ -136,29 +136,62 @@ impl PgStore {
         for ((lease, taken_over, state), workflow) in taken.into_iter().zip(workflows) {
             let read = || {
                 let run = run_state(&state, workflow?)?;
-                Ok::<_, Error>((run, inbox(&state)?, number(&state, "published")?))
+                Ok::<_, Error>((run, number(&state, "published")?))
             };
-            match read() {
-                Ok((state, signals, published)) => claim.claimed.push(Claimed {
-                    lease,
-                    taken_over,
-                    state,
-                    signals,
-                    published,
-                }),
-                Err(error) => unreadable.push(format!("{}: {error}", lease.execution_id)),
-            }
+            let (run, published) = match read() {
+                Ok(read) => read,
+                Err(error) => {
+                    unreadable.push((lease, error));
+                    continue;
+                }
+            };
+            let signals = match inbox(&state) {
+                Ok(signals) => signals,
+                // One by one, so that those which can be read are.
+                Err(_) => self.inbox(lease.execution_id).await?,
+            };
+            claim.claimed.push(Claimed {
+                lease,
+                taken_over,
+                state: run,
+                signals,
+                published,
+            });
         }
-        // The others must not wait for these. Their leases run out by themselves: given back, they
-        // would be due again at once.
         if !unreadable.is_empty() {
-            tracing::error!(
-                "{} of the executions that were claimed cannot be read: {}",
-                unreadable.len(),
-                unreadable.join("; ")
-            );
+            self.put_off(&unreadable).await?;
         }
         Ok(claim)
+    }
+
+    /// Executions that cannot be read come again when their leases would have run out: given back,
+    /// they would be due at once. Nobody works on them meanwhile, so they take up no lease of their
+    /// organization's share.
+    async fn put_off(&self, unreadable: &[(Lease, Error)]) -> Result<(), Error> {
+        let why: Vec<_> = unreadable
+            .iter()
+            .map(|(lease, error)| format!("{}: {error}", lease.execution_id))
+            .collect();
+        tracing::error!(
+            "{} of the executions that were claimed cannot be read: {}",
+            why.len(),
+            why.join("; ")
+        );
+        let sql = "UPDATE docg.executions e
+            SET expires_at = NULL,
+                due_at = CASE
+                    WHEN e.ended_at IS NULL OR e.signals_pending > 0 THEN e.lease_until END
+            FROM (
+                SELECT x.id FROM docg.executions x
+                JOIN unnest($1::uuid[], $2::uuid[], $3::int8[]) AS l (id, worker_id, fence)
+                    ON l.id = x.id AND l.worker_id = x.worker_id AND l.fence = x.fence
+                ORDER BY x.id FOR NO KEY UPDATE OF x
+            ) held
+            WHERE e.id = held.id";
+        let leases: Vec<Lease> = unreadable.iter().map(|(lease, _)| *lease).collect();
+        let (ids, workers, fences) = columns(&leases);
+        let parameters = arguments![ids, workers, fences];
+        self.database.write(sql, parameters).await.map(|_| ())
     }
 
     async fn state_row(&self, id: Uuid) -> Result<Option<PgRow>, Error> {
@@ -230,12 +263,17 @@ impl PgStore {
         if leases.is_empty() {
             return Ok(Vec::new());
         }
-        let ids: Vec<Uuid> = leases.iter().map(|lease| lease.execution_id.0).collect();
-        let workers: Vec<Uuid> = leases.iter().map(|lease| lease.worker_id.0).collect();
-        let fences: Vec<i64> = leases.iter().map(|lease| int(lease.fence)).collect();
+        let (ids, workers, fences) = columns(leases);
         let parameters = arguments![ids, workers, fences, time_column(Some(moment))];
         self.database.write(sql, parameters).await
     }
+}
+
+fn columns(leases: &[Lease]) -> (Vec<Uuid>, Vec<Uuid>, Vec<i64>) {
+    let leases = leases.iter();
+    let ids = leases.clone().map(|lease| lease.execution_id.0).collect();
+    let workers = leases.clone().map(|lease| lease.worker_id.0).collect();
+    (ids, workers, leases.map(|lease| int(lease.fence)).collect())
 }
 
 /// Whether the state is that of the moment when the execution was leased.
@@ -243,7 +281,7 @@ fn is_current(row: &PgRow) -> Result<bool, Error> {
     let same_version =
         field::<Option<i64>>(row, "version")? == field::<Option<i64>>(row, "claimed_version")?;
     let pending = pending(row)?;
-    // An inbox that cannot be read is no better when it is read again.
+    // One that cannot be read so is read one by one.
     let same_inbox = |signals: Vec<Signal>| signals.len() as u64 == u64::from(pending);
     Ok(same_version && inbox(row).map_or(true, same_inbox))
 }

@@ -12,7 +12,8 @@ use crate::{
 impl PgStore {
     /// Passes over what somebody is at, so that it never waits and nobody waits for it, and over
     /// what has signals that are not settled. Audit rows stay, and with them where their chain
-    /// ended; what no checkpoint has signed of that waits for the next.
+    /// ended; what no checkpoint has signed of that waits for the next. Rows that somebody has put
+    /// there before hold up no purge: where they are wrong, verifying shows it.
     pub(super) async fn purge_some(&self, before: Timestamp, limit: usize) -> Result<usize, Error> {
         let sql = "WITH old AS MATERIALIZED (
                 SELECT e.id, e.organization_id, e.audit_seq, e.audit_hash, e.is_checkpointed,
@@ -25,11 +26,12 @@ impl PgStore {
                 INSERT INTO docg.audit_heads (execution_id, organization_id, audit_seq,
                     audit_hash, ended_at)
                 SELECT old.id, old.organization_id, old.audit_seq, old.audit_hash, old.ended_at
-                FROM old WHERE old.audit_seq > 0),
+                FROM old WHERE old.audit_seq > 0
+                ON CONFLICT DO NOTHING),
             unsigned AS (
-                INSERT INTO docg.audit_unsigned (execution_id, organization_id, audit_seq, audit_hash)
-                SELECT old.id, old.organization_id, old.audit_seq, old.audit_hash
-                FROM old WHERE NOT old.is_checkpointed),
+                INSERT INTO docg.audit_unsigned (execution_id, organization_id)
+                SELECT old.id, old.organization_id FROM old WHERE NOT old.is_checkpointed
+                ON CONFLICT DO NOTHING),
             steps AS (DELETE FROM docg.execution_steps r WHERE r.execution_id = ANY (ARRAY(SELECT old.id FROM old))),
             events AS (DELETE FROM docg.execution_events r WHERE r.execution_id = ANY (ARRAY(SELECT old.id FROM old))),
             logs AS (DELETE FROM docg.execution_logs r WHERE r.execution_id = ANY (ARRAY(SELECT old.id FROM old))),

@@ -62,7 +62,7 @@ impl PgStore {
         Err(Error::Full(format!("the inbox of {id} is full")))
     }
 
-    /// One that cannot be read stays where it is; who has the execution goes on with the others.
+    /// What cannot be read is set aside; who has the execution goes on with the others.
     pub(super) async fn inbox(&self, execution: ExecutionId) -> Result<Vec<Signal>, Error> {
         let sql = "SELECT s.id, s.signal::text
             FROM docg.signals s WHERE s.execution_id = $1 AND NOT s.is_settled ORDER BY s.arrival";
@@ -72,17 +72,46 @@ impl PgStore {
         for row in &rows {
             match json_field(row, "signal") {
                 Ok(signal) => signals.push(signal),
-                Err(error) => unreadable.push(format!("{}: {error}", field::<Uuid>(row, "id")?)),
+                Err(error) => unreadable.push((field(row, "id")?, error)),
             }
         }
         if !unreadable.is_empty() {
-            tracing::error!(
-                %execution,
-                "{} signals cannot be read: {}",
-                unreadable.len(),
-                unreadable.join("; ")
-            );
+            self.set_aside(execution, &unreadable).await?;
         }
         Ok(signals)
+    }
+
+    /// Takes signals that nobody can read out of the inbox: waiting there, they would make the
+    /// execution due for ever, and keep it from being purged. Their rows stay, for a technician.
+    async fn set_aside(
+        &self,
+        execution: ExecutionId,
+        unreadable: &[(Uuid, Error)],
+    ) -> Result<(), Error> {
+        let why: Vec<_> = unreadable
+            .iter()
+            .map(|(id, error)| format!("{id}: {error}"))
+            .collect();
+        tracing::error!(
+            %execution,
+            "{} signals cannot be read and are set aside in docg.signals: {}",
+            why.len(),
+            why.join("; ")
+        );
+        // The execution's row is taken first, as by whoever adds or settles signals.
+        let sql = "WITH held AS MATERIALIZED (
+                SELECT x.id FROM docg.executions x WHERE x.id = $1 FOR NO KEY UPDATE),
+            aside AS (
+                UPDATE docg.signals s SET is_settled = true FROM held
+                WHERE s.execution_id = held.id AND s.id = ANY ($2) AND NOT s.is_settled
+                RETURNING s.id),
+            counted AS (SELECT count(*)::integer AS n FROM aside)
+            UPDATE docg.executions e
+            SET signals_pending = e.signals_pending - counted.n,
+                signaled_at = CASE WHEN e.signals_pending > counted.n THEN e.signaled_at END
+            FROM counted WHERE e.id = $1 AND counted.n > 0";
+        let ids: Vec<Uuid> = unreadable.iter().map(|(id, _)| *id).collect();
+        let parameters = arguments![execution.0, ids];
+        self.database.write(sql, parameters).await.map(|_| ())
     }
 }

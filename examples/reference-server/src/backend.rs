@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use docg_bus_redis::{ConfigError, RedisBus, RedisConfig};
 use docg_core::{
-    ports::{EventBus, Store, StoreError},
+    ports::{EventBus, Store, StoreError, StoreErrorKind},
     time::Timestamp,
 };
 use docg_http::{BusProbe, BusState};
@@ -13,7 +13,7 @@ use docg_store_memory::{MemoryBus, MemoryStore};
 use docg_store_postgres::{CheckpointKey, PgStore, PgStoreConfig};
 use tokio_util::sync::CancellationToken;
 
-use crate::{builtin_signature::Secret, options::Options};
+use crate::{builtin_signature::Secret, checkpoints::Checkpoints, options::Options};
 
 /// How often what was left behind in Redis is given an end.
 const CLEANUP: Duration = Duration::from_secs(24 * 3600);
@@ -41,6 +41,7 @@ pub struct Backend {
     pub bus: Arc<dyn EventBus>,
     redis: Option<Arc<RedisBus>>,
     database: Option<Arc<PgStore>>,
+    checkpoints: Checkpoints,
 }
 
 impl Backend {
@@ -75,6 +76,7 @@ impl Backend {
             bus,
             redis,
             database,
+            checkpoints: Checkpoints::of(&options.data_dir),
         })
     }
 
@@ -93,7 +95,7 @@ impl Backend {
             tokio::spawn(stop.clone().run_until_cancelled_owned(work));
         }
         if let Some(database) = self.database.clone() {
-            let work = checkpoints(database, checkpoint_key(secret));
+            let work = checkpoints(database, checkpoint_key(secret), self.checkpoints.clone());
             tokio::spawn(stop.clone().run_until_cancelled_owned(work));
         }
     }
@@ -109,29 +111,31 @@ async fn clean_up(redis: Arc<RedisBus>) {
     }
 }
 
-async fn checkpoints(database: Arc<PgStore>, key: CheckpointKey) {
+async fn checkpoints(database: Arc<PgStore>, key: CheckpointKey, noted: Checkpoints) {
     loop {
         tokio::time::sleep(CHECKPOINT).await;
-        if let Err(e) = checkpoint_all(&database, &key).await {
-            // Another process may be at it; it will be done by somebody.
-            tracing::info!("the audit trail's checkpoints will be made later: {e}");
+        match checkpoint_all(&database, &key, &noted).await {
+            Ok(()) => {}
+            // Another process is at it.
+            Err(e) if e.kind == StoreErrorKind::Conflict => {
+                tracing::info!("the audit trail's checkpoints will be made later: {e}");
+            }
+            Err(e) => tracing::warn!("the audit trail's checkpoints will be made later: {e}"),
         }
     }
 }
 
 /// Signs all that no checkpoint has signed yet.
-///
-/// # Errors
-///
-/// Where another process is at it, or the database does not answer.
-pub async fn checkpoint_all(database: &PgStore, key: &CheckpointKey) -> Result<(), StoreError> {
+async fn checkpoint_all(
+    database: &PgStore,
+    key: &CheckpointKey,
+    noted: &Checkpoints,
+) -> Result<(), StoreError> {
     for organization in database.audited_organizations().await? {
         let now = Timestamp::now();
-        while database
-            .checkpoint_audit(organization, key, now)
-            .await?
-            .is_some()
-        {}
+        while let Some(made) = database.checkpoint_audit(organization, key, now).await? {
+            noted.made(&made);
+        }
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ pub mod approvals;
 pub mod auth_file;
 pub mod backend;
 pub mod builtin_signature;
+pub mod checkpoints;
 pub mod cli;
 pub mod downloads;
 pub mod files;

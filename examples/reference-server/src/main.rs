@@ -36,9 +36,13 @@ fn main() -> ExitCode {
                 say(cli::migrations().trim_end());
                 ExitCode::SUCCESS
             }
-            Command::Purge(args) => done(cli::purge(&options, &args).await.map(|(runs, rows)| {
-                say(&format!("removed {runs} executions and {rows} audit rows"));
-            })),
+            Command::Purge(args) => {
+                done(cli::purge(&options, &args).await.map(|(runs, trails)| {
+                    say(&format!(
+                        "removed {runs} executions and {trails} audit trails"
+                    ));
+                }))
+            }
             Command::Audit(AuditCommand::Verify(args)) => {
                 verified(cli::verify(&options, &args).await)
             }

@@ -51,8 +51,7 @@ pub struct PurgeArgs {
     #[arg(long, value_name = "DAYS", default_value_t = 90)]
     pub older_than_days: u32,
     /// Audit rows of executions that ended so many days ago go too; without it they stay. That they
-    /// went is signed with the key in --data-dir, if it is there; else the next server does it. Only
-    /// the schema's owner may do this
+    /// went is signed with the key in --data-dir. Only the schema's owner may do this
     #[arg(long, value_name = "DAYS")]
     pub audit_older_than_days: Option<u32>,
 }

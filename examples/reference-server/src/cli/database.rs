@@ -8,17 +8,18 @@ use std::{
 
 use docg_core::{
     ids::{ExecutionId, OrganizationId},
-    ports::{RunStore, StoreError},
+    ports::{RunStore, StoreError, StoreErrorKind},
     time::Timestamp,
 };
 use docg_store_postgres::{
-    AuditFault, AuditReport, CheckpointKey, PgStore, migrations_sql, verify_audit_export,
-    verify_audit_export_of,
+    AuditFault, AuditReport, AuditTrust, CheckpointKey, PgStore, migrations_sql,
+    verify_audit_export, verify_audit_export_of,
 };
 
 use super::{CliError, local};
 use crate::{
     backend,
+    checkpoints::Checkpoints,
     options::{Options, PurgeArgs},
 };
 
@@ -41,13 +42,21 @@ pub fn migrations() -> String {
     migrations_sql()
 }
 
-/// Removes what ended long ago. The number of executions and of audit rows that went.
+/// Removes what ended long ago. The number of executions and of audit trails that went.
 ///
 /// # Errors
 ///
-/// Where there is no database, or it does not let us: audit rows go by the schema's owner alone.
+/// Where there is no database, or it does not let us: audit rows go by the schema's owner alone, and
+/// with the key that signs it.
 pub async fn purge(options: &Options, args: &PurgeArgs) -> Result<(usize, usize), CliError> {
     let store = open(options).await?;
+    let audit = match args.audit_older_than_days {
+        Some(days) => Some((
+            days,
+            checkpoint_key(options)?.ok_or_else(|| no_key(options))?,
+        )),
+        None => None,
+    };
     let now = Timestamp::now();
     let before = |days: u32| Timestamp::from_millis(now.as_millis() - i64::from(days) * DAY_MS);
     let mut executions = 0;
@@ -58,34 +67,40 @@ pub async fn purge(options: &Options, args: &PurgeArgs) -> Result<(usize, usize)
             purged => executions += purged,
         }
     }
-    let mut rows = 0;
-    if let Some(days) = args.audit_older_than_days {
+    let mut trails = 0;
+    if let Some((days, key)) = audit {
+        let noted = Checkpoints::of(&options.data_dir);
         loop {
-            let purged = store.purge_audit(before(days), BATCH, now).await;
-            match purged.map_err(failed)? {
-                0 => break,
-                purged => rows += purged,
+            let purged = store.purge_audit(before(days), BATCH, &key, now).await;
+            let made = match purged {
+                Ok(made) if made.is_empty() => break,
+                Ok(made) => made,
+                // What has gone has gone; the next call takes the rest.
+                Err(e) if e.kind == StoreErrorKind::Conflict => {
+                    tracing::warn!("some audit rows stay until the next purge: {e}");
+                    break;
+                }
+                Err(e) => return Err(failed(e)),
+            };
+            for checkpoint in &made {
+                noted.made(checkpoint);
+                trails += checkpoint.chains;
             }
         }
-        if let Some(key) = checkpoint_key(options)? {
-            backend::checkpoint_all(&store, &key)
-                .await
-                .map_err(failed)?;
-        }
     }
-    Ok((executions, rows))
+    Ok((executions, trails))
 }
 
 /// Erases the personal data of an execution's audit trail. The number of rows that had any.
 ///
 /// # Errors
 ///
-/// Where there is no database, or it does not let us: that is for the schema's owner alone.
+/// Where there is no database, or no such execution, or it does not let us: that is for the schema's
+/// owner alone.
 pub async fn erase(options: &Options, execution: ExecutionId) -> Result<u64, CliError> {
     let store = open(options).await?;
     let mut rows = 0;
-    // One of them has it.
-    for organization in store.audited_organizations().await.map_err(failed)? {
+    for organization in organizations(&store, Some(execution)).await? {
         let erased = store.erase_audit(organization, execution).await;
         rows += erased.map_err(failed)?;
     }
@@ -102,13 +117,22 @@ pub(super) async fn verify(
     execution: Option<ExecutionId>,
 ) -> Result<AuditReport, CliError> {
     let store = open(options).await?;
-    let trusted = trusted(options)?;
+    let key = checkpoint_key(options)?;
+    let noted = Checkpoints::of(&options.data_dir);
+    let unreadable = |e: std::io::Error| CliError::Usage(format!("--data-dir: {e}"));
+    let trust = noted.required(trust(key.as_ref())).map_err(unreadable)?;
     let mut all = AuditReport::default();
-    for organization in organizations(&store, execution).await? {
-        let report = store.verify_audit(organization, execution, &trusted).await;
+    let mut organizations = organizations(&store, execution).await?;
+    if execution.is_none() {
+        organizations.extend(noted.organizations().map_err(unreadable)?);
+        organizations.sort_unstable();
+        organizations.dedup();
+    }
+    for organization in organizations {
+        let report = store.verify_audit(organization, execution, &trust).await;
         all.merge(report.map_err(failed)?);
     }
-    judged(all, &trusted, options)
+    judged(all, key.is_some(), options)
 }
 
 /// Verifies a file that [`export`] has written; `None` where it is of another form.
@@ -131,10 +155,12 @@ pub(super) fn verify_export(
     if !begins.starts_with(b"{\"docg_audit_export\"") {
         return Ok(None);
     }
-    let trusted = trusted(options)?;
+    let key = checkpoint_key(options)?;
+    // It may be from before the last checkpoints, so none is required of it.
+    let trust = trust(key.as_ref());
     let report = match execution {
-        Some(id) => verify_audit_export_of(id, file, &trusted),
-        None => verify_audit_export(file, &trusted),
+        Some(id) => verify_audit_export_of(id, file, &trust),
+        None => verify_audit_export(file, &trust),
     };
     let report = report.map_err(io_error)?;
     if report.chains == 0 && report.faults.iter().all(AuditFault::is_of_signature) {
@@ -143,17 +169,17 @@ pub(super) fn verify_export(
             None => "there is no audit trail in it".to_owned(),
         }));
     }
-    judged(report, &trusted, options).map(Some)
+    judged(report, key.is_some(), options).map(Some)
 }
 
 /// Without a key, what is signed can be neither right nor wrong; the rest can be wrong.
 fn judged(
     mut report: AuditReport,
-    trusted: &[[u8; 32]],
+    has_key: bool,
     options: &Options,
 ) -> Result<AuditReport, CliError> {
     let faults = report.faults.len();
-    if trusted.is_empty() {
+    if !has_key {
         report.faults.retain(|fault| !fault.is_of_signature());
     }
     if report.is_valid() && faults > 0 {
@@ -209,16 +235,23 @@ async fn open(options: &Options) -> Result<PgStore, CliError> {
         .map_err(|e| CliError::Usage(e.to_string()))
 }
 
-/// The keys that this installation's checkpoints may be signed with.
-fn trusted(options: &Options) -> Result<Vec<[u8; 32]>, CliError> {
-    let key = checkpoint_key(options)?;
-    Ok(key.iter().map(CheckpointKey::public_key).collect())
+/// What trails are held against: the key of this installation.
+fn trust(key: Option<&CheckpointKey>) -> AuditTrust {
+    AuditTrust::keys(key.map(CheckpointKey::public_key))
 }
 
 /// The key that this installation signs checkpoints with, if it has one.
 fn checkpoint_key(options: &Options) -> Result<Option<CheckpointKey>, CliError> {
     let secret = local::secret(options)?;
     Ok(secret.map(|secret| backend::checkpoint_key(&secret)))
+}
+
+fn no_key(options: &Options) -> CliError {
+    CliError::Usage(format!(
+        "audit rows go only where that is signed, and {} has no key: give the --data-dir of the \
+         servers",
+        options.data_dir.display()
+    ))
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "an argument of map_err")]

@@ -8,6 +8,7 @@ use docg_test_servers::postgres::Database;
 use reference_server::{backend::checkpoint_key, builtin_signature::Secret};
 use reqwest::{Method, StatusCode};
 use serde_json::json;
+use sqlx::Connection as _;
 
 use crate::{
     client::Client,
@@ -131,8 +132,10 @@ async fn audit_trails_verify_in_the_database_and_out_of_it() {
     );
     let one = site.output(&["audit", "export", "--execution", &second]);
     std::fs::write(&file, one.stdout).expect("the folder is ours");
-    let (code, said) = verify(&["--export", &path]);
+    let of_second = ["--export", &path, "--execution", &second];
+    let (code, said) = verify(&of_second);
     assert!(code == Some(0) && said.contains("1 executions"), "{said}");
+    assert_eq!(verify(&["--export", &path]).0, Some(2), "of which?");
     assert_eq!(
         verify(&["--export", &path, "--execution", &first]).0,
         Some(2)
@@ -154,12 +157,49 @@ async fn purged_executions_are_gone_and_their_audit_trails_are_not() {
     let (code, said) = ended(&site.output(&["purge", "--older-than-days", "0"]));
     assert_eq!(code, Some(0), "{said}");
     assert!(
-        said.contains("removed 2 executions and 0 audit rows"),
+        said.contains("removed 2 executions and 0 audit trails"),
         "{said}"
     );
     let path = format!("/api/v1/executions/{first}");
     let gone = server.request(Method::GET, &path).send().await;
     assert_eq!(gone.expect("it answers").status(), StatusCode::NOT_FOUND);
-    let (code, said) = ended(&site.output(&["audit", "verify"]));
+    let verify = |more: &[&str]| ended(&site.output(&[&["audit", "verify"], more].concat()));
+    let (code, said) = verify(&[]);
     assert!(code == Some(0) && said.contains("2 executions"), "{said}");
+
+    let erase = |id: &str| ended(&site.output(&["audit", "erase", "--execution", id]));
+    let (code, said) = erase(&first);
+    assert!(code == Some(0) && !said.contains("erased what 0"), "{said}");
+    assert_eq!(verify(&[]).0, Some(0));
+    let unknown = uuid::Uuid::new_v4().to_string();
+    let (code, said) = erase(&unknown);
+    assert!(code == Some(1) && said.contains(&unknown), "{said}");
+
+    let purge = ["purge", "--audit-older-than-days", "0"];
+    let elsewhere = tempfile::tempdir().expect("a temporary folder");
+    let elsewhere = elsewhere.path().display().to_string();
+    let (code, said) = ended(&site.output(&[&purge[..], &["--data-dir", &elsewhere]].concat()));
+    assert!(code == Some(1) && said.contains("--data-dir"), "{said}");
+    let (code, said) = ended(&site.output(&purge));
+    assert_eq!(code, Some(0), "{said}");
+    assert!(
+        said.contains("removed 0 executions and 2 audit trails"),
+        "{said}"
+    );
+    let (code, said) = verify(&[]);
+    assert!(code == Some(0) && said.contains(" 0 rows"), "{said}");
+
+    // Beside the key it is known that these checkpoints were made.
+    let mut owner = sqlx::PgConnection::connect(database.url())
+        .await
+        .expect("connects");
+    let cut = "SET session_replication_role = replica; DELETE FROM docg.audit_checkpoints;
+        DELETE FROM docg.audit_checkpoint_heads; DELETE FROM docg.audit_heads;
+        DELETE FROM docg.audit_purges";
+    sqlx::raw_sql(cut).execute(&mut owner).await.expect("cuts");
+    let (code, said) = verify(&[]);
+    assert!(
+        code == Some(1) && said.matches("was made, and is not there").count() == 2,
+        "{said}"
+    );
 }
