@@ -139,7 +139,8 @@ impl Clients {
 
     async fn open(&mut self, path: &str) -> Result {
         self.paths.write_all(format!("{path}\n").as_bytes()).await?;
-        let line = self.said.next_line().await?;
+        let line = tokio::time::timeout(Duration::from_secs(20), self.said.next_line());
+        let line = line.await.map_err(|_| format!("{path} does not open"))??;
         assert_eq!(line.as_deref(), Some("open"), "{path}");
         Ok(())
     }
@@ -192,10 +193,11 @@ impl Server {
         let mut options = HttpOptions::new(Arc::new(tokens), [7; 32]);
         options.streams_per_organization = usize::MAX;
         let (floor, _) = broadcast::channel(16);
-        let fed = floor.clone();
-        let bare = routing::get(move || std::future::ready(bare(&fed)));
-        let router =
-            docg_http::router(engine.clone(), options).merge(Router::new().route("/floor", bare));
+        let (fed, (quiet, _)) = (floor.clone(), broadcast::channel(16));
+        let bare = Router::new()
+            .route("/floor", routing::get(async move || bare(&fed)))
+            .route("/quiet", routing::get(async move || bare(&quiet)));
+        let router = docg_http::router(engine.clone(), options).merge(bare);
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?.to_string();
         let listener = listener.tap_io(|stream| {
@@ -273,6 +275,15 @@ fn resident() -> Option<u64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
+/// How much each of so many streams has added.
+fn each(before: Option<u64>, after: Option<u64>, streams: usize) -> String {
+    let streams = u64::try_from(streams).unwrap_or(u64::MAX);
+    let grown = before
+        .zip(after)
+        .map(|(before, after)| after.saturating_sub(before));
+    grown.map_or("unknown".to_owned(), |kib| format!("{} KiB", kib / streams))
+}
+
 async fn measure() -> Result {
     let is_smoke = std::env::args().any(|argument| argument == "--test");
     let (sizes, rounds): (&[usize], usize) = if is_smoke {
@@ -295,17 +306,17 @@ async fn with_open(size: usize, rounds: usize) -> Result {
     for _ in 0..size {
         executions.push(server.execution().await?);
     }
-    let before = resident();
+    let (started, quiet) = (resident(), size.min(1_000));
+    for _ in 0..quiet {
+        clients.open("/quiet").await?;
+    }
+    let opened = resident();
     for execution in &executions {
         let path = format!("/api/v1/sse/executions/{execution}/stream");
         clients.open(&path).await?;
     }
-    let memory = before
-        .zip(resident())
-        .map_or("unknown".to_owned(), |(before, after)| {
-            let streams = u64::try_from(size).unwrap_or(u64::MAX);
-            format!("{} KiB", after.saturating_sub(before) / streams)
-        });
+    let floor_memory = each(started, opened, quiet);
+    let memory = each(opened, resident(), size);
 
     let (mut times, mut floor) = (Vec::new(), Vec::new());
     for round in 0..rounds {
@@ -323,7 +334,7 @@ async fn with_open(size: usize, rounds: usize) -> Result {
     let ratio = times.at(50).as_secs_f64() / floor.at(50).as_secs_f64();
     println!(
         "{size} streams: from the call to the client {times}; floor {floor}; ratio {ratio:.1}; \
-         memory of a stream {memory}"
+         memory of a stream {memory}, floor {floor_memory}"
     );
     Ok(())
 }
