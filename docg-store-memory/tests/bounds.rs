@@ -56,7 +56,10 @@ async fn a_full_store_takes_no_run_until_one_is_purged() {
     store.commit(end).await.expect("commits");
     assert_eq!(store.purge(at(1_000), 10).await.expect("purges"), 1);
     assert_eq!(store.len(), 1);
-    assert_eq!(store.create(third).await.expect("stores"), Created::New);
+    assert_eq!(
+        store.create(third).await.expect("stores"),
+        Created::New { leased: false }
+    );
 }
 
 #[tokio::test]

@@ -308,8 +308,9 @@ async fn what_follows_a_wait_is_not_asked_about() {
     assert_eq!(world.asked.load(Ordering::SeqCst), 0);
 }
 
-/// A run whose effect has begun at a worker that is cut off from the store since.
-async fn abandoned(world: &mut World) -> (Workers, ExecutionId) {
+/// A run whose effect has begun at a worker that is cut off from the store since: before it could say so,
+/// or after it was `told`.
+async fn abandoned(world: &mut World, told: bool) -> (Workers, ExecutionId) {
     let cut_off = Arc::new(AtomicBool::new(false));
     let is_cut_off = Arc::clone(&cut_off);
     let faulty = FaultyStore::new(world.store.clone(), move |_| {
@@ -324,6 +325,9 @@ async fn abandoned(world: &mut World) -> (Workers, ExecutionId) {
     let workers = engine.start_workers(WorkerOptions::default());
     let id = world.start(&engine).await;
     world.sees(Seen::Begun).await;
+    if told {
+        world.until(id, Status::Signing).await;
+    }
     cut_off.store(true, Ordering::SeqCst);
     (workers, id)
 }
@@ -334,10 +338,9 @@ fn an_hour_later() -> Arc<dyn Clock> {
     Arc::new(ManualClock::new(later))
 }
 
-#[tokio::test]
-async fn a_cancel_that_is_found_with_an_abandoned_step_has_its_effect_asked_about() {
+async fn a_cancel_that_is_found_with_an_abandoned_step(told: bool) {
     let mut world = World::new();
-    let (_first, id) = abandoned(&mut world).await;
+    let (_first, id) = abandoned(&mut world, told).await;
     let signal = Signal {
         id: SignalId::new(),
         execution_id: id,
@@ -357,12 +360,65 @@ async fn a_cancel_that_is_found_with_an_abandoned_step_has_its_effect_asked_abou
     let _second = second.start_workers(WorkerOptions::default());
     world.canceled(id).await;
     assert!(world.is_withdrawn().await);
+    assert_eq!(world.asked.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn a_cancel_that_is_found_with_an_abandoned_step_has_its_effect_asked_about() {
+    a_cancel_that_is_found_with_an_abandoned_step(true).await;
+}
+
+#[tokio::test]
+async fn a_cancel_that_is_found_with_what_may_have_begun_unseen_has_it_asked_about() {
+    a_cancel_that_is_found_with_an_abandoned_step(false).await;
+}
+
+/// The call is answered by a process that has no workers, and asks all the same.
+async fn a_cancel_of_an_abandoned_run_that_no_worker_has(
+    told: bool,
+    effect: Probe,
+) -> (World, Step) {
+    let mut world = World::new();
+    let (_first, id) = abandoned(&mut world, told).await;
+    let second = world.engine(
+        world.store.clone(),
+        an_hour_later(),
+        |_| std::future::pending(),
+        move |_| std::future::ready(effect.clone()),
+    );
+    world.cancel(&second, id).await;
+    assert_eq!(world.asked.load(Ordering::SeqCst), 1);
+    let step = world.canceled(id).await;
+    (world, step)
+}
+
+#[tokio::test]
+async fn whoever_cancels_what_no_worker_has_withdraws_what_was_begun() {
+    for told in [true, false] {
+        let begun = Probe::Begun(signatures());
+        let (world, _) = a_cancel_of_an_abandoned_run_that_no_worker_has(told, begun).await;
+        assert!(world.is_withdrawn().await);
+    }
+}
+
+#[tokio::test]
+async fn whoever_cancels_what_no_worker_has_says_what_became_of_it() {
+    for told in [true, false] {
+        let done = Probe::Done(json!({"file": "f"}));
+        let (_, step) = a_cancel_of_an_abandoned_run_that_no_worker_has(told, done).await;
+        assert_eq!(step.status, StepStatus::Success);
+        let unknown = Probe::Unknown;
+        let (_, step) = a_cancel_of_an_abandoned_run_that_no_worker_has(told, unknown).await;
+        assert!(is_unknown(&step));
+    }
+    let (_, step) = a_cancel_of_an_abandoned_run_that_no_worker_has(false, Probe::NotDone).await;
+    assert_eq!(step.status, StepStatus::Pending, "it never began");
 }
 
 #[tokio::test]
 async fn what_was_begun_and_is_not_yet_picked_up_is_withdrawn() {
     let mut world = World::new();
-    let (_first, id) = abandoned(&mut world).await;
+    let (_first, id) = abandoned(&mut world, true).await;
     // The second finds out what has begun, and cannot commit that it goes on.
     let gate = Gate::default();
     let mut tried = gate.tries.subscribe();
@@ -395,7 +451,7 @@ async fn a_cancel_that_meets_its_holder_as_it_lets_go_is_not_left_to_polling() {
     // waited for, so that no timer looks after the run.
     let commits = AtomicUsize::new(0);
     let faulty = FaultyStore::new(world.store.clone(), move |call: Call| {
-        let waits = call.operation == "commit" && commits.fetch_add(1, Ordering::SeqCst) == 1;
+        let waits = call.operation == "commit" && commits.fetch_add(1, Ordering::SeqCst) == 0;
         waits.then_some(Fault::Slow(Duration::from_millis(500)))
     });
     let run = |_| async {

@@ -1,7 +1,10 @@
 //! How many commits a run takes, and that nothing is lost by their being few.
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -29,6 +32,7 @@ struct World {
     organization: OrganizationId,
     /// The store's calls that write to runs, in order.
     calls: Arc<Mutex<Vec<&'static str>>>,
+    claims: Arc<AtomicUsize>,
     /// Lets a gated step end.
     gate: Arc<Notify>,
     /// The steps as stored when a `looks` step began.
@@ -40,9 +44,13 @@ impl World {
         let store = Arc::new(MemoryStore::default());
         let calls: Arc<Mutex<Vec<_>>> = Arc::default();
         let told = Arc::clone(&calls);
+        let claims = Arc::<AtomicUsize>::default();
+        let counts = Arc::clone(&claims);
         let counted = FaultyStore::new(Arc::clone(&store) as _, move |call| {
-            if matches!(call.operation, "create" | "commit") {
-                told.lock().expect("calls").push(call.operation);
+            match call.operation {
+                "create" | "commit" => told.lock().expect("calls").push(call.operation),
+                "claim" => drop(counts.fetch_add(1, Ordering::SeqCst)),
+                _ => {}
             }
             None
         });
@@ -78,12 +86,26 @@ impl World {
             .step(effect(spec("effect"), |_, _: Value| async {
                 StepOutcome::done(json!({}))
             }))
+            .step(effect(
+                spec("fails_once"),
+                |context: EffectContext, _: Value| async move {
+                    match context.attempt {
+                        1 => Err(StepFailure::retryable("busy", "It is busy.")),
+                        _ => StepOutcome::done(json!({})),
+                    }
+                },
+            ))
+            .step(effect(
+                spec("repeatable").safe_to_repeat(),
+                |_, _: Value| async { StepOutcome::done(json!({})) },
+            ))
             .build();
         Self {
             engine,
             store,
             organization,
             calls,
+            claims,
             gate,
             seen,
         }
@@ -93,12 +115,10 @@ impl World {
         let nodes: Vec<_> = (0..)
             .zip(types)
             .map(|(n, node_type)| {
-                let phase = if *node_type == "effect" {
-                    "save"
-                } else {
-                    "trigger"
-                };
-                json!({"id": format!("n{n}"), "type": node_type, "phase": phase})
+                json!({
+                    "id": format!("n{n}"), "type": node_type, "phase": "save",
+                    "retry": {"max_attempts": 2, "initial_ms": 1},
+                })
             })
             .collect();
         let draft = serde_json::from_value(json!({"name": "test", "nodes": nodes}));
@@ -144,28 +164,76 @@ async fn what_touches_nothing_is_committed_together() {
         .start(&["echo", "echo", "echo", "effect", "effect"])
         .await;
     world.completed(id).await;
-    // All that computes with the first effect's intent; its result with the second's; the end.
+    // All that computes with the first effect and the second's intent; the end.
     let calls = world.calls.lock().expect("calls").clone();
-    assert_eq!(calls, ["create", "commit", "commit", "commit"]);
+    assert_eq!(calls, ["create", "commit", "commit"]);
 }
 
-#[tokio::test]
-async fn every_effect_is_told_before_it_begins() {
+#[tokio::test(start_paused = true)]
+async fn what_may_be_repeated_is_committed_together() {
+    let world = World::new();
+    let _workers = world.engine.start_workers(WorkerOptions::default());
+    let types = ["repeatable", "echo", "effect", "repeatable", "repeatable"];
+    let id = world.start(&types).await;
+    world.completed(id).await;
+    let calls = world.calls.lock().expect("calls").clone();
+    assert_eq!(calls, ["create", "commit"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_effect_but_the_first_is_told_before_it_begins() {
     let world = World::new();
     let _workers = world.engine.start_workers(WorkerOptions::default());
     let id = world
         .start(&["effect", "effect", "effect", "effect", "effect"])
         .await;
     world.completed(id).await;
-    // The first one's intent, then each result with the next intent.
+    // Each result with the next intent.
     let calls = world.calls.lock().expect("calls").clone();
     assert_eq!(
         calls,
         ["create"]
             .into_iter()
-            .chain(["commit"; 6])
+            .chain(["commit"; 5])
             .collect::<Vec<_>>()
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_attempt_is_told_before_it_begins() {
+    let world = World::new();
+    let _workers = world.engine.start_workers(WorkerOptions::default());
+    let id = world.start(&["fails_once"]).await;
+    world.completed(id).await;
+    // The first attempt, for whose intent the claim stands; the intent of the second; the end.
+    let calls = world.calls.lock().expect("calls").clone();
+    assert_eq!(calls, ["create", "commit", "commit", "commit"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_free_workers_takes_on_what_it_creates() {
+    let world = World::new();
+    let _workers = world.engine.start_workers(WorkerOptions::default());
+    // They have looked for work, and wait for it.
+    tokio::task::yield_now().await;
+    let claims = world.claims.load(Ordering::SeqCst);
+    let id = world.start(&["echo"]).await;
+    world.completed(id).await;
+    assert_eq!(world.claims.load(Ordering::SeqCst), claims);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_has_no_free_worker_waits_in_line() {
+    let world = World::new();
+    let _workers = world.engine.start_workers(WorkerOptions::concurrency(1));
+    tokio::task::yield_now().await;
+    let first = world.start(&["gated"]).await;
+    let second = world.start(&["gated"]).await;
+    assert_eq!(world.engine.active_executions(), 1);
+    for id in [first, second] {
+        world.gate.notify_one();
+        world.completed(id).await;
+    }
 }
 
 #[tokio::test]

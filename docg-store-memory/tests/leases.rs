@@ -15,6 +15,7 @@ use docg_core::{
     observe::Actor,
     ports::{ClaimRequest, ClaimWhat, EventBus, RunReader, RunStore, Store},
     prelude::*,
+    run::StepStatus,
     time::{Clock, ManualClock, Timestamp},
 };
 use docg_store_memory::{MemoryBus, MemoryStore};
@@ -219,6 +220,14 @@ async fn a_commit_that_is_tried_again_keeps_the_lease_from_then_on() {
     let engine = world.engine(Arc::new(faulty), Arc::new(MemoryBus::default()));
     let _workers = engine.start_workers(WorkerOptions::default());
     let id = world.begun(&engine).await;
+    // What was decided before is committed while the effect is under way.
+    let is_told = async || {
+        let steps = store.steps(world.organization, id).await;
+        steps.expect("reads")[0].status == StepStatus::Running
+    };
+    while !is_told().await {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
     let other = ClaimRequest {
         worker_id: WorkerId::new(),
         what: ClaimWhat::One(id),
@@ -297,15 +306,18 @@ async fn who_claims_nothing_because_of_its_clock_wakes_others() {
         }
         None
     });
-    let engine = world.engine(Arc::new(MemoryStore::default()), Arc::new(bus));
+    let (store, bus) = (Arc::new(MemoryStore::default()), Arc::new(bus));
+    let engine = world.engine(store.clone(), bus.clone());
     let _workers = engine.start_workers(WorkerOptions::default());
     world.settle().await;
     world.clock.set(world.clock.now() + MINUTES);
-    // With the first it learns of it at the latest.
-    for _ in 0..2 {
-        world.start(&engine).await;
-        world.settle().await;
-    }
+    // With what it is woken for it learns of it at the latest.
+    let other = world.engine(store, bus);
+    world.start(&other).await;
+    world.settle().await;
+    woken.try_recv().expect("who has no workers wakes others");
+    world.start(&engine).await;
+    world.settle().await;
     assert!(woken.try_recv().is_ok(), "others may do it at once");
 }
 

@@ -1,4 +1,4 @@
-//! Commits that are applied, and whose answer is lost.
+//! Creations and commits that are applied, and whose answer is lost or not waited for.
 
 use std::{
     sync::{
@@ -10,11 +10,11 @@ use std::{
 
 use docg_core::{
     conformance::{Fault, FaultyStore},
-    engine::{ControlAnswer, ControlRequest, Engine, StartRequest, WorkerOptions},
+    engine::{ControlAnswer, ControlRequest, Engine, EngineError, StartRequest, WorkerOptions},
     event::EventData,
     ids::{OrganizationId, WorkflowId},
     observe::Actor,
-    ports::EventBus,
+    ports::{EventBus, ExecutionQuery},
     prelude::*,
 };
 use docg_store_memory::{MemoryBus, MemoryStore};
@@ -24,31 +24,37 @@ use serde_json::{Value, json};
 /// Less than the sweeper takes to publish what was left behind.
 const PATIENCE: Duration = Duration::from_secs(4);
 
+/// A call that is made and goes wrong.
+#[derive(Clone, Copy)]
+struct Trouble {
+    operation: &'static str,
+    /// How many calls of its kind are made before.
+    after: usize,
+    fault: Fault,
+}
+
 struct World {
     engine: Engine,
     bus: Arc<MemoryBus>,
     organization: OrganizationId,
     effects: Arc<AtomicUsize>,
-    /// How many commits from now on are applied before one loses its answer; `None` for no loss.
-    loses: Arc<Mutex<Option<usize>>>,
+    /// The call that goes wrong next, if any.
+    goes_wrong: Arc<Mutex<Option<Trouble>>>,
 }
 
 impl World {
     fn new() -> Self {
         let bus = Arc::new(MemoryBus::default());
-        let loses = Arc::new(Mutex::new(None));
-        let plan = Arc::clone(&loses);
+        let goes_wrong = Arc::<Mutex<Option<Trouble>>>::default();
+        let plan = Arc::clone(&goes_wrong);
         let store = FaultyStore::new(Arc::new(MemoryStore::default()), move |call| {
-            if call.operation != "commit" {
+            let mut plan = plan.lock().expect("no panic");
+            let trouble = plan.as_mut().filter(|it| it.operation == call.operation)?;
+            if trouble.after > 0 {
+                trouble.after -= 1;
                 return None;
             }
-            let mut left = plan.lock().expect("no panic");
-            let (fault, next) = match *left {
-                Some(0) => (Some(Fault::After), None),
-                other => (None, other.map(|left| left - 1)),
-            };
-            *left = next;
-            fault
+            plan.take().map(|trouble| trouble.fault)
         });
         let effects = Arc::<AtomicUsize>::default();
         let counted = Arc::clone(&effects);
@@ -66,28 +72,68 @@ impl World {
             bus,
             organization: OrganizationId::new(),
             effects,
-            loses,
+            goes_wrong,
         }
     }
 
     fn lose_answer_of_commit(&self, after: usize) {
-        *self.loses.lock().expect("no panic") = Some(after);
+        self.make_go_wrong("commit", after, Fault::After);
+    }
+
+    fn make_go_wrong(&self, operation: &'static str, after: usize, fault: Fault) {
+        *self.goes_wrong.lock().expect("no panic") = Some(Trouble {
+            operation,
+            after,
+            fault,
+        });
     }
 
     async fn start(&self) -> ExecutionId {
+        let started = self.engine.start(self.request().await);
+        started.await.expect("accepted").record.execution.id
+    }
+
+    async fn request(&self) -> StartRequest {
         let workflow = WorkflowId::new();
         let draft = serde_json::from_value(json!({
             "name": "test",
-            "nodes": [{"id": "a", "type": "effect", "phase": "save"}],
+            "nodes": [{"id": "a", "type": "effect"}, {"id": "b", "type": "effect"}],
         }));
         let draft = draft.expect("readable");
         let stored = self
             .engine
             .put_workflow(self.organization, workflow, draft, None);
         stored.await.expect("a valid definition");
-        let request = StartRequest::new(self.organization, workflow, Actor::user("somebody"));
-        let started = self.engine.start(request).await.expect("accepted");
-        started.record.execution.id
+        StartRequest::new(self.organization, workflow, Actor::user("somebody"))
+    }
+
+    /// Returns once workers have found nothing, and wait for work.
+    async fn workers_wait(&self) {
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// The one run that there is, once it is.
+    async fn only_run(&self) -> ExecutionId {
+        let reading = async {
+            loop {
+                let query = ExecutionQuery {
+                    organization_id: self.organization,
+                    workflow_id: None,
+                    status: None,
+                    after: None,
+                    limit: 2,
+                };
+                let page = self.engine.executions(query).await.expect("reads");
+                if let [run] = &page.items[..] {
+                    return run.execution.id;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        let read = tokio::time::timeout(PATIENCE, reading).await;
+        read.expect("it is there")
     }
 
     /// What the bus brings, up to the event that is looked for.
@@ -109,18 +155,18 @@ fn ends(status: Status) -> impl Fn(&EventData) -> bool {
     move |data| matches!(data, EventData::StatusChanged { to, .. } if *to == status)
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_commit_that_keeps_or_lets_go_is_known_as_made_though_its_answer_is_lost() {
-    // One run of this workflow takes the intent of its effect, and its end.
+    // One run of this workflow takes the intent of its second effect, and its end.
     for lost in 0..2 {
         let world = World::new();
         world.lose_answer_of_commit(lost);
         let workers = world.engine.start_workers(WorkerOptions::default());
         let id = world.start().await;
         world.published_until(id, ends(Status::Completed)).await;
-        assert_eq!(world.effects.load(Ordering::SeqCst), 1);
+        assert_eq!(world.effects.load(Ordering::SeqCst), 2);
         assert!(
-            world.loses.lock().expect("no panic").is_none(),
+            world.goes_wrong.lock().expect("no panic").is_none(),
             "the answer of commit {lost} was lost"
         );
         workers.shutdown().await;
@@ -141,4 +187,56 @@ async fn who_waits_for_a_call_is_answered_though_the_answer_to_its_commit_is_los
     };
     assert_eq!(record.execution.status, Status::Paused);
     world.published_until(id, ends(Status::Paused)).await;
+}
+
+/// Its workers are free, so that it is leased as it is stored.
+#[tokio::test]
+async fn a_run_whose_creation_lost_its_answer_does_not_wait_for_a_lease_to_end() {
+    let world = World::new();
+    let workers = world.engine.start_workers(WorkerOptions::default());
+    world.workers_wait().await;
+    let request = world.request().await;
+    world.make_go_wrong("create", 0, Fault::After);
+    let refused = world.engine.start(request).await;
+    assert!(matches!(refused, Err(EngineError::Store(_))), "{refused:?}");
+    let id = world.only_run().await;
+    // Nor is its first effect in doubt: of this one nobody could tell.
+    world.published_until(id, ends(Status::Completed)).await;
+    assert_eq!(world.effects.load(Ordering::SeqCst), 2);
+    workers.shutdown().await;
+}
+
+#[tokio::test]
+async fn whoever_goes_away_leaves_no_lease_behind() {
+    let world = World::new();
+    let workers = world.engine.start_workers(WorkerOptions::default());
+    world.workers_wait().await;
+    let request = world.request().await;
+    let slow = Duration::from_millis(200);
+    world.make_go_wrong("create", 0, Fault::Slow(slow));
+    let started = world.engine.start(request);
+    let gone = tokio::time::timeout(slow / 2, started).await;
+    assert!(gone.is_err(), "it is being stored");
+    let id = world.only_run().await;
+    world.published_until(id, ends(Status::Completed)).await;
+    workers.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_shutdown_waits_for_what_is_being_stored_and_hands_it_back() {
+    let world = World::new();
+    let workers = world.engine.start_workers(WorkerOptions::default());
+    world.workers_wait().await;
+    let request = world.request().await;
+    world.make_go_wrong("create", 0, Fault::Slow(Duration::from_millis(200)));
+    let engine = world.engine.clone();
+    let starting = tokio::spawn(async move { engine.start(request).await });
+    let id = world.only_run().await;
+    workers.shutdown().await;
+    let started = starting.await.expect("does not panic").expect("accepted");
+    assert_eq!(started.record.execution.id, id);
+    assert_eq!(world.effects.load(Ordering::SeqCst), 0);
+    let workers = world.engine.start_workers(WorkerOptions::default());
+    world.published_until(id, ends(Status::Completed)).await;
+    workers.shutdown().await;
 }

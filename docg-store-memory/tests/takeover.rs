@@ -32,8 +32,12 @@ fn engine(
 ) -> Engine {
     let (begun, gate) = (begun.clone(), Arc::clone(gate));
     let spec = NodeSpec::new("effect", Phase::Save);
+    let quick = effect(NodeSpec::new("quick", Phase::Save), |_, _: Value| async {
+        StepOutcome::done(json!({}))
+    });
     Engine::builder(store, Arc::new(MemoryBus::default()))
         .clock(clock)
+        .step(quick.probe(|_, _| async { Probe::NotDone }))
         .step(effect(spec, move |_, _: Value| {
             let (begun, gate) = (begun.clone(), Arc::clone(&gate));
             async move {
@@ -64,7 +68,9 @@ async fn who_was_cut_off_does_not_take_what_its_successor_wrote_for_its_own() {
     });
     let first = engine(Arc::new(faulty), Arc::new(SystemClock), &begun, &gate);
     let (organization, workflow) = (OrganizationId::new(), WorkflowId::new());
-    let draft = json!({"name": "test", "nodes": [{"id": "a", "type": "effect", "phase": "save"}]});
+    // The claim stands for the intent of the first effect, but not for that of the second.
+    let nodes = json!([{"id": "a", "type": "quick"}, {"id": "b", "type": "effect"}]);
+    let draft = json!({"name": "test", "nodes": nodes});
     let draft = serde_json::from_value(draft).expect("readable");
     let stored = first.put_workflow(organization, workflow, draft, None);
     stored.await.expect("a valid definition");

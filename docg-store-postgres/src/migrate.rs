@@ -16,7 +16,7 @@ struct Migration {
     sql: &'static str,
 }
 
-const MIGRATIONS: [Migration; 6] = [
+const MIGRATIONS: [Migration; 7] = [
     Migration {
         version: 1,
         name: "executions",
@@ -46,6 +46,11 @@ const MIGRATIONS: [Migration; 6] = [
         version: 6,
         name: "step_waiting",
         sql: include_str!("../migrations/0006_step_waiting.sql"),
+    },
+    Migration {
+        version: 7,
+        name: "first_claim",
+        sql: include_str!("../migrations/0007_first_claim.sql"),
     },
 ];
 

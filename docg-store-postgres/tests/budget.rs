@@ -179,8 +179,9 @@ async fn run(engine: &Engine, organization: OrganizationId, workflow: WorkflowId
 struct Kind {
     name: &'static str,
     types: [&'static str; 5],
-    /// Transactions that write: one creates it, one claims it, one ends it, and one stands before
-    /// each effect.
+    /// Transactions that write, where another process runs it: one creates it, one claims it, one ends it,
+    /// and one stands before each effect but the first. Where the process runs it that creates it, there is
+    /// no claim.
     commits: i64,
     /// Besides those, readers look it up and the relay tells what is published.
     statements: i64,
@@ -200,16 +201,16 @@ const KINDS: [Kind; 3] = [
     Kind {
         name: "a contract: two that compute, three effects",
         types: ["compute", "compute", "effect", "effect", "effect"],
-        commits: 6,
-        statements: 10,
+        commits: 5,
+        statements: 9,
         wal_bytes: 38_000,
     },
-    // Each effect's intent is on disk before it begins.
+    // The claim stands for the intent of the first effect; that of each other is on disk before it begins.
     Kind {
         name: "five effects",
         types: ["effect"; 5],
-        commits: 8,
-        statements: 12,
+        commits: 7,
+        statements: 11,
         wal_bytes: 40_000,
     },
 ];
@@ -238,6 +239,7 @@ async fn a_run_takes_few_transactions_and_little_log() {
             }
             workers.shutdown().await;
             let counts = Counts::median(&all);
+            let saved = i64::from(!elsewhere);
             println!(
                 "{name}, run by {}: {} statements, {} transactions that write, {} bytes of WAL",
                 if elsewhere {
@@ -250,8 +252,8 @@ async fn a_run_takes_few_transactions_and_little_log() {
                 counts.wal_bytes,
             );
             assert!(
-                counts.commits <= kind.commits
-                    && counts.statements <= kind.statements
+                counts.commits <= kind.commits - saved
+                    && counts.statements <= kind.statements - saved
                     && counts.wal_bytes <= kind.wal_bytes,
                 "{name}: {all:?}\nthe last:\n{detail}"
             );

@@ -36,7 +36,10 @@ fn run() -> NewRun {
 async fn claimed(store: &PgStore) -> Claimed {
     let run = run();
     let id = run.state.execution.id;
-    assert_eq!(store.create(run).await.expect("stores"), Created::New);
+    assert_eq!(
+        store.create(run).await.expect("stores"),
+        Created::New { leased: false }
+    );
     claim(store, id).await.claimed.pop().expect("is free")
 }
 
@@ -77,7 +80,7 @@ async fn an_exhausted_pool_is_unavailable_after_a_bounded_wait() {
     drop(host);
     assert_eq!(
         store.create(run()).await.expect("has room again"),
-        Created::New
+        Created::New { leased: false }
     );
 }
 

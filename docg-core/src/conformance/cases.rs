@@ -36,6 +36,11 @@ macro_rules! __store_cases {
                 a_refused_create_does_not_use_its_key_up
                 a_taken_id_is_refused_whole
                 first_events_with_a_hole_are_refused
+                a_run_can_be_leased_as_it_is_stored
+                what_was_leased_as_it_was_stored_can_be_given_back
+                leases_of_new_runs_are_of_their_organizations_share
+                of_runs_stored_at_once_no_more_than_the_share_are_leased
+                a_repeated_key_leases_nothing
             }
             claim {
                 what_is_due_is_given_with_its_whole_state

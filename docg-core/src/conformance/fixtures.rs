@@ -13,7 +13,9 @@ use crate::{
         SignatureRequestId, StepId, WorkflowId,
     },
     observe::{Actor, AuditDraft, AuditEvent, ChainLink, LogDomain, LogEntry, LogLevel},
-    ports::{Claimed, Commit, Idempotency, LeaseAfter, NewRun, RunState, Signal, SignalKind},
+    ports::{
+        Claimed, Commit, FirstClaim, Idempotency, LeaseAfter, NewRun, RunState, Signal, SignalKind,
+    },
     run::{
         Activity, DeliveryState, Execution, Heads, Inputs, Phase, PhaseMetrics, SignatureState,
         Status, Step, StepStatus,
@@ -67,6 +69,7 @@ pub struct RunFixture {
     wake_at: Option<Timestamp>,
     priority: i16,
     idempotency: Option<Idempotency>,
+    claim: Option<FirstClaim>,
 }
 
 impl RunFixture {
@@ -83,6 +86,7 @@ impl RunFixture {
             wake_at: Some(at(0)),
             priority: 0,
             idempotency: None,
+            claim: None,
         }
     }
 
@@ -111,6 +115,12 @@ impl RunFixture {
             key: key.to_owned(),
             fingerprint: [body; 32],
         });
+        self
+    }
+
+    /// Sets who takes it on.
+    pub fn claim(mut self, claim: FirstClaim) -> Self {
+        self.claim = Some(claim);
         self
     }
 
@@ -145,6 +155,7 @@ impl RunFixture {
             logs: vec![Arc::new(log)],
             audit: vec![Arc::new(audit)],
             idempotency: self.idempotency,
+            claim: self.claim,
         }
     }
 

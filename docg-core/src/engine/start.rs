@@ -3,17 +3,22 @@
 use std::sync::Arc;
 
 use serde_json::Value;
+use tokio::sync::oneshot;
 
 use super::{
-    ControlRequest, Engine, EngineError, FieldFault,
+    ControlRequest, Engine, EngineError, FieldFault, Inner,
     control::refusal,
     decide::{Call, Moment, NewRunFacts, Reuse, Verdict, create, judge},
+    worker::FreeWorker,
 };
 use crate::{
     i18n::Text,
     ids::{OrganizationId, WorkflowId},
     observe::Actor,
-    ports::{Created, ExecutionRecord, Idempotency, NewRun},
+    ports::{
+        Claimed, Created, ExecutionRecord, FirstClaim, Idempotency, NewRun, StoreError,
+        StoreErrorKind,
+    },
     run::{Inputs, Phase, StepStatus},
 };
 
@@ -265,23 +270,87 @@ impl Engine {
         };
         let run: NewRun = create(facts, moment, self.inner.env());
         let (execution, inputs) = (run.state.execution.clone(), Arc::clone(&run.state.inputs));
-        let events = run.events.clone();
-        match self.inner.store.create(run).await? {
-            Created::New => {
-                self.inner.tell_events(&events);
-                self.inner.publish(&events, 0).await;
-                self.inner.wake_a_worker(execution.id).await;
-                Ok(Started {
-                    record: ExecutionRecord { execution, inputs },
-                    created: true,
-                })
+        // A worker that is free here takes it on as it is stored, which saves a claim.
+        let created = match self.inner.free_worker(&run.state.workflow) {
+            Some(worker) => {
+                let (answer, created) = oneshot::channel();
+                // A task of its own: whoever calls may go away while it is stored.
+                let inner = Arc::clone(&self.inner);
+                tokio::spawn(inner.store_and_work(run, worker, answer));
+                let given_up =
+                    |_| StoreError::new(StoreErrorKind::Unavailable, "create", "given up");
+                created.await.map_err(given_up)??
             }
+            None => self.inner.store_new(run).await?.0,
+        };
+        match created {
+            Created::New { .. } => Ok(Started {
+                record: ExecutionRecord { execution, inputs },
+                created: true,
+            }),
             Created::Existing(id) => {
                 let record = self.execution(execution.organization_id, id).await?;
                 Ok(Started {
                     record,
                     created: false,
                 })
+            }
+        }
+    }
+}
+
+impl Inner {
+    /// Stores a new run and tells of it, and up to where its events are on the bus.
+    async fn store_new(&self, run: NewRun) -> Result<(Created, u64), StoreError> {
+        let (id, events) = (run.state.execution.id, run.events.clone());
+        let created = self.store.create(run).await?;
+        let mut published = 0;
+        if let Created::New { leased } = created {
+            self.tell_events(&events);
+            published = self.publish(&events, 0).await;
+            if !leased {
+                self.wake_a_worker(id).await;
+            }
+        }
+        Ok((created, published))
+    }
+
+    /// Stores a new run for a worker to take on, answers, and has the worker go on with it.
+    async fn store_and_work(
+        self: Arc<Self>,
+        mut run: NewRun,
+        worker: FreeWorker,
+        answer: oneshot::Sender<Result<Created, StoreError>>,
+    ) {
+        let until = self.clock.elapsed() + self.options.relied_on();
+        let claim = FirstClaim {
+            worker_id: self.active.worker_id(),
+            lease_until: self.now() + self.options.lease,
+            per_organization: worker.per_organization,
+        };
+        run.claim = Some(claim);
+        let (lease, state) = (claim.lease(run.state.execution.id), run.state.clone());
+        match self.store_new(run).await {
+            Ok((created, published)) => {
+                // Whoever asked may have gone away.
+                let _ = answer.send(Ok(created));
+                if created == (Created::New { leased: true }) {
+                    let claimed = Claimed {
+                        lease,
+                        taken_over: false,
+                        state,
+                        signals: Vec::new(),
+                        published,
+                    };
+                    worker.work(self, claimed, until).await;
+                }
+            }
+            Err(error) => {
+                let may_be_stored = error.kind.may_pass();
+                let _ = answer.send(Err(error));
+                if may_be_stored {
+                    worker.give_back(&self, lease, until).await;
+                }
             }
         }
     }

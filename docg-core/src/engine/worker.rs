@@ -2,21 +2,25 @@
 
 use std::{
     sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicI64, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicI64, Ordering},
     },
     time::Duration,
 };
 
 use futures::StreamExt;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{
+    sync::CancellationToken,
+    task::{TaskTracker, task_tracker::TaskTrackerToken},
+};
 
 use super::{Engine, Inner, drive, relay, unserved};
 use crate::{
     ids::ExecutionId,
-    ports::{Claim, ClaimRequest, ClaimWhat, Claimed, StoreError},
+    ports::{Claim, ClaimRequest, ClaimWhat, Claimed, Lease, StoreError},
     time::Timestamp,
+    workflow::Workflow,
 };
 
 /// How much a process works at once.
@@ -68,8 +72,71 @@ pub(crate) struct WakeUp {
     notify: Notify,
     /// The earliest moment at which something is known to become due, in milliseconds.
     due: AtomicI64,
-    /// This process has workers that wait for work.
-    idle: AtomicBool,
+    /// Workers of this process, while they wait for work.
+    idle: Mutex<Option<Crew>>,
+}
+
+/// The workers of one process.
+#[derive(Debug, Clone)]
+struct Crew {
+    options: WorkerOptions,
+    permits: Arc<Semaphore>,
+    shutdown: CancellationToken,
+    drivers: TaskTracker,
+}
+
+/// A worker that is free for one execution.
+#[derive(Debug)]
+pub(super) struct FreeWorker {
+    permit: OwnedSemaphorePermit,
+    shutdown: CancellationToken,
+    /// Until it is dropped, a shutdown waits.
+    at_work: TaskTrackerToken,
+    pub(super) per_organization: usize,
+}
+
+impl Crew {
+    fn worker(&self, permit: OwnedSemaphorePermit) -> FreeWorker {
+        FreeWorker {
+            permit,
+            shutdown: self.shutdown.clone(),
+            at_work: self.drivers.token(),
+            per_organization: self.options.per_organization,
+        }
+    }
+
+    fn free_worker(&self) -> Option<FreeWorker> {
+        let worker = self.worker(Arc::clone(&self.permits).try_acquire_owned().ok()?);
+        // In this order: a shutdown is seen here, or waits for the worker.
+        (!self.shutdown.is_cancelled()).then_some(worker)
+    }
+}
+
+impl FreeWorker {
+    /// Takes forward what was claimed and is held `until` then; see [`Inner::claim`].
+    pub(super) async fn work(self, inner: Arc<Inner>, claimed: Claimed, until: Duration) {
+        let shutdown = self.shutdown;
+        drive::drive(inner, claimed, until, drive::Mode::Work { shutdown }).await;
+        drop((self.permit, self.at_work));
+    }
+
+    /// Gives back what it may hold until then and has not begun. Else the execution waits for the lease
+    /// to run out, and then has its first effect in doubt.
+    pub(super) async fn give_back(self, inner: &Inner, lease: Lease, until: Duration) {
+        // Others may use the permit meanwhile.
+        drop(self.permit);
+        while let Err(error) = inner.store.release(&[lease], inner.now()).await {
+            if self.shutdown.is_cancelled() || inner.clock.elapsed() >= until {
+                tracing::warn!(execution_id = %lease.execution_id, "a lease could not be given back and will run out: {error}");
+                return;
+            }
+            tokio::select! {
+                () = self.shutdown.cancelled() => {}
+                () = inner.clock.sleep(STORE_PAUSE) => {}
+            }
+        }
+        inner.wake_a_worker(lease.execution_id).await;
+    }
 }
 
 impl Default for WakeUp {
@@ -77,8 +144,14 @@ impl Default for WakeUp {
         Self {
             notify: Notify::new(),
             due: AtomicI64::new(i64::MAX),
-            idle: AtomicBool::new(false),
+            idle: Mutex::default(),
         }
+    }
+}
+
+impl WakeUp {
+    fn idle(&self) -> MutexGuard<'_, Option<Crew>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -86,10 +159,18 @@ impl Inner {
     /// Finds a worker for an execution that is due now: one of this process, where one waits for
     /// work. What a wake-up misses is found by polling.
     pub(crate) async fn wake_a_worker(&self, execution: ExecutionId) {
-        if !self.wake.idle.load(Ordering::Acquire) {
+        if self.wake.idle().is_none() {
             let _ = self.bus.wake(execution).await;
         }
         self.wake_workers();
+    }
+
+    /// A worker of this process that waits for work and knows all that a workflow needs, where there is
+    /// one. Nothing else that it could do is due then.
+    pub(super) fn free_worker(&self, workflow: &Workflow) -> Option<FreeWorker> {
+        let mut nodes = workflow.nodes.iter();
+        let knows_all = nodes.all(|node| self.registry.get(&node.node_type).is_some());
+        knows_all.then(|| self.wake.idle().as_ref()?.free_worker())?
     }
 
     pub(crate) fn wake_workers(&self) {
@@ -134,12 +215,13 @@ impl Engine {
         let (shutdown, background) = (CancellationToken::new(), CancellationToken::new());
         let drivers = TaskTracker::new();
         let inner = &self.inner;
-        let claiming = tokio::spawn(claim(
-            Arc::clone(inner),
+        let crew = Crew {
             options,
-            shutdown.clone(),
-            drivers.clone(),
-        ));
+            permits: Arc::new(Semaphore::new(options.concurrency)),
+            shutdown: shutdown.clone(),
+            drivers: drivers.clone(),
+        };
+        let claiming = tokio::spawn(claim(Arc::clone(inner), crew));
         for task in [
             BackgroundTask::Renew,
             BackgroundTask::Relay,
@@ -208,26 +290,20 @@ impl BackgroundTask {
     }
 }
 
-async fn claim(
-    inner: Arc<Inner>,
-    options: WorkerOptions,
-    shutdown: CancellationToken,
-    drivers: TaskTracker,
-) {
-    let permits = Arc::new(Semaphore::new(options.concurrency));
+async fn claim(inner: Arc<Inner>, crew: Crew) {
     loop {
         // One permit is waited for; the others of the batch are what else is free.
         let first = tokio::select! {
-            () = shutdown.cancelled() => return,
-            permit = Arc::clone(&permits).acquire_owned() => match permit {
+            () = crew.shutdown.cancelled() => return,
+            permit = Arc::clone(&crew.permits).acquire_owned() => match permit {
                 Ok(permit) => permit,
                 Err(_) => return,
             },
         };
-        let mut free = vec![first];
+        let mut free = vec![crew.worker(first)];
         while free.len() < BATCH {
-            match Arc::clone(&permits).try_acquire_owned() {
-                Ok(permit) => free.push(permit),
+            match Arc::clone(&crew.permits).try_acquire_owned() {
+                Ok(permit) => free.push(crew.worker(permit)),
                 Err(_) => break,
             }
         }
@@ -236,16 +312,15 @@ async fn claim(
         let pause = if let Some(pause) = held_off {
             pause
         } else {
-            match due_ones(&inner, options, wanted).await {
+            match due_ones(&inner, crew.options, wanted).await {
                 Some(Due {
                     claimed,
                     until,
                     pause,
                 }) => {
                     let full = claimed.len() == wanted;
-                    for (claimed, permit) in claimed.into_iter().zip(free) {
-                        let inner = Arc::clone(&inner);
-                        drivers.spawn(work(inner, claimed, until, permit, shutdown.clone()));
+                    for (claimed, worker) in claimed.into_iter().zip(free) {
+                        tokio::spawn(worker.work(Arc::clone(&inner), claimed, until));
                     }
                     if full {
                         continue;
@@ -256,13 +331,13 @@ async fn claim(
             }
         };
         // While nothing is claimed here, others are woken.
-        inner.wake.idle.store(held_off.is_none(), Ordering::Release);
+        *inner.wake.idle() = held_off.is_none().then(|| crew.clone());
         tokio::select! {
-            () = shutdown.cancelled() => {}
+            () = crew.shutdown.cancelled() => {}
             () = inner.wake.notify.notified() => {}
             () = inner.clock.sleep(pause) => {}
         }
-        inner.wake.idle.store(false, Ordering::Release);
+        *inner.wake.idle() = None;
     }
 }
 
@@ -305,17 +380,6 @@ async fn due_ones(inner: &Inner, options: WorkerOptions, limit: usize) -> Option
             None
         }
     }
-}
-
-async fn work(
-    inner: Arc<Inner>,
-    claimed: Claimed,
-    until: Duration,
-    permit: OwnedSemaphorePermit,
-    shutdown: CancellationToken,
-) {
-    drive::drive(inner, claimed, until, drive::Mode::Work { shutdown }).await;
-    drop(permit);
 }
 
 /// Prolongs the leases of all executions that this process holds, and tells those that have lost

@@ -47,6 +47,32 @@ pub struct NewRun {
     pub audit: Vec<Arc<AuditEvent>>,
     /// Makes a repeated call give the first run again.
     pub idempotency: Option<Idempotency>,
+    /// Who takes it on as it is stored, if anyone.
+    pub claim: Option<FirstClaim>,
+}
+
+/// A wish to lease a run as it is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FirstClaim {
+    /// Who.
+    pub worker_id: WorkerId,
+    /// Until when the lease holds.
+    pub lease_until: Timestamp,
+    /// At most this many executions of one organization may be leased at once, by any worker, this one
+    /// included.
+    pub per_organization: usize,
+}
+
+impl FirstClaim {
+    /// The lease that it gives, where it gives one.
+    #[must_use]
+    pub const fn lease(&self, execution_id: ExecutionId) -> Lease {
+        Lease {
+            execution_id,
+            worker_id: self.worker_id,
+            fence: 1,
+        }
+    }
 }
 
 /// An idempotency key, bound to the organization of the call and to what the call asked for.
@@ -59,10 +85,13 @@ pub struct Idempotency {
 }
 
 /// What became of a creation.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Created {
     /// Stored.
-    New,
+    New {
+        /// Its [claim](NewRun::claim) was granted. Where not, it waits in line.
+        leased: bool,
+    },
     /// The same key with the same body had made this one before; nothing was written.
     Existing(ExecutionId),
 }

@@ -32,7 +32,8 @@ impl<T: RunStore + RunReader + WorkflowStore + MemoStore> Store for T {}
 /// What changes runs. All writing to a run goes through its holder's [`commit`](Self::commit).
 #[async_trait]
 pub trait RunStore: Send + Sync + 'static {
-    /// Stores a new run whole.
+    /// Stores a new run whole, leased where it comes with a claim and its organization has not got its
+    /// share of leases, as of the time of its creation; a store may also leave it to a later claim.
     ///
     /// # Errors
     ///

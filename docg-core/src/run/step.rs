@@ -82,6 +82,8 @@ pub enum Activity {
     /// Nothing: the step is not running.
     #[default]
     Idle,
+    /// Nothing. An earlier worker may have begun it, and died before it could say so.
+    InDoubt,
     /// The handler runs.
     Running,
     /// The handler is asked whether the effect happened before its worker died.
@@ -92,6 +94,17 @@ pub enum Activity {
     Waiting,
     /// The handler goes on after its wait.
     Resuming,
+}
+
+impl Activity {
+    /// Whether a handler works, or is about to.
+    #[must_use]
+    pub const fn is_at_work(self) -> bool {
+        match self {
+            Self::Running | Self::ProbingTakeover | Self::ProbingFailure | Self::Resuming => true,
+            Self::Idle | Self::InDoubt | Self::Waiting => false,
+        }
+    }
 }
 
 /// One node's part in one execution.

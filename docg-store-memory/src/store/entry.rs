@@ -91,6 +91,7 @@ impl Entry {
             logs,
             audit,
             idempotency,
+            claim: _,
         } = run;
         let RunState {
             execution,

@@ -239,6 +239,11 @@ impl DueQueue {
         left
     }
 
+    /// How many executions of an organization are leased.
+    pub(super) fn leased_of(&self, organization: OrganizationId) -> usize {
+        self.leased.get(&organization).copied().unwrap_or_default()
+    }
+
     /// How many executions are in line or leased.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {

@@ -10,8 +10,8 @@ use docg_core::{
     approval::Approval,
     ids::{ExecutionId, WorkerId},
     ports::{
-        Claim, ClaimRequest, ClaimWhat, Claimed, Commit, Committed, Created, Lease, NewRun,
-        Renewed, RunStore, Signal, StoreError, StoreErrorKind, Unpublished, Unserved,
+        Claim, ClaimRequest, ClaimWhat, Claimed, Commit, Committed, Created, FirstClaim, Lease,
+        NewRun, Renewed, RunStore, Signal, StoreError, StoreErrorKind, Unpublished, Unserved,
     },
     signature::SignatureRequest,
     time::Timestamp,
@@ -30,7 +30,7 @@ impl RunStore for MemoryStore {
         storable::refuse("create", storable::of_run(&run))?;
         let organization = run.state.execution.organization_id;
         let Some(idempotency) = run.idempotency.clone() else {
-            return self.insert(run).map(|()| Created::New);
+            return self.insert(run);
         };
         // Held until the run is in, so that of two calls with one key the second finds the first.
         let mut keys = self.keys(organization, &idempotency.key);
@@ -47,9 +47,9 @@ impl RunStore for MemoryStore {
             ));
         }
         let id = run.state.execution.id;
-        self.insert(run)?;
+        let created = self.insert(run)?;
         keys.insert(key, (idempotency.fingerprint, id));
-        Ok(Created::New)
+        Ok(created)
     }
 
     async fn claim(&self, request: ClaimRequest) -> Result<Claim, StoreError> {
@@ -282,7 +282,7 @@ impl RunStore for MemoryStore {
 }
 
 impl MemoryStore {
-    fn insert(&self, run: NewRun) -> Result<(), StoreError> {
+    fn insert(&self, run: NewRun) -> Result<Created, StoreError> {
         let refuse = |kind, message: String| Err(StoreError::new(kind, "create", message));
         if let Err(message) = check_new(&run) {
             return refuse(StoreErrorKind::Invalid, message);
@@ -301,6 +301,11 @@ impl MemoryStore {
         }
         let types = self.types.of(&run.state.workflow);
         let lists = self.tenant_or_new(run.state.execution.organization_id);
+        let claim = run.claim;
+        if claim.is_some() {
+            // Leases that have run out do not count against the organization's share.
+            self.expire_leases(run.state.execution.created_at);
+        }
         let entry = Arc::new(Entry::new(run, types, lists));
         // Locked before anyone can find it: readers wait until all of it is in place.
         let mut guard = entry.lock();
@@ -342,8 +347,24 @@ impl MemoryStore {
                 .insert((at, entry.id));
         }
         self.list_unpublished(&entry, run);
-        self.requeue(&entry, run);
-        Ok(())
+        let leased = claim.is_some_and(|claim| self.grant(&entry, run, &claim));
+        if !leased {
+            self.requeue(&entry, run);
+        }
+        Ok(Created::New { leased })
+    }
+
+    /// Leases a new run where its organization has not got its share.
+    fn grant(&self, entry: &Entry, run: &mut Run, claim: &FirstClaim) -> bool {
+        let mut queue = self.queue();
+        if queue.leased_of(entry.organization) >= claim.per_organization {
+            return false;
+        }
+        run.lease(entry.id, claim.worker_id, claim.lease_until);
+        run.generation += 1;
+        let want = run.want(entry.types);
+        queue.place(entry.id, entry.organization, run.generation, want);
+        true
     }
 
     fn claim_one(&self, id: ExecutionId, request: &ClaimRequest) -> Claim {

@@ -94,6 +94,20 @@ impl Plan {
 }
 
 impl Plan {
+    /// Effects that are over sooner than they are told.
+    pub(crate) fn with_quick_effects() -> Self {
+        let quick = |index, node_type| node(index, node_type, &[Act::Quick, Act::Quick], "fail");
+        let nodes = ["repeatable", "probed", "probed", "unprobed"];
+        let nodes = nodes.into_iter().enumerate();
+        Self {
+            workflows: vec![nodes.map(|(index, it)| quick(index, it)).collect()],
+            processes: 2,
+            store_faults: Vec::new(),
+            bus_faults: Vec::new(),
+            moves: vec![Move::Start(0), Move::Watch(0, 0), Move::Wait(1_000)],
+        }
+    }
+
     /// An effect that must not be repeated and takes longer than a lease.
     pub(crate) fn with_a_long_effect() -> Self {
         let long = node(1, "probed", &[Act::Slow(40_000), Act::Slow(40_000)], "fail");
@@ -124,7 +138,7 @@ fn node(index: usize, node_type: &str, acts: &[Act], on_error: &str) -> Value {
 }
 
 fn nodes() -> impl Strategy<Value = Value> {
-    use Act::{Done, DonePanic, Fatal, Hang, Panic, Retry, Review, UnknownDone, UnknownNot};
+    use Act::{Done, DonePanic, Fatal, Hang, Panic, Quick, Retry, Review, UnknownDone, UnknownNot};
     let node_types = vec![
         "compute",
         "repeatable",
@@ -135,6 +149,7 @@ fn nodes() -> impl Strategy<Value = Value> {
     ];
     let acts = prop_oneof![
         4 => Just(Done),
+        4 => Just(Quick),
         5 => (0..59_000u64).prop_map(Act::Slow),
         2 => Just(Retry),
         5 => select(vec![Hang, Review, Fatal, Panic, UnknownDone, UnknownNot, DonePanic]),

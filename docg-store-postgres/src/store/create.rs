@@ -1,6 +1,6 @@
 //! Storing new runs, those that come together in one statement.
 
-use std::{collections::HashSet, sync::LazyLock};
+use std::{collections::HashMap, sync::LazyLock};
 
 use async_trait::async_trait;
 use docg_core::{
@@ -17,7 +17,10 @@ use super::{
 };
 use crate::{
     batch::Parcel,
-    codec::{ExecutionColumns, ExecutionPlace, StepColumns, bytes32, columns, field},
+    codec::{
+        ExecutionColumns, ExecutionPlace, StepColumns, Time, bytes32, columns, field, int,
+        time_column,
+    },
     database::{Database, arguments},
     error::{Error, Meaning},
 };
@@ -31,6 +34,9 @@ columns! {
         node_overrides: String = "text[]::json[]",
         idempotency_key: Option<String> = "text[]",
         fingerprint: Option<Vec<u8>> = "bytea[]",
+        claimed_by: Option<Uuid> = "uuid[]",
+        claimed_until: Option<Time> = "timestamptz[]",
+        per_organization: Option<i64> = "int8[]",
     }
 }
 
@@ -52,7 +58,8 @@ pub(super) struct CreateParcel {
     children: Children,
 }
 
-/// Runs whose id is not taken and whose idempotency key is free are stored; their ids come back.
+/// Runs whose id is not taken and whose idempotency key is free are stored; their ids come back, each with
+/// whether it is leased to who claims it.
 static CREATE: LazyLock<String> = LazyLock::new(|| {
     let place_at = 1 + ExecutionColumns::COUNT;
     let new_at = place_at + ExecutionPlace::COUNT;
@@ -87,6 +94,21 @@ static CREATE: LazyLock<String> = LazyLock::new(|| {
                 AND NOT EXISTS (SELECT FROM docg.executions x WHERE x.id = i.id)
             ORDER BY i.organization_id, i.idempotency_key
             ON CONFLICT DO NOTHING RETURNING execution_id),
+        shares AS MATERIALIZED (
+            SELECT o.organization_id,
+                docg.share_left(o.organization_id, o.now, o.per_organization) AS share
+            FROM (
+                SELECT i.organization_id, max(i.created_at) AS now,
+                    min(i.per_organization) AS per_organization
+                FROM input i WHERE i.claimed_by IS NOT NULL GROUP BY i.organization_id) o),
+        granted AS (
+            SELECT i.id, i.claimed_by, i.claimed_until
+            FROM (
+                SELECT c.id, c.organization_id, c.claimed_by, c.claimed_until,
+                    row_number() OVER (PARTITION BY c.organization_id) AS turn
+                FROM input c WHERE c.claimed_by IS NOT NULL) i
+                JOIN shares USING (organization_id)
+            WHERE i.turn <= shares.share),
         made AS (
             INSERT INTO docg.executions (id, organization_id, workflow_id, workflow_version,
                 status, progress, current_step, waiting_for, error_code, last_error_human,
@@ -94,7 +116,8 @@ static CREATE: LazyLock<String> = LazyLock::new(|| {
                 phase_metrics, correlation_id, trigger_type, retry_of, follows, dry_run,
                 until_phase, attempt, version, created_at, started_at, completed_at, updated_at,
                 paused_from, preflight_due, delivery_confirmed, priority, wake_at, event_seq,
-                log_seq, audit_seq, audit_hash, type_set, due_at)
+                log_seq, audit_seq, audit_hash, type_set, worker_id, fence, lease_until, expires_at,
+                due_at)
             SELECT i.id, i.organization_id, i.workflow_id, i.workflow_version,
                 i.status, i.progress, i.current_step, i.waiting_for, i.error_code,
                 i.last_error_human, i.last_error_tech, i.preflight_summary, i.delivery_state,
@@ -102,12 +125,14 @@ static CREATE: LazyLock<String> = LazyLock::new(|| {
                 i.follows, i.dry_run, i.until_phase, i.attempt, i.version, i.created_at,
                 i.started_at, i.completed_at, i.updated_at, i.paused_from, i.preflight_due,
                 i.delivery_confirmed, i.priority, i.wake_at, i.event_seq, i.log_seq, i.audit_seq,
-                i.audit_hash, i.type_set,
-                CASE WHEN i.status NOT IN ('completed', 'failed', 'canceled') THEN i.wake_at END
-            FROM input i
+                i.audit_hash, i.type_set, g.claimed_by,
+                CASE WHEN g.claimed_by IS NULL THEN 0 ELSE 1 END, g.claimed_until, g.claimed_until,
+                CASE WHEN g.claimed_by IS NULL
+                    AND i.status NOT IN ('completed', 'failed', 'canceled') THEN i.wake_at END
+            FROM input i LEFT JOIN granted g USING (id)
             WHERE NOT EXISTS (SELECT FROM docg.executions x WHERE x.id = i.id)
                 AND (i.idempotency_key IS NULL OR i.id IN (SELECT execution_id FROM keys))
-            RETURNING id),
+            RETURNING id, worker_id IS NOT NULL AS is_leased),
         data AS (
             INSERT INTO docg.execution_data (execution_id, definition_hash, trigger_data,
                 node_overrides, created_by, traceparent)
@@ -125,7 +150,7 @@ static CREATE: LazyLock<String> = LazyLock::new(|| {
                 r.data_in, r.data_out, r.output, r.reused_from
             FROM {steps} JOIN made m ON m.id = r.execution_id),
         {children}
-        SELECT id FROM made",
+        SELECT id, is_leased FROM made",
         tables[0], tables[1], tables[2]
     )
 });
@@ -141,8 +166,8 @@ fn numbered(unnest: &str, alias: &str) -> String {
 
 #[async_trait]
 impl Parcel for CreateParcel {
-    /// Whether it was stored.
-    type Answer = bool;
+    /// Where it was stored, whether it is leased.
+    type Answer = Option<bool>;
 
     fn mark(&self) -> Uuid {
         self.id
@@ -156,7 +181,7 @@ impl Parcel for CreateParcel {
         parcels: &[Self],
         database: &Database,
         connection: &mut PoolConnection<Postgres>,
-    ) -> Result<Vec<Result<bool, Error>>, Error> {
+    ) -> Result<Vec<Result<Option<bool>, Error>>, Error> {
         let mut execution = ExecutionColumns::default();
         let mut place = ExecutionPlace::default();
         let mut new = NewColumns::default();
@@ -178,12 +203,12 @@ impl Parcel for CreateParcel {
         definitions.bind(&mut arguments)?;
         children.bind(&mut arguments)?;
         let rows = database.write_on(connection, &CREATE, arguments).await?;
-        let made: Result<HashSet<Uuid>, Error> = rows.iter().map(|row| field(row, "id")).collect();
-        let made = made?;
-        Ok(parcels
+        let made = rows
             .iter()
-            .map(|parcel| Ok(made.contains(&parcel.id)))
-            .collect())
+            .map(|row| Ok((field(row, "id")?, field(row, "is_leased")?)));
+        let made: HashMap<Uuid, bool> = made.collect::<Result<_, Error>>()?;
+        let answer = |parcel: &Self| Ok(made.get(&parcel.id).copied());
+        Ok(parcels.iter().map(answer).collect())
     }
 }
 
@@ -202,8 +227,8 @@ impl PgStore {
             other => other?,
         };
         match self.creations.send(parcel).await {
-            Ok(true) => return Ok(Created::New),
-            Ok(false) => {}
+            Ok(Some(leased)) => return Ok(Created::New { leased }),
+            Ok(None) => {}
             // Another transaction has just stored one with this id or key.
             Err(error) if error.meaning() == Some(Meaning::Duplicate) => {}
             Err(error) => return Err(error),
@@ -240,6 +265,9 @@ impl PgStore {
                 encoder.optional_text("idempotency key", key.map(|it| &*it.key))?,
             ],
             fingerprint: vec![key.map(|it| it.fingerprint.to_vec())],
+            claimed_by: vec![run.claim.map(|claim| claim.worker_id.0)],
+            claimed_until: vec![time_column(run.claim.map(|claim| claim.lease_until))],
+            per_organization: vec![run.claim.map(|claim| int(claim.per_organization as u64))],
         };
         let children = Children::of(&records, encoder)?;
         Ok(CreateParcel {

@@ -19,6 +19,8 @@ pub(crate) enum Call {
         due_in: Option<i64>,
         /// An idempotency key, and the body that comes with it.
         key: Option<(Which, u8)>,
+        /// The worker that takes it on, and its organization's share of leases.
+        claim: Option<(Which, usize)>,
     },
     /// Creates a run that is there already.
     CreateAgain(Which),
@@ -167,11 +169,13 @@ fn call() -> impl Strategy<Value = Call> {
         -1i16..2,
         prop::option::weighted(0.8, 0i64..5_000),
     );
-    let create = (create, prop::option::weighted(0.3, (0usize..3, 0u8..2)));
+    let key = prop::option::weighted(0.3, (0usize..3, 0u8..2));
+    let claim = prop::option::weighted(0.4, (which(), 1usize..4));
+    let create = (create, key, claim);
     prop_oneof![
         3 => (0i64..12_000).prop_map(Call::Wait),
-        6 => create.prop_map(|((organization, workflow, priority, due_in), key)| Call::Create {
-            organization, workflow, priority, due_in, key,
+        6 => create.prop_map(|((organization, workflow, priority, due_in), key, claim)| Call::Create {
+            organization, workflow, priority, due_in, key, claim,
         }),
         1 => which().prop_map(Call::CreateAgain),
         4 => (which(), 1usize..4, prop::bool::weighted(0.8)).prop_map(

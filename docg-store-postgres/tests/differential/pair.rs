@@ -10,9 +10,9 @@ use docg_core::{
     observe::{LogDomain, LogLevel},
     ports::{
         AuditQuery, ClaimRequest, ClaimWhat, Claimed, Commit, Created, EventQuery, ExecutionQuery,
-        ExecutionRecord, Lease, LeaseAfter, LogQuery, Memo, MemoKey, MemoStore, NewRun, Page,
-        Renewed, ResumeSignal, RunReader, RunStore, Signal, SignalKind, StoreError, StoreErrorKind,
-        Unpublished, WorkflowQuery, WorkflowStore,
+        ExecutionRecord, FirstClaim, Lease, LeaseAfter, LogQuery, Memo, MemoKey, MemoStore, NewRun,
+        Page, Renewed, ResumeSignal, RunReader, RunStore, Signal, SignalKind, StoreError,
+        StoreErrorKind, Unpublished, WorkflowQuery, WorkflowStore,
     },
     run::{Inputs, Status, StepStatus},
     time::Timestamp,
@@ -140,6 +140,7 @@ impl Pair {
                 priority,
                 due_in,
                 key,
+                claim,
             } => {
                 let workflow = self.workflow(*organization, *workflow);
                 // No two are due at the same moment: which comes first would be anybody's choice.
@@ -150,9 +151,31 @@ impl Pair {
                 if let Some((key, body)) = key {
                     run = run.key(&format!("key {key}"), *body);
                 }
+                if let Some((worker, per_organization)) = claim {
+                    run = run.claim(FirstClaim {
+                        worker_id: self.workers[worker % self.workers.len()],
+                        lease_until: self.now().plus_millis(LEASE),
+                        per_organization: *per_organization,
+                    });
+                }
                 let run = run.build();
                 let created = both!(self, call, create(run.clone()));
-                if created == Ok(Created::New) {
+                if let Ok(Created::New { leased }) = created {
+                    if let Some(claim) = run.claim.filter(|_| leased) {
+                        let lease = claim.lease(run.state.execution.id);
+                        let claimed = Claimed {
+                            lease,
+                            taken_over: false,
+                            state: run.state.clone(),
+                            signals: Vec::new(),
+                            published: 0,
+                        };
+                        self.held.push(Held {
+                            memory: lease,
+                            postgres: lease,
+                            claimed,
+                        });
+                    }
                     self.runs.push((run, workflow));
                 }
             }

@@ -1,14 +1,155 @@
 use std::sync::Arc;
 
-use super::desk::{all_executions, at_once, create, due, everything, refused};
+use super::desk::{
+    LEASE, Worker, all_executions, at_once, commit, create, due, everything, refused, take,
+};
 use crate::{
     conformance::{
         StoreUnderTest,
-        fixtures::{RunFixture, at},
+        fixtures::{CommitFixture, RunFixture, at},
     },
-    ids::OrganizationId,
-    ports::{Created, StoreErrorKind},
+    ids::{ExecutionId, OrganizationId},
+    ports::{Claimed, Created, FirstClaim, NewRun, Store, StoreErrorKind},
+    run::Status,
 };
+
+impl Worker {
+    /// Stores a run for it to take on; what it holds then, where it does.
+    async fn create(&self, store: &dyn Store, run: RunFixture) -> Result<Claimed, ExecutionId> {
+        let claim = FirstClaim {
+            worker_id: self.id,
+            lease_until: at(0).plus_millis(LEASE),
+            per_organization: self.per_organization,
+        };
+        let run: NewRun = run.claim(claim).build();
+        let (id, state) = (run.state.execution.id, run.state.clone());
+        match store.create(run).await.expect("stores") {
+            Created::New { leased: true } => Ok(Claimed {
+                lease: claim.lease(id),
+                taken_over: false,
+                state,
+                signals: Vec::new(),
+                published: 0,
+            }),
+            Created::New { leased: false } => Err(id),
+            Created::Existing(id) => panic!("it is new, and not {id}"),
+        }
+    }
+}
+
+/// Who takes a run on as it is stored holds it as if by a claim: nobody else gets it before the lease
+/// ends, and then it is told as taken over.
+pub async fn a_run_can_be_leased_as_it_is_stored(StoreUnderTest { store, .. }: StoreUnderTest) {
+    let organization = OrganizationId::new();
+    let worker = Worker::new();
+    let run = RunFixture::of(organization);
+    let held = worker.create(&*store, run).await.expect("is leased");
+    let id = held.lease.execution_id;
+    let found = everything(&*store, organization, id).await;
+    assert_eq!(
+        found.record.expect("is there").execution,
+        held.state.execution
+    );
+    assert_eq!(due(&*store, at(LEASE.cast_signed() - 1)).await, []);
+    assert!(Worker::new().one(&*store, at(1), id).await.is_none());
+    let kept = CommitFixture::on(&held).events(1).keep(at(20_000)).build();
+    commit(&*store, kept).await;
+    let after = take(&*store, at(20_000), id).await;
+    assert!(after.taken_over);
+    assert!(after.lease.fence > held.lease.fence);
+}
+
+/// What was leased as it was stored can be given back, and is then due to anyone.
+pub async fn what_was_leased_as_it_was_stored_can_be_given_back(
+    StoreUnderTest { store, .. }: StoreUnderTest,
+) {
+    let run = RunFixture::of(OrganizationId::new());
+    let held = Worker::new().create(&*store, run).await.expect("is leased");
+    let id = held.lease.execution_id;
+    store.release(&[held.lease], at(1)).await.expect("releases");
+    let claimed = Worker::new().due(&*store, at(1), 1).await.claimed.remove(0);
+    assert_eq!(
+        (claimed.lease.execution_id, claimed.taken_over),
+        (id, false)
+    );
+    assert!(claimed.lease.fence > held.lease.fence);
+}
+
+/// A run is stored, but not leased, where its organization has its share; leases of either kind count,
+/// up to their ends.
+pub async fn leases_of_new_runs_are_of_their_organizations_share(
+    StoreUnderTest { store, .. }: StoreUnderTest,
+) {
+    let organization = OrganizationId::new();
+    let mut worker = Worker::new();
+    worker.per_organization = 2;
+    let run = || RunFixture::of(organization);
+    let first = worker.create(&*store, run()).await.expect("is leased");
+    let by_claim = create(&*store, run().build()).await;
+    take(&*store, at(0), by_claim).await;
+    let waiting = worker
+        .create(&*store, run())
+        .await
+        .expect_err("is too much");
+    let other = RunFixture::of(OrganizationId::new());
+    worker.create(&*store, other).await.expect("is another's");
+    assert_eq!(worker.due(&*store, at(0), 10).await.claimed.len(), 0);
+
+    let done = CommitFixture::on(&first).status(Status::Canceled).build();
+    commit(&*store, done).await;
+    worker.create(&*store, run()).await.expect("one came free");
+    assert_eq!(worker.due(&*store, at(1), 10).await.claimed.len(), 0);
+    let later = at(0).plus_millis(LEASE);
+    let run = run().created_at(later);
+    worker
+        .create(&*store, run)
+        .await
+        .expect("they have run out");
+    assert!(due(&*store, later).await.contains(&waiting));
+}
+
+/// Claims and creations at once give an organization no more than its share.
+pub async fn of_runs_stored_at_once_no_more_than_the_share_are_leased(under_test: StoreUnderTest) {
+    let StoreUnderTest { store, peer, .. } = &under_test;
+    let organization = OrganizationId::new();
+    for _ in 0..8 {
+        create(&**store, RunFixture::of(organization).build()).await;
+    }
+    let leased = at_once(store, peer, 16, |index, store| async move {
+        let mut worker = Worker::new();
+        worker.per_organization = 5;
+        if index % 4 < 2 {
+            worker.due(&*store, at(0), 2).await.claimed.len()
+        } else {
+            let run = RunFixture::of(organization);
+            usize::from(worker.create(&*store, run).await.is_ok())
+        }
+    });
+    let leased: usize = leased.await.into_iter().sum();
+    assert!(leased <= 5, "{leased} are leased");
+    let mut worker = Worker::new();
+    worker.per_organization = 5;
+    let rest = worker.due(&**store, at(0), 10).await.claimed.len();
+    assert_eq!(leased + rest, 5, "nothing of the share is lost");
+}
+
+/// A repeated key leases nothing.
+pub async fn a_repeated_key_leases_nothing(StoreUnderTest { store, .. }: StoreUnderTest) {
+    let organization = OrganizationId::new();
+    let first = create(&*store, RunFixture::of(organization).key("k", 1).build()).await;
+    let claim = FirstClaim {
+        worker_id: Worker::new().id,
+        lease_until: at(0).plus_millis(LEASE),
+        per_organization: 1,
+    };
+    let again = RunFixture::of(organization)
+        .key("k", 1)
+        .claim(claim)
+        .build();
+    let created = store.create(again).await.expect("answers");
+    assert_eq!(created, Created::Existing(first));
+    assert_eq!(due(&*store, at(0)).await, [first]);
+}
 
 /// What was created is what readers find.
 pub async fn a_new_run_is_there_whole(StoreUnderTest { store, .. }: StoreUnderTest) {
@@ -89,7 +230,7 @@ pub async fn of_concurrent_creates_with_one_key_one_is_new(under_test: StoreUnde
         let run = RunFixture::of(organization).key("k", 1).build();
         let id = run.state.execution.id;
         match store.create(run).await.expect("answers") {
-            Created::New => (true, id),
+            Created::New { .. } => (true, id),
             Created::Existing(id) => (false, id),
         }
     })

@@ -92,7 +92,8 @@ pub(super) fn all_executions(organization_id: OrganizationId) -> ExecutionQuery 
 /// Stores a run that must be new.
 pub(super) async fn create(store: &dyn Store, run: NewRun) -> ExecutionId {
     let id = run.state.execution.id;
-    assert_eq!(store.create(run).await.expect("stores"), Created::New);
+    let created = store.create(run).await.expect("stores");
+    assert_eq!(created, Created::New { leased: false });
     id
 }
 

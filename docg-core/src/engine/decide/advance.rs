@@ -107,15 +107,8 @@ pub(super) fn advance(draft: &mut Draft<'_>) -> Result<Next, InvalidTransition> 
 
 /// What a step that is under way wants next; `None` where none is.
 fn open_step(draft: &mut Draft<'_>) -> Option<Next> {
-    let index = draft.state.steps.iter().position(|step| {
-        matches!(
-            step.activity,
-            Activity::Running
-                | Activity::Resuming
-                | Activity::ProbingTakeover
-                | Activity::ProbingFailure
-        )
-    })?;
+    let mut steps = draft.state.steps.iter();
+    let index = steps.position(|step| step.activity.is_at_work())?;
     let params = match draft.params.take() {
         Some(params) => params,
         // It was opened by an earlier decision. Its variables were there then and have not changed.
@@ -209,7 +202,7 @@ fn settle_status(draft: &mut Draft<'_>) -> Result<(), InvalidTransition> {
 }
 
 /// Why a step is not to run at all, with the message for the log.
-fn reason_to_skip(
+pub(super) fn reason_to_skip(
     draft: &Draft<'_>,
     index: usize,
     node: &Node,
@@ -277,6 +270,7 @@ fn skip(
     let now = draft.now;
     let step = draft.step(index);
     step.status = StepStatus::Skipped;
+    step.activity = Activity::Idle;
     step.completed_at = Some(now);
     step.data_out = Some(json!({"reason": reason, "phase": node.phase}).into());
     draft.event(EventData::StepSkipped {
@@ -329,7 +323,11 @@ fn enter_phase(
 }
 
 /// Opens a step: from the commit on, the intent to run it is known.
-fn open(draft: &mut Draft<'_>, index: usize, node: &Node) -> Result<Arc<Value>, StepFailure> {
+pub(super) fn open(
+    draft: &mut Draft<'_>,
+    index: usize,
+    node: &Node,
+) -> Result<Arc<Value>, StepFailure> {
     if draft.env.registry.get(&node.node_type).is_none() {
         let text = Text::key("error-unknown-node-type").with("type", &node.node_type);
         return Err(StepFailure::review(codes::UNKNOWN_NODE_TYPE, text));
@@ -337,14 +335,16 @@ fn open(draft: &mut Draft<'_>, index: usize, node: &Node) -> Result<Arc<Value>, 
     let params = resolved(draft, node)?;
     draft.end_wait();
     let (now, data_in) = (draft.now, draft.env.redaction.snapshot(&params));
-    // What people have signed they are not asked for again.
-    let activity = match super::signature::is_signed(draft, index) {
-        true => Activity::Resuming,
-        false => Activity::Running,
-    };
+    let is_signed = super::signature::is_signed(draft, index);
+    let may_repeat = step::repeatable(draft, node);
     let step = draft.step(index);
     step.status = StepStatus::Running;
-    step.activity = activity;
+    step.activity = match step.activity {
+        Activity::InDoubt if !may_repeat => Activity::ProbingTakeover,
+        // What people have signed they are not asked for again.
+        _ if is_signed => Activity::Resuming,
+        _ => Activity::Running,
+    };
     step.attempt += 1;
     step.started_at.get_or_insert(now);
     step.data_in = Some(data_in);

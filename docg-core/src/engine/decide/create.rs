@@ -135,6 +135,7 @@ pub(crate) fn create<'a>(facts: NewRunFacts, moment: Moment<'a>, env: Env<'a>) -
         logs: decision.records.logs,
         audit: decision.records.audit,
         idempotency: facts.idempotency,
+        claim: None,
     }
 }
 

@@ -15,8 +15,8 @@ use crate::{
     },
     ports::RunState,
     run::{
-        Activity, CurrentStep, DeliveryState, InvalidTransition, Phase, PhaseTimes, SignatureState,
-        Status, Step, StepStatus, WaitKind, WaitingFor,
+        CurrentStep, DeliveryState, InvalidTransition, Phase, PhaseTimes, SignatureState, Status,
+        Step, StepStatus, WaitKind, WaitingFor,
     },
     storable,
     time::Timestamp,
@@ -350,7 +350,7 @@ impl<'a> Draft<'a> {
     /// Whether a handler works, or is about to.
     fn is_at_work(&self) -> bool {
         let mut steps = self.state.steps.iter();
-        steps.any(|step| !matches!(step.activity, Activity::Idle | Activity::Waiting))
+        steps.any(|step| step.activity.is_at_work())
     }
 
     /// Recomputes the progress from the work that is done, and tells it where it has grown.

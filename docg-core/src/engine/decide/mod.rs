@@ -37,11 +37,11 @@ use crate::{
     observe::{AuditDraft, AuditEvent, LogDraft, LogEntry, Redaction},
     ports::{RunState, Signal},
     preflight::Issue,
-    run::InvalidTransition,
+    run::{Activity, Execution, InvalidTransition, Status},
     signature::{ProviderError, SignerFact},
     time::Timestamp,
     workflow::{
-        DryRegistry, Probe, Registry, Resolution, StepOutcome,
+        DryRegistry, EffectClass, Handler, Node, Probe, Registry, Resolution, StepOutcome,
         variables::{self, Scope},
     },
 };
@@ -68,7 +68,7 @@ pub(crate) struct Moment<'a> {
 /// What has happened.
 #[derive(Debug)]
 pub(crate) enum Input {
-    /// The execution was claimed with a step open whose worker is gone.
+    /// The execution was claimed with a step open, or perhaps begun, whose worker is gone.
     TakenOver,
     /// Preflight has run.
     Preflight {
@@ -85,7 +85,8 @@ pub(crate) enum Input {
     },
     /// The handler has stopped because its process does, and nothing came of the attempt.
     StepStopped { index: usize, notes: Notes },
-    /// The handler was dropped because the execution is canceled; this is known of its effect.
+    /// The execution is canceled, and with it a handler that was dropped or may have begun unseen; this
+    /// is known of its effect.
     StepDropped {
         index: usize,
         effect: Probe,
@@ -287,13 +288,43 @@ pub(crate) fn decide<'a>(
 /// Whether a step is under way whose handler is gone with an earlier holder. One that goes on after
 /// its wait may have been left to a worker by whoever applied the signal; then nobody has begun it.
 pub(crate) fn is_step_abandoned(state: &RunState, taken_over: bool) -> bool {
-    use crate::run::Activity;
     !state.execution.status.is_terminal()
         && state.steps.iter().any(|step| match step.activity {
             Activity::Running | Activity::ProbingTakeover | Activity::ProbingFailure => true,
             Activity::Resuming => taken_over,
-            Activity::Idle | Activity::Waiting => false,
+            Activity::Idle | Activity::InDoubt | Activity::Waiting => false,
         })
+}
+
+/// Whether whoever had the execution before may have begun its first effect, and died before it had
+/// committed anything.
+pub(crate) fn is_begin_in_doubt(state: &RunState, taken_over: bool) -> bool {
+    taken_over && state.execution.status == Status::Queued
+}
+
+/// The steps whose effects may have happened and cannot be repeated: those that may have begun unseen,
+/// and those that an earlier holder has `left` open.
+pub(crate) fn open_effects(state: &RunState, registry: &Registry, left: bool) -> Vec<usize> {
+    let repeatable =
+        |index: usize| is_repeatable(registry, &state.execution, &state.workflow.nodes[index]);
+    let is_open = |index: &usize| match state.steps[*index].activity {
+        Activity::InDoubt => true,
+        Activity::ProbingTakeover | Activity::ProbingFailure => left,
+        Activity::Running => left && !repeatable(*index),
+        Activity::Idle | Activity::Waiting | Activity::Resuming => false,
+    };
+    (0..state.steps.len()).filter(is_open).collect()
+}
+
+/// Whether running a step twice does no harm: it touches nothing, or its handler says so.
+pub(crate) fn is_repeatable(registry: &Registry, execution: &Execution, node: &Node) -> bool {
+    execution.dry_run
+        || match registry.get(&node.node_type) {
+            Some(Handler::Compute(_)) => true,
+            Some(Handler::Effect(handler)) => handler.spec().effect == EffectClass::Repeatable,
+            // Whoever cannot run it cannot tell either.
+            None => false,
+        }
 }
 
 /// A step's parameters as a handler gets them; `None` where a variable is not there.

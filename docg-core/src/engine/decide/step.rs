@@ -4,14 +4,17 @@ use std::{borrow::Cow, sync::Arc};
 
 use serde_json::{Value, json};
 
-use super::draft::Draft;
+use super::{
+    advance::{open, reason_to_skip},
+    draft::Draft,
+};
 use crate::{
     error::{ErrorContext, FailureClass, StepFailure, codes},
     event::EventData,
     i18n::Text,
     observe::{AuditDraft, LogLevel, Redaction, actions},
     run::{Activity, DeliveryState, InvalidTransition, Phase, Status, StepStatus, WaitKind},
-    workflow::{EffectClass, Handler, Node, OnError, Probe, StepOutcome, Wait},
+    workflow::{Node, OnError, Probe, StepOutcome, Wait},
 };
 
 /// A step whose workers died this often goes to a person.
@@ -26,26 +29,37 @@ const DECISIONS: [&str; 5] = [
     codes::SIGNATURE_CANCELED,
 ];
 
-/// Whether running the step's effect twice does no harm.
-fn repeatable(draft: &Draft<'_>, node: &Node) -> bool {
-    match draft.env.registry.get(&node.node_type) {
-        Some(Handler::Compute(_)) => true,
-        Some(Handler::Effect(handler)) => handler.spec().effect == EffectClass::Repeatable,
-        // Whoever cannot run it cannot tell either.
-        None => false,
+/// Whether running the step twice does no harm.
+pub(super) fn repeatable(draft: &Draft<'_>, node: &Node) -> bool {
+    super::is_repeatable(draft.env.registry, &draft.state.execution, node)
+}
+
+/// Marks what a worker may have begun that had claimed the run as it was created and has committed
+/// nothing: the first effect that cannot be repeated. Which one that is conditions may decide.
+fn doubt_first_effect(draft: &mut Draft<'_>) {
+    for index in 0..draft.state.steps.len() {
+        let node = draft.node(index);
+        let step = &draft.state.steps[index];
+        if step.status.is_ended()
+            || reason_to_skip(draft, index, &node).is_some()
+            || repeatable(draft, &node)
+        {
+            continue;
+        }
+        draft.step(index).activity = Activity::InDoubt;
+        if node.when.is_none() {
+            return;
+        }
     }
 }
 
 pub(super) fn taken_over(draft: &mut Draft<'_>) -> Result<(), InvalidTransition> {
-    let Some(index) = draft.state.steps.iter().position(|step| {
-        matches!(
-            step.activity,
-            Activity::Running
-                | Activity::Resuming
-                | Activity::ProbingTakeover
-                | Activity::ProbingFailure
-        )
-    }) else {
+    if draft.state.execution.status == Status::Queued {
+        doubt_first_effect(draft);
+        return Ok(());
+    }
+    let mut steps = draft.state.steps.iter();
+    let Some(index) = steps.position(|step| step.activity.is_at_work()) else {
         return Ok(());
     };
     let node = draft.node(index);
@@ -221,16 +235,23 @@ pub(super) fn stopped(draft: &mut Draft<'_>, index: usize) {
     );
 }
 
-/// The execution is being canceled and the handler did not return in time.
+/// The execution is being canceled, and the handler did not return in time or may have begun unseen.
 pub(super) fn dropped(
     draft: &mut Draft<'_>,
     index: usize,
     effect: Probe,
 ) -> Result<(), InvalidTransition> {
-    if draft.state.steps[index].status != StepStatus::Running {
-        return Ok(());
-    }
     let node = draft.node(index);
+    match (draft.state.steps[index].activity, &effect) {
+        (Activity::InDoubt, Probe::NotDone) => {
+            draft.step(index).activity = Activity::Idle;
+            return Ok(());
+        }
+        // Where it cannot even be opened, the end of the run says that nothing is known.
+        (Activity::InDoubt, _) if open(draft, index, &node).is_err() => return Ok(()),
+        _ if draft.state.steps[index].status != StepStatus::Running => return Ok(()),
+        _ => {}
+    }
     let effect_done = Text::key("error-canceled-effect-done").with("label", &node.label);
     match effect {
         Probe::Done(output) => {
@@ -274,16 +295,14 @@ fn cut_off(draft: &mut Draft<'_>, index: usize, human: Text) {
     draft.log_step(LogLevel::Warn, &node, error.human, None);
 }
 
-/// Cuts off the step that is under way or waits, if any, before the run ends.
+/// Cuts off what is under way, waits, or may have begun, before the run ends.
 pub(super) fn cut_off_open(draft: &mut Draft<'_>) {
-    if let Some(index) = draft
-        .state
-        .steps
-        .iter()
-        .position(|step| step.status == StepStatus::Running)
-    {
-        let text = cut_off_text(draft, index);
-        cut_off(draft, index, text);
+    for index in 0..draft.state.steps.len() {
+        let step = &draft.state.steps[index];
+        if step.status == StepStatus::Running || step.activity == Activity::InDoubt {
+            let text = cut_off_text(draft, index);
+            cut_off(draft, index, text);
+        }
     }
 }
 

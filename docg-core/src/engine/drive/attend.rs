@@ -119,6 +119,18 @@ impl Driver {
         inputs
     }
 
+    /// Finds out what became of effects that nobody here attends and that may have begun, before their
+    /// execution is canceled.
+    pub(super) async fn ask_before_cancel(&self, state: &RunState) -> Vec<Input> {
+        // A worker has picked up what was left open, or asked about it, before it comes to signals.
+        let left = self.shutdown.is_none();
+        let mut known = Vec::new();
+        for index in decide::open_effects(state, &self.engine.registry, left) {
+            known.push(self.probe_to_drop(state, index, Notes::default()).await);
+        }
+        known
+    }
+
     /// Finds out what became of an effect that is not picked up, because the execution is canceled.
     pub(super) async fn probe_to_drop(
         &self,

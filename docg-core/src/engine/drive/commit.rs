@@ -7,22 +7,21 @@ use tokio::time::Instant;
 
 use super::{Driver, LeaseLost, STORE_BACKOFF};
 use crate::{
-    engine::decide::Next,
+    engine::decide::{self, Next},
     ports::{Commit, Committed, EventQuery, LeaseAfter, RunState, StoreError, StoreErrorKind},
     time::Timestamp,
 };
 
-/// How long decisions may wait to be committed together, while only what touches nothing is done.
+/// How long decisions may wait to be committed together, while only what may be done again is done.
 const HOLD_BACK: Duration = Duration::from_millis(20);
 
 impl Driver {
-    /// Whether what was decided may be committed together with what comes of the next. Checks and
-    /// computing touch nothing: if the worker dies, they are made again. Any other step's intent is
-    /// committed before it begins, and so is whatever somebody waits for.
+    /// Whether what was decided may be committed together with what comes of the next. Checks are made
+    /// again if the worker dies. What somebody waits for is committed at once.
     pub(super) fn may_wait(&mut self, state: &RunState, next: &Next, goes_on: bool) -> bool {
-        let touches_nothing = match next {
+        let may_begin = match next {
             Next::Preflight => true,
-            Next::Run { index, .. } => self.engine.computes(state, *index),
+            Next::Run { index, .. } => self.may_begin(state, *index),
             Next::Resume { .. }
             | Next::Probe { .. }
             | Next::CheckSignatures
@@ -30,11 +29,23 @@ impl Driver {
             | Next::Rest
             | Next::Done => false,
         };
-        if !(self.may_hold && goes_on && touches_nothing && self.held.settled.is_empty()) {
+        if !(self.may_hold && goes_on && may_begin && self.held.settled.is_empty()) {
             return false;
         }
         let now = Instant::now();
         *self.held_until.get_or_insert(now + HOLD_BACK) > now
+    }
+
+    /// Whether a step may begin before its intent is committed. What may be repeated is run again if the
+    /// worker dies. Of what may not, the first effect of a run that was queued may: the claim stands for
+    /// the intent, since whoever takes over a claim to which nothing was committed has that effect in
+    /// doubt. No commit tells then whether that has happened already, so the lease has to.
+    fn may_begin(&mut self, state: &RunState, index: usize) -> bool {
+        let node = &state.workflow.nodes[index];
+        decide::is_repeatable(&self.engine.registry, &state.execution, node)
+            || self.stored_as_queued
+                && *self.first_effect.get_or_insert(index) == index
+                && self.engine.is_held(self.handle.lease)
     }
 
     /// When what is held back must be committed; never where nothing is.
@@ -99,6 +110,7 @@ impl Driver {
         let settled = commit.settled.clone();
         let committed = self.store_commit(commit).await?;
         self.stored_version = state.execution.version;
+        self.stored_as_queued = false;
         self.engine.tell_events(&events);
         self.published = self.engine.publish(&events, self.published).await;
         self.engine.active.settle(&settled, &ignored);
@@ -224,6 +236,7 @@ impl Driver {
         let _ = self.engine.bus.wake(id).await;
     }
 
+    /// Only after a commit: who claims what was given back takes it that nothing was begun unseen.
     pub(super) async fn hand_back(&self) {
         let (leases, now) = ([self.handle.lease], self.engine.now());
         match self.engine.store.release(&leases, now).await {

@@ -1,7 +1,7 @@
 //! Takes one held execution forward: decide, commit, publish, do what comes next, and again.
 //!
-//! Decisions between which nothing was touched are committed together, if that takes no longer than
-//! a moment.
+//! Decisions between which nothing was touched that could not be touched again are committed together,
+//! if that takes no longer than a moment.
 //!
 //! The driver is the execution's only writer while it holds the lease. Whatever comes meanwhile -
 //! a handler's result, a signal, a deadline, the loss of the lease, shutdown - comes to it as an
@@ -26,8 +26,8 @@ use super::{
 use crate::{
     ports::{Claimed, Lease, RunState},
     preflight::{self, PreflightRequest},
+    run::Status,
     time::Timestamp,
-    workflow::Handler,
 };
 
 /// How far a driver goes.
@@ -56,7 +56,10 @@ pub(crate) async fn drive(engine: Arc<Inner>, claimed: Claimed, until: Duration,
     let mut inputs = Vec::with_capacity(claimed.signals.len() + 1);
     let works = matches!(mode, Mode::Work { .. });
     inputs.extend(claimed.signals.into_iter().map(Input::Signal));
-    if works && decide::is_step_abandoned(&claimed.state, claimed.taken_over) {
+    let mut then = Vec::new();
+    if decide::is_begin_in_doubt(&claimed.state, claimed.taken_over) {
+        then = std::mem::replace(&mut inputs, vec![Input::TakenOver]);
+    } else if works && decide::is_step_abandoned(&claimed.state, claimed.taken_over) {
         // A cancel stays in the inbox until the handler is asked what is to be withdrawn.
         if attend::cancels(&claimed.state, &inputs) {
             inputs.clear();
@@ -77,11 +80,13 @@ pub(crate) async fn drive(engine: Arc<Inner>, claimed: Claimed, until: Duration,
         held_until: None,
         // What killed its worker before is not begun again without a trace.
         may_hold: !claimed.taken_over,
+        stored_as_queued: claimed.state.execution.status == Status::Queued,
+        first_effect: None,
         stored_version: claimed.state.execution.version,
         published: claimed.published,
         progress_at: None,
     };
-    driver.run(claimed.state, inputs).await;
+    driver.run(claimed.state, inputs, then).await;
     drop(left);
     // Somebody has relied on this driver when it had looked into the inbox for the last time.
     if handle.signal.notified().now_or_never().is_some() {
@@ -115,6 +120,10 @@ struct Driver {
     /// When it must be committed at the latest.
     held_until: Option<Instant>,
     may_hold: bool,
+    /// Nothing has been committed to a run that was queued.
+    stored_as_queued: bool,
+    /// The first step whose effect cannot be repeated, once it was come to.
+    first_effect: Option<usize>,
     /// The version that the store has.
     stored_version: u64,
     /// Up to where its events are known to be on the bus.
@@ -127,8 +136,13 @@ struct Driver {
 struct LeaseLost;
 
 impl Driver {
-    async fn run(mut self, mut state: RunState, mut inputs: Vec<Input>) {
+    /// Decides on `inputs`, on `then`, and on whatever comes of it.
+    async fn run(mut self, mut state: RunState, mut inputs: Vec<Input>, mut then: Vec<Input>) {
         loop {
+            if attend::cancels(&state, &inputs) {
+                let known = self.ask_before_cancel(&state).await;
+                inputs.splice(..0, known);
+            }
             let (id, now) = (state.execution.id, self.engine.now());
             let asked = inputs
                 .iter()
@@ -151,6 +165,10 @@ impl Driver {
             state = decision.state;
             let next = decision.next;
             self.held.extend(decision.records);
+            if !then.is_empty() {
+                inputs = std::mem::take(&mut then);
+                continue;
+            }
             let goes_on = self.goes_on(&state, &next, now);
             if !self.may_wait(&state, &next, goes_on) {
                 if self.held.is_empty() && !goes_on {
@@ -380,19 +398,15 @@ impl Inner {
         });
     }
 
+    /// Whether a lease can still be relied on.
+    fn is_held(&self, lease: Lease) -> bool {
+        self.active.relies_on(lease, self.clock.elapsed())
+    }
+
     /// Notes that a lease is another's, or may be.
     pub(super) fn lose(&self, lease: Lease) {
         if self.active.lose(lease) {
             self.tell(&Fact::LeaseLost);
         }
-    }
-
-    /// Whether a step only computes.
-    fn computes(&self, state: &RunState, index: usize) -> bool {
-        state.execution.dry_run
-            || matches!(
-                self.registry.get(&state.workflow.nodes[index].node_type),
-                Some(Handler::Compute(_))
-            )
     }
 }

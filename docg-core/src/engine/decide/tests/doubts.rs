@@ -1,11 +1,12 @@
 //! Effects that may have happened: asked about, picked up, settled by a person.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::world::{Options, World};
+use super::world::{Options, World, all_phases, blocking_issue};
 use crate::{
     engine::decide::{Input, Next, Notes},
     error::{StepFailure, codes},
+    i18n::Locale,
     ports::{ResumeSignal, Settlement, SignalKind},
     run::{Activity, Status, StepStatus, WaitKind},
     signature::{NewSignatureRequest, NewSigner, RequestStatus},
@@ -152,6 +153,108 @@ fn an_effect_whose_workers_died_too_often_is_repeated_only_if_a_person_says_so()
     let mut world = taken_over(20);
     world.send(resume(Some(Settlement::ConfirmDone(json!({})))));
     assert_eq!(world.state.steps[3].status, StepStatus::Success);
+}
+
+/// A run that was taken over as it was created, up to where it comes to an effect.
+fn taken_over_as_created(nodes: Value) -> World {
+    let mut world = World::new(Options {
+        nodes,
+        ..Options::default()
+    });
+    world.apply(vec![Input::TakenOver]);
+    world.pass_preflight();
+    world
+}
+
+fn activities(world: &World) -> Vec<Activity> {
+    world.state.steps.iter().map(|step| step.activity).collect()
+}
+
+#[test]
+fn the_first_effect_of_a_run_that_was_taken_over_as_created_is_asked_about() {
+    let mut world = taken_over_as_created(all_phases());
+    assert_eq!(
+        activities(&world)[1..],
+        [
+            Activity::Idle,
+            Activity::Idle,
+            Activity::InDoubt,
+            Activity::Idle
+        ]
+    );
+    // What may be repeated comes first, and is.
+    while let Next::Run { .. } = world.next {
+        world.finish_step(Ok(StepOutcome::Done(json!({}))));
+    }
+    assert!(matches!(world.next, Next::Probe { index: 3, .. }));
+    probed(&mut world, 3, Probe::NotDone);
+    assert!(matches!(world.next, Next::Run { index: 3, .. }));
+    assert_eq!(world.state.steps[3].attempt, 1);
+    world.finish_step(Ok(StepOutcome::Done(json!({}))));
+    assert!(
+        matches!(world.next, Next::Run { index: SIGN, .. }),
+        "that cannot have begun"
+    );
+}
+
+#[test]
+fn which_effect_came_first_conditions_may_have_decided() {
+    let when = json!("trigger.deal.amount > 5");
+    let mut world = taken_over_as_created(json!([
+        {"id": "a", "type": "send", "when": when},
+        {"id": "b", "type": "send"},
+        {"id": "c", "type": "send"},
+    ]));
+    assert_eq!(world.state.steps[0].status, StepStatus::Skipped);
+    assert_eq!(
+        activities(&world),
+        [Activity::Idle, Activity::ProbingTakeover, Activity::Idle]
+    );
+    probed(&mut world, 1, Probe::Done(json!({})));
+    assert!(matches!(world.next, Next::Run { index: 2, .. }));
+}
+
+#[test]
+fn a_doubt_outlasts_a_review() {
+    let mut world = World::new(Options {
+        nodes: json!([{"id": "a", "type": "send"}]),
+        ..Options::default()
+    });
+    world.apply(vec![Input::TakenOver]);
+    world.apply(vec![Input::Preflight {
+        issues: vec![blocking_issue()],
+        started_at: world.now,
+    }]);
+    assert_eq!(world.status(), Status::NeedsReview);
+    world.send(resume(None));
+    world.pass_preflight();
+    assert!(matches!(world.next, Next::Probe { index: 0, .. }));
+}
+
+#[test]
+fn a_run_that_ends_with_an_effect_in_doubt_says_so() {
+    let mut world = World::new(Options {
+        nodes: json!([{"id": "a", "type": "send"}]),
+        ..Options::default()
+    });
+    let cancel = world.signal(SignalKind::Cancel { reason: None });
+    world.apply_as(vec![Input::TakenOver, cancel], false);
+    assert_eq!(world.status(), Status::Canceled);
+    let error = world.state.steps[0].error.as_ref().expect("an error");
+    assert!(error.human.render(Locale::En).contains("not known"));
+}
+
+#[test]
+fn a_dry_run_has_nothing_in_doubt() {
+    let mut world = World::new(Options {
+        dry_run: true,
+        ..Options::default()
+    });
+    world.apply(vec![Input::TakenOver]);
+    world.pass_preflight();
+    assert!(activities(&world).iter().all(|it| *it != Activity::InDoubt));
+    world.run_well();
+    assert_eq!(world.status(), Status::Completed);
 }
 
 #[test]
