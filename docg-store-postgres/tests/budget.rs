@@ -196,14 +196,14 @@ const KINDS: [Kind; 3] = [
         types: ["compute"; 5],
         commits: 3,
         statements: 7,
-        wal_bytes: 35_000,
+        wal_bytes: 30_000,
     },
     Kind {
         name: "a contract: two that compute, three effects",
         types: ["compute", "compute", "effect", "effect", "effect"],
         commits: 5,
         statements: 9,
-        wal_bytes: 38_000,
+        wal_bytes: 33_000,
     },
     // The claim stands for the intent of the first effect; that of each other is on disk before it begins.
     Kind {
@@ -211,7 +211,7 @@ const KINDS: [Kind; 3] = [
         types: ["effect"; 5],
         commits: 7,
         statements: 11,
-        wal_bytes: 40_000,
+        wal_bytes: 35_000,
     },
 ];
 
