@@ -13,7 +13,7 @@ use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
 use super::{
-    checkpoint::{CheckpointKey, CheckpointSummary, KEEP, parameters_of, taken},
+    checkpoint::{ATTEMPTS, CheckpointKey, CheckpointSummary, KEEP, parameters_of, taken},
     export::head,
     record::{Checkpoint, Head, Record},
 };
@@ -23,9 +23,6 @@ use crate::{
     database::arguments,
     error::Error,
 };
-
-/// How often it is tried in all to make a checkpoint while others make them.
-const ATTEMPTS: u32 = 5;
 
 impl PgStore {
     /// Erases who acted and the facts from an execution's audit rows, with the salts that would
