@@ -194,7 +194,7 @@ impl PgStore {
         self.database.write(sql, parameters).await.map(|_| ())
     }
 
-    async fn state_row(&self, id: Uuid) -> Result<Option<PgRow>, Error> {
+    pub(super) async fn state_row(&self, id: Uuid) -> Result<Option<PgRow>, Error> {
         let sql = concat!(
             "SELECT ",
             run_state_columns!(),
