@@ -4,6 +4,8 @@
 mod client;
 #[path = "../support/program.rs"]
 mod program;
+#[path = "../support/readme.rs"]
+mod readme;
 
 mod approvals;
 mod browser;
