@@ -2,6 +2,8 @@
 
 #[path = "../support/client.rs"]
 mod client;
+#[path = "../support/mail_server.rs"]
+mod mail_server;
 #[path = "../support/program.rs"]
 mod program;
 #[path = "../support/readme.rs"]
@@ -15,6 +17,7 @@ mod contract;
 mod facts;
 mod faults;
 mod layers;
+mod mail_encryption;
 mod process;
 mod providers;
 mod starting;
