@@ -126,6 +126,9 @@ fn of_sqlstate(code: &str) -> Meaning {
         "23505" => Meaning::Duplicate,
         // A standby, after a failover: the next connection may lead to the new primary.
         "25006" => Meaning::Gone,
+        // The session's prepared statements are of another schema, or of another session, as behind
+        // some poolers: a new connection prepares them anew.
+        "0A000" | "26000" => Meaning::Gone,
         // Ended by an administrator or a crash; starting up; connection exceptions.
         "57P01" | "57P02" | "57P03" | "57P05" => Meaning::Gone,
         _ if code.starts_with("08") => Meaning::Gone,
@@ -152,6 +155,8 @@ mod tests {
             ("53100", StoreErrorKind::Full),
             ("53300", StoreErrorKind::Unavailable),
             ("25006", StoreErrorKind::Unavailable),
+            ("26000", StoreErrorKind::Unavailable),
+            ("57014", StoreErrorKind::Unavailable),
             ("57P01", StoreErrorKind::Unavailable),
             ("08006", StoreErrorKind::Unavailable),
             ("22P05", StoreErrorKind::Invalid),

@@ -9,7 +9,6 @@ use docg_core::{
     ports::StoreError,
     time::Timestamp,
 };
-use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
 use super::{
@@ -19,7 +18,7 @@ use super::{
 };
 use crate::{
     PgStore,
-    codec::{Time, field, int},
+    codec::{Time, field, int, number},
     database::arguments,
     error::Error,
 };
@@ -37,19 +36,18 @@ impl PgStore {
         execution: ExecutionId,
     ) -> Result<u64, StoreError> {
         let erase = async {
-            let mut connection = self.database.connection().await?;
-            let mut transaction = connection.begin().await?;
-            open_door(&mut transaction, "docg.audit_erasure").await?;
-            let sql = "UPDATE docg.audit_events a
-                SET actor_id = NULL, metadata = NULL, salt = NULL
-                WHERE a.execution_id = $1 AND a.organization_id = $2 AND a.salt IS NOT NULL";
-            let done = sqlx::query(sql)
-                .bind(execution.0)
-                .bind(organization.0)
-                .execute(&mut *transaction)
-                .await?;
-            transaction.commit().await?;
-            Ok(done.rows_affected())
+            let sql = "WITH erased AS (
+                    UPDATE docg.audit_events a
+                    SET actor_id = NULL, metadata = NULL, salt = NULL
+                    WHERE a.execution_id = $1 AND a.organization_id = $2 AND a.salt IS NOT NULL
+                    RETURNING a.seq)
+                SELECT count(*) AS rows FROM erased";
+            let statements = vec![
+                (OPEN_DOOR, arguments!["docg.audit_erasure"]),
+                (sql, arguments![execution.0, organization.0]),
+            ];
+            let rows = self.database.transaction(statements).await?;
+            rows.first().map_or(Ok(0), |row| number(row, "rows"))
         };
         erase.await.map_err(|e: Error| e.at("erase_audit"))
     }
@@ -188,12 +186,6 @@ impl PgStore {
     }
 
     async fn let_go_with(&self, checkpoint: &Checkpoint) -> Result<(), Error> {
-        let mut connection = self.database.connection().await?;
-        let mut transaction = connection.begin().await?;
-        open_door(&mut transaction, "docg.audit_retention").await?;
-        sqlx::query_with(KEEP, parameters_of(checkpoint)?)
-            .execute(&mut *transaction)
-            .await?;
         // No row beyond the head: those were added since, and are shown by verifying.
         let sql = "WITH noted AS (
                 INSERT INTO docg.audit_purges (execution_id, organization_id, purged_at)
@@ -202,21 +194,19 @@ impl PgStore {
             WHERE h.execution_id = ANY ($1) AND a.execution_id = h.execution_id
                 AND a.seq <= h.audit_seq";
         let ids = checkpoint.heads.iter().map(|head| head.execution_id.0);
-        sqlx::query(sql)
-            .bind(ids.collect::<Vec<Uuid>>())
-            .bind(checkpoint.organization_id.0)
-            .bind(Time::from(checkpoint.created_at))
-            .execute(&mut *transaction)
-            .await?;
-        transaction.commit().await?;
-        Ok(())
+        let let_go = arguments![
+            ids.collect::<Vec<Uuid>>(),
+            checkpoint.organization_id.0,
+            Time::from(checkpoint.created_at),
+        ];
+        let statements = vec![
+            (OPEN_DOOR, arguments!["docg.audit_retention"]),
+            (KEEP, parameters_of(checkpoint)?),
+            (sql, let_go),
+        ];
+        self.database.transaction(statements).await.map(|_| ())
     }
 }
 
-async fn open_door(connection: &mut PgConnection, door: &str) -> Result<(), Error> {
-    sqlx::query("SELECT set_config($1, 'on', true)")
-        .bind(door)
-        .execute(connection)
-        .await?;
-    Ok(())
-}
+/// For as long as the transaction lasts.
+const OPEN_DOOR: &str = "SELECT set_config($1, 'on', true)";

@@ -1,0 +1,175 @@
+//! Statements that wait too long, callers that do not wait for them, and sessions that have changed
+//! meanwhile.
+
+use std::{sync::Arc, time::Duration};
+
+use docg_core::{
+    conformance::fixtures::{CommitFixture, RunFixture, at, signal},
+    ids::{ExecutionId, OrganizationId, WorkerId},
+    ports::{ClaimRequest, ClaimWhat, Claimed, RunReader, RunStore, StoreErrorKind},
+};
+use docg_store_postgres::{PgStore, PgStoreConfig};
+use docg_test_servers::postgres::Database;
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, postgres::PgPoolOptions};
+
+mod support;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+async fn connect(database: &Database) -> PgConnection {
+    PgConnection::connect(database.url())
+        .await
+        .expect("connects")
+}
+
+async fn open(database: &Database, config: PgStoreConfig) -> Arc<PgStore> {
+    let store = PgStore::connect(database.url(), config).await;
+    Arc::new(store.expect("connects"))
+}
+
+async fn claimed(store: &PgStore, organization: OrganizationId) -> Claimed {
+    let run = RunFixture::of(organization).build();
+    let request = ClaimRequest {
+        worker_id: WorkerId::new(),
+        what: ClaimWhat::One(run.state.execution.id),
+        now: at(0),
+        lease_until: at(60_000),
+    };
+    store.create(run).await.expect("stores");
+    let mut claim = store.claim(request).await.expect("claims");
+    claim.claimed.pop().expect("is free")
+}
+
+/// Holds an execution's row for as long as the connection lives.
+async fn hold(connection: &mut PgConnection, id: ExecutionId) {
+    let sql = format!("BEGIN; SELECT id FROM docg.executions WHERE id = '{id}' FOR UPDATE");
+    sqlx::raw_sql(AssertSqlSafe(sql))
+        .execute(connection)
+        .await
+        .expect("locks");
+}
+
+/// Waits until so many statements wait for a row.
+async fn until_waiting(connection: &mut PgConnection, count: i64) {
+    let sql = "SELECT count(*) FROM pg_stat_activity
+        WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    let reached = async {
+        while sqlx::query_scalar::<_, i64>(sql)
+            .fetch_one(&mut *connection)
+            .await
+            .expect("reads")
+            != count
+        {
+            tokio::task::yield_now().await;
+        }
+    };
+    let reached = tokio::time::timeout(PATIENCE, reached).await;
+    reached.unwrap_or_else(|_| panic!("there are never {count} that wait"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_who_go_away_take_no_connection_with_them() {
+    let database = support::migrated().await;
+    // The host has set no limit on the server's side.
+    let pool = PgPoolOptions::new()
+        .max_connections(2)
+        .acquire_timeout(Duration::from_secs(5))
+        .connect(database.url())
+        .await
+        .expect("connects");
+    let config = PgStoreConfig::default().timeout(Duration::from_millis(500));
+    let store = Arc::new(PgStore::new(pool, config));
+    let organization = OrganizationId::new();
+    let id = claimed(&store, organization).await.lease.execution_id;
+    let mut holder = connect(&database).await;
+    hold(&mut holder, id).await;
+    let callers = [1, 2].map(|n| {
+        let (store, sent) = (Arc::clone(&store), signal(organization, id, at(n)));
+        tokio::spawn(async move { store.signal(sent).await })
+    });
+    until_waiting(&mut connect(&database).await, 2).await;
+    for caller in callers {
+        caller.abort();
+    }
+    let found = store.execution(organization, id).await;
+    assert!(found.expect("a connection comes free").is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_that_was_given_up_does_not_go_on_at_the_server() {
+    let database = support::migrated().await;
+    let config = PgStoreConfig::default().timeout(Duration::from_millis(600));
+    let store = open(&database, config).await;
+    let organization = OrganizationId::new();
+    let held = claimed(&store, organization).await;
+    let mut holder = connect(&database).await;
+    hold(&mut holder, held.lease.execution_id).await;
+    let commit = CommitFixture::on(&held).events(1).build();
+    for _ in 0..3 {
+        let error = store.commit(commit.clone()).await.expect_err("is held up");
+        assert_eq!(error.kind, StoreErrorKind::Unavailable, "{error}");
+    }
+    until_waiting(&mut connect(&database).await, 0).await;
+    sqlx::raw_sql("ROLLBACK")
+        .execute(&mut holder)
+        .await
+        .expect("lets go");
+    store
+        .commit(commit)
+        .await
+        .expect("nothing was written before");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_somebody_holds_holds_up_no_other_commit_for_long() {
+    let database = support::migrated().await;
+    // One batch at a time, so that the commits are in one.
+    let config = PgStoreConfig::default()
+        .batches_at_once(1)
+        .timeout(Duration::from_secs(3));
+    let store = open(&database, config).await;
+    let organization = OrganizationId::new();
+    let mut all = Vec::new();
+    for _ in 0..20 {
+        all.push(claimed(&store, organization).await);
+    }
+    let held = all[7].lease.execution_id;
+    let mut holder = connect(&database).await;
+    hold(&mut holder, held).await;
+    let commits = all.iter().map(|it| {
+        let (store, commit) = (Arc::clone(&store), CommitFixture::on(it).events(2).build());
+        tokio::spawn(async move { store.commit(commit).await.map_err(|error| error.kind) })
+    });
+    let commits: Vec<_> = commits.collect();
+    for (claimed, commit) in all.iter().zip(commits) {
+        let result = commit.await.expect("does not panic");
+        match claimed.lease.execution_id == held {
+            true => assert_eq!(result, Err(StoreErrorKind::Unavailable)),
+            false => assert!(result.is_ok(), "{result:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn sessions_whose_prepared_statements_are_gone_or_outdated_are_replaced() {
+    let database = support::migrated().await;
+    let pool = PgPoolOptions::new()
+        .max_connections(1)
+        .connect(database.url())
+        .await
+        .expect("connects");
+    let store = PgStore::new(pool.clone(), PgStoreConfig::default());
+    let organization = OrganizationId::new();
+    let id = claimed(&store, organization).await.lease.execution_id;
+    for change in [
+        // As a pooler does, which gives the session to somebody else.
+        "DEALLOCATE ALL",
+        // As a migration does, which is run while others serve.
+        "ALTER TABLE docg.executions ALTER COLUMN trigger_type TYPE varchar(99)",
+    ] {
+        store.execution(organization, id).await.expect("reads");
+        pool.execute(change).await.expect(change);
+        let found = store.execution(organization, id).await.expect(change);
+        assert!(found.is_some(), "{change}");
+    }
+}
