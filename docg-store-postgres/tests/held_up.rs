@@ -173,3 +173,28 @@ async fn sessions_whose_prepared_statements_are_gone_or_outdated_are_replaced() 
         assert!(found.is_some(), "{change}");
     }
 }
+
+#[tokio::test]
+async fn workers_run_no_more_races_where_the_database_is_set_to_a_stricter_isolation() {
+    let database = support::migrated().await;
+    sqlx::raw_sql(
+        "DO $$ BEGIN
+            EXECUTE format('ALTER DATABASE %I SET default_transaction_isolation = serializable',
+                current_database());
+        END $$;
+        CREATE FUNCTION public.look() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            IF current_setting('transaction_isolation') <> 'read committed' THEN
+                RAISE EXCEPTION 'it is %', current_setting('transaction_isolation');
+            END IF;
+            RETURN NEW;
+        END $$;
+        CREATE TRIGGER look BEFORE INSERT OR UPDATE ON docg.executions
+        FOR EACH ROW EXECUTE FUNCTION public.look()",
+    )
+    .execute(&mut connect(&database).await)
+    .await
+    .expect("sets");
+    let store = open(&database, PgStoreConfig::default()).await;
+    claimed(&store, OrganizationId::new()).await;
+}

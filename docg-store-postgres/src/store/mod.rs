@@ -64,13 +64,19 @@ async fn cause(error: sqlx::Error, database: &PgConnectOptions, config: &PgStore
     }
 }
 
-/// Has the server end what takes too long: a statement that only the client gave up would wait on
-/// there, and be done in the end. The server is to be first, for its answer says that nothing was
-/// written. And a row that somebody holds is no reason to wait for so long: others are in the batch.
-async fn limit(connection: &mut PgConnection, timeout: Duration) -> Result<(), sqlx::Error> {
+/// What holds in a session, whatever the database's or the role's defaults are.
+///
+/// The server ends what takes too long: a statement that only the client gave up would wait on
+/// there, and be done in the end. It is to be first, for its answer says that nothing was written.
+/// A row that somebody holds is no reason to wait for so long: others are in the batch. And a
+/// stricter isolation would only make workers lose races that here they do not run.
+async fn settle(connection: &mut PgConnection, timeout: Duration) -> Result<(), sqlx::Error> {
     let (statement, lock) = (timeout * 9 / 10, timeout / 3);
     let [statement, lock] = [statement, lock].map(|limit| limit.as_millis().max(1));
-    let sql = format!("SET statement_timeout = {statement}; SET lock_timeout = {lock}");
+    let sql = format!(
+        "SET statement_timeout = {statement}; SET lock_timeout = {lock};
+        SET default_transaction_isolation = 'read committed'"
+    );
     sqlx::raw_sql(AssertSqlSafe(sql))
         .execute(connection)
         .await
@@ -114,7 +120,7 @@ impl PgStore {
             .acquire_timeout(config.acquire_timeout)
             // A round trip for each use is too much; one after a rest finds what died meanwhile.
             .test_before_acquire(false)
-            .after_connect(move |connection, _| Box::pin(limit(connection, timeout)))
+            .after_connect(move |connection, _| Box::pin(settle(connection, timeout)))
             .before_acquire(move |connection, meta| {
                 let is_spared = spared.spare(meta.age);
                 Box::pin(async move {
@@ -133,8 +139,9 @@ impl PgStore {
         Ok(store)
     }
 
-    /// Works on a pool that the host has. Its limits on connections and waiting hold; statements that
-    /// take too long are ended by the server only where the host has set `statement_timeout`.
+    /// Works on a pool that the host has. Its limits on connections and waiting hold, and its sessions
+    /// are left as they are: `read committed`, PostgreSQL's default, is right, and a `statement_timeout`
+    /// and a `lock_timeout` end what takes too long at the server too.
     #[must_use]
     pub fn new(pool: PgPool, config: PgStoreConfig) -> Self {
         Self::on(pool, config, Losses::default())
