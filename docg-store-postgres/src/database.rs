@@ -129,6 +129,18 @@ impl Database {
         }
     }
 
+    /// What there is at this moment, however long it then takes to read.
+    pub(crate) async fn snapshot(&self) -> Result<Snapshot, Error> {
+        let mut snapshot = Snapshot {
+            database: self.clone(),
+            connection: self.connection().await?,
+            is_open: true,
+        };
+        let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+        snapshot.read(begin, PgArguments::default()).await?;
+        Ok(snapshot)
+    }
+
     pub(crate) async fn connection(&self) -> Result<PoolConnection<Postgres>, Error> {
         Ok(self.pool.acquire().await?)
     }
@@ -150,6 +162,39 @@ impl Database {
             self.losses.note();
         }
         result
+    }
+}
+
+pub(crate) struct Snapshot {
+    database: Database,
+    connection: PoolConnection<Postgres>,
+    is_open: bool,
+}
+
+impl Snapshot {
+    pub(crate) async fn read(
+        &mut self,
+        sql: &'static str,
+        arguments: PgArguments,
+    ) -> Result<Vec<PgRow>, Error> {
+        let statement = [(sql, arguments)];
+        self.database.once(&mut self.connection, &statement).await
+    }
+
+    /// Gives the connection back.
+    pub(crate) async fn end(mut self) -> Result<(), Error> {
+        self.read("COMMIT", PgArguments::default()).await?;
+        self.is_open = false;
+        Ok(())
+    }
+}
+
+/// Nobody else gets a connection whose transaction is open; a statement may be under way in it.
+impl Drop for Snapshot {
+    fn drop(&mut self) {
+        if self.is_open {
+            self.connection.close_on_drop();
+        }
     }
 }
 

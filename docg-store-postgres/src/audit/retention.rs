@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::{
     checkpoint::{ATTEMPTS, CheckpointKey, CheckpointSummary, KEEP, parameters_of, taken},
-    export::head,
+    export::{chains, head},
     record::{Checkpoint, Head, Record},
 };
 use crate::{
@@ -128,12 +128,12 @@ impl PgStore {
         ids: &[Uuid],
         before: Timestamp,
     ) -> Result<Vec<ExecutionId>, Error> {
-        let mut chains: Vec<(Head, Vec<AuditEvent>)> = Vec::new();
+        let mut found: Vec<(Head, Vec<AuditEvent>)> = Vec::new();
         let mut take = |record| {
             match record {
-                Record::Chain(chain) => chains.push((chain.head, Vec::new())),
+                Record::Chain(chain) => found.push((chain.head, Vec::new())),
                 Record::Event(row) => {
-                    if let Some((_, rows)) = chains.last_mut() {
+                    if let Some((_, rows)) = found.last_mut() {
                         rows.push(row.into());
                     }
                 }
@@ -141,15 +141,17 @@ impl PgStore {
             }
             Ok(())
         };
-        self.chains(organization, ids, &mut take).await?;
+        let mut snapshot = self.database.snapshot().await?;
+        chains(&mut snapshot, organization, ids, &mut take).await?;
         let sql = "SELECT c.execution_id, c.audit_seq, c.audit_hash
             FROM docg.audit_checkpoint_heads c
             WHERE c.execution_id = ANY ($1) AND c.organization_id = $2";
         let parameters = arguments![ids.to_vec(), organization.0];
-        let signed = self.database.read(sql, parameters).await?;
+        let signed = snapshot.read(sql, parameters).await?;
+        snapshot.end().await?;
         let signed = signed.iter().map(head).collect::<Result<Vec<Head>, _>>()?;
         let mut old = Vec::new();
-        for (end, rows) in chains {
+        for (end, rows) in found {
             let id = end.execution_id;
             let holds = verify_chain(&rows, end.audit_seq, end.audit_hash)
                 .fault
