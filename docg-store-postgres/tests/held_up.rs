@@ -151,6 +151,47 @@ async fn a_row_that_somebody_holds_holds_up_no_other_commit_for_long() {
 }
 
 #[tokio::test]
+async fn a_row_that_somebody_holds_costs_no_other_execution_its_lease() {
+    let database = support::migrated().await;
+    let config = PgStoreConfig::default().timeout(Duration::from_secs(1));
+    let store = open(&database, config).await;
+    let organization = OrganizationId::new();
+    let mut leases = Vec::new();
+    for _ in 0..3 {
+        leases.push(claimed(&store, organization).await.lease);
+    }
+    let held = leases[1];
+    let mut holder = connect(&database).await;
+    hold(&mut holder, held.execution_id).await;
+    let renewed = store.renew(&leases, at(90_000)).await.expect("renews");
+    assert_eq!(renewed.lost, [held], "nobody can rely on it");
+    for lease in leases {
+        let request = ClaimRequest {
+            worker_id: WorkerId::new(),
+            what: ClaimWhat::One(lease.execution_id),
+            now: at(70_000),
+            lease_until: at(80_000),
+        };
+        if lease != held {
+            let claim = store.claim(request).await.expect("claims");
+            assert!(claim.claimed.is_empty(), "it was prolonged");
+        }
+    }
+    // Whether it has the lease itself is not known, so it asks again.
+    let error = store
+        .renew(&[held], at(90_000))
+        .await
+        .expect_err("no answer");
+    assert_eq!(error.kind, StoreErrorKind::Unavailable);
+    sqlx::raw_sql("ROLLBACK")
+        .execute(&mut holder)
+        .await
+        .expect("lets go");
+    let renewed = store.renew(&[held], at(90_000)).await.expect("renews");
+    assert!(renewed.lost.is_empty());
+}
+
+#[tokio::test]
 async fn sessions_whose_prepared_statements_are_gone_or_outdated_are_replaced() {
     let database = support::migrated().await;
     let pool = PgPoolOptions::new()
