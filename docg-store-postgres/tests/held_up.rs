@@ -192,6 +192,29 @@ async fn a_row_that_somebody_holds_costs_no_other_execution_its_lease() {
 }
 
 #[tokio::test]
+async fn a_row_that_somebody_holds_has_no_other_execution_published_again() {
+    let database = support::migrated().await;
+    let store = open(&database, PgStoreConfig::default()).await;
+    let organization = OrganizationId::new();
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        ids.push(claimed(&store, organization).await.lease.execution_id);
+    }
+    let mut holder = connect(&database).await;
+    hold(&mut holder, ids[1]).await;
+    let published: Vec<_> = ids.iter().map(|id| (*id, 1)).collect();
+    let marked = tokio::time::timeout(PATIENCE, store.mark_published(&published)).await;
+    marked.expect("waits for nobody").expect("marks");
+    let left = store.unpublished(at(1_000_000), None, 10).await;
+    let left: Vec<_> = left
+        .expect("reads")
+        .iter()
+        .map(|it| it.execution_id)
+        .collect();
+    assert_eq!(left, [ids[1]]);
+}
+
+#[tokio::test]
 async fn sessions_whose_prepared_statements_are_gone_or_outdated_are_replaced() {
     let database = support::migrated().await;
     let pool = PgPoolOptions::new()
@@ -238,4 +261,13 @@ async fn workers_run_no_more_races_where_the_database_is_set_to_a_stricter_isola
     .expect("sets");
     let store = open(&database, PgStoreConfig::default()).await;
     claimed(&store, OrganizationId::new()).await;
+}
+
+#[tokio::test]
+async fn every_limit_on_time_can_be_kept() {
+    let database = support::migrated().await;
+    for timeout in [Duration::MAX, Duration::from_secs(90 * 24 * 3600)] {
+        let store = open(&database, PgStoreConfig::default().timeout(timeout)).await;
+        claimed(&store, OrganizationId::new()).await;
+    }
 }

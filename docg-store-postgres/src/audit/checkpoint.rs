@@ -78,7 +78,7 @@ impl From<&Checkpoint> for CheckpointSummary {
 }
 
 /// So many chains go in one checkpoint.
-const CHAINS: i64 = 10_000;
+const CHAINS: usize = 10_000;
 
 /// How often it is tried in all to make a checkpoint while others make them.
 pub(super) const ATTEMPTS: u32 = 5;
@@ -131,9 +131,9 @@ impl PgStore {
     }
 
     /// Signs where the chains of all organizations have come to, as
-    /// [`checkpoint_audit`](Self::checkpoint_audit) does for one, until nothing is left that no
-    /// checkpoint has signed. `made` is told of each checkpoint as soon as it is there. Returns the
-    /// organizations for which it failed: the others have theirs all the same.
+    /// [`checkpoint_audit`](Self::checkpoint_audit) does for one, in as many checkpoints as it takes.
+    /// `made` is told of each as soon as it is there. Returns the organizations for which it failed:
+    /// the others have theirs all the same.
     ///
     /// # Errors
     ///
@@ -146,10 +146,14 @@ impl PgStore {
     ) -> Result<Vec<(OrganizationId, StoreError)>, StoreError> {
         let mut failed = Vec::new();
         for organization in self.audited_organizations().await? {
-            loop {
+            // What has moved again since is for the next round: where much goes on, something always has.
+            let mut is_full = true;
+            while is_full {
                 match self.checkpoint_audit(organization, key, now).await {
-                    Ok(Some(checkpoint)) => made(checkpoint),
-                    Ok(None) => break,
+                    Ok(checkpoint) => {
+                        is_full = checkpoint.is_some_and(|it| it.chains == CHAINS);
+                        checkpoint.into_iter().for_each(&mut made);
+                    }
                     Err(error) => {
                         failed.push((organization, error));
                         break;
@@ -186,7 +190,7 @@ impl PgStore {
                         SELECT FROM docg.audit_purges p WHERE p.execution_id = u.execution_id)
                 ORDER BY u.execution_id LIMIT $2)
             ORDER BY execution_id LIMIT $2";
-        let parameters = arguments![organization.0, CHAINS];
+        let parameters = arguments![organization.0, int(CHAINS as u64)];
         let rows = self.database.read(sql, parameters).await?;
         let heads = rows.iter().map(head).collect::<Result<Vec<Head>, _>>()?;
         if heads.is_empty() {

@@ -64,6 +64,9 @@ async fn cause(error: sqlx::Error, database: &PgConnectOptions, config: &PgStore
     }
 }
 
+/// As PostgreSQL counts milliseconds.
+const LONGEST: u128 = 0x7fff_ffff;
+
 /// What holds in a session, whatever the database's or the role's defaults are.
 ///
 /// The server ends what takes too long: a statement that only the client gave up would wait on
@@ -71,8 +74,8 @@ async fn cause(error: sqlx::Error, database: &PgConnectOptions, config: &PgStore
 /// A row that somebody holds is no reason to wait for so long: others are in the batch. And a
 /// stricter isolation would only make workers lose races that here they do not run.
 async fn settle(connection: &mut PgConnection, timeout: Duration) -> Result<(), sqlx::Error> {
-    let (statement, lock) = (timeout * 9 / 10, timeout / 3);
-    let [statement, lock] = [statement, lock].map(|limit| limit.as_millis().max(1));
+    let timeout = timeout.as_millis();
+    let [statement, lock] = [timeout * 9 / 10, timeout / 3].map(|limit| limit.clamp(1, LONGEST));
     let sql = format!(
         "SET statement_timeout = {statement}; SET lock_timeout = {lock};
         SET default_transaction_isolation = 'read committed'"

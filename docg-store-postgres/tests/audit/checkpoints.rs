@@ -1,5 +1,7 @@
 //! What signed checkpoints show.
 
+use std::time::Duration;
+
 use docg_core::{conformance::fixtures::at, ids::OrganizationId, ports::StoreErrorKind};
 use docg_store_postgres::{AuditFault, AuditTrust, CheckpointSummary, verify_audit_export};
 
@@ -69,6 +71,25 @@ async fn an_organization_that_cannot_be_signed_for_holds_up_no_other() {
         .await;
     assert_eq!(round().await, (vec![beaten, full], vec![]));
     assert_eq!(round().await, (vec![], vec![]));
+}
+
+#[tokio::test]
+async fn an_organization_whose_chains_move_all_the_time_is_signed_for_once_a_round() {
+    let world = World::new().await;
+    world.execution().await;
+    // By the time that a checkpoint is there, a chain has moved on.
+    let moves = "CREATE FUNCTION public.moves() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN UPDATE docg.executions SET checkpointed = 0; RETURN NULL; END $$;
+        CREATE TRIGGER moves AFTER INSERT ON docg.audit_checkpoints
+        FOR EACH ROW EXECUTE FUNCTION public.moves()";
+    world.run(moves.to_owned()).await;
+    let mut made = 0;
+    let round = world
+        .store
+        .checkpoint_audits(&world.key, at(9), |_| made += 1);
+    let round = tokio::time::timeout(Duration::from_secs(10), round).await;
+    assert!(round.expect("it ends").expect("signs").is_empty());
+    assert_eq!(made, 1);
 }
 
 #[tokio::test]

@@ -48,7 +48,7 @@ impl Checkpoints {
         repeat(|| self.sign_all(&database, &key)).await;
     }
 
-    /// Signs all that no checkpoint has signed yet. Whether nothing is left.
+    /// Signs what no checkpoint has signed yet. Whether that was done for all organizations.
     async fn sign_all(&self, database: &PgStore, key: &CheckpointKey) -> bool {
         let note = |made| self.made(&made);
         match database
