@@ -73,14 +73,15 @@ async fn callers_who_go_away_take_no_connection_with_them() {
     // The host has set no limit on the server's side.
     let pool = PgPoolOptions::new()
         .max_connections(2)
-        .acquire_timeout(Duration::from_secs(5))
+        .acquire_timeout(PATIENCE)
         .connect(database.url())
         .await
         .expect("connects");
-    let config = PgStoreConfig::default().timeout(Duration::from_millis(500));
-    let store = Arc::new(PgStore::new(pool, config));
     let organization = OrganizationId::new();
-    let id = claimed(&store, organization).await.lease.execution_id;
+    let patient = open(&database, PgStoreConfig::default()).await;
+    let id = claimed(&patient, organization).await.lease.execution_id;
+    let config = PgStoreConfig::default().timeout(Duration::from_secs(2));
+    let store = Arc::new(PgStore::new(pool, config));
     let mut holder = connect(&database).await;
     hold(&mut holder, id).await;
     let callers = [1, 2].map(|n| {
@@ -91,17 +92,18 @@ async fn callers_who_go_away_take_no_connection_with_them() {
     for caller in callers {
         caller.abort();
     }
-    let found = store.execution(organization, id).await;
-    assert!(found.expect("a connection comes free").is_some());
+    let found = tokio::time::timeout(PATIENCE / 2, store.execution(organization, id)).await;
+    let found = found.expect("a connection comes free").expect("reads");
+    assert!(found.is_some());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_statement_that_was_given_up_does_not_go_on_at_the_server() {
     let database = support::migrated().await;
+    let patient = open(&database, PgStoreConfig::default()).await;
     let config = PgStoreConfig::default().timeout(Duration::from_millis(600));
     let store = open(&database, config).await;
-    let organization = OrganizationId::new();
-    let held = claimed(&store, organization).await;
+    let held = claimed(&patient, OrganizationId::new()).await;
     let mut holder = connect(&database).await;
     hold(&mut holder, held.lease.execution_id).await;
     let commit = CommitFixture::on(&held).events(1).build();
@@ -114,7 +116,7 @@ async fn a_statement_that_was_given_up_does_not_go_on_at_the_server() {
         .execute(&mut holder)
         .await
         .expect("lets go");
-    store
+    patient
         .commit(commit)
         .await
         .expect("nothing was written before");
@@ -153,7 +155,7 @@ async fn a_row_that_somebody_holds_holds_up_no_other_commit_for_long() {
 #[tokio::test]
 async fn a_row_that_somebody_holds_costs_no_other_execution_its_lease() {
     let database = support::migrated().await;
-    let config = PgStoreConfig::default().timeout(Duration::from_secs(1));
+    let config = PgStoreConfig::default().timeout(Duration::from_secs(3));
     let store = open(&database, config).await;
     let organization = OrganizationId::new();
     let mut leases = Vec::new();
