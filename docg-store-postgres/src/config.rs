@@ -50,7 +50,9 @@ impl PgStoreConfig {
         self
     }
 
-    /// Sets how long a statement may take. One that takes longer is given up with its connection.
+    /// Sets how long a statement may take, and a third of it is how long it may wait for rows that
+    /// somebody holds. The server ends one that takes longer; where it does not answer either, the
+    /// statement is given up with its connection.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;

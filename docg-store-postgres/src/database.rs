@@ -7,10 +7,11 @@ use std::{
 };
 
 use sqlx::{
-    PgConnection, PgPool, Postgres,
+    Connection, PgConnection, PgPool, Postgres,
     pool::PoolConnection,
     postgres::{PgArguments, PgRow},
 };
+use tracing::Instrument;
 
 use crate::error::{Error, Meaning};
 
@@ -26,6 +27,9 @@ macro_rules! arguments {
     }};
 }
 pub(crate) use arguments;
+
+/// With its parameters.
+pub(crate) type Statement = (&'static str, PgArguments);
 
 #[derive(Debug, Clone)]
 pub(crate) struct Database {
@@ -58,20 +62,41 @@ impl Database {
         sql: &'static str,
         arguments: PgArguments,
     ) -> Result<Vec<PgRow>, Error> {
-        self.write_on(&mut self.connection().await?, sql, arguments)
-            .await
+        self.transaction(vec![(sql, arguments)]).await
     }
 
-    /// As [`write`](Self::write), on a connection that the caller has.
+    /// Runs statements as one transaction; the rows of the last.
+    pub(crate) async fn transaction(
+        &self,
+        statements: Vec<Statement>,
+    ) -> Result<Vec<PgRow>, Error> {
+        let mut connection = self.connection().await?;
+        let database = self.clone();
+        let run = async move { database.run_on(&mut connection, &statements).await };
+        // A task of its own: a caller that goes away would leave behind a connection that the pool
+        // takes back when the statement ends, whenever that is.
+        let running = tokio::spawn(run.in_current_span());
+        running.await.unwrap_or(Err(Error::GivenUp))
+    }
+
+    /// As [`write`](Self::write), on a connection that the caller has, and stays for.
     pub(crate) async fn write_on(
         &self,
         connection: &mut PoolConnection<Postgres>,
         sql: &'static str,
         arguments: PgArguments,
     ) -> Result<Vec<PgRow>, Error> {
+        self.run_on(connection, &[(sql, arguments)]).await
+    }
+
+    async fn run_on(
+        &self,
+        connection: &mut PoolConnection<Postgres>,
+        statements: &[Statement],
+    ) -> Result<Vec<PgRow>, Error> {
         let mut attempt = 1;
         loop {
-            let result = self.once(connection, sql, arguments.clone()).await;
+            let result = self.once(connection, statements).await;
             match &result {
                 Err(error) if error.meaning() == Some(Meaning::Again) && attempt < ATTEMPTS => {
                     tracing::debug!(
@@ -104,6 +129,18 @@ impl Database {
         }
     }
 
+    /// What there is at this moment, however long it then takes to read.
+    pub(crate) async fn snapshot(&self) -> Result<Snapshot, Error> {
+        let mut snapshot = Snapshot {
+            database: self.clone(),
+            connection: self.connection().await?,
+            is_open: true,
+        };
+        let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+        snapshot.read(begin, PgArguments::default()).await?;
+        Ok(snapshot)
+    }
+
     pub(crate) async fn connection(&self) -> Result<PoolConnection<Postgres>, Error> {
         Ok(self.pool.acquire().await?)
     }
@@ -111,12 +148,10 @@ impl Database {
     async fn once(
         &self,
         connection: &mut PoolConnection<Postgres>,
-        sql: &'static str,
-        arguments: PgArguments,
+        statements: &[Statement],
     ) -> Result<Vec<PgRow>, Error> {
-        let running: &mut PgConnection = connection;
-        let query = sqlx::query_with(sql, arguments).fetch_all(running);
-        let result = match tokio::time::timeout(self.timeout, query).await {
+        let run = run(connection, statements);
+        let result = match tokio::time::timeout(self.timeout, run).await {
             Ok(result) => result.map_err(Error::from),
             Err(_) => Err(Error::TimedOut(self.timeout)),
         };
@@ -128,4 +163,57 @@ impl Database {
         }
         result
     }
+}
+
+pub(crate) struct Snapshot {
+    database: Database,
+    connection: PoolConnection<Postgres>,
+    is_open: bool,
+}
+
+impl Snapshot {
+    pub(crate) async fn read(
+        &mut self,
+        sql: &'static str,
+        arguments: PgArguments,
+    ) -> Result<Vec<PgRow>, Error> {
+        let statement = [(sql, arguments)];
+        self.database.once(&mut self.connection, &statement).await
+    }
+
+    /// Gives the connection back.
+    pub(crate) async fn end(mut self) -> Result<(), Error> {
+        self.read("COMMIT", PgArguments::default()).await?;
+        self.is_open = false;
+        Ok(())
+    }
+}
+
+/// Nobody else gets a connection whose transaction is open; a statement may be under way in it.
+impl Drop for Snapshot {
+    fn drop(&mut self) {
+        if self.is_open {
+            self.connection.close_on_drop();
+        }
+    }
+}
+
+/// One statement is a transaction by itself.
+async fn run(
+    connection: &mut PgConnection,
+    statements: &[Statement],
+) -> Result<Vec<PgRow>, sqlx::Error> {
+    if let [(sql, arguments)] = statements {
+        return sqlx::query_with(*sql, arguments.clone())
+            .fetch_all(connection)
+            .await;
+    }
+    let mut transaction = connection.begin().await?;
+    let mut rows = Vec::new();
+    for (sql, arguments) in statements {
+        let query = sqlx::query_with(*sql, arguments.clone());
+        rows = query.fetch_all(&mut *transaction).await?;
+    }
+    transaction.commit().await?;
+    Ok(rows)
 }

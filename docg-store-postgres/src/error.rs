@@ -36,6 +36,8 @@ pub(crate) enum Meaning {
     Again,
     /// The connection is of no use any more, though it may look well.
     Gone,
+    /// Somebody holds a row that is needed, for longer than one waits.
+    Held,
     /// The database is there and refuses for now.
     Busy,
     /// The disk is full.
@@ -86,7 +88,9 @@ impl Error {
 
 fn kind(meaning: Meaning) -> StoreErrorKind {
     match meaning {
-        Meaning::Again | Meaning::Gone | Meaning::Busy => StoreErrorKind::Unavailable,
+        Meaning::Again | Meaning::Gone | Meaning::Held | Meaning::Busy => {
+            StoreErrorKind::Unavailable
+        }
         Meaning::Full => StoreErrorKind::Full,
         Meaning::Duplicate => StoreErrorKind::Conflict,
         Meaning::Refused => StoreErrorKind::Invalid,
@@ -123,9 +127,13 @@ fn of_sqlstate(code: &str) -> Meaning {
         // A foreign key: the definition that was there a moment ago has just been purged.
         "23503" => Meaning::Again,
         "53100" => Meaning::Full,
+        "55P03" => Meaning::Held,
         "23505" => Meaning::Duplicate,
         // A standby, after a failover: the next connection may lead to the new primary.
         "25006" => Meaning::Gone,
+        // The session's prepared statements are of another schema, or of another session, as behind
+        // some poolers: a new connection prepares them anew.
+        "0A000" | "26000" => Meaning::Gone,
         // Ended by an administrator or a crash; starting up; connection exceptions.
         "57P01" | "57P02" | "57P03" | "57P05" => Meaning::Gone,
         _ if code.starts_with("08") => Meaning::Gone,
@@ -152,6 +160,9 @@ mod tests {
             ("53100", StoreErrorKind::Full),
             ("53300", StoreErrorKind::Unavailable),
             ("25006", StoreErrorKind::Unavailable),
+            ("26000", StoreErrorKind::Unavailable),
+            ("55P03", StoreErrorKind::Unavailable),
+            ("57014", StoreErrorKind::Unavailable),
             ("57P01", StoreErrorKind::Unavailable),
             ("08006", StoreErrorKind::Unavailable),
             ("22P05", StoreErrorKind::Invalid),

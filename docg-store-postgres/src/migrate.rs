@@ -148,6 +148,10 @@ pub fn grants_sql(role: &str) -> String {
 pub(crate) async fn run(pool: &PgPool) -> Result<(), Error> {
     let mut connection: PoolConnection<Postgres> = pool.acquire().await?;
     let mut transaction = connection.begin().await?;
+    // A large table takes its time, and so do others who migrate.
+    raw_sql("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0")
+        .execute(&mut *transaction)
+        .await?;
     sqlx::query("SELECT pg_advisory_xact_lock($1)")
         .bind(LOCK)
         .execute(&mut *transaction)

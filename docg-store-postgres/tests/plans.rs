@@ -12,6 +12,7 @@ use docg_core::{
         MemoStore, RunReader, RunStore, WorkflowQuery, WorkflowStore,
     },
     run::Status,
+    time::Timestamp,
 };
 use docg_store_postgres::{AuditTrust, CheckpointKey, PgStore, PgStoreConfig};
 use serde_json::Value;
@@ -88,6 +89,11 @@ const FILL: &str = "
     SELECT gen_random_uuid(), id, organization_id, 'n', '[]', ARRAY[sha256(id::text::bytea)], 1, now(), 'fail'
     FROM filled;
     INSERT INTO docg.idempotency_keys SELECT organization_id, id::text, sha256('x'), id FROM filled;
+    UPDATE docg.executions SET completed_at = timestamptz '1970-01-01', signals_pending = 1,
+        signaled_at = timestamptz '1970-01-01'
+    WHERE id = (SELECT id FROM filled WHERE n = 2);
+    UPDATE docg.signals SET received_at = timestamptz '1970-01-01'
+    WHERE execution_id = (SELECT id FROM filled WHERE n = 2);
     INSERT INTO docg.workflows
     SELECT organization_id, gen_random_uuid(), 1, 'w', '{}', '{}', '[]', now() + n * interval '1 s', now(), false
     FROM filled;
@@ -258,6 +264,8 @@ async fn call_everything(store: &PgStore) {
     store.audited_organizations().await.expect("reads");
     store.audited_organization(id).await.expect("reads");
     store.erase_audit(organization, id).await.expect("erases");
+    let purged = store.purge(Timestamp::from_millis(1), 10).await;
+    assert_eq!(purged.expect("purges"), 1, "it cannot be read");
     store.purge(at(1_000), 10).await.expect("purges");
     store
         .purge_audit(at(1_000), 10, &key, at(2_000))

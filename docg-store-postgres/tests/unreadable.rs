@@ -166,6 +166,48 @@ async fn signals_that_cannot_be_read_leave_the_inbox_and_their_execution_goes_on
 }
 
 #[tokio::test]
+async fn an_ended_execution_that_cannot_be_read_goes_when_its_signals_are_old_too() {
+    let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
+    for damage in [
+        "UPDATE docg.execution_steps SET output = '$deep' WHERE execution_id = '$id' AND position = 0",
+        "UPDATE docg.executions SET waiting_for = '{}' WHERE id = '$id'",
+        "WITH d AS (INSERT INTO docg.definitions VALUES (sha256('x'), '{}') RETURNING hash)
+         UPDATE docg.execution_data SET definition_hash = sha256('x') WHERE execution_id = '$id'",
+    ] {
+        let world = World::new().await;
+        let (bad, good) = (world.create().await, world.create().await);
+        for claimed in &world.claim(0).await.claimed {
+            let ended = CommitFixture::on(claimed).status(Status::Completed).build();
+            world.store.commit(ended).await.expect("commits");
+            let id = claimed.lease.execution_id;
+            for sent in [100, 200] {
+                let sent = signal(world.organization, id, at(sent));
+                world.store.signal(sent).await.expect("signals");
+            }
+        }
+        let damage = damage
+            .replace("$id", &bad.to_string())
+            .replace("$deep", &deep);
+        world.damage(&damage).await;
+        let purge = async |before| world.store.purge(at(before), 10).await.expect("purges");
+        // Somebody has it, who may be able to read it.
+        world
+            .damage("UPDATE docg.executions SET expires_at = now()")
+            .await;
+        assert_eq!(purge(1_000).await, 0, "{damage}");
+        world
+            .damage("UPDATE docg.executions SET expires_at = NULL")
+            .await;
+        assert_eq!(purge(100).await, 0, "{damage}: nobody has had the time");
+        assert_eq!(purge(200).await, 0, "{damage}: one signal is younger");
+        assert_eq!(purge(201).await, 1, "{damage}");
+        assert!(world.store.signals(bad).await.expect("reads").is_empty());
+        // What can be read is settled by a worker, whenever one comes.
+        assert_eq!(ids(&world.claim(300).await), [good], "{damage}");
+    }
+}
+
+#[tokio::test]
 async fn a_signal_that_cannot_be_read_does_not_hide_the_others() {
     let world = World::new().await;
     let id = world.create().await;

@@ -111,7 +111,8 @@ pub struct Lease {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Renewed {
-    /// Those that are lost. All others were prolonged.
+    /// Those that are lost, or that nobody may rely on, for they could not be prolonged. All others
+    /// were.
     pub lost: Vec<Lease>,
     /// Those that were prolonged and have something in their execution's inbox: their holder may
     /// have missed the wake-up.

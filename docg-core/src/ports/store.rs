@@ -114,8 +114,10 @@ pub trait RunStore: Send + Sync + 'static {
     /// `Unavailable`; the events are then published once more.
     async fn mark_published(&self, published: &[(ExecutionId, u64)]) -> Result<(), StoreError>;
     /// Removes terminal executions that ended before `before`, with all that belongs to them, at
-    /// most `limit`. Returns how many. Those with a signal that is not settled stay until it is. A
-    /// store may keep the audit trails of what it has removed; those ids are then not free again.
+    /// most `limit`. Returns how many. Those with a signal that is not settled stay until it is;
+    /// where what is stored of one cannot be read any more, nobody can settle it, so a store ignores
+    /// signals that are from before `before` too, and tells it by `tracing`. A store may keep the
+    /// audit trails of what it has removed; those ids are then not free again.
     ///
     /// # Errors
     ///

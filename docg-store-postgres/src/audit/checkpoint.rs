@@ -78,7 +78,10 @@ impl From<&Checkpoint> for CheckpointSummary {
 }
 
 /// So many chains go in one checkpoint.
-const CHAINS: i64 = 10_000;
+const CHAINS: usize = 10_000;
+
+/// How often it is tried in all to make a checkpoint while others make them.
+pub(super) const ATTEMPTS: u32 = 5;
 
 /// Keeps a checkpoint, and notes of its heads that they are signed. Its parameters are
 /// [`parameters_of`].
@@ -110,15 +113,55 @@ impl PgStore {
     ///
     /// # Errors
     ///
-    /// `Conflict` where another process makes one at the same moment; `Unavailable`.
+    /// `Conflict` where other processes make them all the time; `Unavailable`.
     pub async fn checkpoint_audit(
         &self,
         organization: OrganizationId,
         key: &CheckpointKey,
         now: Timestamp,
     ) -> Result<Option<CheckpointSummary>, StoreError> {
-        let made = self.make_checkpoint(organization, key, now).await;
-        made.map_err(|e| e.at("checkpoint_audit"))
+        let mut attempt = 1;
+        loop {
+            match self.make_checkpoint(organization, key, now).await {
+                // The other's says what this one would have said, or most of it.
+                Err(Error::Conflict(_)) if attempt < ATTEMPTS => attempt += 1,
+                made => return made.map_err(|e| e.at("checkpoint_audit")),
+            }
+        }
+    }
+
+    /// Signs where the chains of all organizations have come to, as
+    /// [`checkpoint_audit`](Self::checkpoint_audit) does for one, in as many checkpoints as it takes.
+    /// `made` is told of each as soon as it is there. Returns the organizations for which it failed:
+    /// the others have theirs all the same.
+    ///
+    /// # Errors
+    ///
+    /// `Unavailable` where it cannot be told which organizations there are.
+    pub async fn checkpoint_audits(
+        &self,
+        key: &CheckpointKey,
+        now: Timestamp,
+        mut made: impl FnMut(CheckpointSummary) + Send,
+    ) -> Result<Vec<(OrganizationId, StoreError)>, StoreError> {
+        let mut failed = Vec::new();
+        for organization in self.audited_organizations().await? {
+            // What has moved again since is for the next round: where much goes on, something always has.
+            let mut is_full = true;
+            while is_full {
+                match self.checkpoint_audit(organization, key, now).await {
+                    Ok(checkpoint) => {
+                        is_full = checkpoint.is_some_and(|it| it.chains == CHAINS);
+                        checkpoint.into_iter().for_each(&mut made);
+                    }
+                    Err(error) => {
+                        failed.push((organization, error));
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(failed)
     }
 
     async fn make_checkpoint(
@@ -147,7 +190,7 @@ impl PgStore {
                         SELECT FROM docg.audit_purges p WHERE p.execution_id = u.execution_id)
                 ORDER BY u.execution_id LIMIT $2)
             ORDER BY execution_id LIMIT $2";
-        let parameters = arguments![organization.0, CHAINS];
+        let parameters = arguments![organization.0, int(CHAINS as u64)];
         let rows = self.database.read(sql, parameters).await?;
         let heads = rows.iter().map(head).collect::<Result<Vec<Head>, _>>()?;
         if heads.is_empty() {

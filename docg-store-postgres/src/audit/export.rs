@@ -17,7 +17,7 @@ use super::{
 use crate::{
     PgStore,
     codec::{Time, audit_event, bytes32, field, int, number, time},
-    database::arguments,
+    database::{Snapshot, arguments},
     error::Error,
 };
 
@@ -65,7 +65,8 @@ impl PgStore {
     }
 
     /// Writes an organization's audit trail, or that of one of its executions, as lines of JSON
-    /// that [`verify_audit_export`](crate::verify_audit_export) verifies without a database.
+    /// that [`verify_audit_export`](crate::verify_audit_export) verifies without a database. All of it
+    /// is of one moment, which the database keeps until it is written.
     ///
     /// # Errors
     ///
@@ -172,117 +173,123 @@ impl PgStore {
         execution: Option<ExecutionId>,
         mut take: impl FnMut(Record) -> Result<(), Error>,
     ) -> Result<(), Error> {
+        // Of one moment: rows that are let go while they are read are not missing, and the checkpoint
+        // that says so may come after those which were read.
+        let mut snapshot = self.database.snapshot().await?;
         let mut seq = 0;
-        while let Some(checkpoint) = self.next_checkpoint(organization, seq).await? {
+        while let Some(checkpoint) = next_checkpoint(&mut snapshot, organization, seq).await? {
             seq = checkpoint.seq;
             take(Record::Checkpoint(checkpoint))?;
         }
-        if let Some(id) = execution {
-            return self.chains(organization, &[id.0], &mut take).await;
+        match execution {
+            Some(id) => chains(&mut snapshot, organization, &[id.0], &mut take).await?,
+            None => all_chains(&mut snapshot, organization, &mut take).await?,
         }
-        let mut after = (Time::UNIX_EPOCH, Uuid::nil());
-        loop {
-            let sql = "SELECT e.id, e.created_at FROM docg.executions e
-                WHERE e.organization_id = $1 AND (e.created_at, e.id) > ($2, $3)
-                ORDER BY e.created_at, e.id LIMIT $4";
-            let parameters = arguments![organization.0, after.0, after.1, CHAINS];
-            let rows = self.database.read(sql, parameters).await?;
-            let Some(last) = rows.last() else { break };
-            after = (field(last, "created_at")?, field(last, "id")?);
-            let ids: Result<Vec<Uuid>, Error> = rows.iter().map(|row| field(row, "id")).collect();
-            self.chains(organization, &ids?, &mut take).await?;
-        }
-        let mut after = Uuid::nil();
-        loop {
-            let sql = "SELECT h.execution_id FROM docg.audit_heads h
-                WHERE h.organization_id = $1 AND h.execution_id > $2
-                ORDER BY h.execution_id LIMIT $3";
-            let rows = self
-                .database
-                .read(sql, arguments![organization.0, after, CHAINS])
-                .await?;
-            let Some(last) = rows.last() else { break };
-            after = field(last, "execution_id")?;
-            let ids: Result<Vec<Uuid>, Error> =
-                rows.iter().map(|row| field(row, "execution_id")).collect();
-            self.chains(organization, &ids?, &mut take).await?;
-        }
-        Ok(())
+        snapshot.end().await
     }
+}
 
-    /// Heads and rows in one statement, so that they are of one moment.
-    pub(super) async fn chains(
-        &self,
-        organization: OrganizationId,
-        ids: &[Uuid],
-        take: &mut impl FnMut(Record) -> Result<(), Error>,
-    ) -> Result<(), Error> {
-        let sql = rows_of!(
-            "SELECT e.id AS execution_id, e.organization_id, e.audit_seq, e.audit_hash,
-                false AS is_purged
-             FROM docg.executions e WHERE e.id = ANY ($2) AND e.organization_id = $1
-             UNION ALL
-             SELECT o.execution_id, o.organization_id, o.audit_seq, o.audit_hash,
-                EXISTS (SELECT FROM docg.audit_purges p WHERE p.execution_id = o.execution_id)
-             FROM docg.audit_heads o
-             WHERE o.execution_id = ANY ($2) AND o.organization_id = $1"
-        );
-        let parameters = arguments![organization.0, ids.to_vec()];
-        let mut current = None;
-        for row in self.database.read(sql, parameters).await? {
-            let id: Uuid = field(&row, "chain")?;
-            if current != Some(id) {
-                current = Some(id);
-                take(Record::Chain(chain(&row)?))?;
-            }
-            if field::<Option<Uuid>>(&row, "id")?.is_some() {
-                take(Record::Event(audit_event(&row)?.into()))?;
-            }
-        }
-        Ok(())
+/// Those of executions that are there, then those of purged ones.
+async fn all_chains(
+    snapshot: &mut Snapshot,
+    organization: OrganizationId,
+    take: &mut impl FnMut(Record) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let mut after = (Time::UNIX_EPOCH, Uuid::nil());
+    loop {
+        let sql = "SELECT e.id, e.created_at FROM docg.executions e
+            WHERE e.organization_id = $1 AND (e.created_at, e.id) > ($2, $3)
+            ORDER BY e.created_at, e.id LIMIT $4";
+        let parameters = arguments![organization.0, after.0, after.1, CHAINS];
+        let rows = snapshot.read(sql, parameters).await?;
+        let Some(last) = rows.last() else { break };
+        after = (field(last, "created_at")?, field(last, "id")?);
+        let ids: Result<Vec<Uuid>, Error> = rows.iter().map(|row| field(row, "id")).collect();
+        chains(snapshot, organization, &ids?, take).await?;
     }
+    let mut after = Uuid::nil();
+    loop {
+        let sql = "SELECT h.execution_id FROM docg.audit_heads h
+            WHERE h.organization_id = $1 AND h.execution_id > $2
+            ORDER BY h.execution_id LIMIT $3";
+        let parameters = arguments![organization.0, after, CHAINS];
+        let rows = snapshot.read(sql, parameters).await?;
+        let Some(last) = rows.last() else { break };
+        after = field(last, "execution_id")?;
+        let ids: Result<Vec<Uuid>, Error> =
+            rows.iter().map(|row| field(row, "execution_id")).collect();
+        chains(snapshot, organization, &ids?, take).await?;
+    }
+    Ok(())
+}
 
-    async fn next_checkpoint(
-        &self,
-        organization: OrganizationId,
-        after: u64,
-    ) -> Result<Option<Checkpoint>, Error> {
-        let sql = "SELECT c.seq, c.created_at, c.prev_hash, c.heads_hash, c.hash, c.public_key,
-                c.signature
-            FROM docg.audit_checkpoints c
-            WHERE c.organization_id = $1 AND c.seq > $2 ORDER BY c.seq LIMIT 1";
-        let parameters = arguments![organization.0, int(after)];
-        let rows = self.database.read(sql, parameters).await?;
-        let Some(row) = rows.first() else {
-            return Ok(None);
-        };
-        let seq: u64 = number(row, "seq")?;
-        let sql = "SELECT h.execution_id, h.audit_seq, h.audit_hash
-            FROM docg.audit_checkpoint_heads h
-            WHERE h.organization_id = $1 AND h.checkpoint_seq = $2 ORDER BY h.execution_id";
-        let parameters = arguments![organization.0, int(seq)];
-        let heads: Result<Vec<Head>, Error> = self
-            .database
-            .read(sql, parameters)
-            .await?
-            .iter()
-            .map(head)
-            .collect();
-        let signature: &[u8] = field(row, "signature")?;
-        Ok(Some(Checkpoint {
-            organization_id: organization,
-            seq,
-            created_at: time(row, "created_at")?,
-            prev_hash: bytes32(row, "prev_hash")?,
-            heads_hash: bytes32(row, "heads_hash")?,
-            hash: bytes32(row, "hash")?,
-            public_key: bytes32(row, "public_key")?,
-            signature: signature
-                .try_into()
-                .map_err(|_| Error::Corrupt("a signature has not 64 bytes".to_owned()))?,
-            heads: heads?,
-        }))
+/// These chains, each with its rows.
+pub(super) async fn chains(
+    snapshot: &mut Snapshot,
+    organization: OrganizationId,
+    ids: &[Uuid],
+    take: &mut impl FnMut(Record) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let sql = rows_of!(
+        "SELECT e.id AS execution_id, e.organization_id, e.audit_seq, e.audit_hash,
+            false AS is_purged
+         FROM docg.executions e WHERE e.id = ANY ($2) AND e.organization_id = $1
+         UNION ALL
+         SELECT o.execution_id, o.organization_id, o.audit_seq, o.audit_hash,
+            EXISTS (SELECT FROM docg.audit_purges p WHERE p.execution_id = o.execution_id)
+         FROM docg.audit_heads o
+         WHERE o.execution_id = ANY ($2) AND o.organization_id = $1"
+    );
+    let parameters = arguments![organization.0, ids.to_vec()];
+    let mut current = None;
+    for row in snapshot.read(sql, parameters).await? {
+        let id: Uuid = field(&row, "chain")?;
+        if current != Some(id) {
+            current = Some(id);
+            take(Record::Chain(chain(&row)?))?;
+        }
+        if field::<Option<Uuid>>(&row, "id")?.is_some() {
+            take(Record::Event(audit_event(&row)?.into()))?;
+        }
     }
+    Ok(())
+}
+
+async fn next_checkpoint(
+    snapshot: &mut Snapshot,
+    organization: OrganizationId,
+    after: u64,
+) -> Result<Option<Checkpoint>, Error> {
+    let sql = "SELECT c.seq, c.created_at, c.prev_hash, c.heads_hash, c.hash, c.public_key,
+            c.signature
+        FROM docg.audit_checkpoints c
+        WHERE c.organization_id = $1 AND c.seq > $2 ORDER BY c.seq LIMIT 1";
+    let parameters = arguments![organization.0, int(after)];
+    let rows = snapshot.read(sql, parameters).await?;
+    let Some(row) = rows.first() else {
+        return Ok(None);
+    };
+    let seq: u64 = number(row, "seq")?;
+    let sql = "SELECT h.execution_id, h.audit_seq, h.audit_hash
+        FROM docg.audit_checkpoint_heads h
+        WHERE h.organization_id = $1 AND h.checkpoint_seq = $2 ORDER BY h.execution_id";
+    let parameters = arguments![organization.0, int(seq)];
+    let heads = snapshot.read(sql, parameters).await?;
+    let heads: Result<Vec<Head>, Error> = heads.iter().map(head).collect();
+    let signature: &[u8] = field(row, "signature")?;
+    Ok(Some(Checkpoint {
+        organization_id: organization,
+        seq,
+        created_at: time(row, "created_at")?,
+        prev_hash: bytes32(row, "prev_hash")?,
+        heads_hash: bytes32(row, "heads_hash")?,
+        hash: bytes32(row, "hash")?,
+        public_key: bytes32(row, "public_key")?,
+        signature: signature
+            .try_into()
+            .map_err(|_| Error::Corrupt("a signature has not 64 bytes".to_owned()))?,
+        heads: heads?,
+    }))
 }
 
 pub(super) fn head(row: &PgRow) -> Result<Head, Error> {

@@ -9,23 +9,19 @@ use docg_core::{
     ports::StoreError,
     time::Timestamp,
 };
-use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
 use super::{
-    checkpoint::{CheckpointKey, CheckpointSummary, KEEP, parameters_of, taken},
-    export::head,
+    checkpoint::{ATTEMPTS, CheckpointKey, CheckpointSummary, KEEP, parameters_of, taken},
+    export::{chains, head},
     record::{Checkpoint, Head, Record},
 };
 use crate::{
     PgStore,
-    codec::{Time, field, int},
+    codec::{Time, field, int, number},
     database::arguments,
     error::Error,
 };
-
-/// How often it is tried in all to make a checkpoint while others make them.
-const ATTEMPTS: u32 = 5;
 
 impl PgStore {
     /// Erases who acted and the facts from an execution's audit rows, with the salts that would
@@ -40,19 +36,18 @@ impl PgStore {
         execution: ExecutionId,
     ) -> Result<u64, StoreError> {
         let erase = async {
-            let mut connection = self.database.connection().await?;
-            let mut transaction = connection.begin().await?;
-            open_door(&mut transaction, "docg.audit_erasure").await?;
-            let sql = "UPDATE docg.audit_events a
-                SET actor_id = NULL, metadata = NULL, salt = NULL
-                WHERE a.execution_id = $1 AND a.organization_id = $2 AND a.salt IS NOT NULL";
-            let done = sqlx::query(sql)
-                .bind(execution.0)
-                .bind(organization.0)
-                .execute(&mut *transaction)
-                .await?;
-            transaction.commit().await?;
-            Ok(done.rows_affected())
+            let sql = "WITH erased AS (
+                    UPDATE docg.audit_events a
+                    SET actor_id = NULL, metadata = NULL, salt = NULL
+                    WHERE a.execution_id = $1 AND a.organization_id = $2 AND a.salt IS NOT NULL
+                    RETURNING a.seq)
+                SELECT count(*) AS rows FROM erased";
+            let statements = vec![
+                (OPEN_DOOR, arguments!["docg.audit_erasure"]),
+                (sql, arguments![execution.0, organization.0]),
+            ];
+            let rows = self.database.transaction(statements).await?;
+            rows.first().map_or(Ok(0), |row| number(row, "rows"))
         };
         erase.await.map_err(|e: Error| e.at("erase_audit"))
     }
@@ -133,12 +128,12 @@ impl PgStore {
         ids: &[Uuid],
         before: Timestamp,
     ) -> Result<Vec<ExecutionId>, Error> {
-        let mut chains: Vec<(Head, Vec<AuditEvent>)> = Vec::new();
+        let mut found: Vec<(Head, Vec<AuditEvent>)> = Vec::new();
         let mut take = |record| {
             match record {
-                Record::Chain(chain) => chains.push((chain.head, Vec::new())),
+                Record::Chain(chain) => found.push((chain.head, Vec::new())),
                 Record::Event(row) => {
-                    if let Some((_, rows)) = chains.last_mut() {
+                    if let Some((_, rows)) = found.last_mut() {
                         rows.push(row.into());
                     }
                 }
@@ -146,15 +141,17 @@ impl PgStore {
             }
             Ok(())
         };
-        self.chains(organization, ids, &mut take).await?;
+        let mut snapshot = self.database.snapshot().await?;
+        chains(&mut snapshot, organization, ids, &mut take).await?;
         let sql = "SELECT c.execution_id, c.audit_seq, c.audit_hash
             FROM docg.audit_checkpoint_heads c
             WHERE c.execution_id = ANY ($1) AND c.organization_id = $2";
         let parameters = arguments![ids.to_vec(), organization.0];
-        let signed = self.database.read(sql, parameters).await?;
+        let signed = snapshot.read(sql, parameters).await?;
+        snapshot.end().await?;
         let signed = signed.iter().map(head).collect::<Result<Vec<Head>, _>>()?;
         let mut old = Vec::new();
-        for (end, rows) in chains {
+        for (end, rows) in found {
             let id = end.execution_id;
             let holds = verify_chain(&rows, end.audit_seq, end.audit_hash)
                 .fault
@@ -191,12 +188,6 @@ impl PgStore {
     }
 
     async fn let_go_with(&self, checkpoint: &Checkpoint) -> Result<(), Error> {
-        let mut connection = self.database.connection().await?;
-        let mut transaction = connection.begin().await?;
-        open_door(&mut transaction, "docg.audit_retention").await?;
-        sqlx::query_with(KEEP, parameters_of(checkpoint)?)
-            .execute(&mut *transaction)
-            .await?;
         // No row beyond the head: those were added since, and are shown by verifying.
         let sql = "WITH noted AS (
                 INSERT INTO docg.audit_purges (execution_id, organization_id, purged_at)
@@ -205,21 +196,19 @@ impl PgStore {
             WHERE h.execution_id = ANY ($1) AND a.execution_id = h.execution_id
                 AND a.seq <= h.audit_seq";
         let ids = checkpoint.heads.iter().map(|head| head.execution_id.0);
-        sqlx::query(sql)
-            .bind(ids.collect::<Vec<Uuid>>())
-            .bind(checkpoint.organization_id.0)
-            .bind(Time::from(checkpoint.created_at))
-            .execute(&mut *transaction)
-            .await?;
-        transaction.commit().await?;
-        Ok(())
+        let let_go = arguments![
+            ids.collect::<Vec<Uuid>>(),
+            checkpoint.organization_id.0,
+            Time::from(checkpoint.created_at),
+        ];
+        let statements = vec![
+            (OPEN_DOOR, arguments!["docg.audit_retention"]),
+            (KEEP, parameters_of(checkpoint)?),
+            (sql, let_go),
+        ];
+        self.database.transaction(statements).await.map(|_| ())
     }
 }
 
-async fn open_door(connection: &mut PgConnection, door: &str) -> Result<(), Error> {
-    sqlx::query("SELECT set_config($1, 'on', true)")
-        .bind(door)
-        .execute(connection)
-        .await?;
-    Ok(())
-}
+/// For as long as the transaction lasts.
+const OPEN_DOOR: &str = "SELECT set_config($1, 'on', true)";

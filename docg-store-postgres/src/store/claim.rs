@@ -19,7 +19,7 @@ use super::{
 use crate::{
     codec::{Time, bytes32, field, int, number, run_state, signals, time_column},
     database::arguments,
-    error::Error,
+    error::{Error, Meaning},
 };
 
 /// What a claim gives, with the state of what was claimed. The function sees and changes what is
@@ -36,6 +36,26 @@ macro_rules! claim {
             " c LEFT JOIN docg.executions e ON e.id = c.id
                 LEFT JOIN docg.execution_data d ON d.execution_id = c.id
             ORDER BY c.place"
+        )
+    };
+}
+
+/// Prolongs leases, in the order in which commits take their rows.
+macro_rules! prolong {
+    ($of_held_rows:literal) => {
+        concat!(
+            "UPDATE docg.executions e
+            SET lease_until = greatest(e.lease_until, $4),
+                expires_at = greatest(e.lease_until, $4), due_at = NULL
+            FROM (
+                SELECT x.id, x.fence FROM docg.executions x
+                JOIN unnest($1::uuid[], $2::uuid[], $3::int8[]) AS l (id, worker_id, fence)
+                    ON l.id = x.id AND l.worker_id = x.worker_id AND l.fence = x.fence
+                ORDER BY x.id FOR NO KEY UPDATE OF x ",
+            $of_held_rows,
+            ") held
+            WHERE e.id = held.id
+            RETURNING e.id, e.fence, e.signals_pending > 0 AS is_signaled"
         )
     };
 }
@@ -194,7 +214,7 @@ impl PgStore {
         self.database.write(sql, parameters).await.map(|_| ())
     }
 
-    async fn state_row(&self, id: Uuid) -> Result<Option<PgRow>, Error> {
+    pub(super) async fn state_row(&self, id: Uuid) -> Result<Option<PgRow>, Error> {
         let sql = concat!(
             "SELECT ",
             run_state_columns!(),
@@ -209,26 +229,21 @@ impl PgStore {
         leases: &[Lease],
         until: Timestamp,
     ) -> Result<Renewed, Error> {
-        let sql = "UPDATE docg.executions e
-            SET lease_until = greatest(e.lease_until, $4),
-                expires_at = greatest(e.lease_until, $4), due_at = NULL
-            FROM (
-                SELECT x.id, x.fence FROM docg.executions x
-                JOIN unnest($1::uuid[], $2::uuid[], $3::int8[]) AS l (id, worker_id, fence)
-                    ON l.id = x.id AND l.worker_id = x.worker_id AND l.fence = x.fence
-                ORDER BY x.id FOR NO KEY UPDATE OF x
-            ) held
-            WHERE e.id = held.id
-            RETURNING e.id, e.fence, e.signals_pending > 0 AS is_signaled";
-        let rows = self.leased(sql, leases, until).await?;
-        let held: Result<HashMap<(Uuid, u64), bool>, Error> = rows
-            .iter()
-            .map(|row| {
-                let lease = (field(row, "id")?, number(row, "fence")?);
-                Ok((lease, field(row, "is_signaled")?))
-            })
-            .collect();
-        let held = held?;
+        let mut held = HashMap::new();
+        // First all whose rows are free, so that a row that somebody holds costs no other its lease.
+        self.prolong_some(prolong!("SKIP LOCKED"), leases, until, &mut held)
+            .await?;
+        // The rest is lost, or a commit is at it.
+        let waited = self.prolong_some(prolong!(""), leases, until, &mut held);
+        match waited.await {
+            Err(error) if error.meaning() == Some(Meaning::Held) && leases.len() > 1 => {
+                // What cannot be prolonged is as good as lost, the row that is held for so long.
+                tracing::warn!("leases are given up, for somebody holds their rows: {error}");
+                self.prolong_some(prolong!("SKIP LOCKED"), leases, until, &mut held)
+                    .await?;
+            }
+            waited => waited?,
+        }
         let mut renewed = Renewed::default();
         for lease in leases {
             match held.get(&(lease.execution_id.0, lease.fence)) {
@@ -238,6 +253,23 @@ impl PgStore {
             }
         }
         Ok(renewed)
+    }
+
+    /// Prolongs those that are not among the `held` yet, and adds them: whether each is signaled.
+    async fn prolong_some(
+        &self,
+        sql: &'static str,
+        leases: &[Lease],
+        until: Timestamp,
+        held: &mut HashMap<(Uuid, u64), bool>,
+    ) -> Result<(), Error> {
+        let is_left = |lease: &&Lease| !held.contains_key(&(lease.execution_id.0, lease.fence));
+        let left: Vec<Lease> = leases.iter().filter(is_left).copied().collect();
+        for row in self.leased(sql, &left, until).await? {
+            let lease = (field(&row, "id")?, number(&row, "fence")?);
+            held.insert(lease, field(&row, "is_signaled")?);
+        }
+        Ok(())
     }
 
     pub(super) async fn give_back(&self, leases: &[Lease], now: Timestamp) -> Result<(), Error> {

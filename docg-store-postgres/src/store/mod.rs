@@ -23,7 +23,7 @@ use std::{fmt, time::Duration};
 
 use docg_core::ports::StoreError;
 use sqlx::{
-    ConnectOptions, PgPool,
+    AssertSqlSafe, ConnectOptions, PgConnection, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
@@ -64,6 +64,28 @@ async fn cause(error: sqlx::Error, database: &PgConnectOptions, config: &PgStore
     }
 }
 
+/// As PostgreSQL counts milliseconds.
+const LONGEST: u128 = 0x7fff_ffff;
+
+/// What holds in a session, whatever the database's or the role's defaults are.
+///
+/// The server ends what takes too long: a statement that only the client gave up would wait on
+/// there, and be done in the end. It is to be first, for its answer says that nothing was written.
+/// A row that somebody holds is no reason to wait for so long: others are in the batch. And a
+/// stricter isolation would only make workers lose races that here they do not run.
+async fn settle(connection: &mut PgConnection, timeout: Duration) -> Result<(), sqlx::Error> {
+    let timeout = timeout.as_millis();
+    let [statement, lock] = [timeout * 9 / 10, timeout / 3].map(|limit| limit.clamp(1, LONGEST));
+    let sql = format!(
+        "SET statement_timeout = {statement}; SET lock_timeout = {lock};
+        SET default_transaction_isolation = 'read committed'"
+    );
+    sqlx::raw_sql(AssertSqlSafe(sql))
+        .execute(connection)
+        .await
+        .map(|_| ())
+}
+
 /// Keeps everything in a PostgreSQL database, in the schema `docg`.
 ///
 /// Share it behind an `Arc`. Any number of processes may work on one database.
@@ -95,12 +117,13 @@ impl PgStore {
     pub async fn connect(url: &str, config: PgStoreConfig) -> Result<Self, StoreError> {
         let database = read(url).map_err(|e| e.at("connect"))?;
         let losses = Losses::default();
-        let spared = losses.clone();
+        let (spared, timeout) = (losses.clone(), config.timeout);
         let pool = PgPoolOptions::new()
             .max_connections(config.max_connections)
             .acquire_timeout(config.acquire_timeout)
             // A round trip for each use is too much; one after a rest finds what died meanwhile.
             .test_before_acquire(false)
+            .after_connect(move |connection, _| Box::pin(settle(connection, timeout)))
             .before_acquire(move |connection, meta| {
                 let is_spared = spared.spare(meta.age);
                 Box::pin(async move {
@@ -119,7 +142,9 @@ impl PgStore {
         Ok(store)
     }
 
-    /// Works on a pool that the host has. Its limits on connections and waiting hold.
+    /// Works on a pool that the host has. Its limits on connections and waiting hold, and its sessions
+    /// are left as they are: `read committed`, PostgreSQL's default, is right, and a `statement_timeout`
+    /// and a `lock_timeout` end what takes too long at the server too.
     #[must_use]
     pub fn new(pool: PgPool, config: PgStoreConfig) -> Self {
         Self::on(pool, config, Losses::default())

@@ -41,7 +41,7 @@ impl PgStore {
         if published.is_empty() {
             return Ok(());
         }
-        // Rows are taken in the order in which commits take them.
+        // One that somebody is at is published once more, and marked then.
         let sql = "UPDATE docg.executions e
             SET published = greatest(e.published, least(marked.seq, e.event_seq))
             FROM (
@@ -50,7 +50,7 @@ impl PgStore {
                     FROM unnest($1::uuid[], $2::int8[]) AS r (id, seq) GROUP BY r.id) l
                     ON l.id = x.id
                 WHERE x.published < l.seq
-                ORDER BY x.id FOR NO KEY UPDATE OF x
+                ORDER BY x.id FOR NO KEY UPDATE OF x SKIP LOCKED
             ) marked
             WHERE e.id = marked.id";
         let ids: Vec<Uuid> = published.iter().map(|(id, _)| id.0).collect();

@@ -1,20 +1,31 @@
 //! Removing what has ended long ago.
 
 use docg_core::time::Timestamp;
+use uuid::Uuid;
 
 use super::PgStore;
 use crate::{
-    codec::{Time, field, int},
+    codec::{Time, bytes32, field, int, run_state},
     database::arguments,
     error::Error,
 };
 
 impl PgStore {
+    /// Signals that are not settled keep their execution, but not for ever one that nobody can read.
+    pub(super) async fn purge_some(&self, before: Timestamp, limit: usize) -> Result<usize, Error> {
+        let mut purged = self.purge_settled(before, limit).await?;
+        // Nothing is left but what somebody is at, or has signals that are not settled.
+        if purged < limit && self.settle_unreadable(before).await? {
+            purged += self.purge_settled(before, limit - purged).await?;
+        }
+        Ok(purged)
+    }
+
     /// Passes over what somebody is at, so that it never waits and nobody waits for it, and over
     /// what has signals that are not settled. Audit rows stay, and with them where their chain
     /// ended; what no checkpoint has signed of that waits for the next. Rows that somebody has put
     /// there before hold up no purge: where they are wrong, verifying shows it.
-    pub(super) async fn purge_some(&self, before: Timestamp, limit: usize) -> Result<usize, Error> {
+    async fn purge_settled(&self, before: Timestamp, limit: usize) -> Result<usize, Error> {
         let sql = "WITH old AS MATERIALIZED (
                 SELECT e.id, e.organization_id, e.audit_seq, e.audit_hash, e.is_checkpointed,
                     e.ended_at, d.definition_hash
@@ -74,5 +85,84 @@ impl PgStore {
             .write(sql, arguments![hashes])
             .await
             .map(|_| ())
+    }
+
+    /// Settles signals of ended executions that nobody can read, and so nobody will ever settle: they
+    /// are ignored when they too are from before `before`. Until then somebody may repair the
+    /// execution, or a newer version read it. Whether there were any.
+    async fn settle_unreadable(&self, before: Timestamp) -> Result<bool, Error> {
+        let sql = "SELECT e.id FROM docg.executions e
+            WHERE e.ended_at < $1 AND e.signals_pending > 0 AND e.signaled_at < $1
+                AND e.expires_at IS NULL";
+        let rows = self
+            .database
+            .read(sql, arguments![Time::from(before)])
+            .await?;
+        let mut found = false;
+        for row in &rows {
+            let id = field(row, "id")?;
+            match self.unreadable(id).await? {
+                Some(why) => found |= self.ignore_signals(id, before, &why).await?,
+                None => tracing::warn!(
+                    execution = %id,
+                    "the execution ended long ago and stays: no worker has settled its signals"
+                ),
+            }
+        }
+        Ok(found)
+    }
+
+    /// Why no worker can be given an execution; `None` where it can be read.
+    async fn unreadable(&self, id: Uuid) -> Result<Option<Error>, Error> {
+        let Some(row) = self.state_row(id).await? else {
+            return Ok(None);
+        };
+        let hash = bytes32(&row, "definition_hash")?;
+        let workflow = self.definitions.find(&self.database, &[hash]).await?;
+        let mut read = workflow
+            .into_iter()
+            .map(|workflow| run_state(&row, workflow?));
+        Ok(read.find_map(Result::err))
+    }
+
+    async fn ignore_signals(
+        &self,
+        execution: Uuid,
+        before: Timestamp,
+        why: &Error,
+    ) -> Result<bool, Error> {
+        // The execution's row is taken first, as by whoever adds or settles signals.
+        let sql = "WITH held AS MATERIALIZED (
+                SELECT x.id FROM docg.executions x
+                WHERE x.id = $1 AND x.ended_at < $2 AND x.expires_at IS NULL
+                FOR NO KEY UPDATE),
+            ignored AS (
+                UPDATE docg.signals s SET is_settled = true FROM held
+                WHERE s.execution_id = held.id AND NOT s.is_settled AND s.received_at < $2
+                RETURNING s.id, s.kind),
+            counted AS (
+                UPDATE docg.executions e
+                SET signals_pending = e.signals_pending - n.n,
+                    signaled_at = CASE WHEN e.signals_pending > n.n THEN e.signaled_at END
+                FROM (SELECT count(*)::integer AS n FROM ignored) n
+                WHERE e.id = $1 AND n.n > 0)
+            SELECT i.id, i.kind FROM ignored i";
+        let parameters = arguments![execution, Time::from(before)];
+        let rows = self.database.write(sql, parameters).await?;
+        let mut ignored = Vec::with_capacity(rows.len());
+        for row in &rows {
+            let (id, kind) = (field::<Uuid>(row, "id")?, field::<String>(row, "kind")?);
+            ignored.push(format!("{kind} {id}"));
+        }
+        if !ignored.is_empty() {
+            tracing::warn!(
+                %execution,
+                "{} signals are ignored, for their execution ended long ago and cannot be read \
+                 ({why}): {}",
+                ignored.len(),
+                ignored.join(", ")
+            );
+        }
+        Ok(!ignored.is_empty())
     }
 }

@@ -1,9 +1,110 @@
 //! What signed checkpoints show.
 
-use docg_core::conformance::fixtures::at;
+use std::time::Duration;
+
+use docg_core::{conformance::fixtures::at, ids::OrganizationId, ports::StoreErrorKind};
 use docg_store_postgres::{AuditFault, AuditTrust, CheckpointSummary, verify_audit_export};
 
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+
 use crate::World;
+
+impl World {
+    /// Has each new checkpoint looked at by these lines of PL/pgSQL first.
+    async fn before_each_checkpoint(&self, look: &str) {
+        let sql = format!(
+            "CREATE SEQUENCE public.looks;
+            CREATE FUNCTION public.look() RETURNS trigger LANGUAGE plpgsql AS $$
+            BEGIN {look} RETURN NEW; END $$;
+            CREATE TRIGGER look BEFORE INSERT ON docg.audit_checkpoints
+            FOR EACH ROW EXECUTE FUNCTION public.look()"
+        );
+        self.run(sql).await;
+    }
+
+    async fn run(&self, sql: String) {
+        let mut connection = PgConnection::connect(self.database.url())
+            .await
+            .expect("connects");
+        sqlx::raw_sql(AssertSqlSafe(sql))
+            .execute(&mut connection)
+            .await
+            .expect("may");
+    }
+}
+
+#[tokio::test]
+async fn an_organization_that_cannot_be_signed_for_holds_up_no_other() {
+    let mut world = World::new().await;
+    let mut organizations = [(); 4].map(|()| OrganizationId::new());
+    organizations.sort_unstable();
+    for organization in organizations {
+        world.organization = organization;
+        world.execution().await;
+    }
+    let [beaten, first, full, last] = organizations;
+    world
+        .before_each_checkpoint(&format!(
+            "IF NEW.organization_id = '{beaten}' THEN RAISE unique_violation; END IF;
+            IF NEW.organization_id = '{full}' THEN RAISE disk_full; END IF;"
+        ))
+        .await;
+    let round = async || {
+        let mut made = Vec::new();
+        let note = |checkpoint: CheckpointSummary| made.push(checkpoint.organization_id);
+        let failed = world.store.checkpoint_audits(&world.key, at(9), note).await;
+        let failed = failed.expect("knows who there is").into_iter();
+        let failed: Vec<_> = failed.map(|(id, error)| (id, error.kind)).collect();
+        (made, failed)
+    };
+    let (made, failed) = round().await;
+    assert_eq!(made, [first, last]);
+    assert_eq!(
+        failed,
+        [
+            (beaten, StoreErrorKind::Conflict),
+            (full, StoreErrorKind::Full)
+        ]
+    );
+    world
+        .run("DROP TRIGGER look ON docg.audit_checkpoints".to_owned())
+        .await;
+    assert_eq!(round().await, (vec![beaten, full], vec![]));
+    assert_eq!(round().await, (vec![], vec![]));
+}
+
+#[tokio::test]
+async fn an_organization_whose_chains_move_all_the_time_is_signed_for_once_a_round() {
+    let world = World::new().await;
+    world.execution().await;
+    // By the time that a checkpoint is there, a chain has moved on.
+    let moves = "CREATE FUNCTION public.moves() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN UPDATE docg.executions SET checkpointed = 0; RETURN NULL; END $$;
+        CREATE TRIGGER moves AFTER INSERT ON docg.audit_checkpoints
+        FOR EACH ROW EXECUTE FUNCTION public.moves()";
+    world.run(moves.to_owned()).await;
+    let mut made = 0;
+    let round = world
+        .store
+        .checkpoint_audits(&world.key, at(9), |_| made += 1);
+    let round = tokio::time::timeout(Duration::from_secs(10), round).await;
+    assert!(round.expect("it ends").expect("signs").is_empty());
+    assert_eq!(made, 1);
+}
+
+#[tokio::test]
+async fn a_checkpoint_that_another_process_was_ahead_of_is_made_of_what_is_left() {
+    let world = World::new().await;
+    world.execution().await;
+    // A sequence goes on where a statement is taken back.
+    world
+        .before_each_checkpoint(
+            "IF nextval('public.looks') < 3 THEN RAISE unique_violation; END IF;",
+        )
+        .await;
+    assert_eq!(world.checkpoint().await.seq, 1);
+    assert!(world.verify().await.is_valid());
+}
 
 #[tokio::test]
 async fn a_checkpoint_shows_what_a_chain_alone_cannot() {

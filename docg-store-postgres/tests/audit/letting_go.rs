@@ -1,11 +1,17 @@
 //! What is erased, purged and let go, and what somebody would have count as that.
 
+use std::{
+    io::{self, Write},
+    sync::{Arc, mpsc},
+};
+
 use docg_core::{
     conformance::fixtures::at,
     ports::{AuditQuery, RunReader, RunStore},
 };
 use docg_store_postgres::{AuditFault, AuditTrust, verify_audit_export};
 use sqlx::{Connection, Executor, PgConnection};
+use tokio::sync::oneshot;
 
 use crate::World;
 
@@ -295,4 +301,61 @@ async fn without_a_key_nothing_is_said_of_what_was_let_go() {
     let report = world.verify_with(&AuditTrust::default()).await;
     let of_signature = report.faults.iter().filter(|it| it.is_of_signature());
     assert_eq!((of_signature.count(), report.faults.len()), (2, 2));
+}
+
+/// Takes an export, and lets somebody else do something when the first chain is in it.
+struct Interrupted {
+    taken: Vec<u8>,
+    begun: Option<oneshot::Sender<()>>,
+    go_on: mpsc::Receiver<()>,
+}
+
+impl Write for Interrupted {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.taken.extend_from_slice(bytes);
+        let record = br#""record":"chain""#;
+        let has_one = self.taken.windows(record.len()).any(|it| it == record);
+        if let Some(begun) = self.begun.take_if(|_| has_one) {
+            begun.send(()).expect("somebody waits");
+            tokio::task::block_in_place(|| self.go_on.recv()).expect("it is done");
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trail_that_is_let_go_while_it_is_read_is_not_taken_for_a_forgery() {
+    let world = Arc::new(World::new().await);
+    world.execution().await;
+    world.checkpoint().await;
+    assert_eq!(world.store.purge(at(1_000), 10).await.expect("purges"), 1);
+    // What is still there is read first.
+    world.execution().await;
+    let (begun, has_begun) = oneshot::channel();
+    let (done, go_on) = mpsc::channel();
+    let mut export = Interrupted {
+        taken: Vec::new(),
+        begun: Some(begun),
+        go_on,
+    };
+    let reader = Arc::clone(&world);
+    let reading = tokio::spawn(async move {
+        let (store, organization) = (&reader.store, reader.organization);
+        let read = store.export_audit(organization, None, &mut export).await;
+        read.map(|()| export.taken)
+    });
+    has_begun.await.expect("the checkpoints are read");
+    let let_go = world
+        .store
+        .purge_audit(at(1_000), 10, &world.key, at(2_000));
+    assert_eq!(let_go.await.expect("purges")[0].chains, 1);
+    done.send(()).expect("the reader waits");
+    let export = reading.await.expect("does not panic").expect("writes");
+    let report = verify_audit_export(&*export, &world.trust()).expect("can be read");
+    assert_eq!(report.faults, []);
+    assert_eq!(world.verify().await.faults, [], "nor afterwards");
 }

@@ -4,10 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use docg_bus_redis::{ConfigError, RedisBus, RedisConfig};
-use docg_core::{
-    ports::{EventBus, Store, StoreError, StoreErrorKind},
-    time::Timestamp,
-};
+use docg_core::ports::{EventBus, Store, StoreError};
 use docg_http::{BusProbe, BusState};
 use docg_store_memory::{MemoryBus, MemoryStore};
 use docg_store_postgres::{CheckpointKey, PgStore, PgStoreConfig};
@@ -17,9 +14,6 @@ use crate::{builtin_signature::Secret, checkpoints::Checkpoints, options::Option
 
 /// How often what was left behind in Redis is given an end.
 const CLEANUP: Duration = Duration::from_secs(24 * 3600);
-
-/// How often audit trails get a signed checkpoint.
-const CHECKPOINT: Duration = Duration::from_secs(3600);
 
 /// Why there is no backend.
 #[derive(Debug, thiserror::Error)]
@@ -95,7 +89,10 @@ impl Backend {
             tokio::spawn(stop.clone().run_until_cancelled_owned(work));
         }
         if let Some(database) = self.database.clone() {
-            let work = checkpoints(database, checkpoint_key(secret), self.checkpoints.clone());
+            let work = self
+                .checkpoints
+                .clone()
+                .keep(database, checkpoint_key(secret));
             tokio::spawn(stop.clone().run_until_cancelled_owned(work));
         }
     }
@@ -109,35 +106,6 @@ async fn clean_up(redis: Arc<RedisBus>) {
         }
         tokio::time::sleep(CLEANUP).await;
     }
-}
-
-async fn checkpoints(database: Arc<PgStore>, key: CheckpointKey, noted: Checkpoints) {
-    loop {
-        tokio::time::sleep(CHECKPOINT).await;
-        match checkpoint_all(&database, &key, &noted).await {
-            Ok(()) => {}
-            // Another process is at it.
-            Err(e) if e.kind == StoreErrorKind::Conflict => {
-                tracing::info!("the audit trail's checkpoints will be made later: {e}");
-            }
-            Err(e) => tracing::warn!("the audit trail's checkpoints will be made later: {e}"),
-        }
-    }
-}
-
-/// Signs all that no checkpoint has signed yet.
-async fn checkpoint_all(
-    database: &PgStore,
-    key: &CheckpointKey,
-    noted: &Checkpoints,
-) -> Result<(), StoreError> {
-    for organization in database.audited_organizations().await? {
-        let now = Timestamp::now();
-        while let Some(made) = database.checkpoint_audit(organization, key, now).await? {
-            noted.made(&made);
-        }
-    }
-    Ok(())
 }
 
 /// The key that this installation signs checkpoints with.

@@ -1,20 +1,28 @@
-//! The last checkpoint of each organization's audit trail, kept beside the key that signs them. Who
-//! removes the last checkpoints from the database leaves a trail that holds: here it is known that
-//! there were more.
+//! Signed checkpoints of the organizations' audit trails, made from time to time. The last of each is
+//! kept beside the key that signs them: who removes the last checkpoints from the database leaves a
+//! trail that holds, and here it is known that there were more.
 
 use std::{
     collections::BTreeMap,
     io,
     path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
 };
 
-use docg_core::ids::OrganizationId;
-use docg_store_postgres::{AuditTrust, CheckpointSummary};
+use docg_core::{ids::OrganizationId, time::Timestamp};
+use docg_store_postgres::{AuditTrust, CheckpointKey, CheckpointSummary, PgStore};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 /// The file in the data directory.
 const FILE: &str = "checkpoints.json";
+
+/// How often audit trails get a checkpoint.
+const PERIOD: Duration = Duration::from_secs(3600);
+
+/// How soon what has failed is tried again at first; then twice as long each time, up to the period.
+const RETRY: Duration = Duration::from_secs(60);
 
 /// Where the last checkpoints are noted.
 #[derive(Debug, Clone)]
@@ -33,6 +41,34 @@ impl Checkpoints {
     #[must_use]
     pub fn of(data_dir: &Path) -> Self {
         Self(data_dir.join(FILE))
+    }
+
+    /// Has all audit trails signed from time to time, and notes it; never ends.
+    pub async fn keep(self, database: Arc<PgStore>, key: CheckpointKey) {
+        repeat(|| self.sign_all(&database, &key)).await;
+    }
+
+    /// Signs what no checkpoint has signed yet. Whether that was done for all organizations.
+    async fn sign_all(&self, database: &PgStore, key: &CheckpointKey) -> bool {
+        let note = |made| self.made(&made);
+        match database
+            .checkpoint_audits(key, Timestamp::now(), note)
+            .await
+        {
+            Ok(failed) => {
+                for (organization_id, error) in &failed {
+                    tracing::warn!(
+                        %organization_id,
+                        "a checkpoint of the audit trail will be made later: {error}"
+                    );
+                }
+                failed.is_empty()
+            }
+            Err(error) => {
+                tracing::warn!("the audit trail's checkpoints will be made later: {error}");
+                false
+            }
+        }
     }
 
     /// Logs a checkpoint that was made, and notes it. Where it cannot be noted the one before stays,
@@ -100,8 +136,31 @@ impl Checkpoints {
     }
 }
 
+/// Does a round each period, and sooner after one that did not do everything.
+async fn repeat<F: Future<Output = bool>>(mut round: impl FnMut() -> F) {
+    let mut failures = 0;
+    loop {
+        tokio::time::sleep(wait(failures)).await;
+        failures = if round().await { 0 } else { failures + 1 };
+    }
+}
+
+/// How long to wait after so many rounds in a row in which something failed.
+fn wait(failures: u32) -> Duration {
+    match failures.checked_sub(1) {
+        None => PERIOD,
+        Some(before) => RETRY
+            .saturating_mul(2_u32.saturating_pow(before))
+            .min(PERIOD),
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::future::ready;
+
+    use tokio::time::Instant;
+
     use super::*;
 
     #[test]
@@ -128,5 +187,26 @@ mod tests {
         };
         assert_eq!((of(&one), of(&other)), (expected(3), expected(7)));
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+    #[tokio::test(start_paused = true)]
+    async fn what_failed_is_tried_again_sooner_and_then_ever_later_up_to_the_period() {
+        let begin = Instant::now();
+        let mut rounds = Vec::new();
+        let scripted = repeat(|| {
+            rounds.push(begin.elapsed().as_secs());
+            // The second and the third fail, and all from the fifth on.
+            ready(![2, 3].contains(&rounds.len()) && rounds.len() < 5)
+        });
+        let hours = Duration::from_secs(7 * 3600);
+        tokio::time::timeout(hours, scripted).await.unwrap_err();
+        let between: Vec<u64> = rounds.windows(2).map(|two| two[1] - two[0]).collect();
+        assert_eq!(
+            between,
+            [
+                3600, 60, 120, 3600, 60, 120, 240, 480, 960, 1920, 3600, 3600
+            ]
+        );
+        assert_eq!(rounds[0], 3600);
+        assert_eq!(wait(u32::MAX), PERIOD);
     }
 }

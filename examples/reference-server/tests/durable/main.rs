@@ -7,10 +7,13 @@
 mod client;
 #[path = "../support/program.rs"]
 mod program;
+#[path = "../support/readme.rs"]
+mod readme;
 #[path = "../support/site.rs"]
 mod site;
 
 mod commands;
+mod compose;
 mod connections;
 mod drain;
 mod follower;
@@ -21,3 +24,4 @@ mod restart;
 mod roles;
 mod server;
 mod takeover;
+mod two_servers;

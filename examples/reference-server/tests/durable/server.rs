@@ -34,6 +34,18 @@ impl Server {
         server
     }
 
+    /// One that was started otherwise, serves and works; it is called with its development token.
+    pub(crate) fn of(running: Running) -> Self {
+        let url = running.address();
+        assert_eq!(running.line(), "working");
+        let log = running.log();
+        let token = log
+            .lines()
+            .find_map(|line| line.strip_prefix("development token: "));
+        let client = Client::new(url, token.expect("it prints one").to_owned());
+        Self { running, client }
+    }
+
     /// Starts a server that serves, whatever else it does.
     pub(crate) fn start_http(site: &Site, name: &str, arguments: &[&str]) -> Self {
         let running = site.spawn(name, &[&["--bind", "127.0.0.1:0"], arguments].concat());

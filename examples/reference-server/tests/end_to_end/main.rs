@@ -2,8 +2,12 @@
 
 #[path = "../support/client.rs"]
 mod client;
+#[path = "../support/mail_server.rs"]
+mod mail_server;
 #[path = "../support/program.rs"]
 mod program;
+#[path = "../support/readme.rs"]
+mod readme;
 
 mod approvals;
 mod browser;
@@ -13,6 +17,7 @@ mod contract;
 mod facts;
 mod faults;
 mod layers;
+mod mail_encryption;
 mod process;
 mod providers;
 mod starting;

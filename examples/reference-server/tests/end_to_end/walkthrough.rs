@@ -10,20 +10,10 @@ use std::{
 
 use serde_json::Value;
 
-use crate::process::{DEADLINE, Server};
-
-/// Of the README's walk-through, the blocks of commands.
-fn blocks() -> Vec<String> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../README.md");
-    let readme = std::fs::read_to_string(path).expect("a README");
-    let (_, walkthrough) = readme
-        .split_once("\n## A contract, from data to signatures\n")
-        .expect("the walk-through");
-    let section = walkthrough.split("\n## ").next().unwrap_or_default();
-    let fenced = section.split("\n```sh\n").skip(1);
-    let blocks = fenced.map(|rest| rest.split("\n```").next().unwrap_or_default());
-    blocks.map(str::to_owned).collect()
-}
+use crate::{
+    process::{DEADLINE, Server},
+    readme,
+};
 
 /// A shell in a reader's terminal: at the top of the repository, beside a server.
 struct Terminal {
@@ -108,7 +98,7 @@ fn event_ids(printed: &str) -> Vec<&str> {
 async fn the_readme_s_commands_do_what_it_says() {
     let server = Server::start(&[]);
     let mut terminal = Terminal::beside(&server);
-    let mut blocks = blocks().into_iter();
+    let mut blocks = readme::blocks("A contract, from data to signatures").into_iter();
     let mut next = || blocks.next().expect("another block");
 
     let setup = next()

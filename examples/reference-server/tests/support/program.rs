@@ -33,6 +33,26 @@ pub(crate) fn program_after(script: &str) -> Command {
     shell
 }
 
+/// A shell that is given these commands; what they run with `cargo` is the program, in the shell's
+/// own place.
+pub(crate) fn shell(commands: &str) -> Command {
+    let binary = env!("CARGO_BIN_EXE_reference-server");
+    let cargo = "cargo() {
+        [[ \"$1 $2 $3\" == 'run -p reference-server' ]]
+        shift 3
+        [[ $# == 0 || $1 == -- ]]
+        exec \"$BINARY\" \"${@:2}\"
+    }";
+    let mut shell = Command::new("bash");
+    clean(&mut shell).env("BINARY", binary).args([
+        "-e",
+        "-u",
+        "-c",
+        &format!("{cargo}\n{commands}"),
+    ]);
+    shell
+}
+
 fn clean(command: &mut Command) -> &mut Command {
     for (name, _) in std::env::vars_os() {
         let name_text = name.to_string_lossy();

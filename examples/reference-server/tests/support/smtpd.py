@@ -3,6 +3,7 @@
 
     smtpd.py DIRECTORY [--refuse-recipient ADDR]... [--fail-first N]
                        [--close-on-data [message|command|accepted]] [--login USER:PASSWORD]
+                       [--certificate FILE [--require-starttls]]
 
 Listens on a free port of 127.0.0.1 and prints `listening on PORT`. Every message it accepts is in
 DIRECTORY as 0001.eml, 0002.eml, ... before the client is told so: the message byte for byte, after
@@ -13,6 +14,7 @@ import argparse
 import asyncio
 import os
 import pathlib
+import ssl
 
 from aiosmtpd.smtp import SMTP, AuthResult
 
@@ -76,12 +78,23 @@ async def serve(options):
         # Not handled: the server is to say no by itself.
         return AuthResult(success=(given.login, given.password) == known, handled=False)
 
+    starttls = {}
+    if options.certificate:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(options.certificate)
+        starttls = {"tls_context": context, "require_starttls": options.require_starttls}
+
     def connection():
         sign_in = {}
         if options.login:
             sign_in = {"authenticator": authenticate, "auth_required": True, "auth_require_tls": False}
         return Server(
-            handler, hostname="localhost", ident="test server", enable_SMTPUTF8=True, **sign_in
+            handler,
+            hostname="localhost",
+            ident="test server",
+            enable_SMTPUTF8=True,
+            **sign_in,
+            **starttls,
         )
 
     server = await asyncio.get_running_loop().create_server(connection, "127.0.0.1", 0)
@@ -118,7 +131,17 @@ def main():
     parser.add_argument(
         "--login",
         metavar="USER:PASSWORD",
-        help="take mail only from who signs in like this; there is no TLS",
+        help="take mail only from who signs in like this, encrypted or not",
+    )
+    parser.add_argument(
+        "--certificate",
+        metavar="FILE",
+        help="offer STARTTLS with this certificate, whose key is in the same file",
+    )
+    parser.add_argument(
+        "--require-starttls",
+        action="store_true",
+        help="take nothing before STARTTLS",
     )
     try:
         asyncio.run(serve(parser.parse_args()))

@@ -1,0 +1,275 @@
+//! Statements that wait too long, callers that do not wait for them, and sessions that have changed
+//! meanwhile.
+
+use std::{sync::Arc, time::Duration};
+
+use docg_core::{
+    conformance::fixtures::{CommitFixture, RunFixture, at, signal},
+    ids::{ExecutionId, OrganizationId, WorkerId},
+    ports::{ClaimRequest, ClaimWhat, Claimed, RunReader, RunStore, StoreErrorKind},
+};
+use docg_store_postgres::{PgStore, PgStoreConfig};
+use docg_test_servers::postgres::Database;
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, postgres::PgPoolOptions};
+
+mod support;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+async fn connect(database: &Database) -> PgConnection {
+    PgConnection::connect(database.url())
+        .await
+        .expect("connects")
+}
+
+async fn open(database: &Database, config: PgStoreConfig) -> Arc<PgStore> {
+    let store = PgStore::connect(database.url(), config).await;
+    Arc::new(store.expect("connects"))
+}
+
+async fn claimed(store: &PgStore, organization: OrganizationId) -> Claimed {
+    let run = RunFixture::of(organization).build();
+    let request = ClaimRequest {
+        worker_id: WorkerId::new(),
+        what: ClaimWhat::One(run.state.execution.id),
+        now: at(0),
+        lease_until: at(60_000),
+    };
+    store.create(run).await.expect("stores");
+    let mut claim = store.claim(request).await.expect("claims");
+    claim.claimed.pop().expect("is free")
+}
+
+/// Holds an execution's row for as long as the connection lives.
+async fn hold(connection: &mut PgConnection, id: ExecutionId) {
+    let sql = format!("BEGIN; SELECT id FROM docg.executions WHERE id = '{id}' FOR UPDATE");
+    sqlx::raw_sql(AssertSqlSafe(sql))
+        .execute(connection)
+        .await
+        .expect("locks");
+}
+
+/// Waits until so many statements wait for a row.
+async fn until_waiting(connection: &mut PgConnection, count: i64) {
+    let sql = "SELECT count(*) FROM pg_stat_activity
+        WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    let reached = async {
+        while sqlx::query_scalar::<_, i64>(sql)
+            .fetch_one(&mut *connection)
+            .await
+            .expect("reads")
+            != count
+        {
+            tokio::task::yield_now().await;
+        }
+    };
+    let reached = tokio::time::timeout(PATIENCE, reached).await;
+    reached.unwrap_or_else(|_| panic!("there are never {count} that wait"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_who_go_away_take_no_connection_with_them() {
+    let database = support::migrated().await;
+    // The host has set no limit on the server's side.
+    let pool = PgPoolOptions::new()
+        .max_connections(2)
+        .acquire_timeout(PATIENCE)
+        .connect(database.url())
+        .await
+        .expect("connects");
+    let organization = OrganizationId::new();
+    let patient = open(&database, PgStoreConfig::default()).await;
+    let id = claimed(&patient, organization).await.lease.execution_id;
+    let config = PgStoreConfig::default().timeout(Duration::from_secs(2));
+    let store = Arc::new(PgStore::new(pool, config));
+    let mut holder = connect(&database).await;
+    hold(&mut holder, id).await;
+    let callers = [1, 2].map(|n| {
+        let (store, sent) = (Arc::clone(&store), signal(organization, id, at(n)));
+        tokio::spawn(async move { store.signal(sent).await })
+    });
+    until_waiting(&mut connect(&database).await, 2).await;
+    for caller in callers {
+        caller.abort();
+    }
+    let found = tokio::time::timeout(PATIENCE / 2, store.execution(organization, id)).await;
+    let found = found.expect("a connection comes free").expect("reads");
+    assert!(found.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_that_was_given_up_does_not_go_on_at_the_server() {
+    let database = support::migrated().await;
+    let patient = open(&database, PgStoreConfig::default()).await;
+    let config = PgStoreConfig::default().timeout(Duration::from_millis(600));
+    let store = open(&database, config).await;
+    let held = claimed(&patient, OrganizationId::new()).await;
+    let mut holder = connect(&database).await;
+    hold(&mut holder, held.lease.execution_id).await;
+    let commit = CommitFixture::on(&held).events(1).build();
+    for _ in 0..3 {
+        let error = store.commit(commit.clone()).await.expect_err("is held up");
+        assert_eq!(error.kind, StoreErrorKind::Unavailable, "{error}");
+    }
+    until_waiting(&mut connect(&database).await, 0).await;
+    sqlx::raw_sql("ROLLBACK")
+        .execute(&mut holder)
+        .await
+        .expect("lets go");
+    patient
+        .commit(commit)
+        .await
+        .expect("nothing was written before");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_somebody_holds_holds_up_no_other_commit_for_long() {
+    let database = support::migrated().await;
+    // One batch at a time, so that the commits are in one.
+    let config = PgStoreConfig::default()
+        .batches_at_once(1)
+        .timeout(Duration::from_secs(3));
+    let store = open(&database, config).await;
+    let organization = OrganizationId::new();
+    let mut all = Vec::new();
+    for _ in 0..20 {
+        all.push(claimed(&store, organization).await);
+    }
+    let held = all[7].lease.execution_id;
+    let mut holder = connect(&database).await;
+    hold(&mut holder, held).await;
+    let commits = all.iter().map(|it| {
+        let (store, commit) = (Arc::clone(&store), CommitFixture::on(it).events(2).build());
+        tokio::spawn(async move { store.commit(commit).await.map_err(|error| error.kind) })
+    });
+    let commits: Vec<_> = commits.collect();
+    for (claimed, commit) in all.iter().zip(commits) {
+        let result = commit.await.expect("does not panic");
+        match claimed.lease.execution_id == held {
+            true => assert_eq!(result, Err(StoreErrorKind::Unavailable)),
+            false => assert!(result.is_ok(), "{result:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_row_that_somebody_holds_costs_no_other_execution_its_lease() {
+    let database = support::migrated().await;
+    let config = PgStoreConfig::default().timeout(Duration::from_secs(3));
+    let store = open(&database, config).await;
+    let organization = OrganizationId::new();
+    let mut leases = Vec::new();
+    for _ in 0..3 {
+        leases.push(claimed(&store, organization).await.lease);
+    }
+    let held = leases[1];
+    let mut holder = connect(&database).await;
+    hold(&mut holder, held.execution_id).await;
+    let renewed = store.renew(&leases, at(90_000)).await.expect("renews");
+    assert_eq!(renewed.lost, [held], "nobody can rely on it");
+    for lease in leases {
+        let request = ClaimRequest {
+            worker_id: WorkerId::new(),
+            what: ClaimWhat::One(lease.execution_id),
+            now: at(70_000),
+            lease_until: at(80_000),
+        };
+        if lease != held {
+            let claim = store.claim(request).await.expect("claims");
+            assert!(claim.claimed.is_empty(), "it was prolonged");
+        }
+    }
+    // Whether it has the lease itself is not known, so it asks again.
+    let error = store
+        .renew(&[held], at(90_000))
+        .await
+        .expect_err("no answer");
+    assert_eq!(error.kind, StoreErrorKind::Unavailable);
+    sqlx::raw_sql("ROLLBACK")
+        .execute(&mut holder)
+        .await
+        .expect("lets go");
+    let renewed = store.renew(&[held], at(90_000)).await.expect("renews");
+    assert!(renewed.lost.is_empty());
+}
+
+#[tokio::test]
+async fn a_row_that_somebody_holds_has_no_other_execution_published_again() {
+    let database = support::migrated().await;
+    let store = open(&database, PgStoreConfig::default()).await;
+    let organization = OrganizationId::new();
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        ids.push(claimed(&store, organization).await.lease.execution_id);
+    }
+    let mut holder = connect(&database).await;
+    hold(&mut holder, ids[1]).await;
+    let published: Vec<_> = ids.iter().map(|id| (*id, 1)).collect();
+    let marked = tokio::time::timeout(PATIENCE, store.mark_published(&published)).await;
+    marked.expect("waits for nobody").expect("marks");
+    let left = store.unpublished(at(1_000_000), None, 10).await;
+    let left: Vec<_> = left
+        .expect("reads")
+        .iter()
+        .map(|it| it.execution_id)
+        .collect();
+    assert_eq!(left, [ids[1]]);
+}
+
+#[tokio::test]
+async fn sessions_whose_prepared_statements_are_gone_or_outdated_are_replaced() {
+    let database = support::migrated().await;
+    let pool = PgPoolOptions::new()
+        .max_connections(1)
+        .connect(database.url())
+        .await
+        .expect("connects");
+    let store = PgStore::new(pool.clone(), PgStoreConfig::default());
+    let organization = OrganizationId::new();
+    let id = claimed(&store, organization).await.lease.execution_id;
+    for change in [
+        // As a pooler does, which gives the session to somebody else.
+        "DEALLOCATE ALL",
+        // As a migration does, which is run while others serve.
+        "ALTER TABLE docg.executions ALTER COLUMN trigger_type TYPE varchar(99)",
+    ] {
+        store.execution(organization, id).await.expect("reads");
+        pool.execute(change).await.expect(change);
+        let found = store.execution(organization, id).await.expect(change);
+        assert!(found.is_some(), "{change}");
+    }
+}
+
+#[tokio::test]
+async fn workers_run_no_more_races_where_the_database_is_set_to_a_stricter_isolation() {
+    let database = support::migrated().await;
+    sqlx::raw_sql(
+        "DO $$ BEGIN
+            EXECUTE format('ALTER DATABASE %I SET default_transaction_isolation = serializable',
+                current_database());
+        END $$;
+        CREATE FUNCTION public.look() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            IF current_setting('transaction_isolation') <> 'read committed' THEN
+                RAISE EXCEPTION 'it is %', current_setting('transaction_isolation');
+            END IF;
+            RETURN NEW;
+        END $$;
+        CREATE TRIGGER look BEFORE INSERT OR UPDATE ON docg.executions
+        FOR EACH ROW EXECUTE FUNCTION public.look()",
+    )
+    .execute(&mut connect(&database).await)
+    .await
+    .expect("sets");
+    let store = open(&database, PgStoreConfig::default()).await;
+    claimed(&store, OrganizationId::new()).await;
+}
+
+#[tokio::test]
+async fn every_limit_on_time_can_be_kept() {
+    let database = support::migrated().await;
+    for timeout in [Duration::MAX, Duration::from_secs(90 * 24 * 3600)] {
+        let store = open(&database, PgStoreConfig::default().timeout(timeout)).await;
+        claimed(&store, OrganizationId::new()).await;
+    }
+}

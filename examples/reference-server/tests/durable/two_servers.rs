@@ -1,0 +1,120 @@
+//! The two servers of the README, as a reader starts them: its commands, a terminal for each block.
+
+use std::{
+    fs::Permissions,
+    net::TcpListener,
+    os::unix::fs::{PermissionsExt, symlink},
+    process::Command,
+};
+
+use serde_json::json;
+
+use crate::{
+    follower::Follower,
+    program::{Running, shell},
+    readme,
+    server::{Server, Servers, audit_verifies, delay, effect},
+};
+
+/// At the top of a repository of their own, with services of their own, which end with the value.
+struct Reader {
+    folder: tempfile::TempDir,
+    variables: Vec<(&'static str, String)>,
+}
+
+impl Reader {
+    fn new() -> Self {
+        // Postgres has another user where this one is root.
+        let folder = tempfile::Builder::new()
+            .permissions(Permissions::from_mode(0o755))
+            .tempdir()
+            .expect("a temporary folder");
+        let scripts = readme::repository().join("scripts");
+        symlink(scripts, folder.path().join("scripts")).expect("a link");
+        let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
+        let [postgres, redis] = listeners.map(|it| it.local_addr().expect("bound").port());
+        let services = folder.path().join("services").display().to_string();
+        let variables = vec![
+            ("DOCG_SERVICES_HOME", services),
+            ("DOCG_POSTGRES_PORT", postgres.to_string()),
+            ("DOCG_REDIS_PORT", redis.to_string()),
+            ("DOCG_BIND", "127.0.0.1:0".to_owned()),
+            ("DOCG_LEASE_MS", "2000".to_owned()),
+            ("DOCG_HEARTBEAT_MS", "200".to_owned()),
+            ("DOCG_ENABLE_TEST_NODES", "true".to_owned()),
+        ];
+        Self { folder, variables }
+    }
+
+    /// A terminal in which this is typed.
+    fn terminal(&self, commands: &str) -> Command {
+        let mut shell = shell(commands);
+        shell
+            .current_dir(self.folder.path())
+            .envs(self.variables.iter().map(|(name, value)| (name, value)));
+        shell
+    }
+
+    /// A terminal in which a server runs then.
+    fn server(&self, name: &str, commands: &str) -> Server {
+        let log = self.folder.path().join(format!("{name}.log"));
+        Server::of(Running::start(self.terminal(commands), log))
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        let removed = self.terminal("scripts/services remove").status();
+        if !removed.is_ok_and(|status| status.success()) {
+            eprintln!("the services in {} still run", self.folder.path().display());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_readme_s_two_servers_share_the_work_and_one_goes_on_where_the_other_was_killed() {
+    let blocks = readme::blocks("Durable, and several processes");
+    let [one, other] = <[String; 2]>::try_from(blocks).expect("two terminals");
+    let port = "127.0.0.1:8081";
+    assert!(other.contains(port), "{other}");
+    let other = other.replace(port, "127.0.0.1:0");
+    let reader = Reader::new();
+    let mut first = reader.server("first", &one);
+    let second = reader.server("second", &other);
+    assert_eq!(first.token, second.token, "one --data-dir, one token");
+
+    // Until all runs are with the first.
+    second.running.signal("STOP");
+    let servers = Servers::of(&first);
+    let nodes = [
+        effect("before", 0),
+        delay("long", json!(1_000)),
+        effect("after", 0),
+    ];
+    let path = first.put_nodes(json!(nodes)).await;
+    let mut runs = Vec::new();
+    for _ in 0..3 {
+        let id = first.start_at(&path, &json!({})).await;
+        runs.push((Follower::start(&servers, &id), id));
+    }
+    for (follower, _) in &mut runs {
+        follower.until_it_has("step.started", "long").await;
+    }
+    second.running.signal("CONT");
+    servers.add(&second);
+    first.running.kill();
+    servers.remove(&first);
+
+    for (follower, id) in runs {
+        let seen = follower.finish().await;
+        assert!(seen.opened > 1, "its stream went on at the other server");
+        assert_eq!(second.execution(&id).await["status"], "completed");
+        audit_verifies(&second, &id).await;
+    }
+    let begin = "eval \"$(scripts/services start)\"";
+    assert!(one.contains(begin), "{one}");
+    let verify = format!("{begin}; cargo run -p reference-server -- audit verify");
+    let verified = reader.terminal(&verify).output().expect("it runs");
+    let said = String::from_utf8_lossy(&verified.stderr);
+    assert_eq!(verified.status.code(), Some(0), "{said}");
+}
