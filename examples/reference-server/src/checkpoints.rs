@@ -188,6 +188,7 @@ mod tests {
         assert_eq!((of(&one), of(&other)), (expected(3), expected(7)));
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     }
+
     #[tokio::test(start_paused = true)]
     async fn what_failed_is_tried_again_sooner_and_then_ever_later_up_to_the_period() {
         let begin = Instant::now();
