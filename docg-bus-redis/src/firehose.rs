@@ -1,15 +1,16 @@
 //! The connection that waits: one per process, for all readers and listeners. It reads every event
 //! of every execution and each wake-up, and notices where something may have been lost.
 
-use std::convert::Infallible;
+use std::{convert::Infallible, sync::Arc};
 
-use redis::Cmd;
+use redis::{Cmd, InfoDict, aio::MultiplexedConnection};
+use tokio::time::Instant;
 
 use crate::{
     backoff::Backoff,
     bus::Shared,
     codec::{Entry, EntryId},
-    connect::{Connection, Connector},
+    connect::Connector,
     error::Error,
 };
 
@@ -22,6 +23,7 @@ pub(crate) async fn read(shared: &Shared, connector: &Connector) {
         shared,
         events: EntryId::default(),
         wakes: None,
+        replication_id: None,
         was_up: false,
         backoff: Backoff::default(),
     };
@@ -46,6 +48,8 @@ struct Reader<'a> {
     events: EntryId,
     /// The last wake-up that was read. Kept while the connection is down: they lie in wait.
     wakes: Option<EntryId>,
+    /// Which history of the server's data was read last.
+    replication_id: Option<Arc<str>>,
     was_up: bool,
     backoff: Backoff,
 }
@@ -54,31 +58,41 @@ impl Reader<'_> {
     /// From connecting to whatever ends the connection.
     async fn session(&mut self, connector: &Connector) -> Result<Infallible, Error> {
         let Shared {
-            keys, config, hub, ..
+            keys,
+            config,
+            hub,
+            link,
+            ..
         } = self.shared;
-        let mut connection = connector.connect(config.block).await?;
-        self.events = self.last(&mut connection, &keys.firehose).await?;
-        let last_wake = self.last(&mut connection, &keys.wakes).await?;
+        let mut connection = connector
+            .connect_to_owner(&keys.firehose, config.block)
+            .await?;
+        let Found {
+            replication_id,
+            last_event,
+            last_wake,
+        } = self.look(&mut connection).await?;
+        self.events = last_event;
         let mut wakes = self
             .wakes
             .filter(|id| *id <= last_wake)
             .unwrap_or(last_wake);
-        hub.up();
+        let before = self.replication_id.replace(Arc::clone(&replication_id));
+        if before.is_some_and(|before| before != replication_id) {
+            // What it still publishes where it is may be lost, and its past is not ours.
+            link.leave();
+        }
+        hub.up(Arc::clone(&replication_id));
         self.was_up = true;
+        let mut looked = Instant::now();
         loop {
             self.wakes = Some(wakes);
             let cmd = self.wait_for_more(wakes);
             type Streams = Option<Vec<(String, Vec<Entry>)>>;
             let streams: Streams = cmd.query_async(&mut connection).await?;
             self.backoff.reset();
-            let Some(streams) = streams else {
-                // Nothing for a while: because there is nothing?
-                if self.last(&mut connection, &keys.firehose).await? < self.events {
-                    return Err(Error::Reset);
-                }
-                continue;
-            };
-            for (key, entries) in streams {
+            let is_idle = streams.is_none();
+            for (key, entries) in streams.into_iter().flatten() {
                 if key == keys.wakes {
                     wakes = entries.last().map_or(wakes, |entry| entry.id);
                     let executions = entries.iter().filter_map(Entry::execution);
@@ -86,6 +100,14 @@ impl Reader<'_> {
                 } else {
                     self.take(&entries)?;
                 }
+            }
+            // Nothing for a while: because there is nothing? And is it still what it was?
+            if is_idle || looked.elapsed() >= config.block {
+                let now = self.look(&mut connection).await?;
+                if now.last_event < self.events || now.replication_id != replication_id {
+                    return Err(Error::Reset);
+                }
+                looked = Instant::now();
             }
         }
     }
@@ -116,10 +138,34 @@ impl Reader<'_> {
         Ok(())
     }
 
-    async fn last(&self, connection: &mut Connection, key: &str) -> Result<EntryId, Error> {
-        let last: Vec<Entry> = last_entry(key).query_async(connection).await?;
-        Ok(last.first().map_or(EntryId::default(), |entry| entry.id))
+    async fn look(&self, connection: &mut MultiplexedConnection) -> Result<Found, Error> {
+        let Shared { keys, .. } = self.shared;
+        let mut cmds = redis::pipe();
+        cmds.cmd("INFO").arg("replication");
+        cmds.add_command(last_entry(&keys.firehose));
+        cmds.add_command(last_entry(&keys.wakes));
+        type Answers = (InfoDict, Vec<Entry>, Vec<Entry>);
+        let (info, events, wakes): Answers = cmds.query_async(connection).await?;
+        if info.get("role").is_some_and(|role: String| role == "slave") {
+            return Err(Error::Replica);
+        }
+        let id = |entries: &[Entry]| entries.first().map_or(EntryId::default(), |entry| entry.id);
+        let replication_id: String = info.get("master_replid").unwrap_or_default();
+        Ok(Found {
+            replication_id: replication_id.into(),
+            last_event: id(&events),
+            last_wake: id(&wakes),
+        })
     }
+}
+
+/// What a look at the server shows.
+struct Found {
+    /// Names this history of the data. Each restart and each failover begins another one, in which
+    /// what came last may be missing.
+    replication_id: Arc<str>,
+    last_event: EntryId,
+    last_wake: EntryId,
 }
 
 /// Asks for a stream's last entry.

@@ -5,7 +5,7 @@ use std::{
     future::Future,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -24,6 +24,8 @@ pub(crate) struct Link {
     timeout: Duration,
     /// A command has succeeded since the last failure: what answers a PING may still refuse to work.
     has_worked: AtomicBool,
+    /// The connections up to this one were left; 0 for none.
+    left: AtomicU64,
 }
 
 #[derive(Clone)]
@@ -39,6 +41,7 @@ impl Link {
             state: watch::Sender::new(State::Starting),
             timeout,
             has_worked: AtomicBool::new(false),
+            left: AtomicU64::new(0),
         }
     }
 
@@ -49,6 +52,7 @@ impl Link {
     {
         let (connection, number) = self.connection().await?;
         let error = match tokio::time::timeout(self.timeout, work(connection)).await {
+            Ok(Ok(_)) if number <= self.left.load(Ordering::Acquire) => return Err(Error::Reset),
             Ok(Ok(done)) => {
                 self.has_worked.store(true, Ordering::Relaxed);
                 return Ok(done);
@@ -67,6 +71,19 @@ impl Link {
             is_current
         });
         Err(error)
+    }
+
+    /// Leaves the connection, because another server may have taken over. What is still under way
+    /// on it does not count; who comes now waits for the next one.
+    pub(crate) fn leave(&self) {
+        self.state.send_if_modified(|state| {
+            let State::Up { number, .. } = state else {
+                return false;
+            };
+            self.left.store(*number, Ordering::Release);
+            *state = State::Starting;
+            true
+        });
     }
 
     /// Asks one question.
@@ -102,8 +119,8 @@ impl Link {
     pub(crate) async fn keep(&self, connector: &Connector) {
         let mut backoff = Backoff::default();
         let mut is_told = false;
-        for number in 0.. {
-            let reason = match connector.connect(Duration::ZERO).await {
+        for number in 1.. {
+            let reason = match connector.connect().await {
                 Ok(connection) => {
                     tracing::info!("connected to Redis");
                     is_told = false;
@@ -128,12 +145,14 @@ impl Link {
         }
     }
 
-    /// Waits until somebody has found the connection broken.
+    /// Waits until somebody has found the connection broken, or left it.
     async fn broken(&self) -> Arc<str> {
         let mut states = self.state.subscribe();
         loop {
-            if let State::Down(reason) = &*states.borrow_and_update() {
-                return Arc::clone(reason);
+            match &*states.borrow_and_update() {
+                State::Down(reason) => return Arc::clone(reason),
+                State::Starting => return "another server may have taken over".into(),
+                State::Up { .. } => {}
             }
             // The sender lives as long as `self`.
             let _ = states.changed().await;

@@ -1,6 +1,8 @@
 //! What the tests do again and again.
 #![allow(dead_code, reason = "each test file takes what it needs")]
 
+pub(crate) mod address;
+
 use std::{sync::Arc, time::Duration};
 
 use docg_bus_redis::{RedisBus, RedisConfig};
