@@ -161,6 +161,12 @@ impl PrivateServer {
         assert_eq!(ask(self.port(), "REPLICAOF NO ONE"), "+OK");
     }
 
+    fn meet(&self, other: &Self) {
+        let bus = port_of(&other.0.dir, "cluster-port ");
+        let meet = format!("CLUSTER MEET 127.0.0.1 {} {bus}", other.port());
+        ask(self.port(), &meet);
+    }
+
     fn wait_for_a_replica(&self) {
         let wait = format!("WAIT 1 {}", PATIENCE.as_millis());
         assert_eq!(ask(self.port(), &wait), ":1", "no replica comes");
@@ -206,8 +212,6 @@ impl PrivateCluster {
     pub fn start_with(servers: u16, settings: impl Fn(&Path) -> String) -> Self {
         let start = |_| PrivateServer::start_with(|dir| format!("{CLUSTER}{}", settings(dir)));
         let nodes: Vec<_> = (0..servers).map(start).collect();
-        let meet = nodes[0].0.port;
-        let bus = port_of(&nodes[0].0.dir, "cluster-port ");
         let share = SLOTS.div_ceil(servers);
         for (node, first) in nodes.iter().zip((0..SLOTS).step_by(share.into())) {
             let last = SLOTS.min(first + share) - 1;
@@ -215,10 +219,24 @@ impl PrivateCluster {
                 node.port(),
                 &format!("CLUSTER ADDSLOTSRANGE {first} {last}"),
             );
-            ask(node.port(), &format!("CLUSTER MEET 127.0.0.1 {meet} {bus}"));
+            node.meet(&nodes[0]);
         }
         nodes.iter().for_each(|node| wait_for_cluster(node.port()));
         Self(nodes)
+    }
+
+    /// Starts a replica of one of its servers, which has what that one has.
+    #[must_use]
+    pub fn replica_of(&self, primary: &PrivateServer) -> PrivateServer {
+        let replica = PrivateServer::start_with(|_| CLUSTER.to_owned());
+        self.0.iter().for_each(|server| replica.meet(server));
+        // It knows them, and which slots are whose.
+        wait_for_cluster(replica.port());
+        let id = ask(primary.port(), "CLUSTER MYID");
+        let follow = format!("CLUSTER REPLICATE {id}");
+        assert_eq!(ask(replica.port(), &follow), "+OK");
+        primary.wait_for_a_replica();
+        replica
     }
 
     /// Its servers.
@@ -293,13 +311,18 @@ fn wait_for_cluster(port: u16) {
     }
 }
 
-/// The first line of what a server answers.
+/// The first line of what a server answers, after its length if it has one.
 fn ask(port: u16, question: &str) -> String {
     let answer = || {
         let mut connection = TcpStream::connect(("127.0.0.1", port))?;
         writeln!(connection, "{question}\r")?;
+        let mut answers = BufReader::new(connection);
         let mut answer = String::new();
-        BufReader::new(connection).read_line(&mut answer)?;
+        answers.read_line(&mut answer)?;
+        if answer.starts_with('$') {
+            answer.clear();
+            answers.read_line(&mut answer)?;
+        }
         Ok::<_, std::io::Error>(answer.trim().to_owned())
     };
     answer().expect("the server answers")
