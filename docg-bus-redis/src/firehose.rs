@@ -1,9 +1,12 @@
 //! The connection that waits: one per process, for all readers and listeners. It reads every event
 //! of every execution and each wake-up, and notices where something may have been lost.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{
+    convert::Infallible,
+    sync::{Arc, LazyLock},
+};
 
-use redis::{Cmd, InfoDict, aio::MultiplexedConnection};
+use redis::{Cmd, InfoDict, Script, aio::MultiplexedConnection};
 use tokio::time::Instant;
 
 use crate::{
@@ -13,6 +16,9 @@ use crate::{
     connect::Connector,
     error::Error,
 };
+
+static BEGIN_ANEW: LazyLock<Script> =
+    LazyLock::new(|| Script::new(include_str!("scripts/begin_anew.lua")));
 
 /// Entries that are read at once.
 const BATCH: usize = 1_000;
@@ -67,21 +73,26 @@ impl Reader<'_> {
         let mut connection = connector
             .connect_to_owner(&keys.firehose, config.block)
             .await?;
+        let mut found = self.look(&mut connection).await?;
+        let before = self.replication_id.as_ref();
+        if before.is_some_and(|before| *before != found.replication_id) {
+            // What it still publishes where it is would be lost, and its past is another one.
+            link.leave();
+            self.begin_anew(&mut connection, &found.replication_id)
+                .await?;
+            found = self.look(&mut connection).await?;
+        }
         let Found {
             replication_id,
             last_event,
             last_wake,
-        } = self.look(&mut connection).await?;
+        } = found;
+        self.replication_id = Some(Arc::clone(&replication_id));
         self.events = last_event;
         let mut wakes = self
             .wakes
             .filter(|id| *id <= last_wake)
             .unwrap_or(last_wake);
-        let before = self.replication_id.replace(Arc::clone(&replication_id));
-        if before.is_some_and(|before| before != replication_id) {
-            // What it still publishes where it is may be lost, and its past is not ours.
-            link.leave();
-        }
         hub.up(Arc::clone(&replication_id));
         self.was_up = true;
         let mut looked = Instant::now();
@@ -136,6 +147,23 @@ impl Reader<'_> {
             self.shared.hub.dispatch(entry);
         }
         Ok(())
+    }
+
+    /// Another server has taken over. Others may read there already, and not know of what this process
+    /// has published at the one before.
+    async fn begin_anew(
+        &self,
+        connection: &mut MultiplexedConnection,
+        replication_id: &str,
+    ) -> Result<(), Error> {
+        let Some(published) = self.shared.last_published() else {
+            return Ok(());
+        };
+        let mut begin_anew = BEGIN_ANEW.key(&self.shared.keys.firehose);
+        begin_anew
+            .arg(u64::try_from(published.elapsed().as_micros()).unwrap_or(u64::MAX))
+            .arg(replication_id);
+        Ok(begin_anew.invoke_async(connection).await?)
     }
 
     async fn look(&self, connection: &mut MultiplexedConnection) -> Result<Found, Error> {

@@ -51,7 +51,11 @@ pub(crate) async fn publish(shared: &Shared, events: &[Arc<Event>]) -> Result<()
     for batch in events.chunks(BATCH) {
         let refused = shared
             .link
-            .run(|connection| publish_batch(shared, batch, connection))
+            .run(|connection| async move {
+                let refused = publish_batch(shared, batch, connection).await?;
+                shared.has_published();
+                Ok(refused)
+            })
             .await?;
         check(shared, batch, refused)?;
     }

@@ -88,6 +88,37 @@ async fn a_run_that_a_failover_took_whole_is_a_gap_to_its_list() {
     told(&mut back, &next[0]).await;
 }
 
+/// As where a primary goes on for a moment beside the one that was promoted: who reads at that one
+/// has no part in the failover, and may have looked at the lists before the run was there.
+#[tokio::test]
+async fn a_run_that_was_published_to_the_old_primary_is_a_gap_to_who_reads_at_the_new_one() {
+    let (old, new) = (PrivateServer::start(), PrivateServer::start());
+    new.follow(&old);
+    let address = Address::of(&old).await;
+    let publisher = quick(&address.url()).await;
+    let organization = OrganizationId::new();
+    publish(&publisher, &events_of(organization, 1)).await;
+    replicated(&old).await;
+    new.promote();
+    address.lead_to(&new);
+    let reader = quick(&address.url()).await;
+    let mut list = feed(&reader, organization, None).await;
+    let known = events_of(organization, 1);
+    publish(&reader, &known).await;
+    let position = told(&mut list, &known[0]).await;
+    publish(&publisher, &events_of(organization, 1)).await;
+    old.follow(&new);
+    assert!(is_gap(&mut list).await);
+    soon(publisher.ready()).await;
+    for bus in [&reader, &publisher] {
+        let mut back = feed(bus, organization, Some(&position)).await;
+        assert!(is_gap(&mut back).await);
+    }
+    let next = events_of(organization, 1);
+    publish(&publisher, &next).await;
+    told(&mut list, &next[0]).await;
+}
+
 /// A process that came after the failover knows no more than the position.
 #[tokio::test]
 async fn a_snapshot_that_lacks_the_last_runs_is_a_gap_to_who_comes_back() {
