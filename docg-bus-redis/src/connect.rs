@@ -86,9 +86,19 @@ impl Connector {
                 .await?;
             Ok(connection)
         };
-        tokio::time::timeout(self.connect, connect)
+        tokio::time::timeout(self.connect * self.rounds(), connect)
             .await
             .unwrap_or(Err(Error::TimedOut))
+    }
+
+    /// A cluster's servers are connected to all at once, first those that are named and then those
+    /// that these know; one that does not answer takes up all the time that there is for one.
+    fn rounds(&self) -> u32 {
+        #[cfg(feature = "cluster")]
+        if self.cluster.is_some() {
+            return 4;
+        }
+        1
     }
 
     async fn open(&self) -> RedisResult<Connection> {

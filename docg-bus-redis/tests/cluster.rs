@@ -185,6 +185,21 @@ async fn a_replica_that_lacks_the_last_run_and_takes_over_is_a_gap_to_lists() {
     assert_eq!(soon(back).await.err(), Some(BusError::UnknownPosition));
 }
 
+/// One whose host has lost its power, say, while the cluster goes on without it.
+#[tokio::test]
+async fn a_named_server_that_does_not_answer_keeps_nobody_from_the_others() {
+    let cluster = PrivateCluster::start(2);
+    // A listener that accepts nothing.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("binds");
+    let address = silent.local_addr().expect("is bound");
+    let url = cluster.url().replace("://", &format!("://{address},"));
+    let bus = open(config(&url).timeout(Duration::from_millis(250))).await;
+    let events = events(3);
+    publish(&bus, &events).await;
+    let mut reader = subscribe(&bus, events[0].execution_id, 0).await;
+    assert_eq!(next(&mut reader, 3).await, [1, 2, 3]);
+}
+
 #[tokio::test]
 async fn cleanup_goes_through_all_servers() {
     let cluster = PrivateCluster::start(3);
