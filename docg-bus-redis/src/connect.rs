@@ -1,10 +1,10 @@
 //! Connections to one server or to a cluster.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, FromRedisValue,
-    Pipeline, RedisError, RedisFuture, RedisResult, Value,
+    InfoDict, Pipeline, RedisError, RedisFuture, RedisResult, Value,
     aio::{ConnectionLike, MultiplexedConnection},
 };
 
@@ -77,14 +77,23 @@ impl Connector {
         })
     }
 
-    /// Connects, and has the server answer.
-    pub(crate) async fn connect(&self) -> Result<Connection, Error> {
+    /// Connects, and has the server answer. Which history its data have, one of a cluster's many
+    /// does not say.
+    pub(crate) async fn connect(&self) -> Result<(Connection, Option<Arc<str>>), Error> {
         let connect = async {
             let mut connection = self.open().await?;
-            redis::cmd("PING")
-                .query_async::<()>(&mut connection)
-                .await?;
-            Ok(connection)
+            let replication_id = match &mut connection {
+                Connection::Server(server) => {
+                    let info: InfoDict = info().query_async(server).await?;
+                    Some(replication_id(&info))
+                }
+                #[cfg(feature = "cluster")]
+                Connection::Cluster(cluster) => {
+                    redis::cmd("PING").query_async::<()>(cluster).await?;
+                    None
+                }
+            };
+            Ok((connection, replication_id))
         };
         tokio::time::timeout(self.connect * self.rounds(), connect)
             .await
@@ -162,6 +171,20 @@ impl Connector {
             .get_multiplexed_async_connection_with_config(&config)
             .await
     }
+}
+
+/// Asks a server about its part in replication.
+pub(crate) fn info() -> Cmd {
+    let mut info = redis::cmd("INFO");
+    info.arg("replication");
+    info
+}
+
+/// Names this history of the data. Each restart and each failover begins another one, in which what
+/// came last may be missing.
+pub(crate) fn replication_id(info: &InfoDict) -> Arc<str> {
+    let id: Option<String> = info.get("master_replid");
+    id.unwrap_or_default().into()
 }
 
 /// The same as at a server, at another address of its cluster. One that does not know its own host

@@ -13,7 +13,7 @@ use crate::{
     backoff::Backoff,
     bus::Shared,
     codec::{Entry, EntryId},
-    connect::Connector,
+    connect::{Connector, info, replication_id},
     error::Error,
 };
 
@@ -115,7 +115,10 @@ impl Reader<'_> {
             // Nothing for a while: because there is nothing? And is it still what it was?
             if is_idle || looked.elapsed() >= config.block {
                 let now = self.look(&mut connection).await?;
-                if now.last_event < self.events || now.replication_id != replication_id {
+                if now.last_event < self.events
+                    || now.replication_id != replication_id
+                    || link.is_elsewhere(&replication_id)
+                {
                     return Err(Error::Reset);
                 }
                 looked = Instant::now();
@@ -169,18 +172,20 @@ impl Reader<'_> {
     async fn look(&self, connection: &mut MultiplexedConnection) -> Result<Found, Error> {
         let Shared { keys, .. } = self.shared;
         let mut cmds = redis::pipe();
-        cmds.cmd("INFO").arg("replication");
+        cmds.add_command(info());
         cmds.add_command(last_entry(&keys.firehose));
         cmds.add_command(last_entry(&keys.wakes));
         type Answers = (InfoDict, Vec<Entry>, Vec<Entry>);
-        let (info, events, wakes): Answers = cmds.query_async(connection).await?;
-        if info.get("role").is_some_and(|role: String| role == "slave") {
+        let (found, events, wakes): Answers = cmds.query_async(connection).await?;
+        if found
+            .get("role")
+            .is_some_and(|role: String| role == "slave")
+        {
             return Err(Error::Replica);
         }
         let id = |entries: &[Entry]| entries.first().map_or(EntryId::default(), |entry| entry.id);
-        let replication_id: String = info.get("master_replid").unwrap_or_default();
         Ok(Found {
-            replication_id: replication_id.into(),
+            replication_id: replication_id(&found),
             last_event: id(&events),
             last_wake: id(&wakes),
         })
@@ -189,8 +194,6 @@ impl Reader<'_> {
 
 /// What a look at the server shows.
 struct Found {
-    /// Names this history of the data. Each restart and each failover begins another one, in which
-    /// what came last may be missing.
     replication_id: Arc<str>,
     last_event: EntryId,
     last_wake: EntryId,

@@ -31,7 +31,12 @@ pub(crate) struct Link {
 #[derive(Clone)]
 enum State {
     Starting,
-    Up { connection: Connection, number: u64 },
+    Up {
+        connection: Connection,
+        number: u64,
+        /// Which history the server's data have, where there is one server.
+        replication_id: Option<Arc<str>>,
+    },
     Down(Arc<str>),
 }
 
@@ -86,6 +91,17 @@ impl Link {
         });
     }
 
+    /// Whether it leads to a server whose data have another history.
+    pub(crate) fn is_elsewhere(&self, here: &Arc<str>) -> bool {
+        match &*self.state.borrow() {
+            State::Up {
+                replication_id: Some(there),
+                ..
+            } => there != here,
+            _ => false,
+        }
+    }
+
     /// Asks one question.
     pub(crate) async fn ask<T: redis::FromRedisValue>(&self, cmd: &redis::Cmd) -> Result<T, Error> {
         self.run(|mut connection| async move { cmd.query_async(&mut connection).await })
@@ -100,7 +116,9 @@ impl Link {
             .map_err(|_| Error::TimedOut)?
             .map_err(|_| Error::TimedOut)?;
         match &*settled {
-            State::Up { connection, number } => Ok((connection.clone(), *number)),
+            State::Up {
+                connection, number, ..
+            } => Ok((connection.clone(), *number)),
             State::Down(reason) => Err(Error::Down(Arc::clone(reason))),
             State::Starting => Err(Error::TimedOut),
         }
@@ -121,10 +139,14 @@ impl Link {
         let mut is_told = false;
         for number in 1.. {
             let reason = match connector.connect().await {
-                Ok(connection) => {
+                Ok((connection, replication_id)) => {
                     tracing::info!("connected to Redis");
                     is_told = false;
-                    self.state.send_replace(State::Up { connection, number });
+                    self.state.send_replace(State::Up {
+                        connection,
+                        number,
+                        replication_id,
+                    });
                     let reason = self.broken().await;
                     if self.has_worked.swap(false, Ordering::Relaxed) {
                         backoff.reset();

@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 use common::{address::Address, ask, config, open, publish, raw, soon};
 use docg_bus_redis::RedisBus;
 use docg_core::{
-    conformance::fixtures::events_of,
+    conformance::fixtures::{events, events_of},
     engine::{Engine, ListFeed, ListItem},
     event::Event,
     ids::OrganizationId,
@@ -116,6 +116,44 @@ async fn a_run_that_was_published_to_the_old_primary_is_a_gap_to_who_reads_at_th
     }
     let next = events_of(organization, 1);
     publish(&publisher, &next).await;
+    told(&mut list, &next[0]).await;
+}
+
+/// A connection that waits has no reason to leave a primary that goes on, though nobody publishes
+/// there any more.
+#[tokio::test]
+async fn readers_do_not_stay_where_nobody_publishes_any_more() {
+    let (old, new) = (PrivateServer::start(), PrivateServer::start());
+    new.follow(&old);
+    let address = Address::of(&old).await;
+    let bus = quick(&address.url()).await;
+    let organization = OrganizationId::new();
+    let mut list = feed(&bus, organization, None).await;
+    new.promote();
+    address.lead_to(&new);
+    let mut connection = raw(&old.url()).await;
+    let clients: String = ask(&mut connection, "CLIENT LIST").await;
+    for client in clients.lines() {
+        let is_other = |cmd: &str| !client.contains(&format!(" cmd={cmd}"));
+        if is_other("xread") && is_other("client") {
+            let id = client
+                .split(' ')
+                .next()
+                .and_then(|id| id.strip_prefix("id="));
+            let kill = format!("CLIENT KILL ID {}", id.expect("has an id"));
+            let _: u64 = ask(&mut connection, &kill).await;
+        }
+    }
+    // Somebody else's, and at the new primary.
+    let published = async {
+        while bus.publish(&events(1)).await.is_err() {
+            bus.ready().await;
+        }
+    };
+    soon(published).await;
+    assert!(is_gap(&mut list).await);
+    let next = events_of(organization, 1);
+    publish(&bus, &next).await;
     told(&mut list, &next[0]).await;
 }
 
