@@ -1,10 +1,6 @@
 //! The bus, and its two tasks.
 
-use std::{
-    fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Instant,
-};
+use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 use docg_core::{
@@ -54,26 +50,9 @@ pub(crate) struct Shared {
     pub(crate) link: Link,
     pub(crate) hub: Arc<Hub>,
     ranges: Semaphore,
-    published: Mutex<Option<Instant>>,
 }
 
 impl Shared {
-    /// Notes that something was published, before whoever did it is told so.
-    pub(crate) fn has_published(&self) {
-        *self.lock_published() = Some(Instant::now());
-    }
-
-    /// When this process has published something, for the last time.
-    pub(crate) fn last_published(&self) -> Option<Instant> {
-        *self.lock_published()
-    }
-
-    fn lock_published(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.published
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// The first entries of a stream, from one on.
     pub(crate) async fn range(
         &self,
@@ -112,7 +91,6 @@ impl RedisBus {
             link: Link::new(config.timeout),
             hub: Arc::new(hub),
             ranges: Semaphore::new(RANGES),
-            published: Mutex::default(),
             config,
         });
         let link = {

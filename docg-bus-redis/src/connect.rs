@@ -85,7 +85,7 @@ impl Connector {
             let replication_id = match &mut connection {
                 Connection::Server(server) => {
                     let info: InfoDict = info().query_async(server).await?;
-                    Some(replication_id(&info))
+                    Some(replication_id(&info)?)
                 }
                 #[cfg(feature = "cluster")]
                 Connection::Cluster(cluster) => {
@@ -181,10 +181,13 @@ pub(crate) fn info() -> Cmd {
 }
 
 /// Names this history of the data. Each restart and each failover begins another one, in which what
-/// came last may be missing.
-pub(crate) fn replication_id(info: &InfoDict) -> Arc<str> {
+/// came last may be missing. A replica has its primary's, and may be behind.
+pub(crate) fn replication_id(info: &InfoDict) -> Result<Arc<str>, Error> {
+    if info.get("role").is_some_and(|role: String| role == "slave") {
+        return Err(Error::Replica);
+    }
     let id: Option<String> = info.get("master_replid");
-    id.unwrap_or_default().into()
+    Ok(id.unwrap_or_default().into())
 }
 
 /// The same as at a server, at another address of its cluster. One that does not know its own host

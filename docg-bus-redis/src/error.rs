@@ -15,7 +15,7 @@ pub(crate) enum Error {
     /// Nothing was tried: it is known not to answer.
     #[error("{0}")]
     Down(Arc<str>),
-    /// It follows another server, and may be behind it or cut off from it.
+    /// It may be behind its primary, or cut off from it.
     #[error("Redis is a replica")]
     Replica,
     /// Events do not follow those that are there.

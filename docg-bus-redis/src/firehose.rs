@@ -76,8 +76,8 @@ impl Reader<'_> {
         let mut found = self.look(&mut connection).await?;
         let before = self.replication_id.as_ref();
         if before.is_some_and(|before| *before != found.replication_id) {
-            // What it still publishes where it is would be lost, and its past is another one.
-            link.leave();
+            // What it still publishes elsewhere would be lost, and its past is another one.
+            link.move_to(&found.replication_id);
             self.begin_anew(&mut connection, &found.replication_id)
                 .await?;
             found = self.look(&mut connection).await?;
@@ -157,15 +157,15 @@ impl Reader<'_> {
     async fn begin_anew(
         &self,
         connection: &mut MultiplexedConnection,
-        replication_id: &str,
+        replication_id: &Arc<str>,
     ) -> Result<(), Error> {
-        let Some(published) = self.shared.last_published() else {
+        let Some(last) = self.shared.link.last_used_elsewhere(replication_id) else {
             return Ok(());
         };
         let mut begin_anew = BEGIN_ANEW.key(&self.shared.keys.firehose);
         begin_anew
-            .arg(u64::try_from(published.elapsed().as_micros()).unwrap_or(u64::MAX))
-            .arg(replication_id);
+            .arg(u64::try_from(last.elapsed().as_micros()).unwrap_or(u64::MAX))
+            .arg(&**replication_id);
         Ok(begin_anew.invoke_async(connection).await?)
     }
 
@@ -185,7 +185,7 @@ impl Reader<'_> {
         }
         let id = |entries: &[Entry]| entries.first().map_or(EntryId::default(), |entry| entry.id);
         Ok(Found {
-            replication_id: replication_id(&found),
+            replication_id: replication_id(&found)?,
             last_event: id(&events),
             last_wake: id(&wakes),
         })

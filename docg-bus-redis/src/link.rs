@@ -4,10 +4,10 @@
 use std::{
     future::Future,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use redis::RedisResult;
@@ -19,6 +19,9 @@ use crate::{
     error::{Error, wants_reconnect},
 };
 
+/// Why the connection was left.
+const LEFT: &str = "another server may have taken over";
+
 pub(crate) struct Link {
     state: watch::Sender<State>,
     timeout: Duration,
@@ -26,6 +29,13 @@ pub(crate) struct Link {
     has_worked: AtomicBool,
     /// The connections up to this one were left; 0 for none.
     left: AtomicU64,
+    /// In which histories of the data it has worked last, two at most.
+    uses: Mutex<Vec<Use>>,
+}
+
+struct Use {
+    replication_id: Option<Arc<str>>,
+    last: Instant,
 }
 
 #[derive(Clone)]
@@ -47,6 +57,7 @@ impl Link {
             timeout,
             has_worked: AtomicBool::new(false),
             left: AtomicU64::new(0),
+            uses: Mutex::default(),
         }
     }
 
@@ -55,9 +66,15 @@ impl Link {
     where
         F: Future<Output = RedisResult<T>>,
     {
-        let (connection, number) = self.connection().await?;
-        let error = match tokio::time::timeout(self.timeout, work(connection)).await {
-            Ok(Ok(_)) if number <= self.left.load(Ordering::Acquire) => return Err(Error::Reset),
+        let (connection, number, replication_id) = self.connection().await?;
+        let done = tokio::time::timeout(self.timeout, work(connection)).await;
+        if matches!(done, Ok(Ok(_))) {
+            self.note_use(replication_id);
+        }
+        let error = match done {
+            Ok(Ok(_)) if number <= self.left.load(Ordering::Acquire) => {
+                return Err(Error::Down(LEFT.into()));
+            }
             Ok(Ok(done)) => {
                 self.has_worked.store(true, Ordering::Relaxed);
                 return Ok(done);
@@ -78,17 +95,42 @@ impl Link {
         Err(error)
     }
 
-    /// Leaves the connection, because another server may have taken over. What is still under way
-    /// on it does not count; who comes now waits for the next one.
-    pub(crate) fn leave(&self) {
-        self.state.send_if_modified(|state| {
-            let State::Up { number, .. } = state else {
-                return false;
-            };
-            self.left.store(*number, Ordering::Release);
-            *state = State::Starting;
-            true
+    /// Leaves the connection, because another server may have taken over, unless it is known to lead
+    /// there. What is still under way on it does not count; who comes now waits for the next one.
+    pub(crate) fn move_to(&self, here: &Arc<str>) {
+        self.state.send_if_modified(|state| match state {
+            State::Up {
+                number,
+                replication_id,
+                ..
+            } if replication_id.as_ref() != Some(here) => {
+                self.left.store(*number, Ordering::Release);
+                *state = State::Starting;
+                true
+            }
+            _ => false,
         });
+    }
+
+    /// Comes before the look at what was left, so that no work is in neither.
+    fn note_use(&self, replication_id: Option<Arc<str>>) {
+        let mut uses = self.uses.lock().unwrap_or_else(PoisonError::into_inner);
+        uses.retain(|known| known.replication_id != replication_id);
+        if uses.len() == 2 {
+            uses.remove(0);
+        }
+        let last = Instant::now();
+        uses.push(Use {
+            replication_id,
+            last,
+        });
+    }
+
+    /// When it has last done anything that may not be in this history of the data.
+    pub(crate) fn last_used_elsewhere(&self, here: &Arc<str>) -> Option<Instant> {
+        let uses = self.uses.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_elsewhere = |known: &&Use| known.replication_id.as_ref() != Some(here);
+        uses.iter().rev().find(is_elsewhere).map(|known| known.last)
     }
 
     /// Whether it leads to a server whose data have another history.
@@ -108,7 +150,7 @@ impl Link {
             .await
     }
 
-    async fn connection(&self) -> Result<(Connection, u64), Error> {
+    async fn connection(&self) -> Result<(Connection, u64, Option<Arc<str>>), Error> {
         let mut state = self.state.subscribe();
         let settled = state.wait_for(|state| !matches!(state, State::Starting));
         let settled = tokio::time::timeout(self.timeout, settled)
@@ -117,8 +159,10 @@ impl Link {
             .map_err(|_| Error::TimedOut)?;
         match &*settled {
             State::Up {
-                connection, number, ..
-            } => Ok((connection.clone(), *number)),
+                connection,
+                number,
+                replication_id,
+            } => Ok((connection.clone(), *number, replication_id.clone())),
             State::Down(reason) => Err(Error::Down(Arc::clone(reason))),
             State::Starting => Err(Error::TimedOut),
         }
@@ -173,7 +217,7 @@ impl Link {
         loop {
             match &*states.borrow_and_update() {
                 State::Down(reason) => return Arc::clone(reason),
-                State::Starting => return "another server may have taken over".into(),
+                State::Starting => return LEFT.into(),
                 State::Up { .. } => {}
             }
             // The sender lives as long as `self`.

@@ -51,11 +51,7 @@ pub(crate) async fn publish(shared: &Shared, events: &[Arc<Event>]) -> Result<()
     for batch in events.chunks(BATCH) {
         let refused = shared
             .link
-            .run(|connection| async move {
-                let refused = publish_batch(shared, batch, connection).await?;
-                shared.has_published();
-                Ok(refused)
-            })
+            .run(|connection| publish_batch(shared, batch, connection))
             .await?;
         check(shared, batch, refused)?;
     }

@@ -204,13 +204,14 @@ async fn a_new_history_is_noticed_on_a_connection_that_stays() {
 
 /// It may be behind, or hang on to what a failover has left.
 #[tokio::test]
-async fn a_replica_is_not_read() {
+async fn a_replica_is_not_used() {
     let (primary, replica) = (PrivateServer::start(), PrivateServer::start());
     replica.follow(&primary);
     let bus = RedisBus::open(config(&replica.url()).timeout(TIMEOUT)).expect("is a configuration");
     let refused = soon(bus.subscribe_organization(OrganizationId::new(), None)).await;
-    let reason = "Redis is a replica".to_owned();
-    assert_eq!(refused.err(), Some(BusError::Unavailable(reason)));
+    let is_replica = BusError::Unavailable("Redis is a replica".to_owned());
+    assert_eq!(refused.err(), Some(is_replica.clone()));
+    assert_eq!(soon(bus.publish(&events(1))).await, Err(is_replica));
     replica.promote();
     soon(bus.ready()).await;
     let list = soon(bus.subscribe_organization(OrganizationId::new(), None)).await;
