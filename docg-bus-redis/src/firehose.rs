@@ -159,12 +159,16 @@ impl Reader<'_> {
         connection: &mut MultiplexedConnection,
         replication_id: &Arc<str>,
     ) -> Result<(), Error> {
-        let Some(last) = self.shared.link.last_used_elsewhere(replication_id) else {
+        let Shared {
+            keys, config, link, ..
+        } = self.shared;
+        let Some(last) = link.last_used_elsewhere(replication_id) else {
             return Ok(());
         };
-        let mut begin_anew = BEGIN_ANEW.key(&self.shared.keys.firehose);
+        let mut begin_anew = BEGIN_ANEW.key(&keys.firehose);
         begin_anew
             .arg(u64::try_from(last.elapsed().as_micros()).unwrap_or(u64::MAX))
+            .arg(config.stream_ttl.as_secs())
             .arg(&**replication_id);
         Ok(begin_anew.invoke_async(connection).await?)
     }
@@ -177,12 +181,6 @@ impl Reader<'_> {
         cmds.add_command(last_entry(&keys.wakes));
         type Answers = (InfoDict, Vec<Entry>, Vec<Entry>);
         let (found, events, wakes): Answers = cmds.query_async(connection).await?;
-        if found
-            .get("role")
-            .is_some_and(|role: String| role == "slave")
-        {
-            return Err(Error::Replica);
-        }
         let id = |entries: &[Entry]| entries.first().map_or(EntryId::default(), |entry| entry.id);
         Ok(Found {
             replication_id: replication_id(&found)?,

@@ -119,6 +119,27 @@ async fn a_run_that_was_published_to_the_old_primary_is_a_gap_to_who_reads_at_th
     told(&mut list, &next[0]).await;
 }
 
+/// Also where the new one has nothing yet.
+#[tokio::test]
+async fn a_run_that_was_published_to_the_old_server_is_a_gap_to_who_reads_at_an_empty_one() {
+    let (old, new) = (PrivateServer::start(), PrivateServer::start());
+    let address = Address::of(&old).await;
+    let publisher = quick(&address.url()).await;
+    address.lead_to(&new);
+    let reader = quick(&address.url()).await;
+    let organization = OrganizationId::new();
+    let mut list = feed(&reader, organization, None).await;
+    publish(&publisher, &events_of(organization, 1)).await;
+    old.kill();
+    assert!(is_gap(&mut list).await);
+    soon(publisher.ready()).await;
+    let mut connection = raw(&new.url()).await;
+    assert!(ask::<i64>(&mut connection, "TTL docg:{firehose}").await > 0);
+    let next = events_of(organization, 1);
+    publish(&publisher, &next).await;
+    told(&mut list, &next[0]).await;
+}
+
 /// A connection that waits has no reason to leave a primary that goes on, though nobody publishes
 /// there any more.
 #[tokio::test]
