@@ -75,7 +75,9 @@ impl Reader<'_> {
             .await?;
         let mut found = self.look(&mut connection).await?;
         let before = self.replication_id.as_ref();
-        if before.is_some_and(|before| *before != found.replication_id) {
+        if before.is_some_and(|before| *before != found.replication_id)
+            || link.is_elsewhere(&found.replication_id)
+        {
             // What it still publishes elsewhere would be lost, and its past is another one.
             link.move_to(&found.replication_id);
             self.begin_anew(&mut connection, &found.replication_id)

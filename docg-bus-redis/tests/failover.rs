@@ -178,6 +178,27 @@ async fn readers_do_not_stay_where_nobody_publishes_any_more() {
     told(&mut list, &next[0]).await;
 }
 
+/// It publishes at one server and reads at the other, and has known neither before.
+#[tokio::test]
+async fn a_process_that_comes_while_the_address_moves_gets_to_one_server() {
+    let (old, new) = (PrivateServer::start(), PrivateServer::start());
+    let address = Address::moving(&old, &new).await;
+    let bus = quick(&address.url()).await;
+    let organization = OrganizationId::new();
+    let mut list = feed(&bus, organization, None).await;
+    let told = async {
+        loop {
+            // What is refused, or was at the server that is left, is not told.
+            let _ = bus.publish(&events_of(organization, 1)).await;
+            let next = tokio::time::timeout(TIMEOUT, list.next()).await;
+            if matches!(next, Ok(Some(ListItem::Event(_)))) {
+                break;
+            }
+        }
+    };
+    soon(told).await;
+}
+
 /// A process that came after the failover knows no more than the position.
 #[tokio::test]
 async fn a_snapshot_that_lacks_the_last_runs_is_a_gap_to_who_comes_back() {

@@ -16,10 +16,15 @@ pub(crate) struct Address {
 
 impl Address {
     pub(crate) async fn of(server: &PrivateServer) -> Self {
+        Self::moving(server, server).await
+    }
+
+    /// One that leads the first who connects to one server, and all others to another.
+    pub(crate) async fn moving(first: &PrivateServer, then: &PrivateServer) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
         let port = listener.local_addr().expect("is bound").port();
-        let (leads_to, current) = watch::channel(server.port());
-        let task = tokio::spawn(pass_on(listener, current)).abort_handle();
+        let (leads_to, current) = watch::channel(then.port());
+        let task = tokio::spawn(pass_on(listener, first.port(), current)).abort_handle();
         Self {
             port,
             leads_to,
@@ -43,10 +48,11 @@ impl Drop for Address {
     }
 }
 
-async fn pass_on(listener: TcpListener, leads_to: watch::Receiver<u16>) {
+async fn pass_on(listener: TcpListener, first: u16, leads_to: watch::Receiver<u16>) {
+    let mut first = Some(first);
     let mut connections = JoinSet::new();
     while let Ok((mut client, _)) = listener.accept().await {
-        let port = *leads_to.borrow();
+        let port = first.take().unwrap_or(*leads_to.borrow());
         connections.spawn(async move {
             if let Ok(mut server) = TcpStream::connect(("127.0.0.1", port)).await {
                 // An error is an end too.
