@@ -19,6 +19,9 @@ use crate::{
     error::{Error, wants_reconnect},
 };
 
+/// Servers and what lies before them drop connections that are idle, often without a word.
+const CHECK_INTERVAL: Duration = Duration::from_secs(2);
+
 /// Why the connection was left.
 const LEFT: &str = "another server may have taken over";
 
@@ -83,6 +86,11 @@ impl Link {
             Ok(Err(error)) => Error::from(error),
             Err(_) => Error::TimedOut,
         };
+        self.found_broken(number, &error);
+        Err(error)
+    }
+
+    fn found_broken(&self, number: u64, error: &Error) {
         let reason = error.to_string();
         self.state.send_if_modified(|state| {
             let is_current =
@@ -92,7 +100,6 @@ impl Link {
             }
             is_current
         });
-        Err(error)
     }
 
     /// Leaves the connection, because another server may have taken over, unless it is known to lead
@@ -191,7 +198,12 @@ impl Link {
                         number,
                         replication_id,
                     });
-                    let reason = self.broken().await;
+                    let reason = loop {
+                        match tokio::time::timeout(CHECK_INTERVAL, self.broken()).await {
+                            Ok(reason) => break reason,
+                            Err(_) => self.check().await,
+                        }
+                    };
                     if self.has_worked.swap(false, Ordering::Relaxed) {
                         backoff.reset();
                     }
@@ -208,6 +220,21 @@ impl Link {
                 tracing::warn!("events are not published, until Redis is back: {reason}");
             }
             tokio::time::sleep(backoff.next()).await;
+        }
+    }
+
+    /// Finds a connection broken that nobody uses, so that the next who does need not. A cluster's
+    /// mends itself.
+    async fn check(&self) {
+        let Ok((Connection::Server(mut connection), number, _)) = self.connection().await else {
+            return;
+        };
+        let ping = redis::cmd("PING");
+        let answer = ping.query_async::<()>(&mut connection);
+        match tokio::time::timeout(self.timeout, answer).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => self.found_broken(number, &error.into()),
+            Err(_) => self.found_broken(number, &Error::TimedOut),
         }
     }
 

@@ -6,7 +6,7 @@ mod common;
 
 use std::{sync::Arc, time::Duration};
 
-use common::{address::Address, ask, config, open, publish, raw, soon};
+use common::{address::Address, ask, config, open, publish, publishing, raw, soon};
 use docg_bus_redis::RedisBus;
 use docg_core::{
     conformance::fixtures::{events, events_of},
@@ -153,17 +153,8 @@ async fn readers_do_not_stay_where_nobody_publishes_any_more() {
     new.promote();
     address.lead_to(&new);
     let mut connection = raw(&old.url()).await;
-    let clients: String = ask(&mut connection, "CLIENT LIST").await;
-    for client in clients.lines() {
-        let is_other = |cmd: &str| !client.contains(&format!(" cmd={cmd}"));
-        if is_other("xread") && is_other("client") {
-            let id = client
-                .split(' ')
-                .next()
-                .and_then(|id| id.strip_prefix("id="));
-            let kill = format!("CLIENT KILL ID {}", id.expect("has an id"));
-            let _: u64 = ask(&mut connection, &kill).await;
-        }
+    for id in publishing(&mut connection).await {
+        let _: u64 = ask(&mut connection, &format!("CLIENT KILL ID {id}")).await;
     }
     // Somebody else's, and at the new primary.
     let published = async {

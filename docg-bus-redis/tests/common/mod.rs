@@ -61,6 +61,23 @@ pub(crate) async fn ask<T: redis::FromRedisValue>(
     cmd.query_async(connection).await.expect("answers")
 }
 
+/// The connections that neither wait for events nor ask this.
+pub(crate) async fn publishing(connection: &mut MultiplexedConnection) -> Vec<String> {
+    let clients: String = ask(connection, "CLIENT LIST").await;
+    let is = |client: &str, cmd: &str| client.contains(&format!(" cmd={cmd}"));
+    let publishing = clients
+        .lines()
+        .filter(|client| !is(client, "xread") && !is(client, "client"));
+    let id = |client: &str| {
+        client
+            .split(' ')
+            .next()?
+            .strip_prefix("id=")
+            .map(str::to_owned)
+    };
+    publishing.filter_map(id).collect()
+}
+
 pub(crate) async fn subscribe(bus: &RedisBus, execution: ExecutionId, after: u64) -> EventStream {
     soon(bus.subscribe(execution, after))
         .await
