@@ -110,8 +110,8 @@ impl RedisBus {
     /// Waits until Redis answers and readers can be served. A bus works without that, and fails
     /// fast where it cannot.
     pub async fn ready(&self) {
-        self.shared.link.up().await;
         self.shared.hub.is_up().await;
+        self.shared.link.up().await;
     }
 
     /// Asks Redis whether it is there, for health checks. An answer takes no longer than the

@@ -178,15 +178,18 @@ impl Entry {
     }
 
     /// Where a list's reader goes on that has seen the entry. After a failover another entry may
-    /// have its id, so the position says which event it was.
-    pub(crate) fn position(&self) -> String {
+    /// have its id, and entries that came after it may be lost, so the position says which event it
+    /// was, and in which history of the data.
+    pub(crate) fn position(&self, replication_id: &str) -> String {
         let execution = self.field("execution").unwrap_or_default();
         // The end of a UUID is chance.
         let end = execution
             .get(execution.len().saturating_sub(8)..)
             .unwrap_or_default();
         let seq = self.field("seq").unwrap_or_default();
-        format!("{}-{end}.{seq}", self.id)
+        // So is each part of a replication id.
+        let history = replication_id.get(..8).unwrap_or(replication_id);
+        format!("{}-{end}.{seq}.{history}", self.id)
     }
 }
 

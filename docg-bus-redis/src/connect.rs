@@ -1,15 +1,17 @@
 //! Connections to one server or to a cluster.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, FromRedisValue, Pipeline, RedisFuture, RedisResult, Value,
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, FromRedisValue,
+    InfoDict, Pipeline, RedisError, RedisFuture, RedisResult, Value,
     aio::{ConnectionLike, MultiplexedConnection},
 };
 
 use crate::{
     config::{ConfigError, RedisConfig},
     error::Error,
+    firehose::last_entry,
 };
 
 /// Whom to trust, and who one is.
@@ -20,20 +22,35 @@ pub(crate) struct Certificates {
     pub(crate) client: Option<(Vec<u8>, Vec<u8>)>,
 }
 
+#[cfg(feature = "tls")]
+impl From<Certificates> for redis::TlsCertificates {
+    fn from(Certificates { root, client }: Certificates) -> Self {
+        let client_tls = client.map(|(client_cert, client_key)| redis::ClientTlsConfig {
+            client_cert,
+            client_key,
+        });
+        Self {
+            client_tls,
+            root_cert: root,
+        }
+    }
+}
+
+#[cfg(feature = "tls")]
+fn is_tls(node: &ConnectionInfo) -> bool {
+    matches!(node.addr(), ConnectionAddr::TcpTls { .. })
+}
+
 /// Makes connections.
 pub(crate) struct Connector {
-    target: Target,
+    /// The server, or those of a cluster that the URL names.
+    servers: Vec<Client>,
+    #[cfg(feature = "cluster")]
+    cluster: Option<redis::cluster::ClusterClient>,
     /// How long an answer may take.
     answer: Duration,
     /// How long connecting may take. It takes several answers, and nobody waits for it.
     connect: Duration,
-}
-
-#[allow(clippy::large_enum_variant, reason = "there are two in a process")]
-enum Target {
-    Server(Client),
-    #[cfg(feature = "cluster")]
-    Cluster(redis::cluster::ClusterClient),
 }
 
 /// A connection that many may use at once; a clone is the same connection.
@@ -46,109 +63,197 @@ pub(crate) enum Connection {
 
 impl Connector {
     pub(crate) fn new(config: &RedisConfig) -> Result<Self, ConfigError> {
+        let servers: Result<_, _> = config
+            .nodes
+            .iter()
+            .map(|node| client(config, node))
+            .collect();
         Ok(Self {
-            target: target(config)?,
+            servers: servers?,
+            #[cfg(feature = "cluster")]
+            cluster: config.is_cluster.then(|| cluster(config)).transpose()?,
             answer: config.timeout,
             connect: config.timeout * 4,
         })
     }
 
-    /// Connects, and has the server answer. `waits` is how long commands on this connection may
-    /// block on purpose.
-    pub(crate) async fn connect(&self, waits: Duration) -> Result<Connection, Error> {
-        let answer = self.answer + waits;
+    /// Connects, and has the server answer. Which history its data have, one of a cluster's many
+    /// does not say.
+    pub(crate) async fn connect(&self) -> Result<(Connection, Option<Arc<str>>), Error> {
         let connect = async {
-            let mut connection = match &self.target {
-                Target::Server(client) => {
-                    let config = AsyncConnectionConfig::new()
-                        .set_connection_timeout(Some(self.connect))
-                        .set_response_timeout(Some(answer));
-                    Connection::Server(
-                        client
-                            .get_multiplexed_async_connection_with_config(&config)
-                            .await?,
-                    )
+            let mut connection = self.open().await?;
+            let replication_id = match &mut connection {
+                Connection::Server(server) => {
+                    let info: InfoDict = info().query_async(server).await?;
+                    Some(replication_id(&info)?)
                 }
                 #[cfg(feature = "cluster")]
-                Target::Cluster(client) => {
-                    let config = redis::cluster::ClusterConfig::new()
-                        .set_connection_timeout(self.connect)
-                        .set_response_timeout(answer);
-                    Connection::Cluster(client.get_async_connection_with_config(config).await?)
+                Connection::Cluster(cluster) => {
+                    redis::cmd("PING").query_async::<()>(cluster).await?;
+                    None
                 }
             };
-            redis::cmd("PING")
-                .query_async::<()>(&mut connection)
-                .await?;
-            Ok(connection)
+            Ok((connection, replication_id))
         };
-        tokio::time::timeout(self.connect, connect)
+        tokio::time::timeout(self.connect * self.rounds(), connect)
             .await
             .unwrap_or(Err(Error::TimedOut))
     }
+
+    /// A cluster's servers are connected to all at once, first those that are named and then those
+    /// that these know; one that does not answer takes up all the time that there is for one.
+    fn rounds(&self) -> u32 {
+        #[cfg(feature = "cluster")]
+        if self.cluster.is_some() {
+            return 4;
+        }
+        1
+    }
+
+    async fn open(&self) -> RedisResult<Connection> {
+        #[cfg(feature = "cluster")]
+        if let Some(client) = &self.cluster {
+            let config = redis::cluster::ClusterConfig::new()
+                .set_connection_timeout(self.connect)
+                .set_response_timeout(self.answer);
+            let connection = client.get_async_connection_with_config(config);
+            return connection.await.map(Connection::Cluster);
+        }
+        let connection = self.open_server(&self.servers[0], Duration::ZERO);
+        connection.await.map(Connection::Server)
+    }
+
+    /// Connects to the one server that has a key, also in a cluster, whose own connection goes on at
+    /// another server without a word. `waits` is how long commands on this connection may block on
+    /// purpose.
+    pub(crate) async fn connect_to_owner(
+        &self,
+        key: &str,
+        waits: Duration,
+    ) -> Result<MultiplexedConnection, Error> {
+        let mut reason = Error::TimedOut;
+        for server in &self.servers {
+            let owner = self.open_owner(server, key, waits);
+            match tokio::time::timeout(self.connect, owner).await {
+                Ok(Ok(connection)) => return Ok(connection),
+                Ok(Err(error)) => reason = error.into(),
+                Err(_) => reason = Error::TimedOut,
+            }
+        }
+        Err(reason)
+    }
+
+    async fn open_owner(
+        &self,
+        server: &Client,
+        key: &str,
+        waits: Duration,
+    ) -> RedisResult<MultiplexedConnection> {
+        let mut connection = self.open_server(server, waits).await?;
+        match last_entry(key).query_async(&mut connection).await {
+            Ok(()) => Ok(connection),
+            Err(error) => match error.redirect_node() {
+                Some((address, _)) => self.open_server(&at(server, address)?, waits).await,
+                None => Err(error),
+            },
+        }
+    }
+
+    async fn open_server(
+        &self,
+        server: &Client,
+        waits: Duration,
+    ) -> RedisResult<MultiplexedConnection> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(self.connect))
+            .set_response_timeout(Some(self.answer + waits));
+        server
+            .get_multiplexed_async_connection_with_config(&config)
+            .await
+    }
 }
 
-#[cfg(not(feature = "tls"))]
-fn target(config: &RedisConfig) -> Result<Target, ConfigError> {
-    #[cfg(feature = "cluster")]
-    if config.is_cluster {
-        return cluster(redis::cluster::ClusterClient::builder(config.nodes.clone()));
-    }
-    Client::open(config.nodes[0].clone())
-        .map(Target::Server)
-        .map_err(|_| UNUSABLE)
+/// Asks a server about its part in replication.
+pub(crate) fn info() -> Cmd {
+    let mut info = redis::cmd("INFO");
+    info.arg("replication");
+    info
 }
 
-#[cfg(feature = "tls")]
-fn target(config: &RedisConfig) -> Result<Target, ConfigError> {
-    let is_tls = matches!(config.nodes[0].addr(), redis::ConnectionAddr::TcpTls { .. });
-    if is_tls && rustls::crypto::CryptoProvider::get_default().is_none() {
-        // The driver takes the process's provider. An error means that another thread was first.
-        let _ = rustls::crypto::ring::default_provider().install_default();
+/// Names this history of the data. Each restart and each failover begins another one, in which what
+/// came last may be missing. A replica has its primary's, and may be behind.
+pub(crate) fn replication_id(info: &InfoDict) -> Result<Arc<str>, Error> {
+    if info.get("role").is_some_and(|role: String| role == "slave") {
+        return Err(Error::Replica);
     }
-    let certificates = redis::TlsCertificates {
-        client_tls: config
-            .certificates
-            .client
-            .clone()
-            .map(|(client_cert, client_key)| redis::ClientTlsConfig {
-                client_cert,
-                client_key,
-            }),
-        root_cert: config.certificates.root.clone(),
+    let id: Option<String> = info.get("master_replid");
+    Ok(id.unwrap_or_default().into())
+}
+
+/// The same as at a server, at another address of its cluster. One that does not know its own host
+/// leaves that out.
+fn at(server: &Client, address: &str) -> RedisResult<Client> {
+    let unreadable = || RedisError::from((ErrorKind::Parse, "an address that cannot be read"));
+    let (to, port) = address.rsplit_once(':').ok_or_else(unreadable)?;
+    let port = port.parse().map_err(|_| unreadable())?;
+    let named = |host: String| if to.is_empty() { host } else { to.to_owned() };
+    let info = server.get_connection_info().clone();
+    let addr = match info.addr().clone() {
+        ConnectionAddr::Tcp(host, _) => ConnectionAddr::Tcp(named(host), port),
+        ConnectionAddr::TcpTls {
+            host,
+            insecure,
+            tls_params,
+            ..
+        } => ConnectionAddr::TcpTls {
+            host: named(host),
+            port,
+            insecure,
+            tls_params,
+        },
+        _ => return Err(unreadable()),
     };
-    #[cfg(feature = "cluster")]
-    if config.is_cluster {
-        let builder = redis::cluster::ClusterClient::builder(config.nodes.clone());
-        return cluster(if is_tls {
-            builder.certs(certificates)
-        } else {
-            builder
-        });
-    }
-    let node = config.nodes[0].clone();
-    if is_tls {
-        Client::build_with_tls(node, certificates).map_err(|_| ConfigError::Setting {
-            name: "the certificates for Redis",
-            problem: "cannot be used; they and the key must be PEM",
-        })
-    } else {
-        Client::open(node).map_err(|_| UNUSABLE)
-    }
-    .map(Target::Server)
+    Client::open(info.set_addr(addr))
 }
 
 const UNUSABLE: ConfigError = ConfigError::Url("cannot be used");
 
+#[cfg(not(feature = "tls"))]
+fn client(_: &RedisConfig, node: &ConnectionInfo) -> Result<Client, ConfigError> {
+    Client::open(node.clone()).map_err(|_| UNUSABLE)
+}
+
+#[cfg(feature = "tls")]
+fn client(config: &RedisConfig, node: &ConnectionInfo) -> Result<Client, ConfigError> {
+    if !is_tls(node) {
+        return Client::open(node.clone()).map_err(|_| UNUSABLE);
+    }
+    if rustls::crypto::CryptoProvider::get_default().is_none() {
+        // The driver takes the process's provider. An error means that another thread was first.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+    }
+    let certificates = config.certificates.clone().into();
+    Client::build_with_tls(node.clone(), certificates).map_err(|_| ConfigError::Setting {
+        name: "the certificates for Redis",
+        problem: "cannot be used; they and the key must be PEM",
+    })
+}
+
 #[cfg(feature = "cluster")]
-fn cluster(builder: redis::cluster::ClusterClientBuilder) -> Result<Target, ConfigError> {
+fn cluster(config: &RedisConfig) -> Result<redis::cluster::ClusterClient, ConfigError> {
+    let builder = redis::cluster::ClusterClient::builder(config.nodes.clone());
+    #[cfg(feature = "tls")]
+    let builder = if is_tls(&config.nodes[0]) {
+        builder.certs(config.certificates.clone().into())
+    } else {
+        builder
+    };
     // More attempts would take longer than anybody waits.
     builder
         .retries(2)
         .tcp_settings(redis::io::tcp::TcpSettings::default().set_nodelay(true))
         .overall_response_timeout(None)
         .build()
-        .map(Target::Cluster)
         .map_err(|_| UNUSABLE)
 }
 

@@ -15,6 +15,9 @@ pub(crate) enum Error {
     /// Nothing was tried: it is known not to answer.
     #[error("{0}")]
     Down(Arc<str>),
+    /// It may be behind its primary, or cut off from it.
+    #[error("Redis is a replica")]
+    Replica,
     /// Events do not follow those that are there.
     #[error("the events of execution {execution} from {from} on are missing")]
     Behind {

@@ -1,17 +1,24 @@
 //! The connection that waits: one per process, for all readers and listeners. It reads every event
 //! of every execution and each wake-up, and notices where something may have been lost.
 
-use std::convert::Infallible;
+use std::{
+    convert::Infallible,
+    sync::{Arc, LazyLock},
+};
 
-use redis::Cmd;
+use redis::{Cmd, InfoDict, Script, aio::MultiplexedConnection};
+use tokio::time::Instant;
 
 use crate::{
     backoff::Backoff,
     bus::Shared,
     codec::{Entry, EntryId},
-    connect::{Connection, Connector},
+    connect::{Connector, info, replication_id},
     error::Error,
 };
+
+static BEGIN_ANEW: LazyLock<Script> =
+    LazyLock::new(|| Script::new(include_str!("scripts/begin_anew.lua")));
 
 /// Entries that are read at once.
 const BATCH: usize = 1_000;
@@ -22,6 +29,7 @@ pub(crate) async fn read(shared: &Shared, connector: &Connector) {
         shared,
         events: EntryId::default(),
         wakes: None,
+        replication_id: None,
         was_up: false,
         backoff: Backoff::default(),
     };
@@ -46,6 +54,8 @@ struct Reader<'a> {
     events: EntryId,
     /// The last wake-up that was read. Kept while the connection is down: they lie in wait.
     wakes: Option<EntryId>,
+    /// Which history of the server's data was read last.
+    replication_id: Option<Arc<str>>,
     was_up: bool,
     backoff: Backoff,
 }
@@ -54,31 +64,48 @@ impl Reader<'_> {
     /// From connecting to whatever ends the connection.
     async fn session(&mut self, connector: &Connector) -> Result<Infallible, Error> {
         let Shared {
-            keys, config, hub, ..
+            keys,
+            config,
+            hub,
+            link,
+            ..
         } = self.shared;
-        let mut connection = connector.connect(config.block).await?;
-        self.events = self.last(&mut connection, &keys.firehose).await?;
-        let last_wake = self.last(&mut connection, &keys.wakes).await?;
+        let mut connection = connector
+            .connect_to_owner(&keys.firehose, config.block)
+            .await?;
+        let mut found = self.look(&mut connection).await?;
+        let before = self.replication_id.as_ref();
+        if before.is_some_and(|before| *before != found.replication_id)
+            || link.is_elsewhere(&found.replication_id)
+        {
+            // What it still publishes elsewhere would be lost, and its past is another one.
+            link.move_to(&found.replication_id);
+            self.begin_anew(&mut connection, &found.replication_id)
+                .await?;
+            found = self.look(&mut connection).await?;
+        }
+        let Found {
+            replication_id,
+            last_event,
+            last_wake,
+        } = found;
+        self.replication_id = Some(Arc::clone(&replication_id));
+        self.events = last_event;
         let mut wakes = self
             .wakes
             .filter(|id| *id <= last_wake)
             .unwrap_or(last_wake);
-        hub.up();
+        hub.up(Arc::clone(&replication_id));
         self.was_up = true;
+        let mut looked = Instant::now();
         loop {
             self.wakes = Some(wakes);
             let cmd = self.wait_for_more(wakes);
             type Streams = Option<Vec<(String, Vec<Entry>)>>;
             let streams: Streams = cmd.query_async(&mut connection).await?;
             self.backoff.reset();
-            let Some(streams) = streams else {
-                // Nothing for a while: because there is nothing?
-                if self.last(&mut connection, &keys.firehose).await? < self.events {
-                    return Err(Error::Reset);
-                }
-                continue;
-            };
-            for (key, entries) in streams {
+            let is_idle = streams.is_none();
+            for (key, entries) in streams.into_iter().flatten() {
                 if key == keys.wakes {
                     wakes = entries.last().map_or(wakes, |entry| entry.id);
                     let executions = entries.iter().filter_map(Entry::execution);
@@ -86,6 +113,17 @@ impl Reader<'_> {
                 } else {
                     self.take(&entries)?;
                 }
+            }
+            // Nothing for a while: because there is nothing? And is it still what it was?
+            if is_idle || looked.elapsed() >= config.block {
+                let now = self.look(&mut connection).await?;
+                if now.last_event < self.events
+                    || now.replication_id != replication_id
+                    || link.is_elsewhere(&replication_id)
+                {
+                    return Err(Error::Reset);
+                }
+                looked = Instant::now();
             }
         }
     }
@@ -116,10 +154,49 @@ impl Reader<'_> {
         Ok(())
     }
 
-    async fn last(&self, connection: &mut Connection, key: &str) -> Result<EntryId, Error> {
-        let last: Vec<Entry> = last_entry(key).query_async(connection).await?;
-        Ok(last.first().map_or(EntryId::default(), |entry| entry.id))
+    /// Another server has taken over. Others may read there already, and not know of what this process
+    /// has published at the one before.
+    async fn begin_anew(
+        &self,
+        connection: &mut MultiplexedConnection,
+        replication_id: &Arc<str>,
+    ) -> Result<(), Error> {
+        let Shared {
+            keys, config, link, ..
+        } = self.shared;
+        let Some(last) = link.last_used_elsewhere(replication_id) else {
+            return Ok(());
+        };
+        let mut begin_anew = BEGIN_ANEW.key(&keys.firehose);
+        begin_anew
+            .arg(u64::try_from(last.elapsed().as_micros()).unwrap_or(u64::MAX))
+            .arg(config.stream_ttl.as_secs())
+            .arg(&**replication_id);
+        Ok(begin_anew.invoke_async(connection).await?)
     }
+
+    async fn look(&self, connection: &mut MultiplexedConnection) -> Result<Found, Error> {
+        let Shared { keys, .. } = self.shared;
+        let mut cmds = redis::pipe();
+        cmds.add_command(info());
+        cmds.add_command(last_entry(&keys.firehose));
+        cmds.add_command(last_entry(&keys.wakes));
+        type Answers = (InfoDict, Vec<Entry>, Vec<Entry>);
+        let (found, events, wakes): Answers = cmds.query_async(connection).await?;
+        let id = |entries: &[Entry]| entries.first().map_or(EntryId::default(), |entry| entry.id);
+        Ok(Found {
+            replication_id: replication_id(&found)?,
+            last_event: id(&events),
+            last_wake: id(&wakes),
+        })
+    }
+}
+
+/// What a look at the server shows.
+struct Found {
+    replication_id: Arc<str>,
+    last_event: EntryId,
+    last_wake: EntryId,
 }
 
 /// Asks for a stream's last entry.

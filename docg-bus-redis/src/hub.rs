@@ -41,8 +41,8 @@ pub(crate) struct Hub {
 
 #[derive(Default)]
 struct Readers {
-    /// Changes together with who is in here: who comes while it is set misses nothing.
-    is_up: bool,
+    /// Changes together with who is in here: who comes while it is there misses nothing.
+    replication_id: Option<Arc<str>>,
     executions: HashMap<ExecutionId, Vec<Sender<Arc<Event>>>>,
     organizations: HashMap<OrganizationId, Vec<Sender<Listed>>>,
 }
@@ -66,6 +66,8 @@ pub(crate) struct Live<T> {
     events: mpsc::Receiver<T>,
     /// Why the hub let go, where it did.
     cut_off: Arc<OnceLock<BusError>>,
+    /// Which history of the server's data this is read in.
+    pub(crate) replication_id: Arc<str>,
     _leaves: Leaves,
 }
 
@@ -98,9 +100,9 @@ impl Hub {
         self.readers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From now on readers miss nothing.
-    pub(crate) fn up(&self) {
-        self.readers().is_up = true;
+    /// From now on readers miss nothing in this history of the server's data.
+    pub(crate) fn up(&self, replication_id: Arc<str>) {
+        self.readers().replication_id = Some(replication_id);
         self.state.send_replace(State::Up);
     }
 
@@ -188,9 +190,9 @@ impl Hub {
         let cut_off = Arc::new(OnceLock::new());
         let number = self.last_number.fetch_add(1, Ordering::Relaxed);
         let mut readers = self.readers();
-        if !readers.is_up {
+        let Some(replication_id) = readers.replication_id.clone() else {
             return Err(Error::Reset);
-        }
+        };
         add(
             &mut readers,
             Sender {
@@ -204,6 +206,7 @@ impl Hub {
         Ok(Live {
             events,
             cut_off,
+            replication_id,
             _leaves: Leaves { hub, what, number },
         })
     }
@@ -211,27 +214,33 @@ impl Hub {
     /// Passes an entry of the firehose on to who reads what it is about.
     pub(crate) fn dispatch(&self, entry: &Entry) {
         let mut readers = self.readers();
-        let execution = entry
-            .execution()
-            .filter(|id| readers.executions.contains_key(id));
+        let Readers {
+            replication_id: Some(replication_id),
+            executions,
+            organizations,
+        } = &mut *readers
+        else {
+            return;
+        };
+        let execution = entry.execution().filter(|id| executions.contains_key(id));
         let organization = entry
             .organization()
-            .filter(|id| readers.organizations.contains_key(id));
+            .filter(|id| organizations.contains_key(id));
         if execution.is_none() && organization.is_none() {
             return;
         }
         // Once for all who read it.
         let event = entry.announced();
         if let Some(id) = execution {
-            pass_on(&mut readers.executions, id, event.as_ref());
+            pass_on(executions, id, event.as_ref());
         }
         if let Some(id) = organization {
             let listed = event.map(|event| Listed {
                 id: entry.id,
-                position: entry.position().into(),
+                position: entry.position(replication_id).into(),
                 event,
             });
-            pass_on(&mut readers.organizations, id, listed.as_ref());
+            pass_on(organizations, id, listed.as_ref());
         }
     }
 

@@ -4,10 +4,10 @@
 use std::{
     future::Future,
     sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use redis::RedisResult;
@@ -19,17 +19,37 @@ use crate::{
     error::{Error, wants_reconnect},
 };
 
+/// Servers and what lies before them drop connections that are idle, often without a word.
+const CHECK_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Why the connection was left.
+const LEFT: &str = "another server may have taken over";
+
 pub(crate) struct Link {
     state: watch::Sender<State>,
     timeout: Duration,
     /// A command has succeeded since the last failure: what answers a PING may still refuse to work.
     has_worked: AtomicBool,
+    /// The connections up to this one were left; 0 for none.
+    left: AtomicU64,
+    /// In which histories of the data it has worked last, two at most.
+    uses: Mutex<Vec<Use>>,
+}
+
+struct Use {
+    replication_id: Option<Arc<str>>,
+    last: Instant,
 }
 
 #[derive(Clone)]
 enum State {
     Starting,
-    Up { connection: Connection, number: u64 },
+    Up {
+        connection: Connection,
+        number: u64,
+        /// Which history the server's data have, where there is one server.
+        replication_id: Option<Arc<str>>,
+    },
     Down(Arc<str>),
 }
 
@@ -39,6 +59,8 @@ impl Link {
             state: watch::Sender::new(State::Starting),
             timeout,
             has_worked: AtomicBool::new(false),
+            left: AtomicU64::new(0),
+            uses: Mutex::default(),
         }
     }
 
@@ -47,8 +69,15 @@ impl Link {
     where
         F: Future<Output = RedisResult<T>>,
     {
-        let (connection, number) = self.connection().await?;
-        let error = match tokio::time::timeout(self.timeout, work(connection)).await {
+        let (connection, number, replication_id) = self.connection().await?;
+        let done = tokio::time::timeout(self.timeout, work(connection)).await;
+        if matches!(done, Ok(Ok(_))) {
+            self.note_use(replication_id);
+        }
+        let error = match done {
+            Ok(Ok(_)) if number <= self.left.load(Ordering::Acquire) => {
+                return Err(Error::Down(LEFT.into()));
+            }
             Ok(Ok(done)) => {
                 self.has_worked.store(true, Ordering::Relaxed);
                 return Ok(done);
@@ -57,6 +86,11 @@ impl Link {
             Ok(Err(error)) => Error::from(error),
             Err(_) => Error::TimedOut,
         };
+        self.found_broken(number, &error);
+        Err(error)
+    }
+
+    fn found_broken(&self, number: u64, error: &Error) {
         let reason = error.to_string();
         self.state.send_if_modified(|state| {
             let is_current =
@@ -66,7 +100,55 @@ impl Link {
             }
             is_current
         });
-        Err(error)
+    }
+
+    /// Leaves the connection, because another server may have taken over, unless it is known to lead
+    /// there. What is still under way on it does not count; who comes now waits for the next one.
+    pub(crate) fn move_to(&self, here: &Arc<str>) {
+        self.state.send_if_modified(|state| match state {
+            State::Up {
+                number,
+                replication_id,
+                ..
+            } if replication_id.as_ref() != Some(here) => {
+                self.left.store(*number, Ordering::Release);
+                *state = State::Starting;
+                true
+            }
+            _ => false,
+        });
+    }
+
+    /// Comes before the look at what was left, so that no work is in neither.
+    fn note_use(&self, replication_id: Option<Arc<str>>) {
+        let mut uses = self.uses.lock().unwrap_or_else(PoisonError::into_inner);
+        uses.retain(|known| known.replication_id != replication_id);
+        if uses.len() == 2 {
+            uses.remove(0);
+        }
+        let last = Instant::now();
+        uses.push(Use {
+            replication_id,
+            last,
+        });
+    }
+
+    /// When it has last done anything that may not be in this history of the data.
+    pub(crate) fn last_used_elsewhere(&self, here: &Arc<str>) -> Option<Instant> {
+        let uses = self.uses.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_elsewhere = |known: &&Use| known.replication_id.as_ref() != Some(here);
+        uses.iter().rev().find(is_elsewhere).map(|known| known.last)
+    }
+
+    /// Whether it leads to a server whose data have another history.
+    pub(crate) fn is_elsewhere(&self, here: &Arc<str>) -> bool {
+        match &*self.state.borrow() {
+            State::Up {
+                replication_id: Some(there),
+                ..
+            } => there != here,
+            _ => false,
+        }
     }
 
     /// Asks one question.
@@ -75,7 +157,7 @@ impl Link {
             .await
     }
 
-    async fn connection(&self) -> Result<(Connection, u64), Error> {
+    async fn connection(&self) -> Result<(Connection, u64, Option<Arc<str>>), Error> {
         let mut state = self.state.subscribe();
         let settled = state.wait_for(|state| !matches!(state, State::Starting));
         let settled = tokio::time::timeout(self.timeout, settled)
@@ -83,7 +165,11 @@ impl Link {
             .map_err(|_| Error::TimedOut)?
             .map_err(|_| Error::TimedOut)?;
         match &*settled {
-            State::Up { connection, number } => Ok((connection.clone(), *number)),
+            State::Up {
+                connection,
+                number,
+                replication_id,
+            } => Ok((connection.clone(), *number, replication_id.clone())),
             State::Down(reason) => Err(Error::Down(Arc::clone(reason))),
             State::Starting => Err(Error::TimedOut),
         }
@@ -102,13 +188,22 @@ impl Link {
     pub(crate) async fn keep(&self, connector: &Connector) {
         let mut backoff = Backoff::default();
         let mut is_told = false;
-        for number in 0.. {
-            let reason = match connector.connect(Duration::ZERO).await {
-                Ok(connection) => {
+        for number in 1.. {
+            let reason = match connector.connect().await {
+                Ok((connection, replication_id)) => {
                     tracing::info!("connected to Redis");
                     is_told = false;
-                    self.state.send_replace(State::Up { connection, number });
-                    let reason = self.broken().await;
+                    self.state.send_replace(State::Up {
+                        connection,
+                        number,
+                        replication_id,
+                    });
+                    let reason = loop {
+                        match tokio::time::timeout(CHECK_INTERVAL, self.broken()).await {
+                            Ok(reason) => break reason,
+                            Err(_) => self.check().await,
+                        }
+                    };
                     if self.has_worked.swap(false, Ordering::Relaxed) {
                         backoff.reset();
                     }
@@ -128,12 +223,29 @@ impl Link {
         }
     }
 
-    /// Waits until somebody has found the connection broken.
+    /// Finds a connection broken that nobody uses, so that the next who does need not. A cluster's
+    /// mends itself.
+    async fn check(&self) {
+        let Ok((Connection::Server(mut connection), number, _)) = self.connection().await else {
+            return;
+        };
+        let ping = redis::cmd("PING");
+        let answer = ping.query_async::<()>(&mut connection);
+        match tokio::time::timeout(self.timeout, answer).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => self.found_broken(number, &error.into()),
+            Err(_) => self.found_broken(number, &Error::TimedOut),
+        }
+    }
+
+    /// Waits until somebody has found the connection broken, or left it.
     async fn broken(&self) -> Arc<str> {
         let mut states = self.state.subscribe();
         loop {
-            if let State::Down(reason) = &*states.borrow_and_update() {
-                return Arc::clone(reason);
+            match &*states.borrow_and_update() {
+                State::Down(reason) => return Arc::clone(reason),
+                State::Starting => return LEFT.into(),
+                State::Up { .. } => {}
             }
             // The sender lives as long as `self`.
             let _ = states.changed().await;

@@ -49,7 +49,7 @@ pub(crate) async fn subscribe(
         Some((id, position)) => {
             list.read_past(id).await?;
             let first = list.past.pop_front();
-            if first.is_none_or(|entry| entry.position() != position) {
+            if first.is_none_or(|entry| entry.position(&list.live.replication_id) != position) {
                 return Err(BusError::UnknownPosition);
             }
             list.seen = id;
@@ -85,7 +85,7 @@ impl List {
                 self.seen = entry.id;
                 if entry.organization() == Some(self.organization) {
                     let event = entry.announced().ok_or(BusError::UnknownPosition)?;
-                    let position = entry.position();
+                    let position = entry.position(&self.live.replication_id);
                     return Ok(Some(ListEvent { position, event }));
                 }
             } else if !self.is_past_over {

@@ -41,6 +41,7 @@ pub(crate) type Refused = (ExecutionId, u64);
 /// How a stream may begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Beginning {
+    #[cfg(feature = "cluster")]
     WithTheFirst,
     WithAny,
 }

@@ -100,28 +100,41 @@ async fn prefixes_keep_deployments_apart() {
 
 #[cfg(feature = "tls")]
 mod tls {
-    use rcgen::{CertifiedKey, generate_simple_self_signed};
+    use std::path::Path;
+
+    use rcgen::{CertifiedKey, KeyPair, generate_simple_self_signed};
+
+    #[cfg(feature = "cluster")]
+    use docg_test_servers::redis::PrivateCluster;
 
     use super::*;
 
+    fn certificate() -> CertifiedKey<KeyPair> {
+        generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("makes a certificate")
+    }
+
+    /// Has a server show it, and ask for none.
+    fn settings(CertifiedKey { cert, signing_key }: &CertifiedKey<KeyPair>, dir: &Path) -> String {
+        let write = |name: &str, pem: String| {
+            let path = dir.join(name);
+            std::fs::write(&path, pem).expect("writes");
+            path.display().to_string()
+        };
+        format!(
+            "tls-auth-clients no\ntls-cert-file {0}\ntls-key-file {1}\ntls-ca-cert-file {0}\n",
+            write("cert.pem", cert.pem()),
+            write("key.pem", signing_key.serialize_pem()),
+        )
+    }
+
     /// A server that speaks nothing but TLS, and its certificate.
     fn server() -> (PrivateServer, String) {
-        let CertifiedKey { cert, signing_key } =
-            generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("makes a certificate");
+        let certificate = certificate();
         let server = PrivateServer::start_with(|dir| {
-            let write = |name: &str, pem: String| {
-                let path = dir.join(name);
-                std::fs::write(&path, pem).expect("writes");
-                path.display().to_string()
-            };
-            format!(
-                "port 0\ntls-port {{port}}\ntls-auth-clients no\ntls-cert-file {0}\n\
-                 tls-key-file {1}\ntls-ca-cert-file {0}\n",
-                write("cert.pem", cert.pem()),
-                write("key.pem", signing_key.serialize_pem()),
-            )
+            let settings = settings(&certificate, dir);
+            format!("port 0\ntls-port {{port}}\n{settings}")
         });
-        (server, cert.pem())
+        (server, certificate.cert.pem())
     }
 
     fn config(server: &PrivateServer) -> RedisConfig {
@@ -132,6 +145,45 @@ mod tls {
     async fn a_server_that_a_given_authority_vouches_for_is_trusted() {
         let (server, certificate) = server();
         assert_works(&*open(config(&server).root_certificates(certificate)).await).await;
+    }
+
+    /// A cluster whose servers speak TLS to each other, and whoever comes by it is sent from one to
+    /// another by it.
+    #[cfg(feature = "cluster")]
+    fn cluster() -> (PrivateCluster, RedisConfig, String) {
+        let certificate = certificate();
+        let cluster = PrivateCluster::start_with(3, |dir| {
+            let settings = settings(&certificate, dir);
+            format!("tls-port {{tls-port}}\ntls-cluster yes\n{settings}")
+        });
+        let port = cluster.servers()[0].tls_port();
+        let config = super::config(&format!("rediss+cluster://127.0.0.1:{port}"));
+        (cluster, config, certificate.cert.pem())
+    }
+
+    #[cfg(feature = "cluster")]
+    #[tokio::test]
+    async fn a_cluster_that_a_given_authority_vouches_for_is_trusted() {
+        let (_cluster, config, certificate) = cluster();
+        let bus = open(config.root_certificates(certificate)).await;
+        // Some of them on each server.
+        for _ in 0..20 {
+            assert_works(&bus).await;
+        }
+    }
+
+    #[cfg(feature = "cluster")]
+    #[tokio::test]
+    async fn a_cluster_that_nobody_vouches_for_is_not() {
+        let (_cluster, config, _) = cluster();
+        let bus = RedisBus::open(config).expect("is a configuration");
+        let refused = soon(bus.publish(&events(1))).await;
+        assert!(
+            matches!(refused, Err(BusError::Unavailable(_))),
+            "{refused:?}"
+        );
+        let refused = soon(bus.subscribe(events(1)[0].execution_id, 0)).await;
+        assert!(matches!(refused, Err(BusError::Unavailable(_))));
     }
 
     #[tokio::test]

@@ -8,10 +8,15 @@ use std::{sync::Arc, time::Duration};
 use common::{ask, config, next, open, publish, raw, soon, subscribe};
 use docg_bus_redis::RedisBus;
 use docg_core::{
-    conformance::{BusCapabilities, BusUnderTest, fixtures::events},
+    conformance::{
+        BusCapabilities, BusUnderTest,
+        fixtures::{events, events_of},
+    },
+    ids::OrganizationId,
     ports::{BusError, EventBus},
 };
-use docg_test_servers::redis::{Keyspace, PrivateCluster};
+use docg_test_servers::redis::{Keyspace, PrivateCluster, PrivateServer};
+use futures::StreamExt;
 
 async fn small() -> BusUnderTest {
     let keys = Keyspace::in_cluster();
@@ -122,6 +127,77 @@ async fn a_server_that_is_killed_is_noticed_and_its_return_too() {
             assert_eq!(next(&mut soon(reader).await, 1).await, [1]);
         }
     }
+}
+
+/// The server that has the firehose.
+async fn owner(cluster: &PrivateCluster) -> &PrivateServer {
+    for server in cluster.servers() {
+        let mut length = redis::cmd("XLEN");
+        length.arg("docg:{firehose}");
+        let mut connection = raw(&server.url()).await;
+        if length.query_async::<()>(&mut connection).await.is_ok() {
+            return server;
+        }
+    }
+    panic!("no server has it");
+}
+
+/// The cluster's own connections would go on at the replica without a word.
+#[tokio::test]
+async fn a_replica_that_lacks_the_last_run_and_takes_over_is_a_gap_to_lists() {
+    let cluster = PrivateCluster::start(3);
+    let primary = owner(&cluster).await;
+    let replica = cluster.replica_of(primary);
+    let ports = cluster.servers().iter().map(PrivateServer::port);
+    let hosts: Vec<_> = ports.map(|port| format!("127.0.0.1:{port}")).collect();
+    let url = format!("redis+cluster://{}", hosts.join(","));
+    let bus = open(config(&url).timeout(Duration::from_secs(1))).await;
+    let organization = OrganizationId::new();
+    let list = bus.subscribe_organization(organization, None);
+    let mut list = soon(list).await.expect("subscribes");
+    publish(&bus, &events_of(organization, 1)).await;
+    let listed = soon(list.next()).await.expect("goes on");
+    let position = listed.expect("is an event").position;
+    let mut connection = raw(&primary.url()).await;
+    let _: String = ask(&mut connection, "SET {firehose}replicated yes").await;
+    assert_eq!(ask::<u64>(&mut connection, "WAIT 1 10000").await, 1);
+    // Cut off from here on.
+    replica.pause();
+    let _: u64 = ask(&mut connection, "CLIENT KILL TYPE replica").await;
+    publish(&bus, &events_of(organization, 1)).await;
+    soon(list.next()).await.expect("goes on").expect("is told");
+    primary.kill();
+    replica.resume();
+    let mut connection = raw(&replica.url()).await;
+    let _: String = ask(&mut connection, "CLUSTER FAILOVER TAKEOVER").await;
+    let end = soon(list.next()).await.expect("goes on");
+    assert!(matches!(end, Err(BusError::Unavailable(_))), "{end:?}");
+    let back = async {
+        loop {
+            bus.ready().await;
+            let back = bus.subscribe_organization(organization, Some(position.clone()));
+            match back.await {
+                Err(BusError::Unavailable(_)) => {}
+                back => break back,
+            }
+        }
+    };
+    assert_eq!(soon(back).await.err(), Some(BusError::UnknownPosition));
+}
+
+/// One whose host has lost its power, say, while the cluster goes on without it.
+#[tokio::test]
+async fn a_named_server_that_does_not_answer_keeps_nobody_from_the_others() {
+    let cluster = PrivateCluster::start(2);
+    // A listener that accepts nothing.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("binds");
+    let address = silent.local_addr().expect("is bound");
+    let url = cluster.url().replace("://", &format!("://{address},"));
+    let bus = open(config(&url).timeout(Duration::from_millis(250))).await;
+    let events = events(3);
+    publish(&bus, &events).await;
+    let mut reader = subscribe(&bus, events[0].execution_id, 0).await;
+    assert_eq!(next(&mut reader, 3).await, [1, 2, 3]);
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{ask, config, end, next, open, publish, raw, soon, subscribe};
+use common::{ask, config, end, next, open, publish, publishing, raw, soon, subscribe};
 use docg_bus_redis::RedisBus;
 use docg_core::{
     conformance::fixtures::{events, events_of},
@@ -156,6 +156,30 @@ async fn cut_connections_are_replaced() {
         notice(&bus).await;
         assert_works(&bus).await;
     }
+}
+
+/// As servers, and what lies before them, do to those that are idle.
+#[tokio::test]
+async fn a_connection_that_was_cut_while_nobody_used_it_fails_no_publish() {
+    let server = PrivateServer::start();
+    let bus = quick(&server).await;
+    let mut connection = raw(&server.url()).await;
+    let cut = publishing(&mut connection).await;
+    for id in &cut {
+        let _: u64 = ask(&mut connection, &format!("CLIENT KILL ID {id}")).await;
+    }
+    let replaced = async {
+        loop {
+            let there = publishing(&mut connection).await;
+            if there.iter().any(|id| !cut.contains(id)) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    soon(replaced).await;
+    soon(bus.ready()).await;
+    publish(&bus, &events(1)).await;
 }
 
 /// The connection that waits for events.

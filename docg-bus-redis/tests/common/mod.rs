@@ -1,6 +1,8 @@
 //! What the tests do again and again.
 #![allow(dead_code, reason = "each test file takes what it needs")]
 
+pub(crate) mod address;
+
 use std::{sync::Arc, time::Duration};
 
 use docg_bus_redis::{RedisBus, RedisConfig};
@@ -57,6 +59,23 @@ pub(crate) async fn ask<T: redis::FromRedisValue>(
         cmd.arg(word);
     });
     cmd.query_async(connection).await.expect("answers")
+}
+
+/// The connections that neither wait for events nor ask this.
+pub(crate) async fn publishing(connection: &mut MultiplexedConnection) -> Vec<String> {
+    let clients: String = ask(connection, "CLIENT LIST").await;
+    let is = |client: &str, cmd: &str| client.contains(&format!(" cmd={cmd}"));
+    let publishing = clients
+        .lines()
+        .filter(|client| !is(client, "xread") && !is(client, "client"));
+    let id = |client: &str| {
+        client
+            .split(' ')
+            .next()?
+            .strip_prefix("id=")
+            .map(str::to_owned)
+    };
+    publishing.filter_map(id).collect()
 }
 
 pub(crate) async fn subscribe(bus: &RedisBus, execution: ExecutionId, after: u64) -> EventStream {

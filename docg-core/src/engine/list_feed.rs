@@ -100,8 +100,12 @@ impl Reader {
                     self.after = Some(event.position.clone());
                     return ListItem::Event(event);
                 }
-                Some(Err(_)) | None => {
+                ended => {
                     self.live = None;
+                    if let Some(Err(BusError::UnknownPosition)) = ended {
+                        // The position is still there, what followed it is not.
+                        self.after = None;
+                    }
                     self.missed = true;
                     self.connect().await;
                 }

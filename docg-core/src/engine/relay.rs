@@ -4,8 +4,8 @@
 //! The bus refuses events that do not follow those that it has, so nothing is ever published over a
 //! hole: what is missing is read from the store and brought first. Where the bus has forgotten an
 //! execution, what the store knows to have been there is given back in silence, because lists have
-//! told of it. All else is news: also what is missing of an execution that the bus still knows, which
-//! a failover took from its lists as well.
+//! told of it, or of the gap in which it was lost. All else is news: also what is missing of an
+//! execution that the bus still knows, which a failover took from its lists as well.
 
 use std::{
     collections::HashMap,

@@ -60,11 +60,12 @@ pub trait EventBus: Send + Sync + 'static {
     async fn subscribe(&self, execution: ExecutionId, after: u64) -> Result<EventStream, BusError>;
     /// The events of all of an organization's executions that are
     /// [for lists](crate::event::EventData::is_for_lists), those of one execution in order: from now
-    /// on, or those after a position and then live.
+    /// on, or those after a position and then live. Where the bus may have lost some, the stream ends
+    /// and positions that were given before are unknown.
     ///
     /// # Errors
     ///
-    /// [`BusError::UnknownPosition`]; [`BusError::Unavailable`].
+    /// [`BusError::UnknownPosition`], which also ends a stream; [`BusError::Unavailable`].
     async fn subscribe_organization(
         &self,
         organization: OrganizationId,
@@ -104,7 +105,7 @@ pub enum BusError {
         /// The first that it wants. What lies before it would not be kept anyway.
         from: u64,
     },
-    /// The position was not given by this bus, or what followed it is no longer kept.
+    /// The position was not given by this bus, or what followed it is no longer kept or may be lost.
     #[error("the bus does not know this position, or no longer")]
     UnknownPosition,
     /// The reader was too slow and has missed events.

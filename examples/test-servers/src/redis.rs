@@ -106,7 +106,7 @@ impl PrivateServer {
     }
 
     /// Starts one with more settings, lines as in `redis.conf`, given its directory; `{port}` stands
-    /// for its port.
+    /// for its port, `{tls-port}` for another one that is free.
     #[must_use]
     pub fn start_with(settings: impl FnOnce(&Path) -> String) -> Self {
         let dir = home(&format!("redis-{}", Uuid::new_v4().simple()));
@@ -118,6 +118,12 @@ impl PrivateServer {
     #[must_use]
     pub fn port(&self) -> u16 {
         self.0.port
+    }
+
+    /// Where it listens for TLS, if its settings have a port for that beside the other one.
+    #[must_use]
+    pub fn tls_port(&self) -> u16 {
+        port_of(&self.0.dir, "tls-port ")
     }
 
     /// How to connect to it, without TLS.
@@ -141,6 +147,29 @@ impl PrivateServer {
             .and_then(|()| connection.read_exact(&mut answer))
             .expect("the server answers");
         assert_eq!(&answer, b"+OK\r\n");
+    }
+
+    /// Makes it a replica of another one, and returns once it has what that one has.
+    pub fn follow(&self, primary: &Self) {
+        let follow = format!("REPLICAOF 127.0.0.1 {}", primary.port());
+        assert_eq!(ask(self.port(), &follow), "+OK");
+        primary.wait_for_a_replica();
+    }
+
+    /// Makes it a primary again, with what it has.
+    pub fn promote(&self) {
+        assert_eq!(ask(self.port(), "REPLICAOF NO ONE"), "+OK");
+    }
+
+    fn meet(&self, other: &Self) {
+        let bus = port_of(&other.0.dir, "cluster-port ");
+        let meet = format!("CLUSTER MEET 127.0.0.1 {} {bus}", other.port());
+        ask(self.port(), &meet);
+    }
+
+    fn wait_for_a_replica(&self) {
+        let wait = format!("WAIT 1 {}", PATIENCE.as_millis());
+        assert_eq!(ask(self.port(), &wait), ":1", "no replica comes");
     }
 
     /// Makes it hang: connections stay open and nothing answers.
@@ -175,10 +204,14 @@ impl PrivateCluster {
     /// Starts one of so many servers, each with its share of the slots.
     #[must_use]
     pub fn start(servers: u16) -> Self {
-        let start = |_| PrivateServer::start_with(|_| CLUSTER.to_owned());
+        Self::start_with(servers, |_| String::new())
+    }
+
+    /// Starts one of servers with more settings, as [`PrivateServer::start_with`] takes them.
+    #[must_use]
+    pub fn start_with(servers: u16, settings: impl Fn(&Path) -> String) -> Self {
+        let start = |_| PrivateServer::start_with(|dir| format!("{CLUSTER}{}", settings(dir)));
         let nodes: Vec<_> = (0..servers).map(start).collect();
-        let meet = nodes[0].0.port;
-        let bus = cluster_port(&nodes[0].0.dir);
         let share = SLOTS.div_ceil(servers);
         for (node, first) in nodes.iter().zip((0..SLOTS).step_by(share.into())) {
             let last = SLOTS.min(first + share) - 1;
@@ -186,10 +219,24 @@ impl PrivateCluster {
                 node.port(),
                 &format!("CLUSTER ADDSLOTSRANGE {first} {last}"),
             );
-            ask(node.port(), &format!("CLUSTER MEET 127.0.0.1 {meet} {bus}"));
+            node.meet(&nodes[0]);
         }
         nodes.iter().for_each(|node| wait_for_cluster(node.port()));
         Self(nodes)
+    }
+
+    /// Starts a replica of one of its servers, which has what that one has.
+    #[must_use]
+    pub fn replica_of(&self, primary: &PrivateServer) -> PrivateServer {
+        let replica = PrivateServer::start_with(|_| CLUSTER.to_owned());
+        self.0.iter().for_each(|server| replica.meet(server));
+        // It knows them, and which slots are whose.
+        wait_for_cluster(replica.port());
+        let id = ask(primary.port(), "CLUSTER MYID");
+        let follow = format!("CLUSTER REPLICATE {id}");
+        assert_eq!(ask(replica.port(), &follow), "+OK");
+        primary.wait_for_a_replica();
+        replica
     }
 
     /// Its servers.
@@ -223,31 +270,36 @@ fn prepare(dir: &Path) {
 fn command(dir: &Path, port: u16) -> Vec<OsString> {
     let data = dir.join("data");
     let mut settings = format!(
-        "port {port}\nbind 127.0.0.1\nsave \"\"\nappendonly no\nmaxclients 2000\ndir {}\n",
+        "port {port}\nbind 127.0.0.1\nsave \"\"\nappendonly no\nmaxclients 2000\n\
+         repl-diskless-sync-delay 0\ndir {}\n",
         data.display()
     );
     let more = fs::read_to_string(dir.join(SETTINGS)).unwrap_or_default();
     if more.contains("cluster-enabled") {
         // By itself it takes one that is 10000 higher, which may not exist.
-        let free = TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr());
-        let port = free.expect("the loopback has a free port").port();
-        settings.push_str(&format!("cluster-port {port}\n"));
+        settings.push_str(&format!("cluster-port {}\n", free_port()));
     }
+    let more = more
+        .replace("{port}", &port.to_string())
+        .replace("{tls-port}", &free_port().to_string());
     // Later lines win.
-    settings.push_str(&more.replace("{port}", &port.to_string()));
+    settings.push_str(&more);
     let file = dir.join("redis.conf");
     fs::write(&file, settings).expect("the directory is ours");
     vec![program().into(), file.into()]
 }
 
-/// Where a server listens to the others of its cluster.
-fn cluster_port(dir: &Path) -> u16 {
+fn free_port() -> u16 {
+    let free = TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr());
+    free.expect("the loopback has a free port").port()
+}
+
+/// A port that a server's settings name.
+fn port_of(dir: &Path, name: &str) -> u16 {
     let settings = fs::read_to_string(dir.join("redis.conf")).expect("was written");
-    let port = settings
-        .lines()
-        .find_map(|line| line.strip_prefix("cluster-port "));
+    let port = settings.lines().find_map(|line| line.strip_prefix(name));
     port.and_then(|port| port.parse().ok())
-        .expect("it is in a cluster")
+        .expect("its settings have it")
 }
 
 /// Servers say that the cluster is down until all slots are served, and for a moment after.
@@ -259,13 +311,18 @@ fn wait_for_cluster(port: u16) {
     }
 }
 
-/// The first line of what a server answers.
+/// The first line of what a server answers, after its length if it has one.
 fn ask(port: u16, question: &str) -> String {
     let answer = || {
         let mut connection = TcpStream::connect(("127.0.0.1", port))?;
         writeln!(connection, "{question}\r")?;
+        let mut answers = BufReader::new(connection);
         let mut answer = String::new();
-        BufReader::new(connection).read_line(&mut answer)?;
+        answers.read_line(&mut answer)?;
+        if answer.starts_with('$') {
+            answer.clear();
+            answers.read_line(&mut answer)?;
+        }
         Ok::<_, std::io::Error>(answer.trim().to_owned())
     };
     answer().expect("the server answers")

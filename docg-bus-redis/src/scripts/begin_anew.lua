@@ -1,0 +1,13 @@
+-- Begins the firehose anew, unless it has begun within some time: whoever reads there is then told
+-- that something may be missing. The number 1 is left out, so that this is so in an empty one too.
+--
+-- KEYS: the firehose.
+-- ARGV: the time in microseconds, seconds for which it is kept, what the data's history is called.
+local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
+local began = last and tonumber(string.match(last[1], '^%d+')) or 0
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+if began < now - ARGV[1] then
+  redis.call('XADD', KEYS[1], string.format('%d-2', now), 'history', ARGV[3])
+  redis.call('EXPIRE', KEYS[1], ARGV[2])
+end

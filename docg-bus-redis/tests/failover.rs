@@ -1,0 +1,252 @@
+//! Another server takes over, or the same one comes back, with data that lack what was published
+//! last. Runs' streams are healed from the store; who reads an organization's list, or comes back to
+//! it, is told that there is a gap.
+
+mod common;
+
+use std::{sync::Arc, time::Duration};
+
+use common::{address::Address, ask, config, open, publish, publishing, raw, soon};
+use docg_bus_redis::RedisBus;
+use docg_core::{
+    conformance::fixtures::{events, events_of},
+    engine::{Engine, ListFeed, ListItem},
+    event::Event,
+    ids::OrganizationId,
+    ports::{BusError, EventBus},
+};
+use docg_store_memory::MemoryStore;
+use docg_test_servers::redis::PrivateServer;
+use futures::StreamExt;
+
+const TIMEOUT: Duration = Duration::from_millis(500);
+
+async fn quick(url: &str) -> Arc<RedisBus> {
+    open(config(url).timeout(TIMEOUT).block(TIMEOUT)).await
+}
+
+/// What dashboards read.
+async fn feed(bus: &Arc<RedisBus>, organization: OrganizationId, after: Option<&str>) -> ListFeed {
+    let engine = Engine::builder(Arc::new(MemoryStore::default()), bus.clone()).build();
+    soon(engine.list_feed(organization, after.map(str::to_owned))).await
+}
+
+async fn is_gap(feed: &mut ListFeed) -> bool {
+    soon(feed.next()).await == Some(ListItem::Gap)
+}
+
+/// The position of an event, which comes next.
+async fn told(feed: &mut ListFeed, event: &Event) -> String {
+    match soon(feed.next()).await {
+        Some(ListItem::Event(listed)) if *listed.event == *event => listed.position,
+        other => panic!("{other:?} in place of {event:?}"),
+    }
+}
+
+/// Waits until a replica has what was published.
+async fn replicated(server: &PrivateServer) {
+    let mut connection = raw(&server.url()).await;
+    let _: String = ask(&mut connection, "SET replicated yes").await;
+    let replicas: u64 = ask(&mut connection, "WAIT 1 10000").await;
+    assert_eq!(replicas, 1);
+}
+
+/// The run was created, published and over within the failover, so nothing of it is published again.
+#[tokio::test]
+async fn a_run_that_a_failover_took_whole_is_a_gap_to_its_list() {
+    let (primary, replica) = (PrivateServer::start(), PrivateServer::start());
+    replica.follow(&primary);
+    let address = Address::of(&primary).await;
+    let bus = quick(&address.url()).await;
+    let organization = OrganizationId::new();
+    let mut open = feed(&bus, organization, None).await;
+    let (kept, lost) = (events_of(organization, 2), events_of(organization, 3));
+    publish(&bus, &kept).await;
+    told(&mut open, &kept[0]).await;
+    let position = told(&mut open, &kept[1]).await;
+    replicated(&primary).await;
+    // Cut off from here on.
+    replica.promote();
+    publish(&bus, &lost).await;
+    primary.kill();
+    address.lead_to(&replica);
+    soon(bus.ready()).await;
+    let mut back = feed(&bus, organization, Some(&position)).await;
+    assert!(is_gap(&mut back).await);
+    for event in &lost {
+        told(&mut open, event).await;
+    }
+    assert!(is_gap(&mut open).await);
+    let next = events_of(organization, 1);
+    publish(&bus, &next).await;
+    let position = told(&mut open, &next[0]).await;
+    assert_eq!(told(&mut back, &next[0]).await, position);
+    // What is known since then is known to who comes back.
+    let mut back = feed(&bus, organization, Some(&position)).await;
+    let next = events_of(organization, 1);
+    publish(&bus, &next).await;
+    told(&mut back, &next[0]).await;
+}
+
+/// As where a primary goes on for a moment beside the one that was promoted: who reads at that one
+/// has no part in the failover, and may have looked at the lists before the run was there.
+#[tokio::test]
+async fn a_run_that_was_published_to_the_old_primary_is_a_gap_to_who_reads_at_the_new_one() {
+    let (old, new) = (PrivateServer::start(), PrivateServer::start());
+    new.follow(&old);
+    let address = Address::of(&old).await;
+    let publisher = quick(&address.url()).await;
+    let organization = OrganizationId::new();
+    publish(&publisher, &events_of(organization, 1)).await;
+    replicated(&old).await;
+    new.promote();
+    address.lead_to(&new);
+    let reader = quick(&address.url()).await;
+    let mut list = feed(&reader, organization, None).await;
+    let known = events_of(organization, 1);
+    publish(&reader, &known).await;
+    let position = told(&mut list, &known[0]).await;
+    publish(&publisher, &events_of(organization, 1)).await;
+    old.follow(&new);
+    assert!(is_gap(&mut list).await);
+    soon(publisher.ready()).await;
+    for bus in [&reader, &publisher] {
+        let mut back = feed(bus, organization, Some(&position)).await;
+        assert!(is_gap(&mut back).await);
+    }
+    let next = events_of(organization, 1);
+    publish(&publisher, &next).await;
+    told(&mut list, &next[0]).await;
+}
+
+/// Also where the new one has nothing yet.
+#[tokio::test]
+async fn a_run_that_was_published_to_the_old_server_is_a_gap_to_who_reads_at_an_empty_one() {
+    let (old, new) = (PrivateServer::start(), PrivateServer::start());
+    let address = Address::of(&old).await;
+    let publisher = quick(&address.url()).await;
+    address.lead_to(&new);
+    let reader = quick(&address.url()).await;
+    let organization = OrganizationId::new();
+    let mut list = feed(&reader, organization, None).await;
+    publish(&publisher, &events_of(organization, 1)).await;
+    old.kill();
+    assert!(is_gap(&mut list).await);
+    soon(publisher.ready()).await;
+    let mut connection = raw(&new.url()).await;
+    assert!(ask::<i64>(&mut connection, "TTL docg:{firehose}").await > 0);
+    let next = events_of(organization, 1);
+    publish(&publisher, &next).await;
+    told(&mut list, &next[0]).await;
+}
+
+/// A connection that waits has no reason to leave a primary that goes on, though nobody publishes
+/// there any more.
+#[tokio::test]
+async fn readers_do_not_stay_where_nobody_publishes_any_more() {
+    let (old, new) = (PrivateServer::start(), PrivateServer::start());
+    new.follow(&old);
+    let address = Address::of(&old).await;
+    let bus = quick(&address.url()).await;
+    let organization = OrganizationId::new();
+    let mut list = feed(&bus, organization, None).await;
+    new.promote();
+    address.lead_to(&new);
+    let mut connection = raw(&old.url()).await;
+    for id in publishing(&mut connection).await {
+        let _: u64 = ask(&mut connection, &format!("CLIENT KILL ID {id}")).await;
+    }
+    // Somebody else's, and at the new primary.
+    let published = async {
+        while bus.publish(&events(1)).await.is_err() {
+            bus.ready().await;
+        }
+    };
+    soon(published).await;
+    assert!(is_gap(&mut list).await);
+    let next = events_of(organization, 1);
+    publish(&bus, &next).await;
+    told(&mut list, &next[0]).await;
+}
+
+/// It publishes at one server and reads at the other, and has known neither before.
+#[tokio::test]
+async fn a_process_that_comes_while_the_address_moves_gets_to_one_server() {
+    let (old, new) = (PrivateServer::start(), PrivateServer::start());
+    let address = Address::moving(&old, &new).await;
+    let bus = quick(&address.url()).await;
+    let organization = OrganizationId::new();
+    let mut list = feed(&bus, organization, None).await;
+    let told = async {
+        loop {
+            // What is refused, or was at the server that is left, is not told.
+            let _ = bus.publish(&events_of(organization, 1)).await;
+            let next = tokio::time::timeout(TIMEOUT, list.next()).await;
+            if matches!(next, Ok(Some(ListItem::Event(_)))) {
+                break;
+            }
+        }
+    };
+    soon(told).await;
+}
+
+/// A process that came after the failover knows no more than the position.
+#[tokio::test]
+async fn a_snapshot_that_lacks_the_last_runs_is_a_gap_to_who_comes_back() {
+    let server = PrivateServer::start();
+    let bus = quick(&server.url()).await;
+    let organization = OrganizationId::new();
+    let mut open = feed(&bus, organization, None).await;
+    let kept = events_of(organization, 1);
+    publish(&bus, &kept).await;
+    let position = told(&mut open, &kept[0]).await;
+    let _: String = ask(&mut raw(&server.url()).await, "SAVE").await;
+    publish(&bus, &events_of(organization, 1)).await;
+    server.kill();
+    server.start_again();
+    let later = quick(&server.url()).await;
+    let length: u64 = ask(&mut raw(&server.url()).await, "XLEN docg:{firehose}").await;
+    assert_eq!(length, 1);
+    let mut back = feed(&later, organization, Some(&position)).await;
+    assert!(is_gap(&mut back).await);
+}
+
+/// A server begins a new history when its first replica comes: nothing is lost, and the connection
+/// stays, but whoever reads must be able to tell.
+#[tokio::test]
+async fn a_new_history_is_noticed_on_a_connection_that_stays() {
+    let (server, replica) = (PrivateServer::start(), PrivateServer::start());
+    let bus = quick(&server.url()).await;
+    let organization = OrganizationId::new();
+    let list = bus.subscribe_organization(organization, None);
+    let mut list = list.await.expect("subscribes");
+    replica.follow(&server);
+    // Also while events come without a pause.
+    let flood = async {
+        loop {
+            // Refused where the connection was just left.
+            let _ = bus.publish(&events_of(organization, 1)).await;
+        }
+    };
+    let end = async { while soon(list.next()).await.expect("goes on").is_ok() {} };
+    tokio::select! {
+        () = flood => {}
+        () = end => {}
+    }
+}
+
+/// It may be behind, or hang on to what a failover has left.
+#[tokio::test]
+async fn a_replica_is_not_used() {
+    let (primary, replica) = (PrivateServer::start(), PrivateServer::start());
+    replica.follow(&primary);
+    let bus = RedisBus::open(config(&replica.url()).timeout(TIMEOUT)).expect("is a configuration");
+    let refused = soon(bus.subscribe_organization(OrganizationId::new(), None)).await;
+    let is_replica = BusError::Unavailable("Redis is a replica".to_owned());
+    assert_eq!(refused.err(), Some(is_replica.clone()));
+    assert_eq!(soon(bus.publish(&events(1))).await, Err(is_replica));
+    replica.promote();
+    soon(bus.ready()).await;
+    let list = soon(bus.subscribe_organization(OrganizationId::new(), None)).await;
+    assert!(list.is_ok());
+}
