@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use common::{ask, config, open, publish, raw, soon};
 use docg_core::{
     engine::{EventFeed, StartRequest, WorkerOptions},
-    event::EventData,
+    event::{Event, EventData},
     observe::Actor,
     ports::{EventBus, EventQuery, RunReader},
     prelude::*,
@@ -171,10 +171,6 @@ async fn what_a_failover_took_from_a_run_lists_are_told_again() {
     let _workers = works.start_workers(WorkerOptions::concurrency(4));
     let id = start(&works, organization).await;
     soon(runs.recv()).await.expect("it runs");
-    soon(before.next())
-        .await
-        .expect("goes on")
-        .expect("is an event");
     let stored = async || {
         let query = EventQuery {
             organization_id: organization,
@@ -184,6 +180,22 @@ async fn what_a_failover_took_from_a_run_lists_are_told_again() {
         };
         store.events(query).await.expect("reads")
     };
+    // What came with the step that is under way is there.
+    let published = loop {
+        let stored = stored().await;
+        let is_started = |event: &Arc<Event>| matches!(event.data, EventData::StepStarted { .. });
+        if stored.iter().any(is_started) {
+            let listed = stored.iter().rfind(|event| event.data.is_for_lists());
+            break listed.expect("it was created").seq;
+        }
+        tokio::task::yield_now().await;
+    };
+    loop {
+        let event = soon(before.next()).await.expect("goes on");
+        if event.expect("is an event").event.seq == published {
+            break;
+        }
+    }
     let _: String = ask(&mut raw(&server.url()).await, "FLUSHALL").await;
     // Whoever reads a list as that happens is sent away, and begins anew.
     while soon(before.next()).await.is_some_and(|event| event.is_ok()) {}

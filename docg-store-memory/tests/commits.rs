@@ -90,7 +90,7 @@ impl World {
                 spec("fails_once"),
                 |context: EffectContext, _: Value| async move {
                     match context.attempt {
-                        1 => Err(StepFailure::retryable("busy", "It is busy.")),
+                        1 => Err(StepFailure::retryable("busy", "It is busy.").retry_after_ms(10)),
                         _ => StepOutcome::done(json!({})),
                     }
                 },
