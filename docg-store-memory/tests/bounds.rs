@@ -58,7 +58,7 @@ async fn a_full_store_takes_no_run_until_one_is_purged() {
     assert_eq!(store.len(), 1);
     assert_eq!(
         store.create(third).await.expect("stores"),
-        Created::New { leased: false }
+        Created::New { lease: None }
     );
 }
 

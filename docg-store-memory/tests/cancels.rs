@@ -338,16 +338,18 @@ fn an_hour_later() -> Arc<dyn Clock> {
     Arc::new(ManualClock::new(later))
 }
 
-async fn a_cancel_that_is_found_with_an_abandoned_step(told: bool) {
+async fn a_cancel_that_is_found_with_an_abandoned_step(told: bool, on_version: bool) {
     let mut world = World::new();
     let (_first, id) = abandoned(&mut world, told).await;
+    let record = world.store.execution(world.organization, id).await;
+    let version = record.expect("reads").expect("is there").execution.version;
     let signal = Signal {
         id: SignalId::new(),
         execution_id: id,
         organization_id: world.organization,
         actor: Actor::user("somebody"),
         received_at: Timestamp::now(),
-        if_version: None,
+        if_version: on_version.then_some(version),
         kind: SignalKind::Cancel { reason: None },
     };
     world.store.signal(signal).await.expect("signals");
@@ -365,12 +367,14 @@ async fn a_cancel_that_is_found_with_an_abandoned_step(told: bool) {
 
 #[tokio::test]
 async fn a_cancel_that_is_found_with_an_abandoned_step_has_its_effect_asked_about() {
-    a_cancel_that_is_found_with_an_abandoned_step(true).await;
+    a_cancel_that_is_found_with_an_abandoned_step(true, false).await;
 }
 
 #[tokio::test]
 async fn a_cancel_that_is_found_with_what_may_have_begun_unseen_has_it_asked_about() {
-    a_cancel_that_is_found_with_an_abandoned_step(false).await;
+    for on_version in [false, true] {
+        a_cancel_that_is_found_with_an_abandoned_step(false, on_version).await;
+    }
 }
 
 /// The call is answered by a process that has no workers, and asks all the same.

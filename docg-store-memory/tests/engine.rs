@@ -568,7 +568,11 @@ async fn a_worker_that_disappears_is_taken_over_and_the_effect_is_asked_about() 
     let asked = Arc::new(AtomicUsize::new(0));
     let engine = |shared: &Arc<Shared>| {
         let (shared, asked) = (Arc::clone(shared), Arc::clone(&asked));
+        let quick = NodeSpec::new("quick", Phase::Delivery);
         Engine::builder(Arc::clone(&store) as _, Arc::clone(&bus) as _)
+            .step(effect(quick, |_, _: Value| async {
+                StepOutcome::done(json!({}))
+            }))
             .step(
                 effect(
                     NodeSpec::new("effect", Phase::Delivery),
@@ -605,9 +609,9 @@ async fn a_worker_that_disappears_is_taken_over_and_the_effect_is_asked_about() 
     let first = engine(&shared);
     let id = doomed
         .spawn(async move {
-            let draft = serde_json::from_value(
-                json!({"name": "t", "nodes": [{"id": "send", "type": "effect"}]}),
-            )
+            let draft = serde_json::from_value(json!({"name": "t", "nodes": [
+                {"id": "first", "type": "quick"}, {"id": "send", "type": "effect"},
+            ]}))
             .expect("readable");
             first
                 .put_workflow(organization, workflow, draft, None)
@@ -639,10 +643,14 @@ async fn a_worker_that_disappears_is_taken_over_and_the_effect_is_asked_about() 
     let execution = world.record(id).await.execution;
     assert_eq!(execution.status, Status::Completed);
     let steps = world.engine.steps(organization, id).await.expect("steps");
-    assert_eq!(steps[0].attempt, 1, "a dead worker uses up no attempt");
+    assert_eq!(
+        (steps[1].attempt, steps[1].takeovers),
+        (1, 1),
+        "a dead worker uses up no attempt"
+    );
     assert_eq!(asked.load(Ordering::SeqCst), 1);
     assert!(
-        steps[0].data_out.clone().expect("shown").to_value()["fence"].as_u64() > Some(1),
+        steps[1].data_out.clone().expect("shown").to_value()["fence"].as_u64() > Some(1),
         "the new holder's fence is higher"
     );
 }

@@ -26,7 +26,7 @@ async fn a_fault_before_the_call_leaves_nothing_and_one_after_it_everything() {
         let id = second.state.execution.id;
         assert_eq!(
             store.create(first).await.expect("is not the second call"),
-            Created::New { leased: false }
+            Created::New { lease: None }
         );
         let failed = store.create(second).await.expect_err("is planned");
         assert_eq!(

@@ -240,3 +240,33 @@ async fn a_shutdown_waits_for_what_is_being_stored_and_hands_it_back() {
     world.published_until(id, ends(Status::Completed)).await;
     workers.shutdown().await;
 }
+
+/// What waits in line is claimed by the process that does not know whether it is stored.
+#[tokio::test]
+async fn a_creation_that_lost_its_answer_gives_back_nothing_that_was_claimed_since() {
+    let world = World::new();
+    let options = WorkerOptions::concurrency(2).per_organization(0);
+    let none = world.engine.start_workers(options);
+    world.workers_wait().await;
+    let request = world.request().await;
+    world.make_go_wrong("create", 0, Fault::After);
+    assert!(world.engine.start(request).await.is_err());
+    none.shutdown().await;
+    let id = world.only_run().await;
+    let workers = world.engine.start_workers(WorkerOptions::default());
+    world.published_until(id, ends(Status::Completed)).await;
+    assert_eq!(world.effects.load(Ordering::SeqCst), 2);
+    workers.shutdown().await;
+}
+
+#[tokio::test]
+async fn what_was_claimed_by_a_claim_that_lost_its_answer_is_not_left_to_its_lease() {
+    let world = World::new();
+    let id = world.start().await;
+    world.make_go_wrong("claim", 0, Fault::After);
+    let workers = world.engine.start_workers(WorkerOptions::default());
+    world.published_until(id, ends(Status::Completed)).await;
+    // Its first effect was not in doubt: of this one nobody could tell.
+    assert_eq!(world.effects.load(Ordering::SeqCst), 2);
+    workers.shutdown().await;
+}

@@ -38,7 +38,7 @@ async fn claimed(store: &PgStore) -> Claimed {
     let id = run.state.execution.id;
     assert_eq!(
         store.create(run).await.expect("stores"),
-        Created::New { leased: false }
+        Created::New { lease: None }
     );
     claim(store, id).await.claimed.pop().expect("is free")
 }
@@ -80,7 +80,7 @@ async fn an_exhausted_pool_is_unavailable_after_a_bounded_wait() {
     drop(host);
     assert_eq!(
         store.create(run()).await.expect("has room again"),
-        Created::New { leased: false }
+        Created::New { lease: None }
     );
 }
 

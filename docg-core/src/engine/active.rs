@@ -10,7 +10,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    ids::{ExecutionId, SignalId, WorkerId},
+    ids::{ExecutionId, SignalId},
     ports::Lease,
 };
 
@@ -39,10 +39,8 @@ impl ActiveRun {
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct ActiveRuns {
-    /// This process, as stores know it.
-    worker: WorkerId,
     runs: Mutex<HashMap<ExecutionId, ActiveRun>>,
     waiters: Mutex<HashMap<SignalId, oneshot::Sender<bool>>>,
 }
@@ -51,21 +49,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Default for ActiveRuns {
-    fn default() -> Self {
-        Self {
-            worker: WorkerId::new(),
-            runs: Mutex::default(),
-            waiters: Mutex::default(),
-        }
-    }
-}
-
 impl ActiveRuns {
-    pub(crate) fn worker_id(&self) -> WorkerId {
-        self.worker
-    }
-
     pub(crate) fn enter(&self, lease: Lease, until: Duration) -> Handle {
         let handle = Handle {
             lease,
@@ -185,13 +169,14 @@ impl ActiveRuns {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::WorkerId;
 
     #[test]
     fn nobody_relies_on_a_driver_that_has_lost_its_lease() {
         let active = ActiveRuns::default();
         let lease = Lease {
             execution_id: ExecutionId::new(),
-            worker_id: active.worker_id(),
+            worker_id: WorkerId::new(),
             fence: 1,
         };
         active.enter(lease, Duration::MAX);

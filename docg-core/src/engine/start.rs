@@ -305,10 +305,10 @@ impl Inner {
         let (id, events) = (run.state.execution.id, run.events.clone());
         let created = self.store.create(run).await?;
         let mut published = 0;
-        if let Created::New { leased } = created {
+        if let Created::New { lease } = created {
             self.tell_events(&events);
             published = self.publish(&events, 0).await;
-            if !leased {
+            if lease.is_none() {
                 self.wake_a_worker(id).await;
             }
         }
@@ -322,19 +322,22 @@ impl Inner {
         worker: FreeWorker,
         answer: oneshot::Sender<Result<Created, StoreError>>,
     ) {
+        let asking = self.asking();
         let until = self.clock.elapsed() + self.options.relied_on();
-        let claim = FirstClaim {
-            worker_id: self.active.worker_id(),
+        run.claim = Some(FirstClaim {
+            worker_id: asking.worker_id,
             lease_until: self.now() + self.options.lease,
             per_organization: worker.per_organization,
-        };
-        run.claim = Some(claim);
-        let (lease, state) = (claim.lease(run.state.execution.id), run.state.clone());
-        match self.store_new(run).await {
+        });
+        let state = run.state.clone();
+        let stored = self.store_new(run).await;
+        asking.end(&stored);
+        // Whoever called may have gone away.
+        let _ = match stored {
+            Err(error) => answer.send(Err(error)),
             Ok((created, published)) => {
-                // Whoever asked may have gone away.
-                let _ = answer.send(Ok(created));
-                if created == (Created::New { leased: true }) {
+                let told = answer.send(Ok(created));
+                if let Created::New { lease: Some(lease) } = created {
                     let claimed = Claimed {
                         lease,
                         taken_over: false,
@@ -342,16 +345,10 @@ impl Inner {
                         signals: Vec::new(),
                         published,
                     };
-                    worker.work(self, claimed, until).await;
+                    worker.work(Arc::clone(&self), claimed, until).await;
                 }
+                told
             }
-            Err(error) => {
-                let may_be_stored = error.kind.may_pass();
-                let _ = answer.send(Err(error));
-                if may_be_stored {
-                    worker.give_back(&self, lease, until).await;
-                }
-            }
-        }
+        };
     }
 }

@@ -17,8 +17,8 @@ use tokio_util::{
 
 use super::{Engine, Inner, drive, relay, unserved};
 use crate::{
-    ids::ExecutionId,
-    ports::{Claim, ClaimRequest, ClaimWhat, Claimed, Lease, StoreError},
+    ids::{ExecutionId, WorkerId},
+    ports::{Claim, ClaimRequest, ClaimWhat, Claimed, StoreError},
     time::Timestamp,
     workflow::Workflow,
 };
@@ -74,6 +74,33 @@ pub(crate) struct WakeUp {
     due: AtomicI64,
     /// Workers of this process, while they wait for work.
     idle: Mutex<Option<Crew>>,
+    /// Who may have been leased something without learning of it.
+    unseen: Mutex<Vec<WorkerId>>,
+}
+
+/// A question that may lease something. Each is a worker of its own to the store, so that what it was
+/// leased can be given back where the answer is lost, or whoever asked has gone away.
+pub(super) struct Asking<'a> {
+    wake: &'a WakeUp,
+    pub(super) worker_id: WorkerId,
+    is_answered: bool,
+}
+
+impl Asking<'_> {
+    /// Notes whether the answer tells what came of it.
+    pub(super) fn end<T>(mut self, answer: &Result<T, StoreError>) {
+        self.is_answered = answer.as_ref().err().is_none_or(|e| !e.kind.may_pass());
+    }
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        if !self.is_answered {
+            self.wake.unseen().push(self.worker_id);
+            // The claiming loop gives it back.
+            self.wake.notify.notify_one();
+        }
+    }
 }
 
 /// The workers of one process.
@@ -119,24 +146,6 @@ impl FreeWorker {
         drive::drive(inner, claimed, until, drive::Mode::Work { shutdown }).await;
         drop((self.permit, self.at_work));
     }
-
-    /// Gives back what it may hold until then and has not begun. Else the execution waits for the lease
-    /// to run out, and then has its first effect in doubt.
-    pub(super) async fn give_back(self, inner: &Inner, lease: Lease, until: Duration) {
-        // Others may use the permit meanwhile.
-        drop(self.permit);
-        while let Err(error) = inner.store.release(&[lease], inner.now()).await {
-            if self.shutdown.is_cancelled() || inner.clock.elapsed() >= until {
-                tracing::warn!(execution_id = %lease.execution_id, "a lease could not be given back and will run out: {error}");
-                return;
-            }
-            tokio::select! {
-                () = self.shutdown.cancelled() => {}
-                () = inner.clock.sleep(STORE_PAUSE) => {}
-            }
-        }
-        inner.wake_a_worker(lease.execution_id).await;
-    }
 }
 
 impl Default for WakeUp {
@@ -145,6 +154,7 @@ impl Default for WakeUp {
             notify: Notify::new(),
             due: AtomicI64::new(i64::MAX),
             idle: Mutex::default(),
+            unseen: Mutex::default(),
         }
     }
 }
@@ -152,6 +162,10 @@ impl Default for WakeUp {
 impl WakeUp {
     fn idle(&self) -> MutexGuard<'_, Option<Crew>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn unseen(&self) -> MutexGuard<'_, Vec<WorkerId>> {
+        self.unseen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -170,7 +184,30 @@ impl Inner {
     pub(super) fn free_worker(&self, workflow: &Workflow) -> Option<FreeWorker> {
         let mut nodes = workflow.nodes.iter();
         let knows_all = nodes.all(|node| self.registry.get(&node.node_type).is_some());
-        knows_all.then(|| self.wake.idle().as_ref()?.free_worker())?
+        if !knows_all || self.hold_off_claims().is_some() {
+            return None;
+        }
+        self.wake.idle().as_ref()?.free_worker()
+    }
+
+    pub(super) fn asking(&self) -> Asking<'_> {
+        Asking {
+            wake: &self.wake,
+            worker_id: WorkerId::new(),
+            is_answered: false,
+        }
+    }
+
+    /// Gives back what was leased unseen. Else it waits for the lease to run out, and its first effect is
+    /// in doubt then.
+    async fn give_back_unseen(&self) -> Result<(), StoreError> {
+        loop {
+            let Some(worker) = self.wake.unseen().last().copied() else {
+                return Ok(());
+            };
+            self.store.release_unseen(worker, self.now()).await?;
+            self.wake.unseen().retain(|other| *other != worker);
+        }
     }
 
     pub(crate) fn wake_workers(&self) {
@@ -180,14 +217,18 @@ impl Inner {
     /// Claims, and tells until when the leases can be relied on, as
     /// [`Clock::elapsed`](crate::time::Clock::elapsed) tells.
     pub(crate) async fn claim(&self, what: ClaimWhat) -> Result<(Claim, Duration), StoreError> {
+        self.give_back_unseen().await?;
+        let asking = self.asking();
         let (now, until) = (self.now(), self.clock.elapsed() + self.options.relied_on());
         let request = ClaimRequest {
-            worker_id: self.active.worker_id(),
+            worker_id: asking.worker_id,
             what,
             now,
             lease_until: now + self.options.lease,
         };
-        Ok((self.store.claim(request).await?, until))
+        let claim = self.store.claim(request).await;
+        asking.end(&claim);
+        Ok((claim?, until))
     }
 
     pub(crate) fn wake_workers_at(&self, at: Timestamp) {
@@ -258,6 +299,9 @@ impl Workers {
         self.drivers.close();
         self.drivers.wait().await;
         self.background.cancel();
+        if let Err(e) = self.engine.inner.give_back_unseen().await {
+            tracing::warn!("what was leased unseen could not be given back, and will run out: {e}");
+        }
         if let Err(e) = relay::flush(&self.engine.inner).await {
             tracing::warn!("what is on the bus could not be noted: {e}");
         }
@@ -308,8 +352,9 @@ async fn claim(inner: Arc<Inner>, crew: Crew) {
             }
         }
         let wanted = free.len();
-        let held_off = inner.hold_off_claims();
-        let pause = if let Some(pause) = held_off {
+        // While nothing is claimed here, others are woken.
+        let mut waits_for_work = false;
+        let pause = if let Some(pause) = inner.hold_off_claims() {
             pause
         } else {
             match due_ones(&inner, crew.options, wanted).await {
@@ -325,13 +370,13 @@ async fn claim(inner: Arc<Inner>, crew: Crew) {
                     if full {
                         continue;
                     }
+                    waits_for_work = true;
                     pause
                 }
                 None => STORE_PAUSE,
             }
         };
-        // While nothing is claimed here, others are woken.
-        *inner.wake.idle() = held_off.is_none().then(|| crew.clone());
+        *inner.wake.idle() = waits_for_work.then(|| crew.clone());
         tokio::select! {
             () = crew.shutdown.cancelled() => {}
             () = inner.wake.notify.notified() => {}

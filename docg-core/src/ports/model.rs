@@ -63,18 +63,6 @@ pub struct FirstClaim {
     pub per_organization: usize,
 }
 
-impl FirstClaim {
-    /// The lease that it gives, where it gives one.
-    #[must_use]
-    pub const fn lease(&self, execution_id: ExecutionId) -> Lease {
-        Lease {
-            execution_id,
-            worker_id: self.worker_id,
-            fence: 1,
-        }
-    }
-}
-
 /// An idempotency key, bound to the organization of the call and to what the call asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Idempotency {
@@ -89,8 +77,8 @@ pub struct Idempotency {
 pub enum Created {
     /// Stored.
     New {
-        /// Its [claim](NewRun::claim) was granted. Where not, it waits in line.
-        leased: bool,
+        /// What its [claim](NewRun::claim) has given. Where that is nothing, it waits in line.
+        lease: Option<Lease>,
     },
     /// The same key with the same body had made this one before; nothing was written.
     Existing(ExecutionId),

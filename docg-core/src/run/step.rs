@@ -75,14 +75,15 @@ impl FromStr for StepStatus {
     }
 }
 
-/// What a running step is doing, so that whoever takes the execution over knows how to go on.
+/// What a step is doing, so that whoever takes the execution over knows how to go on.
+#[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Activity {
     /// Nothing: the step is not running.
     #[default]
     Idle,
-    /// Nothing. An earlier worker may have begun it, and died before it could say so.
+    /// Nothing, as far as is known: an earlier worker may have begun it, and died before it could say so.
     InDoubt,
     /// The handler runs.
     Running,
@@ -132,7 +133,7 @@ pub struct Step {
     pub attempt: u32,
     /// Attempts that a person's repair has made void: they do not count against the retry policy.
     pub attempts_before: u32,
-    /// How often a worker died under it.
+    /// How often a worker died under it that had said that it began.
     pub takeovers: u32,
     /// When its first attempt began.
     pub started_at: Option<Timestamp>,

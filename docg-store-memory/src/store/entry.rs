@@ -258,6 +258,20 @@ impl Run {
         self.due = due;
     }
 
+    /// Gives back what a worker has never learned of, and tells whether there was something. Only its
+    /// first lease has nothing before it.
+    pub(super) fn give_back_of(&mut self, worker: WorkerId, now: Timestamp) -> bool {
+        match &mut self.held {
+            Some(held) if held.worker == worker && held.fence == 1 => self.let_go(Some(now)),
+            Some(held) if held.worker == worker => {
+                held.lapsed = true;
+                self.due = Some(now);
+            }
+            _ => return false,
+        }
+        true
+    }
+
     /// Puts an execution whose lease has run out back in line; also tells the queue's mistakes.
     pub(super) fn lapse(&mut self, now: Timestamp) {
         if let Some(held) = &mut self.held {

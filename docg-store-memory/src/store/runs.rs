@@ -128,6 +128,20 @@ impl RunStore for MemoryStore {
         Ok(())
     }
 
+    async fn release_unseen(&self, worker: WorkerId, now: Timestamp) -> Result<(), StoreError> {
+        let leased = self.queue().leased();
+        for id in leased {
+            let Some(entry) = self.entry(id) else {
+                continue;
+            };
+            let mut run = entry.lock();
+            if !run.gone && run.give_back_of(worker, now) {
+                self.requeue(&entry, &mut run);
+            }
+        }
+        Ok(())
+    }
+
     async fn commit(&self, mut commit: Commit) -> Result<Committed, StoreError> {
         let id = commit.lease.execution_id;
         let Some(entry) = self.entry(id) else {
@@ -347,24 +361,24 @@ impl MemoryStore {
                 .insert((at, entry.id));
         }
         self.list_unpublished(&entry, run);
-        let leased = claim.is_some_and(|claim| self.grant(&entry, run, &claim));
-        if !leased {
+        let lease = claim.and_then(|claim| self.grant(&entry, run, &claim));
+        if lease.is_none() {
             self.requeue(&entry, run);
         }
-        Ok(Created::New { leased })
+        Ok(Created::New { lease })
     }
 
     /// Leases a new run where its organization has not got its share.
-    fn grant(&self, entry: &Entry, run: &mut Run, claim: &FirstClaim) -> bool {
+    fn grant(&self, entry: &Entry, run: &mut Run, claim: &FirstClaim) -> Option<Lease> {
         let mut queue = self.queue();
         if queue.leased_of(entry.organization) >= claim.per_organization {
-            return false;
+            return None;
         }
-        run.lease(entry.id, claim.worker_id, claim.lease_until);
+        let lease = run.lease(entry.id, claim.worker_id, claim.lease_until);
         run.generation += 1;
         let want = run.want(entry.types);
         queue.place(entry.id, entry.organization, run.generation, want);
-        true
+        Some(lease)
     }
 
     fn claim_one(&self, id: ExecutionId, request: &ClaimRequest) -> Claim {

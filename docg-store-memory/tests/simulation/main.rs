@@ -31,9 +31,9 @@ const KINDS: [Fault; 4] = [
 ];
 
 /// A fault at every call in turn, of every kind.
-fn every_call_of(port: Port, calm: &Plan) {
+fn every_call_of(port: Port, calm: &Plan, least: u64) {
     let calls = world::play(calm).calls_of(port);
-    assert!(calls > 5, "{calls} calls are no scenario");
+    assert!(calls >= least, "{calls} calls are no scenario");
     for number in 1..=calls {
         for kind in KINDS {
             let mut plan = calm.clone();
@@ -49,14 +49,14 @@ fn every_call_of(port: Port, calm: &Plan) {
 
 #[test]
 fn all_holds_with_a_fault_at_any_call_of_the_store() {
-    every_call_of(Port::Store, &Plan::with_everything());
-    every_call_of(Port::Store, &Plan::with_quick_effects());
+    every_call_of(Port::Store, &Plan::with_everything(), 20);
+    every_call_of(Port::Store, &Plan::with_quick_effects(), 6);
 }
 
 #[test]
 fn all_holds_with_a_fault_at_any_call_of_the_bus() {
-    every_call_of(Port::Bus, &Plan::with_everything());
-    every_call_of(Port::Bus, &Plan::with_quick_effects());
+    every_call_of(Port::Bus, &Plan::with_everything(), 20);
+    every_call_of(Port::Bus, &Plan::with_quick_effects(), 6);
 }
 
 #[test]

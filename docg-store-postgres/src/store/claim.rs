@@ -186,7 +186,8 @@ impl PgStore {
 
     /// Executions that cannot be read come again when their leases would have run out: given back,
     /// they would be due at once. Nobody works on them meanwhile, so they take up no lease of their
-    /// organization's share.
+    /// organization's share. Of who had it before, only its first lease has nothing before it: any other
+    /// leaves the worker named, so that the next takes over.
     async fn put_off(&self, unreadable: &[(Lease, Error)]) -> Result<(), Error> {
         let why: Vec<_> = unreadable
             .iter()
@@ -198,7 +199,7 @@ impl PgStore {
             why.join("; ")
         );
         let sql = "UPDATE docg.executions e
-            SET expires_at = NULL,
+            SET worker_id = CASE WHEN e.fence > 1 THEN e.worker_id END, expires_at = NULL,
                 due_at = CASE
                     WHEN e.ended_at IS NULL OR e.signals_pending > 0 THEN e.lease_until END
             FROM (
@@ -284,6 +285,21 @@ impl PgStore {
             ) held
             WHERE e.id = held.id";
         self.leased(sql, leases, now).await.map(|_| ())
+    }
+
+    /// As [`put_off`](Self::put_off), but due at once.
+    pub(super) async fn give_back_of(&self, worker: WorkerId, now: Timestamp) -> Result<(), Error> {
+        let sql = "UPDATE docg.executions e
+            SET worker_id = CASE WHEN e.fence > 1 THEN e.worker_id END, expires_at = NULL,
+                due_at = CASE WHEN e.ended_at IS NULL OR e.signals_pending > 0 THEN $2 END
+            FROM (
+                SELECT x.id FROM docg.executions x
+                WHERE x.expires_at IS NOT NULL AND x.worker_id = $1
+                ORDER BY x.id FOR NO KEY UPDATE OF x
+            ) held
+            WHERE e.id = held.id";
+        let parameters = arguments![worker.0, Time::from(now)];
+        self.database.write(sql, parameters).await.map(|_| ())
     }
 
     async fn leased(

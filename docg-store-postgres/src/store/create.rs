@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::LazyLock};
 use async_trait::async_trait;
 use docg_core::{
     ids::{ExecutionId, OrganizationId},
-    ports::{Created, Idempotency, NewRun},
+    ports::{Created, Idempotency, Lease, NewRun},
 };
 use sqlx::{Postgres, pool::PoolConnection, postgres::PgArguments};
 use uuid::Uuid;
@@ -18,7 +18,7 @@ use super::{
 use crate::{
     batch::Parcel,
     codec::{
-        ExecutionColumns, ExecutionPlace, StepColumns, Time, bytes32, columns, field, int,
+        ExecutionColumns, ExecutionPlace, StepColumns, Time, bytes32, columns, field, int, number,
         time_column,
     },
     database::{Database, arguments},
@@ -59,7 +59,7 @@ pub(super) struct CreateParcel {
 }
 
 /// Runs whose id is not taken and whose idempotency key is free are stored; their ids come back, each with
-/// whether it is leased to who claims it.
+/// the lease of who claims it.
 static CREATE: LazyLock<String> = LazyLock::new(|| {
     let place_at = 1 + ExecutionColumns::COUNT;
     let new_at = place_at + ExecutionPlace::COUNT;
@@ -132,7 +132,7 @@ static CREATE: LazyLock<String> = LazyLock::new(|| {
             FROM input i LEFT JOIN granted g USING (id)
             WHERE NOT EXISTS (SELECT FROM docg.executions x WHERE x.id = i.id)
                 AND (i.idempotency_key IS NULL OR i.id IN (SELECT execution_id FROM keys))
-            RETURNING id, worker_id IS NOT NULL AS is_leased),
+            RETURNING id, worker_id, fence),
         data AS (
             INSERT INTO docg.execution_data (execution_id, definition_hash, trigger_data,
                 node_overrides, created_by, traceparent)
@@ -150,7 +150,7 @@ static CREATE: LazyLock<String> = LazyLock::new(|| {
                 r.data_in, r.data_out, r.output, r.reused_from
             FROM {steps} JOIN made m ON m.id = r.execution_id),
         {children}
-        SELECT id, is_leased FROM made",
+        SELECT id, worker_id, fence FROM made",
         tables[0], tables[1], tables[2]
     )
 });
@@ -166,8 +166,8 @@ fn numbered(unnest: &str, alias: &str) -> String {
 
 #[async_trait]
 impl Parcel for CreateParcel {
-    /// Where it was stored, whether it is leased.
-    type Answer = Option<bool>;
+    /// `None` where it was not stored.
+    type Answer = Option<Created>;
 
     fn mark(&self) -> Uuid {
         self.id
@@ -181,7 +181,7 @@ impl Parcel for CreateParcel {
         parcels: &[Self],
         database: &Database,
         connection: &mut PoolConnection<Postgres>,
-    ) -> Result<Vec<Result<Option<bool>, Error>>, Error> {
+    ) -> Result<Vec<Result<Option<Created>, Error>>, Error> {
         let mut execution = ExecutionColumns::default();
         let mut place = ExecutionPlace::default();
         let mut new = NewColumns::default();
@@ -203,10 +203,19 @@ impl Parcel for CreateParcel {
         definitions.bind(&mut arguments)?;
         children.bind(&mut arguments)?;
         let rows = database.write_on(connection, &CREATE, arguments).await?;
-        let made = rows
-            .iter()
-            .map(|row| Ok((field(row, "id")?, field(row, "is_leased")?)));
-        let made: HashMap<Uuid, bool> = made.collect::<Result<_, Error>>()?;
+        let mut made = HashMap::with_capacity(rows.len());
+        for row in &rows {
+            let id: Uuid = field(row, "id")?;
+            let lease = match field::<Option<Uuid>>(row, "worker_id")? {
+                Some(worker) => Some(Lease {
+                    execution_id: id.into(),
+                    worker_id: worker.into(),
+                    fence: number(row, "fence")?,
+                }),
+                None => None,
+            };
+            made.insert(id, Created::New { lease });
+        }
         let answer = |parcel: &Self| Ok(made.get(&parcel.id).copied());
         Ok(parcels.iter().map(answer).collect())
     }
@@ -227,7 +236,7 @@ impl PgStore {
             other => other?,
         };
         match self.creations.send(parcel).await {
-            Ok(Some(leased)) => return Ok(Created::New { leased }),
+            Ok(Some(created)) => return Ok(created),
             Ok(None) => {}
             // Another transaction has just stored one with this id or key.
             Err(error) if error.meaning() == Some(Meaning::Duplicate) => {}

@@ -160,9 +160,8 @@ impl Pair {
                 }
                 let run = run.build();
                 let created = both!(self, call, create(run.clone()));
-                if let Ok(Created::New { leased }) = created {
-                    if let Some(claim) = run.claim.filter(|_| leased) {
-                        let lease = claim.lease(run.state.execution.id);
+                if let Ok(Created::New { lease }) = created {
+                    if let Some(lease) = lease {
                         let claimed = Claimed {
                             lease,
                             taken_over: false,
@@ -220,6 +219,11 @@ impl Pair {
                 let now = self.now();
                 let memory = self.memory.release(&memory, now).await;
                 let _ = same(call, memory, self.postgres.release(&postgres, now).await);
+            }
+            Call::ReleaseUnseen(worker) => {
+                let worker = self.workers[worker % self.workers.len()];
+                let now = self.now();
+                let _ = both!(self, call, release_unseen(worker, now));
             }
             Call::Signal { run, own, odd } => {
                 let Some(run) = self.run(*run) else { return };

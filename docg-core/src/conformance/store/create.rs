@@ -24,14 +24,14 @@ impl Worker {
         let run: NewRun = run.claim(claim).build();
         let (id, state) = (run.state.execution.id, run.state.clone());
         match store.create(run).await.expect("stores") {
-            Created::New { leased: true } => Ok(Claimed {
-                lease: claim.lease(id),
+            Created::New { lease: Some(lease) } => Ok(Claimed {
+                lease,
                 taken_over: false,
                 state,
                 signals: Vec::new(),
                 published: 0,
             }),
-            Created::New { leased: false } => Err(id),
+            Created::New { lease: None } => Err(id),
             Created::Existing(id) => panic!("it is new, and not {id}"),
         }
     }
@@ -45,6 +45,7 @@ pub async fn a_run_can_be_leased_as_it_is_stored(StoreUnderTest { store, .. }: S
     let run = RunFixture::of(organization);
     let held = worker.create(&*store, run).await.expect("is leased");
     let id = held.lease.execution_id;
+    assert_eq!(held.lease.worker_id, worker.id);
     let found = everything(&*store, organization, id).await;
     assert_eq!(
         found.record.expect("is there").execution,

@@ -93,7 +93,7 @@ pub(super) fn all_executions(organization_id: OrganizationId) -> ExecutionQuery 
 pub(super) async fn create(store: &dyn Store, run: NewRun) -> ExecutionId {
     let id = run.state.execution.id;
     let created = store.create(run).await.expect("stores");
-    assert_eq!(created, Created::New { leased: false });
+    assert_eq!(created, Created::New { lease: None });
     id
 }
 

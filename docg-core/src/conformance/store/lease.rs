@@ -134,6 +134,61 @@ pub async fn renewing_returns_what_is_lost(StoreUnderTest { store, .. }: StoreUn
     );
 }
 
+/// What a worker never learned of is due at once, and is not held against the run's next holder where
+/// nobody had it before.
+pub async fn what_was_leased_unseen_can_be_given_back(
+    StoreUnderTest { store, .. }: StoreUnderTest,
+) {
+    let organization = OrganizationId::new();
+    let (unseen, other) = (Worker::new(), Worker::new());
+    let first = create(&*store, RunFixture::of(organization).build()).await;
+    let second = create(&*store, RunFixture::of(organization).build()).await;
+    let lost = take(&*store, at(0), second).await.lease;
+    let kept = create(&*store, RunFixture::of(organization).build()).await;
+    other.one(&*store, at(0), kept).await.expect("is free");
+    let end = LEASE.cast_signed();
+    let both = unseen.due(&*store, at(end), 10).await;
+    assert_eq!(both.claimed.len(), 3, "the leases have run out");
+    let other = other.one(&*store, at(end), kept).await;
+    assert!(other.is_none(), "it is held");
+
+    let given_back = store.release_unseen(unseen.id, at(end + 1)).await;
+    given_back.expect("gives back");
+    let mut found = Worker::new().due(&*store, at(end + 1), 10).await.claimed;
+    found.sort_by_key(|claimed| claimed.lease.execution_id);
+    let mut expected = [(first, false), (second, true), (kept, true)];
+    expected.sort();
+    let told = found
+        .iter()
+        .map(|it| (it.lease.execution_id, it.taken_over));
+    assert_eq!(told.collect::<Vec<_>>(), expected);
+    let lost = store
+        .renew(&[lost], at(2 * end))
+        .await
+        .expect("renews")
+        .lost;
+    assert_eq!(lost.len(), 1);
+}
+
+/// Nothing else is given back, and what is takes up no share.
+pub async fn giving_back_what_was_unseen_leaves_others_alone(
+    StoreUnderTest { store, .. }: StoreUnderTest,
+) {
+    let organization = OrganizationId::new();
+    let (mut unseen, other) = (Worker::new(), Worker::new());
+    let held = create(&*store, RunFixture::of(organization).build()).await;
+    let held = other.one(&*store, at(0), held).await.expect("is free");
+    create(&*store, RunFixture::of(organization).build()).await;
+    unseen.per_organization = 2;
+    assert_eq!(unseen.due(&*store, at(0), 10).await.claimed.len(), 1);
+    for _ in 0..2 {
+        let given_back = store.release_unseen(unseen.id, at(1)).await;
+        given_back.expect("gives back");
+    }
+    assert_eq!(unseen.due(&*store, at(1), 10).await.claimed.len(), 1);
+    commit(&*store, CommitFixture::on(&held).events(1).build()).await;
+}
+
 /// Renewing tells which executions have something in their inbox, as long as it is there.
 pub async fn renewing_tells_who_has_signals(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();

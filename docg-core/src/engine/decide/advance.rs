@@ -5,12 +5,13 @@ use std::{borrow::Cow, sync::Arc};
 
 use serde_json::{Value, json};
 
-use super::{Next, draft::Draft, step};
+use super::{Env, Next, draft::Draft, step};
 use crate::{
     error::{StepFailure, codes},
     event::EventData,
     i18n::Text,
     observe::LogLevel,
+    ports::RunState,
     run::{
         Activity, DeliveryState, InvalidTransition, Phase, SignatureState, Status, Step,
         StepStatus, WaitKind,
@@ -69,20 +70,18 @@ pub(super) fn advance(draft: &mut Draft<'_>) -> Result<Next, InvalidTransition> 
             return Ok(Next::Rest);
         }
         let node = draft.node(index);
-        if let Some((reason, message)) = reason_to_skip(draft, index, &node) {
+        if let Some((reason, message)) = reason_to_skip(&draft.state, draft.env, index) {
             skip(draft, index, &node, reason, message);
             continue;
         }
+        let in_doubt = draft.state.steps[index].activity == Activity::InDoubt;
         match wanted(draft, &node) {
             Ok(true) => {}
+            // It may have been wanted before: that is asked first.
+            Ok(false) if in_doubt => {}
             Ok(false) => {
-                skip(
-                    draft,
-                    index,
-                    &node,
-                    "condition",
-                    "log-step-skipped-condition",
-                );
+                let (reason, message) = UNWANTED;
+                skip(draft, index, &node, reason, message);
                 continue;
             }
             Err(failure) => {
@@ -201,26 +200,37 @@ fn settle_status(draft: &mut Draft<'_>) -> Result<(), InvalidTransition> {
     }
 }
 
+/// Why a step is left out whose condition is false, with the message for the log.
+const UNWANTED: (&str, &str) = ("condition", "log-step-skipped-condition");
+
+/// Leaves a step out that is known not to have begun and whose condition is false.
+pub(super) fn skip_unwanted(draft: &mut Draft<'_>, index: usize, node: &Node) {
+    if matches!(wanted(draft, node), Ok(false)) {
+        let (reason, message) = UNWANTED;
+        draft.rest_phase();
+        skip(draft, index, node, reason, message);
+    }
+}
+
 /// Why a step is not to run at all, with the message for the log.
 pub(super) fn reason_to_skip(
-    draft: &Draft<'_>,
+    state: &RunState,
+    env: Env<'_>,
     index: usize,
-    node: &Node,
 ) -> Option<(&'static str, &'static str)> {
+    let (node, execution) = (&state.workflow.nodes[index], &state.execution);
     // A step that has begun is not left out any more.
-    if draft.state.steps[index].started_at.is_some() {
+    if state.steps[index].started_at.is_some() {
         return None;
     }
-    if draft
-        .state
-        .execution
+    if execution
         .until_phase
         .is_some_and(|until| node.phase > until)
     {
         return Some(("until_phase", "log-step-skipped-until-phase"));
     }
-    let runs_dry = node.phase.runs_dry() && draft.env.dry.get(&node.node_type).is_some();
-    if draft.state.execution.dry_run && !runs_dry {
+    let runs_dry = node.phase.runs_dry() && env.dry.get(&node.node_type).is_some();
+    if execution.dry_run && !runs_dry {
         return Some(("dry_run", "log-step-skipped-dry-run"));
     }
     None

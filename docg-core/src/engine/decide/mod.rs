@@ -302,11 +302,31 @@ pub(crate) fn is_begin_in_doubt(state: &RunState, taken_over: bool) -> bool {
     taken_over && state.execution.status == Status::Queued
 }
 
+/// What a worker may have begun that had claimed the run as it was created and has committed nothing: the
+/// first effect that cannot be repeated. Which one that is conditions may decide, and others may know of
+/// node types that are unknown here.
+pub(crate) fn first_effects(state: &RunState, env: Env<'_>) -> Vec<usize> {
+    let mut found = Vec::new();
+    for (index, node) in state.workflow.nodes.iter().enumerate() {
+        if state.steps[index].status.is_ended()
+            || advance::reason_to_skip(state, env, index).is_some()
+            || is_repeatable(env.registry, &state.execution, node)
+        {
+            continue;
+        }
+        found.push(index);
+        if node.when.is_none() && env.registry.get(&node.node_type).is_some() {
+            break;
+        }
+    }
+    found
+}
+
 /// The steps whose effects may have happened and cannot be repeated: those that may have begun unseen,
 /// and those that an earlier holder has `left` open.
-pub(crate) fn open_effects(state: &RunState, registry: &Registry, left: bool) -> Vec<usize> {
+pub(crate) fn open_effects(state: &RunState, env: Env<'_>, left: bool) -> Vec<usize> {
     let repeatable =
-        |index: usize| is_repeatable(registry, &state.execution, &state.workflow.nodes[index]);
+        |index: usize| is_repeatable(env.registry, &state.execution, &state.workflow.nodes[index]);
     let is_open = |index: &usize| match state.steps[*index].activity {
         Activity::InDoubt => true,
         Activity::ProbingTakeover | Activity::ProbingFailure => left,

@@ -5,7 +5,7 @@ use std::{borrow::Cow, sync::Arc};
 use serde_json::{Value, json};
 
 use super::{
-    advance::{open, reason_to_skip},
+    advance::{open, skip_unwanted},
     draft::Draft,
 };
 use crate::{
@@ -34,28 +34,11 @@ pub(super) fn repeatable(draft: &Draft<'_>, node: &Node) -> bool {
     super::is_repeatable(draft.env.registry, &draft.state.execution, node)
 }
 
-/// Marks what a worker may have begun that had claimed the run as it was created and has committed
-/// nothing: the first effect that cannot be repeated. Which one that is conditions may decide.
-fn doubt_first_effect(draft: &mut Draft<'_>) {
-    for index in 0..draft.state.steps.len() {
-        let node = draft.node(index);
-        let step = &draft.state.steps[index];
-        if step.status.is_ended()
-            || reason_to_skip(draft, index, &node).is_some()
-            || repeatable(draft, &node)
-        {
-            continue;
-        }
-        draft.step(index).activity = Activity::InDoubt;
-        if node.when.is_none() {
-            return;
-        }
-    }
-}
-
 pub(super) fn taken_over(draft: &mut Draft<'_>) -> Result<(), InvalidTransition> {
     if draft.state.execution.status == Status::Queued {
-        doubt_first_effect(draft);
+        for index in super::first_effects(&draft.state, draft.env) {
+            draft.step(index).activity = Activity::InDoubt;
+        }
         return Ok(());
     }
     let mut steps = draft.state.steps.iter();
@@ -197,6 +180,8 @@ pub(super) fn probed(
                 }
                 None => {
                     draft.step(index).activity = Activity::Running;
+                    // It may have been opened only because it was in doubt.
+                    skip_unwanted(draft, index, &node);
                     Ok(())
                 }
             }
@@ -257,6 +242,10 @@ pub(super) fn dropped(
         Probe::Done(output) => {
             draft.log_step(LogLevel::Warn, &node, effect_done, None);
             succeeded(draft, index, Arc::new(output));
+        }
+        // No review goes over into a wait for approval. What was asked ends with the run.
+        Probe::Begun(Wait::Approval(_)) if draft.state.execution.status == Status::NeedsReview => {
+            cut_off(draft, index, effect_done);
         }
         // Noted, so that the end of the execution withdraws it.
         Probe::Begun(wait) => {

@@ -121,14 +121,22 @@ impl Driver {
 
     /// Finds out what became of effects that nobody here attends and that may have begun, before their
     /// execution is canceled.
-    pub(super) async fn ask_before_cancel(&self, state: &RunState) -> Vec<Input> {
-        // A worker has picked up what was left open, or asked about it, before it comes to signals.
-        let left = self.shutdown.is_none();
-        let mut known = Vec::new();
-        for index in decide::open_effects(state, &self.engine.registry, left) {
+    pub(super) async fn ask_before_cancel(&self, state: &RunState, inputs: &mut Vec<Input>) {
+        let env = self.engine.env();
+        let open = if matches!(inputs.first(), Some(Input::TakenOver)) {
+            decide::first_effects(state, env)
+        } else {
+            // A worker has picked up what was left open, or asked about it, before it comes to signals.
+            let left = self.shutdown.is_none();
+            decide::open_effects(state, env, left)
+        };
+        let mut known = Vec::with_capacity(open.len());
+        for index in open {
             known.push(self.probe_to_drop(state, index, Notes::default()).await);
         }
-        known
+        let is_signal = |input: &Input| matches!(input, Input::Signal(_));
+        let signals = inputs.iter().position(is_signal).unwrap_or_default();
+        inputs.splice(signals..signals, known);
     }
 
     /// Finds out what became of an effect that is not picked up, because the execution is canceled.
@@ -213,17 +221,14 @@ impl Driver {
 /// Whether the inbox holds a cancel that will be applied. One that is sent on a version is, as the
 /// first signal on that version.
 pub(super) fn cancels(state: &RunState, inputs: &[Input]) -> bool {
-    let is_cancel = |(place, input): (usize, &Input)| {
-        let Input::Signal(Signal {
-            kind: SignalKind::Cancel { .. },
-            if_version,
-            ..
-        }) = input
-        else {
-            return false;
-        };
-        if_version.is_none_or(|it| place == 0 && it == state.execution.version)
+    let signals = inputs.iter().filter_map(|input| match input {
+        Input::Signal(signal) => Some(signal),
+        _ => None,
+    });
+    let is_cancel = |(place, signal): (usize, &Signal)| {
+        let if_version = signal.if_version;
+        matches!(signal.kind, SignalKind::Cancel { .. })
+            && if_version.is_none_or(|it| place == 0 && it == state.execution.version)
     };
-    inputs.iter().enumerate().any(is_cancel)
-        && judge(&state.execution, Call::Cancel) == Verdict::Apply
+    signals.enumerate().any(is_cancel) && judge(&state.execution, Call::Cancel) == Verdict::Apply
 }

@@ -56,9 +56,8 @@ pub(crate) async fn drive(engine: Arc<Inner>, claimed: Claimed, until: Duration,
     let mut inputs = Vec::with_capacity(claimed.signals.len() + 1);
     let works = matches!(mode, Mode::Work { .. });
     inputs.extend(claimed.signals.into_iter().map(Input::Signal));
-    let mut then = Vec::new();
     if decide::is_begin_in_doubt(&claimed.state, claimed.taken_over) {
-        then = std::mem::replace(&mut inputs, vec![Input::TakenOver]);
+        inputs.insert(0, Input::TakenOver);
     } else if works && decide::is_step_abandoned(&claimed.state, claimed.taken_over) {
         // A cancel stays in the inbox until the handler is asked what is to be withdrawn.
         if attend::cancels(&claimed.state, &inputs) {
@@ -86,7 +85,7 @@ pub(crate) async fn drive(engine: Arc<Inner>, claimed: Claimed, until: Duration,
         published: claimed.published,
         progress_at: None,
     };
-    driver.run(claimed.state, inputs, then).await;
+    driver.run(claimed.state, inputs).await;
     drop(left);
     // Somebody has relied on this driver when it had looked into the inbox for the last time.
     if handle.signal.notified().now_or_never().is_some() {
@@ -136,12 +135,10 @@ struct Driver {
 struct LeaseLost;
 
 impl Driver {
-    /// Decides on `inputs`, on `then`, and on whatever comes of it.
-    async fn run(mut self, mut state: RunState, mut inputs: Vec<Input>, mut then: Vec<Input>) {
+    async fn run(mut self, mut state: RunState, mut inputs: Vec<Input>) {
         loop {
             if attend::cancels(&state, &inputs) {
-                let known = self.ask_before_cancel(&state).await;
-                inputs.splice(..0, known);
+                self.ask_before_cancel(&state, &mut inputs).await;
             }
             let (id, now) = (state.execution.id, self.engine.now());
             let asked = inputs
@@ -165,10 +162,6 @@ impl Driver {
             state = decision.state;
             let next = decision.next;
             self.held.extend(decision.records);
-            if !then.is_empty() {
-                inputs = std::mem::take(&mut then);
-                continue;
-            }
             let goes_on = self.goes_on(&state, &next, now);
             if !self.may_wait(&state, &next, goes_on) {
                 if self.held.is_empty() && !goes_on {

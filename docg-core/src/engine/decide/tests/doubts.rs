@@ -10,7 +10,7 @@ use crate::{
     ports::{ResumeSignal, Settlement, SignalKind},
     run::{Activity, Status, StepStatus, WaitKind},
     signature::{NewSignatureRequest, NewSigner, RequestStatus},
-    workflow::{Probe, StepOutcome, Wait},
+    workflow::{Probe, StepOutcome, Wait, handler::NewApproval},
 };
 
 const SIGN: usize = 4;
@@ -205,13 +205,90 @@ fn which_effect_came_first_conditions_may_have_decided() {
         {"id": "b", "type": "send"},
         {"id": "c", "type": "send"},
     ]));
+    let (probing, in_doubt) = (Activity::ProbingTakeover, Activity::InDoubt);
+    assert_eq!(activities(&world), [probing, in_doubt, Activity::Idle]);
+    probed(&mut world, 0, Probe::NotDone);
     assert_eq!(world.state.steps[0].status, StepStatus::Skipped);
     assert_eq!(
         activities(&world),
-        [Activity::Idle, Activity::ProbingTakeover, Activity::Idle]
+        [Activity::Idle, probing, Activity::Idle]
     );
     probed(&mut world, 1, Probe::Done(json!({})));
     assert!(matches!(world.next, Next::Run { index: 2, .. }));
+}
+
+#[test]
+fn what_is_not_wanted_any_more_is_left_out_once_it_is_known_not_to_have_begun() {
+    let nodes = json!([{"id": "a", "type": "send", "when": "trigger.deal.amount > 4"}]);
+    for (effect, status) in [
+        (Probe::NotDone, StepStatus::Skipped),
+        (Probe::Done(json!({})), StepStatus::Success),
+    ] {
+        let mut world = World::new(Options {
+            nodes: nodes.clone(),
+            ..Options::default()
+        });
+        world.apply(vec![Input::TakenOver]);
+        world.apply(vec![Input::Preflight {
+            issues: vec![blocking_issue()],
+            started_at: world.now,
+        }]);
+        let mut repair = ResumeSignal::default();
+        let data = json!({"deal": {"amount": 1}});
+        repair.trigger_data = data.as_object().cloned();
+        world.send(SignalKind::Resume(repair));
+        world.pass_preflight();
+        probed(&mut world, 0, effect);
+        assert_eq!(world.state.steps[0].status, status);
+        assert_eq!(world.status(), Status::Completed);
+    }
+}
+
+#[test]
+fn who_does_not_know_a_node_type_doubts_what_others_may_have_begun() {
+    let mut world = World::new(Options {
+        nodes: json!([{"id": "a", "type": "render"}, {"id": "b", "type": "send"}]),
+        ..Options::default()
+    });
+    let all = std::mem::take(&mut world.registry);
+    world
+        .registry
+        .add(all.get("send").expect("is there").clone());
+    let pause = world.signal(SignalKind::Pause { reason: None });
+    world.apply_as(vec![Input::TakenOver, pause], false);
+    assert_eq!(activities(&world), [Activity::InDoubt; 2]);
+    world.registry = all;
+    world.send(resume(None));
+    world.pass_preflight();
+    assert!(
+        matches!(world.next, Next::Run { index: 0, .. }),
+        "it may be repeated"
+    );
+    world.finish_step(Ok(StepOutcome::Done(json!({}))));
+    assert!(matches!(world.next, Next::Probe { index: 1, .. }));
+}
+
+#[test]
+fn a_cancel_in_review_ends_an_approval_that_was_begun_unseen() {
+    let mut world = World::new(Options {
+        nodes: json!([{"id": "a", "type": "approval", "phase": "save"}]),
+        ..Options::default()
+    });
+    world.apply(vec![Input::TakenOver]);
+    world.apply(vec![Input::Preflight {
+        issues: vec![blocking_issue()],
+        started_at: world.now,
+    }]);
+    let cancel = world.signal(SignalKind::Cancel { reason: None });
+    let approval = NewApproval::new(vec![("one@example.com".to_owned(), [0; 32])]);
+    let dropped = Input::StepDropped {
+        index: 0,
+        effect: Probe::Begun(Wait::Approval(approval)),
+        notes: Notes::default(),
+    };
+    world.apply(vec![dropped, cancel]);
+    assert_eq!(world.status(), Status::Canceled);
+    assert_eq!(world.state.steps[0].status, StepStatus::Failed);
 }
 
 #[test]
