@@ -239,6 +239,29 @@ async fn a_commit_that_is_tried_again_keeps_the_lease_from_then_on() {
 }
 
 #[tokio::test]
+async fn what_was_leased_as_it_was_created_is_renewed_while_the_bus_is_slow() {
+    let mut world = World::new();
+    let (store, mut renewals) = tapped(Arc::new(MemoryStore::default()));
+    let slow = AtomicBool::new(true);
+    let bus = FaultyBus::new(Arc::new(MemoryBus::default()), move |call: Call| {
+        let is_slow = call.operation == "publish" && slow.swap(false, Ordering::SeqCst);
+        is_slow.then_some(Fault::Slow(Duration::from_millis(500)))
+    });
+    let engine = world.engine(store, Arc::new(bus));
+    let workers = engine.start_workers(WorkerOptions::default());
+    world.settle().await;
+    let time_passes = async {
+        world.passes(LEASE).await;
+        assert!(world.seen.is_empty(), "it is still being published");
+        assert!(renewals.try_recv().is_ok());
+    };
+    tokio::join!(world.start(&engine), time_passes);
+    assert_eq!(world.sees_next().await, Seen::Begun);
+    world.gate.notify_one();
+    workers.shutdown().await;
+}
+
+#[tokio::test]
 async fn a_clock_that_is_set_back_keeps_no_lease_from_being_renewed() {
     let mut world = World::new();
     let memory = Arc::new(MemoryStore::default());

@@ -8,8 +8,8 @@ use docg_core::{
     ids::{ExecutionId, OrganizationId, SignatureRequestId, WorkerId, WorkflowId},
     observe::LogLevel,
     ports::{
-        AuditQuery, ClaimRequest, ClaimWhat, EventQuery, ExecutionQuery, LogQuery, Memo, MemoKey,
-        MemoStore, RunReader, RunStore, WorkflowQuery, WorkflowStore,
+        AuditQuery, ClaimRequest, ClaimWhat, EventQuery, ExecutionQuery, FirstClaim, LogQuery,
+        Memo, MemoKey, MemoStore, RunReader, RunStore, WorkflowQuery, WorkflowStore,
     },
     run::Status,
     time::Timestamp,
@@ -142,6 +142,15 @@ async fn call_everything(store: &PgStore) {
         .release(&[claimed.lease], at(1))
         .await
         .expect("is no error");
+    let unseen = store.release_unseen(WorkerId::new(), at(1));
+    unseen.await.expect("is no error");
+    let new = FirstClaim {
+        worker_id: WorkerId::new(),
+        lease_until: at(60_000),
+        per_organization: 2,
+    };
+    let new = RunFixture::of(organization).claim(new).build();
+    store.create(new).await.expect("stores");
     let claimed = store.claim(claim(due)).await.expect("claims").claimed;
     assert!(claimed.is_empty(), "what was filled in cannot be read");
     let known = ["extract", "render"].map(Arc::from).into();

@@ -60,7 +60,17 @@ impl ActiveRuns {
             handle: handle.clone(),
             until,
         };
-        locked(&self.runs).insert(lease.execution_id, run);
+        let mut runs = locked(&self.runs);
+        match runs.get(&lease.execution_id) {
+            // The answer came late: this process has taken over from itself.
+            Some(newer) if newer.handle.lease.fence > lease.fence => {
+                handle.lost.cancel();
+                return handle;
+            }
+            Some(older) => older.handle.lost.cancel(),
+            None => {}
+        }
+        runs.insert(lease.execution_id, run);
         handle
     }
 
@@ -170,6 +180,27 @@ impl ActiveRuns {
 mod tests {
     use super::*;
     use crate::ids::WorkerId;
+
+    #[test]
+    fn of_two_leases_on_one_execution_the_newer_is_kept() {
+        let lease = |fence| Lease {
+            execution_id: ExecutionId(uuid::Uuid::nil()),
+            worker_id: WorkerId::new(),
+            fence,
+        };
+        for [first, second] in [[1, 2], [2, 1]] {
+            let active = ActiveRuns::default();
+            let [first, second] =
+                [first, second].map(|fence| active.enter(lease(fence), Duration::MAX));
+            let (newer, older) = match first.lease.fence {
+                2 => (first, second),
+                _ => (second, first),
+            };
+            assert!(older.lost.is_cancelled());
+            active.leave(older.lease);
+            assert_eq!(active.leases(), [newer.lease]);
+        }
+    }
 
     #[test]
     fn nobody_relies_on_a_driver_that_has_lost_its_lease() {

@@ -1,11 +1,14 @@
 //! Calls on executions that exist. They are checked against the state as it is, put into the
 //! inbox, and applied by whoever holds the execution - this process, where nobody does.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::{Engine, EngineError, FieldFault, decide, drive};
+use super::{
+    Engine, EngineError, FieldFault, decide,
+    drive::{Holding, Mode},
+};
 use crate::{
     engine::decide::{Call, Verdict},
     i18n::Text,
@@ -307,12 +310,8 @@ impl Engine {
             return Ok(false);
         };
         // Spawned, so that a caller who goes away does not leave the lease behind.
-        tokio::spawn(drive::drive(
-            Arc::clone(&self.inner),
-            claimed,
-            until,
-            drive::Mode::ApplySignals,
-        ));
+        let holding = Holding::begin(&self.inner, claimed, until);
+        tokio::spawn(holding.drive(Mode::ApplySignals));
         Ok(true)
     }
 }

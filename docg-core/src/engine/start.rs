@@ -9,6 +9,7 @@ use super::{
     ControlRequest, Engine, EngineError, FieldFault, Inner,
     control::refusal,
     decide::{Call, Moment, NewRunFacts, Reuse, Verdict, create, judge},
+    drive::Holding,
     worker::FreeWorker,
 };
 use crate::{
@@ -281,7 +282,7 @@ impl Engine {
                     |_| StoreError::new(StoreErrorKind::Unavailable, "create", "given up");
                 created.await.map_err(given_up)??
             }
-            None => self.inner.store_new(run).await?.0,
+            None => self.inner.store_new(run, None).await?.0,
         };
         match created {
             Created::New { .. } => Ok(Started {
@@ -300,55 +301,65 @@ impl Engine {
 }
 
 impl Inner {
-    /// Stores a new run and tells of it, and up to where its events are on the bus.
-    async fn store_new(&self, run: NewRun) -> Result<(Created, u64), StoreError> {
-        let (id, events) = (run.state.execution.id, run.events.clone());
-        let created = self.store.create(run).await?;
-        let mut published = 0;
-        if let Created::New { lease } = created {
-            self.tell_events(&events);
-            published = self.publish(&events, 0).await;
-            if lease.is_none() {
-                self.wake_a_worker(id).await;
-            }
-        }
-        Ok((created, published))
-    }
-
-    /// Stores a new run for a worker to take on, answers, and has the worker go on with it.
-    async fn store_and_work(
-        self: Arc<Self>,
+    /// Stores a new run and tells of it. Where a worker is there for it, it may be held then.
+    async fn store_new(
+        self: &Arc<Self>,
         mut run: NewRun,
-        worker: FreeWorker,
-        answer: oneshot::Sender<Result<Created, StoreError>>,
-    ) {
-        let asking = self.asking();
+        worker: Option<&FreeWorker>,
+    ) -> Result<(Created, Option<Holding>), StoreError> {
+        let (id, state, events) = (
+            run.state.execution.id,
+            run.state.clone(),
+            run.events.clone(),
+        );
+        let asking = worker.map(|worker| (self.asking(), worker));
         let until = self.clock.elapsed() + self.options.relied_on();
-        run.claim = Some(FirstClaim {
+        run.claim = asking.as_ref().map(|(asking, worker)| FirstClaim {
             worker_id: asking.worker_id,
             lease_until: self.now() + self.options.lease,
             per_organization: worker.per_organization,
         });
-        let state = run.state.clone();
-        let stored = self.store_new(run).await;
-        asking.end(&stored);
-        // Whoever called may have gone away.
-        let _ = match stored {
-            Err(error) => answer.send(Err(error)),
-            Ok((created, published)) => {
-                let told = answer.send(Ok(created));
-                if let Created::New { lease: Some(lease) } = created {
-                    let claimed = Claimed {
-                        lease,
-                        taken_over: false,
-                        state,
-                        signals: Vec::new(),
-                        published,
-                    };
-                    worker.work(Arc::clone(&self), claimed, until).await;
-                }
-                told
-            }
+        let created = self.store.create(run).await;
+        if let Some((asking, _)) = asking {
+            asking.end(&created);
+        }
+        let created = created?;
+        let Created::New { lease } = created else {
+            return Ok((created, None));
         };
+        self.tell_events(&events);
+        let Some(lease) = lease else {
+            self.publish(&events, 0).await;
+            self.wake_a_worker(id).await;
+            return Ok((created, None));
+        };
+        let claimed = Claimed {
+            lease,
+            taken_over: false,
+            state,
+            signals: Vec::new(),
+            published: 0,
+        };
+        let mut holding = Holding::begin(self, claimed, until);
+        holding.publish(&events).await;
+        Ok((created, Some(holding)))
+    }
+
+    /// Stores a new run, answers, and has the worker go on with it.
+    async fn store_and_work(
+        self: Arc<Self>,
+        run: NewRun,
+        worker: FreeWorker,
+        answer: oneshot::Sender<Result<Created, StoreError>>,
+    ) {
+        let (created, holding) = match self.store_new(run, Some(&worker)).await {
+            Ok((created, holding)) => (Ok(created), holding),
+            Err(error) => (Err(error), None),
+        };
+        // Whoever called may have gone away.
+        let _ = answer.send(created);
+        if let Some(holding) = holding {
+            worker.work(holding).await;
+        }
     }
 }

@@ -15,7 +15,11 @@ use tokio_util::{
     task::{TaskTracker, task_tracker::TaskTrackerToken},
 };
 
-use super::{Engine, Inner, drive, relay, unserved};
+use super::{
+    Engine, Inner,
+    drive::{Holding, Mode},
+    relay, unserved,
+};
 use crate::{
     ids::{ExecutionId, WorkerId},
     ports::{Claim, ClaimRequest, ClaimWhat, Claimed, StoreError},
@@ -140,10 +144,10 @@ impl Crew {
 }
 
 impl FreeWorker {
-    /// Takes forward what was claimed and is held `until` then; see [`Inner::claim`].
-    pub(super) async fn work(self, inner: Arc<Inner>, claimed: Claimed, until: Duration) {
+    /// Takes an execution forward.
+    pub(super) async fn work(self, holding: Holding) {
         let shutdown = self.shutdown;
-        drive::drive(inner, claimed, until, drive::Mode::Work { shutdown }).await;
+        holding.drive(Mode::Work { shutdown }).await;
         drop((self.permit, self.at_work));
     }
 }
@@ -365,7 +369,8 @@ async fn claim(inner: Arc<Inner>, crew: Crew) {
                 }) => {
                     let full = claimed.len() == wanted;
                     for (claimed, worker) in claimed.into_iter().zip(free) {
-                        tokio::spawn(worker.work(Arc::clone(&inner), claimed, until));
+                        let holding = Holding::begin(&inner, claimed, until);
+                        tokio::spawn(worker.work(holding));
                     }
                     if full {
                         continue;

@@ -24,6 +24,7 @@ use super::{
     step_run::{StepRun, Task},
 };
 use crate::{
+    event::Event,
     ports::{Claimed, Lease, RunState},
     preflight::{self, PreflightRequest},
     run::Status,
@@ -44,15 +45,49 @@ const SHORT_REST_MS: u64 = 1_000;
 /// The pause after a store that did not answer, and its longest.
 const STORE_BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
-/// Takes forward what was claimed and is held `until` then; see [`Inner::claim`].
-pub(crate) async fn drive(engine: Arc<Inner>, claimed: Claimed, until: Duration, mode: Mode) {
+/// An execution that this process holds. Its lease is renewed until this is dropped.
+pub(crate) struct Holding {
+    engine: Arc<Inner>,
+    claimed: Claimed,
+    handle: Handle,
+    leaving: Leaving,
+}
+
+impl Holding {
+    /// Holds what was claimed, `until` then at first; see [`Inner::claim`].
+    pub(crate) fn begin(engine: &Arc<Inner>, claimed: Claimed, until: Duration) -> Self {
+        let lease = claimed.lease;
+        Self {
+            engine: Arc::clone(engine),
+            claimed,
+            handle: engine.active.enter(lease, until),
+            leaving: Leaving {
+                engine: Arc::clone(engine),
+                lease,
+            },
+        }
+    }
+
+    /// Publishes the events that it was created with.
+    pub(crate) async fn publish(&mut self, events: &[Arc<Event>]) {
+        self.claimed.published = self.engine.publish(events, self.claimed.published).await;
+    }
+
+    /// Takes it forward.
+    pub(crate) async fn drive(self, mode: Mode) {
+        drive(self, mode).await;
+    }
+}
+
+async fn drive(holding: Holding, mode: Mode) {
+    let Holding {
+        engine,
+        claimed,
+        handle,
+        leaving,
+    } = holding;
     engine.tell_claimed(&claimed, matches!(mode, Mode::Work { .. }));
     let lease = claimed.lease;
-    let handle = engine.active.enter(lease, until);
-    let left = Leaving {
-        engine: Arc::clone(&engine),
-        lease,
-    };
     let mut inputs = Vec::with_capacity(claimed.signals.len() + 1);
     let works = matches!(mode, Mode::Work { .. });
     inputs.extend(claimed.signals.into_iter().map(Input::Signal));
@@ -86,7 +121,7 @@ pub(crate) async fn drive(engine: Arc<Inner>, claimed: Claimed, until: Duration,
         progress_at: None,
     };
     driver.run(claimed.state, inputs).await;
-    drop(left);
+    drop(leaving);
     // Somebody has relied on this driver when it had looked into the inbox for the last time.
     if handle.signal.notified().now_or_never().is_some() {
         engine.wake_a_worker(lease.execution_id).await;
