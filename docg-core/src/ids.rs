@@ -65,7 +65,7 @@ uuid_newtype! {
     SignatureRequestId,
     /// A request for approval.
     ApprovalId,
-    /// One running worker process.
+    /// Who holds leases. A worker process is another for each call that may give it some.
     WorkerId,
 }
 

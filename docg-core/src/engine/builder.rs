@@ -1,8 +1,8 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    Engine, Inner, active::ActiveRuns, observed::Observed, observer::Observers, relay::Relay,
-    request_signature::SignatureNode, steadiness::Steadiness, worker::WakeUp,
+    Engine, Inner, active::ActiveRuns, crew::WakeUp, observed::Observed, observer::Observers,
+    relay::Relay, request_signature::SignatureNode, steadiness::Steadiness,
 };
 use crate::{
     actions::{ActionCatalogue, ActionTemplate},

@@ -10,6 +10,7 @@ mod active;
 mod approvals;
 mod builder;
 mod control;
+mod crew;
 pub(crate) mod decide;
 mod drive;
 mod error;
@@ -83,7 +84,7 @@ pub(crate) struct Inner {
     pub(crate) options: EngineOptions,
     pub(crate) active: active::ActiveRuns,
     pub(crate) relay: relay::Relay,
-    pub(crate) wake: worker::WakeUp,
+    pub(crate) wake: crew::WakeUp,
     pub(crate) steadiness: steadiness::Steadiness,
     pub(crate) observers: Arc<observer::Observers>,
 }

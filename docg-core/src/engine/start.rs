@@ -8,9 +8,9 @@ use tokio::sync::oneshot;
 use super::{
     ControlRequest, Engine, EngineError, FieldFault, Inner,
     control::refusal,
+    crew::FreeWorker,
     decide::{Call, Moment, NewRunFacts, Reuse, Verdict, create, judge},
     drive::Holding,
-    worker::FreeWorker,
 };
 use crate::{
     i18n::Text,

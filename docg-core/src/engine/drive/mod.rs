@@ -1,7 +1,7 @@
 //! Takes one held execution forward: decide, commit, publish, do what comes next, and again.
 //!
-//! Decisions between which nothing was touched that could not be touched again are committed together,
-//! if that takes no longer than a moment.
+//! Decisions between which nothing happened that may not happen twice are committed together, if that
+//! takes no longer than a moment.
 //!
 //! The driver is the execution's only writer while it holds the lease. Whatever comes meanwhile -
 //! a handler's result, a signal, a deadline, the loss of the lease, shutdown - comes to it as an
@@ -9,25 +9,25 @@
 
 mod attend;
 mod commit;
+mod holding;
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
-use futures::FutureExt;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+pub(crate) use holding::Holding;
 
 use super::{
     Inner,
     active::Handle,
-    decide::{self, Input, Moment, Next, Notes, Records, decide},
+    decide::{Input, Moment, Next, Notes, Records, decide},
     observer::Fact,
     step_run::{StepRun, Task},
 };
 use crate::{
-    event::Event,
     ports::{Claimed, Lease, RunState},
     preflight::{self, PreflightRequest},
-    run::Status,
     time::Timestamp,
 };
 
@@ -44,101 +44,6 @@ pub(crate) enum Mode {
 const SHORT_REST_MS: u64 = 1_000;
 /// The pause after a store that did not answer, and its longest.
 const STORE_BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
-
-/// An execution that this process holds. Its lease is renewed until this is dropped.
-pub(crate) struct Holding {
-    engine: Arc<Inner>,
-    claimed: Claimed,
-    handle: Handle,
-    leaving: Leaving,
-}
-
-impl Holding {
-    /// Holds what was claimed, `until` then at first; see [`Inner::claim`].
-    pub(crate) fn begin(engine: &Arc<Inner>, claimed: Claimed, until: Duration) -> Self {
-        let lease = claimed.lease;
-        Self {
-            engine: Arc::clone(engine),
-            claimed,
-            handle: engine.active.enter(lease, until),
-            leaving: Leaving {
-                engine: Arc::clone(engine),
-                lease,
-            },
-        }
-    }
-
-    /// Publishes the events that it was created with.
-    pub(crate) async fn publish(&mut self, events: &[Arc<Event>]) {
-        self.claimed.published = self.engine.publish(events, self.claimed.published).await;
-    }
-
-    /// Takes it forward.
-    pub(crate) async fn drive(self, mode: Mode) {
-        drive(self, mode).await;
-    }
-}
-
-async fn drive(holding: Holding, mode: Mode) {
-    let Holding {
-        engine,
-        claimed,
-        handle,
-        leaving,
-    } = holding;
-    engine.tell_claimed(&claimed, matches!(mode, Mode::Work { .. }));
-    let lease = claimed.lease;
-    let mut inputs = Vec::with_capacity(claimed.signals.len() + 1);
-    let works = matches!(mode, Mode::Work { .. });
-    inputs.extend(claimed.signals.into_iter().map(Input::Signal));
-    if decide::is_begin_in_doubt(&claimed.state, claimed.taken_over) {
-        inputs.insert(0, Input::TakenOver);
-    } else if works && decide::is_step_abandoned(&claimed.state, claimed.taken_over) {
-        // A cancel stays in the inbox until the handler is asked what is to be withdrawn.
-        if attend::cancels(&claimed.state, &inputs) {
-            inputs.clear();
-        }
-        inputs.insert(0, Input::TakenOver);
-    }
-    let shutdown = match mode {
-        Mode::Work { shutdown } => Some(shutdown),
-        Mode::ApplySignals => None,
-    };
-    let driver = Driver {
-        engine: Arc::clone(&engine),
-        handle: handle.clone(),
-        shutdown,
-        drains: false,
-        step: None,
-        held: Records::default(),
-        held_until: None,
-        // What killed its worker before is not begun again without a trace.
-        may_hold: !claimed.taken_over,
-        stored_as_queued: claimed.state.execution.status == Status::Queued,
-        first_effect: None,
-        stored_version: claimed.state.execution.version,
-        published: claimed.published,
-        progress_at: None,
-    };
-    driver.run(claimed.state, inputs).await;
-    drop(leaving);
-    // Somebody has relied on this driver when it had looked into the inbox for the last time.
-    if handle.signal.notified().now_or_never().is_some() {
-        engine.wake_a_worker(lease.execution_id).await;
-    }
-}
-
-/// Takes the execution out of the active ones, also when the driver panics.
-struct Leaving {
-    engine: Arc<Inner>,
-    lease: Lease,
-}
-
-impl Drop for Leaving {
-    fn drop(&mut self) {
-        self.engine.active.leave(self.lease);
-    }
-}
 
 struct Driver {
     engine: Arc<Inner>,

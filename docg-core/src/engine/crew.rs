@@ -1,0 +1,199 @@
+//! The workers of a process as others of it meet them: how they are woken, who of them is free, and what
+//! they ask the store for.
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio_util::{
+    sync::CancellationToken,
+    task::{TaskTracker, task_tracker::TaskTrackerToken},
+};
+
+use super::{
+    Inner, WorkerOptions,
+    drive::{Holding, Mode},
+};
+use crate::{
+    ids::{ExecutionId, WorkerId},
+    ports::{Claim, ClaimRequest, ClaimWhat, StoreError},
+    time::Timestamp,
+    workflow::Workflow,
+};
+
+/// Wakes the claiming loop: at once, or at a moment.
+#[derive(Debug)]
+pub(crate) struct WakeUp {
+    pub(super) notify: Notify,
+    /// The earliest moment at which something is known to become due, in milliseconds.
+    pub(super) due: AtomicI64,
+    /// Workers of this process, while they wait for work.
+    idle: Mutex<Option<Crew>>,
+    /// Who may have been leased something without learning of it.
+    unseen: Mutex<Vec<WorkerId>>,
+}
+
+/// A question that may lease something. Each is a worker of its own to the store, so that what it was
+/// leased can be given back where the answer is lost, or whoever asked has gone away.
+pub(super) struct Asking<'a> {
+    wake: &'a WakeUp,
+    pub(super) worker_id: WorkerId,
+    is_answered: bool,
+}
+
+impl Asking<'_> {
+    /// Notes whether the answer tells what came of it.
+    pub(super) fn end<T>(mut self, answer: &Result<T, StoreError>) {
+        self.is_answered = answer.as_ref().err().is_none_or(|e| !e.kind.may_pass());
+    }
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        if !self.is_answered {
+            self.wake.unseen().push(self.worker_id);
+            // The claiming loop gives it back.
+            self.wake.notify.notify_one();
+        }
+    }
+}
+
+/// The workers of one process.
+#[derive(Debug, Clone)]
+pub(super) struct Crew {
+    pub(super) options: WorkerOptions,
+    pub(super) permits: Arc<Semaphore>,
+    pub(super) shutdown: CancellationToken,
+    pub(super) drivers: TaskTracker,
+}
+
+/// A worker that is free for one execution.
+#[derive(Debug)]
+pub(super) struct FreeWorker {
+    permit: OwnedSemaphorePermit,
+    shutdown: CancellationToken,
+    /// Until it is dropped, a shutdown waits.
+    at_work: TaskTrackerToken,
+    pub(super) per_organization: usize,
+}
+
+impl Crew {
+    pub(super) fn worker(&self, permit: OwnedSemaphorePermit) -> FreeWorker {
+        FreeWorker {
+            permit,
+            shutdown: self.shutdown.clone(),
+            at_work: self.drivers.token(),
+            per_organization: self.options.per_organization,
+        }
+    }
+
+    fn free_worker(&self) -> Option<FreeWorker> {
+        let worker = self.worker(Arc::clone(&self.permits).try_acquire_owned().ok()?);
+        // In this order: a shutdown is seen here, or waits for the worker.
+        (!self.shutdown.is_cancelled()).then_some(worker)
+    }
+}
+
+impl FreeWorker {
+    /// Takes an execution forward.
+    pub(super) async fn work(self, holding: Holding) {
+        let shutdown = self.shutdown;
+        holding.drive(Mode::Work { shutdown }).await;
+        drop((self.permit, self.at_work));
+    }
+}
+
+impl Default for WakeUp {
+    fn default() -> Self {
+        Self {
+            notify: Notify::new(),
+            due: AtomicI64::new(i64::MAX),
+            idle: Mutex::default(),
+            unseen: Mutex::default(),
+        }
+    }
+}
+
+impl WakeUp {
+    pub(super) fn idle(&self) -> MutexGuard<'_, Option<Crew>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn unseen(&self) -> MutexGuard<'_, Vec<WorkerId>> {
+        self.unseen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    /// Finds a worker for an execution that is due now: one of this process, where one waits for
+    /// work. What a wake-up misses is found by polling.
+    pub(crate) async fn wake_a_worker(&self, execution: ExecutionId) {
+        if self.wake.idle().is_none() {
+            let _ = self.bus.wake(execution).await;
+        }
+        self.wake_workers();
+    }
+
+    /// A worker of this process that waits for work and knows all that a workflow needs, where there is
+    /// one. Nothing else that it could do is due then.
+    pub(super) fn free_worker(&self, workflow: &Workflow) -> Option<FreeWorker> {
+        let mut nodes = workflow.nodes.iter();
+        let knows_all = nodes.all(|node| self.registry.get(&node.node_type).is_some());
+        if !knows_all || self.hold_off_claims().is_some() {
+            return None;
+        }
+        self.wake.idle().as_ref()?.free_worker()
+    }
+
+    pub(super) fn asking(&self) -> Asking<'_> {
+        Asking {
+            wake: &self.wake,
+            worker_id: WorkerId::new(),
+            is_answered: false,
+        }
+    }
+
+    /// Gives back what was leased unseen. Else it waits for the lease to run out, and its first effect is
+    /// in doubt then.
+    pub(super) async fn give_back_unseen(&self) -> Result<(), StoreError> {
+        loop {
+            let Some(worker) = self.wake.unseen().last().copied() else {
+                return Ok(());
+            };
+            self.store.release_unseen(worker, self.now()).await?;
+            self.wake.unseen().retain(|other| *other != worker);
+        }
+    }
+
+    pub(crate) fn wake_workers(&self) {
+        self.wake.notify.notify_one();
+    }
+
+    /// Claims, and tells until when the leases can be relied on, as
+    /// [`Clock::elapsed`](crate::time::Clock::elapsed) tells.
+    pub(crate) async fn claim(&self, what: ClaimWhat) -> Result<(Claim, Duration), StoreError> {
+        self.give_back_unseen().await?;
+        let asking = self.asking();
+        let (now, until) = (self.now(), self.clock.elapsed() + self.options.relied_on());
+        let request = ClaimRequest {
+            worker_id: asking.worker_id,
+            what,
+            now,
+            lease_until: now + self.options.lease,
+        };
+        let claim = self.store.claim(request).await;
+        asking.end(&claim);
+        Ok((claim?, until))
+    }
+
+    pub(crate) fn wake_workers_at(&self, at: Timestamp) {
+        if self.wake.due.fetch_min(at.as_millis(), Ordering::AcqRel) > at.as_millis() {
+            self.wake.notify.notify_one();
+        }
+    }
+}
