@@ -1,6 +1,9 @@
 //! Connections to one server or to a cluster.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Once},
+    time::Duration,
+};
 
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, FromRedisValue,
@@ -84,8 +87,12 @@ impl Connector {
             let mut connection = self.open().await?;
             let replication_id = match &mut connection {
                 Connection::Server(server) => {
-                    let info: InfoDict = info().query_async(server).await?;
-                    Some(replication_id(&info)?)
+                    // A server that is still loading its data answers all but the PING.
+                    let mut questions = info();
+                    questions.cmd("PING").ignore();
+                    let (replication, itself): (InfoDict, InfoDict) =
+                        questions.query_async(server).await?;
+                    Some(replication_id(&replication, &itself)?)
                 }
                 #[cfg(feature = "cluster")]
                 Connection::Cluster(cluster) => {
@@ -173,20 +180,39 @@ impl Connector {
     }
 }
 
-/// Asks a server about its part in replication.
-pub(crate) fn info() -> Cmd {
-    let mut info = redis::cmd("INFO");
-    info.arg("replication");
+/// Asks a server about its part in replication and about itself. Redis 6.2 tells one of them at a
+/// time.
+pub(crate) fn info() -> Pipeline {
+    let mut info = redis::pipe();
+    info.cmd("INFO")
+        .arg("replication")
+        .cmd("INFO")
+        .arg("server");
     info
 }
 
 /// Names this history of the data. Each restart and each failover begins another one, in which what
-/// came last may be missing. A replica has its primary's, and may be behind.
-pub(crate) fn replication_id(info: &InfoDict) -> Result<Arc<str>, Error> {
-    if info.get("role").is_some_and(|role: String| role == "slave") {
+/// came last may be missing. A replica has its primary's, and may be behind. Where a server does not
+/// name it, the server's own name stands in, which changes with each restart too.
+pub(crate) fn replication_id(replication: &InfoDict, itself: &InfoDict) -> Result<Arc<str>, Error> {
+    if replication
+        .get("role")
+        .is_some_and(|role: String| role == "slave")
+    {
         return Err(Error::Replica);
     }
-    let id: Option<String> = info.get("master_replid");
+    let id: Option<String> = replication
+        .get("master_replid")
+        .or_else(|| itself.get("run_id"));
+    if id.is_none() {
+        static IS_TOLD: Once = Once::new();
+        IS_TOLD.call_once(|| {
+            tracing::warn!(
+                "Redis has neither a replication id nor a run id: readers of lists may miss what a \
+                 restart or a failover loses"
+            );
+        });
+    }
     Ok(id.unwrap_or_default().into())
 }
 
@@ -347,5 +373,57 @@ impl Connection {
             }
             (connection, _) => pipeline.query_async(connection).await,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use docg_test_servers::redis::PrivateServer;
+
+    use super::*;
+
+    #[test]
+    fn a_history_has_a_name_where_the_server_tells_one() {
+        let id = |replication: &str, itself: &str| {
+            let id = replication_id(&InfoDict::new(replication), &InfoDict::new(itself));
+            id.map(|id| id.to_string())
+                .map_err(|error| error.to_string())
+        };
+        let itself = "run_id:b";
+        assert_eq!(
+            id("role:master\r\nmaster_replid:a", itself),
+            Ok("a".to_owned())
+        );
+        assert_eq!(id("role:master", itself), Ok("b".to_owned()));
+        assert_eq!(id("", ""), Ok(String::new()));
+        let is_replica = Err("Redis is a replica".to_owned());
+        assert_eq!(id("role:slave\r\nmaster_replid:a", itself), is_replica);
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_loading_its_data_is_not_there_yet() {
+        let slow = "key-load-delay 10000\nloading-process-events-interval-bytes 1024\n";
+        let server = PrivateServer::start_with(|_| format!("{slow}rdbcompression no\n"));
+        let client = Client::open(server.url()).expect("is a URL");
+        let mut connection = client
+            .get_multiplexed_async_connection()
+            .await
+            .expect("connects");
+        let fill = "for key = 1, 1000 do redis.call('SET', key, string.rep('x', 1000)) end";
+        let mut fill_and_save = redis::pipe();
+        fill_and_save.cmd("EVAL").arg(fill).arg(0).cmd("SAVE");
+        let filled: RedisResult<()> = fill_and_save.query_async(&mut connection).await;
+        filled.expect("fills it");
+        server.kill();
+        server.start_again();
+        let config = RedisConfig::new(&server.url()).expect("is a URL");
+        let config = config.timeout(Duration::from_secs(5));
+        let connector = Connector::new(&config).expect("is a configuration");
+        let reason = connector
+            .connect()
+            .await
+            .err()
+            .map(|error| error.to_string());
+        assert_eq!(reason.as_deref(), Some("Redis refuses: LOADING"));
     }
 }

@@ -177,15 +177,14 @@ impl Reader<'_> {
 
     async fn look(&self, connection: &mut MultiplexedConnection) -> Result<Found, Error> {
         let Shared { keys, .. } = self.shared;
-        let mut cmds = redis::pipe();
-        cmds.add_command(info());
+        let mut cmds = info();
         cmds.add_command(last_entry(&keys.firehose));
         cmds.add_command(last_entry(&keys.wakes));
-        type Answers = (InfoDict, Vec<Entry>, Vec<Entry>);
-        let (found, events, wakes): Answers = cmds.query_async(connection).await?;
+        type Answers = (InfoDict, InfoDict, Vec<Entry>, Vec<Entry>);
+        let (replication, itself, events, wakes): Answers = cmds.query_async(connection).await?;
         let id = |entries: &[Entry]| entries.first().map_or(EntryId::default(), |entry| entry.id);
         Ok(Found {
-            replication_id: replication_id(&found)?,
+            replication_id: replication_id(&replication, &itself)?,
             last_event: id(&events),
             last_wake: id(&wakes),
         })
