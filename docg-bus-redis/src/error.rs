@@ -49,8 +49,12 @@ impl From<Error> for BusError {
 
 /// Without the server's own words, which may quote what was sent.
 fn describe(error: &RedisError) -> String {
+    // Of several commands that were sent at once, each may be refused.
+    let refused = error.clone().into_server_errors();
+    let refused = refused.as_deref().and_then(|errors| errors.first());
+    let words = refused.and_then(|(_, error)| error.details());
     match (error.code(), error.is_io_error()) {
-        (Some(code), _) => match missing_right(error.detail().unwrap_or_default()) {
+        (Some(code), _) => match missing_right(words.unwrap_or_default()) {
             Some(right) => format!("Redis refuses: {code}: {right}"),
             None => format!("Redis refuses: {code}"),
         },
