@@ -13,8 +13,9 @@ use crate::{
     backoff::Backoff,
     bus::Shared,
     codec::{Entry, EntryId},
-    connect::{Connector, info, replication_id},
+    connect::Connector,
     error::Error,
+    history::{info, replication_id},
 };
 
 static BEGIN_ANEW: LazyLock<Script> =

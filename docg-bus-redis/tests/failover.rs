@@ -178,17 +178,17 @@ async fn a_run_that_was_published_to_the_old_server_for_a_moment_is_a_gap_too() 
 /// What readers must be told is not forgotten where it cannot be told at once.
 #[tokio::test]
 async fn a_run_that_was_published_to_the_old_server_is_a_gap_once_the_new_one_takes_writes() {
-    let (old, new) = (PrivateServer::start(), PrivateServer::start());
-    let mut connection = raw(&new.url()).await;
-    let _: String = ask(&mut connection, "CONFIG SET maxmemory 1").await;
+    let old = PrivateServer::start();
+    let new = PrivateServer::start_with(|_| "maxmemory 1\n".to_owned());
     // The publishing connection is the first.
     let address = Address::moving(&old, &new).await;
-    new.pause();
+    new.kill();
     let config = config(&address.url()).timeout(TIMEOUT).block(TIMEOUT);
     let publisher = RedisBus::open(config).expect("is a configuration");
     publish(&publisher, &events(1)).await;
-    new.resume();
+    new.start_again();
     let reader = quick(&new.url()).await;
+    let mut connection = raw(&new.url()).await;
     let mut list = feed(&reader, OrganizationId::new(), None).await;
     let refused = async {
         while !ask::<String>(&mut connection, "INFO errorstats")
