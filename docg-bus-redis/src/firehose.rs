@@ -86,6 +86,7 @@ impl Reader<'_> {
             // What it still publishes elsewhere would be lost.
             link.move_to(&here);
         }
+        // What ends elsewhere after this is told when it is looked for next.
         let until = Instant::now();
         if let Some(last) = self.last_untold(&here) {
             self.begin_anew(&mut connection, &here, last).await?;

@@ -36,6 +36,7 @@ pub(crate) struct Link {
 /// What was done on which connections. They are numbered from 1.
 #[derive(Default)]
 struct Work {
+    /// The last one; 0 for none yet.
     last: u64,
     /// Those up to this one were left.
     left: u64,
