@@ -36,8 +36,9 @@ const RANGES: usize = 4;
 
 /// Carries events and wake-ups between processes, on Redis Streams.
 ///
-/// It has two connections, however many read and publish. Where Redis is down, calls fail at once
-/// and streams end with [`BusError::Unavailable`]; it goes on by itself when Redis is back.
+/// It has two connections, in a cluster one to each server and one that reads, however many read and
+/// publish. Where Redis is down, calls fail at once and streams end with [`BusError::Unavailable`]; it
+/// goes on by itself when Redis is back.
 pub struct RedisBus {
     shared: Arc<Shared>,
     tasks: [JoinHandle<()>; 2],

@@ -136,6 +136,7 @@ impl FromStr for EntryId {
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
     pub(crate) id: EntryId,
+    /// Those that are text.
     fields: Vec<(String, String)>,
 }
 
@@ -195,10 +196,16 @@ impl Entry {
 
 impl FromRedisValue for Entry {
     fn from_redis_value(value: Value) -> Result<Self, ParsingError> {
-        let (id, fields): (String, Vec<(String, String)>) = redis::from_redis_value(value)?;
+        let (id, fields): (String, Vec<(Value, Value)>) = redis::from_redis_value(value)?;
         let id = id
             .parse()
             .map_err(|_| ParsingError::from("an entry's id is no pair of numbers"))?;
+        // Only something else writes what is no text; one such entry must not hide the others.
+        let text = |value| redis::from_redis_value::<String>(value).ok();
+        let fields = fields
+            .into_iter()
+            .filter_map(|(name, value)| Some((text(name)?, text(value)?)))
+            .collect();
         Ok(Self { id, fields })
     }
 }

@@ -12,6 +12,7 @@ use crate::{
     config::{ConfigError, RedisConfig},
     error::Error,
     firehose::last_entry,
+    history::{info, replication_id},
 };
 
 /// Whom to trust, and who one is.
@@ -84,8 +85,12 @@ impl Connector {
             let mut connection = self.open().await?;
             let replication_id = match &mut connection {
                 Connection::Server(server) => {
-                    let info: InfoDict = info().query_async(server).await?;
-                    Some(replication_id(&info)?)
+                    // A server that is still loading its data answers all but the PING.
+                    let mut questions = info();
+                    questions.cmd("PING").ignore();
+                    let (replication, itself): (InfoDict, InfoDict) =
+                        questions.query_async(server).await?;
+                    Some(replication_id(&replication, &itself)?)
                 }
                 #[cfg(feature = "cluster")]
                 Connection::Cluster(cluster) => {
@@ -152,6 +157,7 @@ impl Connector {
         let mut connection = self.open_server(server, waits).await?;
         match last_entry(key).query_async(&mut connection).await {
             Ok(()) => Ok(connection),
+            // While its slot moves, both servers may refuse the key; it is read again after that.
             Err(error) => match error.redirect_node() {
                 Some((address, _)) => self.open_server(&at(server, address)?, waits).await,
                 None => Err(error),
@@ -171,23 +177,6 @@ impl Connector {
             .get_multiplexed_async_connection_with_config(&config)
             .await
     }
-}
-
-/// Asks a server about its part in replication.
-pub(crate) fn info() -> Cmd {
-    let mut info = redis::cmd("INFO");
-    info.arg("replication");
-    info
-}
-
-/// Names this history of the data. Each restart and each failover begins another one, in which what
-/// came last may be missing. A replica has its primary's, and may be behind.
-pub(crate) fn replication_id(info: &InfoDict) -> Result<Arc<str>, Error> {
-    if info.get("role").is_some_and(|role: String| role == "slave") {
-        return Err(Error::Replica);
-    }
-    let id: Option<String> = info.get("master_replid");
-    Ok(id.unwrap_or_default().into())
 }
 
 /// The same as at a server, at another address of its cluster. One that does not know its own host
@@ -347,5 +336,39 @@ impl Connection {
             }
             (connection, _) => pipeline.query_async(connection).await,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use docg_test_servers::redis::PrivateServer;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_server_that_is_loading_its_data_is_not_there_yet() {
+        let slow = "key-load-delay 10000\nloading-process-events-interval-bytes 1024\n";
+        let server = PrivateServer::start_with(|_| format!("{slow}rdbcompression no\n"));
+        let client = Client::open(server.url()).expect("is a URL");
+        let mut connection = client
+            .get_multiplexed_async_connection()
+            .await
+            .expect("connects");
+        let fill = "for key = 1, 1000 do redis.call('SET', key, string.rep('x', 1000)) end";
+        let mut fill_and_save = redis::pipe();
+        fill_and_save.cmd("EVAL").arg(fill).arg(0).cmd("SAVE");
+        let filled: RedisResult<()> = fill_and_save.query_async(&mut connection).await;
+        filled.expect("fills it");
+        server.kill();
+        server.start_again();
+        let config = RedisConfig::new(&server.url()).expect("is a URL");
+        let config = config.timeout(Duration::from_secs(5));
+        let connector = Connector::new(&config).expect("is a configuration");
+        let reason = connector
+            .connect()
+            .await
+            .err()
+            .map(|error| error.to_string());
+        assert_eq!(reason.as_deref(), Some("Redis refuses: LOADING"));
     }
 }

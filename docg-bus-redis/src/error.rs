@@ -49,10 +49,41 @@ impl From<Error> for BusError {
 
 /// Without the server's own words, which may quote what was sent.
 fn describe(error: &RedisError) -> String {
+    // Of several commands that were sent at once, each may be refused.
+    let refused = error.clone().into_server_errors();
+    let refused = refused.as_deref().and_then(|errors| errors.first());
+    let words = refused.and_then(|(_, error)| error.details());
     match (error.code(), error.is_io_error()) {
-        (Some(code), _) => format!("Redis refuses: {code}"),
+        (Some(code), _) => match missing_right(words.unwrap_or_default()) {
+            Some(right) => format!("Redis refuses: {code}: {right}"),
+            None => format!("Redis refuses: {code}"),
+        },
         (None, true) => format!("no connection to Redis: {error}"),
         (None, false) => format!("Redis: {}", error.category()),
+    }
+}
+
+/// What the user's ACL lacks, where it does. Of the server's words only a command's name is repeated.
+fn missing_right(words: &str) -> Option<String> {
+    let is_name = |name: &&str| {
+        name.bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"|-_.".contains(&byte))
+    };
+    let command = words
+        .split_once("permissions to run the '")
+        .and_then(|(_, rest)| rest.split('\'').next())
+        .filter(is_name);
+    if let Some(command) = command {
+        let name = command.replace('|', " ").to_uppercase();
+        Some(format!(
+            "the user may not call {name}, the ACL needs +{command}"
+        ))
+    } else if words.contains("permissions to access") {
+        Some("the user may not use docg's keys, the ACL needs ~ and their prefix".to_owned())
+    } else if words.contains("executing the script can't run") {
+        Some("the ACL lacks a command that docg's scripts call".to_owned())
+    } else {
+        None
     }
 }
 

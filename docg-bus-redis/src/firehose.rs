@@ -4,17 +4,18 @@
 use std::{
     convert::Infallible,
     sync::{Arc, LazyLock},
+    time::Instant,
 };
 
 use redis::{Cmd, InfoDict, Script, aio::MultiplexedConnection};
-use tokio::time::Instant;
 
 use crate::{
     backoff::Backoff,
     bus::Shared,
     codec::{Entry, EntryId},
-    connect::{Connector, info, replication_id},
+    connect::Connector,
     error::Error,
+    history::{info, replication_id},
 };
 
 static BEGIN_ANEW: LazyLock<Script> =
@@ -29,7 +30,7 @@ pub(crate) async fn read(shared: &Shared, connector: &Connector) {
         shared,
         events: EntryId::default(),
         wakes: None,
-        replication_id: None,
+        told: None,
         was_up: false,
         backoff: Backoff::default(),
     };
@@ -54,10 +55,15 @@ struct Reader<'a> {
     events: EntryId,
     /// The last wake-up that was read. Kept while the connection is down: they lie in wait.
     wakes: Option<EntryId>,
-    /// Which history of the server's data was read last.
-    replication_id: Option<Arc<str>>,
+    told: Option<Told>,
     was_up: bool,
     backoff: Backoff,
+}
+
+/// Up to when who reads in a history of the data was told of what this process has done in others.
+struct Told {
+    replication_id: Arc<str>,
+    until: Instant,
 }
 
 impl Reader<'_> {
@@ -74,22 +80,30 @@ impl Reader<'_> {
             .connect_to_owner(&keys.firehose, config.block)
             .await?;
         let mut found = self.look(&mut connection).await?;
-        let before = self.replication_id.as_ref();
-        if before.is_some_and(|before| *before != found.replication_id)
-            || link.is_elsewhere(&found.replication_id)
-        {
-            // What it still publishes elsewhere would be lost, and its past is another one.
-            link.move_to(&found.replication_id);
-            self.begin_anew(&mut connection, &found.replication_id)
-                .await?;
+        let here = Arc::clone(&found.replication_id);
+        let before = self.told.as_ref().map(|told| &told.replication_id);
+        if before.is_some_and(|before| *before != here) || link.is_elsewhere(&here) {
+            // What it still publishes elsewhere would be lost.
+            link.move_to(&here);
+        }
+        // What ends elsewhere after this is told when it is looked for next.
+        let until = Instant::now();
+        if let Some(last) = self.last_untold(&here) {
+            self.begin_anew(&mut connection, &here, last).await?;
             found = self.look(&mut connection).await?;
+            if found.replication_id != here {
+                return Err(Error::Reset);
+            }
         }
         let Found {
             replication_id,
             last_event,
             last_wake,
         } = found;
-        self.replication_id = Some(Arc::clone(&replication_id));
+        self.told = Some(Told {
+            replication_id: here,
+            until,
+        });
         self.events = last_event;
         let mut wakes = self
             .wakes
@@ -120,6 +134,7 @@ impl Reader<'_> {
                 if now.last_event < self.events
                     || now.replication_id != replication_id
                     || link.is_elsewhere(&replication_id)
+                    || self.last_untold(&replication_id).is_some()
                 {
                     return Err(Error::Reset);
                 }
@@ -154,19 +169,26 @@ impl Reader<'_> {
         Ok(())
     }
 
+    /// When this process has last done something elsewhere that nobody here was told of.
+    fn last_untold(&self, here: &Arc<str>) -> Option<Instant> {
+        let before = self.told.as_ref();
+        let last = self
+            .shared
+            .link
+            .last_used_elsewhere(here, before.map(|told| &told.replication_id))?;
+        let is_told = before.is_some_and(|told| told.replication_id == *here && last < told.until);
+        (!is_told).then_some(last)
+    }
+
     /// Another server has taken over. Others may read there already, and not know of what this process
     /// has published at the one before.
     async fn begin_anew(
         &self,
         connection: &mut MultiplexedConnection,
         replication_id: &Arc<str>,
+        last: Instant,
     ) -> Result<(), Error> {
-        let Shared {
-            keys, config, link, ..
-        } = self.shared;
-        let Some(last) = link.last_used_elsewhere(replication_id) else {
-            return Ok(());
-        };
+        let Shared { keys, config, .. } = self.shared;
         let mut begin_anew = BEGIN_ANEW.key(&keys.firehose);
         begin_anew
             .arg(u64::try_from(last.elapsed().as_micros()).unwrap_or(u64::MAX))
@@ -177,15 +199,14 @@ impl Reader<'_> {
 
     async fn look(&self, connection: &mut MultiplexedConnection) -> Result<Found, Error> {
         let Shared { keys, .. } = self.shared;
-        let mut cmds = redis::pipe();
-        cmds.add_command(info());
+        let mut cmds = info();
         cmds.add_command(last_entry(&keys.firehose));
         cmds.add_command(last_entry(&keys.wakes));
-        type Answers = (InfoDict, Vec<Entry>, Vec<Entry>);
-        let (found, events, wakes): Answers = cmds.query_async(connection).await?;
+        type Answers = (InfoDict, InfoDict, Vec<Entry>, Vec<Entry>);
+        let (replication, itself, events, wakes): Answers = cmds.query_async(connection).await?;
         let id = |entries: &[Entry]| entries.first().map_or(EntryId::default(), |entry| entry.id);
         Ok(Found {
-            replication_id: replication_id(&found)?,
+            replication_id: replication_id(&replication, &itself)?,
             last_event: id(&events),
             last_wake: id(&wakes),
         })

@@ -10,6 +10,7 @@ mod config;
 mod connect;
 mod error;
 mod firehose;
+mod history;
 mod hub;
 mod keys;
 mod link;

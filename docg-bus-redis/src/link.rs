@@ -4,8 +4,8 @@
 use std::{
     future::Future,
     sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -30,13 +30,22 @@ pub(crate) struct Link {
     timeout: Duration,
     /// A command has succeeded since the last failure: what answers a PING may still refuse to work.
     has_worked: AtomicBool,
-    /// The connections up to this one were left; 0 for none.
-    left: AtomicU64,
-    /// In which histories of the data it has worked last, two at most.
-    uses: Mutex<Vec<Use>>,
+    work: Mutex<Work>,
+}
+
+/// What was done on which connections. They are numbered from 1.
+#[derive(Default)]
+struct Work {
+    /// The last one; 0 for none yet.
+    last: u64,
+    /// Those up to this one were left.
+    left: u64,
+    /// In which histories of the data something was done last, two at most.
+    uses: Vec<Use>,
 }
 
 struct Use {
+    /// Unknown in a cluster.
     replication_id: Option<Arc<str>>,
     last: Instant,
 }
@@ -53,14 +62,33 @@ enum State {
     Down(Arc<str>),
 }
 
+impl Work {
+    /// Notes that something was done, unless it no longer counts.
+    fn note(&mut self, number: u64, replication_id: Option<Arc<str>>) -> Result<(), Error> {
+        if number <= self.left {
+            return Err(Error::Down(LEFT.into()));
+        }
+        self.uses
+            .retain(|used| used.replication_id != replication_id);
+        if self.uses.len() == 2 {
+            self.uses.remove(0);
+        }
+        let last = Instant::now();
+        self.uses.push(Use {
+            replication_id,
+            last,
+        });
+        Ok(())
+    }
+}
+
 impl Link {
     pub(crate) fn new(timeout: Duration) -> Self {
         Self {
             state: watch::Sender::new(State::Starting),
             timeout,
             has_worked: AtomicBool::new(false),
-            left: AtomicU64::new(0),
-            uses: Mutex::default(),
+            work: Mutex::default(),
         }
     }
 
@@ -71,14 +99,9 @@ impl Link {
     {
         let (connection, number, replication_id) = self.connection().await?;
         let done = tokio::time::timeout(self.timeout, work(connection)).await;
-        if matches!(done, Ok(Ok(_))) {
-            self.note_use(replication_id);
-        }
         let error = match done {
-            Ok(Ok(_)) if number <= self.left.load(Ordering::Acquire) => {
-                return Err(Error::Down(LEFT.into()));
-            }
             Ok(Ok(done)) => {
+                self.work().note(number, replication_id)?;
                 self.has_worked.store(true, Ordering::Relaxed);
                 return Ok(done);
             }
@@ -102,42 +125,46 @@ impl Link {
         });
     }
 
-    /// Leaves the connection, because another server may have taken over, unless it is known to lead
-    /// there. What is still under way on it does not count; who comes now waits for the next one.
+    fn work(&self) -> MutexGuard<'_, Work> {
+        self.work.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Leaves all connections, because another server may have taken over, but for one that is known
+    /// to lead there. What is still under way on them does not count; who comes now waits for the next
+    /// one.
     pub(crate) fn move_to(&self, here: &Arc<str>) {
-        self.state.send_if_modified(|state| match state {
-            State::Up {
-                number,
-                replication_id,
-                ..
-            } if replication_id.as_ref() != Some(here) => {
-                self.left.store(*number, Ordering::Release);
+        self.state.send_if_modified(|state| {
+            let mut work = self.work();
+            let (is_up, is_here) = match state {
+                State::Up { replication_id, .. } => (true, replication_id.as_ref() == Some(here)),
+                State::Starting | State::Down(_) => (false, false),
+            };
+            work.left = work.last.saturating_sub(u64::from(is_here));
+            let leaves = is_up && !is_here;
+            if leaves {
                 *state = State::Starting;
-                true
             }
-            _ => false,
+            leaves
         });
     }
 
-    /// Comes before the look at what was left, so that no work is in neither.
-    fn note_use(&self, replication_id: Option<Arc<str>>) {
-        let mut uses = self.uses.lock().unwrap_or_else(PoisonError::into_inner);
-        uses.retain(|known| known.replication_id != replication_id);
-        if uses.len() == 2 {
-            uses.remove(0);
-        }
-        let last = Instant::now();
-        uses.push(Use {
-            replication_id,
-            last,
-        });
-    }
-
-    /// When it has last done anything that may not be in this history of the data.
-    pub(crate) fn last_used_elsewhere(&self, here: &Arc<str>) -> Option<Instant> {
-        let uses = self.uses.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_elsewhere = |known: &&Use| known.replication_id.as_ref() != Some(here);
-        uses.iter().rev().find(is_elsewhere).map(|known| known.last)
+    /// When it has last done anything that may not be in this history of the data. A cluster does not
+    /// say where it was done; that is taken to be where it was `before`.
+    pub(crate) fn last_used_elsewhere(
+        &self,
+        here: &Arc<str>,
+        before: Option<&Arc<str>>,
+    ) -> Option<Instant> {
+        let work = self.work();
+        let is_elsewhere = |used: &&Use| {
+            let there = used.replication_id.as_ref().or(before);
+            there.is_some_and(|there| there != here)
+        };
+        work.uses
+            .iter()
+            .rev()
+            .find(is_elsewhere)
+            .map(|used| used.last)
     }
 
     /// Whether it leads to a server whose data have another history.
@@ -193,10 +220,13 @@ impl Link {
                 Ok((connection, replication_id)) => {
                     tracing::info!("connected to Redis");
                     is_told = false;
-                    self.state.send_replace(State::Up {
-                        connection,
-                        number,
-                        replication_id,
+                    self.state.send_modify(|state| {
+                        self.work().last = number;
+                        *state = State::Up {
+                            connection,
+                            number,
+                            replication_id,
+                        };
                     });
                     let reason = loop {
                         match tokio::time::timeout(CHECK_INTERVAL, self.broken()).await {
@@ -250,5 +280,61 @@ impl Link {
             // The sender lives as long as `self`.
             let _ = states.changed().await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use docg_test_servers::redis::PrivateServer;
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::config::RedisConfig;
+
+    /// Also where it was found broken by another call before it was left.
+    #[tokio::test]
+    async fn what_ends_on_a_connection_that_was_left_does_not_count() {
+        let server = PrivateServer::start();
+        let config = RedisConfig::new(&server.url()).expect("is a URL");
+        let connector = Connector::new(&config).expect("is a configuration");
+        let link = Link::new(Duration::from_secs(10));
+        let test = async {
+            link.up().await;
+            let (end, ended) = oneshot::channel();
+            let under_way = link.run(|_| async move {
+                ended.await.expect("is told");
+                Ok(())
+            });
+            let leave = async {
+                let lost = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
+                let failed = link.run(|_| async { RedisResult::<()>::Err(lost.into()) });
+                assert!(failed.await.is_err());
+                link.up().await;
+                // The second one leads there.
+                let State::Up { replication_id, .. } = link.state.borrow().clone() else {
+                    panic!("it is up");
+                };
+                link.move_to(&replication_id.expect("is one server"));
+                end.send(()).expect("is under way");
+            };
+            let (done, ()) = tokio::join!(under_way, leave);
+            assert!(matches!(done, Err(Error::Down(_))), "{done:?}");
+            link.run(|_| async { Ok(()) }).await.expect("works");
+        };
+        tokio::select! {
+            () = link.keep(&connector) => {}
+            () = test => {}
+        }
+    }
+
+    #[test]
+    fn what_a_cluster_does_is_taken_to_be_done_where_it_was_before() {
+        let (one, two): (Arc<str>, Arc<str>) = ("one".into(), "two".into());
+        let link = Link::new(Duration::ZERO);
+        assert!(link.work().note(1, None).is_ok());
+        let is_elsewhere = |before| link.last_used_elsewhere(&two, before).is_some();
+        assert!(!is_elsewhere(None));
+        assert!(!is_elsewhere(Some(&two)));
+        assert!(is_elsewhere(Some(&one)));
     }
 }

@@ -53,6 +53,34 @@ async fn a_user_with_the_documented_rights_may_do_all_that_is_needed() {
     assert_works(&*open(config(&url)).await).await;
 }
 
+/// Also in the log, where an upgrade that needs one more shows first.
+#[tokio::test]
+async fn a_right_that_the_user_lacks_is_named() {
+    let server = PrivateServer::start();
+    let mut connection = raw(&server.url()).await;
+    let url = format!("redis://docg:secret@127.0.0.1:{}", server.port());
+    for (from, to, told) in [
+        (" +info", "", "may not call INFO, the ACL needs +info"),
+        (
+            " +script|load",
+            "",
+            "may not call SCRIPT LOAD, the ACL needs +script|load",
+        ),
+        // Which one it was, not every server says.
+        (" +xadd", "", "the ACL"),
+        ("~docg:*", "~other:*", "may not use docg's keys"),
+    ] {
+        let rule = format!("ACL SETUSER docg reset {}", acl().replace(from, to));
+        let _: String = ask(&mut connection, &rule).await;
+        let _: String = ask(&mut connection, "SCRIPT FLUSH").await;
+        let bus = RedisBus::open(config(&url)).expect("is a configuration");
+        let Err(BusError::Unavailable(reason)) = soon(bus.publish(&events(1))).await else {
+            panic!("it is refused");
+        };
+        assert!(reason.contains(told), "{reason}");
+    }
+}
+
 #[tokio::test]
 async fn a_wrong_password_is_told_but_not_repeated() {
     let server = PrivateServer::start_with(|_| "requirepass right\n".to_owned());

@@ -51,6 +51,24 @@ async fn replicated(server: &PrivateServer) {
     assert_eq!(replicas, 1);
 }
 
+/// Cuts the connections on which is published.
+async fn cut_publishing(server: &PrivateServer) {
+    let mut connection = raw(&server.url()).await;
+    for id in publishing(&mut connection).await {
+        let _: u64 = ask(&mut connection, &format!("CLIENT KILL ID {id}")).await;
+    }
+}
+
+/// Publishes somebody else's event, as soon as there is a connection.
+async fn publish_at_last(bus: &RedisBus) {
+    let published = async {
+        while bus.publish(&events(1)).await.is_err() {
+            bus.ready().await;
+        }
+    };
+    soon(published).await;
+}
+
 /// The run was created, published and over within the failover, so nothing of it is published again.
 #[tokio::test]
 async fn a_run_that_a_failover_took_whole_is_a_gap_to_its_list() {
@@ -140,6 +158,51 @@ async fn a_run_that_was_published_to_the_old_server_is_a_gap_to_who_reads_at_an_
     told(&mut list, &next[0]).await;
 }
 
+/// It was there and back between two looks of the connection that reads.
+#[tokio::test]
+async fn a_run_that_was_published_to_the_old_server_for_a_moment_is_a_gap_too() {
+    let (old, new) = (PrivateServer::start(), PrivateServer::start());
+    let address = Address::of(&new).await;
+    let publisher = open(config(&address.url()).block(Duration::from_secs(4))).await;
+    let reader = quick(&new.url()).await;
+    let organization = OrganizationId::new();
+    let mut list = feed(&reader, organization, None).await;
+    for (left, next) in [(&new, &old), (&old, &new)] {
+        address.lead_to(next);
+        cut_publishing(left).await;
+        publish_at_last(&publisher).await;
+    }
+    assert!(is_gap(&mut list).await);
+}
+
+/// What readers must be told is not forgotten where it cannot be told at once.
+#[tokio::test]
+async fn a_run_that_was_published_to_the_old_server_is_a_gap_once_the_new_one_takes_writes() {
+    let old = PrivateServer::start();
+    let new = PrivateServer::start_with(|_| "maxmemory 1\n".to_owned());
+    // The publishing connection is the first.
+    let address = Address::moving(&old, &new).await;
+    new.kill();
+    let config = config(&address.url()).timeout(TIMEOUT).block(TIMEOUT);
+    let publisher = RedisBus::open(config).expect("is a configuration");
+    publish(&publisher, &events(1)).await;
+    new.start_again();
+    let reader = quick(&new.url()).await;
+    let mut connection = raw(&new.url()).await;
+    let mut list = feed(&reader, OrganizationId::new(), None).await;
+    let refused = async {
+        while !ask::<String>(&mut connection, "INFO errorstats")
+            .await
+            .contains("errorstat_OOM")
+        {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    soon(refused).await;
+    let _: String = ask(&mut connection, "CONFIG SET maxmemory 0").await;
+    assert!(is_gap(&mut list).await);
+}
+
 /// A connection that waits has no reason to leave a primary that goes on, though nobody publishes
 /// there any more.
 #[tokio::test]
@@ -152,17 +215,9 @@ async fn readers_do_not_stay_where_nobody_publishes_any_more() {
     let mut list = feed(&bus, organization, None).await;
     new.promote();
     address.lead_to(&new);
-    let mut connection = raw(&old.url()).await;
-    for id in publishing(&mut connection).await {
-        let _: u64 = ask(&mut connection, &format!("CLIENT KILL ID {id}")).await;
-    }
-    // Somebody else's, and at the new primary.
-    let published = async {
-        while bus.publish(&events(1)).await.is_err() {
-            bus.ready().await;
-        }
-    };
-    soon(published).await;
+    cut_publishing(&old).await;
+    // At the new primary.
+    publish_at_last(&bus).await;
     assert!(is_gap(&mut list).await);
     let next = events_of(organization, 1);
     publish(&bus, &next).await;

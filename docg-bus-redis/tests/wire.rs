@@ -216,6 +216,25 @@ async fn what_another_program_wrote_sends_readers_to_the_store() {
     );
 }
 
+/// Who listens already reads it, and what comes after it.
+#[tokio::test]
+async fn a_wake_up_that_is_no_text_is_passed_over() {
+    let (config, prefix, mut connection) = fresh().await;
+    let bus = open(config).await;
+    let execution = events(1)[0].execution_id;
+    let mut wakes = bus.wakes().await.expect("listens");
+    let mut add = redis::cmd("XADD");
+    add.arg(format!("{prefix}{{firehose}}:wakes"))
+        .arg("*")
+        .arg("execution")
+        .arg(b"\xff");
+    let added: redis::RedisResult<()> = add.query_async(&mut connection).await;
+    added.expect("is added");
+    bus.wake(execution).await.expect("wakes");
+    assert_eq!(soon(wakes.next()).await, Some(execution));
+    bus.ping().await.expect("is up");
+}
+
 #[tokio::test]
 async fn cleanup_gives_every_stream_an_end() {
     let (config, prefix, mut connection) = fresh().await;

@@ -60,8 +60,8 @@ pub trait EventBus: Send + Sync + 'static {
     async fn subscribe(&self, execution: ExecutionId, after: u64) -> Result<EventStream, BusError>;
     /// The events of all of an organization's executions that are
     /// [for lists](crate::event::EventData::is_for_lists), those of one execution in order: from now
-    /// on, or those after a position and then live. Where the bus may have lost some, the stream ends
-    /// and positions that were given before are unknown.
+    /// on, or those after a position and then live. Where the reader may miss some, the stream ends;
+    /// where the bus itself may have lost some, positions that were given before are unknown too.
     ///
     /// # Errors
     ///

@@ -203,7 +203,8 @@ fn spawn(dir: &Path, program: &Program, port: u16) {
 
 fn wait_until_up(dir: &Path, port: u16) {
     let patience = Instant::now() + PATIENCE;
-    while !answers(port) {
+    // It may listen before its pid is noted, without which no signal would get to it.
+    while !(answers(port) && dir.join("pid").exists()) {
         let log = || fs::read_to_string(dir.join("log")).unwrap_or_default();
         let ended = fs::read_to_string(dir.join("pid"))
             .ok()
