@@ -2,7 +2,7 @@
 //!
 //! `decide` is pure: run state and input give a new run state, its records and what to do next.
 //! `drive` does for one held execution what it says; `worker` claims executions and keeps their
-//! leases; `control` and `start` are the calls of applications; `read`, `feed`, `list_feed` and
+//! leases, and `crew` is how others meet the workers; `control` and `start` are the calls of applications; `read`, `feed`, `list_feed` and
 //! `relay` bring out what was recorded; `observer` tells what the engine does, for metrics. Only
 //! `drive` commits to an execution that exists.
 
