@@ -51,8 +51,9 @@ impl PgStoreConfig {
     }
 
     /// Sets how long a statement may take, and a third of it is how long it may wait for rows that
-    /// somebody holds. The server ends one that takes longer; where it does not answer either, the
-    /// statement is given up with its connection.
+    /// somebody holds; commits and renewals, which others wait with, do so for a second at most. The
+    /// server ends a statement that takes longer; where it does not answer either, the statement is
+    /// given up with its connection.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;

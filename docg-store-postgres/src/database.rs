@@ -18,6 +18,24 @@ use crate::error::{Error, Meaning};
 /// How often a statement that lost a race is tried in all.
 const ATTEMPTS: u64 = 8;
 
+/// How long a statement waits for a row where others would wait with it. Who works on a row does not
+/// hold it for so long.
+const ROW_WAIT: Duration = Duration::from_secs(1);
+
+/// Bounds, as a condition that always holds, how long the rest of the statement waits for a row:
+/// whatever the session's limit is, and without a round trip. The parameter is the
+/// [`row_wait`](Database::row_wait). It has to stand where rows come from before they are locked.
+macro_rules! waits_briefly {
+    ($parameter:literal) => {
+        concat!(
+            "(SELECT set_config('lock_timeout', ",
+            $parameter,
+            ", true)) IS NOT NULL"
+        )
+    };
+}
+pub(crate) use waits_briefly;
+
 /// A statement's parameters, in order.
 macro_rules! arguments {
     ($($value:expr),* $(,)?) => {{
@@ -56,6 +74,12 @@ impl Losses {
 }
 
 impl Database {
+    /// As a setting, in milliseconds.
+    pub(crate) fn row_wait(&self) -> String {
+        let wait = ROW_WAIT.min(self.timeout / 3);
+        wait.as_millis().max(1).to_string()
+    }
+
     /// Runs a statement that changes something, as a transaction of its own.
     pub(crate) async fn write(
         &self,
@@ -111,21 +135,24 @@ impl Database {
         }
     }
 
-    /// Runs a statement that changes nothing. A connection that has died since it was used last is
-    /// replaced.
+    /// Runs a statement that changes nothing. Connections that have died, or are of no use any more,
+    /// since they were used last are replaced, and all that the pool has may be.
     pub(crate) async fn read(
         &self,
         sql: &'static str,
         arguments: PgArguments,
     ) -> Result<Vec<PgRow>, Error> {
-        let first = self.write(sql, arguments.clone()).await;
-        match &first {
-            Err(Error::Driver(_))
-                if first.as_ref().err().and_then(Error::meaning) == Some(Meaning::Gone) =>
-            {
-                self.write(sql, arguments).await
+        let mut left = self.pool.options().get_max_connections();
+        loop {
+            let result = self.write(sql, arguments.clone()).await;
+            match &result {
+                Err(error @ Error::Driver(_))
+                    if error.meaning() == Some(Meaning::Gone) && left > 0 =>
+                {
+                    left -= 1;
+                }
+                _ => return result,
             }
-            _ => first,
         }
     }
 

@@ -12,8 +12,8 @@ pub(crate) enum Error {
     /// The database did not answer in time.
     #[error("the database did not answer within {0:?}")]
     TimedOut(Duration),
-    /// The statement was under way when whoever sent it went away.
-    #[error("the statement was given up while it was under way")]
+    /// The task that saw to the statement ended first: its runtime did, or it panicked.
+    #[error("the statement was left while it was under way")]
     GivenUp,
     #[error("{0}")]
     NotFound(String),

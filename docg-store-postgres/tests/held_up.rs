@@ -6,11 +6,11 @@ use std::{sync::Arc, time::Duration};
 use docg_core::{
     conformance::fixtures::{CommitFixture, RunFixture, at, signal},
     ids::{ExecutionId, OrganizationId, WorkerId},
-    ports::{ClaimRequest, ClaimWhat, Claimed, RunReader, RunStore, StoreErrorKind},
+    ports::{ClaimRequest, ClaimWhat, Claimed, Lease, RunReader, RunStore, StoreErrorKind},
 };
 use docg_store_postgres::{PgStore, PgStoreConfig};
 use docg_test_servers::postgres::Database;
-use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, postgres::PgPoolOptions};
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, PgPool, postgres::PgPoolOptions};
 
 mod support;
 
@@ -38,6 +38,16 @@ async fn claimed(store: &PgStore, organization: OrganizationId) -> Claimed {
     store.create(run).await.expect("stores");
     let mut claim = store.claim(request).await.expect("claims");
     claim.claimed.pop().expect("is free")
+}
+
+/// A pool as a host may have it, which sets no limits at the server.
+async fn host_pool(database: &Database, connections: u32) -> PgPool {
+    let pool = PgPoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(PATIENCE)
+        .connect(database.url())
+        .await;
+    pool.expect("connects")
 }
 
 /// Holds an execution's row for as long as the connection lives.
@@ -70,13 +80,7 @@ async fn until_waiting(connection: &mut PgConnection, count: i64) {
 #[tokio::test(flavor = "multi_thread")]
 async fn callers_who_go_away_take_no_connection_with_them() {
     let database = support::migrated().await;
-    // The host has set no limit on the server's side.
-    let pool = PgPoolOptions::new()
-        .max_connections(2)
-        .acquire_timeout(PATIENCE)
-        .connect(database.url())
-        .await
-        .expect("connects");
+    let pool = host_pool(&database, 2).await;
     let organization = OrganizationId::new();
     let patient = open(&database, PgStoreConfig::default()).await;
     let id = claimed(&patient, organization).await.lease.execution_id;
@@ -126,71 +130,113 @@ async fn a_statement_that_was_given_up_does_not_go_on_at_the_server() {
 async fn a_row_that_somebody_holds_holds_up_no_other_commit_for_long() {
     let database = support::migrated().await;
     // One batch at a time, so that the commits are in one.
-    let config = PgStoreConfig::default()
-        .batches_at_once(1)
-        .timeout(Duration::from_secs(3));
-    let store = open(&database, config).await;
-    let organization = OrganizationId::new();
-    let mut all = Vec::new();
-    for _ in 0..20 {
-        all.push(claimed(&store, organization).await);
-    }
-    let held = all[7].lease.execution_id;
-    let mut holder = connect(&database).await;
-    hold(&mut holder, held).await;
-    let commits = all.iter().map(|it| {
-        let (store, commit) = (Arc::clone(&store), CommitFixture::on(it).events(2).build());
-        tokio::spawn(async move { store.commit(commit).await.map_err(|error| error.kind) })
-    });
-    let commits: Vec<_> = commits.collect();
-    for (claimed, commit) in all.iter().zip(commits) {
-        let result = commit.await.expect("does not panic");
-        match claimed.lease.execution_id == held {
-            true => assert_eq!(result, Err(StoreErrorKind::Unavailable)),
-            false => assert!(result.is_ok(), "{result:?}"),
+    let config = PgStoreConfig::default().batches_at_once(1);
+    for store in [
+        open(&database, config.clone()).await,
+        Arc::new(PgStore::new(host_pool(&database, 10).await, config)),
+    ] {
+        let organization = OrganizationId::new();
+        let mut all = Vec::new();
+        for _ in 0..20 {
+            all.push(claimed(&store, organization).await);
+        }
+        let held = all[7].lease.execution_id;
+        let mut holder = connect(&database).await;
+        hold(&mut holder, held).await;
+        let commits = all.iter().map(|it| {
+            let (store, commit) = (Arc::clone(&store), CommitFixture::on(it).events(2).build());
+            tokio::spawn(async move { store.commit(commit).await.map_err(|error| error.kind) })
+        });
+        let commits: Vec<_> = commits.collect();
+        for (claimed, commit) in all.iter().zip(commits) {
+            // A third of the default limit on statements.
+            let result = tokio::time::timeout(PATIENCE / 2, commit).await;
+            let result = result.expect("not for long").expect("does not panic");
+            match claimed.lease.execution_id == held {
+                true => assert_eq!(result, Err(StoreErrorKind::Unavailable)),
+                false => assert!(result.is_ok(), "{result:?}"),
+            }
         }
     }
+}
+
+/// Leases, the second of which cannot be prolonged, for somebody holds its row.
+async fn leases(store: &PgStore, holder: &mut PgConnection) -> Vec<Lease> {
+    let organization = OrganizationId::new();
+    let mut leases = Vec::new();
+    for _ in 0..3 {
+        leases.push(claimed(store, organization).await.lease);
+    }
+    hold(holder, leases[1].execution_id).await;
+    leases
+}
+
+/// Whether nobody gets what was leased for less long.
+async fn is_prolonged(store: &PgStore, lease: &Lease) -> bool {
+    let request = ClaimRequest {
+        worker_id: WorkerId::new(),
+        what: ClaimWhat::One(lease.execution_id),
+        now: at(70_000),
+        lease_until: at(80_000),
+    };
+    let claim = store.claim(request).await.expect("claims");
+    claim.claimed.is_empty()
 }
 
 #[tokio::test]
 async fn a_row_that_somebody_holds_costs_no_other_execution_its_lease() {
     let database = support::migrated().await;
-    let config = PgStoreConfig::default().timeout(Duration::from_secs(3));
-    let store = open(&database, config).await;
-    let organization = OrganizationId::new();
-    let mut leases = Vec::new();
-    for _ in 0..3 {
-        leases.push(claimed(&store, organization).await.lease);
+    let config = PgStoreConfig::default();
+    for store in [
+        open(&database, config.clone()).await,
+        Arc::new(PgStore::new(host_pool(&database, 10).await, config)),
+    ] {
+        let mut holder = connect(&database).await;
+        let leases = leases(&store, &mut holder).await;
+        let held = leases[1];
+        let renewed = tokio::time::timeout(PATIENCE / 2, store.renew(&leases, at(90_000))).await;
+        let renewed = renewed.expect("not for long").expect("renews");
+        assert_eq!(renewed.lost, [held], "nobody can rely on it");
+        assert!(is_prolonged(&store, &leases[0]).await);
+        assert!(is_prolonged(&store, &leases[2]).await);
+        // Whether it has the lease itself is not known, so it asks again.
+        let error = store
+            .renew(&[held], at(90_000))
+            .await
+            .expect_err("no answer");
+        assert_eq!(error.kind, StoreErrorKind::Unavailable);
+        sqlx::raw_sql("ROLLBACK")
+            .execute(&mut holder)
+            .await
+            .expect("lets go");
+        let renewed = store.renew(&[held], at(90_000)).await.expect("renews");
+        assert!(renewed.lost.is_empty());
     }
-    let held = leases[1];
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_is_cut_while_one_lease_is_waited_for_costs_no_other() {
+    let database = support::migrated().await;
+    let store = open(&database, PgStoreConfig::default()).await;
     let mut holder = connect(&database).await;
-    hold(&mut holder, held.execution_id).await;
-    let renewed = store.renew(&leases, at(90_000)).await.expect("renews");
-    assert_eq!(renewed.lost, [held], "nobody can rely on it");
-    for lease in leases {
-        let request = ClaimRequest {
-            worker_id: WorkerId::new(),
-            what: ClaimWhat::One(lease.execution_id),
-            now: at(70_000),
-            lease_until: at(80_000),
-        };
-        if lease != held {
-            let claim = store.claim(request).await.expect("claims");
-            assert!(claim.claimed.is_empty(), "it was prolonged");
+    let leases = leases(&store, &mut holder).await;
+    let cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+        WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    let renewing = {
+        let (store, leases) = (Arc::clone(&store), leases.clone());
+        tokio::spawn(async move { store.renew(&leases, at(90_000)).await })
+    };
+    let mut cutter = connect(&database).await;
+    while !renewing.is_finished() {
+        let cut = sqlx::query(cut).fetch_all(&mut cutter).await.expect("cuts");
+        if !cut.is_empty() {
+            break;
         }
     }
-    // Whether it has the lease itself is not known, so it asks again.
-    let error = store
-        .renew(&[held], at(90_000))
-        .await
-        .expect_err("no answer");
-    assert_eq!(error.kind, StoreErrorKind::Unavailable);
-    sqlx::raw_sql("ROLLBACK")
-        .execute(&mut holder)
-        .await
-        .expect("lets go");
-    let renewed = store.renew(&[held], at(90_000)).await.expect("renews");
-    assert!(renewed.lost.is_empty());
+    let renewed = renewing.await.expect("does not panic").expect("renews");
+    assert_eq!(renewed.lost, [leases[1]]);
+    assert!(is_prolonged(&store, &leases[0]).await);
+    assert!(is_prolonged(&store, &leases[2]).await);
 }
 
 #[tokio::test]
@@ -218,26 +264,61 @@ async fn a_row_that_somebody_holds_has_no_other_execution_published_again() {
 
 #[tokio::test]
 async fn sessions_whose_prepared_statements_are_gone_or_outdated_are_replaced() {
+    const SESSIONS: u32 = 3;
     let database = support::migrated().await;
-    let pool = PgPoolOptions::new()
-        .max_connections(1)
-        .connect(database.url())
-        .await
-        .expect("connects");
+    let pool = host_pool(&database, SESSIONS).await;
     let store = PgStore::new(pool.clone(), PgStoreConfig::default());
     let organization = OrganizationId::new();
     let id = claimed(&store, organization).await.lease.execution_id;
     for change in [
-        // As a pooler does, which gives the session to somebody else.
+        // As a pooler does, which gives the sessions to somebody else.
         "DEALLOCATE ALL",
         // As a migration does, which is run while others serve.
         "ALTER TABLE docg.executions ALTER COLUMN trigger_type TYPE varchar(99)",
     ] {
-        store.execution(organization, id).await.expect("reads");
-        pool.execute(change).await.expect(change);
+        let mut sessions = Vec::new();
+        for _ in 0..SESSIONS {
+            sessions.push(pool.acquire().await.expect("connects"));
+        }
+        // They come by turns: each has prepared the statement then.
+        drop(sessions);
+        for _ in 0..SESSIONS {
+            store.execution(organization, id).await.expect("reads");
+        }
+        let mut sessions = Vec::new();
+        for _ in 0..SESSIONS {
+            let mut session = pool.acquire().await.expect("connects");
+            session.execute(change).await.expect(change);
+            sessions.push(session);
+        }
+        drop(sessions);
         let found = store.execution(organization, id).await.expect(change);
         assert!(found.is_some(), "{change}");
     }
+}
+
+#[tokio::test]
+async fn limits_on_time_are_the_session_s_own_and_no_statement_s() {
+    let database = support::migrated().await;
+    sqlx::raw_sql(
+        "CREATE FUNCTION public.look() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            IF EXISTS (SELECT FROM pg_settings WHERE source = 'session') THEN
+                RAISE EXCEPTION 'somebody else may get what was set';
+            END IF;
+            IF current_setting('statement_timeout') <> '9s' THEN
+                RAISE EXCEPTION 'it is %', current_setting('statement_timeout');
+            END IF;
+            RETURN NEW;
+        END $$;
+        CREATE TRIGGER look BEFORE INSERT OR UPDATE ON docg.executions
+        FOR EACH ROW EXECUTE FUNCTION public.look()",
+    )
+    .execute(&mut connect(&database).await)
+    .await
+    .expect("sets");
+    let config = PgStoreConfig::default().timeout(Duration::from_secs(10));
+    claimed(&*open(&database, config).await, OrganizationId::new()).await;
 }
 
 #[tokio::test]

@@ -113,3 +113,36 @@ async fn workers_go_on_while_a_batch_is_being_purged() {
         .expect("unlocks");
     assert_eq!(purging.await.expect("ends").expect("purges"), 200);
 }
+
+#[tokio::test]
+async fn a_definition_that_could_not_go_with_its_last_execution_goes_later() {
+    let database = support::migrated().await;
+    let store = PgStore::connect(database.url(), PgStoreConfig::default()).await;
+    let store = store.expect("connects");
+    let old = claimed(&store, OrganizationId::new()).await;
+    let ended = CommitFixture::on(&old).status(Status::Completed).build();
+    store.commit(ended).await.expect("commits");
+    let mut other = PgConnection::connect(database.url())
+        .await
+        .expect("connects");
+    sqlx::raw_sql(
+        "CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN RAISE EXCEPTION 'not now'; END $$;
+        CREATE TRIGGER refuse BEFORE DELETE ON docg.definitions
+        FOR EACH ROW EXECUTE FUNCTION public.refuse()",
+    )
+    .execute(&mut other)
+    .await
+    .expect("sets");
+    assert_eq!(store.purge(at(1_000), 10).await.expect("has purged"), 1);
+    let definitions = "SELECT count(*) FROM docg.definitions";
+    let count = sqlx::query_scalar::<_, i64>(definitions);
+    assert_eq!(count.fetch_one(&mut other).await.expect("reads"), 1);
+    sqlx::raw_sql("DROP TRIGGER refuse ON docg.definitions")
+        .execute(&mut other)
+        .await
+        .expect("sets");
+    assert_eq!(store.purge(at(1_000), 10).await.expect("purges"), 0);
+    let count = sqlx::query_scalar::<_, i64>(definitions);
+    assert_eq!(count.fetch_one(&mut other).await.expect("reads"), 0);
+}

@@ -207,6 +207,86 @@ async fn an_ended_execution_that_cannot_be_read_goes_when_its_signals_are_old_to
     }
 }
 
+/// As where a disk has lost pages: the server itself cannot read an output of these executions.
+fn lose_outputs(ids: &[ExecutionId]) -> String {
+    let ids: Vec<_> = ids.iter().map(ToString::to_string).collect();
+    format!(
+        "CREATE FUNCTION public.fetch(execution uuid, output json) RETURNS json
+        LANGUAGE plpgsql AS $$
+        BEGIN
+            IF execution = ANY ('{{{}}}'::uuid[]) THEN
+                RAISE EXCEPTION 'missing chunk' USING ERRCODE = 'data_corrupted';
+            END IF;
+            RETURN output;
+        END $$;
+        ALTER TABLE docg.execution_steps RENAME TO stored_steps;
+        CREATE VIEW docg.execution_steps AS
+        SELECT execution_id, position, id, node_id, node_type, label, phase, status, activity,
+            attempt, attempts_before, takeovers, started_at, completed_at, waiting_ms, error_code,
+            error_human, error_tech, data_in, data_out, public.fetch(execution_id, output) AS output,
+            reused_from
+        FROM docg.stored_steps;
+        UPDATE docg.executions SET updated_at = updated_at",
+        ids.join(", ")
+    )
+}
+
+impl World {
+    /// Executions that have ended, with a signal each that came later.
+    async fn ended_and_signaled<const N: usize>(&self) -> [ExecutionId; N] {
+        let mut ids = [ExecutionId::new(); N];
+        for id in &mut ids {
+            *id = self.create().await;
+        }
+        for claimed in &self.claim(0).await.claimed {
+            let ended = CommitFixture::on(claimed).status(Status::Completed).build();
+            self.store.commit(ended).await.expect("commits");
+        }
+        for id in ids {
+            let sent = signal(self.organization, id, at(100));
+            self.store.signal(sent).await.expect("signals");
+        }
+        ids
+    }
+}
+
+#[tokio::test]
+async fn what_the_server_cannot_read_keeps_nothing_else_from_being_purged() {
+    let world = World::new().await;
+    let [lost, also_lost, good] = world.ended_and_signaled().await;
+    world.damage(&lose_outputs(&[lost, also_lost])).await;
+    let purged = world.store.purge(at(1_000), 10).await.expect("purges");
+    assert_eq!(purged, 2);
+    assert_eq!(ids(&world.claim(300).await), [good]);
+}
+
+#[tokio::test]
+async fn a_purge_passes_over_what_cannot_be_read_while_somebody_is_at_it() {
+    let world = World::new().await;
+    let [held, free] = world.ended_and_signaled().await;
+    world
+        .damage("UPDATE docg.executions SET waiting_for = '{}'")
+        .await;
+    let mut holder = PgConnection::connect(world.database.url())
+        .await
+        .expect("connects");
+    let hold = format!("BEGIN; SELECT FROM docg.executions WHERE id = '{held}' FOR UPDATE");
+    sqlx::raw_sql(AssertSqlSafe(hold))
+        .execute(&mut holder)
+        .await
+        .expect("locks");
+    let purged = world.store.purge(at(1_000), 10).await.expect("purges");
+    assert_eq!(purged, 1);
+    sqlx::raw_sql("ROLLBACK")
+        .execute(&mut holder)
+        .await
+        .expect("lets go");
+    let left = world.store.signals(held).await.expect("reads");
+    assert_eq!(left.len(), 1);
+    assert_eq!(world.store.signals(free).await.expect("reads"), []);
+    assert_eq!(world.store.purge(at(1_000), 10).await.expect("purges"), 1);
+}
+
 #[tokio::test]
 async fn a_signal_that_cannot_be_read_does_not_hide_the_others() {
     let world = World::new().await;

@@ -17,8 +17,8 @@ use super::{
     },
 };
 use crate::{
-    codec::{Time, bytes32, field, int, number, run_state, signals, time_column},
-    database::arguments,
+    codec::{Time, bytes32, field, int, number, run_state, signals},
+    database::{arguments, waits_briefly},
     error::{Error, Meaning},
 };
 
@@ -40,7 +40,8 @@ macro_rules! claim {
     };
 }
 
-/// Prolongs leases, in the order in which commits take their rows.
+/// Prolongs leases, in the order in which commits take their rows. It waits briefly, for the engine
+/// gives up whatever it holds where it is not told in time.
 macro_rules! prolong {
     ($of_held_rows:literal) => {
         concat!(
@@ -51,7 +52,9 @@ macro_rules! prolong {
                 SELECT x.id, x.fence FROM docg.executions x
                 JOIN unnest($1::uuid[], $2::uuid[], $3::int8[]) AS l (id, worker_id, fence)
                     ON l.id = x.id AND l.worker_id = x.worker_id AND l.fence = x.fence
-                ORDER BY x.id FOR NO KEY UPDATE OF x ",
+                WHERE ",
+            waits_briefly!("$5"),
+            " ORDER BY x.id FOR NO KEY UPDATE OF x ",
             $of_held_rows,
             ") held
             WHERE e.id = held.id
@@ -236,14 +239,17 @@ impl PgStore {
             .await?;
         // The rest is lost, or a commit is at it.
         let waited = self.prolong_some(prolong!(""), leases, until, &mut held);
-        match waited.await {
-            Err(error) if error.meaning() == Some(Meaning::Held) && leases.len() > 1 => {
-                // What cannot be prolonged is as good as lost, the row that is held for so long.
-                tracing::warn!("leases are given up, for somebody holds their rows: {error}");
-                self.prolong_some(prolong!("SKIP LOCKED"), leases, until, &mut held)
-                    .await?;
+        if let Err(mut error) = waited.await {
+            if error.meaning() == Some(Meaning::Held) {
+                // It held up those beside it.
+                let beside = self.prolong_some(prolong!("SKIP LOCKED"), leases, until, &mut held);
+                error = beside.await.err().unwrap_or(error);
             }
-            waited => waited?,
+            // What is prolonged is, and what cannot be is as good as lost.
+            if held.is_empty() {
+                return Err(error);
+            }
+            tracing::warn!("leases are given up, for they could not be prolonged: {error}");
         }
         let mut renewed = Renewed::default();
         for lease in leases {
@@ -266,7 +272,13 @@ impl PgStore {
     ) -> Result<(), Error> {
         let is_left = |lease: &&Lease| !held.contains_key(&(lease.execution_id.0, lease.fence));
         let left: Vec<Lease> = leases.iter().filter(is_left).copied().collect();
-        for row in self.leased(sql, &left, until).await? {
+        if left.is_empty() {
+            return Ok(());
+        }
+        let (ids, workers, fences) = columns(&left);
+        let wait = self.database.row_wait();
+        let parameters = arguments![ids, workers, fences, Time::from(until), wait];
+        for row in self.database.write(sql, parameters).await? {
             let lease = (field(&row, "id")?, number(&row, "fence")?);
             held.insert(lease, field(&row, "is_signaled")?);
         }
@@ -274,6 +286,9 @@ impl PgStore {
     }
 
     pub(super) async fn give_back(&self, leases: &[Lease], now: Timestamp) -> Result<(), Error> {
+        if leases.is_empty() {
+            return Ok(());
+        }
         let sql = "UPDATE docg.executions e
             SET worker_id = NULL, lease_until = NULL, expires_at = NULL,
                 due_at = CASE WHEN e.ended_at IS NULL OR e.signals_pending > 0 THEN $4 END
@@ -284,10 +299,13 @@ impl PgStore {
                 ORDER BY x.id FOR NO KEY UPDATE OF x
             ) held
             WHERE e.id = held.id";
-        self.leased(sql, leases, now).await.map(|_| ())
+        let (ids, workers, fences) = columns(leases);
+        let parameters = arguments![ids, workers, fences, Time::from(now)];
+        self.database.write(sql, parameters).await.map(|_| ())
     }
 
-    /// As [`put_off`](Self::put_off), but due at once.
+    /// As [`put_off`](Self::put_off), but due at once. One whose row somebody is at is left to its lease:
+    /// claims wait for this.
     pub(super) async fn give_back_of(&self, worker: WorkerId, now: Timestamp) -> Result<(), Error> {
         let sql = "UPDATE docg.executions e
             SET worker_id = CASE WHEN e.fence > 1 THEN e.worker_id END, expires_at = NULL,
@@ -295,25 +313,11 @@ impl PgStore {
             FROM (
                 SELECT x.id FROM docg.executions x
                 WHERE x.expires_at IS NOT NULL AND x.worker_id = $1
-                ORDER BY x.id FOR NO KEY UPDATE OF x
+                FOR NO KEY UPDATE OF x SKIP LOCKED
             ) held
             WHERE e.id = held.id";
         let parameters = arguments![worker.0, Time::from(now)];
         self.database.write(sql, parameters).await.map(|_| ())
-    }
-
-    async fn leased(
-        &self,
-        sql: &'static str,
-        leases: &[Lease],
-        moment: Timestamp,
-    ) -> Result<Vec<PgRow>, Error> {
-        if leases.is_empty() {
-            return Ok(Vec::new());
-        }
-        let (ids, workers, fences) = columns(leases);
-        let parameters = arguments![ids, workers, fences, time_column(Some(moment))];
-        self.database.write(sql, parameters).await
     }
 }
 

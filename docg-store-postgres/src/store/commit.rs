@@ -7,7 +7,7 @@ use std::{collections::HashMap, sync::LazyLock};
 
 use async_trait::async_trait;
 use docg_core::ports::{Commit, Committed, LeaseAfter};
-use sqlx::{Postgres, pool::PoolConnection, postgres::PgArguments};
+use sqlx::{Postgres, pool::PoolConnection};
 use uuid::Uuid;
 
 use super::{
@@ -17,7 +17,7 @@ use super::{
 use crate::{
     batch::Parcel,
     codec::{ExecutionColumns, StepColumns, Time, columns, field, int, number, time},
-    database::{Database, arguments},
+    database::{Database, arguments, waits_briefly},
     error::Error,
 };
 
@@ -68,12 +68,13 @@ pub(super) struct CommitParcel {
 /// `expires_at` is when somebody should look whether the lease has run out. It is left alone as
 /// long as it is not past the first half of the lease: then no index needs to be touched.
 static COMMIT: LazyLock<String> = LazyLock::new(|| {
-    let fence_at = 1 + ExecutionColumns::COUNT;
+    let execution_at = 2;
+    let fence_at = execution_at + ExecutionColumns::COUNT;
     let settled_at = fence_at + FenceColumns::COUNT;
     let inputs_at = settled_at + SettledColumns::COUNT;
     let children_at = inputs_at + InputColumns::COUNT;
     // Side by side: the arrays of both have the same length, and so one `unnest` takes them.
-    let execution = ExecutionColumns::unnest(1, "i");
+    let execution = ExecutionColumns::unnest(execution_at, "i");
     let fence = FenceColumns::unnest(fence_at, "i");
     let (values, names) = execution.split_once(") AS i (").unwrap_or_default();
     let (more_values, more_names) = fence.split_once(") AS i (").unwrap_or_default();
@@ -90,6 +91,7 @@ static COMMIT: LazyLock<String> = LazyLock::new(|| {
     let inputs = InputColumns::unnest(inputs_at, "r");
     let steps = StepColumns::unnest(children_at, "r");
     let children = insert_children(children_at, "moved");
+    let waits_briefly = waits_briefly!("$1");
     format!(
         "WITH step_input AS MATERIALIZED (SELECT {step_names} FROM {steps}),
         known AS (
@@ -106,7 +108,8 @@ static COMMIT: LazyLock<String> = LazyLock::new(|| {
         checked AS MATERIALIZED (
             SELECT {all}, coalesce(k.steps, 0) AS known_steps, coalesce(l.signals, 0) AS leaving
             FROM {input} LEFT JOIN known k ON k.execution_id = i.id
-                LEFT JOIN leaving l ON l.execution_id = i.id),
+                LEFT JOIN leaving l ON l.execution_id = i.id
+            WHERE {waits_briefly}),
         moved AS (
             UPDATE docg.executions e
             SET status = i.status, progress = i.progress, current_step = i.current_step,
@@ -199,7 +202,7 @@ impl Parcel for CommitParcel {
             inputs.append(&parcel.inputs);
             children.append(&parcel.children);
         }
-        let mut arguments = PgArguments::default();
+        let mut arguments = arguments![database.row_wait()];
         execution.bind(&mut arguments)?;
         fence.bind(&mut arguments)?;
         settled.bind(&mut arguments)?;

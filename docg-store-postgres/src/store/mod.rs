@@ -23,7 +23,7 @@ use std::{fmt, time::Duration};
 
 use docg_core::ports::StoreError;
 use sqlx::{
-    AssertSqlSafe, ConnectOptions, PgConnection, PgPool,
+    ConnectOptions, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
@@ -67,23 +67,23 @@ async fn cause(error: sqlx::Error, database: &PgConnectOptions, config: &PgStore
 /// As PostgreSQL counts milliseconds.
 const LONGEST: u128 = 0x7fff_ffff;
 
-/// What holds in a session, whatever the database's or the role's defaults are.
+/// What holds in a session, whatever the database's or the role's defaults are. It is asked for as
+/// the session starts: what a statement set would stay, behind a pooler, with whoever gets the
+/// server's session next.
 ///
 /// The server ends what takes too long: a statement that only the client gave up would wait on
-/// there, and be done in the end. It is to be first, for its answer says that nothing was written.
-/// A row that somebody holds is no reason to wait for so long: others are in the batch. And a
+/// there, and be done in the end. It is to be first, for its answer says that nothing was written;
+/// of a transaction of several statements, which the client bounds as a whole, it may not be. And a
 /// stricter isolation would only make workers lose races that here they do not run.
-async fn settle(connection: &mut PgConnection, timeout: Duration) -> Result<(), sqlx::Error> {
+fn settled(database: PgConnectOptions, timeout: Duration) -> PgConnectOptions {
     let timeout = timeout.as_millis();
-    let [statement, lock] = [timeout * 9 / 10, timeout / 3].map(|limit| limit.clamp(1, LONGEST));
-    let sql = format!(
-        "SET statement_timeout = {statement}; SET lock_timeout = {lock};
-        SET default_transaction_isolation = 'read committed'"
-    );
-    sqlx::raw_sql(AssertSqlSafe(sql))
-        .execute(connection)
-        .await
-        .map(|_| ())
+    let [statement, lock] =
+        [timeout * 9 / 10, timeout / 3].map(|limit| limit.clamp(1, LONGEST).to_string());
+    database.options([
+        ("statement_timeout", statement.as_str()),
+        ("lock_timeout", &lock),
+        ("default_transaction_isolation", "read committed"),
+    ])
 }
 
 /// Keeps everything in a PostgreSQL database, in the schema `docg`.
@@ -110,20 +110,23 @@ impl PgStore {
     /// Connects by a URL such as `postgres://user:password@host/database`. It does not migrate:
     /// see [`migrate`](Self::migrate).
     ///
+    /// Limits on time are asked for in `options`, as a session starts. PgBouncer refuses these unless
+    /// its `ignore_startup_parameters` has them, and then the limits are the database's or the role's.
+    ///
     /// # Errors
     ///
     /// `Invalid` where the URL is none of a PostgreSQL database; `Unavailable` where that does not
     /// answer, or refuses.
     pub async fn connect(url: &str, config: PgStoreConfig) -> Result<Self, StoreError> {
         let database = read(url).map_err(|e| e.at("connect"))?;
+        let database = settled(database, config.timeout);
         let losses = Losses::default();
-        let (spared, timeout) = (losses.clone(), config.timeout);
+        let spared = losses.clone();
         let pool = PgPoolOptions::new()
             .max_connections(config.max_connections)
             .acquire_timeout(config.acquire_timeout)
             // A round trip for each use is too much; one after a rest finds what died meanwhile.
             .test_before_acquire(false)
-            .after_connect(move |connection, _| Box::pin(settle(connection, timeout)))
             .before_acquire(move |connection, meta| {
                 let is_spared = spared.spare(meta.age);
                 Box::pin(async move {
@@ -144,7 +147,8 @@ impl PgStore {
 
     /// Works on a pool that the host has. Its limits on connections and waiting hold, and its sessions
     /// are left as they are: `read committed`, PostgreSQL's default, is right, and a `statement_timeout`
-    /// and a `lock_timeout` end what takes too long at the server too.
+    /// and a `lock_timeout` end what takes too long at the server too. Without these a statement that
+    /// was given up goes on there, and a write may be done after its caller was told that it failed.
     #[must_use]
     pub fn new(pool: PgPool, config: PgStoreConfig) -> Self {
         Self::on(pool, config, Losses::default())

@@ -1,24 +1,41 @@
 //! Removing what has ended long ago.
 
 use docg_core::time::Timestamp;
+use sqlx::postgres::PgArguments;
 use uuid::Uuid;
 
 use super::PgStore;
 use crate::{
     codec::{Time, bytes32, field, int, run_state},
     database::arguments,
-    error::Error,
+    error::{Error, Meaning},
 };
+
+/// How many executions that stay for their signals are looked at in one call.
+const LOOKED_AT: u64 = 100;
 
 impl PgStore {
     /// Signals that are not settled keep their execution, but not for ever one that nobody can read.
+    /// What has gone has gone, whatever becomes of the rest: a later call takes that up.
     pub(super) async fn purge_some(&self, before: Timestamp, limit: usize) -> Result<usize, Error> {
         let mut purged = self.purge_settled(before, limit).await?;
         // Nothing is left but what somebody is at, or has signals that are not settled.
-        if purged < limit && self.settle_unreadable(before).await? {
-            purged += self.purge_settled(before, limit - purged).await?;
+        if purged < limit {
+            match self.purge_rest(before, limit - purged).await {
+                Ok(more) => purged += more,
+                Err(error) => tracing::warn!("not all that is old was purged: {error}"),
+            }
         }
         Ok(purged)
+    }
+
+    async fn purge_rest(&self, before: Timestamp, limit: usize) -> Result<usize, Error> {
+        let left_over = self.left_over().await?;
+        self.purge_definitions(left_over).await?;
+        match self.settle_unreadable(before).await? {
+            true => self.purge_settled(before, limit).await,
+            false => Ok(0),
+        }
     }
 
     /// Passes over what somebody is at, so that it never waits and nobody waits for it, and over
@@ -66,8 +83,8 @@ impl PgStore {
             return Err(Error::Corrupt("a statement without an answer".to_owned()));
         };
         let definitions: Vec<Vec<u8>> = field(row, "definitions")?;
-        if !definitions.is_empty() {
-            self.purge_definitions(definitions).await?;
+        if let Err(error) = self.purge_definitions(definitions).await {
+            tracing::warn!("definitions that no execution has stay for a later purge: {error}");
         }
         Ok(usize::try_from(field::<i64>(row, "purged")?).unwrap_or(0))
     }
@@ -76,6 +93,9 @@ impl PgStore {
     /// up at this moment is kept by its foreign key, and whichever of the two comes second is
     /// tried again.
     async fn purge_definitions(&self, hashes: Vec<Vec<u8>>) -> Result<(), Error> {
+        if hashes.is_empty() {
+            return Ok(());
+        }
         let sql = "DELETE FROM docg.definitions f WHERE f.hash = ANY (ARRAY(
                 SELECT x.hash FROM docg.definitions x
                 WHERE x.hash = ANY ($1) AND NOT EXISTS (
@@ -87,35 +107,79 @@ impl PgStore {
             .map(|_| ())
     }
 
+    /// Definitions that no execution has, because they could not be removed with their last one. Of
+    /// many some are looked at, others each time.
+    async fn left_over(&self) -> Result<Vec<Vec<u8>>, Error> {
+        let sql = "WITH start AS (SELECT sha256(random()::text::bytea) AS hash)
+            SELECT x.hash FROM (
+                (SELECT f.hash FROM docg.definitions f
+                    WHERE f.hash > (SELECT s.hash FROM start s) ORDER BY f.hash LIMIT 100)
+                UNION ALL
+                (SELECT f.hash FROM docg.definitions f
+                    WHERE f.hash <= (SELECT s.hash FROM start s) ORDER BY f.hash LIMIT 100)) x
+            WHERE (SELECT d.execution_id FROM docg.execution_data d
+                WHERE d.definition_hash = x.hash LIMIT 1) IS NULL";
+        let rows = self.database.read(sql, PgArguments::default()).await?;
+        rows.iter().map(|row| field(row, "hash")).collect()
+    }
+
     /// Settles signals of ended executions that nobody can read, and so nobody will ever settle: they
     /// are ignored when they too are from before `before`. Until then somebody may repair the
     /// execution, or a newer version read it. Whether there were any.
     async fn settle_unreadable(&self, before: Timestamp) -> Result<bool, Error> {
+        // By chance, so that none is left out for ever by what stays.
         let sql = "SELECT e.id FROM docg.executions e
             WHERE e.ended_at < $1 AND e.signals_pending > 0 AND e.signaled_at < $1
-                AND e.expires_at IS NULL";
-        let rows = self
-            .database
-            .read(sql, arguments![Time::from(before)])
-            .await?;
+                AND e.expires_at IS NULL
+            ORDER BY random() LIMIT $2";
+        let parameters = arguments![Time::from(before), int(LOOKED_AT)];
+        let rows = self.database.read(sql, parameters).await?;
         let mut found = false;
+        let mut stay = Vec::new();
         for row in &rows {
             let id = field(row, "id")?;
-            match self.unreadable(id).await? {
-                Some(why) => found |= self.ignore_signals(id, before, &why).await?,
-                None => tracing::warn!(
-                    execution = %id,
-                    "the execution ended long ago and stays: no worker has settled its signals"
-                ),
+            match self.settle_one(id, before).await {
+                Ok(Some(ignored)) => found |= ignored,
+                Ok(None) => stay.push(id.to_string()),
+                Err(error) => {
+                    tracing::warn!(execution = %id, "whether it can be read is not known: {error}");
+                    break;
+                }
             }
+        }
+        if !stay.is_empty() {
+            tracing::warn!(
+                "{} executions ended long ago and stay, for no worker has settled their signals: {}",
+                stay.len(),
+                stay.join(", ")
+            );
         }
         Ok(found)
     }
 
+    /// Whether signals of an execution are ignored now; `None` where it can be read.
+    async fn settle_one(&self, id: Uuid, before: Timestamp) -> Result<Option<bool>, Error> {
+        match self.unreadable(id).await? {
+            Some(why) => self.ignore_signals(id, before, &why).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
     /// Why no worker can be given an execution; `None` where it can be read.
     async fn unreadable(&self, id: Uuid) -> Result<Option<Error>, Error> {
-        let Some(row) = self.state_row(id).await? else {
-            return Ok(None);
+        let row = match self.state_row(id).await {
+            Ok(Some(row)) => row,
+            Ok(None) => return Ok(None),
+            // The server cannot read it either.
+            Err(error)
+                if matches!(
+                    error.meaning(),
+                    Some(Meaning::Unreadable | Meaning::Refused)
+                ) =>
+            {
+                return Ok(Some(error));
+            }
+            Err(error) => return Err(error),
         };
         let hash = bytes32(&row, "definition_hash")?;
         let workflow = self.definitions.find(&self.database, &[hash]).await?;
@@ -131,11 +195,12 @@ impl PgStore {
         before: Timestamp,
         why: &Error,
     ) -> Result<bool, Error> {
-        // The execution's row is taken first, as by whoever adds or settles signals.
+        // The execution's row is taken first, as by whoever adds or settles signals; who has it now
+        // may be one of them.
         let sql = "WITH held AS MATERIALIZED (
                 SELECT x.id FROM docg.executions x
                 WHERE x.id = $1 AND x.ended_at < $2 AND x.expires_at IS NULL
-                FOR NO KEY UPDATE),
+                FOR NO KEY UPDATE SKIP LOCKED),
             ignored AS (
                 UPDATE docg.signals s SET is_settled = true FROM held
                 WHERE s.execution_id = held.id AND NOT s.is_settled AND s.received_at < $2

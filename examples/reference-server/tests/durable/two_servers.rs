@@ -88,7 +88,8 @@ async fn the_readme_s_two_servers_share_the_work_and_one_goes_on_where_the_other
     let servers = Servers::of(&first);
     let nodes = [
         effect("before", 0),
-        delay("long", json!(1_000)),
+        // For longer than it takes to start three runs, whatever else the machine does.
+        delay("long", json!(5_000)),
         effect("after", 0),
     ];
     let path = first.put_nodes(json!(nodes)).await;
