@@ -35,7 +35,7 @@ struct World {
     claims: Arc<AtomicUsize>,
     /// Lets a gated step end.
     gate: Arc<Notify>,
-    /// The steps as stored when a `looks` step began.
+    /// The steps as stored when a step began that looks.
     seen: Seen,
 }
 
@@ -63,6 +63,7 @@ impl World {
         };
         let opened = Arc::clone(&gate);
         let (looked, reader) = (Arc::clone(&seen), Arc::clone(&store));
+        let (sees, read) = (Arc::clone(&seen), Arc::clone(&store));
         let engine = Engine::builder(Arc::new(counted), Arc::new(MemoryBus::default()))
             .step(compute(spec("echo"), |_, p: Value| async move { Ok(p) }))
             .step(compute(spec("gated"), move |_, _: Value| {
@@ -87,6 +88,17 @@ impl World {
                 StepOutcome::done(json!({}))
             }))
             .step(effect(
+                spec("sees").safe_to_repeat(),
+                move |context: EffectContext, _: Value| {
+                    let (seen, reader) = (Arc::clone(&sees), Arc::clone(&read));
+                    async move {
+                        let steps = reader.steps(context.organization_id, context.execution_id);
+                        *seen.lock().expect("seen") = steps.await.expect("reads");
+                        StepOutcome::done(json!({}))
+                    }
+                },
+            ))
+            .step(effect(
                 spec("fails_once"),
                 |context: EffectContext, _: Value| async move {
                     match context.attempt {
@@ -94,10 +106,6 @@ impl World {
                         _ => StepOutcome::done(json!({})),
                     }
                 },
-            ))
-            .step(effect(
-                spec("repeatable").safe_to_repeat(),
-                |_, _: Value| async { StepOutcome::done(json!({})) },
             ))
             .build();
         Self {
@@ -164,24 +172,13 @@ async fn what_touches_nothing_is_committed_together() {
         .start(&["echo", "echo", "echo", "effect", "effect"])
         .await;
     world.completed(id).await;
-    // All that computes with the first effect and the second's intent; the end.
+    // All that computes with the first effect's intent; its result with the second's; the end.
     let calls = world.calls.lock().expect("calls").clone();
-    assert_eq!(calls, ["create", "commit", "commit"]);
+    assert_eq!(calls, ["create", "commit", "commit", "commit"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_may_be_repeated_is_committed_together() {
-    let world = World::new();
-    let _workers = world.engine.start_workers(WorkerOptions::default());
-    let types = ["repeatable", "echo", "effect", "repeatable", "repeatable"];
-    let id = world.start(&types).await;
-    world.completed(id).await;
-    let calls = world.calls.lock().expect("calls").clone();
-    assert_eq!(calls, ["create", "commit"]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn every_effect_but_the_first_is_told_before_it_begins() {
+async fn every_effect_but_what_a_run_begins_with_is_told_before_it_begins() {
     let world = World::new();
     let _workers = world.engine.start_workers(WorkerOptions::default());
     let id = world
@@ -197,6 +194,17 @@ async fn every_effect_but_the_first_is_told_before_it_begins() {
             .chain(["commit"; 5])
             .collect::<Vec<_>>()
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_effect_finds_stored_what_came_before_it() {
+    let world = World::new();
+    let _workers = world.engine.start_workers(WorkerOptions::default());
+    let id = world.start(&["echo", "sees"]).await;
+    world.completed(id).await;
+    let seen = world.seen.lock().expect("seen").clone();
+    let statuses: Vec<_> = seen.iter().map(|step| step.status.as_str()).collect();
+    assert_eq!(statuses, ["success", "running"]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -97,7 +97,7 @@ impl Plan {
     /// Effects that are over sooner than they are told.
     pub(crate) fn with_quick_effects() -> Self {
         let quick = |index, node_type| node(index, node_type, &[Act::Quick, Act::Quick], "fail");
-        let nodes = ["repeatable", "probed", "probed", "unprobed"];
+        let nodes = ["probed", "repeatable", "probed", "unprobed"];
         let nodes = nodes.into_iter().enumerate();
         Self {
             workflows: vec![nodes.map(|(index, it)| quick(index, it)).collect()],

@@ -303,18 +303,19 @@ pub(crate) fn is_begin_in_doubt(state: &RunState, taken_over: bool) -> bool {
 }
 
 /// What a worker may have begun that had claimed the run as it was created and has committed nothing: the
-/// first effect that cannot be repeated. Which one that is conditions may decide, and others may know of
-/// node types that are unknown here.
+/// effect that the run begins with, where that cannot be repeated. Which one that is conditions may decide,
+/// and others may know node types that are unknown here.
 pub(crate) fn first_effects(state: &RunState, env: Env<'_>) -> Vec<usize> {
     let mut found = Vec::new();
     for (index, node) in state.workflow.nodes.iter().enumerate() {
         if state.steps[index].status.is_ended()
             || advance::reason_to_skip(state, env, index).is_some()
-            || is_repeatable(env.registry, &state.execution, node)
         {
             continue;
         }
-        found.push(index);
+        if !is_repeatable(env.registry, &state.execution, node) {
+            found.push(index);
+        }
         if node.when.is_none() && env.registry.get(&node.node_type).is_some() {
             break;
         }

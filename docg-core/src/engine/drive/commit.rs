@@ -7,17 +7,18 @@ use tokio::time::Instant;
 
 use super::{Driver, LeaseLost, STORE_BACKOFF};
 use crate::{
-    engine::decide::{self, Next},
+    engine::decide::Next,
     ports::{Commit, Committed, EventQuery, LeaseAfter, RunState, StoreError, StoreErrorKind},
     time::Timestamp,
 };
 
-/// How long decisions may wait to be committed together, while only what may be done again is done.
+/// How long decisions may wait to be committed together.
 const HOLD_BACK: Duration = Duration::from_millis(20);
 
 impl Driver {
-    /// Whether what was decided may be committed together with what comes of the next. Checks are made
-    /// again if the worker dies. What somebody waits for is committed at once.
+    /// Whether what was decided may be committed together with what comes of the next. Checks and
+    /// computing touch nothing: if the worker dies, they are made again. An effect finds committed what
+    /// came before it, and what somebody waits for is committed at once.
     pub(super) fn may_wait(&mut self, state: &RunState, next: &Next, goes_on: bool) -> bool {
         let may_begin = match next {
             Next::Preflight => true,
@@ -36,16 +37,14 @@ impl Driver {
         *self.held_until.get_or_insert(now + HOLD_BACK) > now
     }
 
-    /// Whether a step may begin before its intent is committed. What may be repeated is run again if the
-    /// worker dies. Of what may not, the first effect of a run that was queued may: the claim stands for
-    /// the intent, since whoever takes over a claim to which nothing was committed has that effect in
-    /// doubt. No commit tells then whether that has happened already, so the lease has to.
+    /// Whether a step may begin before its intent is committed. Of effects only what a run begins with
+    /// may: the claim stands for the intent, since whoever takes over a claim to which nothing was
+    /// committed has that effect in doubt. No commit tells then whether that has happened already, so
+    /// the lease has to.
     fn may_begin(&mut self, state: &RunState, index: usize) -> bool {
-        let node = &state.workflow.nodes[index];
-        decide::is_repeatable(&self.engine.registry, &state.execution, node)
-            || self.stored_as_queued
-                && *self.first_effect.get_or_insert(index) == index
-                && self.engine.is_held(self.handle.lease)
+        let is_first = *self.first_step.get_or_insert(index) == index;
+        self.engine.computes(state, index)
+            || self.stored_as_queued && is_first && self.engine.is_held(self.handle.lease)
     }
 
     /// When what is held back must be committed; never where nothing is.

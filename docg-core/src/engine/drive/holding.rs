@@ -81,7 +81,7 @@ impl Holding {
             // What killed its worker before is not begun again without a trace.
             may_hold: !claimed.taken_over,
             stored_as_queued: claimed.state.execution.status == Status::Queued,
-            first_effect: None,
+            first_step: None,
             stored_version: claimed.state.execution.version,
             published: claimed.published,
             progress_at: None,

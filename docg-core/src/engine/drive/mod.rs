@@ -1,7 +1,7 @@
 //! Takes one held execution forward: decide, commit, publish, do what comes next, and again.
 //!
-//! Decisions between which nothing happened that may not happen twice are committed together, if that
-//! takes no longer than a moment.
+//! Decisions between which nothing was touched are committed together, if that takes no longer than
+//! a moment.
 //!
 //! The driver is the execution's only writer while it holds the lease. Whatever comes meanwhile -
 //! a handler's result, a signal, a deadline, the loss of the lease, shutdown - comes to it as an
@@ -29,6 +29,7 @@ use crate::{
     ports::{Claimed, Lease, RunState},
     preflight::{self, PreflightRequest},
     time::Timestamp,
+    workflow::Handler,
 };
 
 /// How far a driver goes.
@@ -61,8 +62,8 @@ struct Driver {
     may_hold: bool,
     /// Nothing has been committed to a run that was queued.
     stored_as_queued: bool,
-    /// The first step whose effect cannot be repeated, once it was come to.
-    first_effect: Option<usize>,
+    /// The first step that it came to.
+    first_step: Option<usize>,
     /// The version that the store has.
     stored_version: u64,
     /// Up to where its events are known to be on the bus.
@@ -329,6 +330,13 @@ impl Inner {
             taken_over: claimed.taken_over,
             waited,
         });
+    }
+
+    /// Whether a step only computes.
+    fn computes(&self, state: &RunState, index: usize) -> bool {
+        let node_type = &state.workflow.nodes[index].node_type;
+        let handler = self.registry.get(node_type);
+        state.execution.dry_run || matches!(handler, Some(Handler::Compute(_)))
     }
 
     /// Whether a lease can still be relied on.
