@@ -90,8 +90,7 @@ fn durable_steps(criterion: &mut Criterion) {
     runtime.block_on(world.close());
 }
 
-/// The latency of a run of five effects, each of which but the first has its intent committed before it
-/// begins,
+/// The latency of a run of five effects, whose intents are committed before they begin, all but the first,
 /// against as many transactions of the floor as it has committed itself.
 fn idle_run(criterion: &mut Criterion) {
     let runtime = Runtime::new().expect("starts");
