@@ -36,6 +36,14 @@ fn ahead(clock: &dyn Clock) -> i64 {
 }
 
 impl Inner {
+    /// Looks at the clock again and again: a step forth would not be seen after one back that was not.
+    pub(crate) async fn watch_clock(&self) {
+        loop {
+            let _ = self.hold_off_claims();
+            self.clock.sleep(self.options.lease / 30).await;
+        }
+    }
+
     /// How long to claim nothing, if so. After the clock was set forth, whoever lives has renewed its
     /// leases by it within a lease, or has let go.
     pub(crate) fn hold_off_claims(&self) -> Option<Duration> {

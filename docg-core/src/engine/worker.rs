@@ -85,6 +85,7 @@ impl Engine {
         let claiming = tokio::spawn(claim(Arc::clone(inner), crew));
         for task in [
             BackgroundTask::Renew,
+            BackgroundTask::WatchClock,
             BackgroundTask::Relay,
             BackgroundTask::Wakes,
             BackgroundTask::Unserved {
@@ -138,6 +139,7 @@ impl Drop for Workers {
 #[derive(Clone, Copy)]
 enum BackgroundTask {
     Renew,
+    WatchClock,
     Relay,
     Wakes,
     Unserved { works: bool },
@@ -147,6 +149,7 @@ impl BackgroundTask {
     async fn run(self, inner: &Inner) {
         match self {
             Self::Renew => renew(inner).await,
+            Self::WatchClock => inner.watch_clock().await,
             Self::Relay => relay::run(inner).await,
             Self::Wakes => wakes(inner).await,
             Self::Unserved { works } => unserved::run(inner, works).await,

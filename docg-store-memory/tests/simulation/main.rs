@@ -111,6 +111,28 @@ fn all_holds_with_a_clock_that_is_set_at_any_moment() {
     }
 }
 
+#[test]
+fn all_holds_with_a_clock_that_is_set_back_and_forth() {
+    for cut_off in 0..3 {
+        let mut plan = Plan::with_a_long_effect();
+        let acts = serde_json::json!([{"Slow": 20_000}, "Quick"]);
+        plan.workflows[0][1]["params"]["acts"] = acts;
+        plan.processes = 3;
+        plan.moves = vec![
+            Move::Wait(40_000),
+            Move::SetClock(-131_000),
+            Move::Start(0),
+            Move::Wait(800),
+            Move::CutOff(cut_off, 30_000, Fault::Before),
+            Move::Wait(2_500),
+            Move::SetClock(55_000),
+            Move::Wait(60_000),
+        ];
+        let played = std::panic::catch_unwind(|| world::play(&plan));
+        assert!(played.is_ok(), "{cut_off} is cut off");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig {
         cases: cases(),
