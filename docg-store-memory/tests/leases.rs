@@ -225,9 +225,13 @@ async fn a_commit_that_is_tried_again_keeps_the_lease_from_then_on() {
         let steps = store.steps(world.organization, id).await;
         steps.expect("reads")[0].status == StepStatus::Running
     };
-    while !is_told().await {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    let told = async {
+        while !is_told().await {
+            tokio::task::yield_now().await;
+        }
+    };
+    let told = tokio::time::timeout(PATIENCE, told).await;
+    told.expect("it is committed");
     let other = ClaimRequest {
         worker_id: WorkerId::new(),
         what: ClaimWhat::One(id),

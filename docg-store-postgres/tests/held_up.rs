@@ -297,26 +297,33 @@ async fn sessions_whose_prepared_statements_are_gone_or_outdated_are_replaced() 
     }
 }
 
-#[tokio::test]
-async fn limits_on_time_are_the_session_s_own_and_no_statement_s() {
-    let database = support::migrated().await;
-    sqlx::raw_sql(
+/// Has the database look at the session in which an execution is written, and refuse what is wrong there.
+async fn look_at_each_write(database: &Database, look: &str) {
+    let sql = format!(
         "CREATE FUNCTION public.look() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
-            IF EXISTS (SELECT FROM pg_settings WHERE source = 'session') THEN
-                RAISE EXCEPTION 'somebody else may get what was set';
-            END IF;
-            IF current_setting('statement_timeout') <> '9s' THEN
-                RAISE EXCEPTION 'it is %', current_setting('statement_timeout');
-            END IF;
+            {look}
             RETURN NEW;
         END $$;
         CREATE TRIGGER look BEFORE INSERT OR UPDATE ON docg.executions
-        FOR EACH ROW EXECUTE FUNCTION public.look()",
-    )
-    .execute(&mut connect(&database).await)
-    .await
-    .expect("sets");
+        FOR EACH ROW EXECUTE FUNCTION public.look()"
+    );
+    sqlx::raw_sql(AssertSqlSafe(sql))
+        .execute(&mut connect(database).await)
+        .await
+        .expect("sets");
+}
+
+#[tokio::test]
+async fn limits_on_time_are_the_session_s_own_and_no_statement_s() {
+    let database = support::migrated().await;
+    let look = "IF EXISTS (SELECT FROM pg_settings WHERE source = 'session') THEN
+            RAISE EXCEPTION 'somebody else may get what was set';
+        END IF;
+        IF current_setting('statement_timeout') <> '9s' THEN
+            RAISE EXCEPTION 'it is %', current_setting('statement_timeout');
+        END IF;";
+    look_at_each_write(&database, look).await;
     let config = PgStoreConfig::default().timeout(Duration::from_secs(10));
     claimed(&*open(&database, config).await, OrganizationId::new()).await;
 }
@@ -328,20 +335,15 @@ async fn workers_run_no_more_races_where_the_database_is_set_to_a_stricter_isola
         "DO $$ BEGIN
             EXECUTE format('ALTER DATABASE %I SET default_transaction_isolation = serializable',
                 current_database());
-        END $$;
-        CREATE FUNCTION public.look() RETURNS trigger LANGUAGE plpgsql AS $$
-        BEGIN
-            IF current_setting('transaction_isolation') <> 'read committed' THEN
-                RAISE EXCEPTION 'it is %', current_setting('transaction_isolation');
-            END IF;
-            RETURN NEW;
-        END $$;
-        CREATE TRIGGER look BEFORE INSERT OR UPDATE ON docg.executions
-        FOR EACH ROW EXECUTE FUNCTION public.look()",
+        END $$",
     )
     .execute(&mut connect(&database).await)
     .await
     .expect("sets");
+    let look = "IF current_setting('transaction_isolation') <> 'read committed' THEN
+            RAISE EXCEPTION 'it is %', current_setting('transaction_isolation');
+        END IF;";
+    look_at_each_write(&database, look).await;
     let store = open(&database, PgStoreConfig::default()).await;
     claimed(&store, OrganizationId::new()).await;
 }

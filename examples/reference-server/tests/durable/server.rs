@@ -38,11 +38,8 @@ impl Server {
     pub(crate) fn of(running: Running) -> Self {
         let url = running.address();
         assert_eq!(running.line(), "working");
-        let log = running.log();
-        let token = log
-            .lines()
-            .find_map(|line| line.strip_prefix("development token: "));
-        let client = Client::new(url, token.expect("it prints one").to_owned());
+        let token = running.development_token().expect("it prints one");
+        let client = Client::new(url, token);
         Self { running, client }
     }
 

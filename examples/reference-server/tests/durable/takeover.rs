@@ -38,6 +38,30 @@ pub(crate) async fn taken_over(server: &Client, id: &str) -> SystemTime {
     }
 }
 
+/// Runs that a server has begun and that wait in a step for so many milliseconds, and who follows each.
+pub(crate) async fn waiting_runs(
+    server: &Server,
+    servers: &Servers,
+    count: usize,
+    millis: u64,
+) -> Vec<(Follower, String)> {
+    let nodes = [
+        effect("before", 0),
+        delay("long", json!(millis)),
+        effect("after", 0),
+    ];
+    let path = server.put_nodes(json!(nodes)).await;
+    let mut runs = Vec::new();
+    for _ in 0..count {
+        let id = server.start_at(&path, &json!({})).await;
+        runs.push((Follower::start(servers, &id), id));
+    }
+    for (follower, _) in &mut runs {
+        follower.until_it_has("step.started", "long").await;
+    }
+    runs
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn steps_of_a_server_that_was_killed_are_taken_over_within_one_and_a_half_leases() {
     let lease = Duration::from_secs(3);
@@ -58,20 +82,7 @@ async fn steps_of_a_server_that_was_killed_are_taken_over_within_one_and_a_half_
     second.running.signal("STOP");
     let mut first = Server::start(&site, "first", &[]);
     let servers = Servers::of(&first);
-    let nodes = [
-        effect("before", 0),
-        delay("long", json!(1_500)),
-        effect("after", 0),
-    ];
-    let path = first.put_nodes(json!(nodes)).await;
-    let mut runs = Vec::new();
-    for _ in 0..5 {
-        let id = first.start_at(&path, &json!({})).await;
-        runs.push((Follower::start(&servers, &id), id));
-    }
-    for (follower, _) in &mut runs {
-        follower.until_it_has("step.started", "long").await;
-    }
+    let runs = waiting_runs(&first, &servers, 5, 1_500).await;
     second.running.signal("CONT");
     servers.add(&second);
     first.running.kill();

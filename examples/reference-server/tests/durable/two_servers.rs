@@ -7,13 +7,11 @@ use std::{
     process::Command,
 };
 
-use serde_json::json;
-
 use crate::{
-    follower::Follower,
     program::{Running, shell},
     readme,
-    server::{Server, Servers, audit_verifies, delay, effect},
+    server::{Server, Servers, audit_verifies},
+    takeover::waiting_runs,
 };
 
 /// At the top of a repository of their own, with services of their own, which end with the value.
@@ -86,21 +84,8 @@ async fn the_readme_s_two_servers_share_the_work_and_one_goes_on_where_the_other
     // Until all runs are with the first.
     second.running.signal("STOP");
     let servers = Servers::of(&first);
-    let nodes = [
-        effect("before", 0),
-        // For longer than it takes to start three runs, whatever else the machine does.
-        delay("long", json!(5_000)),
-        effect("after", 0),
-    ];
-    let path = first.put_nodes(json!(nodes)).await;
-    let mut runs = Vec::new();
-    for _ in 0..3 {
-        let id = first.start_at(&path, &json!({})).await;
-        runs.push((Follower::start(&servers, &id), id));
-    }
-    for (follower, _) in &mut runs {
-        follower.until_it_has("step.started", "long").await;
-    }
+    // For longer than it takes to start three runs, whatever else the machine does.
+    let runs = waiting_runs(&first, &servers, 3, 5_000).await;
     second.running.signal("CONT");
     servers.add(&second);
     first.running.kill();

@@ -92,11 +92,8 @@ impl Server {
         let running = Running::start(command, folder.path().join("stderr"));
         let url = running.address();
         assert_eq!(running.line(), "working");
-        let log = running.log();
-        let token = log
-            .lines()
-            .find_map(|line| line.strip_prefix("development token: "));
-        let client = Client::new(url, token.unwrap_or_default().to_owned());
+        let token = running.development_token().unwrap_or_default();
+        let client = Client::new(url, token);
         Self {
             running,
             folder,

@@ -104,6 +104,13 @@ impl Running {
         url.unwrap_or_else(|| panic!("{line:?}")).to_owned()
     }
 
+    /// The token that it prints, where it has one for development.
+    pub(crate) fn development_token(&self) -> Option<String> {
+        let log = self.log();
+        let mut lines = log.lines();
+        lines.find_map(|line| Some(line.strip_prefix("development token: ")?.to_owned()))
+    }
+
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
