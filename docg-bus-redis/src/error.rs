@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use docg_core::{ids::ExecutionId, ports::BusError};
-use redis::{ErrorKind, RedisError, ServerErrorKind};
+use redis::{ErrorKind, RedisError, ServerError, ServerErrorKind};
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -49,18 +49,23 @@ impl From<Error> for BusError {
 
 /// Without the server's own words, which may quote what was sent.
 fn describe(error: &RedisError) -> String {
-    // Of several commands that were sent at once, each may be refused.
-    let refused = error.clone().into_server_errors();
-    let refused = refused.as_deref().and_then(|errors| errors.first());
-    let words = refused.and_then(|(_, error)| error.details());
-    match (error.code(), error.is_io_error()) {
-        (Some(code), _) => match missing_right(words.unwrap_or_default()) {
+    if let Some(refused) = refused(error) {
+        let code = refused.code();
+        return match missing_right(refused.details().unwrap_or_default()) {
             Some(right) => format!("Redis refuses: {code}: {right}"),
             None => format!("Redis refuses: {code}"),
-        },
-        (None, true) => format!("no connection to Redis: {error}"),
-        (None, false) => format!("Redis: {}", error.category()),
+        };
     }
+    match error.is_io_error() {
+        true => format!("no connection to Redis: {error}"),
+        false => format!("Redis: {}", error.category()),
+    }
+}
+
+/// What the server has refused. Of several commands that were sent at once, each may be: the first.
+fn refused(error: &RedisError) -> Option<ServerError> {
+    let errors = error.clone().into_server_errors()?;
+    errors.first().map(|(_, error)| error.clone())
 }
 
 /// What the user's ACL lacks, where it does. Of the server's words only a command's name is repeated.
@@ -105,5 +110,5 @@ pub(crate) fn wants_reconnect(error: &RedisError) -> bool {
                         | ServerErrorKind::ClusterDown
                 )
         )
-        || matches!(error.code(), Some("NOAUTH" | "UNBLOCKED"))
+        || refused(error).is_some_and(|it| ["NOAUTH", "UNBLOCKED"].contains(&it.code()))
 }

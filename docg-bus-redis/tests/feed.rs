@@ -181,15 +181,20 @@ async fn what_a_failover_took_from_a_run_lists_are_told_again() {
         store.events(query).await.expect("reads")
     };
     // What came with the step that is under way is there.
-    let published = loop {
-        let stored = stored().await;
-        let is_started = |event: &Arc<Event>| matches!(event.data, EventData::StepStarted { .. });
-        if stored.iter().any(is_started) {
-            let listed = stored.iter().rfind(|event| event.data.is_for_lists());
-            break listed.expect("it was created").seq;
+    let started = async {
+        loop {
+            let stored = stored().await;
+            let is_started =
+                |event: &Arc<Event>| matches!(event.data, EventData::StepStarted { .. });
+            if stored.iter().any(is_started) {
+                break stored;
+            }
+            tokio::task::yield_now().await;
         }
-        tokio::task::yield_now().await;
     };
+    let there = soon(started).await;
+    let listed = there.iter().rfind(|event| event.data.is_for_lists());
+    let published = listed.expect("it was created").seq;
     loop {
         let event = soon(before.next()).await.expect("goes on");
         if event.expect("is an event").event.seq == published {
