@@ -94,11 +94,19 @@ impl Database {
         &self,
         statements: Vec<Statement>,
     ) -> Result<Vec<PgRow>, Error> {
-        let mut connection = self.connection().await?;
+        let connection = self.connection().await?;
+        self.run_apart(connection, statements).await
+    }
+
+    /// In a task of its own: a caller that goes away would leave behind a connection that the pool takes
+    /// back when the statement ends, whenever that is.
+    async fn run_apart(
+        &self,
+        mut connection: PoolConnection<Postgres>,
+        statements: Vec<Statement>,
+    ) -> Result<Vec<PgRow>, Error> {
         let database = self.clone();
         let run = async move { database.run_on(&mut connection, &statements).await };
-        // A task of its own: a caller that goes away would leave behind a connection that the pool
-        // takes back when the statement ends, whenever that is.
         let running = tokio::spawn(run.in_current_span());
         running.await.unwrap_or(Err(Error::GivenUp))
     }
@@ -144,7 +152,9 @@ impl Database {
     ) -> Result<Vec<PgRow>, Error> {
         let mut left = self.pool.options().get_max_connections();
         loop {
-            let result = self.write(sql, arguments.clone()).await;
+            let connection = self.connection().await?;
+            let statement = vec![(sql, arguments.clone())];
+            let result = self.run_apart(connection, statement).await;
             match &result {
                 Err(error @ Error::Driver(_))
                     if error.meaning() == Some(Meaning::Gone) && left > 0 =>

@@ -66,6 +66,14 @@ impl Error {
         }
     }
 
+    /// Whether what is stored cannot be read, here or by the server: of that the next who asks learns
+    /// nothing else.
+    pub(crate) fn is_unreadable(&self) -> bool {
+        let meaning = self.meaning();
+        matches!(self, Self::Corrupt(_))
+            || matches!(meaning, Some(Meaning::Unreadable | Meaning::Refused))
+    }
+
     /// What the engine is told.
     pub(crate) fn at(self, operation: &'static str) -> StoreError {
         let kind = match &self {

@@ -328,3 +328,14 @@ async fn the_schema_refuses_a_status_that_is_none() {
         assert!(error.is_check_violation(), "{table}: {error}");
     }
 }
+
+#[tokio::test]
+async fn what_the_server_cannot_read_keeps_nothing_else_from_being_claimed() {
+    let world = World::new().await;
+    let (lost, good) = (world.create().await, world.create().await);
+    world.damage(&lose_outputs(&[lost])).await;
+    assert_eq!(ids(&world.claim(0).await), [good]);
+    // It is put off for a lease, and keeps nothing back then either.
+    assert_eq!(ids(&world.claim(1_000).await), [good]);
+    assert_eq!(ids(&world.claim(1_001).await), []);
+}

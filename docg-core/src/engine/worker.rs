@@ -262,7 +262,7 @@ async fn renew(inner: &Inner) {
         }
         let ended = inner.active.leases_until(inner.clock.elapsed());
         ended.into_iter().for_each(|lease| inner.lose(lease));
-        let leases = inner.active.leases();
+        let mut leases = inner.active.leases();
         if leases.is_empty() {
             continue;
         }
@@ -271,6 +271,7 @@ async fn renew(inner: &Inner) {
             biased;
             renewed = inner.store.renew(&leases, inner.now() + lease) => match renewed {
                 Ok(renewed) => {
+                    leases.retain(|lease| !renewed.unknown.contains(lease));
                     inner.active.prolong(&leases, until);
                     renewed.lost.into_iter().for_each(|lease| inner.lose(lease));
                     // Whoever signaled may not have got through to this process.

@@ -99,19 +99,25 @@ pub struct Lease {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Renewed {
-    /// Those that are lost, or that nobody may rely on, for they could not be prolonged. All others
-    /// were.
+    /// Those that are lost.
     pub lost: Vec<Lease>,
     /// Those that were prolonged and have something in their execution's inbox: their holder may
     /// have missed the wake-up.
     pub signaled: Vec<Lease>,
+    /// Those of which nothing is known, as of all where the call fails. All others were prolonged.
+    pub unknown: Vec<Lease>,
 }
 
 impl Renewed {
     /// What came of prolonging leases.
     #[must_use]
     pub const fn new(lost: Vec<Lease>, signaled: Vec<Lease>) -> Self {
-        Self { lost, signaled }
+        let unknown = Vec::new();
+        Self {
+            lost,
+            signaled,
+            unknown,
+        }
     }
 }
 

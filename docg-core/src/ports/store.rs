@@ -50,7 +50,7 @@ pub trait RunStore: Send + Sync + 'static {
     ///
     /// `Unavailable`, `Corrupt`.
     async fn claim(&self, request: ClaimRequest) -> Result<Claim, StoreError>;
-    /// Prolongs leases, and tells which are lost and which have signals waiting.
+    /// Prolongs leases, and tells which are lost, which have signals waiting, and of which nothing is known.
     ///
     /// # Errors
     ///

@@ -27,17 +27,30 @@ use crate::{
 /// the state is read again.
 macro_rules! claim {
     ($function:literal) => {
-        concat!(
-            "SELECT c.id AS claimed, c.fence, c.taken_over, c.version AS claimed_version,
-                c.signals_pending AS claimed_signals, c.next_due, ",
-            run_state_columns!(),
-            " FROM ",
-            $function,
-            " c LEFT JOIN docg.executions e ON e.id = c.id
-                LEFT JOIN docg.execution_data d ON d.execution_id = c.id
-            ORDER BY c.place"
-        )
+        ClaimSql {
+            with_state: concat!(
+                "SELECT c.id AS claimed, c.fence, c.taken_over, c.version AS claimed_version,
+                    c.signals_pending AS claimed_signals, c.next_due, ",
+                run_state_columns!(),
+                " FROM ",
+                $function,
+                " c LEFT JOIN docg.executions e ON e.id = c.id
+                    LEFT JOIN docg.execution_data d ON d.execution_id = c.id
+                ORDER BY c.place"
+            ),
+            alone: concat!(
+                "SELECT c.id AS claimed, c.fence, c.taken_over, c.next_due FROM ",
+                $function,
+                " c ORDER BY c.place"
+            ),
+        }
     };
+}
+
+struct ClaimSql {
+    with_state: &'static str,
+    /// For where the server cannot read all that was due: then each state is read by itself.
+    alone: &'static str,
 }
 
 /// Prolongs leases, in the order in which commits take their rows. It waits briefly, for the engine
@@ -67,12 +80,11 @@ impl PgStore {
     pub(super) async fn claim_some(&self, request: &ClaimRequest) -> Result<Claim, Error> {
         let (worker, now) = (request.worker_id, Time::from(request.now));
         let until = Time::from(request.lease_until);
-        let rows = match &request.what {
-            ClaimWhat::One(id) => {
-                let parameters = arguments![id.0, worker.0, now, until];
-                let sql = claim!("docg.claim_one($1, $2, $3, $4)");
-                self.database.write(sql, parameters).await?
-            }
+        let (sql, parameters) = match &request.what {
+            ClaimWhat::One(id) => (
+                claim!("docg.claim_one($1, $2, $3, $4)"),
+                arguments![id.0, worker.0, now, until],
+            ),
             ClaimWhat::Due {
                 limit,
                 per_organization,
@@ -88,10 +100,20 @@ impl PgStore {
                     types,
                 ];
                 let sql = claim!("docg.claim_due($1, $2, $3, $4, $5, $6)");
-                self.database.write(sql, parameters).await?
+                (sql, parameters)
             }
         };
-        self.claim_of(rows, worker).await
+        match self
+            .database
+            .write(sql.with_state, parameters.clone())
+            .await
+        {
+            Err(error) if error.is_unreadable() => {
+                let rows = self.database.write(sql.alone, parameters).await?;
+                self.claim_of(rows, worker, false).await
+            }
+            rows => self.claim_of(rows?, worker, true).await,
+        }
     }
 
     pub(super) async fn left(
@@ -127,9 +149,15 @@ impl PgStore {
             .collect()
     }
 
-    async fn claim_of(&self, rows: Vec<PgRow>, worker: WorkerId) -> Result<Claim, Error> {
+    async fn claim_of(
+        &self,
+        rows: Vec<PgRow>,
+        worker: WorkerId,
+        with_state: bool,
+    ) -> Result<Claim, Error> {
         let mut claim = Claim::default();
         let mut taken = Vec::with_capacity(rows.len());
+        let mut unreadable = Vec::new();
         for row in rows {
             if let Some(id) = field::<Option<Uuid>>(&row, "claimed")? {
                 let lease = Lease {
@@ -138,10 +166,16 @@ impl PgStore {
                     fence: number(&row, "fence")?,
                 };
                 let taken_over = field(&row, "taken_over")?;
-                let state = if is_current(&row)? {
+                let state = if with_state && is_current(&row)? {
                     Some(row)
                 } else {
-                    self.state_row(id).await?
+                    match self.state_row(id).await {
+                        Err(error) if error.is_unreadable() => {
+                            unreadable.push((lease, error));
+                            None
+                        }
+                        state => state?,
+                    }
                 };
                 // Purged in the same moment: then there is nothing to work on.
                 taken.extend(state.map(|state| (lease, taken_over, state)));
@@ -155,7 +189,6 @@ impl PgStore {
             .map(|(_, _, state)| bytes32(state, "definition_hash"))
             .collect();
         let workflows = self.definitions.find(&self.database, &hashes?).await?;
-        let mut unreadable = Vec::new();
         for ((lease, taken_over, state), workflow) in taken.into_iter().zip(workflows) {
             let read = || {
                 let run = run_state(&state, workflow?)?;
@@ -233,7 +266,7 @@ impl PgStore {
         leases: &[Lease],
         until: Timestamp,
     ) -> Result<Renewed, Error> {
-        let mut held = HashMap::new();
+        let (mut held, mut is_known) = (HashMap::new(), true);
         // First all whose rows are free, so that a row that somebody holds costs no other its lease.
         self.prolong_some(prolong!("SKIP LOCKED"), leases, until, &mut held)
             .await?;
@@ -245,18 +278,20 @@ impl PgStore {
                 let beside = self.prolong_some(prolong!("SKIP LOCKED"), leases, until, &mut held);
                 error = beside.await.err().unwrap_or(error);
             }
-            // What is prolonged is, and what cannot be is as good as lost.
+            // What is prolonged is. The rest may be lost, or somebody is at it for long.
             if held.is_empty() {
                 return Err(error);
             }
-            tracing::warn!("leases are given up, for they could not be prolonged: {error}");
+            tracing::warn!("not all leases could be prolonged: {error}");
+            is_known = false;
         }
         let mut renewed = Renewed::default();
         for lease in leases {
             match held.get(&(lease.execution_id.0, lease.fence)) {
                 Some(false) => {}
                 Some(true) => renewed.signaled.push(*lease),
-                None => renewed.lost.push(*lease),
+                None if is_known => renewed.lost.push(*lease),
+                None => renewed.unknown.push(*lease),
             }
         }
         Ok(renewed)

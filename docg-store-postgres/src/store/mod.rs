@@ -67,7 +67,8 @@ async fn cause(error: sqlx::Error, database: &PgConnectOptions, config: &PgStore
 /// As PostgreSQL counts milliseconds.
 const LONGEST: u128 = 0x7fff_ffff;
 
-/// What holds in a session, whatever the database's or the role's defaults are. It is asked for as
+/// What holds in a session, whatever the database's or the role's defaults are, unless a pooler keeps it
+/// from the server. It is asked for as
 /// the session starts: what a statement set would stay, behind a pooler, with whoever gets the
 /// server's session next.
 ///

@@ -8,8 +8,14 @@ use super::PgStore;
 use crate::{
     codec::{Time, bytes32, field, int, run_state},
     database::arguments,
-    error::{Error, Meaning},
+    error::Error,
 };
+
+/// Says what a purge did not get done, which a later one takes up.
+fn left_for_later<T>(done: Result<T, Error>) -> Option<T> {
+    done.inspect_err(|error| tracing::warn!("not all that is old was purged: {error}"))
+        .ok()
+}
 
 /// How many executions that stay for their signals are looked at in one call.
 const LOOKED_AT: u64 = 100;
@@ -21,17 +27,18 @@ impl PgStore {
         let mut purged = self.purge_settled(before, limit).await?;
         // Nothing is left but what somebody is at, or has signals that are not settled.
         if purged < limit {
-            match self.purge_rest(before, limit - purged).await {
-                Ok(more) => purged += more,
-                Err(error) => tracing::warn!("not all that is old was purged: {error}"),
-            }
+            left_for_later(self.purge_left_over().await);
+            let more = self.purge_unreadable(before, limit - purged).await;
+            purged += left_for_later(more).unwrap_or(0);
         }
         Ok(purged)
     }
 
-    async fn purge_rest(&self, before: Timestamp, limit: usize) -> Result<usize, Error> {
-        let left_over = self.left_over().await?;
-        self.purge_definitions(left_over).await?;
+    async fn purge_left_over(&self) -> Result<(), Error> {
+        self.purge_definitions(self.left_over().await?).await
+    }
+
+    async fn purge_unreadable(&self, before: Timestamp, limit: usize) -> Result<usize, Error> {
         match self.settle_unreadable(before).await? {
             true => self.purge_settled(before, limit).await,
             false => Ok(0),
@@ -83,9 +90,7 @@ impl PgStore {
             return Err(Error::Corrupt("a statement without an answer".to_owned()));
         };
         let definitions: Vec<Vec<u8>> = field(row, "definitions")?;
-        if let Err(error) = self.purge_definitions(definitions).await {
-            tracing::warn!("definitions that no execution has stay for a later purge: {error}");
-        }
+        left_for_later(self.purge_definitions(definitions).await);
         Ok(usize::try_from(field::<i64>(row, "purged")?).unwrap_or(0))
     }
 
@@ -167,26 +172,23 @@ impl PgStore {
 
     /// Why no worker can be given an execution; `None` where it can be read.
     async fn unreadable(&self, id: Uuid) -> Result<Option<Error>, Error> {
-        let row = match self.state_row(id).await {
-            Ok(Some(row)) => row,
-            Ok(None) => return Ok(None),
-            // The server cannot read it either.
-            Err(error)
-                if matches!(
-                    error.meaning(),
-                    Some(Meaning::Unreadable | Meaning::Refused)
-                ) =>
-            {
-                return Ok(Some(error));
-            }
-            Err(error) => return Err(error),
+        match self.read_whole(id).await {
+            Ok(()) => Ok(None),
+            Err(error) if error.is_unreadable() => Ok(Some(error)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Fails where a worker could not be given an execution.
+    async fn read_whole(&self, id: Uuid) -> Result<(), Error> {
+        let Some(row) = self.state_row(id).await? else {
+            return Ok(());
         };
         let hash = bytes32(&row, "definition_hash")?;
-        let workflow = self.definitions.find(&self.database, &[hash]).await?;
-        let mut read = workflow
-            .into_iter()
-            .map(|workflow| run_state(&row, workflow?));
-        Ok(read.find_map(Result::err))
+        for workflow in self.definitions.find(&self.database, &[hash]).await? {
+            run_state(&row, workflow?)?;
+        }
+        Ok(())
     }
 
     async fn ignore_signals(
