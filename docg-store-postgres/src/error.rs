@@ -19,6 +19,8 @@ pub(crate) enum Error {
     NotFound(String),
     #[error("{0}")]
     Conflict(String),
+    #[error("{0}")]
+    Signaled(String),
     #[error("the idempotency key was used for something else")]
     KeyReused,
     #[error("{0}")]
@@ -81,6 +83,7 @@ impl Error {
             Self::TimedOut(_) | Self::GivenUp => StoreErrorKind::Unavailable,
             Self::NotFound(_) => StoreErrorKind::NotFound,
             Self::Conflict(_) => StoreErrorKind::Conflict,
+            Self::Signaled(_) => StoreErrorKind::Signaled,
             Self::KeyReused => StoreErrorKind::KeyReused,
             Self::Invalid(_) => StoreErrorKind::Invalid,
             Self::Full(_) => StoreErrorKind::Full,

@@ -98,6 +98,7 @@ macro_rules! __store_cases {
                 a_settled_signal_that_is_repeated_stays_settled
                 a_signal_to_a_leased_execution_waits_for_its_holder
                 a_release_with_signals_pending_is_due_at_once
+                a_commit_that_yields_to_signals_is_refused_until_it_settles_them
                 a_signal_to_an_ended_execution_makes_it_due
                 another_organizations_signal_is_refused
                 concurrent_signals_all_arrive

@@ -6,12 +6,10 @@ use std::{sync::Arc, time::Duration};
 use docg_core::{
     approval::Decision,
     engine::{ControlAnswer, ControlRequest, EngineError},
-    error::codes,
     event::EventData,
     ids::OrganizationId,
     ports::{EventQuery, ResumeSignal, RunReader, Settlement},
     prelude::*,
-    run::StepStatus,
 };
 use docg_store_memory::MemoryStore;
 use serde_json::json;
@@ -102,13 +100,7 @@ impl Caller {
     async fn repair(&self) -> ResumeSignal {
         let steps = self.store.steps(self.organization, self.execution).await;
         let steps = steps.expect("the store itself does not fail");
-        let in_doubt = steps.iter().find(|step| {
-            step.status == StepStatus::Failed
-                && step
-                    .error
-                    .as_ref()
-                    .is_some_and(|error| error.code == codes::OUTCOME_UNKNOWN)
-        });
+        let in_doubt = steps.iter().find(|step| step.is_outcome_open());
         let settlement =
             in_doubt.map(
                 |step| match self.outside.effects_of(self.execution, &step.node_id) {

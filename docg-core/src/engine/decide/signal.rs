@@ -7,7 +7,7 @@ use super::{
     approval,
     calls::{Call, Verdict, judge},
     draft::Draft,
-    resume, signature, step,
+    resume, signature, stop,
 };
 use crate::{
     event::EventData,
@@ -131,8 +131,10 @@ fn cancel(
     reason: Option<String>,
 ) -> Result<bool, InvalidTransition> {
     draft.end_wait();
-    step::cut_off_open(draft);
+    stop::cut_off_open(draft);
     draft.close_requests();
+    // What went wrong is shown by the steps: it is not why the execution has ended.
+    draft.state.execution.error = None;
     let by = actor.actor_id.to_string();
     draft.transition_by(
         Status::Canceled,
