@@ -103,6 +103,14 @@ macro_rules! __store_cases {
                 another_organizations_signal_is_refused
                 concurrent_signals_all_arrive
             }
+            stopping {
+                a_cancel_ends_an_execution_canceled_whatever_its_handler_answers
+                a_cancel_through_another_process_wins_too
+                a_cancel_at_takeover_wins_over_what_the_old_worker_answers
+                a_shutdown_ends_nothing_whatever_the_handlers_answer
+                at_its_deadline_a_step_has_timed_out_whatever_its_handler_answers
+                the_end_of_an_execution_yields_to_a_cancel_in_its_inbox
+            }
             reads {
                 another_organization_sees_nothing
                 what_is_not_there_is_empty_not_an_error

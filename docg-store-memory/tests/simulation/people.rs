@@ -26,6 +26,8 @@ pub(crate) struct Asked {
     pub(crate) actor: Actor,
     /// It was said to be in the inbox.
     pub(crate) is_sent: bool,
+    /// It was a cancel that was not refused.
+    pub(crate) is_cancel: bool,
 }
 
 /// Somebody, at a process.
@@ -54,6 +56,7 @@ impl Caller {
         let answer = tokio::time::timeout(PATIENCE, asking).await.ok().flatten();
         Asked {
             is_sent: matches!(answer, Some(ControlAnswer::Sent)),
+            is_cancel: matches!(wish, Wish::Cancel) && answer.is_some(),
             execution: self.execution,
             actor: self.actor,
         }

@@ -78,6 +78,13 @@ impl<'a> Draft<'a> {
         }
     }
 
+    /// A cancel has come with what ended the run by itself, and outweighs it.
+    pub(super) fn back_before_its_end(&mut self) {
+        if let Some(before) = self.before_end.take() {
+            (self.state, self.records) = (before.state, before.records);
+        }
+    }
+
     /// The run is about to end, and no person has asked for it.
     pub(super) fn ends_by_itself(&mut self) {
         self.before_end = Some(Box::new(BeforeEnd {

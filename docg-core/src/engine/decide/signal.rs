@@ -22,6 +22,9 @@ pub(super) fn apply(draft: &mut Draft<'_>, signal: Signal) -> Result<(), Invalid
     // Of several that were sent on the same version, the first changes it.
     let if_version = signal.if_version;
     let is_expected = if_version.is_none_or(|version| draft.is_at_version(version));
+    if is_expected && matches!(signal.kind, SignalKind::Cancel { .. }) {
+        draft.back_before_its_end();
+    }
     draft.settle(signal.id);
     let Signal {
         id,
