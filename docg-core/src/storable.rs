@@ -9,6 +9,8 @@ use serde_json::{
     ser::{CharEscape, Formatter},
 };
 
+use crate::limits;
+
 /// How deep JSON from outside may be nested: of requests, and of what handlers give.
 pub const MAX_DEPTH: usize = 100;
 
@@ -194,10 +196,10 @@ pub(crate) fn printable(text: String) -> String {
     }
 }
 
-/// [`printable`], of a text that is often a constant.
-pub(crate) fn printable_cow(text: Cow<'static, str>) -> Cow<'static, str> {
+/// [`printable`] and cut to `max` characters, of a text that is often a constant.
+pub(crate) fn printable_cow(text: Cow<'static, str>, max: usize) -> Cow<'static, str> {
     match text {
-        Cow::Owned(text) => Cow::Owned(printable(text)),
+        Cow::Owned(text) => Cow::Owned(limits::cut(printable(text), max)),
         constant @ Cow::Borrowed(_) => constant,
     }
 }
