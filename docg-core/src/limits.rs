@@ -10,6 +10,8 @@
 
 use crate::{error::FieldFault, i18n::Text, storable};
 
+pub use crate::storable::CUT_MARK;
+
 /// How long a text may be, and what it may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -120,9 +122,6 @@ pub const ISSUES_PER_NODE: usize = 100;
 /// Signers of one request, approvers of one approval, recipients of one delivery.
 pub const PEOPLE: usize = 200;
 
-/// What stands at the end of a text that was cut.
-pub const CUT_MARK: &str = " […]";
-
 impl TextLimit {
     /// What is wrong with a text, as the fault of the field at `pointer`.
     #[must_use]
@@ -141,6 +140,24 @@ impl TextLimit {
         };
         text.contains(is_wrong)
             .then(|| FieldFault::new(pointer, "invalid_text", Text::key(key)))
+    }
+
+    /// What it may hold, as a regular expression (ECMA-262) of the whole text. One that is needed
+    /// shows something.
+    #[must_use]
+    pub fn pattern(&self) -> String {
+        let never = match self.form {
+            Form::Line => r"\u0000-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u2069\ufeff",
+            Form::Lines => {
+                r"\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069\ufeff"
+            }
+        };
+        if self.is_needed {
+            let unseen = r"\s\u00ad\u180e\u200b-\u200f\u2060-\u2064";
+            format!("^[^{never}]*[^{unseen}{never}][^{never}]*$")
+        } else {
+            format!("^[^{never}]*$")
+        }
     }
 
     /// As [`fault`](Self::fault), of a field on the first level, where it is given.
@@ -173,22 +190,9 @@ const fn overrides_direction(c: char) -> bool {
     matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// A text of at most `max` characters: itself, or its beginning with [`CUT_MARK`].
-pub(crate) fn cut(mut text: String, max: usize) -> String {
-    // Each character is a byte or more.
-    if text.len() > max && text.chars().nth(max).is_some() {
-        let kept = max.saturating_sub(CUT_MARK.chars().count());
-        let end = text.char_indices().nth(kept).map_or(0, |(at, _)| at);
-        text.truncate(end);
-        text.push_str(CUT_MARK);
-        text.shrink_to_fit();
-    }
-    text
-}
-
 /// A text for technicians as it is kept: printable, and cut where it is too long.
 pub(crate) fn tech(text: String) -> String {
-    cut(storable::printable(text), TECH)
+    storable::cut(storable::printable(text), TECH)
 }
 
 #[cfg(test)]
@@ -262,19 +266,5 @@ mod tests {
             }
         }
         assert!(!is_blank("\u{200b}x") && !is_blank("."));
-    }
-
-    #[test]
-    fn what_is_cut_says_so_and_keeps_whole_characters() {
-        assert_eq!(cut("short".to_owned(), 5), "short");
-        assert_eq!(
-            cut("漢字漢字漢字漢字漢字".to_owned(), 10),
-            "漢字漢字漢字漢字漢字"
-        );
-        assert_eq!(
-            cut("漢字漢字漢字漢字漢字!".to_owned(), 10),
-            "漢字漢字漢字 […]"
-        );
-        assert_eq!(cut("x".repeat(1_000_000), HUMAN).chars().count(), HUMAN);
     }
 }

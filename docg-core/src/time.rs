@@ -3,7 +3,7 @@
 use std::{fmt, ops::Add, str::FromStr, sync::LazyLock, time::Duration};
 
 use async_trait::async_trait;
-use chrono::{DateTime, SecondsFormat, TimeZone, Utc};
+use chrono::{DateTime, NaiveDateTime, SecondsFormat, TimeZone, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use tokio::{sync::watch, time::Instant};
 
@@ -191,6 +191,37 @@ impl From<Millis> for u64 {
     }
 }
 
+/// How long a `Retry-After` header asks to wait (RFC 9110, section 10.2.3), in milliseconds from `now`:
+/// it names seconds or a date. `None` for what is neither.
+///
+/// ```
+/// use docg_core::time::{Timestamp, retry_after_ms};
+///
+/// let now: Timestamp = "2026-01-15T10:30:00Z".parse()?;
+/// assert_eq!(retry_after_ms("120", now), Some(120_000));
+/// assert_eq!(retry_after_ms("Thu, 15 Jan 2026 10:31:00 GMT", now), Some(60_000));
+/// # Ok::<(), docg_core::time::NoMoment>(())
+/// ```
+#[must_use]
+pub fn retry_after_ms(text: &str, now: Timestamp) -> Option<u64> {
+    let text = text.trim();
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Some(
+            text.parse()
+                .map_or(u64::MAX, |seconds: u64| seconds.saturating_mul(1_000)),
+        );
+    }
+    let date = DateTime::parse_from_rfc2822(text).map(|date| date.to_utc());
+    // The two forms of date that only old servers write (RFC 9110, section 5.6.7).
+    let date = date.or_else(|_| {
+        let old = ["%A, %d-%b-%y %H:%M:%S GMT", "%a %b %e %H:%M:%S %Y"];
+        let [one, other] = old.map(|form| NaiveDateTime::parse_from_str(text, form));
+        one.or(other).map(|date| date.and_utc())
+    });
+    date.ok()
+        .map(|date| Timestamp::from(date).millis_since(now))
+}
+
 /// What time it is, and how much of it passes. [`SystemClock`] in service, [`ManualClock`] in tests.
 #[async_trait]
 pub trait Clock: Send + Sync + fmt::Debug {
@@ -326,6 +357,26 @@ mod tests {
             "1768473000",
         ] {
             assert_eq!(beyond.parse::<Timestamp>(), Err(NoMoment), "{beyond}");
+        }
+    }
+
+    #[test]
+    fn a_wait_is_read_as_seconds_or_as_any_form_of_date() {
+        let now = "1994-11-06T08:49:00Z".parse().expect("valid");
+        for (text, wait) in [
+            ("0", Some(0)),
+            (" 37 ", Some(37_000)),
+            ("99999999999999999999999", Some(u64::MAX)),
+            ("Sun, 06 Nov 1994 08:49:37 GMT", Some(37_000)),
+            ("Sunday, 06-Nov-94 08:49:37 GMT", Some(37_000)),
+            ("Sun Nov  6 08:49:37 1994", Some(37_000)),
+            ("Sun, 06 Nov 1994 08:48:37 GMT", Some(0)),
+            ("", None),
+            ("-1", None),
+            ("1.5", None),
+            ("soon", None),
+        ] {
+            assert_eq!(retry_after_ms(text, now), wait, "{text}");
         }
     }
 

@@ -98,7 +98,21 @@ impl Engine {
             let text = Text::key("fault-too-many").with("most", limits::PEOPLE);
             FieldFault::new("/signers", "too_many", text)
         });
-        none(of_provider.into_iter().chain(too_many).chain(called))?;
+        let of_signers = how.signers.iter().enumerate().flat_map(|(index, signer)| {
+            [limits::NAME, limits::EMAIL]
+                .into_iter()
+                .filter_map(move |limit| {
+                    let text = signer.get(limit.name)?.as_str()?;
+                    limit.fault(&format!("/signers/{index}/{}", limit.name), text)
+                })
+        });
+        none(
+            of_provider
+                .into_iter()
+                .chain(too_many)
+                .chain(called)
+                .chain(of_signers),
+        )?;
         let (organization, id) = (request.organization_id, request.execution_id);
         let ExecutionRecord { execution: old, .. } = self.execution(organization, id).await?;
         if let Some(expected) = request

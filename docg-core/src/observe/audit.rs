@@ -162,7 +162,7 @@ impl AuditDraft {
             action: storable::printable_cow(self.action, limits::NAME.max),
             target: self.target.map(|target| Target {
                 kind: storable::printable_cow(target.kind, limits::CODE),
-                id: limits::cut(storable::printable(target.id), limits::HUMAN),
+                id: storable::cut(storable::printable(target.id), limits::HUMAN),
             }),
             metadata: match storable::fit(&self.metadata) {
                 Cow::Owned(fit) => fit,

@@ -147,7 +147,7 @@ impl Issue {
                 .map(|node| storable::printable(node.to_string()).into()),
             field: self
                 .field
-                .map(|field| limits::cut(storable::printable(field), limits::HUMAN)),
+                .map(|field| storable::cut(storable::printable(field), limits::HUMAN)),
             ..self
         }
     }
