@@ -9,6 +9,8 @@ pub mod error;
 pub mod event;
 pub mod i18n;
 pub mod ids;
+pub mod json;
+pub mod limits;
 pub mod observe;
 pub mod ports;
 pub mod preflight;

@@ -194,10 +194,26 @@ pub(crate) fn printable(text: String) -> String {
     }
 }
 
-/// [`printable`], of a text that is often a constant.
-pub(crate) fn printable_cow(text: Cow<'static, str>) -> Cow<'static, str> {
+/// What stands at the end of a text that was cut.
+pub const CUT_MARK: &str = " […]";
+
+/// A text of at most `max` characters: itself, or its beginning with [`CUT_MARK`].
+pub(crate) fn cut(mut text: String, max: usize) -> String {
+    // Each character is a byte or more.
+    if text.len() > max && text.chars().nth(max).is_some() {
+        let kept = max.saturating_sub(CUT_MARK.chars().count());
+        let end = text.char_indices().nth(kept).map_or(0, |(at, _)| at);
+        text.truncate(end);
+        text.push_str(CUT_MARK);
+        text.shrink_to_fit();
+    }
+    text
+}
+
+/// [`printable`] and cut to `max` characters, of a text that is often a constant.
+pub(crate) fn printable_cow(text: Cow<'static, str>, max: usize) -> Cow<'static, str> {
     match text {
-        Cow::Owned(text) => Cow::Owned(printable(text)),
+        Cow::Owned(text) => Cow::Owned(cut(printable(text), max)),
         constant @ Cow::Borrowed(_) => constant,
     }
 }
@@ -300,5 +316,19 @@ mod tests {
     fn a_technical_text_keeps_its_lines() {
         let text = "line 1\n\tline\u{1b}[31m 2\0\r".to_owned();
         assert_eq!(printable(text), "line 1\n\tline[31m 2");
+    }
+
+    #[test]
+    fn what_is_cut_says_so_and_keeps_whole_characters() {
+        assert_eq!(cut("short".to_owned(), 5), "short");
+        assert_eq!(
+            cut("漢字漢字漢字漢字漢字".to_owned(), 10),
+            "漢字漢字漢字漢字漢字"
+        );
+        assert_eq!(
+            cut("漢字漢字漢字漢字漢字!".to_owned(), 10),
+            "漢字漢字漢字 […]"
+        );
+        assert_eq!(cut("x".repeat(1_000_000), 2_000).chars().count(), 2_000);
     }
 }

@@ -95,12 +95,7 @@ pub(crate) fn unauthorized() -> Problem {
 
 /// The organization that the request is for: the header only chooses among the principal's own.
 fn organization(parts: &Parts, principal: &Principal) -> Result<OrganizationId, Problem> {
-    let mut values = parts.headers.get_all("x-organization-id").iter();
-    let chosen = values.next();
-    if values.next().is_some() {
-        let detail = "The header X-Organization-ID may be given once.";
-        return Err(Problem::new(StatusCode::BAD_REQUEST, "bad_request").detail(detail));
-    }
+    let chosen = parts.headers.get("x-organization-id");
     match (chosen, principal.organizations.as_slice()) {
         (Some(value), own) => {
             let id = value

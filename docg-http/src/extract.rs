@@ -7,19 +7,17 @@ use axum::{
 use bytes::Bytes;
 use docg_core::{
     i18n::Text,
-    storable::{MAX_DEPTH, Unstorable},
+    json::{self, ReadError},
 };
-use serde::{
-    Deserialize,
-    de::{DeserializeOwned, IgnoredAny},
-};
+use percent_encoding::percent_decode_str;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use crate::{
     problem::Problem,
     router::AppState,
-    shape::{escaped, find_nul, find_too_deep, typed},
+    shape::{escaped, find_nul, typed},
 };
 
 /// An id of the path; one that is no UUID names nothing.
@@ -129,51 +127,44 @@ impl FromRequest<AppState> for Sent {
 }
 
 fn parsed(headers: &HeaderMap, bytes: &[u8]) -> Result<Value, Problem> {
-    let content_type = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default();
-    let essence = content_type
-        .split(';')
-        .next()
-        .unwrap_or_default()
-        .trim()
-        .to_ascii_lowercase();
-    if essence != "application/json"
-        && !(essence.starts_with("application/") && essence.ends_with("+json"))
-    {
+    if !is_plain_json(headers) {
         return Err(Problem::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
             "unsupported_media_type",
         ));
     }
-    let value: Value = serde_json::from_slice(bytes).map_err(|e| {
-        if is_deep_json(bytes) {
-            return too_deep(String::new());
+    json::read(bytes).map_err(|error| match error {
+        ReadError::Malformed { line, column } => {
+            let detail = Text::key("problem-malformed-json")
+                .with("line", line)
+                .with("column", column);
+            Problem::new(StatusCode::BAD_REQUEST, "malformed_json").detail(detail)
         }
-        let place = format!(
-            "The body is not valid JSON: line {}, column {}.",
-            e.line(),
-            e.column()
-        );
-        Problem::new(StatusCode::BAD_REQUEST, "malformed_json").detail(place)
-    })?;
-    match find_too_deep(&value) {
-        Some(pointer) => Err(too_deep(pointer)),
-        None => Ok(value),
-    }
+        ReadError::Faults(faults) => Problem::invalid(faults),
+    })
 }
 
-/// Whether it is JSON that was not read because it is nested too deep.
-fn is_deep_json(bytes: &[u8]) -> bool {
-    let text = std::str::from_utf8(bytes).unwrap_or_default();
-    Unstorable::of_json(text, MAX_DEPTH) == Some(Unstorable::TooDeep)
-        && serde_json::from_str::<IgnoredAny>(text).is_ok()
-}
-
-fn too_deep(pointer: String) -> Problem {
-    let detail = format!("a body may be nested {MAX_DEPTH} levels at most");
-    Problem::invalid_field(pointer, "too_deep", detail)
+/// Whether a body says that it is JSON in UTF-8 (RFC 8259 knows no other) and not compressed.
+fn is_plain_json(headers: &HeaderMap) -> bool {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    let mut parts = text(header::CONTENT_TYPE).unwrap_or_default().split(';');
+    let essence = parts.next().unwrap_or_default().trim().to_ascii_lowercase();
+    let is_json = essence == "application/json"
+        || (essence.starts_with("application/") && essence.ends_with("+json"));
+    let is_utf_8 = parts
+        .filter_map(|parameter| parameter.split_once('='))
+        .filter(|(name, _)| name.trim().eq_ignore_ascii_case("charset"))
+        .all(|(_, charset)| {
+            charset
+                .trim()
+                .trim_matches('"')
+                .eq_ignore_ascii_case("utf-8")
+        });
+    let is_compressed = headers
+        .get_all(header::CONTENT_ENCODING)
+        .iter()
+        .any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"));
+    is_json && is_utf_8 && !is_compressed
 }
 
 fn without_nul(value: &Value) -> Result<(), Problem> {
@@ -194,6 +185,10 @@ impl<T: DeserializeOwned> FromRequestParts<AppState> for Query<T> {
     type Rejection = Problem;
     async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, Problem> {
         let query = parts.uri.query().unwrap_or_default();
+        if percent_decode_str(query).decode_utf8().is_err() {
+            let detail = Text::key("problem-query-not-utf-8");
+            return Err(Problem::new(StatusCode::BAD_REQUEST, "bad_request").detail(detail));
+        }
         let mut parameters = Map::new();
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             let value = Value::String(value.into_owned());
@@ -224,7 +219,7 @@ pub(crate) struct NoParameters {}
 /// Refuses whatever is in the query.
 pub(crate) type NoQuery = Query<NoParameters>;
 
-/// What `If-Match` asks for (RFC 9110, section 13.1.1).
+/// What `If-Match` asks for (RFC 9110, section 13.1.1): one tag, where it could name several.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum IfMatch {
     /// The header is not there.
@@ -236,20 +231,27 @@ pub(crate) enum IfMatch {
 }
 
 impl IfMatch {
-    pub(crate) fn of(headers: &HeaderMap) -> Self {
+    pub(crate) fn of(headers: &HeaderMap) -> Result<Self, Problem> {
         let Some(value) = headers.get(header::IF_MATCH) else {
-            return Self::Absent;
+            return Ok(Self::Absent);
         };
         let text = value.to_str().unwrap_or_default().trim();
         if text == "*" {
-            return Self::Any;
+            return Ok(Self::Any);
         }
-        let version = text
+        if text.contains(',') {
+            let detail = Text::key("problem-one-version");
+            return Err(Problem::new(StatusCode::BAD_REQUEST, "bad_request").detail(detail));
+        }
+        let tag = text
             .strip_prefix('"')
-            .and_then(|rest| rest.strip_suffix('"'))
-            .and_then(|version| version.parse().ok());
+            .and_then(|rest| rest.strip_suffix('"'));
+        let version = tag.and_then(|tag| {
+            let version: u64 = tag.parse().ok()?;
+            (version.to_string() == tag).then_some(version)
+        });
         // A tag that we have never given matches nothing.
-        Self::Version(version.unwrap_or(u64::MAX))
+        Ok(Self::Version(version.unwrap_or(u64::MAX)))
     }
 
     /// The version that it must be, where one is named.

@@ -6,11 +6,11 @@ use std::{any::Any, borrow::Cow, time::Duration};
 use axum::{
     body::Body,
     extract::{MatchedPath, Request, State},
-    http::{HeaderName, HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use docg_core::i18n::Locale;
+use docg_core::i18n::{Locale, Text};
 use tracing::Instrument;
 use uuid::Uuid;
 
@@ -74,6 +74,22 @@ fn is_traceparent(value: &str) -> bool {
     }
 }
 
+/// Headers that have one value. Of two, nobody could say which one is meant.
+const SINGLE: [&str; 6] = [
+    "content-type",
+    "idempotency-key",
+    "if-match",
+    "traceparent",
+    "x-correlation-id",
+    "x-organization-id",
+];
+
+/// A header that may be given once and is given more often.
+fn given_twice(headers: &HeaderMap) -> Option<&'static str> {
+    let mut names = SINGLE.into_iter();
+    names.find(|name| headers.get_all(*name).iter().nth(1).is_some())
+}
+
 /// Gives the request its facts and the answer its headers, and renders errors.
 pub(crate) async fn facts(mut request: Request, next: Next) -> Response {
     let facts = RequestFacts::of(&request);
@@ -91,7 +107,15 @@ pub(crate) async fn facts(mut request: Request, next: Next) -> Response {
         method = %request.method(),
         path = %without_token(request.uri().path(), route.as_ref().map(MatchedPath::as_str)),
     );
-    let mut response = rendered(next.run(request).instrument(span).await, &facts, head);
+    let answer = match given_twice(request.headers()) {
+        Some(name) => {
+            let detail = Text::key("problem-header-once").with("name", name);
+            let problem = Problem::new(StatusCode::BAD_REQUEST, "bad_request");
+            problem.detail(detail).into_response()
+        }
+        None => next.run(request).instrument(span).await,
+    };
+    let mut response = rendered(answer, &facts, head);
     if event_source {
         response = later::come_back(&response).unwrap_or(response);
     }

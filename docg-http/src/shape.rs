@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use docg_core::{
     error::FieldFault,
     i18n::Text,
-    storable::{MAX_DEPTH, Unstorable},
     workflow::{NodeDraft, WorkflowDraft, validate::MAX_NODES},
 };
 use serde::{
@@ -188,18 +187,6 @@ pub(crate) fn find_nul(value: &Value, at: String) -> Option<String> {
                 find_nul(item, at)
             }
         }),
-        _ => None,
-    }
-}
-
-/// The part of a body that is nested too deep, which no store could give back.
-pub(crate) fn find_too_deep(body: &Value) -> Option<String> {
-    let deep = |value| Unstorable::of_value(value, MAX_DEPTH - 1) == Some(Unstorable::TooDeep);
-    match body {
-        Value::Object(map) => map
-            .iter()
-            .find_map(|(key, item)| deep(item).then(|| format!("/{}", escaped(key)))),
-        Value::Array(items) => items.iter().any(deep).then(String::new),
         _ => None,
     }
 }

@@ -1,6 +1,11 @@
 //! The bounds: nothing here grows without one.
 
 /// The bounds of a [`MemoryStore`](crate::MemoryStore).
+///
+/// Where executions or bytes reach their bound, executions that have ended make room, the oldest
+/// first, as [`purge`](docg_core::ports::RunStore::purge) would have them do. Where none has ended,
+/// calls that bring something new report `Full`. A commit is always taken: what has happened must be
+/// kept.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct StoreConfig {
@@ -10,15 +15,19 @@ pub struct StoreConfig {
     pub max_inbox: usize,
     /// Memos kept at once, expired ones aside.
     pub max_memos: usize,
+    /// Bytes kept at once, nearly: executions with all that belongs to them, workflows, memos. One
+    /// call may exceed it by what it brings.
+    pub max_bytes: usize,
 }
 
 impl Default for StoreConfig {
-    /// A million executions, a thousand signals for each, a million memos.
+    /// A million executions, a thousand signals for each, a million memos; a gibibyte in all.
     fn default() -> Self {
         Self {
             max_executions: 1_000_000,
             max_inbox: 1_000,
             max_memos: 1_000_000,
+            max_bytes: 1 << 30,
         }
     }
 }
@@ -44,6 +53,13 @@ impl StoreConfig {
         self.max_memos = max;
         self
     }
+
+    /// Sets how many bytes are kept at once.
+    #[must_use]
+    pub fn max_bytes(mut self, max: usize) -> Self {
+        self.max_bytes = max;
+        self
+    }
 }
 
 /// The bounds of a [`MemoryBus`](crate::MemoryBus).
@@ -62,11 +78,14 @@ pub struct BusConfig {
     pub subscriber_buffer: usize,
     /// Wake-ups that a listener may be behind before it misses some.
     pub wake_buffer: usize,
+    /// Bytes of events kept for readers that come later, nearly. Half of them are the executions', half
+    /// the organizations'.
+    pub max_bytes: usize,
 }
 
 impl Default for BusConfig {
     /// A thousand events of each of ten thousand executions and of each of a thousand
-    /// organizations; a reader may be 256 events behind, a listener 4096 wake-ups.
+    /// organizations, in 256 MiB at most; a reader may be 256 events behind, a listener 4096 wake-ups.
     fn default() -> Self {
         Self {
             events_per_execution: 1_000,
@@ -75,6 +94,7 @@ impl Default for BusConfig {
             max_organizations: 1_000,
             subscriber_buffer: 256,
             wake_buffer: 4_096,
+            max_bytes: 256 << 20,
         }
     }
 }
@@ -112,6 +132,13 @@ impl BusConfig {
     #[must_use]
     pub fn subscriber_buffer(mut self, events: usize) -> Self {
         self.subscriber_buffer = events.max(1);
+        self
+    }
+
+    /// Sets how many bytes of events are kept.
+    #[must_use]
+    pub fn max_bytes(mut self, max: usize) -> Self {
+        self.max_bytes = max;
         self
     }
 

@@ -4,6 +4,7 @@ mod bus;
 mod config;
 mod hash;
 mod store;
+mod weight;
 
 pub use bus::MemoryBus;
 pub use config::{BusConfig, StoreConfig};

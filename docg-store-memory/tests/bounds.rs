@@ -1,13 +1,15 @@
 //! What happens at the bounds.
 
+use std::sync::Arc;
+
 use docg_core::{
-    conformance::fixtures::{CommitFixture, RunFixture, at, events, fact, signal},
+    conformance::fixtures::{self, CommitFixture, RunFixture, at, events, fact, signal},
     ids::{ExecutionId, OrganizationId, WorkerId},
     ports::{
         BusError, ClaimRequest, ClaimWhat, Claimed, Created, EventBus, Memo, MemoKey, MemoStore,
-        RunReader, RunStore, StoreErrorKind,
+        NewRun, RunReader, RunStore, StoreErrorKind,
     },
-    run::Status,
+    run::{Status, Step},
 };
 use docg_store_memory::{BusConfig, MemoryBus, MemoryStore, StoreConfig};
 use futures::{FutureExt, StreamExt};
@@ -199,4 +201,105 @@ async fn a_listener_that_falls_behind_misses_wakes_and_hears_the_latest() {
         bus.wake(*id).await.expect("wakes");
     }
     assert_eq!(wakes.by_ref().take(4).collect::<Vec<_>>().await, ids[6..]);
+}
+
+/// A run with so many bytes of trigger data.
+fn heavy(organization: OrganizationId, bytes: usize) -> NewRun {
+    let mut run = RunFixture::of(organization).build();
+    let data = serde_json::json!({"text": "x".repeat(bytes)});
+    Arc::make_mut(&mut run.state.inputs).trigger_data = Arc::new(data);
+    run
+}
+
+#[tokio::test]
+async fn a_store_that_is_full_of_bytes_lets_go_what_has_ended_and_then_refuses() {
+    let store = MemoryStore::new(StoreConfig::default().max_bytes(1_000_000));
+    let organization = OrganizationId::new();
+    let mut ids = Vec::new();
+    while store.bytes() < 1_000_000 {
+        let run = heavy(organization, 100_000);
+        ids.push(run.state.execution.id);
+        store.create(run).await.expect("there is room");
+    }
+    assert!((5..=10).contains(&ids.len()), "{} runs", ids.len());
+    let refused = store.create(heavy(organization, 1)).await;
+    assert_eq!(refused.expect_err("is full").kind, StoreErrorKind::Full);
+    // A cancel is taken all the same: it makes room.
+    let cancel = signal(organization, ids[0], at(0));
+    store.signal(cancel).await.expect("is taken");
+
+    let claimed = take(&store, ids[0]).await;
+    let end = CommitFixture::on(&claimed).settle(&claimed.signals);
+    let end = end.status(Status::Canceled).build();
+    store.commit(end).await.expect("commits");
+    store
+        .create(heavy(organization, 1))
+        .await
+        .expect("there is room");
+    assert_eq!(
+        store.execution(organization, ids[0]).await.expect("reads"),
+        None,
+        "what has ended made it"
+    );
+    assert!(
+        store
+            .execution(organization, ids[1])
+            .await
+            .expect("reads")
+            .is_some()
+    );
+}
+
+#[tokio::test]
+async fn what_goes_gives_its_bytes_back() {
+    let store = MemoryStore::default();
+    let organization = OrganizationId::new();
+    for _ in 0..3 {
+        let run = heavy(organization, 10_000);
+        let id = run.state.execution.id;
+        store.create(run).await.expect("stores");
+        store
+            .signal(signal(organization, id, at(0)))
+            .await
+            .expect("signals");
+        let claimed = take(&store, id).await;
+        let request = fixtures::signature_request(&claimed.state.execution, "envelope");
+        let step = Step {
+            output: Some(Arc::new(serde_json::json!({"text": "y".repeat(5_000)}))),
+            ..claimed.state.steps[0].clone()
+        };
+        let before = store.bytes();
+        let made = CommitFixture::on(&claimed)
+            .settle(&claimed.signals)
+            .events(3)
+            .signature(request)
+            .but(|commit| commit.steps = vec![step])
+            .status(Status::Canceled)
+            .build();
+        store.commit(made).await.expect("commits");
+        assert!(store.bytes() > before, "an output is more than a signal");
+    }
+    assert!(store.bytes() > 45_000);
+    assert_eq!(store.purge(at(1_000), 10).await.expect("purges"), 3);
+    assert_eq!(store.bytes(), 0);
+}
+
+#[tokio::test]
+async fn a_bus_that_is_full_of_bytes_forgets_the_oldest_events() {
+    let bus = MemoryBus::new(BusConfig::default().max_bytes(200_000));
+    let first = events(3);
+    bus.publish(&first).await.expect("publishes");
+    let others: Vec<_> = (0..2_000).map(|_| events(1)).collect();
+    for events in &others {
+        bus.publish(events).await.expect("publishes");
+    }
+    let too_old = bus.subscribe(first[0].execution_id, 0).await.map(drop);
+    assert_eq!(too_old, Err(BusError::TooOld { after: 0 }));
+    let last = others.last().expect("some");
+    let mut reader = bus
+        .subscribe(last[0].execution_id, 0)
+        .await
+        .expect("subscribes");
+    let event = reader.next().await.expect("goes on").expect("is an event");
+    assert_eq!(event.seq, 1);
 }

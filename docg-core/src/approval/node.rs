@@ -10,11 +10,12 @@ use sha2::Sha256;
 
 use super::token_hash;
 use crate::{
-    error::{StepFailure, codes},
-    i18n::Text,
+    error::{FieldFault, StepFailure, codes},
+    i18n::{Locale, Text},
+    limits::{self, PEOPLE},
     preflight::{Domain, Issue, parse_address},
     run::Phase,
-    time::Timestamp,
+    time::{Millis, Timestamp},
     workflow::{
         ComputeHandler, EffectContext, EffectHandler, Handler, NodeSpec, ParamKind, ParamSpec,
         Probe, Resolution, StepOutcome, Wait,
@@ -104,7 +105,7 @@ pub fn node(key: [u8; 32], notifier: Arc<dyn ApprovalNotifier>) -> Handler {
         .param(ParamSpec::required("approvers", ParamKind::EmailList))
         .param(ParamSpec::optional("quorum", ParamKind::Integer))
         .param(ParamSpec::optional("message", ParamKind::Text))
-        .param(ParamSpec::optional("expires_in_ms", ParamKind::Integer))
+        .param(ParamSpec::optional("expires_in_ms", ParamKind::Duration))
         .param(ParamSpec::optional("on_expiry", on_expiry))
         .outputs(["decision", "decided_by", "comment"])
         // The same invitation again does no harm, and only asking again leads on to the wait.
@@ -128,7 +129,7 @@ struct Params {
     approvers: Approvers,
     quorum: Option<u32>,
     message: Option<String>,
-    expires_in_ms: Option<u64>,
+    expires_in_ms: Option<Millis>,
     on_expiry: Option<OnExpiry>,
 }
 
@@ -144,6 +145,8 @@ enum Fault {
     Address { index: usize, text: String },
     Duplicate { index: usize, email: String },
     Quorum { quorum: u64, count: usize },
+    TooMany { count: usize },
+    Message(FieldFault),
 }
 
 impl Fault {
@@ -152,6 +155,7 @@ impl Fault {
             Self::Address { .. } => codes::INVALID_EMAIL_FORMAT,
             Self::Duplicate { .. } => codes::DUPLICATE_APPROVER,
             Self::Quorum { .. } => codes::INVALID_QUORUM,
+            Self::TooMany { .. } | Self::Message(_) => codes::INVALID_FIELD_FORMAT,
         }
     }
 
@@ -161,6 +165,8 @@ impl Fault {
                 format!("approvers.{index}")
             }
             Self::Quorum { .. } => "quorum".to_owned(),
+            Self::TooMany { .. } => "approvers".to_owned(),
+            Self::Message(_) => "message".to_owned(),
         }
     }
 
@@ -175,6 +181,9 @@ impl Fault {
             Self::Quorum { quorum, count } => Text::key("issue-invalid-quorum")
                 .with("quorum", quorum)
                 .with("count", count),
+            Self::TooMany { .. } | Self::Message(_) => {
+                Text::key("issue-invalid-field-format").with("field", self.field())
+            }
         };
         text.with("label", label)
     }
@@ -186,13 +195,15 @@ impl Fault {
             Self::Quorum { quorum, count } => {
                 format!("a quorum of {quorum} cannot be reached by {count} approvers")
             }
+            Self::TooMany { count } => format!("{count} approvers, of at most {PEOPLE}"),
+            Self::Message(fault) => fault.detail.render(Locale::En),
         }
     }
 
     fn issue(&self, label: &str) -> Issue {
         let domain = match self {
             Self::Address { .. } | Self::Duplicate { .. } => Domain::Delivery,
-            Self::Quorum { .. } => Domain::Data,
+            Self::Quorum { .. } | Self::TooMany { .. } | Self::Message(_) => Domain::Data,
         };
         Issue::blocking(domain, self.code(), self.human(label))
             .field(self.field())
@@ -227,8 +238,24 @@ fn quorum_fault(quorum: u64, count: usize) -> Option<Fault> {
     (quorum == 0 || quorum > count as u64).then_some(Fault::Quorum { quorum, count })
 }
 
+fn message_fault(message: Option<&str>) -> Option<Fault> {
+    limits::MESSAGE
+        .fault("/message", message?)
+        .map(Fault::Message)
+}
+
 /// What the declared parameters do not tell. What only a later step gives is left to the run.
 fn faults(params: &Map<String, Value>) -> Vec<Fault> {
+    let is_open = |text: &str| text.contains("{{");
+    let message = params.get("message").and_then(Value::as_str);
+    let message = message_fault(message.filter(|text| !is_open(text)));
+    message
+        .into_iter()
+        .chain(faults_of_approvers(params))
+        .collect()
+}
+
+fn faults_of_approvers(params: &Map<String, Value>) -> Vec<Fault> {
     let is_open = |text: &str| text.contains("{{");
     let listed: Vec<&Value> = match params.get("approvers") {
         Some(Value::Array(items)) => items.iter().collect(),
@@ -261,6 +288,12 @@ impl Params {
             Approvers::One(one) => std::slice::from_ref(one),
             Approvers::Many(many) => many,
         };
+        if given.len() > PEOPLE {
+            return Err(Fault::TooMany { count: given.len() });
+        }
+        if let Some(fault) = message_fault(self.message.as_deref()) {
+            return Err(fault);
+        }
         let emails = given
             .iter()
             .enumerate()
@@ -315,7 +348,7 @@ impl EffectHandler for ApprovalNode {
             .map_err(|fault| fault.failure(&context.label))?;
         let expires_at = params
             .expires_in_ms
-            .map(|millis| context.started_at.plus_millis(millis));
+            .map(|millis| context.started_at.plus_millis(millis.get()));
         let mut approvers = Vec::with_capacity(emails.len());
         for email in emails {
             let token = self.token(&context, &email);

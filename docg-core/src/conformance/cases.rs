@@ -147,6 +147,7 @@ macro_rules! __store_cases {
                 a_commit_that_cannot_be_kept_is_refused_whole
                 what_comes_with_a_call_and_cannot_be_kept_is_refused
                 what_is_nested_as_deep_as_allowed_comes_back
+                the_first_and_the_last_moment_come_back
             }
             workflows {
                 versions_follow_one_another

@@ -2,18 +2,15 @@
 
 use std::fmt;
 
-use super::{Engine, EngineError, FieldFault, control::Delivery};
+use super::{Engine, EngineError, control::Delivery, start::none};
 use crate::{
     approval::{Approval, ApprovalStatus, Decision, token_hash},
-    i18n::Text,
     ids::SignalId,
+    limits,
     observe::Actor,
     ports::{Signal, SignalKind},
     time::Timestamp,
 };
-
-/// The longest comment, in characters.
-const MAX_COMMENT: usize = 2_000;
 
 /// An approval, opened by one of its approvers.
 #[derive(Debug, Clone)]
@@ -99,24 +96,16 @@ impl Engine {
     /// # Errors
     ///
     /// `NotFound` as for [`approval`](Self::approval); `VoteRefused` where it does not count;
-    /// `InvalidInput` where the comment is too long.
+    /// `InvalidInput` where the comment exceeds its [limit](crate::limits::COMMENT).
     pub async fn vote(
         &self,
         token: &str,
         decision: Decision,
         comment: Option<String>,
     ) -> Result<VoteAnswer, EngineError> {
-        let comment = comment
-            .map(|comment| comment.trim().to_owned())
-            .filter(|comment| !comment.is_empty());
-        if comment
-            .as_ref()
-            .is_some_and(|comment| comment.chars().count() > MAX_COMMENT)
-        {
-            let detail = Text::key("fault-too-long").with("most", MAX_COMMENT);
-            let fault = FieldFault::new("/comment", "too_long", detail);
-            return Err(EngineError::InvalidInput(vec![fault]));
-        }
+        // A form sends the field also where nothing was written into it.
+        let comment = comment.filter(|comment| !limits::is_blank(comment));
+        none(limits::COMMENT.of_field(comment.as_deref()))?;
         let (approval, approver) = self.find_approval(token).await?;
         let now = self.inner.now();
         if let Some(reason) = why_closed(&approval, &approver, now) {

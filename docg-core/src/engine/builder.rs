@@ -10,11 +10,11 @@ use crate::{
     ports::{EventBus, Store},
     preflight::{AllowAll, PreflightLimits, ResourceProbe},
     signature::SignatureProvider,
-    time::{Clock, SystemClock},
+    time::{Clock, MAX_DURATION, SystemClock},
     workflow::{Handler, Registry},
 };
 
-/// Times and bounds of an engine.
+/// Times and bounds of an engine. No duration is longer than ten years.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct EngineOptions {
@@ -41,6 +41,26 @@ pub struct EngineOptions {
 }
 
 impl EngineOptions {
+    /// With no duration longer than ten years: sums of them stay far from the end of time.
+    fn bounded(mut self) -> Self {
+        for (name, duration) in [
+            ("lease", &mut self.lease),
+            ("cancel_grace", &mut self.cancel_grace),
+            ("probe_timeout", &mut self.probe_timeout),
+            ("poll_interval", &mut self.poll_interval),
+            ("signature_check", &mut self.signature_check),
+            ("signature_timeout", &mut self.signature_timeout),
+        ] {
+            if *duration > MAX_DURATION {
+                tracing::warn!(
+                    "{name} is {duration:?}; ten years, the longest duration, are taken"
+                );
+                *duration = MAX_DURATION;
+            }
+        }
+        self
+    }
+
     /// How far wall clocks may be apart, or set forth, without a lease seeming to end too early.
     pub(super) fn clock_tolerance(&self) -> Duration {
         self.lease / 10
@@ -189,7 +209,7 @@ impl EngineBuilder {
             actions: self.actions,
             providers: self.providers,
             signature_node: self.signature_node,
-            options: self.options,
+            options: self.options.bounded(),
             active: ActiveRuns::default(),
             relay: Relay::default(),
             wake: WakeUp::default(),

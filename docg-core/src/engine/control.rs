@@ -8,11 +8,13 @@ use tokio::sync::oneshot;
 use super::{
     Engine, EngineError, FieldFault, decide,
     drive::{Holding, Mode},
+    start::none,
 };
 use crate::{
     engine::decide::{Call, Verdict},
     i18n::Text,
     ids::{ExecutionId, OrganizationId, SignalId},
+    limits,
     observe::Actor,
     ports::{ClaimWhat, ExecutionRecord, ResumeSignal, Signal, SignalKind, StoreErrorKind},
     run::{Execution, Status, Step},
@@ -87,7 +89,8 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// `NotFound`, `InvalidTransition`, `VersionMismatch`.
+    /// `NotFound`, `InvalidTransition`, `VersionMismatch`; `InvalidInput` where a text exceeds its
+    /// [limit](crate::limits).
     pub async fn pause(
         &self,
         request: ControlRequest,
@@ -103,7 +106,8 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// `NotFound`, `InvalidTransition`, `VersionMismatch`.
+    /// `NotFound`, `InvalidTransition`, `VersionMismatch`; `InvalidInput` where a text exceeds its
+    /// [limit](crate::limits).
     pub async fn cancel(
         &self,
         request: ControlRequest,
@@ -219,6 +223,13 @@ impl Engine {
         call: Call,
         kind: SignalKind,
     ) -> Result<ControlAnswer, EngineError> {
+        let reason = match &kind {
+            SignalKind::Pause { reason } | SignalKind::Cancel { reason } => reason.as_deref(),
+            _ => None,
+        };
+        let of_reason = limits::REASON.of_field(reason);
+        let of_actor = limits::ACTOR.of_field(Some(&request.actor.actor_id));
+        none(of_reason.into_iter().chain(of_actor))?;
         let (organization, id) = (request.organization_id, request.execution_id);
         let how = match &kind {
             SignalKind::Resume(how) => Some(how.clone()),

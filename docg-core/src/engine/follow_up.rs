@@ -11,6 +11,9 @@ use crate::signature::{
     ProviderError, RequestStatus, SignatureProvider, SignatureRequest, SignerFact,
 };
 
+/// A provider that asks for a longer pause is asked earlier.
+const LONGEST_WAIT: Duration = Duration::from_secs(3_600);
+
 /// How often a withdrawal is tried, and the first pause between two tries, which doubles.
 const WITHDRAWALS: (u32, Duration) = (4, Duration::from_secs(2));
 
@@ -71,7 +74,8 @@ impl Inner {
                     tracing::warn!(%execution_id, "a signature request was not withdrawn: {error}");
                     return;
                 }
-                let asked = Duration::from_millis(error.retry_after_ms().unwrap_or(0));
+                let asked =
+                    Duration::from_millis(error.retry_after_ms().unwrap_or(0)).min(LONGEST_WAIT);
                 tokio::time::sleep(pause.max(asked)).await;
                 pause *= 2;
             }

@@ -8,10 +8,12 @@ use super::{
     ControlRequest, Engine, EngineError, FieldFault, Started,
     control::refusal,
     decide::{Call, NewRunFacts, Verdict, judge},
+    start::{called, none},
 };
 use crate::{
     i18n::Text,
     ids::NodeId,
+    limits,
     ports::{ExecutionRecord, Idempotency},
     run::{Inputs, Phase, Step, StepStatus},
     workflow::{Node, NodeSpec, OnError, Registry, RetryPolicy, Settings, Workflow},
@@ -77,12 +79,40 @@ impl Engine {
     /// # Errors
     ///
     /// `NotFound`; `InvalidTransition` where it is not completed; `VersionMismatch`; `NoDocument`;
-    /// `SignaturesNotConfigured`; `InvalidInput` where the provider is blank; `KeyReused`.
+    /// `SignaturesNotConfigured`; `InvalidInput` where the provider is blank, there are more than
+    /// [`PEOPLE`](crate::limits::PEOPLE) signers, or a text exceeds its [limit](crate::limits);
+    /// `KeyReused`.
     pub async fn request_signature(
         &self,
         request: ControlRequest,
         how: RequestSignature,
     ) -> Result<Started, EngineError> {
+        let called = called(
+            &request.actor,
+            &how.correlation_id,
+            how.traceparent.as_deref(),
+            how.idempotency.as_ref(),
+        );
+        let of_provider = limits::PROVIDER.of_field(how.provider.as_deref());
+        let too_many = (how.signers.len() > limits::PEOPLE).then(|| {
+            let text = Text::key("fault-too-many").with("most", limits::PEOPLE);
+            FieldFault::new("/signers", "too_many", text)
+        });
+        let of_signers = how.signers.iter().enumerate().flat_map(|(index, signer)| {
+            [limits::NAME, limits::EMAIL]
+                .into_iter()
+                .filter_map(move |limit| {
+                    let text = signer.get(limit.name)?.as_str()?;
+                    limit.fault(&format!("/signers/{index}/{}", limit.name), text)
+                })
+        });
+        none(
+            of_provider
+                .into_iter()
+                .chain(too_many)
+                .chain(called)
+                .chain(of_signers),
+        )?;
         let (organization, id) = (request.organization_id, request.execution_id);
         let ExecutionRecord { execution: old, .. } = self.execution(organization, id).await?;
         if let Some(expected) = request
@@ -102,15 +132,6 @@ impl Engine {
         let spec = configured
             .spec(&self.inner.registry)
             .ok_or(EngineError::SignaturesNotConfigured)?;
-        if how
-            .provider
-            .as_deref()
-            .is_some_and(|name| name.trim().is_empty())
-        {
-            let detail = Text::key("fault-provider");
-            let fault = FieldFault::new("/provider", "required", detail);
-            return Err(EngineError::InvalidInput(vec![fault]));
-        }
         // What a dry run rendered is a preview and was saved nowhere.
         let steps = match old.dry_run {
             true => Vec::new(),

@@ -15,12 +15,14 @@ use super::{
 use crate::{
     i18n::Text,
     ids::{OrganizationId, WorkflowId},
+    limits,
     observe::Actor,
     ports::{
         Claimed, Created, ExecutionRecord, FirstClaim, Idempotency, NewRun, StoreError,
         StoreErrorKind,
     },
     run::{Inputs, Phase, StepStatus},
+    storable::{MAX_DEPTH, Unstorable},
 };
 
 /// What is to be run.
@@ -118,13 +120,18 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// `NotFound` for the workflow; `InvalidInput` where the trigger data is no object;
-    /// `KeyReused`.
+    /// `NotFound` for the workflow; `InvalidInput` where the trigger data is no object or a text
+    /// exceeds its [limit](crate::limits); `KeyReused`.
     pub async fn start(&self, request: StartRequest) -> Result<Started, EngineError> {
-        if !request.trigger_data.is_object() {
-            let fault = FieldFault::new("/trigger_data", "invalid_type", Text::key("fault-object"));
-            return Err(EngineError::InvalidInput(vec![fault]));
-        }
+        let called = called(
+            &request.actor,
+            &request.correlation_id,
+            request.traceparent.as_deref(),
+            request.idempotency.as_ref(),
+        );
+        let of_data = data_fault(&request.trigger_data);
+        let of_type = limits::TRIGGER_TYPE.of_field(Some(&request.trigger_type));
+        none(of_data.into_iter().chain(of_type).chain(called))?;
         let workflow = self
             .workflow(request.organization_id, request.workflow_id)
             .await?;
@@ -161,6 +168,14 @@ impl Engine {
         request: ControlRequest,
         how: RetryRequest,
     ) -> Result<Started, EngineError> {
+        let called = called(
+            &request.actor,
+            &how.correlation_id,
+            how.traceparent.as_deref(),
+            how.idempotency.as_ref(),
+        );
+        let of_data = how.trigger_data.as_ref().and_then(data_fault);
+        none(of_data.into_iter().chain(called))?;
         let (organization, id) = (request.organization_id, request.execution_id);
         let ExecutionRecord {
             execution: old,
@@ -186,11 +201,6 @@ impl Engine {
         };
         let mut inputs = (*inputs).clone();
         if let Some(data) = how.trigger_data {
-            if !data.is_object() {
-                let fault =
-                    FieldFault::new("/trigger_data", "invalid_type", Text::key("fault-object"));
-                return Err(EngineError::InvalidInput(vec![fault]));
-            }
             inputs.trigger_data = data.into();
         }
         let correlation_id = if how.correlation_id.is_empty() {
@@ -297,6 +307,48 @@ impl Engine {
                 })
             }
         }
+    }
+}
+
+/// What is wrong with how an execution is asked for, whoever asks for whatever.
+pub(super) fn called(
+    actor: &Actor,
+    correlation_id: &str,
+    traceparent: Option<&str>,
+    idempotency: Option<&Idempotency>,
+) -> impl Iterator<Item = FieldFault> + use<> {
+    let key = idempotency.map(|idempotency| idempotency.key.as_str());
+    let faults = [
+        limits::ACTOR.of_field(Some(&actor.actor_id)),
+        limits::CORRELATION_ID.of_field(Some(correlation_id)),
+        limits::TRACEPARENT.of_field(traceparent),
+        limits::IDEMPOTENCY_KEY.of_field(key),
+    ];
+    faults.into_iter().flatten()
+}
+
+/// What is wrong with trigger data, whatever the workflow wants of them.
+fn data_fault(data: &Value) -> Option<FieldFault> {
+    let fault = |code, text| Some(FieldFault::new("/trigger_data", code, text));
+    if !data.is_object() {
+        return fault("invalid_type", Text::key("fault-object"));
+    }
+    match Unstorable::of_value(data, MAX_DEPTH)? {
+        Unstorable::Nul => fault("invalid_text", Text::key("fault-nul")),
+        Unstorable::TooDeep => {
+            let text = Text::key("fault-too-deep").with("most", MAX_DEPTH);
+            fault("too_deep", text)
+        }
+    }
+}
+
+/// Refuses a call for the faults that it has.
+pub(super) fn none(faults: impl IntoIterator<Item = FieldFault>) -> Result<(), EngineError> {
+    let faults: Vec<_> = faults.into_iter().collect();
+    if faults.is_empty() {
+        Ok(())
+    } else {
+        Err(EngineError::InvalidInput(faults))
     }
 }
 

@@ -22,10 +22,12 @@ use super::{
 };
 use crate::{
     error::{FailureClass, StepFailure, codes},
-    i18n::Text,
+    i18n::{Locale, Text},
+    limits,
     observe::{LogDraft, LogLevel, StepRecorder},
     ports::RunState,
     storable::{MAX_DEPTH, Unstorable},
+    time::{MAX_DURATION_MS, Timestamp},
     workflow::{
         ComputeHandler, EffectClass, EffectContext, Handler, Node, Probe, Resolution, StepContext,
         StepOutcome, StopReason, Wait, context::StepFacts,
@@ -62,6 +64,8 @@ pub(crate) struct StepRun {
     told: watch::Sender<Option<StopReason>>,
     recorder: StepRecorder,
     max_output_bytes: usize,
+    /// By the engine's clock.
+    started_at: Timestamp,
     began: Instant,
     /// Whether the node type may be told.
     is_registered: bool,
@@ -212,6 +216,7 @@ impl StepRun {
             told,
             recorder,
             max_output_bytes: engine.options.max_output_bytes,
+            started_at: now,
             began,
             is_registered,
             observers: Arc::clone(&engine.observers),
@@ -349,13 +354,41 @@ impl StepRun {
     }
 
     fn check_wait(&self, wait: &Wait) -> Result<(), StepFailure> {
-        match wait {
-            Wait::Signatures(request) => self.check(&json!(request)),
+        let (kept, expires_at, remind_every_ms, people, message) = match wait {
+            Wait::Signatures(request) => (
+                json!(request),
+                request.expires_at,
+                request.remind_every_ms,
+                request.signers.len(),
+                None,
+            ),
             Wait::Approval(request) => {
                 let approvers: Vec<_> = request.approvers.iter().map(|(email, _)| email).collect();
-                self.check(&json!([request.message, approvers]))
+                (
+                    json!([request.message, approvers]),
+                    request.expires_at,
+                    None,
+                    approvers.len(),
+                    request.message.as_deref(),
+                )
             }
-        }
+        };
+        self.check(&kept)?;
+        let message = message.and_then(|text| limits::MESSAGE.fault("/message", text));
+        let why = if expires_at.is_some_and(|end| !end.is_within_reach_of(self.started_at)) {
+            "it ends more than ten years ahead".to_owned()
+        } else if remind_every_ms.is_some_and(|millis| millis > MAX_DURATION_MS) {
+            "more than ten years lie between its reminders".to_owned()
+        } else if people > limits::PEOPLE {
+            format!("it asks {people} people, of at most {}", limits::PEOPLE)
+        } else if let Some(fault) = message {
+            format!("its message: {}", fault.detail.render(Locale::En))
+        } else {
+            return Ok(());
+        };
+        let text = Text::key("error-output-not-storable").with("label", &self.node.label);
+        let tech = format!("the wait cannot be kept: {why}");
+        Err(StepFailure::fatal(codes::OUTPUT_NOT_STORABLE, text).tech(tech))
     }
 
     /// Fails where a value cannot be kept. A store that refused it would have the step run again.

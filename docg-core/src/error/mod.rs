@@ -4,7 +4,7 @@ use std::{borrow::Cow, fmt};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{i18n::Text, storable};
+use crate::{i18n::Text, limits, storable};
 
 pub mod codes;
 mod field;
@@ -24,12 +24,12 @@ pub struct ErrorContext {
 }
 
 impl ErrorContext {
-    /// Without control characters: it may repeat what another system has said.
+    /// Without control characters, and bounded: it may repeat what another system has said.
     pub(crate) fn printable(self) -> Self {
         Self {
-            code: storable::printable_cow(self.code),
+            code: storable::printable_cow(self.code, limits::CODE),
             human: self.human.printable(),
-            tech: self.tech.map(storable::printable),
+            tech: self.tech.map(limits::tech),
         }
     }
 }
@@ -58,7 +58,8 @@ pub struct StepFailure {
     /// What is shown.
     pub context: ErrorContext,
     /// The earliest next attempt, in milliseconds from now, where the other side said so
-    /// (`Retry-After`). The retry policy still bounds the number of attempts.
+    /// (`Retry-After`). The retry policy still bounds the number of attempts; where this is longer
+    /// than the policy's longest pause, a person decides when to try again.
     pub retry_after_ms: Option<u64>,
 }
 

@@ -10,7 +10,7 @@ use fluent_bundle::{FluentArgs, FluentResource, FluentValue, concurrent::FluentB
 use serde::{Deserialize, Serialize};
 use unic_langid::LanguageIdentifier;
 
-use crate::storable;
+use crate::{limits, storable};
 
 const EN: &str = include_str!("../../locales/en.ftl");
 const PT_BR: &str = include_str!("../../locales/pt-BR.ftl");
@@ -134,12 +134,14 @@ impl Text {
         self
     }
 
-    /// Without control characters in what it was given.
+    /// Without control characters in what it was given, and bounded.
     pub(crate) fn printable(self) -> Self {
         match self {
-            Self::Literal(text) => Self::Literal(storable::printable(text)),
+            Self::Literal(text) => {
+                Self::Literal(storable::cut(storable::printable(text), limits::HUMAN))
+            }
             Self::Key { key, params } => Self::Key {
-                key: storable::printable_cow(key),
+                key: storable::printable_cow(key, limits::CODE),
                 params: params
                     .into_iter()
                     .map(|(name, text)| (name, text.printable()))

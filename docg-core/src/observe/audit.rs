@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::canonical::{CanonicalHasher, JsonText};
 use crate::{
     ids::{AuditId, ExecutionId, OrganizationId},
-    storable,
+    limits, storable,
     time::Timestamp,
 };
 
@@ -159,10 +159,10 @@ impl AuditDraft {
                 actor_id: storable::printable(actor.actor_id.to_string()).into(),
                 ..actor
             }),
-            action: storable::printable_cow(self.action),
+            action: storable::printable_cow(self.action, limits::NAME.max),
             target: self.target.map(|target| Target {
-                kind: storable::printable_cow(target.kind),
-                id: storable::printable(target.id),
+                kind: storable::printable_cow(target.kind, limits::CODE),
+                id: storable::cut(storable::printable(target.id), limits::HUMAN),
             }),
             metadata: match storable::fit(&self.metadata) {
                 Cow::Owned(fit) => fit,

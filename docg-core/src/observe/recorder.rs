@@ -5,9 +5,13 @@ use super::{
     log::{ExecutionLogger, LogDraft, LogLevel},
 };
 use crate::{
-    i18n::Locale,
+    i18n::{Locale, Text},
     ids::{ExecutionId, NodeId},
+    limits::LOGS_PER_ATTEMPT,
 };
+
+/// The place of the last entry that is kept.
+const LAST: usize = LOGS_PER_ATTEMPT - 1;
 
 /// Collects what a step logs and audits until the commit that stores it. Log entries go to
 /// `tracing` at once, so that a process that dies has still said them.
@@ -59,11 +63,16 @@ impl ExecutionLogger for StepRecorder {
             LogLevel::Warn => tracing::warn!(%execution_id, node_id, tech, "{message}"),
             LogLevel::Error => tracing::error!(%execution_id, node_id, tech, "{message}"),
         }
-        self.drafts
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .logs
-            .push(entry);
+        let mut drafts = self.drafts.lock().unwrap_or_else(PoisonError::into_inner);
+        match drafts.logs.len() {
+            // The rest is in `tracing` alone.
+            LOGS_PER_ATTEMPT.. => {}
+            LAST => {
+                let text = Text::key("log-too-many").with("most", LOGS_PER_ATTEMPT);
+                drafts.logs.push(LogDraft::new(LogLevel::Warn, text));
+            }
+            _ => drafts.logs.push(entry),
+        }
     }
 }
 

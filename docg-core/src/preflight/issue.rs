@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::{
     i18n::{Locale, Text},
     ids::NodeId,
-    storable,
+    limits, storable,
     time::Timestamp,
 };
 
@@ -139,13 +139,15 @@ impl Issue {
     /// Without control characters: it may repeat what another system has said.
     pub(crate) fn printable(self) -> Self {
         Self {
-            code: storable::printable_cow(self.code),
+            code: storable::printable_cow(self.code, limits::CODE),
             message_human: self.message_human.printable(),
-            message_tech: self.message_tech.map(storable::printable),
+            message_tech: self.message_tech.map(limits::tech),
             node_id: self
                 .node_id
                 .map(|node| storable::printable(node.to_string()).into()),
-            field: self.field.map(storable::printable),
+            field: self
+                .field
+                .map(|field| storable::cut(storable::printable(field), limits::HUMAN)),
             ..self
         }
     }

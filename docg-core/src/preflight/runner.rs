@@ -3,11 +3,12 @@ use std::{any::Any, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 
 use super::{
-    Domain, Issue, ProbeFailure, ResourceProbe,
+    Domain, Issue, ProbeFailure, ResourceProbe, Severity,
     rules::{self, Answer, Check, Question, Resource},
 };
 use crate::{
     ids::OrganizationId,
+    limits,
     run::{Inputs, Phase, Step},
     workflow::{Handler, Registry, Workflow, handler::CheckRequest},
 };
@@ -218,6 +219,11 @@ async fn check_node(check: Check<'_>, request: &PreflightRequest<'_>) -> Vec<Iss
     });
     match found.await {
         Ok(mut issues) => {
+            // Of too many, those that block come first.
+            if issues.len() > limits::ISSUES_PER_NODE {
+                issues.sort_by_key(|issue| issue.severity == Severity::Warning);
+                issues.truncate(limits::ISSUES_PER_NODE);
+            }
             for issue in &mut issues {
                 issue.node_id.get_or_insert_with(|| node.id.clone());
             }

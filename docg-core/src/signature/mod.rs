@@ -9,6 +9,8 @@ mod error;
 #[cfg(feature = "signature-http")]
 pub mod http;
 mod merge;
+#[cfg(any(feature = "clicksign", feature = "zapsign"))]
+mod moment;
 mod provider;
 mod request;
 mod secret;

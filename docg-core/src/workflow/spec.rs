@@ -127,8 +127,11 @@ pub enum ParamKind {
     Text,
     /// Text that is one of these.
     OneOf(Vec<&'static str>),
-    /// A whole number, zero or more; durations are in milliseconds.
+    /// A whole number, zero or more.
     Integer,
+    /// A duration in whole milliseconds, ten years at most; to be read as
+    /// [`Millis`](crate::time::Millis).
+    Duration,
     /// `true` or `false`.
     Boolean,
     /// A JSON object.

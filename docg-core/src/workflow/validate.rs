@@ -18,7 +18,7 @@ use super::{
     registry::Registry,
     variables::{push_token, shortened},
 };
-use crate::{error::FieldFault, i18n::Text};
+use crate::{error::FieldFault, i18n::Text, limits, time::MAX_DURATION_MS};
 
 mod faults;
 pub(crate) mod kinds;
@@ -41,9 +41,6 @@ pub const MAX_ATTEMPTS: u32 = 100;
 /// A pause between attempts is at most this long, in milliseconds: a week.
 pub const MAX_PAUSE_MS: u64 = 7 * 24 * 3_600_000;
 
-/// A review ends within this time, in milliseconds, or never: ten years.
-const MAX_REVIEW_MS: u64 = 10 * 365 * 24 * 3_600_000;
-
 /// A definition that can run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Validated {
@@ -65,7 +62,7 @@ pub struct Validated {
 pub fn validate(draft: WorkflowDraft, registry: &Registry) -> Result<Validated, Vec<FieldFault>> {
     let mut faults = Faults::default();
     faults.name("/name", &draft.name);
-    if draft.name.trim().is_empty() {
+    if limits::is_blank(&draft.name) {
         faults.add("/name", "required", Text::key("fault-name-required"));
     }
     if let Err((pointer, detail)) = schema::check(&draft.input_schema) {
@@ -79,14 +76,14 @@ pub fn validate(draft: WorkflowDraft, registry: &Registry) -> Result<Validated, 
     if draft
         .settings
         .review_expires_ms
-        .is_some_and(|millis| !(1..=MAX_REVIEW_MS).contains(&millis))
+        .is_some_and(|millis| !(1..=MAX_DURATION_MS).contains(&millis))
     {
         faults.add(
             "/settings/review_expires_ms",
             "out_of_range",
             Text::key("fault-range-or-null")
                 .with("least", 1)
-                .with("most", MAX_REVIEW_MS),
+                .with("most", MAX_DURATION_MS),
         );
     }
     if draft.nodes.is_empty() {
@@ -130,7 +127,7 @@ pub fn validate(draft: WorkflowDraft, registry: &Registry) -> Result<Validated, 
             ..
         } = draft;
         Ok(Validated {
-            name: name.trim().to_owned(),
+            name,
             input_schema,
             settings,
             nodes,

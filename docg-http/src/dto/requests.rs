@@ -20,6 +20,7 @@ pub(crate) struct CreateExecution {
     #[serde(default)]
     pub(crate) trigger_data: Option<Map<String, Value>>,
     /// What started it; `manual` where it is left out.
+    #[schema(min_length = 1)]
     #[serde(default)]
     pub(crate) trigger_type: Option<String>,
     /// Runs preflight, trigger and render only, and touches nothing.
@@ -54,8 +55,7 @@ pub(crate) struct Reason {
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Comment {
-    /// At most 2000 characters.
-    #[schema(max_length = 2000)]
+    /// In their own words.
     #[serde(default)]
     pub(crate) comment: Option<String>,
 }
@@ -112,11 +112,11 @@ fn step_ref<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<StepRef
 #[serde(deny_unknown_fields)]
 pub(crate) struct RequestSignatureBody {
     /// The signature provider; left out, the one that the service takes by default.
-    #[schema(min_length = 1, pattern = "\\S")]
+    #[schema(min_length = 1)]
     #[serde(default)]
     pub(crate) provider: Option<String>,
     /// Who is to sign. What is wrong with one of them is found by the new execution's preflight.
-    #[schema(required, value_type = Vec<AskedSigner>)]
+    #[schema(required, max_items = 200, value_type = Vec<AskedSigner>)]
     #[serde(default)]
     pub(crate) signers: Option<Vec<AskedSigner>>,
 }

@@ -2,6 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
+use docg_core::limits::TEXTS;
+
 use crate::problem::codes;
 
 /// The problems by their status: its name, what it says, and the codes that tell them apart.
@@ -119,6 +121,7 @@ pub(super) fn completed(mut document: Value) -> Value {
     document["components"]["responses"] = responses();
     each(&mut document["components"]["schemas"], |_, schema| {
         nothing_left_out(schema);
+        bound_texts(schema);
     });
     document["components"]["schemas"]["Problem"] = problem();
     each(&mut document["paths"], |path, item| {
@@ -146,6 +149,28 @@ fn nothing_left_out(schema: &mut Value) {
         }
         Value::Array(schemas) => schemas.iter_mut().for_each(nothing_left_out),
         _ => {}
+    }
+}
+
+/// How long a request's texts may be and what they may hold, from the table that they are checked by.
+fn bound_texts(schema: &mut Value) {
+    if schema["additionalProperties"] != false {
+        return;
+    }
+    each(&mut schema["properties"], bound_text);
+}
+
+fn bound_text(name: &str, schema: &mut Value) {
+    let is_text = schema["type"] == "string"
+        || schema["type"]
+            .as_array()
+            .is_some_and(|types| types.contains(&json!("string")));
+    let limit = TEXTS.iter().find(|limit| limit.name == name);
+    if let Some(limit) = limit.filter(|_| is_text) {
+        schema["maxLength"] = json!(limit.max);
+        if schema["pattern"].is_null() {
+            schema["pattern"] = json!(limit.pattern());
+        }
     }
 }
 
@@ -178,6 +203,9 @@ fn complete(path: &str, operation: &mut Value) {
     }
     if let Value::Array(read) = &mut read {
         for parameter in read.iter_mut() {
+            if let Some(name) = parameter["name"].as_str().map(str::to_owned) {
+                bound_text(&name, &mut parameter["schema"]);
+            }
             // Outside a body there is no null.
             if let Some(kind) = parameter.pointer_mut("/schema/type")
                 && kind.is_array()
@@ -196,7 +224,7 @@ fn complete(path: &str, operation: &mut Value) {
     }
 
     let possible = [
-        ("400", guarded || keyed || has_body && !any_body),
+        ("400", true),
         ("401", guarded),
         ("403", guarded),
         ("404", named),

@@ -168,12 +168,8 @@ pub(crate) struct RetryPolicy {
     "nodes": [{"id": "details", "type": "extract", "params": {"fields": {"customer": "{{trigger.customer}}"}}}],
 }))]
 pub(crate) struct WorkflowDraft {
-    /// For people. No control characters, and not blank.
-    #[schema(
-        min_length = 1,
-        max_length = 200,
-        pattern = r"^[^\u0000-\u001f\u007f-\u009f]*[^\s\u0000-\u001f\u007f-\u009f][^\u0000-\u001f\u007f-\u009f]*$"
-    )]
+    /// For people; not blank.
+    #[schema(min_length = 1)]
     name: String,
     /// JSON Schema 2020-12 of the trigger data; an empty object allows anything.
     #[serde(default)]
@@ -212,8 +208,7 @@ pub(crate) struct NodeDraft {
     id: String,
     /// A node type that the server knows, such as `render-pdf`.
     r#type: String,
-    /// For people; the id where it is left out. No control characters.
-    #[schema(max_length = 200, pattern = r"^[^\u0000-\u001f\u007f-\u009f]*$")]
+    /// For people; the id where it is left out.
     label: Option<String>,
     /// May be left out where the node type knows only one.
     phase: Option<Phase>,

@@ -30,7 +30,7 @@ fn request(caller: &Caller, id: Uuid, headers: &HeaderMap) -> Result<ControlRequ
     caller.need(Scope::ExecutionsWrite)?;
     let mut request =
         ControlRequest::new(caller.organization, ExecutionId(id), caller.actor.clone());
-    request.if_version = IfMatch::of(headers).version();
+    request.if_version = IfMatch::of(headers)?.version();
     Ok(request)
 }
 

@@ -2,6 +2,7 @@ use axum::{extract::State, http::StatusCode, response::Response};
 use docg_core::{
     i18n::Text,
     ids::{ExecutionId, NodeId},
+    limits,
     ports::{AuditQuery, LogQuery},
 };
 
@@ -47,6 +48,11 @@ pub(crate) async fn logs(
             Problem::invalid_field(pointer, "invalid_value", detail)
         }
     };
+    if let Some(step) = &query.step_id
+        && let Some(fault) = limits::NODE_ID.fault("/step_id", step)
+    {
+        return Err(Problem::invalid(vec![fault]));
+    }
     let level = query
         .level
         .as_deref()

@@ -152,8 +152,8 @@ pub(crate) async fn put(
     Sent(sent): Sent,
 ) -> Result<Response, Problem> {
     caller.need(Scope::WorkflowsWrite)?;
+    let if_match = IfMatch::of(&headers)?;
     let draft = draft(&state, &sent)?;
-    let if_match = IfMatch::of(&headers);
     if if_match == IfMatch::Any {
         let found = state
             .engine

@@ -51,10 +51,11 @@ impl Reader {
         execution: Option<ExecutionId>,
     ) -> Result<Self, Problem> {
         // Whatever it is made of: what is no id of ours is told by a gap.
-        let last_event_id = request
-            .headers()
-            .get("last-event-id")
+        let given = request.headers().get_all("last-event-id").iter();
+        let last_event_id = given
             .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+            // Two are as unknown as one that was never given.
+            .reduce(|one, other| format!("{one}, {other}"))
             .or(query.last_event_id)
             .map(|id| id.trim().to_owned())
             .filter(|id| !matches!(id.as_str(), "" | "0" | "0-0"));

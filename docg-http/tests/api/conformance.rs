@@ -191,7 +191,7 @@ fn validator(schema: &'static Value) -> Arc<Validator> {
     Arc::clone(validator)
 }
 
-fn resolved(value: &'static Value) -> &'static Value {
+pub(crate) fn resolved(value: &'static Value) -> &'static Value {
     match value["$ref"].as_str() {
         Some(reference) => DOCUMENT
             .pointer(reference.trim_start_matches('#'))

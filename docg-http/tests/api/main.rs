@@ -19,6 +19,7 @@ mod review;
 mod signatures;
 mod sse;
 mod sse_list;
+mod strangers;
 mod streams;
 mod support;
 mod tenancy;

@@ -18,22 +18,55 @@ use futures::{StreamExt, stream};
 use tokio::sync::broadcast::{self, error::RecvError};
 use uuid::Uuid;
 
-use crate::{config::BusConfig, hash::IdMap};
+use crate::{config::BusConfig, hash::IdMap, weight};
 
 /// The lists that somebody reads or has read: a position can only come from a stream.
 pub(super) struct Lists {
     /// Tells this bus's positions from those of the one before a restart.
     instance: Uuid,
-    lists: Mutex<IdMap<OrganizationId, List>>,
+    lists: Mutex<Tenants>,
     /// Spares publishing the lock while nobody has read a list yet.
     is_read: AtomicBool,
+}
+
+#[derive(Default)]
+struct Tenants {
+    lists: IdMap<OrganizationId, List>,
+    /// How many bytes the events of all of them take.
+    bytes: usize,
 }
 
 struct List {
     /// The last ones; `head` is the number of the newest.
     events: VecDeque<Arc<Event>>,
     head: u64,
+    /// How many bytes its events take.
+    bytes: usize,
     live: broadcast::Sender<(u64, Arc<Event>)>,
+}
+
+impl Tenants {
+    /// Lets the list with the most events forget half of them, until all are small enough.
+    fn thin_out(&mut self, max: usize) {
+        while self.bytes > max {
+            let Some(largest) = self.lists.values_mut().max_by_key(|list| list.bytes) else {
+                return;
+            };
+            let before = largest.bytes;
+            for _ in 0..largest.events.len().div_ceil(2) {
+                largest.forget_oldest();
+            }
+            self.bytes = self.bytes - before + largest.bytes;
+        }
+    }
+}
+
+impl List {
+    fn forget_oldest(&mut self) {
+        if let Some(oldest) = self.events.pop_front() {
+            self.bytes -= weight::event(&oldest);
+        }
+    }
 }
 
 impl Lists {
@@ -45,24 +78,30 @@ impl Lists {
         }
     }
 
-    fn lists(&self) -> MutexGuard<'_, IdMap<OrganizationId, List>> {
+    fn lists(&self) -> MutexGuard<'_, Tenants> {
         self.lists.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Passes an event on that was not published before.
-    pub(super) fn publish(&self, event: &Arc<Event>, max: usize) {
+    pub(super) fn publish(&self, event: &Arc<Event>, config: &BusConfig) {
         if !event.data.is_for_lists() || !self.is_read.load(Ordering::Acquire) {
             return;
         }
-        if let Some(list) = self.lists().get_mut(&event.organization_id) {
-            if list.events.len() >= max {
-                list.events.pop_front();
-            }
-            list.head += 1;
-            list.events.push_back(Arc::clone(event));
-            // An error means that nobody listens now.
-            let _ = list.live.send((list.head, Arc::clone(event)));
+        let tenants = &mut *self.lists();
+        let Some(list) = tenants.lists.get_mut(&event.organization_id) else {
+            return;
+        };
+        let before = list.bytes;
+        if list.events.len() >= config.events_per_organization {
+            list.forget_oldest();
         }
+        list.head += 1;
+        list.events.push_back(Arc::clone(event));
+        list.bytes += weight::event(event);
+        // An error means that nobody listens now.
+        let _ = list.live.send((list.head, Arc::clone(event)));
+        tenants.bytes = tenants.bytes - before + list.bytes;
+        tenants.thin_out(config.max_bytes / 2);
     }
 
     pub(super) fn subscribe(
@@ -72,13 +111,16 @@ impl Lists {
         config: &BusConfig,
     ) -> Result<OrganizationStream, BusError> {
         self.is_read.store(true, Ordering::Release);
-        let mut lists = self.lists();
+        let tenants = &mut *self.lists();
+        let lists = &mut tenants.lists;
         if !lists.contains_key(&organization) && lists.len() >= config.max_organizations {
             lists.retain(|_, list| list.live.receiver_count() > 0);
+            tenants.bytes = lists.values().map(|list| list.bytes).sum();
         }
         let list = lists.entry(organization).or_insert_with(|| List {
             events: VecDeque::new(),
             head: 0,
+            bytes: 0,
             live: broadcast::channel(config.subscriber_buffer).0,
         });
         let first = list.head + 1 - list.events.len() as u64;

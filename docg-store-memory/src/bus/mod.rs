@@ -61,10 +61,11 @@ impl MemoryBus {
         // Few rings need few locks; and then the oldest of all is the oldest of its shard.
         let shards = (config.max_executions / 256).clamp(1, MAX_SHARDS);
         let rings_each = config.max_executions.div_ceil(shards);
+        let bytes_each = config.max_bytes / 2 / shards;
         let (wakes, _) = broadcast::channel(config.wake_buffer.max(1));
         Self {
             shards: (0..shards)
-                .map(|_| Mutex::new(Rings::new(rings_each)))
+                .map(|_| Mutex::new(Rings::new(rings_each, bytes_each)))
                 .collect(),
             lists: Lists::new(),
             wakes,
@@ -93,12 +94,9 @@ impl EventBus for MemoryBus {
     async fn publish(&self, events: &[Arc<Event>]) -> Result<(), BusError> {
         for of_one in events.chunk_by(|a, b| a.execution_id == b.execution_id) {
             let mut rings = self.rings(of_one[0].execution_id);
-            let ring = rings.of(of_one[0].execution_id);
             for event in of_one {
-                match ring.publish(event, self.config.events_per_execution) {
-                    Publication::New => self
-                        .lists
-                        .publish(event, self.config.events_per_organization),
+                match rings.take(event, self.config.events_per_execution, false) {
+                    Publication::New => self.lists.publish(event, &self.config),
                     Publication::Known => {}
                     Publication::Behind { head, from } => return Err(behind(event, head, from)),
                 }
@@ -110,8 +108,7 @@ impl EventBus for MemoryBus {
     async fn restore(&self, events: &[Arc<Event>]) -> Result<(), BusError> {
         for event in events {
             let mut rings = self.rings(event.execution_id);
-            let ring = rings.of(event.execution_id);
-            match ring.restore(event, self.config.events_per_execution) {
+            match rings.take(event, self.config.events_per_execution, true) {
                 Publication::New | Publication::Known => {}
                 Publication::Behind { head, from } => return Err(behind(event, head, from)),
             }

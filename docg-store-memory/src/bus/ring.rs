@@ -5,7 +5,7 @@ use std::{collections::VecDeque, sync::Arc};
 use docg_core::{event::Event, ids::ExecutionId, ports::BusError};
 
 use super::subscription::{Subscriber, Subscription};
-use crate::hash::IdMap;
+use crate::{hash::IdMap, weight};
 
 /// The rings of a shard, of which those that were quiet longest make room for new ones.
 pub(super) struct Rings {
@@ -13,6 +13,9 @@ pub(super) struct Rings {
     /// Every ring once, oldest first.
     order: VecDeque<ExecutionId>,
     max: usize,
+    max_bytes: usize,
+    /// How many bytes the events of all of them take.
+    bytes: usize,
 }
 
 /// One execution's last events.
@@ -25,6 +28,8 @@ pub(super) struct Ring {
     subscribers: Vec<Subscriber>,
     /// Something was published since the ring was last up for removal.
     is_active: bool,
+    /// How many bytes its events take.
+    bytes: usize,
 }
 
 /// What became of an event.
@@ -41,11 +46,46 @@ pub(super) enum Publication {
 }
 
 impl Rings {
-    pub(super) fn new(max: usize) -> Self {
+    pub(super) fn new(max: usize, max_bytes: usize) -> Self {
         Self {
             rings: IdMap::default(),
             order: VecDeque::new(),
             max,
+            max_bytes,
+            bytes: 0,
+        }
+    }
+
+    /// Takes an event into its ring and passes it on, if it follows; where `restores`, an empty ring may
+    /// begin anywhere.
+    pub(super) fn take(&mut self, event: &Arc<Event>, max: usize, restores: bool) -> Publication {
+        let ring = self.of(event.execution_id);
+        let before = ring.bytes;
+        let publication = match restores {
+            true => ring.restore(event, max),
+            false => ring.publish(event, max),
+        };
+        let now = ring.bytes;
+        self.bytes = self.bytes - before + now;
+        self.thin_out();
+        publication
+    }
+
+    /// Lets the oldest rings give up their events, until the rest is small enough. Who reads one gets
+    /// what comes next all the same.
+    fn thin_out(&mut self) {
+        for _ in 0..self.order.len() {
+            if self.bytes <= self.max_bytes {
+                return;
+            }
+            let Some(oldest) = self.order.pop_front() else {
+                return;
+            };
+            if let Some(ring) = self.rings.get_mut(&oldest) {
+                self.bytes -= std::mem::take(&mut ring.bytes);
+                ring.events = VecDeque::new();
+            }
+            self.order.push_back(oldest);
         }
     }
 
@@ -75,7 +115,8 @@ impl Rings {
                     self.order.push_back(oldest);
                 }
                 _ => {
-                    self.rings.remove(&oldest);
+                    let removed = self.rings.remove(&oldest);
+                    self.bytes -= removed.map_or(0, |ring| ring.bytes);
                 }
             }
         }
@@ -84,7 +125,7 @@ impl Rings {
 
 impl Ring {
     /// Takes an event in and passes it on, if it follows.
-    pub(super) fn publish(&mut self, event: &Arc<Event>, max: usize) -> Publication {
+    fn publish(&mut self, event: &Arc<Event>, max: usize) -> Publication {
         if event.seq <= self.head {
             return Publication::Known;
         }
@@ -100,7 +141,7 @@ impl Ring {
     }
 
     /// As [`publish`](Self::publish), but an empty ring may begin anywhere.
-    pub(super) fn restore(&mut self, event: &Arc<Event>, max: usize) -> Publication {
+    fn restore(&mut self, event: &Arc<Event>, max: usize) -> Publication {
         if self.head == 0 {
             self.add(event, max);
             Publication::New
@@ -110,9 +151,12 @@ impl Ring {
     }
 
     fn add(&mut self, event: &Arc<Event>, max: usize) {
-        if self.events.len() >= max {
-            self.events.pop_front();
+        if self.events.len() >= max
+            && let Some(oldest) = self.events.pop_front()
+        {
+            self.bytes -= weight::event(&oldest);
         }
+        self.bytes += weight::event(event);
         self.is_active |= self.head > 0;
         self.head = event.seq;
         self.events.push_back(Arc::clone(event));

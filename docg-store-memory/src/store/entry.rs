@@ -26,6 +26,7 @@ use super::{
     queue::Want,
     types::TypeSet,
 };
+use crate::weight;
 
 /// One execution: what never changes, and the rest behind its lock.
 pub(super) struct Entry {
@@ -69,6 +70,20 @@ pub(super) struct Run {
     pub(super) generation: u64,
     /// It has been purged; whoever still has the entry has nothing.
     pub(super) gone: bool,
+    weight: Weight,
+}
+
+/// How many bytes an execution takes, by what of it changes together. Its definition is not in it:
+/// executions share it.
+#[derive(Default)]
+struct Weight {
+    /// Events, log and audit trail.
+    rows: usize,
+    /// Inputs and steps.
+    values: usize,
+    /// Signature requests and approvals.
+    requests: usize,
+    inbox: usize,
 }
 
 /// A lease, as the entry knows it.
@@ -101,6 +116,34 @@ impl Entry {
             signature,
             approval,
         } = state;
+        let mut run = Run {
+            due: execution.wake_at,
+            weight: Weight {
+                rows: weight::rows(&events, &logs, &audit),
+                ..Weight::default()
+            },
+            execution,
+            inputs,
+            steps,
+            packed: None,
+            signatures: signature.into_iter().collect(),
+            approvals: approval.into_iter().collect(),
+            events,
+            logs,
+            audit,
+            inbox: Vec::new(),
+            settled: BTreeSet::new(),
+            published: 0,
+            listed_unpublished: false,
+            held: None,
+            taken_over: false,
+            fence: 0,
+            generation: 0,
+            gone: false,
+        };
+        run.weigh_values();
+        run.weigh_requests();
+        let execution = &run.execution;
         Self {
             id: execution.id,
             organization: execution.organization_id,
@@ -109,27 +152,7 @@ impl Entry {
             types,
             key: idempotency.map(|idempotency| idempotency.key.into_boxed_str()),
             lists,
-            run: Mutex::new(Run {
-                due: execution.wake_at,
-                execution,
-                inputs,
-                steps,
-                packed: None,
-                signatures: signature.into_iter().collect(),
-                approvals: approval.into_iter().collect(),
-                events,
-                logs,
-                audit,
-                inbox: Vec::new(),
-                settled: BTreeSet::new(),
-                published: 0,
-                listed_unpublished: false,
-                held: None,
-                taken_over: false,
-                fence: 0,
-                generation: 0,
-                gone: false,
-            }),
+            run: Mutex::new(run),
         }
     }
 
@@ -176,6 +199,36 @@ impl Run {
             packed.put_into_steps(&mut steps);
         }
         steps
+    }
+
+    /// How many bytes it takes.
+    pub(super) fn weight(&self) -> usize {
+        /// The run state with its places in lists and queues.
+        const STATE: usize = 1_024;
+        let Weight {
+            rows,
+            values,
+            requests,
+            inbox,
+        } = self.weight;
+        STATE + rows + values + requests + inbox
+    }
+
+    fn weigh_values(&mut self) {
+        self.weight.values = weight::inputs(&self.inputs)
+            + self.steps.iter().map(weight::step).sum::<usize>()
+            + self.packed.as_ref().map_or(0, Packed::weight);
+    }
+
+    pub(super) fn weigh_requests(&mut self) {
+        let signatures = self.signatures.iter().map(weight::record);
+        let approvals = self.approvals.iter().map(weight::record);
+        self.weight.requests = signatures.chain(approvals).sum();
+    }
+
+    pub(super) fn put_into_inbox(&mut self, signal: Signal) {
+        self.weight.inbox += weight::record(&signal);
+        self.inbox.push(signal);
     }
 
     /// The last event's `seq`.
@@ -373,16 +426,22 @@ impl Run {
         if let Some(packed) = self.packed.take() {
             packed.put_into_inputs(&mut self.inputs);
             packed.put_into_steps(&mut self.steps);
+            self.weigh_values();
         }
         self.execution = commit.execution;
         if let Some(inputs) = commit.inputs {
+            self.weight.values -= weight::inputs(&self.inputs);
+            self.weight.values += weight::inputs(&inputs);
             self.inputs = inputs;
         }
         for step in commit.steps {
             if let Some(index) = self.step(&step) {
+                self.weight.values -= weight::step(&self.steps[index]);
+                self.weight.values += weight::step(&step);
                 self.steps[index] = step;
             }
         }
+        self.weight.rows += weight::rows(&commit.events, &commit.logs, &commit.audit);
         // Begun, ended and the status between for each step; a word and a row for each.
         let steps = self.steps.len();
         append(&mut self.events, commit.events, 3 * steps + 8);
@@ -390,7 +449,8 @@ impl Run {
         append(&mut self.audit, commit.audit, steps + 3);
         for id in commit.settled {
             if let Some(index) = self.inbox.iter().position(|signal| signal.id == id) {
-                self.inbox.remove(index);
+                let signal = self.inbox.remove(index);
+                self.weight.inbox -= weight::record(&signal);
                 self.settled.insert(id);
             }
         }
@@ -419,6 +479,7 @@ impl Run {
     pub(super) fn pack(&mut self) {
         if self.packed.is_none() {
             self.packed = Some(Packed::take_from(&mut self.inputs, &mut self.steps));
+            self.weigh_values();
         }
         self.events.shrink_to_fit();
         self.logs.shrink_to_fit();

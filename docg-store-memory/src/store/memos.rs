@@ -13,6 +13,7 @@ use docg_core::{
 };
 
 use super::{MemoryStore, storable};
+use crate::weight;
 
 /// Expired memos are looked for when there are this many, then when there are twice what is left.
 const FIRST_SWEEP: usize = 1_024;
@@ -21,6 +22,7 @@ const FIRST_SWEEP: usize = 1_024;
 pub(super) struct Memos {
     facts: HashMap<MemoKey, Memo>,
     sweep_at: usize,
+    weight: usize,
     /// The latest moment that a caller has named: `replace` names none.
     now: Option<Timestamp>,
 }
@@ -29,6 +31,8 @@ pub(super) struct Memos {
 impl MemoStore for MemoryStore {
     async fn remember(&self, memo: Memo, now: Timestamp) -> Result<Option<Memo>, StoreError> {
         check(&memo, "remember")?;
+        // What has ended makes room before any lock is held; else memos that have expired do.
+        let _ = self.make_room("remember");
         let mut memos = self.memos();
         memos.now = memos.now.max(Some(now));
         if let Some(known) = memos
@@ -38,7 +42,7 @@ impl MemoStore for MemoryStore {
         {
             return Ok(Some(known.clone()));
         }
-        memos.put(memo, self.config.max_memos, "remember")?;
+        self.put(&mut memos, memo, "remember")?;
         Ok(None)
     }
 
@@ -53,7 +57,8 @@ impl MemoStore for MemoryStore {
 
     async fn replace(&self, memo: Memo) -> Result<(), StoreError> {
         check(&memo, "replace")?;
-        self.memos().put(memo, self.config.max_memos, "replace")
+        let _ = self.make_room("replace");
+        self.put(&mut self.memos(), memo, "replace")
     }
 }
 
@@ -71,24 +76,53 @@ impl MemoryStore {
     }
 }
 
-impl Memos {
-    fn put(&mut self, memo: Memo, max: usize, operation: &'static str) -> Result<(), StoreError> {
-        if !self.facts.contains_key(&memo.key) {
-            if self.facts.len() >= self.sweep_at.max(FIRST_SWEEP).min(max) {
-                self.sweep();
+impl MemoryStore {
+    fn put(
+        &self,
+        memos: &mut Memos,
+        memo: Memo,
+        operation: &'static str,
+    ) -> Result<(), StoreError> {
+        let (weight, max) = (memos.weight, self.config.max_memos);
+        if !memos.facts.contains_key(&memo.key) {
+            let is_many = memos.facts.len() >= memos.sweep_at.max(FIRST_SWEEP).min(max);
+            if is_many || self.bytes() >= self.config.max_bytes {
+                memos.sweep();
+                self.reweigh(weight, memos.weight);
             }
-            if self.facts.len() >= max {
-                let message = format!("{max} memos are kept already");
+            if memos.facts.len() >= max || self.bytes() >= self.config.max_bytes {
+                let message = format!(
+                    "{} memos and {} bytes are kept already",
+                    memos.facts.len(),
+                    self.bytes()
+                );
                 return Err(StoreError::new(StoreErrorKind::Full, operation, message));
             }
         }
-        self.facts.insert(memo.key.clone(), memo);
+        let weight = memos.weight;
+        memos.insert(memo);
+        self.reweigh(weight, memos.weight);
         Ok(())
+    }
+}
+
+/// How many bytes a memo takes.
+fn weigh(memo: &Memo) -> usize {
+    2 * memo.key.key.len() + weight::value(&memo.value) + 256
+}
+
+impl Memos {
+    fn insert(&mut self, memo: Memo) {
+        self.weight += weigh(&memo);
+        if let Some(old) = self.facts.insert(memo.key.clone(), memo) {
+            self.weight -= weigh(&old);
+        }
     }
 
     fn sweep(&mut self) {
         if let Some(now) = self.now {
             self.facts.retain(|_, memo| memo.expires_at > now);
+            self.weight = self.facts.values().map(weigh).sum();
         }
         self.sweep_at = self.facts.len() * 2;
     }

@@ -70,6 +70,7 @@ pub struct MemoryStore {
     workflows: RwLock<Workflows>,
     memos: Mutex<Memos>,
     executions: AtomicUsize,
+    bytes: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -114,6 +115,7 @@ impl MemoryStore {
             workflows: RwLock::default(),
             memos: Mutex::default(),
             executions: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
         }
     }
 
@@ -121,6 +123,21 @@ impl MemoryStore {
     #[must_use]
     pub fn len(&self) -> usize {
         self.executions.load(Ordering::Relaxed)
+    }
+
+    /// How many bytes all that is kept takes, nearly.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Something weighs otherwise than before.
+    fn reweigh(&self, before: usize, now: usize) {
+        if now >= before {
+            self.bytes.fetch_add(now - before, Ordering::Relaxed);
+        } else {
+            self.bytes.fetch_sub(before - now, Ordering::Relaxed);
+        }
     }
 
     /// Whether no execution is kept.

@@ -8,6 +8,8 @@ use docg_core::{
     run::{Inputs, Step},
 };
 
+use crate::weight;
+
 /// The values that were taken out of an execution's inputs and steps.
 pub(super) struct Packed {
     trigger_data: JsonText,
@@ -31,6 +33,15 @@ impl Packed {
             trigger_data,
             outputs: outputs.collect(),
         }
+    }
+
+    /// How many bytes it takes.
+    pub(super) fn weight(&self) -> usize {
+        let outputs = self
+            .outputs
+            .iter()
+            .map(|output| weight::json_text(output.as_ref()));
+        weight::json_text(Some(&self.trigger_data)) + outputs.sum::<usize>()
     }
 
     pub(super) fn put_into_inputs(&self, inputs: &mut Arc<Inputs>) {

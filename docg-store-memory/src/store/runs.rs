@@ -17,6 +17,8 @@ use docg_core::{
     time::Timestamp,
 };
 
+use crate::{config::StoreConfig, weight};
+
 use super::{
     MemoryStore,
     entry::{Entry, Run, check_new},
@@ -24,12 +26,19 @@ use super::{
     storable,
 };
 
+/// So large a signal is taken also where there is no room, in bytes: a cancel or an approval lets
+/// executions end, which makes some.
+const SMALL_SIGNAL: usize = 16 * 1024;
+
 #[async_trait]
 impl RunStore for MemoryStore {
     async fn create(&self, run: NewRun) -> Result<Created, StoreError> {
         storable::refuse("create", storable::of_run(&run))?;
         let organization = run.state.execution.organization_id;
+        // What has ended makes room before any lock is held.
+        let room = self.make_room("create");
         let Some(idempotency) = run.idempotency.clone() else {
+            room?;
             return self.insert(run);
         };
         // Held until the run is in, so that of two calls with one key the second finds the first.
@@ -46,6 +55,7 @@ impl RunStore for MemoryStore {
                 message,
             ));
         }
+        room?;
         let id = run.state.execution.id;
         let created = self.insert(run)?;
         keys.insert(key, (idempotency.fingerprint, id));
@@ -157,7 +167,7 @@ impl RunStore for MemoryStore {
         storable::refuse("commit", storable::of_commit(&commit))?;
 
         let status = run.execution.status;
-        let was_terminal = run.ended_at();
+        let (was_terminal, weight) = (run.ended_at(), run.weight());
         let signature = commit.signature.take();
         let approval = commit.approval.take();
         let lease_changed = run.apply(commit);
@@ -191,9 +201,12 @@ impl RunStore for MemoryStore {
         if lease_changed {
             self.requeue(&entry, run);
         }
-        Ok(Committed {
-            signals_pending: !run.inbox.is_empty(),
-        })
+        self.reweigh(weight, run.weight());
+        let signals_pending = !run.inbox.is_empty();
+        drop(guard);
+        // What has happened is kept, with room or without.
+        let _ = self.make_room("commit");
+        Ok(Committed { signals_pending })
     }
 
     async fn signal(&self, signal: Signal) -> Result<(), StoreError> {
@@ -206,6 +219,10 @@ impl RunStore for MemoryStore {
                 format!("there is no execution {id}"),
             );
         };
+        let room = self.make_room("signal");
+        if weight::record(&signal) > SMALL_SIGNAL {
+            room?;
+        }
         let mut run = entry.lock();
         if run.gone {
             return refuse(
@@ -220,7 +237,9 @@ impl RunStore for MemoryStore {
             return refuse(StoreErrorKind::Full, format!("the inbox of {id} is full"));
         }
         let due = signal.received_at;
-        run.inbox.push(signal);
+        let weight = run.weight();
+        run.put_into_inbox(signal);
+        self.reweigh(weight, run.weight());
         if run.due_by(due) {
             self.requeue(&entry, &mut run);
         }
@@ -276,6 +295,13 @@ impl RunStore for MemoryStore {
     }
 
     async fn purge(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError> {
+        Ok(self.remove_ended(before, limit))
+    }
+}
+
+impl MemoryStore {
+    /// Removes executions that ended before this moment.
+    fn remove_ended(&self, before: Timestamp, limit: usize) -> usize {
         let mut purged = 0;
         for shard in &self.shards {
             let mut passed = Bound::Unbounded;
@@ -291,11 +317,9 @@ impl RunStore for MemoryStore {
                 purged += usize::from(self.remove(id, before));
             }
         }
-        Ok(purged)
+        purged
     }
-}
 
-impl MemoryStore {
     fn insert(&self, run: NewRun) -> Result<Created, StoreError> {
         let refuse = |kind, message: String| Err(StoreError::new(kind, "create", message));
         if let Err(message) = check_new(&run) {
@@ -339,6 +363,7 @@ impl MemoryStore {
             }
             entries.insert(entry.id, Arc::clone(&entry));
         }
+        self.reweigh(0, run.weight());
         entry.lists.insert(
             run.execution.workflow_id,
             entry.list_key(),
@@ -474,6 +499,39 @@ impl MemoryStore {
                 }
             }
         }
+        run.weigh_requests();
+    }
+
+    /// Lets what has ended longest make room, until something more may be kept.
+    pub(super) fn make_room(&self, operation: &'static str) -> Result<(), StoreError> {
+        let StoreConfig {
+            max_executions,
+            max_bytes,
+            ..
+        } = self.config;
+        while self.len() >= max_executions || self.bytes() >= max_bytes {
+            if !self.remove_oldest_ended() {
+                let message = format!(
+                    "{} executions and {} bytes are kept already, and none of them has ended",
+                    self.len(),
+                    self.bytes()
+                );
+                return Err(StoreError::new(StoreErrorKind::Full, operation, message));
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the execution that ended first; `false` where none has ended.
+    fn remove_oldest_ended(&self) -> bool {
+        let firsts = self.shards.iter().filter_map(|shard| {
+            let ended = shard.ended.lock().unwrap_or_else(PoisonError::into_inner);
+            ended.first().copied()
+        });
+        let oldest = firsts.min();
+        // One whose inbox is not empty yet has to wait; then it is another's turn.
+        oldest.is_some_and(|(_, id)| self.remove(id, Timestamp::MAX))
+            || self.remove_ended(Timestamp::MAX, 1) > 0
     }
 
     /// Whether an execution stays in the list, and into `found` with it where it is asked for.
@@ -517,6 +575,7 @@ impl MemoryStore {
                 return false;
             }
             run.gone = true;
+            self.reweigh(run.weight(), 0);
             run.held = None;
             self.requeue(&entry, &mut run);
             self.shard(id)

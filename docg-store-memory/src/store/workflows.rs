@@ -15,6 +15,7 @@ use docg_core::{
 };
 
 use super::{MemoryStore, storable};
+use crate::weight;
 
 #[derive(Default)]
 pub(super) struct Workflows(HashMap<OrganizationId, Tenant>);
@@ -32,10 +33,21 @@ struct Versions {
     current: Option<Arc<Workflow>>,
 }
 
+impl Versions {
+    /// How many bytes the current version takes. Its predecessors stay only as long as executions do
+    /// that were made with them.
+    fn weight(&self) -> usize {
+        self.current
+            .as_deref()
+            .map_or(0, |workflow| weight::record(workflow))
+    }
+}
+
 #[async_trait]
 impl WorkflowStore for MemoryStore {
     async fn put_workflow(&self, workflow: Workflow) -> Result<(), StoreError> {
         storable::refuse("put_workflow", storable::of_record(&workflow))?;
+        self.make_room("put_workflow")?;
         let mut workflows = self
             .workflows
             .write()
@@ -61,10 +73,12 @@ impl WorkflowStore for MemoryStore {
             tenant.listed.remove(&(current.created_at, current.id));
         }
         tenant.listed.insert((workflow.created_at, workflow.id));
+        self.reweigh(versions.weight(), 0);
         *versions = Versions {
             latest: workflow.version,
             current: Some(Arc::new(workflow)),
         };
+        self.reweigh(0, versions.weight());
         Ok(())
     }
 
@@ -134,11 +148,11 @@ impl WorkflowStore for MemoryStore {
         let Some(tenant) = workflows.0.get_mut(&organization) else {
             return Ok(false);
         };
-        let Some(current) = tenant
-            .versions
-            .get_mut(&id)
-            .and_then(|versions| versions.current.take())
-        else {
+        let Some(versions) = tenant.versions.get_mut(&id) else {
+            return Ok(false);
+        };
+        self.reweigh(versions.weight(), 0);
+        let Some(current) = versions.current.take() else {
             return Ok(false);
         };
         tenant.listed.remove(&(current.created_at, id));

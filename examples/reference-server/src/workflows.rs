@@ -7,6 +7,7 @@ use docg_core::{
     error::FieldFault,
     i18n::Locale,
     ids::{OrganizationId, WorkflowId},
+    json,
     observe::JsonText,
     ports::{Memo, MemoKey},
     time::Timestamp,
@@ -123,7 +124,7 @@ fn read(files: &[(String, String)]) -> Result<Vec<WorkflowFile>, WorkflowFaults>
 }
 
 fn read_one(name: &str, text: &str, files: &[(String, String)]) -> Result<WorkflowFile, String> {
-    let mut value: Value = serde_json::from_str(text).map_err(|e| e.to_string())?;
+    let mut value = json::read(text.as_bytes()).map_err(|e| e.to_string())?;
     let fields = value.as_object_mut().ok_or("an object is expected")?;
     let id = fields.remove("id").ok_or("/id: it is missing")?;
     let id: WorkflowId = serde_json::from_value(id).map_err(|e| format!("/id: {e}"))?;
@@ -133,7 +134,7 @@ fn read_one(name: &str, text: &str, files: &[(String, String)]) -> Result<Workfl
             .find(|(name, _)| name == schema)
             .ok_or_else(|| format!("/input_schema: there is no file {schema:?} beside it"))?;
         let schema =
-            serde_json::from_str(text).map_err(|e| format!("/input_schema: {schema}: {e}"))?;
+            json::read(text.as_bytes()).map_err(|e| format!("/input_schema: {schema}: {e}"))?;
         fields.insert("input_schema".to_owned(), schema);
     }
     // Of the file's own words: a draft also holds the defaults of this version of the program.
@@ -160,7 +161,7 @@ pub enum PutError {
 }
 
 /// The end of year 9999: what is remembered of a file is not forgotten.
-const NEVER: Timestamp = Timestamp::from_millis(253_402_300_799_000);
+const NEVER: Timestamp = Timestamp::MAX;
 
 /// Gives workflows to organizations, each file once: what became of the workflow since, changed or
 /// deleted by a client, stays until the file itself changes.

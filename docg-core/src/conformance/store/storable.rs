@@ -5,7 +5,7 @@ use std::{iter, sync::Arc};
 
 use serde_json::{Map, Value, json};
 
-use super::desk::{commit, create, everything, refused, take};
+use super::desk::{all_executions, commit, create, everything, refused, take};
 use crate::{
     conformance::{
         StoreUnderTest,
@@ -16,8 +16,9 @@ use crate::{
     ids::OrganizationId,
     observe::{JsonText, LogDomain, LogLevel},
     ports::{Claimed, Commit, Memo, MemoKey, ResumeSignal, SignalKind, StoreErrorKind},
-    run::Inputs,
+    run::{Inputs, Step, WaitKind, WaitingFor},
     storable::{MAX_DEPTH, MAX_STORED_DEPTH},
+    time::Timestamp,
 };
 
 /// Commits that have the value, each in another place.
@@ -32,15 +33,15 @@ fn commits_with(claimed: &Claimed, value: &Value) -> Vec<Commit> {
     let json = JsonText::from(value);
     let step = &claimed.state.steps[0];
     let steps = [
-        crate::run::Step {
+        Step {
             data_in: Some(json.clone()),
             ..step.clone()
         },
-        crate::run::Step {
+        Step {
             data_out: Some(json.clone()),
             ..step.clone()
         },
-        crate::run::Step {
+        Step {
             output: Some(Arc::new(value.clone())),
             ..step.clone()
         },
@@ -208,4 +209,77 @@ pub async fn what_is_nested_as_deep_as_allowed_comes_back(
             .any(|it| it.details_tech.as_ref().is_some_and(|it| *it == deep))
     );
     assert!(read.audit.iter().any(|row| row.metadata == deep));
+}
+
+/// The first and the last moment there is come back wherever a moment is kept, and every list that
+/// holds them can be read.
+pub async fn the_first_and_the_last_moment_come_back(StoreUnderTest { store, .. }: StoreUnderTest) {
+    let organization = OrganizationId::new();
+    for end in [Timestamp::MIN, Timestamp::MAX] {
+        let run = RunFixture::of(organization).created_at(end).build();
+        let id = create(&*store, run).await;
+        let claimed = take(&*store, at(0), id).await;
+        let mut request =
+            fixtures::signature_request(&claimed.state.execution, &format!("of {id}"));
+        (request.created_at, request.expires_at) = (end, Some(end));
+        request.completed_at = Some(end);
+        (request.follow_up.remind_at, request.follow_up.check_at) = (Some(end), Some(end));
+        let mut approval = fixtures::approval(&claimed.state.execution, &[fixtures::token_hash()]);
+        (approval.created_at, approval.expires_at) = (end, Some(end));
+        approval.decided_at = Some(end);
+        let step = Step {
+            started_at: Some(end),
+            completed_at: Some(end),
+            ..claimed.state.steps[0].clone()
+        };
+        let waiting = WaitingFor {
+            kind: WaitKind::Retry,
+            since: end,
+            until: Some(end),
+            detail: json!({}),
+        };
+        let made = CommitFixture::on(&claimed)
+            .at(end)
+            .with(|execution| {
+                execution.started_at = Some(end);
+                execution.waiting_for = Some(waiting.clone());
+            })
+            .wake_at(end)
+            .keep(at(10_000))
+            .events(1)
+            .log(LogLevel::Ok, LogDomain::Step, Some("n0"))
+            .audit("document.generated")
+            .signature(request.clone())
+            .approval(approval.clone())
+            .but(|commit| commit.steps = vec![step.clone()])
+            .build();
+        let (rows, execution) = (
+            (made.events.clone(), made.audit.clone()),
+            made.execution.clone(),
+        );
+        commit(&*store, made).await;
+        store
+            .release(&[claimed.lease], at(1))
+            .await
+            .expect("releases");
+
+        let again = take(&*store, at(2), id).await;
+        assert_eq!(again.state.execution.waiting_for, Some(waiting));
+        assert_eq!(again.state.execution.started_at, execution.started_at);
+        assert_eq!(again.state.signature, Some(request));
+        assert_eq!(again.state.approval, Some(approval));
+        assert_eq!(again.state.steps[0], step);
+        let read = everything(&*store, organization, id).await;
+        assert_eq!(read.events.last(), rows.0.last());
+        assert_eq!(read.audit.last(), rows.1.last());
+    }
+    let list = store.executions(all_executions(organization)).await;
+    let ends: Vec<_> = list
+        .expect("reads")
+        .items
+        .iter()
+        .map(|record| (record.execution.created_at, record.execution.updated_at))
+        .collect();
+    let [first, last] = [Timestamp::MIN, Timestamp::MAX].map(|end| (end, end));
+    assert_eq!(ends, [last, first], "newest first");
 }

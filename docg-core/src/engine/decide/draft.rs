@@ -10,6 +10,7 @@ use crate::{
     event::{Event, EventData},
     i18n::Text,
     ids::{AuditId, EventId, IdSource, LogId, SignalId},
+    limits,
     observe::{
         Actor, AuditDraft, AuditEvent, ChainLink, LogDomain, LogDraft, LogEntry, LogLevel, actions,
     },
@@ -18,7 +19,6 @@ use crate::{
         CurrentStep, DeliveryState, InvalidTransition, Phase, PhaseTimes, SignatureState, Status,
         Step, StepStatus, WaitKind, WaitingFor,
     },
-    storable,
     time::Timestamp,
     workflow::Node,
 };
@@ -153,7 +153,7 @@ impl<'a> Draft<'a> {
             level,
             domain,
             message_human: draft.message_human.printable(),
-            message_tech: draft.message_tech.map(storable::printable),
+            message_tech: draft.message_tech.map(limits::tech),
             details_tech: details,
             correlation_id: Arc::clone(&execution.correlation_id),
         }));

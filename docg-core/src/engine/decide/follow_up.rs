@@ -12,6 +12,7 @@ use crate::{
         SignatureRequest,
     },
     time::Timestamp,
+    workflow::validate::MAX_PAUSE_MS,
 };
 
 /// The first question comes earlier than the others: a webhook may have come before the request
@@ -147,7 +148,7 @@ pub(super) fn checked(draft: &mut Draft<'_>, checked: Checked) -> Result<(), Inv
             let pause = FIRST_PAUSE_MS
                 .saturating_mul(1 << failed.min(10))
                 .min(usual)
-                .max(error.retry_after_ms().unwrap_or(0));
+                .max(error.retry_after_ms().unwrap_or(0).min(MAX_PAUSE_MS));
             change(draft, |follow_up| {
                 follow_up.check_at = Some(next_check(now, expires_at, pause));
                 follow_up.failed_checks = failed.saturating_add(1);

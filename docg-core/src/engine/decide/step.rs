@@ -337,13 +337,21 @@ pub(super) fn failed(
         context,
         retry_after_ms,
     } = failure;
+    let retry_after_ms = retry_after_ms.unwrap_or(0);
+    // The other side asks for a longer pause than the policy allows: a person decides when to go on.
+    let class = match class {
+        FailureClass::Retryable
+            if retry_after_ms > node.retry.max_ms && has_attempts_left(draft, index) =>
+        {
+            FailureClass::Review
+        }
+        class => class,
+    };
     let attempts = draft.state.steps[index].attempt - draft.state.steps[index].attempts_before;
     let next_attempt_at = (class == FailureClass::Retryable && has_attempts_left(draft, index))
         .then(|| {
             let delay = node.retry.delay_ms(attempts, draft.random());
-            draft
-                .clock
-                .plus_millis(delay.max(retry_after_ms.unwrap_or(0)))
+            draft.clock.plus_millis(delay.max(retry_after_ms))
         });
     if let Some(at) = next_attempt_at {
         let step = draft.step(index);

@@ -201,6 +201,10 @@ impl Rule<'_, '_> {
         let raw = raw.unwrap_or(&Value::Null);
         // A list is looked at item by item: one address that comes later does not hide the others.
         if let (ParamKind::EmailList | ParamKind::Signers, Value::Array(items)) = (self.kind, raw) {
+            if let Some(expected) = kinds::misfit(raw, self.kind) {
+                issues.push(data::wrong_kind(self, &expected));
+                return;
+            }
             let items: Vec<_> = items.iter().map(|item| self.settle(item)).collect();
             if items
                 .iter()
@@ -226,6 +230,7 @@ impl Rule<'_, '_> {
             | ParamKind::Text
             | ParamKind::OneOf(_)
             | ParamKind::Integer
+            | ParamKind::Duration
             | ParamKind::Boolean
             | ParamKind::Object
             | ParamKind::Url
@@ -272,6 +277,7 @@ impl Rule<'_, '_> {
             | ParamKind::Text
             | ParamKind::OneOf(_)
             | ParamKind::Integer
+            | ParamKind::Duration
             | ParamKind::Boolean
             | ParamKind::Object
             | ParamKind::Url

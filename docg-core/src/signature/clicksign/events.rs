@@ -5,7 +5,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::{
-    signature::{ProviderUpdate, SignerFact, SignerFactKind, WebhookError},
+    signature::{ProviderUpdate, SignerFact, SignerFactKind, WebhookError, moment},
     time::Timestamp,
 };
 
@@ -17,7 +17,7 @@ pub(super) struct Event {
     data: Data,
     #[serde(
         default,
-        deserialize_with = "lenient",
+        deserialize_with = "moment::lenient",
         alias = "created",
         alias = "created_at"
     )]
@@ -101,9 +101,8 @@ impl Event {
 
     /// What it says of signers. `signed_at` of several signers of one event is the same.
     pub(super) fn facts(&self) -> Vec<SignerFact> {
-        let Some(at) = self.occurred_at else {
-            return Vec::new();
-        };
+        // Without a moment that can be read: it has happened by now.
+        let at = self.occurred_at.unwrap_or_else(Timestamp::now);
         let of_people = |kind| {
             let emails = self.people().filter_map(|person| person.email.as_deref());
             emails

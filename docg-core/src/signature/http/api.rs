@@ -1,6 +1,5 @@
 use std::{sync::Arc, time::Duration};
 
-use chrono::{DateTime, Utc};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use url::{Host, Url};
@@ -8,7 +7,7 @@ use url::{Host, Url};
 use super::client::{HttpClient, HttpError, HttpRequest, HttpResponse, Method};
 use crate::{
     signature::{ProviderError, Secret},
-    time::Timestamp,
+    time::{Timestamp, retry_after_ms},
 };
 
 /// How long a call of the API may take.
@@ -380,15 +379,7 @@ impl Api {
 
 /// What `Retry-After` says, in milliseconds from now: seconds, or a date.
 fn wait_ms(text: &str) -> Option<u64> {
-    let text = text.trim();
-    let millis = match text.parse::<u64>() {
-        Ok(seconds) => seconds.saturating_mul(1_000),
-        Err(_) => {
-            let at = DateTime::parse_from_rfc2822(text).ok()?;
-            Timestamp::from(at.with_timezone(&Utc)).millis_since(Timestamp::now())
-        }
-    };
-    Some(millis.min(LONGEST_WAIT_MS))
+    retry_after_ms(text, Timestamp::now()).map(|millis| millis.min(LONGEST_WAIT_MS))
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
 //! What ZapSign tells of a document, by webhook and in its answers, and what it means for signers.
 
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use crate::{
-    signature::{ProviderUpdate, SignerFact, SignerFactKind, WebhookError},
+    signature::{ProviderUpdate, SignerFact, SignerFactKind, WebhookError, moment},
     time::Timestamp,
 };
 
@@ -21,11 +21,11 @@ pub(super) struct DocumentState {
     deleted: bool,
     #[serde(default)]
     rejected_reason: Option<String>,
-    #[serde(default, deserialize_with = "lenient")]
+    #[serde(default, deserialize_with = "moment::lenient")]
     created_at: Option<Timestamp>,
-    #[serde(default, deserialize_with = "lenient")]
+    #[serde(default, deserialize_with = "moment::lenient")]
     last_update_at: Option<Timestamp>,
-    #[serde(default, deserialize_with = "lenient")]
+    #[serde(default, deserialize_with = "moment::lenient")]
     deleted_at: Option<Timestamp>,
     #[serde(default)]
     signers: Vec<SignerState>,
@@ -38,9 +38,9 @@ struct SignerState {
     status: Status,
     #[serde(default)]
     times_viewed: u64,
-    #[serde(default, deserialize_with = "lenient")]
+    #[serde(default, deserialize_with = "moment::lenient")]
     last_view_at: Option<Timestamp>,
-    #[serde(default, deserialize_with = "lenient")]
+    #[serde(default, deserialize_with = "moment::lenient")]
     signed_at: Option<Timestamp>,
 }
 
@@ -62,17 +62,12 @@ pub(super) enum Status {
     Unknown,
 }
 
-/// A moment that is missing, empty or written otherwise is none.
-fn lenient<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
-    let text = Option::<String>::deserialize(deserializer)?;
-    Ok(text.and_then(|text| text.parse().ok()))
-}
-
 impl DocumentState {
     fn changed_at(&self) -> Timestamp {
         let moments = [self.deleted_at, self.last_update_at, self.created_at];
         let known = moments.into_iter().flatten().next();
-        known.unwrap_or(Timestamp::from_millis(0))
+        // Without a moment that can be read: it has happened by now.
+        known.unwrap_or_else(Timestamp::now)
     }
 
     /// What has become of the signers by now.
@@ -139,7 +134,7 @@ struct Occasion {
     #[serde(default)]
     sandbox: Option<bool>,
     token: Option<String>,
-    #[serde(default, deserialize_with = "lenient")]
+    #[serde(default, deserialize_with = "moment::lenient")]
     last_update_at: Option<Timestamp>,
     email: Option<String>,
     signer: Option<Person>,

@@ -8,6 +8,7 @@ use super::{kinds, scope::Readable};
 use crate::{
     error::FieldFault,
     i18n::Text,
+    limits::{self, TextLimit},
     workflow::{
         spec::{NodeSpec, ParamKind},
         variables::{has_variables, push_token, references, shortened},
@@ -16,7 +17,6 @@ use crate::{
 
 /// More than this are not listed.
 pub(super) const MAX_FAULTS: usize = 500;
-const MAX_NAME_CHARS: usize = 200;
 
 #[derive(Default)]
 pub(super) struct Faults(pub(super) Vec<FieldFault>);
@@ -34,19 +34,12 @@ impl Faults {
     }
 
     pub(super) fn name(&mut self, pointer: &str, name: &str) {
-        if name.chars().count() > MAX_NAME_CHARS {
-            self.add(
-                pointer,
-                "too_long",
-                Text::key("fault-too-long").with("most", MAX_NAME_CHARS),
-            );
-        }
-        if name.chars().any(char::is_control) {
-            self.add(
-                pointer,
-                "invalid_text",
-                Text::key("fault-control-characters"),
-            );
+        self.text(pointer, name, limits::NAME);
+    }
+
+    pub(super) fn text(&mut self, pointer: &str, text: &str, limit: TextLimit) {
+        if let Some(FieldFault { code, detail, .. }) = limit.fault(pointer, text) {
+            self.add(pointer, code, detail);
         }
     }
 

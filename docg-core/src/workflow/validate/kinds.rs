@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::workflow::ParamKind;
+use crate::{limits::PEOPLE, time::MAX_DURATION_MS, workflow::ParamKind};
 
 /// Nothing, or a text of white space.
 pub(crate) fn is_blank(value: &Value) -> bool {
@@ -41,6 +41,19 @@ pub(crate) fn misfit(value: &Value, kind: &ParamKind) -> Option<String> {
             return (!fits).then(|| format!("one of {}", words.join(", ")));
         }
         ParamKind::Integer => (value.is_u64(), "a whole number, zero or more"),
+        ParamKind::Duration => {
+            let fits = value
+                .as_u64()
+                .is_some_and(|millis| millis <= MAX_DURATION_MS);
+            return (!fits).then(|| {
+                format!("a duration in whole milliseconds, {MAX_DURATION_MS} (ten years) at most")
+            });
+        }
+        ParamKind::EmailList | ParamKind::Signers
+            if value.as_array().is_some_and(|items| items.len() > PEOPLE) =>
+        {
+            return Some(format!("a list of at most {PEOPLE}"));
+        }
         ParamKind::Boolean => (value.is_boolean(), "true or false"),
         ParamKind::Object => (value.is_object(), "an object"),
         ParamKind::EmailList => (
@@ -85,6 +98,19 @@ mod tests {
         assert!(fit(json!("x"), ParamKind::Text) && !fit(json!(1), ParamKind::Text));
         assert!(fit(json!(3), ParamKind::Integer) && !fit(json!(-3), ParamKind::Integer));
         assert!(!fit(json!(3.5), ParamKind::Integer) && !fit(json!("3"), ParamKind::Integer));
+        for (millis, fits) in [
+            (json!(0), true),
+            (json!(315_360_000_000_u64), true),
+            (json!(315_360_000_001_u64), false),
+            (json!(u64::MAX), false),
+            (json!(-1), false),
+            (json!(0.5), false),
+            (json!(1e300), false),
+            (json!("1000"), false),
+        ] {
+            assert_eq!(fit(millis.clone(), ParamKind::Duration), fits, "{millis}");
+        }
+        assert!(!fit(json!(vec!["a@b"; PEOPLE + 1]), ParamKind::EmailList));
         assert!(fit(json!(true), ParamKind::Boolean) && !fit(json!("true"), ParamKind::Boolean));
         assert!(fit(json!({}), ParamKind::Object) && !fit(json!([]), ParamKind::Object));
         assert!(

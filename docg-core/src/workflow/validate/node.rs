@@ -9,6 +9,7 @@ use super::{
 use crate::{
     i18n::Text,
     ids::NodeId,
+    limits,
     run::Phase,
     workflow::{
         condition,
@@ -73,12 +74,9 @@ impl NodeCheck<'_, '_> {
         {
             self.fault("/timeout_ms", "out_of_range", range(1, MAX_TIMEOUT_MS));
         }
-        let label = node
-            .label
-            .as_deref()
-            .map(str::trim)
-            .filter(|label| !label.is_empty())
-            .unwrap_or(&node.id);
+        let label = node.label.as_deref();
+        let label = label.filter(|label| !limits::is_blank(label));
+        let label = label.unwrap_or(&node.id);
         Some(Node {
             id: NodeId::from(node.id.as_str()),
             node_type: Arc::clone(&self.spec?.node_type),
@@ -148,6 +146,12 @@ impl NodeCheck<'_, '_> {
 
     fn condition(&mut self, scope: &Readable<'_, '_>) {
         let Some(when) = &self.node.when else { return };
+        let at = format!("{}/when", self.at);
+        self.faults.text(&at, when, limits::WHEN);
+        if when.len() > 4 * limits::WHEN.max {
+            // Longer than any that may be stored: nobody needs to know what else is wrong with it.
+            return;
+        }
         match condition::targets(when) {
             Err(e) => self.fault(
                 "/when",
@@ -161,9 +165,6 @@ impl NodeCheck<'_, '_> {
                     }
                 }
             }
-        }
-        if when.contains('\0') {
-            self.fault("/when", "invalid_text", Text::key("fault-nul"));
         }
     }
 

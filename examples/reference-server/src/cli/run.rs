@@ -175,7 +175,7 @@ fn read_data(path: &Path) -> Result<Value, CliError> {
         why,
     };
     let text = std::fs::read_to_string(path).map_err(|e| error(e.to_string()))?;
-    serde_json::from_str(&text).map_err(|e| error(e.to_string()))
+    docg_core::json::read(text.as_bytes()).map_err(|e| error(e.to_string()))
 }
 
 #[cfg(test)]

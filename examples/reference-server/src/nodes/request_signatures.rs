@@ -12,6 +12,7 @@ use docg_core::{
         Envelope, EnvelopeRequest, NewSignatureRequest, NewSigner, SHORTEST_REMINDING_MS,
         SignatureProvider,
     },
+    time::Millis,
     workflow::{
         ComputeHandler, EffectContext, EffectHandler, Handler, NodeSpec, ParamKind, ParamSpec,
         Probe, Resolution, StepContext, StepOutcome, Wait, handler::CheckRequest,
@@ -31,8 +32,8 @@ struct Params {
     file: Value,
     signers: Vec<NewSigner>,
     message: Option<String>,
-    expires_in_ms: Option<u64>,
-    remind_every_ms: Option<u64>,
+    expires_in_ms: Option<Millis>,
+    remind_every_ms: Option<Millis>,
 }
 
 struct RequestSignatures {
@@ -47,8 +48,8 @@ pub(super) fn handler(providers: Vec<Arc<dyn SignatureProvider>>) -> Handler {
         .param(ParamSpec::required("file", ParamKind::File))
         .param(ParamSpec::required("signers", ParamKind::Signers))
         .param(ParamSpec::optional("message", ParamKind::Text))
-        .param(ParamSpec::optional("expires_in_ms", ParamKind::Integer))
-        .param(ParamSpec::optional("remind_every_ms", ParamKind::Integer))
+        .param(ParamSpec::optional("expires_in_ms", ParamKind::Duration))
+        .param(ParamSpec::optional("remind_every_ms", ParamKind::Duration))
         .outputs(["signature_request_id", "envelope_id", "signed_file"])
         .timeout_ms(180_000);
     Handler::Effect(Arc::new(RequestSignatures { spec, providers }))
@@ -78,8 +79,11 @@ impl RequestSignatures {
         request.message = params.message;
         request.expires_at = params
             .expires_in_ms
-            .map(|millis| context.started_at.plus_millis(millis));
-        request.remind_every_ms = params.remind_every_ms.filter(|millis| *millis > 0);
+            .map(|millis| context.started_at.plus_millis(millis.get()));
+        request.remind_every_ms = params
+            .remind_every_ms
+            .map(Millis::get)
+            .filter(|millis| *millis > 0);
         Ok((provider, request))
     }
 

@@ -7,6 +7,8 @@ use std::{
 
 use docg_core::{
     error::{StepFailure, codes},
+    json,
+    time::{Timestamp, retry_after_ms},
     workflow::StepContext,
 };
 use reqwest::{
@@ -260,11 +262,11 @@ fn judge(
         ),
     };
     let failure = failure.tech(tech);
-    let seconds = headers
+    let wait = headers
         .get(RETRY_AFTER)
-        .and_then(|value| value.to_str().ok()?.parse().ok());
-    Err(match seconds {
-        Some(seconds) => failure.retry_after_ms(u64::saturating_mul(seconds, 1000)),
+        .and_then(|value| retry_after_ms(value.to_str().ok()?, Timestamp::now()));
+    Err(match wait {
+        Some(millis) => failure.retry_after_ms(millis),
         None => failure,
     })
 }
@@ -282,7 +284,7 @@ fn shown(headers: &HeaderMap) -> Map<String, Value> {
     shown
 }
 
-/// JSON where it says that it is JSON, else text.
+/// JSON where it says that it is JSON and can be kept as it is, else text.
 fn content(headers: &HeaderMap, body: &[u8]) -> Value {
     let content_type = headers
         .get("content-type")
@@ -294,7 +296,7 @@ fn content(headers: &HeaderMap, body: &[u8]) -> Value {
         .unwrap_or_default()
         .trim();
     if (media_type == "application/json" || media_type.ends_with("+json"))
-        && let Ok(value) = serde_json::from_slice(body)
+        && let Ok(value) = json::read(body)
     {
         return value;
     }

@@ -1,0 +1,475 @@
+//! JSON from outside, read so that nothing in it is changed in silence.
+//!
+//! serde_json takes the last of two members with the same name and rounds numbers to what an `i64`,
+//! `u64` or `f64` holds. [`read`] refuses both, and names each place.
+
+use std::{borrow::Cow, collections::HashSet};
+
+use serde::de::IgnoredAny;
+use serde_json::{Number, Value};
+
+use crate::{error::FieldFault, i18n::Text, storable::MAX_DEPTH, workflow::variables::push_token};
+
+/// No more faults of one text than this are named.
+const MAX_FAULTS: usize = 100;
+/// A pointer longer than this, in bytes, is named once: names may be as long as the whole text.
+const LONG_POINTER: usize = 1_000;
+
+/// Why a text is not taken as JSON.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// It is not JSON in UTF-8 (RFC 8259).
+    #[error("no valid JSON in UTF-8: line {line}, column {column}")]
+    Malformed {
+        /// Where, from 1.
+        line: usize,
+        /// Where in the line, from 1.
+        column: usize,
+    },
+    /// It is JSON, and holds what docg cannot keep as it is: two members of one object with the same
+    /// name (`duplicate_key`), a number that no `i64`, `u64` or `f64` holds exactly
+    /// (`number_not_exact`), half a surrogate pair (`invalid_text`), more levels than
+    /// [`MAX_DEPTH`] (`too_deep`).
+    #[error("values that cannot be kept as they are: {}", told(.0))]
+    Faults(Vec<FieldFault>),
+}
+
+fn told(faults: &[FieldFault]) -> String {
+    let told = faults
+        .iter()
+        .map(|fault| format!("{:?} ({})", fault.pointer, fault.code));
+    told.collect::<Vec<_>>().join(", ")
+}
+
+/// Reads JSON in UTF-8. Every number of the result denotes the decimal value that was given:
+/// `1.10` may become `1.1`, and `0.1000000000000000055` is refused.
+///
+/// ```
+/// use docg_core::json;
+///
+/// assert_eq!(json::read(br#"{"a": 0.1}"#).unwrap()["a"], 0.1);
+/// assert!(json::read(br#"{"a": 1, "a": 2}"#).is_err());
+/// assert!(json::read(b"[123456789012345678901234567890]").is_err());
+/// ```
+///
+/// # Errors
+///
+/// [`ReadError`] says where it is wrong.
+pub fn read(bytes: &[u8]) -> Result<Value, ReadError> {
+    let text =
+        std::str::from_utf8(bytes).map_err(|error| malformed_at(bytes, error.valid_up_to()))?;
+    // Follows the grammar alone: it has no limit of depth and does not look at numbers' sizes.
+    serde_json::from_str::<IgnoredAny>(text).map_err(malformed)?;
+    let faults = faults(text);
+    if !faults.is_empty() {
+        return Err(ReadError::Faults(faults));
+    }
+    serde_json::from_str(text).map_err(malformed)
+}
+
+#[allow(
+    clippy::needless_pass_by_value,
+    reason = "it is what map_err hands over"
+)]
+fn malformed(error: serde_json::Error) -> ReadError {
+    ReadError::Malformed {
+        line: error.line(),
+        column: error.column(),
+    }
+}
+
+fn malformed_at(bytes: &[u8], at: usize) -> ReadError {
+    let before = &bytes[..at];
+    let line_start = before.iter().rposition(|byte| *byte == b'\n');
+    ReadError::Malformed {
+        line: before.iter().filter(|byte| **byte == b'\n').count() + 1,
+        column: at - line_start.map_or(0, |newline| newline + 1) + 1,
+    }
+}
+
+/// What cannot be kept of a text that is JSON by its grammar.
+fn faults(text: &str) -> Vec<FieldFault> {
+    let mut scan = Scan {
+        text,
+        at: 0,
+        pointer: String::new(),
+        faults: Vec::new(),
+    };
+    // It ends early where enough is known.
+    let _ = scan.value(MAX_DEPTH);
+    scan.faults
+}
+
+/// Nothing more needs to be looked at.
+struct Enough;
+
+/// Follows a text whose grammar has been checked.
+struct Scan<'t> {
+    text: &'t str,
+    at: usize,
+    /// Where the value is that begins here.
+    pointer: String,
+    faults: Vec<FieldFault>,
+}
+
+impl<'t> Scan<'t> {
+    fn value(&mut self, levels_left: usize) -> Result<(), Enough> {
+        match self.next_byte() {
+            Some(b'{' | b'[') if levels_left == 0 => {
+                // The whole is too deep; which of its many levels is of no help.
+                let member = self.pointer.match_indices('/').nth(1);
+                let end = member.map_or(self.pointer.len(), |(end, _)| end);
+                self.pointer.truncate(end);
+                self.fault(
+                    "too_deep",
+                    Text::key("fault-too-deep").with("most", MAX_DEPTH),
+                )?;
+                Err(Enough)
+            }
+            Some(b'{') => self.object(levels_left - 1),
+            Some(b'[') => self.array(levels_left - 1),
+            Some(b'"') => self.string().map(drop),
+            Some(b'-' | b'0'..=b'9') => self.number(),
+            _ => {
+                self.take_while(|byte| byte.is_ascii_alphabetic());
+                Ok(())
+            }
+        }
+    }
+
+    fn object(&mut self, levels_left: usize) -> Result<(), Enough> {
+        let mut names = HashSet::new();
+        self.at += 1;
+        while self.next_byte() != Some(b'}') {
+            let outer = self.pointer.len();
+            let name = self.string()?;
+            push_token(&mut self.pointer, &name);
+            if !names.insert(name) {
+                self.fault("duplicate_key", Text::key("fault-duplicate-key"))?;
+            }
+            self.skip(b':');
+            self.value(levels_left)?;
+            self.pointer.truncate(outer);
+            self.skip(b',');
+        }
+        self.at += 1;
+        Ok(())
+    }
+
+    fn array(&mut self, levels_left: usize) -> Result<(), Enough> {
+        self.at += 1;
+        for index in 0_usize.. {
+            if self.next_byte() == Some(b']') {
+                break;
+            }
+            let outer = self.pointer.len();
+            push_token(&mut self.pointer, &index.to_string());
+            self.value(levels_left)?;
+            self.pointer.truncate(outer);
+            self.skip(b',');
+        }
+        self.at += 1;
+        Ok(())
+    }
+
+    fn string(&mut self) -> Result<Cow<'t, str>, Enough> {
+        let start = self.at;
+        self.at += 1;
+        let mut has_escapes = false;
+        loop {
+            match self.byte() {
+                Some(b'\\') => {
+                    has_escapes = true;
+                    self.at += 2;
+                }
+                Some(b'"') | None => break,
+                Some(_) => self.at += 1,
+            }
+        }
+        self.at += 1;
+        let quoted = &self.text[start..self.at];
+        let inner = Cow::Borrowed(&quoted[1..quoted.len() - 1]);
+        if !has_escapes {
+            return Ok(inner);
+        }
+        match serde_json::from_str(quoted) {
+            Ok(text) => Ok(Cow::Owned(text)),
+            // The grammar allows an escape of half a pair, and it stands for no character.
+            Err(_) => {
+                self.fault("invalid_text", Text::key("fault-surrogate"))?;
+                Ok(inner)
+            }
+        }
+    }
+
+    fn number(&mut self) -> Result<(), Enough> {
+        let is_of_number =
+            |byte: u8| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E');
+        if is_exact(self.take_while(is_of_number)) {
+            Ok(())
+        } else {
+            self.fault("number_not_exact", Text::key("fault-number-not-exact"))
+        }
+    }
+
+    fn fault(&mut self, code: &'static str, detail: Text) -> Result<(), Enough> {
+        let fault = FieldFault::new(self.pointer.as_str(), code, detail);
+        self.faults.push(fault);
+        if self.faults.len() < MAX_FAULTS && self.pointer.len() <= LONG_POINTER {
+            Ok(())
+        } else {
+            Err(Enough)
+        }
+    }
+
+    fn byte(&self) -> Option<u8> {
+        self.text.as_bytes().get(self.at).copied()
+    }
+
+    /// The next byte that is no white space.
+    fn next_byte(&mut self) -> Option<u8> {
+        self.take_while(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r'));
+        self.byte()
+    }
+
+    /// Goes past a separator, if it comes next.
+    fn skip(&mut self, separator: u8) {
+        if self.next_byte() == Some(separator) {
+            self.at += 1;
+            self.next_byte();
+        }
+    }
+
+    fn take_while(&mut self, holds: impl Fn(u8) -> bool) -> &'t str {
+        let start = self.at;
+        while self.byte().is_some_and(&holds) {
+            self.at += 1;
+        }
+        &self.text[start..self.at]
+    }
+}
+
+/// Whether the number that serde_json makes of this one denotes the same decimal value.
+fn is_exact(given: &str) -> bool {
+    // Nearly all: what has few digits and no exponent is kept.
+    if given.len() <= 15 && !given.contains(['e', 'E']) {
+        return true;
+    }
+    let kept = serde_json::from_str::<Number>(given).map(|number| number.to_string());
+    kept.is_ok_and(|kept| {
+        let given = Decimal::of(given);
+        given.is_some() && given == Decimal::of(&kept)
+    })
+}
+
+/// A decimal value in its one normal form: `0.digits`, without zeros at either end, times a power of
+/// ten.
+#[derive(PartialEq, Eq)]
+struct Decimal {
+    is_negative: bool,
+    digits: String,
+    exponent: i64,
+}
+
+impl Decimal {
+    /// The value of a JSON number; `None` for an exponent beyond all reason.
+    fn of(number: &str) -> Option<Self> {
+        let (is_negative, number) = match number.strip_prefix('-') {
+            Some(rest) => (true, rest),
+            None => (false, number),
+        };
+        let (mantissa, exponent) = number.split_once(['e', 'E']).unwrap_or((number, "0"));
+        let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+        let all = format!("{whole}{fraction}");
+        let digits = all.trim_start_matches('0');
+        let leading = all.len() - digits.len();
+        let digits = digits.trim_end_matches('0');
+        if digits.is_empty() {
+            return Some(Self {
+                is_negative: false,
+                digits: String::new(),
+                exponent: 0,
+            });
+        }
+        let point = i64::try_from(whole.len()).ok()? - i64::try_from(leading).ok()?;
+        Some(Self {
+            is_negative,
+            digits: digits.to_owned(),
+            exponent: exponent.parse::<i64>().ok()?.checked_add(point)?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn found(text: &str) -> Vec<(String, &'static str)> {
+        match read(text.as_bytes()) {
+            Ok(_) => Vec::new(),
+            Err(ReadError::Faults(faults)) => faults
+                .into_iter()
+                .map(|fault| (fault.pointer, fault.code))
+                .collect(),
+            Err(error) => panic!("{text}: {error}"),
+        }
+    }
+
+    #[test]
+    fn a_number_is_kept_with_its_decimal_value_or_refused() {
+        for kept in [
+            "0",
+            "-0",
+            "0.0",
+            "1.10",
+            "1e3",
+            "1E+3",
+            "0.1",
+            "-1.5e-7",
+            "100000000000000000000",
+            "18446744073709551615",
+            "-9223372036854775808",
+            "9007199254740993",
+            "1e308",
+            "5e-324",
+            "0.30000000000000004",
+            "2.2250738585072014e-308",
+            "1.7976931348623157e308",
+            "0e999",
+        ] {
+            let read = read(kept.as_bytes()).unwrap_or_else(|error| panic!("{kept}: {error}"));
+            assert!(
+                Decimal::of(&read.to_string()) == Decimal::of(kept),
+                "{kept}: {read}"
+            );
+        }
+        for refused in [
+            "35260112345678901234567890123456789012345678",
+            "123456789012345678901234567890",
+            "18446744073709551617",
+            "-9223372036854775809",
+            "0.1000000000000000055511151231257827",
+            "3.14159265358979323846",
+            "1e400",
+            "-1e400",
+            "1e-400",
+            "1e99999999999999999999",
+        ] {
+            assert_eq!(
+                found(refused),
+                [(String::new(), "number_not_exact")],
+                "{refused}"
+            );
+        }
+    }
+
+    #[test]
+    fn each_fault_is_named_where_it_is() {
+        for (text, pointer, code) in [
+            (r#"{"a": 1, "a": 1}"#, "/a", "duplicate_key"),
+            (
+                r#"[{"b": {"a/~": 1, "a\u002f~" : 2}}]"#,
+                "/0/b/a~1~0",
+                "duplicate_key",
+            ),
+            (r#"{"": 0, "": 0}"#, "/", "duplicate_key"),
+            (r#"{"x": [1, {"y": 1e400}]}"#, "/x/1/y", "number_not_exact"),
+            (r#"{"x": "\ud800"}"#, "/x", "invalid_text"),
+            (r#"{"x": ["\udc00\ud800"]}"#, "/x/0", "invalid_text"),
+        ] {
+            assert_eq!(found(text), [(pointer.to_owned(), code)], "{text}");
+        }
+        assert_eq!(
+            found(r#"[1e400, "\"", {"a": 1e400, "b": {}, "a": []}, 1e400]"#).len(),
+            4
+        );
+        let many = format!("[{}1]", "1e400,".repeat(1_000));
+        assert_eq!(found(&many).len(), MAX_FAULTS);
+    }
+
+    #[test]
+    fn a_value_may_be_nested_so_deep_and_no_deeper() {
+        let nested = |levels: usize| format!("{}1{}", "[".repeat(levels), "]".repeat(levels));
+        assert!(read(nested(MAX_DEPTH).as_bytes()).is_ok());
+        for levels in [MAX_DEPTH + 1, 100_000] {
+            assert_eq!(found(&nested(levels)), [("/0".to_owned(), "too_deep")]);
+        }
+    }
+
+    #[test]
+    fn what_is_no_json_in_utf_8_is_malformed() {
+        for broken in [
+            &b""[..],
+            b" ",
+            b"{",
+            b"{\"a\":}",
+            b"nothing",
+            b"{} {}",
+            b"\xef\xbb\xbf{}",
+            b"[1,]",
+            b"01",
+            b"\"\x00\"",
+            b"\"\xe9\"",
+            b"\xff\xfe{\x00}\x00",
+            b"{\x00}\x00",
+            b"NaN",
+            b"[.5]",
+            b"'a'",
+        ] {
+            assert!(
+                matches!(read(broken), Err(ReadError::Malformed { .. })),
+                "{broken:?}"
+            );
+        }
+        let place = ReadError::Malformed { line: 2, column: 3 };
+        assert_eq!(read(b"{\n \"\xe9\": 1}"), Err(place));
+    }
+
+    fn any_json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<u64>().prop_map(Value::from),
+            any::<f64>()
+                .prop_filter_map("finite", |float| Number::from_f64(float).map(Value::from)),
+            any::<String>().prop_map(Value::from),
+        ];
+        leaf.prop_recursive(4, 32, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::btree_map(any::<String>(), inner, 0..4)
+                    .prop_map(|map| Value::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_serde_json_writes_is_read_as_it_was(value in any_json()) {
+            for text in [value.to_string(), format!("{value:#}")] {
+                prop_assert_eq!(read(text.as_bytes()), Ok(value.clone()));
+            }
+        }
+
+        #[test]
+        fn no_text_is_read_otherwise_than_by_serde_json(text in r#"[\[\]{}",:\\ 0-9eE.+-]{0,24}"#) {
+            if let Ok(value) = read(text.as_bytes()) {
+                prop_assert_eq!(serde_json::from_str::<Value>(&text).ok(), Some(value));
+            }
+        }
+    }
+
+    #[test]
+    fn an_error_says_where() {
+        let error = read(br#"{"a": 1e400}"#).expect_err("is not exact");
+        assert_eq!(
+            error.to_string(),
+            "values that cannot be kept as they are: \"/a\" (number_not_exact)"
+        );
+        assert_eq!(read(b"{\"a\": [1, null]}"), Ok(json!({"a": [1, null]})));
+    }
+}

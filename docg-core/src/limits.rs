@@ -1,0 +1,270 @@
+//! The one table of how long texts and lists may be.
+//!
+//! Checks of requests and of the embedder's calls, the `maxLength` of the OpenAPI document, and
+//! what is cut from texts that handlers return are made from it.
+//!
+//! Texts come in three forms. A *line*, such as a name, has no control characters, line breaks
+//! (U+2028 and U+2029 too), byte order marks or characters that override the direction of
+//! writing. *Lines*, such as a reason, may have tabs and line breaks. *Data*, such as trigger data,
+//! may hold everything but NUL and is bounded by the size of the body.
+
+use crate::{error::FieldFault, i18n::Text, storable};
+
+pub use crate::storable::CUT_MARK;
+
+/// How long a text may be, and what it may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TextLimit {
+    /// The field's name on the wire.
+    pub name: &'static str,
+    /// Characters at most: Unicode scalar values, as `maxLength` of JSON Schema counts them.
+    pub max: usize,
+    form: Form,
+    is_needed: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Line,
+    Lines,
+}
+
+impl TextLimit {
+    const fn line(name: &'static str, max: usize) -> Self {
+        Self {
+            name,
+            max,
+            form: Form::Line,
+            is_needed: false,
+        }
+    }
+
+    const fn lines(name: &'static str, max: usize) -> Self {
+        Self {
+            form: Form::Lines,
+            ..Self::line(name, max)
+        }
+    }
+
+    /// It may not be blank where it is given.
+    const fn needed(self) -> Self {
+        Self {
+            is_needed: true,
+            ..self
+        }
+    }
+}
+
+/// The name of a workflow or of a signer.
+pub const NAME: TextLimit = TextLimit::line("name", 200);
+/// The label of a node.
+pub const LABEL: TextLimit = TextLimit::line("label", 200);
+/// The id of a node.
+pub const NODE_ID: TextLimit = TextLimit::line("node_id", 64).needed();
+/// A node type.
+pub const NODE_TYPE: TextLimit = TextLimit::line("type", 100).needed();
+/// The condition of a node.
+pub const WHEN: TextLimit = TextLimit::lines("when", 10_000);
+/// What started an execution.
+pub const TRIGGER_TYPE: TextLimit = TextLimit::line("trigger_type", 100).needed();
+/// Why somebody pauses or cancels.
+pub const REASON: TextLimit = TextLimit::lines("reason", 2_000);
+/// What an approver says with the decision.
+pub const COMMENT: TextLimit = TextLimit::lines("comment", 2_000);
+/// What a workflow tells approvers and signers.
+pub const MESSAGE: TextLimit = TextLimit::lines("message", 2_000);
+/// The name of a signature provider.
+pub const PROVIDER: TextLimit = TextLimit::line("provider", 100).needed();
+/// An e-mail address, with or without a display name.
+pub const EMAIL: TextLimit = TextLimit::line("email", 500);
+/// Names the chain of calls that a call belongs to.
+pub const CORRELATION_ID: TextLimit = TextLimit::line("correlation_id", 128);
+/// The W3C trace context.
+pub const TRACEPARENT: TextLimit = TextLimit::line("traceparent", 512);
+/// The key of a call that is made once.
+pub const IDEMPOTENCY_KEY: TextLimit = TextLimit::line("idempotency_key", 255).needed();
+/// Who calls.
+pub const ACTOR: TextLimit = TextLimit::line("actor", 500);
+/// The position in a list.
+pub const CURSOR: TextLimit = TextLimit::line("cursor", 500);
+
+/// All of them.
+pub const TEXTS: [TextLimit; 16] = [
+    NAME,
+    LABEL,
+    NODE_ID,
+    NODE_TYPE,
+    WHEN,
+    TRIGGER_TYPE,
+    REASON,
+    COMMENT,
+    MESSAGE,
+    PROVIDER,
+    EMAIL,
+    CORRELATION_ID,
+    TRACEPARENT,
+    IDEMPOTENCY_KEY,
+    ACTOR,
+    CURSOR,
+];
+
+/// A code that a handler gives, in characters. What is longer is cut.
+pub const CODE: usize = 100;
+/// A text for people that a handler or provider gives, in characters. What is longer is cut.
+pub const HUMAN: usize = 2_000;
+/// A text for technicians, in characters. What is longer is cut.
+pub const TECH: usize = 10_000;
+/// Log entries that one attempt of a step leaves with the execution.
+pub const LOGS_PER_ATTEMPT: usize = 1_000;
+/// Issues that the check of one node gives.
+pub const ISSUES_PER_NODE: usize = 100;
+/// Signers of one request, approvers of one approval, recipients of one delivery.
+pub const PEOPLE: usize = 200;
+
+impl TextLimit {
+    /// What is wrong with a text, as the fault of the field at `pointer`.
+    #[must_use]
+    pub fn fault(&self, pointer: &str, text: &str) -> Option<FieldFault> {
+        let fault = |code, detail| Some(FieldFault::new(pointer, code, detail));
+        if self.is_needed && is_blank(text) {
+            return fault("required", Text::key("fault-blank"));
+        }
+        if text.chars().nth(self.max).is_some() {
+            let detail = Text::key("fault-too-long").with("most", self.max);
+            return fault("too_long", detail);
+        }
+        let (is_wrong, key): (fn(char) -> bool, _) = match self.form {
+            Form::Line => (is_no_part_of_a_line, "fault-line"),
+            Form::Lines => (is_no_part_of_lines, "fault-lines"),
+        };
+        text.contains(is_wrong)
+            .then(|| FieldFault::new(pointer, "invalid_text", Text::key(key)))
+    }
+
+    /// What it may hold, as a regular expression (ECMA-262) of the whole text. One that is needed
+    /// shows something.
+    #[must_use]
+    pub fn pattern(&self) -> String {
+        let never = match self.form {
+            Form::Line => r"\u0000-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u2069\ufeff",
+            Form::Lines => {
+                r"\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069\ufeff"
+            }
+        };
+        if self.is_needed {
+            let unseen = r"\s\u00ad\u180e\u200b-\u200f\u2060-\u2064";
+            format!("^[^{never}]*[^{unseen}{never}][^{never}]*$")
+        } else {
+            format!("^[^{never}]*$")
+        }
+    }
+
+    /// As [`fault`](Self::fault), of a field on the first level, where it is given.
+    pub(crate) fn of_field(&self, text: Option<&str>) -> Option<FieldFault> {
+        self.fault(&format!("/{}", self.name), text?)
+    }
+}
+
+/// Whether nothing can be seen of a text: white space, or characters without width.
+#[must_use]
+pub fn is_blank(text: &str) -> bool {
+    let has_no_width = |c| matches!(c, '\u{ad}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2060}'..='\u{2064}' | '\u{feff}');
+    text.chars()
+        .all(|c| c.is_whitespace() || has_no_width(c) || c.is_control())
+}
+
+fn is_no_part_of_a_line(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}') || overrides_direction(c)
+}
+
+fn is_no_part_of_lines(c: char) -> bool {
+    (c.is_control() && !matches!(c, '\n' | '\r' | '\t'))
+        || c == '\u{feff}'
+        || overrides_direction(c)
+}
+
+/// What makes a text look like another one. Marks that only say which way a neighbour runs are part
+/// of names in some scripts.
+const fn overrides_direction(c: char) -> bool {
+    matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// A text for technicians as it is kept: printable, and cut where it is too long.
+pub(crate) fn tech(text: String) -> String {
+    storable::cut(storable::printable(text), TECH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn code(limit: TextLimit, text: &str) -> Option<&'static str> {
+        limit.fault("/x", text).map(|fault| fault.code)
+    }
+
+    #[test]
+    fn every_text_may_be_as_long_as_its_limit_and_no_longer() {
+        for limit in TEXTS {
+            for c in ["x", "é", "漢", "👍"] {
+                assert_eq!(code(limit, &c.repeat(limit.max)), None, "{}", limit.name);
+                let longer = code(limit, &c.repeat(limit.max + 1));
+                assert_eq!(longer, Some("too_long"), "{}", limit.name);
+            }
+        }
+    }
+
+    #[test]
+    fn a_line_has_no_breaks_and_nothing_that_hides_or_turns_it() {
+        for limit in TEXTS {
+            let is_line = limit.form == Form::Line;
+            for (c, is_wrong) in [
+                ('\0', true),
+                ('\u{1b}', true),
+                ('\u{85}', true),
+                ('\u{feff}', true),
+                ('\u{202e}', true),
+                ('\u{2066}', true),
+                ('\n', is_line),
+                ('\r', is_line),
+                ('\t', is_line),
+                ('\u{2028}', is_line),
+                ('\u{200b}', false),
+                ('\u{200d}', false),
+                ('\u{200f}', false),
+                ('\u{301}', false),
+            ] {
+                let found = code(limit, &format!("a{c}b"));
+                assert_eq!(
+                    found,
+                    is_wrong.then_some("invalid_text"),
+                    "{}: {c:?}",
+                    limit.name
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_text_that_is_needed_shows_something() {
+        for blank in [
+            "",
+            " ",
+            "\u{a0}\u{3000}",
+            "\u{200b}",
+            "\u{feff}\u{2060}",
+            "\r\n\t",
+        ] {
+            assert!(is_blank(blank), "{blank:?}");
+            for limit in TEXTS.iter().filter(|limit| limit.is_needed) {
+                assert_eq!(
+                    code(*limit, blank),
+                    Some("required"),
+                    "{}: {blank:?}",
+                    limit.name
+                );
+            }
+        }
+        assert!(!is_blank("\u{200b}x") && !is_blank("."));
+    }
+}

@@ -1,0 +1,367 @@
+//! What embedders and their handlers give beyond all bounds: it is refused by a typed error, cut with a
+//! mark, or left to a person; and whatever became of it, every list can be read afterwards.
+
+use std::{sync::Arc, time::Duration};
+
+use docg_core::{
+    engine::{ControlRequest, EngineError},
+    error::codes,
+    event::EventData,
+    limits::{self, CUT_MARK, TextLimit},
+    observe::{LogDraft, LogLevel},
+    ports::{AuditQuery, ExecutionQuery, ExecutionRecord, Idempotency, LogQuery},
+    prelude::*,
+    time::{MAX_DURATION_MS, Timestamp},
+    workflow::handler::NewApproval,
+};
+use docg_store_memory::{MemoryBus, MemoryStore};
+use futures::StreamExt;
+use serde_json::json;
+
+fn spec(name: &'static str) -> NodeSpec {
+    NodeSpec::new(name, Phase::Save).any_phase()
+}
+
+/// A handler that does one thing beyond all bounds.
+fn beyond(what: &'static str) -> Handler {
+    effect(
+        spec(what),
+        move |context: EffectContext, _: serde_json::Value| async move {
+            let text = "x".repeat(10_000_000);
+            let approver = || vec![("ann@example.com".to_owned(), [7; 32])];
+            let mut approval = NewApproval::new(approver());
+            let signer = NewSigner::new("ann@example.com");
+            let mut signatures = NewSignatureRequest::new("desk", "envelope", [signer.clone()]);
+            match what {
+                "approval-without-end" => {
+                    approval.expires_at = Some(Timestamp::from_millis(i64::MAX))
+                }
+                "approval-of-many" => {
+                    approval.approvers = (0..=limits::PEOPLE)
+                        .map(|n| (format!("{n}@example.com"), [7; 32]))
+                        .collect();
+                }
+                "approval-of-many-words" => approval.message = Some(text[..500_000].to_owned()),
+                "signatures-without-end" => {
+                    signatures = signatures.expires_at(Timestamp::from_millis(i64::MAX));
+                    return Ok(StepOutcome::Wait(Wait::Signatures(signatures)));
+                }
+                "reminders-never" => {
+                    signatures = signatures.remind_every_ms(u64::MAX);
+                    return Ok(StepOutcome::Wait(Wait::Signatures(signatures)));
+                }
+                "signatures-of-many" => {
+                    signatures.signers = vec![signer; limits::PEOPLE + 1];
+                    return Ok(StepOutcome::Wait(Wait::Signatures(signatures)));
+                }
+                "retry-never" => {
+                    let failure = StepFailure::retryable("busy", "Come back later.");
+                    return Err(failure.retry_after_ms(u64::MAX));
+                }
+                "many-words" => {
+                    return Err(StepFailure::fatal(text.clone(), text.clone()).tech(text));
+                }
+                "many-logs" => {
+                    for _ in 0..2 * limits::LOGS_PER_ATTEMPT {
+                        context.log(LogLevel::Ok, "A line.");
+                    }
+                    context.log_entry(LogDraft::new(LogLevel::Ok, "Never kept."));
+                    return StepOutcome::done(json!({}));
+                }
+                _ => unreachable!("{what}"),
+            }
+            Ok(StepOutcome::Wait(Wait::Approval(approval)))
+        },
+    )
+}
+
+const BEYOND: [(&str, Status, &str); 9] = [
+    (
+        "approval-without-end",
+        Status::Failed,
+        codes::OUTPUT_NOT_STORABLE,
+    ),
+    (
+        "approval-of-many",
+        Status::Failed,
+        codes::OUTPUT_NOT_STORABLE,
+    ),
+    (
+        "approval-of-many-words",
+        Status::Failed,
+        codes::OUTPUT_NOT_STORABLE,
+    ),
+    (
+        "signatures-without-end",
+        Status::Failed,
+        codes::OUTPUT_NOT_STORABLE,
+    ),
+    (
+        "reminders-never",
+        Status::Failed,
+        codes::OUTPUT_NOT_STORABLE,
+    ),
+    (
+        "signatures-of-many",
+        Status::Failed,
+        codes::OUTPUT_NOT_STORABLE,
+    ),
+    ("retry-never", Status::NeedsReview, "busy"),
+    ("many-words", Status::Failed, ""),
+    ("many-logs", Status::Completed, ""),
+];
+
+struct World {
+    engine: Engine,
+    organization: OrganizationId,
+    workflow: WorkflowId,
+}
+
+impl World {
+    async fn of(node_type: &str) -> Self {
+        let (store, bus) = (MemoryStore::default(), MemoryBus::default());
+        let mut builder = Engine::builder(Arc::new(store), Arc::new(bus));
+        for (what, ..) in BEYOND {
+            builder = builder.step(beyond(what));
+        }
+        let options = |options: &mut docg_core::engine::EngineOptions| {
+            options.cancel_grace = Duration::MAX;
+            options.probe_timeout = Duration::MAX;
+            options.poll_interval = Duration::MAX;
+            options.signature_check = Duration::MAX;
+            options.lease = Duration::MAX;
+        };
+        let world = Self {
+            engine: builder.options(options).build(),
+            organization: OrganizationId::new(),
+            workflow: WorkflowId::new(),
+        };
+        let nodes = json!([{"id": "n", "type": node_type, "phase": "save"}]);
+        let draft = serde_json::from_value(json!({"name": "test", "nodes": nodes}));
+        let stored = world.engine.put_workflow(
+            world.organization,
+            world.workflow,
+            draft.expect("readable"),
+            None,
+        );
+        stored.await.expect("a valid definition");
+        world
+    }
+
+    fn request(&self) -> StartRequest {
+        StartRequest::new(self.organization, self.workflow, Actor::user("somebody"))
+    }
+
+    /// Starts a run, and waits until it rests or has ended.
+    async fn run(&self) -> ExecutionRecord {
+        let _workers = self.engine.start_workers(WorkerOptions::default());
+        let started = self.engine.start(self.request()).await.expect("accepted");
+        let id = started.record.execution.id;
+        let feed = self.engine.feed(self.organization, id, 0).await;
+        let mut feed = feed.expect("a feed");
+        let rests = async {
+            while let Some(event) = feed.next().await {
+                if let EventData::StatusChanged { to, .. } = event.expect("readable").data
+                    && (to.is_terminal() || to == Status::NeedsReview)
+                {
+                    break;
+                }
+            }
+        };
+        let rested = tokio::time::timeout(Duration::from_secs(20), rests).await;
+        rested.expect("it ends or rests");
+        self.engine
+            .execution(self.organization, id)
+            .await
+            .expect("stored")
+    }
+
+    /// Reads every list, and gives the length of what they show.
+    async fn read_all(&self, id: ExecutionId) -> usize {
+        let engine = &self.engine;
+        let organization_id = self.organization;
+        let executions = engine
+            .executions(ExecutionQuery {
+                organization_id,
+                workflow_id: None,
+                status: None,
+                after: None,
+                limit: 100,
+            })
+            .await
+            .expect("a list");
+        let steps = engine.steps(organization_id, id).await.expect("steps");
+        let logs = engine
+            .logs(LogQuery {
+                organization_id,
+                execution_id: id,
+                level: None,
+                domain: None,
+                step_id: None,
+                after: 0,
+                limit: 100,
+            })
+            .await
+            .expect("logs");
+        let audit = engine
+            .audit(AuditQuery {
+                organization_id,
+                execution_id: id,
+                after: 0,
+                limit: 100,
+            })
+            .await
+            .expect("audit");
+        let shown = json!([executions.items.len(), steps, logs.items, audit.items]);
+        shown.to_string().len()
+    }
+}
+
+#[tokio::test]
+async fn what_a_handler_gives_beyond_all_bounds_is_cut_or_refused_and_every_list_is_readable() {
+    for (what, status, code) in BEYOND {
+        let world = World::of(what).await;
+        let execution = world.run().await.execution;
+        assert_eq!(
+            execution.status,
+            status,
+            "{what}: {:?}",
+            execution.error.map(|e| e.code)
+        );
+        let error = execution.error;
+        if !code.is_empty() {
+            assert_eq!(
+                error.as_ref().map(|error| &*error.code),
+                Some(code),
+                "{what}"
+            );
+        }
+        if what == "many-words" {
+            let error = error.expect("an error");
+            let human = error.human.render(docg_core::i18n::Locale::En);
+            let tech = error.tech.expect("a text");
+            for (text, most) in [
+                (&*error.code, limits::CODE),
+                (&human, limits::HUMAN),
+                (&tech, limits::TECH),
+            ] {
+                assert!(text.ends_with(CUT_MARK) && text.chars().count() == most);
+            }
+        }
+        let shown = world.read_all(execution.id).await;
+        assert!(shown < 500_000, "{what}: lists show {shown} bytes");
+    }
+}
+
+#[tokio::test]
+async fn an_embedders_texts_are_held_to_the_same_limits_as_requests() {
+    let world = World::of("many-logs").await;
+    let with = |limit: TextLimit, text: String| {
+        let mut request = world.request();
+        match limit {
+            limits::TRIGGER_TYPE => request.trigger_type = text,
+            limits::CORRELATION_ID => request.correlation_id = text,
+            limits::TRACEPARENT => request.traceparent = Some(text),
+            limits::ACTOR => request.actor = Actor::user(text),
+            limits::IDEMPOTENCY_KEY => {
+                let fingerprint = [0; 32];
+                request.idempotency = Some(Idempotency {
+                    key: text,
+                    fingerprint,
+                });
+            }
+            _ => unreachable!("{limit:?}"),
+        }
+        request
+    };
+    let refused = |error: EngineError| match error {
+        EngineError::InvalidInput(faults) => {
+            let faults = faults.into_iter().map(|fault| (fault.pointer, fault.code));
+            faults.collect::<Vec<_>>()
+        }
+        other => panic!("{other}"),
+    };
+    for limit in [
+        limits::TRIGGER_TYPE,
+        limits::CORRELATION_ID,
+        limits::TRACEPARENT,
+        limits::ACTOR,
+        limits::IDEMPOTENCY_KEY,
+    ] {
+        let at = format!("/{}", limit.name);
+        let good = world.engine.start(with(limit, "x".repeat(limit.max))).await;
+        good.unwrap_or_else(|error| panic!("{at}: {error}"));
+        for (text, code) in [
+            ("x".repeat(limit.max + 1), "too_long"),
+            ("x".repeat(900_000), "too_long"),
+            ("a\nb".to_owned(), "invalid_text"),
+            ("a\0b".to_owned(), "invalid_text"),
+            ("a\u{202e}b".to_owned(), "invalid_text"),
+        ] {
+            let answer = world.engine.start(with(limit, text)).await;
+            let faults = answer.map(drop).map_err(refused);
+            assert_eq!(faults, Err(vec![(at.clone(), code)]));
+        }
+    }
+    let id = world.engine.start(world.request()).await.expect("accepted");
+    let id = id.record.execution.id;
+    let control = || ControlRequest::new(world.organization, id, Actor::user("somebody"));
+    let long = || Some("x".repeat(limits::REASON.max + 1));
+    let expected = Err(vec![("/reason".to_owned(), "too_long")]);
+    let paused = world.engine.pause(control(), long()).await;
+    assert_eq!(paused.map(drop).map_err(refused), expected);
+    let canceled = world.engine.cancel(control(), long()).await;
+    assert_eq!(canceled.map(drop).map_err(refused), expected);
+    world.read_all(id).await;
+}
+
+#[tokio::test]
+async fn a_definition_with_durations_beyond_ten_years_is_refused() {
+    let world = World::of("many-logs").await;
+    for (settings, node, pointer) in [
+        (
+            json!({"review_expires_ms": MAX_DURATION_MS + 1}),
+            json!({}),
+            "/settings/review_expires_ms",
+        ),
+        (
+            json!({"review_expires_ms": u64::MAX}),
+            json!({}),
+            "/settings/review_expires_ms",
+        ),
+        (
+            json!({}),
+            json!({"timeout_ms": u64::MAX}),
+            "/nodes/0/timeout_ms",
+        ),
+        (
+            json!({}),
+            json!({"retry": {"max_ms": u64::MAX}}),
+            "/nodes/0/retry/max_ms",
+        ),
+        (
+            json!({}),
+            json!({"retry": {"multiplier": -1.0}}),
+            "/nodes/0/retry/multiplier",
+        ),
+    ] {
+        let mut first = json!({"id": "n", "type": "many-logs", "phase": "save"});
+        first
+            .as_object_mut()
+            .expect("an object")
+            .extend(node.as_object().cloned().unwrap_or_default());
+        let draft = json!({"name": "test", "settings": settings, "nodes": [first]});
+        let draft = serde_json::from_value(draft).expect("readable");
+        let put = world
+            .engine
+            .put_workflow(world.organization, world.workflow, draft, None);
+        let Err(EngineError::InvalidWorkflow(faults)) = put.await else {
+            panic!("{pointer} is taken")
+        };
+        let faults: Vec<_> = faults
+            .iter()
+            .map(|fault| (&*fault.pointer, fault.code))
+            .collect();
+        assert_eq!(faults, [(pointer, "out_of_range")]);
+    }
+}
