@@ -16,7 +16,7 @@ struct Migration {
     sql: &'static str,
 }
 
-const MIGRATIONS: [Migration; 7] = [
+const MIGRATIONS: [Migration; 8] = [
     Migration {
         version: 1,
         name: "executions",
@@ -51,6 +51,11 @@ const MIGRATIONS: [Migration; 7] = [
         version: 7,
         name: "first_claim",
         sql: include_str!("../migrations/0007_first_claim.sql"),
+    },
+    Migration {
+        version: 8,
+        name: "claims",
+        sql: include_str!("../migrations/0008_claims.sql"),
     },
 ];
 
@@ -120,6 +125,7 @@ pub fn grants_sql(role: &str) -> String {
         "workflows",
         "memos",
         "audit_unsigned",
+        "held_back",
     ];
     for table in working {
         sql.push_str(&format!(

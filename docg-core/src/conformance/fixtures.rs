@@ -333,6 +333,7 @@ impl CommitFixture {
             signature: None,
             approval: None,
             published: None,
+            made_progress: true,
             then: LeaseAfter::Release,
         })
     }

@@ -191,8 +191,10 @@ impl RunStore for MemoryStore {
         if lease_changed {
             self.requeue(&entry, run);
         }
+        let is_released = run.held.is_none();
         Ok(Committed {
             signals_pending: !run.inbox.is_empty(),
+            share_awaited: is_released && self.queue().is_share_awaited(entry.organization),
         })
     }
 
@@ -393,7 +395,7 @@ impl MemoryStore {
         self.requeue(&entry, &mut run);
         Claim {
             claimed: vec![claimed(&entry, &run, lease)],
-            next_due: None,
+            ..Claim::default()
         }
     }
 
@@ -402,6 +404,7 @@ impl MemoryStore {
         let mut claim = Claim {
             claimed: Vec::with_capacity(taken.executions.len()),
             next_due: taken.next_due,
+            held_back: taken.held_back,
         };
         for (id, generation) in taken.executions {
             let Some(entry) = self.entry(id) else {
@@ -557,6 +560,7 @@ fn claimed(entry: &Entry, run: &Run, lease: Lease) -> Claimed {
     Claimed {
         lease,
         taken_over: run.taken_over,
+        takeovers: run.takeovers,
         state: entry.state(run),
         signals: run.inbox.clone(),
         published: run.published,

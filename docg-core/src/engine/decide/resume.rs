@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     draft::{Draft, RESUMED},
-    signature, step,
+    interrupted, signature, step,
 };
 use crate::{
     error::{ErrorContext, codes},
@@ -57,6 +57,7 @@ pub(super) fn apply(
                 settle_failed_step(draft, index, request.settlement);
             }
             draft.state.execution.error = step::left_over_error(draft);
+            interrupted::wait_as_before(draft)?;
         }
         Status::Paused => {
             let to = draft.state.execution.paused_from.unwrap_or(Status::Running);
