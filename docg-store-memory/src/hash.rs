@@ -1,11 +1,12 @@
 //! A hash for ids. They are made by the engine, not by callers, so it need not withstand attack.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     hash::{BuildHasherDefault, Hasher},
 };
 
 pub(crate) type IdMap<K, V> = HashMap<K, V, BuildHasherDefault<IdHasher>>;
+pub(crate) type IdSet<K> = HashSet<K, BuildHasherDefault<IdHasher>>;
 
 /// Multiplies and folds, eight bytes at a time.
 #[derive(Default)]

@@ -16,7 +16,7 @@ struct Migration {
     sql: &'static str,
 }
 
-const MIGRATIONS: [Migration; 8] = [
+const MIGRATIONS: [Migration; 9] = [
     Migration {
         version: 1,
         name: "executions",
@@ -51,6 +51,11 @@ const MIGRATIONS: [Migration; 8] = [
         version: 7,
         name: "first_claim",
         sql: include_str!("../migrations/0007_first_claim.sql"),
+    },
+    Migration {
+        version: 8,
+        name: "claims",
+        sql: include_str!("../migrations/0008_claims.sql"),
     },
     Migration {
         version: 10,
@@ -125,6 +130,7 @@ pub fn grants_sql(role: &str) -> String {
         "workflows",
         "memos",
         "audit_unsigned",
+        "held_back",
     ];
     for table in working {
         sql.push_str(&format!(

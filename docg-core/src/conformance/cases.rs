@@ -60,10 +60,12 @@ macro_rules! __store_cases {
                 organizations_take_turns
                 what_has_ended_is_not_given
                 next_due_is_not_too_late
+                a_claim_that_the_share_cuts_short_is_told_when_a_lease_is_released
             }
             lease {
                 a_lease_holds_until_its_end
                 a_takeover_is_told_from_what_was_given_back
+                takeovers_are_counted_until_a_commit_makes_progress
                 who_ran_out_may_commit_until_somebody_takes_over
                 what_ran_out_is_taken_over_and_its_holder_refused
                 renewing_prolongs

@@ -335,6 +335,7 @@ impl CommitFixture {
             approval: None,
             published: None,
             unless_signaled: false,
+            made_progress: true,
             then: LeaseAfter::Release,
         })
     }

@@ -139,6 +139,13 @@ impl Inner {
         self.wake_workers();
     }
 
+    /// Wakes the workers of all processes: an execution has given up its lease, and somewhere a claim
+    /// was held back until its organization has fewer.
+    pub(crate) async fn wake_all_workers(&self, execution: ExecutionId) {
+        self.wake_workers();
+        let _ = self.bus.wake(execution).await;
+    }
+
     /// A worker of this process that waits for work and knows all that a workflow needs, where there is
     /// one. Nothing else that it could do is due then.
     pub(super) fn free_worker(&self, workflow: &Workflow) -> Option<FreeWorker> {

@@ -388,6 +388,7 @@ impl Inner {
         let claimed = Claimed {
             lease,
             taken_over: false,
+            takeovers: 0,
             state,
             signals: Vec::new(),
             published: 0,

@@ -55,8 +55,12 @@ impl WorkerOptions {
 
 /// Executions that are claimed at once.
 const BATCH: usize = 64;
-/// The pause after a store that did not answer.
-const STORE_PAUSE: Duration = Duration::from_secs(1);
+/// The pause after a store or a bus that did not answer.
+const PAUSE: Duration = Duration::from_secs(1);
+/// How soon an organization's share is looked at again, at first and at last, while a claim is held
+/// back by it. Whoever releases a lease wakes; this is for wake-ups that are lost on their way, and
+/// for processes that share no bus.
+const HELD_BACK: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
 /// Running workers of one process. Dropping them stops them without grace; see
 /// [`Workers::shutdown`].
@@ -158,6 +162,7 @@ impl BackgroundTask {
 }
 
 async fn claim(inner: Arc<Inner>, crew: Crew) {
+    let mut look_again = HELD_BACK.0;
     loop {
         // One permit is waited for; the others of the batch are what else is free.
         let first = tokio::select! {
@@ -184,9 +189,13 @@ async fn claim(inner: Arc<Inner>, crew: Crew) {
                 Some(Due {
                     claimed,
                     until,
-                    pause,
+                    held_back,
+                    mut pause,
                 }) => {
                     let full = claimed.len() == wanted;
+                    if !held_back || !claimed.is_empty() {
+                        look_again = HELD_BACK.0;
+                    }
                     for (claimed, worker) in claimed.into_iter().zip(free) {
                         let holding = Holding::begin(&inner, claimed, until);
                         tokio::spawn(worker.work(holding));
@@ -195,9 +204,13 @@ async fn claim(inner: Arc<Inner>, crew: Crew) {
                         continue;
                     }
                     waits_for_work = true;
+                    if held_back {
+                        pause = pause.min(look_again);
+                        look_again = (look_again * 2).min(HELD_BACK.1);
+                    }
                     pause
                 }
-                None => STORE_PAUSE,
+                None => PAUSE,
             }
         };
         *inner.wake.idle() = waits_for_work.then(|| crew.clone());
@@ -215,6 +228,8 @@ struct Due {
     claimed: Vec<Claimed>,
     /// See [`Inner::claim`].
     until: Duration,
+    /// See [`Claim::held_back`](crate::ports::Claim::held_back).
+    held_back: bool,
     /// When to ask again.
     pause: Duration,
 }
@@ -240,6 +255,7 @@ async fn due_ones(inner: &Inner, options: WorkerOptions, limit: usize) -> Option
             Some(Due {
                 claimed: claim.claimed,
                 until,
+                held_back: claim.held_back,
                 pause: Duration::from_millis(next.millis_since(inner.now())),
             })
         }
@@ -302,6 +318,8 @@ async fn wakes(inner: &Inner) {
     loop {
         match inner.bus.wakes().await {
             Ok(mut wakes) => {
+                // Some may have come while nobody listened.
+                inner.wake_workers();
                 while let Some(execution) = wakes.next().await {
                     if !inner.active.notify(execution) {
                         inner.wake_workers();
@@ -310,6 +328,6 @@ async fn wakes(inner: &Inner) {
             }
             Err(error) => tracing::warn!("wake-ups from other processes do not arrive: {error}"),
         }
-        inner.clock.sleep(inner.options.poll_interval).await;
+        inner.clock.sleep(PAUSE).await;
     }
 }

@@ -61,6 +61,8 @@ codes! {
     OUTCOME_UNKNOWN = "outcome_unknown";
     /// A step's workers died too often.
     TOO_MANY_TAKEOVERS = "too_many_takeovers";
+    /// Workers died too often while they had the execution, whatever they were at.
+    TOO_MANY_INTERRUPTIONS = "too_many_interruptions";
     /// No handler for the node's type.
     UNKNOWN_NODE_TYPE = "unknown_node_type";
     /// A `when` expression failed.

@@ -17,7 +17,7 @@ pub use mock::MockStore;
 pub use model::{
     AuditQuery, Claim, ClaimRequest, ClaimWhat, Claimed, Commit, Committed, Created, EventQuery,
     ExecutionQuery, ExecutionRecord, FirstClaim, Idempotency, Lease, LeaseAfter, LogQuery, Memo,
-    MemoKey, NewRun, Page, Renewed, ResumeSignal, RunState, Settlement, Signal, SignalKind,
+    MAX_TAKEOVERS, MemoKey, NewRun, Page, Renewed, ResumeSignal, RunState, Settlement, Signal, SignalKind,
     Unpublished, Unserved, WorkflowQuery,
 };
 pub use store::{MemoStore, RunReader, RunStore, Store, WorkflowStore};

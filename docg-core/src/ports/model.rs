@@ -158,7 +158,14 @@ pub struct Claim {
     /// The earliest moment at which another execution becomes due, where the store knows it
     /// cheaply: the worker need not ask again before.
     pub next_due: Option<Timestamp>,
+    /// Something that is due was left only because its organization has its share of leases. The
+    /// store remembers that: see [`Committed::share_awaited`].
+    pub held_back: bool,
 }
+
+/// Takeovers in a row after which an execution is given to a person, before anything of it is
+/// evaluated again.
+pub const MAX_TAKEOVERS: u32 = 20;
 
 /// An execution that a worker now holds.
 #[derive(Debug, Clone)]
@@ -167,6 +174,9 @@ pub struct Claimed {
     pub lease: Lease,
     /// The holder before had not let go: its lease ran out.
     pub taken_over: bool,
+    /// How many claims in a row have taken the execution over, this one included, since a commit
+    /// last [made progress](Commit::made_progress).
+    pub takeovers: u32,
     /// The run.
     pub state: RunState,
     /// Its inbox, oldest first.
@@ -205,6 +215,8 @@ pub struct Commit {
     /// Refuse the commit where a signal is in the inbox that it does not settle: the run would end
     /// without having seen it.
     pub unless_signaled: bool,
+    /// Whether the execution is further than before: its count of takeovers begins anew.
+    pub made_progress: bool,
     /// What becomes of the lease.
     pub then: LeaseAfter,
 }
@@ -221,10 +233,13 @@ pub enum LeaseAfter {
 }
 
 /// What a commit's maker learns.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Committed {
     /// Signals are in the inbox that this commit did not settle.
     pub signals_pending: bool,
+    /// The commit has released a lease that a claim was [held back](Claim::held_back) for: workers
+    /// must be woken. Told once for each organization, until a claim is held back again.
+    pub share_awaited: bool,
 }
 
 /// A message to an execution. Only its holder applies it, in order of arrival.

@@ -63,6 +63,8 @@ pub(super) struct Run {
     pub(super) held: Option<Held>,
     /// The present holder took it from one that had not let go.
     pub(super) taken_over: bool,
+    /// Claims in a row that took it so, since it last made progress.
+    pub(super) takeovers: u32,
     fence: u64,
     /// When it next wants a worker while nobody holds it.
     due: Option<Timestamp>,
@@ -137,6 +139,7 @@ impl Entry {
             listed_unpublished: false,
             held: None,
             taken_over: false,
+            takeovers: 0,
             fence: 0,
             generation: 0,
             gone: false,
@@ -276,6 +279,7 @@ impl Run {
         self.fence += 1;
         self.due = None;
         self.taken_over = self.held.is_some();
+        self.takeovers += u32::from(self.taken_over);
         self.held = Some(Held {
             worker,
             fence: self.fence,
@@ -319,6 +323,8 @@ impl Run {
             Some(held) if held.worker == worker => {
                 held.lapsed = true;
                 self.due = Some(now);
+                // Nobody has died: the next claim takes over and counts no more than this one did.
+                self.takeovers = self.takeovers.saturating_sub(1);
             }
             _ => return false,
         }
@@ -456,6 +462,9 @@ impl Run {
         }
         if let Some(seq) = commit.published {
             self.mark_published(seq);
+        }
+        if commit.made_progress {
+            self.takeovers = 0;
         }
         match commit.then {
             LeaseAfter::Keep(until) => self.hold_until(until),

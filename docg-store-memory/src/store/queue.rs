@@ -21,7 +21,7 @@ use docg_core::{
 };
 
 use super::types::TypeSet;
-use crate::hash::IdMap;
+use crate::hash::{IdMap, IdSet};
 
 type Slot = (Timestamp, ExecutionId);
 
@@ -56,6 +56,8 @@ pub(super) struct Taken {
     /// With the generation in which each stood in line.
     pub(super) executions: Vec<(ExecutionId, u64)>,
     pub(super) next_due: Option<Timestamp>,
+    /// Something was left only because its organization has its share.
+    pub(super) held_back: bool,
 }
 
 #[derive(Default)]
@@ -64,6 +66,8 @@ pub(super) struct DueQueue {
     levels: BTreeMap<Reverse<i16>, Level>,
     leases: BTreeSet<Slot>,
     leased: IdMap<OrganizationId, usize>,
+    /// Organizations for which a claim was held back since one of their leases was last released.
+    awaited: IdSet<OrganizationId>,
     turn: u64,
 }
 
@@ -165,8 +169,10 @@ impl DueQueue {
             levels,
             leases,
             leased,
+            awaited,
             turn,
         } = self;
+        let mut held_back = Vec::new();
         let mut emptied = false;
         'levels: for level in levels.values_mut() {
             level.promote(ask.now, turn);
@@ -183,6 +189,11 @@ impl DueQueue {
                     .get(&organization)
                     .is_some_and(|held| *held >= ask.per_organization)
                 {
+                    let tenant = level.tenants.get(&organization);
+                    let first = tenant.and_then(|tenant| tenant.earliest(ask.allowed));
+                    if first.is_some_and(|(_, slot)| slot.0 <= ask.now) {
+                        held_back.push(organization);
+                    }
                     continue;
                 }
                 let Some(tenant) = level.tenants.get_mut(&organization) else {
@@ -219,7 +230,14 @@ impl DueQueue {
             levels.retain(|_, level| !level.tenants.is_empty());
         }
         earlier(&mut taken.next_due, leases.first().map(|(until, _)| *until));
+        taken.held_back = !held_back.is_empty();
+        awaited.extend(held_back);
         taken
+    }
+
+    /// Whether a claim was held back until a lease of this organization is released. Told once.
+    pub(super) fn is_share_awaited(&mut self, organization: OrganizationId) -> bool {
+        self.awaited.remove(&organization)
     }
 
     /// Of what a worker may not take: each set of node types that has something due before `before`,

@@ -203,10 +203,14 @@ impl RunStore for MemoryStore {
         }
         self.reweigh(weight, run.weight());
         let signals_pending = !run.inbox.is_empty();
+        let is_released = run.held.is_none();
         drop(guard);
         // What has happened is kept, with room or without.
         let _ = self.make_room("commit");
-        Ok(Committed { signals_pending })
+        Ok(Committed {
+            signals_pending,
+            share_awaited: is_released && self.queue().is_share_awaited(entry.organization),
+        })
     }
 
     async fn signal(&self, signal: Signal) -> Result<(), StoreError> {
@@ -418,7 +422,7 @@ impl MemoryStore {
         self.requeue(&entry, &mut run);
         Claim {
             claimed: vec![claimed(&entry, &run, lease)],
-            next_due: None,
+            ..Claim::default()
         }
     }
 
@@ -427,6 +431,7 @@ impl MemoryStore {
         let mut claim = Claim {
             claimed: Vec::with_capacity(taken.executions.len()),
             next_due: taken.next_due,
+            held_back: taken.held_back,
         };
         for (id, generation) in taken.executions {
             let Some(entry) = self.entry(id) else {
@@ -616,6 +621,7 @@ fn claimed(entry: &Entry, run: &Run, lease: Lease) -> Claimed {
     Claimed {
         lease,
         taken_over: run.taken_over,
+        takeovers: run.takeovers,
         state: entry.state(run),
         signals: run.inbox.clone(),
         published: run.published,

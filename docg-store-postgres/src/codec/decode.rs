@@ -1,6 +1,6 @@
 use std::{borrow::Cow, sync::Arc};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, Datelike, Utc};
 use docg_core::{
     approval::Approval,
     error::ErrorContext,
@@ -15,7 +15,11 @@ use docg_core::{
 };
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
-use sqlx::{Decode, Postgres, Row, Type, postgres::PgRow};
+use sqlx::{
+    Decode, Postgres, Row, Type,
+    error::BoxDynError,
+    postgres::{PgRow, PgTypeInfo, PgValueFormat, PgValueRef},
+};
 use uuid::Uuid;
 
 use crate::error::Error;
@@ -53,14 +57,38 @@ fn variant<T: DeserializeOwned>(what: &str, name: &str) -> Result<T, Error> {
         .map_err(|e| Error::Corrupt(format!("{what} cannot be read: {e}")))
 }
 
-pub(crate) fn time(row: &PgRow, column: &str) -> Result<Timestamp, Error> {
-    let time: DateTime<Utc> = field(row, column)?;
-    Ok(time.into())
+/// A moment as it is stored. Unlike the driver's own types it reads any: `infinity` and the years
+/// that no calendar here has are errors, not panics.
+struct Moment(DateTime<Utc>);
+
+impl Type<Postgres> for Moment {
+    fn type_info() -> PgTypeInfo {
+        <DateTime<Utc> as Type<Postgres>>::type_info()
+    }
 }
 
-fn optional_time(row: &PgRow, column: &str) -> Result<Option<Timestamp>, Error> {
-    let time: Option<DateTime<Utc>> = field(row, column)?;
-    Ok(time.map(Timestamp::from))
+impl<'r> Decode<'r, Postgres> for Moment {
+    fn decode(value: PgValueRef<'r>) -> Result<Self, BoxDynError> {
+        if value.format() == PgValueFormat::Text {
+            return Ok(Self(Decode::<Postgres>::decode(value)?));
+        }
+        /// Microseconds from 1970, as the clock here counts, to 2000, as the server's does.
+        const EPOCH: i64 = 946_684_800_000_000;
+        let micros: i64 = Decode::<Postgres>::decode(value)?;
+        let since_1970 = micros.checked_add(EPOCH);
+        let time = since_1970.and_then(DateTime::from_timestamp_micros);
+        let time = time.filter(|time| (0..=9_999).contains(&time.year()));
+        Ok(Self(time.ok_or("a time before or after all that there are")?))
+    }
+}
+
+pub(crate) fn time(row: &PgRow, column: &str) -> Result<Timestamp, Error> {
+    field::<Moment>(row, column).map(|moment| moment.0.into())
+}
+
+pub(crate) fn optional_time(row: &PgRow, column: &str) -> Result<Option<Timestamp>, Error> {
+    let moment: Option<Moment> = field(row, column)?;
+    Ok(moment.map(|moment| moment.0.into()))
 }
 
 pub(crate) fn number<T: TryFrom<i64>>(row: &PgRow, column: &str) -> Result<T, Error> {

@@ -17,7 +17,7 @@ use super::{
     },
 };
 use crate::{
-    codec::{Time, bytes32, field, int, number, run_state, signals},
+    codec::{Time, bytes32, field, int, number, optional_time, run_state, signals, time},
     database::{arguments, waits_briefly},
     error::{Error, Meaning},
 };
@@ -29,8 +29,9 @@ macro_rules! claim {
     ($function:literal) => {
         ClaimSql {
             with_state: concat!(
-                "SELECT c.id AS claimed, c.fence, c.taken_over, c.version AS claimed_version,
-                    c.signals_pending AS claimed_signals, c.next_due, ",
+                "SELECT c.id AS claimed, c.fence, c.taken_over, c.takeovers,
+                    c.version AS claimed_version, c.signals_pending AS claimed_signals, c.next_due,
+                    c.held_back, ",
                 run_state_columns!(),
                 " FROM ",
                 $function,
@@ -39,12 +40,19 @@ macro_rules! claim {
                 ORDER BY c.place"
             ),
             alone: concat!(
-                "SELECT c.id AS claimed, c.fence, c.taken_over, c.next_due FROM ",
+                "SELECT c.id AS claimed, c.fence, c.taken_over, c.takeovers, c.next_due, c.held_back
+                FROM ",
                 $function,
                 " c ORDER BY c.place"
             ),
         }
     };
+}
+
+/// How its holder before left an execution.
+struct Before {
+    taken_over: bool,
+    takeovers: u32,
 }
 
 struct ClaimSql {
@@ -110,9 +118,9 @@ impl PgStore {
         {
             Err(error) if error.is_unreadable() => {
                 let rows = self.database.write(sql.alone, parameters).await?;
-                self.claim_of(rows, worker, false).await
+                self.claim_of(rows, request, false).await
             }
-            rows => self.claim_of(rows?, worker, true).await,
+            rows => self.claim_of(rows?, request, true).await,
         }
     }
 
@@ -143,7 +151,7 @@ impl PgStore {
                 let types: Vec<String> = field(row, "node_types")?;
                 Ok(Unserved {
                     node_types: types.into_iter().map(Arc::from).collect(),
-                    due_since: field::<Time>(row, "due_since")?.into(),
+                    due_since: time(row, "due_since")?,
                 })
             })
             .collect()
@@ -152,7 +160,7 @@ impl PgStore {
     async fn claim_of(
         &self,
         rows: Vec<PgRow>,
-        worker: WorkerId,
+        request: &ClaimRequest,
         with_state: bool,
     ) -> Result<Claim, Error> {
         let mut claim = Claim::default();
@@ -162,11 +170,15 @@ impl PgStore {
             if let Some(id) = field::<Option<Uuid>>(&row, "claimed")? {
                 let lease = Lease {
                     execution_id: id.into(),
-                    worker_id: worker,
+                    worker_id: request.worker_id,
                     fence: number(&row, "fence")?,
                 };
-                let taken_over = field(&row, "taken_over")?;
-                let state = if with_state && is_current(&row)? {
+                let takeovers: i32 = field(&row, "takeovers")?;
+                let before = Before {
+                    taken_over: field(&row, "taken_over")?,
+                    takeovers: takeovers.unsigned_abs(),
+                };
+                let state = if with_state && is_current(&row).unwrap_or(false) {
                     Some(row)
                 } else {
                     match self.state_row(id).await {
@@ -178,10 +190,13 @@ impl PgStore {
                     }
                 };
                 // Purged in the same moment: then there is nothing to work on.
-                taken.extend(state.map(|state| (lease, taken_over, state)));
-            } else if let Some(due) = field::<Option<Time>>(&row, "next_due")? {
-                let due = Timestamp::from(due);
-                claim.next_due = Some(claim.next_due.map_or(due, |known| known.min(due)));
+                taken.extend(state.map(|state| (lease, before, state)));
+            } else {
+                claim.held_back |= field::<bool>(&row, "held_back")?;
+                // One that cannot be read is so far off that nobody waits for it.
+                if let Some(due) = optional_time(&row, "next_due").unwrap_or(None) {
+                    claim.next_due = Some(claim.next_due.map_or(due, |known| known.min(due)));
+                }
             }
         }
         let hashes: Result<Vec<_>, Error> = taken
@@ -189,7 +204,7 @@ impl PgStore {
             .map(|(_, _, state)| bytes32(state, "definition_hash"))
             .collect();
         let workflows = self.definitions.find(&self.database, &hashes?).await?;
-        for ((lease, taken_over, state), workflow) in taken.into_iter().zip(workflows) {
+        for ((lease, before, state), workflow) in taken.into_iter().zip(workflows) {
             let read = || {
                 let run = run_state(&state, workflow?)?;
                 Ok::<_, Error>((run, number(&state, "published")?))
@@ -208,7 +223,8 @@ impl PgStore {
             };
             claim.claimed.push(Claimed {
                 lease,
-                taken_over,
+                taken_over: before.taken_over,
+                takeovers: before.takeovers,
                 state: run,
                 signals,
                 published,
@@ -216,6 +232,8 @@ impl PgStore {
         }
         if !unreadable.is_empty() {
             self.put_off(&unreadable).await?;
+            // They are nobody's now, and others may have their place.
+            claim.next_due = Some(request.now);
         }
         Ok(claim)
     }
@@ -223,7 +241,8 @@ impl PgStore {
     /// Executions that cannot be read come again when their leases would have run out: given back,
     /// they would be due at once. Nobody works on them meanwhile, so they take up no lease of their
     /// organization's share. Of who had it before, only its first lease has nothing before it: any other
-    /// leaves the worker named, so that the next takes over.
+    /// leaves the worker named, so that the next takes over; as nobody has died, that does not add to the
+    /// count of takeovers.
     async fn put_off(&self, unreadable: &[(Lease, Error)]) -> Result<(), Error> {
         let why: Vec<_> = unreadable
             .iter()
@@ -236,6 +255,7 @@ impl PgStore {
         );
         let sql = "UPDATE docg.executions e
             SET worker_id = CASE WHEN e.fence > 1 THEN e.worker_id END, expires_at = NULL,
+                takeovers = greatest(e.takeovers - 1, 0),
                 due_at = CASE
                     WHEN e.ended_at IS NULL OR e.signals_pending > 0 THEN e.lease_until END
             FROM (
@@ -344,6 +364,7 @@ impl PgStore {
     pub(super) async fn give_back_of(&self, worker: WorkerId, now: Timestamp) -> Result<(), Error> {
         let sql = "UPDATE docg.executions e
             SET worker_id = CASE WHEN e.fence > 1 THEN e.worker_id END, expires_at = NULL,
+                takeovers = greatest(e.takeovers - 1, 0),
                 due_at = CASE WHEN e.ended_at IS NULL OR e.signals_pending > 0 THEN $2 END
             FROM (
                 SELECT x.id FROM docg.executions x

@@ -3,7 +3,10 @@
 //! The first part of the statement updates the executions whose lease, version and sequences are
 //! as the commit says, and the ids that come out of it decide which rows are written besides.
 
-use std::{collections::HashMap, sync::LazyLock};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::LazyLock,
+};
 
 use async_trait::async_trait;
 use docg_core::ports::{Commit, Committed, LeaseAfter};
@@ -36,6 +39,7 @@ columns! {
         changed_steps: i64 = "int8[]",
         published: Option<i64> = "int8[]",
         unless_signaled: bool = "bool[]",
+        made_progress: bool = "bool[]",
         keep_until: Option<Time> = "timestamptz[]",
     }
 }
@@ -126,6 +130,7 @@ static COMMIT: LazyLock<String> = LazyLock::new(|| {
                 audit_seq = i.audit_seq, audit_hash = i.audit_hash,
                 published = CASE WHEN i.published IS NULL THEN e.published
                     ELSE greatest(e.published, least(i.published, i.event_seq)) END,
+                takeovers = CASE WHEN i.made_progress THEN 0 ELSE e.takeovers END,
                 signals_pending = e.signals_pending - i.leaving::int,
                 signaled_at = CASE WHEN e.signals_pending > i.leaving THEN e.signaled_at END,
                 worker_id = CASE WHEN i.keep_until IS NOT NULL THEN e.worker_id END,
@@ -148,7 +153,16 @@ static COMMIT: LazyLock<String> = LazyLock::new(|| {
                 AND e.organization_id = i.organization_id AND e.workflow_id = i.workflow_id
                 AND e.created_at = i.created_at AND i.known_steps = i.changed_steps
                 AND NOT (i.unless_signaled AND e.signals_pending > i.leaving)
-            RETURNING e.id, e.signals_pending),
+            RETURNING e.id, e.signals_pending,
+                CASE WHEN i.keep_until IS NULL THEN e.organization_id END AS released_by),
+         -- Told once. What somebody else is telling at this moment is passed over.
+         awaited AS (
+             DELETE FROM docg.held_back h
+             WHERE h.organization_id = ANY (ARRAY(
+                 SELECT w.organization_id FROM docg.held_back w
+                 WHERE w.organization_id IN (SELECT m.released_by FROM moved m)
+                 FOR UPDATE SKIP LOCKED))
+             RETURNING h.organization_id),
         steps AS (
             UPDATE docg.execution_steps s
             SET node_id = r.node_id, node_type = r.node_type, label = r.label, phase = r.phase,
@@ -170,7 +184,8 @@ static COMMIT: LazyLock<String> = LazyLock::new(|| {
             FROM {inputs} JOIN moved m ON m.id = r.execution_id
             WHERE d.execution_id = r.execution_id),
         {children}
-        SELECT id, signals_pending FROM moved"
+        SELECT m.id, m.signals_pending, a.organization_id AS awaited
+        FROM moved m LEFT JOIN awaited a ON a.organization_id = m.released_by"
     )
 });
 
@@ -211,10 +226,13 @@ impl Parcel for CommitParcel {
         inputs.bind(&mut arguments)?;
         children.bind(&mut arguments)?;
         let mut moved = HashMap::with_capacity(parcels.len());
+        let mut told = HashSet::new();
         for row in database.write_on(connection, &COMMIT, arguments).await? {
             let pending: i32 = field(&row, "signals_pending")?;
+            let awaited: Option<Uuid> = field(&row, "awaited")?;
             let committed = Committed {
                 signals_pending: pending > 0,
+                share_awaited: awaited.is_some_and(|organization| told.insert(organization)),
             };
             moved.insert(field::<Uuid>(&row, "id")?, committed);
         }
@@ -306,6 +324,7 @@ impl PgStore {
                 changed_steps: vec![int(commit.steps.len() as u64)],
                 published: vec![commit.published.map(int)],
                 unless_signaled: vec![commit.unless_signaled],
+                made_progress: vec![commit.made_progress],
                 keep_until: vec![keep_until],
             },
             settled: SettledColumns {

@@ -165,6 +165,7 @@ impl Pair {
                         let claimed = Claimed {
                             lease,
                             taken_over: false,
+                            takeovers: 0,
                             state: run.state.clone(),
                             signals: Vec::new(),
                             published: 0,
@@ -352,12 +353,13 @@ impl Pair {
             let one = |claimed: &Claimed| {
                 let Claimed {
                     taken_over,
+                    takeovers,
                     state,
                     signals,
                     published,
                     ..
                 } = claimed.clone();
-                (taken_over, state, signals, published)
+                (taken_over, takeovers, state, signals, published)
             };
             claimed.iter().map(one).collect::<Vec<_>>()
         };

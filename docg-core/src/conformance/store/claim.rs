@@ -7,7 +7,7 @@ use crate::{
         fixtures::{CommitFixture, RunFixture, at, workflow},
     },
     ids::{ExecutionId, OrganizationId},
-    ports::Unserved,
+    ports::{Claimed, Unserved},
     run::Status,
 };
 
@@ -361,4 +361,46 @@ pub async fn next_due_is_not_too_late(StoreUnderTest { store, .. }: StoreUnderTe
             .is_none_or(|next| next <= at(1).plus_millis(LEASE)),
         "leases end: {leased:?}"
     );
+}
+
+/// A claim says that it left something because of an organization's share, and the next commit that
+/// releases one of its leases says that somebody waits for it: once, and no other commit does.
+pub async fn a_claim_that_the_share_cuts_short_is_told_when_a_lease_is_released(
+    StoreUnderTest { store, .. }: StoreUnderTest,
+) {
+    let (busy, other) = (OrganizationId::new(), OrganizationId::new());
+    for _ in 0..4 {
+        create(&*store, RunFixture::of(busy).build()).await;
+    }
+    let mut worker = Worker::new();
+    worker.per_organization = 2;
+    let first = worker.due(&*store, at(0), 10).await;
+    assert_eq!(first.claimed.len(), 2);
+    assert!(first.held_back);
+    let released = |it: &Claimed| CommitFixture::on(it).status(Status::Completed).build();
+
+    let others = create(&*store, RunFixture::of(other).build()).await;
+    let ended = work(&*store, at(0), others, released).await;
+    assert!(!ended.share_awaited, "it is another organization's");
+    let kept = CommitFixture::on(&first.claimed[0])
+        .keep(at(LEASE.cast_signed()))
+        .build();
+    let version = kept.execution.version;
+    assert!(!commit(&*store, kept).await.share_awaited, "nothing is free");
+    let ended = released(&first.claimed[1]);
+    assert!(commit(&*store, ended).await.share_awaited);
+    let mut ended = released(&first.claimed[0]);
+    ended.expected_version = version;
+    ended.execution.version = version + 1;
+    assert!(!commit(&*store, ended).await.share_awaited, "it was told");
+
+    let rest = worker.due(&*store, at(1), 10).await;
+    assert_eq!(rest.claimed.len(), 2);
+    assert!(!rest.held_back, "nothing is left");
+    let send = Arc::new(workflow(busy, &["send"]));
+    create(&*store, RunFixture::with(send).build()).await;
+    let none = worker.due(&*store, at(1), 10).await;
+    assert!(!none.held_back, "it could not take that anyway");
+    let ended = released(&rest.claimed[0]);
+    assert!(!commit(&*store, ended).await.share_awaited);
 }

@@ -55,7 +55,8 @@ pub async fn a_commit_is_applied_whole(StoreUnderTest { store, .. }: StoreUnderT
     assert_eq!(
         commit(&*store, made.clone()).await,
         Committed {
-            signals_pending: false
+            signals_pending: false,
+            share_awaited: false,
         }
     );
 

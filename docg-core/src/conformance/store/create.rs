@@ -27,6 +27,7 @@ impl Worker {
             Created::New { lease: Some(lease) } => Ok(Claimed {
                 lease,
                 taken_over: false,
+                takeovers: 0,
                 state,
                 signals: Vec::new(),
                 published: 0,

@@ -5,7 +5,7 @@ use crate::{
         fixtures::{self, CommitFixture, RunFixture, at},
     },
     ids::OrganizationId,
-    ports::{Lease, Renewed, StoreErrorKind},
+    ports::{Claimed, Lease, Renewed, StoreErrorKind},
     run::Status,
 };
 
@@ -278,4 +278,43 @@ pub async fn giving_back_a_lost_lease_changes_nothing(
         .expect("is ignored");
     assert_eq!(due(&*store, at(1).plus_millis(LEASE)).await, []);
     commit(&*store, CommitFixture::on(&new).build()).await;
+}
+
+/// Each claim of what its holder had not released counts, whatever was committed in between without
+/// progress; what was released, or goes on, begins anew.
+pub async fn takeovers_are_counted_until_a_commit_makes_progress(
+    StoreUnderTest { store, .. }: StoreUnderTest,
+) {
+    let id = create(&*store, RunFixture::of(OrganizationId::new()).build()).await;
+    let mut now = at(0);
+    let mut took_over = async |by_name: bool| {
+        now = now.plus_millis(LEASE);
+        let claimed = match by_name {
+            true => take(&*store, now, id).await,
+            false => Worker::new().due(&*store, now, 1).await.claimed.remove(0),
+        };
+        (claimed.takeovers, claimed)
+    };
+    assert_eq!(took_over(true).await.0, 0, "nobody had it");
+    assert_eq!(took_over(true).await.0, 1);
+    let (count, claimed) = took_over(false).await;
+    assert_eq!(count, 2);
+    let kept = |it: &Claimed, made_progress| {
+        CommitFixture::on(it)
+            .keep(at(0))
+            .but(|commit| commit.made_progress = made_progress)
+            .build()
+    };
+    commit(&*store, kept(&claimed, false)).await;
+    let (count, claimed) = took_over(false).await;
+    assert_eq!(count, 3, "it was no further");
+    commit(&*store, kept(&claimed, true)).await;
+    let (count, claimed) = took_over(true).await;
+    assert_eq!(count, 1);
+    store
+        .release(&[claimed.lease], at(0))
+        .await
+        .expect("releases");
+    assert_eq!(took_over(false).await.0, 1, "it was given back");
+    assert_eq!(took_over(false).await.0, 2);
 }

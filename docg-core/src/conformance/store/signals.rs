@@ -76,7 +76,8 @@ pub async fn signals_keep_their_order(StoreUnderTest { store, .. }: StoreUnderTe
     assert_eq!(
         commit(&*store, settled).await,
         Committed {
-            signals_pending: true
+            signals_pending: true,
+            share_awaited: false,
         }
     );
     assert_eq!(
@@ -128,7 +129,8 @@ pub async fn a_signal_to_a_leased_execution_waits_for_its_holder(
     assert_eq!(
         first,
         Committed {
-            signals_pending: true
+            signals_pending: true,
+            share_awaited: false,
         }
     );
     assert_eq!(due(&*store, at(2)).await, []);
@@ -140,7 +142,8 @@ pub async fn a_signal_to_a_leased_execution_waits_for_its_holder(
     assert_eq!(
         commit(&*store, settled).await,
         Committed {
-            signals_pending: false
+            signals_pending: false,
+            share_awaited: false,
         }
     );
     assert_eq!(due(&*store, at(1_000_000)).await, []);
@@ -163,7 +166,8 @@ pub async fn a_release_with_signals_pending_is_due_at_once(
     assert_eq!(
         done,
         Committed {
-            signals_pending: true
+            signals_pending: true,
+            share_awaited: false,
         }
     );
     let again = super::desk::Worker::new().due(&*store, at(1), 1).await;

@@ -1,6 +1,6 @@
 //! Approvals: asked for, voted on, expired.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{draft::Draft, step};
 use crate::{
@@ -70,9 +70,7 @@ pub(super) fn requested(
     } else {
         draft.end_wait();
     }
-    let detail =
-        json!({"approval_id": approval.id, "approvers": emails, "quorum": approval.quorum});
-    draft.wait(WaitKind::Approval, approval.expires_at, detail);
+    draft.wait(WaitKind::Approval, approval.expires_at, detail(&approval));
     draft.event(EventData::ApprovalRequested {
         approval_id: approval.id,
         approvers: emails.clone(),
@@ -96,6 +94,21 @@ pub(super) fn requested(
     Ok(Ok(()))
 }
 
+fn detail(approval: &Approval) -> Value {
+    let emails = approval.approvers.iter().map(|approver| &approver.email);
+    let emails: Vec<_> = emails.collect();
+    json!({"approval_id": approval.id, "approvers": emails, "quorum": approval.quorum})
+}
+
+/// Waits for the approval that is still open, if there is one.
+pub(super) fn wait_again(draft: &mut Draft<'_>) {
+    let Some(approval) = &draft.state.approval else {
+        return;
+    };
+    let (until, detail) = (approval.expires_at, detail(approval));
+    draft.wait(WaitKind::Approval, until, detail);
+}
+
 /// A vote as it came in.
 pub(super) struct Vote {
     pub(super) approval_id: ApprovalId,
@@ -115,7 +128,7 @@ pub(super) fn voted(draft: &mut Draft<'_>, vote: Vote) -> Result<bool, InvalidTr
         received_at,
     } = vote;
     let now = draft.now;
-    if draft.state.execution.status != Status::Paused {
+    if !draft.is_stopped() {
         return Ok(false);
     }
     let Some(approval) = draft
@@ -195,11 +208,16 @@ fn decide(draft: &mut Draft<'_>, decision: Decision, by: String) -> Result<(), I
         decided_by: by.clone(),
     });
     draft.log_run(LogLevel::Ok, text);
-    draft.end_wait();
+    let in_review = draft.state.execution.status == Status::NeedsReview;
+    if !in_review {
+        draft.end_wait();
+    }
     match decision {
         Decision::Approved => {
             back_to_work(draft)?;
-            draft.work_phase(draft.state.steps[index].phase);
+            if !in_review {
+                draft.work_phase(draft.state.steps[index].phase);
+            }
             draft.step(index).activity = Activity::Resuming;
             Ok(())
         }
@@ -267,7 +285,9 @@ pub(super) fn expired(draft: &mut Draft<'_>) -> Result<(), InvalidTransition> {
         )
         .on("approval", id),
     );
-    draft.end_wait();
+    if draft.state.execution.status != Status::NeedsReview {
+        draft.end_wait();
+    }
     let text = Text::key("error-approval-expired");
     let failure = match on_expiry {
         OnExpiry::Review => StepFailure::review(codes::APPROVAL_EXPIRED, text),

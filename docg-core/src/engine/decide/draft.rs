@@ -32,6 +32,8 @@ pub(super) struct Draft<'a> {
     /// and providers count.
     pub(super) clock: Timestamp,
     pub(super) opens_steps: bool,
+    /// Its workers died too often: nothing of the run is evaluated, and nobody's word lets it go on.
+    pub(super) is_interrupted: bool,
     ids: &'a mut dyn IdSource,
     records: Records,
     before_end: Option<Box<BeforeEnd>>,
@@ -47,6 +49,7 @@ impl<'a> Draft<'a> {
             state,
             env,
             opens_steps: moment.opens_steps,
+            is_interrupted: false,
             ids: moment.ids,
             records: Records::default(),
             before_end: None,
@@ -318,6 +321,14 @@ impl<'a> Draft<'a> {
         row.actor = actor;
         self.audit(row);
         Ok(())
+    }
+
+    /// Whether a person has to let the run go on, whatever else it waits for.
+    pub(super) fn is_stopped(&self) -> bool {
+        matches!(
+            self.state.execution.status,
+            Status::Paused | Status::NeedsReview
+        )
     }
 
     /// Begins to wait.

@@ -52,8 +52,12 @@ fn next_check(now: Timestamp, expires_at: Option<Timestamp>, pause_ms: u64) -> T
     }
 }
 
-/// The request that signatures are still awaited for.
+/// The request that signatures are still awaited for. While a person reviews the run, nothing is done
+/// about it.
 fn open(state: &RunState) -> Option<&SignatureRequest> {
+    if state.execution.status == Status::NeedsReview {
+        return None;
+    }
     let waits = state
         .steps
         .iter()

@@ -11,6 +11,7 @@ mod calls;
 mod create;
 mod draft;
 mod follow_up;
+mod interrupted;
 mod preflight;
 mod resume;
 mod signal;
@@ -29,6 +30,7 @@ use serde_json::Value;
 pub use calls::{Call, allowed_calls};
 pub(crate) use calls::{Verdict, judge};
 pub(crate) use create::{NewRunFacts, Reuse, create};
+pub(crate) use interrupted::is_interrupted;
 use draft::Draft;
 pub(crate) use stop::leaves_doubt;
 
@@ -73,6 +75,9 @@ pub(crate) struct Moment<'a> {
 pub(crate) enum Input {
     /// The execution was claimed with a step open, or perhaps begun, whose worker is gone.
     TakenOver,
+    /// Workers died too often while they had the execution: nothing of it is evaluated, and a person
+    /// is asked. Comes first.
+    InterruptedTooOften,
     /// Preflight has run.
     Preflight {
         issues: Vec<Issue>,
@@ -236,6 +241,7 @@ pub(crate) fn decide<'a>(
     for input in inputs {
         match input {
             Input::TakenOver => step::taken_over(&mut draft)?,
+            Input::InterruptedTooOften => interrupted::park(&mut draft)?,
             Input::Preflight { issues, started_at } => {
                 preflight::finished(&mut draft, issues, started_at)?
             }
@@ -273,6 +279,10 @@ pub(crate) fn decide<'a>(
         }
     }
     timers::expire(&mut draft)?;
+    if draft.is_interrupted {
+        let has_ended = draft.state.execution.status.is_terminal();
+        return Ok(draft.finish(if has_ended { Next::Done } else { Next::Rest }));
+    }
     let next = advance::advance(&mut draft)?;
     let next = follow_up::before_rest(&mut draft, next);
     Ok(draft.finish(next))

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::{draft::Draft, signature, step};
+use super::{draft::Draft, interrupted, signature, step};
 use crate::{
     error::{ErrorContext, codes},
     event::EventData,
@@ -54,6 +54,7 @@ pub(super) fn apply(
                 settle_failed_step(draft, index, request.settlement);
             }
             draft.state.execution.error = step::left_over_error(draft);
+            interrupted::wait_as_before(draft)?;
         }
         Status::Paused => {
             let to = draft.state.execution.paused_from.unwrap_or(Status::Running);

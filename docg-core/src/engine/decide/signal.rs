@@ -43,7 +43,10 @@ pub(super) fn apply(draft: &mut Draft<'_>, signal: Signal) -> Result<(), Invalid
             allowed(draft, Call::Cancel) && cancel(draft, actor.clone(), reason)?
         }
         SignalKind::Resume(request) => {
-            allowed(draft, Call::Resume) && resume::apply(draft, actor.clone(), request)?
+            // One that was sent before the execution was parked may be what its workers died of.
+            !draft.is_interrupted
+                && allowed(draft, Call::Resume)
+                && resume::apply(draft, actor.clone(), request)?
         }
         SignalKind::ApprovalVote {
             approval_id,

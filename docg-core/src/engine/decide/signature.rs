@@ -67,7 +67,7 @@ pub(super) fn requested(
     draft.signature_changed();
     match draft.state.execution.status {
         // The handler has ended; what is waited for is the end of the pause.
-        Status::Paused => draft.rest_phase(),
+        Status::Paused | Status::NeedsReview => draft.rest_phase(),
         _ => wait_again(draft),
     }
     Ok(())
@@ -242,7 +242,7 @@ fn close(
     let (id, envelope_id) = (request.id, request.envelope_id.clone());
     match request.status {
         RequestStatus::Signing => {
-            if draft.state.execution.status != Status::Paused {
+            if !draft.is_stopped() {
                 wait_again(draft);
             }
             Ok(())
@@ -269,7 +269,7 @@ fn close(
                 None,
             );
             draft.step(index).activity = Activity::Resuming;
-            if draft.state.execution.status != Status::Paused {
+            if !draft.is_stopped() {
                 draft.end_wait();
                 draft.work_phase(Phase::Signature);
             }
@@ -410,7 +410,7 @@ fn end_step(
     index: usize,
     failure: StepFailure,
 ) -> Result<(), InvalidTransition> {
-    if draft.state.execution.status != Status::Paused {
+    if !draft.is_stopped() {
         draft.end_wait();
     }
     step::failed(draft, index, failure, Outcome::Decided)

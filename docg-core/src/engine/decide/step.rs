@@ -11,14 +11,12 @@ use crate::{
     event::EventData,
     i18n::Text,
     observe::{AuditDraft, LogLevel, Redaction, actions},
+    ports::MAX_TAKEOVERS,
     run::{
         Activity, DeliveryState, InvalidTransition, Outcome, Phase, Status, StepStatus, WaitKind,
     },
     workflow::{Node, OnError, Probe, StepOutcome, StopReason, Wait},
 };
-
-/// A step whose workers died this often goes to a person.
-const MAX_TAKEOVERS: u32 = 20;
 
 /// Whether running the step twice does no harm.
 pub(super) fn repeatable(draft: &Draft<'_>, node: &Node) -> bool {
@@ -45,10 +43,9 @@ pub(super) fn taken_over(draft: &mut Draft<'_>) -> Result<(), InvalidTransition>
     let step = draft.step(index);
     step.takeovers += 1;
     if step.takeovers >= MAX_TAKEOVERS {
-        let text = Text::key("error-too-many-takeovers").with("label", &node.label);
-        let failure = StepFailure::review(codes::TOO_MANY_TAKEOVERS, text);
-        return failed(draft, index, failure, Outcome::Unknown);
+        return give_up(draft, index);
     }
+    let step = draft.step(index);
     // What follows a wait may be repeated: the effect was the asking, and that is known to be done.
     if step.activity == Activity::Running && !may_repeat {
         step.activity = Activity::ProbingTakeover;
@@ -60,6 +57,14 @@ pub(super) fn taken_over(draft: &mut Draft<'_>) -> Result<(), InvalidTransition>
         None,
     );
     Ok(())
+}
+
+/// Hands a step to a person under which too many workers have died.
+pub(super) fn give_up(draft: &mut Draft<'_>, index: usize) -> Result<(), InvalidTransition> {
+    let node = draft.node(index);
+    let text = Text::key("error-too-many-takeovers").with("label", &node.label);
+    let failure = StepFailure::review(codes::TOO_MANY_TAKEOVERS, text);
+    failed(draft, index, failure, Outcome::Unknown)
 }
 
 pub(super) fn finished(

@@ -138,6 +138,11 @@ impl Driver {
         inputs: &mut Vec<Input>,
         left: bool,
     ) {
+        // What may have killed its workers is not asked again.
+        let is_interrupted = matches!(inputs.first(), Some(Input::InterruptedTooOften));
+        if is_interrupted || decide::is_interrupted(state) {
+            return;
+        }
         let env = self.engine.env();
         let begun_unseen = matches!(inputs.first(), Some(Input::TakenOver))
             && state.execution.status == Status::Queued;

@@ -78,15 +78,14 @@ impl Driver {
         self.held_until = None;
         let mut records = std::mem::take(&mut self.held);
         if records.is_empty() && goes_on {
-            return Ok(Committed {
-                signals_pending: false,
-            });
+            return Ok(Committed::default());
         }
         records.touched.sort_unstable();
         records.touched.dedup();
         let unless_signaled = state.execution.status.is_terminal();
         let kept = unless_signaled.then(|| records.clone());
         let (events, ignored) = (records.events.clone(), records.ignored);
+        let made_progress = !events.is_empty() || !goes_on;
         let signature_changed = records.signature_changed;
         let commit = Commit {
             lease: self.handle.lease,
@@ -109,6 +108,7 @@ impl Driver {
             approval: state.approval.clone().filter(|_| records.approval_changed),
             published: Some(self.published),
             unless_signaled,
+            made_progress,
             then: if goes_on {
                 LeaseAfter::Keep(self.lease_end())
             } else {
@@ -150,8 +150,10 @@ impl Driver {
                 Ok(committed) => return Ok(committed),
                 Err(error) if error.kind == StoreErrorKind::Conflict => {
                     if in_doubt && self.was_made(&commit).await {
+                        // What the lost answer said is not known: the safe side is taken.
                         return Ok(Committed {
                             signals_pending: true,
+                            share_awaited: true,
                         });
                     }
                     tracing::info!(execution_id = %id, "another worker has taken over: {error}");
@@ -231,6 +233,9 @@ impl Driver {
 
     /// Tells workers when the execution wants one again.
     pub(super) async fn leave_word(&self, state: &RunState, committed: Committed) {
+        if committed.share_awaited {
+            self.engine.wake_all_workers(state.execution.id).await;
+        }
         let wake_at = state.execution.wake_at;
         let due = if committed.signals_pending {
             Some(self.engine.now())

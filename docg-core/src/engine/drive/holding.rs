@@ -12,7 +12,7 @@ use crate::{
         decide::{self, Input, Records},
     },
     event::Event,
-    ports::{Claimed, Lease},
+    ports::{Claimed, Lease, MAX_TAKEOVERS},
     run::Status,
 };
 
@@ -57,14 +57,17 @@ impl Holding {
         let mut inputs = Vec::with_capacity(claimed.signals.len() + 1);
         let works = matches!(mode, Mode::Work { .. });
         inputs.extend(claimed.signals.into_iter().map(Input::Signal));
-        if decide::is_begin_in_doubt(&claimed.state, claimed.taken_over)
+        let is_interrupted = claimed.takeovers >= MAX_TAKEOVERS;
+        if is_interrupted {
+            inputs.insert(0, Input::InterruptedTooOften);
+        } else if decide::is_begin_in_doubt(&claimed.state, claimed.taken_over)
             || works && decide::is_step_abandoned(&claimed.state, claimed.taken_over)
         {
             inputs.insert(0, Input::TakenOver);
         }
         let shutdown = match mode {
-            Mode::Work { shutdown } => Some(shutdown),
-            Mode::ApplySignals => None,
+            Mode::Work { shutdown } if !is_interrupted => Some(shutdown),
+            Mode::Work { .. } | Mode::ApplySignals => None,
         };
         let driver = Driver {
             engine: Arc::clone(&engine),

@@ -4,6 +4,7 @@ mod clock;
 mod conditions;
 mod doubts;
 mod follow_up;
+mod interrupted;
 mod left_behind;
 mod matrix;
 mod scenarios;
