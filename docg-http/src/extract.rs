@@ -9,6 +9,7 @@ use docg_core::{
     i18n::Text,
     storable::{MAX_DEPTH, Unstorable},
 };
+use percent_encoding::percent_decode_str;
 use serde::{
     Deserialize,
     de::{DeserializeOwned, IgnoredAny},
@@ -19,6 +20,7 @@ use uuid::Uuid;
 use crate::{
     problem::Problem,
     router::AppState,
+    serve::BodyTimedOut,
     shape::{escaped, find_nul, find_too_deep, typed},
 };
 
@@ -86,8 +88,22 @@ impl FromRequest<AppState> for RawBody {
             return Err(too_large());
         }
         let body = axum::body::to_bytes(request.into_body(), state.options.max_body).await;
-        body.map(Self).map_err(|_| too_large())
+        body.map(Self).map_err(|error| unread(&error).unwrap_or_else(too_large))
     }
+}
+
+/// Why a body could not be read, where that is not for its size.
+fn unread(error: &(dyn std::error::Error + 'static)) -> Option<Problem> {
+    let mut causes = std::iter::successors(Some(error), |error| error.source());
+    causes.find_map(|cause| {
+        if cause.is::<BodyTimedOut>() {
+            Some(Problem::of_status(StatusCode::REQUEST_TIMEOUT))
+        } else if cause.is::<hyper::Error>() {
+            Some(Problem::of_status(StatusCode::BAD_REQUEST))
+        } else {
+            None
+        }
+    })
 }
 
 /// A JSON body; without one, the type's default. Keeps what was sent for fingerprints.
@@ -194,6 +210,11 @@ impl<T: DeserializeOwned> FromRequestParts<AppState> for Query<T> {
     type Rejection = Problem;
     async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, Problem> {
         let query = parts.uri.query().unwrap_or_default();
+        // Lossy decoding would make one value of many.
+        if percent_decode_str(query).decode_utf8().is_err() {
+            let detail = "The query is not UTF-8, percent-encoded.";
+            return Err(Problem::new(StatusCode::BAD_REQUEST, "bad_request").detail(detail));
+        }
         let mut parameters = Map::new();
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             let value = Value::String(value.into_owned());
