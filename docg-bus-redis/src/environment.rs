@@ -21,7 +21,7 @@ pub enum RedisFault {
     /// Redis would remove events that are still to be read.
     #[error(
         "maxmemory-policy is {0}: Redis may remove events that are still to be read, and readers then \
-         fall back on the store. Set it to noeviction"
+         fall back on the store. Set it to noeviction, or where memory is short to volatile-ttl"
     )]
     Eviction(String),
 }
@@ -73,7 +73,8 @@ fn faults_of(info: &InfoDict) -> Vec<RedisFault> {
     if text("role").as_deref() == Some("slave") {
         faults.push(RedisFault::Replica);
     }
-    if let Some(policy) = text("maxmemory_policy").filter(|policy| policy != "noeviction") {
+    let suits = |policy: &String| ["noeviction", "volatile-ttl"].contains(&policy.as_str());
+    if let Some(policy) = text("maxmemory_policy").filter(|policy| !suits(policy)) {
         faults.push(RedisFault::Eviction(policy));
     }
     faults
@@ -86,8 +87,10 @@ mod tests {
     #[test]
     fn a_server_is_old_a_replica_or_evicts() {
         let faults = |text: &str| faults_of(&InfoDict::new(text));
-        let fine = "redis_version:6.2.0\r\nrole:master\r\nmaxmemory_policy:noeviction";
-        assert_eq!(faults(fine), []);
+        for policy in ["noeviction", "volatile-ttl"] {
+            let fine = format!("redis_version:6.2.0\r\nrole:master\r\nmaxmemory_policy:{policy}");
+            assert_eq!(faults(&fine), []);
+        }
         assert_eq!(faults(""), []);
         assert_eq!(faults("redis_version:10.0.1"), []);
         assert_eq!(

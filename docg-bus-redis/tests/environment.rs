@@ -17,7 +17,9 @@ async fn faults_of(server: &PrivateServer) -> Vec<RedisFault> {
             }
         }
     };
-    tokio::time::timeout(PATIENCE, asked).await.expect("it answers")
+    tokio::time::timeout(PATIENCE, asked)
+        .await
+        .expect("it answers")
 }
 
 #[tokio::test]

@@ -4,11 +4,12 @@ use axum::{
     extract::{FromRequest, FromRequestParts, RawPathParams, Request},
     http::{HeaderMap, StatusCode, header, request::Parts},
 };
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use docg_core::{
     i18n::Text,
     storable::{MAX_DEPTH, Unstorable},
 };
+use futures::StreamExt;
 use percent_encoding::percent_decode_str;
 use serde::{
     Deserialize,
@@ -18,6 +19,7 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use crate::{
+    load::BodyRoom,
     problem::Problem,
     router::AppState,
     serve::BodyTimedOut,
@@ -87,22 +89,30 @@ impl FromRequest<AppState> for RawBody {
         if declared.is_some_and(|length: usize| length > state.options.max_body) {
             return Err(too_large());
         }
-        let body = axum::body::to_bytes(request.into_body(), state.options.max_body).await;
-        body.map(Self).map_err(|error| unread(&error).unwrap_or_else(too_large))
+        let room = request.extensions().get::<BodyRoom>().cloned();
+        let mut parts = request.into_body().into_data_stream();
+        let mut body = BytesMut::new();
+        while let Some(part) = parts.next().await {
+            let part = part.map_err(|error| unread(&error))?;
+            if body.len() + part.len() > state.options.max_body {
+                return Err(too_large());
+            }
+            if let Some(room) = &room {
+                room.take(part.len())?;
+            }
+            body.extend_from_slice(&part);
+        }
+        Ok(Self(body.freeze()))
     }
 }
 
-/// Why a body could not be read, where that is not for its size.
-fn unread(error: &(dyn std::error::Error + 'static)) -> Option<Problem> {
+/// Why a body could not be read: it took too long, or broke off.
+fn unread(error: &(dyn std::error::Error + 'static)) -> Problem {
     let mut causes = std::iter::successors(Some(error), |error| error.source());
-    causes.find_map(|cause| {
-        if cause.is::<BodyTimedOut>() {
-            Some(Problem::of_status(StatusCode::REQUEST_TIMEOUT))
-        } else if cause.is::<hyper::Error>() {
-            Some(Problem::of_status(StatusCode::BAD_REQUEST))
-        } else {
-            None
-        }
+    Problem::of_status(if causes.any(|cause| cause.is::<BodyTimedOut>()) {
+        StatusCode::REQUEST_TIMEOUT
+    } else {
+        StatusCode::BAD_REQUEST
     })
 }
 

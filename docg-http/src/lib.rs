@@ -8,6 +8,7 @@ mod extract;
 mod idempotency;
 #[cfg(feature = "jwt")]
 mod jwt;
+mod load;
 mod metrics;
 mod middleware;
 mod openapi;

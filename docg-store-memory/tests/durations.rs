@@ -36,7 +36,10 @@ async fn run_with(jumps: [i64; 3]) -> Vec<u64> {
         }
     });
     let (store, bus) = (Arc::<MemoryStore>::default(), Arc::<MemoryBus>::default());
-    let engine = Engine::builder(store, bus).clock(Arc::new(clock)).step(handler).build();
+    let engine = Engine::builder(store, bus)
+        .clock(Arc::new(clock))
+        .step(handler)
+        .build();
     let workers = engine.start_workers(WorkerOptions::default());
     let (organization, workflow) = (OrganizationId::new(), WorkflowId::new());
     let nodes = json!([{"id": "one", "type": "work"}, {"id": "two", "type": "work"}]);
@@ -44,16 +47,31 @@ async fn run_with(jumps: [i64; 3]) -> Vec<u64> {
     let stored = engine.put_workflow(organization, workflow, draft, None);
     stored.await.expect("a valid definition");
     let request = StartRequest::new(organization, workflow, Actor::user("somebody"));
-    let id = engine.start(request).await.expect("accepted").record.execution.id;
+    let id = engine
+        .start(request)
+        .await
+        .expect("accepted")
+        .record
+        .execution
+        .id;
     let events = engine.feed(organization, id, 0).await.expect("readable");
     let ended = events.for_each(|event| async move { drop(event.expect("readable")) });
-    tokio::time::timeout(PATIENCE, ended).await.expect("it ends");
-    let execution = engine.execution(organization, id).await.expect("it is there");
+    tokio::time::timeout(PATIENCE, ended)
+        .await
+        .expect("it ends");
+    let execution = engine
+        .execution(organization, id)
+        .await
+        .expect("it is there");
     assert_eq!(execution.execution.status, Status::Completed);
     let steps = engine.steps(organization, id).await.expect("readable");
     let mut durations: Vec<u64> = steps.iter().filter_map(|step| step.duration_ms()).collect();
     let metrics = &execution.execution.phase_metrics;
-    durations.extend(metrics.0[Phase::Render as usize].as_ref().map(|times| times.duration_ms));
+    durations.extend(
+        metrics.0[Phase::Render as usize]
+            .as_ref()
+            .map(|times| times.duration_ms),
+    );
     workers.shutdown().await;
     durations
 }

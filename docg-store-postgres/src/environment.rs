@@ -3,7 +3,7 @@
 use docg_core::{ports::StoreError, time::Timestamp};
 use sqlx::postgres::PgArguments;
 
-use crate::{PgStore, codec::field, database::arguments, error::Error, migrate};
+use crate::{PgStore, codec::field, error::Error, migrate};
 
 /// The oldest version that the statements are written for, as `server_version_num` counts.
 const OLDEST: i32 = 140_000;
@@ -177,14 +177,18 @@ impl PgStore {
         if is("is_asynchronous")? {
             faults.push(DatabaseFault::Asynchronous);
         }
-        faults.extend(skew(began, Timestamp::from_millis(field(row, "now_ms")?), ended));
+        faults.extend(skew(
+            began,
+            Timestamp::from_millis(field(row, "now_ms")?),
+            ended,
+        ));
         Ok(faults)
     }
 
     /// The last migration that was applied.
     async fn version(&self) -> Result<i32, Error> {
         let sql = "SELECT coalesce(max(version), 0) AS version FROM docg.migrations";
-        let rows = self.database.read(sql, arguments![]).await?;
+        let rows = self.database.read(sql, PgArguments::default()).await?;
         rows.first().map_or(Ok(0), |row| field(row, "version"))
     }
 }

@@ -8,7 +8,9 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection};
 async fn run(url: &str, statements: &[&str]) {
     let mut owner = PgConnection::connect(url).await.expect("connects");
     for statement in statements {
-        let done = sqlx::raw_sql(AssertSqlSafe(*statement)).execute(&mut owner).await;
+        let done = sqlx::raw_sql(AssertSqlSafe(*statement))
+            .execute(&mut owner)
+            .await;
         done.unwrap_or_else(|e| panic!("{statement}: {e}"));
     }
 }
@@ -27,7 +29,10 @@ async fn refused(url: &str) -> DatabaseFault {
         .expect_err("it is refused");
     assert_eq!(error.kind, StoreErrorKind::Invalid, "{error}");
     let source = error.source.expect("it has a cause");
-    source.downcast_ref::<DatabaseFault>().expect("it is a fault").clone()
+    source
+        .downcast_ref::<DatabaseFault>()
+        .expect("it is a fault")
+        .clone()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -44,15 +49,30 @@ async fn a_database_that_cannot_be_worked_on_is_refused_as_it_is_connected() {
         assert_eq!(fault, DatabaseFault::Encoding(encoding.to_owned()));
         assert!(fault.to_string().contains("ENCODING 'UTF8'"), "{fault}");
     }
-    run(&url, &["CREATE DATABASE sealed", "ALTER DATABASE sealed SET default_transaction_read_only = on"]).await;
-    assert_eq!(refused(&database(&url, "sealed")).await, DatabaseFault::ReadOnly);
+    run(
+        &url,
+        &[
+            "CREATE DATABASE sealed",
+            "ALTER DATABASE sealed SET default_transaction_read_only = on",
+        ],
+    )
+    .await;
+    assert_eq!(
+        refused(&database(&url, "sealed")).await,
+        DatabaseFault::ReadOnly
+    );
 
-    let store = PgStore::connect(&url, PgStoreConfig::default()).await.expect("connects");
+    let store = PgStore::connect(&url, PgStoreConfig::default())
+        .await
+        .expect("connects");
     store.migrate().await.expect("migrates");
     let later = "INSERT INTO docg.migrations (version, name, checksum) VALUES (9999, 'later', '')";
     run(&url, &[later]).await;
     let fault = refused(&url).await;
-    assert!(matches!(fault, DatabaseFault::Newer { found: 9999, .. }), "{fault:?}");
+    assert!(
+        matches!(fault, DatabaseFault::Newer { found: 9999, .. }),
+        "{fault:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -60,7 +80,9 @@ async fn what_is_missing_or_unwise_is_told_and_mended_by_what_it_says() {
     let server = PrivateServer::start().await;
     let url = server.url();
     let open = async |url: &str| {
-        PgStore::connect(url, PgStoreConfig::default()).await.expect("connects")
+        PgStore::connect(url, PgStoreConfig::default())
+            .await
+            .expect("connects")
     };
     let store = open(&url).await;
     let found = store.faults().await.expect("it answers");

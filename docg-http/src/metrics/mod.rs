@@ -116,7 +116,9 @@ impl Metrics {
     }
 
     pub(crate) fn connections(&self, open: usize) {
-        self.0.connections.set(i64::try_from(open).unwrap_or(i64::MAX));
+        self.0
+            .connections
+            .set(i64::try_from(open).unwrap_or(i64::MAX));
     }
 
     pub(crate) fn connection_closed(&self, reason: ClosedFor) {

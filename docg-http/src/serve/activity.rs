@@ -220,15 +220,20 @@ impl Activity {
         let state = self.state();
         let is_over = |since: Instant, limit| now.duration_since(since) >= limit;
         if state.requests.is_empty() {
-            if state.head_since.is_some_and(|since| is_over(since, options.head_timeout)) {
+            if state
+                .head_since
+                .is_some_and(|since| is_over(since, options.head_timeout))
+            {
                 return Some(ClosedFor::Head);
             }
             return is_over(state.idle_since, options.idle_timeout).then_some(ClosedFor::Idle);
         }
-        let is_slow = |turn: &Turn| {
-            matches!(turn, Turn::Taking(since) if is_over(*since, options.slow_reader))
-        };
-        state.requests.values().any(is_slow).then_some(ClosedFor::Slow)
+        let is_slow = |turn: &Turn| matches!(turn, Turn::Taking(since) if is_over(*since, options.slow_reader));
+        state
+            .requests
+            .values()
+            .any(is_slow)
+            .then_some(ClosedFor::Slow)
     }
 
     /// Asks it to end, once.
@@ -245,7 +250,11 @@ impl Activity {
         if state.requests.is_empty() {
             return Some((false, state.idle_since));
         }
-        let turns: Option<Vec<_>> = state.requests.values().map(|turn| turn.client_since()).collect();
+        let turns: Option<Vec<_>> = state
+            .requests
+            .values()
+            .map(|turn| turn.client_since())
+            .collect();
         let since = turns?.into_iter().max()?;
         (now.duration_since(since) >= SPARED).then_some((true, since))
     }

@@ -12,12 +12,7 @@ mod refusal;
 mod write_timeout;
 
 use std::{
-    convert::Infallible,
-    io::ErrorKind,
-    net::SocketAddr,
-    pin::pin,
-    sync::Arc,
-    time::Duration,
+    convert::Infallible, io::ErrorKind, net::SocketAddr, pin::pin, sync::Arc, time::Duration,
 };
 
 use axum::{
@@ -204,7 +199,11 @@ impl Door {
                 "no connection can be accepted: {error}. {} are open{}. Raise the limit on open files \
                  (ulimit -n, LimitNOFILE= of systemd, fs.file-max)",
                 connections.count(),
-                if is_room_made { ", and the one that was idle longest was closed" } else { "" },
+                if is_room_made {
+                    ", and the one that was idle longest was closed"
+                } else {
+                    ""
+                },
             );
         } else {
             tracing::error!("no connection can be accepted, which is tried again: {error}");
@@ -315,8 +314,8 @@ async fn answered(
         let answer = problem.into_response();
         return Ok(answer.map(|body| Body::new(SentBody::new(body, running))));
     }
-    let request = request
-        .map(|body| Body::new(ReceivedBody::new(body, running.hand(), body_timeout)));
+    let request =
+        request.map(|body| Body::new(ReceivedBody::new(body, running.hand(), body_timeout)));
     let answer = router.oneshot(request).await?;
     Ok(answer.map(|body| Body::new(SentBody::new(body, running))))
 }

@@ -16,7 +16,9 @@ pub(super) fn in_words(bytes: &[u8]) -> Option<Vec<u8>> {
     let is_bare = status.is_client_error()
         && fields.contains(&"content-length: 0")
         && fields.contains(&"connection: close")
-        && !fields.iter().any(|field| field.starts_with("content-type:"));
+        && !fields
+            .iter()
+            .any(|field| field.starts_with("content-type:"));
     if !is_bare {
         return None;
     }

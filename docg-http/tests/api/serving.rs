@@ -12,7 +12,7 @@ use tokio::{
 
 use crate::{
     sse::{stream_of, within},
-    support::World,
+    support::{Call, World},
 };
 
 /// Short enough to wait for, several times what an answer takes.
@@ -128,7 +128,10 @@ async fn a_client_that_keeps_the_server_waiting_loses_its_connection() {
 #[tokio::test]
 async fn a_stream_outlives_every_limit() {
     let served = Served::with(short).await;
-    let path = served.world.start(json!([{"id": "n", "type": "gated"}])).await;
+    let path = served
+        .world
+        .start(json!([{"id": "n", "type": "gated"}]))
+        .await;
     let mut client = served.connect().await;
     let head = format!(
         "GET {} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer user\r\n\r\n",
@@ -153,13 +156,19 @@ async fn for_a_new_connection_the_one_that_is_idle_longest_is_closed() {
     let mut idle = Vec::new();
     for _ in 0..3 {
         let mut client = served.connect().await;
-        client.write_all(HEALTH.as_bytes()).await.expect("it listens");
+        client
+            .write_all(HEALTH.as_bytes())
+            .await
+            .expect("it listens");
         let mut answer = [0; 12];
         client.read_exact(&mut answer).await.expect("it answers");
         idle.push(client);
     }
     let mut new = served.connect().await;
-    let asked = format!("{}connection: close\r\n\r\n", HEALTH.trim_end_matches("\r\n").to_owned() + "\r\n");
+    let asked = format!(
+        "{}connection: close\r\n\r\n",
+        HEALTH.trim_end_matches("\r\n").to_owned() + "\r\n"
+    );
     new.write_all(asked.as_bytes()).await.expect("it listens");
     let answer = rest_of(&mut new).await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
@@ -167,7 +176,10 @@ async fn for_a_new_connection_the_one_that_is_idle_longest_is_closed() {
     assert!(served.closed_for("room"));
     // The others are still served.
     for client in &mut idle[1..] {
-        client.write_all(asked.as_bytes()).await.expect("it listens");
+        client
+            .write_all(asked.as_bytes())
+            .await
+            .expect("it listens");
         let answers = rest_of(client).await;
         assert!(answers.contains("HTTP/1.1 200"), "{answers}");
     }
@@ -176,7 +188,10 @@ async fn for_a_new_connection_the_one_that_is_idle_longest_is_closed() {
 #[tokio::test]
 async fn if_no_connection_is_idle_a_new_one_is_told_so() {
     let served = Served::with(|options| options.connections = 1).await;
-    let path = served.world.start(json!([{"id": "n", "type": "gated"}])).await;
+    let path = served
+        .world
+        .start(json!([{"id": "n", "type": "gated"}]))
+        .await;
     let mut stream = served.connect().await;
     let head = format!(
         "GET {} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer user\r\n\r\n",
@@ -188,8 +203,17 @@ async fn if_no_connection_is_idle_a_new_one_is_told_so() {
     assert_eq!(status.as_deref(), Some("HTTP/1.1 200 OK"));
     let refused = served.exchange(b"").await;
     assert!(refused.starts_with("HTTP/1.1 503"), "{refused}");
-    assert!(refused.contains("urn:docg:problem:service_unavailable"), "{refused}");
-    assert!(lines.next_line().await.expect("the stream goes on").is_some());
+    assert!(
+        refused.contains("urn:docg:problem:service_unavailable"),
+        "{refused}"
+    );
+    assert!(
+        lines
+            .next_line()
+            .await
+            .expect("the stream goes on")
+            .is_some()
+    );
 }
 
 #[tokio::test]
@@ -199,10 +223,26 @@ async fn whatever_is_no_request_of_the_api_is_refused_with_a_problem() {
     let long = "x".repeat(10_000);
     let endless = "x".repeat(80_000);
     for (head, statuses) in [
-        (format!("GET /api/v1/executions/%FF HTTP/1.1\r\nauthorization: Bearer user\r\n{close}"), "404"),
-        (format!("GET /api/v1/executions/a%00b HTTP/1.1\r\nauthorization: Bearer user\r\n{close}"), "404"),
-        (format!("GET /api/v1/executions?cursor=%FF HTTP/1.1\r\nauthorization: Bearer user\r\n{close}"), "400 422"),
-        (format!("GET /api/v1/approvals/%FF HTTP/1.1\r\n{close}"), "404"),
+        (
+            format!("GET /api/v1/executions/%FF HTTP/1.1\r\nauthorization: Bearer user\r\n{close}"),
+            "404",
+        ),
+        (
+            format!(
+                "GET /api/v1/executions/a%00b HTTP/1.1\r\nauthorization: Bearer user\r\n{close}"
+            ),
+            "404",
+        ),
+        (
+            format!(
+                "GET /api/v1/executions?cursor=%FF HTTP/1.1\r\nauthorization: Bearer user\r\n{close}"
+            ),
+            "400 422",
+        ),
+        (
+            format!("GET /api/v1/approvals/%FF HTTP/1.1\r\n{close}"),
+            "404",
+        ),
         (format!("GET //api//v1 HTTP/1.1\r\n{close}"), "404"),
         (format!("GET /api/v1/../../etc HTTP/1.1\r\n{close}"), "404"),
         (format!("GET /{long} HTTP/1.1\r\n{close}"), "404"),
@@ -213,8 +253,14 @@ async fn whatever_is_no_request_of_the_api_is_refused_with_a_problem() {
         (format!("OPTIONS * HTTP/1.1\r\n{close}"), "404 405 400"),
         (format!("TRACE /healthz HTTP/1.1\r\n{close}"), "405"),
         (format!("DELETE /healthz HTTP/1.1\r\n{close}"), "405"),
-        ("GET /healthz HTTP/1.1\r\nconnection: close\r\n\r\n".to_owned(), "400"),
-        (format!("GET /healthz HTTP/1.1\r\nhost: y\r\n{close}"), "400"),
+        (
+            "GET /healthz HTTP/1.1\r\nconnection: close\r\n\r\n".to_owned(),
+            "400",
+        ),
+        (
+            format!("GET /healthz HTTP/1.1\r\nhost: y\r\n{close}"),
+            "400",
+        ),
         ("GET /nowhere HTTP/1.0\r\n\r\n".to_owned(), "404"),
         ("GET /healthz\r\n\r\n".to_owned(), "400"),
         ("\u{1}\u{2}\u{3}nothing\r\n\r\n".to_owned(), "400"),
@@ -225,11 +271,43 @@ async fn whatever_is_no_request_of_the_api_is_refused_with_a_problem() {
         let answer = served.exchange(head.as_bytes()).await;
         let shown = head.chars().take(80).collect::<String>();
         let status = answer.get(9..12).unwrap_or_default();
-        assert!(!status.is_empty() && statuses.contains(status), "{shown:?}: {answer}");
+        assert!(
+            !status.is_empty() && statuses.contains(status),
+            "{shown:?}: {answer}"
+        );
         let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
-        assert!(head.contains("application/problem+json"), "{shown:?}: {answer}");
-        let problem: Value = serde_json::from_str(body).unwrap_or_else(|e| panic!("{shown:?}: {e}: {answer}"));
+        assert!(
+            head.contains("application/problem+json"),
+            "{shown:?}: {answer}"
+        );
+        let problem: Value =
+            serde_json::from_str(body).unwrap_or_else(|e| panic!("{shown:?}: {e}: {answer}"));
         assert_eq!(problem["status"].to_string(), status, "{shown:?}");
-        assert!(problem["detail"].as_str().is_some_and(|detail| !detail.is_empty()));
+        assert!(
+            problem["detail"]
+                .as_str()
+                .is_some_and(|detail| !detail.is_empty())
+        );
     }
+}
+
+#[tokio::test]
+async fn more_than_there_is_room_for_is_refused_at_once_and_health_is_not() {
+    // A body of which there is no room for a whole one.
+    let world = World::with(|options| options.body_memory = 8 * 1024).await;
+    let path = format!("/api/v1/workflows/{}/executions", world.workflow.0);
+    let post = |bytes: usize| {
+        let body = json!({"trigger_data": {"text": "x".repeat(bytes)}});
+        world.send(Call::new("POST", path.clone()).token("user").json(body))
+    };
+    post(10_000).await.problem(503, "service_unavailable");
+    // The room is free again each time.
+    for _ in 0..5 {
+        assert_eq!(post(4_000).await.status.as_u16(), 201);
+    }
+    let world = World::with(|options| options.requests = 0).await;
+    let refused = world.get("/api/v1/workflows").await;
+    refused.problem(503, "service_unavailable");
+    assert_eq!(refused.header("retry-after"), "1");
+    assert_eq!(world.get("/healthz").await.status.as_u16(), 200);
 }

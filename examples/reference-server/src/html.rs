@@ -44,7 +44,9 @@ impl<S: Send + Sync> FromRequestParts<S> for Token {
     type Rejection = Infallible;
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Infallible> {
         let token = Path::<String>::from_request_parts(parts, state).await;
-        Ok(Self(token.map_or_else(|_| String::new(), |Path(token)| token)))
+        Ok(Self(
+            token.map_or_else(|_| String::new(), |Path(token)| token),
+        ))
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 
 use clap::{
     Args, Command as Grammar, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
-    builder::{BoolishValueParser, Resettable},
+    builder::{BoolishValueParser, OsStr, Resettable},
 };
 use lettre::message::Mailbox;
 use url::Url;
@@ -298,12 +298,17 @@ fn bind(text: &str) -> Result<SocketAddr, String> {
         let with_port = SocketAddr::new(ip, 8080);
         return Err(format!("the port is missing: {with_port} would have one"));
     }
-    if text.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err()) {
+    if text
+        .rsplit_once(':')
+        .is_none_or(|(_, port)| port.parse::<u16>().is_err())
+    {
         return Err(format!("the port is missing or none; {RIGHT}"));
     }
     let found = text.to_socket_addrs();
     let mut addresses = found.map_err(|e| format!("the host is not known: {e}; {RIGHT}"))?;
-    addresses.next().ok_or_else(|| format!("the host has no address; {RIGHT}"))
+    addresses
+        .next()
+        .ok_or_else(|| format!("the host has no address; {RIGHT}"))
 }
 
 /// A variable of the environment. Set and empty, it counts as not set: that is how it is unset in many
@@ -325,7 +330,7 @@ fn without_empty_variables(grammar: Grammar) -> Grammar {
     let grammar = grammar.mut_args(|arg| {
         let value = arg.get_env().and_then(std::env::var_os);
         if value.is_some_and(|value| value.is_empty()) {
-            arg.env(Resettable::Reset)
+            arg.env(Resettable::<OsStr>::Reset)
         } else {
             arg
         }

@@ -14,9 +14,7 @@ use docg_core::{
     ids::OrganizationId,
     signature::SignatureProvider,
 };
-use docg_http::{
-    AppState, HttpOptions, Metrics, Principal, Scope, ServeOptions, StaticTokens,
-};
+use docg_http::{AppState, HttpOptions, Metrics, Principal, Scope, ServeOptions, StaticTokens};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use url::{Host, Url};
@@ -446,7 +444,10 @@ fn what_to_do(error: &std::io::Error) -> &'static str {
 pub(crate) fn connections_kept_free(options: &Options) -> usize {
     const ITSELF: u32 = 24;
     const REDIS: u32 = 6;
-    let database = options.database_url.as_ref().map_or(0, |_| backend::connections(options));
+    let database = options
+        .database_url
+        .as_ref()
+        .map_or(0, |_| backend::connections(options));
     let redis = options.redis_url.as_ref().map_or(0, |_| REDIS);
     usize::try_from(ITSELF + database + redis + options.concurrency).unwrap_or(usize::MAX)
 }

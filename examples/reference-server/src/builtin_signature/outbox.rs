@@ -201,7 +201,10 @@ impl Outbox {
             if stop.is_cancelled() {
                 break;
             }
-            let paused = self.paused.get(&name).map(|(_, until)| until.duration_since(Instant::now()));
+            let paused = self
+                .paused
+                .get(&name)
+                .map(|(_, until)| until.duration_since(Instant::now()));
             if let Some(left) = paused.filter(|left| !left.is_zero()) {
                 next = next.min(left);
                 continue;

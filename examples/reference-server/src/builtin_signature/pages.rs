@@ -414,11 +414,7 @@ async fn decline(
     opened.decide(decision).await
 }
 
-async fn document(
-    State(desk): State<Desk>,
-    Token(token): Token,
-    headers: HeaderMap,
-) -> Response {
+async fn document(State(desk): State<Desk>, Token(token): Token, headers: HeaderMap) -> Response {
     let opened = match Opened::new(&desk, token, words(&headers)).await {
         Ok(opened) => opened,
         Err(closed) => return closed,

@@ -43,7 +43,9 @@ fn unknown_or_empty(set: impl Iterator<Item = (String, bool)>) -> Vec<Finding> {
     for (name, is_empty) in set {
         if known.contains(&name) {
             if is_empty {
-                let text = format!("{name} is set and empty: it counts as not set. Remove it, or give a value");
+                let text = format!(
+                    "{name} is set and empty: it counts as not set. Remove it, or give a value"
+                );
                 findings.push(Finding::warned(text));
             }
         } else if name.starts_with("DOCG_") && !name.starts_with("DOCG_TEST_") {
@@ -69,7 +71,9 @@ fn known() -> Vec<String> {
     let mut known: Vec<String> = OTHERS.iter().map(|&name| name.to_owned()).collect();
     let mut commands = vec![Cli::command()];
     while let Some(command) = commands.pop() {
-        let variables = command.get_arguments().filter_map(|arg| arg.get_env()?.to_str());
+        let variables = command
+            .get_arguments()
+            .filter_map(|arg| arg.get_env()?.to_str());
         known.extend(variables.map(str::to_owned));
         commands.extend(command.get_subcommands().cloned());
     }
@@ -153,15 +157,33 @@ mod tests {
     fn a_misspelt_variable_is_named_with_the_one_that_is_meant() {
         let findings = |name: &str, is_empty| {
             let found = unknown_or_empty(std::iter::once((name.to_owned(), is_empty)));
-            found.into_iter().map(|it| it.text).collect::<Vec<_>>().join("\n")
+            found
+                .into_iter()
+                .map(|it| it.text)
+                .collect::<Vec<_>>()
+                .join("\n")
         };
         assert!(findings("DOCG_PUBLIC_ULR", false).contains("DOCG_PUBLIC_URL may be meant"));
         assert!(findings("DOCG_SOMETHING_ELSE_ENTIRELY", false).contains("--help"));
-        for fine in ["DOCG_BIND", "DOCG_TOKEN", "DOCG_ZAPSIGN_TOKEN", "DATABASE_URL", "PATH"] {
+        for fine in [
+            "DOCG_BIND",
+            "DOCG_TOKEN",
+            "DOCG_ZAPSIGN_TOKEN",
+            "DATABASE_URL",
+            "PATH",
+        ] {
             assert_eq!(findings(fine, false), "", "{fine}");
         }
-        for empty in ["DATABASE_URL", "REDIS_URL", "DOCG_AUTH_FILE", "REDIS_STREAM_TTL"] {
-            assert!(findings(empty, true).contains("counts as not set"), "{empty}");
+        for empty in [
+            "DATABASE_URL",
+            "REDIS_URL",
+            "DOCG_AUTH_FILE",
+            "REDIS_STREAM_TTL",
+        ] {
+            assert!(
+                findings(empty, true).contains("counts as not set"),
+                "{empty}"
+            );
         }
         assert_eq!(findings("PATH", true), "");
     }
@@ -189,7 +211,10 @@ mod tests {
             let read = public_url(text);
             assert_eq!(read.is_ok(), right, "{text}: {read:?}");
             if let Err(why) = read {
-                assert!(why.contains("right would be") && !why.contains("hidden"), "{why}");
+                assert!(
+                    why.contains("right would be") && !why.contains("hidden"),
+                    "{why}"
+                );
             }
         }
     }

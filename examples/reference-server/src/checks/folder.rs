@@ -78,8 +78,14 @@ impl Lock {
         let opened = fs::create_dir_all(&options.data_dir)
             .and_then(|()| File::options().create(true).append(true).open(&path));
         // A folder that cannot be written is refused by its own check.
-        let Ok(file) = opened else { return Ok(Self { _file: None }) };
-        let locked = if has_database { file.try_lock_shared() } else { file.try_lock() };
+        let Ok(file) = opened else {
+            return Ok(Self { _file: None });
+        };
+        let locked = if has_database {
+            file.try_lock_shared()
+        } else {
+            file.try_lock()
+        };
         match locked {
             Ok(()) => Ok(Self { _file: Some(file) }),
             Err(TryLockError::WouldBlock) => Err(LockError(
@@ -91,7 +97,10 @@ impl Lock {
                 },
             )),
             Err(TryLockError::Error(error)) => {
-                tracing::warn!("{}: {error}: a second server would not be noticed", path.display());
+                tracing::warn!(
+                    "{}: {error}: a second server would not be noticed",
+                    path.display()
+                );
                 Ok(Self { _file: None })
             }
         }
@@ -125,9 +134,9 @@ pub(super) async fn files(options: &Options) -> Vec<Finding> {
             "{option}: the storage ignores If-None-Match: of two decisions about one document both would \
              count. Use one that has conditional writes, as Amazon S3 and MinIO do"
         )),
-        Ok(Err(error @ FilesError::Other(_))) => {
-            Finding::warned(format!("{option}: {error}: documents cannot be kept until that is mended"))
-        }
+        Ok(Err(error @ FilesError::Other(_))) => Finding::warned(format!(
+            "{option}: {error}: documents cannot be kept until that is mended"
+        )),
         Ok(Err(error)) => Finding::refused(format!("{option}: {error}")),
         Err(_) => Finding::warned(format!(
             "{option}: no answer within {PATIENCE:?}: documents cannot be kept until it answers"
@@ -151,7 +160,9 @@ pub(super) async fn key(options: &Options) -> Vec<Finding> {
         };
     }
     if let Err(error) = Secret::load(&path) {
-        return vec![Finding::refused(format!("{error}: restore the file from a backup"))];
+        return vec![Finding::refused(format!(
+            "{error}: restore the file from a backup"
+        ))];
     }
     match others_may(&path) {
         Others::Nothing => Vec::new(),
@@ -172,7 +183,9 @@ async fn has_documents(options: &Options) -> bool {
         return true;
     }
     // What cannot be opened or asked is another check's.
-    let Ok(files) = opened(options) else { return false };
+    let Ok(files) = opened(options) else {
+        return false;
+    };
     matches!(timeout(PATIENCE, files.is_empty()).await, Ok(Ok(false)))
 }
 
@@ -205,7 +218,10 @@ pub(super) fn workflows(options: &Options) -> Vec<Finding> {
     };
     match workflows::in_folder(folder) {
         Ok(_) => Vec::new(),
-        Err(faults) => vec![Finding::refused(format!("--workflows {}: {faults}", folder.display()))],
+        Err(faults) => vec![Finding::refused(format!(
+            "--workflows {}: {faults}",
+            folder.display()
+        ))],
     }
 }
 

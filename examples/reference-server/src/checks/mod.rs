@@ -66,22 +66,22 @@ pub const CHECKS: &[Check] = &[
     Check {
         name: "environment",
         looks_at: "variables that begin with DOCG_ and are not known, or are set and empty",
-        run: |_| Box::pin(async { environment::variables() }),
+        run: |_| Box::pin(async move { environment::variables() }),
     },
     Check {
         name: "options",
         looks_at: "options that do not go together, and links that are not encrypted",
-        run: |options| Box::pin(async { environment::options(options) }),
+        run: |options| Box::pin(async move { environment::options(options) }),
     },
     Check {
         name: "open files",
         looks_at: "the limit on open files (ulimit -n), which bounds connections",
-        run: |options| Box::pin(async { environment::open_files(options) }),
+        run: |options| Box::pin(async move { environment::open_files(options) }),
     },
     Check {
         name: "data directory",
         looks_at: "whether it can be made, written and synced",
-        run: |options| Box::pin(async { folder::data_dir(options) }),
+        run: |options| Box::pin(async move { folder::data_dir(options) }),
     },
     Check {
         name: "files",
@@ -96,12 +96,12 @@ pub const CHECKS: &[Check] = &[
     Check {
         name: "auth file",
         looks_at: "its form, short tokens, and who may read it",
-        run: |options| Box::pin(async { folder::auth_file(options) }),
+        run: |options| Box::pin(async move { folder::auth_file(options) }),
     },
     Check {
         name: "workflows",
         looks_at: "the folder, and the form of every file in it",
-        run: |options| Box::pin(async { folder::workflows(options) }),
+        run: |options| Box::pin(async move { folder::workflows(options) }),
     },
     Check {
         name: "database",

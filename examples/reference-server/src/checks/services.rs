@@ -51,7 +51,11 @@ pub(super) async fn redis(options: &Options) -> Vec<Finding> {
             .into_iter()
             .map(|fault| {
                 let text = format!("--redis-url: {fault}");
-                if fault.is_fatal() { Finding::refused(text) } else { Finding::warned(text) }
+                if fault.is_fatal() {
+                    Finding::refused(text)
+                } else {
+                    Finding::warned(text)
+                }
             })
             .collect(),
         Err(error) => vec![Finding::warned(format!(

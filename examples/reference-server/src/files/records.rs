@@ -104,8 +104,11 @@ impl Files {
     /// Where nothing can be written.
     pub async fn probe_writes_once(&self) -> Result<bool, FilesError> {
         let name = uuid::Uuid::new_v4().to_string();
-        self.create_record(RecordKind::Probe, &name, &"first").await?;
-        let second = self.create_record(RecordKind::Probe, &name, &"second").await;
+        self.create_record(RecordKind::Probe, &name, &"first")
+            .await?;
+        let second = self
+            .create_record(RecordKind::Probe, &name, &"second")
+            .await;
         self.delete_record(RecordKind::Probe, &name).await?;
         Ok(!second?)
     }

@@ -29,7 +29,10 @@ fn refused(data: &Path, arguments: &[&str]) -> String {
     let ended = output(&whole);
     let said = text(&ended.stderr);
     assert!(!ended.status.success(), "{arguments:?}: {said}");
-    assert!(ended.stdout.is_empty(), "{arguments:?}: it does not claim to listen");
+    assert!(
+        ended.stdout.is_empty(),
+        "{arguments:?}: it does not claim to listen"
+    );
     said
 }
 
@@ -48,15 +51,24 @@ fn a_public_url_or_an_address_that_cannot_be_used_is_refused_by_name() {
                 "",
             ][..],
         ),
-        ("--bind", &["127.0.0.1", "::1", "localhost", "nowhere.invalid:80", ""][..]),
-        ("--lease-ms", &["0", "1", "NaN", "1e400", "-1", "18446744073709551616"][..]),
+        (
+            "--bind",
+            &["127.0.0.1", "::1", "localhost", "nowhere.invalid:80", ""][..],
+        ),
+        (
+            "--lease-ms",
+            &["0", "1", "NaN", "1e400", "-1", "18446744073709551616"][..],
+        ),
         ("--heartbeat-ms", &["0", "-1", "inf"][..]),
     ] {
         for value in values {
             let given = format!("{option}={value}");
             let ended = output(&["--data-dir", &folder.path().to_string_lossy(), &given]);
             let said = text(&ended.stderr);
-            assert!(!ended.status.success() && said.contains(option), "{given}: {said}");
+            assert!(
+                !ended.status.success() && said.contains(option),
+                "{given}: {said}"
+            );
             assert!(!said.contains("hidden@"), "{given}: {said}");
         }
     }
@@ -80,7 +92,10 @@ fn a_key_that_is_wrong_missing_or_known_to_others_is_refused() {
     fs::create_dir_all(&documents).expect("made");
     fs::write(documents.join("contract.pdf"), "x").expect("written");
     let said = refused(folder.path(), &[]);
-    assert!(said.contains("signature.key is missing") && said.contains("backup"), "{said}");
+    assert!(
+        said.contains("signature.key is missing") && said.contains("backup"),
+        "{said}"
+    );
     assert!(!key.exists(), "no new key is made");
 }
 
@@ -90,21 +105,31 @@ fn an_auth_file_that_anybody_could_use_is_refused_by_field() {
     let path = folder.path().join("auth.json");
     let named = path.to_string_lossy().into_owned();
     let organization = uuid::Uuid::new_v4();
-    let entry = |token: &str, scopes: &[&str]| {
-        json!({"token": token, "actor": "a", "organizations": [organization], "scopes": scopes})
-    };
+    let entry = |token: &str, scopes: &[&str]| json!({"token": token, "actor": "a", "organizations": [organization], "scopes": scopes});
     let long = "a-token-that-is-long-enough";
     for (file, told) in [
-        (json!({"tokens": [entry("x", &[])]}).to_string(), "tokens[0].token"),
-        (json!({"tokens": [entry(long, &[]), entry(long, &[])]}).to_string(), "tokens[1].token"),
-        (json!({"tokens": [entry(long, &["all"])]}).to_string(), "tokens[0].scopes[0]"),
+        (
+            json!({"tokens": [entry("x", &[])]}).to_string(),
+            "tokens[0].token",
+        ),
+        (
+            json!({"tokens": [entry(long, &[]), entry(long, &[])]}).to_string(),
+            "tokens[1].token",
+        ),
+        (
+            json!({"tokens": [entry(long, &["all"])]}).to_string(),
+            "tokens[0].scopes[0]",
+        ),
         (json!({"tokens": []}).to_string(), "tokens"),
         (json!({"tokens": [], "more": 1}).to_string(), "more"),
         ("{\"tokens\": [".to_owned(), "auth.json"),
     ] {
         fs::write(&path, &file).expect("written");
         let said = refused(&folder.path().join("data"), &["--auth-file", &named]);
-        assert!(said.contains(told) && !said.contains(long), "{file}: {said}");
+        assert!(
+            said.contains(told) && !said.contains(long),
+            "{file}: {said}"
+        );
     }
     let folder_name = folder.path().to_string_lossy().into_owned();
     let said = refused(&folder.path().join("data"), &["--auth-file", &folder_name]);
@@ -113,9 +138,18 @@ fn an_auth_file_that_anybody_could_use_is_refused_by_field() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unmigrated_database_is_refused_if_it_is_not_to_be_migrated() {
-    let (database, folder) = (Database::empty().await, tempfile::tempdir().expect("a folder"));
-    let said = refused(folder.path(), &["--database-url", database.url(), "--no-migrate"]);
-    assert!(said.contains("--database-url") && said.contains("migrate"), "{said}");
+    let (database, folder) = (
+        Database::empty().await,
+        tempfile::tempdir().expect("a folder"),
+    );
+    let said = refused(
+        folder.path(),
+        &["--database-url", database.url(), "--no-migrate"],
+    );
+    assert!(
+        said.contains("--database-url") && said.contains("migrate"),
+        "{said}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -123,17 +157,28 @@ async fn two_servers_without_a_shared_database_do_not_use_one_folder() {
     let server = Server::start(&[]);
     let said = refused(&server.data(), &[]);
     assert!(said.contains("another server uses this folder"), "{said}");
-    assert!(server.get("/readyz").await["status"] == "ready", "the first goes on");
+    assert!(
+        server.get("/readyz").await["status"] == "ready",
+        "the first goes on"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn variables_that_are_unknown_or_empty_are_warned_of() {
     let server = Server::start_in(
-        &[("DATABASE_URL", ""), ("DOCG_AUTH_FILE", ""), ("DOCG_PUBLIC_ULR", "https://x.test")],
+        &[
+            ("DATABASE_URL", ""),
+            ("DOCG_AUTH_FILE", ""),
+            ("DOCG_PUBLIC_ULR", "https://x.test"),
+        ],
         &[],
     );
     let log = server.log();
-    for told in ["DATABASE_URL is set and empty", "DOCG_AUTH_FILE is set and empty", "DOCG_PUBLIC_URL may be meant"] {
+    for told in [
+        "DATABASE_URL is set and empty",
+        "DOCG_AUTH_FILE is set and empty",
+        "DOCG_PUBLIC_URL may be meant",
+    ] {
         assert!(log.contains(told), "{told}: {log}");
     }
 }
@@ -142,7 +187,11 @@ async fn variables_that_are_unknown_or_empty_are_warned_of() {
 async fn seventy_silent_connections_do_not_silence_a_server_with_64_open_files() {
     let server = Server::start_with_few_files(64, &[]);
     assert!(server.log().contains("ulimit -n"), "{}", server.log());
-    let address = server.url.strip_prefix("http://").expect("a URL").to_owned();
+    let address = server
+        .url
+        .strip_prefix("http://")
+        .expect("a URL")
+        .to_owned();
     let mut silent = Vec::new();
     for _ in 0..70 {
         silent.push(TcpStream::connect(&address).await.expect("connects"));
@@ -151,7 +200,11 @@ async fn seventy_silent_connections_do_not_silence_a_server_with_64_open_files()
         let (status, page) = server.browse(&format!("{}/healthz", server.url)).await;
         assert_eq!(status, StatusCode::OK, "{page}");
     }
-    assert!(server.log().contains("connections are in use"), "{}", server.log());
+    assert!(
+        server.log().contains("connections are in use"),
+        "{}",
+        server.log()
+    );
 }
 
 /// Sends a request's head as it is, and reads the whole answer.
@@ -184,16 +237,27 @@ async fn whatever_is_wrong_below_the_path_of_a_page_is_a_page() {
         ("TRACE /approvals/a", "405"),
         (&format!("GET /sign/{long}"), "404"),
     ] {
-        let head = format!("{line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
+        let head =
+            format!("{line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
         let answer = exchange(&server, &head).await;
         let shown: String = line.chars().take(60).collect();
         assert_eq!(answer.get(9..12), Some(expected), "{shown}: {answer}");
-        assert!(answer.contains("content-type: text/html"), "{shown}: {answer}");
+        assert!(
+            answer.contains("content-type: text/html"),
+            "{shown}: {answer}"
+        );
         assert!(answer.contains("<h1>"), "{shown}: {answer}");
     }
     let files = "GET /api/v1/executions/%FF/files/%FF HTTP/1.1\r\nhost: x\r\nconnection: close\r\n";
-    let answer = exchange(&server, &format!("{files}authorization: Bearer {}\r\n\r\n", server.token)).await;
-    assert!(answer.starts_with("HTTP/1.1 404") && answer.contains("problem+json"), "{answer}");
+    let answer = exchange(
+        &server,
+        &format!("{files}authorization: Bearer {}\r\n\r\n", server.token),
+    )
+    .await;
+    assert!(
+        answer.starts_with("HTTP/1.1 404") && answer.contains("problem+json"),
+        "{answer}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -225,7 +289,10 @@ async fn it_serves_though_nobody_reads_what_it_says() {
                 let asked = b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
                 let mut answer = String::new();
                 let sent = client.write_all(asked).await;
-                if sent.is_ok() && client.read_to_string(&mut answer).await.is_ok() && answer.contains("200 OK") {
+                if sent.is_ok()
+                    && client.read_to_string(&mut answer).await.is_ok()
+                    && answer.contains("200 OK")
+                {
                     break;
                 }
             }
