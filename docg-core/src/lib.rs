@@ -29,7 +29,7 @@ pub mod prelude {
         signature::{NewSignatureRequest, NewSigner, SignerFact},
         workflow::{
             EffectContext, Handler, NodeSpec, ParamKind, ParamSpec, Probe, StepContext,
-            StepOutcome, Wait, WorkflowDraft, compute, effect,
+            StepOutcome, StopReason, Wait, WorkflowDraft, compute, effect,
         },
     };
 }

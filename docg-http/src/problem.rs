@@ -267,7 +267,9 @@ impl From<EngineError> for Problem {
                     StoreErrorKind::Full => {
                         Self::new(StatusCode::INSUFFICIENT_STORAGE, "storage_full")
                     }
-                    StoreErrorKind::Unavailable | StoreErrorKind::Conflict => {
+                    StoreErrorKind::Unavailable
+                    | StoreErrorKind::Conflict
+                    | StoreErrorKind::Signaled => {
                         Self::new(StatusCode::SERVICE_UNAVAILABLE, "service_unavailable")
                             .header(header::RETRY_AFTER, HeaderValue::from_static("1"))
                     }

@@ -21,6 +21,8 @@ pub(crate) enum Error {
     NotFound(String),
     #[error("{0}")]
     Conflict(String),
+    #[error("{0}")]
+    Signaled(String),
     #[error("the idempotency key was used for something else")]
     KeyReused,
     #[error("{0}")]
@@ -86,6 +88,7 @@ impl Error {
             Self::TimedOut(_) | Self::GivenUp => StoreErrorKind::Unavailable,
             Self::NotFound(_) => StoreErrorKind::NotFound,
             Self::Conflict(_) => StoreErrorKind::Conflict,
+            Self::Signaled(_) => StoreErrorKind::Signaled,
             Self::KeyReused => StoreErrorKind::KeyReused,
             Self::Invalid(_) | Self::Environment(_) => StoreErrorKind::Invalid,
             Self::Full(_) => StoreErrorKind::Full,

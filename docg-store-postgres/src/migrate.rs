@@ -16,7 +16,7 @@ struct Migration {
     sql: &'static str,
 }
 
-const MIGRATIONS: [Migration; 7] = [
+const MIGRATIONS: [Migration; 8] = [
     Migration {
         version: 1,
         name: "executions",
@@ -51,6 +51,11 @@ const MIGRATIONS: [Migration; 7] = [
         version: 7,
         name: "first_claim",
         sql: include_str!("../migrations/0007_first_claim.sql"),
+    },
+    Migration {
+        version: 10,
+        name: "step_outcome",
+        sql: include_str!("../migrations/0010_step_outcome.sql"),
     },
 ];
 

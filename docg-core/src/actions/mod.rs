@@ -197,8 +197,7 @@ impl ActionCatalogue {
         let others: Vec<_> = steps.iter().filter(failed).filter(|it| !told(it)).collect();
         for step in others {
             if let Some(error) = &step.error {
-                let domain = domain_of(step.phase);
-                actions.extend(self.for_error(error, domain, Some(&step.node_id)));
+                actions.extend(self.for_step(step, error));
             }
         }
         actions
@@ -256,10 +255,10 @@ impl ActionCatalogue {
             .and_then(|step| step.error.as_ref())
             .or(execution.error.as_ref())
         {
-            Some(error) => {
-                let domain = step.map_or(Domain::Data, |step| domain_of(step.phase));
-                self.for_error(error, domain, step.map(|step| &step.node_id))
-            }
+            Some(error) => match step {
+                Some(step) => self.for_step(step, error),
+                None => self.for_error(error, Domain::Data, None),
+            },
             None => vec![RecommendedAction::new(
                 &table::resume(),
                 "review_required",
@@ -267,6 +266,18 @@ impl ActionCatalogue {
                 None,
             )],
         }
+    }
+
+    /// A step whose outcome is unknown is settled by a person, whatever its error's code.
+    fn for_step(&self, step: &Step, error: &ErrorContext) -> Vec<RecommendedAction> {
+        let node = Some(&step.node_id);
+        if step.is_outcome_open()
+            && let Some(templates) = self.find(codes::OUTCOME_UNKNOWN)
+        {
+            let action = |it| RecommendedAction::new(it, &error.code, node, None);
+            return templates.iter().map(action).collect();
+        }
+        self.for_error(error, domain_of(step.phase), node)
     }
 
     fn for_code(

@@ -98,9 +98,18 @@ macro_rules! __store_cases {
                 a_settled_signal_that_is_repeated_stays_settled
                 a_signal_to_a_leased_execution_waits_for_its_holder
                 a_release_with_signals_pending_is_due_at_once
+                a_commit_that_yields_to_signals_is_refused_until_it_settles_them
                 a_signal_to_an_ended_execution_makes_it_due
                 another_organizations_signal_is_refused
                 concurrent_signals_all_arrive
+            }
+            stopping {
+                a_cancel_ends_an_execution_canceled_whatever_its_handler_answers
+                a_cancel_through_another_process_wins_too
+                a_cancel_at_takeover_wins_over_what_the_old_worker_answers
+                a_shutdown_ends_nothing_whatever_the_handlers_answer
+                at_its_deadline_a_step_has_timed_out_whatever_its_handler_answers
+                the_end_of_an_execution_yields_to_a_cancel_in_its_inbox
             }
             reads {
                 another_organization_sees_nothing

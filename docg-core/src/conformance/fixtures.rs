@@ -17,8 +17,8 @@ use crate::{
         Claimed, Commit, FirstClaim, Idempotency, LeaseAfter, NewRun, RunState, Signal, SignalKind,
     },
     run::{
-        Activity, DeliveryState, Execution, Heads, Inputs, Phase, PhaseMetrics, SignatureState,
-        Status, Step, StepStatus,
+        Activity, DeliveryState, Execution, Heads, Inputs, Outcome, Phase, PhaseMetrics,
+        SignatureState, Status, Step, StepStatus,
     },
     signature::{FollowUp, RequestStatus, SignatureRequest, Signer, SignerStatus},
     time::Timestamp,
@@ -216,6 +216,7 @@ fn step(execution_id: ExecutionId, node: &Node, position: u32) -> Step {
         started_at: None,
         completed_at: None,
         error: None,
+        outcome: Outcome::Known,
         data_in: None,
         data_out: None,
         output: None,
@@ -333,6 +334,7 @@ impl CommitFixture {
             signature: None,
             approval: None,
             published: None,
+            unless_signaled: false,
             then: LeaseAfter::Release,
         })
     }

@@ -98,7 +98,8 @@ impl Engine {
     }
 
     /// Ends an execution. A step that is under way is told at once and dropped after the grace
-    /// time; what is known of its effect is recorded.
+    /// time. What its handler returns meanwhile changes nothing of that the execution ends `canceled`;
+    /// what is known of its effect is recorded.
     ///
     /// # Errors
     ///
@@ -248,6 +249,16 @@ impl Engine {
                 ))),
                 Some(record) => Err(refusal(&record.execution)),
             },
+            // The end of an execution yields to a cancel in its inbox: one that has ended otherwise had
+            // ended before.
+            Delivery::Sent if call == Call::Cancel => {
+                let record = self.execution(organization, id).await?;
+                match record.execution.status {
+                    Status::Canceled => Ok(ControlAnswer::Applied(Box::new(record))),
+                    status if status.is_terminal() => Err(refusal(&record.execution)),
+                    _ => Ok(ControlAnswer::Sent),
+                }
+            }
             Delivery::Sent => Ok(ControlAnswer::Sent),
         }
     }

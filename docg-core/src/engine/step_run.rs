@@ -21,14 +21,14 @@ use super::{
     observer::{Fact, OTHER, Observers},
 };
 use crate::{
-    error::{StepFailure, codes},
+    error::{FailureClass, StepFailure, codes},
     i18n::Text,
     observe::{LogDraft, LogLevel, StepRecorder},
     ports::RunState,
     storable::{MAX_DEPTH, Unstorable},
     workflow::{
         ComputeHandler, EffectClass, EffectContext, Handler, Node, Probe, Resolution, StepContext,
-        StepOutcome, Wait, context::StepFacts,
+        StepOutcome, StopReason, Wait, context::StepFacts,
     },
 };
 
@@ -58,6 +58,8 @@ pub(crate) struct StepRun {
     repeatable: bool,
     work: Work,
     cancellation: CancellationToken,
+    /// Why it was told to stop.
+    told: watch::Sender<Option<StopReason>>,
     recorder: StepRecorder,
     max_output_bytes: usize,
     began: Instant,
@@ -137,6 +139,7 @@ impl StepRun {
         let (sender, progress) = watch::channel(0.0);
         // A lost lease tells it to stop, wherever its driver is.
         let cancellation = handle.lost.child_token();
+        let (told, reason) = watch::channel(None);
         let context = StepContext(Arc::new(StepFacts {
             execution_id: execution.id,
             workflow_id: execution.workflow_id,
@@ -159,6 +162,8 @@ impl StepRun {
             deadline: now + allowed,
             started_at: now,
             cancellation: cancellation.clone(),
+            lost: handle.lost.clone(),
+            told: reason,
             recorder: recorder.clone(),
             progress: sender,
         }));
@@ -204,6 +209,7 @@ impl StepRun {
             repeatable,
             work: Work::begin(call).await,
             cancellation,
+            told,
             recorder,
             max_output_bytes: engine.options.max_output_bytes,
             began,
@@ -212,9 +218,24 @@ impl StepRun {
         }
     }
 
-    /// Tells the handler to stop.
-    pub(crate) fn tell_to_stop(&self) {
+    /// Tells the handler to stop, and why. The first reason stays, unless a cancel or the loss of the
+    /// lease comes later.
+    pub(crate) fn tell_to_stop(&self, reason: StopReason) {
+        self.told.send_if_modified(|told| {
+            let replaces = match reason {
+                StopReason::Cancel | StopReason::LeaseLost => true,
+                StopReason::Shutdown | StopReason::Deadline => told.is_none(),
+            };
+            if replaces {
+                *told = Some(reason);
+            }
+            replaces
+        });
         self.cancellation.cancel();
+    }
+
+    fn told(&self) -> Option<StopReason> {
+        *self.told.borrow()
     }
 
     /// What the handler has come to, where it never had to wait. An answer to a probe is attended, for
@@ -250,11 +271,7 @@ impl StepRun {
                 let result = result
                     .and_then(|outcome| self.kept(outcome))
                     .map_err(StepFailure::printable);
-                Input::StepFinished {
-                    index: self.index,
-                    result,
-                    notes: self.notes(),
-                }
+                self.finished_with(result)
             }
             Err(tech) => {
                 let text = Text::key("error-handler-panicked").with("label", &self.node.label);
@@ -282,61 +299,39 @@ impl StepRun {
             index: self.index,
             effect,
             notes,
+            told: self.told(),
         }
     }
 
-    /// The handler has used up its time: it is told to stop and dropped.
-    pub(crate) fn timed_out(&self) -> Input {
-        let seconds = self.node.timeout_ms.div_ceil(1000);
-        let text = Text::key("error-timeout")
-            .with("label", &self.node.label)
-            .with("seconds", seconds);
-        let failure = StepFailure::retryable(codes::TIMEOUT, text)
-            .tech(format!("no result within {} ms", self.node.timeout_ms));
-        self.cut_off(failure)
+    /// The handler did not return within the grace time after it was told to stop.
+    pub(crate) fn unanswered(&self) -> Input {
+        self.cut_off(StepFailure::stopped())
     }
 
-    /// What a handler that did not return leaves behind.
-    fn cut_off(&self, failure: StepFailure) -> Input {
+    /// What a handler that did not return leaves behind. What follows a wait leaves no doubt: the
+    /// effect was the asking, and that is known to be done.
+    fn cut_off(&self, mut failure: StepFailure) -> Input {
         if self.probing {
             return Input::Probed {
                 index: self.index,
                 effect: Probe::Unknown,
                 notes: self.notes(),
+                told: self.told(),
             };
         }
-        let failure = if self.repeatable {
-            failure
-        } else {
-            StepFailure {
-                class: crate::error::FailureClass::OutcomeUnknown,
-                ..failure
-            }
-        };
+        if self.begins && !self.repeatable {
+            failure.class = FailureClass::OutcomeUnknown;
+        }
+        self.finished_with(Err(failure.printable()))
+    }
+
+    fn finished_with(&self, result: Result<StepOutcome, StepFailure>) -> Input {
         Input::StepFinished {
             index: self.index,
-            result: Err(failure.printable()),
+            result,
             notes: self.notes(),
+            told: self.told(),
         }
-    }
-
-    /// The execution is being canceled, and the handler has not told what became of its effect.
-    pub(crate) fn dropped(&self, effect: Probe) -> Input {
-        Input::StepDropped {
-            index: self.index,
-            effect,
-            notes: self.notes(),
-        }
-    }
-
-    /// Whether a dropped attempt may have had its effect. What follows a wait leaves no doubt: the
-    /// effect was the asking, and that is known to be done.
-    pub(crate) fn leaves_doubt(&self) -> bool {
-        self.begins && !self.repeatable
-    }
-
-    pub(crate) fn is_probe(&self) -> bool {
-        self.probing
     }
 
     fn notes(&self) -> Notes {

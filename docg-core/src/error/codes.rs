@@ -85,6 +85,8 @@ codes! {
     DOCUMENT_NOT_READY = "document_not_ready";
     /// The step was stopped because its execution was canceled.
     CANCELED = "canceled";
+    /// The handler stopped because it was told to, before its effect.
+    STOPPED = "stopped";
     /// An output is larger than can be kept.
     OUTPUT_TOO_LARGE = "output_too_large";
     /// An output has what cannot be kept: a NUL character, or nesting without end.

@@ -24,13 +24,6 @@ pub struct ErrorContext {
 }
 
 impl ErrorContext {
-    /// Whether a step that failed so may have had its effect: somebody must say what they know
-    /// before it goes on.
-    #[must_use]
-    pub fn leaves_outcome_open(&self) -> bool {
-        [codes::OUTCOME_UNKNOWN, codes::TOO_MANY_TAKEOVERS].contains(&&*self.code)
-    }
-
     /// Without control characters: it may repeat what another system has said.
     pub(crate) fn printable(self) -> Self {
         Self {
@@ -53,6 +46,8 @@ pub enum FailureClass {
     Final,
     /// The effect may have happened. The handler is asked; where it cannot tell, a person is.
     OutcomeUnknown,
+    /// The handler was told to stop and did so before its effect: nothing happened.
+    Stopped,
 }
 
 /// Why a step did not succeed.
@@ -107,6 +102,20 @@ impl StepFailure {
     #[must_use]
     pub fn outcome_unknown(code: impl Into<Cow<'static, str>>, human: impl Into<Text>) -> Self {
         Self::new(FailureClass::OutcomeUnknown, code, human)
+    }
+
+    /// The handler stopped because it was told to, and nothing happened: the right answer once
+    /// [`cancellation`](crate::workflow::context::StepFacts::cancellation) has fired and the effect
+    /// has not begun. After a shutdown or a lost lease the step runs again elsewhere and no attempt is
+    /// used up; after a cancel the execution ends `canceled`; at its deadline the attempt has timed
+    /// out. From a handler that was not told to stop it counts as [`retryable`](Self::retryable).
+    #[must_use]
+    pub fn stopped() -> Self {
+        Self::new(
+            FailureClass::Stopped,
+            codes::STOPPED,
+            Text::key("error-stopped"),
+        )
     }
 
     /// Without control characters: it may repeat what another system has said.

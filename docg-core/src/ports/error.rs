@@ -7,6 +7,9 @@ pub enum StoreErrorKind {
     NotFound,
     /// The version is not the expected one, or the lease is lost. Nothing was written.
     Conflict,
+    /// A signal is in the inbox that the commit does not settle and was not to pass over. Nothing was
+    /// written.
+    Signaled,
     /// The idempotency key was used with another body. Nothing was written.
     KeyReused,
     /// The store cannot keep this value: see [`storable`](crate::storable). Nothing was written.
@@ -26,6 +29,7 @@ impl StoreErrorKind {
         match self {
             Self::NotFound => "not_found",
             Self::Conflict => "conflict",
+            Self::Signaled => "signaled",
             Self::KeyReused => "key_reused",
             Self::Invalid => "invalid",
             Self::Full => "full",
@@ -39,9 +43,12 @@ impl StoreErrorKind {
     pub const fn may_pass(self) -> bool {
         match self {
             Self::Unavailable | Self::Full => true,
-            Self::NotFound | Self::Conflict | Self::KeyReused | Self::Invalid | Self::Corrupt => {
-                false
-            }
+            Self::NotFound
+            | Self::Conflict
+            | Self::Signaled
+            | Self::KeyReused
+            | Self::Invalid
+            | Self::Corrupt => false,
         }
     }
 }

@@ -202,6 +202,9 @@ pub struct Commit {
     pub approval: Option<Approval>,
     /// The last event that is known to be on the bus.
     pub published: Option<u64>,
+    /// Refuse the commit where a signal is in the inbox that it does not settle: the run would end
+    /// without having seen it.
+    pub unless_signaled: bool,
     /// What becomes of the lease.
     pub then: LeaseAfter,
 }

@@ -88,8 +88,9 @@ pub trait RunStore: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// `Conflict` where the lease is lost or the version is another; `Full`; `Invalid`, also where
-    /// the events do not follow those stored.
+    /// `Conflict` where the lease is lost or the version is another; `Signaled` where the commit
+    /// yields to signals that it does not settle; `Full`; `Invalid`, also where the events do not
+    /// follow those stored.
     async fn commit(&self, commit: Commit) -> Result<Committed, StoreError>;
     /// Appends to an execution's inbox and makes it due, also where it has ended. A second signal
     /// with the same id changes nothing, be the first in the inbox or settled.

@@ -108,6 +108,21 @@ impl Activity {
     }
 }
 
+/// What is known of how a failed step ended. It decides what may follow, whatever the error's code.
+#[non_exhaustive]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// The step did not do what it was for.
+    #[default]
+    Known,
+    /// The step may have had its effect: a person must say what they know before it goes on.
+    Unknown,
+    /// People decided against it, or did not decide in time: `on_error: continue` does not pass it
+    /// over.
+    Decided,
+}
+
 /// One node's part in one execution.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Step {
@@ -143,6 +158,8 @@ pub struct Step {
     pub waiting_ms: u64,
     /// Why it failed, or why its last attempt did.
     pub error: Option<ErrorContext>,
+    /// What is known of how it failed.
+    pub outcome: Outcome,
     /// The parameters as resolved, redacted and bounded.
     pub data_in: Option<JsonText>,
     /// The output, redacted and bounded.
@@ -157,8 +174,7 @@ impl Step {
     /// Whether it has failed and may have had its effect all the same.
     #[must_use]
     pub fn is_outcome_open(&self) -> bool {
-        let open = |error: &ErrorContext| error.leaves_outcome_open();
-        self.status == StepStatus::Failed && self.error.as_ref().is_some_and(open)
+        self.status == StepStatus::Failed && self.outcome == Outcome::Unknown
     }
 
     /// From its first attempt's beginning to its end, in milliseconds; waiting for people is not in

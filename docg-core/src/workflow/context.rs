@@ -11,6 +11,35 @@ use crate::{
     time::Timestamp,
 };
 
+/// Why a handler is told to stop.
+///
+/// Whatever the reason, a handler that stops before its effect returns [`StepFailure::stopped`], and
+/// one whose effect has happened returns the output or the wait. Any other answer settles nothing:
+///
+/// | told because of | success, wait | `stopped()` | any other error, a panic, or no answer |
+/// |---|---|---|---|
+/// | cancel | recorded; what was asked of people is withdrawn | ends `canceled` | ends `canceled` |
+/// | shutdown | counts as always | runs again on another worker, without using up an attempt | likewise |
+/// | lease lost | is found by `probe` | another worker has the step | likewise |
+/// | deadline | counts as always | timed out | timed out |
+///
+/// An error other than `stopped()` of an effect that is not safe to repeat leaves open whether the
+/// effect happened: the handler's `probe` is asked before anything else happens.
+///
+/// [`StepFailure::stopped`]: crate::error::StepFailure::stopped
+#[non_exhaustive]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum StopReason {
+    /// A person ends the execution. It ends so whatever the handler returns.
+    Cancel,
+    /// The process shuts down; another worker goes on with the step.
+    Shutdown,
+    /// The worker has lost the execution. Another may be at work on the same step already.
+    LeaseLost,
+    /// The step has used up its time.
+    Deadline,
+}
+
 /// Where and for whom a step runs, and how it speaks to the engine. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct StepContext(pub(crate) Arc<StepFacts>);
@@ -44,9 +73,12 @@ pub struct StepFacts {
     pub deadline: Timestamp,
     /// The engine's time at the start of the attempt.
     pub started_at: Timestamp,
-    /// Fires when the execution is canceled, the worker has lost the execution, or it shuts down.
-    /// What has not returned within the grace time after it is dropped.
+    /// Fires when the handler is told to stop; [`stop_reason`](Self::stop_reason) says why. A handler
+    /// that has not returned within the grace time after it is dropped.
     pub cancellation: CancellationToken,
+    /// Fires with `cancellation` when the worker's lease is lost, wherever its driver is.
+    pub(crate) lost: CancellationToken,
+    pub(crate) told: watch::Receiver<Option<StopReason>>,
     pub(crate) recorder: StepRecorder,
     pub(crate) progress: watch::Sender<f32>,
 }
@@ -59,6 +91,35 @@ impl Deref for StepContext {
 }
 
 impl StepFacts {
+    /// Why the handler is told to stop; `None` as long as it is not. The first reason stays, with two
+    /// exceptions: a cancel that comes within the grace time replaces a shutdown or a deadline, and a
+    /// lost lease replaces everything.
+    ///
+    /// ```
+    /// use docg_core::{prelude::*, workflow::compute};
+    /// use serde_json::{Value, json};
+    ///
+    /// let spec = NodeSpec::new("convert", Phase::Render);
+    /// let handler = compute(spec, |context: StepContext, _: Value| async move {
+    ///     for page in 0..100_u16 {
+    ///         if let Some(reason) = context.stop_reason() {
+    ///             tracing::info!(?reason, page, "stops before the end");
+    ///             return Err(StepFailure::stopped());
+    ///         }
+    ///         // … one page more …
+    ///         context.progress(f32::from(page) / 100.0);
+    ///     }
+    ///     Ok(json!({"pages": 100}))
+    /// });
+    /// ```
+    #[must_use]
+    pub fn stop_reason(&self) -> Option<StopReason> {
+        if self.lost.is_cancelled() {
+            return Some(StopReason::LeaseLost);
+        }
+        *self.told.borrow()
+    }
+
     /// Says how much of the step is done, from 0.0 to 1.0. Going back is ignored.
     pub fn progress(&self, fraction: f32) {
         let fraction = fraction.clamp(0.0, 1.0);

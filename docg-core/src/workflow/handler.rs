@@ -3,6 +3,11 @@
 //! A handler either computes ([`ComputeHandler`]) or touches the world ([`EffectHandler`]). The
 //! two are apart in types, and a dry run is never given the second.
 //!
+//! A handler may be told to stop at any time:
+//! [`cancellation`](super::context::StepFacts::cancellation) fires, and
+//! [`stop_reason`](super::context::StepFacts::stop_reason) says why. See [`StopReason`](super::StopReason)
+//! for what to return then, and what becomes of any other answer.
+//!
 //! Handlers are async and must not block their thread: what computes for long belongs into
 //! `tokio::task::spawn_blocking`. One that blocks cannot be dropped at its deadline, and holds up
 //! whatever else its thread has to do.
@@ -100,7 +105,8 @@ pub trait ComputeHandler: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// The failure says itself whether it may be retried, needs review, or is final.
+    /// The failure says itself whether it may be retried, needs review, or is final; told to stop, the
+    /// handler returns [`StepFailure::stopped`].
     async fn run(&self, context: StepContext, params: Value) -> Result<Value, StepFailure>;
 }
 
@@ -118,21 +124,25 @@ pub trait EffectHandler: Send + Sync + 'static {
     /// # Errors
     ///
     /// The failure says itself whether it may be retried, needs review, is final, or leaves open
-    /// whether the effect happened.
+    /// whether the effect happened. Told to stop before the effect, the handler returns
+    /// [`StepFailure::stopped`]; any other error then leaves open whether the effect happened.
     async fn run(&self, context: EffectContext, params: Value) -> Result<StepOutcome, StepFailure>;
-    /// Goes on after a wait that [`run`](Self::run) asked for has ended well.
+    /// Goes on after a wait that [`run`](Self::run) asked for has ended well. It may be repeated at any
+    /// time: the effect was the asking.
     ///
     /// # Errors
     ///
-    /// As for [`run`](Self::run).
+    /// As for [`run`](Self::run). Only [`outcome_unknown`](StepFailure::outcome_unknown) leaves anything
+    /// open here.
     async fn resumed(
         &self,
         context: EffectContext,
         params: Value,
         resolution: Resolution,
     ) -> Result<StepOutcome, StepFailure>;
-    /// Tells after a crash whether the effect happened. Not asked where the node type is declared
-    /// safe to repeat.
+    /// Tells whether the effect happened: after a crash, after an attempt that could not tell, and after
+    /// one that failed when it was told to stop. Not asked where the node type is declared safe to
+    /// repeat.
     async fn probe(&self, context: EffectContext, params: Value) -> Probe;
     /// What a dry run does in this handler's place, for nodes of the trigger and render phases;
     /// `None` skips the step.

@@ -15,7 +15,7 @@ pub mod spec;
 pub mod validate;
 pub mod variables;
 
-pub use context::{EffectContext, StepContext};
+pub use context::{EffectContext, StepContext, StopReason};
 pub use definition::{Node, NodeDraft, OnError, RetryPolicy, Settings, Workflow, WorkflowDraft};
 pub use func::{compute, effect};
 pub use handler::{ComputeHandler, EffectHandler, Handler, Probe, Resolution, StepOutcome, Wait};

@@ -332,6 +332,13 @@ impl Run {
                 format!("the version of {id} does not grow"),
             );
         }
+        let is_settled = |signal: &Signal| commit.settled.contains(&signal.id);
+        if commit.unless_signaled && !self.inbox.iter().all(is_settled) {
+            return refuse(
+                StoreErrorKind::Signaled,
+                format!("{id} has signals in its inbox"),
+            );
+        }
         if let Some(step) = commit.steps.iter().find(|step| self.step(step).is_none()) {
             return refuse(
                 StoreErrorKind::Invalid,

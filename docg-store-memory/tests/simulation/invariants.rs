@@ -51,6 +51,12 @@ impl Trail {
     }
 }
 
+impl Trail {
+    pub(crate) fn status(&self) -> Status {
+        self.execution.status
+    }
+}
+
 /// What events tell of a run.
 struct Folded {
     status: Status,
@@ -174,6 +180,10 @@ pub(crate) fn check_run(trail: &Trail) {
         "a row for each change of status: {audit:#?}"
     );
 
+    if execution.status == Status::Canceled {
+        assert_eq!(execution.error, None, "a person has ended it, and no error");
+    }
+
     let waits_for_people = execution
         .waiting_for
         .as_ref()
@@ -193,6 +203,10 @@ pub(crate) fn check_run(trail: &Trail) {
 /// Each signal is applied or ignored, and once.
 pub(crate) fn check_calls(trail: &Trail, asked: &[Asked]) {
     for call in asked.iter().filter(|it| it.execution == trail.execution.id) {
+        if call.is_cancel {
+            let status = trail.execution.status;
+            assert_eq!(status, Status::Canceled, "an accepted cancel wins");
+        }
         let is_its = |actor: &Actor| *actor == call.actor;
         let its_rows: Vec<_> = trail
             .audit

@@ -17,9 +17,10 @@ mod world;
 
 use std::time::Duration;
 
-use docg_core::conformance::Fault;
+use docg_core::{conformance::Fault, run::Status};
 use faults::{Planned, Port};
-use plan::{Move, Plan};
+use outside::Late;
+use plan::{Move, Plan, Wish};
 use proptest::prelude::*;
 
 const LEASE: Duration = Duration::from_secs(30);
@@ -69,6 +70,46 @@ fn all_holds_with_a_process_that_dies_at_any_moment() {
         plan.moves.insert(2, Move::Kill(0));
         let played = std::panic::catch_unwind(|| world::play(&plan));
         assert!(played.is_ok(), "dies after {moment} ms");
+    }
+}
+
+/// Deployments, cancels and both at every moment of an effect, whatever its handler answers then: only
+/// a person's cancel ends the run before it is done, or its handler cannot tell and a person has to.
+#[test]
+fn no_late_answer_ends_a_run() {
+    let cancel = |process| Move::Ask(0, process, Wish::Cancel);
+    let pause = Move::Ask(0, 1, Wish::Pause);
+    let deploy = [Move::Replace(0), Move::Replace(1)];
+    let interruptions = [
+        vec![cancel(0)],
+        vec![cancel(1), cancel(0)],
+        deploy.to_vec(),
+        [&deploy[..], &[cancel(0)]].concat(),
+        [&[cancel(1)][..], &deploy].concat(),
+        vec![pause, Move::Wait(300), cancel(1)],
+    ];
+    for (number, interruption) in interruptions.iter().enumerate() {
+        let is_canceled = interruption
+            .iter()
+            .any(|it| matches!(it, Move::Ask(_, _, Wish::Cancel)));
+        for node_type in ["repeatable", "probed", "unprobed", "sign"] {
+            for (place, late) in Late::ALL.into_iter().enumerate() {
+                let on_error = ["fail", "review", "continue"][(number + place) % 3];
+                for moment in [0, 1_000, 4_100] {
+                    let mut plan = Plan::with_a_late_answer(node_type, late, on_error);
+                    plan.moves.push(Move::Wait(moment));
+                    plan.moves.extend(interruption.iter().cloned());
+                    let played = std::panic::catch_unwind(|| world::play(&plan));
+                    let case = format!("{number}, {node_type}, {late:?}, {on_error}, {moment}");
+                    let Ok(played) = played else { panic!("{case}") };
+                    let status = played.statuses[0];
+                    assert_ne!(status, Status::Failed, "{case}");
+                    if is_canceled && moment <= 1_000 {
+                        assert_eq!(status, Status::Canceled, "{case}");
+                    }
+                }
+            }
+        }
     }
 }
 

@@ -43,13 +43,20 @@ pub(crate) enum Act {
     UnknownNot,
     /// The effect happens, and the handler panics.
     DonePanic,
+    /// The effect happens, and the handler says that it failed. Only who was told to stop answers so.
+    DoneFatal,
 }
 
 impl Act {
     fn takes_effect(self) -> bool {
         matches!(
             self,
-            Self::Done | Self::Quick | Self::Slow(_) | Self::UnknownDone | Self::DonePanic
+            Self::Done
+                | Self::Quick
+                | Self::Slow(_)
+                | Self::UnknownDone
+                | Self::DonePanic
+                | Self::DoneFatal
         )
     }
 
@@ -60,6 +67,60 @@ impl Act {
             Self::Hang => Duration::MAX,
             _ => Duration::from_millis(200),
         }
+    }
+}
+
+/// What a handler answers once it is told to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub(crate) enum Late {
+    /// Nothing happened.
+    #[default]
+    Stopped,
+    /// The effect happens all the same.
+    Done,
+    Retry,
+    Review,
+    Fatal,
+    /// The effect happens, and the handler says that it failed.
+    DoneFatal,
+    UnknownDone,
+    UnknownNot,
+    Panic,
+    DonePanic,
+    /// It does not answer.
+    Never,
+}
+
+impl Late {
+    pub(crate) const ALL: [Self; 11] = [
+        Self::Stopped,
+        Self::Done,
+        Self::Retry,
+        Self::Review,
+        Self::Fatal,
+        Self::DoneFatal,
+        Self::UnknownDone,
+        Self::UnknownNot,
+        Self::Panic,
+        Self::DonePanic,
+        Self::Never,
+    ];
+
+    /// The act that ends so.
+    fn act(self) -> Option<Act> {
+        Some(match self {
+            Self::Stopped => return None,
+            Self::Done => Act::Done,
+            Self::Retry => Act::Retry,
+            Self::Review => Act::Review,
+            Self::Fatal => Act::Fatal,
+            Self::DoneFatal => Act::DoneFatal,
+            Self::UnknownDone => Act::UnknownDone,
+            Self::UnknownNot => Act::UnknownNot,
+            Self::Panic => Act::Panic,
+            Self::DonePanic => Act::DonePanic,
+            Self::Never => Act::Hang,
+        })
     }
 }
 
@@ -120,19 +181,26 @@ impl Outside {
         })
     }
 
-    /// A handler at work. It heeds that it is told to stop, up to the moment of its effect.
+    /// A handler at work. Told to stop, it answers as its node says; with a lost lease it stops.
     pub(crate) async fn act(
         &self,
         life: &Life,
         context: &EffectContext,
         params: &Value,
     ) -> Result<(), StepFailure> {
-        let act = self.next_act(context, params);
+        let mut act = self.next_act(context, params);
         context.progress(0.5);
         tokio::select! {
             biased;
             () = context.cancellation.cancelled() => {
-                return Err(StepFailure::retryable("stopped", "It was told to stop."));
+                let late = serde_json::from_value(params["late"].clone());
+                act = match late.unwrap_or_else(|_| Late::default()).act() {
+                    Some(act) if context.stop_reason() != Some(StopReason::LeaseLost) => act,
+                    _ => return Err(StepFailure::stopped()),
+                };
+                if act == Act::Hang {
+                    std::future::pending().await
+                }
             }
             () = tokio::time::sleep(act.takes()) => {}
         }
@@ -150,7 +218,9 @@ impl Outside {
             Act::Done | Act::Quick | Act::Slow(_) | Act::Hang => Ok(()),
             Act::Retry => Err(StepFailure::retryable("busy", "It is busy.")),
             Act::Review => Err(StepFailure::review("unclear", "A person has to look.")),
-            Act::Fatal => Err(StepFailure::fatal("impossible", "It cannot be done.")),
+            Act::Fatal | Act::DoneFatal => {
+                Err(StepFailure::fatal("impossible", "It cannot be done."))
+            }
             Act::UnknownDone | Act::UnknownNot => {
                 Err(StepFailure::outcome_unknown("lost", "The answer is lost."))
             }

@@ -6,12 +6,10 @@ use std::{sync::Arc, time::Duration};
 use docg_core::{
     approval::Decision,
     engine::{ControlAnswer, ControlRequest, EngineError},
-    error::codes,
     event::EventData,
     ids::OrganizationId,
     ports::{EventQuery, ResumeSignal, RunReader, Settlement},
     prelude::*,
-    run::StepStatus,
 };
 use docg_store_memory::MemoryStore;
 use serde_json::json;
@@ -28,6 +26,8 @@ pub(crate) struct Asked {
     pub(crate) actor: Actor,
     /// It was said to be in the inbox.
     pub(crate) is_sent: bool,
+    /// It was a cancel that was not refused.
+    pub(crate) is_cancel: bool,
 }
 
 /// Somebody, at a process.
@@ -56,6 +56,7 @@ impl Caller {
         let answer = tokio::time::timeout(PATIENCE, asking).await.ok().flatten();
         Asked {
             is_sent: matches!(answer, Some(ControlAnswer::Sent)),
+            is_cancel: matches!(wish, Wish::Cancel) && answer.is_some(),
             execution: self.execution,
             actor: self.actor,
         }
@@ -102,13 +103,7 @@ impl Caller {
     async fn repair(&self) -> ResumeSignal {
         let steps = self.store.steps(self.organization, self.execution).await;
         let steps = steps.expect("the store itself does not fail");
-        let in_doubt = steps.iter().find(|step| {
-            step.status == StepStatus::Failed
-                && step
-                    .error
-                    .as_ref()
-                    .is_some_and(|error| error.code == codes::OUTCOME_UNKNOWN)
-        });
+        let in_doubt = steps.iter().find(|step| step.is_outcome_open());
         let settlement =
             in_doubt.map(
                 |step| match self.outside.effects_of(self.execution, &step.node_id) {

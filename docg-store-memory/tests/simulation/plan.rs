@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::{
     faults::{Planned, Port},
-    outside::{APPROVER, Act},
+    outside::{APPROVER, Act, Late},
 };
 
 #[derive(Debug, Clone)]
@@ -121,6 +121,21 @@ impl Plan {
     }
 }
 
+impl Plan {
+    /// An effect of some seconds whose handler answers so once it is told to stop.
+    pub(crate) fn with_a_late_answer(node_type: &str, late: Late, on_error: &str) -> Self {
+        let mut first = node(0, node_type, &[Act::Slow(4_000)], on_error);
+        first["params"]["late"] = json!(late);
+        Self {
+            workflows: vec![json!([first, node(1, "compute", &[], "fail")])],
+            processes: 2,
+            store_faults: Vec::new(),
+            bus_faults: Vec::new(),
+            moves: vec![Move::Start(0), Move::Watch(0, 0)],
+        }
+    }
+}
+
 fn node(index: usize, node_type: &str, acts: &[Act], on_error: &str) -> Value {
     let mut node = json!({
         "id": format!("n{index}"), "type": node_type, "on_error": on_error,
@@ -158,11 +173,18 @@ fn nodes() -> impl Strategy<Value = Value> {
         select(node_types),
         prop::collection::vec(acts, 0..4),
         select(vec!["fail", "review", "continue"]),
+        select(Late::ALL.to_vec()),
     );
     prop::collection::vec(one, 1..6).prop_map(|nodes| {
         let nodes = nodes.into_iter().enumerate();
         nodes
-            .map(|(index, (node_type, acts, on_error))| node(index, node_type, &acts, on_error))
+            .map(|(index, (node_type, acts, on_error, late))| {
+                let mut node = node(index, node_type, &acts, on_error);
+                if node["params"]["acts"].is_array() {
+                    node["params"]["late"] = json!(late);
+                }
+                node
+            })
             .collect()
     })
 }
@@ -185,7 +207,7 @@ fn moves() -> impl Strategy<Value = Move> {
     let wish = prop_oneof![
         3 => Just(Wish::Pause),
         5 => Just(Wish::Resume),
-        1 => Just(Wish::Cancel),
+        2 => Just(Wish::Cancel),
         3 => prop::bool::weighted(0.8).prop_map(Wish::Vote),
         3 => Just(Wish::Sign),
     ];

@@ -81,7 +81,9 @@ impl Process {
         let bus = FaultyBus::new(shared.bus.clone(), bus);
         let acting = |spec: NodeSpec| {
             let (outside, life) = (Arc::clone(&shared.outside), life.clone());
-            let spec = spec.param(ParamSpec::optional("acts", ParamKind::Json));
+            let spec = spec
+                .param(ParamSpec::optional("acts", ParamKind::Json))
+                .param(ParamSpec::optional("late", ParamKind::Json));
             effect(spec, move |context: EffectContext, params: Value| {
                 let (outside, life) = (Arc::clone(&outside), life.clone());
                 async move {
@@ -100,7 +102,9 @@ impl Process {
         let signing = {
             let (outside, life) = (Arc::clone(&shared.outside), life.clone());
             let spec = NodeSpec::new("sign", Phase::Signature).safe_to_repeat();
-            let spec = spec.param(ParamSpec::optional("acts", ParamKind::Json));
+            let spec = spec
+                .param(ParamSpec::optional("acts", ParamKind::Json))
+                .param(ParamSpec::optional("late", ParamKind::Json));
             effect(spec, move |context: EffectContext, params: Value| {
                 let (outside, life) = (Arc::clone(&outside), life.clone());
                 async move {

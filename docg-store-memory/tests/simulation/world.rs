@@ -32,6 +32,8 @@ const CALM: Duration = Duration::from_secs(1_800);
 pub(crate) struct Played {
     store_calls: u64,
     bus_calls: u64,
+    /// How the runs have ended, or what they wait in.
+    pub(crate) statuses: Vec<Status>,
 }
 
 impl Played {
@@ -56,12 +58,11 @@ pub(crate) fn play(plan: &Plan) -> Played {
             world.play(step).await;
         }
         world.calm_down().await;
-        let played = Played {
+        Played {
             store_calls: world.shared.store_faults.calls(),
             bus_calls: world.shared.bus_faults.calls(),
-        };
-        world.check().await;
-        played
+            statuses: world.check().await,
+        }
     })
 }
 
@@ -223,7 +224,8 @@ impl World {
         tokio::time::sleep(CALM + self.shared.clock.set_back()).await;
     }
 
-    async fn check(self) {
+    async fn check(self) -> Vec<Status> {
+        let mut statuses = Vec::new();
         let mut asked = Vec::new();
         for asking in self.asking {
             asked.push(asking.await.expect("callers do not panic"));
@@ -231,6 +233,7 @@ impl World {
         for run in self.runs {
             let store = &self.shared.store;
             let trail = Trail::read(store, self.organization, run).await;
+            statuses.push(trail.status());
             assert_eq!(
                 store.signals(run).await.expect("reads"),
                 [],
@@ -243,5 +246,6 @@ impl World {
                 invariants::check_reader(&trail, reader.after, &reader.seen.borrow());
             }
         }
+        statuses
     }
 }

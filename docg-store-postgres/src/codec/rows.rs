@@ -34,6 +34,7 @@ columns! {
         error_code: Option<String> = "text[]",
         error_human: Option<String> = "text[]::json[]",
         error_tech: Option<String> = "text[]",
+        outcome: String = "text[]",
         data_in: Option<String> = "text[]::json[]",
         data_out: Option<String> = "text[]::json[]",
         output: Option<String> = "text[]::json[]",
@@ -175,6 +176,7 @@ impl StepColumns {
         let tech = error.and_then(|it| it.tech.as_deref());
         self.error_tech
             .push(encoder.optional_text("error_tech", tech)?);
+        self.outcome.push(name(step.outcome)?);
         self.data_in
             .push(encoder.json_text("data_in", step.data_in.as_ref())?);
         self.data_out

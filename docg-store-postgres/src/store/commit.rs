@@ -35,6 +35,7 @@ columns! {
         created_at: Time = "timestamptz[]",
         changed_steps: i64 = "int8[]",
         published: Option<i64> = "int8[]",
+        unless_signaled: bool = "bool[]",
         keep_until: Option<Time> = "timestamptz[]",
     }
 }
@@ -146,6 +147,7 @@ static COMMIT: LazyLock<String> = LazyLock::new(|| {
                 AND e.audit_seq = i.expected_audit_seq
                 AND e.organization_id = i.organization_id AND e.workflow_id = i.workflow_id
                 AND e.created_at = i.created_at AND i.known_steps = i.changed_steps
+                AND NOT (i.unless_signaled AND e.signals_pending > i.leaving)
             RETURNING e.id, e.signals_pending),
         steps AS (
             UPDATE docg.execution_steps s
@@ -154,8 +156,8 @@ static COMMIT: LazyLock<String> = LazyLock::new(|| {
                 attempts_before = r.attempts_before, takeovers = r.takeovers,
                 started_at = r.started_at, completed_at = r.completed_at,
                 waiting_ms = r.waiting_ms, error_code = r.error_code, error_human = r.error_human,
-                error_tech = r.error_tech, data_in = r.data_in, data_out = r.data_out,
-                output = r.output, reused_from = r.reused_from
+                error_tech = r.error_tech, outcome = r.outcome, data_in = r.data_in,
+                data_out = r.data_out, output = r.output, reused_from = r.reused_from
             FROM step_input r JOIN moved m ON m.id = r.execution_id
             WHERE s.execution_id = r.execution_id AND s.position = r.position),
         settled AS (
@@ -242,7 +244,7 @@ impl PgStore {
             // A lost lease is told before what else is wrong.
             Err(Error::Invalid(message)) => {
                 return Err(match self.why_refused(commit).await? {
-                    Some(Error::Conflict(lost)) => Error::Conflict(lost),
+                    Some(refused @ (Error::Conflict(_) | Error::Signaled(_))) => refused,
                     _ => Error::Invalid(message),
                 });
             }
@@ -303,6 +305,7 @@ impl PgStore {
                 created_at: vec![execution.created_at.into()],
                 changed_steps: vec![int(commit.steps.len() as u64)],
                 published: vec![commit.published.map(int)],
+                unless_signaled: vec![commit.unless_signaled],
                 keep_until: vec![keep_until],
             },
             settled: SettledColumns {
@@ -320,9 +323,13 @@ impl PgStore {
         let invalid = |message: String| Ok(Some(Error::Invalid(message)));
         let id = commit.lease.execution_id;
         let sql = "SELECT organization_id, workflow_id, created_at, worker_id, fence, version,
-                event_seq, log_seq, audit_seq
-            FROM docg.executions WHERE id = $1";
-        let rows = self.database.read(sql, arguments![id.0]).await?;
+                event_seq, log_seq, audit_seq,
+                EXISTS (SELECT FROM docg.signals s
+                    WHERE s.execution_id = e.id AND NOT s.is_settled AND s.id <> ALL ($2))
+                    AS is_signaled
+            FROM docg.executions e WHERE id = $1";
+        let settled: Vec<Uuid> = commit.settled.iter().map(|signal| signal.0).collect();
+        let rows = self.database.read(sql, arguments![id.0, settled]).await?;
         let Some(row) = rows.first() else {
             return conflict(format!("{id} is not there"));
         };
@@ -345,6 +352,10 @@ impl PgStore {
         }
         if execution.version <= version {
             return invalid(format!("the version of {id} does not grow"));
+        }
+        if commit.unless_signaled && field(row, "is_signaled")? {
+            let message = format!("{id} has signals in its inbox");
+            return Ok(Some(Error::Signaled(message)));
         }
         let lengths = Lengths {
             events: number(row, "event_seq")?,

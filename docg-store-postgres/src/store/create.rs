@@ -142,12 +142,12 @@ static CREATE: LazyLock<String> = LazyLock::new(|| {
         steps AS (
             INSERT INTO docg.execution_steps (execution_id, position, id, node_id, node_type,
                 label, phase, status, activity, attempt, attempts_before, takeovers, started_at,
-                completed_at, waiting_ms, error_code, error_human, error_tech, data_in, data_out,
-                output, reused_from)
+                completed_at, waiting_ms, error_code, error_human, error_tech, outcome, data_in,
+                data_out, output, reused_from)
             SELECT r.execution_id, r.position, r.id, r.node_id, r.node_type, r.label, r.phase,
                 r.status, r.activity, r.attempt, r.attempts_before, r.takeovers, r.started_at,
                 r.completed_at, r.waiting_ms, r.error_code, r.error_human, r.error_tech,
-                r.data_in, r.data_out, r.output, r.reused_from
+                r.outcome, r.data_in, r.data_out, r.output, r.reused_from
             FROM {steps} JOIN made m ON m.id = r.execution_id),
         {children}
         SELECT id, worker_id, fence FROM made",

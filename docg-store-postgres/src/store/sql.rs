@@ -21,6 +21,7 @@ macro_rules! steps_of_execution {
             SELECT s.id, s.node_id, s.node_type, s.label, s.phase, s.position, s.status, \
                 s.activity, s.attempt, s.attempts_before, s.takeovers, s.started_at, \
                 s.completed_at, s.waiting_ms, s.error_code, s.error_human, s.error_tech, \
+                s.outcome, \
                 CASE WHEN s.data_in IS NOT NULL THEN json_build_array(s.data_in) END AS data_in, \
                 CASE WHEN s.data_out IS NOT NULL THEN json_build_array(s.data_out) END \
                     AS data_out, \

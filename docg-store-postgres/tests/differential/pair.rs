@@ -499,6 +499,7 @@ impl Pair {
             Some(millis) => LeaseAfter::Keep(at(self.now + millis)),
             None => LeaseAfter::Release,
         };
+        commit.unless_signaled = over;
         if change.stale {
             commit.expected_version += 1;
         }

@@ -11,6 +11,7 @@ mod publishing;
 mod purging;
 mod reads;
 mod signals;
+mod stopping;
 mod storable;
 mod workflows;
 

@@ -7,7 +7,7 @@ use crate::{
         fixtures::{CommitFixture, RunFixture, at, signal},
     },
     ids::{ExecutionId, OrganizationId},
-    ports::{Committed, Store, StoreErrorKind},
+    ports::{Committed, Signal, Store, StoreErrorKind},
     run::Status,
 };
 
@@ -168,6 +168,48 @@ pub async fn a_release_with_signals_pending_is_due_at_once(
     );
     let again = super::desk::Worker::new().due(&*store, at(1), 1).await;
     assert_eq!(again.claimed[0].signals, [sent]);
+}
+
+/// A commit that yields to signals is refused whole while one is in the inbox that it does not settle;
+/// one that passes signals over is not.
+pub async fn a_commit_that_yields_to_signals_is_refused_until_it_settles_them(
+    StoreUnderTest { store, .. }: StoreUnderTest,
+) {
+    let organization = OrganizationId::new();
+    let id = waiting(&*store, organization).await;
+    let claimed = take(&*store, at(0), id).await;
+    let yields = |settled: &[Signal]| {
+        CommitFixture::on(&claimed)
+            .status(Status::Canceled)
+            .but(|commit| commit.unless_signaled = true)
+            .settle(settled)
+            .build()
+    };
+    let (first, second) = (
+        signal(organization, id, at(1)),
+        signal(organization, id, at(2)),
+    );
+    store.signal(first.clone()).await.expect("signals");
+    let before = everything(&*store, organization, id).await;
+    for settled in [&[][..], std::slice::from_ref(&second)] {
+        let kind = refused(store.commit(yields(settled)).await);
+        assert_eq!(kind, StoreErrorKind::Signaled);
+    }
+    assert_eq!(everything(&*store, organization, id).await, before);
+    store.signal(second.clone()).await.expect("signals");
+    let kind = refused(store.commit(yields(&[first.clone()])).await);
+    assert_eq!(kind, StoreErrorKind::Signaled);
+    let lost = CommitFixture::on(&claimed)
+        .but(|commit| {
+            commit.unless_signaled = true;
+            commit.lease.fence += 1;
+        })
+        .build();
+    assert_eq!(refused(store.commit(lost).await), StoreErrorKind::Conflict);
+    commit(&*store, yields(&[first, second])).await;
+    let record = store.execution(organization, id).await.expect("reads");
+    let status = record.expect("is there").execution.status;
+    assert_eq!(status, Status::Canceled);
 }
 
 /// Also an ended execution is due while its inbox is not empty: each signal must be accounted for.

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::{Env, Next, draft::Draft, step};
 use crate::{
+    approval::Decision,
     error::{StepFailure, codes},
     event::EventData,
     i18n::Text,
@@ -16,6 +17,7 @@ use crate::{
         Activity, DeliveryState, InvalidTransition, Phase, SignatureState, Status, Step,
         StepStatus, WaitKind,
     },
+    signature::RequestStatus,
     workflow::{
         Node, Resolution, condition,
         variables::{self, Scope},
@@ -135,15 +137,13 @@ fn resolution(draft: &Draft<'_>) -> Option<Resolution> {
         .state
         .signature
         .as_ref()
-        .filter(|request| request.node_id == *node)
+        .filter(|request| request.node_id == *node && request.status == RequestStatus::Signed)
     {
         return Some(Resolution::Signed(Box::new(request.clone())));
     }
-    let approval = draft
-        .state
-        .approval
-        .as_ref()
-        .filter(|approval| approval.node_id == *node)?;
+    let approval = draft.state.approval.as_ref().filter(|approval| {
+        approval.node_id == *node && approval.decision == Some(Decision::Approved)
+    })?;
     Some(Resolution::Approved(json!({
         "decision": approval.decision,
         "decided_by": approval.decided_by,
@@ -345,14 +345,14 @@ pub(super) fn open(
     let params = resolved(draft, node)?;
     draft.end_wait();
     let (now, data_in) = (draft.now, draft.env.redaction.snapshot(&params));
-    let is_signed = super::signature::is_signed(draft, index);
+    let is_answered = step::is_answered(draft, index);
     let may_repeat = step::repeatable(draft, node);
     let step = draft.step(index);
     step.status = StepStatus::Running;
     step.activity = match step.activity {
         Activity::InDoubt if !may_repeat => Activity::ProbingTakeover,
-        // What people have signed they are not asked for again.
-        _ if is_signed => Activity::Resuming,
+        // What people have signed or approved they are not asked for again.
+        _ if is_answered => Activity::Resuming,
         _ => Activity::Running,
     };
     step.attempt += 1;
@@ -377,6 +377,7 @@ pub(super) fn open(
 }
 
 fn complete(draft: &mut Draft<'_>) -> Result<(), InvalidTransition> {
+    draft.ends_by_itself();
     draft.end_wait();
     draft.state.execution.current_step = None;
     draft.transition(Status::Completed, "all_steps_done")?;

@@ -10,7 +10,7 @@ use crate::{
     i18n::Text,
     ids::ApprovalId,
     observe::{Actor, AuditDraft, LogLevel, actions},
-    run::{Activity, InvalidTransition, Status, WaitKind},
+    run::{Activity, InvalidTransition, Outcome, Status, WaitKind},
     time::Timestamp,
     workflow::handler::{NewApproval, OnExpiry},
 };
@@ -19,7 +19,7 @@ pub(super) fn requested(
     draft: &mut Draft<'_>,
     index: usize,
     new: NewApproval,
-) -> Result<(), InvalidTransition> {
+) -> Result<Result<(), StepFailure>, InvalidTransition> {
     let node = draft.node(index);
     let emails: Vec<_> = new
         .approvers
@@ -36,7 +36,7 @@ pub(super) fn requested(
             "a quorum of {} cannot be reached by {count} approvers",
             new.quorum
         ));
-        return step::failed(draft, index, failure);
+        return Ok(Err(failure));
     }
     let approval = Approval {
         id: new.id,
@@ -93,7 +93,7 @@ pub(super) fn requested(
     );
     draft.state.approval = Some(approval);
     draft.approval_changed();
-    Ok(())
+    Ok(Ok(()))
 }
 
 /// A vote as it came in.
@@ -208,7 +208,7 @@ fn decide(draft: &mut Draft<'_>, decision: Decision, by: String) -> Result<(), I
                 codes::APPROVAL_REJECTED,
                 Text::key("error-approval-rejected").with("by", by),
             );
-            step::failed(draft, index, failure)?;
+            step::failed(draft, index, failure, Outcome::Decided)?;
             back_to_work(draft)
         }
     }
@@ -273,6 +273,6 @@ pub(super) fn expired(draft: &mut Draft<'_>) -> Result<(), InvalidTransition> {
         OnExpiry::Review => StepFailure::review(codes::APPROVAL_EXPIRED, text),
         OnExpiry::Fail | OnExpiry::Approve => StepFailure::fatal(codes::APPROVAL_EXPIRED, text),
     };
-    step::failed(draft, index, failure)?;
+    step::failed(draft, index, failure, Outcome::Decided)?;
     back_to_work(draft)
 }

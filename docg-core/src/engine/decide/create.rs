@@ -12,8 +12,8 @@ use crate::{
     observe::{Actor, AuditDraft, JsonText, LogLevel, actions},
     ports::{Idempotency, NewRun, RunState},
     run::{
-        Activity, DeliveryState, Execution, Heads, Inputs, Phase, PhaseMetrics, SignatureState,
-        Status, Step, StepStatus,
+        Activity, DeliveryState, Execution, Heads, Inputs, Outcome, Phase, PhaseMetrics,
+        SignatureState, Status, Step, StepStatus,
     },
     workflow::{Node, Workflow},
 };
@@ -157,6 +157,7 @@ fn pending(id: StepId, execution_id: ExecutionId, node: &Node, position: u32) ->
         completed_at: None,
         waiting_ms: 0,
         error: None,
+        outcome: Outcome::Known,
         data_in: None,
         data_out: None,
         output: None,

@@ -4,7 +4,7 @@ use std::{borrow::Cow, sync::Arc};
 
 use serde_json::{Value, json};
 
-use super::{Decision, Env, Moment, Next, Notes, Records};
+use super::{BeforeEnd, Decision, Env, Moment, Next, Notes, Records};
 use crate::{
     error::ErrorContext,
     event::{Event, EventData},
@@ -35,6 +35,7 @@ pub(super) struct Draft<'a> {
     pub(super) opens_steps: bool,
     ids: &'a mut dyn IdSource,
     records: Records,
+    before_end: Option<Box<BeforeEnd>>,
     /// The parameters of the step that was opened or found open, resolved.
     pub(super) params: Option<Arc<Value>>,
 }
@@ -49,6 +50,7 @@ impl<'a> Draft<'a> {
             opens_steps: moment.opens_steps,
             ids: moment.ids,
             records: Records::default(),
+            before_end: None,
             params: None,
         }
     }
@@ -73,7 +75,23 @@ impl<'a> Draft<'a> {
             state: self.state,
             records: self.records,
             next,
+            before_end: self.before_end,
         }
+    }
+
+    /// A cancel has come with what ended the run by itself, and outweighs it.
+    pub(super) fn back_before_its_end(&mut self) {
+        if let Some(before) = self.before_end.take() {
+            (self.state, self.records) = (before.state, before.records);
+        }
+    }
+
+    /// The run is about to end, and no person has asked for it.
+    pub(super) fn ends_by_itself(&mut self) {
+        self.before_end = Some(Box::new(BeforeEnd {
+            state: self.state.clone(),
+            records: self.records.clone(),
+        }));
     }
 
     pub(super) fn node(&self, index: usize) -> Arc<Node> {
@@ -231,12 +249,42 @@ impl<'a> Draft<'a> {
         self.transition_by(to, reason, None, Value::Null)
     }
 
-    /// The only place where a status changes: checked against the table, told by an event, and
-    /// recorded in the audit trail.
+    /// Changes the status as somebody has asked for.
     pub(super) fn transition_by(
         &mut self,
         to: Status,
         reason: &'static str,
+        actor: Option<Actor>,
+        metadata: Value,
+    ) -> Result<(), InvalidTransition> {
+        let action = match (self.state.execution.status, to) {
+            (Status::Queued, Status::Running) => actions::STARTED,
+            (_, Status::Completed) => actions::COMPLETED,
+            (_, Status::Failed) => actions::FAILED,
+            (_, Status::Canceled) => actions::CANCELED,
+            (_, Status::Paused) => actions::PAUSED,
+            _ => actions::STATUS_CHANGED,
+        };
+        self.change_status(to, reason, action, actor, metadata)
+    }
+
+    /// A person lets the run go on.
+    pub(super) fn resume_to(
+        &mut self,
+        to: Status,
+        actor: Actor,
+        metadata: Value,
+    ) -> Result<(), InvalidTransition> {
+        self.change_status(to, "resumed", actions::RESUMED, Some(actor), metadata)
+    }
+
+    /// The only place where a status changes: checked against the table, told by an event, and
+    /// recorded in the audit trail.
+    fn change_status(
+        &mut self,
+        to: Status,
+        reason: &'static str,
+        action: &'static str,
         actor: Option<Actor>,
         metadata: Value,
     ) -> Result<(), InvalidTransition> {
@@ -263,15 +311,6 @@ impl<'a> Draft<'a> {
             to,
             reason: Cow::Borrowed(reason),
         });
-        let action = match (from, to) {
-            (Status::Queued, Status::Running) => actions::STARTED,
-            (_, Status::Completed) => actions::COMPLETED,
-            (_, Status::Failed) => actions::FAILED,
-            (_, Status::Canceled) => actions::CANCELED,
-            (_, Status::Paused) => actions::PAUSED,
-            _ if reason == RESUMED => actions::RESUMED,
-            _ => actions::STATUS_CHANGED,
-        };
         let mut facts = json!({"from": from, "to": to, "reason": reason});
         if let (Some(facts), Value::Object(more)) = (facts.as_object_mut(), metadata) {
             facts.extend(more);
@@ -443,8 +482,11 @@ impl<'a> Draft<'a> {
         error: ErrorContext,
         actor: Option<Actor>,
     ) -> Result<(), InvalidTransition> {
+        if actor.is_none() {
+            self.ends_by_itself();
+        }
         self.end_wait();
-        super::step::cut_off_open(self);
+        super::stop::cut_off_open(self);
         self.close_requests();
         let metadata = json!({"error_code": error.code});
         self.state.execution.error = Some(error.clone());
@@ -476,9 +518,6 @@ impl<'a> Draft<'a> {
         Ok(())
     }
 }
-
-/// The reason of a status change that a person's resume makes.
-pub(super) const RESUMED: &str = "resumed";
 
 pub(super) fn domain_of(phase: Phase) -> LogDomain {
     match phase {

@@ -16,6 +16,7 @@ mod resume;
 mod signal;
 mod signature;
 mod step;
+mod stop;
 mod timers;
 
 #[cfg(test)]
@@ -29,9 +30,10 @@ pub use calls::{Call, allowed_calls};
 pub(crate) use calls::{Verdict, judge};
 pub(crate) use create::{NewRunFacts, Reuse, create};
 use draft::Draft;
+pub(crate) use stop::leaves_doubt;
 
 use crate::{
-    error::{FailureClass, StepFailure},
+    error::StepFailure,
     event::Event,
     ids::{IdSource, SignalId},
     observe::{AuditDraft, AuditEvent, LogDraft, LogEntry, Redaction},
@@ -42,6 +44,7 @@ use crate::{
     time::Timestamp,
     workflow::{
         DryRegistry, EffectClass, Handler, Node, Probe, Registry, Resolution, StepOutcome,
+        StopReason,
         variables::{self, Scope},
     },
 };
@@ -80,26 +83,29 @@ pub(crate) enum Input {
     },
     /// The handler has said how far it is, from 0.0 to 1.0.
     Progress(f32),
-    /// The handler has returned, or was cut off in a way that [`StepFailure`] tells.
+    /// The handler has returned, or was cut off in a way that [`StepFailure`] tells; `told` is why it
+    /// was told to stop before that.
     StepFinished {
         index: usize,
         result: Result<StepOutcome, StepFailure>,
         notes: Notes,
+        told: Option<StopReason>,
     },
-    /// The handler has stopped because its process does, and nothing came of the attempt.
-    StepStopped { index: usize, notes: Notes },
-    /// The execution is canceled, and with it a handler that was dropped or may have begun unseen; this
-    /// is known of its effect.
+    /// A person ends the execution, and with it a step that is under way or may have begun unseen.
+    /// `effect` was found out for this; `failure` is what the handler said before.
     StepDropped {
         index: usize,
         effect: Probe,
+        failure: Option<StepFailure>,
         notes: Notes,
     },
-    /// The handler was asked whether an effect had happened.
+    /// The handler was asked whether an effect had happened; `told` is why it was told to stop before
+    /// it answered.
     Probed {
         index: usize,
         effect: Probe,
         notes: Notes,
+        told: Option<StopReason>,
     },
     /// The provider of an open signature request was asked what became of it.
     SignaturesChecked(Checked),
@@ -107,28 +113,6 @@ pub(crate) enum Input {
     Reminded(Result<(), ProviderError>),
     /// A message from the inbox.
     Signal(Signal),
-}
-
-impl Input {
-    /// What a handler's answer comes to after it was told to stop because its process does; `None`
-    /// where that is nothing.
-    pub(crate) fn after_stop(self) -> Option<Self> {
-        match self {
-            Self::StepFinished {
-                index,
-                result: Err(failure),
-                notes,
-            } if failure.class == FailureClass::Retryable => {
-                Some(Self::StepStopped { index, notes })
-            }
-            // Another may be able to tell.
-            Self::Probed {
-                effect: Probe::Unknown,
-                ..
-            } => None,
-            answer => Some(answer),
-        }
-    }
 }
 
 /// What came of asking a signature provider.
@@ -175,7 +159,7 @@ pub(crate) enum Next {
 }
 
 /// What a decision writes, beside the run state.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Records {
     pub(crate) events: Vec<Arc<Event>>,
     pub(crate) logs: Vec<Arc<LogEntry>>,
@@ -227,6 +211,16 @@ pub(crate) struct Decision {
     pub(crate) state: RunState,
     pub(crate) records: Records,
     pub(crate) next: Next,
+    /// Where the run has ended by itself: what it was before that. A person who had asked for
+    /// another end by then gets it.
+    pub(crate) before_end: Option<Box<BeforeEnd>>,
+}
+
+/// A run that is about to end by itself, with what was recorded up to there.
+#[derive(Debug)]
+pub(crate) struct BeforeEnd {
+    pub(crate) state: RunState,
+    pub(crate) records: Records,
 }
 
 /// Decides. The new version is one more than the old if there is anything to commit.
@@ -253,29 +247,28 @@ pub(crate) fn decide<'a>(
                 index,
                 result,
                 notes,
+                told,
             } => {
                 draft.take_notes(index, notes);
-                step::finished(&mut draft, index, result)?;
-            }
-            Input::StepStopped { index, notes } => {
-                draft.take_notes(index, notes);
-                step::stopped(&mut draft, index);
+                step::finished(&mut draft, index, result, told)?;
             }
             Input::StepDropped {
                 index,
                 effect,
+                failure,
                 notes,
             } => {
                 draft.take_notes(index, notes);
-                step::dropped(&mut draft, index, effect)?;
+                stop::dropped(&mut draft, index, effect, failure)?;
             }
             Input::Probed {
                 index,
                 effect,
                 notes,
+                told,
             } => {
                 draft.take_notes(index, notes);
-                step::probed(&mut draft, index, effect)?;
+                step::probed(&mut draft, index, effect, told)?;
             }
             Input::SignaturesChecked(checked) => follow_up::checked(&mut draft, checked)?,
             Input::Reminded(result) => follow_up::reminded(&mut draft, result),
@@ -288,13 +281,14 @@ pub(crate) fn decide<'a>(
     Ok(draft.finish(next))
 }
 
-/// Whether a step is under way whose handler is gone with an earlier holder. One that goes on after
-/// its wait may have been left to a worker by whoever applied the signal; then nobody has begun it.
+/// Whether a step is under way whose handler is gone with an earlier holder. A step that goes on after
+/// its wait, or is to be asked about, may have been left to the next worker in good order: then nobody
+/// has begun that.
 pub(crate) fn is_step_abandoned(state: &RunState, taken_over: bool) -> bool {
     !state.execution.status.is_terminal()
         && state.steps.iter().any(|step| match step.activity {
-            Activity::Running | Activity::ProbingTakeover | Activity::ProbingFailure => true,
-            Activity::Resuming => taken_over,
+            Activity::Running => true,
+            Activity::Resuming | Activity::ProbingTakeover | Activity::ProbingFailure => taken_over,
             Activity::Idle | Activity::InDoubt | Activity::Waiting => false,
         })
 }

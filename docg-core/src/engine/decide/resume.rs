@@ -4,17 +4,14 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::{
-    draft::{Draft, RESUMED},
-    signature, step,
-};
+use super::{draft::Draft, signature, step};
 use crate::{
     error::{ErrorContext, codes},
     event::EventData,
     i18n::Text,
     observe::{Actor, LogLevel, actions},
     ports::{ResumeSignal, Settlement},
-    run::{Activity, InvalidTransition, Status, StepStatus},
+    run::{Activity, InvalidTransition, Outcome, Status, StepStatus},
 };
 
 pub(super) fn apply(
@@ -51,7 +48,7 @@ pub(super) fn apply(
     })});
     match status {
         Status::NeedsReview => {
-            draft.transition_by(Status::Running, RESUMED, Some(actor), facts)?;
+            draft.resume_to(Status::Running, actor, facts)?;
             draft.state.execution.preflight_due = true;
             if let Some(index) = failed {
                 settle_failed_step(draft, index, request.settlement);
@@ -60,7 +57,7 @@ pub(super) fn apply(
         }
         Status::Paused => {
             let to = draft.state.execution.paused_from.unwrap_or(Status::Running);
-            draft.transition_by(to, RESUMED, Some(actor), facts)?;
+            draft.resume_to(to, actor, facts)?;
             if changed {
                 draft.state.execution.preflight_due = true;
             }
@@ -92,6 +89,7 @@ fn settle_failed_step(draft: &mut Draft<'_>, index: usize, settlement: Option<Se
     step.activity = Activity::Idle;
     step.completed_at = None;
     step.error = None;
+    step.outcome = Outcome::Known;
     step.takeovers = 0;
     step.attempts_before = step.attempt;
 }

@@ -7,7 +7,7 @@ use super::{
     approval,
     calls::{Call, Verdict, judge},
     draft::Draft,
-    resume, signature, step,
+    resume, signature, stop,
 };
 use crate::{
     event::EventData,
@@ -22,6 +22,9 @@ pub(super) fn apply(draft: &mut Draft<'_>, signal: Signal) -> Result<(), Invalid
     // Of several that were sent on the same version, the first changes it.
     let if_version = signal.if_version;
     let is_expected = if_version.is_none_or(|version| draft.is_at_version(version));
+    if is_expected && matches!(signal.kind, SignalKind::Cancel { .. }) {
+        draft.back_before_its_end();
+    }
     draft.settle(signal.id);
     let Signal {
         id,
@@ -131,8 +134,10 @@ fn cancel(
     reason: Option<String>,
 ) -> Result<bool, InvalidTransition> {
     draft.end_wait();
-    step::cut_off_open(draft);
+    stop::cut_off_open(draft);
     draft.close_requests();
+    // What went wrong is shown by the steps: it is not why the execution has ended.
+    draft.state.execution.error = None;
     let by = actor.actor_id.to_string();
     draft.transition_by(
         Status::Canceled,

@@ -9,7 +9,7 @@ use crate::{
     i18n::Text,
     ids::SignatureRequestId,
     observe::{Actor, AuditDraft, LogLevel, actions},
-    run::{Activity, InvalidTransition, Phase, SignatureState, Status, WaitKind},
+    run::{Activity, InvalidTransition, Outcome, Phase, SignatureState, Status, WaitKind},
     signature::{
         NewSignatureRequest, RequestStatus, SignatureRequest, Signer, SignerChange, SignerFact,
         SignerFactKind, SignerStatus, merge,
@@ -20,12 +20,12 @@ pub(super) fn requested(
     draft: &mut Draft<'_>,
     index: usize,
     new: NewSignatureRequest,
-) -> Result<(), InvalidTransition> {
+) -> Result<(), StepFailure> {
     let node = draft.node(index);
     if node.phase != Phase::Signature || new.signers.is_empty() {
         let failure = StepFailure::fatal(codes::NO_SIGNERS, Text::key("error-parameters-do-not-fit"))
             .tech("signatures can be awaited by a node of the signature phase only, and by at least one signer");
-        return step::failed(draft, index, failure);
+        return Err(failure);
     }
     let signers: Vec<_> = new
         .signers
@@ -413,5 +413,5 @@ fn end_step(
     if draft.state.execution.status != Status::Paused {
         draft.end_wait();
     }
-    step::failed(draft, index, failure)
+    step::failed(draft, index, failure, Outcome::Decided)
 }

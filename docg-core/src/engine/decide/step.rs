@@ -1,33 +1,24 @@
 //! What a step's result does to the run.
 
-use std::{borrow::Cow, sync::Arc};
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{
-    advance::{open, skip_unwanted},
-    draft::Draft,
-};
+use super::{advance::skip_unwanted, draft::Draft, stop};
 use crate::{
+    approval::Decision,
     error::{ErrorContext, FailureClass, StepFailure, codes},
     event::EventData,
     i18n::Text,
     observe::{AuditDraft, LogLevel, Redaction, actions},
-    run::{Activity, DeliveryState, InvalidTransition, Phase, Status, StepStatus, WaitKind},
-    workflow::{Node, OnError, Probe, StepOutcome, Wait},
+    run::{
+        Activity, DeliveryState, InvalidTransition, Outcome, Phase, Status, StepStatus, WaitKind,
+    },
+    workflow::{Node, OnError, Probe, StepOutcome, StopReason, Wait},
 };
 
 /// A step whose workers died this often goes to a person.
 const MAX_TAKEOVERS: u32 = 20;
-
-/// What people have decided, or have not in their time.
-const DECISIONS: [&str; 5] = [
-    codes::APPROVAL_REJECTED,
-    codes::APPROVAL_EXPIRED,
-    codes::SIGNATURE_DECLINED,
-    codes::SIGNATURE_EXPIRED,
-    codes::SIGNATURE_CANCELED,
-];
 
 /// Whether running the step twice does no harm.
 pub(super) fn repeatable(draft: &Draft<'_>, node: &Node) -> bool {
@@ -55,11 +46,8 @@ pub(super) fn taken_over(draft: &mut Draft<'_>) -> Result<(), InvalidTransition>
     step.takeovers += 1;
     if step.takeovers >= MAX_TAKEOVERS {
         let text = Text::key("error-too-many-takeovers").with("label", &node.label);
-        return failed(
-            draft,
-            index,
-            StepFailure::review(codes::TOO_MANY_TAKEOVERS, text),
-        );
+        let failure = StepFailure::review(codes::TOO_MANY_TAKEOVERS, text);
+        return failed(draft, index, failure, Outcome::Unknown);
     }
     // What follows a wait may be repeated: the effect was the asking, and that is known to be done.
     if step.activity == Activity::Running && !may_repeat {
@@ -78,50 +66,71 @@ pub(super) fn finished(
     draft: &mut Draft<'_>,
     index: usize,
     result: Result<StepOutcome, StepFailure>,
+    told: Option<StopReason>,
 ) -> Result<(), InvalidTransition> {
     if draft.state.steps[index].status != StepStatus::Running {
         return Ok(());
     }
-    // It was heard of before: a wait is ended by signals, a doubt by a probe.
+    // Stale result: a waiting step ends by signal, an unknown outcome by probe.
     if !matches!(
         draft.state.steps[index].activity,
         Activity::Running | Activity::Resuming
     ) {
         return Ok(());
     }
-    match result {
-        Ok(StepOutcome::Done(output)) => {
+    match (result, told) {
+        (Ok(outcome), Some(StopReason::Cancel)) => stop::finished_canceled(draft, index, outcome),
+        (Ok(StepOutcome::Done(output)), _) => {
             succeeded(draft, index, Arc::new(output));
             Ok(())
         }
-        Ok(StepOutcome::Wait(wait)) => begin_wait(draft, index, wait),
-        Err(mut failure) => {
-            let node = draft.node(index);
-            // What may be repeated leaves nothing in doubt.
-            if failure.class == FailureClass::OutcomeUnknown && repeatable(draft, &node) {
-                failure.class = FailureClass::Retryable;
-            }
-            // The handler is asked before anything is repeated that cannot be taken back.
-            if failure.class == FailureClass::OutcomeUnknown
-                && draft.state.steps[index].activity == Activity::Running
-            {
-                let step = draft.step(index);
-                step.error = Some(failure.context);
-                step.activity = Activity::ProbingFailure;
-                let text = Text::key("error-outcome-unknown").with("label", &node.label);
-                draft.log_step(LogLevel::Warn, &node, text, None);
-                return Ok(());
-            }
-            failed(draft, index, failure)
-        }
+        (Ok(StepOutcome::Wait(wait)), _) => wait_or_fail(draft, index, wait),
+        (Err(failure), Some(reason)) => stop::failed(draft, index, failure, reason),
+        (Err(failure), None) => failed_attempt(draft, index, failure),
     }
 }
 
-/// The step goes on when what it has asked for has come.
-fn begin_wait(draft: &mut Draft<'_>, index: usize, wait: Wait) -> Result<(), InvalidTransition> {
+/// An attempt has failed. Before anything is repeated that cannot be taken back, the handler is asked.
+pub(super) fn failed_attempt(
+    draft: &mut Draft<'_>,
+    index: usize,
+    mut failure: StepFailure,
+) -> Result<(), InvalidTransition> {
+    let node = draft.node(index);
+    match failure.class {
+        FailureClass::OutcomeUnknown if !repeatable(draft, &node) => {
+            let step = draft.step(index);
+            step.error = Some(failure.context);
+            step.activity = Activity::ProbingFailure;
+            let text = Text::key("error-outcome-unknown").with("label", &node.label);
+            draft.log_step(LogLevel::Warn, &node, text, None);
+            return Ok(());
+        }
+        // What may be repeated leaves nothing in doubt, and nobody told the handler to stop for good.
+        FailureClass::OutcomeUnknown | FailureClass::Stopped => {
+            failure.class = FailureClass::Retryable;
+        }
+        FailureClass::Retryable | FailureClass::Review | FailureClass::Final => {}
+    }
+    failed(draft, index, failure, Outcome::Known)
+}
+
+/// The step goes on when what it has asked for has come; fails where nobody can be asked so.
+pub(super) fn begin_wait(
+    draft: &mut Draft<'_>,
+    index: usize,
+    wait: Wait,
+) -> Result<Result<(), StepFailure>, InvalidTransition> {
     match wait {
-        Wait::Signatures(request) => super::signature::requested(draft, index, request),
+        Wait::Signatures(request) => Ok(super::signature::requested(draft, index, request)),
         Wait::Approval(request) => super::approval::requested(draft, index, request),
+    }
+}
+
+fn wait_or_fail(draft: &mut Draft<'_>, index: usize, wait: Wait) -> Result<(), InvalidTransition> {
+    match begin_wait(draft, index, wait)? {
+        Ok(()) => Ok(()),
+        Err(failure) => failed(draft, index, failure, Outcome::Known),
     }
 }
 
@@ -135,6 +144,7 @@ pub(super) fn probed(
     draft: &mut Draft<'_>,
     index: usize,
     effect: Probe,
+    told: Option<StopReason>,
 ) -> Result<(), InvalidTransition> {
     if !matches!(
         draft.state.steps[index].activity,
@@ -142,8 +152,17 @@ pub(super) fn probed(
     ) {
         return Ok(());
     }
+    match told {
+        Some(StopReason::Cancel) => return stop::dropped(draft, index, effect, None),
+        // Another worker may be able to tell.
+        Some(StopReason::Shutdown | StopReason::LeaseLost) if effect == Probe::Unknown => {
+            return Ok(());
+        }
+        Some(StopReason::Shutdown | StopReason::LeaseLost | StopReason::Deadline) | None => {}
+    }
     let node = draft.node(index);
     let after_failure = draft.state.steps[index].activity == Activity::ProbingFailure;
+    let is_answered = is_answered(draft, index);
     match effect {
         Probe::Done(output) => {
             let text = Text::key("log-step-probed-done").with("label", &node.label);
@@ -152,10 +171,10 @@ pub(super) fn probed(
             Ok(())
         }
         // No attempt is left that could pick it up: it is awaited as it is.
-        Probe::Begun(wait) if after_failure && !has_attempts_left(draft, index) => {
+        Probe::Begun(wait) if after_failure && !is_answered && !has_attempts_left(draft, index) => {
             let text = Text::key("log-step-probed-done").with("label", &node.label);
             draft.log_step(LogLevel::Ok, &node, text, None);
-            begin_wait(draft, index, wait)
+            wait_or_fail(draft, index, wait)
         }
         Probe::Begun(_) | Probe::NotDone => {
             let key = match effect {
@@ -176,9 +195,13 @@ pub(super) fn probed(
                         context,
                         retry_after_ms: None,
                     };
-                    failed(draft, index, failure)
+                    failed(draft, index, failure, Outcome::Known)
                 }
                 None => {
+                    if is_answered {
+                        draft.step(index).activity = Activity::Resuming;
+                        return Ok(());
+                    }
                     draft.step(index).activity = Activity::Running;
                     // It may have been opened only because it was in doubt.
                     skip_unwanted(draft, index, &node);
@@ -194,116 +217,20 @@ pub(super) fn probed(
             let text = Text::key("error-outcome-unknown").with("label", &node.label);
             let mut failure = StepFailure::review(codes::OUTCOME_UNKNOWN, text);
             failure.context.tech = tech;
-            failed(draft, index, failure)
+            failed(draft, index, failure, Outcome::Unknown)
         }
     }
 }
 
-/// The handler has stopped because its process does. That is no failure and uses up no attempt: the
-/// step begins anew elsewhere.
-pub(super) fn stopped(draft: &mut Draft<'_>, index: usize) {
-    // What goes on after a wait stays open for the next.
-    if draft.state.steps[index].activity != Activity::Running {
-        return;
-    }
-    let node = draft.node(index);
-    let step = draft.step(index);
-    step.status = StepStatus::Pending;
-    step.activity = Activity::Idle;
-    step.attempt -= 1;
-    draft.rest_phase();
-    draft.log_step(
-        LogLevel::Warn,
-        &node,
-        Text::key("log-step-stopped").with("label", &node.label),
-        None,
-    );
-}
-
-/// The execution is being canceled, and the handler did not return in time or may have begun unseen.
-pub(super) fn dropped(
-    draft: &mut Draft<'_>,
-    index: usize,
-    effect: Probe,
-) -> Result<(), InvalidTransition> {
-    let node = draft.node(index);
-    match (draft.state.steps[index].activity, &effect) {
-        (Activity::InDoubt, Probe::NotDone) => {
-            draft.step(index).activity = Activity::Idle;
-            return Ok(());
-        }
-        // Where it cannot even be opened, the end of the run says that nothing is known.
-        (Activity::InDoubt, _) if open(draft, index, &node).is_err() => return Ok(()),
-        _ if draft.state.steps[index].status != StepStatus::Running => return Ok(()),
-        _ => {}
-    }
-    let effect_done = Text::key("error-canceled-effect-done").with("label", &node.label);
-    match effect {
-        Probe::Done(output) => {
-            draft.log_step(LogLevel::Warn, &node, effect_done, None);
-            succeeded(draft, index, Arc::new(output));
-        }
-        // No review goes over into a wait for approval. What was asked ends with the run.
-        Probe::Begun(Wait::Approval(_)) if draft.state.execution.status == Status::NeedsReview => {
-            cut_off(draft, index, effect_done);
-        }
-        // Noted, so that the end of the execution withdraws it.
-        Probe::Begun(wait) => {
-            draft.log_step(LogLevel::Warn, &node, effect_done, None);
-            return begin_wait(draft, index, wait);
-        }
-        Probe::NotDone => cut_off(draft, index, Text::key("error-canceled")),
-        Probe::Unknown => {
-            cut_off(
-                draft,
-                index,
-                Text::key("error-canceled-outcome-unknown").with("label", &node.label),
-            );
-        }
-    }
-    Ok(())
-}
-
-/// A step that was under way when its execution was canceled has not succeeded.
-fn cut_off(draft: &mut Draft<'_>, index: usize, human: Text) {
-    let node = draft.node(index);
-    let error = ErrorContext {
-        code: Cow::Borrowed(codes::CANCELED),
-        human,
-        tech: None,
-    };
-    close(draft, index, StepStatus::Failed, Some(error.clone()));
-    draft.event(EventData::StepFailed {
-        node_id: node.id.clone(),
-        node_type: Arc::clone(&node.node_type),
-        error_code: error.code,
-        error_human: Box::new(error.human.clone()),
-        will_retry: false,
-        next_attempt_at: None,
+/// Whether people have given all that the step has asked them for: it only has to finish, and does not
+/// ask them again.
+pub(super) fn is_answered(draft: &Draft<'_>, index: usize) -> bool {
+    let node = &draft.state.steps[index].node_id;
+    let approval = draft.state.approval.as_ref();
+    let is_approved = approval.is_some_and(|approval| {
+        approval.node_id == *node && approval.decision == Some(Decision::Approved)
     });
-    draft.log_step(LogLevel::Warn, &node, error.human, None);
-}
-
-/// Cuts off what is under way, waits, or may have begun, before the run ends.
-pub(super) fn cut_off_open(draft: &mut Draft<'_>) {
-    for index in 0..draft.state.steps.len() {
-        let step = &draft.state.steps[index];
-        if step.status == StepStatus::Running || step.activity == Activity::InDoubt {
-            let text = cut_off_text(draft, index);
-            cut_off(draft, index, text);
-        }
-    }
-}
-
-/// What is said of a step whose effect may have happened when nobody can ask any more.
-fn cut_off_text(draft: &Draft<'_>, index: usize) -> Text {
-    let node = draft.node(index);
-    let step = &draft.state.steps[index];
-    if step.activity == Activity::Waiting || repeatable(draft, &node) {
-        Text::key("error-canceled")
-    } else {
-        Text::key("error-canceled-outcome-unknown").with("label", &node.label)
-    }
+    is_approved || super::signature::is_signed(draft, index)
 }
 
 /// What went wrong last with a step that was left behind.
@@ -328,7 +255,7 @@ pub(super) fn succeeded(draft: &mut Draft<'_>, index: usize, output: Arc<Value>)
         step.data_out = Some(snapshot.clone());
         step.output = Some(Arc::clone(&output));
     }
-    close(draft, index, StepStatus::Success, None);
+    close(draft, index, StepStatus::Success, None, Outcome::Known);
     let duration_ms = draft.state.steps[index].duration_ms().unwrap_or(0);
     draft.event(EventData::StepCompleted {
         node_id: node.id.clone(),
@@ -363,13 +290,20 @@ pub(super) fn succeeded(draft: &mut Draft<'_>, index: usize, output: Arc<Value>)
     draft.update_progress(0.0);
 }
 
-fn close(draft: &mut Draft<'_>, index: usize, status: StepStatus, error: Option<ErrorContext>) {
+pub(super) fn close(
+    draft: &mut Draft<'_>,
+    index: usize,
+    status: StepStatus,
+    error: Option<ErrorContext>,
+    outcome: Outcome,
+) {
     let now = draft.now;
     let step = draft.step(index);
     step.status = status;
     step.activity = Activity::Idle;
     step.completed_at = Some(now);
     step.error = error;
+    step.outcome = outcome;
     draft.rest_phase();
     let phase = draft.state.steps[index].phase;
     if let Some(times) = &mut draft.state.execution.phase_metrics.0[phase as usize] {
@@ -388,13 +322,14 @@ pub(super) fn fail_unopened(
     let step = draft.step(index);
     step.started_at.get_or_insert(now);
     step.attempt += 1;
-    failed(draft, index, failure)
+    failed(draft, index, failure, Outcome::Known)
 }
 
 pub(super) fn failed(
     draft: &mut Draft<'_>,
     index: usize,
     failure: StepFailure,
+    outcome: Outcome,
 ) -> Result<(), InvalidTransition> {
     let node = draft.node(index);
     let StepFailure {
@@ -426,7 +361,13 @@ pub(super) fn failed(
             );
         }
     } else {
-        close(draft, index, StepStatus::Failed, Some(context.clone()));
+        close(
+            draft,
+            index,
+            StepStatus::Failed,
+            Some(context.clone()),
+            outcome,
+        );
     }
     draft.event(EventData::StepFailed {
         node_id: node.id.clone(),
@@ -452,8 +393,8 @@ pub(super) fn failed(
         .with("label", &node.label)
         .with_text("error", context.human.clone());
     draft.log_step(level, &node, text, context.tech.clone());
-    draft.state.execution.error = Some(context.clone());
     if next_attempt_at.is_some() {
+        draft.state.execution.error = Some(context);
         return Ok(());
     }
     if node.phase == Phase::Delivery {
@@ -466,20 +407,20 @@ pub(super) fn failed(
         || super::signature::is_signed(draft, index);
     // Neither what a person is to see to, what may have happened in the world, nor what people have
     // decided is passed over, whatever the node says.
-    let may_continue = class != FailureClass::Review
-        && !context.leaves_outcome_open()
-        && !DECISIONS.contains(&&*context.code);
+    let may_continue = class != FailureClass::Review && outcome == Outcome::Known;
     match node.on_error {
         OnError::Continue if may_continue => {
+            draft.state.execution.error = Some(context);
             draft.update_progress(0.0);
             Ok(())
         }
         // A terminal step of an execution that a signal has ended meanwhile changes nothing more.
         _ if status.is_terminal() => Ok(()),
-        _ if reviews && status != Status::NeedsReview => draft.park(
-            "step_failed",
-            json!({"node_id": node.id, "error_code": context.code}),
-        ),
+        _ if reviews && status != Status::NeedsReview => {
+            let detail = json!({"node_id": node.id, "error_code": context.code});
+            draft.state.execution.error = Some(context);
+            draft.park("step_failed", detail)
+        }
         OnError::Fail | OnError::Review | OnError::Continue => {
             draft.fail("step_failed", context, None)
         }

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
+use tokio::time::Instant;
 
 use super::{Driver, LeaseLost};
 use crate::{
@@ -10,9 +11,10 @@ use crate::{
         decide::{self, Call, Input, Notes, Verdict, judge},
         step_run::{StepRun, Task},
     },
-    error::FailureClass,
+    error::StepFailure,
     ports::{RunState, Signal, SignalKind},
-    workflow::Probe,
+    run::Status,
+    workflow::{Probe, StopReason},
 };
 
 /// Progress within a step is committed no more often than this.
@@ -31,7 +33,7 @@ impl Driver {
                 biased;
                 () = self.handle.lost.cancelled() => {
                     tracing::warn!(execution_id = %state.execution.id, "the lease is lost: the handler was told to stop");
-                    self.stop(&mut step).await;
+                    self.give_up(step).await;
                     return Err(LeaseLost);
                 }
                 // Before the handler's answer: a cancel that came first sees to what has begun.
@@ -40,22 +42,17 @@ impl Driver {
                     if signals.is_empty() {
                         continue;
                     }
-                    if cancels(state, &signals) {
-                        return Ok(self.cancel(state, step, signals).await);
+                    if ends_run(state, &signals) {
+                        let grace = self.grace();
+                        return Ok(self.end(state, step, signals, grace).await);
                     }
                     self.step = Some(step);
                     return Ok(signals);
                 }
                 input = step.finished() => return Ok(vec![input]),
-                () = self.held_long_enough() => {
-                    self.commit_held_beside(state, &mut step).await?;
-                }
+                () = self.held_long_enough() => step = self.commit_held_beside(state, step).await?,
                 () = self.time_is_up(ends) => {
-                    let input = match self.stop(&mut step).await {
-                        Some(input) => input,
-                        None => step.timed_out(),
-                    };
-                    return Ok(vec![input]);
+                    return Ok(self.stop(state, step, StopReason::Deadline).await);
                 }
                 Ok(()) = progress.changed() => {
                     let now = self.engine.clock.elapsed();
@@ -69,86 +66,124 @@ impl Driver {
                 }
                 () = self.shutting_down() => {
                     self.drains = true;
-                    self.commit_held_beside(state, &mut step).await?;
-                    let answer = self.stop(&mut step).await;
-                    return match answer.and_then(Input::after_stop) {
-                        Some(input) => Ok(vec![input]),
-                        // Whoever takes over finds the step open.
-                        None => {
-                            drop(step);
-                            self.hand_back().await;
-                            Err(LeaseLost)
-                        }
-                    };
+                    step = self.commit_held_beside(state, step).await?;
+                    return Ok(self.stop(state, step, StopReason::Shutdown).await);
                 }
             }
         }
     }
 
-    /// Ends a handler whose execution is canceled, and finds out what became of its effect.
-    async fn cancel(
+    /// Tells a handler to stop and gives it its grace time: the input that comes of it. A cancel that
+    /// arrives meanwhile outweighs what the handler was told first.
+    async fn stop(
         &mut self,
         state: &RunState,
         mut step: StepRun,
-        signals: Vec<Input>,
+        reason: StopReason,
     ) -> Vec<Input> {
-        let index = step.index;
-        let input = match self.stop(&mut step).await {
-            Some(Input::Probed { effect, notes, .. }) => Input::StepDropped {
+        step.tell_to_stop(reason);
+        let grace = self.grace();
+        loop {
+            tokio::select! {
+                biased;
+                () = self.handle.signal.notified() => {
+                    let signals = self.inbox(state).await;
+                    if ends_run(state, &signals) {
+                        return self.end(state, step, signals, grace).await;
+                    }
+                    // Others are found by the commit that follows.
+                }
+                input = step.finished() => return vec![input],
+                () = tokio::time::sleep_until(grace) => return vec![step.unanswered()],
+            }
+        }
+    }
+
+    /// Ends a handler whose execution a person ends, and finds out what became of its effect.
+    async fn end(
+        &self,
+        state: &RunState,
+        mut step: StepRun,
+        signals: Vec<Input>,
+        grace: Instant,
+    ) -> Vec<Input> {
+        step.tell_to_stop(StopReason::Cancel);
+        let input = tokio::select! {
+            biased;
+            input = step.finished() => input,
+            () = tokio::time::sleep_until(grace) => step.unanswered(),
+        };
+        drop(step);
+        let input = match input {
+            Input::StepFinished {
                 index,
-                effect,
-                notes,
-            },
-            Some(Input::StepFinished {
                 result: Err(failure),
                 notes,
                 ..
-            }) if failure.class == FailureClass::OutcomeUnknown && step.leaves_doubt() => {
-                self.probe_to_drop(state, index, notes).await
+            } if decide::leaves_doubt(state, self.engine.env(), index, failure.class) => {
+                self.probe_to_drop(state, index, Some(failure), notes).await
             }
-            Some(input) => input,
-            None if step.is_probe() => step.dropped(Probe::Unknown),
-            None if step.leaves_doubt() => {
-                let effect = self.probe(state, index).await;
-                step.dropped(effect)
-            }
-            None => step.dropped(Probe::NotDone),
+            input => input,
         };
         let mut inputs = vec![input];
         inputs.extend(signals);
         inputs
     }
 
-    /// Finds out what became of effects that nobody here attends and that may have begun, before their
-    /// execution is canceled.
-    pub(super) async fn ask_before_cancel(&self, state: &RunState, inputs: &mut Vec<Input>) {
+    /// Finds out what became of effects that nobody here attends and that may have begun, before a
+    /// person ends their execution. Steps that an earlier holder has `left` open are among them.
+    pub(super) async fn ask_before_end(
+        &self,
+        state: &RunState,
+        inputs: &mut Vec<Input>,
+        left: bool,
+    ) {
         let env = self.engine.env();
-        let open = if matches!(inputs.first(), Some(Input::TakenOver)) {
+        let begun_unseen = matches!(inputs.first(), Some(Input::TakenOver))
+            && state.execution.status == Status::Queued;
+        let open = if begun_unseen {
             decide::first_effects(state, env)
         } else {
-            // A worker has picked up what was left open, or asked about it, before it comes to signals.
-            let left = self.shutdown.is_none();
             decide::open_effects(state, env, left)
         };
         let mut known = Vec::with_capacity(open.len());
         for index in open {
-            known.push(self.probe_to_drop(state, index, Notes::default()).await);
+            let notes = Notes::default();
+            known.push(self.probe_to_drop(state, index, None, notes).await);
         }
         let is_signal = |input: &Input| matches!(input, Input::Signal(_));
         let signals = inputs.iter().position(is_signal).unwrap_or_default();
         inputs.splice(signals..signals, known);
     }
 
-    /// Finds out what became of an effect that is not picked up, because the execution is canceled.
+    /// Finds out what became of an effect that is not picked up, because a person ends the execution.
+    /// `failure` is what its handler said.
     pub(super) async fn probe_to_drop(
         &self,
         state: &RunState,
         index: usize,
+        failure: Option<StepFailure>,
         notes: Notes,
     ) -> Input {
         Input::StepDropped {
             index,
             effect: self.probe(state, index).await,
+            failure,
+            notes,
+        }
+    }
+
+    /// A person ends the execution before a step that was opened has begun. Where it was `asked` about,
+    /// an earlier attempt may have begun what this one would have picked up.
+    pub(super) async fn drop_unbegun(&self, state: &RunState, index: usize, asked: bool) -> Input {
+        let notes = Notes::default();
+        if asked {
+            return self.probe_to_drop(state, index, None, notes).await;
+        }
+        Input::StepDropped {
+            index,
+            effect: Probe::NotDone,
+            failure: None,
             notes,
         }
     }
@@ -188,19 +223,22 @@ impl Driver {
         self.engine.clock.sleep(left)
     }
 
-    /// Tells a handler to stop and gives it the grace time; `None` where it did not return.
-    async fn stop(&self, step: &mut StepRun) -> Option<Input> {
-        step.tell_to_stop();
-        tokio::select! {
-            biased;
-            input = step.finished() => Some(input),
-            () = tokio::time::sleep(self.engine.options.cancel_grace) => None,
-        }
+    /// When the grace time of a handler ends that is told to stop now.
+    fn grace(&self) -> Instant {
+        Instant::now() + self.engine.options.cancel_grace
     }
 
-    pub(super) async fn stop_step(&mut self) {
-        if let Some(mut step) = self.step.take() {
-            self.stop(&mut step).await;
+    /// Nothing can be committed any more: the handler has its grace time, and nobody waits for what it
+    /// returns.
+    async fn give_up(&self, mut step: StepRun) {
+        step.tell_to_stop(StopReason::LeaseLost);
+        // Late or never is the same here.
+        let _ = tokio::time::timeout_at(self.grace(), step.finished()).await;
+    }
+
+    pub(super) async fn give_up_step(&mut self) {
+        if let Some(step) = self.step.take() {
+            self.give_up(step).await;
         }
     }
 
@@ -208,27 +246,34 @@ impl Driver {
     async fn commit_held_beside(
         &mut self,
         state: &RunState,
-        step: &mut StepRun,
-    ) -> Result<(), LeaseLost> {
-        let committed = self.commit_held(state).await;
-        if committed.is_err() {
-            self.stop(step).await;
+        step: StepRun,
+    ) -> Result<StepRun, LeaseLost> {
+        match self.commit_held(state).await {
+            Ok(()) => Ok(step),
+            Err(LeaseLost) => {
+                self.give_up(step).await;
+                Err(LeaseLost)
+            }
         }
-        committed
     }
 }
 
-/// Whether the inbox holds a cancel that will be applied. One that is sent on a version is, as the
-/// first signal on that version.
-pub(super) fn cancels(state: &RunState, inputs: &[Input]) -> bool {
+/// Whether the inbox holds a signal by which a person ends the execution: a cancel, or a resume that
+/// rejects it. One that is sent on a version counts only as the first signal on that version.
+pub(super) fn ends_run(state: &RunState, inputs: &[Input]) -> bool {
     let signals = inputs.iter().filter_map(|input| match input {
         Input::Signal(signal) => Some(signal),
         _ => None,
     });
-    let is_cancel = |(place, signal): (usize, &Signal)| {
+    let ends = |(place, signal): (usize, &Signal)| {
+        let call = match &signal.kind {
+            SignalKind::Cancel { .. } => Call::Cancel,
+            SignalKind::Resume(how) if how.approved == Some(false) => Call::Resume,
+            _ => return false,
+        };
         let if_version = signal.if_version;
-        matches!(signal.kind, SignalKind::Cancel { .. })
-            && if_version.is_none_or(|it| place == 0 && it == state.execution.version)
+        if_version.is_none_or(|it| place == 0 && it == state.execution.version)
+            && judge(&state.execution, call) == Verdict::Apply
     };
-    signals.enumerate().any(is_cancel) && judge(&state.execution, Call::Cancel) == Verdict::Apply
+    signals.enumerate().any(ends)
 }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{Driver, LeaseLost, STORE_BACKOFF};
+use super::{Driver, LeaseLost, STORE_BACKOFF, Uncommitted};
 use crate::{
     engine::decide::Next,
     ports::{Commit, Committed, EventQuery, LeaseAfter, RunState, StoreError, StoreErrorKind},
@@ -57,18 +57,24 @@ impl Driver {
 
     /// Commits what is held back, while something is at work.
     pub(super) async fn commit_held(&mut self, state: &RunState) -> Result<(), LeaseLost> {
-        if self.commit(state, true).await?.signals_pending {
-            self.handle.signal.notify_one();
+        match self.commit(state, true).await {
+            Ok(committed) if committed.signals_pending => {
+                self.handle.signal.notify_one();
+                Ok(())
+            }
+            // Signals keep back only the end of a run.
+            Ok(_) | Err(Uncommitted::Signaled) => Ok(()),
+            Err(Uncommitted::LeaseLost) => Err(LeaseLost),
         }
-        Ok(())
     }
 
-    /// Commits what was decided, and publishes its events.
+    /// Commits what was decided, and publishes its events. The end of a run yields to signals that it
+    /// has not seen; what was decided is then still held.
     pub(super) async fn commit(
         &mut self,
         state: &RunState,
         goes_on: bool,
-    ) -> Result<Committed, LeaseLost> {
+    ) -> Result<Committed, Uncommitted> {
         self.held_until = None;
         let mut records = std::mem::take(&mut self.held);
         if records.is_empty() && goes_on {
@@ -78,6 +84,8 @@ impl Driver {
         }
         records.touched.sort_unstable();
         records.touched.dedup();
+        let unless_signaled = state.execution.status.is_terminal();
+        let kept = unless_signaled.then(|| records.clone());
         let (events, ignored) = (records.events.clone(), records.ignored);
         let signature_changed = records.signature_changed;
         let commit = Commit {
@@ -100,6 +108,7 @@ impl Driver {
                 .filter(|_| records.signature_changed),
             approval: state.approval.clone().filter(|_| records.approval_changed),
             published: Some(self.published),
+            unless_signaled,
             then: if goes_on {
                 LeaseAfter::Keep(self.lease_end())
             } else {
@@ -107,7 +116,13 @@ impl Driver {
             },
         };
         let settled = commit.settled.clone();
-        let committed = self.store_commit(commit).await?;
+        let committed = match self.store_commit(commit).await {
+            Ok(committed) => committed,
+            Err(uncommitted) => {
+                self.held = kept.unwrap_or_default();
+                return Err(uncommitted);
+            }
+        };
         self.stored_version = state.execution.version;
         self.stored_as_queued = false;
         self.engine.tell_events(&events);
@@ -120,7 +135,7 @@ impl Driver {
     }
 
     /// Hands a commit to the store until it has an answer.
-    async fn store_commit(&self, mut commit: Commit) -> Result<Committed, LeaseLost> {
+    async fn store_commit(&self, mut commit: Commit) -> Result<Committed, Uncommitted> {
         let id = commit.execution.id;
         let mut pause = STORE_BACKOFF.0;
         let mut in_doubt = false;
@@ -141,20 +156,28 @@ impl Driver {
                     }
                     tracing::info!(execution_id = %id, "another worker has taken over: {error}");
                     self.engine.lose(self.handle.lease);
-                    return Err(LeaseLost);
+                    return Err(Uncommitted::LeaseLost);
+                }
+                Err(error) if error.kind == StoreErrorKind::Signaled => {
+                    return Err(Uncommitted::Signaled);
                 }
                 Err(error) if error.kind.may_pass() => {
+                    // Once for each time that the store is down: many executions may wait for it.
+                    if in_doubt {
+                        tracing::debug!(execution_id = %id, "a commit will be tried again: {error}");
+                    } else {
+                        tracing::warn!(execution_id = %id, "a commit will be tried again: {error}");
+                    }
                     in_doubt = true;
-                    tracing::warn!(execution_id = %id, "a commit will be tried again: {error}");
                 }
                 Err(error) => {
                     // The lease is left to run out; whoever takes over decides anew.
                     tracing::error!(execution_id = %id, "a commit was refused: {error}");
-                    return Err(LeaseLost);
+                    return Err(Uncommitted::LeaseLost);
                 }
             }
             if is_last {
-                return Err(LeaseLost);
+                return Err(Uncommitted::LeaseLost);
             }
             tokio::select! {
                 () = tokio::time::sleep(pause) => pause = (pause * 2).min(STORE_BACKOFF.1),
@@ -233,17 +256,5 @@ impl Driver {
     async fn wake_others(&self) {
         let id = self.handle.lease.execution_id;
         let _ = self.engine.bus.wake(id).await;
-    }
-
-    /// Only after a commit: who claims what was given back takes it that nothing was begun unseen.
-    pub(super) async fn hand_back(&self) {
-        let (leases, now) = ([self.handle.lease], self.engine.now());
-        match self.engine.store.release(&leases, now).await {
-            Ok(()) => self.wake_others().await,
-            Err(error) => {
-                let execution_id = self.handle.lease.execution_id;
-                tracing::warn!(%execution_id, "a lease could not be given back and will run out: {error}");
-            }
-        }
     }
 }

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use futures::FutureExt;
 
-use super::{Driver, Mode, attend};
+use super::{Driver, Mode};
 use crate::{
     engine::{
         Inner,
@@ -57,13 +57,9 @@ impl Holding {
         let mut inputs = Vec::with_capacity(claimed.signals.len() + 1);
         let works = matches!(mode, Mode::Work { .. });
         inputs.extend(claimed.signals.into_iter().map(Input::Signal));
-        if decide::is_begin_in_doubt(&claimed.state, claimed.taken_over) {
-            inputs.insert(0, Input::TakenOver);
-        } else if works && decide::is_step_abandoned(&claimed.state, claimed.taken_over) {
-            // A cancel stays in the inbox until the handler is asked what is to be withdrawn.
-            if attend::cancels(&claimed.state, &inputs) {
-                inputs.clear();
-            }
+        if decide::is_begin_in_doubt(&claimed.state, claimed.taken_over)
+            || works && decide::is_step_abandoned(&claimed.state, claimed.taken_over)
+        {
             inputs.insert(0, Input::TakenOver);
         }
         let shutdown = match mode {

@@ -21,7 +21,7 @@ pub(crate) use holding::Holding;
 use super::{
     Inner,
     active::Handle,
-    decide::{Input, Moment, Next, Notes, Records, decide},
+    decide::{Input, Moment, Next, Records, decide},
     observer::Fact,
     step_run::{StepRun, Task},
 };
@@ -77,11 +77,21 @@ struct Driver {
 /// Nothing may be committed any more.
 struct LeaseLost;
 
+/// Why a decision is not committed.
+enum Uncommitted {
+    LeaseLost,
+    /// The run would end, and signals are in the inbox that it has not seen.
+    Signaled,
+}
+
 impl Driver {
     async fn run(mut self, mut state: RunState, mut inputs: Vec<Input>) {
+        // What an earlier holder has left open nobody attends until the first decision here.
+        let mut left_open = true;
+        let mut before_end = None;
         loop {
-            if attend::cancels(&state, &inputs) {
-                self.ask_before_cancel(&state, &mut inputs).await;
+            if attend::ends_run(&state, &inputs) {
+                self.ask_before_end(&state, &mut inputs, left_open).await;
             }
             let (id, now) = (state.execution.id, self.engine.now());
             let recorded = self.recorded_now(&state);
@@ -104,8 +114,14 @@ impl Driver {
                     return;
                 }
             };
+            left_open = self.shutdown.is_none();
             state = decision.state;
             let next = decision.next;
+            if let Some(before) = decision.before_end {
+                let mut held = self.held.clone();
+                held.extend(before.records);
+                before_end = Some((before.state, held));
+            }
             self.held.extend(decision.records);
             let goes_on = self.goes_on(&state, &next, now);
             if !self.may_wait(&state, &next, goes_on) {
@@ -113,13 +129,29 @@ impl Driver {
                     // The lease is given back, and the next moment may be another.
                     state.execution.version += 1;
                 }
-                let Ok(committed) = self.commit(&state, goes_on).await else {
-                    self.stop_step().await;
-                    return;
+                let committed = match self.commit(&state, goes_on).await {
+                    Ok(committed) => committed,
+                    Err(Uncommitted::LeaseLost) => {
+                        self.give_up_step().await;
+                        return;
+                    }
+                    Err(Uncommitted::Signaled) => {
+                        inputs = self.inbox(&state).await;
+                        // A cancel that came before the end wins; any other signal comes too late.
+                        match before_end.take() {
+                            Some((before, held)) if attend::ends_run(&before, &inputs) => {
+                                (state, self.held) = (before, held);
+                            }
+                            kept => {
+                                before_end = kept;
+                                inputs.retain(|input| !self.has_settled(input));
+                            }
+                        }
+                        continue;
+                    }
                 };
                 if !goes_on {
-                    // A run can be ended while its handler is at work.
-                    self.stop_step().await;
+                    self.give_up_step().await;
                     self.leave_word(&state, committed).await;
                     return;
                 }
@@ -127,12 +159,10 @@ impl Driver {
                     if self.step.is_none() && !matches!(next, Next::Probe { .. }) {
                         inputs = self.inbox(&state).await;
                         if let Next::Run { index, .. } = next
-                            && asked
-                            && attend::cancels(&state, &inputs)
+                            && attend::ends_run(&state, &inputs)
                         {
-                            // An earlier attempt may have begun what this one would pick up.
-                            let notes = Notes::default();
-                            inputs.insert(0, self.probe_to_drop(&state, index, notes).await);
+                            let dropped = self.drop_unbegun(&state, index, asked).await;
+                            inputs.insert(0, dropped);
                         }
                         continue;
                     }
@@ -155,6 +185,11 @@ impl Driver {
             .dated_from
             .get_or_insert_with(|| (self.engine.now().max(state.execution.updated_at), elapsed));
         from + elapsed.saturating_sub(then)
+    }
+
+    /// Whether a signal was applied or ignored by what is held back.
+    fn has_settled(&self, input: &Input) -> bool {
+        matches!(input, Input::Signal(signal) if self.held.settled.contains(&signal.id))
     }
 
     /// Whether this driver may begin work.

@@ -8,7 +8,8 @@ use crate::{
     ids::{ExecutionId, NodeId, OrganizationId, StepId, WorkflowId},
     observe::Actor,
     run::{
-        Activity, DeliveryState, Heads, Phase, PhaseMetrics, SignatureState, Status, StepStatus,
+        Activity, DeliveryState, Heads, Outcome, Phase, PhaseMetrics, SignatureState, Status,
+        StepStatus,
     },
     time::Timestamp,
 };
@@ -75,6 +76,7 @@ pub(crate) fn step(node: &str, position: u32, output: Option<Value>) -> Step {
         started_at: None,
         completed_at: None,
         error: None,
+        outcome: Outcome::Known,
         data_in: None,
         data_out: None,
         output: output.map(Arc::new),

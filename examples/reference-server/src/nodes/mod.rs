@@ -83,11 +83,6 @@ fn text(key: &'static str, context: &StepContext, field: &str) -> Text {
         .with("field", field)
 }
 
-/// The step was told to stop before it had begun anything.
-fn stopped() -> StepFailure {
-    StepFailure::retryable(codes::CANCELED, Text::key("error-canceled"))
-}
-
 #[cfg(test)]
 mod tests {
     use std::{collections::BTreeSet, fs, path::Path};

@@ -128,7 +128,7 @@ impl ComputeHandler for RenderPdf {
             // It panicked: the caller tells that as it tells every panic of a handler.
             Err(error) => match error.try_into_panic() {
                 Ok(payload) => std::panic::resume_unwind(payload),
-                Err(_) => return Err(super::stopped()),
+                Err(_) => return Err(StepFailure::stopped()),
             },
         };
         let document = self

@@ -12,7 +12,7 @@ use lettre::message::{Mailbox, header::ContentType};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{stopped, text};
+use super::text;
 use crate::{
     files::{Document, Files},
     mail::{Attachment, Mail, MailError, Mailer, Outcome, Receipt},
@@ -171,10 +171,10 @@ pub(super) fn failure(error: MailError, context: &StepContext, field: &'static s
         MailError::Unwritable(_) => {
             StepFailure::review(codes::INVALID_FIELD_FORMAT, text("issue-resource-refused"))
         }
-        MailError::Stopped => return stopped(),
+        MailError::Stopped => return StepFailure::stopped(),
         MailError::Files(_) => {
             let MailError::Files(error) = error else {
-                return stopped();
+                return StepFailure::stopped();
             };
             return error.failure(&context.label, field);
         }

@@ -35,6 +35,7 @@ fn probed(world: &mut World, index: usize, effect: Probe) {
         index,
         effect,
         notes,
+        told: None,
     }]);
 }
 
@@ -56,6 +57,7 @@ fn what_a_canceled_attempt_has_asked_for_is_noted_and_withdrawn() {
         index: SIGN,
         effect: begun(),
         notes: Notes::default(),
+        failure: None,
     };
     world.apply(vec![dropped, cancel]);
     assert_eq!(world.status(), Status::Canceled);
@@ -279,6 +281,7 @@ fn a_cancel_in_review_ends_an_approval_that_was_begun_unseen() {
         index: 0,
         effect: Probe::Begun(Wait::Approval(approval)),
         notes: Notes::default(),
+        failure: None,
     };
     world.apply(vec![dropped, cancel]);
     assert_eq!(world.status(), Status::Canceled);

@@ -12,7 +12,7 @@ use crate::{
     run::Status,
     signature::{NewSignatureRequest, NewSigner, SignerFact},
     workflow::{
-        Probe, StepOutcome, Wait,
+        Probe, StepOutcome, StopReason, Wait,
         handler::{NewApproval, OnExpiry},
     },
 };
@@ -54,6 +54,7 @@ fn worlds() -> Vec<(&'static str, World)> {
         index: 3,
         effect: Probe::Unknown,
         notes: Notes::default(),
+        told: None,
     }]);
     add("needs_review, outcome unknown", unknown);
     let mut ready = World::new(Options {
@@ -76,6 +77,7 @@ fn worlds() -> Vec<(&'static str, World)> {
             index: 3,
             result: done(),
             notes: Notes::default(),
+            told: None,
         }],
         false,
     );
@@ -94,6 +96,7 @@ fn worlds() -> Vec<(&'static str, World)> {
             index: 0,
             result: done(),
             notes: Notes::default(),
+            told: None,
         }],
         false,
     );
@@ -140,6 +143,7 @@ fn inputs(world: &mut World) -> Vec<Vec<Input>> {
         index,
         result,
         notes: Notes::default(),
+        told: None,
     };
     let mut rejected = ResumeSignal::default();
     rejected.approved = Some(false);
@@ -192,24 +196,29 @@ fn inputs(world: &mut World) -> Vec<Vec<Input>> {
         vec![finished(Err(StepFailure::review("x", "X.")))],
         vec![finished(Err(StepFailure::fatal("x", "X.")))],
         vec![finished(Err(StepFailure::outcome_unknown("x", "X.")))],
-        vec![Input::StepStopped {
+        vec![Input::StepFinished {
             index,
             notes: Notes::default(),
+            result: Err(StepFailure::stopped()),
+            told: Some(StopReason::Shutdown),
         }],
         vec![Input::Probed {
             index,
             effect: Probe::Done(json!({})),
             notes: Notes::default(),
+            told: None,
         }],
         vec![Input::Probed {
             index,
             effect: Probe::NotDone,
             notes: Notes::default(),
+            told: None,
         }],
         vec![Input::Probed {
             index,
             effect: Probe::Unknown,
             notes: Notes::default(),
+            told: None,
         }],
     ]);
     inputs

@@ -8,5 +8,6 @@ mod left_behind;
 mod matrix;
 mod scenarios;
 mod sequences;
+mod stopped;
 mod times;
 mod world;

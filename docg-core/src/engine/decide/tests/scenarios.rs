@@ -216,6 +216,7 @@ fn an_effect_that_may_have_happened_is_asked_about_before_it_is_repeated() {
         index: 3,
         effect: Probe::NotDone,
         notes: Notes::default(),
+        told: None,
     }]);
     assert!(
         matches!(world.next, Next::Run { index: 3, .. }),
@@ -230,6 +231,7 @@ fn an_effect_that_may_have_happened_is_asked_about_before_it_is_repeated() {
         index: 3,
         effect: Probe::Done(json!({"message_id": "m"})),
         notes: Notes::default(),
+        told: None,
     }]);
     assert_eq!(
         world.state.steps[3].status,
@@ -246,6 +248,7 @@ fn an_attempt_that_ended_with_its_server_does_not_count() {
         index: 3,
         result: Err(StepFailure::retryable("canceled", "Stopped.")),
         notes: Notes::default(),
+        told: None,
     };
     let stopped = stopped.after_stop().expect("it says something");
     world.apply_as(vec![stopped], false);
@@ -275,6 +278,7 @@ fn an_outcome_that_nobody_can_tell_is_settled_by_a_person() {
             index: 3,
             effect: Probe::Unknown,
             notes: Notes::default(),
+            told: None,
         }]);
         assert_eq!(world.status(), Status::NeedsReview);
         assert_eq!(
@@ -315,6 +319,7 @@ fn a_probe_after_a_failure_counts_the_attempt() {
             index: 3,
             effect: Probe::NotDone,
             notes: Notes::default(),
+            told: None,
         }]);
         if world.execution().wake_at.is_some() {
             world.now = world.execution().wake_at.unwrap_or(world.now);
@@ -354,6 +359,7 @@ fn a_pause_lets_the_running_step_end_and_begins_no_other() {
         index: 3,
         result: Ok(StepOutcome::Done(json!({}))),
         notes: Notes::default(),
+        told: None,
     }]);
     assert_eq!(world.status(), Status::Paused);
     assert!(matches!(world.next, Next::Rest));
@@ -377,6 +383,7 @@ fn a_failed_attempt_during_a_pause_is_repeated_when_the_pause_ends() {
         index: 1,
         result: Err(failure),
         notes: Notes::default(),
+        told: None,
     }]);
     assert_eq!(
         world.execution().waiting_for.as_ref().expect("waits").kind,
@@ -689,6 +696,7 @@ fn on_error_continue_does_not_pass_over_what_may_have_happened() {
         index: 0,
         effect: Probe::Unknown,
         notes: Notes::default(),
+        told: None,
     }]);
     assert_eq!(world.status(), Status::NeedsReview);
 }

@@ -13,7 +13,7 @@ use crate::{
     run::{Phase, Status},
     signature::{NewSignatureRequest, NewSigner, ProviderError, SignerFact, SignerFactKind},
     workflow::{
-        Probe, StepOutcome, Wait,
+        Probe, StepOutcome, StopReason, Wait,
         handler::{NewApproval, OnExpiry},
     },
 };
@@ -143,7 +143,15 @@ fn play(world: &mut World, step: Move) {
         Move::Stopped => {
             if let Next::Run { index, .. } | Next::Resume { index, .. } = world.next {
                 let notes = Notes::default();
-                world.apply_as(vec![Input::StepStopped { index, notes }], false);
+                world.apply_as(
+                    vec![Input::StepFinished {
+                        index,
+                        notes,
+                        result: Err(StepFailure::stopped()),
+                        told: Some(StopReason::Shutdown),
+                    }],
+                    false,
+                );
                 world.apply(Vec::new());
             }
         }
@@ -187,6 +195,7 @@ fn work(world: &mut World, how: u8) {
                 index: *index,
                 effect,
                 notes: notes(),
+                told: None,
             }
         }
         (Next::Run { index, .. } | Next::Resume { index, .. }, how) => {
@@ -221,6 +230,7 @@ fn work(world: &mut World, how: u8) {
                 index: *index,
                 result,
                 notes: notes(),
+                told: None,
             }
         }
         (Next::CheckSignatures, how) => Input::SignaturesChecked(match how {

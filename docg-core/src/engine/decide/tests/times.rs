@@ -38,6 +38,7 @@ fn done(world: &mut World, index: usize) {
         index,
         result: Ok(StepOutcome::Done(json!({}))),
         notes: Notes::default(),
+        told: None,
     }]);
 }
 
@@ -92,6 +93,7 @@ fn an_attempt_that_fails_during_a_pause_leaves_the_rest_of_it_to_people() {
         index: 3,
         result: Err(StepFailure::retryable("timeout", "Too slow.")),
         notes: Notes::default(),
+        told: None,
     }]);
     later(&mut world, DAY);
     resume(&mut world);

@@ -211,6 +211,9 @@ impl World {
                 "nor does it say anything more"
             );
         }
+        if let Some(before) = decision.before_end {
+            self.check_canceled_before_its_end(before.state);
+        }
         self.state = decision.state;
         self.next = decision.next;
         self.settled += decision.records.settled.len();
@@ -218,6 +221,25 @@ impl World {
         self.audit.extend(decision.records.audit);
         self.logs.extend(decision.records.logs);
         self.check();
+    }
+
+    /// A cancel that was there before a run ended by itself ends it instead.
+    fn check_canceled_before_its_end(&mut self, state: RunState) {
+        let cancel = self.signal(SignalKind::Cancel { reason: None });
+        let env = Env {
+            registry: &self.registry,
+            dry: &self.dry,
+            redaction: &self.redaction,
+            signature_check_ms: 3_600_000,
+        };
+        let moment = Moment {
+            now: self.now,
+            ids: &mut self.ids,
+            opens_steps: true,
+        };
+        let decision = decide(state, vec![cancel], moment, env).expect("it is in the table");
+        assert_eq!(decision.state.execution.status, Status::Canceled);
+        assert_eq!(decision.state.execution.error, None);
     }
 
     /// What must hold, whatever has happened.
@@ -346,6 +368,7 @@ impl World {
             index,
             result,
             notes: Notes::default(),
+            told: None,
         }]);
     }
 
@@ -381,6 +404,7 @@ impl World {
                         index: *index,
                         effect: Probe::NotDone,
                         notes: Notes::default(),
+                        told: None,
                     };
                     self.apply(vec![input]);
                 }

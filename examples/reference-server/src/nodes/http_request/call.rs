@@ -19,7 +19,7 @@ use serde_json::{Map, Value, json};
 use url::{Host, Url};
 
 use super::guard;
-use crate::nodes::{stopped, text};
+use crate::nodes::text;
 
 /// An answer is part of a step's output, which may have 1 MiB.
 const MAX_BODY: usize = 512 * 1024;
@@ -77,7 +77,7 @@ pub(super) async fn call(
         result = work => result,
         // What the other side has made of it is not known; a repeat of a safe call does no harm.
         () = context.cancellation.cancelled() => Err(if params.is_idempotent() {
-            stopped()
+            StepFailure::stopped()
         } else {
             unknown(context, "stopped while the call was under way")
         }),

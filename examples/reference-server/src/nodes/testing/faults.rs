@@ -10,8 +10,6 @@ use docg_core::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::nodes::stopped;
-
 #[derive(Deserialize)]
 struct Delay {
     ms: u64,
@@ -26,7 +24,7 @@ pub(super) fn delay() -> Handler {
     compute(spec, |context: StepContext, params: Delay| async move {
         tokio::select! {
             () = tokio::time::sleep(Duration::from_millis(params.ms)) => Ok(json!({"ms": params.ms})),
-            () = context.cancellation.cancelled() => Err(stopped()),
+            () = context.cancellation.cancelled() => Err(StepFailure::stopped()),
         }
     })
 }
@@ -96,6 +94,6 @@ pub(super) fn hang() -> Handler {
             std::future::pending::<()>().await;
         }
         context.cancellation.cancelled().await;
-        Err(stopped())
+        Err(StepFailure::stopped())
     })
 }

@@ -1,0 +1,257 @@
+//! What becomes of a step whose handler was told to stop, or whose run ends while it is under way.
+//!
+//! A handler that is told to stop may answer anything: what it then says ends no run. Only a success,
+//! a wait, and [`FailureClass::Stopped`] are taken at their word. Any other error of an effect that is
+//! not safe to repeat leaves open whether the effect happened, and its handler is asked.
+
+use std::{borrow::Cow, sync::Arc};
+
+use super::{
+    Env, advance,
+    draft::Draft,
+    step::{self, close, succeeded},
+};
+use crate::{
+    error::{ErrorContext, FailureClass, StepFailure, codes},
+    event::EventData,
+    i18n::Text,
+    observe::LogLevel,
+    ports::RunState,
+    run::{Activity, DeliveryState, InvalidTransition, Outcome, Phase, Status, StepStatus},
+    workflow::{Node, Probe, StepOutcome, StopReason, Wait},
+};
+
+/// Whether an error that a handler returned after it was told to stop leaves open whether its effect
+/// happened. What follows a wait may be repeated: the effect was the asking, and that is known.
+pub(crate) fn leaves_doubt(
+    state: &RunState,
+    env: Env<'_>,
+    index: usize,
+    class: FailureClass,
+) -> bool {
+    let node = &state.workflow.nodes[index];
+    if super::is_repeatable(env.registry, &state.execution, node) {
+        return false;
+    }
+    match class {
+        FailureClass::Stopped => false,
+        FailureClass::OutcomeUnknown => true,
+        FailureClass::Retryable | FailureClass::Review | FailureClass::Final => {
+            state.steps[index].activity == Activity::Running
+        }
+    }
+}
+
+/// The handler has failed after it was told to stop.
+pub(super) fn failed(
+    draft: &mut Draft<'_>,
+    index: usize,
+    failure: StepFailure,
+    reason: StopReason,
+) -> Result<(), InvalidTransition> {
+    let in_doubt = leaves_doubt(&draft.state, draft.env, index, failure.class);
+    match reason {
+        StopReason::Deadline => {
+            let failure = timeout(&draft.node(index), failure, in_doubt);
+            step::failed_attempt(draft, index, failure)
+        }
+        StopReason::Shutdown | StopReason::LeaseLost => {
+            if in_doubt {
+                leave_open(draft, index);
+            } else {
+                run_again(draft, index);
+            }
+            Ok(())
+        }
+        StopReason::Cancel => {
+            let effect = if in_doubt {
+                Probe::Unknown
+            } else {
+                Probe::NotDone
+            };
+            dropped(draft, index, effect, Some(failure))
+        }
+    }
+}
+
+/// The handler has succeeded, or asked to wait, after a cancel.
+pub(super) fn finished_canceled(
+    draft: &mut Draft<'_>,
+    index: usize,
+    outcome: StepOutcome,
+) -> Result<(), InvalidTransition> {
+    let effect = match outcome {
+        StepOutcome::Done(output) => Probe::Done(output),
+        StepOutcome::Wait(wait) => Probe::Begun(wait),
+    };
+    dropped(draft, index, effect, None)
+}
+
+/// The step has used up its time. What its handler said then is for technicians.
+fn timeout(node: &Node, failure: StepFailure, in_doubt: bool) -> StepFailure {
+    let seconds = node.timeout_ms.div_ceil(1000);
+    let text = Text::key("error-timeout")
+        .with("label", &node.label)
+        .with("seconds", seconds);
+    let mut timeout = StepFailure::retryable(codes::TIMEOUT, text);
+    if in_doubt {
+        timeout.class = FailureClass::OutcomeUnknown;
+    }
+    timeout.retry_after_ms = failure.retry_after_ms;
+    let limit = node.timeout_ms;
+    match failure.class {
+        FailureClass::Stopped => timeout.tech(format!("no result within {limit} ms")),
+        _ => {
+            let said = failure.context.tech.clone().unwrap_or_default();
+            timeout.tech(format!(
+                "no result within {limit} ms, then {failure} {said}"
+            ))
+        }
+    }
+}
+
+/// The step begins again at another worker; the attempt does not count. A step that goes on after its
+/// wait stays open for the next worker.
+fn run_again(draft: &mut Draft<'_>, index: usize) {
+    if draft.state.steps[index].activity != Activity::Running {
+        return;
+    }
+    let node = draft.node(index);
+    let step = draft.step(index);
+    step.status = StepStatus::Pending;
+    step.activity = Activity::Idle;
+    step.attempt -= 1;
+    draft.rest_phase();
+    let text = Text::key("log-step-stopped").with("label", &node.label);
+    draft.log_step(LogLevel::Warn, &node, text, None);
+}
+
+/// The next worker asks whether the effect happened, before anything else. The attempt goes on.
+fn leave_open(draft: &mut Draft<'_>, index: usize) {
+    let node = draft.node(index);
+    draft.step(index).activity = Activity::ProbingTakeover;
+    if draft.state.execution.status == Status::Paused {
+        draft.rest_phase();
+    }
+    let text = Text::key("log-step-left-open").with("label", &node.label);
+    draft.log_step(LogLevel::Warn, &node, text, None);
+}
+
+/// A person ends the run while the step is under way or may have begun; `effect` is what is known of
+/// it, `failure` what its handler said.
+pub(super) fn dropped(
+    draft: &mut Draft<'_>,
+    index: usize,
+    effect: Probe,
+    failure: Option<StepFailure>,
+) -> Result<(), InvalidTransition> {
+    let node = draft.node(index);
+    match (draft.state.steps[index].activity, &effect) {
+        (Activity::InDoubt, Probe::NotDone) => {
+            draft.step(index).activity = Activity::Idle;
+            return Ok(());
+        }
+        // Where it cannot even be opened, the end of the run says that nothing is known.
+        (Activity::InDoubt, _) if advance::open(draft, index, &node).is_err() => return Ok(()),
+        _ if draft.state.steps[index].status != StepStatus::Running => return Ok(()),
+        _ => {}
+    }
+    let effect_done = || Text::key("error-canceled-effect-done").with("label", &node.label);
+    match effect {
+        Probe::Done(output) => {
+            draft.log_step(LogLevel::Warn, &node, effect_done(), None);
+            succeeded(draft, index, Arc::new(output));
+            if node.phase == Phase::Delivery {
+                draft.state.execution.delivery_state = DeliveryState::Sent;
+            }
+        }
+        // No review goes over into a wait for approval. What was asked ends with the run.
+        Probe::Begun(Wait::Approval(_)) if draft.state.execution.status == Status::NeedsReview => {
+            cut_off(draft, index, canceled(effect_done()));
+        }
+        // Noted, so that the end of the execution withdraws it.
+        Probe::Begun(wait) => {
+            draft.log_step(LogLevel::Warn, &node, effect_done(), None);
+            if let Err(failure) = step::begin_wait(draft, index, wait)? {
+                cut_off(draft, index, failure.context);
+            }
+        }
+        Probe::NotDone => {
+            let said = failure.filter(|failure| {
+                !matches!(
+                    failure.class,
+                    FailureClass::Stopped | FailureClass::OutcomeUnknown
+                )
+            });
+            let error = said.map_or_else(
+                || canceled(Text::key("error-canceled")),
+                |failure| failure.context,
+            );
+            cut_off(draft, index, error);
+        }
+        Probe::Unknown => {
+            let text = Text::key("error-canceled-outcome-unknown").with("label", &node.label);
+            let mut error = canceled(text);
+            error.tech = failure.and_then(|failure| failure.context.tech);
+            cut_off(draft, index, error);
+        }
+    }
+    Ok(())
+}
+
+fn canceled(human: Text) -> ErrorContext {
+    ErrorContext {
+        code: Cow::Borrowed(codes::CANCELED),
+        human,
+        tech: None,
+    }
+}
+
+/// A step that was under way when its execution was canceled has not succeeded.
+fn cut_off(draft: &mut Draft<'_>, index: usize, error: ErrorContext) {
+    let node = draft.node(index);
+    close(
+        draft,
+        index,
+        StepStatus::Failed,
+        Some(error.clone()),
+        Outcome::Known,
+    );
+    draft.event(EventData::StepFailed {
+        node_id: node.id.clone(),
+        node_type: Arc::clone(&node.node_type),
+        error_code: error.code,
+        error_human: Box::new(error.human.clone()),
+        will_retry: false,
+        next_attempt_at: None,
+    });
+    draft.log_step(LogLevel::Warn, &node, error.human, error.tech);
+}
+
+/// Cuts off what is under way, waits, or may have begun, before the run ends.
+pub(super) fn cut_off_open(draft: &mut Draft<'_>) {
+    for index in 0..draft.state.steps.len() {
+        let step = &draft.state.steps[index];
+        if step.status == StepStatus::Running || step.activity == Activity::InDoubt {
+            let text = cut_off_text(draft, index);
+            cut_off(draft, index, canceled(text));
+        }
+    }
+}
+
+/// What is said of a step whose effect may have happened when nobody can ask any more.
+fn cut_off_text(draft: &Draft<'_>, index: usize) -> Text {
+    let node = draft.node(index);
+    let is_known = match draft.state.steps[index].activity {
+        Activity::Idle | Activity::Waiting | Activity::Resuming => true,
+        Activity::InDoubt
+        | Activity::Running
+        | Activity::ProbingTakeover
+        | Activity::ProbingFailure => step::repeatable(draft, &node),
+    };
+    if is_known {
+        Text::key("error-canceled")
+    } else {
+        Text::key("error-canceled-outcome-unknown").with("label", &node.label)
+    }
+}
