@@ -40,7 +40,7 @@ const RANGES: usize = 4;
 /// publish. Where Redis is down, calls fail at once and streams end with [`BusError::Unavailable`]; it
 /// goes on by itself when Redis is back.
 pub struct RedisBus {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     tasks: [JoinHandle<()>; 2],
 }
 

@@ -4,19 +4,22 @@ use axum::{
     extract::{FromRequest, FromRequestParts, RawPathParams, Request},
     http::{HeaderMap, StatusCode, header, request::Parts},
 };
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use docg_core::{
     i18n::Text,
     json::{self, ReadError},
 };
+use futures::StreamExt;
 use percent_encoding::percent_decode_str;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use crate::{
+    load::BodyRoom,
     problem::Problem,
     router::AppState,
+    serve::BodyTimedOut,
     shape::{escaped, find_nul, typed},
 };
 
@@ -83,9 +86,31 @@ impl FromRequest<AppState> for RawBody {
         if declared.is_some_and(|length: usize| length > state.options.max_body) {
             return Err(too_large());
         }
-        let body = axum::body::to_bytes(request.into_body(), state.options.max_body).await;
-        body.map(Self).map_err(|_| too_large())
+        let room = request.extensions().get::<BodyRoom>().cloned();
+        let mut parts = request.into_body().into_data_stream();
+        let mut body = BytesMut::new();
+        while let Some(part) = parts.next().await {
+            let part = part.map_err(|error| unread(&error))?;
+            if body.len() + part.len() > state.options.max_body {
+                return Err(too_large());
+            }
+            if let Some(room) = &room {
+                room.take(part.len())?;
+            }
+            body.extend_from_slice(&part);
+        }
+        Ok(Self(body.freeze()))
     }
+}
+
+/// Why a body could not be read: it took too long, or broke off.
+fn unread(error: &(dyn std::error::Error + 'static)) -> Problem {
+    let mut causes = std::iter::successors(Some(error), |error| error.source());
+    Problem::of_status(if causes.any(|cause| cause.is::<BodyTimedOut>()) {
+        StatusCode::REQUEST_TIMEOUT
+    } else {
+        StatusCode::BAD_REQUEST
+    })
 }
 
 /// A JSON body; without one, the type's default. Keeps what was sent for fingerprints.
@@ -185,6 +210,7 @@ impl<T: DeserializeOwned> FromRequestParts<AppState> for Query<T> {
     type Rejection = Problem;
     async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, Problem> {
         let query = parts.uri.query().unwrap_or_default();
+        // Lossy decoding would make one value of many.
         if percent_decode_str(query).decode_utf8().is_err() {
             let detail = Text::key("problem-query-not-utf-8");
             return Err(Problem::new(StatusCode::BAD_REQUEST, "bad_request").detail(detail));

@@ -8,6 +8,7 @@ mod extract;
 mod idempotency;
 #[cfg(feature = "jwt")]
 mod jwt;
+mod load;
 mod metrics;
 mod middleware;
 mod openapi;
@@ -15,9 +16,9 @@ mod options;
 mod problem;
 mod router;
 mod routes;
+mod serve;
 mod shape;
 mod sse;
-mod write_timeout;
 
 pub use auth::{AuthError, Authenticator, Principal, Scope, StaticTokens};
 pub use caller::Caller;
@@ -28,4 +29,4 @@ pub use openapi::openapi;
 pub use options::{BusProbe, BusState, HttpOptions};
 pub use problem::Problem;
 pub use router::{AppState, api, router, with_layers};
-pub use write_timeout::{TimedWrites, WriteTimeout};
+pub use serve::{ServeOptions, TimedWrites, WriteTimeout, open_files, serve};

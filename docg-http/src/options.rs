@@ -46,14 +46,20 @@ pub struct HttpOptions {
     pub heartbeat: Duration,
     /// The largest body that is read, in bytes.
     pub max_body: usize,
+    /// How many bytes of bodies are in memory at once. More is answered 503. What a body becomes when it
+    /// is read takes several times as much.
+    pub body_memory: usize,
+    /// Requests that are worked on at once; streams that are open do not count. More is answered 503.
+    pub requests: usize,
     /// How long a request may take; streams are not bound by it.
     pub request_timeout: Duration,
     /// Streams of one organization at once, in this process.
     pub streams_per_organization: usize,
     /// Streams at once, in this process.
     pub streams: usize,
-    /// A reader that takes longer for one event is closed; it comes back with its last id. Serve
-    /// through a [`WriteTimeout`](crate::WriteTimeout), so that its connection ends too.
+    /// A reader that takes longer for one event is closed; it comes back with its last id. Serve by
+    /// [`serve`](crate::serve), or through a [`WriteTimeout`](crate::WriteTimeout), so that its
+    /// connection ends too.
     pub slow_reader: Duration,
     /// No stream stays open for longer, give or take a tenth: its reader comes back with its last
     /// id, and whether it may is asked again.
@@ -84,6 +90,8 @@ impl HttpOptions {
             cursor_key,
             heartbeat: Duration::from_secs(5),
             max_body: 1024 * 1024,
+            body_memory: 64 * 1024 * 1024,
+            requests: 1_000,
             request_timeout: Duration::from_secs(30),
             streams_per_organization: 1_000,
             streams: 20_000,

@@ -163,7 +163,8 @@ impl Problem {
         Self::new(status, code)
     }
 
-    pub(crate) fn render(&self, locale: Locale, correlation_id: &str) -> Response {
+    /// The body that clients see.
+    pub(crate) fn body(&self, locale: Locale, correlation_id: &str) -> Value {
         let words = words(self.code);
         let own = match locale {
             Locale::En => words.en,
@@ -196,6 +197,11 @@ impl Problem {
                 members.insert("errors".to_owned(), errors.collect());
             }
         }
+        body
+    }
+
+    pub(crate) fn render(&self, locale: Locale, correlation_id: &str) -> Response {
+        let body = self.body(locale, correlation_id);
         let mut response = Response::new(Body::from(body.to_string()));
         *response.status_mut() = self.status;
         let headers = response.headers_mut();

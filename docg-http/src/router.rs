@@ -17,6 +17,7 @@ use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
+    load::{self, Load},
     metrics::{self, Metrics},
     middleware,
     openapi::{self, Api},
@@ -36,6 +37,7 @@ pub struct AppState {
     pub(crate) slow_readers: Arc<SlowReaders>,
     pub(crate) encoded: Arc<EncodedEvents>,
     pub(crate) metrics: Metrics,
+    pub(crate) load: Arc<Load>,
 }
 
 impl AppState {
@@ -47,6 +49,7 @@ impl AppState {
             engine.observe(metrics.observer());
         }
         let streams = StreamLimits::new(options.streams, options.streams_per_organization);
+        let load = Arc::new(Load::new(&options));
         let slow_readers = SlowReaders::new(options.slow_reader, metrics.clone());
         Self {
             engine,
@@ -55,6 +58,7 @@ impl AppState {
             slow_readers: Arc::new(slow_readers),
             encoded: Arc::default(),
             metrics,
+            load,
         }
     }
 
@@ -115,6 +119,7 @@ pub fn with_layers(routes: Router<AppState>, state: &AppState) -> Router {
     routes
         .fallback(|| async { Problem::not_found() })
         .layer(from_fn_with_state(state.clone(), middleware::time_limit))
+        .layer(from_fn_with_state(state.clone(), load::admit))
         .layer(CatchPanicLayer::custom(middleware::panicked))
         .layer(from_fn(middleware::facts))
         .layer(from_fn_with_state(state.clone(), metrics::measure))

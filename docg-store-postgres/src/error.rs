@@ -4,6 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use docg_core::ports::{StoreError, StoreErrorKind};
 
+use crate::environment::DatabaseFault;
+
 /// A failure within this crate. Cloned where one statement served many callers.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum Error {
@@ -29,6 +31,9 @@ pub(crate) enum Error {
     Full(String),
     #[error("{0}")]
     Corrupt(String),
+    /// A store must not work on this database.
+    #[error(transparent)]
+    Environment(DatabaseFault),
 }
 
 /// What the driver's errors mean for whoever sent a statement.
@@ -85,13 +90,14 @@ impl Error {
             Self::Conflict(_) => StoreErrorKind::Conflict,
             Self::Signaled(_) => StoreErrorKind::Signaled,
             Self::KeyReused => StoreErrorKind::KeyReused,
-            Self::Invalid(_) => StoreErrorKind::Invalid,
+            Self::Invalid(_) | Self::Environment(_) => StoreErrorKind::Invalid,
             Self::Full(_) => StoreErrorKind::Full,
             Self::Corrupt(_) => StoreErrorKind::Corrupt,
         };
         let error = StoreError::new(kind, operation, self.to_string());
         match self {
             Self::Driver(source) => error.caused_by(source),
+            Self::Environment(fault) => error.caused_by(fault),
             _ => error,
         }
     }

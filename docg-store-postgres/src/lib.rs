@@ -5,6 +5,7 @@ mod batch;
 mod codec;
 mod config;
 mod database;
+mod environment;
 mod error;
 mod migrate;
 mod store;
@@ -14,5 +15,6 @@ pub use audit::{
     verify_audit_export_of,
 };
 pub use config::PgStoreConfig;
+pub use environment::DatabaseFault;
 pub use migrate::{grants_sql, migrations_sql};
 pub use store::PgStore;

@@ -156,6 +156,11 @@ pub fn grants_sql(role: &str) -> String {
     sql
 }
 
+/// The version of the last migration.
+pub(crate) fn newest() -> i32 {
+    MIGRATIONS.last().map_or(0, |migration| migration.version)
+}
+
 pub(crate) async fn run(pool: &PgPool) -> Result<(), Error> {
     let mut connection: PoolConnection<Postgres> = pool.acquire().await?;
     let mut transaction = connection.begin().await?;

@@ -274,8 +274,10 @@ impl Engine {
 
     pub(super) async fn create(&self, facts: NewRunFacts) -> Result<Started, EngineError> {
         let mut ids = self.inner.ids();
+        let now = self.inner.now();
         let moment = Moment {
-            now: self.inner.now(),
+            now,
+            recorded: now,
             ids: &mut ids,
             opens_steps: true,
         };

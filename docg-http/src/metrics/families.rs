@@ -31,6 +31,8 @@ pub(super) struct Families {
     pub(super) streams: IntGaugeVec,
     pub(super) streams_closed_slow: IntCounter,
     pub(super) connections_closed_slow: IntCounter,
+    pub(super) connections: IntGauge,
+    pub(super) connections_closed: IntCounterVec,
     pub(super) sse_events: IntCounterVec,
     pub(super) http_requests: IntCounterVec,
     pub(super) http_seconds: HistogramVec,
@@ -118,6 +120,17 @@ impl Default for Families {
             connections_closed_slow: made.counter(
                 "docg_http_connections_closed_slow_total",
                 "Connections that were closed because their client took nothing of what it was sent.",
+            ),
+            connections: made.of(IntGauge::new(
+                "docg_http_connections",
+                "Connections that clients have open.",
+            )),
+            connections_closed: made.counters(
+                "docg_http_connections_closed_total",
+                "Connections that the server closed: their request took too long to begin (head), they \
+                 were idle, their client took nothing of an answer (slow), their place was needed \
+                 (room), or there was none (full).",
+                &["reason"],
             ),
             sse_events: made.counters(
                 "docg_sse_events_total",

@@ -49,6 +49,33 @@ impl StreamKind {
     }
 }
 
+/// Why a connection was closed from this side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ClosedFor {
+    /// The client sent no whole request head in time.
+    Head,
+    /// It sent no request for too long.
+    Idle,
+    /// It took nothing of an answer.
+    Slow,
+    /// Its place was needed for a new one.
+    Room,
+    /// There was no place for it.
+    Full,
+}
+
+impl ClosedFor {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Head => "head",
+            Self::Idle => "idle",
+            Self::Slow => "slow",
+            Self::Room => "room",
+            Self::Full => "full",
+        }
+    }
+}
+
 /// Counts as an open stream until it is dropped.
 pub(crate) struct OpenStream(IntGauge);
 
@@ -86,6 +113,19 @@ impl Metrics {
 
     pub(crate) fn connection_closed_as_slow(&self) {
         self.0.connections_closed_slow.inc();
+    }
+
+    pub(crate) fn connections(&self, open: usize) {
+        self.0
+            .connections
+            .set(i64::try_from(open).unwrap_or(i64::MAX));
+    }
+
+    pub(crate) fn connection_closed(&self, reason: ClosedFor) {
+        self.0
+            .connections_closed
+            .with_label_values(&[reason.as_str()])
+            .inc();
     }
 
     pub(crate) fn event_sent(&self, kind: StreamKind) {

@@ -16,6 +16,7 @@ mod records;
 mod refusals;
 mod request_signature;
 mod review;
+mod serving;
 mod signatures;
 mod sse;
 mod sse_list;

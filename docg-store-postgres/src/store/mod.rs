@@ -116,7 +116,8 @@ impl PgStore {
     ///
     /// # Errors
     ///
-    /// `Invalid` where the URL is none of a PostgreSQL database; `Unavailable` where that does not
+    /// `Invalid` where the URL is none of a PostgreSQL database, and where that cannot be worked on: the
+    /// source is then a [`DatabaseFault`](crate::DatabaseFault). `Unavailable` where it does not
     /// answer, or refuses.
     pub async fn connect(url: &str, config: PgStoreConfig) -> Result<Self, StoreError> {
         let database = read(url).map_err(|e| e.at("connect"))?;
@@ -142,6 +143,7 @@ impl PgStore {
             Err(error) => return Err(cause(error, &database, &config).await.at("connect")),
         };
         let store = Self::on(pool, config, losses);
+        store.refuse_faults().await.map_err(|e| e.at("connect"))?;
         store.warn_of_privileges().await;
         Ok(store)
     }

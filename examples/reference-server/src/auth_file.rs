@@ -55,6 +55,8 @@ struct Entry {
 
 /// Shorter ones can be guessed.
 const ENOUGH: usize = 16;
+/// Shorter ones are guessed at once.
+const LEAST: usize = 8;
 
 /// Reads a file of tokens.
 ///
@@ -62,16 +64,25 @@ const ENOUGH: usize = 16;
 ///
 /// [`AuthFileError`] names the field that is wrong, and never a token.
 pub fn read(path: &Path) -> Result<Identities, AuthFileError> {
-    let callers = callers(path)?;
-    for (index, caller) in callers.iter().enumerate() {
-        if caller.token.len() < ENOUGH {
-            tracing::warn!(
-                "the auth file {}: tokens[{index}].token: it has fewer than {ENOUGH} characters, and can be guessed",
-                path.display()
-            );
-        }
-    }
-    Ok(Identities::of(callers))
+    callers(path).map(Identities::of)
+}
+
+/// A warning for each token of a file that can be guessed.
+///
+/// # Errors
+///
+/// As [`read`].
+pub fn short_tokens(path: &Path) -> Result<Vec<String>, AuthFileError> {
+    let callers = callers(path)?.into_iter().enumerate();
+    let short = callers.filter(|(_, caller)| caller.token.len() < ENOUGH);
+    let warning = |(index, _)| {
+        format!(
+            "the auth file {}: tokens[{index}].token: it has fewer than {ENOUGH} characters, and can be \
+             guessed: openssl rand -hex 32 makes a good one",
+            path.display()
+        )
+    };
+    Ok(short.map(warning).collect())
 }
 
 /// Somebody who may call, as a client needs it. `Debug` is left out: it holds a token.
@@ -156,6 +167,13 @@ fn parse(text: &[u8]) -> Result<Vec<Caller>, (String, String)> {
             let why = "visible ASCII characters are needed".to_owned();
             return Err((field("token"), why));
         }
+        if entry.token.len() < LEAST {
+            let why = format!(
+                "it has fewer than {LEAST} characters, and is guessed at once: openssl rand -hex 32 makes a \
+                 good one"
+            );
+            return Err((field("token"), why));
+        }
         if !known.insert(entry.token.clone()) {
             return Err((field("token"), "it stands here twice".to_owned()));
         }
@@ -230,6 +248,8 @@ mod tests {
         for (key, value, field) in [
             ("token", json!(""), "tokens[0].token"),
             ("token", json!("with spaces in between"), "tokens[0].token"),
+            ("token", json!("x"), "tokens[0].token"),
+            ("token", json!("seven.."), "tokens[0].token"),
             ("actor", json!(" "), "tokens[0].actor"),
             ("organizations", json!([]), "tokens[0].organizations"),
             ("organizations", json!(["x"]), "tokens[0].organizations[0]"),
@@ -253,11 +273,18 @@ mod tests {
     }
 
     #[test]
-    fn a_short_token_is_a_token() {
-        let mut entry = entry();
-        entry["token"] = json!("short");
-        let file = json!({"tokens": [entry]});
-        assert!(parse(file.to_string().as_bytes()).is_ok());
+    fn a_short_token_is_a_token_that_is_warned_of() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tokens.json");
+        let mut short = entry();
+        short["token"] = json!("too-short");
+        let file = json!({"tokens": [entry(), short]});
+        std::fs::write(&path, file.to_string()).unwrap();
+        let warnings = short_tokens(&path).unwrap();
+        assert_eq!(warnings.len(), 1);
+        assert!(warnings[0].contains("tokens[1].token"), "{warnings:?}");
+        assert!(!warnings[0].contains("too-short"), "{warnings:?}");
+        read(&path).unwrap();
     }
 
     #[test]

@@ -10,7 +10,11 @@ use docg_store_memory::{MemoryBus, MemoryStore};
 use docg_store_postgres::{CheckpointKey, PgStore, PgStoreConfig};
 use tokio_util::sync::CancellationToken;
 
-use crate::{builtin_signature::Secret, checkpoints::Checkpoints, options::Options};
+use crate::{
+    builtin_signature::Secret,
+    checkpoints::Checkpoints,
+    options::{self, Options},
+};
 
 /// How often what was left behind in Redis is given an end.
 const CLEANUP: Duration = Duration::from_secs(24 * 3600);
@@ -114,22 +118,25 @@ pub fn checkpoint_key(secret: &Secret) -> CheckpointKey {
     CheckpointKey::from_seed(secret.checkpoint_seed())
 }
 
+/// Connections to the database. Commits go together, so a few serve many executions.
+pub(crate) fn connections(options: &Options) -> u32 {
+    (8 + options.concurrency / 8).min(32)
+}
+
 /// Connects to the database of the options.
 ///
 /// # Errors
 ///
 /// [`BackendError::Database`].
 pub async fn connect(url: &str, options: &Options) -> Result<PgStore, BackendError> {
-    // Commits go together, so a few connections serve many executions.
-    let connections = (8 + options.concurrency / 8).min(32);
-    let config = PgStoreConfig::default().max_connections(connections);
+    let config = PgStoreConfig::default().max_connections(connections(options));
     PgStore::connect(url, config)
         .await
         .map_err(BackendError::Database)
 }
 
-fn open_redis(url: &str) -> Result<RedisBus, ConfigError> {
-    let config = RedisConfig::new(url)?.vars(|name| std::env::var(name).ok())?;
+pub(crate) fn open_redis(url: &str) -> Result<RedisBus, ConfigError> {
+    let config = RedisConfig::new(url)?.vars(options::variable)?;
     RedisBus::open(config)
 }
 

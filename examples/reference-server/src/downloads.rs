@@ -2,7 +2,7 @@
 
 use axum::{
     Router,
-    extract::{Path, State},
+    extract::{Path, State, rejection::PathRejection},
     http::header,
     response::{IntoResponse, Response},
     routing::get,
@@ -28,10 +28,12 @@ pub(crate) fn document_of(step: &Step) -> Option<Document> {
 async fn download(
     caller: Caller,
     State(state): State<AppState>,
-    Path((id, node)): Path<(String, String)>,
+    path: Result<Path<(String, String)>, PathRejection>,
     files: Files,
 ) -> Result<Response, Problem> {
     caller.need(Scope::ExecutionsRead)?;
+    // What is not UTF-8 names nothing.
+    let Path((id, node)) = path.map_err(|_| Problem::not_found())?;
     let id: ExecutionId = id.parse().map_err(|_| Problem::not_found())?;
     let steps = state.engine.steps(caller.organization, id).await?;
     let step = steps.iter().find(|step| step.node_id == *node.as_str());

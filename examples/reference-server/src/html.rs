@@ -1,7 +1,10 @@
 //! What all pages of the server have in common: no scripts, nothing from elsewhere, nothing kept.
 
+use std::convert::Infallible;
+
 use axum::{
-    http::{HeaderMap, HeaderName, StatusCode, header},
+    extract::{FromRequestParts, Path},
+    http::{HeaderMap, HeaderName, StatusCode, header, request::Parts},
     response::{Html, IntoResponse, Response},
 };
 use docg_core::i18n::Locale;
@@ -25,6 +28,25 @@ pub(crate) fn page(
             tracing::error!("a page cannot be rendered: {error}");
             (StatusCode::INTERNAL_SERVER_ERROR, common_headers(), policy).into_response()
         }
+    }
+}
+
+/// Whether an answer is a page.
+pub(crate) fn is_page(response: &Response) -> bool {
+    let content_type = response.headers().get(header::CONTENT_TYPE);
+    content_type.is_some_and(|value| value.as_bytes().starts_with(b"text/html"))
+}
+
+/// The token in a page's path. What is not UTF-8 is read as the empty text, which is no token either.
+pub(crate) struct Token(pub(crate) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Token {
+    type Rejection = Infallible;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Infallible> {
+        let token = Path::<String>::from_request_parts(parts, state).await;
+        Ok(Self(
+            token.map_or_else(|_| String::new(), |Path(token)| token),
+        ))
     }
 }
 

@@ -7,6 +7,7 @@ pub mod auth_file;
 pub mod backend;
 pub mod builtin_signature;
 pub mod checkpoints;
+pub mod checks;
 pub mod cli;
 pub mod downloads;
 pub mod files;

@@ -2,7 +2,6 @@
 
 use std::{io::Write, process::ExitCode};
 
-use clap::Parser;
 use docg_core::ids::ExecutionId;
 use reference_server::{
     cli::{self, CliError, Ended, Verdict},
@@ -12,7 +11,7 @@ use reference_server::{
 use tracing_subscriber::{Layer, filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
 
 fn main() -> ExitCode {
-    let Cli { options, command } = Cli::parse();
+    let Cli { options, command } = Cli::read();
     let serving = matches!(command, None | Some(Command::Serve));
     log_to_standard_error(if serving { "info" } else { "warn" });
     tls::prepare();
@@ -81,7 +80,7 @@ fn verified(verdict: Result<Verdict, CliError>) -> ExitCode {
             ExitCode::from(u8::from(!is_valid))
         }
         Err(error) => {
-            eprintln!("reference-server: could not check: {error}");
+            tell(&format!("reference-server: could not check: {error}"));
             ExitCode::from(2)
         }
     }
@@ -93,6 +92,11 @@ fn say(line: &str) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }
 
+/// What went wrong, on standard error, which may be closed.
+fn tell(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
 /// `RUST_LOG` says what is logged, as `info,docg_core=debug`.
 fn log_to_standard_error(default: &str) {
     let wanted = std::env::var("RUST_LOG").ok();
@@ -102,6 +106,8 @@ fn log_to_standard_error(default: &str) {
         .unwrap_or_default();
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
+        // A standard error that is closed cannot be told that it is.
+        .log_internal_errors(false)
         .with_ansi(false);
     tracing_subscriber::registry()
         .with(lines.with_filter(targets))
@@ -109,6 +115,6 @@ fn log_to_standard_error(default: &str) {
 }
 
 fn fail(error: &dyn std::fmt::Display) -> ExitCode {
-    eprintln!("reference-server: {error}");
+    tell(&format!("reference-server: {error}"));
     ExitCode::FAILURE
 }

@@ -1,8 +1,14 @@
 //! What the program can be told, on the command line and by the environment.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    net::{IpAddr, SocketAddr, ToSocketAddrs},
+    path::PathBuf,
+};
 
-use clap::{Args, Parser, Subcommand, ValueEnum, builder::BoolishValueParser};
+use clap::{
+    Args, Command as Grammar, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
+    builder::{BoolishValueParser, OsStr, Resettable},
+};
 use lettre::message::Mailbox;
 use url::Url;
 use uuid::Uuid;
@@ -148,7 +154,9 @@ pub struct Options {
         long,
         env = "DOCG_BIND",
         global = true,
-        default_value = "127.0.0.1:8080"
+        default_value = "127.0.0.1:8080",
+        value_name = "HOST:PORT",
+        value_parser = bind
     )]
     pub bind: SocketAddr,
     /// A Postgres database; without it executions are kept in memory
@@ -206,7 +214,7 @@ pub struct Options {
     )]
     pub mail_from: Mailbox,
     /// What links in mails begin with; without it the bound address
-    #[arg(long, env = "DOCG_PUBLIC_URL", global = true, value_name = "URL")]
+    #[arg(long, env = "DOCG_PUBLIC_URL", global = true, value_name = "URL", value_parser = crate::checks::public_url)]
     pub public_url: Option<Url>,
     /// Origins whose pages may call the API, such as `https://app.example.com`; `*` is any, which gives
     /// nothing away: a page has no token unless it was given one
@@ -280,6 +288,56 @@ fn origin(text: &str) -> Result<String, String> {
     )
 }
 
+/// An address to listen on, with a port; a host's name stands for its first address.
+fn bind(text: &str) -> Result<SocketAddr, String> {
+    const RIGHT: &str = "right would be 127.0.0.1:8080, [::1]:8080 or localhost:8080";
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    if let Ok(ip) = text.trim_matches(['[', ']']).parse::<IpAddr>() {
+        let with_port = SocketAddr::new(ip, 8080);
+        return Err(format!("the port is missing: {with_port} would have one"));
+    }
+    if text
+        .rsplit_once(':')
+        .is_none_or(|(_, port)| port.parse::<u16>().is_err())
+    {
+        return Err(format!("the port is missing or none; {RIGHT}"));
+    }
+    let found = text.to_socket_addrs();
+    let mut addresses = found.map_err(|e| format!("the host is not known: {e}; {RIGHT}"))?;
+    addresses
+        .next()
+        .ok_or_else(|| format!("the host has no address; {RIGHT}"))
+}
+
+/// A variable of the environment. Set and empty, it counts as not set: that is how it is unset in many
+/// files of settings.
+pub(crate) fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+impl Cli {
+    /// What the command line and the environment say. Ends the process where they cannot be read.
+    #[must_use]
+    pub fn read() -> Self {
+        let matches = without_empty_variables(Self::command()).get_matches();
+        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    }
+}
+
+fn without_empty_variables(grammar: Grammar) -> Grammar {
+    let grammar = grammar.mut_args(|arg| {
+        let value = arg.get_env().and_then(std::env::var_os);
+        if value.is_some_and(|value| value.is_empty()) {
+            arg.env(Resettable::<OsStr>::Reset)
+        } else {
+            arg
+        }
+    });
+    grammar.mut_subcommands(without_empty_variables)
+}
+
 impl Options {
     /// Whether they can be followed.
     ///
@@ -305,8 +363,6 @@ impl Options {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     fn parse(arguments: &[&str]) -> Result<Cli, clap::Error> {
@@ -367,6 +423,27 @@ mod tests {
                 default,
                 "--{option}"
             );
+        }
+    }
+
+    #[test]
+    fn an_address_to_listen_on_has_a_port() {
+        for (text, right) in [
+            ("127.0.0.1:0", true),
+            ("[::1]:8080", true),
+            ("localhost:8080", true),
+            ("127.0.0.1", false),
+            ("::1", false),
+            ("[::1]", false),
+            ("localhost", false),
+            ("localhost:http", false),
+            ("localhost:65536", false),
+            (":8080", false),
+            ("", false),
+            ("no.such.host.invalid:80", false),
+        ] {
+            let read = bind(text);
+            assert_eq!(read.is_ok(), right, "{text}: {read:?}");
         }
     }
 

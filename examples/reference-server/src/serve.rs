@@ -8,27 +8,28 @@ use std::{
     time::Duration,
 };
 
-use axum::{Router, serve::Listener};
+use axum::Router;
 use docg_core::{
     engine::{Engine, WorkerOptions, Workers},
     ids::OrganizationId,
     signature::SignatureProvider,
 };
-use docg_http::{AppState, HttpOptions, Metrics, Principal, Scope, StaticTokens, WriteTimeout};
+use docg_http::{AppState, HttpOptions, Metrics, Principal, Scope, ServeOptions, StaticTokens};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
-use url::Url;
+use url::{Host, Url};
 
 use crate::{
     approvals::{self, Approvals},
     auth_file::{self, AuthFileError, Identities},
-    backend::{Backend, BackendError},
+    backend::{self, Backend, BackendError},
     builtin_signature::{self, Desk, Outbox, Provider, Secret, SecretError},
+    checks::{self, Lock, LockError, Refusals},
     downloads,
     files::{Files, FilesError},
     mail::{Mailer, SmtpServer, SmtpUrlError},
     nodes::{self, Services},
-    options::{Options, OptionsError, Role},
+    options::{Options, Role},
     pdf::Templates,
     probe::Probe,
     signature_providers::{AccountError, Accounts},
@@ -49,9 +50,12 @@ const HTTP_GRACE: Duration = Duration::from_secs(10);
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServeError {
-    /// The options cannot be followed.
+    /// The options, the environment or what they name cannot be used.
     #[error(transparent)]
-    Options(#[from] OptionsError),
+    Refused(#[from] Refusals),
+    /// Another server uses the data directory.
+    #[error(transparent)]
+    Locked(#[from] LockError),
     /// What keeps executions cannot be used.
     #[error(transparent)]
     Backend(#[from] BackendError),
@@ -59,7 +63,7 @@ pub enum ServeError {
     #[error(transparent)]
     Auth(#[from] AuthFileError),
     /// The address cannot be listened on.
-    #[error("--bind {address}: {source}")]
+    #[error("--bind {address}: {source}{}", what_to_do(.source))]
     Bind {
         /// Which address.
         address: SocketAddr,
@@ -128,7 +132,7 @@ pub struct Server {
 
 /// The part of a server that others call.
 struct Http {
-    serving: JoinHandle<std::io::Result<()>>,
+    serving: JoinHandle<()>,
     ending: Ending,
     outbox: JoinHandle<()>,
     stop_outbox: CancellationToken,
@@ -155,7 +159,7 @@ impl Server {
     ///
     /// Everything that can be wrong with the options, each by its name.
     pub async fn start(options: &Options) -> Result<Self, ServeError> {
-        options.check()?;
+        checks::pass(options).await?;
         let data_dir = data_dir(options)?;
         let secret = Secret::load_or_create(&data_dir.join(SECRET_FILE))?;
         let (identities, development) = identities(options, &secret)?;
@@ -242,21 +246,27 @@ impl Server {
                 let (draining, streams) =
                     (http_options.draining.clone(), http_options.shutdown.clone());
                 let streams_over = http_options.drain_over;
-                let listener = WriteTimeout::new(listener, http_options.slow_reader, metrics);
+                let mut serve_options = ServeOptions::keeping_files(connections_kept_free(options));
+                serve_options.slow_reader = http_options.slow_reader;
+                serve_options.metrics = metrics;
+                // Calls find a connection however many streams are open.
+                let for_streams = (serve_options.connections * 3 / 4).max(1);
+                http_options.streams = http_options.streams.min(for_streams);
                 let state = AppState::new(engine.clone(), http_options);
                 let routes = docg_http::api()
                     .merge(downloads::routes(files))
                     .merge(builtin_signature::routes(desk.clone()).with_state(()))
                     .merge(approvals::routes(approvals).with_state(()));
                 let app = docg_http::with_layers(routes, &state);
+                let app = builtin_signature::with_error_pages(app, desk.clone());
                 let ending = Ending {
                     draining,
                     streams,
                     streams_over,
                     state,
-                    connections: CancellationToken::new(),
+                    connections: serve_options.shutdown.clone(),
                 };
-                Some(Http::start(listener, app, ending, desk)?)
+                Some(Http::start(listener, app, serve_options, ending, desk)?)
             }
             None => None,
         };
@@ -304,8 +314,9 @@ impl Server {
 
 impl Http {
     fn start(
-        listener: WriteTimeout<TcpListener>,
+        listener: TcpListener,
         app: Router,
+        options: ServeOptions,
         ending: Ending,
         desk: Desk,
     ) -> Result<Self, ServeError> {
@@ -316,10 +327,8 @@ impl Http {
         );
         let stop_outbox = CancellationToken::new();
         let outbox = tokio::spawn(Outbox::new(desk, webhook)?.run(stop_outbox.clone()));
-        let stopped = ending.connections.clone().cancelled_owned();
-        let serving = axum::serve(listener, app).with_graceful_shutdown(stopped);
         Ok(Self {
-            serving: tokio::spawn(async move { serving.await }),
+            serving: tokio::spawn(docg_http::serve(listener, app, options)),
             ending,
             outbox,
             stop_outbox,
@@ -328,8 +337,7 @@ impl Http {
 
     async fn broken(&mut self) -> ServeError {
         match (&mut self.serving).await {
-            Ok(Err(error)) => ServeError::Http(error),
-            Ok(Ok(())) => ServeError::Http(std::io::Error::other("the listener was closed")),
+            Ok(()) => ServeError::Http(std::io::Error::other("the listener was closed")),
             Err(error) => ServeError::Http(std::io::Error::other(error)),
         }
     }
@@ -419,6 +427,41 @@ fn data_dir(options: &Options) -> Result<PathBuf, ServeError> {
     })
 }
 
+/// What an error of a bind asks for.
+fn what_to_do(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            ": another process listens there. Stop it, or choose another port"
+        }
+        std::io::ErrorKind::PermissionDenied => ": choose a port from 1024 on",
+        std::io::ErrorKind::AddrNotAvailable => ": this machine does not have that address",
+        _ => "",
+    }
+}
+
+/// Open files that are not for clients: what a process has open at once for itself, its database, Redis,
+/// and the files and services of steps that run at the same time.
+pub(crate) fn connections_kept_free(options: &Options) -> usize {
+    const ITSELF: u32 = 24;
+    const REDIS: u32 = 6;
+    let database = options
+        .database_url
+        .as_ref()
+        .map_or(0, |_| backend::connections(options));
+    let redis = options.redis_url.as_ref().map_or(0, |_| REDIS);
+    usize::try_from(ITSELF + database + redis + options.concurrency).unwrap_or(usize::MAX)
+}
+
+/// Whether a URL leads to this machine alone.
+pub(crate) fn url_is_local(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        Some(Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(Host::Ipv6(ip)) => ip.is_loopback(),
+        None => false,
+    }
+}
+
 pub(crate) fn url_at(address: SocketAddr) -> Url {
     // An address makes a URL.
     Url::parse(&format!("http://{address}/")).expect("a socket address is a URL's authority")
@@ -438,13 +481,14 @@ pub(crate) fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-/// Runs the server until it is told to stop, by SIGTERM or SIGINT. A second signal does not wait.
+/// Runs the server until it is told to stop, by SIGTERM, SIGINT or SIGHUP. A second signal does not wait.
 ///
 /// # Errors
 ///
 /// As [`Server::start`], and where serving breaks off.
 pub async fn serve(options: &Options) -> Result<(), ServeError> {
     let mut signals = Signals::new().map_err(ServeError::Signals)?;
+    let _lock = Lock::take(options)?;
     let mut server = Server::start(options).await?;
     announce(&server);
     let broken = tokio::select! {
@@ -465,14 +509,19 @@ pub async fn serve(options: &Options) -> Result<(), ServeError> {
 /// What others read: where it listens on standard output, how to call it on standard error.
 fn announce(server: &Server) {
     if let Some(development) = &server.development {
-        eprintln!("development token: {}", development.token);
-        eprintln!("development organization: {}", development.organization);
+        let Development {
+            token,
+            organization,
+        } = development;
+        let mut text =
+            format!("development token: {token}\ndevelopment organization: {organization}\n");
         if let Some(address) = server.address {
-            eprintln!(
-                "to begin with: curl -H 'Authorization: Bearer {}' http://{address}/api/v1/workflows",
-                development.token
-            );
+            text.push_str(&format!(
+                "to begin with: curl -H 'Authorization: Bearer {token}' http://{address}/api/v1/workflows\n"
+            ));
         }
+        // A standard error that is closed is read by nobody.
+        let _ = std::io::stderr().write_all(text.as_bytes());
     }
     let listening = server
         .address
@@ -491,6 +540,10 @@ struct Signals {
     terminate: tokio::signal::unix::Signal,
     #[cfg(unix)]
     interrupt: tokio::signal::unix::Signal,
+    /// The terminal was closed, or somebody expects that settings are read again: a supervisor starts
+    /// the server anew, and it reads them.
+    #[cfg(unix)]
+    hangup: tokio::signal::unix::Signal,
 }
 
 impl Signals {
@@ -500,6 +553,7 @@ impl Signals {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
         })
     }
 
@@ -508,6 +562,7 @@ impl Signals {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
+            _ = self.hangup.recv() => {}
         }
     }
 

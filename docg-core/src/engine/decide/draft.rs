@@ -26,7 +26,8 @@ use crate::{
 pub(super) struct Draft<'a> {
     pub(super) state: RunState,
     pub(super) env: Env<'a>,
-    /// The moment that records tell. A clock that was set back does not turn back the time of a run.
+    /// The moment that records tell, and durations are counted by. A clock that was set back does not turn
+    /// back the time of a run.
     pub(super) now: Timestamp,
     /// What the clock shows. Whatever is to happen at a moment goes by it, as claims do, and as handlers
     /// and providers count.
@@ -44,7 +45,7 @@ pub(super) struct Draft<'a> {
 impl<'a> Draft<'a> {
     pub(super) fn new(state: RunState, moment: Moment<'a>, env: Env<'a>) -> Self {
         Self {
-            now: moment.now.max(state.execution.updated_at),
+            now: moment.recorded.max(state.execution.updated_at),
             clock: moment.now,
             state,
             env,

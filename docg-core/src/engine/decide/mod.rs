@@ -64,6 +64,9 @@ pub(crate) struct Env<'a> {
 /// When a decision is made, and where its ids come from.
 pub(crate) struct Moment<'a> {
     pub(crate) now: Timestamp,
+    /// The moment that records tell: since the last decision, as much time as has passed, however the
+    /// clock was set meanwhile.
+    pub(crate) recorded: Timestamp,
     pub(crate) ids: &'a mut dyn IdSource,
     /// Whether whoever asks will do what comes next. One who only applies signals leaves the next
     /// step unopened.

@@ -164,8 +164,13 @@ impl Driver {
                     return Err(Uncommitted::Signaled);
                 }
                 Err(error) if error.kind.may_pass() => {
+                    // Once for each time that the store is down: many executions may wait for it.
+                    if in_doubt {
+                        tracing::debug!(execution_id = %id, "a commit will be tried again: {error}");
+                    } else {
+                        tracing::warn!(execution_id = %id, "a commit will be tried again: {error}");
+                    }
                     in_doubt = true;
-                    tracing::warn!(execution_id = %id, "a commit will be tried again: {error}");
                 }
                 Err(error) => {
                     // The lease is left to run out; whoever takes over decides anew.

@@ -84,6 +84,7 @@ impl Holding {
             stored_version: claimed.state.execution.version,
             published: claimed.published,
             progress_at: None,
+            dated_from: None,
         };
         driver.run(claimed.state, inputs).await;
         drop(leaving);

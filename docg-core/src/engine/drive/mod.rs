@@ -70,6 +70,8 @@ struct Driver {
     published: u64,
     /// When progress within a step was last committed.
     progress_at: Option<Duration>,
+    /// The moment of the first record, and what [`Clock::elapsed`](crate::time::Clock::elapsed) told then.
+    dated_from: Option<(Timestamp, Duration)>,
 }
 
 /// Nothing may be committed any more.
@@ -92,6 +94,7 @@ impl Driver {
                 self.ask_before_end(&state, &mut inputs, left_open).await;
             }
             let (id, now) = (state.execution.id, self.engine.now());
+            let recorded = self.recorded_now(&state);
             let asked = inputs
                 .iter()
                 .any(|input| matches!(input, Input::Probed { .. }));
@@ -99,6 +102,7 @@ impl Driver {
             let mut ids = self.engine.ids();
             let moment = Moment {
                 now,
+                recorded,
                 ids: &mut ids,
                 opens_steps,
             };
@@ -171,6 +175,16 @@ impl Driver {
                 Err(LeaseLost) => return,
             };
         }
+    }
+
+    /// The present moment, as records tell it. A clock that is set while this driver works makes no step
+    /// longer or shorter; the next driver goes by the clock again.
+    fn recorded_now(&mut self, state: &RunState) -> Timestamp {
+        let elapsed = self.engine.clock.elapsed();
+        let (from, then) = *self
+            .dated_from
+            .get_or_insert_with(|| (self.engine.now().max(state.execution.updated_at), elapsed));
+        from + elapsed.saturating_sub(then)
     }
 
     /// Whether a signal was applied or ignored by what is held back.
@@ -257,7 +271,7 @@ impl Driver {
     }
 
     async fn preflight(&mut self, state: &RunState) -> Result<Vec<Input>, LeaseLost> {
-        let started_at = self.engine.now();
+        let started_at = self.recorded_now(state);
         let engine = Arc::clone(&self.engine);
         let mut checks = pin!(preflight::run(PreflightRequest {
             organization_id: state.execution.organization_id,

@@ -3,7 +3,7 @@
 
 use axum::{
     Form, Router,
-    extract::{DefaultBodyLimit, Path, State, rejection::FormRejection},
+    extract::{DefaultBodyLimit, State, rejection::FormRejection},
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -20,7 +20,7 @@ use super::{
     Approvals,
     texts::{Notice, Words, notice},
 };
-use crate::html::{self, common_headers, moment};
+use crate::html::{self, Token, common_headers, moment};
 
 /// A comment of 2000 characters, each in the longest form that a browser may send it.
 const MAX_FORM: usize = 32 * 1024;
@@ -198,7 +198,7 @@ impl Visit {
 
 async fn page(
     State(approvals): State<Approvals>,
-    Path(token): Path<String>,
+    Token(token): Token,
     headers: HeaderMap,
 ) -> Response {
     let visit = Visit::new(approvals, token, &headers);
@@ -210,7 +210,7 @@ async fn page(
 
 async fn approve(
     State(approvals): State<Approvals>,
-    Path(token): Path<String>,
+    Token(token): Token,
     headers: HeaderMap,
     form: Result<Form<DecisionForm>, FormRejection>,
 ) -> Response {
@@ -220,7 +220,7 @@ async fn approve(
 
 async fn reject(
     State(approvals): State<Approvals>,
-    Path(token): Path<String>,
+    Token(token): Token,
     headers: HeaderMap,
     form: Result<Form<DecisionForm>, FormRejection>,
 ) -> Response {
@@ -231,7 +231,7 @@ async fn reject(
 /// The document that is to be approved, as long as there is a decision to make.
 async fn document(
     State(approvals): State<Approvals>,
-    Path(token): Path<String>,
+    Token(token): Token,
     headers: HeaderMap,
 ) -> Response {
     let visit = Visit::new(approvals, token, &headers);

@@ -22,7 +22,7 @@ use docg_core::{engine::Engine, signature::RequestStatus};
 use url::Url;
 
 pub use outbox::Outbox;
-pub use pages::routes;
+pub use pages::{routes, with_error_pages};
 pub use provider::Provider;
 pub use secret::{Secret, SecretError};
 

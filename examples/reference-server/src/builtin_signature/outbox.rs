@@ -11,6 +11,7 @@ use docg_core::{
 };
 use reqwest::redirect::Policy;
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
@@ -137,7 +138,7 @@ pub struct Outbox {
     client: reqwest::Client,
     /// Entries that are not looked at before a moment: reminders, and, with the length of the last
     /// pause, what could not be delivered. After a restart all are looked at once.
-    paused: HashMap<String, (Duration, Timestamp)>,
+    paused: HashMap<String, (Duration, Instant)>,
 }
 
 /// What is to become of an entry.
@@ -200,11 +201,15 @@ impl Outbox {
             if stop.is_cancelled() {
                 break;
             }
-            let now = Timestamp::now();
-            if let Some((_, until)) = self.paused.get(&name).filter(|(_, until)| *until > now) {
-                next = next.min(Duration::from_millis(until.millis_since(now)));
+            let paused = self
+                .paused
+                .get(&name)
+                .map(|(_, until)| until.duration_since(Instant::now()));
+            if let Some(left) = paused.filter(|left| !left.is_zero()) {
+                next = next.min(left);
                 continue;
             }
+            let now = Timestamp::now();
             let files = self.desk.0.files.clone();
             let entry: Option<Entry> = match files.record(RecordKind::Outbox, &name).await {
                 Ok(entry) => entry,
@@ -217,8 +222,11 @@ impl Outbox {
             };
             let Some(entry) = entry else { continue };
             if entry.due_at > now {
-                self.paused.insert(name, (Duration::ZERO, entry.due_at));
-                next = next.min(Duration::from_millis(entry.due_at.millis_since(now)));
+                // It is looked at again soon: the clock may be set.
+                let left = Duration::from_millis(entry.due_at.millis_since(now)).min(LONGEST_PAUSE);
+                self.paused
+                    .insert(name, (Duration::ZERO, Instant::now() + left));
+                next = next.min(left);
                 continue;
             }
             let given_up = now.millis_since(entry.due_at) > GIVE_UP_MS;
@@ -249,7 +257,7 @@ impl Outbox {
         let before = before.filter(|pause| !pause.is_zero());
         let pause = before.map_or(FIRST_PAUSE, |pause| (pause * 2).min(LONGEST_PAUSE));
         self.paused
-            .insert(name.to_owned(), (pause, Timestamp::now() + pause));
+            .insert(name.to_owned(), (pause, Instant::now() + pause));
         pause
     }
 

@@ -3,8 +3,9 @@
 
 use axum::{
     Form, Router,
-    extract::{DefaultBodyLimit, Path, State, rejection::FormRejection},
+    extract::{DefaultBodyLimit, Request, State, rejection::FormRejection},
     http::{HeaderMap, Method, StatusCode, header},
+    middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
@@ -20,7 +21,7 @@ use super::{
 };
 use crate::{
     files::FilesError,
-    html::{self, common_headers, moment},
+    html::{self, Token, common_headers, moment},
 };
 
 const MAX_FORM: usize = 16 * 1024;
@@ -41,6 +42,36 @@ pub fn routes(desk: Desk) -> Router {
         .route("/sign/{token}/document.pdf", get(document))
         .layer(DefaultBodyLimit::max(MAX_FORM))
         .with_state(desk)
+}
+
+/// Has every error below the paths of pages be a page, also what no page has answered: a wrong method, a
+/// path that leads nowhere, a body that is too large, a panic.
+pub fn with_error_pages(app: Router, desk: Desk) -> Router {
+    app.layer(from_fn_with_state(desk, error_page))
+}
+
+async fn error_page(State(desk): State<Desk>, request: Request, next: Next) -> Response {
+    let first = request.uri().path().split('/').nth(1);
+    let is_page = matches!(first, Some("sign" | "approvals"));
+    let words = words(request.headers());
+    let response = next.run(request).await;
+    let status = response.status();
+    let is_error = status.is_client_error() || status.is_server_error();
+    if !is_page || !is_error || html::is_page(&response) {
+        return response;
+    }
+    let told = if status.is_server_error() {
+        Notice::Broken
+    } else {
+        Notice::NotFound
+    };
+    let mut page = notice(&desk, words, status, told);
+    for name in [header::ALLOW, header::RETRY_AFTER] {
+        if let Some(value) = response.headers().get(&name) {
+            page.headers_mut().insert(name, value.clone());
+        }
+    }
+    page
 }
 
 #[derive(Debug, Deserialize)]
@@ -295,7 +326,7 @@ fn standing(
 
 async fn page(
     State(desk): State<Desk>,
-    Path(token): Path<String>,
+    Token(token): Token,
     method: Method,
     headers: HeaderMap,
 ) -> Response {
@@ -323,7 +354,7 @@ async fn page(
 
 async fn sign(
     State(desk): State<Desk>,
-    Path(token): Path<String>,
+    Token(token): Token,
     headers: HeaderMap,
     form: Result<Form<SignForm>, FormRejection>,
 ) -> Response {
@@ -358,7 +389,7 @@ async fn sign(
 
 async fn decline(
     State(desk): State<Desk>,
-    Path(token): Path<String>,
+    Token(token): Token,
     headers: HeaderMap,
     form: Result<Form<DeclineForm>, FormRejection>,
 ) -> Response {
@@ -383,11 +414,7 @@ async fn decline(
     opened.decide(decision).await
 }
 
-async fn document(
-    State(desk): State<Desk>,
-    Path(token): Path<String>,
-    headers: HeaderMap,
-) -> Response {
+async fn document(State(desk): State<Desk>, Token(token): Token, headers: HeaderMap) -> Response {
     let opened = match Opened::new(&desk, token, words(&headers)).await {
         Ok(opened) => opened,
         Err(closed) => return closed,

@@ -20,6 +20,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
 use docg_core::ids::{ExecutionId, NodeId, OrganizationId};
+use futures::TryStreamExt;
 use object_store::{
     ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, local::LocalFileSystem,
     path::Path,
@@ -233,6 +234,15 @@ impl Files {
         });
         let written = probed.await.map_err(|e| FilesError::Other(e.to_string()))?;
         written.map_err(|e| FilesError::from_io(&e))
+    }
+
+    /// Whether nothing is kept yet.
+    ///
+    /// # Errors
+    ///
+    /// Where that cannot be seen.
+    pub async fn is_empty(&self) -> Result<bool, FilesError> {
+        Ok(self.store.list(None).try_next().await?.is_none())
     }
 
     fn url_of(&self, path: &Path) -> String {

@@ -23,6 +23,8 @@ pub enum RecordKind {
     Outbox,
     /// What a template was when it was last used.
     Template,
+    /// Whether notes can be written, and once.
+    Probe,
 }
 
 impl RecordKind {
@@ -35,6 +37,7 @@ impl RecordKind {
             Self::Decision => "decisions",
             Self::Outbox => "outbox",
             Self::Template => "templates",
+            Self::Probe => "probes",
         }
     }
 
@@ -91,6 +94,23 @@ impl Files {
             Err(object_store::Error::AlreadyExists { .. }) => Ok(false),
             Err(e) => Err(e.into()),
         }
+    }
+
+    /// Whether a note that is there is left alone by a second one of its name, on which decisions rely.
+    /// Nothing is left behind.
+    ///
+    /// # Errors
+    ///
+    /// Where nothing can be written.
+    pub async fn probe_writes_once(&self) -> Result<bool, FilesError> {
+        let name = uuid::Uuid::new_v4().to_string();
+        self.create_record(RecordKind::Probe, &name, &"first")
+            .await?;
+        let second = self
+            .create_record(RecordKind::Probe, &name, &"second")
+            .await;
+        self.delete_record(RecordKind::Probe, &name).await?;
+        Ok(!second?)
     }
 
     /// Reads a note.

@@ -97,6 +97,12 @@ impl SmtpServer {
         })
     }
 
+    /// Its host and port.
+    #[must_use]
+    pub fn address(&self) -> (&str, u16) {
+        (&self.host, self.port)
+    }
+
     /// Sets how long one command and its answer may take.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {

@@ -62,7 +62,7 @@ impl Accounts {
     ///
     /// [`AccountError`] names the variable.
     pub fn from_env() -> Result<Self, AccountError> {
-        Self::read(|name| std::env::var(name).ok())
+        Self::read(crate::options::variable)
     }
 
     fn read(value: impl Fn(&str) -> Option<String>) -> Result<Self, AccountError> {

@@ -18,6 +18,7 @@ mod facts;
 mod faults;
 mod layers;
 mod mail_encryption;
+mod operating;
 mod process;
 mod providers;
 mod starting;

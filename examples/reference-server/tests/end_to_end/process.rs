@@ -83,6 +83,11 @@ impl Server {
         Self::start_as(program_after(&script), arguments)
     }
 
+    /// With so many open files at most.
+    pub(crate) fn start_with_few_files(files: u32, arguments: &[&str]) -> Self {
+        Self::start_as(program_after(&format!("ulimit -n {files}")), arguments)
+    }
+
     fn start_as(mut command: Command, arguments: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         command

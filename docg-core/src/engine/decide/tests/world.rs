@@ -134,6 +134,7 @@ impl World {
             facts,
             Moment {
                 now,
+                recorded: now,
                 ids: &mut ids,
                 opens_steps: true,
             },
@@ -179,6 +180,7 @@ impl World {
         };
         let moment = Moment {
             now: self.now,
+            recorded: self.now,
             ids: &mut self.ids,
             opens_steps,
         };

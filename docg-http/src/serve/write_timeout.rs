@@ -18,7 +18,7 @@ use crate::metrics::Metrics;
 ///
 /// A server waits for ever until it can write, and a client that never reads would keep its
 /// connection, with what is buffered for it, for as long as it likes. Time in which there is nothing
-/// to write does not count.
+/// to write does not count. [`serve`](crate::serve) does this too, and bounds the rest.
 ///
 /// ```no_run
 /// # async fn serve(app: axum::Router, options: docg_http::HttpOptions) -> std::io::Result<()> {
@@ -52,12 +52,7 @@ impl<L: Listener> Listener for WriteTimeout<L> {
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
         let (io, address) = self.listener.accept().await;
-        let io = TimedWrites {
-            io,
-            patience: self.patience,
-            metrics: self.metrics.clone(),
-            stalled: None,
-        };
+        let io = TimedWrites::new(io, self.patience, self.metrics.clone());
         (io, address)
     }
 
@@ -77,6 +72,15 @@ pub struct TimedWrites<Io> {
 }
 
 impl<Io> TimedWrites<Io> {
+    pub(super) fn new(io: Io, patience: Duration, metrics: Metrics) -> Self {
+        Self {
+            io,
+            patience,
+            metrics,
+            stalled: None,
+        }
+    }
+
     /// What a write came to, if it has come to something; an error where it has been too long.
     fn timed<T>(
         &mut self,

@@ -1,0 +1,105 @@
+//! Whether a Redis can be relied on.
+
+use docg_core::ports::BusError;
+use redis::InfoDict;
+
+use crate::{RedisBus, error::Error};
+
+/// The oldest version that has all commands.
+const OLDEST: (u32, u32) = (6, 2);
+
+/// What is wrong with a Redis, and what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RedisFault {
+    /// Commands would fail.
+    #[error("the server is Redis {0}: version 6.2 or later is needed")]
+    Version(String),
+    /// Nothing can be written.
+    #[error("the server is a read-only replica: give the address of its primary")]
+    Replica,
+    /// Redis would remove events that are still to be read.
+    #[error(
+        "maxmemory-policy is {0}: Redis may remove events that are still to be read, and readers then \
+         fall back on the store. Set it to noeviction, or where memory is short to volatile-ttl"
+    )]
+    Eviction(String),
+}
+
+impl RedisFault {
+    /// Whether a bus cannot work there. The rest is worth a warning.
+    #[must_use]
+    pub fn is_fatal(&self) -> bool {
+        match self {
+            Self::Version(_) | Self::Replica => true,
+            Self::Eviction(_) => false,
+        }
+    }
+}
+
+impl RedisBus {
+    /// Looks at the server's version, part in replication and eviction policy. Of a cluster, whose
+    /// servers may differ, it says nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`BusError::Unavailable`] if Redis does not answer.
+    pub async fn faults(&self) -> Result<Vec<RedisFault>, BusError> {
+        if self.shared.config.is_cluster {
+            return Ok(Vec::new());
+        }
+        match self.shared.link.ask::<InfoDict>(&redis::cmd("INFO")).await {
+            Ok(info) => Ok(faults_of(&info)),
+            // The link does not connect to one, and keeps the reason as a text.
+            Err(error) if error.to_string() == Error::Replica.to_string() => {
+                Ok(vec![RedisFault::Replica])
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+fn faults_of(info: &InfoDict) -> Vec<RedisFault> {
+    let text = |field: &str| info.get::<String>(field);
+    let mut faults = Vec::new();
+    // Whatever else speaks the protocol counts its versions in its own way.
+    if let Some(version) = text("redis_version") {
+        let mut parts = version.split('.').map(|part| part.parse().unwrap_or(0));
+        let number = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
+        if number < OLDEST {
+            faults.push(RedisFault::Version(version));
+        }
+    }
+    if text("role").as_deref() == Some("slave") {
+        faults.push(RedisFault::Replica);
+    }
+    let suits = |policy: &String| ["noeviction", "volatile-ttl"].contains(&policy.as_str());
+    if let Some(policy) = text("maxmemory_policy").filter(|policy| !suits(policy)) {
+        faults.push(RedisFault::Eviction(policy));
+    }
+    faults
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_is_old_a_replica_or_evicts() {
+        let faults = |text: &str| faults_of(&InfoDict::new(text));
+        for policy in ["noeviction", "volatile-ttl"] {
+            let fine = format!("redis_version:6.2.0\r\nrole:master\r\nmaxmemory_policy:{policy}");
+            assert_eq!(faults(&fine), []);
+        }
+        assert_eq!(faults(""), []);
+        assert_eq!(faults("redis_version:10.0.1"), []);
+        assert_eq!(
+            faults("redis_version:6.0.16\r\nrole:slave\r\nmaxmemory_policy:allkeys-lru"),
+            [
+                RedisFault::Version("6.0.16".to_owned()),
+                RedisFault::Replica,
+                RedisFault::Eviction("allkeys-lru".to_owned())
+            ]
+        );
+    }
+}

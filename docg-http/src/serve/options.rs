@@ -1,0 +1,107 @@
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::Metrics;
+
+/// As many as are of use where the system sets no limit.
+const MOST: usize = 25_000;
+/// Open files of a process for which its system tells no limit.
+const UNTOLD: usize = 1_024;
+/// Limits are kept to within a fraction of themselves, and looked at no more often than this.
+const SHORTEST_WATCH: Duration = Duration::from_millis(5);
+
+/// The limits of [`serve`](crate::serve).
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ServeOptions {
+    /// Connections at once.
+    pub connections: usize,
+    /// How long a request's head may take, from its first byte on; on a new connection from the
+    /// beginning. 10 s by default.
+    pub head_timeout: Duration,
+    /// How long a connection may stay open without a request. 60 s by default.
+    pub idle_timeout: Duration,
+    /// How long a request's body may take as a whole, from when the handler asks for it. 20 s by
+    /// default; give more to an application that takes large uploads.
+    pub body_timeout: Duration,
+    /// How long a client may take none of what it is sent. 30 s by default.
+    pub slow_reader: Duration,
+    /// HTTP/2: requests, event streams among them, that one connection may have open. 100 by default.
+    pub streams_per_connection: u32,
+    /// Cancel it to stop: nothing more is accepted, and connections end with their answers.
+    pub shutdown: CancellationToken,
+    /// Counts connections.
+    pub metrics: Metrics,
+}
+
+impl Default for ServeOptions {
+    /// Keeps 64 files open for others than clients.
+    fn default() -> Self {
+        Self::keeping_files(64)
+    }
+}
+
+impl ServeOptions {
+    /// The defaults, with as many connections as the process may have open files (`RLIMIT_NOFILE`)
+    /// beside `kept`, which are for databases, other services and files. Clients get no less than half
+    /// of all, and no more than 25,000.
+    #[must_use]
+    pub fn keeping_files(kept: usize) -> Self {
+        Self {
+            connections: connections(open_files().unwrap_or(UNTOLD), kept),
+            head_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(60),
+            body_timeout: Duration::from_secs(20),
+            slow_reader: Duration::from_secs(30),
+            streams_per_connection: 100,
+            shutdown: CancellationToken::new(),
+            metrics: Metrics::default(),
+        }
+    }
+
+    /// How often connections are held to the limits.
+    pub(super) fn watch_every(&self) -> Duration {
+        let shortest = self
+            .head_timeout
+            .min(self.idle_timeout)
+            .min(self.slow_reader);
+        (shortest / 4).max(SHORTEST_WATCH)
+    }
+}
+
+/// How many files this process may have open at once (`RLIMIT_NOFILE`); `None` if it is not limited, or
+/// the system does not tell.
+#[must_use]
+pub fn open_files() -> Option<usize> {
+    #[cfg(unix)]
+    {
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current?;
+        Some(usize::try_from(limit).unwrap_or(usize::MAX))
+    }
+    #[cfg(not(unix))]
+    None
+}
+
+fn connections(open: usize, kept: usize) -> usize {
+    open.saturating_sub(kept).max(open / 2).clamp(1, MOST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::connections;
+
+    #[test]
+    fn clients_get_what_is_left_of_open_files_and_at_least_half() {
+        for (open, kept, expected) in [
+            (64, 10, 54),
+            (64, 60, 32),
+            (64, 1_000, 32),
+            (1_024, 200, 824),
+            (0, 10, 1),
+            (usize::MAX, 10, 25_000),
+        ] {
+            assert_eq!(connections(open, kept), expected, "{open} - {kept}");
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! Variables, options, and the limits of the process.
+
+use std::ffi::OsString;
+
+use clap::CommandFactory;
+use url::{Host, Url};
+
+use super::Finding;
+use crate::{
+    options::{Cli, Options},
+    serve::{connections_kept_free, url_is_local},
+};
+
+/// Variables that are read elsewhere than in the options.
+const OTHERS: &[&str] = &[
+    "DOCG_CLICKSIGN_TOKEN",
+    "DOCG_CLICKSIGN_WEBHOOK_SECRET",
+    "DOCG_CLICKSIGN_BASE_URL",
+    "DOCG_ZAPSIGN_TOKEN",
+    "DOCG_ZAPSIGN_WEBHOOK_SECRET",
+    "DOCG_ZAPSIGN_BASE_URL",
+    "REDIS_STREAM_MAXLEN",
+    "REDIS_STREAM_TTL",
+];
+/// Fewer connections than a small office has open.
+const FEW: usize = 256;
+/// From this likeness on, one name is taken for a misspelt other.
+const ALIKE: f64 = 0.8;
+
+pub(super) fn variables() -> Vec<Finding> {
+    let is_set = std::env::vars_os().filter_map(|(name, value)| Some((text(name)?, value)));
+    unknown_or_empty(is_set.map(|(name, value)| (name, value.is_empty())))
+}
+
+fn text(name: OsString) -> Option<String> {
+    // Ours are ASCII.
+    name.into_string().ok()
+}
+
+fn unknown_or_empty(set: impl Iterator<Item = (String, bool)>) -> Vec<Finding> {
+    let known = known();
+    let mut findings = Vec::new();
+    for (name, is_empty) in set {
+        if known.contains(&name) {
+            if is_empty {
+                let text = format!(
+                    "{name} is set and empty: it counts as not set. Remove it, or give a value"
+                );
+                findings.push(Finding::warned(text));
+            }
+        } else if name.starts_with("DOCG_") && !name.starts_with("DOCG_TEST_") {
+            let nearest = known
+                .iter()
+                .map(|other| (strsim::normalized_levenshtein(&name, other), other))
+                .filter(|(likeness, _)| *likeness >= ALIKE)
+                .max_by(|(one, _), (other, _)| one.total_cmp(other));
+            let hint = match nearest {
+                Some((_, other)) => format!("{other} may be meant"),
+                None => "see --help for those that are".to_owned(),
+            };
+            findings.push(Finding::warned(format!(
+                "{name} is not known and has no effect: {hint}"
+            )));
+        }
+    }
+    findings
+}
+
+/// Every variable that this program reads.
+fn known() -> Vec<String> {
+    let mut known: Vec<String> = OTHERS.iter().map(|&name| name.to_owned()).collect();
+    let mut commands = vec![Cli::command()];
+    while let Some(command) = commands.pop() {
+        let variables = command
+            .get_arguments()
+            .filter_map(|arg| arg.get_env()?.to_str());
+        known.extend(variables.map(str::to_owned));
+        commands.extend(command.get_subcommands().cloned());
+    }
+    known
+}
+
+pub(super) fn options(options: &Options) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if let Err(error) = options.check() {
+        findings.push(Finding::refused(error.to_string()));
+    }
+    if options.cancel_grace_ms > options.lease_ms && options.lease_ms < 5_000 {
+        findings.push(Finding::warned(format!(
+            "--cancel-grace-ms {} is longer than --lease-ms {}: a worker that dies meanwhile is taken over \
+             before the grace is over. Give a longer lease",
+            options.cancel_grace_ms, options.lease_ms
+        )));
+    }
+    if let Some(url) = &options.public_url
+        && url.scheme() == "http"
+        && !url_is_local(url)
+    {
+        findings.push(Finding::warned(format!(
+            "--public-url {url} is not encrypted: whoever sees a link on its way can sign with it. Put a \
+             proxy with TLS in front, and give its https:// address"
+        )));
+    }
+    findings
+}
+
+pub(super) fn open_files(options: &Options) -> Vec<Finding> {
+    let Some(open) = docg_http::open_files() else {
+        return Vec::new();
+    };
+    let kept = connections_kept_free(options);
+    let connections = docg_http::ServeOptions::keeping_files(kept).connections;
+    if connections >= FEW {
+        return Vec::new();
+    }
+    vec![Finding::warned(format!(
+        "the process may have {open} files open, so clients get {connections} connections at once and \
+         the rest, {kept} would be wanted, is for databases, services and files: raise the limit \
+         (ulimit -n, LimitNOFILE= of systemd) to {} or more",
+        kept + FEW
+    ))]
+}
+
+/// What is wrong with a URL that links begin with.
+pub(crate) fn public_url(text: &str) -> Result<Url, String> {
+    const RIGHT: &str = "right would be https://docs.example.com or https://example.com/docs";
+    let wrong = |why: &str| Err(format!("{why}; {RIGHT}"));
+    let Ok(url) = Url::parse(text) else {
+        return wrong("it is no URL");
+    };
+    if !matches!(url.scheme(), "http" | "https") {
+        return wrong("it begins with neither https:// nor http://");
+    }
+    if matches!(url.host(), None | Some(Host::Domain(""))) {
+        return wrong("it has no host");
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return wrong("a link holds no user and no password");
+    }
+    if url.query().is_some() {
+        return wrong("paths are added to it, so it has no query (?…)");
+    }
+    if url.fragment().is_some() {
+        return wrong("paths are added to it, so it has no fragment (#…)");
+    }
+    if url.path().contains("//") {
+        return wrong("its path has an empty segment (//)");
+    }
+    Ok(url)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_misspelt_variable_is_named_with_the_one_that_is_meant() {
+        let findings = |name: &str, is_empty| {
+            let found = unknown_or_empty(std::iter::once((name.to_owned(), is_empty)));
+            found
+                .into_iter()
+                .map(|it| it.text)
+                .collect::<Vec<_>>()
+                .join("\n")
+        };
+        assert!(findings("DOCG_PUBLIC_ULR", false).contains("DOCG_PUBLIC_URL may be meant"));
+        assert!(findings("DOCG_SOMETHING_ELSE_ENTIRELY", false).contains("--help"));
+        for fine in [
+            "DOCG_BIND",
+            "DOCG_TOKEN",
+            "DOCG_ZAPSIGN_TOKEN",
+            "DATABASE_URL",
+            "PATH",
+        ] {
+            assert_eq!(findings(fine, false), "", "{fine}");
+        }
+        for empty in [
+            "DATABASE_URL",
+            "REDIS_URL",
+            "DOCG_AUTH_FILE",
+            "REDIS_STREAM_TTL",
+        ] {
+            assert!(
+                findings(empty, true).contains("counts as not set"),
+                "{empty}"
+            );
+        }
+        assert_eq!(findings("PATH", true), "");
+    }
+
+    #[test]
+    fn links_begin_with_a_url_to_which_a_path_can_be_added() {
+        for (text, right) in [
+            ("https://docs.example.com", true),
+            ("https://docs.example.com/", true),
+            ("http://127.0.0.1:8080/a/b/", true),
+            ("http://[::1]:8080", true),
+            ("https://example.com/?a=b", false),
+            ("https://example.com/?", false),
+            ("https://example.com/#a", false),
+            ("https://user@example.com", false),
+            ("https://user:hidden@example.com", false),
+            ("https://example.com//a", false),
+            ("ftp://example.com", false),
+            ("file:///docs", false),
+            ("docs.example.com", false),
+            ("docs.example.com:8080", false),
+            ("https://", false),
+            ("", false),
+        ] {
+            let read = public_url(text);
+            assert_eq!(read.is_ok(), right, "{text}: {read:?}");
+            if let Err(why) = read {
+                assert!(
+                    why.contains("right would be") && !why.contains("hidden"),
+                    "{why}"
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! The data directory, what is in it, and files that the options name.
+
+use std::{
+    fs::{self, File, TryLockError},
+    io::{self, Write},
+    path::Path,
+    time::Duration,
+};
+
+use tokio::time::timeout;
+
+use super::Finding;
+use crate::{
+    auth_file,
+    builtin_signature::Secret,
+    checkpoints::Checkpoints,
+    files::{Files, FilesError},
+    options::Options,
+    serve::SECRET_FILE,
+    workflows,
+};
+
+/// The file that tells one server of another.
+const LOCK_FILE: &str = "server.lock";
+/// How long a bucket may take for an answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+pub(super) fn data_dir(options: &Options) -> Vec<Finding> {
+    let folder = &options.data_dir;
+    let probed = fs::create_dir_all(folder).and_then(|()| probe(folder));
+    let Err(error) = probed else {
+        return Vec::new();
+    };
+    let to_do = match error.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            "let the server's user write there, or name another folder"
+        }
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "make room on its disk",
+        _ => "name a folder that can be made and written",
+    };
+    vec![Finding::refused(format!(
+        "--data-dir {}: {error}: {to_do}",
+        folder.display()
+    ))]
+}
+
+/// Writes and removes a file: rights, full disks and read-only systems show only then.
+fn probe(folder: &Path) -> io::Result<()> {
+    let path = folder.join(format!(".docg-probe-{}", uuid::Uuid::new_v4()));
+    let written = File::create_new(&path).and_then(|mut file| {
+        file.write_all(b"docg")?;
+        file.sync_all()
+    });
+    // Absent where it could not be made.
+    let _ = fs::remove_file(&path);
+    written
+}
+
+/// What a server holds as long as it uses a data directory.
+#[derive(Debug)]
+pub(crate) struct Lock {
+    _file: Option<File>,
+}
+
+/// Another server uses the data directory, and does not share a database with this one.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "--data-dir {0}: another server uses this folder, and {1}. Stop it, give each its own folder, or \
+     have both share a database (--database-url)"
+)]
+pub struct LockError(String, &'static str);
+
+impl Lock {
+    /// Servers with a database share a folder; one without has it for itself.
+    pub(crate) fn take(options: &Options) -> Result<Self, LockError> {
+        let path = options.data_dir.join(LOCK_FILE);
+        let has_database = options.database_url.is_some();
+        let opened = fs::create_dir_all(&options.data_dir)
+            .and_then(|()| File::options().create(true).append(true).open(&path));
+        // A folder that cannot be written is refused by its own check.
+        let Ok(file) = opened else {
+            return Ok(Self { _file: None });
+        };
+        let locked = if has_database {
+            file.try_lock_shared()
+        } else {
+            file.try_lock()
+        };
+        match locked {
+            Ok(()) => Ok(Self { _file: Some(file) }),
+            Err(TryLockError::WouldBlock) => Err(LockError(
+                options.data_dir.display().to_string(),
+                if has_database {
+                    "it has no database"
+                } else {
+                    "this one has no database"
+                },
+            )),
+            Err(TryLockError::Error(error)) => {
+                tracing::warn!(
+                    "{}: {error}: a second server would not be noticed",
+                    path.display()
+                );
+                Ok(Self { _file: None })
+            }
+        }
+    }
+}
+
+fn opened(options: &Options) -> Result<Files, FilesError> {
+    match &options.files_url {
+        Some(url) => Files::at_url(url),
+        None => Files::in_folder(options.data_dir.join("files")),
+    }
+}
+
+/// The option that says where files are.
+fn files_option(options: &Options) -> String {
+    match &options.files_url {
+        Some(url) => format!("--files-url {url}"),
+        None => format!("--data-dir {}", options.data_dir.display()),
+    }
+}
+
+pub(super) async fn files(options: &Options) -> Vec<Finding> {
+    let option = files_option(options);
+    let files = match opened(options) {
+        Ok(files) => files,
+        Err(error) => return vec![Finding::refused(format!("{option}: {error}"))],
+    };
+    let verdict = match timeout(PATIENCE, files.probe_writes_once()).await {
+        Ok(Ok(true)) => return Vec::new(),
+        Ok(Ok(false)) => Finding::refused(format!(
+            "{option}: the storage ignores If-None-Match: of two decisions about one document both would \
+             count. Use one that has conditional writes, as Amazon S3 and MinIO do"
+        )),
+        Ok(Err(error @ FilesError::Other(_))) => Finding::warned(format!(
+            "{option}: {error}: documents cannot be kept until that is mended"
+        )),
+        Ok(Err(error)) => Finding::refused(format!("{option}: {error}")),
+        Err(_) => Finding::warned(format!(
+            "{option}: no answer within {PATIENCE:?}: documents cannot be kept until it answers"
+        )),
+    };
+    vec![verdict]
+}
+
+pub(super) async fn key(options: &Options) -> Vec<Finding> {
+    let path = options.data_dir.join(SECRET_FILE);
+    let shown = path.display();
+    if !path.exists() {
+        return if has_documents(options).await {
+            vec![Finding::refused(format!(
+                "{shown} is missing, and there are documents: with a new key every link that was mailed \
+                 and every checkpoint of the audit trail would be void. Restore the file from a backup. \
+                 If it is lost, put a new one there: openssl rand -hex 32, readable for the server alone"
+            ))]
+        } else {
+            Vec::new()
+        };
+    }
+    if let Err(error) = Secret::load(&path) {
+        return vec![Finding::refused(format!(
+            "{error}: restore the file from a backup"
+        ))];
+    }
+    match others_may(&path) {
+        Others::Nothing => Vec::new(),
+        Others::GroupReads => vec![Finding::warned(format!(
+            "{shown} can be read by its group, who can then sign in everybody's name: chmod 600 {shown}"
+        ))],
+        Others::EverybodyReads => vec![Finding::refused(format!(
+            "{shown} can be read by every user of this machine, who can then sign in everybody's name: \
+             chmod 600 {shown}, and replace it if others may have read it"
+        ))],
+    }
+}
+
+/// Whether something was signed with a key, as far as files tell.
+async fn has_documents(options: &Options) -> bool {
+    let noted = Checkpoints::of(&options.data_dir).organizations();
+    if noted.is_ok_and(|organizations| !organizations.is_empty()) {
+        return true;
+    }
+    // What cannot be opened or asked is another check's.
+    let Ok(files) = opened(options) else {
+        return false;
+    };
+    matches!(timeout(PATIENCE, files.is_empty()).await, Ok(Ok(false)))
+}
+
+pub(super) fn auth_file(options: &Options) -> Vec<Finding> {
+    let Some(path) = &options.auth_file else {
+        return Vec::new();
+    };
+    let shown = path.display();
+    if path.is_dir() {
+        let text = format!("--auth-file {shown} is a folder: name a JSON file of tokens");
+        return vec![Finding::refused(text)];
+    }
+    let short = match auth_file::short_tokens(path) {
+        Ok(short) => short,
+        Err(error) => return vec![Finding::refused(error.to_string())],
+    };
+    let mut findings: Vec<_> = short.into_iter().map(Finding::warned).collect();
+    if others_may(path) == Others::EverybodyReads {
+        findings.push(Finding::warned(format!(
+            "--auth-file {shown} can be read by every user of this machine, who can then call with its \
+             tokens: chmod 600 {shown}"
+        )));
+    }
+    findings
+}
+
+pub(super) fn workflows(options: &Options) -> Vec<Finding> {
+    let Some(folder) = &options.workflows else {
+        return Vec::new();
+    };
+    match workflows::in_folder(folder) {
+        Ok(_) => Vec::new(),
+        Err(faults) => vec![Finding::refused(format!(
+            "--workflows {}: {faults}",
+            folder.display()
+        ))],
+    }
+}
+
+/// What others than a file's owner may do with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Others {
+    Nothing,
+    GroupReads,
+    EverybodyReads,
+}
+
+#[cfg(unix)]
+fn others_may(path: &Path) -> Others {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = fs::metadata(path).map_or(0, |data| data.permissions().mode());
+    if mode & 0o007 != 0 {
+        Others::EverybodyReads
+    } else if mode & 0o070 != 0 {
+        Others::GroupReads
+    } else {
+        Others::Nothing
+    }
+}
+
+#[cfg(not(unix))]
+fn others_may(_: &Path) -> Others {
+    Others::Nothing
+}

@@ -1,0 +1,84 @@
+//! Services that the options name.
+
+use std::time::Duration;
+
+use docg_store_postgres::DatabaseFault;
+use tokio::{net::TcpStream, time::timeout};
+
+use super::Finding;
+use crate::{backend, mail::SmtpServer, options::Options};
+
+/// How long Redis may take to answer, which need not be up.
+const REDIS: Duration = Duration::from_secs(1);
+/// How long a mail server may take to answer, which need not be up.
+const MAIL: Duration = Duration::from_secs(3);
+
+pub(super) async fn database(options: &Options) -> Vec<Finding> {
+    let Some(url) = &options.database_url else {
+        return Vec::new();
+    };
+    let database = match backend::connect(url, options).await {
+        Ok(database) => database,
+        Err(error) => return vec![Finding::refused(error.to_string())],
+    };
+    let faults = database.faults().await;
+    database.close().await;
+    let faults = match faults {
+        Ok(faults) => faults,
+        Err(error) => return vec![Finding::refused(format!("--database-url: {error}"))],
+    };
+    faults
+        .into_iter()
+        // What is only unwise was logged as it was connected.
+        .filter(DatabaseFault::is_fatal)
+        .filter(|fault| options.no_migrate || !matches!(fault, DatabaseFault::Unmigrated { .. }))
+        .map(|fault| Finding::refused(format!("--database-url: {fault}")))
+        .collect()
+}
+
+pub(super) async fn redis(options: &Options) -> Vec<Finding> {
+    let Some(url) = &options.redis_url else {
+        return Vec::new();
+    };
+    let bus = match backend::open_redis(url) {
+        Ok(bus) => bus,
+        Err(error) => return vec![Finding::refused(format!("--redis-url: {error}"))],
+    };
+    // Where it does not get ready, the faults say why.
+    let _ = timeout(REDIS, bus.ready()).await;
+    match bus.faults().await {
+        Ok(faults) => faults
+            .into_iter()
+            .map(|fault| {
+                let text = format!("--redis-url: {fault}");
+                if fault.is_fatal() {
+                    Finding::refused(text)
+                } else {
+                    Finding::warned(text)
+                }
+            })
+            .collect(),
+        Err(error) => vec![Finding::warned(format!(
+            "--redis-url: {error}: event streams read the database until Redis answers, which is slower"
+        ))],
+    }
+}
+
+pub(super) async fn mail(options: &Options) -> Vec<Finding> {
+    let Some(url) = &options.smtp_url else {
+        return Vec::new();
+    };
+    let server = match SmtpServer::from_url(url) {
+        Ok(server) => server,
+        Err(error) => return vec![Finding::refused(format!("--smtp-url: {error}"))],
+    };
+    let (host, port) = server.address();
+    let why = match timeout(MAIL, TcpStream::connect((host, port))).await {
+        Ok(Ok(_)) => return Vec::new(),
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => format!("no answer within {MAIL:?}"),
+    };
+    vec![Finding::warned(format!(
+        "--smtp-url: {host}:{port}: {why}: mails are tried again, and go out when it answers"
+    ))]
+}
