@@ -14,17 +14,20 @@ use crate::{
 /// Why a handler is told to stop.
 ///
 /// Whatever the reason, a handler that stops before its effect returns [`StepFailure::stopped`], and
-/// one whose effect has happened returns the output or the wait. Any other answer settles nothing:
+/// one whose effect has happened returns the output or the wait. No other answer ends anything:
 ///
-/// | told because of | success, wait | `stopped()` | any other error, a panic, or no answer |
-/// |---|---|---|---|
-/// | cancel | recorded; what was asked of people is withdrawn | ends `canceled` | ends `canceled` |
-/// | shutdown | counts as always | runs again on another worker, without using up an attempt | likewise |
-/// | lease lost | is found by `probe` | another worker has the step | likewise |
-/// | deadline | counts as always | timed out | timed out |
+/// | told because of | success, wait | any error, a panic, or no answer |
+/// |---|---|---|
+/// | cancel | recorded; what was asked of people is withdrawn | the execution ends `canceled` |
+/// | shutdown | counts as always | the step runs again on another worker and no attempt is used up |
+/// | lease lost | found by `probe` | another worker has the step |
+/// | deadline | counts as always | the attempt has timed out |
 ///
-/// An error other than `stopped()` of an effect that is not safe to repeat leaves open whether the
-/// effect happened: the handler's `probe` is asked before anything else happens.
+/// By [`stopped`](crate::error::StepFailure::stopped) and
+/// [`retryable`](crate::error::StepFailure::retryable) the handler says that
+/// its effect may be tried again. Anything else leaves open whether an effect happened that is not
+/// [safe to repeat](super::NodeSpec::safe_to_repeat): then the handler's `probe` is asked before the step
+/// runs again, or before the execution ends `canceled`.
 ///
 /// [`StepFailure::stopped`]: crate::error::StepFailure::stopped
 #[non_exhaustive]

@@ -125,7 +125,8 @@ pub trait EffectHandler: Send + Sync + 'static {
     ///
     /// The failure says itself whether it may be retried, needs review, is final, or leaves open
     /// whether the effect happened. Told to stop before the effect, the handler returns
-    /// [`StepFailure::stopped`]; any other error then leaves open whether the effect happened.
+    /// [`StepFailure::stopped`]; an error that is not retryable then leaves open whether the effect
+    /// happened.
     async fn run(&self, context: EffectContext, params: Value) -> Result<StepOutcome, StepFailure>;
     /// Goes on after a wait that [`run`](Self::run) asked for has ended well. It may be repeated at any
     /// time: the effect was the asking.

@@ -118,12 +118,15 @@ impl Handlers {
             () = context.cancellation.cancelled() => {}
             () = self.released.cancelled() => {}
         }
-        let mut told = self.told.lock().expect("no panic");
-        told.insert(context.execution_id, context.stop_reason());
-        drop(told);
+        self.note_told(context);
         if answer == "never" {
             std::future::pending().await
         }
+    }
+
+    fn note_told(&self, context: &StepContext) {
+        let mut told = self.told.lock().expect("no panic");
+        told.insert(context.execution_id, context.stop_reason());
     }
 
     async fn answers(&self, context: &StepContext, answer: &str) -> Result<Value, StepFailure> {

@@ -1,8 +1,9 @@
 //! What becomes of a step whose handler was told to stop, or whose run ends while it is under way.
 //!
-//! A handler that is told to stop may answer anything: what it then says ends no run. Only a success,
-//! a wait, and [`FailureClass::Stopped`] are taken at their word. Any other error of an effect that is
-//! not safe to repeat leaves open whether the effect happened, and its handler is asked.
+//! A handler that is told to stop may answer anything: what it then says ends no run. A success and a
+//! wait are taken at their word, and so are errors by which the handler says that it may run again. Any
+//! other error of an effect that is not safe to repeat leaves open whether the effect happened, and the
+//! handler is asked.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -34,9 +35,10 @@ pub(crate) fn leaves_doubt(
         return false;
     }
     match class {
-        FailureClass::Stopped => false,
+        // The handler says that it may run again.
+        FailureClass::Stopped | FailureClass::Retryable => false,
         FailureClass::OutcomeUnknown => true,
-        FailureClass::Retryable | FailureClass::Review | FailureClass::Final => {
+        FailureClass::Review | FailureClass::Final => {
             state.steps[index].activity == Activity::Running
         }
     }

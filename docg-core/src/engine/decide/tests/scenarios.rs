@@ -13,7 +13,7 @@ use crate::{
     signature::{NewSignatureRequest, NewSigner, RequestStatus, SignerFact, SignerFactKind},
     time::Timestamp,
     workflow::{
-        Probe, StepOutcome, Wait,
+        Probe, StepOutcome, StopReason, Wait,
         handler::{NewApproval, OnExpiry},
     },
 };
@@ -248,9 +248,8 @@ fn an_attempt_that_ended_with_its_server_does_not_count() {
         index: 3,
         result: Err(StepFailure::retryable("canceled", "Stopped.")),
         notes: Notes::default(),
-        told: None,
+        told: Some(StopReason::Shutdown),
     };
-    let stopped = stopped.after_stop().expect("it says something");
     world.apply_as(vec![stopped], false);
     assert_eq!(world.state.steps[3].status, StepStatus::Pending);
     assert!(world.state.execution.wake_at.is_some(), "it wants a worker");

@@ -215,8 +215,10 @@ impl Cell {
     fn leaves_doubt(&self) -> bool {
         let is_doubtful = match self.answer {
             Answer::Unknown => true,
-            Answer::Retryable | Answer::Review | Answer::Final => !self.kind.follows_wait(),
-            Answer::Done | Answer::Wait | Answer::ImpossibleWait | Answer::Stopped => false,
+            Answer::Review | Answer::Final => !self.kind.follows_wait(),
+            // The handler says that it may run again.
+            Answer::Stopped | Answer::Retryable => false,
+            Answer::Done | Answer::Wait | Answer::ImpossibleWait => false,
         };
         is_doubtful && !self.kind.may_repeat()
     }
@@ -244,7 +246,7 @@ fn step(world: &World) -> &Step {
 }
 
 /// What a reader sees of the run and its step.
-fn seen(world: &World) -> impl PartialEq + fmt::Debug {
+fn seen(world: &World) -> impl PartialEq + fmt::Debug + use<> {
     let (execution, step) = (world.execution(), step(world));
     let code = step.error.as_ref().map(|error| error.code.clone());
     (
