@@ -104,7 +104,9 @@ impl Engine {
         comment: Option<String>,
     ) -> Result<VoteAnswer, EngineError> {
         // A form sends the field also where nothing was written into it.
-        let comment = comment.filter(|comment| !limits::is_blank(comment));
+        let comment = comment
+            .map(|comment| comment.trim().to_owned())
+            .filter(|comment| !limits::is_blank(comment));
         none(limits::COMMENT.of_field(comment.as_deref()))?;
         let (approval, approver) = self.find_approval(token).await?;
         let now = self.inner.now();

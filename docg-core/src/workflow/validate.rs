@@ -127,7 +127,7 @@ pub fn validate(draft: WorkflowDraft, registry: &Registry) -> Result<Validated, 
             ..
         } = draft;
         Ok(Validated {
-            name,
+            name: name.trim().to_owned(),
             input_schema,
             settings,
             nodes,

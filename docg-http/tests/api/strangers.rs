@@ -1,7 +1,7 @@
 //! What nobody sends who reads the documentation, in every field of every operation: it is refused
 //! and named, or it is taken and read back as it was.
 
-use docg_core::limits::TEXTS;
+use docg_core::limits::{TEXTS, is_blank};
 use serde_json::{Value, json};
 
 use crate::{
@@ -145,8 +145,13 @@ fn check(answer: &Answer, operation: Operation, pointer: &str, written: &str) {
     if status.is_success() {
         let given: Value = serde_json::from_str(written).expect("what was taken is JSON");
         if let Some(shown) = answer.json().pointer(pointer) {
-            let same =
-                *shown == given || shown.as_f64().is_some() && shown.as_f64() == given.as_f64();
+            let same = match (&given, shown) {
+                // White space around a text is no part of it, and nothing is no comment.
+                (Value::String(given), shown) => {
+                    given.trim() == shown.as_str().unwrap_or_default().trim() || is_blank(given)
+                }
+                (given, shown) => *shown == *given || shown.as_f64() == given.as_f64(),
+            };
             assert!(same, "{what}: is read back as {shown:.60}");
         }
     }

@@ -13,6 +13,7 @@ use super::{Domain, Issue, PreflightRequest};
 use crate::{
     error::codes,
     i18n::Text,
+    limits::PEOPLE,
     run::{Phase, StepStatus},
     workflow::{
         Handler, Node, NodeSpec, OnError, ParamKind,
@@ -201,10 +202,6 @@ impl Rule<'_, '_> {
         let raw = raw.unwrap_or(&Value::Null);
         // A list is looked at item by item: one address that comes later does not hide the others.
         if let (ParamKind::EmailList | ParamKind::Signers, Value::Array(items)) = (self.kind, raw) {
-            if let Some(expected) = kinds::misfit(raw, self.kind) {
-                issues.push(data::wrong_kind(self, &expected));
-                return;
-            }
             let items: Vec<_> = items.iter().map(|item| self.settle(item)).collect();
             if items
                 .iter()
@@ -260,6 +257,10 @@ impl Rule<'_, '_> {
             ParamKind::Signers => signature::signers(self, items),
             _ => delivery::addresses(self, items),
         };
+        if items.len() > PEOPLE {
+            let expected = format!("a list of at most {PEOPLE}");
+            found.insert(0, data::wrong_kind(self, &expected));
+        }
         found.truncate(MAX_PER_PARAM);
         issues.append(&mut found);
     }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::{limits::PEOPLE, time::MAX_DURATION_MS, workflow::ParamKind};
+use crate::{time::MAX_DURATION_MS, workflow::ParamKind};
 
 /// Nothing, or a text of white space.
 pub(crate) fn is_blank(value: &Value) -> bool {
@@ -48,11 +48,6 @@ pub(crate) fn misfit(value: &Value, kind: &ParamKind) -> Option<String> {
             return (!fits).then(|| {
                 format!("a duration in whole milliseconds, {MAX_DURATION_MS} (ten years) at most")
             });
-        }
-        ParamKind::EmailList | ParamKind::Signers
-            if value.as_array().is_some_and(|items| items.len() > PEOPLE) =>
-        {
-            return Some(format!("a list of at most {PEOPLE}"));
         }
         ParamKind::Boolean => (value.is_boolean(), "true or false"),
         ParamKind::Object => (value.is_object(), "an object"),
@@ -110,7 +105,6 @@ mod tests {
         ] {
             assert_eq!(fit(millis.clone(), ParamKind::Duration), fits, "{millis}");
         }
-        assert!(!fit(json!(vec!["a@b"; PEOPLE + 1]), ParamKind::EmailList));
         assert!(fit(json!(true), ParamKind::Boolean) && !fit(json!("true"), ParamKind::Boolean));
         assert!(fit(json!({}), ParamKind::Object) && !fit(json!([]), ParamKind::Object));
         assert!(

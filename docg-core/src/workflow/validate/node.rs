@@ -74,7 +74,7 @@ impl NodeCheck<'_, '_> {
         {
             self.fault("/timeout_ms", "out_of_range", range(1, MAX_TIMEOUT_MS));
         }
-        let label = node.label.as_deref();
+        let label = node.label.as_deref().map(str::trim);
         let label = label.filter(|label| !limits::is_blank(label));
         let label = label.unwrap_or(&node.id);
         Some(Node {

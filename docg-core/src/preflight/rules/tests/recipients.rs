@@ -1,5 +1,5 @@
 use super::*;
-use crate::preflight::rules::delivery::parse;
+use crate::{limits::PEOPLE, preflight::rules::delivery::parse};
 
 #[test]
 fn addresses_are_read_by_a_real_parser() {
@@ -91,6 +91,9 @@ async fn every_wrong_address_is_named_by_its_place() {
         ]
     );
     assert_eq!(send(json!(vec!["nobody"; 5_000])).await.len(), 20);
+    let many: Vec<_> = (0..=PEOPLE).map(|n| format!("{n}@example.com")).collect();
+    assert_eq!(send(json!(many[1..])).await, [""; 0]);
+    assert_eq!(send(json!(many)).await, ["data invalid_field_format s to"]);
 }
 
 #[tokio::test]
