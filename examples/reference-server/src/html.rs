@@ -37,6 +37,16 @@ pub(crate) fn is_page(response: &Response) -> bool {
     content_type.is_some_and(|value| value.as_bytes().starts_with(b"text/html"))
 }
 
+/// Whether a client asks for pages by name, as browsers do.
+pub(crate) fn is_asked_for(headers: &HeaderMap) -> bool {
+    let mut accepted = headers.get_all(header::ACCEPT).iter();
+    accepted.any(|value| {
+        value
+            .to_str()
+            .is_ok_and(|value| value.contains("text/html"))
+    })
+}
+
 /// The token in a page's path. What is not UTF-8 is read as the empty text, which is no token either.
 pub(crate) struct Token(pub(crate) String);
 

@@ -6,8 +6,9 @@ use std::{
 };
 
 use clap::{
-    Args, Command as Grammar, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
-    builder::{BoolishValueParser, OsStr, Resettable},
+    Arg, Args, Command as Grammar, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
+    builder::{BoolishValueParser, OsStr, Resettable, TypedValueParser},
+    error::ErrorKind,
 };
 use lettre::message::Mailbox;
 use url::Url;
@@ -214,7 +215,7 @@ pub struct Options {
     )]
     pub mail_from: Mailbox,
     /// What links in mails begin with; without it the bound address
-    #[arg(long, env = "DOCG_PUBLIC_URL", global = true, value_name = "URL", value_parser = crate::checks::public_url)]
+    #[arg(long, env = "DOCG_PUBLIC_URL", global = true, value_name = "URL", value_parser = Unshown(crate::checks::public_url))]
     pub public_url: Option<Url>,
     /// Origins whose pages may call the API, such as `https://app.example.com`; `*` is any, which gives
     /// nothing away: a page has no token unless it was given one
@@ -286,6 +287,28 @@ fn origin(text: &str) -> Result<String, String> {
         "an origin is scheme, host and port alone, such as https://app.example.com; or * for any"
             .to_owned(),
     )
+}
+
+/// Reads a value that is not repeated where it is wrong, as it may hold a password.
+#[derive(Clone)]
+struct Unshown<T>(fn(&str) -> Result<T, String>);
+
+impl<T: Clone + Send + Sync + 'static> TypedValueParser for Unshown<T> {
+    type Value = T;
+
+    fn parse_ref(
+        &self,
+        grammar: &Grammar,
+        arg: Option<&Arg>,
+        value: &std::ffi::OsStr,
+    ) -> Result<T, clap::Error> {
+        let read = value.to_str().ok_or_else(|| "it is not UTF-8".to_owned());
+        read.and_then(self.0).map_err(|why| {
+            let name = arg.map(ToString::to_string).unwrap_or_default();
+            let text = format!("invalid value for '{name}': {why}\n");
+            clap::Error::raw(ErrorKind::ValueValidation, text).with_cmd(grammar)
+        })
+    }
 }
 
 /// An address to listen on, with a port; a host's name stands for its first address.

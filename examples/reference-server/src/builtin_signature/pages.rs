@@ -44,8 +44,8 @@ pub fn routes(desk: Desk) -> Router {
         .with_state(desk)
 }
 
-/// Has every error below the paths of pages be a page, also what no page has answered: a wrong method, a
-/// path that leads nowhere, a body that is too large, a panic.
+/// Has every error below the paths of pages be a page, also what no page has answered: a path that leads
+/// nowhere, a body that is too large, a panic. A wrong method is one for browsers alone: forms send none.
 pub fn with_error_pages(app: Router, desk: Desk) -> Router {
     app.layer(from_fn_with_state(desk, error_page))
 }
@@ -54,10 +54,12 @@ async fn error_page(State(desk): State<Desk>, request: Request, next: Next) -> R
     let first = request.uri().path().split('/').nth(1);
     let is_page = matches!(first, Some("sign" | "approvals"));
     let words = words(request.headers());
+    let is_browser = html::is_asked_for(request.headers());
     let response = next.run(request).await;
     let status = response.status();
     let is_error = status.is_client_error() || status.is_server_error();
-    if !is_page || !is_error || html::is_page(&response) {
+    let is_for_program = status == StatusCode::METHOD_NOT_ALLOWED && !is_browser;
+    if !is_page || !is_error || is_for_program || html::is_page(&response) {
         return response;
     }
     let told = if status.is_server_error() {

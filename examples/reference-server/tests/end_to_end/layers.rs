@@ -6,13 +6,11 @@ use serde_json::Value;
 use crate::process::Server;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_pages_refuse_is_a_problem_too() {
+async fn a_method_that_pages_do_not_take_is_a_problem_too() {
     let server = Server::start(&[]);
     for (method, path, status) in [
         (Method::PATCH, "/sign/x", StatusCode::METHOD_NOT_ALLOWED),
         (Method::PUT, "/approvals/x", StatusCode::METHOD_NOT_ALLOWED),
-        (Method::GET, "/sign/%ff", StatusCode::BAD_REQUEST),
-        (Method::GET, "/approvals/%ff", StatusCode::BAD_REQUEST),
     ] {
         let request = server.request(method.clone(), path);
         let response = request.send().await.expect("it answers");
@@ -23,10 +21,7 @@ async fn what_the_pages_refuse_is_a_problem_too() {
             "{path}"
         );
         assert!(headers.contains_key("x-correlation-id"));
-        assert_eq!(
-            headers.contains_key("allow"),
-            status == StatusCode::METHOD_NOT_ALLOWED
-        );
+        assert!(headers.contains_key("allow"));
         let problem: Value = response.json().await.expect("JSON");
         assert_eq!(problem["status"], status.as_u16());
     }

@@ -224,6 +224,7 @@ async fn whatever_is_wrong_below_the_path_of_a_page_is_a_page() {
     let long = "x".repeat(10_000);
     for (line, expected) in [
         ("GET /sign/%FF", "404"),
+        ("GET /sign/a/decline", "405"),
         ("POST /sign/%FF", "404"),
         ("GET /approvals/%FF", "404"),
         ("POST /approvals/%FF/approve", "404"),
@@ -237,8 +238,9 @@ async fn whatever_is_wrong_below_the_path_of_a_page_is_a_page() {
         ("TRACE /approvals/a", "405"),
         (&format!("GET /sign/{long}"), "404"),
     ] {
-        let head =
-            format!("{line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
+        let head = format!(
+            "{line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{accept}content-length: 0\r\n\r\n"
+        );
         let answer = exchange(&server, &head).await;
         let shown: String = line.chars().take(60).collect();
         assert_eq!(answer.get(9..12), Some(expected), "{shown}: {answer}");

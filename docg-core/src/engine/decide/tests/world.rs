@@ -234,6 +234,7 @@ impl World {
         };
         let moment = Moment {
             now: self.now,
+            recorded: self.now,
             ids: &mut self.ids,
             opens_steps: true,
         };
