@@ -12,6 +12,7 @@ pub mod ids;
 pub mod observe;
 pub mod ports;
 pub mod preflight;
+mod programs;
 pub mod run;
 pub mod signature;
 pub mod storable;
