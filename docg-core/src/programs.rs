@@ -23,6 +23,7 @@ use crate::{
     ids::OrganizationId,
     workflow::{
         Node, condition,
+        size::size_of,
         variables::{effective_params, has_variables},
     },
 };
@@ -31,8 +32,6 @@ use crate::{
 const STACK_BYTES: usize = 64 * 1024 * 1024;
 /// What costs no more than this, roughly in operations of some nanoseconds, is evaluated at once.
 const SMALL: usize = 100_000;
-/// A text counts as one value for each so many of its bytes.
-const TEXT_BYTES: usize = 64;
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -233,39 +232,6 @@ pub(crate) fn is_small<'a>(
     true
 }
 
-/// How many values there are within a value, and for how many its texts count. Stops at `most`.
-pub(crate) fn size_of(value: &Value, most: usize) -> usize {
-    fn measure(value: &Value, left: &mut usize) {
-        let mut take = |size: usize| *left = left.saturating_sub(1 + size / TEXT_BYTES);
-        match value {
-            Value::String(text) => take(text.len()),
-            Value::Array(items) => {
-                take(0);
-                for item in items {
-                    if *left == 0 {
-                        return;
-                    }
-                    measure(item, left);
-                }
-            }
-            Value::Object(fields) => {
-                take(0);
-                for (name, field) in fields {
-                    if *left == 0 {
-                        return;
-                    }
-                    *left = left.saturating_sub(name.len() / TEXT_BYTES);
-                    measure(field, left);
-                }
-            }
-            _ => take(0),
-        }
-    }
-    let mut left = most;
-    measure(value, &mut left);
-    most - left
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc;
@@ -284,7 +250,11 @@ mod tests {
         for _ in 0..3 {
             turns.push(queue.next().0);
         }
-        assert_eq!(turns, [busy, other, busy], "the other is not behind the backlog");
+        assert_eq!(
+            turns,
+            [busy, other, busy],
+            "the other is not behind the backlog"
+        );
         assert!(queue.lanes().turns.is_empty(), "the busy one has its share");
         queue.ended(busy);
         assert_eq!(queue.next().0, busy);

@@ -5,9 +5,10 @@ use crate::{
     error::FieldFault,
     ids::{OrganizationId, WorkflowId},
     ports::{Page, StoreErrorKind, WorkflowQuery},
-    programs::{self, size_of},
+    programs,
     workflow::{
         Workflow, WorkflowDraft,
+        size::size_of,
         validate::{Validated, schema, validate},
     },
 };

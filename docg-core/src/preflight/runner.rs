@@ -129,7 +129,10 @@ async fn findings(request: &PreflightRequest<'_>) -> rules::Findings {
 }
 
 fn is_small(request: &PreflightRequest<'_>) -> bool {
-    let outputs = request.steps.iter().filter_map(|step| step.output.as_deref());
+    let outputs = request
+        .steps
+        .iter()
+        .filter_map(|step| step.output.as_deref());
     let trigger = &*request.inputs.trigger_data;
     let nodes = request.workflow.nodes.iter().map(|node| &**node);
     schema::is_small(request.workflow, trigger)

@@ -140,7 +140,9 @@ pub(crate) fn decide(expr: &str, source: &dyn Source) -> Result<Option<bool>, Co
 pub(crate) fn price(expr: &str, data: usize) -> usize {
     match parsed(expr) {
         // What goes through a list may go through another one for each item.
-        Ok(parsed) if parsed.loops => expr.len().saturating_mul(data.saturating_mul(data) / 64 + 1),
+        Ok(parsed) if parsed.loops => expr
+            .len()
+            .saturating_mul(data.saturating_mul(data) / 64 + 1),
         Ok(_) => expr.len().saturating_mul(data / 64 + 1),
         Err(_) => 0,
     }

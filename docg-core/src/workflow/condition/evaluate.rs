@@ -236,7 +236,11 @@ impl<'a> Evaluation<'a> {
                     None => Err(Stop::Absent("a place in a list".to_owned())),
                 }
             }
-            _ => misfit(format!("{} cannot be looked up by {}", value.kind(), key.kind())),
+            _ => misfit(format!(
+                "{} cannot be looked up by {}",
+                value.kind(),
+                key.kind()
+            )),
         }
     }
 
@@ -252,11 +256,7 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    fn mapped(
-        &self,
-        value: &Value<'a>,
-        each: impl Fn(Value<'a>) -> Outcome<'a>,
-    ) -> Outcome<'a> {
+    fn mapped(&self, value: &Value<'a>, each: impl Fn(Value<'a>) -> Outcome<'a>) -> Outcome<'a> {
         let mut made = Vec::new();
         for item in self.items(value)? {
             self.spend(MADE_ITEM)?;
@@ -382,12 +382,17 @@ impl<'a> Evaluation<'a> {
         match (left, right) {
             (Value::Number(left), Value::Number(right)) => Ok(left.cmp(right)),
             (Value::Text(left), Value::Text(right)) => {
-                self.spend_text(if left.len() < right.len() { left } else { right })?;
+                self.spend_text(if left.len() < right.len() {
+                    left
+                } else {
+                    right
+                })?;
                 Ok(left.cmp(right))
             }
-            _ if left.kind() == right.kind() => {
-                misfit(format!("{} is neither more nor less than another", left.kind()))
-            }
+            _ if left.kind() == right.kind() => misfit(format!(
+                "{} is neither more nor less than another",
+                left.kind()
+            )),
             _ => misfit(different(left, right)),
         }
     }
@@ -470,7 +475,9 @@ impl<'a> Evaluation<'a> {
             Filter::Absolute => Value::Number(number(&value)?.absolute()),
             Filter::Round => {
                 let digits = match argument {
-                    Some(digits) => number(digits)?.as_whole().and_then(|it| u32::try_from(it).ok()),
+                    Some(digits) => number(digits)?
+                        .as_whole()
+                        .and_then(|it| u32::try_from(it).ok()),
                     None => Some(0),
                 };
                 match digits {
@@ -548,7 +555,11 @@ impl<'a> Evaluation<'a> {
                     let better = match &best {
                         Some(best) => {
                             let order = self.order(&item, best)?;
-                            if filter == Filter::Max { order.is_gt() } else { order.is_lt() }
+                            if filter == Filter::Max {
+                                order.is_gt()
+                            } else {
+                                order.is_lt()
+                            }
                         }
                         None => true,
                     };
@@ -639,11 +650,7 @@ impl<'a> Evaluation<'a> {
         Ok(())
     }
 
-    fn changed_text(
-        &self,
-        value: &Value<'a>,
-        change: impl Fn(&str) -> String,
-    ) -> Outcome<'a> {
+    fn changed_text(&self, value: &Value<'a>, change: impl Fn(&str) -> String) -> Outcome<'a> {
         let text = text(value)?;
         self.spend_text(text)?;
         Ok(Value::Text(Cow::Owned(change(text))))

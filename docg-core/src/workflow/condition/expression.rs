@@ -217,9 +217,7 @@ impl Parser<'_> {
                     None => Node::Bool(value.is_true()),
                 }
             }
-            Expr::GetAttr(lookup) => {
-                Node::Field(self.boxed(&lookup.expr)?, lookup.name.to_owned())
-            }
+            Expr::GetAttr(lookup) => Node::Field(self.boxed(&lookup.expr)?, lookup.name.to_owned()),
             Expr::GetItem(lookup) => Node::Index(
                 self.boxed(&lookup.expr)?,
                 self.boxed(&lookup.subscript_expr)?,
@@ -429,7 +427,9 @@ impl Parser<'_> {
 }
 
 fn known_filter(name: &str, arguments: usize) -> Result<Filter, ConditionError> {
-    known("filter", name, Filter::named(name), |it| it.takes(arguments))
+    known("filter", name, Filter::named(name), |it| {
+        it.takes(arguments)
+    })
 }
 
 fn known_test(name: &str, arguments: usize) -> Result<Test, ConditionError> {

@@ -80,7 +80,10 @@ fn expressions_are_worked_out_over_trigger_steps_and_execution() {
         ("trigger.name == 'x' if trigger.off else true", true),
         ("1 < trigger.items|length <= 2", true),
         ("trigger.items[-1].id == 2", true),
-        ("trigger.items|sum == 1 if trigger.items|length == 0 else true", true),
+        (
+            "trigger.items|sum == 1 if trigger.items|length == 0 else true",
+            true,
+        ),
         ("[3, 1, 2]|sort == [1, 2, 3]", true),
         ("['b', 'a', 'b']|unique|list == ['b', 'a']", true),
         ("['A', 'b']|map('lower')|list == ['a', 'b']", true),
@@ -89,7 +92,10 @@ fn expressions_are_worked_out_over_trigger_steps_and_execution() {
         ("'5'|float == 5 and '-7.9'|int == -7", true),
         ("'a' ~ 1 == 'a1'", true),
         ("2.5|round == 3 and 7 // 2 == 3 and -7 % 3 == 2", true),
-        ("trigger.name is string and trigger.amount is divisibleby(100)", true),
+        (
+            "trigger.name is string and trigger.amount is divisibleby(100)",
+            true,
+        ),
         ("trigger.none != 5 and trigger.none != 'x'", true),
         ("none in [none, 1] and 1 in [none, 1]", true),
         ("true", true),
@@ -287,7 +293,10 @@ fn whatever_multiplies_runs_into_the_budget_and_not_into_the_minutes() {
     // What is only large is no reason to refuse.
     assert_eq!(over(&data, "trigger.l|sum > 0"), Ok(true));
     assert_eq!(over(&data, "99999 in trigger.l"), Ok(true));
-    assert_eq!(over(&data, "trigger.objects|map(attribute='a')|sum == 50000"), Ok(true));
+    assert_eq!(
+        over(&data, "trigger.objects|map(attribute='a')|sum == 50000"),
+        Ok(true)
+    );
 }
 
 #[test]
@@ -304,7 +313,10 @@ fn numbers_are_compared_as_they_are_written() {
         ("trigger.bigger + 1 == 18446744073709551616", true),
         ("trigger.tenth + 0.2 == 0.3", true),
         ("trigger.tenth == 0.10", true),
-        ("trigger.tenth == 0.1000000000000000055511151231257827", false),
+        (
+            "trigger.tenth == 0.1000000000000000055511151231257827",
+            false,
+        ),
         ("1 / 3 * 3 == 1", true),
         ("trigger.huge > trigger.bigger", true),
         ("trigger.huge == 1e300", true),

@@ -8,9 +8,8 @@
 use serde_json::{Map, Value};
 
 use crate::{
-    programs::size_of,
     storable::Unstorable,
-    workflow::Workflow,
+    workflow::{Workflow, size::size_of},
 };
 
 /// What is wrong with a schema: a JSON pointer into it, and words.

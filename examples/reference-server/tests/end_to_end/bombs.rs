@@ -134,12 +134,14 @@ async fn bombs_of_a_tenant_stall_nobody_and_the_server_still_ends() {
         }
         let body = json!({"trigger_data": bomb.data});
         let preflight = format!("{path}/preflight");
-        let (slowest, (status, answer)) =
-            watched(&server, server.post(&preflight, &body)).await;
+        let (slowest, (status, answer)) = watched(&server, server.post(&preflight, &body)).await;
         assert_eq!(status, StatusCode::OK, "{}", bomb.name);
         assert_eq!(answer["can_execute"], false, "{}: {answer}", bomb.name);
         let more = memory(&server).saturating_sub(before) >> 20;
-        println!("{}: /healthz took at most {slowest:?}, {more} MB more", bomb.name);
+        println!(
+            "{}: /healthz took at most {slowest:?}, {more} MB more",
+            bomb.name
+        );
         assert!(slowest < HEALTHY, "{}: {slowest:?}", bomb.name);
         started.push((bomb, ids));
     }
@@ -154,13 +156,19 @@ async fn bombs_of_a_tenant_stall_nobody_and_the_server_still_ends() {
     for (bomb, ids) in &started {
         for id in ids {
             let change = json!({"changes": {"trigger_data": {"again": bomb.name}}});
-            server.post(&format!("/api/v1/executions/{id}/resume"), &change).await;
+            server
+                .post(&format!("/api/v1/executions/{id}/resume"), &change)
+                .await;
         }
     }
     server.signal("TERM");
     let told = Instant::now();
     assert!(server.wait().success());
-    assert!(told.elapsed() < Duration::from_secs(15), "{:?}", told.elapsed());
+    assert!(
+        told.elapsed() < Duration::from_secs(15),
+        "{:?}",
+        told.elapsed()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

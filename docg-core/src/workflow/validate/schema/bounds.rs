@@ -262,7 +262,7 @@ impl<'s> Walk<'s> {
                     "{keyword} {:?} leads nowhere in this schema; others are not fetched",
                     shortened(reference)
                 );
-                return Err((self.pointer(index, Some(keyword)), why));
+                return Err((self.pointer(index, None), why));
             };
             self.subschemas[index].same_place.push(target);
             while seen < self.subschemas.len() {
@@ -312,7 +312,10 @@ impl<'s> Walk<'s> {
 
     fn pattern_prices(&self) -> Result<(u64, u64), SchemaFault> {
         let (mut all, mut largest, mut for_names) = (0, 0, 0);
-        let texts = self.patterns.iter().map(|(pattern, at)| (*pattern, *at, "pattern"));
+        let texts = self
+            .patterns
+            .iter()
+            .map(|(pattern, at)| (*pattern, *at, "pattern"));
         let names = self.name_patterns.iter();
         let names = names.map(|(pattern, at)| (*pattern, *at, "patternProperties"));
         for (pattern, at, keyword) in texts.chain(names) {

@@ -138,14 +138,21 @@ impl Checked {
 fn longest_path(value: &Value) -> (usize, usize) {
     let below = |(bytes, depth): (usize, usize), name: usize, inner: &Value| {
         let (inner_bytes, inner_depth) = longest_path(inner);
-        (bytes.max(name + 1 + inner_bytes), depth.max(inner_depth + 1))
+        (
+            bytes.max(name + 1 + inner_bytes),
+            depth.max(inner_depth + 1),
+        )
     };
     match value {
-        Value::Array(items) => items.iter().fold((0, 1), |most, item| below(most, 20, item)),
+        Value::Array(items) => items
+            .iter()
+            .fold((0, 1), |most, item| below(most, 20, item)),
         Value::Object(fields) => fields
             .iter()
             // `~` and `/` take two bytes in a pointer.
-            .fold((0, 1), |most, (name, field)| below(most, 2 * name.len(), field)),
+            .fold((0, 1), |most, (name, field)| {
+                below(most, 2 * name.len(), field)
+            }),
         _ => (0, 1),
     }
 }

@@ -49,7 +49,10 @@ fn doubling(uses: impl Fn(Value) -> Value, last: Value) -> Value {
 fn a_schema_that_unfolds_without_end_is_refused_where_it_is_stored() {
     let leaf = json!({"type": "string"});
     let twice = |keyword: &'static str| {
-        doubling(move |next| json!({keyword: [next.clone(), next]}), json!({"type": "string"}))
+        doubling(
+            move |next| json!({keyword: [next.clone(), next]}),
+            json!({"type": "string"}),
+        )
     };
     let chain = |keyword: &'static str, length: usize| {
         let mut schema = json!({"type": "object"});
@@ -64,25 +67,52 @@ fn a_schema_that_unfolds_without_end_is_refused_where_it_is_stored() {
         ("allOf", twice("allOf")),
         ("anyOf", twice("anyOf")),
         ("oneOf", twice("oneOf")),
-        ("not", doubling(|next| json!({"not": {"allOf": [next.clone(), next]}}), leaf.clone())),
-        ("if", doubling(|next| json!({"if": next.clone(), "then": next.clone(), "else": next}), leaf.clone())),
+        (
+            "not",
+            doubling(
+                |next| json!({"not": {"allOf": [next.clone(), next]}}),
+                leaf.clone(),
+            ),
+        ),
+        (
+            "if",
+            doubling(
+                |next| json!({"if": next.clone(), "then": next.clone(), "else": next}),
+                leaf.clone(),
+            ),
+        ),
         (
             "dependentSchemas",
-            doubling(|next| json!({"dependentSchemas": {"a": next.clone(), "b": next}}), leaf.clone()),
+            doubling(
+                |next| json!({"dependentSchemas": {"a": next.clone(), "b": next}}),
+                leaf.clone(),
+            ),
         ),
         (
             "unevaluatedProperties",
-            doubling(|next| json!({"allOf": [next.clone(), next], "unevaluatedProperties": false}), leaf),
+            doubling(
+                |next| json!({"allOf": [next.clone(), next], "unevaluatedProperties": false}),
+                leaf,
+            ),
         ),
         ("a chain", chain("not", 90)),
         ("itself", itself),
         ("remote", json!({"$ref": "http://example.com/x"})),
         ("nowhere", json!({"$ref": "#/$defs/none"})),
-        ("an inner $id", json!({"$defs": {"a": {"$id": "http://example.com/a", "$ref": "#"}}})),
+        (
+            "an inner $id",
+            json!({"$defs": {"a": {"$id": "http://example.com/a", "$ref": "#"}}}),
+        ),
         ("many", json!({"allOf": vec![json!({}); 6_000]})),
-        ("wide", json!({"items": {"anyOf": vec![json!({"type": "null"}); 3_000]}})),
+        (
+            "wide",
+            json!({"items": {"anyOf": vec![json!({"type": "null"}); 3_000]}}),
+        ),
         ("a large pattern", json!({"pattern": "(a{1,1000}){1,1000}"})),
-        ("a backtracking pattern", json!({"properties": {"a": {"pattern": "(a+)+\\1$"}}})),
+        (
+            "a backtracking pattern",
+            json!({"properties": {"a": {"pattern": "(a+)+\\1$"}}}),
+        ),
         (
             "many patterns",
             json!({"allOf": (0..200).map(|n| json!({"pattern": format!("(ab{n}){{1,200}}")})).collect::<Vec<_>>()}),
@@ -121,24 +151,33 @@ fn schemas_as_people_write_them_are_taken() {
     assert_eq!(validated(tree.clone(), &good), Ok(Vec::new()));
     let bad = json!({"name": "Ana", "kind": "dog", "other": 1, "children": [{"tax": "1"}]});
     let found = validated(tree, &bad).expect("it can be checked");
-    let missing = found.iter().find(|violation| violation.missing).expect("the name");
+    let missing = found
+        .iter()
+        .find(|violation| violation.missing)
+        .expect("the name");
     assert_eq!(missing.path, ["children", "0", "name"]);
     assert!(found.iter().any(|violation| violation.path == ["kind"]));
-    assert!(found.iter().any(|violation| violation.path == ["children", "0", "tax"]));
+    assert!(
+        found
+            .iter()
+            .any(|violation| violation.path == ["children", "0", "tax"])
+    );
 }
 
 #[test]
 fn what_multiplies_with_the_data_is_too_much_and_no_pass() {
-    let nested = |depth: usize, leaf: Value| {
-        (0..depth).fold(leaf, |inner, _| json!({"x": inner}))
-    };
+    let nested = |depth: usize, leaf: Value| (0..depth).fold(leaf, |inner, _| json!({"x": inner}));
     let deeper = |keyword: &str| {
         let again = json!({"properties": {"x": {"$ref": "#"}}});
         json!({keyword: [again.clone(), again.clone(), {"properties": {"x": {"allOf": [{"$ref": "#"}, {"$ref": "#"}]}}}]})
     };
     let letters: String = "ab".repeat(40_000);
-    let objects: Vec<_> = (0..10_000).map(|index| json!({"k": [index, {"v": index}]})).collect();
-    let options: Vec<_> = (0..20_000).map(|index| json!({"k": [-1 - index]})).collect();
+    let objects: Vec<_> = (0..10_000)
+        .map(|index| json!({"k": [index, {"v": index}]}))
+        .collect();
+    let options: Vec<_> = (0..20_000)
+        .map(|index| json!({"k": [-1 - index]}))
+        .collect();
     for (what, schema, data) in [
         ("anyOf", deeper("anyOf"), nested(90, json!(1))),
         ("oneOf", deeper("oneOf"), nested(90, json!(1))),
@@ -169,16 +208,30 @@ fn what_multiplies_with_the_data_is_too_much_and_no_pass() {
             json!({"items": {"allOf": vec![json!({"allOf": vec![json!({}); 40], "unevaluatedProperties": true}); 40]}}),
             json!(objects),
         ),
-        ("wide", json!({"items": {"allOf": vec![json!({}); 1_900]}}), json!(vec![0; 200_000])),
+        (
+            "wide",
+            json!({"items": {"allOf": vec![json!({}); 1_900]}}),
+            json!(vec![0; 200_000]),
+        ),
     ] {
         let started = Instant::now();
         assert_eq!(check(&object(schema.clone())), Ok(()), "{what}");
         let answer = validated(schema, &data);
-        assert!(started.elapsed().as_secs() < 30, "{what}: {:?}", started.elapsed());
+        assert!(
+            started.elapsed().as_secs() < 30,
+            "{what}: {:?}",
+            started.elapsed()
+        );
         // The library may be clever; what counts is the time. Where it is not, it is no pass.
-        assert!(!matches!(answer, Err(Unchecked::Unusable(_))), "{what}: {answer:?}");
+        assert!(
+            !matches!(answer, Err(Unchecked::Unusable(_))),
+            "{what}: {answer:?}"
+        );
         if matches!(what, "enum" | "uniqueItems" | "pattern" | "wide") {
-            assert!(matches!(answer, Err(Unchecked::TooMuch(_))), "{what}: {answer:?}");
+            assert!(
+                matches!(answer, Err(Unchecked::TooMuch(_))),
+                "{what}: {answer:?}"
+            );
         }
     }
 }
