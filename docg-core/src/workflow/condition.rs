@@ -58,7 +58,7 @@
 //!
 //! # What it may cost
 //!
-//! An expression has at most 2,000 bytes, and its evaluation 4 million operations: about one for each
+//! An expression has at most 2,000 bytes and 64 levels, and its evaluation 4 million operations: about one for each
 //! value that is looked at, and for each 16 bytes of text. A number has at most 400 digits. Past that it
 //! is an error as any other.
 

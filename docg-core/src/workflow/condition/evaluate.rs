@@ -119,14 +119,22 @@ impl<'a> Evaluation<'a> {
                 joined.push_str(&right);
                 Value::Text(Cow::Owned(joined))
             }
-            Node::And(left, right) => Value::Bool(
-                self.truth(left, "what stands before and")?
-                    && self.truth(right, "what stands after and")?,
-            ),
-            Node::Or(left, right) => Value::Bool(
-                self.truth(left, "what stands before or")?
-                    || self.truth(right, "what stands after or")?,
-            ),
+            Node::All(operands) => {
+                for operand in operands {
+                    if !self.truth(operand, "each side of and")? {
+                        return Ok(Value::Bool(false));
+                    }
+                }
+                Value::Bool(true)
+            }
+            Node::Any(operands) => {
+                for operand in operands {
+                    if self.truth(operand, "each side of or")? {
+                        return Ok(Value::Bool(true));
+                    }
+                }
+                Value::Bool(false)
+            }
             Node::Compare(first, others) => {
                 let mut left = self.value(first)?;
                 for (comparison, next) in others {

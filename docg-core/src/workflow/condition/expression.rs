@@ -13,6 +13,8 @@ use crate::workflow::variables::{PathError, Root, Target, shortened};
 
 /// Longer expressions are refused, in bytes.
 const LONGEST: usize = 2_000;
+/// Expressions within one another, at most.
+const DEEPEST: usize = 64;
 
 /// An expression, ready to be evaluated.
 #[derive(Debug)]
@@ -31,8 +33,10 @@ pub(super) enum Node {
     Arithmetic(Arithmetic, Box<Node>, Box<Node>),
     /// `~`
     Join(Box<Node>, Box<Node>),
-    And(Box<Node>, Box<Node>),
-    Or(Box<Node>, Box<Node>),
+    /// `a and b and c`
+    All(Vec<Node>),
+    /// `a or b or c`
+    Any(Vec<Node>),
     /// `a < b <= c`: each one with the next.
     Compare(Box<Node>, Vec<(Comparison, Node)>),
     /// `then if condition else otherwise`
@@ -170,6 +174,7 @@ pub(super) fn parse(source: &str) -> Result<Parsed, ConditionError> {
         source,
         reads: Vec::new(),
         loops: false,
+        depth: 0,
     };
     let root = parser.node(&expression)?;
     Ok(Parsed {
@@ -187,6 +192,7 @@ struct Parser<'s> {
     source: &'s str,
     reads: Vec<Target>,
     loops: bool,
+    depth: usize,
 }
 
 impl Parser<'_> {
@@ -199,6 +205,16 @@ impl Parser<'_> {
     }
 
     fn node(&mut self, expression: &Expr<'_>) -> Result<Node, ConditionError> {
+        if self.depth == DEEPEST {
+            return refused(format!("the condition is nested more than {DEEPEST} deep"));
+        }
+        self.depth += 1;
+        let node = self.node_at_depth(expression);
+        self.depth -= 1;
+        node
+    }
+
+    fn node_at_depth(&mut self, expression: &Expr<'_>) -> Result<Node, ConditionError> {
         if let Some((root, segments)) = names(expression) {
             return self.path(root, segments);
         }
@@ -229,6 +245,27 @@ impl Parser<'_> {
                 match operation.op {
                     UnaryOpKind::Not => Node::Not(inner),
                     UnaryOpKind::Neg => Node::Negate(inner),
+                }
+            }
+            Expr::BinOp(operation)
+                if matches!(operation.op, BinOpKind::ScAnd | BinOpKind::ScOr) =>
+            {
+                let is_and = matches!(operation.op, BinOpKind::ScAnd);
+                // A long chain of them is no deep nesting.
+                let mut operands = vec![self.node(&operation.right)?];
+                let mut rest = &operation.left;
+                while let Expr::BinOp(inner) = rest
+                    && std::mem::discriminant(&inner.op) == std::mem::discriminant(&operation.op)
+                {
+                    operands.push(self.node(&inner.right)?);
+                    rest = &inner.left;
+                }
+                operands.push(self.node(rest)?);
+                operands.reverse();
+                if is_and {
+                    Node::All(operands)
+                } else {
+                    Node::Any(operands)
                 }
             }
             Expr::BinOp(operation) => {
@@ -287,8 +324,8 @@ impl Parser<'_> {
 
     fn operation(&mut self, kind: &BinOpKind, left: Box<Node>, right: Node) -> Node {
         let comparison = match kind {
-            BinOpKind::ScAnd => return Node::And(left, Box::new(right)),
-            BinOpKind::ScOr => return Node::Or(left, Box::new(right)),
+            BinOpKind::ScAnd => return Node::All(vec![*left, right]),
+            BinOpKind::ScOr => return Node::Any(vec![*left, right]),
             BinOpKind::Concat => return Node::Join(left, Box::new(right)),
             BinOpKind::Add => Err(Arithmetic::Add),
             BinOpKind::Sub => Err(Arithmetic::Subtract),

@@ -18,12 +18,18 @@ const MAX_AT_ONE_PLACE: usize = 2_000;
 /// Through at most this many others a subschema applies to the same place.
 const MAX_CHAIN: usize = 64;
 /// One pattern takes at most this many bytes when it is compiled, and all of a schema together as many.
-pub(super) const MAX_PATTERN_BYTES: usize = 1024 * 1024;
+pub(super) const MAX_PATTERN_BYTES: usize = 8 * 1024 * 1024;
 /// The sizes by which patterns are told apart. A text is matched in steps whose number is its length,
 /// and whose cost is the pattern's size.
-const PATTERN_SIZES: [usize; 4] = [2 * 1024, 16 * 1024, 128 * 1024, MAX_PATTERN_BYTES];
+const PATTERN_SIZES: [usize; 5] = [
+    2 * 1024,
+    16 * 1024,
+    128 * 1024,
+    1024 * 1024,
+    MAX_PATTERN_BYTES,
+];
 /// Bytes of a compiled pattern that are stepped through for the price of one.
-const PATTERN_STEP: usize = 1024;
+const PATTERN_STEP: usize = 4096;
 
 /// Keywords that hold one subschema (or, in older drafts, a list of them).
 const ONE: [&str; 12] = [
@@ -72,6 +78,8 @@ pub(super) struct Bounds {
     pub(super) widest: usize,
     /// How many bytes of the schema an error may repeat.
     pub(super) repeated_bytes: usize,
+    /// How many patterns it has.
+    pub(super) patterns: usize,
     /// The price of matching a byte of text to a pattern.
     pub(super) pattern_price: u64,
     /// The price of matching a byte of a name to all patterns for names.
@@ -99,6 +107,7 @@ pub(super) fn measure(schema: &Value) -> Result<Bounds, SchemaFault> {
     Ok(Bounds {
         widest,
         repeated_bytes: walk.repeated_bytes,
+        patterns: walk.patterns.len() + walk.name_patterns.len(),
         pattern_price,
         name_price,
     })
@@ -332,7 +341,7 @@ impl<'s> Walk<'s> {
                 for_names += size;
             }
         }
-        let price = |size: usize| (size / PATTERN_STEP) as u64;
+        let price = |size: usize| size.div_ceil(PATTERN_STEP) as u64;
         Ok((price(largest), price(for_names)))
     }
 

@@ -23,6 +23,9 @@ const BUDGET: u64 = 10_000_000;
 const LISTING_BUDGET: u64 = 2_000_000;
 /// Violations that may take more memory than this, in bytes, are not listed.
 const MAX_LISTING_BYTES: usize = 64 * 1024 * 1024;
+/// What matching all patterns of a schema may keep in memory, in bytes, and one of them at least.
+const MAX_MATCHING_BYTES: usize = 8 * 1024 * 1024;
+const MIN_MATCHING_BYTES: usize = 16 * 1024;
 /// Words of the library are cut to this many characters; they can repeat a whole schema.
 const MAX_WORDS: usize = 300;
 
@@ -40,7 +43,7 @@ fn compile(schema: &Map<String, Value>) -> Result<Checked, SchemaFault> {
     let bounds = measure(&schema)?;
     let patterns = PatternOptions::regex()
         .size_limit(MAX_PATTERN_BYTES)
-        .dfa_size_limit(MAX_PATTERN_BYTES);
+        .dfa_size_limit((MAX_MATCHING_BYTES / bounds.patterns.max(1)).max(MIN_MATCHING_BYTES));
     let validator = jsonschema::options_for::<Metered>()
         .offline()
         .should_validate_formats(true)
@@ -66,7 +69,7 @@ struct Compiled {
 
 fn compiled(workflow: &Workflow) -> Arc<Compiled> {
     type Key = (OrganizationId, WorkflowId, u32);
-    static RECENT: LazyLock<Recent<Key, Arc<Compiled>>> = LazyLock::new(|| Recent::new(64));
+    static RECENT: LazyLock<Recent<Key, Arc<Compiled>>> = LazyLock::new(|| Recent::new(32));
     let key = (workflow.organization_id, workflow.id, workflow.version);
     // Two engines in one process may use the same ids for different workflows.
     if let Some(found) = RECENT
