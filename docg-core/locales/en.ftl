@@ -33,6 +33,8 @@ issue-storage-full = There is no space left where “{ $label }” saves its fil
 issue-resource-refused = “{ $label }” cannot use what is given in “{ $field }”. Check it with its provider.
 issue-check-failed = Something that “{ $label }” needs could not be checked beforehand. It may fail later.
 issue-check-failed-schema = The data could not be checked against the workflow's rules. A step may fail later.
+issue-check-too-large = The data are too large to be checked against the workflow's rules. Make them smaller, or the rules simpler.
+issue-parameters-too-large = “{ $label }” would become too large with the values that are put into it. Use fewer or shorter values.
 
 # Errors of steps and executions
 error-output-unserializable = The step gave a result that cannot be kept.
@@ -202,6 +204,7 @@ action-review-signature-description = Check the signers and the connection to th
 fault-name-required = a workflow needs a name
 fault-node-required = a workflow needs a node
 fault-too-many-nodes = a workflow has at most { $most } nodes
+fault-too-many-variables = at most { $most } variables in one parameter
 fault-range = { $least } to { $most }
 fault-range-or-null = { $least } to { $most }, or null for ever
 fault-at-least = { $least } or more

@@ -33,6 +33,8 @@ issue-storage-full = Não há mais espaço onde “{ $label }” salva os arquiv
 issue-resource-refused = “{ $label }” não pode usar o que está em “{ $field }”. Verifique com o provedor.
 issue-check-failed = Algo de que “{ $label }” precisa não pôde ser verificado antes. Pode haver falha mais adiante.
 issue-check-failed-schema = Os dados não puderam ser verificados com as regras do fluxo. Uma etapa pode falhar mais adiante.
+issue-check-too-large = Os dados são grandes demais para serem verificados com as regras do fluxo. Reduza os dados ou simplifique as regras.
+issue-parameters-too-large = “{ $label }” ficaria grande demais com os valores inseridos. Use menos valores ou valores menores.
 
 # Erros de etapas e execuções
 error-output-unserializable = A etapa gerou um resultado que não pode ser guardado.
@@ -202,6 +204,7 @@ action-review-signature-description = Verifique os signatários e a conexão com
 fault-name-required = um fluxo precisa de um nome
 fault-node-required = um fluxo precisa de um nó
 fault-too-many-nodes = um fluxo tem no máximo { $most } nós
+fault-too-many-variables = no máximo { $most } variáveis em um parâmetro
 fault-range = de { $least } a { $most }
 fault-range-or-null = de { $least } a { $most }, ou null para sempre
 fault-at-least = { $least } ou mais

@@ -14,6 +14,7 @@ pub mod limits;
 pub mod observe;
 pub mod ports;
 pub mod preflight;
+mod programs;
 pub mod run;
 pub mod signature;
 pub mod storable;

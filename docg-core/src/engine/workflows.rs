@@ -5,11 +5,23 @@ use crate::{
     error::FieldFault,
     ids::{OrganizationId, WorkflowId},
     ports::{Page, StoreErrorKind, WorkflowQuery},
+    programs,
     workflow::{
         Workflow, WorkflowDraft,
-        validate::{Validated, validate},
+        size::size_of,
+        validate::{Validated, schema, validate},
     },
 };
+
+/// Parameters of at most this size are checked at once.
+const SMALL_PARAMS: usize = 5_000;
+
+/// Whether it costs little to check a workflow.
+fn is_small_draft(draft: &WorkflowDraft) -> bool {
+    let params = draft.nodes.iter().flat_map(|node| node.params.values());
+    let size: usize = params.map(|value| size_of(value, SMALL_PARAMS)).sum();
+    size < SMALL_PARAMS && schema::has_small_schema(&draft.input_schema)
+}
 
 /// What became of storing a workflow.
 #[derive(Debug, Clone)]
@@ -30,6 +42,24 @@ impl Engine {
         validate(draft, &self.inner.registry)
     }
 
+    /// As [`check_workflow`](Self::check_workflow), for what an organization has sent: what costs more than
+    /// a little is checked beside the runtime's threads, so that others do not wait for it.
+    ///
+    /// # Errors
+    ///
+    /// As [`check_workflow`](Self::check_workflow).
+    pub async fn check_workflow_of(
+        &self,
+        organization: OrganizationId,
+        draft: WorkflowDraft,
+    ) -> Result<Validated, Vec<FieldFault>> {
+        if is_small_draft(&draft) {
+            return self.check_workflow(draft);
+        }
+        let engine = self.clone();
+        programs::run(organization, move || engine.check_workflow(draft)).await
+    }
+
     /// Stores a new version of a workflow. Executions keep the version that they were made with.
     ///
     /// # Errors
@@ -44,7 +74,8 @@ impl Engine {
         if_version: Option<u32>,
     ) -> Result<PutWorkflow, EngineError> {
         let valid = self
-            .check_workflow(draft)
+            .check_workflow_of(organization, draft)
+            .await
             .map_err(EngineError::InvalidWorkflow)?;
         loop {
             let current = self.inner.store.workflow(organization, id).await?;

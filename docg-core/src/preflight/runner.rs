@@ -2,15 +2,17 @@ use std::{any::Any, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 
+use serde_json::{Map, Value};
+
 use super::{
     Domain, Issue, ProbeFailure, ResourceProbe, Severity,
     rules::{self, Answer, Check, Question, Resource},
 };
 use crate::{
     ids::OrganizationId,
-    limits,
+    limits, programs,
     run::{Inputs, Phase, Step},
-    workflow::{Handler, Registry, Workflow, handler::CheckRequest},
+    workflow::{Handler, Node, Registry, Workflow, handler::CheckRequest, validate::schema},
 };
 
 /// How much preflight may take.
@@ -78,11 +80,14 @@ pub async fn run(request: PreflightRequest<'_>) -> Vec<Issue> {
         mut issues,
         questions,
         checks,
-    } = rules::apply(&request);
-    let jobs = questions
-        .into_iter()
-        .map(Job::Ask)
-        .chain(checks.into_iter().map(Job::Check));
+        ..
+    } = findings(&request).await;
+    let checks = checks.into_iter().filter_map(|check| {
+        let node = request.workflow.nodes.get(check.place - 1)?;
+        let handler = request.registry.get(&node.node_type)?;
+        Some(Job::Check(node, handler, check))
+    });
+    let jobs = questions.into_iter().map(Job::Ask).chain(checks);
     let mut answers = limited(
         jobs.map(|job| job.run(&request)),
         request.limits.parallelism,
@@ -103,6 +108,69 @@ pub async fn run(request: PreflightRequest<'_>) -> Vec<Issue> {
     issues.map(|(_, issue)| issue.printable()).collect()
 }
 
+/// Applies the rules: at once where they cost little, and else where what tenants wrote is evaluated.
+async fn findings(request: &PreflightRequest<'_>) -> rules::Findings {
+    if is_small(request) {
+        return rules::apply(request);
+    }
+    let owned = Owned {
+        workflow: request.workflow.clone(),
+        inputs: request.inputs.clone(),
+        registry: request.registry.clone(),
+        probe: Arc::clone(request.probe),
+        limits: request.limits.clone(),
+        steps: request.steps.to_vec(),
+        dry_run: request.dry_run,
+        until_phase: request.until_phase,
+    };
+    let organization_id = request.organization_id;
+    let apply = move || rules::apply(&owned.request(organization_id));
+    Box::pin(programs::run(organization_id, apply)).await
+}
+
+fn is_small(request: &PreflightRequest<'_>) -> bool {
+    let outputs = request
+        .steps
+        .iter()
+        .filter_map(|step| step.output.as_deref());
+    let trigger = &*request.inputs.trigger_data;
+    let nodes = request.workflow.nodes.iter().map(|node| &**node);
+    schema::is_small(request.workflow, trigger)
+        && programs::is_small(
+            outputs.chain([trigger]),
+            nodes,
+            &request.inputs.node_overrides,
+        )
+}
+
+/// A request for another thread.
+struct Owned {
+    workflow: Workflow,
+    inputs: Inputs,
+    registry: Registry,
+    probe: Arc<dyn ResourceProbe>,
+    limits: PreflightLimits,
+    steps: Vec<Step>,
+    dry_run: bool,
+    until_phase: Option<Phase>,
+}
+
+impl Owned {
+    fn request(&self, organization_id: OrganizationId) -> PreflightRequest<'_> {
+        PreflightRequest {
+            organization_id,
+            workflow: &self.workflow,
+            inputs: &self.inputs,
+            registry: &self.registry,
+            probe: &self.probe,
+            limits: &self.limits,
+            steps: &self.steps,
+            dry_run: self.dry_run,
+            until_phase: self.until_phase,
+        }
+    }
+}
+
 fn is_same(issue: &Issue, known: &Issue) -> bool {
     issue.code == known.code && issue.field == known.field && issue.node_id == known.node_id
 }
@@ -110,7 +178,7 @@ fn is_same(issue: &Issue, known: &Issue) -> bool {
 /// Something that takes time, or may.
 enum Job<'a> {
     Ask(Question),
-    Check(Check<'a>),
+    Check(&'a Node, &'a Handler, Check),
 }
 
 type Placed = Vec<(usize, Issue)>;
@@ -120,9 +188,8 @@ impl<'a> Job<'a> {
         let request = *request;
         match self {
             Self::Ask(question) => async move { ask(&question, &request).await }.boxed(),
-            Self::Check(check) => async move {
-                let place = check.place;
-                check_node(check, &request)
+            Self::Check(node, handler, Check { place, params }) => async move {
+                check_node(node, handler, params, &request)
                     .await
                     .into_iter()
                     .map(|issue| (place, issue))
@@ -197,13 +264,12 @@ async fn ask(question: &Question, request: &PreflightRequest<'_>) -> Placed {
     question.issues(&answer, request.limits.large_template_bytes)
 }
 
-async fn check_node(check: Check<'_>, request: &PreflightRequest<'_>) -> Vec<Issue> {
-    let Check {
-        node,
-        handler,
-        params,
-        ..
-    } = check;
+async fn check_node(
+    node: &Node,
+    handler: &Handler,
+    params: Map<String, Value>,
+    request: &PreflightRequest<'_>,
+) -> Vec<Issue> {
     let asked = CheckRequest::new(
         request.organization_id,
         node.id.clone(),

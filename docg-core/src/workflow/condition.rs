@@ -1,29 +1,84 @@
 //! Conditions: the expressions that a node's `when` may hold.
 //!
-//! They are expressions in minijinja's syntax over `trigger`, `steps` and `execution`:
-//! `trigger.deal.amount > 0 and steps.extract.language == "en"`. Nothing else can be read and no
-//! function called. Reading what is not there is an error that names it; ask `… is defined` first,
-//! or give a `default`.
+//! ```text
+//! trigger.deal.amount > 1000 and steps.extract.language == "en"
+//! trigger.coupon is not defined or trigger.coupon in ["SPRING", "SUMMER"]
+//! trigger.items|selectattr("price", ">", 100)|list|length > 0
+//! ```
+//!
+//! The syntax is that of Jinja expressions; what they mean is stricter, and all of it is on this page.
+//! A condition that breaks one of the rules is refused when the workflow is stored, as far as its text
+//! shows that. Else it is an issue `invalid_condition` in preflight, where the values are known by then,
+//! and otherwise its step goes to review with that code. It is never taken for true or false.
+//!
+//! # Values
+//!
+//! | kind | from |
+//! |---|---|
+//! | null | `none`, JSON's `null` |
+//! | true or false | `true`, `false` |
+//! | number | `12`, `0.5`, `1e6`; exact, as it is written: `0.1 + 0.2 == 0.3` |
+//! | text | `"…"`, `'…'` |
+//! | list | `[1, 2]`, JSON's arrays |
+//! | object | JSON's objects |
+//!
+//! A kind is never taken for another: `"5"` is no number, `0` and `""` are not false. To use a number
+//! that is written in a text, say so: `trigger.amount|float > 1000`. A date is a text; texts are ordered
+//! by their characters, so dates in one form, such as `2026-01-31`, are ordered in time.
+//!
+//! # What can be read
+//!
+//! `trigger`, `steps.<node id>` and `execution`, by `.name`, `["name"]` and `[0]` (`[-1]` is the last).
+//! Reading what is not there is an error that names it. `… is defined` asks whether it is there, and
+//! `…|default(5)` stands in for it. `null` is there.
+//!
+//! # Operators
+//!
+//! | operator | takes | |
+//! |---|---|---|
+//! | `==` `!=` | two of one kind, or anything and null | within lists and objects, values of different kinds are unequal |
+//! | `<` `<=` `>` `>=` | two numbers or two texts | `1 < x <= 9` compares each with the next |
+//! | `in` `not in` | a value and a list, a text and a text, a text and an object's names | an item of another kind is an error, unless an equal one is found |
+//! | `and` `or` `not` | true or false | the right side is left alone where the left side decides |
+//! | `+` `-` `*` `/` `//` `%` `**` | numbers | `//` rounds down, `%` is what remains; a division by zero is an error; powers are whole, 0 to 64 |
+//! | `~` | texts and whole numbers | puts them together as a text |
+//! | `a if b else c` | | |
+//!
+//! # Filters and tests
+//!
+//! Filters: `abs`, `count`, `d`, `default`, `first`, `float`, `int`, `last`, `length`, `list`, `lower`,
+//! `map(attribute="name")` or `map("filter")`, `max`, `min`, `reject`, `rejectattr`, `reverse`, `round`,
+//! `select`, `selectattr`, `sort`, `split`, `string`, `sum`, `trim`, `unique`, `upper`.
+//!
+//! Tests, after `is` and in `select`: `boolean`, `defined`, `divisibleby`, `endingwith`, `even`, `false`,
+//! `in`, `integer`, `mapping`, `none`, `number`, `odd`, `sequence`, `startingwith`, `string`, `true`,
+//! `undefined`, and the comparisons as `eq`, `ne`, `lt`, `le`, `gt`, `ge` or `"=="`, `"<"` and so on.
+//!
+//! Nothing else is there: no functions, no methods, no slices.
+//!
+//! # What it may cost
+//!
+//! An expression has at most 2,000 bytes and 64 levels, and its evaluation 4 million operations: about one for each
+//! value that is looked at, and for each 16 bytes of text. A number has at most 400 digits. Past that it
+//! is an error as any other.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, LazyLock},
+use std::sync::{Arc, LazyLock};
+
+use self::{
+    evaluate::{Evaluation, Stop},
+    expression::Parsed,
 };
-
-use minijinja::{
-    Environment, Error, ErrorKind, Expression, UndefinedBehavior, Value,
-    value::{Rest, Serde},
-};
-
-use self::expression::{REMOVED_FILTERS, REMOVED_GLOBALS, Read, TESTS, analyse};
 use super::{
     validate::Recent,
-    variables::{Found, Path, Root, Scope, Source, Target},
+    variables::{Scope, Source, Target},
 };
 
+mod evaluate;
 mod expression;
+mod number;
 #[cfg(test)]
 mod tests;
+mod value;
 
 /// Why a condition cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -52,11 +107,7 @@ pub fn check(expr: &str) -> Result<Vec<String>, ConditionError> {
 
 /// As [`check`], with the paths taken apart.
 pub(crate) fn targets(expr: &str) -> Result<Vec<Target>, ConditionError> {
-    Ok(compiled(expr)?
-        .reads
-        .iter()
-        .map(|read| read.target.clone())
-        .collect())
+    Ok(parsed(expr)?.reads.clone())
 }
 
 /// Whether the condition holds.
@@ -64,7 +115,8 @@ pub(crate) fn targets(expr: &str) -> Result<Vec<Target>, ConditionError> {
 /// # Errors
 ///
 /// [`ConditionError::Absent`] where it reads what is not there, [`ConditionError::Evaluation`]
-/// where its values do not fit together, [`ConditionError::Syntax`] as for [`check`].
+/// where its values do not fit together or it costs too much, [`ConditionError::Syntax`] as for
+/// [`check`].
 pub fn evaluate(expr: &str, scope: &Scope<'_>) -> Result<bool, ConditionError> {
     // A scope knows everything that there is: nothing comes later.
     Ok(decide(expr, scope)?.unwrap_or(false))
@@ -72,172 +124,36 @@ pub fn evaluate(expr: &str, scope: &Scope<'_>) -> Result<bool, ConditionError> {
 
 /// Whether the condition holds, or `None` where that depends on what only comes later.
 pub(crate) fn decide(expr: &str, source: &dyn Source) -> Result<Option<bool>, ConditionError> {
-    let compiled = compiled(expr)?;
-    let mut context = Tree::default();
-    let mut absent = Vec::new();
-    for read in &compiled.reads {
-        context.add(read, &compiled.reads, source, &mut absent)?;
-    }
-    // What is only asked for is named where nothing else explains the error.
-    let absent = || {
-        let unguarded: Vec<_> = absent.iter().filter(|read| !read.guarded).collect();
-        let named = if unguarded.is_empty() {
-            absent.iter().collect()
-        } else {
-            unguarded
-        };
-        named
-            .into_iter()
-            .map(|read| read.target.to_string())
-            .collect::<Vec<_>>()
-    };
-    match compiled.expression.eval(context.into_value()) {
-        Ok(value) if value.is_undefined() => Err(ConditionError::Absent(absent())),
-        Ok(value) => Ok(Some(value.is_true())),
-        Err(e) if e.detail() == Some(LATER) => Ok(None),
-        Err(e) => {
-            let named = absent();
-            // minijinja says only that something was undefined; the name of it helps more.
-            if named.is_empty() {
-                Err(ConditionError::Evaluation(e.to_string()))
-            } else {
-                Err(ConditionError::Absent(named))
-            }
-        }
+    let parsed = parsed(expr)?;
+    match Evaluation::over(source).decide(&parsed.root) {
+        Ok(holds) => Ok(Some(holds)),
+        Err(Stop::Later) => Ok(None),
+        Err(Stop::Absent(path)) => Err(ConditionError::Absent(vec![path])),
+        Err(Stop::Misfit(why)) => Err(ConditionError::Evaluation(why)),
+        Err(Stop::Spent) => Err(ConditionError::Evaluation(
+            "the condition takes too many operations with these data".to_owned(),
+        )),
     }
 }
 
-struct Compiled {
-    expression: Expression<'static, 'static>,
-    reads: Vec<Read>,
+/// At most what it costs to evaluate a condition over so much data, in operations, roughly.
+pub(crate) fn price(expr: &str, data: usize) -> usize {
+    match parsed(expr) {
+        // What goes through a list may go through another one for each item.
+        Ok(parsed) if parsed.loops => expr
+            .len()
+            .saturating_mul(data.saturating_mul(data) / 64 + 1),
+        Ok(_) => expr.len().saturating_mul(data / 64 + 1),
+        Err(_) => 0,
+    }
 }
 
-fn compiled(source: &str) -> Result<Arc<Compiled>, ConditionError> {
-    static RECENT: LazyLock<Recent<String, Arc<Compiled>>> = LazyLock::new(|| Recent::new(512));
+fn parsed(source: &str) -> Result<Arc<Parsed>, ConditionError> {
+    static RECENT: LazyLock<Recent<String, Arc<Parsed>>> = LazyLock::new(|| Recent::new(512));
     if let Some(found) = RECENT.get(source) {
         return Ok(found);
     }
-    let reads = analyse(source)?;
-    let expression = environment()
-        .compile_expression_owned(source.to_owned())
-        .map_err(|e| ConditionError::Syntax(e.to_string()))?;
-    let made = Arc::new(Compiled { expression, reads });
+    let made = Arc::new(expression::parse(source)?);
     RECENT.put(source.to_owned(), Arc::clone(&made));
     Ok(made)
-}
-
-fn environment() -> &'static Environment<'static> {
-    static STRICT: LazyLock<Environment<'static>> = LazyLock::new(|| {
-        let mut environment = Environment::new();
-        environment.set_undefined_behavior(UndefinedBehavior::Strict);
-        for name in REMOVED_GLOBALS {
-            environment.remove_global(name);
-        }
-        for name in REMOVED_FILTERS {
-            environment.remove_filter(name);
-        }
-        for name in TESTS {
-            if !matches!(name, "defined" | "undefined") {
-                environment.add_test(name, move |arguments: Rest<Value>| {
-                    strict_test(name, &arguments)
-                });
-            }
-        }
-        environment
-    });
-    &STRICT
-}
-
-/// minijinja's tests take an undefined value for one that does not pass, even in strict mode.
-fn strict_test(name: &str, arguments: &[Value]) -> Result<bool, Error> {
-    static GIVEN: LazyLock<Environment<'static>> = LazyLock::new(Environment::new);
-    if arguments.iter().any(Value::is_undefined) {
-        return Err(Error::from(ErrorKind::UndefinedError));
-    }
-    GIVEN.empty_state().perform_test(name, arguments)
-}
-
-/// Stands for a value that only comes later; minijinja gives it back as soon as it is looked at.
-const LATER: &str = "not known yet";
-
-/// Nested maps that hold just what an expression reads, so that large trigger data is not copied.
-#[derive(Default)]
-struct Tree {
-    leaf: Option<Value>,
-    branches: BTreeMap<String, Tree>,
-}
-
-impl Tree {
-    fn add<'r>(
-        &mut self,
-        read: &'r Read,
-        all: &[Read],
-        source: &dyn Source,
-        absent: &mut Vec<&'r Read>,
-    ) -> Result<(), ConditionError> {
-        let segments: Vec<&str> = read.target.segments.iter().map(String::as_str).collect();
-        let full = Path {
-            root: read.target.root,
-            segments,
-        };
-        match source.find(&full) {
-            Found::Absent => absent.push(read),
-            Found::Value(value) if read.multiplied && !value.is_number() => {
-                return Err(ConditionError::Evaluation(format!(
-                    "{} is multiplied and is no number",
-                    read.target
-                )));
-            }
-            Found::Value(_) | Found::Later => {}
-        }
-        let mut node = self
-            .branches
-            .entry(read.target.root.as_str().to_owned())
-            .or_default();
-        for length in 0..=read.names {
-            let prefix = Path {
-                root: full.root,
-                segments: full.segments[..length].to_vec(),
-            };
-            let found = source.find(&prefix);
-            if length > 0 {
-                // What is not there has no branch, so that its name stays undefined. Only on the
-                // way to what is asked for stands an empty one: `trigger.a.b is defined` is false
-                // also where there is no `a`, and `steps.x.y is defined` where `x` was left out.
-                let asked_for = read.guarded || (full.root == Root::Steps && length == 1);
-                let itself_read = || all.iter().any(|other| other.target.is(&prefix));
-                if matches!(found, Found::Absent)
-                    && (length == read.names || !asked_for || itself_read())
-                {
-                    return Ok(());
-                }
-                node = node
-                    .branches
-                    .entry(full.segments[length - 1].to_owned())
-                    .or_default();
-            }
-            if length == read.names {
-                node.leaf = match found {
-                    Found::Value(value) => Some(Value::from(Serde(&*value))),
-                    Found::Later => {
-                        Some(Value::from(Error::new(ErrorKind::InvalidOperation, LATER)))
-                    }
-                    Found::Absent => None,
-                };
-            }
-        }
-        Ok(())
-    }
-
-    fn into_value(self) -> Value {
-        match self.leaf {
-            // It holds all that its branches hold.
-            Some(leaf) => leaf,
-            None => Value::from_pairs(
-                self.branches
-                    .into_iter()
-                    .map(|(name, branch)| (name, branch.into_value())),
-            ),
-        }
-    }
 }

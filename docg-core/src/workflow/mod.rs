@@ -11,6 +11,7 @@ pub mod definition;
 pub mod func;
 pub mod handler;
 pub mod registry;
+pub(crate) mod size;
 pub mod spec;
 pub mod validate;
 pub mod variables;

@@ -25,7 +25,11 @@ use text::{Piece, pieces, sole};
 
 /// The parameters of one step may grow to this many bytes, roughly, by the values put into them.
 /// A small text can name a large value many thousand times.
-const MAX_RESOLVED_BYTES: usize = 32 * 1024 * 1024;
+pub(crate) const MAX_RESOLVED_BYTES: usize = 16 * 1024 * 1024;
+/// More references than this are not found in one value.
+pub(crate) const MAX_REFERENCES: usize = 10_000;
+/// A pointer to a reference that would be longer leads to what holds it.
+const MAX_POINTER_BYTES: usize = 1_000;
 /// More paths than this are not listed.
 const MAX_LISTED: usize = 100;
 
@@ -104,7 +108,8 @@ impl Source for TriggerOnly<'_> {
 ///
 /// [`Unresolved`] names every path that leads nowhere or is none.
 pub fn resolve(params: &Map<String, Value>, scope: &Scope<'_>) -> Result<Value, Unresolved> {
-    let mut resolver = Resolver::new(scope);
+    let mut budget = MAX_RESOLVED_BYTES;
+    let mut resolver = Resolver::new(scope, &mut budget);
     let resolved = resolver.object(params);
     if resolver.open.is_empty() {
         Ok(Value::Object(resolved))
@@ -118,12 +123,19 @@ pub fn resolve(params: &Map<String, Value>, scope: &Scope<'_>) -> Result<Value, 
 /// Puts in what the trigger data alone can give. The rest keeps its `{{path}}`.
 #[must_use]
 pub fn resolve_partial(params: &Map<String, Value>, trigger: &Value) -> Map<String, Value> {
-    resolve_from(params, &TriggerOnly(trigger))
+    resolve_from(params, &TriggerOnly(trigger), &mut { MAX_RESOLVED_BYTES }).0
 }
 
-/// As [`resolve_partial`], from any source.
-pub(crate) fn resolve_from(params: &Map<String, Value>, source: &dyn Source) -> Map<String, Value> {
-    Resolver::new(source).object(params)
+/// As [`resolve_partial`], from any source, and whether the values put in fit into the budget, which
+/// they use up.
+pub(crate) fn resolve_from(
+    params: &Map<String, Value>,
+    source: &dyn Source,
+    budget: &mut usize,
+) -> (Map<String, Value>, bool) {
+    let mut resolver = Resolver::new(source, budget);
+    let resolved = resolver.object(params);
+    (resolved, !resolver.overflowed)
 }
 
 /// A value with all its variables, or `None` where one of them leads nowhere yet.
@@ -131,7 +143,8 @@ pub(crate) fn settle<'v>(value: &'v Value, source: &dyn Source) -> Option<Cow<'v
     if !has_variables(value) {
         return Some(Cow::Borrowed(value));
     }
-    let mut resolver = Resolver::new(source);
+    let mut budget = MAX_RESOLVED_BYTES;
+    let mut resolver = Resolver::new(source, &mut budget);
     let settled = resolver.value(value);
     resolver.open.is_empty().then_some(Cow::Owned(settled))
 }
@@ -159,7 +172,8 @@ pub fn effective_params<'a>(
 /// A `{{…}}` in a parameter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reference {
-    /// Where, as a JSON pointer (RFC 6901) into the value that was searched.
+    /// Where, as a JSON pointer (RFC 6901) into the value that was searched. One that would have more
+    /// than 1,000 bytes leads to what holds the text.
     pub pointer: String,
     /// What stands between the braces, shortened where it is very long.
     pub path: String,
@@ -167,7 +181,7 @@ pub struct Reference {
     pub target: Result<Target, PathError>,
 }
 
-/// Every `{{…}}` in a value, with what is wrong with those that are no paths.
+/// The `{{…}}` in a value, at most 10,000, with what is wrong with those that are no paths.
 #[must_use]
 pub fn references(value: &Value) -> Vec<Reference> {
     let mut found = Vec::new();
@@ -178,8 +192,9 @@ pub fn references(value: &Value) -> Vec<Reference> {
 fn collect(value: &Value, pointer: &mut String, found: &mut Vec<Reference>) {
     let length = pointer.len();
     match value {
+        _ if found.len() >= MAX_REFERENCES => {}
         Value::String(text) if has_braces(text) => {
-            for piece in pieces(text) {
+            for piece in pieces(text).take(2 * MAX_REFERENCES) {
                 let (inner, target) = match piece {
                     Piece::Literal(_) => continue,
                     Piece::Unclosed(rest) => (rest, Err(PathError::Unclosed)),
@@ -196,20 +211,26 @@ fn collect(value: &Value, pointer: &mut String, found: &mut Vec<Reference>) {
         }
         Value::Array(items) => {
             for (index, item) in items.iter().enumerate() {
-                // Writing to a String cannot fail.
-                let _ = write!(pointer, "/{index}");
+                step_into(pointer, &index.to_string());
                 collect(item, pointer, found);
                 pointer.truncate(length);
             }
         }
         Value::Object(fields) => {
             for (name, field) in fields {
-                push_token(pointer, name);
+                step_into(pointer, name);
                 collect(field, pointer, found);
                 pointer.truncate(length);
             }
         }
         _ => {}
+    }
+}
+
+/// Appends a name to a JSON pointer that is not too long yet.
+fn step_into(pointer: &mut String, name: &str) {
+    if pointer.len() + name.len() <= MAX_POINTER_BYTES {
+        push_token(pointer, name);
     }
 }
 
@@ -240,20 +261,23 @@ pub(crate) fn has_variables(value: &Value) -> bool {
     }
 }
 
-struct Resolver<'s> {
+struct Resolver<'s, 'b> {
     source: &'s dyn Source,
     /// What could not be put in.
     open: BTreeSet<String>,
     /// How many bytes may still be put in.
-    budget: usize,
+    budget: &'b mut usize,
+    /// It was too small.
+    overflowed: bool,
 }
 
-impl<'s> Resolver<'s> {
-    fn new(source: &'s dyn Source) -> Self {
+impl<'s, 'b> Resolver<'s, 'b> {
+    fn new(source: &'s dyn Source, budget: &'b mut usize) -> Self {
         Self {
             source,
             open: BTreeSet::new(),
-            budget: MAX_RESOLVED_BYTES,
+            budget,
+            overflowed: false,
         }
     }
 
@@ -306,11 +330,12 @@ impl<'s> Resolver<'s> {
         match found {
             Found::Value(value) => {
                 let size = size(&value);
-                if size <= self.budget {
-                    self.budget -= size;
+                if size <= *self.budget {
+                    *self.budget -= size;
                     return Some(value);
                 }
-                self.budget = 0;
+                *self.budget = 0;
+                self.overflowed = true;
                 self.report(&format!(
                     "{} (too large to be put in)",
                     shortened(inner.trim())
@@ -342,7 +367,7 @@ fn push_text(out: &mut String, value: &Value) {
 
 /// About how many bytes a value takes.
 fn size(value: &Value) -> usize {
-    const NODE: usize = 16;
+    const NODE: usize = 32;
     match value {
         Value::String(text) => NODE + text.len(),
         Value::Array(items) => NODE + items.iter().map(size).sum::<usize>(),

@@ -7,7 +7,7 @@ use docg_core::{
     engine::EngineError,
     error::FieldFault,
     i18n::Text,
-    ids::WorkflowId,
+    ids::{OrganizationId, WorkflowId},
     observe::{REDACTED, Redaction},
     ports::WorkflowQuery,
     time::Timestamp,
@@ -153,7 +153,7 @@ pub(crate) async fn put(
 ) -> Result<Response, Problem> {
     caller.need(Scope::WorkflowsWrite)?;
     let if_match = IfMatch::of(&headers)?;
-    let draft = draft(&state, &sent)?;
+    let draft = draft(&state, caller.organization, &sent).await?;
     if if_match == IfMatch::Any {
         let found = state
             .engine
@@ -182,7 +182,11 @@ pub(crate) async fn put(
 }
 
 /// A workflow as it was sent. Where its shape is wrong, what else is wrong is told as well.
-fn draft(state: &AppState, sent: &Value) -> Result<WorkflowDraft, Problem> {
+async fn draft(
+    state: &AppState,
+    organization: OrganizationId,
+    sent: &Value,
+) -> Result<WorkflowDraft, Problem> {
     let (draft, mut faults) = shape::workflow(sent);
     let nodes = sent.get("nodes").and_then(Value::as_array);
     for (index, node) in nodes.into_iter().flatten().enumerate() {
@@ -194,7 +198,7 @@ fn draft(state: &AppState, sent: &Value) -> Result<WorkflowDraft, Problem> {
     match draft {
         Some(draft) if faults.is_empty() => Ok(draft),
         Some(draft) => {
-            let checked = state.engine.check_workflow(draft);
+            let checked = state.engine.check_workflow_of(organization, draft).await;
             let others = checked.err().unwrap_or_default();
             let known =
                 |pointer: &str| faults.iter().any(|fault| contains(&fault.pointer, pointer));

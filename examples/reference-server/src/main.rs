@@ -1,6 +1,6 @@
 //! The program: options, logs, and the command that was asked for.
 
-use std::{io::Write, process::ExitCode};
+use std::{io::Write, process::ExitCode, time::Duration};
 
 use docg_core::ids::ExecutionId;
 use reference_server::{
@@ -9,6 +9,10 @@ use reference_server::{
     serve, tls,
 };
 use tracing_subscriber::{Layer, filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
+
+/// How long what still runs on the runtime's threads has when the command has ended. It may block its
+/// thread; the process ends all the same.
+const LAST_MOMENTS: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let Cli { options, command } = Cli::read();
@@ -22,7 +26,7 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
     };
-    runtime.block_on(async {
+    let status = runtime.block_on(async {
         match command.unwrap_or(Command::Serve) {
             Command::Serve => match serve::serve(&options).await {
                 Ok(()) => ExitCode::SUCCESS,
@@ -54,7 +58,9 @@ fn main() -> ExitCode {
                 done(erased.map(|rows| say(&format!("erased what {rows} audit rows had to erase"))))
             }
         }
-    })
+    });
+    runtime.shutdown_timeout(LAST_MOMENTS);
+    status
 }
 
 fn ended(ended: Result<Ended, CliError>) -> ExitCode {

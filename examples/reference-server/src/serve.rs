@@ -45,6 +45,8 @@ pub(crate) const SECRET_FILE: &str = "signature.key";
 const LONGEST_PROBE: Duration = Duration::from_secs(15);
 /// How long connections may take to end after the last stream has.
 const HTTP_GRACE: Duration = Duration::from_secs(10);
+/// How long stopping may take beyond the times that its stages have, before the process ends anyway.
+const LAST_RESORT: Duration = Duration::from_secs(5);
 
 /// Why the server does not run.
 #[derive(Debug, thiserror::Error)]
@@ -297,6 +299,12 @@ impl Server {
         }
     }
 
+    /// How long an orderly stop takes at most, where handlers have this time to end.
+    fn longest_stop(&self, grace: Duration) -> Duration {
+        let streams = self.http.as_ref().map(|http| http.ending.streams_over);
+        grace + LONGEST_PROBE + streams.unwrap_or_default() + HTTP_GRACE + LAST_RESORT
+    }
+
     /// Stops in order: it is said to be going, so that nothing new is sent here; nothing new is claimed,
     /// running steps get their grace and the rest is handed back; then streams end, one after the
     /// other, and their readers go elsewhere; then connections.
@@ -499,9 +507,14 @@ pub async fn serve(options: &Options) -> Result<(), ServeError> {
         return Err(error);
     }
     tracing::info!("stopping");
+    // Leases of what does not end in time run out, and others take over.
+    let longest = server.longest_stop(Duration::from_millis(options.cancel_grace_ms));
     tokio::select! {
         () = server.stop() => tracing::info!("stopped"),
         () = signals.next() => tracing::warn!("stopped without waiting"),
+        () = tokio::time::sleep(longest) => {
+            tracing::warn!("stopped with work under way that did not end in {} s", longest.as_secs());
+        }
     }
     Ok(())
 }

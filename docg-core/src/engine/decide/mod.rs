@@ -41,6 +41,7 @@ use crate::{
     observe::{AuditDraft, AuditEvent, LogDraft, LogEntry, Redaction},
     ports::{RunState, Signal},
     preflight::Issue,
+    programs,
     run::{Activity, Execution, InvalidTransition, Status},
     signature::{ProviderError, SignerFact},
     time::Timestamp,
@@ -353,6 +354,19 @@ pub(crate) fn is_repeatable(registry: &Registry, execution: &Execution, node: &N
             // Whoever cannot run it cannot tell either.
             None => false,
         }
+}
+
+/// Whether it costs little to evaluate what a decision may come to: conditions and variables of the
+/// steps that have not ended.
+pub(crate) fn is_small(state: &RunState) -> bool {
+    let outputs = state.steps.iter().filter_map(|step| step.output.as_deref());
+    let nodes = state.steps.iter().zip(&state.workflow.nodes);
+    let open = nodes.filter(|(step, _)| !step.status.is_ended());
+    programs::is_small(
+        outputs.chain([&*state.inputs.trigger_data]),
+        open.map(|(_, node)| &**node),
+        &state.inputs.node_overrides,
+    )
 }
 
 /// A step's parameters as a handler gets them; `None` where a variable is not there.

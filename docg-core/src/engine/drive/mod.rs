@@ -21,13 +21,15 @@ pub(crate) use holding::Holding;
 use super::{
     Inner,
     active::Handle,
-    decide::{Input, Moment, Next, Records, decide},
+    decide::{self, Decision, Input, Moment, Next, Records, decide},
     observer::Fact,
     step_run::{StepRun, Task},
 };
 use crate::{
     ports::{Claimed, Lease, RunState},
     preflight::{self, PreflightRequest},
+    programs,
+    run::InvalidTransition,
     time::Timestamp,
     workflow::Handler,
 };
@@ -45,6 +47,9 @@ pub(crate) enum Mode {
 const SHORT_REST_MS: u64 = 1_000;
 /// The pause after a store that did not answer, and its longest.
 const STORE_BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+
+/// How long a process that shuts down waits for a decision that is evaluated.
+const LAST_DECISION: Duration = Duration::from_secs(2);
 
 struct Driver {
     engine: Arc<Inner>,
@@ -98,16 +103,13 @@ impl Driver {
             let asked = inputs
                 .iter()
                 .any(|input| matches!(input, Input::Probed { .. }));
-            let opens_steps = self.works();
-            let mut ids = self.engine.ids();
-            let moment = Moment {
-                now,
-                recorded,
-                ids: &mut ids,
-                opens_steps,
-            };
-            let decision = match decide(state, inputs, moment, self.engine.env()) {
-                Ok(decision) => decision,
+            let decision = match self.decide(state, inputs, (now, recorded)).await {
+                Ok(Some(decision)) => decision,
+                // The lease is left to run out, and another process decides.
+                Ok(None) => {
+                    self.stop_step().await;
+                    return;
+                }
                 Err(defect) => {
                     // The lease is left to run out: at once would be tried again at once.
                     tracing::error!(execution_id = %id, "a decision broke the transition table: {defect}");
@@ -192,11 +194,48 @@ impl Driver {
         matches!(input, Input::Signal(signal) if self.held.settled.contains(&signal.id))
     }
 
+    /// Decides, beside the runtime's threads where that evaluates more than a little. `None` where the
+    /// process shuts down before that has had its turn.
+    async fn decide(
+        &self,
+        state: RunState,
+        inputs: Vec<Input>,
+        (now, recorded): (Timestamp, Timestamp),
+    ) -> Result<Option<Decision>, InvalidTransition> {
+        let organization = state.execution.organization_id;
+        // Who opens no steps comes to no condition.
+        let is_small = !self.works() || decide::is_small(&state);
+        let (engine, shutdown) = (Arc::clone(&self.engine), self.shutdown.clone());
+        let job = move || {
+            let opens_steps = works(shutdown.as_ref());
+            let mut ids = engine.ids();
+            let moment = Moment {
+                now,
+                recorded,
+                ids: &mut ids,
+                opens_steps,
+            };
+            decide(state, inputs, moment, engine.env())
+        };
+        if is_small {
+            return job().map(Some);
+        }
+        let shuts_down = async {
+            match &self.shutdown {
+                Some(shutdown) => shutdown.cancelled().await,
+                None => std::future::pending().await,
+            }
+            tokio::time::sleep(LAST_DECISION).await;
+        };
+        tokio::select! {
+            decision = Box::pin(programs::run(organization, job)) => decision.map(Some),
+            () = shuts_down => Ok(None),
+        }
+    }
+
     /// Whether this driver may begin work.
     fn works(&self) -> bool {
-        self.shutdown
-            .as_ref()
-            .is_some_and(|shutdown| !shutdown.is_cancelled())
+        works(self.shutdown.as_ref())
     }
 
     /// Whether this driver has worked, and its process shuts down.
@@ -366,6 +405,11 @@ impl Driver {
             }
         }
     }
+}
+
+/// Whether a driver that may be shut down by this may begin work.
+fn works(shutdown: Option<&CancellationToken>) -> bool {
+    shutdown.is_some_and(|shutdown| !shutdown.is_cancelled())
 }
 
 impl Inner {

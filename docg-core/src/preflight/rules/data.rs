@@ -11,7 +11,7 @@ use crate::{
     preflight::{Domain, Issue},
     workflow::{
         Node, Workflow,
-        validate::schema::{self as json_schema, Violation},
+        validate::schema::{self as json_schema, Unchecked, Violation},
         variables::{Found, Path, Source, references},
     },
 };
@@ -23,15 +23,18 @@ const MAX_PER_NODE: usize = 50;
 pub(super) fn schema(workflow: &Workflow, trigger: &Value) -> Vec<Issue> {
     match json_schema::broken_by(workflow, trigger) {
         Ok(violations) => violations.into_iter().map(violated).collect(),
-        // The schema cannot be used; nothing was checked, and that must not look like a pass.
-        Err(detail) => {
+        // Nothing was checked, and that must not look like a pass.
+        Err(Unchecked::Unusable(detail)) => {
+            let text = Text::key("issue-check-failed-schema");
+            vec![Issue::warning(Domain::Data, "data.check_failed", text).tech(detail)]
+        }
+        // Whoever makes the data too large to be checked would otherwise do without the check.
+        Err(Unchecked::TooMuch(detail)) => {
+            let text = Text::key("issue-check-too-large");
             vec![
-                Issue::warning(
-                    Domain::Data,
-                    "data.check_failed",
-                    Text::key("issue-check-failed-schema"),
-                )
-                .tech(detail),
+                Issue::blocking(Domain::Data, "data.check_failed", text)
+                    .field("trigger")
+                    .tech(detail),
             ]
         }
     }
@@ -121,6 +124,14 @@ pub(super) fn wrong_kind(rule: &Rule<'_, '_>, expected: &str) -> Issue {
         rule.name,
     )
     .tech(format!("{expected} is needed"))
+}
+
+/// Parameters that become too large by the values put into them.
+pub(super) fn too_large(node: &Node) -> Issue {
+    let text = Text::key("issue-parameters-too-large").with("label", &node.label);
+    Issue::blocking(Domain::Data, codes::UNRESOLVED_VARIABLES, text)
+        .at(node.id.clone())
+        .tech("the values of its variables are too large to be put in")
 }
 
 /// No handler for the node's type.

@@ -19,7 +19,7 @@ use crate::{
         Handler, Node, NodeSpec, OnError, ParamKind,
         condition::{self, ConditionError},
         validate::kinds,
-        variables::{effective_params, resolve_from, settle},
+        variables::{self, effective_params, resolve_from, settle},
     },
 };
 
@@ -37,28 +37,32 @@ pub(super) use permissions::{Answer, Question, Resource, check_failed};
 /// One parameter's list may hold thousands of wrong entries; so many are named.
 const MAX_PER_PARAM: usize = 20;
 
+/// The values that are put into the parameters of all nodes are at most this many bytes, roughly.
+const MAX_RESOLVED_BYTES: usize = 64 * 1024 * 1024;
+
 /// What the pure rules found, and what is still to be asked. Places are 0 for the whole workflow
 /// and 1 and up for its nodes, so that the answers can be put where they belong.
-pub(super) struct Findings<'a> {
+pub(super) struct Findings {
     pub(super) issues: Vec<(usize, Issue)>,
     pub(super) questions: Vec<Question>,
-    pub(super) checks: Vec<Check<'a>>,
+    pub(super) checks: Vec<Check>,
+    /// How many bytes the parameters of all checks may still grow.
+    budget: usize,
 }
 
-/// A handler that has checks of its own.
-pub(super) struct Check<'a> {
+/// A node whose handler has checks of its own.
+pub(super) struct Check {
     pub(super) place: usize,
-    pub(super) node: &'a Node,
-    pub(super) handler: &'a Handler,
     pub(super) params: Map<String, Value>,
 }
 
 /// Applies all rules.
-pub(super) fn apply<'a>(request: &PreflightRequest<'a>) -> Findings<'a> {
+pub(super) fn apply(request: &PreflightRequest<'_>) -> Findings {
     let mut findings = Findings {
         issues: Vec::new(),
         questions: Vec::new(),
         checks: Vec::new(),
+        budget: MAX_RESOLVED_BYTES,
     };
     let trigger = &*request.inputs.trigger_data;
     for issue in data::schema(request.workflow, trigger) {
@@ -80,7 +84,7 @@ fn look_at<'a>(
     place: usize,
     node: &'a Node,
     params: &Map<String, Value>,
-    findings: &mut Findings<'a>,
+    findings: &mut Findings,
 ) -> Standing<'a> {
     if let Some(step) = request.steps.iter().find(|step| step.node_id == node.id) {
         match step.status {
@@ -137,15 +141,20 @@ fn look_at<'a>(
             &mut findings.questions,
         );
     }
+    let budget = &mut findings.budget;
+    let mut of_node = (*budget).min(variables::MAX_RESOLVED_BYTES);
+    let granted = of_node;
+    let (resolved, fits) = resolve_from(params, known, &mut of_node);
+    *budget -= granted - of_node;
+    if fits {
+        let params = resolved;
+        findings.checks.push(Check { place, params });
+    } else {
+        issues.push(data::too_large(node));
+    }
     findings
         .issues
         .extend(issues.into_iter().map(|issue| (place, issue)));
-    findings.checks.push(Check {
-        place,
-        node,
-        handler,
-        params: resolve_from(params, known),
-    });
     if runs {
         Standing::Runs(Some(spec))
     } else {

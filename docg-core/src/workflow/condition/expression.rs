@@ -1,360 +1,519 @@
-//! What an expression reads, and whether it keeps to what conditions may do.
-//!
-//! Evaluation has no meter of its own, so what could make a small expression expensive is kept out
-//! by its form: there are no loops and no functions in an expression, filters that can multiply
-//! the size of a text are not there, and `*` takes numbers only (it would repeat texts and lists).
+//! From the text of a condition to a tree that holds only what conditions may do.
 
 use minijinja::machinery::{
-    ast::{BinOpKind, CallArg, Expr, UnaryOpKind},
+    ast::{BinOpKind, CallArg, CompareOpKind, Expr, UnaryOpKind},
     parse_expr,
 };
 
-use super::ConditionError;
+use super::{
+    ConditionError,
+    number::{Arithmetic, Number},
+};
 use crate::workflow::variables::{PathError, Root, Target, shortened};
 
 /// Longer expressions are refused, in bytes.
 const LONGEST: usize = 2_000;
+/// Expressions within one another, at most.
+const DEEPEST: usize = 64;
 
-/// The filters of minijinja that conditions have: the result is not much larger than what they are
-/// given, also where one is applied to the result of another.
-const FILTERS: [&str; 34] = [
-    "abs",
-    "attr",
-    "bool",
-    "capitalize",
-    "count",
-    "d",
-    "default",
-    "dictsort",
-    "first",
-    "float",
-    "int",
-    "items",
-    "last",
-    "length",
-    "lines",
-    "list",
-    "lower",
-    "map",
-    "max",
-    "min",
-    "reject",
-    "rejectattr",
-    "reverse",
-    "round",
-    "select",
-    "selectattr",
-    "sort",
-    "split",
-    "string",
-    "sum",
-    "title",
-    "trim",
-    "unique",
-    "upper",
-];
-
-/// The others. `map` takes the name of a filter as a value, so they must really be gone.
-pub(super) const REMOVED_FILTERS: [&str; 15] = [
-    "batch",
-    "chain",
-    "e",
-    "escape",
-    "format",
-    "groupby",
-    "indent",
-    "join",
-    "pprint",
-    "replace",
-    "safe",
-    "slice",
-    "tojson",
-    "urlencode",
-    "zip",
-];
-
-/// The functions of minijinja.
-pub(super) const REMOVED_GLOBALS: [&str; 4] = ["debug", "dict", "namespace", "range"];
-
-/// The tests of minijinja, operators aside.
-pub(super) const TESTS: [&str; 31] = [
-    "boolean",
-    "defined",
-    "divisibleby",
-    "endingwith",
-    "eq",
-    "equalto",
-    "even",
-    "false",
-    "float",
-    "ge",
-    "greaterthan",
-    "gt",
-    "in",
-    "int",
-    "integer",
-    "iterable",
-    "le",
-    "lessthan",
-    "lower",
-    "lt",
-    "mapping",
-    "ne",
-    "none",
-    "number",
-    "odd",
-    "sequence",
-    "startingwith",
-    "string",
-    "true",
-    "undefined",
-    "upper",
-];
-
-/// A path that an expression reads.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Read {
-    pub(super) target: Target,
-    /// How many of its segments are names: what comes after the first place in a list is left to
-    /// the expression.
-    pub(super) names: usize,
-    /// It is asked only whether the path leads anywhere, or a default stands in.
-    pub(super) guarded: bool,
-    /// It must be a number.
-    pub(super) multiplied: bool,
+/// An expression, ready to be evaluated.
+#[derive(Debug)]
+pub(super) enum Node {
+    Null,
+    Bool(bool),
+    Number(Number),
+    Text(String),
+    /// A chain of names that begins at `trigger`, `steps` or `execution`.
+    Path(Target),
+    Field(Box<Node>, String),
+    Index(Box<Node>, Box<Node>),
+    List(Vec<Node>),
+    Not(Box<Node>),
+    Negate(Box<Node>),
+    Arithmetic(Arithmetic, Box<Node>, Box<Node>),
+    /// `~`
+    Join(Box<Node>, Box<Node>),
+    /// `a and b and c`
+    All(Vec<Node>),
+    /// `a or b or c`
+    Any(Vec<Node>),
+    /// `a < b <= c`: each one with the next.
+    Compare(Box<Node>, Vec<(Comparison, Node)>),
+    /// `then if condition else otherwise`
+    Choose {
+        condition: Box<Node>,
+        then: Box<Node>,
+        otherwise: Box<Node>,
+    },
+    Filter(Filter, Box<Node>, Vec<Node>),
+    Test(Test, Box<Node>, Vec<Node>),
+    /// `list|map(attribute='name')`
+    MapField(Box<Node>, String),
+    /// `list|map('filter')`
+    MapFilter(Box<Node>, Filter),
+    Pick(Box<Node>, Pick),
 }
 
-/// Takes an expression apart.
-pub(super) fn analyse(source: &str) -> Result<Vec<Read>, ConditionError> {
+/// `select`, `reject`, `selectattr` and `rejectattr`.
+#[derive(Debug)]
+pub(super) struct Pick {
+    /// What passes the test is kept, or dropped.
+    pub(super) keeps: bool,
+    pub(super) field: Option<String>,
+    /// `None` keeps what is true.
+    pub(super) test: Option<Test>,
+    pub(super) arguments: Vec<Node>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Comparison {
+    Equal,
+    Unequal,
+    Less,
+    AtMost,
+    Greater,
+    AtLeast,
+    In,
+    NotIn,
+}
+
+/// A table of names: each variant, the names that it has in an expression, and how many arguments it
+/// takes, at least and at most.
+macro_rules! names {
+    ($(#[$doc:meta])* $type:ident { $($variant:ident $names:pat => $least:literal..=$most:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub(super) enum $type { $($variant,)+ }
+
+        impl $type {
+            fn named(name: &str) -> Option<Self> {
+                match name {
+                    $($names => Some(Self::$variant),)+
+                    _ => None,
+                }
+            }
+
+            fn takes(self, arguments: usize) -> bool {
+                match self {
+                    $(Self::$variant => ($least..=$most).contains(&arguments),)+
+                }
+            }
+        }
+    };
+}
+
+names! {
+    /// The filters, `map` and those that pick from a list aside.
+    Filter {
+        Absolute "abs" => 0..=0,
+        Default "default" | "d" => 1..=1,
+        First "first" => 0..=0,
+        Integer "int" => 0..=0,
+        Last "last" => 0..=0,
+        Length "length" | "count" => 0..=0,
+        List "list" => 0..=0,
+        Lower "lower" => 0..=0,
+        Max "max" => 0..=0,
+        Min "min" => 0..=0,
+        Number "float" => 0..=0,
+        Reverse "reverse" => 0..=0,
+        Round "round" => 0..=1,
+        Sort "sort" => 0..=0,
+        Split "split" => 1..=1,
+        Sum "sum" => 0..=0,
+        Text "string" => 0..=0,
+        Trim "trim" => 0..=0,
+        Unique "unique" => 0..=0,
+        Upper "upper" => 0..=0,
+    }
+}
+
+names! {
+    /// The tests.
+    Test {
+        Bool "boolean" => 0..=0,
+        Defined "defined" => 0..=0,
+        DivisibleBy "divisibleby" => 1..=1,
+        EndsWith "endingwith" => 1..=1,
+        Equal "eq" | "equalto" | "==" => 1..=1,
+        Even "even" => 0..=0,
+        False "false" => 0..=0,
+        AtLeast "ge" | ">=" => 1..=1,
+        Greater "gt" | "greaterthan" | ">" => 1..=1,
+        In "in" => 1..=1,
+        Integer "integer" | "int" => 0..=0,
+        Less "lt" | "lessthan" | "<" => 1..=1,
+        AtMost "le" | "<=" => 1..=1,
+        Null "none" => 0..=0,
+        Number "number" => 0..=0,
+        Object "mapping" => 0..=0,
+        Odd "odd" => 0..=0,
+        Sequence "sequence" => 0..=0,
+        StartsWith "startingwith" => 1..=1,
+        Text "string" => 0..=0,
+        True "true" => 0..=0,
+        Undefined "undefined" => 0..=0,
+        Unequal "ne" | "!=" => 1..=1,
+    }
+}
+
+/// An expression, what it reads, and whether anything in it goes through a list.
+#[derive(Debug)]
+pub(super) struct Parsed {
+    pub(super) root: Node,
+    pub(super) reads: Vec<Target>,
+    pub(super) loops: bool,
+}
+
+pub(super) fn parse(source: &str) -> Result<Parsed, ConditionError> {
     if source.len() > LONGEST {
-        return Err(ConditionError::Syntax(format!(
-            "the condition is longer than {LONGEST} bytes"
-        )));
+        return refused(format!("the condition is longer than {LONGEST} bytes"));
     }
     let expression = parse_expr(source).map_err(|e| ConditionError::Syntax(e.to_string()))?;
-    let mut walk = Walk {
+    let mut parser = Parser {
+        source,
         reads: Vec::new(),
-        guarded: false,
-        multiplied: false,
+        loops: false,
+        depth: 0,
     };
-    walk.expression(&expression)?;
-    Ok(walk.reads)
-}
-
-struct Walk {
-    reads: Vec<Read>,
-    guarded: bool,
-    multiplied: bool,
+    let root = parser.node(&expression)?;
+    Ok(Parsed {
+        root,
+        reads: parser.reads,
+        loops: parser.loops,
+    })
 }
 
 fn refused<T>(why: impl Into<String>) -> Result<T, ConditionError> {
     Err(ConditionError::Syntax(why.into()))
 }
 
-impl Walk {
-    fn expression(&mut self, expression: &Expr<'_>) -> Result<(), ConditionError> {
-        if let Some(path) = NamePath::of(expression) {
-            return self.read(path);
-        }
-        if self.multiplied {
-            return self.factor(expression);
-        }
-        // What guards a path guards it alone, not what is around it.
-        let guarded = std::mem::take(&mut self.guarded);
-        match expression {
-            Expr::Var(_) | Expr::Const(_) => Ok(()),
-            Expr::Slice(slice) => {
-                self.expression(&slice.expr)?;
-                self.optional([&slice.start, &slice.stop, &slice.step])
-            }
-            Expr::UnaryOp(operation) => self.expression(&operation.expr),
-            Expr::BinOp(operation) => {
-                self.multiplied = matches!(operation.op, BinOpKind::Mul);
-                self.expression(&operation.left)?;
-                self.multiplied = matches!(operation.op, BinOpKind::Mul);
-                self.expression(&operation.right)?;
-                self.multiplied = false;
-                Ok(())
-            }
-            Expr::Compare(comparison) => {
-                self.expression(&comparison.expr)?;
-                comparison
-                    .ops
-                    .iter()
-                    .try_for_each(|next| self.expression(&next.expr))
-            }
-            Expr::IfExpr(choice) => {
-                self.expression(&choice.test_expr)?;
-                self.expression(&choice.true_expr)?;
-                self.optional([&choice.false_expr])
-            }
-            Expr::Filter(filter) => {
-                if !FILTERS.contains(&filter.name) {
-                    return refused(format!(
-                        "there is no filter {:?} in conditions",
-                        shortened(filter.name)
-                    ));
-                }
-                if let Some(inner) = &filter.expr {
-                    self.guarded = matches!(filter.name, "default" | "d");
-                    self.expression(inner)?;
-                    self.guarded = false;
-                }
-                self.arguments(&filter.args)
-            }
-            Expr::Test(test) => {
-                if !TESTS.contains(&test.name) {
-                    return refused(format!(
-                        "there is no test {:?} in conditions",
-                        shortened(test.name)
-                    ));
-                }
-                self.guarded = matches!(test.name, "defined" | "undefined");
-                self.expression(&test.expr)?;
-                self.guarded = false;
-                self.arguments(&test.args)
-            }
-            // `a.b is defined` says nothing of `a`, so no guard goes down.
-            Expr::GetAttr(lookup) => self.expression(&lookup.expr),
-            Expr::GetItem(lookup) => {
-                self.expression(&lookup.expr)?;
-                self.expression(&lookup.subscript_expr)
-            }
-            Expr::Call(_) => refused("conditions cannot call functions or methods"),
-            Expr::List(list) => list.items.iter().try_for_each(|item| self.expression(item)),
-            Expr::Tuple(tuple) => tuple
-                .items
-                .iter()
-                .try_for_each(|item| self.expression(item)),
-            Expr::Map(map) => map
-                .keys
-                .iter()
-                .chain(&map.values)
-                .try_for_each(|part| self.expression(part)),
-        }?;
-        self.guarded = guarded;
-        Ok(())
+struct Parser<'s> {
+    source: &'s str,
+    reads: Vec<Target>,
+    loops: bool,
+    depth: usize,
+}
+
+impl Parser<'_> {
+    fn boxed(&mut self, expression: &Expr<'_>) -> Result<Box<Node>, ConditionError> {
+        self.node(expression).map(Box::new)
     }
 
-    /// What may stand beside `*`, apart from paths: numbers, and what makes a number of numbers.
-    fn factor(&mut self, expression: &Expr<'_>) -> Result<(), ConditionError> {
-        match expression {
-            Expr::Const(constant) if constant.value.is_number() => Ok(()),
-            Expr::UnaryOp(operation) if matches!(operation.op, UnaryOpKind::Neg) => {
-                self.expression(&operation.expr)
+    fn nodes(&mut self, expressions: &[Expr<'_>]) -> Result<Vec<Node>, ConditionError> {
+        expressions.iter().map(|part| self.node(part)).collect()
+    }
+
+    fn node(&mut self, expression: &Expr<'_>) -> Result<Node, ConditionError> {
+        if self.depth == DEEPEST {
+            return refused(format!("the condition is nested more than {DEEPEST} deep"));
+        }
+        self.depth += 1;
+        let node = self.node_at_depth(expression);
+        self.depth -= 1;
+        node
+    }
+
+    fn node_at_depth(&mut self, expression: &Expr<'_>) -> Result<Node, ConditionError> {
+        if let Some((root, segments)) = names(expression) {
+            return self.path(root, segments);
+        }
+        Ok(match expression {
+            // `names` takes every variable.
+            Expr::Var(variable) => return self.path(variable.id, Vec::new()),
+            Expr::Const(constant) => {
+                let value = &constant.value;
+                if value.is_number() {
+                    let span = constant.span();
+                    return self.number(span.start_offset, span.end_offset, value);
+                }
+                match value.as_str() {
+                    Some(text) => Node::Text(text.to_owned()),
+                    None if value.is_none() => Node::Null,
+                    None => Node::Bool(value.is_true()),
+                }
+            }
+            Expr::GetAttr(lookup) => Node::Field(self.boxed(&lookup.expr)?, lookup.name.to_owned()),
+            Expr::GetItem(lookup) => Node::Index(
+                self.boxed(&lookup.expr)?,
+                self.boxed(&lookup.subscript_expr)?,
+            ),
+            Expr::List(list) => Node::List(self.nodes(&list.items)?),
+            Expr::Tuple(tuple) => Node::List(self.nodes(&tuple.items)?),
+            Expr::UnaryOp(operation) => {
+                let inner = self.boxed(&operation.expr)?;
+                match operation.op {
+                    UnaryOpKind::Not => Node::Not(inner),
+                    UnaryOpKind::Neg => Node::Negate(inner),
+                }
             }
             Expr::BinOp(operation)
-                if matches!(
-                    operation.op,
-                    BinOpKind::Add
-                        | BinOpKind::Sub
-                        | BinOpKind::Mul
-                        | BinOpKind::Div
-                        | BinOpKind::FloorDiv
-                        | BinOpKind::Rem
-                        | BinOpKind::Pow
-                ) =>
+                if matches!(operation.op, BinOpKind::ScAnd | BinOpKind::ScOr) =>
             {
-                self.expression(&operation.left)?;
-                self.expression(&operation.right)
+                let is_and = matches!(operation.op, BinOpKind::ScAnd);
+                // A long chain of them is no deep nesting.
+                let mut operands = vec![self.node(&operation.right)?];
+                let mut rest = &operation.left;
+                while let Expr::BinOp(inner) = rest
+                    && std::mem::discriminant(&inner.op) == std::mem::discriminant(&operation.op)
+                {
+                    operands.push(self.node(&inner.right)?);
+                    rest = &inner.left;
+                }
+                operands.push(self.node(rest)?);
+                operands.reverse();
+                if is_and {
+                    Node::All(operands)
+                } else {
+                    Node::Any(operands)
+                }
             }
-            Expr::Filter(filter)
-                if matches!(
-                    filter.name,
-                    "abs" | "count" | "float" | "int" | "length" | "round" | "sum"
-                ) =>
-            {
-                self.multiplied = false;
-                let result = self.expression(expression);
-                self.multiplied = true;
-                result
+            Expr::BinOp(operation) => {
+                let (left, right) = (self.boxed(&operation.left)?, self.node(&operation.right)?);
+                self.operation(&operation.op, left, right)
             }
-            _ => refused("only numbers can be multiplied in conditions"),
-        }
-    }
-
-    fn optional<const N: usize>(
-        &mut self,
-        parts: [&Option<Expr<'_>>; N],
-    ) -> Result<(), ConditionError> {
-        parts
-            .into_iter()
-            .flatten()
-            .try_for_each(|part| self.expression(part))
-    }
-
-    fn arguments(&mut self, arguments: &[CallArg<'_>]) -> Result<(), ConditionError> {
-        arguments.iter().try_for_each(|argument| match argument {
-            CallArg::Pos(part)
-            | CallArg::Kwarg(_, part)
-            | CallArg::PosSplat(part)
-            | CallArg::KwargSplat(part) => self.expression(part),
+            Expr::Compare(chain) => {
+                let first = self.boxed(&chain.expr)?;
+                let mut others = Vec::with_capacity(chain.ops.len());
+                for next in &chain.ops {
+                    let comparison = match next.op {
+                        CompareOpKind::Eq => Comparison::Equal,
+                        CompareOpKind::Ne => Comparison::Unequal,
+                        CompareOpKind::Lt => Comparison::Less,
+                        CompareOpKind::Lte => Comparison::AtMost,
+                        CompareOpKind::Gt => Comparison::Greater,
+                        CompareOpKind::Gte => Comparison::AtLeast,
+                        CompareOpKind::In => Comparison::In,
+                        CompareOpKind::NotIn => Comparison::NotIn,
+                    };
+                    self.loops |= matches!(comparison, Comparison::In | Comparison::NotIn);
+                    others.push((comparison, self.node(&next.expr)?));
+                }
+                Node::Compare(first, others)
+            }
+            Expr::IfExpr(choice) => {
+                let Some(otherwise) = &choice.false_expr else {
+                    return refused("an if in a condition needs an else");
+                };
+                Node::Choose {
+                    condition: self.boxed(&choice.test_expr)?,
+                    then: self.boxed(&choice.true_expr)?,
+                    otherwise: self.boxed(otherwise)?,
+                }
+            }
+            Expr::Filter(filter) => {
+                let Some(inner) = &filter.expr else {
+                    return refused("a filter needs a value");
+                };
+                let inner = self.boxed(inner)?;
+                self.loops = true;
+                self.filter(filter.name, inner, &filter.args)?
+            }
+            Expr::Test(test) => {
+                let inner = self.boxed(&test.expr)?;
+                let arguments = self.positional(&test.args)?;
+                let test = known_test(test.name, arguments.len())?;
+                self.loops |= test == Test::In;
+                Node::Test(test, inner, arguments)
+            }
+            Expr::Call(_) => return refused("conditions cannot call functions or methods"),
+            Expr::Slice(_) => return refused("conditions have no slices"),
+            Expr::Map(_) => return refused("conditions have no objects of their own"),
         })
     }
 
-    fn read(&mut self, path: NamePath) -> Result<(), ConditionError> {
-        let refused = |e: PathError| Err(ConditionError::Syntax(e.to_string()));
-        let Some(root) = Root::from_name(&path.root) else {
-            return refused(PathError::UnknownRoot(shortened(&path.root)));
+    fn operation(&mut self, kind: &BinOpKind, left: Box<Node>, right: Node) -> Node {
+        let comparison = match kind {
+            BinOpKind::ScAnd => return Node::All(vec![*left, right]),
+            BinOpKind::ScOr => return Node::Any(vec![*left, right]),
+            BinOpKind::Concat => return Node::Join(left, Box::new(right)),
+            BinOpKind::Add => Err(Arithmetic::Add),
+            BinOpKind::Sub => Err(Arithmetic::Subtract),
+            BinOpKind::Mul => Err(Arithmetic::Multiply),
+            BinOpKind::Div => Err(Arithmetic::Divide),
+            BinOpKind::FloorDiv => Err(Arithmetic::Floor),
+            BinOpKind::Rem => Err(Arithmetic::Remainder),
+            BinOpKind::Pow => Err(Arithmetic::Power),
+            BinOpKind::Eq => Ok(Comparison::Equal),
+            BinOpKind::Ne => Ok(Comparison::Unequal),
+            BinOpKind::Lt => Ok(Comparison::Less),
+            BinOpKind::Lte => Ok(Comparison::AtMost),
+            BinOpKind::Gt => Ok(Comparison::Greater),
+            BinOpKind::Gte => Ok(Comparison::AtLeast),
+            BinOpKind::In => Ok(Comparison::In),
         };
-        if root == Root::Steps && path.segments.is_empty() {
+        self.loops |= comparison == Ok(Comparison::In);
+        match comparison {
+            Ok(comparison) => Node::Compare(left, vec![(comparison, right)]),
+            Err(arithmetic) => Node::Arithmetic(arithmetic, left, Box::new(right)),
+        }
+    }
+
+    /// The number as it is written: the parser would round it.
+    fn number(
+        &self,
+        start: u32,
+        end: u32,
+        parsed: &minijinja::Value,
+    ) -> Result<Node, ConditionError> {
+        let written = self.source.get(start as usize..end as usize);
+        let written = written.map(|text| text.replace('_', ""));
+        let number = written.as_deref().and_then(Number::parse).or_else(|| {
+            // Hexadecimal and the like.
+            let whole = i128::try_from(parsed.clone()).ok()?;
+            Number::parse(&whole.to_string())
+        });
+        match number {
+            Some(number) => Ok(Node::Number(number)),
+            None => refused("a number in the condition has too many digits"),
+        }
+    }
+
+    fn path(&mut self, root: &str, segments: Vec<String>) -> Result<Node, ConditionError> {
+        let refused = |e: PathError| Err(ConditionError::Syntax(e.to_string()));
+        let Some(root) = Root::from_name(root) else {
+            return refused(PathError::UnknownRoot(shortened(root)));
+        };
+        if root == Root::Steps && segments.is_empty() {
             return refused(PathError::NoNode);
         }
-        let target = Target {
-            root,
-            segments: path.segments,
-        };
-        match self.reads.iter_mut().find(|read| read.target == target) {
-            Some(read) => {
-                read.guarded &= self.guarded;
-                read.multiplied |= self.multiplied;
-                read.names = read.names.min(path.names);
-            }
-            None => self.reads.push(Read {
-                target,
-                names: path.names,
-                guarded: self.guarded,
-                multiplied: self.multiplied,
-            }),
+        let target = Target { root, segments };
+        if !self.reads.contains(&target) {
+            self.reads.push(target.clone());
         }
-        Ok(())
+        Ok(Node::Path(target))
+    }
+
+    fn filter(
+        &mut self,
+        name: &str,
+        inner: Box<Node>,
+        arguments: &[CallArg<'_>],
+    ) -> Result<Node, ConditionError> {
+        match (name, arguments) {
+            ("map", [CallArg::Kwarg("attribute", field)]) => match constant_text(field) {
+                Some(field) => Ok(Node::MapField(inner, field)),
+                None => refused("map(attribute=…) needs the name of a field"),
+            },
+            ("map", [CallArg::Pos(name)]) => {
+                let name = constant_text(name).unwrap_or_default();
+                Ok(Node::MapFilter(inner, known_filter(&name, 0)?))
+            }
+            ("map", _) => refused("map takes attribute='field', or the name of a filter"),
+            ("select" | "reject", _) => self.pick(name == "select", false, inner, arguments),
+            ("selectattr" | "rejectattr", _) => {
+                self.pick(name == "selectattr", true, inner, arguments)
+            }
+            _ => {
+                let arguments = self.positional(arguments)?;
+                let filter = known_filter(name, arguments.len())?;
+                Ok(Node::Filter(filter, inner, arguments))
+            }
+        }
+    }
+
+    fn pick(
+        &mut self,
+        keeps: bool,
+        by_field: bool,
+        inner: Box<Node>,
+        arguments: &[CallArg<'_>],
+    ) -> Result<Node, ConditionError> {
+        let mut texts = Vec::new();
+        let mut rest = arguments.iter();
+        for _ in 0..1 + usize::from(by_field) {
+            match rest.next() {
+                None => {}
+                Some(CallArg::Pos(part)) => match constant_text(part) {
+                    Some(text) => texts.push(text),
+                    None => return refused("fields and tests are given by their names, as texts"),
+                },
+                Some(_) => return refused("only values can be given to filters and tests"),
+            }
+        }
+        let mut texts = texts.into_iter();
+        let field = if by_field { texts.next() } else { None };
+        if by_field && field.is_none() {
+            return refused("selectattr and rejectattr need the name of a field");
+        }
+        let arguments = self.positional(rest.as_slice())?;
+        let test = texts
+            .next()
+            .map(|name| known_test(&name, arguments.len()))
+            .transpose()?;
+        Ok(Node::Pick(
+            inner,
+            Pick {
+                keeps,
+                field,
+                test,
+                arguments,
+            },
+        ))
+    }
+
+    fn positional(&mut self, arguments: &[CallArg<'_>]) -> Result<Vec<Node>, ConditionError> {
+        arguments
+            .iter()
+            .map(|argument| match argument {
+                CallArg::Pos(part) => self.node(part),
+                _ => refused("only values can be given to filters and tests"),
+            })
+            .collect()
+    }
+}
+
+fn known_filter(name: &str, arguments: usize) -> Result<Filter, ConditionError> {
+    known("filter", name, Filter::named(name), |it| {
+        it.takes(arguments)
+    })
+}
+
+fn known_test(name: &str, arguments: usize) -> Result<Test, ConditionError> {
+    known("test", name, Test::named(name), |it| it.takes(arguments))
+}
+
+fn known<T>(
+    what: &str,
+    name: &str,
+    found: Option<T>,
+    takes: impl Fn(&T) -> bool,
+) -> Result<T, ConditionError> {
+    let shown = shortened(name);
+    match found {
+        None => refused(format!("there is no {what} {shown:?} in conditions")),
+        Some(it) if !takes(&it) => refused(format!(
+            "the {what} {shown:?} is given too many or too few values"
+        )),
+        Some(it) => Ok(it),
+    }
+}
+
+fn constant_text(expression: &Expr<'_>) -> Option<String> {
+    match expression {
+        Expr::Const(constant) => constant.value.as_str().map(str::to_owned),
+        _ => None,
     }
 }
 
 /// A chain of lookups whose names are all known: `trigger.items[0]["unit price"]`.
-struct NamePath {
-    root: String,
-    segments: Vec<String>,
-    names: usize,
-}
-
-impl NamePath {
-    fn of(expression: &Expr<'_>) -> Option<Self> {
-        match expression {
-            Expr::Var(variable) => Some(Self {
-                root: variable.id.to_owned(),
-                segments: Vec::new(),
-                names: 0,
-            }),
-            Expr::GetAttr(lookup) => {
-                Some(Self::of(&lookup.expr)?.and(lookup.name.to_owned(), true))
-            }
-            Expr::GetItem(lookup) => {
-                let key = lookup.subscript_expr.as_const()?;
-                match key.as_str() {
-                    Some(name) => Some(Self::of(&lookup.expr)?.and(name.to_owned(), true)),
-                    None => Some(Self::of(&lookup.expr)?.and(key.as_usize()?.to_string(), false)),
-                }
-            }
-            _ => None,
+fn names<'e>(expression: &Expr<'e>) -> Option<(&'e str, Vec<String>)> {
+    let (chain, segment) = match expression {
+        Expr::Var(variable) => return Some((variable.id, Vec::new())),
+        Expr::GetAttr(lookup) => (&lookup.expr, lookup.name.to_owned()),
+        Expr::GetItem(lookup) => {
+            let Expr::Const(key) = &lookup.subscript_expr else {
+                return None;
+            };
+            let segment = match key.value.as_str() {
+                Some(name) => name.to_owned(),
+                None => key.value.as_usize()?.to_string(),
+            };
+            (&lookup.expr, segment)
         }
-    }
-
-    fn and(mut self, segment: String, is_name: bool) -> Self {
-        if is_name && self.names == self.segments.len() {
-            self.names += 1;
-        }
-        self.segments.push(segment);
-        self
-    }
+        _ => return None,
+    };
+    let (root, mut segments) = names(chain)?;
+    segments.push(segment);
+    Some((root, segments))
 }

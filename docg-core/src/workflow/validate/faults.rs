@@ -11,7 +11,7 @@ use crate::{
     limits::{self, TextLimit},
     workflow::{
         spec::{NodeSpec, ParamKind},
-        variables::{has_variables, push_token, references, shortened},
+        variables::{MAX_REFERENCES, has_variables, push_token, references, shortened},
     },
 };
 
@@ -63,7 +63,13 @@ impl Faults {
                 ),
                 Some(Some(param)) => self.kind(&pointer, value, &param.kind),
             }
-            for reference in references(value) {
+            let found = references(value);
+            if found.len() >= MAX_REFERENCES {
+                let detail = Text::key("fault-too-many-variables").with("most", MAX_REFERENCES);
+                self.add(pointer.as_str(), "too_many", detail);
+                continue;
+            }
+            for reference in found {
                 let (code, detail) = match reference.target {
                     Err(e) => (
                         "invalid_variable",

@@ -1,7 +1,16 @@
-//! JSON Schema of trigger data. References stay within the schema, and patterns are matched in
-//! linear time, whoever wrote them.
+//! JSON Schema of trigger data, with a bound on what it may cost.
+//!
+//! References stay within the schema, and patterns are matched in linear time. How far a schema unfolds
+//! at one place of the data is bounded when it is stored (`bounds`); how much of the data is looked at is
+//! counted while it is validated (`metered`). A schema that costs more than that is never taken for one
+//! that the data fit.
 
 use serde_json::{Map, Value};
+
+use crate::{
+    storable::Unstorable,
+    workflow::{Workflow, size::size_of},
+};
 
 /// What is wrong with a schema: a JSON pointer into it, and words.
 pub(crate) type SchemaFault = (String, String);
@@ -17,121 +26,67 @@ pub(crate) struct Violation {
     pub(crate) tech: String,
 }
 
-#[cfg(feature = "json-schema")]
-pub(crate) use with_feature::{broken_by, check};
-#[cfg(not(feature = "json-schema"))]
-pub(crate) use without_feature::{broken_by, check};
+/// A schema of at most this size (see [`size_of`]) is compiled at once.
+const SMALL_SCHEMA: usize = 200;
+/// Data of at most this size, and no deeper than that, are validated at once.
+const SMALL_DATA: (usize, usize) = (200, 16);
 
-#[cfg(feature = "json-schema")]
-mod with_feature {
-    use std::sync::{Arc, LazyLock};
+/// Whether it costs little to compile the workflow's schema and to check the data against it.
+pub(crate) fn is_small(workflow: &Workflow, data: &Value) -> bool {
+    workflow.input_schema.is_empty()
+        || (has_small_schema(&workflow.input_schema)
+            && size_of(data, SMALL_DATA.0 + 1) <= SMALL_DATA.0
+            && Unstorable::of_value(data, SMALL_DATA.1).is_none())
+}
 
-    use jsonschema::{PatternOptions, ValidationError, Validator, error::ValidationErrorKind};
-
-    use super::*;
-    use crate::{
-        ids::{OrganizationId, WorkflowId},
-        workflow::{Workflow, validate::Recent},
-    };
-
-    /// More violations than this are not listed.
-    const MAX_LISTED: usize = 50;
-
-    fn compile(schema: &Map<String, Value>) -> Result<Validator, SchemaFault> {
-        jsonschema::options()
-            .offline()
-            .should_validate_formats(true)
-            .with_pattern_options(PatternOptions::regex())
-            .build(&Value::Object(schema.clone()))
-            .map_err(|e| (e.instance_path().as_str().to_owned(), e.to_string()))
-    }
-
-    /// Whether it is a schema that can be used.
-    pub(crate) fn check(schema: &Map<String, Value>) -> Result<(), SchemaFault> {
-        if schema.is_empty() {
-            Ok(())
-        } else {
-            compile(schema).map(drop)
+/// Whether it costs little to compile a schema: it is small, and has no patterns.
+pub(crate) fn has_small_schema(schema: &Map<String, Value>) -> bool {
+    let mut left = SMALL_SCHEMA + 1;
+    for (keyword, value) in schema {
+        left = left.saturating_sub(1 + size_of(value, left));
+        if matches!(keyword.as_str(), "pattern" | "patternProperties") || has_patterns(value) {
+            return false;
         }
     }
+    left > 0
+}
 
-    struct Compiled {
-        schema: Map<String, Value>,
-        validator: Result<Validator, SchemaFault>,
-    }
-
-    fn compiled(workflow: &Workflow) -> Arc<Compiled> {
-        type Key = (OrganizationId, WorkflowId, u32);
-        static RECENT: LazyLock<Recent<Key, Arc<Compiled>>> = LazyLock::new(|| Recent::new(256));
-        let key = (workflow.organization_id, workflow.id, workflow.version);
-        // Two engines in one process may use the same ids for different workflows.
-        if let Some(found) = RECENT
-            .get(&key)
-            .filter(|found| found.schema == workflow.input_schema)
-        {
-            return found;
-        }
-        let made = Arc::new(Compiled {
-            schema: workflow.input_schema.clone(),
-            validator: compile(&workflow.input_schema),
-        });
-        RECENT.put(key, Arc::clone(&made));
-        made
-    }
-
-    /// How the data breaks the workflow's schema, or why that cannot be told.
-    pub(crate) fn broken_by(workflow: &Workflow, data: &Value) -> Result<Vec<Violation>, String> {
-        if workflow.input_schema.is_empty() {
-            return Ok(Vec::new());
-        }
-        let compiled = compiled(workflow);
-        let validator = compiled
-            .validator
-            .as_ref()
-            .map_err(|(_, detail)| detail.clone())?;
-        if validator.is_valid(data) {
-            return Ok(Vec::new());
-        }
-        Ok(validator
-            .iter_errors(data)
-            .take(MAX_LISTED)
-            .map(|error| violation(&error))
-            .collect())
-    }
-
-    fn violation(error: &ValidationError<'_>) -> Violation {
-        let mut path: Vec<String> = error
-            .instance_path()
-            .as_str()
-            .split('/')
-            .skip(1)
-            .map(|token| token.replace("~1", "/").replace("~0", "~"))
-            .collect();
-        let missing = match error.kind() {
-            ValidationErrorKind::Required { property } => {
-                path.push(property.as_str().unwrap_or_default().to_owned());
-                true
-            }
-            _ => false,
-        };
-        // Where the schema says so, not what the data holds.
-        let tech = format!(
-            "{} (schema: {})",
-            error.kind().keyword(),
-            error.schema_path()
-        );
-        Violation {
-            missing,
-            path,
-            tech,
-        }
+fn has_patterns(value: &Value) -> bool {
+    match value {
+        Value::Array(items) => items.iter().any(has_patterns),
+        Value::Object(fields) => fields.iter().any(|(name, field)| {
+            matches!(name.as_str(), "pattern" | "patternProperties") || has_patterns(field)
+        }),
+        _ => false,
     }
 }
+
+/// Why data could not be checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Unchecked {
+    /// The schema cannot be used.
+    Unusable(String),
+    /// The check costs more than it may.
+    TooMuch(String),
+}
+
+#[cfg(feature = "json-schema")]
+mod bounds;
+#[cfg(feature = "json-schema")]
+mod checks;
+#[cfg(feature = "json-schema")]
+mod metered;
+#[cfg(all(test, feature = "json-schema"))]
+mod tests;
+
+#[cfg(feature = "json-schema")]
+pub(crate) use checks::{broken_by, check};
+#[cfg(not(feature = "json-schema"))]
+pub(crate) use without_feature::{broken_by, check};
 
 #[cfg(not(feature = "json-schema"))]
 mod without_feature {
     use super::*;
-    use crate::workflow::Workflow;
 
     const WITHOUT: &str = "docg was built without the feature json-schema";
 
@@ -145,11 +100,11 @@ mod without_feature {
     }
 
     /// Only the empty schema can be used without the feature.
-    pub(crate) fn broken_by(workflow: &Workflow, _: &Value) -> Result<Vec<Violation>, String> {
+    pub(crate) fn broken_by(workflow: &Workflow, _: &Value) -> Result<Vec<Violation>, Unchecked> {
         if workflow.input_schema.is_empty() {
             Ok(Vec::new())
         } else {
-            Err(WITHOUT.to_owned())
+            Err(Unchecked::Unusable(WITHOUT.to_owned()))
         }
     }
 }

@@ -78,12 +78,6 @@ pub struct Target {
     pub segments: Vec<String>,
 }
 
-impl Target {
-    pub(crate) fn is(&self, path: &Path<'_>) -> bool {
-        self.root == path.root && self.segments == path.segments
-    }
-}
-
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.root.as_str())?;

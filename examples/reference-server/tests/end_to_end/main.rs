@@ -10,6 +10,7 @@ mod program;
 mod readme;
 
 mod approvals;
+mod bombs;
 mod browser;
 mod bucket;
 mod commands;

@@ -114,6 +114,11 @@ impl Server {
         self.running.log()
     }
 
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.running.id()
+    }
+
     /// Sends a signal to the process.
     pub(crate) fn signal(&self, name: &str) {
         self.running.signal(name);

@@ -111,6 +111,11 @@ impl Running {
         lines.find_map(|line| Some(line.strip_prefix("development token: ")?.to_owned()))
     }
 
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }

@@ -1,0 +1,315 @@
+//! Where what tenants wrote is evaluated: on threads of its own, a few for the whole process.
+//!
+//! Conditions, schemas and variables have budgets, so each evaluation ends. A tenant can still ask for
+//! many of them, each at its limit. They queue here and not on the runtime's threads, which serve
+//! everybody. The queue is fair: organizations take turns, and one of them has at most half of the
+//! threads, so that another waits for nobody's backlog. What is cheap is evaluated where it is asked for
+//! (see [`is_small`]).
+//!
+//! Nobody waits for these threads when the process ends.
+
+use std::{
+    any::Any,
+    collections::{HashMap, VecDeque},
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    sync::{Condvar, LazyLock, Mutex, MutexGuard, PoisonError},
+    thread,
+};
+
+use serde_json::{Map, Value};
+use tokio::sync::oneshot;
+
+use crate::{
+    ids::OrganizationId,
+    workflow::{
+        Node, condition,
+        size::size_of,
+        variables::{effective_params, has_variables},
+    },
+};
+
+/// Validation recurses with the schema and with the data; both are bounded, and this is enough for both.
+const STACK_BYTES: usize = 64 * 1024 * 1024;
+/// What costs no more than this, roughly in operations of some nanoseconds, is evaluated at once.
+const SMALL: usize = 100_000;
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// Runs a job on one of the pool's threads. A job whose caller has gone away before its turn is
+/// dropped. A panic of the job goes on in the caller.
+pub(crate) async fn run<T: Send + 'static>(
+    organization: OrganizationId,
+    job: impl FnOnce() -> T + Send + 'static,
+) -> T {
+    static POOL: LazyLock<Pool> = LazyLock::new(Pool::start);
+    let (answer, answered) = oneshot::channel::<Result<T, Box<dyn Any + Send>>>();
+    POOL.add(
+        organization,
+        Box::new(move || {
+            if !answer.is_closed() {
+                // A caller that goes away meanwhile does not want the answer.
+                let _ = answer.send(catch_unwind(AssertUnwindSafe(job)));
+            }
+        }),
+    );
+    match answered.await {
+        Ok(Ok(result)) => result,
+        Ok(Err(panic)) => resume_unwind(panic),
+        // Every job that is not dropped by its caller is run, and answers.
+        Err(_) => unreachable!("the pool drops no job"),
+    }
+}
+
+struct Pool {
+    queue: &'static Queue,
+    /// No thread could be started: jobs run where they are added.
+    is_empty: bool,
+}
+
+impl Pool {
+    fn start() -> Self {
+        let threads = thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 8));
+        let queue: &'static Queue = Box::leak(Box::new(Queue::new(threads / 2)));
+        let work = || loop {
+            let (organization, job) = queue.next();
+            job();
+            queue.ended(organization);
+        };
+        let started = (0..threads).filter(|_| {
+            let thread = thread::Builder::new()
+                .name("docg-programs".to_owned())
+                .stack_size(STACK_BYTES);
+            match thread.spawn(work) {
+                Ok(_) => true,
+                Err(error) => {
+                    tracing::error!("a thread for evaluation cannot be started: {error}");
+                    false
+                }
+            }
+        });
+        Self {
+            is_empty: started.count() == 0,
+            queue,
+        }
+    }
+
+    fn add(&self, organization: OrganizationId, job: Job) {
+        if self.is_empty {
+            job();
+        } else {
+            self.queue.add(organization, job);
+        }
+    }
+}
+
+/// Jobs by organization. Those in `turns` have a job waiting and a thread left.
+struct Queue {
+    lanes: Mutex<Lanes>,
+    added: Condvar,
+    /// How many threads one organization may have at once.
+    share: usize,
+}
+
+#[derive(Default)]
+struct Lanes {
+    by_organization: HashMap<OrganizationId, Lane>,
+    turns: VecDeque<OrganizationId>,
+}
+
+#[derive(Default)]
+struct Lane {
+    waiting: VecDeque<Job>,
+    running: usize,
+    has_turn: bool,
+}
+
+impl Queue {
+    fn new(share: usize) -> Self {
+        Self {
+            lanes: Mutex::default(),
+            added: Condvar::new(),
+            share: share.max(1),
+        }
+    }
+
+    fn lanes(&self) -> MutexGuard<'_, Lanes> {
+        // Jobs run outside of the lock.
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self, organization: OrganizationId, job: Job) {
+        let mut lanes = self.lanes();
+        let lane = lanes.by_organization.entry(organization).or_default();
+        lane.waiting.push_back(job);
+        self.give_turn(&mut lanes, organization);
+    }
+
+    /// Waits for a job whose organization may have one more thread.
+    fn next(&self) -> (OrganizationId, Job) {
+        let mut lanes = self.lanes();
+        loop {
+            while let Some(organization) = lanes.turns.pop_front() {
+                let Some(lane) = lanes.by_organization.get_mut(&organization) else {
+                    continue;
+                };
+                lane.has_turn = false;
+                if let Some(job) = lane.waiting.pop_front() {
+                    lane.running += 1;
+                    self.give_turn(&mut lanes, organization);
+                    return (organization, job);
+                }
+            }
+            lanes = self
+                .added
+                .wait(lanes)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn ended(&self, organization: OrganizationId) {
+        let mut lanes = self.lanes();
+        if let Some(lane) = lanes.by_organization.get_mut(&organization) {
+            lane.running -= 1;
+            if lane.running == 0 && lane.waiting.is_empty() {
+                lanes.by_organization.remove(&organization);
+                return;
+            }
+        }
+        self.give_turn(&mut lanes, organization);
+    }
+
+    /// Puts an organization behind the others if it waits and has not got its share.
+    fn give_turn(&self, lanes: &mut Lanes, organization: OrganizationId) {
+        let Some(lane) = lanes.by_organization.get_mut(&organization) else {
+            return;
+        };
+        if !lane.has_turn && !lane.waiting.is_empty() && lane.running < self.share {
+            lane.has_turn = true;
+            lanes.turns.push_back(organization);
+            self.added.notify_one();
+        }
+    }
+}
+
+/// Whether conditions and variables of these nodes cost little over these data.
+pub(crate) fn is_small<'a>(
+    data: impl Iterator<Item = &'a Value>,
+    nodes: impl Iterator<Item = &'a Node>,
+    overrides: &Map<String, Value>,
+) -> bool {
+    let mut left = SMALL;
+    let mut pay = |price: usize| {
+        left = left.saturating_sub(price);
+        left > 0
+    };
+    // Data are measured only where something reads them.
+    let (mut data, mut measured) = (Some(data), 0);
+    let mut size = || {
+        if let Some(data) = data.take() {
+            measured = data.fold(0, |size, value| size + size_of(value, SMALL));
+        }
+        measured
+    };
+    for node in nodes {
+        if let Some(when) = &node.when
+            && !pay(condition::price(when, size()))
+        {
+            return false;
+        }
+        let params = effective_params(node, overrides);
+        for value in params.values() {
+            let own = size_of(value, SMALL);
+            let price = if has_variables(value) {
+                own.saturating_mul(size() / 16 + 1)
+            } else {
+                own
+            };
+            if !pay(price) {
+                return false;
+            }
+        }
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn organizations_take_turns_and_none_has_more_than_its_share() {
+        let queue = Queue::new(2);
+        let (busy, other) = (OrganizationId::new(), OrganizationId::new());
+        for _ in 0..4 {
+            queue.add(busy, Box::new(|| {}));
+        }
+        queue.add(other, Box::new(|| {}));
+        let mut turns = Vec::new();
+        for _ in 0..3 {
+            turns.push(queue.next().0);
+        }
+        assert_eq!(
+            turns,
+            [busy, other, busy],
+            "the other is not behind the backlog"
+        );
+        assert!(queue.lanes().turns.is_empty(), "the busy one has its share");
+        queue.ended(busy);
+        assert_eq!(queue.next().0, busy);
+        queue.ended(other);
+        assert!(!queue.lanes().by_organization.contains_key(&other));
+    }
+
+    #[tokio::test]
+    async fn a_job_whose_caller_has_gone_is_not_run() {
+        let organization = OrganizationId::new();
+        let (release, released) = mpsc::channel::<()>();
+        let (started, begun) = oneshot::channel();
+        // Holds the whole share of a machine with two cores, and part of it elsewhere.
+        let holder = tokio::spawn(run(organization, move || {
+            let _ = started.send(());
+            let _ = released.recv();
+        }));
+        begun.await.expect("it begins");
+        let share = thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 8)) / 2;
+        let others: Vec<_> = (1..share)
+            .map(|_| {
+                let (go, wait) = mpsc::channel::<()>();
+                let (started, begun) = oneshot::channel();
+                let task = tokio::spawn(run(organization, move || {
+                    let _ = started.send(());
+                    let _ = wait.recv();
+                }));
+                (go, begun, task)
+            })
+            .collect();
+        let mut gates = Vec::new();
+        for (go, begun, task) in others {
+            begun.await.expect("it begins");
+            gates.push((go, task));
+        }
+        let (ran, has_run) = mpsc::channel::<()>();
+        let mut abandoned = Box::pin(run(organization, move || ran.send(())));
+        assert!(futures::poll!(&mut abandoned).is_pending());
+        drop(abandoned);
+        drop(release);
+        drop(gates);
+        holder.await.expect("it ends");
+        run(organization, || ()).await;
+        assert!(has_run.recv().is_err(), "its turn came, and it was dropped");
+    }
+
+    #[tokio::test]
+    async fn a_panic_of_a_job_reaches_its_caller_and_no_thread_is_lost() {
+        for _ in 0..20 {
+            let job = tokio::spawn(run(OrganizationId::new(), || {
+                resume_unwind(Box::new("broken"))
+            }));
+            let ended: Result<(), _> = job.await;
+            assert!(ended.expect_err("it panics").is_panic());
+        }
+        assert_eq!(run(OrganizationId::new(), || 7).await, 7);
+    }
+}

@@ -1,0 +1,39 @@
+//! How large a value is, roughly, without writing it out.
+
+use serde_json::Value;
+
+/// A text counts as one value for each so many of its bytes.
+const TEXT_BYTES: usize = 64;
+
+/// How many values there are within a value, and for how many its texts count. Stops at `most`.
+pub(crate) fn size_of(value: &Value, most: usize) -> usize {
+    fn measure(value: &Value, left: &mut usize) {
+        let mut take = |size: usize| *left = left.saturating_sub(1 + size / TEXT_BYTES);
+        match value {
+            Value::String(text) => take(text.len()),
+            Value::Array(items) => {
+                take(0);
+                for item in items {
+                    if *left == 0 {
+                        return;
+                    }
+                    measure(item, left);
+                }
+            }
+            Value::Object(fields) => {
+                take(0);
+                for (name, field) in fields {
+                    if *left == 0 {
+                        return;
+                    }
+                    *left = left.saturating_sub(name.len() / TEXT_BYTES);
+                    measure(field, left);
+                }
+            }
+            _ => take(0),
+        }
+    }
+    let mut left = most;
+    measure(value, &mut left);
+    most - left
+}

@@ -1,0 +1,402 @@
+//! How large a schema can become by its references, told from the schema alone.
+
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, HashMap},
+};
+
+use jsonschema::PatternOptions;
+use serde_json::{Map, Value};
+
+use super::SchemaFault;
+use crate::workflow::variables::{push_token, shortened};
+
+/// A schema has at most this many subschemas.
+const MAX_SUBSCHEMAS: usize = 5_000;
+/// At one place of the data at most this many of them apply, each as often as it is referred to.
+const MAX_AT_ONE_PLACE: usize = 2_000;
+/// Through at most this many others a subschema applies to the same place.
+const MAX_CHAIN: usize = 64;
+/// One pattern takes at most this many bytes when it is compiled, and all of a schema together as many.
+pub(super) const MAX_PATTERN_BYTES: usize = 8 * 1024 * 1024;
+/// The sizes by which patterns are told apart. A text is matched in steps whose number is its length,
+/// and whose cost is the pattern's size.
+const PATTERN_SIZES: [usize; 5] = [
+    2 * 1024,
+    16 * 1024,
+    128 * 1024,
+    1024 * 1024,
+    MAX_PATTERN_BYTES,
+];
+/// Bytes of a compiled pattern that are stepped through for the price of one.
+const PATTERN_STEP: usize = 4096;
+
+/// Keywords that hold one subschema (or, in older drafts, a list of them).
+const ONE: [&str; 12] = [
+    "additionalItems",
+    "additionalProperties",
+    "contains",
+    "contentSchema",
+    "else",
+    "if",
+    "items",
+    "not",
+    "propertyNames",
+    "then",
+    "unevaluatedItems",
+    "unevaluatedProperties",
+];
+/// Keywords that hold a list of subschemas.
+const MANY: [&str; 4] = ["allOf", "anyOf", "oneOf", "prefixItems"];
+/// Keywords that hold subschemas by name.
+const NAMED: [&str; 6] = [
+    "$defs",
+    "definitions",
+    "dependencies",
+    "dependentSchemas",
+    "patternProperties",
+    "properties",
+];
+/// Those of them whose subschemas apply to the very value that the schema applies to.
+const SAME_PLACE: [&str; 9] = [
+    "allOf",
+    "anyOf",
+    "oneOf",
+    "not",
+    "if",
+    "then",
+    "else",
+    "dependencies",
+    "dependentSchemas",
+];
+const REFERENCES: [&str; 3] = ["$ref", "$dynamicRef", "$recursiveRef"];
+
+/// What a schema can come to.
+#[derive(Debug)]
+pub(super) struct Bounds {
+    /// How many subschemas apply at one place of the data.
+    pub(super) widest: usize,
+    /// How many bytes of the schema an error may repeat.
+    pub(super) repeated_bytes: usize,
+    /// How many patterns it has.
+    pub(super) patterns: usize,
+    /// The price of matching a byte of text to a pattern.
+    pub(super) pattern_price: u64,
+    /// The price of matching a byte of a name to all patterns for names.
+    pub(super) name_price: u64,
+}
+
+/// Measures a schema, and refuses one that becomes too large.
+pub(super) fn measure(schema: &Value) -> Result<Bounds, SchemaFault> {
+    let mut walk = Walk::default();
+    walk.add(schema, None, None)?;
+    let mut next = 0;
+    while next < walk.subschemas.len() {
+        walk.look_into(next)?;
+        next += 1;
+    }
+    walk.follow_references(schema)?;
+    let mut widest = 1;
+    for index in 0..walk.subschemas.len() {
+        let (count, longest) = walk.unfold(index, 0)?;
+        // A keyword that looks back goes through what applies below it, at each link of a chain.
+        let looks = if walk.looks_back { longest + 1 } else { 1 };
+        widest = widest.max(count * looks);
+    }
+    let (pattern_price, name_price) = walk.pattern_prices()?;
+    Ok(Bounds {
+        widest,
+        repeated_bytes: walk.repeated_bytes,
+        patterns: walk.patterns.len() + walk.name_patterns.len(),
+        pattern_price,
+        name_price,
+    })
+}
+
+/// Where a subschema stands in its parent: the keyword, and its name or place there.
+type Step<'s> = (&'s str, Option<Cow<'s, str>>);
+
+struct Subschema<'s> {
+    value: &'s Value,
+    parent: Option<usize>,
+    step: Option<Step<'s>>,
+    /// Those that apply to the same place.
+    same_place: Vec<usize>,
+    unfolded: Unfolded,
+}
+
+#[derive(Clone, Copy)]
+enum Unfolded {
+    No,
+    UnderWay,
+    /// How many apply at its place, with itself, and through how many others the farthest does.
+    Is(usize, usize),
+}
+
+#[derive(Default)]
+struct Walk<'s> {
+    subschemas: Vec<Subschema<'s>>,
+    by_address: HashMap<*const Value, usize>,
+    anchors: HashMap<&'s str, usize>,
+    references: Vec<(usize, &'s str, &'s str)>,
+    /// Each pattern, and one of the subschemas that have it.
+    patterns: BTreeMap<&'s str, usize>,
+    name_patterns: Vec<(&'s str, usize)>,
+    /// Some keyword looks through all that apply at its place.
+    looks_back: bool,
+    repeated_bytes: usize,
+}
+
+impl<'s> Walk<'s> {
+    fn add(
+        &mut self,
+        value: &'s Value,
+        parent: Option<usize>,
+        step: Option<Step<'s>>,
+    ) -> Result<usize, SchemaFault> {
+        let address = std::ptr::from_ref(value);
+        if let Some(known) = self.by_address.get(&address) {
+            return Ok(*known);
+        }
+        let index = self.subschemas.len();
+        if index == MAX_SUBSCHEMAS {
+            let why = format!("the schema has more than {MAX_SUBSCHEMAS} subschemas");
+            return Err((String::new(), why));
+        }
+        self.subschemas.push(Subschema {
+            value,
+            parent,
+            step,
+            same_place: Vec::new(),
+            unfolded: Unfolded::No,
+        });
+        self.by_address.insert(address, index);
+        Ok(index)
+    }
+
+    /// Adds what a subschema holds.
+    fn look_into(&mut self, index: usize) -> Result<(), SchemaFault> {
+        let Value::Object(keywords) = self.subschemas[index].value else {
+            return Ok(());
+        };
+        if index > 0 && keywords.get("$id").is_some_and(Value::is_string) {
+            let why = "only the whole schema can have an $id; use $anchor, or the path to it";
+            return Err((self.pointer(index, Some("$id")), why.to_owned()));
+        }
+        for (keyword, held) in keywords {
+            let keyword = keyword.as_str();
+            match held {
+                Value::Array(items) if MANY.contains(&keyword) || ONE.contains(&keyword) => {
+                    for (place, item) in items.iter().enumerate() {
+                        self.hold(index, keyword, Some(place.to_string().into()), item)?;
+                    }
+                }
+                Value::Object(named) if NAMED.contains(&keyword) => {
+                    for (name, item) in named {
+                        // A list of names is the other form of a dependency.
+                        if !item.is_array() {
+                            self.hold(index, keyword, Some(Cow::Borrowed(name)), item)?;
+                        }
+                    }
+                }
+                _ if ONE.contains(&keyword) => self.hold(index, keyword, None, held)?,
+                Value::String(target) if REFERENCES.contains(&keyword) => {
+                    self.references.push((index, keyword, target));
+                }
+                Value::String(name) if matches!(keyword, "$anchor" | "$dynamicAnchor") => {
+                    self.anchors.insert(name, index);
+                }
+                Value::String(pattern) if keyword == "pattern" => {
+                    self.patterns.insert(pattern, index);
+                }
+                _ => {}
+            }
+        }
+        self.note_names_and_values(index, keywords);
+        Ok(())
+    }
+
+    fn note_names_and_values(&mut self, index: usize, keywords: &'s Map<String, Value>) {
+        self.looks_back |= keywords.contains_key("unevaluatedProperties")
+            || keywords.contains_key("unevaluatedItems");
+        if let Some(Value::Object(named)) = keywords.get("patternProperties") {
+            let patterns = named.keys().map(|pattern| (pattern.as_str(), index));
+            self.name_patterns.extend(patterns);
+        }
+        for keyword in ["enum", "const", "required", "dependentRequired"] {
+            if let Some(value) = keywords.get(keyword) {
+                self.repeated_bytes = self.repeated_bytes.max(value.to_string().len());
+            }
+        }
+    }
+
+    fn hold(
+        &mut self,
+        parent: usize,
+        keyword: &'s str,
+        name: Option<Cow<'s, str>>,
+        value: &'s Value,
+    ) -> Result<(), SchemaFault> {
+        let index = self.add(value, Some(parent), Some((keyword, name)))?;
+        if SAME_PLACE.contains(&keyword) {
+            self.subschemas[parent].same_place.push(index);
+        }
+        Ok(())
+    }
+
+    /// What a subschema refers to applies where it does. A reference may lead to where no keyword holds
+    /// a subschema; then that is one.
+    fn follow_references(&mut self, root: &'s Value) -> Result<(), SchemaFault> {
+        let own_name = root.get("$id").and_then(Value::as_str).unwrap_or_default();
+        let own_name = own_name.trim_end_matches('#');
+        let mut next = 0;
+        let mut seen = self.subschemas.len();
+        while let Some((index, keyword, reference)) = self.references.get(next).copied() {
+            next += 1;
+            let within = reference.strip_prefix(own_name).unwrap_or(reference);
+            let target = match within.strip_prefix('#') {
+                Some("") => Some(0),
+                None if within.is_empty() => Some(0),
+                Some(fragment) if fragment.starts_with('/') => {
+                    match root.pointer(&percent_decoded(fragment)) {
+                        Some(value) => Some(self.add(value, Some(0), None)?),
+                        None => None,
+                    }
+                }
+                Some(anchor) => self.anchors.get(anchor).copied(),
+                None => None,
+            };
+            let Some(target) = target else {
+                let why = format!(
+                    "{keyword} {:?} leads nowhere in this schema; others are not fetched",
+                    shortened(reference)
+                );
+                return Err((self.pointer(index, None), why));
+            };
+            self.subschemas[index].same_place.push(target);
+            while seen < self.subschemas.len() {
+                self.look_into(seen)?;
+                seen += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// How many subschemas apply where this one does, and the longest chain of them.
+    fn unfold(&mut self, index: usize, chain: usize) -> Result<(usize, usize), SchemaFault> {
+        let refused = |walk: &Self, why: String| Err((walk.pointer(index, None), why));
+        match self.subschemas[index].unfolded {
+            Unfolded::Is(count, longest) => return Ok((count, longest)),
+            Unfolded::UnderWay => {
+                let why = "it refers to itself without going deeper into the data";
+                return refused(self, why.to_owned());
+            }
+            Unfolded::No => {}
+        }
+        self.subschemas[index].unfolded = Unfolded::UnderWay;
+        let (mut count, mut longest) = (1_usize, 0);
+        for position in 0..self.subschemas[index].same_place.len() {
+            if chain == MAX_CHAIN {
+                longest = MAX_CHAIN;
+                break;
+            }
+            let inner = self.subschemas[index].same_place[position];
+            let (inner_count, inner_longest) = self.unfold(inner, chain + 1)?;
+            count = count.saturating_add(inner_count);
+            longest = longest.max(inner_longest + 1);
+        }
+        if count > MAX_AT_ONE_PLACE {
+            let why = format!(
+                "more than {MAX_AT_ONE_PLACE} subschemas apply at one place, with all that they refer to"
+            );
+            return refused(self, why);
+        }
+        if longest >= MAX_CHAIN {
+            let why = format!("subschemas refer to one another more than {MAX_CHAIN} deep");
+            return refused(self, why);
+        }
+        self.subschemas[index].unfolded = Unfolded::Is(count, longest);
+        Ok((count, longest))
+    }
+
+    fn pattern_prices(&self) -> Result<(u64, u64), SchemaFault> {
+        let (mut all, mut largest, mut for_names) = (0, 0, 0);
+        let texts = self
+            .patterns
+            .iter()
+            .map(|(pattern, at)| (*pattern, *at, "pattern"));
+        let names = self.name_patterns.iter();
+        let names = names.map(|(pattern, at)| (*pattern, *at, "patternProperties"));
+        for (pattern, at, keyword) in texts.chain(names) {
+            let refused = |why| (self.pointer(at, Some(keyword)), why);
+            let size = pattern_size(pattern).map_err(refused)?;
+            all += size;
+            if all > MAX_PATTERN_BYTES {
+                let why = "the patterns of the schema are too large when they are compiled";
+                return Err(refused(why.to_owned()));
+            }
+            if keyword == "pattern" {
+                largest = largest.max(size);
+            } else {
+                for_names += size;
+            }
+        }
+        let price = |size: usize| size.div_ceil(PATTERN_STEP) as u64;
+        Ok((price(largest), price(for_names)))
+    }
+
+    fn pointer(&self, index: usize, keyword: Option<&str>) -> String {
+        let mut steps = Vec::new();
+        let mut at = Some(index);
+        while let Some(index) = at {
+            steps.extend(&self.subschemas[index].step);
+            at = self.subschemas[index].parent;
+        }
+        let mut pointer = String::new();
+        for (keyword, name) in steps.into_iter().rev() {
+            push_token(&mut pointer, keyword);
+            if let Some(name) = name {
+                push_token(&mut pointer, &shortened(name));
+            }
+        }
+        if let Some(keyword) = keyword {
+            push_token(&mut pointer, keyword);
+        }
+        pointer
+    }
+}
+
+/// The smallest of the sizes in which a pattern can be compiled.
+fn pattern_size(pattern: &str) -> Result<usize, String> {
+    let schema = serde_json::json!({"pattern": pattern});
+    let fits = |size: &usize| {
+        let options = PatternOptions::regex().size_limit(*size);
+        jsonschema::options()
+            .offline()
+            .with_pattern_options(options)
+            .build(&schema)
+            .is_ok()
+    };
+    PATTERN_SIZES.into_iter().find(fits).ok_or_else(|| {
+        format!(
+            "the pattern {:?} cannot be used: it is wrong, too large, or needs backtracking",
+            shortened(pattern)
+        )
+    })
+}
+
+/// A fragment as a JSON pointer. What is no escape stays as it is.
+fn percent_decoded(fragment: &str) -> String {
+    let bytes = fragment.as_bytes();
+    let mut decoded = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let escaped = fragment
+            .get(at + 1..at + 3)
+            .filter(|_| bytes[at] == b'%')
+            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        decoded.push(escaped.unwrap_or(bytes[at]));
+        at += if escaped.is_some() { 3 } else { 1 };
+    }
+    String::from_utf8(decoded).unwrap_or_else(|_| fragment.to_owned())
+}

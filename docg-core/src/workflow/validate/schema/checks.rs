@@ -1,0 +1,189 @@
+//! Compiles schemas, and checks data against them within a budget.
+
+use std::sync::{Arc, LazyLock};
+
+use jsonschema::{PatternOptions, ValidationError, Validator, error::ValidationErrorKind};
+use serde_json::{Map, Value};
+
+use super::{
+    SchemaFault, Unchecked, Violation,
+    bounds::{Bounds, MAX_PATTERN_BYTES, measure},
+    metered::{Metered, Node, Prices, within},
+};
+use crate::{
+    ids::{OrganizationId, WorkflowId},
+    workflow::{Workflow, validate::Recent, variables::shortened},
+};
+
+/// More violations than this are not listed.
+const MAX_LISTED: usize = 50;
+/// What telling whether data fit a schema may cost: some tenths of a second.
+const BUDGET: u64 = 10_000_000;
+/// What listing the violations may cost. Each of them is kept until all are known.
+const LISTING_BUDGET: u64 = 2_000_000;
+/// Violations that may take more memory than this, in bytes, are not listed.
+const MAX_LISTING_BYTES: usize = 64 * 1024 * 1024;
+/// What matching all patterns of a schema may keep in memory, in bytes, and one of them at least.
+const MAX_MATCHING_BYTES: usize = 8 * 1024 * 1024;
+const MIN_MATCHING_BYTES: usize = 16 * 1024;
+/// Words of the library are cut to this many characters; they can repeat a whole schema.
+const MAX_WORDS: usize = 300;
+
+struct Checked {
+    bounds: Bounds,
+    validator: Validator<Metered>,
+}
+
+fn cut(words: &str) -> String {
+    words.chars().take(MAX_WORDS).collect()
+}
+
+fn compile(schema: &Map<String, Value>) -> Result<Checked, SchemaFault> {
+    let schema = Value::Object(schema.clone());
+    let bounds = measure(&schema)?;
+    let patterns = PatternOptions::regex()
+        .size_limit(MAX_PATTERN_BYTES)
+        .dfa_size_limit((MAX_MATCHING_BYTES / bounds.patterns.max(1)).max(MIN_MATCHING_BYTES));
+    let validator = jsonschema::options_for::<Metered>()
+        .offline()
+        .should_validate_formats(true)
+        .with_pattern_options(patterns)
+        .build(&schema)
+        .map_err(|e| (e.instance_path().as_str().to_owned(), cut(&e.to_string())))?;
+    Ok(Checked { bounds, validator })
+}
+
+/// Whether it is a schema that can be used.
+pub(crate) fn check(schema: &Map<String, Value>) -> Result<(), SchemaFault> {
+    if schema.is_empty() {
+        Ok(())
+    } else {
+        compile(schema).map(drop)
+    }
+}
+
+struct Compiled {
+    schema: Map<String, Value>,
+    checked: Result<Checked, SchemaFault>,
+}
+
+fn compiled(workflow: &Workflow) -> Arc<Compiled> {
+    type Key = (OrganizationId, WorkflowId, u32);
+    static RECENT: LazyLock<Recent<Key, Arc<Compiled>>> = LazyLock::new(|| Recent::new(32));
+    let key = (workflow.organization_id, workflow.id, workflow.version);
+    // Two engines in one process may use the same ids for different workflows.
+    if let Some(found) = RECENT
+        .get(&key)
+        .filter(|found| found.schema == workflow.input_schema)
+    {
+        return found;
+    }
+    let made = Arc::new(Compiled {
+        schema: workflow.input_schema.clone(),
+        checked: compile(&workflow.input_schema),
+    });
+    RECENT.put(key, Arc::clone(&made));
+    made
+}
+
+/// How the data breaks the workflow's schema, or why that cannot be told.
+pub(crate) fn broken_by(workflow: &Workflow, data: &Value) -> Result<Vec<Violation>, Unchecked> {
+    if workflow.input_schema.is_empty() {
+        return Ok(Vec::new());
+    }
+    let compiled = compiled(workflow);
+    let checked = compiled
+        .checked
+        .as_ref()
+        .map_err(|(_, detail)| Unchecked::Unusable(detail.clone()))?;
+    checked.broken_by(data)
+}
+
+impl Checked {
+    fn broken_by(&self, data: &Value) -> Result<Vec<Violation>, Unchecked> {
+        let prices = Prices::of(&self.bounds);
+        let fits = within(BUDGET, prices, || self.validator.is_valid(Node(data)));
+        match fits {
+            Some(true) => Ok(Vec::new()),
+            Some(false) => Ok(self.violations(data, prices)),
+            None => Err(Unchecked::TooMuch(
+                "checking these data against the input schema takes too many operations".to_owned(),
+            )),
+        }
+    }
+
+    /// The data are known to break the schema.
+    fn violations(&self, data: &Value, prices: Prices) -> Vec<Violation> {
+        let (path_bytes, depth) = longest_path(data);
+        let error_bytes = path_bytes + self.bounds.repeated_bytes;
+        let most = error_bytes
+            .saturating_mul(self.bounds.widest)
+            .saturating_mul(depth);
+        let listed = (most <= MAX_LISTING_BYTES).then(|| {
+            let prices = prices.with_errors_of(error_bytes);
+            within(LISTING_BUDGET, prices, || {
+                let errors = self.validator.iter_errors(Node(data));
+                let listed = errors.take(MAX_LISTED);
+                listed.map(|error| violation(&error)).collect::<Vec<_>>()
+            })
+        });
+        listed.flatten().unwrap_or_else(|| {
+            vec![Violation {
+                missing: false,
+                path: Vec::new(),
+                tech: "the data break the input schema in too many ways to list".to_owned(),
+            }]
+        })
+    }
+}
+
+/// At most how many bytes the path to a value has, and how many values are within one another.
+fn longest_path(value: &Value) -> (usize, usize) {
+    let below = |(bytes, depth): (usize, usize), name: usize, inner: &Value| {
+        let (inner_bytes, inner_depth) = longest_path(inner);
+        (
+            bytes.max(name + 1 + inner_bytes),
+            depth.max(inner_depth + 1),
+        )
+    };
+    match value {
+        Value::Array(items) => items
+            .iter()
+            .fold((0, 1), |most, item| below(most, 20, item)),
+        Value::Object(fields) => fields
+            .iter()
+            // `~` and `/` take two bytes in a pointer.
+            .fold((0, 1), |most, (name, field)| {
+                below(most, 2 * name.len(), field)
+            }),
+        _ => (0, 1),
+    }
+}
+
+fn violation(error: &ValidationError<'_>) -> Violation {
+    let mut path: Vec<String> = error
+        .instance_path()
+        .as_str()
+        .split('/')
+        .skip(1)
+        .map(|token| shortened(&token.replace("~1", "/").replace("~0", "~")))
+        .collect();
+    let missing = match error.kind() {
+        ValidationErrorKind::Required { property } => {
+            path.push(shortened(property.as_str().unwrap_or_default()));
+            true
+        }
+        _ => false,
+    };
+    // Where the schema says so, not what the data holds.
+    let tech = cut(&format!(
+        "{} (schema: {})",
+        error.kind().keyword(),
+        error.schema_path()
+    ));
+    Violation {
+        missing,
+        path,
+        tech,
+    }
+}

@@ -1,0 +1,258 @@
+//! What a schema can be made to cost.
+
+use std::time::Instant;
+
+use serde_json::{Map, Value, json};
+
+use super::{Unchecked, Violation, broken_by, check};
+use crate::{
+    ids::{OrganizationId, WorkflowId},
+    time::Timestamp,
+    workflow::Workflow,
+};
+
+fn object(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(fields) => fields,
+        other => panic!("an object is needed, not {other}"),
+    }
+}
+
+fn validated(schema: Value, data: &Value) -> Result<Vec<Violation>, Unchecked> {
+    let now = Timestamp::from_millis(0);
+    let workflow = Workflow {
+        id: WorkflowId::new(),
+        organization_id: OrganizationId::new(),
+        name: "w".to_owned(),
+        version: 1,
+        input_schema: object(schema),
+        settings: Default::default(),
+        nodes: Vec::new(),
+        created_at: now,
+        updated_at: now,
+    };
+    broken_by(&workflow, data)
+}
+
+/// Definitions of which each uses the next one twice.
+fn doubling(uses: impl Fn(Value) -> Value, last: Value) -> Value {
+    let mut definitions = Map::new();
+    for index in 0..45 {
+        let next = json!({"$ref": format!("#/$defs/d{}", index + 1)});
+        definitions.insert(format!("d{index}"), uses(next));
+    }
+    definitions.insert("d45".to_owned(), last);
+    json!({"$ref": "#/$defs/d0", "$defs": definitions})
+}
+
+#[test]
+fn a_schema_that_unfolds_without_end_is_refused_where_it_is_stored() {
+    let leaf = json!({"type": "string"});
+    let twice = |keyword: &'static str| {
+        doubling(
+            move |next| json!({keyword: [next.clone(), next]}),
+            json!({"type": "string"}),
+        )
+    };
+    let chain = |keyword: &'static str, length: usize| {
+        let mut schema = json!({"type": "object"});
+        for _ in 0..length {
+            schema = json!({keyword: schema});
+        }
+        schema
+    };
+    let itself = json!({"$defs": {"a": {"anyOf": [{"$ref": "#/$defs/b"}]}, "b": {"not": {"$ref": "#/$defs/a"}}},
+        "$ref": "#/$defs/a"});
+    for (what, schema) in [
+        ("allOf", twice("allOf")),
+        ("anyOf", twice("anyOf")),
+        ("oneOf", twice("oneOf")),
+        (
+            "not",
+            doubling(
+                |next| json!({"not": {"allOf": [next.clone(), next]}}),
+                leaf.clone(),
+            ),
+        ),
+        (
+            "if",
+            doubling(
+                |next| json!({"if": next.clone(), "then": next.clone(), "else": next}),
+                leaf.clone(),
+            ),
+        ),
+        (
+            "dependentSchemas",
+            doubling(
+                |next| json!({"dependentSchemas": {"a": next.clone(), "b": next}}),
+                leaf.clone(),
+            ),
+        ),
+        (
+            "unevaluatedProperties",
+            doubling(
+                |next| json!({"allOf": [next.clone(), next], "unevaluatedProperties": false}),
+                leaf,
+            ),
+        ),
+        ("a chain", chain("not", 90)),
+        ("itself", itself),
+        ("remote", json!({"$ref": "http://example.com/x"})),
+        ("nowhere", json!({"$ref": "#/$defs/none"})),
+        (
+            "an inner $id",
+            json!({"$defs": {"a": {"$id": "http://example.com/a", "$ref": "#"}}}),
+        ),
+        ("many", json!({"allOf": vec![json!({}); 6_000]})),
+        (
+            "wide",
+            json!({"items": {"anyOf": vec![json!({"type": "null"}); 3_000]}}),
+        ),
+        (
+            "a large pattern",
+            json!({"pattern": "(\\p{L}{1,1000}){1,1000}"}),
+        ),
+        (
+            "a backtracking pattern",
+            json!({"properties": {"a": {"pattern": "(a+)+\\1$"}}}),
+        ),
+        (
+            "many patterns",
+            json!({"allOf": (1..200).map(|n| json!({"pattern": format!("((a|b)c{{1,{n}}}){{1,200}}")})).collect::<Vec<_>>()}),
+        ),
+    ] {
+        let started = Instant::now();
+        assert!(check(&object(schema)).is_err(), "{what}");
+        assert!(started.elapsed().as_secs() < 20, "{what}");
+    }
+    let place = check(&object(json!({"properties": {"a": {"pattern": "("}}})));
+    assert_eq!(place.expect_err("no pattern").0, "/properties/a/pattern");
+}
+
+#[test]
+fn schemas_as_people_write_them_are_taken() {
+    let tree = json!({
+        "$id": "https://example.com/tree", "type": "object", "required": ["name"],
+        "properties": {
+            "name": {"type": "string", "pattern": "^\\p{L}[\\p{L} .'-]{0,99}$", "maxLength": 100},
+            "tax": {"type": "string", "pattern": "^[0-9]{3}\\.[0-9]{3}\\.[0-9]{3}-[0-9]{2}$"},
+            "email": {"type": "string", "format": "email"},
+            "children": {"type": "array", "items": {"$ref": "#"}},
+            "address": {"$ref": "https://example.com/tree#/$defs/address"},
+            "kind": {"$ref": "#kind"},
+        },
+        "patternProperties": {"^x-": {"type": "string"}},
+        "unevaluatedProperties": false,
+        "$defs": {
+            "address": {"type": "object", "properties": {"city": {"enum": ["Rio", "Recife"]}}},
+            "kind": {"$anchor": "kind", "oneOf": [{"const": "person"}, {"const": "company"}]},
+        },
+    });
+    assert_eq!(check(&object(tree.clone())), Ok(()));
+    let good = json!({"name": "Ana", "kind": "person", "x-a": "b", "address": {"city": "Rio"},
+        "children": vec![json!({"name": "João", "tax": "123.456.789-00", "children": [{"name": "Zé"}]}); 500]});
+    assert_eq!(validated(tree.clone(), &good), Ok(Vec::new()));
+    let bad = json!({"name": "Ana", "kind": "dog", "other": 1, "children": [{"tax": "1"}]});
+    let found = validated(tree, &bad).expect("it can be checked");
+    let missing = found
+        .iter()
+        .find(|violation| violation.missing)
+        .expect("the name");
+    assert_eq!(missing.path, ["children", "0", "name"]);
+    assert!(found.iter().any(|violation| violation.path == ["kind"]));
+    assert!(
+        found
+            .iter()
+            .any(|violation| violation.path == ["children", "0", "tax"])
+    );
+}
+
+#[test]
+fn what_multiplies_with_the_data_is_too_much_and_no_pass() {
+    let nested = |depth: usize, leaf: Value| (0..depth).fold(leaf, |inner, _| json!({"x": inner}));
+    let deeper = |keyword: &str| {
+        let again = json!({"properties": {"x": {"$ref": "#"}}});
+        json!({keyword: [again.clone(), again.clone(), {"properties": {"x": {"allOf": [{"$ref": "#"}, {"$ref": "#"}]}}}]})
+    };
+    let letters: String = "ab".repeat(40_000);
+    let objects: Vec<_> = (0..10_000)
+        .map(|index| json!({"k": [index, {"v": index}]}))
+        .collect();
+    let options: Vec<Value> = (0..20_000)
+        .map(|index| json!({"k": [-1 - index]}))
+        .collect();
+    for (what, schema, data) in [
+        ("anyOf", deeper("anyOf"), nested(90, json!(1))),
+        ("oneOf", deeper("oneOf"), nested(90, json!(1))),
+        ("allOf", deeper("allOf"), nested(90, json!(1))),
+        (
+            "enum",
+            json!({"items": {"enum": options}}),
+            json!(vec![options[19_999].clone(); 10_000]),
+        ),
+        (
+            "contains",
+            json!({"items": {"contains": {"contains": {"contains": {"const": 1}}}}}),
+            json!(vec![vec![vec![vec![0; 20]; 20]; 20]; 40]),
+        ),
+        (
+            "uniqueItems",
+            json!({"allOf": vec![json!({"uniqueItems": true}); 1_000]}),
+            json!(objects),
+        ),
+        (
+            "pattern",
+            json!({"allOf": vec![json!({"pattern": "(a|b)*a(a|b){30}c$"}); 1_000]}),
+            json!(letters),
+        ),
+        (
+            "patternProperties",
+            json!({"patternProperties": {"(a|b)*a(a|b){40}c$": false, "(a|b)*b(a|b){50}c$": false}}),
+            json!({letters.repeat(10): 1}),
+        ),
+        (
+            "unevaluatedProperties",
+            json!({"items": {"allOf": vec![json!({"allOf": vec![json!({}); 40], "unevaluatedProperties": true}); 40]}}),
+            json!(objects),
+        ),
+        (
+            "wide",
+            json!({"items": {"allOf": vec![json!({}); 1_900]}}),
+            json!(vec![0; 200_000]),
+        ),
+    ] {
+        let started = Instant::now();
+        assert_eq!(check(&object(schema.clone())), Ok(()), "{what}");
+        let answer = validated(schema, &data);
+        assert!(
+            started.elapsed().as_secs() < 30,
+            "{what}: {:?}",
+            started.elapsed()
+        );
+        // The library may be clever; what counts is the time. Where it is not, it is no pass.
+        assert!(
+            !matches!(answer, Err(Unchecked::Unusable(_))),
+            "{what}: {answer:?}"
+        );
+        if matches!(what, "enum" | "uniqueItems" | "pattern" | "wide") {
+            assert!(
+                matches!(answer, Err(Unchecked::TooMuch(_))),
+                "{what}: {answer:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn violations_are_listed_while_that_takes_little_memory() {
+    let many = json!({"k": vec![1; 10_000]});
+    let texts = json!({"properties": {"k": {"items": {"type": "string"}}}});
+    let found = validated(texts, &many).expect("it can be checked");
+    assert_eq!(found.len(), 50);
+    // A path of half a megabyte, ten thousand times.
+    let name = "n".repeat(500_000);
+    let schema = json!({"additionalProperties": {"items": {"type": "string"}}});
+    let found = validated(schema, &json!({name: vec![1; 10_000]})).expect("it can be checked");
+    assert_eq!(found.len(), 1, "only that it is broken");
+    assert!(!found[0].missing && found[0].path.is_empty());
+}
