@@ -13,6 +13,7 @@ pub mod observe;
 pub mod ports;
 pub mod preflight;
 pub mod run;
+mod secrets;
 pub mod signature;
 pub mod storable;
 pub mod time;

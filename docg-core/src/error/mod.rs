@@ -31,12 +31,12 @@ impl ErrorContext {
         [codes::OUTCOME_UNKNOWN, codes::TOO_MANY_TAKEOVERS].contains(&&*self.code)
     }
 
-    /// Without control characters: it may repeat what another system has said.
+    /// Without control characters and secrets: it may repeat what another system has said.
     pub(crate) fn printable(self) -> Self {
         Self {
             code: storable::printable_cow(self.code),
             human: self.human.printable(),
-            tech: self.tech.map(storable::printable),
+            tech: self.tech.map(storable::technical),
         }
     }
 }

@@ -137,7 +137,7 @@ impl Text {
     /// Without control characters in what it was given.
     pub(crate) fn printable(self) -> Self {
         match self {
-            Self::Literal(text) => Self::Literal(storable::printable(text)),
+            Self::Literal(text) => Self::Literal(storable::technical(text)),
             Self::Key { key, params } => Self::Key {
                 key: storable::printable_cow(key),
                 params: params

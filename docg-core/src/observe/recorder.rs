@@ -7,6 +7,7 @@ use super::{
 use crate::{
     i18n::Locale,
     ids::{ExecutionId, NodeId},
+    secrets::redact_text,
 };
 
 /// Collects what a step logs and audits until the commit that stores it. Log entries go to
@@ -49,11 +50,9 @@ impl StepRecorder {
 impl ExecutionLogger for StepRecorder {
     fn log(&self, entry: LogDraft) {
         let message = entry.message_human.render(Locale::En);
-        let (execution_id, node_id, tech) = (
-            self.execution_id,
-            self.node_id.as_str(),
-            entry.message_tech.as_deref(),
-        );
+        let (execution_id, node_id) = (self.execution_id, self.node_id.as_str());
+        let tech = entry.message_tech.as_deref().map(redact_text);
+        let tech = tech.as_deref();
         match entry.level {
             LogLevel::Ok => tracing::info!(%execution_id, node_id, tech, "{message}"),
             LogLevel::Warn => tracing::warn!(%execution_id, node_id, tech, "{message}"),

@@ -141,7 +141,7 @@ impl Issue {
         Self {
             code: storable::printable_cow(self.code),
             message_human: self.message_human.printable(),
-            message_tech: self.message_tech.map(storable::printable),
+            message_tech: self.message_tech.map(storable::technical),
             node_id: self
                 .node_id
                 .map(|node| storable::printable(node.to_string()).into()),

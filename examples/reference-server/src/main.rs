@@ -7,12 +7,15 @@ use docg_core::ids::ExecutionId;
 use reference_server::{
     cli::{self, CliError, Ended, Verdict},
     options::{AuditCommand, Cli, Command},
-    serve, tls,
+    renders, serve, tls,
 };
 use tracing_subscriber::{Layer, filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
 
 fn main() -> ExitCode {
     let Cli { options, command } = Cli::parse();
+    if matches!(command, Some(Command::RenderWorker)) {
+        return renders::run_child();
+    }
     let serving = matches!(command, None | Some(Command::Serve));
     log_to_standard_error(if serving { "info" } else { "warn" });
     tls::prepare();
@@ -29,6 +32,8 @@ fn main() -> ExitCode {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => fail(&error),
             },
+            // It has no runtime.
+            Command::RenderWorker => renders::run_child(),
             Command::Run(args) => ended(cli::run(&options, &args).await),
             Command::Watch(args) => ended(cli::watch(&options, &args).await),
             Command::Migrate => done(cli::migrate(&options).await),

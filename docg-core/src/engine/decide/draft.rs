@@ -135,7 +135,7 @@ impl<'a> Draft<'a> {
             level,
             domain,
             message_human: draft.message_human.printable(),
-            message_tech: draft.message_tech.map(storable::printable),
+            message_tech: draft.message_tech.map(storable::technical),
             details_tech: details,
             correlation_id: Arc::clone(&execution.correlation_id),
         }));

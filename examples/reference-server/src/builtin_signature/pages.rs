@@ -2,8 +2,8 @@
 //! token in the link is all the authority there is, so a form on a foreign page can do nothing.
 
 use axum::{
-    Form, Router,
-    extract::{DefaultBodyLimit, Path, State, rejection::FormRejection},
+    Router,
+    extract::{DefaultBodyLimit, Path, State},
     http::{HeaderMap, Method, StatusCode, header},
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -19,6 +19,7 @@ use super::{
     texts::{Notice, Words},
 };
 use crate::{
+    charset::{Form, Unreadable},
     files::FilesError,
     html::{self, common_headers, moment},
 };
@@ -325,7 +326,7 @@ async fn sign(
     State(desk): State<Desk>,
     Path(token): Path<String>,
     headers: HeaderMap,
-    form: Result<Form<SignForm>, FormRejection>,
+    form: Result<Form<SignForm>, Unreadable>,
 ) -> Response {
     let opened = match Opened::new(&desk, token, words(&headers)).await {
         Ok(opened) => opened,
@@ -334,11 +335,18 @@ async fn sign(
     if let Some(refusal) = opened.refusal() {
         return refusal;
     }
-    let Ok(Form(form)) = form else {
-        let error = opened.words.unreadable_form();
-        return opened.page(StatusCode::BAD_REQUEST, "", Some(error));
+    let form = match form {
+        Ok(Form(form)) => form,
+        Err(Unreadable(status)) => {
+            let error = opened.words.unreadable_form();
+            return opened.page(status, "", Some(error));
+        }
     };
-    let name = one_line(&form.name, MAX_NAME);
+    let name = one_line(&form.name, usize::MAX);
+    if name.chars().count() > MAX_NAME {
+        let error = opened.words.too_long();
+        return opened.page(StatusCode::UNPROCESSABLE_ENTITY, &name, Some(error));
+    }
     if name.is_empty() {
         let error = opened.words.name_missing();
         return opened.page(StatusCode::UNPROCESSABLE_ENTITY, "", Some(error));
@@ -360,7 +368,7 @@ async fn decline(
     State(desk): State<Desk>,
     Path(token): Path<String>,
     headers: HeaderMap,
-    form: Result<Form<DeclineForm>, FormRejection>,
+    form: Result<Form<DeclineForm>, Unreadable>,
 ) -> Response {
     let opened = match Opened::new(&desk, token, words(&headers)).await {
         Ok(opened) => opened,
@@ -369,11 +377,18 @@ async fn decline(
     if let Some(refusal) = opened.refusal() {
         return refusal;
     }
-    let Ok(Form(form)) = form else {
-        let error = opened.words.unreadable_form();
-        return opened.page(StatusCode::BAD_REQUEST, "", Some(error));
+    let form = match form {
+        Ok(Form(form)) => form,
+        Err(Unreadable(status)) => {
+            let error = opened.words.unreadable_form();
+            return opened.page(status, "", Some(error));
+        }
     };
-    let reason = one_line(&form.reason, MAX_REASON);
+    let reason = one_line(&form.reason, usize::MAX);
+    if reason.chars().count() > MAX_REASON {
+        let error = opened.words.too_long();
+        return opened.page(StatusCode::UNPROCESSABLE_ENTITY, "", Some(error));
+    }
     let decision = Decision {
         kind: DecisionKind::Declined,
         at: Timestamp::now(),
