@@ -16,6 +16,7 @@ pub mod ports;
 pub mod preflight;
 mod programs;
 pub mod run;
+mod secrets;
 pub mod signature;
 pub mod storable;
 pub mod time;

@@ -190,9 +190,9 @@ const fn overrides_direction(c: char) -> bool {
     matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// A text for technicians as it is kept: printable, and cut where it is too long.
+/// A text for technicians as it is kept: printable, without secrets, and cut where it is too long.
 pub(crate) fn tech(text: String) -> String {
-    storable::cut(storable::printable(text), TECH)
+    storable::cut(storable::technical(text), TECH)
 }
 
 #[cfg(test)]

@@ -1,13 +1,15 @@
 //! What can be kept. Texts and values that come from outside are checked, or made fit, before the
 //! run is decided on: a store that refuses a commit refuses what has already happened.
 
-use std::{borrow::Cow, io};
+use std::{borrow::Cow, fmt::Write as _, io};
 
 use serde::Serialize;
 use serde_json::{
     Map, Serializer, Value, json,
     ser::{CharEscape, Formatter},
 };
+
+use crate::secrets::redact_text;
 
 /// How deep JSON from outside may be nested: of requests, and of what handlers give.
 pub const MAX_DEPTH: usize = 100;
@@ -182,6 +184,27 @@ fn fitted(value: &Value, max_depth: usize) -> Value {
 
 fn without_nul(text: &str) -> String {
     text.replace('\0', "")
+}
+
+/// A text that may repeat what another system has said, as [`printable`] and without the secrets of URLs.
+pub(crate) fn technical(text: String) -> String {
+    match redact_text(&text) {
+        Cow::Owned(redacted) => printable(redacted),
+        Cow::Borrowed(_) => printable(text),
+    }
+}
+
+/// Bytes as text, without loss: what is not UTF-8 stands there as `\xE9`.
+pub(crate) fn legible(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        for byte in chunk.invalid() {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "\\x{byte:02X}");
+        }
+    }
+    text
 }
 
 /// A text for technicians without control characters other than line breaks and tabs.

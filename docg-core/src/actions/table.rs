@@ -32,7 +32,7 @@ table! {
     "missing_required_field" | "missing_recipient" => "fill_required" "fill-required";
     "invalid_field_format" | "invalid_email_format" => "fix_field_format" "fix-field-format";
     "oauth_expired" | "oauth_revoked" => "reconnect_provider" "reconnect-provider";
-    "connection_error" => "reconnect_provider" "check-connection";
+    "connection_error" | "certificate_invalid" => "reconnect_provider" "check-connection";
     "api_key_invalid" => "update_api_key" "update-api-key";
     "template_not_found" | "template_not_selected" => "select_template" "select-template";
     "template_invalid_tags" => "fix_template_tags" "fix-template-tags";
@@ -41,6 +41,7 @@ table! {
 
     // What else docg gives.
     "template.large_file" => "reduce_template" "reduce-template";
+    "render_too_large" => "reduce_data" "reduce-data";
     "check_failed" => "check_again" "check-again";
     "handler_panicked" => "retry" "retry";
     "too_many_interruptions" => "resume" "resume-interrupted";
@@ -60,10 +61,12 @@ table! {
 
     // What handlers of files, mail and calls commonly give.
     "storage_full" => "free_storage" "free-storage";
+    "storage_misconfigured" => "fix_storage" "fix-storage";
     "storage_error" | "network_error" | "smtp_unavailable" => "retry" "retry";
     "smtp_refused" | "recipient_refused" => "fix_recipients" "fix-recipients";
     "smtp_auth_failed" => "reconnect_provider" "reconnect-provider";
-    "url_not_allowed" => "fix_url" "fix-url";
+    "answer_not_text" => "fix_answer" "fix-answer";
+    "url_not_allowed" | "host_not_found" => "fix_url" "fix-url";
 }
 
 /// The code of an effect that may or may not have happened has two ways on.

@@ -12,6 +12,7 @@ use crate::{
     observe::Actor,
     ports::{Memo, MemoKey, Signal, SignalKind},
     signature::{RequestStatus, SignatureProvider, SignerFact, WebhookError, WebhookRequest},
+    storable,
 };
 
 /// What became of a webhook.
@@ -132,8 +133,8 @@ impl Engine {
     /// What a provider sent, as it may be kept: without secrets, and bounded. A text, because JSON may
     /// hold what a store cannot.
     fn kept(&self, body: &[u8]) -> String {
-        let body = serde_json::from_slice(body)
-            .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(body).into_owned()));
+        let body =
+            serde_json::from_slice(body).unwrap_or_else(|_| Value::String(storable::legible(body)));
         self.redaction().snapshot(&body).as_str().to_owned()
     }
 

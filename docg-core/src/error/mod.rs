@@ -24,7 +24,7 @@ pub struct ErrorContext {
 }
 
 impl ErrorContext {
-    /// Without control characters, and bounded: it may repeat what another system has said.
+    /// Without control characters and secrets, and bounded: it may repeat what another system has said.
     pub(crate) fn printable(self) -> Self {
         Self {
             code: storable::printable_cow(self.code, limits::CODE),

@@ -138,7 +138,7 @@ impl Text {
     pub(crate) fn printable(self) -> Self {
         match self {
             Self::Literal(text) => {
-                Self::Literal(storable::cut(storable::printable(text), limits::HUMAN))
+                Self::Literal(storable::cut(storable::technical(text), limits::HUMAN))
             }
             Self::Key { key, params } => Self::Key {
                 key: storable::printable_cow(key, limits::CODE),

@@ -14,4 +14,6 @@ pub use audit::{
 pub use canonical::JsonText;
 pub use log::{ExecutionLogger, LogDomain, LogDraft, LogEntry, LogLevel};
 pub use recorder::StepRecorder;
-pub use redact::{REDACTED, Redaction};
+pub use redact::Redaction;
+
+pub use crate::secrets::{REDACTED, redact_text};

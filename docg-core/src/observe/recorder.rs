@@ -8,6 +8,7 @@ use crate::{
     i18n::{Locale, Text},
     ids::{ExecutionId, NodeId},
     limits::LOGS_PER_ATTEMPT,
+    secrets::redact_text,
 };
 
 /// The place of the last entry that is kept.
@@ -53,11 +54,9 @@ impl StepRecorder {
 impl ExecutionLogger for StepRecorder {
     fn log(&self, entry: LogDraft) {
         let message = entry.message_human.render(Locale::En);
-        let (execution_id, node_id, tech) = (
-            self.execution_id,
-            self.node_id.as_str(),
-            entry.message_tech.as_deref(),
-        );
+        let (execution_id, node_id) = (self.execution_id, self.node_id.as_str());
+        let tech = entry.message_tech.as_deref().map(redact_text);
+        let tech = tech.as_deref();
         match entry.level {
             LogLevel::Ok => tracing::info!(%execution_id, node_id, tech, "{message}"),
             LogLevel::Warn => tracing::warn!(%execution_id, node_id, tech, "{message}"),

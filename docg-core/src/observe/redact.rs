@@ -1,27 +1,12 @@
-use std::collections::BTreeSet;
+use std::{borrow::Cow, collections::BTreeSet};
 
 use serde_json::{Value, json};
 
 use super::canonical::JsonText;
-use crate::storable;
-
-/// What stands in place of a secret.
-pub const REDACTED: &str = "[redacted]";
-
-/// The keys of the contract, and `bearer`, which is a token by another name.
-const SECRET_KEYS: [&str; 11] = [
-    "password",
-    "passwd",
-    "token",
-    "secret",
-    "apikey",
-    "authorization",
-    "credential",
-    "credentials",
-    "privatekey",
-    "cookie",
-    "bearer",
-];
+use crate::{
+    secrets::{self, REDACTED, normalized},
+    storable,
+};
 
 /// Makes snapshots safe to show: secrets replaced, size bounded.
 #[derive(Debug, Clone)]
@@ -57,9 +42,20 @@ impl Redaction {
     /// Whether values under this key are secret: the key is, or ends in, a secret's name.
     #[must_use]
     pub fn is_secret(&self, key: &str) -> bool {
-        let key = normalized(key);
-        SECRET_KEYS.iter().any(|secret| key.ends_with(secret))
-            || self.extra.iter().any(|secret| key.ends_with(secret))
+        let ends_in = |secret: &String| normalized(key).ends_with(secret);
+        secrets::is_secret(key) || self.extra.iter().any(ends_in)
+    }
+
+    /// A text without the secrets in its URLs; see [`redact_text`](super::redact_text).
+    #[must_use]
+    pub fn text<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        secrets::redact_text_with(text, &|name| self.is_secret(name))
+    }
+
+    /// Whether a secret in one of the text's URLs has been replaced.
+    #[must_use]
+    pub fn holds_redacted(&self, text: &str) -> bool {
+        secrets::holds_redacted(text, &|name| self.is_secret(name))
     }
 
     /// A copy that is safe to store and show.
@@ -81,7 +77,8 @@ impl Redaction {
                 .iter()
                 .any(|(key, value)| self.is_secret(key) || self.has_secret(value)),
             Value::Array(items) => items.iter().any(|item| self.has_secret(item)),
-            _ => false,
+            Value::String(text) => matches!(self.text(text), Cow::Owned(_)),
+            Value::Null | Value::Bool(_) | Value::Number(_) => false,
         }
     }
 
@@ -101,6 +98,7 @@ impl Redaction {
                 })
                 .collect(),
             Value::Array(items) => items.iter().map(|item| self.redacted(item)).collect(),
+            Value::String(text) => self.text(text).into(),
             scalar => scalar.clone(),
         }
     }
@@ -119,13 +117,6 @@ fn bounded(text: JsonText, max_bytes: usize) -> JsonText {
     }
     let end = whole.floor_char_boundary(max_bytes.min(1024));
     JsonText::from(json!({"truncated": true, "bytes": whole.len(), "preview": &whole[..end]}))
-}
-
-fn normalized(key: &str) -> String {
-    key.chars()
-        .filter(|c| !matches!(c, '-' | '_'))
-        .flat_map(char::to_lowercase)
-        .collect()
 }
 
 #[cfg(test)]
@@ -180,6 +171,9 @@ mod tests {
                 let hidden = json!({"deep": [{&spelling: REDACTED}]});
                 assert_eq!(snapshot(&Redaction::default(), value), hidden, "{spelling}");
             }
+            let url = json!([format!("https://h/?a=1&{key}=CANARY")]);
+            let hidden = json!([format!("https://h/?a=1&{key}={REDACTED}")]);
+            assert_eq!(snapshot(&Redaction::default(), url), hidden);
             let other = json!({format!("{key}_count"): 1});
             assert_eq!(snapshot(&Redaction::default(), other.clone()), other);
         }

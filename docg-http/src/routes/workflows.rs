@@ -232,7 +232,11 @@ fn find_redacted(redaction: &Redaction, value: &Value, at: &str, faults: &mut Ve
                 find_redacted(redaction, item, &format!("{at}/{index}"), faults);
             }
         }
-        _ => {}
+        Value::String(text) if redaction.holds_redacted(text) => {
+            let detail = Text::key("fault-redacted");
+            faults.push(FieldFault::new(at, "invalid_value", detail));
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }
 

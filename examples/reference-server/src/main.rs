@@ -6,7 +6,7 @@ use docg_core::ids::ExecutionId;
 use reference_server::{
     cli::{self, CliError, Ended, Verdict},
     options::{AuditCommand, Cli, Command},
-    serve, tls,
+    renders, serve, tls,
 };
 use tracing_subscriber::{Layer, filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
 
@@ -16,6 +16,9 @@ const LAST_MOMENTS: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let Cli { options, command } = Cli::read();
+    if matches!(command, Some(Command::RenderWorker)) {
+        return renders::run_child();
+    }
     let serving = matches!(command, None | Some(Command::Serve));
     log_to_standard_error(if serving { "info" } else { "warn" });
     tls::prepare();
@@ -32,6 +35,8 @@ fn main() -> ExitCode {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => fail(&error),
             },
+            // It has no runtime.
+            Command::RenderWorker => renders::run_child(),
             Command::Run(args) => ended(cli::run(&options, &args).await),
             Command::Watch(args) => ended(cli::watch(&options, &args).await),
             Command::Migrate => done(cli::migrate(&options).await),

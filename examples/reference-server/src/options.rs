@@ -3,6 +3,7 @@
 use std::{
     net::{IpAddr, SocketAddr, ToSocketAddrs},
     path::PathBuf,
+    time::Duration,
 };
 
 use clap::{
@@ -13,6 +14,8 @@ use clap::{
 use lettre::message::Mailbox;
 use url::Url;
 use uuid::Uuid;
+
+use crate::renders::{self, Limits};
 
 /// The command line.
 #[derive(Debug, Clone, Parser)]
@@ -49,6 +52,9 @@ pub enum Command {
     /// Works on audit trails
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// Renders documents for a server, which starts it
+    #[command(name = renders::COMMAND, hide = true)]
+    RenderWorker,
 }
 
 /// What `purge` takes.
@@ -242,6 +248,19 @@ pub struct Options {
     /// How often signature providers are asked for what their webhooks may have lost, in milliseconds
     #[arg(long, env = "DOCG_SIGNATURE_CHECK_MS", global = true, default_value_t = 3_600_000, value_parser = clap::value_parser!(u64).range(1_000..=604_800_000))]
     pub signature_check_ms: u64,
+    /// Documents that are rendered at once, each in a process of its own; without it one more than there are
+    /// processor cores
+    #[arg(long, env = "DOCG_RENDERS_AT_ONCE", global = true, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    pub renders_at_once: Option<u16>,
+    /// The memory that one render may map, in MiB; 150 of them are mapped before it begins
+    #[arg(long, env = "DOCG_RENDER_MEMORY_MIB", global = true, value_name = "MIB", default_value_t = 768, value_parser = clap::value_parser!(u64).range(256..=65_536))]
+    pub render_memory_mib: u64,
+    /// How long one render may take, in milliseconds
+    #[arg(long, env = "DOCG_RENDER_TIMEOUT_MS", global = true, default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(1_000..=600_000))]
+    pub render_timeout_ms: u64,
+    /// The size of the data that one document is rendered from, in KiB of JSON
+    #[arg(long, env = "DOCG_RENDER_MAX_DATA_KIB", global = true, value_name = "KIB", default_value_t = 1_024, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub render_max_data_kib: u32,
     /// Leave the database's tables as they are
     #[arg(long, env = "DOCG_NO_MIGRATE", global = true, value_parser = BoolishValueParser::new())]
     pub no_migrate: bool,
@@ -362,6 +381,19 @@ fn without_empty_variables(grammar: Grammar) -> Grammar {
 }
 
 impl Options {
+    /// What renders may take.
+    #[must_use]
+    pub fn render_limits(&self) -> Limits {
+        let mut limits = Limits::default();
+        if let Some(at_once) = self.renders_at_once {
+            limits.at_once = at_once.into();
+        }
+        limits.memory = self.render_memory_mib * 1024 * 1024;
+        limits.time = Duration::from_millis(self.render_timeout_ms);
+        limits.data = self.render_max_data_kib as usize * 1024;
+        limits
+    }
+
     /// Whether they can be followed.
     ///
     /// # Errors
@@ -424,6 +456,14 @@ mod tests {
                 "signature-check-ms",
                 "DOCG_SIGNATURE_CHECK_MS",
                 Some("3600000"),
+            ),
+            ("renders-at-once", "DOCG_RENDERS_AT_ONCE", None),
+            ("render-memory-mib", "DOCG_RENDER_MEMORY_MIB", Some("768")),
+            ("render-timeout-ms", "DOCG_RENDER_TIMEOUT_MS", Some("20000")),
+            (
+                "render-max-data-kib",
+                "DOCG_RENDER_MAX_DATA_KIB",
+                Some("1024"),
             ),
             ("no-migrate", "DOCG_NO_MIGRATE", None),
             ("enable-test-nodes", "DOCG_ENABLE_TEST_NODES", None),

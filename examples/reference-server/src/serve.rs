@@ -32,6 +32,7 @@ use crate::{
     options::{Options, Role},
     pdf::Templates,
     probe::Probe,
+    renders::Renderer,
     signature_providers::{AccountError, Accounts},
     workflows::{self, PutError, WorkflowFaults},
 };
@@ -216,12 +217,14 @@ impl Server {
             public_url.clone(),
         );
         let desk = Desk::new(files.clone(), mailer.clone(), secret.clone(), public_url);
-        let builtin: Arc<dyn SignatureProvider> = Arc::new(Provider::new(desk.clone()));
+        let renderer = Renderer::new(Templates::bundled(), options.render_limits());
+        let builtin: Arc<dyn SignatureProvider> =
+            Arc::new(Provider::new(desk.clone(), renderer.clone()));
         let services = Services {
             files: files.clone(),
             mailer,
             approvals: approvals.clone(),
-            templates: Templates::bundled(),
+            renderer,
             providers: std::iter::once(builtin).chain(accounts).collect(),
             allow_private_http: options.http_allow_private,
             test_nodes: options.enable_test_nodes.then_some(data_dir),
@@ -377,7 +380,7 @@ fn engine(options: &Options, backend: &Backend, services: &Services) -> Engine {
         .map(|provider| provider.name().to_owned());
     let probe = Probe::new(
         services.files.clone(),
-        services.templates.clone(),
+        services.renderer.templates().clone(),
         connections.collect(),
     );
     let mut builder = Engine::builder(Arc::clone(&backend.store), Arc::clone(&backend.bus))

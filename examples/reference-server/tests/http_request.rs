@@ -14,8 +14,8 @@ use axum::{
     http::{HeaderMap, Method, StatusCode, Uri, header},
     response::{IntoResponse, Redirect, Response},
 };
-use docg_core::run::Status;
-use reference_server::{files::Files, mail::Mailer, nodes::Services, pdf::Templates};
+use docg_core::{ports::LogQuery, run::Status};
+use reference_server::{files::Files, mail::Mailer, nodes::Services};
 use serde_json::{Value, json};
 use support::{Harness, Ran};
 
@@ -43,10 +43,19 @@ async fn answer(
         "/redirect" => Redirect::temporary("/json").into_response(),
         "/busy-once" if count == 1 => StatusCode::SERVICE_UNAVAILABLE.into_response(),
         "/large" => "x".repeat(600 * 1024).into_response(),
+        "/latin1" => typed("text/plain; charset=ISO-8859-1", b"caf\xE9"),
+        "/bom-json" => typed("application/json", b"\xEF\xBB\xBF{\"a\":null}"),
+        "/null" => typed("application/json", b"null"),
+        "/latin1-unsaid" => typed("text/plain", b"caf\xE9"),
+        "/klingon" => typed("text/plain; charset=klingon", b"a"),
         "/missing" => StatusCode::NOT_FOUND.into_response(),
         "/broken" => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
         _ => "text".into_response(),
     }
+}
+
+fn typed(content_type: &'static str, body: &'static [u8]) -> Response {
+    ([(header::CONTENT_TYPE, content_type)], body).into_response()
 }
 
 async fn server() -> (SocketAddr, Calls) {
@@ -138,6 +147,48 @@ async fn a_redirect_is_an_answer_and_is_not_followed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_answer_is_read_by_its_charset() {
+    let (address, _) = server().await;
+    let harness = Harness::offline();
+    for (path, body) in [
+        ("/latin1", json!("café")),
+        ("/bom-json", json!({"a": null})),
+        ("/null", json!(null)),
+    ] {
+        let ran = call(&harness, "GET", &format!("http://{address}{path}")).await;
+        assert_eq!(ran.status(), Status::Completed, "{path}: {}", ran.tech());
+        assert_eq!(ran.output("call")["body"], body, "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn secrets_in_a_url_are_called_and_not_kept() {
+    let (address, calls) = server().await;
+    let harness = Harness::offline();
+    let url = format!("http://{address}/missing?id=1&api_key=CANARY");
+    let ran = call(&harness, "GET", &url).await;
+    assert_eq!(
+        calls.lock().expect("no panic")[0].1,
+        "/missing?id=1&api_key=CANARY"
+    );
+    let step = &ran.steps[0];
+    let kept = format!("{:?} {:?} {:?}", step.data_in, step.data_out, step.error);
+    assert!(kept.contains("id=1&api_key=[redacted]"), "{kept}");
+    assert!(!kept.contains("CANARY"), "{kept}");
+    let query = LogQuery {
+        organization_id: harness.organization,
+        execution_id: ran.record.execution.id,
+        level: None,
+        domain: None,
+        step_id: None,
+        after: 0,
+        limit: 100,
+    };
+    let logs = harness.engine.logs(query).await.expect("readable");
+    assert!(!logs.items.is_empty() && !format!("{:?}", logs.items).contains("CANARY"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_went_wrong_has_a_code_and_an_action() {
     let (address, _) = server().await;
     let harness = Harness::offline();
@@ -150,7 +201,21 @@ async fn what_went_wrong_has_a_code_and_an_action() {
         ),
         ("GET", "/broken", Status::Failed, "service_unavailable"),
         ("POST", "/broken", Status::NeedsReview, "outcome_unknown"),
-        ("GET", "/large", Status::Failed, "output_too_large"),
+        ("GET", "/large", Status::NeedsReview, "output_too_large"),
+        ("POST", "/large", Status::NeedsReview, "outcome_unknown"),
+        (
+            "GET",
+            "/latin1-unsaid",
+            Status::NeedsReview,
+            "answer_not_text",
+        ),
+        (
+            "POST",
+            "/latin1-unsaid",
+            Status::NeedsReview,
+            "outcome_unknown",
+        ),
+        ("GET", "/klingon", Status::NeedsReview, "answer_not_text"),
     ] {
         let ran = call(&harness, method, &format!("http://{address}{path}")).await;
         assert_eq!(
@@ -198,7 +263,7 @@ async fn the_server_s_own_network_is_out_of_reach() {
         approvals: support::approvals(&files, &mailer),
         mailer,
         files,
-        templates: Templates::bundled(),
+        renderer: support::renderer(),
         providers: Vec::new(),
         allow_private_http: false,
         test_nodes: None,

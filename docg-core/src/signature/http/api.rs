@@ -7,6 +7,7 @@ use url::{Host, Url};
 use super::client::{HttpClient, HttpError, HttpRequest, HttpResponse, Method};
 use crate::{
     signature::{ProviderError, Secret},
+    storable,
     time::{Timestamp, retry_after_ms},
 };
 
@@ -366,7 +367,7 @@ impl Api {
 
     /// The beginning of what the provider says, on one line and without the token.
     fn excerpt(&self, body: &[u8]) -> String {
-        let text = self.config.token.hide(&String::from_utf8_lossy(body));
+        let text = self.config.token.hide(&storable::legible(body));
         let secrets = self.config.webhook_secrets.iter();
         let text = secrets.fold(text, |text, secret| secret.hide(&text));
         let words: Vec<_> = text

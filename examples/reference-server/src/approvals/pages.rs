@@ -2,8 +2,8 @@
 //! token in the link is all the authority there is, so a form on a foreign page can do nothing.
 
 use axum::{
-    Form, Router,
-    extract::{DefaultBodyLimit, State, rejection::FormRejection},
+    Router,
+    extract::{DefaultBodyLimit, State},
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -20,7 +20,10 @@ use super::{
     Approvals,
     texts::{Notice, Words, notice},
 };
-use crate::html::{self, Token, common_headers, moment};
+use crate::{
+    charset::{Form, Unreadable},
+    html::{self, Token, common_headers, moment},
+};
 
 /// A comment of 2000 characters, each in the longest form that a browser may send it.
 const MAX_FORM: usize = 32 * 1024;
@@ -151,12 +154,11 @@ impl Visit {
     async fn vote(
         &self,
         decision: Decision,
-        form: Result<Form<DecisionForm>, FormRejection>,
+        form: Result<Form<DecisionForm>, Unreadable>,
     ) -> Response {
         let comment = match form {
             Ok(Form(form)) => storable::lines(&form.comment),
-            Err(rejection) => {
-                let status = rejection.status();
+            Err(Unreadable(status)) => {
                 return match self.open().await {
                     Ok(open) => {
                         self.page(status, &open, None, Some(self.words.unreadable_form))
@@ -212,7 +214,7 @@ async fn approve(
     State(approvals): State<Approvals>,
     Token(token): Token,
     headers: HeaderMap,
-    form: Result<Form<DecisionForm>, FormRejection>,
+    form: Result<Form<DecisionForm>, Unreadable>,
 ) -> Response {
     let visit = Visit::new(approvals, token, &headers);
     visit.vote(Decision::Approved, form).await
@@ -222,7 +224,7 @@ async fn reject(
     State(approvals): State<Approvals>,
     Token(token): Token,
     headers: HeaderMap,
-    form: Result<Form<DecisionForm>, FormRejection>,
+    form: Result<Form<DecisionForm>, Unreadable>,
 ) -> Response {
     let visit = Visit::new(approvals, token, &headers);
     visit.vote(Decision::Rejected, form).await

@@ -2,8 +2,8 @@
 //! token in the link is all the authority there is, so a form on a foreign page can do nothing.
 
 use axum::{
-    Form, Router,
-    extract::{DefaultBodyLimit, Request, State, rejection::FormRejection},
+    Router,
+    extract::{DefaultBodyLimit, Request, State},
     http::{HeaderMap, Method, StatusCode, header},
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
@@ -20,6 +20,7 @@ use super::{
     texts::{Notice, Words},
 };
 use crate::{
+    charset::{Form, Unreadable},
     files::FilesError,
     html::{self, Token, common_headers, moment},
 };
@@ -358,7 +359,7 @@ async fn sign(
     State(desk): State<Desk>,
     Token(token): Token,
     headers: HeaderMap,
-    form: Result<Form<SignForm>, FormRejection>,
+    form: Result<Form<SignForm>, Unreadable>,
 ) -> Response {
     let opened = match Opened::new(&desk, token, words(&headers)).await {
         Ok(opened) => opened,
@@ -367,11 +368,18 @@ async fn sign(
     if let Some(refusal) = opened.refusal() {
         return refusal;
     }
-    let Ok(Form(form)) = form else {
-        let error = opened.words.unreadable_form();
-        return opened.page(StatusCode::BAD_REQUEST, "", Some(error));
+    let form = match form {
+        Ok(Form(form)) => form,
+        Err(Unreadable(status)) => {
+            let error = opened.words.unreadable_form();
+            return opened.page(status, "", Some(error));
+        }
     };
-    let name = one_line(&form.name, MAX_NAME);
+    let name = one_line(&form.name, usize::MAX);
+    if name.chars().count() > MAX_NAME {
+        let error = opened.words.too_long();
+        return opened.page(StatusCode::UNPROCESSABLE_ENTITY, &name, Some(error));
+    }
     if name.is_empty() {
         let error = opened.words.name_missing();
         return opened.page(StatusCode::UNPROCESSABLE_ENTITY, "", Some(error));
@@ -393,7 +401,7 @@ async fn decline(
     State(desk): State<Desk>,
     Token(token): Token,
     headers: HeaderMap,
-    form: Result<Form<DeclineForm>, FormRejection>,
+    form: Result<Form<DeclineForm>, Unreadable>,
 ) -> Response {
     let opened = match Opened::new(&desk, token, words(&headers)).await {
         Ok(opened) => opened,
@@ -402,11 +410,18 @@ async fn decline(
     if let Some(refusal) = opened.refusal() {
         return refusal;
     }
-    let Ok(Form(form)) = form else {
-        let error = opened.words.unreadable_form();
-        return opened.page(StatusCode::BAD_REQUEST, "", Some(error));
+    let form = match form {
+        Ok(Form(form)) => form,
+        Err(Unreadable(status)) => {
+            let error = opened.words.unreadable_form();
+            return opened.page(status, "", Some(error));
+        }
     };
-    let reason = one_line(&form.reason, MAX_REASON);
+    let reason = one_line(&form.reason, usize::MAX);
+    if reason.chars().count() > MAX_REASON {
+        let error = opened.words.too_long();
+        return opened.page(StatusCode::UNPROCESSABLE_ENTITY, "", Some(error));
+    }
     let decision = Decision {
         kind: DecisionKind::Declined,
         at: Timestamp::now(),

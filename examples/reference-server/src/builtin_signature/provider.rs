@@ -22,18 +22,22 @@ use super::{
 use crate::{
     files::{Document, FilesError, Origin},
     mail::MailError,
-    pdf::{SignaturePage, SignedBy, append_signature_page},
+    pdf::{SignaturePage, SignedBy},
+    renders::{RenderFailure, Renderer},
 };
 
 /// The built-in provider, as docg knows it.
 #[derive(Clone)]
-pub struct Provider(Desk);
+pub struct Provider {
+    desk: Desk,
+    renderer: Renderer,
+}
 
 impl Provider {
-    /// The provider at this desk.
+    /// The provider at this desk, whose signed documents get their last page from `renderer`.
     #[must_use]
-    pub fn new(desk: Desk) -> Self {
-        Self(desk)
+    pub fn new(desk: Desk, renderer: Renderer) -> Self {
+        Self { desk, renderer }
     }
 }
 
@@ -44,7 +48,7 @@ impl SignatureProvider for Provider {
     }
 
     async fn create(&self, request: EnvelopeRequest) -> Result<TakenEnvelope, ProviderError> {
-        let desk = &self.0;
+        let desk = &self.desk;
         let document = Document::from_value(&request.file).map_err(refused)?;
         // What cannot be shown cannot be signed.
         desk.0
@@ -105,7 +109,7 @@ impl SignatureProvider for Provider {
         &self,
         request: &EnvelopeRequest,
     ) -> Result<Option<TakenEnvelope>, ProviderError> {
-        let found = self.0.envelope(&envelope_id(request)).await;
+        let found = self.desk.envelope(&envelope_id(request)).await;
         let found = found.map_err(FilesError::provider_error)?;
         Ok(found
             .filter(|envelope| envelope.invited)
@@ -113,7 +117,7 @@ impl SignatureProvider for Provider {
     }
 
     async fn signed_document(&self, request: &SignatureRequest) -> Result<Value, ProviderError> {
-        let desk = &self.0;
+        let desk = &self.desk;
         let found = desk.envelope(&request.envelope_id).await;
         let envelope = found
             .map_err(FilesError::provider_error)?
@@ -155,14 +159,18 @@ impl SignatureProvider for Provider {
         };
         let language = language_of(&envelope).tag();
         let appended =
-            tokio::task::spawn_blocking(move || append_signature_page(&original, &page, language));
-        let signed = appended.await.map_err(unavailable)?.map_err(refused)?;
+            self.renderer
+                .append_signature_page(request.organization_id, &original, page, language);
+        let signed = appended.await.map_err(|error| match error {
+            RenderFailure::Document(error) => refused(error),
+            RenderFailure::Unavailable(_) | RenderFailure::Busy => unavailable(error),
+        })?;
         let origin = Origin {
             organization_id: request.organization_id,
             execution_id: request.execution_id,
             node_id: request.node_id.clone(),
         };
-        let filename = format!("{}-signed.pdf", envelope.document.title());
+        let filename = envelope.document.signed_filename();
         let document = desk
             .0
             .files
@@ -178,7 +186,7 @@ impl SignatureProvider for Provider {
     }
 
     async fn status(&self, request: &SignatureRequest) -> Result<Vec<SignerFact>, ProviderError> {
-        let desk = &self.0;
+        let desk = &self.desk;
         let found = desk.envelope(&request.envelope_id).await;
         let envelope = found
             .map_err(FilesError::provider_error)?
@@ -224,7 +232,7 @@ impl SignatureProvider for Provider {
     }
 
     fn read_webhook(&self, request: &WebhookRequest) -> Result<ProviderUpdate, WebhookError> {
-        webhook::read(&self.0.0.secret, request)
+        webhook::read(&self.desk.0.secret, request)
     }
 }
 

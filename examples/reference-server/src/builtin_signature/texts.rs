@@ -30,6 +30,7 @@ pub(super) struct Words {
     decline_button: &'static str,
     name_missing: &'static str,
     consent_missing: &'static str,
+    too_long: &'static str,
     unreadable_form: &'static str,
     not_found: [&'static str; 2],
     signed: [&'static str; 2],
@@ -92,6 +93,10 @@ impl Words {
         self.consent_missing
     }
 
+    pub(super) fn too_long(&self) -> &'static str {
+        self.too_long
+    }
+
     pub(super) fn unreadable_form(&self) -> &'static str {
         self.unreadable_form
     }
@@ -116,6 +121,7 @@ static EN: Words = Words {
     decline_button: "Decline to sign",
     name_missing: "Please type your full name.",
     consent_missing: "Please confirm that you have read the document and agree to sign it.",
+    too_long: "Please shorten what you typed: a name has at most 200 characters, a reason 1,000.",
     unreadable_form: "The form could not be read. Please fill it in again.",
     not_found: [
         "This link does not work",
@@ -179,6 +185,7 @@ static PT_BR: Words = Words {
     decline_button: "Recusar a assinatura",
     name_missing: "Digite seu nome completo.",
     consent_missing: "Confirme que leu o documento e que concorda em assiná-lo.",
+    too_long: "Encurte o que digitou: um nome tem no máximo 200 caracteres, um motivo, 1.000.",
     unreadable_form: "Não foi possível ler o formulário. Preencha-o novamente.",
     not_found: [
         "Este link não funciona",

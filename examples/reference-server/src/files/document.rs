@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::FilesError;
+use super::{FilesError, names::clean_stem};
 
 /// A document that a step made, as its output describes it and later steps name it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +43,12 @@ impl Document {
             Value::Array(items) => items.iter().map(Self::from_value).collect(),
             one => Ok(vec![Self::from_value(one)?]),
         }
+    }
+
+    /// What the signed document is called.
+    #[must_use]
+    pub fn signed_filename(&self) -> String {
+        clean_stem(self.title(), "-signed.pdf")
     }
 
     /// The name without its ending.

@@ -26,6 +26,12 @@ pub enum FilesError {
     /// A folder name that cannot be one, or that would leave the organization's folder.
     #[error("{0:?} is no folder name")]
     BadFolder(String),
+    /// A path that the storage does not take, whatever is tried.
+    #[error("the storage takes no such name: {0}")]
+    BadName(String),
+    /// The storage is not what its settings say: no such bucket, no such region, credentials that are wrong.
+    #[error("the storage's settings are wrong: {0}")]
+    Misconfigured(String),
     /// Something that is no description of a document.
     #[error("not a document that an earlier step made: {0}")]
     NotADocument(String),
@@ -55,15 +61,38 @@ impl FilesError {
             | Self::Changed(_)
             | Self::TooLarge(_)
             | Self::BadFolder(_)
+            | Self::BadName(_)
             | Self::Unsupported(_) => ProviderError::Refused(self.to_string()),
-            Self::Full(_) | Self::Denied(_) | Self::NotAFolder(_) | Self::Other(_) => {
-                ProviderError::Unavailable(self.to_string())
-            }
+            Self::Full(_)
+            | Self::Denied(_)
+            | Self::NotAFolder(_)
+            | Self::Misconfigured(_)
+            | Self::Other(_) => ProviderError::Unavailable(self.to_string()),
         }
     }
 
     pub(crate) fn from_io(error: &io::Error) -> Self {
         Self::by_kind(error.kind(), error.to_string())
+    }
+
+    /// By what a bucket answered, which `object_store` tells in words alone. It has tried again by itself where
+    /// that may help.
+    fn by_answer(text: String) -> Self {
+        let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
+        if says(&[
+            "NoSuchBucket",
+            "PermanentRedirect",
+            "InvalidAccessKeyId",
+            "SignatureDoesNotMatch",
+        ]) {
+            Self::Misconfigured(text)
+        } else if says(&["KeyTooLong", "InvalidURI"]) {
+            Self::BadName(text)
+        } else if says(&["EntityTooLarge"]) {
+            Self::Full(text)
+        } else {
+            Self::Other(text)
+        }
     }
 
     fn by_kind(kind: io::ErrorKind, text: String) -> Self {
@@ -74,7 +103,9 @@ impl FilesError {
             Kind::NotADirectory | Kind::AlreadyExists | Kind::IsADirectory => {
                 Self::NotAFolder(text)
             }
+            Kind::InvalidFilename | Kind::InvalidInput => Self::BadName(text),
             Kind::NotFound => Self::NotFound(text),
+            // What may be otherwise the next time.
             _ => Self::Other(text),
         }
     }
@@ -96,10 +127,17 @@ impl FilesError {
             Self::NotAFolder(_) | Self::BadFolder(_) => {
                 StepFailure::review("local.folder_not_found", text("issue-folder-not-found"))
             }
-            Self::NotFound(_) | Self::NotADocument(_) | Self::Changed(_) | Self::TooLarge(_) => {
+            Self::NotFound(_)
+            | Self::NotADocument(_)
+            | Self::Changed(_)
+            | Self::TooLarge(_)
+            | Self::BadName(_) => {
                 StepFailure::review(codes::INVALID_FIELD_FORMAT, text("issue-resource-refused"))
             }
-            Self::Unsupported(_) | Self::Other(_) => {
+            Self::Unsupported(_) | Self::Misconfigured(_) => {
+                StepFailure::review("storage_misconfigured", text("issue-storage-misconfigured"))
+            }
+            Self::Other(_) => {
                 StepFailure::retryable("storage_error", text("issue-service-unavailable"))
             }
         };
@@ -112,14 +150,13 @@ impl FilesError {
         let code = match &self {
             Self::Full(_) => "storage_full",
             Self::Denied(_) => "local.insufficient_permissions",
-            Self::NotAFolder(_) | Self::BadFolder(_) | Self::NotFound(_) => {
+            Self::NotAFolder(_) | Self::BadFolder(_) | Self::BadName(_) | Self::NotFound(_) => {
                 "local.folder_not_found"
             }
-            Self::NotADocument(_)
-            | Self::Changed(_)
-            | Self::TooLarge(_)
-            | Self::Unsupported(_)
-            | Self::Other(_) => return ProbeFailure::Unreachable(self.to_string()),
+            Self::Misconfigured(_) | Self::Unsupported(_) => "storage_misconfigured",
+            Self::NotADocument(_) | Self::Changed(_) | Self::TooLarge(_) | Self::Other(_) => {
+                return ProbeFailure::Unreachable(self.to_string());
+            }
         };
         ProbeFailure::Refused {
             code: code.into(),
@@ -135,6 +172,9 @@ impl From<object_store::Error> for FilesError {
             // A file in a folder's place is reported as a path that is not found.
             return match io_kind(source.as_ref()) {
                 Some(io::ErrorKind::NotADirectory) => Self::NotAFolder(error.to_string()),
+                None if source.to_string().contains("NoSuchBucket") => {
+                    Self::Misconfigured(error.to_string())
+                }
                 _ => Self::NotFound(path.clone()),
             };
         }
@@ -149,7 +189,7 @@ impl From<object_store::Error> for FilesError {
         };
         match io_kind(&error) {
             Some(kind) => Self::by_kind(kind, text),
-            None => Self::Other(text),
+            None => Self::by_answer(text),
         }
     }
 }

@@ -5,7 +5,7 @@
 //! - `documents/<organization>/<execution>/<node>/<name>`: what steps made. A workflow may name such a
 //!   document, so whatever names one is checked: the organization, the form of the path, and the
 //!   content against its SHA-256.
-//! - `saved/<organization>/<folder>/<execution>/<name>`: where `save-file` puts documents for people.
+//! - `saved/<organization>/<folder>/<execution>/<node>/<name>`: where `save-file` puts documents for people.
 //! - `records/<kind>/<name>.json`: the server's own notes (sent mails, envelopes, the outbox). Nothing
 //!   that comes from outside ever becomes part of such a path.
 //!
@@ -32,7 +32,7 @@ use url::Url;
 
 pub use document::Document;
 pub use error::FilesError;
-pub(crate) use names::clean_filename;
+use names::clean_filename;
 pub use records::RecordKind;
 
 /// The largest document that is read: mails and pages are made of whole documents.
@@ -169,8 +169,8 @@ impl Files {
         Ok(content)
     }
 
-    /// Puts a file where people look for it. The place follows from the run, so that a repeat writes
-    /// the same file, and another run writes over nothing.
+    /// Puts a file where people look for it. The place follows from the step, so that a repeat writes
+    /// the same file, and no other step or run writes over it, whatever its file is called.
     ///
     /// # Errors
     ///
@@ -178,14 +178,15 @@ impl Files {
     /// written.
     pub async fn save(
         &self,
-        organization: OrganizationId,
-        execution: ExecutionId,
+        origin: &Origin,
         folder: &str,
         filename: &str,
         content: Bytes,
     ) -> Result<Saved, FilesError> {
-        let folder = names::folder_path(organization, folder)?;
-        let path = Path::parse(format!("{folder}/{execution}/{filename}"))?;
+        let folder = names::folder_path(origin.organization_id, folder)?;
+        let (execution, node) = (origin.execution_id, &origin.node_id);
+        let filename = clean_filename(filename, "pdf");
+        let path = Path::parse(format!("{folder}/{execution}/{node}/{filename}"))?;
         let saved = Saved {
             url: self.url_of(&path),
             bytes: content.len() as u64,

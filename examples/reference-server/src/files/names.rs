@@ -3,13 +3,21 @@
 
 use docg_core::ids::OrganizationId;
 
+use unicode_normalization::UnicodeNormalization;
+use unicode_segmentation::UnicodeSegmentation;
+
 use super::{FilesError, Origin};
 
-const MAX_NAME_CHARS: usize = 100;
+/// A file name, in bytes: file systems take 255, and what writes or signs a file adds to its name.
+const MAX_NAME: usize = 200;
 const MAX_FOLDERS: usize = 16;
+/// A folder with those above it, in bytes: a whole key has 1,024 in a bucket.
+const MAX_FOLDER: usize = 512;
+/// Names that are devices under Windows, whatever their ending.
+const DEVICES: [&str; 6] = ["con", "prn", "aux", "nul", "conin$", "conout$"];
 
 /// A file name out of any text: no separators, no control or bidirectional marks, no leading dot, one
-/// ending. `2026/0042` becomes `2026-0042.pdf`.
+/// ending, composed characters, at most 200 bytes. `2026/0042` becomes `2026-0042.pdf`.
 pub(crate) fn clean_filename(text: &str, ending: &str) -> String {
     let suffix = format!(".{ending}");
     let stem = match text.len().checked_sub(suffix.len()) {
@@ -22,20 +30,62 @@ pub(crate) fn clean_filename(text: &str, ending: &str) -> String {
         }
         _ => text,
     };
+    clean_stem(stem, &suffix)
+}
+
+/// As [`clean_filename`], of a name that ends in `suffix` however long it is.
+pub(super) fn clean_stem(stem: &str, suffix: &str) -> String {
     let clean: String = stem
-        .chars()
-        .map(|c| {
-            if c.is_alphanumeric() || " ._-()".contains(c) {
-                c
-            } else {
-                '-'
-            }
-        })
-        .take(MAX_NAME_CHARS)
+        .nfc()
+        .map(|c| if is_fit_for_names(c) { c } else { '-' })
         .collect();
-    let clean = clean.trim_matches(|c| c == '.' || c == ' ' || c == '-');
-    let stem = if clean.is_empty() { "document" } else { clean };
+    let is_edge = |c: char| c == '.' || c == '-' || c.is_whitespace();
+    let whole = clean.trim_matches(is_edge);
+    let cut = cut_at_character(whole, MAX_NAME - suffix.len());
+    let stem = match cut.trim_end_matches(is_edge) {
+        "" => "document",
+        stem => stem,
+    };
+    // A device is named by what comes before the first dot.
+    if is_device(stem) {
+        return format!("_{stem}{suffix}");
+    }
     format!("{stem}{suffix}")
+}
+
+/// The beginning of a text that has at most `most` bytes and ends with a whole character, as readers see it.
+fn cut_at_character(text: &str, most: usize) -> &str {
+    let ends = text
+        .grapheme_indices(true)
+        .map(|(at, character)| at + character.len());
+    &text[..ends.take_while(|end| *end <= most).last().unwrap_or(0)]
+}
+
+/// Whether a character does no harm in a file name, on any system.
+fn is_fit_for_names(c: char) -> bool {
+    let is_separator = matches!(
+        c,
+        '/' | '\\' | ':' | '*' | '?' | '"' | '<' | '>' | '|' | '%' | '#'
+    );
+    // Unseen, or they change the order in which others are seen. Scripts need the joiners U+200C and U+200D.
+    let is_unseen = matches!(
+        c,
+        '\u{AD}' | '\u{61C}' | '\u{200B}' | '\u{200E}'..='\u{200F}' | '\u{2028}'..='\u{202E}'
+            | '\u{2060}'..='\u{206F}' | '\u{FEFF}' | '\u{FFF9}'..='\u{FFFD}' | '\u{E0000}'..='\u{E0FFF}'
+    );
+    !(c.is_control() || is_separator || is_unseen)
+}
+
+fn is_device(stem: &str) -> bool {
+    let name = stem.split('.').next().unwrap_or(stem).trim();
+    let name = name.to_lowercase();
+    let port = name
+        .strip_prefix("com")
+        .or_else(|| name.strip_prefix("lpt"));
+    let is_port = port.is_some_and(|port| {
+        matches!(port, "¹" | "²" | "³") || matches!(port.as_bytes(), [b'0'..=b'9'])
+    });
+    is_port || DEVICES.contains(&name.as_str())
 }
 
 /// Where a step's document is kept. The last segment is plain ASCII, whatever people call the file.
@@ -84,17 +134,18 @@ pub(super) fn folder_path(
     if trimmed.is_empty() {
         return Ok(path);
     }
+    // One folder, however its name is typed.
+    let trimmed: String = trimmed.nfc().collect();
     let segments: Vec<&str> = trimmed.split('/').collect();
     let fits = |segment: &&str| {
         !segment.is_empty()
             && segment.len() <= 128
-            && !segment.starts_with('.')
+            && !segment.starts_with(['.', ' '])
             && !segment.ends_with(['.', ' '])
-            && segment
-                .chars()
-                .all(|c| c.is_alphanumeric() || " ._-()&,".contains(c))
+            && !is_device(segment)
+            && segment.chars().all(is_fit_for_names)
     };
-    if segments.len() > MAX_FOLDERS || !segments.iter().all(fits) {
+    if trimmed.len() > MAX_FOLDER || segments.len() > MAX_FOLDERS || !segments.iter().all(fits) {
         return Err(FilesError::BadFolder(folder.chars().take(200).collect()));
     }
     for segment in segments {

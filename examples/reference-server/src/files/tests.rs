@@ -1,5 +1,9 @@
-use docg_core::ids::{ExecutionId, NodeId, OrganizationId};
+use docg_core::{
+    error::FailureClass,
+    ids::{ExecutionId, NodeId, OrganizationId},
+};
 use serde_json::json;
+use unicode_normalization::UnicodeNormalization;
 
 use super::*;
 
@@ -94,13 +98,7 @@ async fn no_hostile_file_name_leaves_the_step_s_folder() {
             folder.path().canonicalize().unwrap().join(own)
         );
         let saved = files
-            .save(
-                origin.organization_id,
-                origin.execution_id,
-                "",
-                &clean_filename(name, "pdf"),
-                Bytes::from_static(b"x"),
-            )
+            .save(&origin, "", name, Bytes::from_static(b"x"))
             .await
             .unwrap();
         assert!(
@@ -117,13 +115,7 @@ async fn no_hostile_folder_is_taken() {
     let organization = OrganizationId::new();
     for name in HOSTILE {
         let saved = files
-            .save(
-                organization,
-                ExecutionId::new(),
-                name,
-                "a.pdf",
-                Bytes::new(),
-            )
+            .save(&origin(organization), name, "a.pdf", Bytes::new())
             .await;
         assert!(
             matches!(saved, Err(FilesError::BadFolder(_))),
@@ -137,13 +129,7 @@ async fn no_hostile_folder_is_taken() {
     for name in ["", "contracts", "Contratos/São Paulo 2026", "a.b/c-d_(1)/"] {
         files.probe_folder(organization, name).await.unwrap();
         files
-            .save(
-                organization,
-                ExecutionId::new(),
-                name,
-                "a.pdf",
-                Bytes::new(),
-            )
+            .save(&origin(organization), name, "a.pdf", Bytes::new())
             .await
             .unwrap();
     }
@@ -195,13 +181,7 @@ async fn a_file_in_the_place_of_a_folder_is_told_from_a_disk_that_fails() {
         "{probed:?}"
     );
     let saved = files
-        .save(
-            organization,
-            ExecutionId::new(),
-            "taken",
-            "a.pdf",
-            Bytes::new(),
-        )
+        .save(&origin(organization), "taken", "a.pdf", Bytes::new())
         .await;
     assert!(matches!(saved, Err(FilesError::NotAFolder(_))), "{saved:?}");
     let failure = saved.unwrap_err().failure(&"save", "folder");
@@ -217,15 +197,91 @@ fn operating_system_errors_become_codes_with_an_action() {
         (Kind::PermissionDenied, "local.insufficient_permissions"),
         (Kind::ReadOnlyFilesystem, "local.insufficient_permissions"),
         (Kind::NotADirectory, "local.folder_not_found"),
+        (Kind::InvalidFilename, "invalid_field_format"),
+        (Kind::InvalidInput, "invalid_field_format"),
+        (Kind::FileTooLarge, "storage_full"),
+        (Kind::IsADirectory, "local.folder_not_found"),
         (Kind::TimedOut, "storage_error"),
+        (Kind::Interrupted, "storage_error"),
+        (Kind::ResourceBusy, "storage_error"),
+        (Kind::Other, "storage_error"),
     ] {
         let error = FilesError::from_io(&Error::from(kind));
-        assert_eq!(
-            error.failure(&"save", "folder").context.code,
-            code,
-            "{kind:?}"
-        );
+        let failure = error.failure(&"save", "folder");
+        assert_eq!(failure.context.code, code, "{kind:?}");
+        // Only what may be otherwise by itself is tried again.
+        let class = match code {
+            "storage_error" => FailureClass::Retryable,
+            _ => FailureClass::Review,
+        };
+        assert_eq!(failure.class, class, "{kind:?}");
     }
+}
+
+#[test]
+fn what_a_bucket_answers_is_tried_again_only_where_that_can_help() {
+    for (answer, code) in [
+        (
+            "404 Not Found: <Code>NoSuchBucket</Code>",
+            "storage_misconfigured",
+        ),
+        (
+            "301: <Code>PermanentRedirect</Code>",
+            "storage_misconfigured",
+        ),
+        (
+            "403: <Code>SignatureDoesNotMatch</Code>",
+            "storage_misconfigured",
+        ),
+        ("400: <Code>KeyTooLongError</Code>", "invalid_field_format"),
+        ("400: <Code>EntityTooLarge</Code>", "storage_full"),
+        ("503: <Code>SlowDown</Code>", "storage_error"),
+        ("500: <Code>InternalError</Code>", "storage_error"),
+    ] {
+        let error = object_store::Error::Generic {
+            store: "S3",
+            source: answer.into(),
+        };
+        let failure = FilesError::from(error).failure(&"save", "folder");
+        assert_eq!(failure.context.code, code, "{answer}");
+        let again = failure.class == FailureClass::Retryable;
+        assert_eq!(again, code == "storage_error", "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn two_steps_that_save_under_one_name_keep_both_files() {
+    let (_folder, files) = files();
+    let first = origin(OrganizationId::new());
+    let mut second = first.clone();
+    second.node_id = NodeId::from("again");
+    let save = async |origin: &Origin, name: &str| {
+        let content = Bytes::copy_from_slice(origin.node_id.as_str().as_bytes());
+        let saved = files.save(origin, "a", name, content).await.unwrap();
+        let url: Url = saved.url.parse().unwrap();
+        url.to_file_path().unwrap()
+    };
+    let paths = [
+        save(&first, "Contract").await,
+        save(&second, "contract").await,
+    ];
+    assert_eq!(std::fs::read(&paths[0]).unwrap(), b"render");
+    assert_eq!(std::fs::read(&paths[1]).unwrap(), b"again");
+    assert_eq!(save(&first, "Contract").await, paths[0], "a repeat");
+}
+
+#[tokio::test]
+async fn every_name_and_folder_that_is_taken_can_be_written() {
+    let (_folder, files) = files();
+    let own = origin(OrganizationId::new());
+    let folder = vec!["契".repeat(42); 4].join("/");
+    for name in ["契".repeat(1000), "a".repeat(1000), "👩".repeat(500)] {
+        let content = Bytes::from_static(b"x");
+        files.save(&own, &folder, &name, content).await.unwrap();
+    }
+    let deeper = vec!["契".repeat(42); 5].join("/");
+    let refused = files.save(&own, &deeper, "a", Bytes::new()).await;
+    assert!(matches!(refused, Err(FilesError::BadFolder(_))));
 }
 
 #[tokio::test]
@@ -273,10 +329,49 @@ fn file_names_stay_readable() {
         ("", "document.pdf"),
         ("....", "document.pdf"),
         (".pdf", "document.pdf"),
+        ("Sa\u{303}o", "São.pdf"),
+        ("संविदा पत्र", "संविदा पत्र.pdf"),
+        ("สัญญาเช่า", "สัญญาเช่า.pdf"),
+        ("Ana & Bia, Ltda. ✍", "Ana & Bia, Ltda. ✍.pdf"),
+        ("a\u{202E}fdp.exe", "a-fdp.exe.pdf"),
+        ("a\u{200B}\u{FEFF}\u{2028}b", "a---b.pdf"),
+        ("..\\..\\a:b|c?", "a-b-c.pdf"),
+        ("NUL", "_NUL.pdf"),
+        ("com1.old.pdf", "_com1.old.pdf"),
+        ("console", "console.pdf"),
+        ("a#1", "a-1.pdf"),
+        ("a%2Fb", "a-2Fb.pdf"),
+        ("name. .", "name.pdf"),
     ] {
         assert_eq!(clean_filename(text, "pdf"), name, "{text:?}");
     }
-    assert!(clean_filename(&"x".repeat(1000), "pdf").len() < 120);
+    for name in [
+        "x".repeat(1000),
+        "契".repeat(90),
+        "é".repeat(500),
+        format!("a{}", "\u{301}".repeat(1000)),
+        "👩\u{200D}👩\u{200D}👧".repeat(60),
+        "नि".repeat(200),
+    ] {
+        let clean = clean_filename(&name, "pdf");
+        assert!(clean.len() <= 200 && clean.ends_with(".pdf"), "{clean}");
+        assert!(
+            clean == "document.pdf"
+                || name
+                    .nfc()
+                    .collect::<String>()
+                    .starts_with(&clean[..clean.len() - 4]),
+            "{clean}"
+        );
+        let signed = names::clean_stem(&clean[..clean.len() - 4], "-signed.pdf");
+        assert!(
+            signed.len() <= 200 && signed.ends_with("-signed.pdf"),
+            "{signed}"
+        );
+    }
+    // Whole characters, as readers see them.
+    let family = clean_filename(&"👩\u{200D}👩\u{200D}👧".repeat(60), "pdf");
+    assert!(family.ends_with("👧.pdf"), "{family}");
 }
 
 #[test]

@@ -27,7 +27,7 @@ use crate::{
     approvals::Approvals,
     files::{Files, Origin},
     mail::Mailer,
-    pdf::Templates,
+    renders::Renderer,
 };
 
 /// What node types work with.
@@ -37,8 +37,8 @@ pub struct Services {
     pub files: Files,
     /// Outgoing mail.
     pub mailer: Mailer,
-    /// What can be rendered.
-    pub templates: Templates,
+    /// Who renders documents.
+    pub renderer: Renderer,
     /// Who brings approvers their links.
     pub approvals: Approvals,
     /// Who collects signatures.
@@ -54,7 +54,7 @@ pub struct Services {
 pub fn handlers(services: &Services) -> Vec<Handler> {
     let mut handlers = vec![
         extract::handler(),
-        render_pdf::handler(services.files.clone(), services.templates.clone()),
+        render_pdf::handler(services.files.clone(), services.renderer.clone()),
         save_file::handler(services.files.clone()),
         send_email::handler(services.files.clone(), services.mailer.clone()),
         request_signatures::handler(services.providers.clone()),

@@ -1,12 +1,12 @@
 //! `render-pdf`: a bundled Typst template and data become a PDF.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use chrono::NaiveDate;
 use docg_core::{
     error::{StepFailure, codes},
-    i18n::Text,
+    i18n::{Locale, Text},
     observe::{AuditDraft, actions},
     preflight::{Domain, Issue},
     run::Phase,
@@ -17,15 +17,20 @@ use docg_core::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use tokio::time::Instant;
 
 use super::{origin, text};
 use crate::{
     files::{Files, FilesError, RecordKind},
-    pdf::{self, RenderError, RenderRequest, Templates},
+    pdf::{RENDER_TOO_LARGE, RenderError},
+    renders::{RenderFailure, Renderer},
 };
 
 /// A template that lacks everything would fill the screen.
 const MAX_ISSUES: usize = 20;
+
+/// What is left of a step's time when its render is given up.
+const TO_TELL: Duration = Duration::from_millis(500);
 
 #[derive(Deserialize)]
 struct Params {
@@ -37,20 +42,21 @@ struct Params {
 struct RenderPdf {
     spec: NodeSpec,
     files: Files,
-    templates: Templates,
+    renderer: Renderer,
 }
 
 /// The node type.
-pub(super) fn handler(files: Files, templates: Templates) -> Handler {
+pub(super) fn handler(files: Files, renderer: Renderer) -> Handler {
     let spec = NodeSpec::new("render-pdf", Phase::Render)
         .param(ParamSpec::required("template", ParamKind::Template))
         .param(ParamSpec::required("data", ParamKind::Object))
         .param(ParamSpec::optional("filename", ParamKind::Text))
-        .outputs(["file", "pages", "bytes", "sha256"]);
+        .outputs(["file", "pages", "bytes", "sha256"])
+        .timeout_ms(300_000);
     Handler::Compute(Arc::new(RenderPdf {
         spec,
         files,
-        templates,
+        renderer,
     }))
 }
 
@@ -58,7 +64,7 @@ impl RenderPdf {
     /// Puts into the trail that a template is not what it was when the organization last used it.
     async fn note_template(&self, context: &StepContext, template: &str) -> Result<(), FilesError> {
         let digest = |text: &str| hex::encode(Sha256::digest(text));
-        let Some(now) = self.templates.source(template).map(digest) else {
+        let Some(now) = self.renderer.templates().source(template).map(digest) else {
             return Ok(());
         };
         let note = digest(&format!("{}/{template}", context.organization_id));
@@ -91,7 +97,17 @@ impl ComputeHandler for RenderPdf {
         let (Some(template), Some(data)) = (template, data) else {
             return Vec::new();
         };
-        let missing = self.templates.missing_fields(template, data);
+        if let Err(error) = self.renderer.check_size(data) {
+            let text = Text::key("issue-render-too-large").with("label", &request.label);
+            let issue = Issue::blocking(Domain::Template, RENDER_TOO_LARGE, text);
+            return vec![
+                issue
+                    .at(request.node_id)
+                    .field("data")
+                    .tech(error.to_string()),
+            ];
+        }
+        let missing = self.renderer.templates().missing_fields(template, data);
         let issue = |path: &String| {
             let text = Text::key("issue-template-tag-unfilled")
                 .with("label", &request.label)
@@ -113,23 +129,21 @@ impl ComputeHandler for RenderPdf {
             .tech(e)
         })?;
         let language = params.data.get("language").and_then(Value::as_str);
-        let language = language.map(str::to_owned);
+        let known = |tag: &&str| tag.parse::<Locale>().is_ok();
+        let language = language.filter(known).map(str::to_owned);
         let stem = params.template.trim_end_matches(".typ").to_owned();
         let filename = params.filename.unwrap_or(stem);
         let template = params.template.clone();
-        let (templates, today) = (self.templates.clone(), day_of(&context));
-        let rendering = tokio::task::spawn_blocking(move || {
-            let request = RenderRequest::new(&params.template, &params.data, today);
-            pdf::render(&templates, request)
-        });
-        let pdf = match rendering.await {
-            Ok(Ok(pdf)) => pdf,
-            Ok(Err(error)) => return Err(failure(&error, &context)),
-            // It panicked: the caller tells that as it tells every panic of a handler.
-            Err(error) => match error.try_into_panic() {
-                Ok(payload) => std::panic::resume_unwind(payload),
-                Err(_) => return Err(StepFailure::stopped()),
-            },
+        let rendering = self.renderer.render(
+            context.organization_id,
+            params.template,
+            params.data,
+            day_of(&context),
+            end_of(&context),
+        );
+        let pdf = tokio::select! {
+            rendered = rendering => rendered.map_err(|error| failure(&error, &context))?,
+            () = context.cancellation.cancelled() => return Err(StepFailure::stopped()),
         };
         let document = self
             .files
@@ -163,24 +177,33 @@ fn day_of(context: &StepContext) -> NaiveDate {
         .date_naive()
 }
 
-fn failure(error: &RenderError, context: &StepContext) -> StepFailure {
-    let failure = match error {
-        RenderError::UnknownTemplate { .. } => StepFailure::review(
-            error.code(),
-            text("issue-template-not-found", context, "template"),
-        ),
-        RenderError::MissingFields { .. } | RenderError::InvalidTemplate { .. } => {
-            StepFailure::review(
-                error.code(),
-                text("issue-template-invalid-tags", context, "data"),
-            )
+/// When a render must be over: soon enough for its failure to be told before the step runs out of time.
+fn end_of(context: &StepContext) -> Instant {
+    let left = Duration::from_millis(context.deadline.millis_since(context.started_at));
+    Instant::now() + left.saturating_sub(TO_TELL)
+}
+
+/// What a document that was not made means for the step. All that data or templates can cause is for a person
+/// to repair.
+fn failure(failure: &RenderFailure, context: &StepContext) -> StepFailure {
+    let told = match failure {
+        RenderFailure::Document(error) => {
+            let (key, field) = match error {
+                RenderError::UnknownTemplate { .. } => ("issue-template-not-found", "template"),
+                RenderError::MissingFields { .. } | RenderError::InvalidTemplate { .. } => {
+                    ("issue-template-invalid-tags", "data")
+                }
+                RenderError::TooLarge(_) => ("issue-render-too-large", "data"),
+                RenderError::Export { .. }
+                | RenderError::UnusableOriginal { .. }
+                | RenderError::HashMismatch { .. } => ("error-render-failed", "template"),
+            };
+            StepFailure::review(error.code(), text(key, context, field))
         }
-        RenderError::Export { .. }
-        | RenderError::UnusableOriginal { .. }
-        | RenderError::HashMismatch { .. } => StepFailure::fatal(
-            error.code(),
-            text("error-render-failed", context, "template"),
+        RenderFailure::Unavailable(_) | RenderFailure::Busy => StepFailure::retryable(
+            codes::SERVICE_UNAVAILABLE,
+            text("error-render-unavailable", context, "template"),
         ),
     };
-    failure.tech(error)
+    told.tech(failure)
 }

@@ -7,7 +7,8 @@ use docg_core::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::files::{Document, Files, clean_filename};
+use super::origin;
+use crate::files::{Document, Files};
 
 #[derive(Deserialize)]
 struct Params {
@@ -38,10 +39,9 @@ pub(super) fn handler(files: Files) -> Handler {
             let filename = params.filename.as_deref().unwrap_or(&document.filename);
             let saved = files
                 .save(
-                    organization,
-                    context.execution_id,
+                    &origin(&context),
                     params.folder.as_deref().unwrap_or_default(),
-                    &clean_filename(filename, "pdf"),
+                    filename,
                     content,
                 )
                 .await

@@ -2,8 +2,13 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
+/// The code of a document that takes more than one may.
+pub const RENDER_TOO_LARGE: &str = "render_too_large";
+
 /// Why there is no PDF.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, thiserror::Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum RenderError {
     /// No template of that name comes with the program.
@@ -37,6 +42,9 @@ pub enum RenderError {
         /// What Typst says.
         problems: Vec<TemplateProblem>,
     },
+    /// The document takes more than one may: memory, time, pages or bytes; or the typesetter broke on it.
+    #[error("the document takes more than a render may: {0}")]
+    TooLarge(String),
     /// The PDF that a page is to be added to cannot be read or changed.
     #[error("the original PDF cannot be extended: {reason}")]
     UnusableOriginal {
@@ -60,6 +68,7 @@ impl RenderError {
         match self {
             Self::UnknownTemplate { .. } => "template_not_found",
             Self::MissingFields { .. } | Self::InvalidTemplate { .. } => "template_invalid_tags",
+            Self::TooLarge(_) => RENDER_TOO_LARGE,
             Self::Export { .. } | Self::UnusableOriginal { .. } | Self::HashMismatch { .. } => {
                 "render_failed"
             }
@@ -68,7 +77,7 @@ impl RenderError {
 }
 
 /// One problem, and where in the template it lies.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct TemplateProblem {
     /// The file among the bundled ones, where Typst names a place.

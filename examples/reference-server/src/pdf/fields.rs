@@ -2,17 +2,26 @@
 
 use serde_json::Value;
 
-/// The places under `pattern` that `data` does not fill: absent, null, or blank text. A list entry is
+/// The first `most` places under `pattern` that `data` does not fill: absent, null, or blank text. A list entry is
 /// named by its number. `items[]` at the end of a pattern asks for at least one entry; in its middle it
 /// asks of each entry, and of the list only that it is there.
-pub(super) fn unfilled(pattern: &str, data: &Value) -> Vec<String> {
+pub(super) fn unfilled(pattern: &str, data: &Value, most: usize) -> Vec<String> {
     let mut missing = Vec::new();
     let steps: Vec<&str> = pattern.split('.').collect();
-    walk(&steps, Some(data), String::new(), &mut missing);
+    walk(&steps, Some(data), String::new(), most, &mut missing);
     missing
 }
 
-fn walk(steps: &[&str], value: Option<&Value>, path: String, missing: &mut Vec<String>) {
+fn walk(
+    steps: &[&str],
+    value: Option<&Value>,
+    path: String,
+    most: usize,
+    missing: &mut Vec<String>,
+) {
+    if missing.len() >= most {
+        return;
+    }
     let Some((step, rest)) = steps.split_first() else {
         if !value.is_some_and(is_filled) {
             missing.push(path);
@@ -30,7 +39,7 @@ fn walk(steps: &[&str], value: Option<&Value>, path: String, missing: &mut Vec<S
     };
     let value = value.and_then(|value| value.get(key));
     if !is_list {
-        return walk(rest, value, path, missing);
+        return walk(rest, value, path, most, missing);
     }
     match value.and_then(Value::as_array) {
         None => missing.push(path),
@@ -39,7 +48,10 @@ fn walk(steps: &[&str], value: Option<&Value>, path: String, missing: &mut Vec<S
         }
         Some(entries) => {
             for (i, entry) in entries.iter().enumerate() {
-                walk(rest, Some(entry), format!("{path}[{i}]"), missing);
+                if missing.len() >= most {
+                    break;
+                }
+                walk(rest, Some(entry), format!("{path}[{i}]"), most, missing);
             }
         }
     }
@@ -63,7 +75,7 @@ mod tests {
     fn a_filled_path_is_not_missing() {
         let data = json!({"a": {"b": 0}, "list": [{"c": false}, {"c": "x"}]});
         for path in ["a", "a.b", "list", "list[]", "list[].c"] {
-            assert_eq!(unfilled(path, &data), Vec::<String>::new(), "{path}");
+            assert_eq!(unfilled(path, &data, 9), Vec::<String>::new(), "{path}");
         }
     }
 
@@ -75,21 +87,25 @@ mod tests {
             json!({"a": {"b": null}}),
             json!({"a": {"b": " "}}),
         ] {
-            assert_eq!(unfilled("a.b", &data), ["a.b"], "{data}");
+            assert_eq!(unfilled("a.b", &data, 9), ["a.b"], "{data}");
         }
     }
 
     #[test]
     fn list_entries_are_named_by_number() {
         let data = json!({"list": [{"c": 1}, {}, {"c": null}]});
-        assert_eq!(unfilled("list[].c", &data), ["list[1].c", "list[2].c"]);
-        assert_eq!(unfilled("list[].c", &json!({"list": "no list"})), ["list"]);
+        assert_eq!(unfilled("list[].c", &data, 9), ["list[1].c", "list[2].c"]);
+        assert_eq!(unfilled("list[].c", &data, 1), ["list[1].c"]);
+        assert_eq!(
+            unfilled("list[].c", &json!({"list": "no list"}), 9),
+            ["list"]
+        );
     }
 
     #[test]
     fn an_empty_list_is_missing_only_where_an_entry_is_asked_for() {
         let data = json!({"list": []});
-        assert_eq!(unfilled("list[]", &data), ["list[0]"]);
-        assert_eq!(unfilled("list[].c", &data), Vec::<String>::new());
+        assert_eq!(unfilled("list[]", &data, 9), ["list[0]"]);
+        assert_eq!(unfilled("list[].c", &data, 9), Vec::<String>::new());
     }
 }

@@ -8,8 +8,8 @@
 //! files, the fonts in the program and the data that it is given. There is no file system, no package
 //! and no clock behind it, so equal input gives equal bytes.
 //!
-//! Rendering is work for the processor, from tens of milliseconds up, and does not await anything: call
-//! it through `tokio::task::spawn_blocking`, never on a thread that serves requests. All of it is `Send`.
+//! Rendering is work for the processor, from tens of milliseconds up; it awaits nothing, and nothing interrupts
+//! it. So the server calls it in processes of their own, through [`Renderer`](crate::renders::Renderer).
 //!
 //! Inside, `render` and `signature_page` use `world` (what a template sees), which uses `fonts` and
 //! `templates`; `fields` knows only JSON.
@@ -23,10 +23,10 @@ mod signature_page;
 mod templates;
 mod world;
 
-pub use error::{RenderError, TemplateProblem};
+pub use error::{RENDER_TOO_LARGE, RenderError, TemplateProblem};
 pub use render::{Pdf, RenderRequest, render};
 pub use signature_page::{SignaturePage, SignedBy, append_signature_page};
-pub use templates::{Declaration, Templates, TemplatesError};
+pub use templates::{Declaration, MOST_MISSING, Templates, TemplatesError};
 
 #[cfg(test)]
 mod tests;

@@ -23,6 +23,11 @@ use super::{
 /// have in common stays warm, what belonged to one contract goes.
 const KEEP_FOR: usize = 8;
 
+/// The pages of one document.
+const MAX_PAGES: usize = 2_000;
+/// The bytes of one document. With the page that says who signed, it can still be read again.
+const MAX_BYTES: usize = 24 * 1024 * 1024;
+
 /// A finished document.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -67,13 +72,15 @@ impl<'a> RenderRequest<'a> {
     }
 }
 
-/// Renders a template. Blocks for the time that it takes: call it through `spawn_blocking`.
+/// Renders a template. The server calls it in a process of its own, through
+/// [`Renderer`](crate::renders::Renderer).
 ///
 /// # Errors
 ///
 /// - [`RenderError::UnknownTemplate`]: there is none of that name.
 /// - [`RenderError::MissingFields`]: the data does not fill a path that the template declares.
 /// - [`RenderError::InvalidTemplate`]: Typst refuses the template, or the template refuses the data.
+/// - [`RenderError::TooLarge`]: it has more than 2,000 pages or 24 MiB.
 /// - [`RenderError::Export`]: the finished layout cannot be written as PDF.
 ///
 /// ```
@@ -138,6 +145,10 @@ fn compile(world: &Sandbox<'_>, today: NaiveDate, tagging: Tagging) -> Result<Pd
         template: world.main().vpath().get_without_slash().to_owned(),
         problems: problems(world, &errors),
     })?;
+    let pages = document.pages().len();
+    if pages > MAX_PAGES {
+        return Err(too_large(pages, "pages", MAX_PAGES));
+    }
     let options = PdfOptions {
         creator: Smart::Custom(Some("docg reference server".into())),
         timestamp: day(today).map(Timestamp::new_utc),
@@ -147,10 +158,14 @@ fn compile(world: &Sandbox<'_>, today: NaiveDate, tagging: Tagging) -> Result<Pd
     let bytes = typst_pdf::pdf(&document, &options).map_err(|errors| RenderError::Export {
         problems: problems(world, &errors),
     })?;
-    Ok(Pdf {
-        bytes,
-        pages: document.pages().len(),
-    })
+    if bytes.len() > MAX_BYTES {
+        return Err(too_large(bytes.len(), "bytes", MAX_BYTES));
+    }
+    Ok(Pdf { bytes, pages })
+}
+
+fn too_large(count: usize, what: &str, most: usize) -> RenderError {
+    RenderError::TooLarge(format!("it has {count} {what}, at most {most} are kept"))
 }
 
 fn problems(world: &Sandbox<'_>, errors: &[SourceDiagnostic]) -> Vec<TemplateProblem> {

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, VecDeque, btree_map::Entry};
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use lopdf::{Dictionary, Document, IncrementalDocument, Object, ObjectId};
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
@@ -18,7 +19,7 @@ use super::{
 };
 
 /// What the page states.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SignaturePage {
     /// What the document is called.
     pub title: String,
@@ -33,7 +34,7 @@ pub struct SignaturePage {
 }
 
 /// One signature.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SignedBy {
     /// The signer's name.
     pub name: String,
@@ -46,7 +47,8 @@ pub struct SignedBy {
 }
 
 /// Adds a page to `original` that states who signed it, in `language` (`en` or `pt-BR`). `pages` of the
-/// result counts the added ones. Blocks for the time that it takes: call it through `spawn_blocking`.
+/// result counts the added ones. The server calls it in a process of its own, through
+/// [`Renderer`](crate::renders::Renderer).
 ///
 /// # Errors
 ///

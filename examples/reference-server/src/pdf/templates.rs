@@ -14,6 +14,9 @@ use typst::{
 
 use super::{bundle, fields};
 
+/// A list of a hundred thousand entries may lack every one.
+pub const MOST_MISSING: usize = 50;
+
 /// A set of templates with the files that they use.
 ///
 /// A `.typ` file at the top is a template and goes by its file name; what lies in folders is used by
@@ -171,6 +174,16 @@ impl Templates {
         file.source.as_ref().map(Source::text)
     }
 
+    /// All files, each with its path, as [`new`](Self::new) takes them.
+    pub(crate) fn files(&self) -> Vec<(String, Vec<u8>)> {
+        let files = self.files.iter();
+        let file = |(id, file): (&FileId, &File)| {
+            let path = id.vpath().get_without_slash().to_owned();
+            (path, file.bytes.to_vec())
+        };
+        files.map(file).collect()
+    }
+
     /// How many bytes a template has, with what lies in folders: any template may use that.
     #[must_use]
     pub fn size(&self, name: &str) -> Option<usize> {
@@ -187,8 +200,8 @@ impl Templates {
             .flatten()
     }
 
-    /// The exact paths that `data` does not fill and the template needs: absent, null, or blank text.
-    /// Empty also for a template that there is not; ask [`contains`](Self::contains) for that.
+    /// The first [`MOST_MISSING`] paths that `data` does not fill and the template needs: absent, null, or
+    /// blank text. Empty also for a template that there is not; ask [`contains`](Self::contains) for that.
     ///
     /// ```
     /// use reference_server::pdf::Templates;
@@ -205,14 +218,12 @@ impl Templates {
             return Vec::new();
         };
         let mut missing: Vec<String> = Vec::new();
-        for path in declaration
-            .required
-            .iter()
-            .flat_map(|path| fields::unfilled(path, data))
-        {
-            // A list that is not there is found once for each field of its entries.
-            if !missing.contains(&path) {
-                missing.push(path);
+        for pattern in &declaration.required {
+            for path in fields::unfilled(pattern, data, MOST_MISSING) {
+                // A list that is not there is found once for each field of its entries.
+                if missing.len() < MOST_MISSING && !missing.contains(&path) {
+                    missing.push(path);
+                }
             }
         }
         missing

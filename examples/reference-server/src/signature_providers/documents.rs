@@ -43,7 +43,7 @@ impl Documents for FileDocuments {
             execution_id: request.execution_id,
             node_id: request.node_id.clone(),
         };
-        let filename = format!("{}-signed.pdf", original.title());
+        let filename = original.signed_filename();
         let kept = self
             .0
             .put_document(&origin, &filename, signed.bytes.into(), original.language)

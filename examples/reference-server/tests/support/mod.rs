@@ -21,8 +21,12 @@ use reference_server::{
     mail::Mailer,
     nodes::{self, Services},
     pdf::Templates,
+    renders::{Limits, Renderer},
 };
 use serde_json::{Value, json};
+
+/// The server, which renders in processes of itself.
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_reference-server");
 
 /// Nothing here takes longer, on however slow a machine.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
@@ -61,11 +65,23 @@ impl Ran {
         error.and_then(|error| error.tech.as_deref()).unwrap_or("")
     }
 
+    /// The code of what stopped it: of an error, or of the first blocking issue.
+    pub(crate) fn blame(&self) -> String {
+        let preflight = self.record.execution.preflight.as_ref();
+        let issue = preflight.and_then(|summary| summary.blocking().next());
+        issue.map_or_else(|| self.code().to_owned(), |issue| issue.code.to_string())
+    }
+
     pub(crate) fn output(&self, node: &str) -> &Value {
         let step = self.steps.iter().find(|step| step.node_id == *node);
         step.and_then(|step| step.output.as_deref())
             .unwrap_or(&Value::Null)
     }
+}
+
+/// Renders as the program does, in processes of it.
+pub(crate) fn renderer() -> Renderer {
+    Renderer::with_program(PROGRAM, Templates::bundled(), Limits::default())
 }
 
 /// Approvals whose links lead nowhere.
@@ -83,7 +99,7 @@ impl Harness {
             files: files.clone(),
             approvals: approvals(&files, &mailer),
             mailer,
-            templates: Templates::bundled(),
+            renderer: renderer(),
             providers: Vec::new(),
             allow_private_http: true,
             test_nodes: Some(folder.path().to_owned()),

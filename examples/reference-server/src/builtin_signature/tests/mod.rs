@@ -54,7 +54,7 @@ impl Fixture {
             .unwrap();
         let public = "https://sign.example.com/docg/".parse().unwrap();
         let desk = Desk::new(files, mailer, Secret::fixed(1), public);
-        let provider = Provider::new(desk.clone());
+        let provider = Provider::new(desk.clone(), crate::renders::Renderer::in_process());
         Self {
             folder,
             desk,

@@ -192,6 +192,7 @@ async fn of_many_clicks_at_once_one_counts() {
 async fn a_form_that_is_not_filled_in_says_what_is_missing_and_records_nothing() {
     let (fixture, browser, envelope) = asked(&[(ONE, None)]).await;
     let path = format!("/sign/{}", fixture.token(&envelope, ONE));
+    let long_name = format!("name={}&consent=yes", "x".repeat(201));
     for (form, words, status) in [
         ("", "type your full name", StatusCode::UNPROCESSABLE_ENTITY),
         (
@@ -205,10 +206,16 @@ async fn a_form_that_is_not_filled_in_says_what_is_missing_and_records_nothing()
             StatusCode::UNPROCESSABLE_ENTITY,
         ),
         (
-            "name=%FF&name=x",
+            "name=Jos%E9&consent=yes",
             "could not be read",
-            StatusCode::BAD_REQUEST,
+            StatusCode::UNPROCESSABLE_ENTITY,
         ),
+        (
+            "name=One&name=Two&consent=yes",
+            "could not be read",
+            StatusCode::UNPROCESSABLE_ENTITY,
+        ),
+        (&long_name, "at most 200", StatusCode::UNPROCESSABLE_ENTITY),
     ] {
         let (answered, page) = browser.post(&path, form).await;
         assert_eq!(answered, status, "{form}: {page}");
@@ -219,7 +226,7 @@ async fn a_form_that_is_not_filled_in_says_what_is_missing_and_records_nothing()
     }
     let huge = format!("name={}&consent=yes", "x".repeat(100_000));
     let (status, _) = browser.post(&path, &huge).await;
-    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
     let signer = link::SignerRef::new(&envelope, ONE);
     assert_eq!(fixture.desk.decision(&signer).await.unwrap(), None);
 }

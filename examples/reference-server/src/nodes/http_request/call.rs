@@ -6,25 +6,34 @@ use std::{
 };
 
 use docg_core::{
-    error::{StepFailure, codes},
+    error::{FailureClass, StepFailure, codes},
+    i18n::Text,
     json,
     time::{Timestamp, retry_after_ms},
     workflow::StepContext,
 };
 use reqwest::{
     Method, StatusCode,
-    header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER},
+    header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER},
     redirect::Policy,
 };
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use url::{Host, Url};
 
-use super::guard;
-use crate::nodes::text;
+use super::{
+    guard,
+    verdict::{self, Verdict},
+};
+use crate::{
+    charset::{NotText, decode},
+    nodes::text,
+};
 
 /// An answer is part of a step's output, which may have 1 MiB.
 const MAX_BODY: usize = 512 * 1024;
+/// The code of an answer whose bytes are not the text that it says.
+const ANSWER_NOT_TEXT: &str = "answer_not_text";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// Set by the client itself, or able to change where a request goes.
@@ -113,13 +122,12 @@ async fn exchange(
         Value::String(body) => request = request.body(body.clone()),
         body => request = request.json(body),
     }
-    let mut response = request.send().await.map_err(|e| {
-        if e.is_connect() || params.is_idempotent() {
-            unreachable(context, &chain(&e))
-        } else {
-            unknown(context, &chain(&e))
-        }
-    })?;
+    let silent = |e: &reqwest::Error| {
+        let is_sent = !(e.is_connect() || e.is_builder());
+        let verdict = verdict::of_silence(e, is_sent, params.is_idempotent());
+        failed(context, verdict, &chain(e))
+    };
+    let mut response = request.send().await.map_err(|e| silent(&e))?;
     let (status, headers) = (response.status(), response.headers().clone());
     let mut body = Vec::new();
     let read = async {
@@ -133,20 +141,18 @@ async fn exchange(
     };
     let read = read.await;
     judge(context, params, status, &headers)?;
-    read.map_err(|e| unreachable_or_unknown(context, params, &chain(&e)))?;
+    read.map_err(|e| silent(&e))?;
     if body.len() > MAX_BODY {
         let tech = format!("the answer exceeds {MAX_BODY} bytes");
-        return Err(StepFailure::fatal(
-            codes::OUTPUT_TOO_LARGE,
-            text("error-output-too-large", context, "url"),
-        )
-        .tech(tech));
+        let human = text("error-output-too-large", context, "url");
+        return Err(unusable(params, codes::OUTPUT_TOO_LARGE, human).tech(tech));
     }
-    Ok(json!({
-        "status": status.as_u16(),
-        "headers": shown(&headers),
-        "body": content(&headers, &body),
-    }))
+    let answer = shown(&headers).and_then(|shown| Ok((shown, content(&headers, &body)?)));
+    let (headers, body) = answer.map_err(|error| {
+        let human = text("error-answer-not-text", context, "url");
+        unusable(params, ANSWER_NOT_TEXT, human).tech(error)
+    })?;
+    Ok(json!({"status": status.as_u16(), "headers": headers, "body": body}))
 }
 
 /// All addresses of the host, each of which must be allowed: which one is called is not for the
@@ -158,6 +164,9 @@ async fn resolve(
 ) -> Result<Vec<SocketAddr>, StepFailure> {
     if !matches!(url.scheme(), "http" | "https") {
         return Err(not_allowed(context, "only http and https are called"));
+    }
+    if guard::is_other_protocol(url.port_or_known_default()) {
+        return Err(not_allowed(context, "that port is another protocol's"));
     }
     if !url.username().is_empty() || url.password().is_some() {
         return Err(not_allowed(
@@ -171,13 +180,14 @@ async fn resolve(
         Some(Host::Ipv6(ip)) => vec![ip.into()],
         Some(Host::Domain(name)) => {
             let looked_up = tokio::net::lookup_host((name, port)).await;
-            let found = looked_up.map_err(|e| unreachable(context, &format!("{name}: {e}")))?;
+            let found = looked_up
+                .map_err(|e| failed(context, verdict::of_name(&e), &format!("{name}: {e}")))?;
             found.map(|address| address.ip()).collect()
         }
         None => return Err(not_allowed(context, "there is no host")),
     };
     if ips.is_empty() {
-        return Err(unreachable(context, "the host has no address"));
+        return Err(not_allowed(context, "the host has no address"));
     }
     let refused = ips.iter().find(|ip| !guard::is_public(**ip));
     if let Some(refused) = refused.filter(|_| !allow_private) {
@@ -230,38 +240,10 @@ fn judge(
     status: StatusCode,
     headers: &HeaderMap,
 ) -> Result<(), StepFailure> {
-    if !status.is_client_error() && !status.is_server_error() {
+    let Some(verdict) = verdict::of_status(status, params.is_idempotent()) else {
         return Ok(());
-    }
-    let tech = format!("the answer is {status}");
-    let failure = match status {
-        StatusCode::TOO_MANY_REQUESTS => {
-            StepFailure::retryable(codes::RATE_LIMIT, text("issue-rate-limit", context, "url"))
-        }
-        // Said before anything was done.
-        StatusCode::SERVICE_UNAVAILABLE => StepFailure::retryable(
-            codes::SERVICE_UNAVAILABLE,
-            text("issue-service-unavailable", context, "url"),
-        ),
-        status if status.is_server_error() && !params.is_idempotent() => {
-            return Err(unknown(context, &tech));
-        }
-        status if status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT => {
-            StepFailure::retryable(
-                codes::SERVICE_UNAVAILABLE,
-                text("issue-service-unavailable", context, "url"),
-            )
-        }
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => StepFailure::review(
-            codes::API_KEY_INVALID,
-            text("issue-api-key-invalid", context, "headers"),
-        ),
-        _ => StepFailure::review(
-            codes::INVALID_FIELD_FORMAT,
-            text("issue-resource-refused", context, "url"),
-        ),
     };
-    let failure = failure.tech(tech);
+    let failure = failed(context, verdict, &format!("the answer is {status}"));
     let wait = headers
         .get(RETRY_AFTER)
         .and_then(|value| retry_after_ms(value.to_str().ok()?, Timestamp::now()));
@@ -271,36 +253,46 @@ fn judge(
     })
 }
 
-fn shown(headers: &HeaderMap) -> Map<String, Value> {
+/// The headers of an answer. Those of the old kind are in ISO-8859-1 (RFC 9110, section 5.5).
+fn shown(headers: &HeaderMap) -> Result<Map<String, Value>, NotText> {
     let mut shown: Map<String, Value> = Map::new();
     for (name, value) in headers {
-        let value = String::from_utf8_lossy(value.as_bytes());
+        let bytes = value.as_bytes();
+        let value = decode(None, bytes).or_else(|_| decode(Some("; charset=latin1"), bytes))?;
         let joined = match shown.get(name.as_str()).and_then(Value::as_str) {
             Some(before) => format!("{before}, {value}"),
-            None => value.into_owned(),
+            None => value,
         };
         shown.insert(name.to_string(), joined.into());
     }
-    shown
+    Ok(shown)
 }
 
 /// JSON where it says that it is JSON and can be kept as it is, else text.
-fn content(headers: &HeaderMap, body: &[u8]) -> Value {
-    let content_type = headers
-        .get("content-type")
-        .and_then(|value| value.to_str().ok());
-    let media_type = content_type
-        .unwrap_or_default()
-        .split(';')
-        .next()
-        .unwrap_or_default()
-        .trim();
-    if (media_type == "application/json" || media_type.ends_with("+json"))
-        && let Ok(value) = json::read(body)
-    {
-        return value;
+fn content(headers: &HeaderMap, body: &[u8]) -> Result<Value, NotText> {
+    let content_type = headers.get(CONTENT_TYPE);
+    let content_type = content_type.and_then(|value| value.to_str().ok());
+    let body = decode(content_type, body)?;
+    let media_type = content_type.and_then(|it| it.split(';').next());
+    let is_json = media_type.is_some_and(|media_type| {
+        let media_type = media_type.trim().to_ascii_lowercase();
+        media_type == "application/json" || media_type.ends_with("+json")
+    });
+    let json = is_json.then(|| json::read(body.as_bytes()));
+    Ok(match json {
+        Some(Ok(json)) => json,
+        Some(Err(_)) | None => body.into(),
+    })
+}
+
+/// The other side has done what it was asked for, and its answer cannot be kept. What may be repeated can be once
+/// the cause is mended; of the rest a person has to say that it is done.
+fn unusable(params: &Params, code: &'static str, human: Text) -> StepFailure {
+    if params.is_idempotent() {
+        StepFailure::review(code, human)
+    } else {
+        StepFailure::outcome_unknown(code, human)
     }
-    String::from_utf8_lossy(body).into_owned().into()
 }
 
 pub(super) fn not_allowed(context: &StepContext, why: &str) -> StepFailure {
@@ -313,22 +305,20 @@ fn invalid(context: &StepContext, field: &str, why: &str) -> StepFailure {
     StepFailure::review(codes::INVALID_FIELD_FORMAT, text).tech(why)
 }
 
-fn unreachable(context: &StepContext, why: &str) -> StepFailure {
-    let text = text("issue-service-unavailable", context, "url");
-    StepFailure::retryable(codes::CONNECTION_ERROR, text).tech(why)
+fn failed(context: &StepContext, verdict: Verdict, why: &str) -> StepFailure {
+    let human = text(verdict.text, context, verdict.field);
+    let failure = match verdict.class {
+        FailureClass::Retryable => StepFailure::retryable(verdict.code, human),
+        FailureClass::Review => StepFailure::review(verdict.code, human),
+        FailureClass::Final => StepFailure::fatal(verdict.code, human),
+        FailureClass::OutcomeUnknown => StepFailure::outcome_unknown(verdict.code, human),
+    };
+    failure.tech(why)
 }
 
 fn unknown(context: &StepContext, why: &str) -> StepFailure {
     let text = text("error-outcome-unknown", context, "url");
     StepFailure::outcome_unknown(codes::OUTCOME_UNKNOWN, text).tech(why)
-}
-
-fn unreachable_or_unknown(context: &StepContext, params: &Params, why: &str) -> StepFailure {
-    if params.is_idempotent() {
-        unreachable(context, why)
-    } else {
-        unknown(context, why)
-    }
 }
 
 /// An error with its causes, without the URL: it may hold what is not for the log.

@@ -13,6 +13,21 @@ pub(super) fn is_public(address: IpAddr) -> bool {
     }
 }
 
+/// Ports of other protocols, whose servers could take a request for one of their own, as browsers refuse them
+/// (Fetch Standard, section 2.10).
+const OTHER_PROTOCOLS: [u16; 83] = [
+    0, 1, 7, 9, 11, 13, 15, 17, 19, 20, 21, 22, 23, 25, 37, 42, 43, 53, 69, 77, 79, 87, 95, 101,
+    102, 103, 104, 109, 110, 111, 113, 115, 117, 119, 123, 135, 137, 139, 143, 161, 179, 389, 427,
+    465, 512, 513, 514, 515, 526, 530, 531, 532, 540, 548, 554, 556, 563, 587, 601, 636, 989, 990,
+    993, 995, 1719, 1720, 1723, 2049, 3659, 4045, 4190, 5060, 5061, 6000, 6566, 6665, 6666, 6667,
+    6668, 6669, 6679, 6697, 10080,
+];
+
+/// Whether a port belongs to another protocol than HTTP.
+pub(super) fn is_other_protocol(port: Option<u16>) -> bool {
+    port.is_some_and(|port| OTHER_PROTOCOLS.contains(&port))
+}
+
 /// Ranges that are not public: address and prefix length (IANA special-purpose registry).
 const NOT_PUBLIC_V4: [(Ipv4Addr, u32); 15] = [
     (Ipv4Addr::new(0, 0, 0, 0), 8),

@@ -1,8 +1,9 @@
 //! `http-request`: calls an HTTP service, within limits (`call`) and not into the server's own
-//! network (`guard`).
+//! network (`guard`). What an answer means for the step is in `verdict`.
 
 mod call;
 mod guard;
+mod verdict;
 
 use std::sync::Arc;
 

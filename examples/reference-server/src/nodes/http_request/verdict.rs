@@ -1,0 +1,209 @@
+//! What an answer, or its absence, means for the step: one table.
+
+use std::error::Error;
+
+use docg_core::error::{FailureClass, codes};
+use reqwest::StatusCode;
+
+/// What a step fails with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Verdict {
+    pub(super) class: FailureClass,
+    pub(super) code: &'static str,
+    /// The key of what people are told.
+    pub(super) text: &'static str,
+    /// The parameter to look at.
+    pub(super) field: &'static str,
+}
+
+const fn verdict(
+    class: FailureClass,
+    code: &'static str,
+    text: &'static str,
+    field: &'static str,
+) -> Verdict {
+    Verdict {
+        class,
+        code,
+        text,
+        field,
+    }
+}
+
+use FailureClass::{OutcomeUnknown, Retryable, Review};
+
+const UNREACHABLE: Verdict = verdict(
+    Retryable,
+    codes::CONNECTION_ERROR,
+    "issue-service-unavailable",
+    "url",
+);
+const BUSY: Verdict = verdict(
+    Retryable,
+    codes::SERVICE_UNAVAILABLE,
+    "issue-service-unavailable",
+    "url",
+);
+const SLOW_DOWN: Verdict = verdict(Retryable, codes::RATE_LIMIT, "issue-rate-limit", "url");
+const UNKNOWN: Verdict = verdict(
+    OutcomeUnknown,
+    codes::OUTCOME_UNKNOWN,
+    "error-outcome-unknown",
+    "url",
+);
+const NO_HOST: Verdict = verdict(Review, "host_not_found", "issue-host-not-found", "url");
+const CERTIFICATE: Verdict = verdict(
+    Review,
+    "certificate_invalid",
+    "issue-certificate-invalid",
+    "url",
+);
+const KEY: Verdict = verdict(
+    Review,
+    codes::API_KEY_INVALID,
+    "issue-api-key-invalid",
+    "headers",
+);
+const REFUSED: Verdict = verdict(
+    Review,
+    codes::INVALID_FIELD_FORMAT,
+    "issue-resource-refused",
+    "url",
+);
+
+/// Of a status; `None` where it is no error. Redirects are not followed, they are an answer.
+pub(super) fn of_status(status: StatusCode, is_idempotent: bool) -> Option<Verdict> {
+    Some(match status.as_u16() {
+        ..400 => return None,
+        401 | 403 | 407 => KEY,
+        // Said before anything was done.
+        429 => SLOW_DOWN,
+        425 | 503 => BUSY,
+        // The other side has not what it takes, and will not have it the next time.
+        501 | 505 | 506 | 508 | 510 | 511 => REFUSED,
+        408 | 500.. if is_idempotent => BUSY,
+        408 | 500.. => UNKNOWN,
+        _ => REFUSED,
+    })
+}
+
+/// Of a call that got no answer, or half of one. `is_sent` says whether the request may have arrived.
+pub(super) fn of_silence(
+    error: &(dyn Error + 'static),
+    is_sent: bool,
+    is_idempotent: bool,
+) -> Verdict {
+    if causes(error).any(|cause| {
+        matches!(
+            cause.downcast_ref(),
+            Some(rustls::Error::InvalidCertificate(_))
+        )
+    }) {
+        return CERTIFICATE;
+    }
+    if is_sent && !is_idempotent {
+        return UNKNOWN;
+    }
+    UNREACHABLE
+}
+
+/// Of a name that was not resolved. The system tells in words alone whether there is no such host.
+pub(super) fn of_name(error: &std::io::Error) -> Verdict {
+    let text = error.to_string();
+    let none = [
+        "Name or service not known",
+        "No address associated",
+        "nodename nor servname",
+    ];
+    if none.iter().any(|words| text.contains(words)) {
+        NO_HOST
+    } else {
+        UNREACHABLE
+    }
+}
+
+/// An error and its causes, those that stand in an I/O error included.
+fn causes<'e>(error: &'e (dyn Error + 'static)) -> impl Iterator<Item = &'e (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |error: &&'e (dyn Error + 'static)| {
+        let error = *error;
+        let inside = error.downcast_ref::<std::io::Error>();
+        match inside.and_then(std::io::Error::get_ref) {
+            Some(inside) => Some(inside as &(dyn Error + 'static)),
+            None => error.source(),
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn only_what_may_go_better_by_itself_is_tried_again() {
+        let table: [(u16, Option<Verdict>, Option<Verdict>); 30] = [
+            (200, None, None),
+            (204, None, None),
+            (301, None, None),
+            (304, None, None),
+            (308, None, None),
+            (400, Some(REFUSED), Some(REFUSED)),
+            (401, Some(KEY), Some(KEY)),
+            (403, Some(KEY), Some(KEY)),
+            (404, Some(REFUSED), Some(REFUSED)),
+            (405, Some(REFUSED), Some(REFUSED)),
+            (407, Some(KEY), Some(KEY)),
+            (408, Some(BUSY), Some(UNKNOWN)),
+            (409, Some(REFUSED), Some(REFUSED)),
+            (410, Some(REFUSED), Some(REFUSED)),
+            (412, Some(REFUSED), Some(REFUSED)),
+            (413, Some(REFUSED), Some(REFUSED)),
+            (415, Some(REFUSED), Some(REFUSED)),
+            (418, Some(REFUSED), Some(REFUSED)),
+            (422, Some(REFUSED), Some(REFUSED)),
+            (425, Some(BUSY), Some(BUSY)),
+            (429, Some(SLOW_DOWN), Some(SLOW_DOWN)),
+            (451, Some(REFUSED), Some(REFUSED)),
+            (500, Some(BUSY), Some(UNKNOWN)),
+            (501, Some(REFUSED), Some(REFUSED)),
+            (502, Some(BUSY), Some(UNKNOWN)),
+            (503, Some(BUSY), Some(BUSY)),
+            (504, Some(BUSY), Some(UNKNOWN)),
+            (505, Some(REFUSED), Some(REFUSED)),
+            (507, Some(BUSY), Some(UNKNOWN)),
+            (599, Some(BUSY), Some(UNKNOWN)),
+        ];
+        for (status, idempotent, other) in table {
+            let status = StatusCode::from_u16(status).unwrap();
+            assert_eq!(of_status(status, true), idempotent, "{status}");
+            assert_eq!(of_status(status, false), other, "{status}");
+        }
+    }
+
+    #[test]
+    fn a_call_without_an_answer_is_judged_by_its_cause() {
+        let certificate = rustls::Error::InvalidCertificate(rustls::CertificateError::Expired);
+        let certificate = io::Error::other(io::Error::other(certificate));
+        let reset = io::Error::from(io::ErrorKind::ConnectionReset);
+        for is_idempotent in [true, false] {
+            assert_eq!(of_silence(&certificate, false, is_idempotent), CERTIFICATE);
+            assert_eq!(of_silence(&reset, false, is_idempotent), UNREACHABLE);
+        }
+        assert_eq!(of_silence(&reset, true, true), UNREACHABLE);
+        assert_eq!(of_silence(&reset, true, false), UNKNOWN);
+        for (text, expected) in [
+            (
+                "failed to lookup address information: Name or service not known",
+                NO_HOST,
+            ),
+            (
+                "failed to lookup address information: Temporary failure in name resolution",
+                UNREACHABLE,
+            ),
+            ("too many open files", UNREACHABLE),
+        ] {
+            assert_eq!(of_name(&io::Error::other(text)), expected, "{text}");
+        }
+    }
+}

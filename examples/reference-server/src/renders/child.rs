@@ -1,0 +1,162 @@
+//! A child from inside.
+
+use std::{
+    any::Any,
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    process::ExitCode,
+    sync::mpsc,
+    thread,
+};
+
+use super::wire::{self, Job, Ready, Reply, Setup};
+use crate::pdf::{Pdf, RenderError, RenderRequest, Templates, append_signature_page, render};
+
+/// Typst goes as deep as its templates and data do.
+const STACK: usize = 16 * 1024 * 1024;
+
+/// Renders what standard input asks for, until it ends.
+pub fn run() -> ExitCode {
+    match serve() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("this command is for the server itself, which starts it: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve() -> io::Result<()> {
+    let mut input = io::stdin().lock();
+    let Some((setup, _)) = wire::read::<Setup>(&mut input)? else {
+        return Ok(());
+    };
+    limits::set(&setup)?;
+    // What a panic says goes to the server, in the reply.
+    std::panic::set_hook(Box::new(|_| {}));
+    let templates = Templates::new(setup.templates).map_err(io::Error::other)?;
+    let (jobs, due) = mpsc::sync_channel(1);
+    let cpu_seconds = setup.cpu_seconds;
+    thread::Builder::new()
+        .stack_size(STACK)
+        .spawn(move || work(&templates, cpu_seconds, &due))?;
+    wire::write(&mut io::stdout(), &Ready, &[])?;
+    while let Some(job) = wire::read::<Job>(&mut input)? {
+        if jobs.send(job).is_err() {
+            break;
+        }
+    }
+    // The server has gone. With this thread the process ends, whatever the other one is at.
+    Ok(())
+}
+
+fn work(templates: &Templates, cpu_seconds: u64, due: &mpsc::Receiver<(Job, Vec<u8>)>) {
+    while let Ok((job, original)) = due.recv() {
+        let made = limits::allow_cpu_seconds(cpu_seconds)
+            .map_err(|e| RenderError::TooLarge(format!("CPU time cannot be bounded: {e}")))
+            .and_then(|()| make(templates, &job, &original));
+        let (pages, bytes, is_broken) = match made {
+            Ok(pdf) => (Ok(pdf.pages), pdf.bytes, false),
+            Err(error) => {
+                let is_broken = matches!(error, RenderError::TooLarge(_));
+                (Err(error), Vec::new(), is_broken)
+            }
+        };
+        let worn = is_broken || limits::is_half_used();
+        if wire::write(&mut io::stdout(), &Reply { pages, worn }, &bytes).is_err() {
+            return;
+        }
+    }
+}
+
+pub(super) fn make(templates: &Templates, job: &Job, original: &[u8]) -> Result<Pdf, RenderError> {
+    let made = catch_unwind(AssertUnwindSafe(|| match job {
+        Job::Render {
+            template,
+            data,
+            today,
+        } => render(templates, RenderRequest::new(template, data, *today)),
+        Job::Append { page, language } => append_signature_page(original, page, language),
+    }));
+    made.unwrap_or_else(|payload| {
+        let text = panic_text(payload.as_ref());
+        Err(RenderError::TooLarge(format!(
+            "the typesetter broke: {text}"
+        )))
+    })
+}
+
+fn panic_text(payload: &(dyn Any + Send)) -> &str {
+    let text = payload.downcast_ref::<&str>().copied();
+    text.or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("it did not say why")
+}
+
+#[cfg(unix)]
+mod limits {
+    use std::io;
+
+    use rustix::{
+        process::{Resource, Rlimit, getrlimit, setrlimit},
+        time::{ClockId, clock_gettime},
+    };
+
+    use super::super::wire::Setup;
+
+    pub(super) fn set(setup: &Setup) -> io::Result<()> {
+        set_limit(Resource::As, setup.memory)?;
+        // It writes no file, and its memory is somebody's contract.
+        set_limit(Resource::Fsize, 0)?;
+        set_limit(Resource::Core, 0)
+    }
+
+    /// Bounds the CPU time from now on. The system ends the process when it is used up.
+    pub(super) fn allow_cpu_seconds(seconds: u64) -> io::Result<()> {
+        let used = clock_gettime(ClockId::ProcessCPUTime).tv_sec;
+        let used = u64::try_from(used).map_err(io::Error::other)?;
+        set_limit(Resource::Cpu, used + 1 + seconds)
+    }
+
+    /// Whether so much memory is mapped that the next document would have much less than the first.
+    pub(super) fn is_half_used() -> bool {
+        let Some(most) = getrlimit(Resource::As).current else {
+            return false;
+        };
+        let Ok(statm) = std::fs::read_to_string("/proc/self/statm") else {
+            return false;
+        };
+        let pages = statm.split(' ').next().and_then(|it| it.parse().ok());
+        let page_size = rustix::param::page_size() as u64;
+        pages.is_some_and(|pages: u64| pages.saturating_mul(page_size) > most / 2)
+    }
+
+    fn set_limit(resource: Resource, most: u64) -> io::Result<()> {
+        let maximum = getrlimit(resource).maximum;
+        let most = maximum.map_or(most, |maximum| most.min(maximum));
+        let limit = Rlimit {
+            current: Some(most),
+            maximum,
+        };
+        Ok(setrlimit(resource, limit)?)
+    }
+}
+
+/// Elsewhere the server's deadline is the only bound.
+#[cfg(not(unix))]
+mod limits {
+    use std::io;
+
+    use super::super::wire::Setup;
+
+    pub(super) fn set(_: &Setup) -> io::Result<()> {
+        Ok(())
+    }
+
+    pub(super) fn allow_cpu_seconds(_: u64) -> io::Result<()> {
+        Ok(())
+    }
+
+    pub(super) fn is_half_used() -> bool {
+        false
+    }
+}

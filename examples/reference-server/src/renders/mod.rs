@@ -1,0 +1,287 @@
+//! Documents rendered in processes of their own.
+//!
+//! Typst cannot be interrupted, and what it needs follows from data that strangers send: an address of 900 kB
+//! takes hundreds of megabytes, and some texts break its shaper. So [`Renderer`] hands each document to a child
+//! process: this same program, with the hidden command [`COMMAND`]. The child bounds its own memory and CPU time,
+//! has an empty environment and no secret, and ends when its standard input does. The server kills it at the
+//! deadline, or when nobody waits for the document any more. However a child ends, the server learns of it as a
+//! [`RenderFailure`].
+//!
+//! A child that has rendered well is kept for the next document, because a warm one is much faster: it has read
+//! its fonts, and Typst remembers what templates have in common.
+//!
+//! - `turns`: how many render at once, shared fairly between organizations.
+//! - `process`: a child as the server sees it. `child`: the same from inside.
+//! - `wire`: what the two say to each other.
+
+mod child;
+mod process;
+mod turns;
+mod wire;
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use chrono::NaiveDate;
+use docg_core::ids::OrganizationId;
+use serde_json::Value;
+use tokio::time::Instant;
+
+pub use child::run as run_child;
+
+use crate::pdf::{Pdf, RenderError, SignaturePage, Templates};
+use process::Process;
+use turns::Turns;
+use wire::Job;
+
+/// The command with which the program becomes a child that renders.
+pub const COMMAND: &str = "render-worker";
+
+/// A child that has rendered so many documents is replaced: Typst never gives back the names that it has met.
+const RENDERS_PER_PROCESS: u32 = 200;
+
+/// What renders may take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Renders at once. One organization gets one less than that, so that others find a place.
+    pub at_once: usize,
+    /// The address space of one child, in bytes. A child maps about 150 MB before it renders anything.
+    pub memory: u64,
+    /// How long one document may take, waiting for a place not counted.
+    pub time: Duration,
+    /// The size of the data of one document, in bytes of JSON.
+    pub data: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        Self {
+            at_once: cores + 1,
+            memory: 768 * 1024 * 1024,
+            time: Duration::from_secs(20),
+            data: 1024 * 1024,
+        }
+    }
+}
+
+/// Why there is no document.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RenderFailure {
+    /// The template or the data do not make a document, or exceed what one may take.
+    #[error(transparent)]
+    Document(#[from] RenderError),
+    /// No child could be started. The next attempt may go better.
+    #[error("no process for rendering could be started: {0}")]
+    Unavailable(io::Error),
+    /// Too many others are rendering. The next attempt may go better.
+    #[error("no place for rendering became free in time")]
+    Busy,
+}
+
+/// Renders documents in child processes. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Renderer(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    program: PathBuf,
+    templates: Templates,
+    limits: Limits,
+    turns: Arc<Turns>,
+    /// Children that wait for a document.
+    idle: Mutex<Vec<Process>>,
+    /// Unit tests have no program for children.
+    #[cfg(test)]
+    in_process: bool,
+}
+
+impl Renderer {
+    /// Renders these templates. The children are this program, which has to call [`run_child`] when its first
+    /// argument is [`COMMAND`].
+    #[must_use]
+    pub fn new(templates: Templates, limits: Limits) -> Self {
+        Self::with_program(this_program(), templates, limits)
+    }
+
+    /// As [`new`](Self::new), with another program for the children.
+    #[must_use]
+    pub fn with_program(program: impl Into<PathBuf>, templates: Templates, limits: Limits) -> Self {
+        Self(Arc::new(Inner {
+            program: program.into(),
+            turns: Turns::new(limits.at_once),
+            templates,
+            limits,
+            idle: Mutex::default(),
+            #[cfg(test)]
+            in_process: false,
+        }))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn in_process() -> Self {
+        let Self(mut inner) = Self::new(Templates::bundled(), Limits::default());
+        Arc::get_mut(&mut inner).unwrap().in_process = true;
+        Self(inner)
+    }
+
+    /// What can be rendered.
+    #[must_use]
+    pub fn templates(&self) -> &Templates {
+        &self.0.templates
+    }
+
+    /// Says what is wrong with the size of a document's data, if anything.
+    ///
+    /// # Errors
+    ///
+    /// [`RenderError::TooLarge`].
+    pub fn check_size(&self, data: &Value) -> Result<(), RenderError> {
+        let (bytes, most) = (json_size(data), self.0.limits.data);
+        if bytes > most {
+            let what = format!("the data have {bytes} bytes of JSON, at most {most} are rendered");
+            return Err(RenderError::TooLarge(what));
+        }
+        Ok(())
+    }
+
+    /// Renders a template for an organization, before `ends`. Dropping the future ends the render.
+    ///
+    /// # Errors
+    ///
+    /// [`RenderFailure`].
+    pub async fn render(
+        &self,
+        organization: OrganizationId,
+        template: String,
+        data: Value,
+        today: NaiveDate,
+        ends: Instant,
+    ) -> Result<Pdf, RenderFailure> {
+        self.check_size(&data)?;
+        let job = Job::Render {
+            template,
+            data,
+            today,
+        };
+        self.run(organization, &job, &[], ends).await
+    }
+
+    /// Adds the page that states who signed a document, as
+    /// [`append_signature_page`](crate::pdf::append_signature_page) does.
+    ///
+    /// # Errors
+    ///
+    /// [`RenderFailure`].
+    pub async fn append_signature_page(
+        &self,
+        organization: OrganizationId,
+        original: &[u8],
+        page: SignaturePage,
+        language: &str,
+    ) -> Result<Pdf, RenderFailure> {
+        let job = Job::Append {
+            page,
+            language: language.to_owned(),
+        };
+        // Somebody else's render may come first.
+        let ends = Instant::now() + self.0.limits.time * 4;
+        self.run(organization, &job, original, ends).await
+    }
+
+    async fn run(
+        &self,
+        organization: OrganizationId,
+        job: &Job,
+        original: &[u8],
+        ends: Instant,
+    ) -> Result<Pdf, RenderFailure> {
+        #[cfg(test)]
+        if self.0.in_process {
+            return Ok(child::make(&self.0.templates, job, original)?);
+        }
+        let frame = wire::frame(job, original).map_err(RenderFailure::Unavailable)?;
+        let turn = self.0.turns.take(organization);
+        let turn = tokio::time::timeout_at(ends, turn).await;
+        let _turn = turn.map_err(|_| RenderFailure::Busy)?;
+        let mut process = match self.0.waiting_process() {
+            Some(process) => process,
+            None => {
+                let started = Process::start(&self.0.program, &self.0.templates, &self.0.limits);
+                started.await.map_err(RenderFailure::Unavailable)?
+            }
+        };
+        let time = self.0.limits.time.min(ends - Instant::now());
+        match tokio::time::timeout(time, process.exchange(&frame)).await {
+            Ok(Ok((reply, bytes))) => {
+                if !reply.worn && process.renders < RENDERS_PER_PROCESS {
+                    self.0.idle().push(process);
+                }
+                let pages = reply.pages?;
+                Ok(Pdf { bytes, pages })
+            }
+            // A child that is dropped is killed.
+            Ok(Err(e)) => {
+                let what = format!("its process {}: {e}", process.end().await);
+                Err(RenderError::TooLarge(what).into())
+            }
+            Err(_) => {
+                let what = format!("it was not done within {} ms", time.as_millis());
+                Err(RenderError::TooLarge(what).into())
+            }
+        }
+    }
+}
+
+impl Inner {
+    fn idle(&self) -> MutexGuard<'_, Vec<Process>> {
+        // Nothing panics while it is locked.
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A child that waits for a document, and has not ended meanwhile.
+    fn waiting_process(&self) -> Option<Process> {
+        let mut idle = self.idle();
+        while let Some(mut process) = idle.pop() {
+            if process.is_alive() {
+                return Some(process);
+            }
+        }
+        None
+    }
+}
+
+/// How many bytes a value has as JSON.
+fn json_size(value: &Value) -> usize {
+    struct Count(usize);
+    impl io::Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut count = Count(0);
+    match serde_json::to_writer(&mut count, value) {
+        Ok(()) => count.0,
+        // A value without a size fits nowhere.
+        Err(_) => usize::MAX,
+    }
+}
+
+/// This program, also where its file has been replaced by a newer one since it was started.
+fn this_program() -> PathBuf {
+    let own = Path::new("/proc/self/exe");
+    match std::env::current_exe() {
+        Ok(program) if !own.exists() => program,
+        _ => own.to_owned(),
+    }
+}

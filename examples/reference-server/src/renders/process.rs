@@ -1,0 +1,101 @@
+//! A child as the server sees it.
+
+use std::{io, path::Path, process::Stdio, time::Duration};
+
+use tokio::{
+    io::AsyncWriteExt,
+    process::{Child, ChildStdin, ChildStdout, Command},
+};
+
+use super::{
+    COMMAND, Limits,
+    wire::{self, Ready, Reply, Setup},
+};
+use crate::pdf::Templates;
+
+/// How long a child may take until it can render, on however busy a machine.
+const START: Duration = Duration::from_secs(30);
+/// How long a child that has closed its output may take to end.
+const END: Duration = Duration::from_secs(2);
+
+/// A child that renders. Dropping it kills it.
+#[derive(Debug)]
+pub(super) struct Process {
+    child: Child,
+    input: ChildStdin,
+    output: ChildStdout,
+    /// How many documents it was given.
+    pub(super) renders: u32,
+}
+
+impl Process {
+    /// Starts a child, and waits until it is ready.
+    pub(super) async fn start(
+        program: &Path,
+        templates: &Templates,
+        limits: &Limits,
+    ) -> io::Result<Self> {
+        let setup = Setup {
+            memory: limits.memory,
+            // A second more than the server waits: this is for when the server has gone astray.
+            cpu_seconds: limits.time.as_secs() + 1,
+            templates: templates.files(),
+        };
+        let mut command = Command::new(program);
+        command
+            .arg(COMMAND)
+            .env_clear()
+            // The server renders several documents at once; each takes one core.
+            .env("RAYON_NUM_THREADS", "1")
+            // glibc reserves 64 MB for each arena, and the bound is on what is reserved.
+            .env("MALLOC_ARENA_MAX", "1")
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .kill_on_drop(true);
+        #[cfg(unix)]
+        command.arg0("reference-server");
+        let mut child = command.spawn()?;
+        let gone = || io::Error::other("it has no standard streams");
+        let mut process = Self {
+            input: child.stdin.take().ok_or_else(gone)?,
+            output: child.stdout.take().ok_or_else(gone)?,
+            child,
+            renders: 0,
+        };
+        let setup = wire::frame(&setup, &[])?;
+        let starting = async {
+            process.input.write_all(&setup).await?;
+            wire::receive::<Ready>(&mut process.output).await
+        };
+        match tokio::time::timeout(START, starting).await {
+            Ok(Ok(_)) => Ok(process),
+            Ok(Err(e)) => {
+                let ended = process.end().await;
+                Err(io::Error::other(format!("it {ended}: {e}")))
+            }
+            Err(_) => Err(io::ErrorKind::TimedOut.into()),
+        }
+    }
+
+    /// Has a document made.
+    pub(super) async fn exchange(&mut self, job: &[u8]) -> io::Result<(Reply, Vec<u8>)> {
+        self.renders += 1;
+        self.input.write_all(job).await?;
+        wire::receive(&mut self.output).await
+    }
+
+    pub(super) fn is_alive(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// How a child ended that no longer speaks.
+    pub(super) async fn end(mut self) -> String {
+        match tokio::time::timeout(END, self.child.wait()).await {
+            Ok(Ok(status)) => format!("ended with {status}"),
+            Ok(Err(e)) => format!("is lost ({e})"),
+            Err(_) => "does not end".to_owned(),
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! Renders in processes of their own: whatever a template or its data do, the server goes on and tells it.
+
+mod support;
+
+use std::time::Duration;
+
+use chrono::NaiveDate;
+use docg_core::{
+    engine::{ControlRequest, ResumeRequest},
+    ids::OrganizationId,
+    observe::Actor,
+    run::Status,
+};
+use reference_server::{
+    pdf::{Pdf, RenderError, Templates},
+    renders::{Limits, RenderFailure, Renderer},
+};
+use serde_json::{Value, json};
+use support::{Harness, PROGRAM, Ran};
+use tokio::time::Instant;
+
+fn templates(source: &str) -> Templates {
+    let declaration = r#"{"description": "A test.", "required": []}"#;
+    let files = [
+        ("t.typ", source.to_owned()),
+        ("t.json", declaration.to_owned()),
+    ];
+    Templates::new(files).expect("a template")
+}
+
+/// Renders of these templates that may take little.
+fn renderer(source: &str) -> Renderer {
+    let mut limits = Limits::default();
+    limits.memory = 512 * 1024 * 1024;
+    limits.time = Duration::from_secs(20);
+    Renderer::with_program(PROGRAM, templates(source), limits)
+}
+
+async fn set(renderer: &Renderer, data: Value) -> Result<Pdf, RenderFailure> {
+    let today = NaiveDate::from_ymd_opt(2026, 1, 15).expect("a date");
+    let ends = Instant::now() + Duration::from_secs(60);
+    let organization = OrganizationId::new();
+    let rendering = renderer.render(organization, "t.typ".to_owned(), data, today, ends);
+    rendering.await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_a_template_does_is_an_outcome_and_the_next_render_is_well() {
+    for source in [
+        "#range(1000000000).len()",
+        "#(\"a\" * 1000000000)",
+        "#{ let x = (1,); for i in range(40) { x = x + x }; x.len() }",
+        "#for i in range(9000) { for j in range(9000) { calc.pow(1.0001, i + j) } }",
+        "#range(3000).map(i => pagebreak()).join()",
+        "#image(bytes(\"<svg xmlns='http://www.w3.org/2000/svg' width='1e9' height='1e9'/>\"), width: 1e12pt)",
+        "#plugin(bytes(\"x\"))",
+        "#read(\"/etc/passwd\")",
+        "#while true {}",
+        "#let f(x) = f(x + 1)\n#f(0)",
+    ] {
+        let source = format!("#if json(\"/data.json\").bomb [{source}] else [Well.]");
+        let renderer = renderer(&source);
+        let bombed = set(&renderer, json!({"bomb": true})).await;
+        match bombed {
+            Err(RenderFailure::Document(
+                RenderError::TooLarge(_) | RenderError::InvalidTemplate { .. },
+            )) => {}
+            // Huge pictures are scaled.
+            Ok(pdf) => assert!(source.contains("svg"), "{source}: {pdf:?}"),
+            Err(other) => panic!("{source}: {other}"),
+        }
+        let well = set(&renderer, json!({"bomb": false})).await;
+        assert_eq!(well.expect("it renders").pages, 1, "{source}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_render_that_takes_too_long_is_ended() {
+    let source = "#for i in range(9000) { for j in range(9000) { calc.pow(1.0001, i + j) } }";
+    let mut limits = Limits::default();
+    limits.time = Duration::from_secs(1);
+    let renderer = Renderer::with_program(PROGRAM, templates(source), limits);
+    let begun = Instant::now();
+    let ended = set(&renderer, json!({})).await;
+    let Err(RenderFailure::Document(RenderError::TooLarge(what))) = ended else {
+        panic!("{ended:?}");
+    };
+    assert!(what.contains("within 1000 ms"), "{what}");
+    assert!(begun.elapsed() < Duration::from_secs(60));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_that_does_not_render_is_no_fault_of_the_data() {
+    for program in ["/nowhere/reference-server", "/bin/true"] {
+        let renderer = Renderer::with_program(program, templates("x"), Limits::default());
+        let refused = set(&renderer, json!({})).await;
+        assert!(
+            matches!(refused, Err(RenderFailure::Unavailable(_))),
+            "{program}: {refused:?}"
+        );
+    }
+}
+
+/// The sample, with another address of the customer.
+fn contract(address: &str) -> Value {
+    let mut data: Value =
+        serde_json::from_str(include_str!("../samples/contract.good.json")).expect("a sample");
+    data["customer"]["address"] = json!(address);
+    data
+}
+
+async fn render(harness: &Harness, trigger: Value) -> Ran {
+    let nodes = json!([{"id": "render", "type": "render-pdf",
+        "params": {"template": "contract.typ", "data": "{{trigger}}"}}]);
+    harness.run(nodes, trigger).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn data_that_cannot_be_set_wait_for_a_person_and_go_on_when_they_are_mended() {
+    let harness = Harness::offline();
+    for address in [
+        // Breaks the shaper.
+        format!("a{}", "\u{301}".repeat(130_000)),
+        // More than a document's data may have.
+        "x".repeat(1_100_000),
+    ] {
+        let ran = render(&harness, contract(&address)).await;
+        assert_eq!(
+            (ran.status(), ran.blame()),
+            (Status::NeedsReview, "render_too_large".to_owned()),
+            "{}",
+            ran.tech()
+        );
+        assert_eq!(ran.actions, ["reduce_data"]);
+        let id = ran.record.execution.id;
+        let request = ControlRequest::new(harness.organization, id, Actor::user("test"));
+        let mut changes = ResumeRequest::default();
+        changes.trigger_data = json!({"customer": {"address": "A street"}}).as_object().cloned();
+        harness
+            .engine
+            .resume(request, changes)
+            .await
+            .expect("it goes on");
+        let ended = harness.ended(id).await;
+        assert_eq!(
+            ended.status(),
+            Status::Completed,
+            "{} {}",
+            ended.code(),
+            ended.tech()
+        );
+    }
+}
