@@ -259,8 +259,11 @@ impl Run {
     }
 
     /// Gives back what a worker has never learned of, and tells whether there was something. Only its
-    /// first lease has nothing before it.
+    /// first lease has nothing before it. An execution whose lease has expired is due already.
     pub(super) fn give_back_of(&mut self, worker: WorkerId, now: Timestamp) -> bool {
+        if !self.is_leased(now) {
+            return false;
+        }
         match &mut self.held {
             Some(held) if held.worker == worker && held.fence == 1 => self.let_go(Some(now)),
             Some(held) if held.worker == worker => {
