@@ -59,6 +59,7 @@ macro_rules! __store_cases {
                 a_flood_leaves_room_for_other_organizations
                 organizations_take_turns
                 what_has_ended_is_not_given
+                what_has_ended_is_due_since_its_signal
                 next_due_is_not_too_late
             }
             lease {
