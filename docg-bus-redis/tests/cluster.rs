@@ -97,7 +97,7 @@ async fn a_publish_that_was_half_done_is_made_whole_by_the_next() {
 #[tokio::test]
 async fn a_server_that_is_killed_is_noticed_and_its_return_too() {
     let cluster = PrivateCluster::start(3);
-    let bus = open(config(&cluster.url()).timeout(Duration::from_secs(1))).await;
+    let bus = open(config(&cluster.url()).timeout(Duration::from_secs(2))).await;
     let all: Vec<_> = (0..30).flat_map(|_| events(1)).collect();
     publish(&bus, &all).await;
     for server in cluster.servers() {
@@ -151,7 +151,7 @@ async fn a_replica_that_lacks_the_last_run_and_takes_over_is_a_gap_to_lists() {
     let ports = cluster.servers().iter().map(PrivateServer::port);
     let hosts: Vec<_> = ports.map(|port| format!("127.0.0.1:{port}")).collect();
     let url = format!("redis+cluster://{}", hosts.join(","));
-    let bus = open(config(&url).timeout(Duration::from_secs(1))).await;
+    let bus = open(config(&url).timeout(Duration::from_secs(2))).await;
     let organization = OrganizationId::new();
     let list = bus.subscribe_organization(organization, None);
     let mut list = soon(list).await.expect("subscribes");
@@ -193,7 +193,7 @@ async fn a_named_server_that_does_not_answer_keeps_nobody_from_the_others() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("binds");
     let address = silent.local_addr().expect("is bound");
     let url = cluster.url().replace("://", &format!("://{address},"));
-    let bus = open(config(&url).timeout(Duration::from_millis(250))).await;
+    let bus = open(config(&url).timeout(Duration::from_secs(2))).await;
     let events = events(3);
     publish(&bus, &events).await;
     let mut reader = subscribe(&bus, events[0].execution_id, 0).await;

@@ -12,6 +12,7 @@ use docg_core::{
     error::codes,
     prelude::*,
     run::StepStatus,
+    time::{Clock, ManualClock, SystemClock, Timestamp},
 };
 use docg_store_memory::{MemoryBus, MemoryStore};
 use futures::StreamExt;
@@ -73,15 +74,21 @@ impl ApprovalNotifier for Inbox {
 
 /// One process: several may share a store and an inbox.
 fn engine(store: &Arc<MemoryStore>, bus: &Arc<MemoryBus>, inbox: &Arc<Inbox>) -> Engine {
+    engine_at(store, bus, inbox, Arc::new(SystemClock))
+}
+
+fn engine_at(
+    store: &Arc<MemoryStore>,
+    bus: &Arc<MemoryBus>,
+    inbox: &Arc<Inbox>,
+    clock: Arc<dyn Clock>,
+) -> Engine {
     let echo =
         NodeSpec::new("echo", Phase::Trigger).param(ParamSpec::optional("people", ParamKind::Json));
     Engine::builder(Arc::clone(store) as _, Arc::clone(bus) as _)
         .step(compute(echo, |_, p: Value| async move { Ok(p) }))
         .step(approval::node([3; 32], Arc::clone(inbox) as _))
-        .options(|options| {
-            options.lease = Duration::from_millis(300);
-            options.poll_interval = Duration::from_millis(100);
-        })
+        .clock(clock)
         .build()
 }
 
@@ -159,6 +166,12 @@ async fn asking_again_after_a_failure_gives_out_the_same_links() {
     until(&engine, organization, id, "execution.completed").await;
 }
 
+/// For whom the lease of a process that died has expired.
+fn an_hour_later() -> Arc<dyn Clock> {
+    let later = Timestamp::now() + Duration::from_secs(3_600);
+    Arc::new(ManualClock::new(later))
+}
+
 #[tokio::test]
 async fn whoever_takes_over_from_a_worker_that_died_gives_out_the_same_links() {
     let (store, bus) = (Arc::default(), Arc::default());
@@ -180,7 +193,7 @@ async fn whoever_takes_over_from_a_worker_that_died_gives_out_the_same_links() {
     let id = begun.await.expect("started");
     inbox.hangs.notified().await;
     doomed.shutdown_background();
-    let second = engine(&store, &bus, &inbox);
+    let second = engine_at(&store, &bus, &inbox, an_hour_later());
     let _workers = second.start_workers(WorkerOptions::default());
     until(&second, organization, id, "approval.requested").await;
     first_links_still_open(&second, &inbox).await;

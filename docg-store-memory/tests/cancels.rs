@@ -1,5 +1,7 @@
 //! Cancels that come while a handler works, is asked, or has lost its worker: it has its grace, what has
 //! begun is withdrawn, and what is not known is said to be so.
+//!
+//! Tokio's time is stopped, and moves only while nobody has something to do: a busy machine ends no grace.
 
 use std::{
     future::Future,
@@ -126,7 +128,7 @@ impl World {
                 if record.expect("reads").expect("is there").execution.status == status {
                     return;
                 }
-                tokio::task::yield_now().await;
+                time_moves().await;
             }
         };
         let read = tokio::time::timeout(PATIENCE, reading).await;
@@ -147,7 +149,7 @@ impl World {
                 let found = self.store.signature_by_envelope("desk", "envelope").await;
                 match found.expect("reads") {
                     Some(request) => return request,
-                    None => tokio::task::yield_now().await,
+                    None => time_moves().await,
                 }
             }
         };
@@ -161,6 +163,11 @@ impl World {
         let request = request.expect("reads");
         request.is_some_and(|request| request.status == RequestStatus::Canceled)
     }
+}
+
+/// Lets everybody do what there is to do, and then time pass.
+async fn time_moves() {
+    tokio::time::sleep(Duration::from_millis(1)).await;
 }
 
 fn signatures() -> Wait {
@@ -206,7 +213,7 @@ impl Gate {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_cancel_that_meets_a_commit_of_progress_gives_the_handler_its_grace() {
     let mut world = World::new();
     let gate = Gate::default();
@@ -232,7 +239,7 @@ async fn a_cancel_that_meets_a_commit_of_progress_gives_the_handler_its_grace() 
     assert_eq!(world.canceled(id).await.status, StepStatus::Success);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_handler_that_cannot_tell_in_its_grace_is_asked() {
     let mut world = World::new();
     let run = |context: EffectContext| async move {
@@ -250,7 +257,7 @@ async fn a_handler_that_cannot_tell_in_its_grace_is_asked() {
     assert!(world.is_withdrawn().await);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_a_probe_finds_begun_after_the_cancel_is_withdrawn() {
     let mut world = World::new();
     let engine = world.engine(
@@ -271,7 +278,7 @@ async fn what_a_probe_finds_begun_after_the_cancel_is_withdrawn() {
     assert!(world.is_withdrawn().await);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_a_probe_does_not_answer_is_not_known() {
     let mut world = World::new();
     let engine = world.engine(
@@ -288,7 +295,7 @@ async fn what_a_probe_does_not_answer_is_not_known() {
     assert!(is_unknown(&world.canceled(id).await));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_follows_a_wait_is_not_asked_about() {
     let mut world = World::new();
     let run = |_| async { Ok(StepOutcome::Wait(signatures())) };
@@ -312,14 +319,18 @@ async fn what_follows_a_wait_is_not_asked_about() {
 /// or after it was `told`.
 async fn abandoned(world: &mut World, told: bool) -> (Workers, ExecutionId) {
     let cut_off = Arc::new(AtomicBool::new(false));
-    let is_cut_off = Arc::clone(&cut_off);
+    let (is_cut_off, cuts_off) = (Arc::clone(&cut_off), Arc::clone(&cut_off));
     let faulty = FaultyStore::new(world.store.clone(), move |_| {
         is_cut_off.load(Ordering::SeqCst).then_some(Fault::Before)
     });
     let engine = world.engine(
         Arc::new(faulty),
         Arc::new(SystemClock),
-        |_| std::future::pending(),
+        move |_| {
+            // Here, for the worker may commit the beginning as soon as the effect waits.
+            cuts_off.store(!told, Ordering::SeqCst);
+            std::future::pending()
+        },
         |_| async { Probe::Unknown },
     );
     let workers = engine.start_workers(WorkerOptions::default());
@@ -327,8 +338,8 @@ async fn abandoned(world: &mut World, told: bool) -> (Workers, ExecutionId) {
     world.sees(Seen::Begun).await;
     if told {
         world.until(id, Status::Signing).await;
+        cut_off.store(true, Ordering::SeqCst);
     }
-    cut_off.store(true, Ordering::SeqCst);
     (workers, id)
 }
 
@@ -365,12 +376,12 @@ async fn a_cancel_that_is_found_with_an_abandoned_step(told: bool, on_version: b
     assert_eq!(world.asked.load(Ordering::SeqCst), 1);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_cancel_that_is_found_with_an_abandoned_step_has_its_effect_asked_about() {
     a_cancel_that_is_found_with_an_abandoned_step(true, false).await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_cancel_that_is_found_with_what_may_have_begun_unseen_has_it_asked_about() {
     for on_version in [false, true] {
         a_cancel_that_is_found_with_an_abandoned_step(false, on_version).await;
@@ -396,7 +407,7 @@ async fn a_cancel_of_an_abandoned_run_that_no_worker_has(
     (world, step)
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn whoever_cancels_what_no_worker_has_withdraws_what_was_begun() {
     for told in [true, false] {
         let begun = Probe::Begun(signatures());
@@ -405,7 +416,7 @@ async fn whoever_cancels_what_no_worker_has_withdraws_what_was_begun() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn whoever_cancels_what_no_worker_has_says_what_became_of_it() {
     for told in [true, false] {
         let done = Probe::Done(json!({"file": "f"}));
@@ -419,7 +430,7 @@ async fn whoever_cancels_what_no_worker_has_says_what_became_of_it() {
     assert_eq!(step.status, StepStatus::Pending, "it never began");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_was_begun_and_is_not_yet_picked_up_is_withdrawn() {
     let mut world = World::new();
     let (_first, id) = abandoned(&mut world, true).await;
@@ -448,7 +459,7 @@ async fn what_was_begun_and_is_not_yet_picked_up_is_withdrawn() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_cancel_that_meets_its_holder_as_it_lets_go_is_not_left_to_polling() {
     let mut world = World::new();
     // Its commit is made, and the holder does not know yet that it has let go. Nothing but people is

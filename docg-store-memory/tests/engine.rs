@@ -1,5 +1,7 @@
 //! The engine on the memory adapters, seen from outside: faults of handlers, control, takeover,
 //! shutdown.
+//!
+//! Tokio's time is stopped, and moves only while nobody has something to do: a busy machine ends no grace.
 
 use std::{
     collections::BTreeMap,
@@ -22,6 +24,7 @@ use docg_core::{
     ports::{AuditQuery, ExecutionRecord, Idempotency, LogQuery, ResumeSignal},
     prelude::*,
     run::{StepStatus, WaitKind},
+    time::{Clock, ManualClock, SystemClock, Timestamp},
 };
 use docg_store_memory::{MemoryBus, MemoryStore};
 use futures::StreamExt;
@@ -177,7 +180,7 @@ fn applied(answer: ControlAnswer) -> ExecutionRecord {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_handler_that_panics_ends_in_an_error_context_and_the_engine_goes_on() {
     let world = World::new(&Arc::default());
     let id = world
@@ -210,7 +213,7 @@ async fn a_handler_that_panics_ends_in_an_error_context_and_the_engine_goes_on()
     assert_eq!(world.record(next).await.execution.status, Status::Completed);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_effect_that_panics_is_probed_and_repeated_only_as_often_as_the_policy_says() {
     let shared = Arc::new(Shared::default());
     let world = World::new(&shared);
@@ -237,7 +240,7 @@ async fn an_effect_that_panics_is_probed_and_repeated_only_as_often_as_the_polic
     assert_eq!(shared.effects.load(Ordering::SeqCst), 3);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_handler_that_never_returns_is_given_up_at_its_deadline() {
     let world = World::new(&Arc::default());
     let node = json!({"id": "hangs", "type": "probed", "phase": "save", "timeout_ms": 50, "retry": {"max_attempts": 1}});
@@ -247,7 +250,7 @@ async fn a_handler_that_never_returns_is_given_up_at_its_deadline() {
     assert_eq!(execution.error.expect("an error").code, codes::TIMEOUT);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_cancel_reaches_a_running_handler_at_once() {
     let shared = Arc::new(Shared::default());
     let world = World::new(&shared);
@@ -274,7 +277,7 @@ async fn a_cancel_reaches_a_running_handler_at_once() {
     assert_eq!(steps[1].status, StepStatus::Pending);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_handler_that_ignores_cancellation_is_dropped_after_the_grace_time() {
     let shared = Arc::new(Shared::default());
     let world = World::new(&shared);
@@ -306,7 +309,7 @@ async fn a_handler_that_ignores_cancellation_is_dropped_after_the_grace_time() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_call_that_comes_too_late_is_refused_though_it_was_right_when_it_was_made() {
     let shared = Arc::new(Shared::default());
     let world = World::new(&shared);
@@ -328,7 +331,7 @@ async fn a_call_that_comes_too_late_is_refused_though_it_was_right_when_it_was_m
     );
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn canceling_what_is_canceled_and_pausing_what_is_paused_change_nothing() {
     let shared = Arc::new(Shared::default());
     let world = World::new(&shared);
@@ -394,7 +397,7 @@ async fn canceling_what_is_canceled_and_pausing_what_is_paused_change_nothing() 
     );
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_call_on_a_version_that_is_gone_is_refused() {
     let world = World::new(&Arc::default());
     let id = world
@@ -414,7 +417,7 @@ async fn a_call_on_a_version_that_is_gone_is_refused() {
     );
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_preflight_finds_is_repaired_through_resume() {
     let world = World::new(&Arc::default());
     let id = world
@@ -463,7 +466,7 @@ async fn what_preflight_finds_is_repaired_through_resume() {
     );
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_retry_from_a_step_reuses_the_outputs_before_it() {
     let shared = Arc::new(Shared::default());
     let world = World::new(&shared);
@@ -506,7 +509,7 @@ async fn a_retry_from_a_step_reuses_the_outputs_before_it() {
     ));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_dry_run_calls_no_effect() {
     let shared = Arc::new(Shared::default());
     let world = World::new(&shared);
@@ -533,7 +536,7 @@ async fn a_dry_run_calls_no_effect() {
     assert_eq!(shared.effects.load(Ordering::SeqCst), 0);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_same_idempotency_key_gives_the_same_execution() {
     let world = World::new(&Arc::default());
     let workflow = WorkflowId::new();
@@ -560,13 +563,19 @@ async fn the_same_idempotency_key_gives_the_same_execution() {
     assert!(matches!(start(2).await, Err(EngineError::KeyReused)));
 }
 
+/// For whom the lease of a process that died has expired.
+fn an_hour_later() -> Arc<dyn Clock> {
+    let later = Timestamp::now() + Duration::from_secs(3_600);
+    Arc::new(ManualClock::new(later))
+}
+
 #[tokio::test]
 async fn a_worker_that_disappears_is_taken_over_and_the_effect_is_asked_about() {
     let shared = Arc::new(Shared::default());
     let store = Arc::new(MemoryStore::default());
     let bus = Arc::new(MemoryBus::default());
     let asked = Arc::new(AtomicUsize::new(0));
-    let engine = |shared: &Arc<Shared>| {
+    let engine = |shared: &Arc<Shared>, clock: Arc<dyn Clock>| {
         let (shared, asked) = (Arc::clone(shared), Arc::clone(&asked));
         let quick = NodeSpec::new("quick", Phase::Delivery);
         Engine::builder(Arc::clone(&store) as _, Arc::clone(&bus) as _)
@@ -593,10 +602,7 @@ async fn a_worker_that_disappears_is_taken_over_and_the_effect_is_asked_about() 
                     async { Probe::NotDone }
                 }),
             )
-            .options(|options| {
-                options.lease = Duration::from_millis(300);
-                options.poll_interval = Duration::from_millis(100);
-            })
+            .clock(clock)
             .build()
     };
     // The first process lives in a runtime of its own, which is dropped with everything in it.
@@ -606,7 +612,7 @@ async fn a_worker_that_disappears_is_taken_over_and_the_effect_is_asked_about() 
         .build()
         .expect("a runtime");
     let (organization, workflow) = (OrganizationId::new(), WorkflowId::new());
-    let first = engine(&shared);
+    let first = engine(&shared, Arc::new(SystemClock));
     let id = doomed
         .spawn(async move {
             let draft = serde_json::from_value(json!({"name": "t", "nodes": [
@@ -631,7 +637,7 @@ async fn a_worker_that_disappears_is_taken_over_and_the_effect_is_asked_about() 
         .expect("started");
     shared.begun.notified().await;
     doomed.shutdown_background();
-    let second = engine(&shared);
+    let second = engine(&shared, an_hour_later());
     let workers = second.start_workers(WorkerOptions::default());
     let world = World {
         engine: second,
@@ -655,7 +661,7 @@ async fn a_worker_that_disappears_is_taken_over_and_the_effect_is_asked_about() 
     );
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn shutdown_waits_for_handlers_within_their_grace_and_hands_the_rest_back() {
     let shared = Arc::new(Shared::default());
     let mut world = World::new(&shared);
@@ -694,7 +700,7 @@ async fn shutdown_waits_for_handlers_within_their_grace_and_hands_the_rest_back(
     );
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_a_run_leaves_behind_is_whole() {
     let shared = Arc::new(Shared::default());
     let world = World::new(&shared);
@@ -792,7 +798,7 @@ async fn what_a_run_leaves_behind_is_whole() {
     assert!(!shown.to_string().contains("canary"), "{shown:#}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn another_organization_finds_nothing() {
     let world = World::new(&Arc::default());
     let id = world.start(json!([{"id": "a", "type": "echo"}])).await;

@@ -1,4 +1,6 @@
 //! Creations and commits that are applied, and whose answer is lost or not waited for.
+//!
+//! Tokio's time is stopped, and moves only while nobody has something to do: a busy machine takes no time.
 
 use std::{
     sync::{
@@ -129,7 +131,7 @@ impl World {
                 if let [run] = &page.items[..] {
                     return run.execution.id;
                 }
-                tokio::task::yield_now().await;
+                tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
         let read = tokio::time::timeout(PATIENCE, reading).await;
@@ -173,7 +175,7 @@ async fn a_commit_that_keeps_or_lets_go_is_known_as_made_though_its_answer_is_lo
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn who_waits_for_a_call_is_answered_though_the_answer_to_its_commit_is_lost() {
     let world = World::new();
     let id = world.start().await;
@@ -190,7 +192,7 @@ async fn who_waits_for_a_call_is_answered_though_the_answer_to_its_commit_is_los
 }
 
 /// Its workers are free, so that it is leased as it is stored.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_run_whose_creation_lost_its_answer_does_not_wait_for_a_lease_to_end() {
     let world = World::new();
     let workers = world.engine.start_workers(WorkerOptions::default());
@@ -206,7 +208,7 @@ async fn a_run_whose_creation_lost_its_answer_does_not_wait_for_a_lease_to_end()
     workers.shutdown().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn whoever_goes_away_leaves_no_lease_behind() {
     let world = World::new();
     let workers = world.engine.start_workers(WorkerOptions::default());
@@ -222,7 +224,7 @@ async fn whoever_goes_away_leaves_no_lease_behind() {
     workers.shutdown().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_shutdown_waits_for_what_is_being_stored_and_hands_it_back() {
     let world = World::new();
     let workers = world.engine.start_workers(WorkerOptions::default());
@@ -242,7 +244,7 @@ async fn a_shutdown_waits_for_what_is_being_stored_and_hands_it_back() {
 }
 
 /// What waits in line is claimed by the process that does not know whether it is stored.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_creation_that_lost_its_answer_gives_back_nothing_that_was_claimed_since() {
     let world = World::new();
     let options = WorkerOptions::concurrency(2).per_organization(0);
@@ -259,7 +261,7 @@ async fn a_creation_that_lost_its_answer_gives_back_nothing_that_was_claimed_sin
     workers.shutdown().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_was_claimed_by_a_claim_that_lost_its_answer_is_not_left_to_its_lease() {
     let world = World::new();
     let id = world.start().await;

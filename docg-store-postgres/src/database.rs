@@ -193,12 +193,19 @@ impl Database {
             Err(_) => Err(Error::TimedOut(self.timeout)),
         };
         if let Err(error) = &result
-            && error.meaning() == Some(Meaning::Gone)
+            && (error.meaning() == Some(Meaning::Gone) || !self.is_undone(connection).await)
         {
             connection.close_on_drop();
             self.losses.note();
         }
         result
+    }
+
+    /// Waits until the server has rolled back a statement that it refused. It reports the error first, and
+    /// until the rollback other statements find the rows held, and pass them over.
+    async fn is_undone(&self, connection: &mut PoolConnection<Postgres>) -> bool {
+        let undone = tokio::time::timeout(self.timeout, connection.ping()).await;
+        matches!(undone, Ok(Ok(())))
     }
 }
 

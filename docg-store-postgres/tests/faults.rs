@@ -68,13 +68,13 @@ async fn an_exhausted_pool_is_unavailable_after_a_bounded_wait() {
     let database = support::migrated().await;
     let pool = PgPoolOptions::new()
         .max_connections(1)
-        .acquire_timeout(Duration::from_millis(200))
+        .acquire_timeout(Duration::from_secs(1))
         .connect(database.url())
         .await
         .expect("connects");
     let store = PgStore::new(pool.clone(), PgStoreConfig::default());
     let host = pool.acquire().await.expect("is free");
-    let asked = tokio::time::timeout(Duration::from_secs(5), store.create(run())).await;
+    let asked = tokio::time::timeout(Duration::from_secs(20), store.create(run())).await;
     let error = asked.expect("is bounded").expect_err("is refused");
     assert_eq!(error.kind, StoreErrorKind::Unavailable);
     drop(host);
@@ -250,9 +250,10 @@ async fn a_poisoned_commit_fails_alone() {
 #[tokio::test]
 async fn a_statement_that_hangs_is_given_up() {
     let database = support::migrated().await;
+    let patient = open(database.url(), PgStoreConfig::default()).await;
+    let claimed = claimed(&patient).await;
     let config = PgStoreConfig::default().timeout(Duration::from_millis(300));
     let store = open(database.url(), config).await;
-    let claimed = claimed(&store).await;
     let mut blocker = PgConnection::connect(database.url())
         .await
         .expect("connects");
@@ -268,12 +269,12 @@ async fn a_statement_that_hangs_is_given_up() {
     transaction.rollback().await.expect("rolls back");
     // Whether it was written is not known: the version tells.
     let execution = &claimed.state.execution;
-    let found = store
+    let found = patient
         .execution(execution.organization_id, execution.id)
         .await
         .expect("reads");
     if found.expect("is there").execution.version == commit.expected_version {
-        match store.commit(commit).await {
+        match patient.commit(commit).await {
             Ok(_) => {}
             Err(error) => assert_eq!(error.kind, StoreErrorKind::Conflict, "{error}"),
         }
@@ -375,9 +376,7 @@ async fn a_standby_is_left_for_the_new_primary() {
 
 #[tokio::test]
 async fn who_cannot_connect_is_told_why() {
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = closed.local_addr().expect("an address");
-    drop(closed);
+    let address = format!("127.0.0.1:{}", docg_test_servers::ports::reserve());
     for (url, kind, told) in [
         (
             format!("postgres://u:hidden@{address}/docg"),
@@ -396,7 +395,7 @@ async fn who_cannot_connect_is_told_why() {
         ),
         (String::new(), StoreErrorKind::Invalid, "postgres://"),
     ] {
-        let config = PgStoreConfig::default().acquire_timeout(Duration::from_millis(100));
+        let config = PgStoreConfig::default().acquire_timeout(Duration::from_secs(1));
         let error = PgStore::connect(&url, config).await.expect_err("cannot");
         let text = error.to_string();
         assert!(

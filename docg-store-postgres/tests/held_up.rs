@@ -84,7 +84,8 @@ async fn callers_who_go_away_take_no_connection_with_them() {
     let organization = OrganizationId::new();
     let patient = open(&database, PgStoreConfig::default()).await;
     let id = claimed(&patient, organization).await.lease.execution_id;
-    let config = PgStoreConfig::default().timeout(Duration::from_secs(2));
+    // A third of it is how long they wait for the row: long enough for both to be seen there.
+    let config = PgStoreConfig::default().timeout(Duration::from_secs(6));
     let store = Arc::new(PgStore::new(pool, config));
     let mut holder = connect(&database).await;
     hold(&mut holder, id).await;
@@ -222,11 +223,11 @@ async fn a_connection_that_is_cut_while_one_lease_is_waited_for_costs_no_other()
     let leases = leases(&store, &mut holder).await;
     let cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
         WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    let mut cutter = connect(&database).await;
     let renewing = {
         let (store, leases) = (Arc::clone(&store), leases.clone());
         tokio::spawn(async move { store.renew(&leases, at(90_000)).await })
     };
-    let mut cutter = connect(&database).await;
     let mut cuts = 0;
     while cuts == 0 && !renewing.is_finished() {
         let cut = sqlx::query(cut).fetch_all(&mut cutter).await.expect("cuts");

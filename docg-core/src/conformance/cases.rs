@@ -59,6 +59,7 @@ macro_rules! __store_cases {
                 a_flood_leaves_room_for_other_organizations
                 organizations_take_turns
                 what_has_ended_is_not_given
+                what_has_ended_is_due_since_its_signal
                 next_due_is_not_too_late
                 a_claim_that_the_share_cuts_short_is_told_when_a_lease_is_released
             }
@@ -73,6 +74,7 @@ macro_rules! __store_cases {
                 renewing_tells_who_has_signals
                 what_was_leased_unseen_can_be_given_back
                 giving_back_what_was_unseen_leaves_others_alone
+                giving_back_what_was_unseen_leaves_expired_leases_alone
                 a_commit_that_keeps_the_lease_prolongs_it
                 a_late_commit_does_not_shorten_a_lease_that_was_renewed
                 giving_back_makes_due_at_once

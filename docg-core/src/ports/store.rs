@@ -78,7 +78,7 @@ pub trait RunStore: Send + Sync + 'static {
     /// Gives back what a worker was leased and never learned of, because an answer was lost. The
     /// executions are due at once, ended ones only where their inbox is not empty. Where it was not the
     /// first claim of an execution, the next one takes over: who had it before may have left something
-    /// open.
+    /// open. A lease that has expired at `now` is left alone, whether a claim has noticed that or not.
     ///
     /// # Errors
     ///

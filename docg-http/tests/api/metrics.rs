@@ -197,7 +197,7 @@ async fn until(world: &World, fits: impl Fn(&Scrape) -> bool) -> Scrape {
             if fits(&seen) {
                 return seen;
             }
-            tokio::task::yield_now().await;
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
     tokio::time::timeout(Duration::from_secs(20), fitting)
@@ -266,7 +266,8 @@ fn status(seen: &Scrape, to: &str) -> f64 {
     seen.value("docg_execution_status_changes_total", &[("to", to)])
 }
 
-#[tokio::test]
+/// With the time stopped, so that a busy machine is no slow reader.
+#[tokio::test(start_paused = true)]
 async fn streams_show_in_the_metrics_while_they_are_open() {
     let world = World::with(|options| options.slow_reader = Duration::from_millis(20)).await;
     let path = world.start(json!([{"id": "n", "type": "gated"}])).await;

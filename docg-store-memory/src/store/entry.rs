@@ -310,36 +310,50 @@ impl Run {
     }
 
     /// Ends the lease; the execution is due at `due`. The caller sees to the queue.
-    pub(super) fn let_go(&mut self, due: Option<Timestamp>) {
+    fn let_go(&mut self, due: Option<Timestamp>) {
         self.held = None;
         self.due = due;
     }
 
     /// Gives back what a worker has never learned of, and tells whether there was something. Only its
-    /// first lease has nothing before it.
+    /// first lease has nothing before it. An execution whose lease has expired is due already.
     pub(super) fn give_back_of(&mut self, worker: WorkerId, now: Timestamp) -> bool {
+        if !self.is_leased(now) {
+            return false;
+        }
         match &mut self.held {
-            Some(held) if held.worker == worker && held.fence == 1 => self.let_go(Some(now)),
+            Some(held) if held.worker == worker && held.fence == 1 => self.held = None,
             Some(held) if held.worker == worker => {
                 held.lapsed = true;
-                self.due = Some(now);
                 // Nobody has died: the next claim takes over and counts no more than this one did.
                 self.takeovers = self.takeovers.saturating_sub(1);
             }
             _ => return false,
         }
+        self.due = self.wants_from(now);
         true
+    }
+
+    /// When it is due, where it wants a worker from `at` on. One that has ended does only for its inbox.
+    fn wants_from(&self, at: Timestamp) -> Option<Timestamp> {
+        let is_over = self.execution.status.is_terminal() && self.inbox.is_empty();
+        (!is_over).then_some(at)
+    }
+
+    /// Ends the lease without a change.
+    pub(super) fn give_back(&mut self, now: Timestamp) {
+        self.let_go(self.wants_from(now));
     }
 
     /// Puts an execution whose lease has run out back in line; also tells the queue's mistakes.
     pub(super) fn lapse(&mut self, now: Timestamp) {
-        if let Some(held) = &mut self.held {
-            if held.until <= now {
-                held.lapsed = true;
-                self.due = Some(held.until);
-            } else {
-                held.queued_until = held.until;
-            }
+        let Some(held) = &mut self.held else { return };
+        if held.until <= now {
+            held.lapsed = true;
+            let until = held.until;
+            self.due = self.wants_from(until);
+        } else {
+            held.queued_until = held.until;
         }
     }
 

@@ -131,7 +131,7 @@ impl RunStore for MemoryStore {
             };
             let mut run = entry.lock();
             if run.holds(lease) {
-                run.let_go(Some(now));
+                run.give_back(now);
                 self.requeue(&entry, &mut run);
             }
         }

@@ -223,10 +223,7 @@ async fn a_link_that_may_have_arrived_is_sent_again_for_it_does_no_harm() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_not_there_is_a_connection_error() {
-    // A port that was free a moment ago.
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let port = listener.local_addr().expect("an address").port();
-    drop(listener);
+    let port = docg_test_servers::ports::reserve();
     let harness = harness(&format!("smtp://127.0.0.1:{port}"));
     let ran = send(&harness).await;
     assert_eq!(

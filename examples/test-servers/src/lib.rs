@@ -5,6 +5,7 @@
     reason = "a test that cannot reach its server must fail, and say why"
 )]
 
+pub mod ports;
 pub mod postgres;
 mod process;
 pub mod redis;

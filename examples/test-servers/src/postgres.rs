@@ -292,7 +292,7 @@ fn command(dir: &Path, port: u16) -> Vec<OsString> {
     command.push(programs().join("postgres").into());
     command.push("-D".into());
     command.push(dir.join("data").into());
-    // Durable as in service, and otherwise small.
+    // Small. Tests end servers, and never the machine: what was written is there without waiting for the disk.
     let port = format!("port={port}");
     for setting in [
         port.as_str(),
@@ -303,6 +303,7 @@ fn command(dir: &Path, port: u16) -> Vec<OsString> {
         "dynamic_shared_memory_type=mmap",
         "max_wal_size=512MB",
         "log_min_messages=warning",
+        "fsync=off",
     ] {
         command.extend(["-c".into(), setting.into()]);
     }

@@ -5,13 +5,15 @@ use std::{
     ffi::{OsStr, OsString},
     fs::{self, File},
     hash::{DefaultHasher, Hash, Hasher},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{SocketAddr, TcpStream},
     os::unix::{fs::MetadataExt, process::CommandExt},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
+
+use crate::ports;
 
 /// The parent of a server. It starts the server, and stops it when nobody has held the lock
 /// `users` for some seconds. Taking `starting` keeps away whoever would join at that moment.
@@ -168,8 +170,7 @@ fn open(path: &Path) -> File {
 }
 
 fn start(dir: &Path, program: &Program) -> u16 {
-    let free = TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr());
-    let port = free.expect("the loopback has a free port").port();
+    let port = ports::reserve();
     spawn(dir, program, port);
     wait_until_up(dir, port);
     port

@@ -5,7 +5,7 @@ use std::{
     ffi::OsString,
     fs,
     io::{BufRead, BufReader, Read, Write},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     path::{Path, PathBuf},
     sync::OnceLock,
     thread,
@@ -14,7 +14,10 @@ use std::{
 
 use uuid::Uuid;
 
-use crate::process::{Program, Running, home, in_path};
+use crate::{
+    ports,
+    process::{Program, Running, home, in_path},
+};
 
 /// Settings beyond those that every server gets, in its directory.
 const SETTINGS: &str = "more.conf";
@@ -277,21 +280,16 @@ fn command(dir: &Path, port: u16) -> Vec<OsString> {
     let more = fs::read_to_string(dir.join(SETTINGS)).unwrap_or_default();
     if more.contains("cluster-enabled") {
         // By itself it takes one that is 10000 higher, which may not exist.
-        settings.push_str(&format!("cluster-port {}\n", free_port()));
+        settings.push_str(&format!("cluster-port {}\n", ports::reserve()));
     }
     let more = more
         .replace("{port}", &port.to_string())
-        .replace("{tls-port}", &free_port().to_string());
+        .replace("{tls-port}", &ports::reserve().to_string());
     // Later lines win.
     settings.push_str(&more);
     let file = dir.join("redis.conf");
     fs::write(&file, settings).expect("the directory is ours");
     vec![program().into(), file.into()]
-}
-
-fn free_port() -> u16 {
-    let free = TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr());
-    free.expect("the loopback has a free port").port()
 }
 
 /// A port that a server's settings name.

@@ -4,7 +4,7 @@ use super::desk::{LEASE, Worker, at_once, commit, create, due, ids, take, work};
 use crate::{
     conformance::{
         StoreUnderTest,
-        fixtures::{CommitFixture, RunFixture, at, workflow},
+        fixtures::{self, CommitFixture, RunFixture, at, workflow},
     },
     ids::{ExecutionId, OrganizationId},
     ports::{Claimed, Unserved},
@@ -322,6 +322,33 @@ pub async fn what_has_ended_is_not_given(StoreUnderTest { store, .. }: StoreUnde
         take(&*store, at(4), id).await;
     }
     assert_eq!(due(&*store, at(1_000_000)).await, []);
+}
+
+/// A signal makes what has ended due from then on, and not from when a lease on it ended.
+pub async fn what_has_ended_is_due_since_its_signal(StoreUnderTest { store, .. }: StoreUnderTest) {
+    let organization = OrganizationId::new();
+    let end = 2 + LEASE.cast_signed();
+    for is_released in [true, false] {
+        let id = create(&*store, RunFixture::of(organization).build()).await;
+        work(&*store, at(0), id, |it| {
+            CommitFixture::on(it).status(Status::Completed).build()
+        })
+        .await;
+        let lease = take(&*store, at(2), id).await.lease;
+        if is_released {
+            store.release(&[lease], at(3)).await.expect("releases");
+        }
+        // Whoever looks for work finds that the lease has expired.
+        assert_eq!(due(&*store, at(end)).await, []);
+        let before = RunFixture::of(organization).wake_at(at(end + 1)).build();
+        let before = create(&*store, before).await;
+        let signal = fixtures::signal(organization, id, at(end + 2));
+        store.signal(signal).await.expect("signals");
+        for expected in [before, id] {
+            let found = Worker::new().due(&*store, at(end + 3), 1).await;
+            assert_eq!(ids(&found), [expected]);
+        }
+    }
 }
 
 /// The moment that a claim names is never later than that of what becomes due next.

@@ -189,6 +189,26 @@ pub async fn giving_back_what_was_unseen_leaves_others_alone(
     commit(&*store, CommitFixture::on(&held).events(1).build()).await;
 }
 
+/// A worker may still commit on a lease that has expired, until another one takes over. Giving back does
+/// not end it, whether somebody has noticed the expiry or not.
+pub async fn giving_back_what_was_unseen_leaves_expired_leases_alone(
+    StoreUnderTest { store, .. }: StoreUnderTest,
+) {
+    let end = LEASE.cast_signed();
+    for is_noticed in [false, true] {
+        let (worker, other) = (Worker::new(), Worker::new());
+        let id = create(&*store, RunFixture::of(OrganizationId::new()).build()).await;
+        let held = worker.one(&*store, at(0), id).await.expect("is free");
+        if is_noticed {
+            // It takes nothing, and looks which leases have expired.
+            assert_eq!(other.due(&*store, at(end), 0).await.claimed.len(), 0);
+        }
+        let given_back = store.release_unseen(worker.id, at(end)).await;
+        given_back.expect("gives back");
+        commit(&*store, CommitFixture::on(&held).events(1).build()).await;
+    }
+}
+
 /// Renewing tells which executions have something in their inbox, as long as it is there.
 pub async fn renewing_tells_who_has_signals(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();

@@ -1,12 +1,11 @@
 //! Three server processes, a database and a Redis, each of which can be broken and mended.
 
 use std::{
-    net::TcpListener,
     sync::Mutex,
     time::{Duration, Instant},
 };
 
-use docg_test_servers::{postgres, redis};
+use docg_test_servers::{ports, postgres, redis};
 
 use crate::{program::Running, site::Site};
 
@@ -53,8 +52,7 @@ impl Cluster {
             processes: Vec::new(),
         };
         for number in 0..3 {
-            let free = TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr());
-            let port = free.expect("the loopback has a free port").port();
+            let port = ports::reserve();
             let running = Mutex::new(cluster.spawn(number, port));
             cluster.processes.push(Process { port, running });
         }

@@ -22,9 +22,9 @@ use crate::{
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_told_to_stop_finishes_what_it_can_and_hands_over_the_rest_at_once() {
-    let grace = Duration::from_secs(3);
+    let grace = Duration::from_secs(6);
     // Much shorter than the lease, and than the time between two looks for work.
-    let at_once = Duration::from_secs(5);
+    let at_once = Duration::from_secs(12);
     let (database, redis) = (Database::empty().await, redis::PrivateServer::start());
     let site = Site::new(
         database.url(),
@@ -33,7 +33,7 @@ async fn a_server_that_is_told_to_stop_finishes_what_it_can_and_hands_over_the_r
             "--lease-ms",
             "120000",
             "--cancel-grace-ms",
-            "3000",
+            "6000",
             "--heartbeat-ms",
             "200",
             "--enable-test-nodes",
@@ -150,7 +150,7 @@ async fn start_runs(servers: Servers, path: Arc<str>, end: CancellationToken) ->
                 accepted.push(Follower::start(&servers, id));
                 break;
             }
-            assert!(began.elapsed() < Duration::from_secs(10), "nobody answers");
+            assert!(began.elapsed() < DEADLINE, "nobody answers");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         tokio::time::sleep(Duration::from_millis(40)).await;
@@ -203,7 +203,7 @@ async fn servers_are_replaced_one_after_the_other_while_runs_flow_and_nobody_not
 
     let followers: Vec<_> = clients.join_all().await.into_iter().flatten().collect();
     let runs = followers.len();
-    assert!(runs >= 60, "only {runs} runs were under way");
+    assert!(runs >= 20, "only {runs} runs were under way");
     let mut moved = 0;
     for follower in followers {
         let seen = follower.finish().await;

@@ -11,7 +11,7 @@ use tokio::{sync::watch, task::JoinHandle};
 use crate::{client::frame, program::DEADLINE, server::Servers};
 
 /// A server that says nothing for so long is left; it says more often that it lives.
-const SILENCE: Duration = Duration::from_secs(3);
+const SILENCE: Duration = Duration::from_secs(8);
 
 /// What was read so far.
 #[derive(Debug, Clone, Default)]

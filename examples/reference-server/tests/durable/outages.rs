@@ -41,8 +41,8 @@ async fn until_it_answers(server: &Client, path: &str, status: StatusCode) -> Va
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_redis_runs_go_on_and_streams_lose_nothing() {
-    // Redis may take this long to be found dead; then calls to it fail at once.
-    let slowest = Duration::from_secs(2);
+    // Redis is soon found dead, and calls to it fail at once; the rest is for a busy machine.
+    let slowest = Duration::from_secs(10);
     let (database, redis) = (Database::empty().await, redis::PrivateServer::start());
     let arguments = ["--heartbeat-ms", "200", "--enable-test-nodes"];
     let site = Site::new(database.url(), Some(&redis.url()), &arguments);

@@ -2,10 +2,11 @@
 
 use std::{
     fs::Permissions,
-    net::TcpListener,
     os::unix::fs::{PermissionsExt, symlink},
     process::Command,
 };
+
+use docg_test_servers::ports;
 
 use crate::{
     program::{Running, shell},
@@ -29,8 +30,7 @@ impl Reader {
             .expect("a temporary folder");
         let scripts = readme::repository().join("scripts");
         symlink(scripts, folder.path().join("scripts")).expect("a link");
-        let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
-        let [postgres, redis] = listeners.map(|it| it.local_addr().expect("bound").port());
+        let [postgres, redis] = [(); 2].map(|()| ports::reserve());
         let services = folder.path().join("services").display().to_string();
         let variables = vec![
             ("DOCG_SERVICES_HOME", services),

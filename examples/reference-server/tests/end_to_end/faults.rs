@@ -92,10 +92,7 @@ async fn a_step_that_ignores_its_cancellation_is_dropped_after_the_grace_time() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mail_server_that_is_not_there_is_told_apart() {
-    // A port that was free a moment ago.
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let port = listener.local_addr().expect("an address").port();
-    drop(listener);
+    let port = docg_test_servers::ports::reserve();
     let server = Server::start(&[
         "--enable-test-nodes",
         "--smtp-url",

@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, process::Stdio};
 
+use docg_test_servers::ports;
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 
@@ -68,8 +69,7 @@ fn what_it_cannot_do_it_refuses_by_name() {
 
 /// An address where nobody listens.
 fn closed_port() -> SocketAddr {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("an address")
+    SocketAddr::from(([127, 0, 0, 1], ports::reserve()))
 }
 
 #[test]
