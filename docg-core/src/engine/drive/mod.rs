@@ -107,7 +107,7 @@ impl Driver {
                 Ok(Some(decision)) => decision,
                 // The lease is left to run out, and another process decides.
                 Ok(None) => {
-                    self.stop_step().await;
+                    self.give_up_step().await;
                     return;
                 }
                 Err(defect) => {
