@@ -24,7 +24,8 @@ pub(crate) fn parse(text: &str) -> Option<String> {
     if text.contains(char::is_control) || text.len() > 4 * MAX_ADDRESS {
         return None;
     }
-    let address = EmailAddress::from_str(text).ok()?.email();
+    // Its type differs between the versions of the library.
+    let address = EmailAddress::from_str(text).ok()?.email().to_string();
     (address.len() <= MAX_ADDRESS).then_some(address)
 }
 
