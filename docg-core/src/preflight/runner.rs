@@ -201,15 +201,17 @@ async fn check_node(check: Check<'_>, request: &PreflightRequest<'_>) -> Vec<Iss
         node,
         handler,
         params,
+        unsound,
         ..
     } = check;
-    let asked = CheckRequest::new(
+    let mut asked = CheckRequest::new(
         request.organization_id,
         node.id.clone(),
         Arc::clone(&node.label),
         params,
         Arc::clone(&request.inputs.trigger_data),
     );
+    asked.unsound = unsound;
     let found = guarded(request.limits.check_timeout, async {
         match handler {
             Handler::Compute(handler) => handler.check(asked).await,

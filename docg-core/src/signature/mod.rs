@@ -12,6 +12,7 @@ mod merge;
 mod provider;
 mod request;
 mod secret;
+mod signers;
 
 #[cfg(feature = "clicksign")]
 pub mod clicksign;
@@ -32,3 +33,4 @@ pub use request::{
     SignatureRequest, Signer, SignerStatus,
 };
 pub use secret::Secret;
+pub use signers::{MAX_ORDER, MAX_SIGNERS, Signers};

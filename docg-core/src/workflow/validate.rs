@@ -18,7 +18,10 @@ use super::{
     registry::Registry,
     variables::{push_token, shortened},
 };
-use crate::{error::FieldFault, i18n::Text};
+use crate::{
+    error::{FieldFault, codes},
+    i18n::Text,
+};
 
 mod faults;
 pub(crate) mod kinds;
@@ -95,7 +98,7 @@ pub fn validate(draft: WorkflowDraft, registry: &Registry) -> Result<Validated, 
     if draft.nodes.len() > MAX_NODES {
         faults.add(
             "/nodes",
-            "too_many",
+            codes::TOO_MANY,
             Text::key("fault-too-many-nodes").with("most", MAX_NODES),
         );
         return Err(faults.0);

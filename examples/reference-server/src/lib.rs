@@ -15,6 +15,7 @@ pub mod mail;
 pub mod nodes;
 pub mod options;
 pub mod pdf;
+pub mod private;
 pub mod probe;
 pub mod serve;
 pub mod signature_providers;

@@ -7,11 +7,12 @@ use docg_core::ids::ExecutionId;
 use reference_server::{
     cli::{self, CliError, Ended, Verdict},
     options::{AuditCommand, Cli, Command},
-    serve, tls,
+    private, serve, tls,
 };
 use tracing_subscriber::{Layer, filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
 
 fn main() -> ExitCode {
+    private::by_default();
     let Cli { options, command } = Cli::parse();
     let serving = matches!(command, None | Some(Command::Serve));
     log_to_standard_error(if serving { "info" } else { "warn" });

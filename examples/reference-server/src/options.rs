@@ -1,9 +1,9 @@
 //! What the program can be told, on the command line and by the environment.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{convert::Infallible, net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::BoolishValueParser};
-use lettre::message::Mailbox;
+use docg_core::{address::Address, signature::Secret};
 use url::Url;
 use uuid::Uuid;
 
@@ -89,8 +89,8 @@ pub struct ServerArgs {
     #[arg(long, env = "DOCG_URL", value_name = "URL", requires = "token")]
     pub url: Option<Url>,
     /// A bearer token for that server
-    #[arg(long, env = "DOCG_TOKEN", value_name = "TOKEN", hide_env_values = true)]
-    pub token: Option<String>,
+    #[arg(long, env = "DOCG_TOKEN", value_name = "TOKEN", hide_env_values = true, value_parser = secret)]
+    pub token: Option<Secret>,
     /// The organization to act for, where the token knows several
     #[arg(long, env = "DOCG_ORGANIZATION", value_name = "UUID")]
     pub organization: Option<Uuid>,
@@ -157,18 +157,20 @@ pub struct Options {
         env = "DATABASE_URL",
         global = true,
         hide_env_values = true,
-        value_name = "URL"
+        value_name = "URL",
+        value_parser = secret
     )]
-    pub database_url: Option<String>,
+    pub database_url: Option<Secret>,
     /// A Redis for event streams; without it they are kept in memory
     #[arg(
         long,
         env = "REDIS_URL",
         global = true,
         hide_env_values = true,
-        value_name = "URL"
+        value_name = "URL",
+        value_parser = secret
     )]
-    pub redis_url: Option<String>,
+    pub redis_url: Option<Secret>,
     /// Who may call: a JSON file of tokens. Without it there is one development token, and the server
     /// listens on loopback addresses only
     #[arg(long, env = "DOCG_AUTH_FILE", global = true, value_name = "FILE")]
@@ -185,17 +187,25 @@ pub struct Options {
     pub data_dir: PathBuf,
     /// Where documents are kept: `file:///folder`, or `s3://bucket/prefix` with `AWS_…` variables; without
     /// it in the data directory
-    #[arg(long, env = "DOCG_FILES_URL", global = true, value_name = "URL")]
-    pub files_url: Option<Url>,
+    #[arg(
+        long,
+        env = "DOCG_FILES_URL",
+        global = true,
+        hide_env_values = true,
+        value_name = "URL",
+        value_parser = secret
+    )]
+    pub files_url: Option<Secret>,
     /// The mail server, `smtp://[user:password@]host[:port]` or `smtps://…`; without it mails become files
     #[arg(
         long,
         env = "DOCG_SMTP_URL",
         global = true,
         hide_env_values = true,
-        value_name = "URL"
+        value_name = "URL",
+        value_parser = secret
     )]
-    pub smtp_url: Option<Url>,
+    pub smtp_url: Option<Secret>,
     /// Who mails come from
     #[arg(
         long,
@@ -204,7 +214,7 @@ pub struct Options {
         default_value = "docg <docg@localhost>",
         value_name = "ADDRESS"
     )]
-    pub mail_from: Mailbox,
+    pub mail_from: Address,
     /// What links in mails begin with; without it the bound address
     #[arg(long, env = "DOCG_PUBLIC_URL", global = true, value_name = "URL")]
     pub public_url: Option<Url>,
@@ -266,6 +276,12 @@ pub enum OptionsError {
     /// Memory is not shared between processes.
     #[error("--role {0} needs --database-url: executions in memory are seen by this process alone")]
     RoleNeedsDatabase(&'static str),
+}
+
+/// A text that may hold a password. Whether it can be used is found out later, because the parser of
+/// the command line repeats what it refuses.
+fn secret(text: &str) -> Result<Secret, Infallible> {
+    Ok(Secret::new(text))
 }
 
 /// An origin as browsers send it.
