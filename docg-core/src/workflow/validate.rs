@@ -188,7 +188,8 @@ pub fn check_overrides(
             earlier: &earlier,
             ids: &ids,
         };
-        faults.params(&at, params, spec, &scope);
+        let label = &nodes[position].label;
+        faults.params(&at, label, params, spec, &scope);
     }
     if faults.0.is_empty() {
         Ok(())

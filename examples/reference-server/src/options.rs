@@ -412,6 +412,19 @@ mod tests {
     }
 
     #[test]
+    fn options_that_may_hold_a_secret_are_not_shown() {
+        let mut given = vec!["reference-server"];
+        for option in ["--database-url", "--redis-url", "--files-url", "--smtp-url"] {
+            given.extend([option, "smtp://user:canary@host:port"]);
+        }
+        given.extend([
+            "run", "w", "--data", "d", "--url", "http://h", "--token", "canary",
+        ]);
+        let cli = Cli::try_parse_from(given).unwrap();
+        assert!(!format!("{cli:?}").contains("canary"), "{cli:?}");
+    }
+
+    #[test]
     fn origins_are_taken_as_browsers_send_them() {
         let origins = |text| parse(&["--cors-origins", text]).map(|cli| cli.options.cors_origins);
         assert_eq!(

@@ -54,6 +54,7 @@ impl Faults {
     pub(super) fn params(
         &mut self,
         at: &str,
+        label: &str,
         params: &Map<String, Value>,
         spec: Option<&NodeSpec>,
         scope: &Readable<'_, '_>,
@@ -69,7 +70,7 @@ impl Faults {
                     "unknown_parameter",
                     Text::key("fault-unknown-parameter").with("name", shortened(name)),
                 ),
-                Some(Some(param)) => self.kind(&pointer, value, param),
+                Some(Some(param)) => self.kind(&pointer, label, value, param),
             }
             for reference in references(value) {
                 let (code, detail) = match reference.target {
@@ -89,7 +90,7 @@ impl Faults {
     }
 
     /// The type of a value that is there from the start; what variables give is for preflight.
-    fn kind(&mut self, pointer: &str, value: &Value, spec: &ParamSpec) {
+    fn kind(&mut self, pointer: &str, label: &str, value: &Value, spec: &ParamSpec) {
         let kind = &spec.kind;
         let undecided = value.is_string() && has_variables(value);
         // What is malformed may also be written over by a person; only another type cannot be meant.
@@ -113,7 +114,7 @@ impl Faults {
             self.add(
                 format!("{pointer}{}", fault.pointer()),
                 fault.code,
-                fault.human("", spec.name),
+                fault.human(label, spec.name),
             );
         }
     }
