@@ -97,8 +97,6 @@ pub(super) fn secret(options: &Options) -> Result<Option<Secret>, CliError> {
 mod tests {
     use clap::Parser;
 
-    use docg_core::signature::Secret;
-
     use super::*;
     use crate::options::Cli;
 
@@ -112,7 +110,7 @@ mod tests {
         let mut told = |url: &str, token: Option<&str>| {
             options.public_url = Some(url.parse().unwrap());
             let server = ServerArgs {
-                token: token.map(Secret::new),
+                token: token.map(docg_core::signature::Secret::new),
                 ..ServerArgs::default()
             };
             client(&options, &server, &[]).map(drop)
