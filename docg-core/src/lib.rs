@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 pub mod actions;
+pub mod address;
 pub mod approval;
 #[cfg(feature = "conformance")]
 pub mod conformance;

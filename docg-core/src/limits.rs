@@ -120,7 +120,7 @@ pub const LOGS_PER_ATTEMPT: usize = 1_000;
 /// Issues that the check of one node gives.
 pub const ISSUES_PER_NODE: usize = 100;
 /// Signers of one request, approvers of one approval, recipients of one delivery.
-pub const PEOPLE: usize = 200;
+pub const PEOPLE: usize = 100;
 
 impl TextLimit {
     /// What is wrong with a text, as the fault of the field at `pointer`.

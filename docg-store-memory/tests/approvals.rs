@@ -212,6 +212,10 @@ async fn approvers_that_an_earlier_step_gives_are_checked_before_anybody_is_aske
     for (people, code) in [
         (json!([ANN]), codes::INVALID_QUORUM),
         (json!([ANN, "ANN@example.com"]), codes::DUPLICATE_APPROVER),
+        (
+            json!(["ana@exämple.com", "ana@xn--exmple-cua.com"]),
+            codes::DUPLICATE_APPROVER,
+        ),
         (json!([ANN, "ben"]), codes::INVALID_EMAIL_FORMAT),
         (json!({"ann": ANN}), codes::INVALID_FIELD_FORMAT),
     ] {

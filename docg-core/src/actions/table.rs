@@ -38,6 +38,8 @@ table! {
     "template_invalid_tags" => "fix_template_tags" "fix-template-tags";
     "rate_limit" | "timeout" | "service_unavailable" => "retry" "retry";
     "no_signers" | "signer_missing_email" | "duplicate_signer" => "fix_signers" "fix-signers";
+    "invalid_signer_name" | "invalid_signer_order" => "fix_signers" "fix-signers";
+    "unknown_field" | "too_many" => "fix_field_format" "fix-field-format";
 
     // What else docg gives.
     "template.large_file" => "reduce_template" "reduce-template";

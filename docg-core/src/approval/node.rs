@@ -10,16 +10,18 @@ use sha2::Sha256;
 
 use super::token_hash;
 use crate::{
+    address::{Address, AddressKey, Addresses},
     error::{FieldFault, StepFailure, codes},
     i18n::{Locale, Text},
-    limits::{self, PEOPLE},
-    preflight::{Domain, Issue, parse_address},
+    limits,
+    preflight::{Domain, Issue},
     run::Phase,
     time::{Millis, Timestamp},
     workflow::{
         ComputeHandler, EffectContext, EffectHandler, Handler, NodeSpec, ParamKind, ParamSpec,
         Probe, Resolution, StepOutcome, Wait,
         handler::{CheckRequest, NewApproval, OnExpiry},
+        read_params,
     },
 };
 
@@ -47,7 +49,7 @@ pub trait ApprovalNotifier: Send + Sync + 'static {
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Invitation {
-    /// Who is asked.
+    /// Who is asked, as it was given.
     pub email: String,
     /// All that they need to decide, and to be kept from everybody else.
     pub token: String,
@@ -126,62 +128,46 @@ struct ApprovalNode {
 
 #[derive(Deserialize)]
 struct Params {
-    approvers: Approvers,
-    quorum: Option<u32>,
+    approvers: Addresses,
+    quorum: Option<u64>,
     message: Option<String>,
     expires_in_ms: Option<Millis>,
     on_expiry: Option<OnExpiry>,
 }
 
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Approvers {
-    One(String),
-    Many(Vec<String>),
-}
-
 /// What is wrong with who is asked.
 enum Fault {
-    Address { index: usize, text: String },
     Duplicate { index: usize, email: String },
     Quorum { quorum: u64, count: usize },
-    TooMany { count: usize },
     Message(FieldFault),
 }
 
 impl Fault {
     fn code(&self) -> &'static str {
         match self {
-            Self::Address { .. } => codes::INVALID_EMAIL_FORMAT,
             Self::Duplicate { .. } => codes::DUPLICATE_APPROVER,
             Self::Quorum { .. } => codes::INVALID_QUORUM,
-            Self::TooMany { .. } | Self::Message(_) => codes::INVALID_FIELD_FORMAT,
+            Self::Message(_) => codes::INVALID_FIELD_FORMAT,
         }
     }
 
     fn field(&self) -> String {
         match self {
-            Self::Address { index, .. } | Self::Duplicate { index, .. } => {
-                format!("approvers.{index}")
-            }
+            Self::Duplicate { index, .. } => format!("approvers.{index}"),
             Self::Quorum { .. } => "quorum".to_owned(),
-            Self::TooMany { .. } => "approvers".to_owned(),
             Self::Message(_) => "message".to_owned(),
         }
     }
 
     fn human(&self, label: &str) -> Text {
         let text = match self {
-            Self::Address { .. } => {
-                Text::key("issue-invalid-email-format").with("field", self.field())
-            }
             Self::Duplicate { email, .. } => {
                 Text::key("issue-duplicate-approver").with("email", email)
             }
             Self::Quorum { quorum, count } => Text::key("issue-invalid-quorum")
                 .with("quorum", quorum)
                 .with("count", count),
-            Self::TooMany { .. } | Self::Message(_) => {
+            Self::Message(_) => {
                 Text::key("issue-invalid-field-format").with("field", self.field())
             }
         };
@@ -190,20 +176,18 @@ impl Fault {
 
     fn tech(&self) -> String {
         match self {
-            Self::Address { text, .. } => format!("{text:?} is no e-mail address"),
             Self::Duplicate { email, .. } => format!("{email} is in the list twice"),
             Self::Quorum { quorum, count } => {
                 format!("a quorum of {quorum} cannot be reached by {count} approvers")
             }
-            Self::TooMany { count } => format!("{count} approvers, of at most {PEOPLE}"),
             Self::Message(fault) => fault.detail.render(Locale::En),
         }
     }
 
     fn issue(&self, label: &str) -> Issue {
         let domain = match self {
-            Self::Address { .. } | Self::Duplicate { .. } => Domain::Delivery,
-            Self::Quorum { .. } | Self::TooMany { .. } | Self::Message(_) => Domain::Data,
+            Self::Duplicate { .. } => Domain::Delivery,
+            Self::Quorum { .. } | Self::Message(_) => Domain::Data,
         };
         Issue::blocking(domain, self.code(), self.human(label))
             .field(self.field())
@@ -215,27 +199,24 @@ impl Fault {
     }
 }
 
-/// An approver's plain address, or what is wrong with it.
-fn address(index: usize, text: &str) -> Result<String, Fault> {
-    parse_address(text).ok_or_else(|| Fault::Address {
-        index,
-        text: text.chars().take(100).collect(),
-    })
-}
-
-fn duplicates(emails: &[(usize, String)]) -> impl Iterator<Item = Fault> {
-    let mut seen = HashSet::new();
-    emails.iter().filter_map(move |(index, email)| {
-        let fault = || Fault::Duplicate {
-            index: *index,
-            email: email.clone(),
-        };
-        (!seen.insert(email.to_lowercase())).then(fault)
-    })
-}
-
-fn quorum_fault(quorum: u64, count: usize) -> Option<Fault> {
-    (quorum == 0 || quorum > count as u64).then_some(Fault::Quorum { quorum, count })
+/// What is wrong with who is asked, as far as it is known: an address that is not known is `None`.
+fn faults(approvers: &[Option<Address>], quorum: Option<u64>) -> Vec<Fault> {
+    let mut seen: HashSet<AddressKey> = HashSet::new();
+    let mut faults = Vec::new();
+    for (index, address) in approvers.iter().enumerate() {
+        let Some(address) = address else { continue };
+        if !seen.insert(address.key()) {
+            faults.push(Fault::Duplicate {
+                index,
+                email: address.email().to_owned(),
+            });
+        }
+    }
+    let (quorum, count) = (quorum.unwrap_or(1), approvers.len());
+    if quorum == 0 || quorum > count as u64 {
+        faults.push(Fault::Quorum { quorum, count });
+    }
+    faults
 }
 
 fn message_fault(message: Option<&str>) -> Option<Fault> {
@@ -245,10 +226,9 @@ fn message_fault(message: Option<&str>) -> Option<Fault> {
 }
 
 /// What the declared parameters do not tell. What only a later step gives is left to the run.
-fn faults(params: &Map<String, Value>) -> Vec<Fault> {
-    let is_open = |text: &str| text.contains("{{");
+fn faults_so_far(params: &Map<String, Value>) -> Vec<Fault> {
     let message = params.get("message").and_then(Value::as_str);
-    let message = message_fault(message.filter(|text| !is_open(text)));
+    let message = message_fault(message.filter(|text| !text.contains("{{")));
     message
         .into_iter()
         .chain(faults_of_approvers(params))
@@ -256,56 +236,30 @@ fn faults(params: &Map<String, Value>) -> Vec<Fault> {
 }
 
 fn faults_of_approvers(params: &Map<String, Value>) -> Vec<Fault> {
-    let is_open = |text: &str| text.contains("{{");
-    let listed: Vec<&Value> = match params.get("approvers") {
-        Some(Value::Array(items)) => items.iter().collect(),
-        Some(one @ Value::String(text)) if !is_open(text) => vec![one],
+    let quorum = params.get("quorum").and_then(Value::as_u64);
+    let address = |item: &Value| item.as_str()?.parse().ok();
+    let approvers: Vec<Option<Address>> = match params.get("approvers") {
+        Some(Value::Array(items)) if !items.is_empty() => items.iter().map(address).collect(),
+        Some(one) if address(one).is_some() => vec![address(one)],
+        // How many are asked is not known.
+        _ if quorum == Some(0) => vec![None],
         _ => return Vec::new(),
     };
-    // Those that are no addresses are found by the parameter's kind.
-    let known: Vec<_> = listed
-        .iter()
-        .enumerate()
-        .filter_map(|(index, item)| Some((index, parse_address(item.as_str()?)?)))
-        .collect();
-    let quorum = params.get("quorum").and_then(Value::as_u64);
-    duplicates(&known)
-        .chain(quorum.and_then(|quorum| quorum_fault(quorum, listed.len())))
-        .collect()
+    faults(&approvers, quorum)
 }
 
 impl Params {
-    fn read(params: Value) -> Result<Self, StepFailure> {
-        Self::deserialize(params).map_err(|e| {
-            let text = Text::key("error-parameters-do-not-fit");
-            StepFailure::review(codes::INVALID_FIELD_FORMAT, text).tech(e)
-        })
-    }
-
     /// Who is asked and how many of them must agree.
-    fn asked(&self) -> Result<(Vec<String>, u32), Fault> {
-        let given = match &self.approvers {
-            Approvers::One(one) => std::slice::from_ref(one),
-            Approvers::Many(many) => many,
-        };
-        if given.len() > PEOPLE {
-            return Err(Fault::TooMany { count: given.len() });
-        }
+    fn asked(&self) -> Result<(Vec<Address>, u32), Fault> {
         if let Some(fault) = message_fault(self.message.as_deref()) {
             return Err(fault);
         }
-        let emails = given
-            .iter()
-            .enumerate()
-            .map(|(index, text)| Ok((index, address(index, text)?)))
-            .collect::<Result<Vec<_>, Fault>>()?;
-        if let Some(fault) = duplicates(&emails).next() {
-            return Err(fault);
-        }
-        let quorum = self.quorum.unwrap_or(1);
-        match quorum_fault(u64::from(quorum), emails.len()) {
+        let approvers = self.approvers.clone().into_vec();
+        let known: Vec<_> = approvers.iter().cloned().map(Some).collect();
+        match faults(&known, self.quorum).into_iter().next() {
             Some(fault) => Err(fault),
-            None => Ok((emails.into_iter().map(|(_, email)| email).collect(), quorum)),
+            // At most as many as there are addresses.
+            None => Ok((approvers, self.quorum.unwrap_or(1) as u32)),
         }
     }
 }
@@ -335,22 +289,26 @@ impl EffectHandler for ApprovalNode {
     }
 
     async fn check(&self, request: CheckRequest) -> Vec<Issue> {
-        faults(&request.params)
-            .iter()
-            .map(|fault| fault.issue(&request.label))
+        let found = faults_so_far(&request.params);
+        let found = found.iter().map(|fault| fault.issue(&request.label));
+        request
+            .misfits::<Params>()
+            .into_iter()
+            .chain(found)
             .collect()
     }
 
     async fn run(&self, context: EffectContext, params: Value) -> Result<StepOutcome, StepFailure> {
-        let params = Params::read(params)?;
-        let (emails, quorum) = params
+        let params: Params = read_params(params)?;
+        let (approvers, quorum) = params
             .asked()
             .map_err(|fault| fault.failure(&context.label))?;
         let expires_at = params
             .expires_in_ms
             .map(|millis| context.started_at.plus_millis(millis.get()));
-        let mut approvers = Vec::with_capacity(emails.len());
-        for email in emails {
+        let mut asked = Vec::with_capacity(approvers.len());
+        for approver in approvers {
+            let email = approver.email().to_owned();
             let token = self.token(&context, &email);
             let hash = token_hash(&token);
             let invitation = Invitation {
@@ -362,9 +320,9 @@ impl EffectHandler for ApprovalNode {
                 idempotency_key: format!("approval/{}", hex::encode(hash)),
             };
             self.notifier.invite(&context, invitation).await?;
-            approvers.push((email, hash));
+            asked.push((email, hash));
         }
-        let mut asked = NewApproval::new(approvers);
+        let mut asked = NewApproval::new(asked);
         asked.message = params.message;
         asked.quorum = quorum;
         asked.expires_at = expires_at;

@@ -47,6 +47,14 @@ codes! {
     DUPLICATE_SIGNER = "duplicate_signer";
     /// The same address approves twice.
     DUPLICATE_APPROVER = "duplicate_approver";
+    /// A name that nobody can see, that is not one line, or that is an e-mail address.
+    INVALID_SIGNER_NAME = "invalid_signer_name";
+    /// A turn to sign that is not a whole number from 1 on.
+    INVALID_SIGNER_ORDER = "invalid_signer_order";
+    /// A field that nothing reads.
+    UNKNOWN_FIELD = "unknown_field";
+    /// A list with more entries than it may have.
+    TOO_MANY = "too_many";
     /// A quorum of none, or of more than there are approvers.
     INVALID_QUORUM = "invalid_quorum";
     /// The other side asks to slow down.

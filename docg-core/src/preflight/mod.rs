@@ -13,5 +13,4 @@ pub use issue::{Domain, Issue, PreflightSummary, Severity};
 #[cfg(feature = "mock")]
 pub use probe::MockResourceProbe;
 pub use probe::{AllowAll, ProbeFailure, ResourceProbe, TemplateFacts};
-pub(crate) use rules::delivery::parse as parse_address;
 pub use runner::{PreflightLimits, PreflightRequest, run};

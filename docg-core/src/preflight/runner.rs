@@ -188,8 +188,9 @@ impl<'a> Job<'a> {
         let request = *request;
         match self {
             Self::Ask(question) => async move { ask(&question, &request).await }.boxed(),
-            Self::Check(node, handler, Check { place, params }) => async move {
-                check_node(node, handler, params, &request)
+            Self::Check(node, handler, check) => async move {
+                let place = check.place;
+                check_node(node, handler, check, &request)
                     .await
                     .into_iter()
                     .map(|issue| (place, issue))
@@ -267,16 +268,17 @@ async fn ask(question: &Question, request: &PreflightRequest<'_>) -> Placed {
 async fn check_node(
     node: &Node,
     handler: &Handler,
-    params: Map<String, Value>,
+    Check { params, unsound, .. }: Check,
     request: &PreflightRequest<'_>,
 ) -> Vec<Issue> {
-    let asked = CheckRequest::new(
+    let mut asked = CheckRequest::new(
         request.organization_id,
         node.id.clone(),
         Arc::clone(&node.label),
         params,
         Arc::clone(&request.inputs.trigger_data),
     );
+    asked.unsound = unsound;
     let found = guarded(request.limits.check_timeout, async {
         match handler {
             Handler::Compute(handler) => handler.check(asked).await,

@@ -2,7 +2,10 @@ use super::{
     provider::{SignerFact, SignerFactKind},
     request::{RequestStatus, SignatureRequest, SignerStatus},
 };
-use crate::time::Timestamp;
+use crate::{
+    address::{AddressKey, is_same},
+    time::Timestamp,
+};
 
 /// A signer who moved forward.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,11 +37,11 @@ pub fn merge(request: &mut SignatureRequest, facts: &[SignerFact]) -> Vec<Signer
             SignerFactKind::Expired | SignerFactKind::Canceled => SignerStatus::Expired,
             SignerFactKind::Bounced => SignerStatus::Bounced,
         };
+        let whose = fact.email.as_deref().map(AddressKey::of);
         for signer in &mut request.signers {
-            if fact
-                .email
-                .as_deref()
-                .is_some_and(|email| !email.eq_ignore_ascii_case(&signer.email))
+            if whose
+                .as_ref()
+                .is_some_and(|key| *key != AddressKey::of(&signer.email))
             {
                 continue;
             }
@@ -85,7 +88,7 @@ fn keep_reason(known: &mut Option<String>, told: Option<&String>) {
 fn derived_status(request: &SignatureRequest, facts: &[SignerFact]) -> RequestStatus {
     let is_signer = |email: &str| {
         let mut signers = request.signers.iter();
-        signers.any(|signer| signer.email.eq_ignore_ascii_case(email))
+        signers.any(|signer| is_same(&signer.email, email))
     };
     let told = |kind, status| {
         let mut facts = facts.iter().filter(|fact| fact.kind == kind);

@@ -14,6 +14,7 @@ mod moment;
 mod provider;
 mod request;
 mod secret;
+mod signers;
 
 #[cfg(feature = "clicksign")]
 pub mod clicksign;
@@ -34,3 +35,4 @@ pub use request::{
     SignatureRequest, Signer, SignerStatus,
 };
 pub use secret::Secret;
+pub use signers::{MAX_ORDER, MAX_SIGNERS, Signers};

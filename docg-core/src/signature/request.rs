@@ -101,7 +101,7 @@ impl RequestStatus {
 /// One who is asked to sign, and what is known of them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Signer {
-    /// Unique within the request, compared without regard to case.
+    /// As it was given; unique within the request by its [key](crate::address::AddressKey).
     pub email: String,
     /// For people.
     pub name: Option<String>,

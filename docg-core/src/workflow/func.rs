@@ -104,7 +104,15 @@ fn to_output(output: impl Serialize) -> Result<Value, StepFailure> {
     })
 }
 
-fn from_params<P: DeserializeOwned>(params: Value) -> Result<P, StepFailure> {
+/// The parameters of a step as a handler's own type.
+///
+/// Together with [`CheckRequest::misfits`] it makes a handler's check and its run read alike:
+/// handlers from [`compute`] and [`effect`] do so by themselves.
+///
+/// # Errors
+///
+/// A failure that sends the execution to a person, with the code `invalid_field_format`.
+pub fn read_params<P: DeserializeOwned>(params: Value) -> Result<P, StepFailure> {
     serde_json::from_value(params).map_err(|e| {
         StepFailure::review(
             codes::INVALID_FIELD_FORMAT,
@@ -131,11 +139,11 @@ where
     fn spec(&self) -> &NodeSpec {
         &self.spec
     }
-    async fn check(&self, _: CheckRequest) -> Vec<Issue> {
-        Vec::new()
+    async fn check(&self, request: CheckRequest) -> Vec<Issue> {
+        request.misfits::<P>()
     }
     async fn run(&self, context: StepContext, params: Value) -> Result<Value, StepFailure> {
-        to_output((self.run)(context, from_params(params)?).await?)
+        to_output((self.run)(context, read_params(params)?).await?)
     }
 }
 
@@ -195,11 +203,11 @@ impl<P: DeserializeOwned + Send + 'static> EffectHandler for EffectFn<P> {
     fn spec(&self) -> &NodeSpec {
         &self.spec
     }
-    async fn check(&self, _: CheckRequest) -> Vec<Issue> {
-        Vec::new()
+    async fn check(&self, request: CheckRequest) -> Vec<Issue> {
+        request.misfits::<P>()
     }
     async fn run(&self, context: EffectContext, params: Value) -> Result<StepOutcome, StepFailure> {
-        (self.run)(context, from_params(params)?).await
+        (self.run)(context, read_params(params)?).await
     }
     async fn resumed(
         &self,
@@ -207,10 +215,10 @@ impl<P: DeserializeOwned + Send + 'static> EffectHandler for EffectFn<P> {
         params: Value,
         resolution: Resolution,
     ) -> Result<StepOutcome, StepFailure> {
-        (self.resumed)(context, from_params(params)?, resolution).await
+        (self.resumed)(context, read_params(params)?, resolution).await
     }
     async fn probe(&self, context: EffectContext, params: Value) -> Probe {
-        match from_params(params) {
+        match read_params(params) {
             Ok(params) => (self.probe)(context, params).await,
             Err(_) => Probe::Unknown,
         }

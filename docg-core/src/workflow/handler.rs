@@ -12,20 +12,22 @@
 //! `tokio::task::spawn_blocking`. One that blocks cannot be dropped at its deadline, and holds up
 //! whatever else its thread has to do.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use async_trait::async_trait;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
 use super::{
     context::{EffectContext, StepContext},
     spec::NodeSpec,
+    variables::has_variables,
 };
 use crate::{
-    error::StepFailure,
+    error::{StepFailure, codes},
+    i18n::Text,
     ids::{ApprovalId, NodeId, OrganizationId},
-    preflight::Issue,
+    preflight::{Domain, Issue},
     signature::{NewSignatureRequest, SignatureRequest},
     time::Timestamp,
 };
@@ -71,6 +73,8 @@ pub struct CheckRequest {
     pub params: Map<String, Value>,
     /// The trigger data.
     pub trigger: Arc<Value>,
+    /// The parameters that [`sound_params`](Self::sound_params) leaves out.
+    pub(crate) unsound: BTreeSet<String>,
 }
 
 impl CheckRequest {
@@ -83,13 +87,43 @@ impl CheckRequest {
         params: Map<String, Value>,
         trigger: Arc<Value>,
     ) -> Self {
+        let open = params.iter().filter(|(_, value)| has_variables(value));
         Self {
             organization_id,
             node_id,
             label,
+            unsound: open.map(|(name, _)| name.clone()).collect(),
             params,
             trigger,
         }
+    }
+
+    /// The parameters that are known and of their declared kinds. What only a later step can tell, and
+    /// what preflight has refused already, is not among them.
+    #[must_use]
+    pub fn sound_params(&self) -> Map<String, Value> {
+        let params = self.params.iter();
+        let sound = params.filter(|(name, _)| !self.unsound.contains(*name));
+        sound
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect()
+    }
+
+    /// Reads the parameters that are known as [`read_params`](super::read_params) does for a step, and
+    /// tells what it would refuse. Parameters that are not known yet may be missing.
+    #[must_use]
+    pub fn misfits<P: DeserializeOwned>(&self) -> Vec<Issue> {
+        let Err(error) = P::deserialize(Value::Object(self.sound_params())) else {
+            return Vec::new();
+        };
+        let error = error.to_string();
+        let is_awaited = |name: &String| error.starts_with(&format!("missing field `{name}`"));
+        if self.unsound.iter().any(is_awaited) {
+            return Vec::new();
+        }
+        let text = Text::key("error-parameters-do-not-fit");
+        let issue = Issue::blocking(Domain::Data, codes::INVALID_FIELD_FORMAT, text);
+        vec![issue.at(self.node_id.clone()).tech(error)]
     }
 }
 

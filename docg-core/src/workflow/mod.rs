@@ -10,6 +10,7 @@ pub mod context;
 pub mod definition;
 pub mod func;
 pub mod handler;
+pub(crate) mod param;
 pub mod registry;
 pub(crate) mod size;
 pub mod spec;
@@ -18,7 +19,7 @@ pub mod variables;
 
 pub use context::{EffectContext, StepContext, StopReason};
 pub use definition::{Node, NodeDraft, OnError, RetryPolicy, Settings, Workflow, WorkflowDraft};
-pub use func::{compute, effect};
+pub use func::{compute, effect, read_params};
 pub use handler::{ComputeHandler, EffectHandler, Handler, Probe, Resolution, StepOutcome, Wait};
 #[cfg(feature = "mock")]
 pub use handler::{MockComputeHandler, MockEffectHandler};

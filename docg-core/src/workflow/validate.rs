@@ -18,7 +18,12 @@ use super::{
     registry::Registry,
     variables::{push_token, shortened},
 };
-use crate::{error::FieldFault, i18n::Text, limits, time::MAX_DURATION_MS};
+use crate::{
+    error::{FieldFault, codes},
+    i18n::Text,
+    limits,
+    time::MAX_DURATION_MS,
+};
 
 mod faults;
 pub(crate) mod kinds;
@@ -92,7 +97,7 @@ pub fn validate(draft: WorkflowDraft, registry: &Registry) -> Result<Validated, 
     if draft.nodes.len() > MAX_NODES {
         faults.add(
             "/nodes",
-            "too_many",
+            codes::TOO_MANY,
             Text::key("fault-too-many-nodes").with("most", MAX_NODES),
         );
         return Err(faults.0);
@@ -182,7 +187,8 @@ pub fn check_overrides(
             earlier: &earlier,
             ids: &ids,
         };
-        faults.params(&at, params, spec, &scope);
+        let label = &nodes[position].label;
+        faults.params(&at, label, params, spec, &scope);
     }
     if faults.0.is_empty() {
         Ok(())

@@ -39,6 +39,28 @@ use commit::CommitParcel;
 use create::CreateParcel;
 use definitions::Definitions;
 
+/// What the driver reads from the query of a URL.
+const PARAMETERS: [&str; 18] = [
+    "sslmode",
+    "ssl-mode",
+    "sslrootcert",
+    "ssl-root-cert",
+    "ssl-ca",
+    "sslcert",
+    "ssl-cert",
+    "sslkey",
+    "ssl-key",
+    "statement-cache-capacity",
+    "host",
+    "hostaddr",
+    "port",
+    "dbname",
+    "user",
+    "password",
+    "application_name",
+    "options",
+];
+
 fn read(url: &str) -> Result<PgConnectOptions, Error> {
     let right = "postgres://user:password@host:5432/database";
     // The driver reads what follows any scheme.
@@ -49,8 +71,32 @@ fn read(url: &str) -> Result<PgConnectOptions, Error> {
         let text = format!("the URL is none of a PostgreSQL database; right would be {right}");
         return Err(Error::Invalid(text));
     }
-    url.parse()
-        .map_err(|e| Error::Invalid(format!("{e}; right would be {right}")))
+    // What the driver says may repeat a part of the URL, and so of the password.
+    known_parameters(url).parse().map_err(|_| {
+        let hint = "other characters than letters and digits in a password are written as %XX";
+        Error::Invalid(format!(
+            "the URL cannot be read; right would be {right}; {hint}"
+        ))
+    })
+}
+
+/// The URL without the parameters that the driver does not know: it would log their values.
+fn known_parameters(url: &str) -> String {
+    let Some((base, query)) = url.split_once('?') else {
+        return url.to_owned();
+    };
+    let is_known = |pair: &&str| {
+        let name = pair.split('=').next().unwrap_or_default();
+        PARAMETERS.contains(&name) || name.starts_with("options[")
+    };
+    let (known, unknown): (Vec<_>, Vec<_>) = query.split('&').partition(is_known);
+    if !unknown.is_empty() {
+        tracing::warn!(
+            "{} parameters of the database's URL are ignored: they mean nothing here",
+            unknown.len()
+        );
+    }
+    format!("{base}?{}", known.join("&"))
 }
 
 /// Why there is no connection. A pool tries again until its time is up, and then knows only that.

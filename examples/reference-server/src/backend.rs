@@ -51,11 +51,13 @@ impl Backend {
     /// [`BackendError`], each by its option.
     pub async fn open(options: &Options) -> Result<Self, BackendError> {
         let redis = match &options.redis_url {
-            Some(url) => Some(Arc::new(open_redis(url).map_err(BackendError::Redis)?)),
+            Some(url) => Some(Arc::new(
+                open_redis(url.expose()).map_err(BackendError::Redis)?,
+            )),
             None => None,
         };
         let database = match &options.database_url {
-            Some(url) => Some(Arc::new(connect(url, options).await?)),
+            Some(url) => Some(Arc::new(connect(url.expose(), options).await?)),
             None => None,
         };
         if let Some(database) = database.as_ref().filter(|_| !options.no_migrate) {

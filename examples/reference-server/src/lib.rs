@@ -17,6 +17,7 @@ pub mod mail;
 pub mod nodes;
 pub mod options;
 pub mod pdf;
+pub mod private;
 pub mod probe;
 pub mod renders;
 pub mod serve;

@@ -6,7 +6,7 @@ use docg_core::ids::ExecutionId;
 use reference_server::{
     cli::{self, CliError, Ended, Verdict},
     options::{AuditCommand, Cli, Command},
-    renders, serve, tls,
+    private, renders, serve, tls,
 };
 use tracing_subscriber::{Layer, filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
 
@@ -15,6 +15,7 @@ use tracing_subscriber::{Layer, filter::Targets, layer::SubscriberExt, util::Sub
 const LAST_MOMENTS: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
+    private::by_default();
     let Cli { options, command } = Cli::read();
     if matches!(command, Some(Command::RenderWorker)) {
         return renders::run_child();

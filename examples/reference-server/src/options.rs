@@ -1,6 +1,7 @@
 //! What the program can be told, on the command line and by the environment.
 
 use std::{
+    convert::Infallible,
     net::{IpAddr, SocketAddr, ToSocketAddrs},
     path::PathBuf,
     time::Duration,
@@ -11,7 +12,7 @@ use clap::{
     builder::{BoolishValueParser, OsStr, Resettable, TypedValueParser},
     error::ErrorKind,
 };
-use lettre::message::Mailbox;
+use docg_core::{address::Address, signature::Secret};
 use url::Url;
 use uuid::Uuid;
 
@@ -102,8 +103,8 @@ pub struct ServerArgs {
     #[arg(long, env = "DOCG_URL", value_name = "URL", requires = "token")]
     pub url: Option<Url>,
     /// A bearer token for that server
-    #[arg(long, env = "DOCG_TOKEN", value_name = "TOKEN", hide_env_values = true)]
-    pub token: Option<String>,
+    #[arg(long, env = "DOCG_TOKEN", value_name = "TOKEN", hide_env_values = true, value_parser = secret)]
+    pub token: Option<Secret>,
     /// The organization to act for, where the token knows several
     #[arg(long, env = "DOCG_ORGANIZATION", value_name = "UUID")]
     pub organization: Option<Uuid>,
@@ -172,18 +173,20 @@ pub struct Options {
         env = "DATABASE_URL",
         global = true,
         hide_env_values = true,
-        value_name = "URL"
+        value_name = "URL",
+        value_parser = secret
     )]
-    pub database_url: Option<String>,
+    pub database_url: Option<Secret>,
     /// A Redis for event streams; without it they are kept in memory
     #[arg(
         long,
         env = "REDIS_URL",
         global = true,
         hide_env_values = true,
-        value_name = "URL"
+        value_name = "URL",
+        value_parser = secret
     )]
-    pub redis_url: Option<String>,
+    pub redis_url: Option<Secret>,
     /// Who may call: a JSON file of tokens. Without it there is one development token, and the server
     /// listens on loopback addresses only
     #[arg(long, env = "DOCG_AUTH_FILE", global = true, value_name = "FILE")]
@@ -200,17 +203,25 @@ pub struct Options {
     pub data_dir: PathBuf,
     /// Where documents are kept: `file:///folder`, or `s3://bucket/prefix` with `AWS_…` variables; without
     /// it in the data directory
-    #[arg(long, env = "DOCG_FILES_URL", global = true, value_name = "URL")]
-    pub files_url: Option<Url>,
+    #[arg(
+        long,
+        env = "DOCG_FILES_URL",
+        global = true,
+        hide_env_values = true,
+        value_name = "URL",
+        value_parser = secret
+    )]
+    pub files_url: Option<Secret>,
     /// The mail server, `smtp://[user:password@]host[:port]` or `smtps://…`; without it mails become files
     #[arg(
         long,
         env = "DOCG_SMTP_URL",
         global = true,
         hide_env_values = true,
-        value_name = "URL"
+        value_name = "URL",
+        value_parser = secret
     )]
-    pub smtp_url: Option<Url>,
+    pub smtp_url: Option<Secret>,
     /// Who mails come from
     #[arg(
         long,
@@ -219,7 +230,7 @@ pub struct Options {
         default_value = "docg <docg@localhost>",
         value_name = "ADDRESS"
     )]
-    pub mail_from: Mailbox,
+    pub mail_from: Address,
     /// What links in mails begin with; without it the bound address
     #[arg(long, env = "DOCG_PUBLIC_URL", global = true, value_name = "URL", value_parser = Unshown(crate::checks::public_url))]
     pub public_url: Option<Url>,
@@ -294,6 +305,12 @@ pub enum OptionsError {
     /// Memory is not shared between processes.
     #[error("--role {0} needs --database-url: executions in memory are seen by this process alone")]
     RoleNeedsDatabase(&'static str),
+}
+
+/// A text that may hold a password. Whether it can be used is found out later, because the parser of
+/// the command line repeats what it refuses.
+fn secret(text: &str) -> Result<Secret, Infallible> {
+    Ok(Secret::new(text))
 }
 
 /// An origin as browsers send it.
@@ -533,6 +550,19 @@ mod tests {
         checked(&[]).unwrap();
         checked(&["--bind", "[::1]:0"]).unwrap();
         checked(&["--bind", "0.0.0.0:0", "--auth-file", "tokens.json"]).unwrap();
+    }
+
+    #[test]
+    fn options_that_may_hold_a_secret_are_not_shown() {
+        let mut given = vec!["reference-server"];
+        for option in ["--database-url", "--redis-url", "--files-url", "--smtp-url"] {
+            given.extend([option, "smtp://user:canary@host:port"]);
+        }
+        given.extend([
+            "run", "w", "--data", "d", "--url", "http://h", "--token", "canary",
+        ]);
+        let cli = Cli::try_parse_from(given).unwrap();
+        assert!(!format!("{cli:?}").contains("canary"), "{cli:?}");
     }
 
     #[test]

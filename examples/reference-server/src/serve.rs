@@ -31,6 +31,7 @@ use crate::{
     nodes::{self, Services},
     options::{Options, Role},
     pdf::Templates,
+    private,
     probe::Probe,
     renders::Renderer,
     signature_providers::{AccountError, Accounts},
@@ -42,6 +43,10 @@ use crate::{
 const DEVELOPMENT_ORGANIZATION: &str = "00000000-0000-7000-8000-000000000001";
 /// The key of an installation, in its data directory.
 pub(crate) const SECRET_FILE: &str = "signature.key";
+/// Where documents and notes are kept in the data directory, unless `--files-url` says otherwise.
+const FILES_FOLDER: &str = "files";
+/// Where mails are written in the data directory, unless there is a mail server.
+const MAIL_FOLDER: &str = "mail";
 /// How long it may take to ask what became of an effect, and a little more.
 const LONGEST_PROBE: Duration = Duration::from_secs(15);
 /// How long connections may take to end after the last stream has.
@@ -171,17 +176,21 @@ impl Server {
             None => workflows::bundled()?,
         };
         let files = match &options.files_url {
-            Some(url) => Files::at_url(url)?,
-            None => Files::in_folder(data_dir.join("files"))?,
+            // The text is not repeated: somebody may have put a key into it.
+            Some(url) => match Url::parse(url.expose()) {
+                Ok(url) => Files::at_url(&url)?,
+                Err(e) => return Err(FilesError::Other(format!("not a URL: {e}")).into()),
+            },
+            None => Files::in_folder(data_dir.join(FILES_FOLDER))?,
         };
         let mailer = match &options.smtp_url {
             Some(url) => Mailer::smtp(
-                SmtpServer::from_url(url)?,
+                SmtpServer::from_text(url.expose())?,
                 options.mail_from.clone(),
                 files.clone(),
             ),
             None => Mailer::folder(
-                data_dir.join("mail"),
+                data_dir.join(MAIL_FOLDER),
                 options.mail_from.clone(),
                 files.clone(),
             ),
@@ -431,11 +440,24 @@ fn identities(
 
 fn data_dir(options: &Options) -> Result<PathBuf, ServeError> {
     let folder = &options.data_dir;
-    let made = std::fs::create_dir_all(folder).and_then(|()| folder.canonicalize());
-    made.map_err(|source| ServeError::DataDir {
+    let made = private::create_dir_all(folder).and_then(|()| folder.canonicalize());
+    let folder = made.map_err(|source| ServeError::DataDir {
         folder: folder.display().to_string(),
         source,
-    })
+    })?;
+    for name in [MAIL_FOLDER, FILES_FOLDER, SECRET_FILE] {
+        let path = folder.join(name);
+        match private::close(&path) {
+            Ok(true) => tracing::warn!(
+                "{} was open to other users; it no longer is",
+                path.display()
+            ),
+            Ok(false) => {}
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) => tracing::warn!("{} may be open to other users: {e}", path.display()),
+        }
+    }
+    Ok(folder)
 }
 
 /// What an error of a bind asks for.

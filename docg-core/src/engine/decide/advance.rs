@@ -19,7 +19,7 @@ use crate::{
     },
     signature::RequestStatus,
     workflow::{
-        Node, Resolution, condition,
+        Node, NodeSpec, Resolution, condition, param,
         variables::{self, Scope},
     },
 };
@@ -113,7 +113,7 @@ fn open_step(draft: &mut Draft<'_>) -> Option<Next> {
     let params = match draft.params.take() {
         Some(params) => params,
         // It was opened by an earlier decision. Its variables were there then and have not changed.
-        None => super::params_of(&draft.state, index).unwrap_or_default(),
+        None => super::params_of(draft.env.registry, &draft.state, index).unwrap_or_default(),
     };
     Some(match draft.state.steps[index].activity {
         Activity::Running => Next::Run { index, params },
@@ -257,17 +257,19 @@ fn scope<'s>(draft: &'s Draft<'_>) -> Scope<'s> {
     }
 }
 
-fn resolved(draft: &Draft<'_>, node: &Node) -> Result<Arc<Value>, StepFailure> {
+fn resolved(draft: &Draft<'_>, node: &Node, spec: &NodeSpec) -> Result<Value, StepFailure> {
     let params = variables::effective_params(node, &draft.state.inputs.node_overrides);
-    variables::resolve(&params, &scope(draft))
-        .map(Arc::new)
-        .map_err(|unresolved| {
-            let paths = unresolved.paths.join(", ");
-            StepFailure::review(
-                codes::UNRESOLVED_VARIABLES,
-                Text::key("error-unresolved-variables").with("paths", paths),
-            )
-        })
+    let mut params = variables::resolve(&params, &scope(draft)).map_err(|unresolved| {
+        let paths = unresolved.paths.join(", ");
+        StepFailure::review(
+            codes::UNRESOLVED_VARIABLES,
+            Text::key("error-unresolved-variables").with("paths", paths),
+        )
+    })?;
+    if let Value::Object(given) = &mut params {
+        spec.drop_blanks(given);
+    }
+    Ok(params)
 }
 
 fn skip(
@@ -338,11 +340,19 @@ pub(super) fn open(
     index: usize,
     node: &Node,
 ) -> Result<Arc<Value>, StepFailure> {
-    if draft.env.registry.get(&node.node_type).is_none() {
+    let registry = draft.env.registry;
+    let Some(handler) = registry.get(&node.node_type) else {
         let text = Text::key("error-unknown-node-type").with("type", &node.node_type);
         return Err(StepFailure::review(codes::UNKNOWN_NODE_TYPE, text));
+    };
+    let spec = handler.spec();
+    let params = resolved(draft, node, spec)?;
+    let is_signed = super::signature::is_signed(draft, index);
+    // What people have signed stands, whatever is thought of the parameters by now.
+    if let Some(failure) = param::failure(spec, &params, &node.label).filter(|_| !is_signed) {
+        return Err(failure);
     }
-    let params = resolved(draft, node)?;
+    let params = Arc::new(params);
     draft.end_wait();
     let (now, data_in) = (draft.now, draft.env.redaction.snapshot(&params));
     let is_answered = step::is_answered(draft, index);

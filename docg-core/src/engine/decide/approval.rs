@@ -1,9 +1,12 @@
 //! Approvals: asked for, voted on, expired.
 
+use std::collections::HashSet;
+
 use serde_json::{Value, json};
 
 use super::{draft::Draft, step};
 use crate::{
+    address::AddressKey,
     approval::{Approval, ApprovalStatus, Approver, Decision},
     error::{StepFailure, codes},
     event::EventData,
@@ -26,7 +29,8 @@ pub(super) fn requested(
         .iter()
         .map(|(email, _)| email.clone())
         .collect();
-    let count = u32::try_from(emails.len()).unwrap_or(u32::MAX);
+    let people: HashSet<_> = emails.iter().map(|email| AddressKey::of(email)).collect();
+    let count = u32::try_from(people.len()).unwrap_or(u32::MAX);
     if new.quorum == 0 || new.quorum > count {
         let failure = StepFailure::fatal(
             codes::INVALID_FIELD_FORMAT,
@@ -149,11 +153,14 @@ pub(super) fn voted(draft: &mut Draft<'_>, vote: Vote) -> Result<bool, InvalidTr
     approver.vote = Some(decision);
     approver.comment.clone_from(&comment);
     approver.voted_at = Some(now);
+    // Somebody who was asked at two spellings of an address agrees once.
     let agreed = approval
         .approvers
         .iter()
         .filter(|a| a.vote == Some(Decision::Approved))
-        .count();
+        .map(|a| AddressKey::of(&a.email))
+        .collect::<HashSet<_>>()
+        .len();
     let decided = match decision {
         Decision::Rejected => true,
         Decision::Approved => agreed >= approval.quorum as usize,

@@ -370,7 +370,7 @@ pub(crate) fn is_small(state: &RunState) -> bool {
 }
 
 /// A step's parameters as a handler gets them; `None` where a variable is not there.
-pub(crate) fn params_of(state: &RunState, index: usize) -> Option<Arc<Value>> {
+pub(crate) fn params_of(registry: &Registry, state: &RunState, index: usize) -> Option<Arc<Value>> {
     let node = &state.workflow.nodes[index];
     let params = variables::effective_params(node, &state.inputs.node_overrides);
     let scope = Scope {
@@ -378,5 +378,9 @@ pub(crate) fn params_of(state: &RunState, index: usize) -> Option<Arc<Value>> {
         steps: &state.steps,
         execution: &state.execution,
     };
-    variables::resolve(&params, &scope).ok().map(Arc::new)
+    let mut params = variables::resolve(&params, &scope).ok()?;
+    if let (Some(handler), Value::Object(given)) = (registry.get(&node.node_type), &mut params) {
+        handler.spec().drop_blanks(given);
+    }
+    Some(Arc::new(params))
 }

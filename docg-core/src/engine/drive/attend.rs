@@ -200,7 +200,7 @@ impl Driver {
                 .as_ref()
                 .map(|data| Arc::new(data.to_value()))
         };
-        let params = decide::params_of(state, index)
+        let params = decide::params_of(&self.engine.registry, state, index)
             .or_else(shown)
             .unwrap_or_default();
         let mut probe = StepRun::begin(

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use serde_json::{Map, Value};
 
-use super::{Rule, known::Known};
+use super::known::Known;
 use crate::{
     error::codes,
     i18n::Text,
@@ -103,27 +103,6 @@ pub(super) fn variables(
             );
         }
     }
-}
-
-/// A required parameter that is not there or blank.
-pub(super) fn missing(rule: &Rule<'_, '_>) -> Issue {
-    rule.issue(
-        Domain::Data,
-        codes::MISSING_REQUIRED_FIELD,
-        Text::key("issue-missing-required-parameter"),
-        rule.name,
-    )
-}
-
-/// A parameter whose value is of another kind than declared.
-pub(super) fn wrong_kind(rule: &Rule<'_, '_>, expected: &str) -> Issue {
-    rule.issue(
-        Domain::Data,
-        codes::INVALID_FIELD_FORMAT,
-        Text::key("issue-invalid-parameter-format"),
-        rule.name,
-    )
-    .tech(format!("{expected} is needed"))
 }
 
 /// Parameters that become too large by the values put into them.

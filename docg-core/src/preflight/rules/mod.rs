@@ -4,7 +4,7 @@
 //! Nothing of the trigger data goes into a text for people, because events carry those texts:
 //! they name nodes, parameters and places in lists. Values go to the text for technicians.
 
-use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
 
@@ -13,29 +13,23 @@ use super::{Domain, Issue, PreflightRequest};
 use crate::{
     error::codes,
     i18n::Text,
-    limits::PEOPLE,
     run::{Phase, StepStatus},
     workflow::{
-        Handler, Node, NodeSpec, OnError, ParamKind,
+        Handler, Node, NodeSpec, OnError, ParamKind, ParamSpec,
         condition::{self, ConditionError},
-        validate::kinds,
-        variables::{self, effective_params, resolve_from, settle},
+        param::{self, Given, ParamFault},
+        variables::{self, effective_params, resolve_from},
     },
 };
 
 mod data;
-pub(crate) mod delivery;
 mod known;
 mod permissions;
-mod signature;
 mod template;
 #[cfg(test)]
 mod tests;
 
 pub(super) use permissions::{Answer, Question, Resource, check_failed};
-
-/// One parameter's list may hold thousands of wrong entries; so many are named.
-const MAX_PER_PARAM: usize = 20;
 
 /// The values that are put into the parameters of all nodes are at most this many bytes, roughly.
 const MAX_RESOLVED_BYTES: usize = 64 * 1024 * 1024;
@@ -54,6 +48,8 @@ pub(super) struct Findings {
 pub(super) struct Check {
     pub(super) place: usize,
     pub(super) params: Map<String, Value>,
+    /// The parameters that are not known yet, or in which something is wrong.
+    pub(super) unsound: BTreeSet<String>,
 }
 
 /// Applies all rules.
@@ -125,21 +121,25 @@ fn look_at<'a>(
     };
     let spec = handler.spec();
     data::variables(node, params, known, &mut issues);
+    let open = params
+        .iter()
+        .filter(|(_, value)| settle(value, known).is_none());
+    let mut unsound: BTreeSet<_> = open.map(|(name, _)| name.clone()).collect();
     for param in &spec.params {
         let rule = Rule {
             node,
             spec,
-            name: param.name,
-            kind: &param.kind,
-            known,
-        };
-        rule.check(
-            params.get(param.name),
-            param.required,
+            param,
             place,
-            &mut issues,
-            &mut findings.questions,
-        );
+        };
+        let given = Given::look(params.get(param.name).unwrap_or(&Value::Null), known);
+        let found = param::faults(param, given.as_ref());
+        if !found.is_empty() {
+            unsound.insert(param.name.to_owned());
+            issues.extend(found.iter().map(|fault| rule.issue(fault)));
+        } else if let Some(given) = &given {
+            rule.ask(given.value(), &mut findings.questions);
+        }
     }
     let budget = &mut findings.budget;
     let mut of_node = (*budget).min(variables::MAX_RESOLVED_BYTES);
@@ -147,8 +147,13 @@ fn look_at<'a>(
     let (resolved, fits) = resolve_from(params, known, &mut of_node);
     *budget -= granted - of_node;
     if fits {
-        let params = resolved;
-        findings.checks.push(Check { place, params });
+        let mut params = resolved;
+        spec.drop_blanks(&mut params);
+        findings.checks.push(Check {
+            place,
+            params,
+            unsound,
+        });
     } else {
         issues.push(data::too_large(node));
     }
@@ -191,137 +196,37 @@ fn condition_issue(node: &Node, error: ConditionError) -> Issue {
 }
 
 /// One declared parameter of one node.
-struct Rule<'r, 'a> {
+struct Rule<'r> {
     node: &'r Node,
     spec: &'r NodeSpec,
-    name: &'static str,
-    kind: &'r ParamKind,
-    known: &'r Known<'a>,
+    param: &'r ParamSpec,
+    place: usize,
 }
 
-impl Rule<'_, '_> {
-    fn check(
-        &self,
-        raw: Option<&Value>,
-        required: bool,
-        place: usize,
-        issues: &mut Vec<Issue>,
-        questions: &mut Vec<Question>,
-    ) {
-        let raw = raw.unwrap_or(&Value::Null);
-        // A list is looked at item by item: one address that comes later does not hide the others.
-        if let (ParamKind::EmailList | ParamKind::Signers, Value::Array(items)) = (self.kind, raw) {
-            let items: Vec<_> = items.iter().map(|item| self.settle(item)).collect();
-            if items
-                .iter()
-                .all(|item| item.as_deref().is_some_and(kinds::is_blank))
-            {
-                return self.blank(required, issues);
-            }
-            return self.list(&items, issues);
-        }
-        let Some(value) = self.settle(raw) else {
-            return;
+impl Rule<'_> {
+    /// Leaves a question about the resource that the parameter names.
+    fn ask(&self, value: &Value, questions: &mut Vec<Question>) {
+        let resource = match self.param.kind {
+            ParamKind::Template => Resource::Template,
+            ParamKind::Folder => Resource::Folder,
+            ParamKind::Connection => Resource::Connection,
+            _ => return,
         };
-        if kinds::is_blank_as(&value, self.kind) {
-            return self.blank(required, issues);
-        }
-        if let Some(expected) = kinds::misfit(&value, self.kind) {
-            issues.push(data::wrong_kind(self, &expected));
-            return;
-        }
-        let text = value.as_str().unwrap_or_default();
-        match self.kind {
-            ParamKind::Json
-            | ParamKind::Text
-            | ParamKind::OneOf(_)
-            | ParamKind::Integer
-            | ParamKind::Duration
-            | ParamKind::Boolean
-            | ParamKind::Object
-            | ParamKind::Url
-            | ParamKind::File => {}
-            ParamKind::Email => {
-                issues.extend(delivery::address(self, self.name.to_owned(), &value))
-            }
-            ParamKind::EmailList | ParamKind::Signers => {
-                let items = value
-                    .as_array()
-                    .map_or(std::slice::from_ref(&*value), Vec::as_slice);
-                let items: Vec<_> = items.iter().map(|item| Some(Cow::Borrowed(item))).collect();
-                self.list(&items, issues);
-            }
-            ParamKind::Template => self.ask(Resource::Template, text, place, questions),
-            ParamKind::Folder => self.ask(Resource::Folder, text, place, questions),
-            ParamKind::Connection => self.ask(Resource::Connection, text, place, questions),
+        let name = value.as_str().unwrap_or_default();
+        if !name.trim().is_empty() {
+            Question::add(questions, resource, name, permissions::Asker::new(self));
         }
     }
 
-    fn settle<'v>(&self, value: &'v Value) -> Option<Cow<'v, Value>> {
-        settle(value, self.known)
-    }
-
-    fn list(&self, items: &[Option<Cow<'_, Value>>], issues: &mut Vec<Issue>) {
-        let mut found = match self.kind {
-            ParamKind::Signers => signature::signers(self, items),
-            _ => delivery::addresses(self, items),
-        };
-        if items.len() > PEOPLE {
-            let expected = format!("a list of at most {PEOPLE}");
-            found.insert(0, data::wrong_kind(self, &expected));
+    /// A fault as a blocking issue.
+    fn issue(&self, fault: &ParamFault) -> Issue {
+        let human = fault.human(&self.node.label, self.param.name);
+        let issue = Issue::blocking(fault.domain, fault.code, human)
+            .at(self.node.id.clone())
+            .field(fault.field(self.param.name));
+        match &fault.tech {
+            Some(tech) => issue.tech(tech),
+            None => issue,
         }
-        found.truncate(MAX_PER_PARAM);
-        issues.append(&mut found);
-    }
-
-    /// A blank parameter that may be blank is left alone.
-    fn blank(&self, required: bool, issues: &mut Vec<Issue>) {
-        if !required {
-            return;
-        }
-        issues.push(match self.kind {
-            ParamKind::Template => template::not_selected(self),
-            ParamKind::EmailList => delivery::missing_recipient(self),
-            ParamKind::Signers => signature::no_signers(self),
-            ParamKind::Json
-            | ParamKind::Text
-            | ParamKind::OneOf(_)
-            | ParamKind::Integer
-            | ParamKind::Duration
-            | ParamKind::Boolean
-            | ParamKind::Object
-            | ParamKind::Url
-            | ParamKind::Email
-            | ParamKind::Folder
-            | ParamKind::Connection
-            | ParamKind::File => data::missing(self),
-        });
-    }
-
-    fn ask(&self, resource: Resource, name: &str, place: usize, questions: &mut Vec<Question>) {
-        Question::add(
-            questions,
-            resource,
-            name,
-            permissions::Asker::new(self, place),
-        );
-    }
-
-    /// A blocking issue of this parameter.
-    fn issue(
-        &self,
-        domain: Domain,
-        code: &'static str,
-        text: Text,
-        field: impl Into<String>,
-    ) -> Issue {
-        let field = field.into();
-        Issue::blocking(
-            domain,
-            code,
-            text.with("label", &self.node.label).with("field", &field),
-        )
-        .at(self.node.id.clone())
-        .field(field)
     }
 }

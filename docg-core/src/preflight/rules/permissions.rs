@@ -37,7 +37,7 @@ pub(in crate::preflight) struct Asker {
 }
 
 impl Asker {
-    pub(super) fn new(rule: &Rule<'_, '_>, place: usize) -> Self {
+    pub(super) fn new(rule: &Rule<'_>) -> Self {
         let signs = rule.node.phase == Phase::Signature
             || rule
                 .spec
@@ -45,10 +45,10 @@ impl Asker {
                 .iter()
                 .any(|param| param.kind == ParamKind::Signers);
         Self {
-            place,
+            place: rule.place,
             node: rule.node.id.clone(),
             label: rule.node.label.to_string(),
-            field: rule.name,
+            field: rule.param.name,
             signs,
         }
     }

@@ -1,23 +1,12 @@
 //! Templates. Whether one exists and can be read is asked, see `permissions`; what its tags need
 //! is for the handler's own check, which knows its syntax.
 
-use super::Rule;
 use crate::{
     error::codes,
     i18n::Text,
     ids::NodeId,
     preflight::{Domain, Issue, TemplateFacts},
 };
-
-/// No template was chosen.
-pub(super) fn not_selected(rule: &Rule<'_, '_>) -> Issue {
-    rule.issue(
-        Domain::Template,
-        codes::TEMPLATE_NOT_SELECTED,
-        Text::key("issue-template-not-selected"),
-        rule.name,
-    )
-}
 
 /// A template that is large enough to be slow.
 pub(super) fn large(

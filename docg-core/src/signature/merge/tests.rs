@@ -135,3 +135,22 @@ fn a_stranger_is_not_added_to_the_signers() {
     let fact = SignerFact::signed("stranger@example.com", Timestamp::from_millis(1));
     assert_eq!(merged(&[vec![fact]]), request());
 }
+
+#[test]
+fn a_report_finds_its_signer_however_the_address_is_spelled() {
+    for (known, told) in [
+        ("ana@exämple.com", "ana@xn--exmple-cua.com"),
+        ("ana@xn--exmple-cua.com", "Ana@EXÄMPLE.com."),
+        ("Ana@Example.com", " ana@example.COM "),
+    ] {
+        let mut request = request();
+        request.signers.truncate(1);
+        request.signers[0].email = known.to_owned();
+        let fact = SignerFact::signed(told, Timestamp::from_millis(1));
+        let changes = merge(&mut request, &[fact]);
+        assert_eq!(request.status, RequestStatus::Signed, "{told}");
+        assert_eq!(changes[0].email, known, "the trail has it as it was given");
+        let stranger = SignerFact::signed("ana@example.org", Timestamp::from_millis(1));
+        assert!(merge(&mut request, &[stranger]).is_empty());
+    }
+}

@@ -10,7 +10,8 @@ use crate::{
     i18n::Text,
     limits::{self, TextLimit},
     workflow::{
-        spec::{NodeSpec, ParamKind},
+        param::{self, Given, NothingKnown},
+        spec::{NodeSpec, ParamKind, ParamSpec},
         variables::{MAX_REFERENCES, has_variables, push_token, references, shortened},
     },
 };
@@ -46,6 +47,7 @@ impl Faults {
     pub(super) fn params(
         &mut self,
         at: &str,
+        label: &str,
         params: &Map<String, Value>,
         spec: Option<&NodeSpec>,
         scope: &Readable<'_, '_>,
@@ -61,7 +63,7 @@ impl Faults {
                     "unknown_parameter",
                     Text::key("fault-unknown-parameter").with("name", shortened(name)),
                 ),
-                Some(Some(param)) => self.kind(&pointer, value, &param.kind),
+                Some(Some(param)) => self.kind(&pointer, label, value, param),
             }
             let found = references(value);
             if found.len() >= MAX_REFERENCES {
@@ -87,7 +89,8 @@ impl Faults {
     }
 
     /// The type of a value that is there from the start; what variables give is for preflight.
-    fn kind(&mut self, pointer: &str, value: &Value, kind: &ParamKind) {
+    fn kind(&mut self, pointer: &str, label: &str, value: &Value, spec: &ParamSpec) {
+        let kind = &spec.kind;
         let undecided = value.is_string() && has_variables(value);
         // What is malformed may also be written over by a person; only another type cannot be meant.
         if undecided
@@ -101,6 +104,16 @@ impl Faults {
                 pointer,
                 "wrong_kind",
                 Text::key("fault-wrong-kind").with("expected", expected),
+            );
+            return;
+        }
+        let given = Given::look(value, &NothingKnown);
+        let found = param::faults(spec, given.as_ref());
+        for fault in found.iter().filter(|fault| !fault.is_left_to_people()) {
+            self.add(
+                format!("{pointer}{}", fault.pointer()),
+                fault.code,
+                fault.human(label, spec.name),
             );
         }
     }

@@ -55,6 +55,12 @@ impl NodeCheck<'_, '_> {
             node.label.as_deref().unwrap_or_default(),
         );
         let phase = self.phase();
+        let label = node
+            .label
+            .as_deref()
+            .map(str::trim)
+            .filter(|label| !limits::is_blank(label))
+            .unwrap_or(&node.id);
         let scope = Readable {
             own: &node.id,
             earlier: self.earlier,
@@ -62,6 +68,7 @@ impl NodeCheck<'_, '_> {
         };
         self.faults.params(
             &format!("{}/params", self.at),
+            label,
             &node.params,
             self.spec,
             &scope,
@@ -74,9 +81,6 @@ impl NodeCheck<'_, '_> {
         {
             self.fault("/timeout_ms", "out_of_range", range(1, MAX_TIMEOUT_MS));
         }
-        let label = node.label.as_deref().map(str::trim);
-        let label = label.filter(|label| !limits::is_blank(label));
-        let label = label.unwrap_or(&node.id);
         Some(Node {
             id: NodeId::from(node.id.as_str()),
             node_type: Arc::clone(&self.spec?.node_type),

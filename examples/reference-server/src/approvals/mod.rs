@@ -13,7 +13,6 @@ use docg_core::{
     ids::{ExecutionId, NodeId, OrganizationId},
     workflow::EffectContext,
 };
-use lettre::message::Mailbox;
 use url::Url;
 
 pub use pages::routes;
@@ -99,7 +98,7 @@ impl Approvals {
         let (subject, body) = texts::invitation(&about, &invitation, &link);
         let mail = Mail {
             key: invitation.idempotency_key,
-            to: vec![Mailbox::new(None, address)],
+            to: vec![address],
             cc: Vec::new(),
             subject,
             body,

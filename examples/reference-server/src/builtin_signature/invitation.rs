@@ -1,7 +1,6 @@
 //! The mails with the links.
 
-use docg_core::{i18n::Locale, signature::NewSigner};
-use lettre::message::Mailbox;
+use docg_core::{address::Address, i18n::Locale, signature::NewSigner};
 use tokio_util::sync::CancellationToken;
 
 use super::{Desk, envelope::Envelope, link::SignerRef, texts};
@@ -23,11 +22,13 @@ impl Desk {
         signer: &NewSigner,
         occasion: Occasion,
     ) -> Result<(), MailError> {
-        let address = signer
+        let address: Address = signer
             .email
-            .trim()
             .parse()
             .map_err(|e| MailError::Unwritable(format!("{:?}: {e}", signer.email)))?;
+        // Envelopes from before names were checked may have one that no mail can carry.
+        let name = signer.name.as_deref();
+        let address = address.clone().named(name).unwrap_or(address);
         let reference = SignerRef::new(&envelope.id, &signer.email);
         let occasion_name = match occasion {
             Occasion::Invitation => "invitation".to_owned(),
@@ -42,7 +43,7 @@ impl Desk {
                 reference.record_name(),
                 envelope.document.sha256
             ),
-            to: vec![Mailbox::new(signer.name.clone(), address)],
+            to: vec![address],
             cc: Vec::new(),
             subject,
             body,

@@ -1,6 +1,7 @@
 //! Tokens in links: they name an envelope and a signer, and prove that this server made them. Nothing
 //! is stored for them.
 
+use docg_core::address::AddressKey;
 use sha2::{Digest, Sha256};
 
 use super::secret::{Purpose, Secret};
@@ -57,7 +58,7 @@ impl SignerRef {
 
 /// An address as part of names: it does not show, and has a fixed length.
 pub(super) fn signer_key(email: &str) -> String {
-    let digest = Sha256::digest(email.trim().to_lowercase());
+    let digest = Sha256::digest(AddressKey::of(email).as_str());
     hex::encode(&digest[..8])
 }
 
@@ -98,8 +99,12 @@ mod tests {
     }
 
     #[test]
-    fn an_address_names_its_signer_in_any_case() {
+    fn an_address_names_its_signer_in_any_spelling() {
         assert_eq!(signer_key("A@Example.com "), signer_key("a@example.COM"));
+        assert_eq!(
+            signer_key("a@exämple.com"),
+            signer_key("a@xn--exmple-cua.com")
+        );
         assert_ne!(signer_key("a@example.com"), signer_key("b@example.com"));
     }
 }

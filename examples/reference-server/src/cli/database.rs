@@ -227,10 +227,10 @@ async fn organizations(
 }
 
 async fn open(options: &Options) -> Result<PgStore, CliError> {
-    let url = options.database_url.as_deref().ok_or_else(|| {
+    let url = options.database_url.as_ref().ok_or_else(|| {
         CliError::Usage("this works on a database: give --database-url (DATABASE_URL)".to_owned())
     })?;
-    backend::connect(url, options)
+    backend::connect(url.expose(), options)
         .await
         .map_err(|e| CliError::Usage(e.to_string()))
 }

@@ -39,7 +39,7 @@ pub(super) fn named(server: &ServerArgs, url: &Url) -> Result<Client, CliError> 
         // The options' own tokens are not shown to whoever is named.
         CliError::Usage("--url needs --token (or DOCG_TOKEN)".to_owned())
     })?;
-    Client::new(url, token, server.organization)
+    Client::new(url, token.expose(), server.organization)
 }
 
 /// A client of a server with these options that is found here.
@@ -50,7 +50,7 @@ pub(super) fn caller(
     scopes: &[Scope],
 ) -> Result<Client, CliError> {
     if let Some(token) = &server.token {
-        return Client::new(url, token, server.organization);
+        return Client::new(url, token.expose(), server.organization);
     }
     let Some(path) = &options.auth_file else {
         if !is_loopback(url) {
@@ -110,7 +110,7 @@ mod tests {
         let mut told = |url: &str, token: Option<&str>| {
             options.public_url = Some(url.parse().unwrap());
             let server = ServerArgs {
-                token: token.map(str::to_owned),
+                token: token.map(docg_core::signature::Secret::new),
                 ..ServerArgs::default()
             };
             client(&options, &server, &[]).map(drop)

@@ -184,13 +184,14 @@ mod tests {
 
     use super::*;
     use crate::options::Cli;
+    use docg_core::signature::Secret;
 
     #[test]
     fn links_outlive_the_process_where_the_execution_does() {
         let links = |database: Option<&str>, arguments: &[&str]| {
             let arguments = [&["reference-server"], arguments].concat();
             let mut options = Cli::parse_from(arguments).options;
-            options.database_url = database.map(str::to_owned);
+            options.database_url = database.map(Secret::new);
             alone(&options).public_url.map(String::from)
         };
         let kept = Some("postgres://db");

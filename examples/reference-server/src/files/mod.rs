@@ -78,7 +78,7 @@ impl Files {
     /// Where the folder cannot be made or opened.
     pub fn in_folder(root: impl Into<PathBuf>) -> Result<Self, FilesError> {
         let root = root.into();
-        std::fs::create_dir_all(&root).map_err(|e| FilesError::from_io(&e))?;
+        crate::private::create_dir_all(&root).map_err(|e| FilesError::from_io(&e))?;
         let root = root.canonicalize().map_err(|e| FilesError::from_io(&e))?;
         let store = LocalFileSystem::new_with_prefix(&root)?.with_fsync(true);
         let base = Url::from_directory_path(&root)
@@ -98,6 +98,13 @@ impl Files {
     /// [`FilesError::Unsupported`] for every other scheme; where the bucket's settings are wrong; else
     /// as [`Files::in_folder`].
     pub fn at_url(url: &Url) -> Result<Self, FilesError> {
+        // It would be part of every saved file's URL.
+        let has_secret = !url.username().is_empty() || url.password().is_some();
+        if has_secret || url.query().is_some() {
+            let text =
+                "a URL of files has no user, password or query: keys come from AWS_… variables";
+            return Err(FilesError::Other(text.to_owned()));
+        }
         let unsupported = || FilesError::Unsupported(url.scheme().to_owned());
         match url.scheme() {
             "file" => Self::in_folder(url.to_file_path().map_err(|()| unsupported())?),

@@ -5,16 +5,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::files::FilesError;
+use crate::{files::FilesError, private};
 
 /// Writes a mail. It is there whole or not at all, and it is on the disk when this returns.
 pub(super) async fn put(folder: &Path, name: &str, message: Vec<u8>) -> Result<(), FilesError> {
     let (folder, file) = (folder.to_owned(), file(folder, name));
     let written = tokio::task::spawn_blocking(move || {
-        std::fs::create_dir_all(&folder)?;
+        private::create_dir_all(&folder)?;
         let mut staged = file.clone();
         staged.set_extension(format!("{}.part", uuid::Uuid::new_v4()));
-        let written = std::fs::File::create_new(&staged).and_then(|mut handle| {
+        let written = private::create_new(&staged).and_then(|mut handle| {
             handle.write_all(&message)?;
             handle.sync_all()?;
             std::fs::rename(&staged, &file)?;

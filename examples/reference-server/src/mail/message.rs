@@ -1,10 +1,13 @@
 //! The mail itself (RFC 5322).
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use docg_core::address::Address;
 use lettre::{
     Message,
+    address::Envelope,
     message::{
-        Attachment, Body, Mailbox, MultiPart, SinglePart,
-        header::{self, ContentTransferEncoding, ContentType},
+        Attachment, Body, MultiPart, SinglePart,
+        header::{ContentTransferEncoding, ContentType, HeaderName, HeaderValue},
     },
 };
 
@@ -15,24 +18,33 @@ const RECIPIENTS: &str = "X-Docg-Recipients";
 
 /// The longest line of a mail, without its end (RFC 5322, section 2.1.1).
 const MAX_LINE: usize = 998;
+/// What stands in a header's line as it is has at most so many bytes.
+const MAX_PLAIN: usize = 60;
+/// An encoded word holds at most so many bytes: lines that have one end before column 77 (RFC 2047).
+const MAX_ENCODED: usize = 39;
 
 /// Writes a mail out; with `note_recipients` so that [`recipients`] can tell them.
+///
+/// Headers with texts from outside are encoded here, so that none can break a line, begin another
+/// header or be too long for one.
 pub(super) fn write(
     mail: &Mail,
-    from: &Mailbox,
+    from: &Address,
     message_id: &str,
     note_recipients: bool,
 ) -> Result<Vec<u8>, MailError> {
     let unwritable = |e: lettre::error::Error| MailError::Unwritable(e.to_string());
+    let (to, cc) = mail.recipients();
     let mut builder = Message::builder()
-        .from(from.clone())
-        .message_id(Some(message_id.to_owned()))
-        .subject(one_line(&mail.subject));
-    for to in &mail.to {
-        builder = builder.to(to.clone());
-    }
-    for cc in &mail.cc {
-        builder = builder.cc(cc.clone());
+        .envelope(envelope(from, mail)?)
+        .raw_header(raw("From", from.ascii(), mailbox(from)))
+        .raw_header(raw("Message-ID", message_id, message_id.to_owned()))
+        .raw_header(raw("Subject", "", subject(&mail.subject)));
+    for (name, list) in [("To", to), ("Cc", cc)] {
+        if !list.is_empty() {
+            let list: Vec<_> = list.into_iter().map(mailbox).collect();
+            builder = builder.raw_header(raw(name, "", list.join(",\r\n ")));
+        }
     }
     let text = text_part(&mail.body);
     let message = if mail.attachments.is_empty() {
@@ -48,25 +60,80 @@ pub(super) fn write(
         builder.multipart(parts)
     };
     let mut message = message.map_err(unwritable)?;
-    if !note_recipients {
-        return Ok(message.formatted());
+    if note_recipients {
+        let addresses = mail.accepted().join("\r\n ");
+        message
+            .headers_mut()
+            .insert_raw(raw(RECIPIENTS, "", addresses));
     }
-    let addresses: Vec<&str> = mail
-        .to
-        .iter()
-        .chain(&mail.cc)
-        .map(|mailbox| mailbox.email.as_ref())
-        .collect();
-    message.headers_mut().insert_raw(header::HeaderValue::new(
-        header::HeaderName::new_from_ascii_str(RECIPIENTS),
-        addresses.join(" "),
-    ));
     Ok(message.formatted())
+}
+
+/// Who a mail server is told that the mail is from and for.
+pub(super) fn envelope(from: &Address, mail: &Mail) -> Result<Envelope, MailError> {
+    // The parts of an address are held to stricter rules than lettre's.
+    let address = |address: &Address| {
+        let (local, domain) = address.parts();
+        lettre::Address::new_dangerous(local, domain)
+    };
+    let (to, cc) = mail.recipients();
+    let everybody = to.into_iter().chain(cc).map(address).collect();
+    Envelope::new(Some(address(from)), everybody).map_err(|e| MailError::Unwritable(e.to_string()))
+}
+
+/// A header whose value is encoded and folded already. `plain` is what lettre reads of it.
+fn raw(name: &'static str, plain: &str, encoded: String) -> HeaderValue {
+    let name = HeaderName::new_from_ascii_str(name);
+    HeaderValue::dangerous_new_pre_encoded(name, plain.to_owned(), encoded)
+}
+
+/// A mailbox (RFC 5322, section 3.4), folded.
+fn mailbox(address: &Address) -> String {
+    let email = address.ascii();
+    match address.name() {
+        None => email.to_owned(),
+        Some(name) if is_plain(name) => {
+            let name = name.replace('\\', "\\\\").replace('"', "\\\"");
+            format!("\"{name}\" <{email}>")
+        }
+        Some(name) => format!("{}\r\n <{email}>", encoded_words(name)),
+    }
+}
+
+fn subject(text: &str) -> String {
+    let text = one_line(text);
+    match is_plain(&text) {
+        true => text,
+        false => encoded_words(&text),
+    }
+}
+
+/// Whether a text fits into one line of a header, and means the same there.
+fn is_plain(text: &str) -> bool {
+    text.len() <= MAX_PLAIN
+        && text.trim() == text
+        && text.bytes().all(|b| (b' '..=b'~').contains(&b))
+        && !text.contains("=?")
+}
+
+/// A text as words that hold any character (RFC 2047), each in a line of its own. Readers put them
+/// together without the blanks between them.
+fn encoded_words(text: &str) -> String {
+    let mut words = Vec::new();
+    let mut rest = text;
+    while !rest.is_empty() {
+        let (word, after) = rest.split_at(rest.floor_char_boundary(MAX_ENCODED));
+        words.push(format!("=?utf-8?b?{}?=", BASE64_STANDARD.encode(word)));
+        rest = after;
+    }
+    words.join("\r\n ")
 }
 
 /// Plain ASCII stays as it is, so that a link in it can be read in the mail's source; lettre would
 /// break lines of more than 76 characters.
 fn text_part(text: &str) -> SinglePart {
+    // A carriage return alone has no place in a mail.
+    let text = text.replace("\r\n", "\n").replace('\r', "\n");
     let lines: Vec<&str> = text.lines().collect();
     let fits = |line: &&str| {
         line.len() <= MAX_LINE
@@ -75,7 +142,7 @@ fn text_part(text: &str) -> SinglePart {
                 .all(|b| b == b'\t' || (b' '..=b'~').contains(&b))
     };
     if !lines.iter().all(fits) {
-        return SinglePart::plain(text.to_owned());
+        return SinglePart::plain(text);
     }
     let mut content = lines.join("\r\n");
     content.push_str("\r\n");

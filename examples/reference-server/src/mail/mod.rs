@@ -11,12 +11,10 @@ mod message;
 mod server;
 mod wire;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{collections::HashSet, path::PathBuf, sync::Arc};
 
-use lettre::{
-    address::Envelope,
-    message::{Mailbox, header::ContentType},
-};
+use docg_core::address::{Address, AddressKey};
+use lettre::{address::Envelope, message::header::ContentType};
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
@@ -29,15 +27,32 @@ pub struct Mail {
     /// Names it: the same key is the same mail.
     pub key: String,
     /// Who it is for.
-    pub to: Vec<Mailbox>,
+    pub to: Vec<Address>,
     /// Who gets a copy.
-    pub cc: Vec<Mailbox>,
+    pub cc: Vec<Address>,
     /// The subject.
     pub subject: String,
     /// The text.
     pub body: String,
     /// What comes with it.
     pub attachments: Vec<Attachment>,
+}
+
+impl Mail {
+    /// Who the mail is for and who gets a copy, each mailbox once.
+    fn recipients(&self) -> (Vec<&Address>, Vec<&Address>) {
+        let mut seen: HashSet<AddressKey> = HashSet::new();
+        let to = self.to.iter().filter(|it| seen.insert(it.key())).collect();
+        let cc = self.cc.iter().filter(|it| seen.insert(it.key())).collect();
+        (to, cc)
+    }
+
+    /// The addresses that a mail server is given.
+    fn accepted(&self) -> Vec<String> {
+        let (to, cc) = self.recipients();
+        let everybody = to.into_iter().chain(cc);
+        everybody.map(|it| it.ascii().to_owned()).collect()
+    }
 }
 
 /// A file in a mail.
@@ -117,7 +132,7 @@ pub struct Mailer(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    from: Mailbox,
+    from: Address,
     files: Files,
     route: Route,
 }
@@ -131,17 +146,17 @@ enum Route {
 impl Mailer {
     /// Hands mail to an SMTP server; the notes go to `files`.
     #[must_use]
-    pub fn smtp(server: SmtpServer, from: Mailbox, files: Files) -> Self {
+    pub fn smtp(server: SmtpServer, from: Address, files: Files) -> Self {
         Self::new(Route::Server(server), from, files)
     }
 
     /// Writes mail as `.eml` files into a folder, which is made where there is none.
     #[must_use]
-    pub fn folder(folder: PathBuf, from: Mailbox, files: Files) -> Self {
+    pub fn folder(folder: PathBuf, from: Address, files: Files) -> Self {
         Self::new(Route::Folder(folder), from, files)
     }
 
-    fn new(route: Route, from: Mailbox, files: Files) -> Self {
+    fn new(route: Route, from: Address, files: Files) -> Self {
         Self(Arc::new(Inner { from, files, route }))
     }
 
@@ -160,15 +175,9 @@ impl Mailer {
             return Ok(receipt);
         }
         let name = note_name(&mail.key);
-        let recipients: Vec<_> = mail
-            .to
-            .iter()
-            .chain(&mail.cc)
-            .map(|mailbox| mailbox.email.clone())
-            .collect();
         let receipt = Receipt {
             message_id: self.message_id(&name),
-            accepted: recipients.iter().map(ToString::to_string).collect(),
+            accepted: mail.accepted(),
         };
         let to_folder = matches!(self.0.route, Route::Folder(_));
         let message = message::write(mail, &self.0.from, &receipt.message_id, to_folder)?;
@@ -177,8 +186,7 @@ impl Mailer {
                 folder::put(folder, &name, message).await?;
             }
             Route::Server(server) => {
-                let envelope = Envelope::new(Some(self.0.from.email.clone()), recipients)
-                    .map_err(|e| MailError::Unwritable(e.to_string()))?;
+                let envelope = message::envelope(&self.0.from, mail)?;
                 self.converse(server, &name, &envelope, &message, stop)
                     .await?;
                 self.note_accepted(&name, &receipt).await;
@@ -257,7 +265,7 @@ impl Mailer {
     }
 
     fn message_id(&self, name: &str) -> String {
-        format!("<{}@{}>", &name[..40], self.0.from.email.domain())
+        format!("<{}@{}>", &name[..40], self.0.from.parts().1)
     }
 }
 

@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 use lettre::transport::smtp::authentication::Credentials;
 use url::Url;
 
-/// Why a text is no SMTP URL.
+/// Why a text is no SMTP URL. It repeats nothing of the text: that may hold a password.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "an SMTP URL is smtp://[user:password@]host[:port][?tls=required|opportunistic|none] or smtps://…: {0}"
@@ -48,12 +48,22 @@ impl SmtpServer {
     /// # Errors
     ///
     /// Where it is none.
+    pub fn from_text(text: &str) -> Result<Self, SmtpUrlError> {
+        let url = Url::parse(text.trim());
+        Self::from_url(&url.map_err(|e| SmtpUrlError(e.to_string()))?)
+    }
+
+    /// As [`from_text`](Self::from_text), of a text that is known to be a URL.
+    ///
+    /// # Errors
+    ///
+    /// Where it is none of a mail server.
     pub fn from_url(url: &Url) -> Result<Self, SmtpUrlError> {
         let error = |why: &str| SmtpUrlError(why.to_owned());
         let wrapped = match url.scheme() {
             "smtp" => false,
             "smtps" => true,
-            other => return Err(error(&format!("the scheme is {other:?}"))),
+            _ => return Err(error("the scheme is another one")),
         };
         let host = url.host_str().filter(|host| !host.is_empty());
         let host = host.ok_or_else(|| error("there is no host"))?;
@@ -80,7 +90,8 @@ impl SmtpServer {
                 ("tls", "required") if !wrapped => Encryption::Required,
                 ("tls", "opportunistic") if !wrapped => Encryption::Opportunistic,
                 ("tls", "none") if !wrapped => Encryption::None,
-                _ => return Err(error(&format!("{name}={value} is unknown here"))),
+                ("tls", _) => return Err(error("that value of tls does not go with the scheme")),
+                _ => return Err(error("it has a parameter other than tls")),
             };
         }
         let port = url.port().unwrap_or(match encryption {

@@ -37,15 +37,6 @@ pub(super) async fn prepare(
         connection.server_info().supports_feature(extension)
     };
     let mut options = Vec::new();
-    let mut addresses = envelope.from().into_iter().chain(envelope.to());
-    if addresses.any(|address| !AsRef::<str>::as_ref(address).is_ascii()) {
-        if !supports(&connection, Extension::SmtpUtfEight) {
-            return Err(MailError::Refused(
-                "an address is not ASCII and the server lacks SMTPUTF8".to_owned(),
-            ));
-        }
-        options.push(MailParameter::SmtpUtfEight);
-    }
     if !message.is_ascii() && supports(&connection, Extension::EightBitMime) {
         options.push(MailParameter::Body(MailBodyParameter::EightBitMime));
     }

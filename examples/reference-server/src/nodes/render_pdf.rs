@@ -11,7 +11,8 @@ use docg_core::{
     preflight::{Domain, Issue},
     run::Phase,
     workflow::{
-        ComputeHandler, Handler, NodeSpec, ParamKind, ParamSpec, StepContext, handler::CheckRequest,
+        ComputeHandler, Handler, NodeSpec, ParamKind, ParamSpec, StepContext,
+        handler::CheckRequest, read_params,
     },
 };
 use serde::Deserialize;
@@ -121,13 +122,7 @@ impl ComputeHandler for RenderPdf {
     }
 
     async fn run(&self, context: StepContext, params: Value) -> Result<Value, StepFailure> {
-        let params = Params::deserialize(params).map_err(|e| {
-            StepFailure::review(
-                codes::INVALID_FIELD_FORMAT,
-                Text::key("error-parameters-do-not-fit"),
-            )
-            .tech(e)
-        })?;
+        let params: Params = read_params(params)?;
         let language = params.data.get("language").and_then(Value::as_str);
         let known = |tag: &&str| tag.parse::<Locale>().is_ok();
         let language = language.filter(known).map(str::to_owned);

@@ -9,19 +9,20 @@ use docg_core::{
     preflight::{Domain, Issue},
     run::Phase,
     signature::{
-        Envelope, EnvelopeRequest, NewSignatureRequest, NewSigner, SHORTEST_REMINDING_MS,
-        SignatureProvider,
+        Envelope, EnvelopeRequest, NewSignatureRequest, SHORTEST_REMINDING_MS, SignatureProvider,
+        Signers,
     },
     time::Millis,
     workflow::{
         ComputeHandler, EffectContext, EffectHandler, Handler, NodeSpec, ParamKind, ParamSpec,
-        Probe, Resolution, StepContext, StepOutcome, Wait, handler::CheckRequest,
+        Probe, Resolution, StepContext, StepOutcome, Wait, handler::CheckRequest, read_params,
     },
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::text;
+use crate::files::Document;
 
 /// The node type's name.
 pub const REQUEST_SIGNATURES: &str = "request-signatures";
@@ -29,8 +30,8 @@ pub const REQUEST_SIGNATURES: &str = "request-signatures";
 #[derive(Deserialize)]
 struct Params {
     provider: String,
-    file: Value,
-    signers: Vec<NewSigner>,
+    file: Document,
+    signers: Signers,
     message: Option<String>,
     expires_in_ms: Option<Millis>,
     remind_every_ms: Option<Millis>,
@@ -61,21 +62,15 @@ impl RequestSignatures {
         context: &EffectContext,
         params: Value,
     ) -> Result<(&Arc<dyn SignatureProvider>, EnvelopeRequest), StepFailure> {
-        let params = Params::deserialize(params).map_err(|e| {
-            StepFailure::review(
-                codes::INVALID_FIELD_FORMAT,
-                Text::key("error-parameters-do-not-fit"),
-            )
-            .tech(e)
-        })?;
+        let params: Params = read_params(params)?;
         let provider = self.provider(&params.provider, context)?;
         // Who is asked again after a request has ended is asked by another one.
         let key = match context.previous_signature {
             Some(ended) => format!("{}/{ended}", context.idempotency_key()),
             None => context.idempotency_key(),
         };
-        let mut request =
-            EnvelopeRequest::new(context.organization_id, key, params.file, params.signers);
+        let (file, signers) = (json!(params.file), params.signers.into_vec());
+        let mut request = EnvelopeRequest::new(context.organization_id, key, file, signers);
         request.message = params.message;
         request.expires_at = params
             .expires_in_ms
@@ -131,18 +126,16 @@ impl EffectHandler for RequestSignatures {
             .params
             .get("remind_every_ms")
             .and_then(Value::as_u64);
+        let mut issues = request.misfits::<Params>();
         // 0 is never.
         if !every_ms.is_some_and(|millis| (1..SHORTEST_REMINDING_MS).contains(&millis)) {
-            return Vec::new();
+            return issues;
         }
         let text = Text::key("issue-reminders-too-frequent").with("label", &request.label);
         let issue = Issue::warning(Domain::Signature, "reminders_too_frequent", text);
-        vec![
-            issue
-                .at(request.node_id)
-                .field("remind_every_ms")
-                .tech(format!("the shortest is {SHORTEST_REMINDING_MS}")),
-        ]
+        let issue = issue.at(request.node_id).field("remind_every_ms");
+        issues.push(issue.tech(format!("the shortest is {SHORTEST_REMINDING_MS}")));
+        issues
     }
 
     async fn run(&self, context: EffectContext, params: Value) -> Result<StepOutcome, StepFailure> {

@@ -5,14 +5,14 @@ use docg_core::{
     workflow::{EffectContext, Handler, NodeSpec, ParamKind, ParamSpec, StepOutcome, effect},
 };
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::origin;
 use crate::files::{Document, Files};
 
 #[derive(Deserialize)]
 struct Params {
-    file: Value,
+    file: Document,
     folder: Option<String>,
     filename: Option<String>,
 }
@@ -29,8 +29,7 @@ pub(super) fn handler(files: Files) -> Handler {
         let files = files.clone();
         async move {
             let label = context.label.clone();
-            let document =
-                Document::from_value(&params.file).map_err(|e| e.failure(&label, "file"))?;
+            let document = params.file;
             let organization = context.organization_id;
             let content = files
                 .read_document(organization, &document)

@@ -1,6 +1,7 @@
 //! `send-email`: one mail, sent once.
 
 use docg_core::{
+    address::Addresses,
     error::{StepFailure, codes},
     run::Phase,
     workflow::{
@@ -8,8 +9,8 @@ use docg_core::{
         effect,
     },
 };
-use lettre::message::{Mailbox, header::ContentType};
-use serde::Deserialize;
+use lettre::message::header::ContentType;
+use serde::{Deserialize, Deserializer, de::Error as _};
 use serde_json::{Value, json};
 
 use super::text;
@@ -22,20 +23,30 @@ use crate::{
 const MAX_ATTACHED: u64 = 16 * 1024 * 1024;
 
 #[derive(Deserialize)]
-#[serde(untagged)]
-enum Addresses {
-    One(String),
-    Many(Vec<String>),
-}
-
-#[derive(Deserialize)]
 struct Params {
     to: Addresses,
     cc: Option<Addresses>,
     subject: String,
     body: String,
     #[serde(default)]
-    attachments: Value,
+    attachments: Attached,
+}
+
+/// One document or a list of them, not too large for a mail.
+#[derive(Default)]
+struct Attached(Vec<Document>);
+
+impl<'de> Deserialize<'de> for Attached {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let given = Value::deserialize(deserializer)?;
+        let documents = Document::list_from_value(&given).map_err(D::Error::custom)?;
+        let sizes = documents.iter().map(|document| document.bytes);
+        if sizes.fold(0, u64::saturating_add) > MAX_ATTACHED {
+            let text = format!("attachments may have {MAX_ATTACHED} bytes together");
+            return Err(D::Error::custom(text));
+        }
+        Ok(Self(documents))
+    }
 }
 
 /// The node type.
@@ -80,16 +91,7 @@ async fn compose(
     files: &Files,
     params: Params,
 ) -> Result<Mail, StepFailure> {
-    let attached = Document::list_from_value(&params.attachments)
-        .map_err(|e| e.failure(&context.label, "attachments"))?;
-    let size: u64 = attached.iter().map(|document| document.bytes).sum();
-    if size > MAX_ATTACHED {
-        let failure = StepFailure::review(
-            codes::INVALID_FIELD_FORMAT,
-            text("issue-resource-refused", context, "attachments"),
-        );
-        return Err(failure.tech(format!("{size} bytes are attached, {MAX_ATTACHED} at most")));
-    }
+    let Attached(attached) = params.attachments;
     let mut attachments = Vec::with_capacity(attached.len());
     for document in attached {
         let content = files
@@ -97,49 +99,30 @@ async fn compose(
             .await
             .map_err(|e| e.failure(&context.label, "attachments"))?;
         attachments.push(Attachment {
-            content_type: ContentType::parse(&document.content_type)
-                .unwrap_or(ContentType::TEXT_PLAIN),
+            content_type: content_type(&document.content_type),
             filename: document.filename,
             content,
         });
     }
-    let cc = match params.cc {
-        Some(cc) => addresses(cc, context, "cc")?,
-        None => Vec::new(),
-    };
     Ok(Mail {
         key: context.idempotency_key(),
-        to: addresses(params.to, context, "to")?,
-        cc,
+        to: params.to.into_vec(),
+        cc: params.cc.unwrap_or_default().into_vec(),
         subject: params.subject,
         body: params.body,
         attachments,
     })
 }
 
-fn addresses(
-    given: Addresses,
-    context: &StepContext,
-    field: &str,
-) -> Result<Vec<Mailbox>, StepFailure> {
-    let given = match given {
-        Addresses::One(one) => vec![one],
-        Addresses::Many(many) => many,
-    };
-    let read = |address: &String| {
-        address.trim().parse::<Mailbox>().map_err(|e| {
-            StepFailure::review(
-                codes::INVALID_EMAIL_FORMAT,
-                text("issue-invalid-email-format", context, field),
-            )
-            .tech(format!("{address:?}: {e}"))
-        })
-    };
-    given
-        .iter()
-        .filter(|address| !address.trim().is_empty())
-        .map(read)
-        .collect()
+/// A media type as HTTP and mail write it; without parameters, in which anything could stand.
+fn content_type(text: &str) -> ContentType {
+    let is_name = |c: char| c.is_ascii_alphanumeric() || "!#$&^_.+-/".contains(c);
+    let parsed = ContentType::parse(text).ok();
+    parsed
+        .filter(|_| text.len() <= 127 && text.chars().all(is_name))
+        .unwrap_or(
+            ContentType::parse("application/octet-stream").unwrap_or(ContentType::TEXT_PLAIN),
+        )
 }
 
 /// What a mail that did not go out means for the step; `field` names who it was for.

@@ -23,6 +23,7 @@ use crate::{
     },
 };
 
+mod agreement;
 mod checks;
 mod data;
 mod recipients;

@@ -1,44 +1,5 @@
 use super::*;
-use crate::{limits::PEOPLE, preflight::rules::delivery::parse};
-
-#[test]
-fn addresses_are_read_by_a_real_parser() {
-    let long_domain = format!("abcdef@{}.example", ["x".repeat(60).as_str(); 4].join("."));
-    for good in [
-        "ann@example.com",
-        "Front desk <ann@example.com>",
-        "a+b@sub.example.com",
-        " ann@example.com ",
-        "josé@exämple.com",
-        "\"a b\"@example.com",
-    ] {
-        assert!(parse(good).is_some(), "{good}");
-    }
-    for bad in [
-        "",
-        "ann",
-        "ann@",
-        "@example.com",
-        "a@b@c",
-        "a b@example.com",
-        "ann@example..com",
-        "a@example.com, b@example.com",
-        "a@example.com\r\nBcc: b@example.com",
-        "Ann\n<a@example.com>",
-        "a@example.com\0",
-        "ann@-example.com",
-        "<ann@example.com",
-        long_domain.as_str(),
-        &format!("{}@example.com", "x".repeat(65)),
-        &"x".repeat(1 << 20),
-    ] {
-        assert!(parse(bad).is_none(), "{bad:?}");
-    }
-    assert_eq!(
-        parse("Ann <Ann@Example.com>").as_deref(),
-        Some("Ann@Example.com")
-    );
-}
+use crate::limits::PEOPLE;
 
 async fn send(to: Value) -> Vec<String> {
     let nodes = json!([node(

@@ -9,8 +9,9 @@ use docg_core::{
     error::{FailureClass, StepFailure, codes},
     i18n::Text,
     json,
+    preflight::{Domain, Issue},
     time::{Timestamp, retry_after_ms},
-    workflow::StepContext,
+    workflow::{StepContext, handler::CheckRequest},
 };
 use reqwest::{
     Method, StatusCode,
@@ -101,11 +102,11 @@ async fn exchange(
     key: Option<String>,
     allow_private: bool,
 ) -> Result<Value, StepFailure> {
-    let url = Url::parse(&params.url).map_err(|e| not_allowed(context, &e.to_string()))?;
+    let url = target(&params.url, allow_private).map_err(|why| not_allowed(context, &why))?;
     let addresses = resolve(context, &url, allow_private).await?;
     let method = Method::from_bytes(params.method().as_bytes())
         .map_err(|e| invalid(context, "method", &e.to_string()))?;
-    let headers = headers(context, params, key)?;
+    let headers = headers(context, params, key).map_err(|why| invalid(context, "headers", &why))?;
     let host = url.host_str().unwrap_or_default();
     // The name is not looked up a second time: what was checked is what is called.
     let client = reqwest::Client::builder()
@@ -155,6 +156,58 @@ async fn exchange(
     Ok(json!({"status": status.as_u16(), "headers": headers, "body": body}))
 }
 
+/// Where a call goes, or why that cannot be.
+fn target(text: &str, allow_private: bool) -> Result<Url, String> {
+    let url = Url::parse(text).map_err(|e| e.to_string())?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err("only http and https are called".to_owned());
+    }
+    if guard::is_other_protocol(url.port_or_known_default()) {
+        return Err("that port is another protocol's".to_owned());
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("a URL carries no user and no password: use headers".to_owned());
+    }
+    let ip: Option<IpAddr> = match url.host() {
+        Some(Host::Ipv4(ip)) => Some(ip.into()),
+        Some(Host::Ipv6(ip)) => Some(ip.into()),
+        Some(Host::Domain(_)) => None,
+        None => return Err("there is no host".to_owned()),
+    };
+    match ip.filter(|ip| !allow_private && !guard::is_public(*ip)) {
+        Some(ip) => Err(format!("{ip} is not a public address")),
+        None => Ok(url),
+    }
+}
+
+/// What the call would be refused for before anything is sent, as far as it is known.
+pub(super) fn issues(request: &CheckRequest, allow_private: bool) -> Vec<Issue> {
+    let mut issues = request.misfits::<Params>();
+    let params = request.sound_params();
+    let issue = |field: &'static str, code, key, why: String| {
+        let text = Text::key(key).with("label", &request.label);
+        Issue::blocking(Domain::Data, code, text.with("field", field))
+            .at(request.node_id.clone())
+            .field(field)
+            .tech(why)
+    };
+    let url = params.get("url").and_then(Value::as_str);
+    if let Some(Err(why)) = url.map(|url| target(url, allow_private)) {
+        issues.push(issue(
+            "url",
+            "url_not_allowed",
+            "issue-resource-refused",
+            why,
+        ));
+    }
+    let headers = params.get("headers").and_then(Value::as_object);
+    if let Some(Err(why)) = headers.map(given_headers) {
+        let key = "issue-invalid-parameter-format";
+        issues.push(issue("headers", codes::INVALID_FIELD_FORMAT, key, why));
+    }
+    issues
+}
+
 /// All addresses of the host, each of which must be allowed: which one is called is not for the
 /// owner of the name to choose.
 async fn resolve(
@@ -162,18 +215,6 @@ async fn resolve(
     url: &Url,
     allow_private: bool,
 ) -> Result<Vec<SocketAddr>, StepFailure> {
-    if !matches!(url.scheme(), "http" | "https") {
-        return Err(not_allowed(context, "only http and https are called"));
-    }
-    if guard::is_other_protocol(url.port_or_known_default()) {
-        return Err(not_allowed(context, "that port is another protocol's"));
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err(not_allowed(
-            context,
-            "a URL carries no user and no password: use headers",
-        ));
-    }
     let port = url.port_or_known_default().unwrap_or(80);
     let ips: Vec<IpAddr> = match url.host() {
         Some(Host::Ipv4(ip)) => vec![ip.into()],
@@ -202,24 +243,30 @@ async fn resolve(
         .collect())
 }
 
-fn headers(
-    context: &StepContext,
-    params: &Params,
-    key: Option<String>,
-) -> Result<HeaderMap, StepFailure> {
+/// The headers that a workflow sets, or why it cannot.
+fn given_headers(given: &Map<String, Value>) -> Result<HeaderMap, String> {
     let mut headers = HeaderMap::new();
-    let wrong = |e: &dyn std::fmt::Display| invalid(context, "headers", &e.to_string());
-    for (name, value) in &params.headers {
-        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|e| wrong(&e))?;
+    for (name, value) in given {
+        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|e| e.to_string())?;
         if OWN_HEADERS.contains(&name.as_str()) {
-            return Err(wrong(&format!("{name} is not for a workflow to set")));
+            return Err(format!("{name} is not for a workflow to set"));
         }
         let value = match value {
             Value::String(value) => value.clone(),
             other => other.to_string(),
         };
-        headers.insert(name, HeaderValue::from_str(&value).map_err(|e| wrong(&e))?);
+        let value = HeaderValue::from_str(&value).map_err(|e| e.to_string())?;
+        headers.insert(name, value);
     }
+    Ok(headers)
+}
+
+fn headers(
+    context: &StepContext,
+    params: &Params,
+    key: Option<String>,
+) -> Result<HeaderMap, String> {
+    let mut headers = given_headers(&params.headers)?;
     let mut pass_on = |name: &'static str, value: Option<&str>| {
         if let Some(value) = value.and_then(|value| HeaderValue::from_str(value).ok()) {
             headers

@@ -9,16 +9,14 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use docg_core::{
-    error::{StepFailure, codes},
-    i18n::Text,
+    error::StepFailure,
     preflight::Issue,
     run::Phase,
     workflow::{
         ComputeHandler, EffectContext, EffectHandler, Handler, NodeSpec, ParamKind, ParamSpec,
-        Probe, Resolution, StepContext, StepOutcome, handler::CheckRequest,
+        Probe, Resolution, StepContext, StepOutcome, handler::CheckRequest, read_params,
     },
 };
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use call::{Params, call};
@@ -45,29 +43,25 @@ pub(super) fn handler(allow_private: bool) -> Handler {
     }))
 }
 
-fn read(params: Value) -> Result<Params, StepFailure> {
-    Params::deserialize(params).map_err(|e| {
-        StepFailure::review(
-            codes::INVALID_FIELD_FORMAT,
-            Text::key("error-parameters-do-not-fit"),
-        )
-        .tech(e)
-    })
-}
-
 #[async_trait]
 impl EffectHandler for HttpRequest {
     fn spec(&self) -> &NodeSpec {
         &self.spec
     }
 
-    async fn check(&self, _: CheckRequest) -> Vec<Issue> {
-        Vec::new()
+    async fn check(&self, request: CheckRequest) -> Vec<Issue> {
+        call::issues(&request, self.allow_private)
     }
 
     async fn run(&self, context: EffectContext, params: Value) -> Result<StepOutcome, StepFailure> {
         let key = context.idempotency_key();
-        let output = call(&context, read(params)?, Some(key), self.allow_private).await?;
+        let output = call(
+            &context,
+            read_params::<Params>(params)?,
+            Some(key),
+            self.allow_private,
+        )
+        .await?;
         Ok(StepOutcome::Done(output))
     }
 
@@ -83,7 +77,7 @@ impl EffectHandler for HttpRequest {
 
     /// What may be repeated is repeated; of the rest only the other side knows.
     async fn probe(&self, _context: EffectContext, params: Value) -> Probe {
-        match read(params) {
+        match read_params::<Params>(params) {
             Ok(params) if params.is_idempotent() => Probe::NotDone,
             _ => Probe::Unknown,
         }
@@ -109,12 +103,12 @@ impl ComputeHandler for Preview {
         &self.spec
     }
 
-    async fn check(&self, _: CheckRequest) -> Vec<Issue> {
-        Vec::new()
+    async fn check(&self, request: CheckRequest) -> Vec<Issue> {
+        call::issues(&request, self.allow_private)
     }
 
     async fn run(&self, context: StepContext, params: Value) -> Result<Value, StepFailure> {
-        let params = read(params)?;
+        let params = read_params::<Params>(params)?;
         if params.is_safe() {
             return call(&context, params, None, self.allow_private).await;
         }
