@@ -16,6 +16,7 @@ use crate::{
     limits,
     ports::{ExecutionRecord, Idempotency},
     run::{Inputs, Phase, Step, StepStatus},
+    signature::MAX_SIGNERS,
     workflow::{Node, NodeSpec, OnError, Registry, RetryPolicy, Settings, Workflow},
 };
 
@@ -80,7 +81,7 @@ impl Engine {
     ///
     /// `NotFound`; `InvalidTransition` where it is not completed; `VersionMismatch`; `NoDocument`;
     /// `SignaturesNotConfigured`; `InvalidInput` where the provider is blank, there are more than
-    /// [`PEOPLE`](crate::limits::PEOPLE) signers, or a text exceeds its [limit](crate::limits);
+    /// [`MAX_SIGNERS`] signers, or a text exceeds its [limit](crate::limits);
     /// `KeyReused`.
     pub async fn request_signature(
         &self,
@@ -94,8 +95,8 @@ impl Engine {
             how.idempotency.as_ref(),
         );
         let of_provider = limits::PROVIDER.of_field(how.provider.as_deref());
-        let too_many = (how.signers.len() > limits::PEOPLE).then(|| {
-            let text = Text::key("fault-too-many").with("most", limits::PEOPLE);
+        let too_many = (how.signers.len() > MAX_SIGNERS).then(|| {
+            let text = Text::key("fault-too-many").with("most", MAX_SIGNERS);
             FieldFault::new("/signers", "too_many", text)
         });
         let of_signers = how.signers.iter().enumerate().flat_map(|(index, signer)| {

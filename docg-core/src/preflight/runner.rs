@@ -2,8 +2,6 @@ use std::{any::Any, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 
-use serde_json::{Map, Value};
-
 use super::{
     Domain, Issue, ProbeFailure, ResourceProbe, Severity,
     rules::{self, Answer, Check, Question, Resource},

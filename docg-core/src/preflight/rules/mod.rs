@@ -18,7 +18,7 @@ use crate::{
         Handler, Node, NodeSpec, OnError, ParamKind, ParamSpec,
         condition::{self, ConditionError},
         param::{self, Given, ParamFault},
-        variables::{self, effective_params, resolve_from},
+        variables::{self, effective_params, resolve_from, settle},
     },
 };
 
