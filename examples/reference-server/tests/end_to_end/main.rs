@@ -20,5 +20,6 @@ mod layers;
 mod mail_encryption;
 mod process;
 mod providers;
+mod renders;
 mod starting;
 mod walkthrough;
