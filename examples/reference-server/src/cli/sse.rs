@@ -54,6 +54,7 @@ impl Parser {
             (b'\r', None) => return None,
             _ => end + 1,
         };
+        // Event streams are decoded so (HTML Standard, section 9.2.5); this is for the terminal alone.
         let line = String::from_utf8_lossy(&self.buffer[..end]).into_owned();
         Some((line, length))
     }

@@ -35,7 +35,7 @@ pub use error::FilesError;
 use names::clean_filename;
 pub use records::RecordKind;
 
-/// The largest document that is read: mails and pages are made of whole documents.
+/// The largest document that is kept and read: mails and pages are made of whole documents.
 const MAX_DOCUMENT: u64 = 32 * 1024 * 1024;
 
 /// Where files are kept. Cheap to clone.
@@ -133,7 +133,7 @@ impl Files {
     ///
     /// # Errors
     ///
-    /// Where it cannot be written.
+    /// [`FilesError::TooLarge`] where it could not be read again; else where it cannot be written.
     pub async fn put_document(
         &self,
         origin: &Origin,
@@ -141,12 +141,16 @@ impl Files {
         content: Bytes,
         language: Option<String>,
     ) -> Result<Document, FilesError> {
+        let bytes = content.len() as u64;
+        if bytes > MAX_DOCUMENT {
+            return Err(FilesError::TooLarge(bytes));
+        }
         let filename = clean_filename(filename, "pdf");
         let document = Document {
             path: names::document_path(origin, &filename),
             filename,
             content_type: "application/pdf".to_owned(),
-            bytes: content.len() as u64,
+            bytes,
             sha256: hex::encode(Sha256::digest(&content)),
             language,
         };

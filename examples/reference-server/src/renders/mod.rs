@@ -207,9 +207,11 @@ impl Renderer {
             return Ok(child::make(&self.0.templates, job, original)?);
         }
         let frame = wire::frame(job, original).map_err(RenderFailure::Unavailable)?;
+        let asked = Instant::now();
         let turn = self.0.turns.take(organization);
         let turn = tokio::time::timeout_at(ends, turn).await;
         let _turn = turn.map_err(|_| RenderFailure::Busy)?;
+        let waited = asked.elapsed();
         let mut process = match self.0.waiting_process() {
             Some(process) => process,
             None => {
@@ -231,6 +233,8 @@ impl Renderer {
                 let what = format!("its process {}: {e}", process.end().await);
                 Err(RenderError::TooLarge(what).into())
             }
+            // The others have used up its time.
+            Err(_) if time < self.0.limits.time && time < waited => Err(RenderFailure::Busy),
             Err(_) => {
                 let what = format!("it was not done within {} ms", time.as_millis());
                 Err(RenderError::TooLarge(what).into())

@@ -98,7 +98,7 @@ async fn a_file_is_saved_under_its_name_and_a_request_without_signers_runs_out()
         .expect("a URL");
     let url: url::Url = url.parse().expect("a URL");
     let saved = url.to_file_path().expect("a file");
-    let below = format!("contracts/agreed/{id}/Agreed- 2026-0042.pdf");
+    let below = format!("contracts/agreed/{id}/save/Agreed- 2026-0042.pdf");
     assert!(saved.ends_with(&below), "{}", saved.display());
     assert!(
         std::fs::read(saved)

@@ -22,5 +22,6 @@ mod mail_encryption;
 mod operating;
 mod process;
 mod providers;
+mod renders;
 mod starting;
 mod walkthrough;

@@ -74,7 +74,7 @@ const REFUSED: Verdict = verdict(
 /// Of a status; `None` where it is no error. Redirects are not followed, they are an answer.
 pub(super) fn of_status(status: StatusCode, is_idempotent: bool) -> Option<Verdict> {
     Some(match status.as_u16() {
-        ..400 => return None,
+        0..=399 => return None,
         401 | 403 | 407 => KEY,
         // Said before anything was done.
         429 => SLOW_DOWN,
