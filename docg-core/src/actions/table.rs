@@ -36,7 +36,7 @@ table! {
     "api_key_invalid" => "update_api_key" "update-api-key";
     "template_not_found" | "template_not_selected" => "select_template" "select-template";
     "template_invalid_tags" => "fix_template_tags" "fix-template-tags";
-    "rate_limit" | "timeout" | "service_unavailable" => "retry" "retry";
+    "rate_limit" | "timeout" | "service_unavailable" | "stopped" => "retry" "retry";
     "no_signers" | "signer_missing_email" | "duplicate_signer" => "fix_signers" "fix-signers";
     "invalid_signer_name" | "invalid_signer_order" => "fix_signers" "fix-signers";
     "unknown_field" | "too_many" => "fix_field_format" "fix-field-format";

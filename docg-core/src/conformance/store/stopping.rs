@@ -229,8 +229,8 @@ impl World {
             let asks = |context: EffectContext, _: Value| async move {
                 Ok(StepOutcome::Wait(signatures(&context)))
             };
-            effect(spec("signed", Phase::Signature), asks).resumed(
-                move |context: EffectContext, params: Value, _| {
+            effect(spec("signed", Phase::Signature), asks)
+                .resumed(move |context: EffectContext, params: Value, _| {
                     let asks_again = answer_of(&params) == "wait" && !done;
                     let (context, wait) = ((*context).clone(), signatures(&context));
                     let run = run(context, params);
@@ -242,8 +242,8 @@ impl World {
                             StepOutcome::Done(output)
                         })
                     }
-                },
-            )
+                })
+                .probe(|_, _| async { Probe::NotDone })
         };
         let handlers = Arc::clone(&self.handlers);
         let loses = |_: EffectContext, _: Value| async {
@@ -269,7 +269,7 @@ impl World {
             .options(|options| {
                 options.lease = Duration::from_secs(3);
                 options.cancel_grace = Duration::from_millis(300);
-                options.probe_timeout = Duration::from_secs(1);
+                options.probe_timeout = Duration::from_secs(20);
                 options.max_output_bytes = 1_000;
                 options.poll_interval = Duration::from_secs(1);
             })
