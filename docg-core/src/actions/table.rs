@@ -43,6 +43,7 @@ table! {
     "template.large_file" => "reduce_template" "reduce-template";
     "check_failed" => "check_again" "check-again";
     "handler_panicked" => "retry" "retry";
+    "unreadable" => "cancel" "cancel-unreadable";
     "too_many_interruptions" => "resume" "resume-interrupted";
     "unknown_node_type" => "edit_workflow" "edit-workflow";
     "invalid_condition" => "fix_condition" "fix-condition";

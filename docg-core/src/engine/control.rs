@@ -201,6 +201,8 @@ impl Engine {
             });
         }
         match decide::judge(execution, call) {
+            // Nobody can let go on what nobody can read.
+            _ if record.unreadable && call != Call::Cancel => Err(refusal(execution, true)),
             Verdict::Apply => {
                 if let Some(how) = how {
                     self.check_resume(request, execution, how).await?;
@@ -208,7 +210,7 @@ impl Engine {
                 Ok(Some(record))
             }
             Verdict::NoChange => Ok(None),
-            Verdict::Refuse => Err(refusal(execution)),
+            Verdict::Refuse => Err(refusal(execution, record.unreadable)),
         }
     }
 
@@ -246,7 +248,7 @@ impl Engine {
                 None => Ok(ControlAnswer::Applied(Box::new(
                     self.execution(organization, id).await?,
                 ))),
-                Some(record) => Err(refusal(&record.execution)),
+                Some(record) => Err(refusal(&record.execution, record.unreadable)),
             },
             Delivery::Sent => Ok(ControlAnswer::Sent),
         }
@@ -317,9 +319,11 @@ impl Engine {
 }
 
 /// Why a call is refused, and what is allowed instead.
-pub(super) fn refusal(execution: &Execution) -> EngineError {
+pub(super) fn refusal(execution: &Execution, unreadable: bool) -> EngineError {
+    let mut allowed = decide::allowed_calls(execution);
+    allowed.retain(|call| !unreadable || *call == Call::Cancel);
     EngineError::InvalidTransition {
         from: execution.status,
-        allowed: decide::allowed_calls(execution),
+        allowed,
     }
 }

@@ -84,7 +84,11 @@ impl Engine {
         how: RequestSignature,
     ) -> Result<Started, EngineError> {
         let (organization, id) = (request.organization_id, request.execution_id);
-        let ExecutionRecord { execution: old, .. } = self.execution(organization, id).await?;
+        let ExecutionRecord {
+            execution: old,
+            unreadable,
+            ..
+        } = self.execution(organization, id).await?;
         if let Some(expected) = request
             .if_version
             .filter(|expected| *expected != old.version)
@@ -95,7 +99,7 @@ impl Engine {
             });
         }
         if judge(&old, Call::RequestSignature) != Verdict::Apply {
-            return Err(refusal(&old));
+            return Err(refusal(&old, unreadable));
         }
         let configured = self.inner.signature_node.as_ref();
         let configured = configured.ok_or(EngineError::SignaturesNotConfigured)?;

@@ -165,6 +165,7 @@ impl Engine {
         let ExecutionRecord {
             execution: old,
             inputs,
+            unreadable,
         } = self.execution(organization, id).await?;
         if let Some(expected) = request
             .if_version
@@ -175,8 +176,8 @@ impl Engine {
                 actual: old.version,
             });
         }
-        if judge(&old, Call::Retry) != Verdict::Apply {
-            return Err(refusal(&old));
+        if unreadable || judge(&old, Call::Retry) != Verdict::Apply {
+            return Err(refusal(&old, unreadable));
         }
         let snapshot = self.inner.store.snapshot(organization, id).await?;
         let workflow = snapshot.ok_or(EngineError::NotFound("execution"))?;
@@ -286,7 +287,11 @@ impl Engine {
         };
         match created {
             Created::New { .. } => Ok(Started {
-                record: ExecutionRecord { execution, inputs },
+                record: ExecutionRecord {
+                    execution,
+                    inputs,
+                    unreadable: false,
+                },
                 created: true,
             }),
             Created::Existing(id) => {
@@ -337,6 +342,7 @@ impl Inner {
             lease,
             taken_over: false,
             takeovers: 0,
+            unreadable: false,
             state,
             signals: Vec::new(),
             published: 0,

@@ -162,6 +162,7 @@ impl Run {
         ExecutionRecord {
             execution: self.execution.clone(),
             inputs: self.inputs(),
+            unreadable: false,
         }
     }
 

@@ -122,11 +122,6 @@ impl Driver {
     /// Finds out what became of effects that nobody here attends and that may have begun, before their
     /// execution is canceled.
     pub(super) async fn ask_before_cancel(&self, state: &RunState, inputs: &mut Vec<Input>) {
-        // What may have killed its workers is not asked again.
-        let is_interrupted = matches!(inputs.first(), Some(Input::InterruptedTooOften));
-        if is_interrupted || decide::is_interrupted(state) {
-            return;
-        }
         let env = self.engine.env();
         let open = if matches!(inputs.first(), Some(Input::TakenOver)) {
             decide::first_effects(state, env)
@@ -221,6 +216,10 @@ impl Driver {
         }
         committed
     }
+}
+
+pub(super) fn is_cancel(input: &Input) -> bool {
+    matches!(input, Input::Signal(signal) if matches!(signal.kind, SignalKind::Cancel { .. }))
 }
 
 /// Whether the inbox holds a cancel that will be applied. One that is sent on a version is, as the

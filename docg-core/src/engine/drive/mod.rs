@@ -60,6 +60,8 @@ struct Driver {
     /// When it must be committed at the latest.
     held_until: Option<Instant>,
     may_hold: bool,
+    /// Handlers may be asked what became of their effects before a cancel.
+    asks: bool,
     /// Nothing has been committed to a run that was queued.
     stored_as_queued: bool,
     /// The first step that it came to.
@@ -78,7 +80,7 @@ struct LeaseLost;
 impl Driver {
     async fn run(mut self, mut state: RunState, mut inputs: Vec<Input>) {
         loop {
-            if attend::cancels(&state, &inputs) {
+            if self.asks && attend::cancels(&state, &inputs) {
                 self.ask_before_cancel(&state, &mut inputs).await;
             }
             let (id, now) = (state.execution.id, self.engine.now());
