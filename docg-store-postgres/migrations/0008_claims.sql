@@ -12,7 +12,7 @@ ALTER TABLE docg.executions ADD COLUMN takeovers integer NOT NULL DEFAULT 0;
 
 -- As a claim counts on from it: near the ends of its range it stays there.
 CREATE FUNCTION docg.next_fence(fence bigint) RETURNS bigint LANGUAGE sql IMMUTABLE AS $$
-    SELECT LEAST(GREATEST(fence, 0), 4611686018427387904) + 1
+    SELECT LEAST(GREATEST(fence, 0), 2305843009213693952) + 1
 $$;
 
 CREATE FUNCTION docg.next_takeovers(takeovers integer, taken_over boolean) RETURNS integer
@@ -180,6 +180,8 @@ $$;
 DROP FUNCTION docg.claim_one(uuid, uuid, timestamptz, timestamptz);
 
 -- Leases one execution that nobody holds, due or not. A lease without an end was given by nobody.
+-- Numbers and times that no commit can go on from are set right: else a damaged execution could not even
+-- be canceled.
 CREATE FUNCTION docg.claim_one(
     execution uuid, worker uuid, now timestamptz, until timestamptz
 ) RETURNS TABLE (
@@ -197,7 +199,17 @@ CREATE FUNCTION docg.claim_one(
     UPDATE docg.executions e
     SET worker_id = worker, fence = docg.next_fence(e.fence),
         takeovers = docg.next_takeovers(e.takeovers, free.taken_over),
-        lease_until = until, expires_at = until, due_at = NULL
+        lease_until = until, expires_at = until, due_at = NULL,
+        version = LEAST(GREATEST(e.version, 0), 2305843009213693952),
+        created_at = CASE WHEN e.created_at BETWEEN '0001-01-01' AND '9999-12-31'
+            THEN e.created_at ELSE 'epoch' END,
+        event_seq = CASE WHEN e.event_seq BETWEEN 0 AND 2305843009213693952 THEN e.event_seq ELSE (
+            SELECT coalesce(max(v.seq), 0) FROM docg.execution_events v WHERE v.execution_id = e.id)
+            END,
+        log_seq = CASE WHEN e.log_seq BETWEEN 0 AND 2305843009213693952 THEN e.log_seq ELSE (
+            SELECT coalesce(max(l.seq), 0) FROM docg.execution_logs l WHERE l.execution_id = e.id) END,
+        audit_seq = CASE WHEN e.audit_seq BETWEEN 0 AND 2305843009213693952 THEN e.audit_seq ELSE (
+            SELECT coalesce(max(a.seq), 0) FROM docg.audit_events a WHERE a.execution_id = e.id) END
     FROM free WHERE e.id = free.id
     RETURNING 1::bigint, e.id, e.fence, free.taken_over, e.takeovers, e.version, e.signals_pending,
         NULL::timestamptz, false

@@ -88,6 +88,7 @@ const FILL: &str = "
         quorum, created_at, on_expiry)
     SELECT gen_random_uuid(), id, organization_id, 'n', '[]', ARRAY[sha256(id::text::bytea)], 1, now(), 'fail'
     FROM filled;
+    INSERT INTO docg.held_back SELECT id FROM filled;
     INSERT INTO docg.idempotency_keys SELECT organization_id, id::text, sha256('x'), id FROM filled;
     UPDATE docg.executions SET completed_at = timestamptz '1970-01-01', signals_pending = 1,
         signaled_at = timestamptz '1970-01-01'

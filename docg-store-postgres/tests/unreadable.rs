@@ -4,13 +4,20 @@ use std::sync::Arc;
 
 use docg_core::{
     conformance::fixtures::{CommitFixture, RunFixture, at, signal},
-    ids::{ExecutionId, OrganizationId, WorkerId},
-    ports::{Claim, ClaimRequest, ClaimWhat, RunStore},
-    run::Status,
+    engine::{ControlAnswer, ControlRequest, Engine, StartRequest},
+    ids::{OrganizationId, WorkerId, WorkflowId},
+    observe::Actor,
+    ports::{
+        Claim, ClaimRequest, ClaimWhat, EventQuery, ExecutionQuery, LogQuery, RunReader, RunStore,
+    },
+    prelude::*,
+    time::Timestamp,
 };
+use docg_store_memory::MemoryBus;
 use docg_store_postgres::{PgStore, PgStoreConfig};
 use docg_test_servers::postgres::Database;
-use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use serde_json::{Value, json};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 
 mod support;
 
@@ -338,4 +345,216 @@ async fn what_the_server_cannot_read_keeps_nothing_else_from_being_claimed() {
     // It is put off for a lease, and keeps nothing back then either.
     assert_eq!(ids(&world.claim(1_000).await), [good]);
     assert_eq!(ids(&world.claim(1_001).await), []);
+}
+
+/// Values that a column's type allows and nothing of docg's ever writes.
+fn bad_values(data_type: &str) -> Vec<String> {
+    let deep = format!("'{}{}'", "[".repeat(200), "]".repeat(200));
+    let values: &[&str] = match data_type {
+        "smallint" => &["-1", "32767"],
+        "integer" => &["-1", "2147483647"],
+        "bigint" => &["-1", "4611686018427387904", "9223372036854775807"],
+        "timestamp with time zone" => &[
+            "'infinity'",
+            "'-infinity'",
+            "'294000-01-01'",
+            "'0044-03-15 BC'",
+        ],
+        "text" => &["''", "'no such name'"],
+        "json" => &["'\"x\"'", "'{}'", "'[]'", "'-1'", "'null'", deep.as_str()],
+        _ => &[],
+    };
+    values.iter().map(|value| (*value).to_owned()).collect()
+}
+
+/// All columns of what belongs to an execution, but for what names it: table, column, type.
+async fn columns(connection: &mut PgConnection) -> Vec<(String, String, String)> {
+    let sql = "SELECT table_name::text, column_name::text, data_type::text
+        FROM information_schema.columns
+        WHERE table_schema = 'docg' AND is_generated = 'NEVER' AND is_identity = 'NO'
+            AND table_name IN ('executions', 'execution_data', 'execution_steps',
+                'execution_events', 'execution_logs')
+            AND column_name NOT IN ('seq', 'position')
+        ORDER BY table_name, ordinal_position";
+    let rows = sqlx::query(sql).fetch_all(connection).await;
+    let rows = rows.expect("reads the catalog");
+    rows.iter()
+        .map(|row| (row.get(0), row.get(1), row.get(2)))
+        .collect()
+}
+
+/// An engine over the store that has no workers.
+fn engine(store: &Arc<PgStore>) -> Engine {
+    let spec = NodeSpec::new("nothing", Phase::Render);
+    Engine::builder(Arc::clone(store) as _, Arc::new(MemoryBus::default()))
+        .step(compute(spec, |_, _: Value| async { Ok(json!({})) }))
+        .build()
+}
+
+/// What does not hold with one execution damaged beside a good one.
+async fn complaints(
+    store: &PgStore,
+    engine: &Engine,
+    organization: OrganizationId,
+    [bad, good]: [ExecutionId; 2],
+) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut must = |what: &str, result: Result<bool, String>| match result {
+        Ok(true) => {}
+        Ok(false) => found.push(format!("{what}: not so")),
+        Err(error) => found.push(format!("{what}: {error}")),
+    };
+    let list = ExecutionQuery {
+        organization_id: organization,
+        workflow_id: None,
+        status: None,
+        after: None,
+        limit: 10,
+    };
+    let listed = engine.executions(list).await.map_err(|e| e.to_string());
+    must(
+        "both are listed",
+        listed.map(|page| {
+            let ids = page.items.iter().map(|record| record.execution.id);
+            ids.filter(|id| [bad, good].contains(id)).count() == 2
+        }),
+    );
+    for id in [bad, good] {
+        let record = engine.execution(organization, id).await;
+        must(
+            "it is shown",
+            record.map(|_| true).map_err(|e| e.to_string()),
+        );
+        let steps = engine.steps(organization, id).await;
+        must(
+            "steps",
+            steps.map(|it| it.len() == 1).map_err(|e| e.to_string()),
+        );
+        let query = EventQuery {
+            organization_id: organization,
+            execution_id: id,
+            after: 0,
+            limit: 10,
+        };
+        let events = store.events(query).await;
+        must(
+            "events",
+            events.map(|it| !it.is_empty()).map_err(|e| e.to_string()),
+        );
+        let query = LogQuery {
+            organization_id: organization,
+            execution_id: id,
+            level: None,
+            domain: None,
+            step_id: None,
+            after: 0,
+            limit: 10,
+        };
+        let logs = engine.logs(query).await;
+        must(
+            "logs",
+            logs.map(|it| !it.items.is_empty())
+                .map_err(|e| e.to_string()),
+        );
+        let verified = engine.verify_audit(organization, id).await;
+        must("audit", verified.map(|_| true).map_err(|e| e.to_string()));
+    }
+    let now = Timestamp::now();
+    let request = ClaimRequest {
+        worker_id: WorkerId::new(),
+        what: ClaimWhat::Due {
+            limit: 64,
+            per_organization: 64,
+            node_types: [Arc::from("nothing")].into(),
+        },
+        now,
+        lease_until: now.plus_millis(60_000),
+    };
+    let claim = store.claim(request).await.map_err(|e| e.to_string());
+    if let Ok(claim) = &claim {
+        let leases: Vec<_> = claim.claimed.iter().map(|it| it.lease).collect();
+        store.release(&leases, now).await.expect("releases");
+    }
+    let has_good = |claim: Claim| ids(&claim).contains(&good);
+    must("the good one is claimed", claim.map(has_good));
+    must(
+        "purge",
+        store
+            .purge(at(0), 10)
+            .await
+            .map(|_| true)
+            .map_err(|e| e.to_string()),
+    );
+    for id in [good, bad] {
+        let request = ControlRequest::new(organization, id, Actor::user("somebody"));
+        let canceled = match engine.cancel(request, None).await {
+            Ok(ControlAnswer::Applied(record)) => Ok(record.execution.status == Status::Canceled),
+            Ok(ControlAnswer::Sent) => Err("sent".to_owned()),
+            Err(error) => Err(error.to_string()),
+        };
+        must("it can be canceled", canceled);
+    }
+    found
+}
+
+#[tokio::test]
+async fn whatever_cannot_be_read_it_is_listed_and_canceled_and_harms_nothing_beside_it() {
+    let database = support::migrated().await;
+    let store = PgStore::connect(database.url(), PgStoreConfig::default()).await;
+    let store = Arc::new(store.expect("connects"));
+    let engine = engine(&store);
+    let (organization, workflow) = (OrganizationId::new(), WorkflowId::new());
+    let draft = json!({"name": "test", "nodes": [{"id": "a", "type": "nothing"}]});
+    let draft = serde_json::from_value(draft).expect("readable");
+    let stored = engine.put_workflow(organization, workflow, draft, None);
+    stored.await.expect("a valid definition");
+    let mut connection = PgConnection::connect(database.url())
+        .await
+        .expect("connects");
+    let (mut tried, mut wrong) = (0, Vec::new());
+    for (table, column, data_type) in columns(&mut connection).await {
+        for value in bad_values(&data_type) {
+            let mut ids = [ExecutionId::new(); 2];
+            for id in &mut ids {
+                let request = StartRequest::new(organization, workflow, Actor::user("somebody"));
+                *id = engine
+                    .start(request)
+                    .await
+                    .expect("accepted")
+                    .record
+                    .execution
+                    .id;
+            }
+            let key = if table == "executions" {
+                "id"
+            } else {
+                "execution_id"
+            };
+            let damage = format!(
+                "UPDATE docg.{table} SET {column} = {value} WHERE {key} = '{}'",
+                ids[0]
+            );
+            let damaged = sqlx::raw_sql(AssertSqlSafe(damage.clone()))
+                .execute(&mut connection)
+                .await;
+            // Refused by the schema: then it need not be read.
+            if damaged.is_ok_and(|done| done.rows_affected() > 0) {
+                tried += 1;
+                for complaint in complaints(&store, &engine, organization, ids).await {
+                    wrong.push(format!("{damage}: {complaint}"));
+                }
+            }
+            let clean =
+                format!("DELETE FROM docg.executions WHERE organization_id = '{organization}'");
+            let cleaned = sqlx::raw_sql(AssertSqlSafe(clean)).execute(&mut connection);
+            cleaned.await.expect("cleans");
+        }
+    }
+    assert!(tried > 100, "only {tried} were tried");
+    assert!(
+        wrong.is_empty(),
+        "{} of {tried}:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
 }

@@ -46,6 +46,7 @@ table! {
     "render_too_large" => "reduce_data" "reduce-data";
     "check_failed" => "check_again" "check-again";
     "handler_panicked" => "retry" "retry";
+    "unreadable" => "cancel" "cancel-unreadable";
     "too_many_interruptions" => "resume" "resume-interrupted";
     "unknown_node_type" => "edit_workflow" "edit-workflow";
     "invalid_condition" => "fix_condition" "fix-condition";

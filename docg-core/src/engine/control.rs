@@ -206,6 +206,8 @@ impl Engine {
             });
         }
         match decide::judge(execution, call) {
+            // Nobody can let go on what nobody can read.
+            _ if record.unreadable && call != Call::Cancel => Err(refusal(execution, true)),
             Verdict::Apply => {
                 if let Some(how) = how {
                     self.check_resume(request, execution, how).await?;
@@ -213,7 +215,7 @@ impl Engine {
                 Ok(Some(record))
             }
             Verdict::NoChange => Ok(None),
-            Verdict::Refuse => Err(refusal(execution)),
+            Verdict::Refuse => Err(refusal(execution, record.unreadable)),
         }
     }
 
@@ -258,7 +260,7 @@ impl Engine {
                 None => Ok(ControlAnswer::Applied(Box::new(
                     self.execution(organization, id).await?,
                 ))),
-                Some(record) => Err(refusal(&record.execution)),
+                Some(record) => Err(refusal(&record.execution, record.unreadable)),
             },
             // The end of an execution yields to a cancel in its inbox: one that has ended otherwise had
             // ended before.
@@ -339,9 +341,11 @@ impl Engine {
 }
 
 /// Why a call is refused, and what is allowed instead.
-pub(super) fn refusal(execution: &Execution) -> EngineError {
+pub(super) fn refusal(execution: &Execution, unreadable: bool) -> EngineError {
+    let mut allowed = decide::allowed_calls(execution);
+    allowed.retain(|call| !unreadable || *call == Call::Cancel);
     EngineError::InvalidTransition {
         from: execution.status,
-        allowed: decide::allowed_calls(execution),
+        allowed,
     }
 }

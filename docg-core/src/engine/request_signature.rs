@@ -115,7 +115,11 @@ impl Engine {
                 .chain(of_signers),
         )?;
         let (organization, id) = (request.organization_id, request.execution_id);
-        let ExecutionRecord { execution: old, .. } = self.execution(organization, id).await?;
+        let ExecutionRecord {
+            execution: old,
+            unreadable,
+            ..
+        } = self.execution(organization, id).await?;
         if let Some(expected) = request
             .if_version
             .filter(|expected| *expected != old.version)
@@ -126,7 +130,7 @@ impl Engine {
             });
         }
         if judge(&old, Call::RequestSignature) != Verdict::Apply {
-            return Err(refusal(&old));
+            return Err(refusal(&old, unreadable));
         }
         let configured = self.inner.signature_node.as_ref();
         let configured = configured.ok_or(EngineError::SignaturesNotConfigured)?;

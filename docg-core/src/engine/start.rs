@@ -180,6 +180,7 @@ impl Engine {
         let ExecutionRecord {
             execution: old,
             inputs,
+            unreadable,
         } = self.execution(organization, id).await?;
         if let Some(expected) = request
             .if_version
@@ -190,8 +191,8 @@ impl Engine {
                 actual: old.version,
             });
         }
-        if judge(&old, Call::Retry) != Verdict::Apply {
-            return Err(refusal(&old));
+        if unreadable || judge(&old, Call::Retry) != Verdict::Apply {
+            return Err(refusal(&old, unreadable));
         }
         let snapshot = self.inner.store.snapshot(organization, id).await?;
         let workflow = snapshot.ok_or(EngineError::NotFound("execution"))?;
@@ -298,7 +299,11 @@ impl Engine {
         };
         match created {
             Created::New { .. } => Ok(Started {
-                record: ExecutionRecord { execution, inputs },
+                record: ExecutionRecord {
+                    execution,
+                    inputs,
+                    unreadable: false,
+                },
                 created: true,
             }),
             Created::Existing(id) => {
@@ -391,6 +396,7 @@ impl Inner {
             lease,
             taken_over: false,
             takeovers: 0,
+            unreadable: false,
             state,
             signals: Vec::new(),
             published: 0,

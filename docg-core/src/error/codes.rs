@@ -71,6 +71,8 @@ codes! {
     TOO_MANY_TAKEOVERS = "too_many_takeovers";
     /// Workers died too often while they had the execution, whatever they were at.
     TOO_MANY_INTERRUPTIONS = "too_many_interruptions";
+    /// What is stored of it cannot be read.
+    UNREADABLE = "unreadable";
     /// No handler for the node's type.
     UNKNOWN_NODE_TYPE = "unknown_node_type";
     /// A `when` expression failed.

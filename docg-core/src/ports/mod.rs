@@ -16,8 +16,8 @@ pub use error::{StoreError, StoreErrorKind};
 pub use mock::MockStore;
 pub use model::{
     AuditQuery, Claim, ClaimRequest, ClaimWhat, Claimed, Commit, Committed, Created, EventQuery,
-    ExecutionQuery, ExecutionRecord, FirstClaim, Idempotency, Lease, LeaseAfter, LogQuery, Memo,
-    MAX_TAKEOVERS, MemoKey, NewRun, Page, Renewed, ResumeSignal, RunState, Settlement, Signal, SignalKind,
-    Unpublished, Unserved, WorkflowQuery,
+    ExecutionQuery, ExecutionRecord, FirstClaim, Idempotency, Lease, LeaseAfter, LogQuery,
+    MAX_TAKEOVERS, Memo, MemoKey, NewRun, Page, Renewed, ResumeSignal, RunState, Settlement,
+    Signal, SignalKind, Unpublished, Unserved, WorkflowQuery,
 };
 pub use store::{MemoStore, RunReader, RunStore, Store, WorkflowStore};

@@ -177,7 +177,10 @@ pub struct Claimed {
     /// How many claims in a row have taken the execution over, this one included, since a commit
     /// last [made progress](Commit::made_progress).
     pub takeovers: u32,
-    /// The run.
+    /// Something of the run cannot be read: see [`ExecutionRecord::unreadable`]. Such a one is claimed
+    /// by name only, so that it can be canceled.
+    pub unreadable: bool,
+    /// The run. Of an unreadable one, the steps and the definition may be missing.
     pub state: RunState,
     /// Its inbox, oldest first.
     pub signals: Vec<Signal>,
@@ -336,6 +339,9 @@ pub struct ExecutionRecord {
     pub execution: Execution,
     /// What it works on.
     pub inputs: Arc<Inputs>,
+    /// Something of it cannot be read, by damage or because another version wrote it. Its ids and its
+    /// status are right; the rest is what could be read, and it can only be canceled.
+    pub unreadable: bool,
 }
 
 /// Which executions a reader wants, newest first.

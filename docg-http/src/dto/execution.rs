@@ -28,6 +28,10 @@ pub(crate) struct Execution {
     organization_id: OrganizationId,
     #[schema(value_type = names::Status)]
     status: run::Status,
+    /// True where something of it cannot be read, else left out. Its ids and its status are right then.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    unreadable: bool,
     /// Never falls; 100 exactly when completed.
     #[schema(maximum = 100)]
     progress: u8,
@@ -123,6 +127,7 @@ pub(crate) fn execution(
         workflow_version: e.workflow_version,
         organization_id: e.organization_id,
         status: e.status,
+        unreadable: record.unreadable,
         progress: e.progress,
         current_step: e.current_step.clone(),
         waiting_for: e.waiting_for.clone(),

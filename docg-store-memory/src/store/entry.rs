@@ -185,6 +185,7 @@ impl Run {
         ExecutionRecord {
             execution: self.execution.clone(),
             inputs: self.inputs(),
+            unreadable: false,
         }
     }
 

@@ -622,6 +622,7 @@ fn claimed(entry: &Entry, run: &Run, lease: Lease) -> Claimed {
         lease,
         taken_over: run.taken_over,
         takeovers: run.takeovers,
+        unreadable: false,
         state: entry.state(run),
         signals: run.inbox.clone(),
         published: run.published,

@@ -174,6 +174,24 @@ fn all_holds_with_a_clock_that_is_set_back_and_forth() {
     }
 }
 
+#[test]
+fn no_worker_is_idle_while_something_is_due_that_it_may_take() {
+    for moves in [
+        vec![],
+        vec![
+            Move::Wait(1_000),
+            Move::Replace(0),
+            Move::Wait(1_000),
+            Move::Replace(1),
+        ],
+    ] {
+        let mut plan = Plan::with_a_backlog();
+        plan.moves.extend(moves);
+        let idle = world::idle_beside_due(&plan);
+        assert!(idle < Duration::from_secs(1), "{idle:?} of workers' time");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig {
         cases: cases(),

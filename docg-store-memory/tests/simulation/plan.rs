@@ -108,6 +108,18 @@ impl Plan {
         }
     }
 
+    /// More runs of one organization than its share of leases, all at once.
+    pub(crate) fn with_a_backlog() -> Self {
+        let slow = node(0, "repeatable", &[Act::Slow(2_000)], "fail");
+        Self {
+            workflows: vec![json!([slow])],
+            processes: 2,
+            store_faults: Vec::new(),
+            bus_faults: Vec::new(),
+            moves: vec![Move::Start(0); 60],
+        }
+    }
+
     /// An effect that must not be repeated and takes longer than a lease.
     pub(crate) fn with_a_long_effect() -> Self {
         let long = node(1, "probed", &[Act::Slow(40_000), Act::Slow(40_000)], "fail");

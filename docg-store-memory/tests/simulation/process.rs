@@ -20,6 +20,9 @@ use crate::{
     outside::{Outside, SIGNER},
 };
 
+/// How many executions are worked on at once, for there is one organization.
+pub(crate) const PER_ORGANIZATION: usize = 6;
+
 /// What all processes share.
 pub(crate) struct Shared {
     pub(crate) clock: Arc<WallClock>,
@@ -135,7 +138,8 @@ impl Process {
                 options.signature_check = Duration::from_secs(20);
             })
             .build();
-        let workers = engine.start_workers(WorkerOptions::concurrency(8));
+        let options = WorkerOptions::concurrency(8).per_organization(PER_ORGANIZATION);
+        let workers = engine.start_workers(options);
         Self {
             engine,
             life,

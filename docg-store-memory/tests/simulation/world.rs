@@ -3,10 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use docg_core::{
+    engine::Engine,
     event::Event,
     ids::OrganizationId,
     ports::{Idempotency, RunStore},
     prelude::*,
+    time::Clock,
 };
 use docg_store_memory::{MemoryBus, MemoryStore};
 use serde_json::json;
@@ -20,7 +22,7 @@ use crate::{
     outside::Outside,
     people::{Asked, Caller},
     plan::{Move, Plan, Wish},
-    process::{Process, Shared},
+    process::{PER_ORGANIZATION, Process, Shared},
     readers::{Server, watch_run},
 };
 
@@ -63,6 +65,40 @@ pub(crate) fn play(plan: &Plan) -> Played {
             bus_calls: world.shared.bus_faults.calls(),
             statuses: world.check().await,
         }
+    })
+}
+
+/// Plays a plan without faults; for how long workers were idle beside something due, all together.
+pub(crate) fn idle_beside_due(plan: &Plan) -> Duration {
+    const TICK: Duration = Duration::from_millis(50);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("a runtime");
+    runtime.block_on(async {
+        let mut world = World::new(plan).await;
+        for step in &plan.moves {
+            world.play(step).await;
+        }
+        let mut idle = Duration::ZERO;
+        loop {
+            tokio::time::sleep(TICK).await;
+            let due = world
+                .shared
+                .store
+                .unserved(Arc::default(), world.shared.clock.now());
+            if due.await.expect("reads").is_empty() {
+                break;
+            }
+            let engines = world.processes.iter().map(|process| &process.engine);
+            let at_work = engines.map(Engine::active_executions).sum::<usize>();
+            let free = PER_ORGANIZATION.saturating_sub(at_work);
+            idle += TICK * u32::try_from(free).expect("a few");
+        }
+        world.calm_down().await;
+        world.check().await;
+        idle
     })
 }
 

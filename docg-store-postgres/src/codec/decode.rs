@@ -3,15 +3,16 @@ use std::{borrow::Cow, sync::Arc};
 use chrono::{DateTime, Datelike, Utc};
 use docg_core::{
     approval::Approval,
-    error::ErrorContext,
-    event::Event,
+    error::{ErrorContext, codes},
+    event::{Event, EventData},
+    i18n::Text,
     ids::{ExecutionId, NodeId, OrganizationId},
     observe::{Actor, AuditEvent, JsonText, LogEntry, Target},
     ports::{ExecutionRecord, RunState, Signal},
-    run::{Execution, Heads, Inputs, Phase, PhaseMetrics, PhaseTimes, Status, Step},
+    run::{Execution, Heads, Inputs, Phase, PhaseMetrics, PhaseTimes, Step},
     signature::SignatureRequest,
     time::Timestamp,
-    workflow::Workflow,
+    workflow::{Settings, Workflow},
 };
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
@@ -57,6 +58,9 @@ fn variant<T: DeserializeOwned>(what: &str, name: &str) -> Result<T, Error> {
         .map_err(|e| Error::Corrupt(format!("{what} cannot be read: {e}")))
 }
 
+/// Stands for a moment that cannot be read.
+const EPOCH: Timestamp = Timestamp::from_millis(0);
+
 /// A moment as it is stored. Unlike the driver's own types it reads any: `infinity` and the years
 /// that no calendar here has are errors, not panics.
 struct Moment(DateTime<Utc>);
@@ -78,7 +82,9 @@ impl<'r> Decode<'r, Postgres> for Moment {
         let since_1970 = micros.checked_add(EPOCH);
         let time = since_1970.and_then(DateTime::from_timestamp_micros);
         let time = time.filter(|time| (0..=9_999).contains(&time.year()));
-        Ok(Self(time.ok_or("a time before or after all that there are")?))
+        Ok(Self(
+            time.ok_or("a time before or after all that there are")?,
+        ))
     }
 }
 
@@ -91,9 +97,13 @@ pub(crate) fn optional_time(row: &PgRow, column: &str) -> Result<Option<Timestam
     Ok(moment.map(|moment| moment.0.into()))
 }
 
+/// No number grows beyond this. Where a damaged one is larger, nothing could be counted on from it.
+const LARGEST: i64 = 1 << 62;
+
 pub(crate) fn number<T: TryFrom<i64>>(row: &PgRow, column: &str) -> Result<T, Error> {
     let number: i64 = field(row, column)?;
-    T::try_from(number).map_err(|_| Error::Corrupt(format!("{column} is {number}")))
+    let read = T::try_from(number).ok().filter(|_| number < LARGEST);
+    read.ok_or_else(|| Error::Corrupt(format!("{column} is {number}")))
 }
 
 pub(crate) fn bytes32(row: &PgRow, column: &str) -> Result<[u8; 32], Error> {
@@ -103,65 +113,112 @@ pub(crate) fn bytes32(row: &PgRow, column: &str) -> Result<[u8; 32], Error> {
         .map_err(|_| Error::Corrupt(format!("{column} has {} bytes, not 32", bytes.len())))
 }
 
-pub(crate) fn execution(row: &PgRow) -> Result<Execution, Error> {
-    let code: Option<String> = field(row, "error_code")?;
-    let error = code
-        .map(|code| {
-            Ok::<_, Error>(ErrorContext {
-                code: Cow::Owned(code),
-                human: json_field(row, "last_error_human")?,
-                tech: field(row, "last_error_tech")?,
-            })
+/// What may be unreadable in a row: each such value is replaced, and the first is told.
+#[derive(Default)]
+pub(crate) struct Lenient {
+    fault: Option<Error>,
+}
+
+impl Lenient {
+    fn or<T>(&mut self, read: Result<T, Error>, instead: T) -> T {
+        read.unwrap_or_else(|error| {
+            self.fault = self.fault.take().or(Some(error));
+            instead
         })
-        .transpose()?;
+    }
+
+    fn or_default<T: Default>(&mut self, read: Result<T, Error>) -> T {
+        self.or(read, T::default())
+    }
+
+    /// What was read, where all of it could be.
+    fn strict<T>(self, read: T) -> Result<T, Error> {
+        self.fault.map_or(Ok(read), Err)
+    }
+
+    /// What is told of a thing of which something cannot be read.
+    fn context(&self) -> Option<ErrorContext> {
+        let fault = self.fault.as_ref()?;
+        Some(ErrorContext {
+            code: Cow::Borrowed(codes::UNREADABLE),
+            human: Text::key("error-unreadable"),
+            tech: Some(fault.to_string()),
+        })
+    }
+}
+
+fn error_context(row: &PgRow) -> Result<Option<ErrorContext>, Error> {
+    let code: Option<String> = field(row, "error_code")?;
+    code.map(|code| {
+        Ok(ErrorContext {
+            code: Cow::Owned(code),
+            human: json_field(row, "last_error_human")?,
+            tech: field(row, "last_error_tech")?,
+        })
+    })
+    .transpose()
+}
+
+fn progress(row: &PgRow) -> Result<u8, Error> {
     let progress: i16 = field(row, "progress")?;
+    u8::try_from(progress).map_err(|_| Error::Corrupt(format!("progress is {progress}")))
+}
+
+fn optional_named<T: DeserializeOwned>(row: &PgRow, column: &str) -> Result<Option<T>, Error> {
+    let name: Option<&str> = field(row, column)?;
+    name.map(|name| variant(column, name)).transpose()
+}
+
+/// Only ids and the status have to be readable.
+fn execution(row: &PgRow, read: &mut Lenient) -> Result<Execution, Error> {
     let optional_id = |column| -> Result<Option<ExecutionId>, Error> {
         Ok(field::<Option<Uuid>>(row, column)?.map(ExecutionId))
     };
-    let optional_name = |column| -> Result<Option<&str>, Error> { field(row, column) };
     Ok(Execution {
         id: field::<Uuid>(row, "id")?.into(),
         workflow_id: field::<Uuid>(row, "workflow_id")?.into(),
-        workflow_version: number(row, "workflow_version")?,
+        workflow_version: read.or_default(number(row, "workflow_version")),
         organization_id: field::<Uuid>(row, "organization_id")?.into(),
         status: named(row, "status")?,
-        progress: u8::try_from(progress)
-            .map_err(|_| Error::Corrupt(format!("progress is {progress}")))?,
-        current_step: optional_json(row, "current_step")?,
-        waiting_for: optional_json(row, "waiting_for")?,
-        error,
-        preflight: optional_json(row, "preflight_summary")?,
-        delivery_state: named(row, "delivery_state")?,
-        signature_state: named(row, "signature_state")?,
-        phase_metrics: phase_metrics(field(row, "phase_metrics")?)?,
-        correlation_id: field::<&str>(row, "correlation_id")?.into(),
-        traceparent: field::<Option<&str>>(row, "traceparent")?.map(Arc::from),
-        created_by: json_field(row, "created_by")?,
-        trigger_type: field::<&str>(row, "trigger_type")?.into(),
-        retry_of: optional_id("retry_of")?,
-        follows: optional_id("follows")?,
-        dry_run: field(row, "dry_run")?,
-        until_phase: optional_name("until_phase")?
-            .map(|name| variant::<Phase>("until_phase", name))
-            .transpose()?,
-        attempt: number(row, "attempt")?,
-        version: number(row, "version")?,
-        created_at: time(row, "created_at")?,
-        started_at: optional_time(row, "started_at")?,
-        completed_at: optional_time(row, "completed_at")?,
-        updated_at: time(row, "updated_at")?,
-        paused_from: optional_name("paused_from")?
-            .map(|name| variant::<Status>("paused_from", name))
-            .transpose()?,
-        preflight_due: field(row, "preflight_due")?,
-        delivery_confirmed: field(row, "delivery_confirmed")?,
-        priority: field(row, "priority")?,
-        wake_at: optional_time(row, "wake_at")?,
+        progress: read.or_default(progress(row)),
+        current_step: read.or_default(optional_json(row, "current_step")),
+        waiting_for: read.or_default(optional_json(row, "waiting_for")),
+        error: read.or_default(error_context(row)),
+        preflight: read.or_default(optional_json(row, "preflight_summary")),
+        delivery_state: read.or_default(named(row, "delivery_state")),
+        signature_state: read.or_default(named(row, "signature_state")),
+        phase_metrics: read.or_default(field(row, "phase_metrics").and_then(phase_metrics)),
+        correlation_id: read.or(
+            field::<&str>(row, "correlation_id").map(Arc::from),
+            Arc::from(""),
+        ),
+        traceparent: read
+            .or_default(field::<Option<&str>>(row, "traceparent").map(|it| it.map(Arc::from))),
+        created_by: read.or(json_field(row, "created_by"), Arc::new(Actor::system())),
+        trigger_type: read.or(
+            field::<&str>(row, "trigger_type").map(Arc::from),
+            Arc::from(""),
+        ),
+        retry_of: read.or_default(optional_id("retry_of")),
+        follows: read.or_default(optional_id("follows")),
+        dry_run: read.or_default(field(row, "dry_run")),
+        until_phase: read.or_default(optional_named(row, "until_phase")),
+        attempt: read.or_default(number(row, "attempt")),
+        version: read.or_default(number(row, "version")),
+        created_at: read.or(time(row, "created_at"), EPOCH),
+        started_at: read.or_default(optional_time(row, "started_at")),
+        completed_at: read.or_default(optional_time(row, "completed_at")),
+        updated_at: read.or(time(row, "updated_at"), EPOCH),
+        paused_from: read.or_default(optional_named(row, "paused_from")),
+        preflight_due: read.or_default(field(row, "preflight_due")),
+        delivery_confirmed: read.or_default(field(row, "delivery_confirmed")),
+        priority: read.or_default(field(row, "priority")),
+        wake_at: read.or_default(optional_time(row, "wake_at")),
         heads: Heads {
-            event_seq: number(row, "event_seq")?,
-            log_seq: number(row, "log_seq")?,
-            audit_seq: number(row, "audit_seq")?,
-            audit_hash: bytes32(row, "audit_hash")?,
+            event_seq: read.or_default(number(row, "event_seq")),
+            log_seq: read.or_default(number(row, "log_seq")),
+            audit_seq: read.or_default(number(row, "audit_seq")),
+            audit_hash: read.or(bytes32(row, "audit_hash"), [0; 32]),
         },
     })
 }
@@ -196,9 +253,16 @@ fn phase_metrics(json: &str) -> Result<PhaseMetrics, Error> {
 }
 
 pub(crate) fn record(row: &PgRow) -> Result<ExecutionRecord, Error> {
+    let mut read = Lenient::default();
+    let mut execution = execution(row, &mut read)?;
+    let inputs = read.or_default(inputs(row));
+    if let Some(unreadable) = read.context() {
+        execution.error = Some(unreadable);
+    }
     Ok(ExecutionRecord {
-        execution: execution(row)?,
-        inputs: Arc::new(inputs(row)?),
+        execution,
+        inputs: Arc::new(inputs),
+        unreadable: read.fault.is_some(),
     })
 }
 
@@ -211,7 +275,9 @@ fn inputs(row: &PgRow) -> Result<Inputs, Error> {
 
 /// All but the definition, which many runs share and which is found apart.
 pub(crate) fn run_state(row: &PgRow, workflow: Arc<Workflow>) -> Result<RunState, Error> {
-    let execution = execution(row)?;
+    let mut read = Lenient::default();
+    let execution = execution(row, &mut read)?;
+    let execution = read.strict(execution)?;
     let signature: Option<SignatureRequest> = optional_json(row, "signature")?;
     let approval: Option<Approval> = optional_json(row, "approval")?;
     Ok(RunState {
@@ -222,6 +288,53 @@ pub(crate) fn run_state(row: &PgRow, workflow: Arc<Workflow>) -> Result<RunState
         approval,
         execution,
     })
+}
+
+/// What is needed to cancel a run of which something cannot be read. Steps are there only where all of
+/// them and the definition can be.
+pub(crate) fn reduced_state(
+    row: &PgRow,
+    workflow: Result<Arc<Workflow>, Error>,
+) -> Result<RunState, Error> {
+    let ExecutionRecord {
+        mut execution,
+        inputs,
+        ..
+    } = record(row)?;
+    let steps = field(row, "steps").and_then(|json| steps(execution.id, json));
+    let (workflow, steps) = match (workflow, steps) {
+        (Ok(workflow), Ok(steps)) if workflow.nodes.len() == steps.len() => (workflow, steps),
+        _ => {
+            execution.current_step = None;
+            (Arc::new(no_workflow(&execution)), Vec::new())
+        }
+    };
+    if (execution.current_step.as_ref()).is_some_and(|it| it.index as usize >= steps.len()) {
+        execution.current_step = None;
+    }
+    Ok(RunState {
+        inputs,
+        steps,
+        workflow,
+        signature: optional_json(row, "signature").unwrap_or_default(),
+        approval: optional_json(row, "approval").unwrap_or_default(),
+        execution,
+    })
+}
+
+/// Stands for a definition that cannot be read.
+fn no_workflow(execution: &Execution) -> Workflow {
+    Workflow {
+        id: execution.workflow_id,
+        organization_id: execution.organization_id,
+        name: String::new(),
+        version: execution.workflow_version,
+        input_schema: Map::new(),
+        settings: Settings::default(),
+        nodes: Vec::new(),
+        created_at: execution.created_at,
+        updated_at: execution.updated_at,
+    }
 }
 
 /// A step as statements give it: one of a JSON array, its error in three parts.
@@ -252,9 +365,57 @@ struct StoredStep {
     reused_from: Option<ExecutionId>,
 }
 
+/// What is told of a step that cannot be read.
+#[derive(Deserialize)]
+struct StepHead {
+    id: Uuid,
+    node_id: NodeId,
+    node_type: Arc<str>,
+    label: Arc<str>,
+    phase: Phase,
+    position: i64,
+    status: docg_core::run::StepStatus,
+}
+
 pub(crate) fn steps(execution_id: ExecutionId, json: &str) -> Result<Vec<Step>, Error> {
     let stored: Vec<StoredStep> = from_json("steps", json)?;
-    let step = |it: StoredStep| Step {
+    let step = |it| step(execution_id, it);
+    Ok(stored.into_iter().map(step).collect())
+}
+
+/// A step that comes alone; in reduced form where it cannot be read.
+pub(crate) fn lenient_step(execution_id: ExecutionId, json: &str) -> Result<Step, Error> {
+    let read = from_json("step", json).map(|stored| step(execution_id, stored));
+    let Err(error) = read else { return read };
+    let head: StepHead = from_json("step", json)?;
+    let mut read = Lenient::default();
+    read.or_default(Err::<(), _>(error));
+    Ok(Step {
+        id: head.id.into(),
+        execution_id,
+        node_id: head.node_id,
+        node_type: head.node_type,
+        label: head.label,
+        phase: head.phase,
+        position: u32::try_from(head.position).unwrap_or_default(),
+        status: head.status,
+        activity: docg_core::run::Activity::Idle,
+        attempt: 0,
+        attempts_before: 0,
+        takeovers: 0,
+        started_at: None,
+        completed_at: None,
+        waiting_ms: 0,
+        error: read.context(),
+        data_in: None,
+        data_out: None,
+        output: None,
+        reused_from: None,
+    })
+}
+
+fn step(execution_id: ExecutionId, it: StoredStep) -> Step {
+    Step {
         id: it.id.into(),
         execution_id,
         node_id: it.node_id,
@@ -283,8 +444,7 @@ pub(crate) fn steps(execution_id: ExecutionId, json: &str) -> Result<Vec<Step>, 
         data_out: it.data_out.map(|(value,)| value),
         output: it.output.map(|(value,)| value),
         reused_from: it.reused_from,
-    };
-    Ok(stored.into_iter().map(step).collect())
+    }
 }
 
 /// The inbox, as a JSON array of signals.
@@ -292,69 +452,83 @@ pub(crate) fn signals(json: Option<&str>) -> Result<Vec<Signal>, Error> {
     json.map_or(Ok(Vec::new()), |json| from_json("signals", json))
 }
 
-/// An event, with what it repeats of its execution.
+/// An event, with what it repeats of its execution. Of one that cannot be read its moment is told, so
+/// that no reader has a hole.
 pub(crate) fn event(row: &PgRow) -> Result<Arc<Event>, Error> {
-    let kind: &str = field(row, "event_type")?;
-    let data: Value = json_field(row, "data")?;
-    let tagged = json!({"event_type": kind, "data": data});
-    let progress: i16 = field(row, "progress")?;
+    let mut read = Lenient::default();
+    let progress = read.or_default(progress(row));
+    let data = event_data(row);
     Ok(Arc::new(Event {
         event_id: field::<Uuid>(row, "event_id")?.into(),
         seq: number(row, "seq")?,
-        timestamp: time(row, "timestamp")?,
+        timestamp: read.or(time(row, "timestamp"), EPOCH),
         execution_id: field::<Uuid>(row, "execution_id")?.into(),
         workflow_id: field::<Uuid>(row, "workflow_id")?.into(),
         organization_id: field::<Uuid>(row, "organization_id")?.into(),
         correlation_id: field::<&str>(row, "correlation_id")?.into(),
         status: named(row, "status")?,
-        progress: u8::try_from(progress)
-            .map_err(|_| Error::Corrupt(format!("progress is {progress}")))?,
-        current_step: optional_json(row, "current_step")?,
-        data: serde_json::from_value(tagged)
-            .map_err(|e| Error::Corrupt(format!("an event of type {kind} cannot be read: {e}")))?,
+        progress: progress.min(100),
+        current_step: read.or_default(optional_json(row, "current_step")),
+        data: read.or(data, EventData::Progress { progress }),
     }))
 }
 
+fn event_data(row: &PgRow) -> Result<EventData, Error> {
+    let kind: &str = field(row, "event_type")?;
+    let data: Value = json_field(row, "data")?;
+    let tagged = json!({"event_type": kind, "data": data});
+    serde_json::from_value(tagged)
+        .map_err(|e| Error::Corrupt(format!("an event of type {kind} cannot be read: {e}")))
+}
+
+/// A log entry. One that cannot be read says so.
 pub(crate) fn log_entry(row: &PgRow) -> Result<LogEntry, Error> {
+    let mut read = Lenient::default();
+    let unreadable = || Text::key("log-unreadable");
     Ok(LogEntry {
         id: field::<Uuid>(row, "id")?.into(),
         seq: number(row, "seq")?,
         execution_id: field::<Uuid>(row, "execution_id")?.into(),
         step_id: field::<Option<&str>>(row, "step_id")?.map(NodeId::from),
-        timestamp: time(row, "timestamp")?,
+        timestamp: read.or(time(row, "timestamp"), EPOCH),
         level: named(row, "level")?,
         domain: named(row, "domain")?,
-        message_human: json_field(row, "message_human")?,
+        message_human: json_field(row, "message_human").unwrap_or_else(|_| unreadable()),
         message_tech: field(row, "message_tech")?,
-        details_tech: optional_json(row, "details_tech")?,
+        details_tech: read.or_default(optional_json(row, "details_tech")),
         correlation_id: field::<&str>(row, "correlation_id")?.into(),
     })
 }
 
-/// An audit row. What has been erased is empty.
+/// An audit row. What has been erased is empty. What cannot be read is replaced, and then the row does
+/// not verify.
 pub(crate) fn audit_event(row: &PgRow) -> Result<AuditEvent, Error> {
+    let mut read = Lenient::default();
+    let nobody = Actor::system().actor_type;
     Ok(AuditEvent {
         id: field::<Uuid>(row, "id")?.into(),
         seq: number(row, "seq")?,
         organization_id: OrganizationId(field(row, "organization_id")?),
         execution_id: field::<Uuid>(row, "execution_id")?.into(),
-        timestamp: time(row, "timestamp")?,
+        timestamp: read.or(time(row, "timestamp"), EPOCH),
         action: Cow::Owned(field(row, "action")?),
         target: Target {
             kind: Cow::Owned(field(row, "target_type")?),
             id: field(row, "target_id")?,
         },
         actor: Actor {
-            actor_type: named(row, "actor_type")?,
+            actor_type: read.or(named(row, "actor_type"), nobody),
             actor_id: field::<Option<&str>>(row, "actor_id")?
                 .unwrap_or_default()
                 .into(),
         },
-        metadata: optional_json(row, "metadata")?.unwrap_or_default(),
+        metadata: read
+            .or_default(optional_json(row, "metadata"))
+            .unwrap_or_default(),
         salt: field(row, "salt")?,
-        commitment: bytes32(row, "commitment")?,
-        prev_hash: bytes32(row, "prev_hash")?,
-        hash: bytes32(row, "hash")?,
+        commitment: read.or_default(bytes32(row, "commitment")),
+        prev_hash: read.or_default(bytes32(row, "prev_hash")),
+        hash: read.or_default(bytes32(row, "hash")),
     })
 }
 
@@ -379,5 +553,23 @@ pub(crate) fn workflow(row: &PgRow) -> Result<Workflow, Error> {
         nodes: json_field(row, "nodes")?,
         created_at: time(row, "created_at")?,
         updated_at: time(row, "updated_at")?,
+    })
+}
+
+/// A workflow in a list. Of one that cannot be read its name is told.
+pub(crate) fn listed_workflow(row: &PgRow) -> Result<Workflow, Error> {
+    workflow(row).or_else(|_| {
+        let mut read = Lenient::default();
+        Ok(Workflow {
+            id: field::<Uuid>(row, "id")?.into(),
+            organization_id: field::<Uuid>(row, "organization_id")?.into(),
+            name: field(row, "name")?,
+            version: read.or_default(number(row, "version")),
+            input_schema: read.or_default(json_field(row, "input_schema")),
+            settings: read.or_default(json_field(row, "settings")),
+            nodes: read.or_default(json_field(row, "nodes")),
+            created_at: read.or(time(row, "created_at"), EPOCH),
+            updated_at: read.or(time(row, "updated_at"), EPOCH),
+        })
     })
 }

@@ -13,11 +13,14 @@ use uuid::Uuid;
 use super::{
     PgStore,
     sql::{
-        approval_record, execution_columns, run_state_columns, signature_record, steps_of_execution,
+        approval_record, execution_columns, run_state_columns, signature_record, step_record,
+        steps_of_execution,
     },
 };
 use crate::{
-    codec::{Time, bytes32, field, int, number, optional_time, run_state, signals, time},
+    codec::{
+        Time, bytes32, field, int, number, optional_time, reduced_state, run_state, signals, time,
+    },
     database::{arguments, waits_briefly},
     error::{Error, Meaning},
 };
@@ -182,10 +185,13 @@ impl PgStore {
                     Some(row)
                 } else {
                     match self.state_row(id).await {
-                        Err(error) if error.is_unreadable() => {
-                            unreadable.push((lease, error));
-                            None
-                        }
+                        Err(error) if error.is_unreadable() => match &request.what {
+                            ClaimWhat::One(_) => self.bare_row(id).await?,
+                            ClaimWhat::Due { .. } => {
+                                unreadable.push((lease, error));
+                                None
+                            }
+                        },
                         state => state?,
                     }
                 };
@@ -199,18 +205,30 @@ impl PgStore {
                 }
             }
         }
-        let hashes: Result<Vec<_>, Error> = taken
+        // None has this hash that stands for one that cannot be read.
+        let hashes: Vec<_> = taken
             .iter()
-            .map(|(_, _, state)| bytes32(state, "definition_hash"))
+            .map(|(_, _, state)| bytes32(state, "definition_hash").unwrap_or_default())
             .collect();
-        let workflows = self.definitions.find(&self.database, &hashes?).await?;
+        let workflows = self.definitions.find(&self.database, &hashes).await?;
+        let by_name = matches!(request.what, ClaimWhat::One(_));
         for ((lease, before, state), workflow) in taken.into_iter().zip(workflows) {
             let read = || {
-                let run = run_state(&state, workflow?)?;
+                let run = run_state(&state, workflow.clone()?)?;
                 Ok::<_, Error>((run, number(&state, "published")?))
             };
-            let (run, published) = match read() {
-                Ok(read) => read,
+            let (run, published, is_unreadable) = match read() {
+                Ok((run, published)) => (run, published, false),
+                Err(_) if by_name => {
+                    // What the claim has set right is in the row only now.
+                    let id = lease.execution_id.0;
+                    let row = match self.state_row(id).await {
+                        Err(error) if error.is_unreadable() => self.bare_row(id).await?,
+                        row => row?,
+                    };
+                    let state = row.as_ref().unwrap_or(&state);
+                    (reduced_state(state, workflow)?, 0, true)
+                }
                 Err(error) => {
                     unreadable.push((lease, error));
                     continue;
@@ -225,6 +243,7 @@ impl PgStore {
                 lease,
                 taken_over: before.taken_over,
                 takeovers: before.takeovers,
+                unreadable: is_unreadable,
                 state: run,
                 signals,
                 published,
@@ -278,6 +297,19 @@ impl PgStore {
             " FROM docg.executions e JOIN docg.execution_data d ON d.execution_id = e.id
              WHERE e.id = $1"
         );
+        Ok(self.database.read(sql, arguments![id]).await?.pop())
+    }
+
+    /// What is needed to cancel an execution of which the server cannot read all.
+    async fn bare_row(&self, id: Uuid) -> Result<Option<PgRow>, Error> {
+        let sql = "SELECT e.id, e.organization_id, e.workflow_id, e.workflow_version, e.status,
+                e.progress, e.delivery_state, e.signature_state, e.correlation_id, e.trigger_type,
+                e.dry_run, e.attempt, e.version, e.created_at, e.started_at, e.updated_at,
+                e.preflight_due, e.delivery_confirmed, e.priority, e.event_seq, e.log_seq,
+                e.audit_seq, e.audit_hash,
+                (SELECT json_agg(s.signal ORDER BY s.arrival)::text FROM docg.signals s
+                 WHERE s.execution_id = e.id AND NOT s.is_settled) AS signals
+            FROM docg.executions e WHERE e.id = $1";
         Ok(self.database.read(sql, arguments![id]).await?.pop())
     }
 

@@ -17,7 +17,8 @@ impl PgStore {
         after: Option<ExecutionId>,
         limit: usize,
     ) -> Result<Vec<Unpublished>, Error> {
-        let sql = "SELECT e.organization_id, e.id, e.published, e.event_seq
+        let sql = "SELECT e.organization_id, e.id, greatest(e.published, 0) AS published,
+                greatest(e.event_seq, 0) AS event_seq
             FROM docg.executions e
             WHERE NOT e.is_published AND e.updated_at < $1 AND e.id > $2
             ORDER BY e.id LIMIT $3";

@@ -20,11 +20,11 @@ use sqlx::{Arguments, postgres::PgRow};
 
 use super::{
     PgStore,
-    sql::{approval_record, execution_columns, signature_record, steps_of_execution},
+    sql::{approval_record, execution_columns, signature_record, step_record, steps_of_execution},
 };
 use crate::{
     codec::{
-        Time, approval, audit_event, bytes32, event, field, int, log_entry, record,
+        Time, approval, audit_event, bytes32, event, field, int, lenient_step, log_entry, record,
         signature_request, steps,
     },
     database::arguments,
@@ -52,11 +52,15 @@ pub(super) fn page<T>(
 /// The statement for one combination of filters: each has a text of its own, and so a plan.
 macro_rules! list {
     ($filter:literal) => {
+        list!($filter, execution_columns!())
+    };
+    ($filter:literal, $columns:expr) => {
         concat!(
             "SELECT ",
-            execution_columns!(),
+            $columns,
             " FROM docg.executions e JOIN docg.execution_data d ON d.execution_id = e.id
-             WHERE e.organization_id = $2 AND (e.created_at, e.id) < ($3, $4) ",
+             WHERE e.organization_id = $2
+                 AND (e.created_at, e.id) < (coalesce($3, 'infinity'), $4) ",
             $filter,
             " ORDER BY e.created_at DESC, e.id DESC LIMIT $1"
         )
@@ -71,6 +75,22 @@ const LISTS: [&str; 4] = [
     list!("AND e.workflow_id = $5 AND e.status = $6"),
 ];
 
+/// What an execution shows of itself where the server cannot read all of it.
+macro_rules! bare_columns {
+    () => {
+        "e.id, e.organization_id, e.workflow_id, e.workflow_version, e.status, e.version, \
+         e.created_at, e.updated_at, e.completed_at"
+    };
+}
+
+/// The same lists, for where the server cannot read all rows.
+const BARE_LISTS: [&str; 4] = [
+    list!("", bare_columns!()),
+    list!("AND e.status = $5", bare_columns!()),
+    list!("AND e.workflow_id = $5", bare_columns!()),
+    list!("AND e.workflow_id = $5 AND e.status = $6", bare_columns!()),
+];
+
 impl PgStore {
     async fn find_execution(
         &self,
@@ -83,10 +103,18 @@ impl PgStore {
             " FROM docg.executions e JOIN docg.execution_data d ON d.execution_id = e.id
              WHERE e.id = $1 AND e.organization_id = $2"
         );
-        let rows = self
-            .database
-            .read(sql, arguments![id.0, organization.0])
-            .await?;
+        let parameters = arguments![id.0, organization.0];
+        let rows = match self.database.read(sql, parameters.clone()).await {
+            Err(error) if error.is_unreadable() => {
+                let sql = concat!(
+                    "SELECT ",
+                    bare_columns!(),
+                    " FROM docg.executions e WHERE e.id = $1 AND e.organization_id = $2"
+                );
+                self.database.read(sql, parameters).await?
+            }
+            rows => rows?,
+        };
         rows.first().map(record).transpose()
     }
 
@@ -94,15 +122,13 @@ impl PgStore {
         let filters =
             usize::from(query.status.is_some()) + 2 * usize::from(query.workflow_id.is_some());
         // Without a place to begin after, the list begins after the end of time.
-        let after = query.after.unwrap_or((
-            docg_core::time::Timestamp::from_millis(i64::MAX),
-            ExecutionId(uuid::Uuid::max()),
-        ));
+        let last = ExecutionId(uuid::Uuid::max());
+        let (created_at, id) = query.after.map_or((None, last), |(at, id)| (Some(at), id));
         let mut parameters = arguments![
             limit(query.limit),
             query.organization_id.0,
-            Time::from(after.0),
-            after.1.0
+            created_at.map(Time::from),
+            id.0
         ];
         let encode = sqlx::Error::Encode;
         if let Some(workflow) = query.workflow_id {
@@ -111,8 +137,29 @@ impl PgStore {
         if let Some(status) = query.status {
             parameters.add(status.as_str()).map_err(encode)?;
         }
-        let rows = self.database.read(LISTS[filters], parameters).await?;
-        page(&rows, query.limit, record)
+        match self.database.read(LISTS[filters], parameters.clone()).await {
+            Err(error) if error.is_unreadable() => {
+                let rows = self.database.read(BARE_LISTS[filters], parameters).await?;
+                self.one_by_one(page(&rows, query.limit, record)?).await
+            }
+            rows => page(&rows?, query.limit, record),
+        }
+    }
+
+    /// Completes a page of executions of which the server cannot read all.
+    async fn one_by_one(
+        &self,
+        mut page: Page<ExecutionRecord>,
+    ) -> Result<Page<ExecutionRecord>, Error> {
+        for record in &mut page.items {
+            let execution = &record.execution;
+            let found = self.find_execution(execution.organization_id, execution.id);
+            // It may have been purged meanwhile.
+            if let Some(found) = found.await? {
+                *record = found;
+            }
+        }
+        Ok(page)
     }
 
     async fn list_steps(
@@ -129,8 +176,26 @@ impl PgStore {
             .database
             .read(sql, arguments![id.0, organization.0])
             .await?;
-        rows.first()
-            .map_or(Ok(Vec::new()), |row| steps(id, field(row, "steps")?))
+        let Some(row) = rows.first() else {
+            return Ok(Vec::new());
+        };
+        match field(row, "steps").and_then(|json| steps(id, json)) {
+            Err(error) if error.is_unreadable() => self.steps_one_by_one(id).await,
+            read => read,
+        }
+    }
+
+    /// Steps of which some cannot be read.
+    async fn steps_one_by_one(&self, id: ExecutionId) -> Result<Vec<Step>, Error> {
+        let sql = concat!(
+            "SELECT row_to_json(step)::text AS step FROM (",
+            step_record!(),
+            " WHERE s.execution_id = $1) step ORDER BY step.position"
+        );
+        let rows = self.database.read(sql, arguments![id.0]).await?;
+        rows.iter()
+            .map(|row| lenient_step(id, field(row, "step")?))
+            .collect()
     }
 
     async fn find_snapshot(

@@ -12,14 +12,16 @@ use crate::{
 
 impl PgStore {
     /// The execution's row is taken first: so signals have an order, and a commit that lets go at
-    /// the same time either sees the signal or is seen by it.
+    /// the same time either sees the signal or is seen by it. A count that cannot be right begins anew.
     pub(super) async fn add_signal(&self, signal: &Signal) -> Result<(), Error> {
         let sql = "WITH target AS (
                 UPDATE docg.executions e
-                SET signals_pending = e.signals_pending + 1,
+                SET signals_pending = CASE WHEN e.signals_pending BETWEEN 0 AND 1000000000
+                        THEN e.signals_pending + 1 ELSE 1 END,
                     signaled_at = least(e.signaled_at, $5),
                     due_at = CASE WHEN e.expires_at IS NULL THEN least(e.due_at, $5) END
-                WHERE e.id = $2 AND e.organization_id = $3 AND e.signals_pending < $7
+                WHERE e.id = $2 AND e.organization_id = $3
+                    AND (e.signals_pending < $7 OR e.signals_pending > 1000000000)
                     AND NOT EXISTS (SELECT FROM docg.signals s WHERE s.id = $1)
                 RETURNING e.id),
             added AS (

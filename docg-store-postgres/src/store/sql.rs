@@ -14,20 +14,31 @@ macro_rules! execution_columns {
     };
 }
 
+/// A step `s` as a record.
+macro_rules! step_record {
+    () => {
+        "SELECT s.id, s.node_id, s.node_type, s.label, s.phase, s.position, s.status, \
+            s.activity, s.attempt, s.attempts_before, s.takeovers, s.started_at, \
+            s.completed_at, s.waiting_ms, s.error_code, s.error_human, s.error_tech, \
+            s.outcome, \
+            CASE WHEN s.data_in IS NOT NULL THEN json_build_array(s.data_in) END AS data_in, \
+            CASE WHEN s.data_out IS NOT NULL THEN json_build_array(s.data_out) END \
+                AS data_out, \
+            CASE WHEN s.output IS NOT NULL THEN json_build_array(s.output) END AS output, \
+            s.reused_from \
+        FROM docg.execution_steps s"
+    };
+}
+
 /// The steps of execution `e` as a JSON array.
 macro_rules! steps_of_execution {
     () => {
-        "(SELECT coalesce(json_agg(row_to_json(step) ORDER BY step.position), '[]')::text FROM ( \
-            SELECT s.id, s.node_id, s.node_type, s.label, s.phase, s.position, s.status, \
-                s.activity, s.attempt, s.attempts_before, s.takeovers, s.started_at, \
-                s.completed_at, s.waiting_ms, s.error_code, s.error_human, s.error_tech, \
-                s.outcome, \
-                CASE WHEN s.data_in IS NOT NULL THEN json_build_array(s.data_in) END AS data_in, \
-                CASE WHEN s.data_out IS NOT NULL THEN json_build_array(s.data_out) END \
-                    AS data_out, \
-                CASE WHEN s.output IS NOT NULL THEN json_build_array(s.output) END AS output, \
-                s.reused_from \
-            FROM docg.execution_steps s WHERE s.execution_id = e.id) step)"
+        concat!(
+            "(SELECT coalesce(json_agg(row_to_json(step) ORDER BY step.position), '[]')::text \
+                FROM (",
+            step_record!(),
+            " WHERE s.execution_id = e.id) step)"
+        )
     };
 }
 
@@ -70,5 +81,6 @@ macro_rules! run_state_columns {
 }
 
 pub(super) use {
-    approval_record, execution_columns, run_state_columns, signature_record, steps_of_execution,
+    approval_record, execution_columns, run_state_columns, signature_record, step_record,
+    steps_of_execution,
 };

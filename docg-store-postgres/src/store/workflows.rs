@@ -14,7 +14,7 @@ use super::{
     reads::{limit, page},
 };
 use crate::{
-    codec::{Time, number, workflow},
+    codec::{Time, listed_workflow, number, workflow},
     database::arguments,
     error::Error,
 };
@@ -97,7 +97,7 @@ impl PgStore {
                 self.database.read(sql, parameters).await?
             }
         };
-        page(&rows, query.limit, |row| workflow(row).map(Arc::new))
+        page(&rows, query.limit, |row| listed_workflow(row).map(Arc::new))
     }
 }
 

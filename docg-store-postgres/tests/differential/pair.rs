@@ -166,6 +166,7 @@ impl Pair {
                             lease,
                             taken_over: false,
                             takeovers: 0,
+                            unreadable: false,
                             state: run.state.clone(),
                             signals: Vec::new(),
                             published: 0,

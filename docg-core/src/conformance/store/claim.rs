@@ -413,7 +413,10 @@ pub async fn a_claim_that_the_share_cuts_short_is_told_when_a_lease_is_released(
         .keep(at(LEASE.cast_signed()))
         .build();
     let version = kept.execution.version;
-    assert!(!commit(&*store, kept).await.share_awaited, "nothing is free");
+    assert!(
+        !commit(&*store, kept).await.share_awaited,
+        "nothing is free"
+    );
     let ended = released(&first.claimed[1]);
     assert!(commit(&*store, ended).await.share_awaited);
     let mut ended = released(&first.claimed[0]);
@@ -426,6 +429,7 @@ pub async fn a_claim_that_the_share_cuts_short_is_told_when_a_lease_is_released(
     assert!(!rest.held_back, "nothing is left");
     let send = Arc::new(workflow(busy, &["send"]));
     create(&*store, RunFixture::with(send).build()).await;
+    worker.node_types = ["extract", "render"].map(Arc::from).into();
     let none = worker.due(&*store, at(1), 10).await;
     assert!(!none.held_back, "it could not take that anyway");
     let ended = released(&rest.claimed[0]);

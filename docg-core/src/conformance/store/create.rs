@@ -28,6 +28,7 @@ impl Worker {
                 lease,
                 taken_over: false,
                 takeovers: 0,
+                unreadable: false,
                 state,
                 signals: Vec::new(),
                 published: 0,

@@ -28,7 +28,8 @@ pub(super) fn park(draft: &mut Draft<'_>) -> Result<(), InvalidTransition> {
     if let Some(index) = steps.position(|step| step.activity.is_at_work()) {
         step::give_up(draft, index)?;
     }
-    if draft.state.execution.status == Status::NeedsReview || draft.state.execution.status.is_terminal()
+    if draft.state.execution.status == Status::NeedsReview
+        || draft.state.execution.status.is_terminal()
     {
         return Ok(());
     }

@@ -138,11 +138,6 @@ impl Driver {
         inputs: &mut Vec<Input>,
         left: bool,
     ) {
-        // What may have killed its workers is not asked again.
-        let is_interrupted = matches!(inputs.first(), Some(Input::InterruptedTooOften));
-        if is_interrupted || decide::is_interrupted(state) {
-            return;
-        }
         let env = self.engine.env();
         let begun_unseen = matches!(inputs.first(), Some(Input::TakenOver))
             && state.execution.status == Status::Queued;
@@ -261,6 +256,10 @@ impl Driver {
             }
         }
     }
+}
+
+pub(super) fn is_cancel(input: &Input) -> bool {
+    matches!(input, Input::Signal(signal) if matches!(signal.kind, SignalKind::Cancel { .. }))
 }
 
 /// Whether the inbox holds a signal by which a person ends the execution: a cancel, or a resume that

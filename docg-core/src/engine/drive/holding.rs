@@ -58,7 +58,16 @@ impl Holding {
         let works = matches!(mode, Mode::Work { .. });
         inputs.extend(claimed.signals.into_iter().map(Input::Signal));
         let is_interrupted = claimed.takeovers >= MAX_TAKEOVERS;
-        if is_interrupted {
+        if claimed.unreadable {
+            inputs.retain(attend::is_cancel);
+            if inputs.is_empty() {
+                drop(leaving);
+                let released = engine.store.release(&[lease], engine.now()).await;
+                // Otherwise it runs out.
+                let _ = released;
+                return;
+            }
+        } else if is_interrupted {
             inputs.insert(0, Input::InterruptedTooOften);
         } else if decide::is_begin_in_doubt(&claimed.state, claimed.taken_over)
             || works && decide::is_step_abandoned(&claimed.state, claimed.taken_over)
@@ -66,7 +75,7 @@ impl Holding {
             inputs.insert(0, Input::TakenOver);
         }
         let shutdown = match mode {
-            Mode::Work { shutdown } if !is_interrupted => Some(shutdown),
+            Mode::Work { shutdown } if !(is_interrupted || claimed.unreadable) => Some(shutdown),
             Mode::Work { .. } | Mode::ApplySignals => None,
         };
         let driver = Driver {
@@ -79,6 +88,8 @@ impl Holding {
             held_until: None,
             // What killed its worker before is not begun again without a trace.
             may_hold: !claimed.taken_over,
+            // What cannot be read, and what may have killed its workers, is not asked again.
+            asks: !(is_interrupted || claimed.unreadable || decide::is_interrupted(&claimed.state)),
             stored_as_queued: claimed.state.execution.status == Status::Queued,
             first_step: None,
             stored_version: claimed.state.execution.version,

@@ -65,6 +65,8 @@ struct Driver {
     /// When it must be committed at the latest.
     held_until: Option<Instant>,
     may_hold: bool,
+    /// Handlers may be asked what became of their effects before a cancel.
+    asks: bool,
     /// Nothing has been committed to a run that was queued.
     stored_as_queued: bool,
     /// The first step that it came to.
@@ -95,7 +97,7 @@ impl Driver {
         let mut left_open = true;
         let mut before_end = None;
         loop {
-            if attend::ends_run(&state, &inputs) {
+            if self.asks && attend::ends_run(&state, &inputs) {
                 self.ask_before_end(&state, &mut inputs, left_open).await;
             }
             let (id, now) = (state.execution.id, self.engine.now());

@@ -72,7 +72,12 @@ fn whatever_its_workers_died_at_it_waits_for_a_person() {
         assert_eq!(waiting.kind, WaitKind::Review, "{place}");
         let mut steps = world.state.steps.iter();
         assert!(steps.all(|step| !step.activity.is_at_work()), "{place}");
-        assert_eq!(world.execution().wake_at, None, "{place}: nobody looks at it");
+        let until = waiting.until;
+        assert_eq!(
+            world.execution().wake_at,
+            until,
+            "{place}: nobody looks at it"
+        );
         if place != "in review" {
             let error = world.execution().error.as_ref().expect(place);
             assert!(is_interrupted(&world.state), "{place}: {}", error.code);
@@ -101,7 +106,11 @@ fn whatever_its_workers_died_at_it_can_be_canceled_before_and_after() {
 fn whatever_its_workers_died_at_a_person_can_let_it_go_on() {
     for (place, mut world) in everywhere() {
         world.apply(vec![Input::InterruptedTooOften]);
-        let is_open = world.state.steps.iter().any(crate::run::Step::is_outcome_open);
+        let is_open = world
+            .state
+            .steps
+            .iter()
+            .any(crate::run::Step::is_outcome_open);
         let how = ResumeSignal {
             settlement: is_open.then_some(Settlement::RunAgain),
             ..ResumeSignal::default()
@@ -126,9 +135,17 @@ fn a_resume_that_its_workers_died_of_is_recorded_as_ignored() {
         let resume = world.signal(SignalKind::Resume(ResumeSignal::default()));
         world.apply(vec![Input::InterruptedTooOften, resume]);
         assert_eq!(world.status(), Status::NeedsReview, "{place}");
-        assert_eq!(world.settled, if place == "paused at work" { 2 } else { 1 }, "{place}");
+        assert_eq!(
+            world.settled,
+            if place == "paused at work" { 2 } else { 1 },
+            "{place}"
+        );
         let last = world.audit.last().expect("a row");
-        assert_eq!(last.action, crate::observe::actions::SIGNAL_IGNORED, "{place}");
+        assert_eq!(
+            last.action,
+            crate::observe::actions::SIGNAL_IGNORED,
+            "{place}"
+        );
     }
 }
 
