@@ -75,7 +75,7 @@ fn bombs() -> Vec<Bomb> {
         ),
         extracting(
             json!({"input_schema": {"properties": {"t": {"allOf":
-                vec![json!({"pattern": "(a|b)*a(a|b){30}c$"}); 500]}}}}),
+                vec![json!({"pattern": "(a|b)*a(a|b){31}$"}); 500]}}}}),
             json!({"t": letters}),
             "patterns",
             "data.check_failed",
@@ -136,7 +136,7 @@ async fn bombs_of_a_tenant_stall_nobody_and_the_server_still_ends() {
         assert_eq!(status, StatusCode::OK, "{}", bomb.name);
         assert_eq!(answer["can_execute"], false, "{}: {answer}", bomb.name);
         let more = memory(&server).saturating_sub(before) >> 20;
-        println!(
+        eprintln!(
             "{}: /healthz took at most {slowest:?}, {more} MB more",
             bomb.name
         );

@@ -17,7 +17,9 @@ const MAX_SUBSCHEMAS: usize = 5_000;
 const MAX_AT_ONE_PLACE: usize = 2_000;
 /// Through at most this many others a subschema applies to the same place.
 const MAX_CHAIN: usize = 64;
-/// One pattern takes at most this many bytes when it is compiled, and all of a schema together as many.
+/// All patterns of a schema together take at most this many bytes when they are compiled.
+const MAX_ALL_PATTERN_BYTES: usize = 2 * MAX_PATTERN_BYTES;
+/// One pattern takes at most this many.
 pub(super) const MAX_PATTERN_BYTES: usize = 8 * 1024 * 1024;
 /// The sizes by which patterns are told apart. A text is matched in steps whose number is its length,
 /// and whose cost is the pattern's size.
@@ -331,7 +333,7 @@ impl<'s> Walk<'s> {
             let refused = |why| (self.pointer(at, Some(keyword)), why);
             let size = pattern_size(pattern).map_err(refused)?;
             all += size;
-            if all > MAX_PATTERN_BYTES {
+            if all > MAX_ALL_PATTERN_BYTES {
                 let why = "the patterns of the schema are too large when they are compiled";
                 return Err(refused(why.to_owned()));
             }

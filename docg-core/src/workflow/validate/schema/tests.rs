@@ -118,7 +118,7 @@ fn a_schema_that_unfolds_without_end_is_refused_where_it_is_stored() {
         ),
         (
             "many patterns",
-            json!({"allOf": (1..200).map(|n| json!({"pattern": format!("((a|b)c{{1,{n}}}){{1,200}}")})).collect::<Vec<_>>()}),
+            json!({"allOf": (1..200).map(|n| json!({"pattern": format!("\\p{{L}}{{1,{n}}}")})).collect::<Vec<_>>()}),
         ),
     ] {
         let started = Instant::now();
@@ -150,7 +150,7 @@ fn schemas_as_people_write_them_are_taken() {
     });
     assert_eq!(check(&object(tree.clone())), Ok(()));
     let good = json!({"name": "Ana", "kind": "person", "x-a": "b", "address": {"city": "Rio"},
-        "children": vec![json!({"name": "João", "tax": "123.456.789-00", "children": [{"name": "Zé"}]}); 500]});
+        "children": vec![json!({"name": "João", "tax": "123.456.789-00", "children": [{"name": "Zé"}]}); 100]});
     assert_eq!(validated(tree.clone(), &good), Ok(Vec::new()));
     let bad = json!({"name": "Ana", "kind": "dog", "other": 1, "children": [{"tax": "1"}]});
     let found = validated(tree, &bad).expect("it can be checked");
@@ -202,7 +202,7 @@ fn what_multiplies_with_the_data_is_too_much_and_no_pass() {
         ),
         (
             "pattern",
-            json!({"allOf": vec![json!({"pattern": "(a|b)*a(a|b){30}c$"}); 1_000]}),
+            json!({"allOf": vec![json!({"pattern": "(a|b)*a(a|b){31}$"}); 1_000]}),
             json!(letters),
         ),
         (
