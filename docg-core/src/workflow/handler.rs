@@ -110,15 +110,15 @@ impl CheckRequest {
     }
 
     /// Reads the parameters that are known as [`read_params`](super::read_params) does for a step, and
-    /// tells what it would refuse. Parameters that are not known yet may be missing.
+    /// tells what it would refuse. Parameters may be missing.
     #[must_use]
     pub fn misfits<P: DeserializeOwned>(&self) -> Vec<Issue> {
         let Err(error) = P::deserialize(Value::Object(self.sound_params())) else {
             return Vec::new();
         };
         let error = error.to_string();
-        let is_awaited = |name: &String| error.starts_with(&format!("missing field `{name}`"));
-        if self.unsound.iter().any(is_awaited) {
+        // Parameters that are required and missing are found by preflight's own rules.
+        if error.starts_with("missing field") {
             return Vec::new();
         }
         let text = Text::key("error-parameters-do-not-fit");
