@@ -17,7 +17,6 @@ pub use request_signatures::REQUEST_SIGNATURES;
 use std::{path::PathBuf, sync::Arc};
 
 use docg_core::{
-    error::{StepFailure, codes},
     i18n::Text,
     signature::SignatureProvider,
     workflow::{Handler, StepContext},
