@@ -341,7 +341,12 @@ async fn what_the_server_cannot_read_keeps_nothing_else_from_being_claimed() {
     let world = World::new().await;
     let (lost, good) = (world.create().await, world.create().await);
     world.damage(&lose_outputs(&[lost])).await;
-    assert_eq!(ids(&world.claim(0).await), [good]);
+    // The server tells of its error before it has released the rows: the claim says to ask again.
+    let mut claim = world.claim(0).await;
+    while claim.claimed.is_empty() && claim.next_due == Some(at(0)) {
+        claim = world.claim(0).await;
+    }
+    assert_eq!(ids(&claim), [good]);
     // It is put off for a lease, and keeps nothing back then either.
     assert_eq!(ids(&world.claim(1_000).await), [good]);
     assert_eq!(ids(&world.claim(1_001).await), []);
