@@ -73,6 +73,7 @@ fn beyond(what: &'static str) -> Handler {
             Ok(StepOutcome::Wait(Wait::Approval(approval)))
         },
     )
+    .into()
 }
 
 const BEYOND: [(&str, Status, &str); 9] = [

@@ -58,9 +58,9 @@ const MIGRATIONS: [Migration; 9] = [
         sql: include_str!("../migrations/0008_claims.sql"),
     },
     Migration {
-        version: 10,
+        version: 9,
         name: "step_outcome",
-        sql: include_str!("../migrations/0010_step_outcome.sql"),
+        sql: include_str!("../migrations/0009_step_outcome.sql"),
     },
 ];
 

@@ -167,9 +167,7 @@ impl Fault {
             Self::Quorum { quorum, count } => Text::key("issue-invalid-quorum")
                 .with("quorum", quorum)
                 .with("count", count),
-            Self::Message(_) => {
-                Text::key("issue-invalid-field-format").with("field", self.field())
-            }
+            Self::Message(_) => Text::key("issue-invalid-field-format").with("field", self.field()),
         };
         text.with("label", label)
     }

@@ -268,7 +268,9 @@ impl Engine {
                 let record = self.execution(organization, id).await?;
                 match record.execution.status {
                     Status::Canceled => Ok(ControlAnswer::Applied(Box::new(record))),
-                    status if status.is_terminal() => Err(refusal(&record.execution)),
+                    status if status.is_terminal() => {
+                        Err(refusal(&record.execution, record.unreadable))
+                    }
                     _ => Ok(ControlAnswer::Sent),
                 }
             }

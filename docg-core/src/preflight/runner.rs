@@ -266,7 +266,9 @@ async fn ask(question: &Question, request: &PreflightRequest<'_>) -> Placed {
 async fn check_node(
     node: &Node,
     handler: &Handler,
-    Check { params, unsound, .. }: Check,
+    Check {
+        params, unsound, ..
+    }: Check,
     request: &PreflightRequest<'_>,
 ) -> Vec<Issue> {
     let mut asked = CheckRequest::new(

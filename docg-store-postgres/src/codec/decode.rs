@@ -407,6 +407,7 @@ pub(crate) fn lenient_step(execution_id: ExecutionId, json: &str) -> Result<Step
         completed_at: None,
         waiting_ms: 0,
         error: read.context(),
+        outcome: docg_core::run::Outcome::default(),
         data_in: None,
         data_out: None,
         output: None,

@@ -26,7 +26,7 @@ use crate::{
     builtin_signature::{self, Desk, Outbox, Provider, Secret, SecretError},
     checks::{self, Lock, LockError, Refusals},
     downloads,
-    files::{Files, FilesError},
+    files::FilesError,
     mail::{Mailer, SmtpServer, SmtpUrlError},
     nodes::{self, Services},
     options::{Options, Role},
@@ -44,7 +44,7 @@ const DEVELOPMENT_ORGANIZATION: &str = "00000000-0000-7000-8000-000000000001";
 /// The key of an installation, in its data directory.
 pub(crate) const SECRET_FILE: &str = "signature.key";
 /// Where documents and notes are kept in the data directory, unless `--files-url` says otherwise.
-const FILES_FOLDER: &str = "files";
+pub(crate) const FILES_FOLDER: &str = "files";
 /// Where mails are written in the data directory, unless there is a mail server.
 const MAIL_FOLDER: &str = "mail";
 /// How long it may take to ask what became of an effect, and a little more.
@@ -175,14 +175,7 @@ impl Server {
             Some(folder) => workflows::in_folder(folder)?,
             None => workflows::bundled()?,
         };
-        let files = match &options.files_url {
-            // The text is not repeated: somebody may have put a key into it.
-            Some(url) => match Url::parse(url.expose()) {
-                Ok(url) => Files::at_url(&url)?,
-                Err(e) => return Err(FilesError::Other(format!("not a URL: {e}")).into()),
-            },
-            None => Files::in_folder(data_dir.join(FILES_FOLDER))?,
-        };
+        let files = checks::opened(options)?;
         let mailer = match &options.smtp_url {
             Some(url) => Mailer::smtp(
                 SmtpServer::from_text(url.expose())?,

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use futures::FutureExt;
 
-use super::{Driver, Mode};
+use super::{Driver, Mode, attend};
 use crate::{
     engine::{
         Inner,

@@ -8,6 +8,7 @@ use std::{
 };
 
 use tokio::time::timeout;
+use url::Url;
 
 use super::Finding;
 use crate::{
@@ -16,7 +17,7 @@ use crate::{
     checkpoints::Checkpoints,
     files::{Files, FilesError},
     options::Options,
-    serve::SECRET_FILE,
+    serve::{FILES_FOLDER, SECRET_FILE},
     workflows,
 };
 
@@ -107,17 +108,22 @@ impl Lock {
     }
 }
 
-fn opened(options: &Options) -> Result<Files, FilesError> {
+/// The storage of documents that the options name.
+pub(crate) fn opened(options: &Options) -> Result<Files, FilesError> {
     match &options.files_url {
-        Some(url) => Files::at_url(url),
-        None => Files::in_folder(options.data_dir.join("files")),
+        // The text is not repeated: it may hold a key.
+        Some(url) => match Url::parse(url.expose()) {
+            Ok(url) => Files::at_url(&url),
+            Err(e) => Err(FilesError::Other(format!("not a URL: {e}"))),
+        },
+        None => Files::in_folder(options.data_dir.join(FILES_FOLDER)),
     }
 }
 
 /// The option that says where files are.
 fn files_option(options: &Options) -> String {
     match &options.files_url {
-        Some(url) => format!("--files-url {url}"),
+        Some(_) => "--files-url".to_owned(),
         None => format!("--data-dir {}", options.data_dir.display()),
     }
 }

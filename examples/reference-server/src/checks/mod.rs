@@ -15,8 +15,8 @@ use futures::future::BoxFuture;
 use crate::options::Options;
 
 pub(crate) use environment::public_url;
-pub(crate) use folder::Lock;
 pub use folder::LockError;
+pub(crate) use folder::{Lock, opened};
 
 /// Something to look at.
 pub struct Check {

@@ -17,7 +17,7 @@ pub(super) async fn database(options: &Options) -> Vec<Finding> {
     let Some(url) = &options.database_url else {
         return Vec::new();
     };
-    let database = match backend::connect(url, options).await {
+    let database = match backend::connect(url.expose(), options).await {
         Ok(database) => database,
         Err(error) => return vec![Finding::refused(error.to_string())],
     };
@@ -40,7 +40,7 @@ pub(super) async fn redis(options: &Options) -> Vec<Finding> {
     let Some(url) = &options.redis_url else {
         return Vec::new();
     };
-    let bus = match backend::open_redis(url) {
+    let bus = match backend::open_redis(url.expose()) {
         Ok(bus) => bus,
         Err(error) => return vec![Finding::refused(format!("--redis-url: {error}"))],
     };
@@ -68,7 +68,7 @@ pub(super) async fn mail(options: &Options) -> Vec<Finding> {
     let Some(url) = &options.smtp_url else {
         return Vec::new();
     };
-    let server = match SmtpServer::from_url(url) {
+    let server = match SmtpServer::from_text(url.expose()) {
         Ok(server) => server,
         Err(error) => return vec![Finding::refused(format!("--smtp-url: {error}"))],
     };

@@ -221,7 +221,7 @@ async fn exchange(server: &Server, head: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_is_wrong_below_the_path_of_a_page_is_a_page() {
     let server = Server::start(&[]);
-    let long = "x".repeat(10_000);
+    let (long, accept) = ("x".repeat(10_000), "accept: text/html\r\n");
     for (line, expected) in [
         ("GET /sign/%FF", "404"),
         ("GET /sign/a/decline", "405"),

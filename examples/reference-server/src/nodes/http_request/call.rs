@@ -359,6 +359,7 @@ fn failed(context: &StepContext, verdict: Verdict, why: &str) -> StepFailure {
         FailureClass::Review => StepFailure::review(verdict.code, human),
         FailureClass::Final => StepFailure::fatal(verdict.code, human),
         FailureClass::OutcomeUnknown => StepFailure::outcome_unknown(verdict.code, human),
+        FailureClass::Stopped => StepFailure::stopped(),
     };
     failure.tech(why)
 }
