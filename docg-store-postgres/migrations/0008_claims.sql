@@ -201,7 +201,8 @@ CREATE FUNCTION docg.claim_one(
         takeovers = docg.next_takeovers(e.takeovers, free.taken_over),
         lease_until = until, expires_at = until, due_at = NULL,
         version = LEAST(GREATEST(e.version, 0), 2305843009213693952),
-        created_at = CASE WHEN e.created_at BETWEEN '0001-01-01' AND '9999-12-31'
+        created_at = CASE WHEN e.created_at >= '0001-01-01 00:00:00+00'
+                AND e.created_at < '10000-01-01 00:00:00+00'
             THEN e.created_at ELSE 'epoch' END,
         event_seq = CASE WHEN e.event_seq BETWEEN 0 AND 2305843009213693952 THEN e.event_seq ELSE (
             SELECT coalesce(max(v.seq), 0) FROM docg.execution_events v WHERE v.execution_id = e.id)

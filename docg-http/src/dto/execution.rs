@@ -28,9 +28,7 @@ pub(crate) struct Execution {
     organization_id: OrganizationId,
     #[schema(value_type = names::Status)]
     status: run::Status,
-    /// True where something of it cannot be read, else left out. Its ids and its status are right then.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    #[schema(required = false)]
+    /// Whether some of what is stored of it cannot be read. Its ids and its status are right all the same.
     unreadable: bool,
     /// Never falls; 100 exactly when completed.
     #[schema(maximum = 100)]

@@ -36,7 +36,7 @@ impl RunStore for MemoryStore {
         storable::refuse("create", storable::of_run(&run))?;
         let organization = run.state.execution.organization_id;
         // What has ended makes room before any lock is held.
-        let room = self.make_room("create");
+        let room = self.make_room("create", 1);
         let Some(idempotency) = run.idempotency.clone() else {
             room?;
             return self.insert(run);
@@ -206,7 +206,7 @@ impl RunStore for MemoryStore {
         let is_released = run.held.is_none();
         drop(guard);
         // What has happened is kept, with room or without.
-        let _ = self.make_room("commit");
+        let _ = self.make_room("commit", 0);
         Ok(Committed {
             signals_pending,
             share_awaited: is_released && self.queue().is_share_awaited(entry.organization),
@@ -223,7 +223,7 @@ impl RunStore for MemoryStore {
                 format!("there is no execution {id}"),
             );
         };
-        let room = self.make_room("signal");
+        let room = self.make_room("signal", 0);
         if weight::record(&signal) > SMALL_SIGNAL {
             room?;
         }
@@ -507,14 +507,14 @@ impl MemoryStore {
         run.weigh_requests();
     }
 
-    /// Lets what has ended longest make room, until something more may be kept.
-    pub(super) fn make_room(&self, operation: &'static str) -> Result<(), StoreError> {
+    /// Removes what ended first, until so many `more` executions may be kept.
+    pub(super) fn make_room(&self, operation: &'static str, more: usize) -> Result<(), StoreError> {
         let StoreConfig {
             max_executions,
             max_bytes,
             ..
         } = self.config;
-        while self.len() >= max_executions || self.bytes() >= max_bytes {
+        while self.len() + more > max_executions || self.bytes() >= max_bytes {
             if !self.remove_oldest_ended() {
                 let message = format!(
                     "{} executions and {} bytes are kept already, and none of them has ended",

@@ -47,7 +47,7 @@ impl Versions {
 impl WorkflowStore for MemoryStore {
     async fn put_workflow(&self, workflow: Workflow) -> Result<(), StoreError> {
         storable::refuse("put_workflow", storable::of_record(&workflow))?;
-        self.make_room("put_workflow")?;
+        self.make_room("put_workflow", 0)?;
         let mut workflows = self
             .workflows
             .write()

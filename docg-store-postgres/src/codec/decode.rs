@@ -81,7 +81,7 @@ impl<'r> Decode<'r, Postgres> for Moment {
         let micros: i64 = Decode::<Postgres>::decode(value)?;
         let since_1970 = micros.checked_add(EPOCH);
         let time = since_1970.and_then(DateTime::from_timestamp_micros);
-        let time = time.filter(|time| (0..=9_999).contains(&time.year()));
+        let time = time.filter(|time| (1..=9_999).contains(&time.year()));
         Ok(Self(
             time.ok_or("a time before or after all that there are")?,
         ))

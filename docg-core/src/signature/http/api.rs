@@ -549,6 +549,6 @@ mod tests {
         assert_eq!(wait_ms("120"), Some(120_000));
         assert_eq!(wait_ms("Wed, 21 Oct 2015 07:28:00 GMT"), Some(0));
         assert_eq!(wait_ms("soon"), None);
-        assert_eq!(wait_ms("99999999999999999999"), None);
+        assert_eq!(wait_ms("99999999999999999999"), Some(LONGEST_WAIT_MS));
     }
 }

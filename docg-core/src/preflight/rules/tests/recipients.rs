@@ -54,7 +54,7 @@ async fn every_wrong_address_is_named_by_its_place() {
     assert_eq!(send(json!(vec!["nobody"; 5_000])).await.len(), 20);
     let many: Vec<_> = (0..=PEOPLE).map(|n| format!("{n}@example.com")).collect();
     assert_eq!(send(json!(many[1..])).await, [""; 0]);
-    assert_eq!(send(json!(many)).await, ["data invalid_field_format s to"]);
+    assert_eq!(send(json!(many)).await, ["delivery too_many s to"]);
 }
 
 #[tokio::test]
