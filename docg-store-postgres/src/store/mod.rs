@@ -68,14 +68,18 @@ fn read(url: &str) -> Result<PgConnectOptions, Error> {
         .iter()
         .any(|scheme| url.starts_with(scheme))
     {
-        let text = format!("the URL is none of a PostgreSQL database; right would be {right}");
-        return Err(Error::Invalid(text));
+        return Err(Error::Invalid(format!(
+            "not a PostgreSQL URL; expected {right}"
+        )));
     }
     // What the driver says may repeat a part of the URL, and so of the password.
     known_parameters(url).parse().map_err(|_| {
+        // These texts are constants.
+        let why = url::Url::parse(url).err();
+        let why = why.map_or_else(String::new, |error| format!(" ({error})"));
         let hint = "other characters than letters and digits in a password are written as %XX";
         Error::Invalid(format!(
-            "the URL cannot be read; right would be {right}; {hint}"
+            "the URL cannot be read{why}; expected {right}; {hint}"
         ))
     })
 }

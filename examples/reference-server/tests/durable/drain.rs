@@ -17,7 +17,7 @@ use crate::{
     program::DEADLINE,
     server::{Server, Servers, audit_verifies, cancel, delay, effect, hang, step},
     site::Site,
-    takeover::{taken_over, time},
+    takeover::time,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -59,13 +59,14 @@ async fn a_server_that_is_told_to_stop_finishes_what_it_can_and_hands_over_the_r
     servers.add(&second);
     until_it_is_not_ready(&first).await;
 
-    let [mut finishing, mut obeying, resisting] = runs;
+    let [mut finishing, mut obeying, mut resisting] = runs;
     // What is done within the grace is done by the one that began it, and the next step elsewhere.
     finishing.until_it_has("step.completed", "short").await;
     assert!(first.running.has_ended().is_none(), "it still drains");
     second.until(&short, &["completed"]).await;
     let next = step(&second, &short, "next").await;
     let obeyed = obeying.until_it_started("hang", 2).await;
+    let dropped = resisting.until_it_started("hang", 2).await;
     for (what, at, least, most) in [
         ("next", time(&next["started_at"]), Duration::ZERO, at_once),
         (
@@ -76,7 +77,7 @@ async fn a_server_that_is_told_to_stop_finishes_what_it_can_and_hands_over_the_r
         ),
         (
             "stubborn",
-            taken_over(&second, &stubborn).await,
+            time(&dropped["timestamp"]),
             grace,
             grace + at_once,
         ),
