@@ -285,7 +285,7 @@ async fn the_server_s_own_network_is_out_of_reach() {
     ] {
         let ran = call(&harness, "GET", &url).await;
         assert_eq!(
-            (ran.status(), ran.code()),
+            (ran.status(), ran.blame().as_str()),
             (Status::NeedsReview, "url_not_allowed"),
             "{url}"
         );
@@ -321,7 +321,7 @@ async fn headers_that_are_not_a_workflow_s_to_set_are_refused() {
             .run(node("GET", &format!("http://{address}/"), more), json!({}))
             .await;
         assert_eq!(
-            (ran.status(), ran.code()),
+            (ran.status(), ran.blame().as_str()),
             (Status::NeedsReview, "invalid_field_format")
         );
     }

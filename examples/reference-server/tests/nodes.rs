@@ -196,7 +196,7 @@ async fn hostile_names_stay_in_the_folder_or_are_refused() {
         );
         let ran = ran.await;
         assert_eq!(
-            (ran.status(), ran.code()),
+            (ran.status(), ran.blame().as_str()),
             (Status::NeedsReview, "invalid_field_format")
         );
     }

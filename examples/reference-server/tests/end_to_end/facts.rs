@@ -44,7 +44,8 @@ async fn switches_are_found_in_the_environment() {
         "params": {"method": "GET", "url": format!("{}/healthz", server.url)}}]);
     let id = server.start_nodes(nodes).await;
     let refused = server.until(&id, &["failed", "needs_review"]).await;
-    assert_eq!(refused["error_code"], "url_not_allowed", "{refused}");
+    let issue = &refused["preflight_summary"]["groups"]["data"][0];
+    assert_eq!(issue["code"], "url_not_allowed", "{refused}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -54,8 +54,9 @@ async fn a_provider_that_asks_to_slow_down_is_given_its_time() {
     let mut limited = Fault::new(ENVELOPES, 429, "{}");
     limited.retry_after = Some("2");
     fake.desk.fails(limited);
+    let patient = json!({"max_attempts": 3, "initial_ms": 20, "max_ms": 5_000, "multiplier": 2.0});
     let began = Instant::now();
-    let id = start(&server, "clicksign", usual()).await;
+    let id = start(&server, "clicksign", patient).await;
     server.until_it_awaits_signatures(&id).await;
     assert!(
         began.elapsed() >= Duration::from_secs(2),
