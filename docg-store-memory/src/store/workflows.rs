@@ -37,9 +37,7 @@ impl Versions {
     /// How many bytes the current version takes. Its predecessors stay only as long as executions do
     /// that were made with them.
     fn weight(&self) -> usize {
-        self.current
-            .as_deref()
-            .map_or(0, |workflow| weight::record(workflow))
+        self.current.as_deref().map_or(0, weight::record)
     }
 }
 

@@ -201,7 +201,7 @@ pub async fn a_commit_that_yields_to_signals_is_refused_until_it_settles_them(
     }
     assert_eq!(everything(&*store, organization, id).await, before);
     store.signal(second.clone()).await.expect("signals");
-    let kind = refused(store.commit(yields(&[first.clone()])).await);
+    let kind = refused(store.commit(yields(std::slice::from_ref(&first))).await);
     assert_eq!(kind, StoreErrorKind::Signaled);
     let lost = CommitFixture::on(&claimed)
         .but(|commit| {
