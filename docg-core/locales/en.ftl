@@ -40,6 +40,7 @@ issue-storage-full = There is no space left where “{ $label }” saves its fil
 issue-storage-misconfigured = The place where “{ $label }” saves its files is not set up as it should be. Ask whoever runs this system, then try again.
 issue-host-not-found = “{ $label }” calls a server that does not exist. Check the address in “{ $field }”.
 issue-certificate-invalid = “{ $label }” calls a server that cannot prove who it is: its certificate is expired, belongs to another name, or is not trusted. Check the address, or have the certificate renewed.
+issue-redirect-not-followed = The service that “{ $label }” calls answered with a redirect, and redirects are not followed. Enter the address that it leads to in “{ $field }”, then go on.
 issue-resource-refused = “{ $label }” cannot use what is given in “{ $field }”. Check it with its provider.
 issue-check-failed = Something that “{ $label }” needs could not be checked beforehand. It may fail later.
 issue-check-failed-schema = The data could not be checked against the workflow's rules. A step may fail later.

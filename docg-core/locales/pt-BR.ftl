@@ -40,6 +40,7 @@ issue-storage-full = Não há mais espaço onde “{ $label }” salva os arquiv
 issue-storage-misconfigured = O local onde “{ $label }” salva seus arquivos não está configurado como deveria. Fale com quem administra este sistema e tente novamente.
 issue-host-not-found = “{ $label }” chama um servidor que não existe. Verifique o endereço em “{ $field }”.
 issue-certificate-invalid = “{ $label }” chama um servidor que não consegue provar quem é: o certificado venceu, pertence a outro nome ou não é confiável. Verifique o endereço, ou faça renovar o certificado.
+issue-redirect-not-followed = O serviço que “{ $label }” chama respondeu com um redirecionamento, e redirecionamentos não são seguidos. Informe em “{ $field }” o endereço final e continue.
 issue-resource-refused = “{ $label }” não pode usar o que está em “{ $field }”. Verifique com o provedor.
 issue-check-failed = Algo de que “{ $label }” precisa não pôde ser verificado antes. Pode haver falha mais adiante.
 issue-check-failed-schema = Os dados não puderam ser verificados com as regras do fluxo. Uma etapa pode falhar mais adiante.

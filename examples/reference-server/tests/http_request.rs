@@ -12,7 +12,7 @@ use axum::{
     body::Bytes,
     extract::State,
     http::{HeaderMap, Method, StatusCode, Uri, header},
-    response::{IntoResponse, Redirect, Response},
+    response::{IntoResponse, Response},
 };
 use docg_core::{ports::LogQuery, run::Status};
 use reference_server::{files::Files, mail::Mailer, nodes::Services};
@@ -40,7 +40,11 @@ async fn answer(
             "{\"ok\":true}",
         )
             .into_response(),
-        "/redirect" => Redirect::temporary("/json").into_response(),
+        path if path.starts_with("/redirect/") => {
+            let status: StatusCode = path["/redirect/".len()..].parse().expect("a status");
+            let to = "https://me:CANARY@elsewhere.example/a?token=CANARY&id=1";
+            (status, [(header::LOCATION, to)]).into_response()
+        }
         "/busy-once" if count == 1 => StatusCode::SERVICE_UNAVAILABLE.into_response(),
         "/large" => "x".repeat(600 * 1024).into_response(),
         "/latin1" => typed("text/plain; charset=ISO-8859-1", b"caf\xE9"),
@@ -133,17 +137,40 @@ async fn a_call_carries_its_key_and_its_correlation() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_redirect_is_an_answer_and_is_not_followed() {
+async fn a_redirect_is_not_followed_and_waits_for_its_final_address() {
     let (address, calls) = server().await;
-    let ran = call(
-        &Harness::offline(),
-        "GET",
-        &format!("http://{address}/redirect"),
-    )
-    .await;
-    assert_eq!(ran.output("call")["status"], 307);
-    assert_eq!(ran.output("call")["headers"]["location"], "/json");
-    assert_eq!(calls.lock().expect("no panic").len(), 1);
+    let harness = Harness::offline();
+    let mut expected = 0;
+    for status in [300, 301, 302, 303, 304, 307, 308] {
+        for method in ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"] {
+            let url = format!("http://{address}/redirect/{status}");
+            let ran = call(&harness, method, &url).await;
+            assert_eq!(
+                (ran.status(), ran.code()),
+                (Status::NeedsReview, "redirect_not_followed"),
+                "{method} {status}: {}",
+                ran.tech()
+            );
+            assert_eq!(ran.actions, ["fix_url"], "{method} {status}");
+            let to = "https://[redacted]@elsewhere.example/a?token=[redacted]&id=1";
+            assert!(ran.tech().contains(to), "{}", ran.tech());
+            expected += 1;
+        }
+    }
+    assert_eq!(calls.lock().expect("no panic").len(), expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_news_is_an_answer_to_a_question_for_news_only() {
+    let (address, _) = server().await;
+    let harness = Harness::offline();
+    for header in ["If-None-Match", "if-modified-since"] {
+        let url = format!("http://{address}/redirect/304");
+        let more = json!({"headers": {header: "\"7\""}});
+        let ran = harness.run(node("GET", &url, more), json!({})).await;
+        assert_eq!(ran.status(), Status::Completed, "{header}: {}", ran.tech());
+        assert_eq!(ran.output("call")["status"], 304);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

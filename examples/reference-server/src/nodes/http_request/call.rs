@@ -9,13 +9,14 @@ use docg_core::{
     error::{FailureClass, StepFailure, codes},
     i18n::Text,
     json,
+    observe::redact_text,
     preflight::{Domain, Issue},
     time::{Timestamp, retry_after_ms},
     workflow::{StepContext, handler::CheckRequest},
 };
 use reqwest::{
     Method, StatusCode,
-    header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER},
+    header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER},
     redirect::Policy,
 };
 use serde::Deserialize;
@@ -33,6 +34,8 @@ use crate::{
 
 /// An answer is part of a step's output, which may have 1 MiB.
 const MAX_BODY: usize = 512 * 1024;
+/// What technicians are shown of a refusal, in bytes.
+const MAX_EXCERPT: usize = 500;
 /// The code of an answer whose bytes are not the text that it says.
 const ANSWER_NOT_TEXT: &str = "answer_not_text";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -69,6 +72,13 @@ impl Params {
             self.method().as_str(),
             "GET" | "HEAD" | "OPTIONS" | "PUT" | "DELETE"
         )
+    }
+
+    /// Whether it asks for an answer only if there is news (RFC 9110, section 13.1).
+    fn is_conditional(&self) -> bool {
+        let conditions = ["if-none-match", "if-modified-since"];
+        let mut names = self.headers.keys().map(|name| name.to_ascii_lowercase());
+        names.any(|name| conditions.contains(&name.as_str()))
     }
 
     /// Whether it only reads.
@@ -280,17 +290,27 @@ fn headers(
     Ok(headers)
 }
 
-/// What a status means for the step. Redirects are not followed, they are an answer.
+/// What a status means for the step.
 fn judge(
     context: &StepContext,
     params: &Params,
     status: StatusCode,
     headers: &HeaderMap,
 ) -> Result<(), StepFailure> {
+    if status == StatusCode::NOT_MODIFIED && params.is_conditional() {
+        return Ok(());
+    }
     let Some(verdict) = verdict::of_status(status, params.is_idempotent()) else {
         return Ok(());
     };
-    let failure = failed(context, verdict, &format!("the answer is {status}"));
+    let location = headers.get(LOCATION).filter(|_| status.is_redirection());
+    let to = location.map_or_else(String::new, |to| {
+        format!(
+            "; Location: {}",
+            excerpt(&String::from_utf8_lossy(to.as_bytes()))
+        )
+    });
+    let failure = failed(context, verdict, &format!("the answer is {status}{to}"));
     let wait = headers
         .get(RETRY_AFTER)
         .and_then(|value| retry_after_ms(value.to_str().ok()?, Timestamp::now()));
@@ -298,6 +318,14 @@ fn judge(
         Some(millis) => failure.retry_after_ms(millis),
         None => failure,
     })
+}
+
+/// The beginning of a text from the other side, in one line and without the secrets in its URLs.
+fn excerpt(text: &str) -> String {
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let redacted = redact_text(&line);
+    let end = redacted.floor_char_boundary(MAX_EXCERPT);
+    redacted[..end].to_owned()
 }
 
 /// The headers of an answer. Those of the old kind are in ISO-8859-1 (RFC 9110, section 5.5).

@@ -64,6 +64,12 @@ const KEY: Verdict = verdict(
     "issue-api-key-invalid",
     "headers",
 );
+const REDIRECT: Verdict = verdict(
+    Review,
+    "redirect_not_followed",
+    "issue-redirect-not-followed",
+    "url",
+);
 const REFUSED: Verdict = verdict(
     Review,
     codes::INVALID_FIELD_FORMAT,
@@ -71,10 +77,11 @@ const REFUSED: Verdict = verdict(
     "url",
 );
 
-/// Of a status; `None` where it is no error. Redirects are not followed, they are an answer.
+/// Of a status; `None` where it is a success. Redirects are not followed, so what was asked for is not done.
 pub(super) fn of_status(status: StatusCode, is_idempotent: bool) -> Option<Verdict> {
     Some(match status.as_u16() {
-        0..=399 => return None,
+        0..=299 => return None,
+        300..=399 => REDIRECT,
         401 | 403 | 407 => KEY,
         // Said before anything was done.
         429 => SLOW_DOWN,
@@ -142,12 +149,16 @@ mod tests {
 
     #[test]
     fn only_what_may_go_better_by_itself_is_tried_again() {
-        let table: [(u16, Option<Verdict>, Option<Verdict>); 30] = [
+        let table: [(u16, Option<Verdict>, Option<Verdict>); 34] = [
             (200, None, None),
             (204, None, None),
-            (301, None, None),
-            (304, None, None),
-            (308, None, None),
+            (300, Some(REDIRECT), Some(REDIRECT)),
+            (301, Some(REDIRECT), Some(REDIRECT)),
+            (302, Some(REDIRECT), Some(REDIRECT)),
+            (303, Some(REDIRECT), Some(REDIRECT)),
+            (304, Some(REDIRECT), Some(REDIRECT)),
+            (307, Some(REDIRECT), Some(REDIRECT)),
+            (308, Some(REDIRECT), Some(REDIRECT)),
             (400, Some(REFUSED), Some(REFUSED)),
             (401, Some(KEY), Some(KEY)),
             (403, Some(KEY), Some(KEY)),
