@@ -10,6 +10,7 @@ issue-template-not-selected = “{ $label }” has no template. Select one.
 issue-template-not-found = The template of “{ $label }” was not found. It may have been moved or deleted; select another one.
 issue-template-invalid-tags = The template of “{ $label }” has tags that are broken or that nothing fills. Correct the tags.
 issue-template-tag-unfilled = The template of “{ $label }” needs “{ $field }”, and nothing fills it. Supply the value, or take the tag out.
+issue-template-refuses-data = The template of “{ $label }” does not accept these data: “{ $message }” Correct the data, then go on.
 issue-template-large-file = The template of “{ $label }” is large ({ $size } MB). Rendering it may take long.
 issue-render-too-large = The document of “{ $label }” is too large or too intricate to be made. Shorten the data that fill it, or split them into several documents, then go on.
 issue-insufficient-permissions = “{ $label }” lacks the permission for what it needs. Grant access to the template or folder.

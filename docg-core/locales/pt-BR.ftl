@@ -10,6 +10,7 @@ issue-template-not-selected = “{ $label }” está sem template. Selecione um.
 issue-template-not-found = O template de “{ $label }” não foi encontrado. Ele pode ter sido movido ou excluído; selecione outro.
 issue-template-invalid-tags = O template de “{ $label }” tem tags incorretas ou que nada preenche. Corrija as tags.
 issue-template-tag-unfilled = O template de “{ $label }” precisa de “{ $field }”, e nada o preenche. Informe o valor ou retire a tag.
+issue-template-refuses-data = O template de “{ $label }” não aceita estes dados: “{ $message }” Corrija os dados e continue.
 issue-template-large-file = O template de “{ $label }” é grande ({ $size } MB). A geração pode demorar.
 issue-render-too-large = O documento de “{ $label }” é grande ou complexo demais para ser gerado. Encurte os dados que o preenchem, ou divida-os em vários documentos, e continue.
 issue-insufficient-permissions = “{ $label }” não tem permissão para o que precisa. Conceda acesso ao template ou à pasta.

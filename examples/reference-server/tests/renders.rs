@@ -7,6 +7,7 @@ use std::time::Duration;
 use chrono::NaiveDate;
 use docg_core::{
     engine::{ControlRequest, ResumeRequest},
+    i18n::Locale,
     ids::OrganizationId,
     observe::Actor,
     run::Status,
@@ -114,6 +115,90 @@ async fn render(harness: &Harness, trigger: Value) -> Ran {
     let nodes = json!([{"id": "render", "type": "render-pdf",
         "params": {"template": "contract.typ", "data": "{{trigger}}"}}]);
     harness.run(nodes, trigger).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_template_says_against_the_data_is_told_to_people() {
+    let long = format!("too   long\\n{}", "x".repeat(1_000));
+    for (source, says) in [
+        (
+            "#assert(false, message: \"The end lies before the start.\")",
+            Some("The end lies before the start."),
+        ),
+        (
+            "#assert.eq(1, 2, message: \"The sum is wrong.\")",
+            Some("The sum is wrong."),
+        ),
+        (
+            "#assert.ne(1, 1, message: \"The parties are one.\")",
+            Some("The parties are one."),
+        ),
+        ("#panic(\"No such currency.\")", Some("No such currency.")),
+        (&format!("#panic(\"{long}\")"), Some("too long x")),
+        ("#assert(false)", None),
+        ("#panic()", None),
+        ("#nothing-of-that-name", None),
+    ] {
+        let refused = set(&renderer(source), json!({})).await;
+        let Err(RenderFailure::Document(error)) = refused else {
+            panic!("{source}: {refused:?}");
+        };
+        let refusal = error.refusal();
+        assert_eq!(refusal.is_some(), says.is_some(), "{source}: {error}");
+        if let (Some(refusal), Some(says)) = (refusal, says) {
+            assert!(
+                refusal.starts_with(says) && refusal.len() <= 300,
+                "{refusal}"
+            );
+        }
+        let code = if says.is_some() {
+            "invalid_field_format"
+        } else {
+            "template_invalid_tags"
+        };
+        assert_eq!(error.code(), code, "{source}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn data_that_contradict_each_other_wait_for_a_person_who_reads_what_the_template_says() {
+    let harness = Harness::offline();
+    for (pointer, value, says) in [
+        (
+            "/discount_cents",
+            json!(1_000_000_000),
+            "discount_cents must lie between zero and the subtotal",
+        ),
+        (
+            "/contract/end_date",
+            json!("2020-01-31"),
+            "end_date lies before data.contract.start_date",
+        ),
+        (
+            "/contract/start_date",
+            json!("9999-12-31"),
+            "start_date is too late",
+        ),
+    ] {
+        let mut data = contract("A street");
+        if pointer == "/contract/start_date" {
+            data["contract"]["end_date"] = value.clone();
+        }
+        *data.pointer_mut(pointer).expect("it is there") = value;
+        let ran = render(&harness, data).await;
+        assert_eq!(
+            (ran.status(), ran.code()),
+            (Status::NeedsReview, "invalid_field_format"),
+            "{}",
+            ran.tech()
+        );
+        assert_eq!(ran.actions, ["fix_field_format"]);
+        let error = ran.record.execution.error.as_ref().expect("an error");
+        for locale in Locale::ALL {
+            let human = error.human.render(locale);
+            assert!(human.contains(says), "{human}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
