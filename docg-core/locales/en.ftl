@@ -42,6 +42,8 @@ issue-storage-misconfigured = The place where “{ $label }” saves its files i
 issue-host-not-found = “{ $label }” calls a server that does not exist. Check the address in “{ $field }”.
 issue-certificate-invalid = “{ $label }” calls a server that cannot prove who it is: its certificate is expired, belongs to another name, or is not trusted. Check the address, or have the certificate renewed.
 issue-redirect-not-followed = The service that “{ $label }” calls answered with a redirect, and redirects are not followed. Enter the address that it leads to in “{ $field }”, then go on.
+issue-credentials-missing = The service that “{ $label }” calls answered with status { $status }: it takes calls from known callers only, and this one has no credentials. Add them in “{ $field }”.
+issue-call-refused = The service that “{ $label }” calls refused the call with status { $status }. Check the address, the method, the headers and the body.
 issue-resource-refused = “{ $label }” cannot use what is given in “{ $field }”. Check it with its provider.
 issue-check-failed = Something that “{ $label }” needs could not be checked beforehand. It may fail later.
 issue-check-failed-schema = The data could not be checked against the workflow's rules. A step may fail later.
@@ -80,6 +82,7 @@ error-canceled-outcome-unknown = The execution was canceled while “{ $label }�
 error-canceled-effect-done = The execution was canceled, but “{ $label }” had already taken effect.
 error-output-too-large = The result of “{ $label }” is too large to be kept.
 error-answer-not-text = The answer to “{ $label }” is not readable text: it is not written in the character set that it names, or names none. Correct it at the other side.
+error-answer-compressed = The answer to “{ $label }” is compressed, and compressed answers cannot be read. Have the other side answer without compression.
 error-output-not-storable = The result of “{ $label }” cannot be kept as it is: it has an unreadable character, or is nested too deep.
 
 # Log entries
@@ -91,6 +94,7 @@ log-preflight-warnings = The checks found nothing that blocks. Warnings: { $coun
 log-preflight-blocked = The checks found problems that must be repaired first: { $count }.
 log-step-started = “{ $label }” started.
 log-step-completed = “{ $label }” completed.
+log-answer-kept-as-text = The answer to “{ $label }” is not JSON that can be kept exactly. Its body is kept as text.
 log-too-many = An attempt of a step leaves at most { $most } entries here. What else it said is in the server's log.
 log-step-failed = “{ $label }” failed: { $error }
 log-step-will-retry = “{ $label }” failed and will be tried again (attempt { $attempt } of { $max }): { $error }

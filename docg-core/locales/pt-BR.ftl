@@ -42,6 +42,8 @@ issue-storage-misconfigured = O local onde “{ $label }” salva seus arquivos 
 issue-host-not-found = “{ $label }” chama um servidor que não existe. Verifique o endereço em “{ $field }”.
 issue-certificate-invalid = “{ $label }” chama um servidor que não consegue provar quem é: o certificado venceu, pertence a outro nome ou não é confiável. Verifique o endereço, ou faça renovar o certificado.
 issue-redirect-not-followed = O serviço que “{ $label }” chama respondeu com um redirecionamento, e redirecionamentos não são seguidos. Informe em “{ $field }” o endereço final e continue.
+issue-credentials-missing = O serviço que “{ $label }” chama respondeu com o status { $status }: ele só aceita chamadas identificadas, e esta não tem credenciais. Inclua-as em “{ $field }”.
+issue-call-refused = O serviço que “{ $label }” chama recusou a chamada com o status { $status }. Verifique o endereço, o método, os cabeçalhos e o corpo.
 issue-resource-refused = “{ $label }” não pode usar o que está em “{ $field }”. Verifique com o provedor.
 issue-check-failed = Algo de que “{ $label }” precisa não pôde ser verificado antes. Pode haver falha mais adiante.
 issue-check-failed-schema = Os dados não puderam ser verificados com as regras do fluxo. Uma etapa pode falhar mais adiante.
@@ -80,6 +82,7 @@ error-canceled-outcome-unknown = A execução foi cancelada enquanto “{ $label
 error-canceled-effect-done = A execução foi cancelada, mas “{ $label }” já tinha tido efeito.
 error-output-too-large = O resultado de “{ $label }” é grande demais para ser guardado.
 error-answer-not-text = A resposta a “{ $label }” não é um texto legível: não está no conjunto de caracteres que indica, ou não indica nenhum. Corrija-a do outro lado.
+error-answer-compressed = A resposta a “{ $label }” está comprimida, e respostas comprimidas não podem ser lidas. Faça com que o outro lado responda sem compressão.
 error-output-not-storable = O resultado de “{ $label }” não pode ser guardado como está: tem um caractere ilegível ou níveis demais.
 
 # Registros
@@ -91,6 +94,7 @@ log-preflight-warnings = As verificações não encontraram impedimentos. Avisos
 log-preflight-blocked = As verificações encontraram problemas que precisam ser corrigidos antes: { $count }.
 log-step-started = “{ $label }” iniciada.
 log-step-completed = “{ $label }” concluída.
+log-answer-kept-as-text = A resposta a “{ $label }” não é um JSON que possa ser guardado com exatidão. O corpo é guardado como texto.
 log-too-many = Uma tentativa de uma etapa deixa aqui no máximo { $most } registros. O restante está no log do servidor.
 log-step-failed = “{ $label }” falhou: { $error }
 log-step-will-retry = “{ $label }” falhou e será tentada novamente (tentativa { $attempt } de { $max }): { $error }

@@ -1,6 +1,7 @@
 //! One HTTP call with its limits.
 
 use std::{
+    borrow::Cow,
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
@@ -9,14 +10,16 @@ use docg_core::{
     error::{FailureClass, StepFailure, codes},
     i18n::Text,
     json,
-    observe::redact_text,
+    observe::{LogDraft, LogLevel, REDACTED, Redaction, redact_text},
     preflight::{Domain, Issue},
     time::{Timestamp, retry_after_ms},
     workflow::{StepContext, handler::CheckRequest},
 };
 use reqwest::{
     Method, StatusCode,
-    header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER},
+    header::{
+        CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER,
+    },
     redirect::Policy,
 };
 use serde::Deserialize;
@@ -72,6 +75,18 @@ impl Params {
             self.method().as_str(),
             "GET" | "HEAD" | "OPTIONS" | "PUT" | "DELETE"
         )
+    }
+
+    /// The headers that say who calls.
+    fn credentials(&self) -> impl Iterator<Item = &Value> {
+        let redaction = Redaction::default();
+        let mut headers = self.headers.iter();
+        std::iter::from_fn(move || headers.find(|(name, _)| redaction.is_secret(name)))
+            .map(|(_, value)| value)
+    }
+
+    fn has_credentials(&self) -> bool {
+        self.credentials().next().is_some() || matches!(redact_text(&self.url), Cow::Owned(_))
     }
 
     /// Whether it asks for an answer only if there is news (RFC 9110, section 13.1).
@@ -151,14 +166,20 @@ async fn exchange(
         Ok::<_, reqwest::Error>(())
     };
     let read = read.await;
-    judge(context, params, status, &headers)?;
+    judge(context, params, status, &headers, &body)?;
     read.map_err(|e| silent(&e))?;
     if body.len() > MAX_BODY {
         let tech = format!("the answer exceeds {MAX_BODY} bytes");
         let human = text("error-output-too-large", context, "url");
         return Err(unusable(params, codes::OUTPUT_TOO_LARGE, human).tech(tech));
     }
-    let answer = shown(&headers).and_then(|shown| Ok((shown, content(&headers, &body)?)));
+    let encoding = headers.get(CONTENT_ENCODING).filter(|it| *it != "identity");
+    if let Some(encoding) = encoding.filter(|_| !body.is_empty()) {
+        let human = text("error-answer-compressed", context, "headers");
+        let tech = format!("the answer has Content-Encoding {encoding:?}, which is not read");
+        return Err(unusable(params, ANSWER_NOT_TEXT, human).tech(tech));
+    }
+    let answer = shown(&headers).and_then(|shown| Ok((shown, content(context, &headers, &body)?)));
     let (headers, body) = answer.map_err(|error| {
         let human = text("error-answer-not-text", context, "url");
         unusable(params, ANSWER_NOT_TEXT, human).tech(error)
@@ -296,11 +317,14 @@ fn judge(
     params: &Params,
     status: StatusCode,
     headers: &HeaderMap,
+    body: &[u8],
 ) -> Result<(), StepFailure> {
     if status == StatusCode::NOT_MODIFIED && params.is_conditional() {
         return Ok(());
     }
-    let Some(verdict) = verdict::of_status(status, params.is_idempotent()) else {
+    let Some(verdict) =
+        verdict::of_status(status, params.is_idempotent(), params.has_credentials())
+    else {
         return Ok(());
     };
     let location = headers.get(LOCATION).filter(|_| status.is_redirection());
@@ -310,7 +334,16 @@ fn judge(
             excerpt(&String::from_utf8_lossy(to.as_bytes()))
         )
     });
-    let failure = failed(context, verdict, &format!("the answer is {status}{to}"));
+    let says = match said(params, headers, body) {
+        says if says.is_empty() => says,
+        says => format!("; it says: {says}"),
+    };
+    let mut failure = failed(
+        context,
+        verdict,
+        &format!("the answer is {status}{to}{says}"),
+    );
+    failure.context.human = failure.context.human.with("status", status.as_u16());
     let wait = headers
         .get(RETRY_AFTER)
         .and_then(|value| retry_after_ms(value.to_str().ok()?, Timestamp::now()));
@@ -318,6 +351,24 @@ fn judge(
         Some(millis) => failure.retry_after_ms(millis),
         None => failure,
     })
+}
+
+/// The beginning of a refusal, without secrets: neither those by name nor the credentials of the call.
+fn said(params: &Params, headers: &HeaderMap, body: &[u8]) -> String {
+    let content_type = headers.get(CONTENT_TYPE);
+    let content_type = content_type.and_then(|value| value.to_str().ok());
+    let Ok(mut text) = decode(content_type, body) else {
+        return String::new();
+    };
+    if let Ok(json) = json::read(text.as_bytes()) {
+        text = Redaction::default().redacted(&json).to_string();
+    }
+    for word in params.credentials().filter_map(Value::as_str) {
+        for word in word.split_whitespace() {
+            text = text.replace(word, REDACTED);
+        }
+    }
+    excerpt(&text)
 }
 
 /// The beginning of a text from the other side, in one line and without the secrets in its URLs.
@@ -344,7 +395,7 @@ fn shown(headers: &HeaderMap) -> Result<Map<String, Value>, NotText> {
 }
 
 /// JSON where it says that it is JSON and can be kept as it is, else text.
-fn content(headers: &HeaderMap, body: &[u8]) -> Result<Value, NotText> {
+fn content(context: &StepContext, headers: &HeaderMap, body: &[u8]) -> Result<Value, NotText> {
     let content_type = headers.get(CONTENT_TYPE);
     let content_type = content_type.and_then(|value| value.to_str().ok());
     let body = decode(content_type, body)?;
@@ -356,7 +407,12 @@ fn content(headers: &HeaderMap, body: &[u8]) -> Result<Value, NotText> {
     let json = is_json.then(|| json::read(body.as_bytes()));
     Ok(match json {
         Some(Ok(json)) => json,
-        Some(Err(_)) | None => body.into(),
+        Some(Err(error)) => {
+            let human = text("log-answer-kept-as-text", context, "body");
+            context.log_entry(LogDraft::new(LogLevel::Warn, human).tech(error));
+            body.into()
+        }
+        None => body.into(),
     })
 }
 

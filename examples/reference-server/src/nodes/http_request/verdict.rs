@@ -70,19 +70,29 @@ const REDIRECT: Verdict = verdict(
     "issue-redirect-not-followed",
     "url",
 );
+/// Of a call without credentials that the other side wants to know the caller of.
+const NO_KEY: Verdict = Verdict {
+    text: "issue-credentials-missing",
+    ..KEY
+};
 const REFUSED: Verdict = verdict(
     Review,
     codes::INVALID_FIELD_FORMAT,
-    "issue-resource-refused",
+    "issue-call-refused",
     "url",
 );
 
 /// Of a status; `None` where it is a success. Redirects are not followed, so what was asked for is not done.
-pub(super) fn of_status(status: StatusCode, is_idempotent: bool) -> Option<Verdict> {
+pub(super) fn of_status(
+    status: StatusCode,
+    is_idempotent: bool,
+    has_credentials: bool,
+) -> Option<Verdict> {
     Some(match status.as_u16() {
         0..=299 => return None,
         300..=399 => REDIRECT,
-        401 | 403 | 407 => KEY,
+        401 | 403 | 407 if has_credentials => KEY,
+        401 | 403 | 407 => NO_KEY,
         // Said before anything was done.
         429 => SLOW_DOWN,
         425 | 503 => BUSY,
@@ -187,8 +197,12 @@ mod tests {
         ];
         for (status, idempotent, other) in table {
             let status = StatusCode::from_u16(status).unwrap();
-            assert_eq!(of_status(status, true), idempotent, "{status}");
-            assert_eq!(of_status(status, false), other, "{status}");
+            assert_eq!(of_status(status, true, true), idempotent, "{status}");
+            assert_eq!(of_status(status, false, true), other, "{status}");
+            let without_key =
+                |it: Option<Verdict>| it.map(|it| if it == KEY { NO_KEY } else { it });
+            assert_eq!(of_status(status, true, false), without_key(idempotent));
+            assert_eq!(of_status(status, false, false), without_key(other));
         }
     }
 
