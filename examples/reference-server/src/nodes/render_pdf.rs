@@ -204,6 +204,10 @@ fn failure(failure: &RenderFailure, context: &StepContext) -> StepFailure {
             };
             StepFailure::review(error.code(), text)
         }
+        RenderFailure::TimedOut(_) => StepFailure::retryable(
+            codes::TIMEOUT,
+            text("error-render-unavailable", context, "template"),
+        ),
         RenderFailure::Unavailable(_) | RenderFailure::Busy => StepFailure::retryable(
             codes::SERVICE_UNAVAILABLE,
             text("error-render-unavailable", context, "template"),
