@@ -12,7 +12,7 @@ use docg_core::{
     ports::{AuditQuery, ExecutionQuery, ExecutionRecord, Idempotency, LogQuery},
     prelude::*,
     time::{MAX_DURATION_MS, Timestamp},
-    workflow::handler::NewApproval,
+    workflow::handler::{NewApproval, OnExpiry},
 };
 use docg_store_memory::{MemoryBus, MemoryStore};
 use futures::StreamExt;
@@ -36,6 +36,10 @@ fn beyond(what: &'static str) -> Handler {
                 "approval-without-end" => {
                     approval.expires_at = Some(Timestamp::from_millis(i64::MAX))
                 }
+                "approval-without-time" => {
+                    approval.expires_at = Some(context.started_at);
+                    approval.on_expiry = OnExpiry::Approve;
+                }
                 "approval-of-many" => {
                     approval.approvers = (0..=limits::PEOPLE)
                         .map(|n| (format!("{n}@example.com"), [7; 32]))
@@ -44,6 +48,10 @@ fn beyond(what: &'static str) -> Handler {
                 "approval-of-many-words" => approval.message = Some(text[..500_000].to_owned()),
                 "signatures-without-end" => {
                     signatures = signatures.expires_at(Timestamp::from_millis(i64::MAX));
+                    return Ok(StepOutcome::Wait(Wait::Signatures(signatures)));
+                }
+                "signatures-without-time" => {
+                    signatures = signatures.expires_at(context.started_at);
                     return Ok(StepOutcome::Wait(Wait::Signatures(signatures)));
                 }
                 "reminders-never" => {
@@ -76,7 +84,17 @@ fn beyond(what: &'static str) -> Handler {
     .into()
 }
 
-const BEYOND: [(&str, Status, &str); 9] = [
+const BEYOND: [(&str, Status, &str); 11] = [
+    (
+        "approval-without-time",
+        Status::Failed,
+        codes::OUTPUT_NOT_STORABLE,
+    ),
+    (
+        "signatures-without-time",
+        Status::Failed,
+        codes::OUTPUT_NOT_STORABLE,
+    ),
     (
         "approval-without-end",
         Status::Failed,

@@ -69,7 +69,7 @@ table! {
     "smtp_refused" | "recipient_refused" => "fix_recipients" "fix-recipients";
     "smtp_auth_failed" => "reconnect_provider" "reconnect-provider";
     "answer_not_text" => "fix_answer" "fix-answer";
-    "url_not_allowed" | "host_not_found" => "fix_url" "fix-url";
+    "url_not_allowed" | "host_not_found" | "redirect_not_followed" => "fix_url" "fix-url";
 }
 
 /// The code of an effect that may or may not have happened has two ways on.

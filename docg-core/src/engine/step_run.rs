@@ -377,6 +377,11 @@ impl StepRun {
         let message = message.and_then(|text| limits::MESSAGE.fault("/message", text));
         let why = if expires_at.is_some_and(|end| !end.is_within_reach_of(self.started_at)) {
             "it ends more than ten years ahead".to_owned()
+        } else if let Some(end) = expires_at.filter(|end| !self.probing && *end <= self.started_at)
+        {
+            // Nobody could decide before it expires. What a probe finds may have expired meanwhile.
+            let now = self.started_at;
+            format!("it ends at {end}, which is not after the start of the step at {now}")
         } else if remind_every_ms.is_some_and(|millis| millis > MAX_DURATION_MS) {
             "more than ten years lie between its reminders".to_owned()
         } else if people > limits::PEOPLE {
