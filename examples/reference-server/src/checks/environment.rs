@@ -7,8 +7,8 @@ use url::{Host, Url};
 
 use super::Finding;
 use crate::{
-    options::{Cli, Options},
-    serve::{connections_kept_free, url_is_local},
+    options::{Cli, Options, Role},
+    serve::{connections_kept_free, url_at, url_is_local},
 };
 
 /// Variables that are read elsewhere than in the options.
@@ -92,6 +92,7 @@ pub(super) fn options(options: &Options) -> Vec<Finding> {
             options.cancel_grace_ms, options.lease_ms
         )));
     }
+    findings.extend(closed_links(options).map(Finding::warned));
     if let Some(url) = &options.public_url
         && url.scheme() == "http"
         && !url_is_local(url)
@@ -102,6 +103,36 @@ pub(super) fn options(options: &Options) -> Vec<Finding> {
         )));
     }
     findings
+}
+
+/// Why nobody can open the links in mails.
+fn closed_links(options: &Options) -> Option<String> {
+    const TO_DO: &str = "Give --public-url, the address at which people reach the server";
+    let bind = options.bind;
+    if options.public_url.is_some() {
+        return None;
+    }
+    // Links to executions in memory end with the process, and so may a port of its own.
+    let outlive = options.database_url.is_some() || !bind.ip().is_loopback();
+    if bind.ip().to_canonical().is_unspecified() {
+        Some(format!(
+            "links in mails begin with {}, which is no address that a browser can open. {TO_DO}",
+            url_at(bind)
+        ))
+    } else if options.role == Role::Worker {
+        Some(format!(
+            "a worker does not listen, and links in its mails begin with {}, which need not be where \
+             others do. {TO_DO}",
+            url_at(bind)
+        ))
+    } else if bind.port() == 0 && outlive {
+        Some(format!(
+            "--bind {bind} takes another port at each start, and links in mails that were sent before lead \
+             nowhere. {TO_DO}"
+        ))
+    } else {
+        None
+    }
 }
 
 pub(super) fn open_files(options: &Options) -> Vec<Finding> {
@@ -133,6 +164,17 @@ pub(crate) fn public_url(text: &str) -> Result<Url, String> {
     }
     if matches!(url.host(), None | Some(Host::Domain(""))) {
         return wrong("it has no host");
+    }
+    let nowhere = match url.host() {
+        Some(Host::Ipv4(ip)) => ip.is_unspecified(),
+        Some(Host::Ipv6(ip)) => ip.to_canonical().is_unspecified(),
+        Some(Host::Domain(_)) | None => false,
+    };
+    if nowhere {
+        return wrong("its host is the address of no machine");
+    }
+    if url.port() == Some(0) {
+        return wrong("nobody can connect to port 0");
     }
     if !url.username().is_empty() || url.password().is_some() {
         return wrong("a link holds no user and no password");
@@ -189,6 +231,33 @@ mod tests {
     }
 
     #[test]
+    fn links_that_nobody_can_open_are_warned_of() {
+        use clap::Parser;
+
+        const DATABASE: &[&str] = &["--database-url", "postgres://db/docg"];
+        for (arguments, database, warned) in [
+            (&["--bind", "0.0.0.0:8080"][..], false, true),
+            (&["--bind", "[::]:8080"], false, true),
+            (&["--bind", "[::ffff:0.0.0.0]:8080"], false, true),
+            (&["--bind", "10.0.0.1:0"], false, true),
+            (&["--bind", "127.0.0.1:0"], true, true),
+            (&["--role", "worker"], true, true),
+            (&["--role", "worker", "--bind", "127.0.0.1:0"], true, true),
+            (&["--bind", "127.0.0.1:0"], false, false),
+            (&["--role", "http"], true, false),
+            (&[], true, false),
+        ] {
+            let database = if database { DATABASE } else { &[] };
+            let whole = [&["reference-server"], arguments, database].concat();
+            let closed = closed_links(&Cli::parse_from(&whole).options);
+            assert_eq!(closed.is_some(), warned, "{arguments:?}: {closed:?}");
+            assert!(closed.is_none_or(|text| text.contains("--public-url")));
+            let given = [&whole[..], &["--public-url", "https://docs.example.com"]].concat();
+            assert_eq!(closed_links(&Cli::parse_from(given).options), None);
+        }
+    }
+
+    #[test]
     fn links_begin_with_a_url_to_which_a_path_can_be_added() {
         for (text, right) in [
             ("https://docs.example.com", true),
@@ -206,6 +275,11 @@ mod tests {
             ("docs.example.com", false),
             ("docs.example.com:8080", false),
             ("https://", false),
+            ("http://0.0.0.0:8080", false),
+            ("http://0/", false),
+            ("http://[::]", false),
+            ("http://[::ffff:0.0.0.0]", false),
+            ("http://127.0.0.1:0", false),
             ("", false),
         ] {
             let read = public_url(text);

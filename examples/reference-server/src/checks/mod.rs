@@ -70,7 +70,7 @@ pub const CHECKS: &[Check] = &[
     },
     Check {
         name: "options",
-        looks_at: "options that do not go together, and links that are not encrypted",
+        looks_at: "options that do not go together, and links that are not encrypted or lead nowhere",
         run: |options| Box::pin(async move { environment::options(options) }),
     },
     Check {
