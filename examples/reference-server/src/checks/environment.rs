@@ -22,14 +22,33 @@ const OTHERS: &[&str] = &[
     "REDIS_STREAM_MAXLEN",
     "REDIS_STREAM_TTL",
 ];
+/// Those that are commonly set for a bucket.
+const OF_BUCKETS: &[&str] = &[
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+    "AWS_ENDPOINT",
+    "AWS_ENDPOINT_URL",
+    "AWS_ALLOW_HTTP",
+    "AWS_VIRTUAL_HOSTED_STYLE_REQUEST",
+];
 /// Fewer connections than a small office has open.
 const FEW: usize = 256;
 /// From this likeness on, one name is taken for a misspelt other.
 const ALIKE: f64 = 0.8;
+/// A name that is anybody's is taken for a misspelt one of ours up to so many wrong letters.
+const SLIPS: usize = 2;
 
-pub(super) fn variables() -> Vec<Finding> {
+pub(super) fn variables(options: &Options) -> Vec<Finding> {
     let is_set = std::env::vars_os().filter_map(|(name, value)| Some((text(name)?, value)));
-    unknown_or_empty(is_set.map(|(name, value)| (name, value.is_empty())))
+    let is_set: Vec<_> = is_set
+        .map(|(name, value)| (name, value.is_empty()))
+        .collect();
+    let files = options.files_url.as_ref();
+    let has_bucket = files.is_some_and(|url| url.expose().starts_with("s3:"));
+    unknown_or_empty(&is_set, if has_bucket { OF_BUCKETS } else { &[] })
 }
 
 fn text(name: OsString) -> Option<String> {
@@ -37,12 +56,13 @@ fn text(name: OsString) -> Option<String> {
     name.into_string().ok()
 }
 
-fn unknown_or_empty(set: impl Iterator<Item = (String, bool)>) -> Vec<Finding> {
+/// Each variable that is set, and whether it is empty.
+fn unknown_or_empty(set: &[(String, bool)], of_others: &[&str]) -> Vec<Finding> {
     let known = known();
     let mut findings = Vec::new();
     for (name, is_empty) in set {
-        if known.contains(&name) {
-            if is_empty {
+        if known.contains(name) {
+            if *is_empty {
                 let text = format!(
                     "{name} is set and empty: it counts as not set. Remove it, or give a value"
                 );
@@ -51,7 +71,7 @@ fn unknown_or_empty(set: impl Iterator<Item = (String, bool)>) -> Vec<Finding> {
         } else if name.starts_with("DOCG_") && !name.starts_with("DOCG_TEST_") {
             let nearest = known
                 .iter()
-                .map(|other| (strsim::normalized_levenshtein(&name, other), other))
+                .map(|other| (strsim::normalized_levenshtein(name, other), other))
                 .filter(|(likeness, _)| *likeness >= ALIKE)
                 .max_by(|(one, _), (other, _)| one.total_cmp(other));
             let hint = match nearest {
@@ -61,6 +81,20 @@ fn unknown_or_empty(set: impl Iterator<Item = (String, bool)>) -> Vec<Finding> {
             findings.push(Finding::warned(format!(
                 "{name} is not known and has no effect: {hint}"
             )));
+        } else if !of_others.contains(&name.as_str()) {
+            let is_meant = |other: &&str| {
+                let is_set = set.iter().any(|(name, _)| name == other);
+                !is_set && strsim::osa_distance(&name.to_ascii_uppercase(), other) <= SLIPS
+            };
+            let mut others = known
+                .iter()
+                .map(String::as_str)
+                .chain(of_others.iter().copied());
+            if let Some(other) = others.find(is_meant) {
+                findings.push(Finding::warned(format!(
+                    "{name} has no effect: {other} may be meant, which is not set"
+                )));
+            }
         }
     }
     findings
@@ -91,6 +125,12 @@ pub(super) fn options(options: &Options) -> Vec<Finding> {
              before the grace is over. Give a longer lease",
             options.cancel_grace_ms, options.lease_ms
         )));
+    }
+    if options.redis_url.is_some() && options.database_url.is_none() {
+        findings.push(Finding::warned(
+            "--redis-url without --database-url: executions are kept in memory, are lost when the server \
+             ends, and are not seen by other servers. Give --database-url",
+        ));
     }
     findings.extend(closed_links(options).map(Finding::warned));
     if let Some(url) = &options.public_url
@@ -198,12 +238,9 @@ mod tests {
     #[test]
     fn a_misspelt_variable_is_named_with_the_one_that_is_meant() {
         let findings = |name: &str, is_empty| {
-            let found = unknown_or_empty(std::iter::once((name.to_owned(), is_empty)));
-            found
-                .into_iter()
-                .map(|it| it.text)
-                .collect::<Vec<_>>()
-                .join("\n")
+            let found = unknown_or_empty(&[(name.to_owned(), is_empty)], OF_BUCKETS);
+            let texts = found.into_iter().map(|it| it.text);
+            texts.collect::<Vec<_>>().join("\n")
         };
         assert!(findings("DOCG_PUBLIC_ULR", false).contains("DOCG_PUBLIC_URL may be meant"));
         assert!(findings("DOCG_SOMETHING_ELSE_ENTIRELY", false).contains("--help"));
@@ -228,6 +265,34 @@ mod tests {
             );
         }
         assert_eq!(findings("PATH", true), "");
+        for (name, meant) in [
+            ("DATABSE_URL", "DATABASE_URL"),
+            ("DATABASE_URI", "DATABASE_URL"),
+            ("DATABASEURL", "DATABASE_URL"),
+            ("database_url", "DATABASE_URL"),
+            ("REDIS_URLL", "REDIS_URL"),
+            ("REDIS_STREAM_MAX_LEN", "REDIS_STREAM_MAXLEN"),
+            ("DOGC_AUTH_FILE", "DOCG_AUTH_FILE"),
+            ("AWS_SECRET_ACESS_KEY", "AWS_SECRET_ACCESS_KEY"),
+        ] {
+            let found = findings(name, false);
+            assert!(
+                found.contains(&format!("{meant} may be meant")),
+                "{name}: {found}"
+            );
+        }
+        for fine in [
+            "AWS_REGION",
+            "AWS_PROFILE",
+            "REDIS_HOST",
+            "PGDATABASE",
+            "LANG",
+            "HOME",
+        ] {
+            assert_eq!(findings(fine, false), "", "{fine}");
+        }
+        let both = ["DATABASE_URI", "DATABASE_URL"].map(|name| (name.to_owned(), false));
+        assert_eq!(unknown_or_empty(&both, OF_BUCKETS), []);
     }
 
     #[test]
