@@ -100,7 +100,7 @@ pub struct WatchArgs {
 #[derive(Debug, Clone, Default, Args)]
 pub struct ServerArgs {
     /// A running server, such as http://127.0.0.1:8080
-    #[arg(long, env = "DOCG_URL", value_name = "URL", requires = "token")]
+    #[arg(long, env = "DOCG_URL", value_name = "URL", requires = "token", value_parser = Unshown(server_url))]
     pub url: Option<Url>,
     /// A bearer token for that server
     #[arg(long, env = "DOCG_TOKEN", value_name = "TOKEN", hide_env_values = true, value_parser = secret)]
@@ -324,6 +324,15 @@ fn origin(text: &str) -> Result<String, String> {
             .to_owned(),
     )
 }
+/// A server's URL, without credentials: they come as a token.
+fn server_url(text: &str) -> Result<Url, String> {
+    let read = Url::parse(text).ok().filter(|url| {
+        let is_bare = url.username().is_empty() && url.password().is_none();
+        matches!(url.scheme(), "http" | "https") && is_bare
+    });
+    read.ok_or_else(|| "right would be http://127.0.0.1:8080, without user and password".to_owned())
+}
+
 
 /// Reads a value that is not repeated where it is wrong, as it may hold a password.
 #[derive(Clone)]
@@ -576,6 +585,33 @@ mod tests {
             "app.example.com",
             "https://app.example.com/",
             "http://x:80",
+    #[test]
+    fn the_url_of_a_server_is_not_repeated_where_it_is_wrong() {
+        let read = |url| {
+            parse(&[
+                "watch",
+                &Uuid::nil().to_string(),
+                "--url",
+                url,
+                "--token",
+                "t",
+            ])
+        };
+        read("http://127.0.0.1:8080/docs").unwrap();
+        for wrong in [
+            "canary",
+            "http://user:canary@host",
+            "http://u:canary@host:port",
+            "ftp://canary",
+        ] {
+            let refused = read(wrong).unwrap_err().to_string();
+            assert!(
+                refused.contains("--url") && !refused.contains("canary"),
+                "{refused}"
+            );
+        }
+    }
+
             "null",
             "",
         ] {
