@@ -41,8 +41,8 @@ fn main() -> ExitCode {
             Command::Run(args) => ended(cli::run(&options, &args).await),
             Command::Watch(args) => ended(cli::watch(&options, &args).await),
             Command::Migrate => done(cli::migrate(&options).await),
-            Command::PrintMigrations => {
-                say(cli::migrations().trim_end());
+            Command::PrintMigrations(args) => {
+                say(cli::migrations(&args).trim_end());
                 ExitCode::SUCCESS
             }
             Command::Purge(args) => {

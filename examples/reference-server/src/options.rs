@@ -47,7 +47,7 @@ pub enum Command {
     /// Brings the database's tables up to date, which `serve` does too
     Migrate,
     /// Prints the migrations as plain SQL, for those who run them themselves
-    PrintMigrations,
+    PrintMigrations(PrintMigrationsArgs),
     /// Removes executions that ended long ago, and expired notes, from the database; files stay
     Purge(PurgeArgs),
     /// Works on audit trails
@@ -60,6 +60,15 @@ pub enum Command {
 
 /// What `purge` takes.
 #[derive(Debug, Clone, Args)]
+/// What `print-migrations` takes.
+#[derive(Debug, Clone, Args)]
+pub struct PrintMigrationsArgs {
+    /// Print, in their place, what lets this role work on the tables and no more, for the schema's owner
+    /// to run after each migration
+    #[arg(long, value_name = "ROLE")]
+    pub grants: Option<String>,
+}
+
 pub struct PurgeArgs {
     /// Executions that ended so many days ago go, with their steps, events and logs
     #[arg(long, value_name = "DAYS", default_value_t = 90)]
