@@ -40,9 +40,11 @@ pub struct Cli {
 pub enum Command {
     /// Serves HTTP and runs workflows (the default)
     Serve,
-    /// Starts a workflow and watches it; exits with 0 only when it is completed
+    /// Starts a workflow and watches it; exits with 0 only when it is completed, and with 2 if no
+    /// server answers
     Run(RunArgs),
-    /// Shows the progress of an execution in the terminal, over its event stream
+    /// Shows the progress of an execution in the terminal, over its event stream; exits with 0 only
+    /// when it is completed, and with 2 if no server answers
     Watch(WatchArgs),
     /// Brings the database's tables up to date, which `serve` does too
     Migrate,
@@ -58,8 +60,6 @@ pub enum Command {
     RenderWorker,
 }
 
-/// What `purge` takes.
-#[derive(Debug, Clone, Args)]
 /// What `print-migrations` takes.
 #[derive(Debug, Clone, Args)]
 pub struct PrintMigrationsArgs {
@@ -69,6 +69,8 @@ pub struct PrintMigrationsArgs {
     pub grants: Option<String>,
 }
 
+/// What `purge` takes.
+#[derive(Debug, Clone, Args)]
 pub struct PurgeArgs {
     /// Executions that ended so many days ago go, with their steps, events and logs
     #[arg(long, value_name = "DAYS", default_value_t = 90)]
@@ -322,6 +324,15 @@ fn secret(text: &str) -> Result<Secret, Infallible> {
     Ok(Secret::new(text))
 }
 
+/// A server's URL, without credentials: they come as a token.
+fn server_url(text: &str) -> Result<Url, String> {
+    let read = Url::parse(text).ok().filter(|url| {
+        let is_bare = url.username().is_empty() && url.password().is_none();
+        matches!(url.scheme(), "http" | "https") && is_bare
+    });
+    read.ok_or_else(|| "right would be http://127.0.0.1:8080, without user and password".to_owned())
+}
+
 /// An origin as browsers send it.
 fn origin(text: &str) -> Result<String, String> {
     let written = Url::parse(text).map(|url| url.origin().ascii_serialization());
@@ -333,15 +344,6 @@ fn origin(text: &str) -> Result<String, String> {
             .to_owned(),
     )
 }
-/// A server's URL, without credentials: they come as a token.
-fn server_url(text: &str) -> Result<Url, String> {
-    let read = Url::parse(text).ok().filter(|url| {
-        let is_bare = url.username().is_empty() && url.password().is_none();
-        matches!(url.scheme(), "http" | "https") && is_bare
-    });
-    read.ok_or_else(|| "right would be http://127.0.0.1:8080, without user and password".to_owned())
-}
-
 
 /// Reads a value that is not repeated where it is wrong, as it may hold a password.
 #[derive(Clone)]
@@ -584,17 +586,6 @@ mod tests {
     }
 
     #[test]
-    fn origins_are_taken_as_browsers_send_them() {
-        let origins = |text| parse(&["--cors-origins", text]).map(|cli| cli.options.cors_origins);
-        assert_eq!(
-            origins("https://app.example.com,http://localhost:5173").unwrap(),
-            ["https://app.example.com", "http://localhost:5173"]
-        );
-        for wrong in [
-            "app.example.com",
-            "https://app.example.com/",
-            "http://x:80",
-    #[test]
     fn the_url_of_a_server_is_not_repeated_where_it_is_wrong() {
         let read = |url| {
             parse(&[
@@ -621,6 +612,17 @@ mod tests {
         }
     }
 
+    #[test]
+    fn origins_are_taken_as_browsers_send_them() {
+        let origins = |text| parse(&["--cors-origins", text]).map(|cli| cli.options.cors_origins);
+        assert_eq!(
+            origins("https://app.example.com,http://localhost:5173").unwrap(),
+            ["https://app.example.com", "http://localhost:5173"]
+        );
+        for wrong in [
+            "app.example.com",
+            "https://app.example.com/",
+            "http://x:80",
             "null",
             "",
         ] {
