@@ -16,6 +16,7 @@ mod drive;
 mod error;
 mod feed;
 mod follow_up;
+mod lasting;
 mod list_feed;
 mod observed;
 mod observer;
@@ -86,6 +87,7 @@ pub(crate) struct Inner {
     pub(crate) relay: relay::Relay,
     pub(crate) wake: crew::WakeUp,
     pub(crate) steadiness: steadiness::Steadiness,
+    pub(crate) warnings: lasting::LastingWarnings,
     pub(crate) observers: Arc<observer::Observers>,
 }
 

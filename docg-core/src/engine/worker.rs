@@ -247,6 +247,7 @@ async fn due_ones(inner: &Inner, options: WorkerOptions, limit: usize) -> Option
     let poll = now + inner.options.poll_interval.min(inner.options.lease / 2);
     match inner.claim(what).await {
         Ok((claim, until)) => {
+            inner.warnings.claiming.is_over();
             if noted > now.as_millis() && noted != i64::MAX {
                 inner.wake.due.fetch_min(noted, Ordering::AcqRel);
             }
@@ -261,7 +262,7 @@ async fn due_ones(inner: &Inner, options: WorkerOptions, limit: usize) -> Option
         }
         Err(error) => {
             inner.wake.due.fetch_min(noted, Ordering::AcqRel);
-            tracing::warn!("claiming failed and will be tried again: {error}");
+            inner.warnings.claiming.happened(&error);
             None
         }
     }
@@ -287,6 +288,7 @@ async fn renew(inner: &Inner) {
             biased;
             renewed = inner.store.renew(&leases, inner.now() + lease) => match renewed {
                 Ok(renewed) => {
+                    inner.warnings.renewing.is_over();
                     leases.retain(|lease| !renewed.unknown.contains(lease));
                     inner.active.prolong(&leases, until);
                     renewed.lost.into_iter().for_each(|lease| inner.lose(lease));
@@ -295,7 +297,7 @@ async fn renew(inner: &Inner) {
                         inner.active.notify(lease.execution_id);
                     }
                 }
-                Err(error) => tracing::warn!("leases could not be renewed: {error}"),
+                Err(error) => inner.warnings.renewing.happened(&error),
             },
             () = first_lease_ends(inner) => tracing::warn!("leases were not renewed in time"),
         }
@@ -318,6 +320,7 @@ async fn wakes(inner: &Inner) {
     loop {
         match inner.bus.wakes().await {
             Ok(mut wakes) => {
+                inner.warnings.wakes.is_over();
                 // Some may have come while nobody listened.
                 inner.wake_workers();
                 while let Some(execution) = wakes.next().await {
@@ -326,7 +329,7 @@ async fn wakes(inner: &Inner) {
                     }
                 }
             }
-            Err(error) => tracing::warn!("wake-ups from other processes do not arrive: {error}"),
+            Err(error) => inner.warnings.wakes.happened(&error),
         }
         inner.clock.sleep(PAUSE).await;
     }
