@@ -233,6 +233,7 @@ fault-name-required = a workflow needs a name
 fault-node-required = a workflow needs a node
 fault-too-many-nodes = a workflow has at most { $most } nodes
 fault-too-many-variables = at most { $most } variables in one parameter
+fault-workflow-unreadable = the stored workflow cannot be read; store it again
 fault-range = { $least } to { $most }
 fault-range-or-null = { $least } to { $most }, or null for ever
 fault-at-least = { $least } or more

@@ -233,6 +233,7 @@ fault-name-required = um fluxo precisa de um nome
 fault-node-required = um fluxo precisa de um nó
 fault-too-many-nodes = um fluxo tem no máximo { $most } nós
 fault-too-many-variables = no máximo { $most } variáveis em um parâmetro
+fault-workflow-unreadable = o fluxo guardado não pode ser lido; guarde-o novamente
 fault-range = de { $least } a { $most }
 fault-range-or-null = de { $least } a { $most }, ou null para sempre
 fault-at-least = { $least } ou mais

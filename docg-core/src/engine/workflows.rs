@@ -2,7 +2,8 @@ use std::sync::Arc;
 
 use super::{Engine, EngineError};
 use crate::{
-    error::FieldFault,
+    error::{FieldFault, codes},
+    i18n::Text,
     ids::{OrganizationId, WorkflowId},
     ports::{Page, StoreErrorKind, WorkflowQuery},
     programs,
@@ -78,8 +79,16 @@ impl Engine {
             .await
             .map_err(EngineError::InvalidWorkflow)?;
         loop {
-            let current = self.inner.store.workflow(organization, id).await?;
-            let actual = current.as_ref().map_or(0, |workflow| workflow.version);
+            let latest = self.inner.store.latest_version(organization, id).await?;
+            let (current, actual) = match self.inner.store.workflow(organization, id).await {
+                // Storing it anew is what repairs it.
+                Err(e) if e.kind == StoreErrorKind::Corrupt => (None, latest),
+                found => {
+                    let found = found?;
+                    let version = found.as_ref().map_or(0, |workflow| workflow.version);
+                    (found, version)
+                }
+            };
             if let Some(expected) = if_version.filter(|expected| *expected != actual) {
                 return Err(EngineError::VersionMismatch {
                     expected: expected.into(),
@@ -87,7 +96,6 @@ impl Engine {
                 });
             }
             let now = self.inner.now();
-            let latest = self.inner.store.latest_version(organization, id).await?;
             let workflow = Workflow {
                 id,
                 organization_id: organization,
@@ -103,7 +111,7 @@ impl Engine {
                 Ok(()) => {
                     return Ok(PutWorkflow {
                         workflow: Arc::new(workflow),
-                        created: current.is_none(),
+                        created: actual == 0,
                     });
                 }
                 // Somebody else stored a version in between; ours goes on top of it.
@@ -117,17 +125,21 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// `NotFound`.
+    /// `NotFound`; `InvalidInput` where what is stored cannot be read, until it is stored anew.
     pub async fn workflow(
         &self,
         organization: OrganizationId,
         id: WorkflowId,
     ) -> Result<Arc<Workflow>, EngineError> {
-        self.inner
-            .store
-            .workflow(organization, id)
-            .await?
-            .ok_or(EngineError::NotFound("workflow"))
+        match self.inner.store.workflow(organization, id).await {
+            Err(error) if error.kind == StoreErrorKind::Corrupt => {
+                tracing::error!(workflow_id = %id, "{error}");
+                let detail = Text::key("fault-workflow-unreadable");
+                let fault = FieldFault::new("/workflow_id", codes::UNREADABLE, detail);
+                Err(EngineError::InvalidInput(vec![fault]))
+            }
+            found => found?.ok_or(EngineError::NotFound("workflow")),
+        }
     }
 
     /// The highest version that was ever stored of a workflow, also of one that is hidden now.
