@@ -51,11 +51,16 @@ issue-check-too-large = The data are too large to be checked against the workflo
 issue-parameters-too-large = “{ $label }” would become too large with the values that are put into it. Use fewer or shorter values.
 
 # Errors of steps and executions
+error-unspecified = The step failed and gave no reason. Try again, or ask for technical help.
 error-output-unserializable = The step gave a result that cannot be kept.
 error-parameters-do-not-fit = The values given to this step do not fit what it needs. Correct them and go on.
 error-unresolved-variables = Values are missing that this step needs: { $paths }. Fill them in and go on.
 error-condition-failed = The condition of this step cannot be worked out with the data there are.
-error-timeout = “{ $label }” did not end within { $seconds } seconds.
+error-timeout = “{ $label }” did not end within { $seconds ->
+    [one] 1 second
+   *[other] { $seconds } seconds
+}.
+error-timeout-ms = “{ $label }” did not end within { $millis } milliseconds.
 error-handler-panicked = “{ $label }” broke off unexpectedly.
 error-outcome-unknown = It is not known whether “{ $label }” took effect. Check it, then confirm that it did or have it run again.
 error-too-many-takeovers = “{ $label }” was interrupted too often. Have it run again, or ask for technical help.
@@ -84,6 +89,17 @@ error-output-too-large = The result of “{ $label }” is too large to be kept.
 error-answer-not-text = The answer to “{ $label }” is not readable text: it is not written in the character set that it names, or names none. Correct it at the other side.
 error-answer-compressed = The answer to “{ $label }” is compressed, and compressed answers cannot be read. Have the other side answer without compression.
 error-output-not-storable = The result of “{ $label }” cannot be kept as it is: it has an unreadable character, or is nested too deep.
+error-wait-end = “{ $label }” cannot wait so long: it may wait ten years at most. Give it an earlier end.
+error-wait-over = “{ $label }” asks for an answer by a moment that has passed. Give it a later end.
+error-wait-reminders = “{ $label }” has reminders too far apart: ten years may lie between them at most. Shorten the interval.
+error-wait-people = “{ $label }” asks { $count } people, of { $most } at most. Ask fewer people.
+error-wait-message = The message of “{ $label }” cannot be sent as it is: { $why }. Correct it.
+error-wait-quorum = “{ $label }” needs { $quorum } approvals and asks { $count } people. Correct how many must approve.
+error-wait-tokens = Two approvers of “{ $label }” have the same link. Ask for technical help.
+error-wait-nobody = “{ $label }” asks nobody to sign. Add a signer.
+error-wait-phase = “{ $label }” asks for signatures outside the signature phase. Move the step to the signature phase.
+error-answer-refused = { $why }
+error-answer-not-kept = { $why } “{ $label }” has probably taken effect. Check it, then confirm that it did or have it run again.
 
 # Log entries
 log-created = Execution created.
@@ -106,7 +122,10 @@ log-step-stopped = “{ $label }” was stopped with its server and runs again o
 log-step-left-open = “{ $label }” was stopped with its server. Before it goes on, another asks whether it took effect.
 log-step-probed-done = “{ $label }” had already taken effect and is not repeated.
 log-step-probed-not-done = “{ $label }” had not taken effect and runs again.
+log-step-probed-not-done-last = “{ $label }” had not taken effect.
 log-step-probed-begun = “{ $label }” had begun and is picked up.
+log-step-probing = It is not known yet whether “{ $label }” took effect. This is being checked.
+log-step-blocked = “{ $label }” went on past its time limit and could not be stopped meanwhile.
 log-step-reused = The result of “{ $label }” was taken over from the earlier execution.
 log-too-many-interruptions = Interrupted too often: a person is needed before it goes on.
 log-unreadable = This entry cannot be read. Ask for technical help if you need it.

@@ -51,11 +51,16 @@ issue-check-too-large = Os dados são grandes demais para serem verificados com 
 issue-parameters-too-large = “{ $label }” ficaria grande demais com os valores inseridos. Use menos valores ou valores menores.
 
 # Erros de etapas e execuções
+error-unspecified = A etapa falhou e não informou o motivo. Tente novamente ou peça ajuda técnica.
 error-output-unserializable = A etapa gerou um resultado que não pode ser guardado.
 error-parameters-do-not-fit = Os valores dados a esta etapa não são os que ela precisa. Corrija-os e continue.
 error-unresolved-variables = Faltam valores de que esta etapa precisa: { $paths }. Preencha-os e continue.
 error-condition-failed = A condição desta etapa não pode ser avaliada com os dados disponíveis.
-error-timeout = “{ $label }” não terminou em { $seconds } segundos.
+error-timeout = “{ $label }” não terminou em { $seconds ->
+    [one] 1 segundo
+   *[other] { $seconds } segundos
+}.
+error-timeout-ms = “{ $label }” não terminou em { $millis } milissegundos.
 error-handler-panicked = “{ $label }” foi interrompida de forma inesperada.
 error-outcome-unknown = Não se sabe se “{ $label }” teve efeito. Verifique e depois confirme que sim ou execute novamente.
 error-too-many-takeovers = “{ $label }” foi interrompida vezes demais. Execute novamente ou peça ajuda técnica.
@@ -84,6 +89,17 @@ error-output-too-large = O resultado de “{ $label }” é grande demais para s
 error-answer-not-text = A resposta a “{ $label }” não é um texto legível: não está no conjunto de caracteres que indica, ou não indica nenhum. Corrija-a do outro lado.
 error-answer-compressed = A resposta a “{ $label }” está comprimida, e respostas comprimidas não podem ser lidas. Faça com que o outro lado responda sem compressão.
 error-output-not-storable = O resultado de “{ $label }” não pode ser guardado como está: tem um caractere ilegível ou níveis demais.
+error-wait-end = “{ $label }” não pode esperar tanto: o máximo são dez anos. Informe um prazo menor.
+error-wait-over = “{ $label }” pede uma resposta até um momento que já passou. Informe um prazo maior.
+error-wait-reminders = “{ $label }” tem lembretes espaçados demais: o máximo são dez anos. Diminua o intervalo.
+error-wait-people = “{ $label }” consulta { $count } pessoas; o máximo são { $most }. Consulte menos pessoas.
+error-wait-message = A mensagem de “{ $label }” não pode ser enviada como está: { $why }. Corrija-a.
+error-wait-quorum = “{ $label }” precisa de { $quorum } aprovações e consulta { $count } pessoas. Corrija quantas devem aprovar.
+error-wait-tokens = Dois aprovadores de “{ $label }” têm o mesmo link. Peça ajuda técnica.
+error-wait-nobody = “{ $label }” não pede a assinatura de ninguém. Adicione um signatário.
+error-wait-phase = “{ $label }” pede assinaturas fora da fase de assinatura. Mova a etapa para a fase de assinatura.
+error-answer-refused = { $why }
+error-answer-not-kept = { $why } “{ $label }” provavelmente teve efeito. Verifique e depois confirme que sim ou execute novamente.
 
 # Registros
 log-created = Execução criada.
@@ -106,7 +122,10 @@ log-step-stopped = “{ $label }” foi interrompida com o seu servidor e recome
 log-step-left-open = “{ $label }” foi interrompida com o seu servidor. Antes de continuar, outro verifica se ela teve efeito.
 log-step-probed-done = “{ $label }” já tinha tido efeito e não será repetida.
 log-step-probed-not-done = “{ $label }” não tinha tido efeito e será executada novamente.
+log-step-probed-not-done-last = “{ $label }” não tinha tido efeito.
 log-step-probed-begun = “{ $label }” já tinha começado e será retomada.
+log-step-probing = Ainda não se sabe se “{ $label }” teve efeito. Isso está sendo verificado.
+log-step-blocked = “{ $label }” continuou além do prazo e não pôde ser interrompida nesse tempo.
 log-step-reused = O resultado de “{ $label }” foi aproveitado da execução anterior.
 log-too-many-interruptions = Interrompida vezes demais: uma pessoa precisa revisar antes de continuar.
 log-unreadable = Este registro não pode ser lido. Peça ajuda técnica se precisar dele.

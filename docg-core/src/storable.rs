@@ -9,7 +9,7 @@ use serde_json::{
     ser::{CharEscape, Formatter},
 };
 
-use crate::secrets::redact_text;
+use crate::{error::FieldFault, i18n::Text, secrets::redact_text};
 
 /// How deep JSON from outside may be nested: of requests, and of what handlers give.
 pub const MAX_DEPTH: usize = 100;
@@ -160,6 +160,78 @@ fn is_deeper(json: &str, max_depth: usize) -> bool {
     })
 }
 
+/// Drops a value of any depth. Dropping it the usual way recurses, and a deep value overflows the stack.
+pub(crate) fn dismantle(value: Value) {
+    let mut left = vec![value];
+    while let Some(value) = left.pop() {
+        match value {
+            Value::Array(items) => left.extend(items),
+            Value::Object(map) => left.extend(map.into_iter().map(|(_, item)| item)),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        }
+    }
+}
+
+/// Takes a value apart that is nested deeper than [`MAX_DEPTH`], leaves `null`, and names the fault. After
+/// it anything may follow the value down.
+pub(crate) fn refuse_deep(
+    value: &mut Value,
+    pointer: impl FnOnce() -> String,
+) -> Option<FieldFault> {
+    fn is_deeper(value: &Value, levels_left: usize) -> bool {
+        match value {
+            Value::Array(_) | Value::Object(_) if levels_left == 0 => true,
+            Value::Array(items) => items.iter().any(|it| is_deeper(it, levels_left - 1)),
+            Value::Object(map) => map.values().any(|it| is_deeper(it, levels_left - 1)),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+        }
+    }
+    is_deeper(value, MAX_DEPTH).then(|| {
+        dismantle(value.take());
+        let text = Text::key("fault-too-deep").with("most", MAX_DEPTH);
+        FieldFault::new(pointer(), "too_deep", text)
+    })
+}
+
+/// Whether a value's JSON is certainly longer than `max` bytes: told without looking into texts, and
+/// without going on once it is clear. What is nested deeper than [`MAX_DEPTH`] is not counted.
+pub(crate) fn is_far_longer(value: &Value, max: usize) -> bool {
+    fn is_beyond(value: &Value, levels_left: usize, left: &mut usize) -> bool {
+        let least = match value {
+            Value::String(text) => text.len() + 2,
+            Value::Array(items) => items.len() + 1,
+            Value::Object(map) => map.len() + 1,
+            Value::Null | Value::Bool(_) | Value::Number(_) => 1,
+        };
+        let Some(rest) = left.checked_sub(least) else {
+            return true;
+        };
+        *left = rest;
+        let Some(levels_left) = levels_left.checked_sub(1) else {
+            return false;
+        };
+        match value {
+            Value::Array(items) => items.iter().any(|it| is_beyond(it, levels_left, left)),
+            Value::Object(map) => map.iter().any(|(key, it)| {
+                *left = left.saturating_sub(key.len() + 2);
+                is_beyond(it, levels_left, left)
+            }),
+            _ => false,
+        }
+    }
+    is_beyond(value, MAX_DEPTH, &mut { max })
+}
+
+/// As [`fit`], of a value that is not needed any more.
+pub(crate) fn fit_owned(value: Value) -> Value {
+    let fitted = match fit(&value) {
+        Cow::Borrowed(_) => return value,
+        Cow::Owned(fitted) => fitted,
+    };
+    dismantle(value);
+    fitted
+}
+
 /// A value that can be kept: itself, or a copy without NULs, cut where it is nested too deep.
 pub(crate) fn fit(value: &Value) -> Cow<'_, Value> {
     match Unstorable::of_value(value, MAX_DEPTH) {
@@ -186,12 +258,15 @@ fn without_nul(text: &str) -> String {
     text.replace('\0', "")
 }
 
-/// A text that may repeat what another system has said, as [`printable`] and without the secrets of URLs.
-pub(crate) fn technical(text: String) -> String {
-    match redact_text(&text) {
-        Cow::Owned(redacted) => printable(redacted),
-        Cow::Borrowed(_) => printable(text),
-    }
+/// A text that may repeat what another system has said, as [`printable`], without the secrets of URLs, and
+/// [`cut`] to `max` characters.
+pub(crate) fn technical(text: String, max: usize) -> String {
+    let text = clip(text, max);
+    let text = match redact_text(&text) {
+        Cow::Owned(redacted) => redacted,
+        Cow::Borrowed(_) => text,
+    };
+    cut(printable(text), max)
 }
 
 /// Bytes as text, without loss: what is not UTF-8 stands there as `\xE9`.
@@ -233,10 +308,22 @@ pub(crate) fn cut(mut text: String, max: usize) -> String {
     text
 }
 
+/// Shortens a text that is many times longer than `max` characters, before anything looks at the whole of
+/// it. It ends at a blank if it has one: half a secret would not be recognized.
+fn clip(text: String, max: usize) -> String {
+    let longest = max.saturating_mul(8);
+    if text.len() <= longest {
+        return text;
+    }
+    let start = &text[..text.floor_char_boundary(longest)];
+    let end = start.rfind(char::is_whitespace).filter(|end| *end > 0);
+    format!("{}{CUT_MARK}", &start[..end.unwrap_or(start.len())])
+}
+
 /// [`printable`] and cut to `max` characters, of a text that is often a constant.
 pub(crate) fn printable_cow(text: Cow<'static, str>, max: usize) -> Cow<'static, str> {
     match text {
-        Cow::Owned(text) => Cow::Owned(cut(printable(text), max)),
+        Cow::Owned(text) => Cow::Owned(cut(printable(clip(text, max)), max)),
         constant @ Cow::Borrowed(_) => constant,
     }
 }
@@ -333,6 +420,49 @@ mod tests {
         }
         let good = nested(MAX_DEPTH);
         assert!(matches!(fit(&good), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn a_value_of_any_depth_is_taken_apart_without_recursion() {
+        let deep = |levels| (1..levels).fold(json!([]), |inner, _| Value::Array(vec![inner]));
+        for levels in [1, 2_000, 200_000] {
+            let mut refused = deep(levels);
+            let fault = refuse_deep(&mut refused, || "/x".to_owned());
+            assert_eq!(fault.is_some(), levels > MAX_DEPTH);
+            dismantle(deep(levels));
+            let deep = deep(levels);
+            let expected = (levels > MAX_DEPTH).then_some(Unstorable::TooDeep);
+            assert_eq!(Unstorable::of_value(&deep, MAX_DEPTH), expected);
+            assert!(!is_far_longer(&deep, 10_000));
+            let fit = fit_owned(deep);
+            assert_eq!(Unstorable::of_value(&fit, MAX_DEPTH), None);
+        }
+    }
+
+    #[test]
+    fn only_a_value_that_is_longer_is_called_longer() {
+        for value in [
+            json!(null),
+            json!("éé"),
+            json!([1, [], {}, "x", true]),
+            json!({"a": {"b": [1, 2]}, "": ""}),
+        ] {
+            let length = value.to_string().len();
+            assert!(!is_far_longer(&value, length), "{value}");
+            assert!(is_far_longer(&value, 0), "{value}");
+        }
+        assert!(is_far_longer(&json!(["x".repeat(100)]), 100));
+        assert!(is_far_longer(&json!({"x".repeat(100): 1}), 100));
+    }
+
+    #[test]
+    fn a_text_that_is_far_too_long_is_cut_without_half_a_secret() {
+        let url = "https://me:hunter2@host/ ";
+        let text = technical(url.repeat(1_000_000), 1_000);
+        assert!(text.ends_with(CUT_MARK) && text.chars().count() <= 1_000);
+        assert!(!text.contains("hunter2"));
+        let text = clip(url.repeat(10), 24);
+        assert!(text.ends_with(&format!("host/{CUT_MARK}")), "{text}");
     }
 
     #[test]

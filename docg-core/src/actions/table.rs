@@ -48,7 +48,7 @@ table! {
     "handler_panicked" => "retry" "retry";
     "unreadable" => "cancel" "cancel-unreadable";
     "too_many_interruptions" => "resume" "resume-interrupted";
-    "unknown_node_type" => "edit_workflow" "edit-workflow";
+    "unknown_node_type" | "wrong_phase" => "edit_workflow" "edit-workflow";
     "invalid_condition" => "fix_condition" "fix-condition";
     "review_rejected" | "review_expired" | "canceled" => "retry" "start-again";
     "approval_rejected" => "retry" "ask-approval-again";
@@ -58,7 +58,7 @@ table! {
     "signature_expired" => "retry" "ask-signatures-again";
     "signature_canceled" => "retry" "ask-signatures-again";
     "signature_request_refused" => "fix_signers" "fix-signature-request";
-    "document_not_ready" => "retry" "retry";
+    "document_not_ready" | "error" => "retry" "retry";
     "output_too_large" => "reduce_output" "reduce-output";
     "output_not_storable" => "fix_output" "fix-output";
 

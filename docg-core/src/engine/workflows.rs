@@ -6,16 +6,40 @@ use crate::{
     i18n::Text,
     ids::{OrganizationId, WorkflowId},
     ports::{Page, StoreErrorKind, WorkflowQuery},
-    programs,
+    programs, storable,
     workflow::{
         Workflow, WorkflowDraft,
         size::size_of,
         validate::{Validated, schema, validate},
+        variables::push_token,
     },
 };
 
 /// Parameters of at most this size are checked at once.
 const SMALL_PARAMS: usize = 5_000;
+
+/// Refuses a draft with values that are nested too deep to be followed down.
+fn refuse_deep(draft: &mut WorkflowDraft) -> Result<(), Vec<FieldFault>> {
+    let pointer = |mut at: String, name: &str| {
+        push_token(&mut at, name);
+        at
+    };
+    let schema = draft.input_schema.iter_mut().filter_map(|(name, value)| {
+        storable::refuse_deep(value, || pointer("/input_schema".to_owned(), name))
+    });
+    let nodes = draft.nodes.iter_mut().enumerate();
+    let params = nodes.flat_map(|(index, node)| {
+        node.params.iter_mut().filter_map(move |(name, value)| {
+            storable::refuse_deep(value, || pointer(format!("/nodes/{index}/params"), name))
+        })
+    });
+    let faults: Vec<_> = schema.chain(params).collect();
+    if faults.is_empty() {
+        Ok(())
+    } else {
+        Err(faults)
+    }
+}
 
 /// Whether it costs little to check a workflow.
 fn is_small_draft(draft: &WorkflowDraft) -> bool {
@@ -39,7 +63,8 @@ impl Engine {
     /// # Errors
     ///
     /// Every fault that it has, as [`put_workflow`](Self::put_workflow) would name them.
-    pub fn check_workflow(&self, draft: WorkflowDraft) -> Result<Validated, Vec<FieldFault>> {
+    pub fn check_workflow(&self, mut draft: WorkflowDraft) -> Result<Validated, Vec<FieldFault>> {
+        refuse_deep(&mut draft)?;
         validate(draft, &self.inner.registry)
     }
 
@@ -52,8 +77,9 @@ impl Engine {
     pub async fn check_workflow_of(
         &self,
         organization: OrganizationId,
-        draft: WorkflowDraft,
+        mut draft: WorkflowDraft,
     ) -> Result<Validated, Vec<FieldFault>> {
+        refuse_deep(&mut draft)?;
         if is_small_draft(&draft) {
             return self.check_workflow(draft);
         }

@@ -137,9 +137,7 @@ impl Text {
     /// Without control characters in what it was given, and bounded.
     pub(crate) fn printable(self) -> Self {
         match self {
-            Self::Literal(text) => {
-                Self::Literal(storable::cut(storable::technical(text), limits::HUMAN))
-            }
+            Self::Literal(text) => Self::Literal(storable::technical(text, limits::HUMAN)),
             Self::Key { key, params } => Self::Key {
                 key: storable::printable_cow(key, limits::CODE),
                 params: params

@@ -164,10 +164,7 @@ impl AuditDraft {
                 kind: storable::printable_cow(target.kind, limits::CODE),
                 id: storable::cut(storable::printable(target.id), limits::HUMAN),
             }),
-            metadata: match storable::fit(&self.metadata) {
-                Cow::Owned(fit) => fit,
-                Cow::Borrowed(_) => self.metadata,
-            },
+            metadata: storable::fit_owned(self.metadata),
         }
     }
 

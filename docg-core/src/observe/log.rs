@@ -7,6 +7,7 @@ use super::canonical::JsonText;
 use crate::{
     i18n::Text,
     ids::{ExecutionId, LogId, NodeId},
+    limits, storable,
     time::Timestamp,
 };
 
@@ -115,6 +116,16 @@ impl LogDraft {
     pub fn tech(mut self, message: impl ToString) -> Self {
         self.message_tech = Some(message.to_string());
         self
+    }
+
+    /// Bounded, and without what no store keeps.
+    pub(crate) fn storable(self) -> Self {
+        Self {
+            message_human: self.message_human.printable(),
+            message_tech: self.message_tech.map(limits::tech),
+            details_tech: self.details_tech.map(storable::fit_owned),
+            ..self
+        }
     }
 
     /// Adds facts for technicians.

@@ -8,7 +8,6 @@ use crate::{
     i18n::{Locale, Text},
     ids::{ExecutionId, NodeId},
     limits::LOGS_PER_ATTEMPT,
-    secrets::redact_text,
 };
 
 /// The place of the last entry that is kept.
@@ -53,10 +52,10 @@ impl StepRecorder {
 
 impl ExecutionLogger for StepRecorder {
     fn log(&self, entry: LogDraft) {
+        let entry = entry.storable();
         let message = entry.message_human.render(Locale::En);
         let (execution_id, node_id) = (self.execution_id, self.node_id.as_str());
-        let tech = entry.message_tech.as_deref().map(redact_text);
-        let tech = tech.as_deref();
+        let tech = entry.message_tech.as_deref();
         match entry.level {
             LogLevel::Ok => tracing::info!(%execution_id, node_id, tech, "{message}"),
             LogLevel::Warn => tracing::warn!(%execution_id, node_id, tech, "{message}"),
@@ -77,6 +76,7 @@ impl ExecutionLogger for StepRecorder {
 
 impl AuditSink for StepRecorder {
     fn record(&self, row: AuditDraft) {
+        let row = row.storable();
         self.drafts
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
