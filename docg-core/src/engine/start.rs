@@ -342,6 +342,7 @@ fn data_fault(data: &Value) -> Option<FieldFault> {
     }
     match Unstorable::of_value(data, MAX_DEPTH)? {
         Unstorable::Nul => fault("invalid_text", Text::key("fault-nul")),
+        Unstorable::ReservedName => fault("reserved_name", Text::key("fault-reserved-name")),
         Unstorable::TooDeep => {
             let text = Text::key("fault-too-deep").with("most", MAX_DEPTH);
             fault("too_deep", text)
