@@ -291,11 +291,14 @@ pub(crate) fn cut(mut text: String, max: usize) -> String {
     text
 }
 
-/// [`printable`] and cut to `max` characters, of a text that is often a constant.
+/// [`printable`] and cut to `max` characters, of a text that is often a constant. A constant may be as ugly
+/// as any other text of a handler.
 pub(crate) fn printable_cow(text: Cow<'static, str>, max: usize) -> Cow<'static, str> {
+    // Most are names of this program, and stay constants.
+    let is_plain = text.len() <= max && !text.contains(char::is_control);
     match text {
-        Cow::Owned(text) => Cow::Owned(cut(printable(text), max)),
-        constant @ Cow::Borrowed(_) => constant,
+        constant @ Cow::Borrowed(_) if is_plain => constant,
+        text => Cow::Owned(cut(printable(text.into_owned()), max)),
     }
 }
 
@@ -419,6 +422,25 @@ mod tests {
     fn a_technical_text_keeps_its_lines() {
         let text = "line 1\n\tline\u{1b}[31m 2\0\r".to_owned();
         assert_eq!(printable(text), "line 1\n\tline[31m 2");
+    }
+
+    #[test]
+    fn a_constant_is_cleaned_and_cut_like_any_other_text() {
+        let long: &'static str = "漢字漢字漢字漢字漢字!";
+        for (ugly, clean) in [
+            ("a\0b", "ab"),
+            ("a\u{1b}[31m", "a[31m"),
+            (long, "漢字漢字漢字 […]"),
+            ("plain", "plain"),
+        ] {
+            for text in [Cow::Borrowed(ugly), Cow::Owned(ugly.to_owned())] {
+                assert_eq!(printable_cow(text, 10), clean);
+            }
+        }
+        assert!(matches!(
+            printable_cow("plain".into(), 10),
+            Cow::Borrowed("plain")
+        ));
     }
 
     #[test]
