@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use docg_core::{
     conformance::fixtures::{self, CommitFixture, RunFixture, at, events, fact, signal},
+    engine::{Engine, WorkerOptions},
     ids::{ExecutionId, OrganizationId, WorkerId},
     ports::{
         BusError, ClaimRequest, ClaimWhat, Claimed, Created, EventBus, Memo, MemoKey, MemoStore,
@@ -337,4 +338,16 @@ async fn a_bus_that_is_full_of_bytes_forgets_the_oldest_events() {
         .expect("subscribes");
     let event = reader.next().await.expect("goes on").expect("is an event");
     assert_eq!(event.seq, 1);
+}
+
+#[tokio::test]
+async fn workers_begin_and_end_with_any_options() {
+    for concurrency in [0, 1, usize::MAX] {
+        for limit in [0, 1, usize::MAX] {
+            let (store, bus) = (MemoryStore::default(), MemoryBus::default());
+            let engine = Engine::builder(Arc::new(store), Arc::new(bus)).build();
+            let options = WorkerOptions::concurrency(concurrency).per_organization(limit);
+            engine.start_workers(options).shutdown().await;
+        }
+    }
 }
