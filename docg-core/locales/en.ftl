@@ -262,6 +262,7 @@ fault-blank = leave it out, or write something that can be seen
 fault-line = one line without control characters, line breaks, byte order marks and characters that turn the direction of writing
 fault-lines = no control characters but line breaks and tabs, no byte order marks, and no characters that turn the direction of writing
 fault-surrogate = an escape such as \ud83d needs its other half: half a surrogate pair is no character
+fault-reserved-name = this name is reserved for internal use: choose one that does not begin with "$serde_json::private::"
 fault-duplicate-key = this name is given twice in one object: give it once
 fault-number-not-exact = this number cannot be kept exactly: send it as a text, or with fewer digits
 fault-too-deep = at most { $most } levels may be nested

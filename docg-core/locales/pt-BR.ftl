@@ -262,6 +262,7 @@ fault-blank = omita-o, ou escreva algo visível
 fault-line = uma linha sem caracteres de controle, quebras de linha, marcas de ordem de bytes e caracteres que invertem a direção da escrita
 fault-lines = sem caracteres de controle além de quebras de linha e tabulações, sem marcas de ordem de bytes e sem caracteres que invertem a direção da escrita
 fault-surrogate = um escape como \ud83d precisa da outra metade: meio par substituto não é um caractere
+fault-reserved-name = este nome é reservado para uso interno: escolha um que não comece com "$serde_json::private::"
 fault-duplicate-key = este nome aparece duas vezes no mesmo objeto: envie-o uma vez
 fault-number-not-exact = este número não pode ser guardado com exatidão: envie-o como texto, ou com menos dígitos
 fault-too-deep = no máximo { $most } níveis aninhados

@@ -28,6 +28,20 @@ pub enum Unstorable {
     /// Arrays and objects within one another beyond what can be read again.
     #[error("it is nested too deep")]
     TooDeep,
+    /// A member of an object has a name that serde_json takes for a mark of its own: the object would be
+    /// read again as another value.
+    #[error(
+        "it has a member name that is reserved: a name must not begin with {RESERVED_PREFIX:?}"
+    )]
+    ReservedName,
+}
+
+/// How the names begin that serde_json takes for marks of its own.
+const RESERVED_PREFIX: &str = "$serde_json::private::";
+
+/// Whether serde_json could take a member's name for a mark of its own.
+pub(crate) fn is_reserved_name(name: &str) -> bool {
+    name.starts_with(RESERVED_PREFIX)
 }
 
 impl Unstorable {
@@ -35,6 +49,11 @@ impl Unstorable {
     #[must_use]
     pub fn of_text(text: &str) -> Option<Self> {
         text.contains('\0').then_some(Self::Nul)
+    }
+
+    fn of_name(name: &str) -> Option<Self> {
+        let reserved = is_reserved_name(name).then_some(Self::ReservedName);
+        reserved.or_else(|| Self::of_text(name))
     }
 
     /// What is wrong with a value that may be nested `max_depth` levels, if anything.
@@ -47,7 +66,7 @@ impl Unstorable {
                 .iter()
                 .find_map(|item| Self::of_value(item, max_depth - 1)),
             Value::Object(map) => map.iter().find_map(|(key, item)| {
-                Self::of_text(key).or_else(|| Self::of_value(item, max_depth - 1))
+                Self::of_name(key).or_else(|| Self::of_value(item, max_depth - 1))
             }),
             Value::Null | Value::Bool(_) | Value::Number(_) => None,
         }
@@ -57,6 +76,7 @@ impl Unstorable {
     pub fn of_record(record: &impl Serialize, max_depth: usize) -> Option<Self> {
         let mut guard = Guard {
             levels_left: max_depth,
+            in_name: false,
             fault: None,
         };
         let mut serializer = Serializer::with_formatter(io::sink(), &mut guard);
@@ -70,6 +90,8 @@ impl Unstorable {
     pub fn of_json(json: &str, max_depth: usize) -> Option<Self> {
         if has_nul(json) {
             Some(Self::Nul)
+        } else if has_reserved_name(json) {
+            Some(Self::ReservedName)
         } else {
             is_deeper(json, max_depth).then_some(Self::TooDeep)
         }
@@ -79,6 +101,7 @@ impl Unstorable {
 /// Follows a record as it is written down, and breaks off where it cannot be kept.
 struct Guard {
     levels_left: usize,
+    in_name: bool,
     fault: Option<Unstorable>,
 }
 
@@ -117,6 +140,24 @@ impl Formatter for &mut Guard {
     fn end_object<W: ?Sized + io::Write>(&mut self, _: &mut W) -> io::Result<()> {
         self.leave()
     }
+    fn begin_object_key<W: ?Sized + io::Write>(&mut self, _: &mut W, _: bool) -> io::Result<()> {
+        self.in_name = true;
+        Ok(())
+    }
+    fn end_object_key<W: ?Sized + io::Write>(&mut self, _: &mut W) -> io::Result<()> {
+        self.in_name = false;
+        Ok(())
+    }
+    fn write_string_fragment<W: ?Sized + io::Write>(
+        &mut self,
+        _: &mut W,
+        fragment: &str,
+    ) -> io::Result<()> {
+        match self.in_name && is_reserved_name(fragment) {
+            true => self.refuse(Unstorable::ReservedName),
+            false => Ok(()),
+        }
+    }
     fn write_char_escape<W: ?Sized + io::Write>(
         &mut self,
         _: &mut W,
@@ -134,6 +175,15 @@ fn has_nul(json: &str) -> bool {
     json.match_indices("\\u0000").any(|(at, _)| {
         let before = json.as_bytes()[..at].iter().rev();
         before.take_while(|byte| **byte == b'\\').count() % 2 == 0
+    })
+}
+
+/// Whether a JSON text has a member with a reserved name.
+fn has_reserved_name(json: &str) -> bool {
+    json.match_indices(RESERVED_PREFIX).any(|(at, _)| {
+        let is_whole = json[..at].ends_with('"') && !json[..at].ends_with("\\\"");
+        let end = json[at..].find('"').map(|end| &json[at + end + 1..]);
+        is_whole && end.is_some_and(|rest| rest.trim_start().starts_with(':'))
     })
 }
 
@@ -247,10 +297,18 @@ fn fitted(value: &Value, max_depth: usize) -> Value {
         Value::Array(items) => items.iter().map(|it| fitted(it, max_depth - 1)).collect(),
         Value::Object(map) => map
             .iter()
-            .map(|(key, it)| (without_nul(key), fitted(it, max_depth - 1)))
+            .map(|(key, it)| (fitted_name(key), fitted(it, max_depth - 1)))
             .collect::<Map<_, _>>()
             .into(),
         scalar => scalar.clone(),
+    }
+}
+
+fn fitted_name(name: &str) -> String {
+    let name = without_nul(name);
+    match is_reserved_name(&name) {
+        true => name.trim_start_matches('$').to_owned(),
+        false => name,
     }
 }
 
@@ -320,11 +378,14 @@ fn clip(text: String, max: usize) -> String {
     format!("{}{CUT_MARK}", &start[..end.unwrap_or(start.len())])
 }
 
-/// [`printable`] and cut to `max` characters, of a text that is often a constant.
+/// [`printable`] and cut to `max` characters, of a text that is often a constant. A constant may be as ugly
+/// as any other text of a handler.
 pub(crate) fn printable_cow(text: Cow<'static, str>, max: usize) -> Cow<'static, str> {
+    // Most are names of this program, and stay constants.
+    let is_plain = text.len() <= max && !text.contains(char::is_control);
     match text {
-        Cow::Owned(text) => Cow::Owned(cut(printable(clip(text, max)), max)),
-        constant @ Cow::Borrowed(_) => constant,
+        constant @ Cow::Borrowed(_) if is_plain => constant,
+        text => Cow::Owned(cut(printable(clip(text.into_owned(), max)), max)),
     }
 }
 
@@ -407,11 +468,33 @@ mod tests {
     }
 
     #[test]
+    fn a_name_that_would_be_read_as_another_value_is_found_wherever_it_is() {
+        for name in ["RawValue", "Number", "Later"] {
+            let name = format!("$serde_json::private::{name}");
+            for bad in [json!({&name: "1"}), json!([{"a": 1, "b": {&name: {}}}])] {
+                let fault = Some(Unstorable::ReservedName);
+                assert_eq!(Unstorable::of_value(&bad, 9), fault);
+                assert_eq!(Unstorable::of_record(&bad, 9), fault);
+                assert_eq!(Unstorable::of_json(&bad.to_string(), 9), fault);
+                assert_eq!(Unstorable::of_json(&format!("{bad:#}"), 9), fault);
+            }
+            let quoted = json!({"a": name, "b": format!("\"{name}\": 1")});
+            for harmless in [json!(name), json!({"a": [name]}), quoted] {
+                assert_eq!(Unstorable::of_value(&harmless, 9), None);
+                assert_eq!(Unstorable::of_record(&harmless, 9), None);
+                assert_eq!(Unstorable::of_json(&harmless.to_string(), 9), None);
+            }
+        }
+    }
+
+    #[test]
     fn what_is_made_fit_can_be_kept_and_read() {
         for bad in [
             nested(MAX_DEPTH + 1),
             nested(1_000),
             json!({"k\0": ["v\0"]}),
+            json!([{"$serde_json::private::RawValue": "1"}]),
+            json!({"a": 1, "$\0serde_json::private::Number": "1"}),
         ] {
             let fit = fit(&bad).into_owned();
             assert_eq!(Unstorable::of_value(&fit, MAX_DEPTH), None);
@@ -469,6 +552,25 @@ mod tests {
     fn a_technical_text_keeps_its_lines() {
         let text = "line 1\n\tline\u{1b}[31m 2\0\r".to_owned();
         assert_eq!(printable(text), "line 1\n\tline[31m 2");
+    }
+
+    #[test]
+    fn a_constant_is_cleaned_and_cut_like_any_other_text() {
+        let long: &'static str = "漢字漢字漢字漢字漢字!";
+        for (ugly, clean) in [
+            ("a\0b", "ab"),
+            ("a\u{1b}[31m", "a[31m"),
+            (long, "漢字漢字漢字 […]"),
+            ("plain", "plain"),
+        ] {
+            for text in [Cow::Borrowed(ugly), Cow::Owned(ugly.to_owned())] {
+                assert_eq!(printable_cow(text, 10), clean);
+            }
+        }
+        assert!(matches!(
+            printable_cow("plain".into(), 10),
+            Cow::Borrowed("plain")
+        ));
     }
 
     #[test]

@@ -345,7 +345,10 @@ fn data_fault(data: &mut Value) -> Option<FieldFault> {
     if !data.is_object() {
         return fault("invalid_type", "fault-object");
     }
-    Unstorable::of_value(data, MAX_DEPTH).and_then(|_| fault("invalid_text", "fault-nul"))
+    match Unstorable::of_value(data, MAX_DEPTH)? {
+        Unstorable::ReservedName => fault("reserved_name", "fault-reserved-name"),
+        Unstorable::Nul | Unstorable::TooDeep => fault("invalid_text", "fault-nul"),
+    }
 }
 
 /// Refuses a call for the faults that it has.

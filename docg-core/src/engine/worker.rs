@@ -20,9 +20,11 @@ use crate::{
 #[non_exhaustive]
 pub struct WorkerOptions {
     /// Executions that are taken forward at once. With 0 the process takes none, and only publishes
-    /// what it commits: one that serves requests and leaves the work to others.
+    /// what it commits: one that serves requests and leaves the work to others. More than tokio's
+    /// semaphores count, 2^61 - 1 on a machine of 64 bits, is taken for that many.
     pub concurrency: usize,
-    /// Of these, at most so many of one organization, counted over all workers.
+    /// Of these, at most so many of one organization, counted over all workers. 0 is taken for 1: no
+    /// execution could go on otherwise.
     pub per_organization: usize,
 }
 
@@ -51,6 +53,13 @@ impl WorkerOptions {
         self.per_organization = limit;
         self
     }
+
+    fn bounded(self) -> Self {
+        Self {
+            concurrency: self.concurrency.min(Semaphore::MAX_PERMITS),
+            per_organization: self.per_organization.max(1),
+        }
+    }
 }
 
 /// Executions that are claimed at once.
@@ -62,8 +71,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// for processes that share no bus.
 const HELD_BACK: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
-/// Running workers of one process. Dropping them stops them without grace; see
-/// [`Workers::shutdown`].
+/// Running workers of one process. When they are dropped, they claim nothing more, and nothing waits for
+/// them: handlers at work are told to stop as by [`Workers::shutdown`], and have their grace time as long as
+/// the runtime lives. Leases are not renewed any more, so a step that outlives its lease may be taken over.
 #[derive(Debug)]
 #[must_use = "workers stop when they are dropped"]
 pub struct Workers {
@@ -77,6 +87,7 @@ pub struct Workers {
 impl Engine {
     /// Starts to claim executions and take them forward. Call it once per process.
     pub fn start_workers(&self, options: WorkerOptions) -> Workers {
+        let options = options.bounded();
         let (shutdown, background) = (CancellationToken::new(), CancellationToken::new());
         let drivers = TaskTracker::new();
         let inner = &self.inner;

@@ -10,6 +10,7 @@ pub mod codes;
 mod field;
 
 pub use field::FieldFault;
+pub(crate) use field::told;
 
 /// What is stored and shown of an error.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -142,7 +142,12 @@ impl Text {
                 key: storable::printable_cow(key, limits::CODE),
                 params: params
                     .into_iter()
-                    .map(|(name, text)| (name, text.printable()))
+                    .map(|(name, text)| {
+                        (
+                            storable::printable_cow(name, limits::CODE),
+                            text.printable(),
+                        )
+                    })
                     .collect(),
             },
         }
