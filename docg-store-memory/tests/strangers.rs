@@ -12,7 +12,10 @@ use docg_core::{
     ports::{AuditQuery, ExecutionQuery, ExecutionRecord, Idempotency, LogQuery, Settlement},
     prelude::*,
     time::{MAX_DURATION_MS, Timestamp},
-    workflow::{WorkflowDraft, handler::{NewApproval, OnExpiry}},
+    workflow::{
+        WorkflowDraft,
+        handler::{NewApproval, OnExpiry},
+    },
 };
 use docg_store_memory::{MemoryBus, MemoryStore};
 use futures::StreamExt;

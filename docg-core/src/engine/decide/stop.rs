@@ -92,7 +92,7 @@ pub(super) fn finished_canceled(
 /// The step has used up its time. What its handler said then is for technicians.
 fn timeout(node: &Node, failure: StepFailure, in_doubt: bool) -> StepFailure {
     let limit = node.timeout_ms;
-    let text = if limit % 1000 == 0 {
+    let text = if limit.is_multiple_of(1000) {
         Text::key("error-timeout").with("seconds", limit / 1000)
     } else {
         Text::key("error-timeout-ms").with("millis", limit)
