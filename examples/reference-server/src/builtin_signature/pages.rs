@@ -1,6 +1,8 @@
 //! What signers see. Plain pages: they work without scripts and load nothing from elsewhere. The
 //! token in the link is all the authority there is, so a form on a foreign page can do nothing.
 
+use std::fmt;
+
 use axum::{
     Router,
     extract::{DefaultBodyLimit, Request, State},
@@ -9,7 +11,9 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use docg_core::{signature::RequestStatus, storable::one_line, time::Timestamp};
+use docg_core::{
+    engine::EngineError, signature::RequestStatus, storable::one_line, time::Timestamp,
+};
 use minijinja::{Value, context, value::Serde};
 use serde::{Deserialize, Serialize};
 
@@ -153,12 +157,18 @@ struct Opened {
 /// Why a link does not open.
 enum Closed {
     NotFound,
-    Broken(FilesError),
+    Broken(String),
 }
 
 impl From<FilesError> for Closed {
     fn from(error: FilesError) -> Self {
-        Self::Broken(error)
+        Self::Broken(error.to_string())
+    }
+}
+
+impl From<EngineError> for Closed {
+    fn from(error: EngineError) -> Self {
+        Self::Broken(error.to_string())
     }
 }
 
@@ -183,7 +193,7 @@ impl Opened {
             return Err(Closed::NotFound);
         }
         let decisions = desk.decisions(&envelope).await?;
-        let status = desk.request_status(&envelope.id).await;
+        let status = desk.request_status(&envelope).await?;
         let standing = standing(&envelope, &signer, &decisions, status);
         let desk = desk.clone();
         Ok(Self {
@@ -474,7 +484,7 @@ fn notice(desk: &Desk, words: &'static Words, status: StatusCode, notice: Notice
     )
 }
 
-fn broken(desk: &Desk, words: &'static Words, error: &FilesError) -> Response {
+fn broken(desk: &Desk, words: &'static Words, error: &impl fmt::Display) -> Response {
     tracing::error!("a signing page could not be shown: {error}");
     notice(desk, words, StatusCode::SERVICE_UNAVAILABLE, Notice::Broken)
 }

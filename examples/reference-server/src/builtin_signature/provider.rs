@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 use docg_core::{
+    ids::ExecutionId,
     signature::{
         Envelope as TakenEnvelope, EnvelopeRequest, ProviderError, ProviderUpdate,
         SignatureProvider, SignatureRequest, SignerFact, SignerFactKind, WebhookError,
@@ -59,6 +60,7 @@ impl SignatureProvider for Provider {
         let mut envelope = Envelope {
             id: envelope_id(&request),
             organization_id: request.organization_id,
+            execution_id: execution_of(&request),
             document,
             signers: request.signers,
             message: request.message,
@@ -236,6 +238,12 @@ impl SignatureProvider for Provider {
     fn read_webhook(&self, request: &WebhookRequest) -> Result<ProviderUpdate, WebhookError> {
         webhook::read(&self.desk.0.secret, request)
     }
+}
+
+/// The execution that asks: the keys of its steps begin with its id.
+fn execution_of(request: &EnvelopeRequest) -> Option<ExecutionId> {
+    let (execution, _) = request.idempotency_key.split_once('/')?;
+    execution.parse().ok()
 }
 
 /// The same for the same request, so that a repeat finds what it made.
