@@ -12,7 +12,8 @@ use axum::{
     routing::{get, post},
 };
 use docg_core::{
-    engine::EngineError, signature::RequestStatus, storable::one_line, time::Timestamp,
+    address::person_name, engine::EngineError, signature::RequestStatus, storable::one_line,
+    time::Timestamp,
 };
 use minijinja::{Value, context, value::Serde};
 use serde::{Deserialize, Serialize};
@@ -30,7 +31,6 @@ use crate::{
 };
 
 const MAX_FORM: usize = 16 * 1024;
-const MAX_NAME: usize = 200;
 const MAX_REASON: usize = 1000;
 
 const PAGE_POLICY: &str = "default-src 'none'; style-src 'self'; frame-src 'self'; \
@@ -385,15 +385,15 @@ async fn sign(
             return opened.page(status, "", Some(error));
         }
     };
-    let name = one_line(&form.name, usize::MAX);
-    if name.chars().count() > MAX_NAME {
-        let error = opened.words.too_long();
-        return opened.page(StatusCode::UNPROCESSABLE_ENTITY, &name, Some(error));
-    }
-    if name.is_empty() {
-        let error = opened.words.name_missing();
-        return opened.page(StatusCode::UNPROCESSABLE_ENTITY, "", Some(error));
-    }
+    let name = match person_name(&form.name) {
+        Ok(name) => name,
+        Err(fault) => {
+            let error = opened.words.name_fault(fault);
+            // The form shows again what can be shown.
+            let typed = one_line(&form.name, usize::MAX);
+            return opened.page(StatusCode::UNPROCESSABLE_ENTITY, &typed, Some(error));
+        }
+    };
     if form.consent != "yes" {
         let error = opened.words.consent_missing();
         return opened.page(StatusCode::UNPROCESSABLE_ENTITY, &name, Some(error));

@@ -207,8 +207,23 @@ async fn a_form_that_is_not_filled_in_says_what_is_missing_and_records_nothing()
     for (form, words, status) in [
         ("", "type your full name", StatusCode::UNPROCESSABLE_ENTITY),
         (
-            "name=+%00%0A&consent=yes",
+            "name=+%20%0A&consent=yes",
             "type your full name",
+            StatusCode::UNPROCESSABLE_ENTITY,
+        ),
+        (
+            "name=A%00B%E2%80%AEC&consent=yes",
+            "cannot be recorded as it is",
+            StatusCode::UNPROCESSABLE_ENTITY,
+        ),
+        (
+            "name=A%0AB&consent=yes",
+            "in one line",
+            StatusCode::UNPROCESSABLE_ENTITY,
+        ),
+        (
+            "name=other%40example.com&consent=yes",
+            "without an e-mail address",
             StatusCode::UNPROCESSABLE_ENTITY,
         ),
         (
