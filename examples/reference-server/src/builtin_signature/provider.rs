@@ -74,16 +74,20 @@ impl SignatureProvider for Provider {
             .await
             .map_err(FilesError::provider_error)?
         {
-            let same = known.document == envelope.document && known.signers == envelope.signers;
+            let same_document = known.document == envelope.document;
+            let same = same_document && known.signers == envelope.signers;
             let decisions = desk
                 .decisions(&known)
                 .await
                 .map_err(FilesError::provider_error)?;
             // Once somebody has decided, what they decided on stays.
-            if !decisions.is_empty() || (same && known.invited) {
+            if known.invited && (same || !decisions.is_empty()) {
                 return Ok(taken(known.id));
             }
             envelope.created_at = known.created_at;
+            if !same_document && !decisions.is_empty() {
+                envelope = known;
+            }
         }
         desk.put_envelope(&envelope)
             .await
@@ -92,13 +96,20 @@ impl SignatureProvider for Provider {
             .decisions(&envelope)
             .await
             .map_err(FilesError::provider_error)?;
+        let mut failed = Vec::new();
         for signer in envelope.due(&decisions) {
-            desk.write_to(&envelope, signer, Occasion::Invitation)
-                .await
-                .map_err(from_mail)?;
-            desk.plan_reminder(&envelope, signer)
-                .await
-                .map_err(FilesError::provider_error)?;
+            let invited = desk.write_to(&envelope, signer, Occasion::Invitation).await;
+            match invited {
+                Ok(()) => desk
+                    .plan_reminder(&envelope, signer)
+                    .await
+                    .map_err(FilesError::provider_error)?,
+                Err(error) => failed.push(error),
+            }
+        }
+        // Those who could be invited are. A repeat invites the others.
+        if let Some(error) = joined(failed) {
+            return Err(error);
         }
         envelope.invited = true;
         desk.put_envelope(&envelope)
@@ -247,7 +258,7 @@ fn execution_of(request: &EnvelopeRequest) -> Option<ExecutionId> {
 }
 
 /// The same for the same request, so that a repeat finds what it made.
-fn envelope_id(request: &EnvelopeRequest) -> String {
+pub(super) fn envelope_id(request: &EnvelopeRequest) -> String {
     let mut hasher = Sha256::new();
     hasher.update(b"docg.builtin.envelope.v1\0");
     hasher.update(request.organization_id.0.as_bytes());
@@ -267,10 +278,23 @@ fn unavailable(error: impl ToString) -> ProviderError {
     ProviderError::Unavailable(error.to_string())
 }
 
+/// Several failures as one, which names them all. It may pass where one of them may.
+fn joined(errors: Vec<MailError>) -> Option<ProviderError> {
+    let texts: Vec<_> = errors.iter().map(ToString::to_string).collect();
+    let errors: Vec<_> = errors.into_iter().map(from_mail).collect();
+    match errors.as_slice() {
+        [] => None,
+        [_] => errors.into_iter().next(),
+        several if several.iter().any(ProviderError::may_pass) => {
+            Some(unavailable(texts.join("; ")))
+        }
+        _ => Some(refused(texts.join("; "))),
+    }
+}
+
 fn from_mail(error: MailError) -> ProviderError {
     match error {
         MailError::Files(error) => error.provider_error(),
-        // A link that arrives twice does no harm, so what may have been sent is sent again.
         MailError::Unreachable(_)
         | MailError::Later(_)
         | MailError::Stopped
