@@ -184,6 +184,7 @@ mod tests {
             document: Document {
                 path: String::new(),
                 filename: "a.pdf".to_owned(),
+                title: None,
                 content_type: String::new(),
                 bytes: 0,
                 sha256: String::new(),

@@ -246,6 +246,7 @@ impl Opened {
                 notice => notice.map(|notice| self.words.notice(notice).to_vec()),
                 token => self.token.as_str(),
                 document => (!over).then(|| Value::from(Serde(&self.envelope.document))),
+                title => self.envelope.document.title(),
                 message => self.envelope.message.as_deref(),
                 until => self.envelope.expires_at.map(moment),
                 signers => Value::from(Serde(lines)),

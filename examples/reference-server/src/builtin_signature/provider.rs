@@ -185,16 +185,10 @@ impl SignatureProvider for Provider {
             execution_id: request.execution_id,
             node_id: request.node_id.clone(),
         };
-        let filename = envelope.document.signed_filename();
         let document = desk
             .0
             .files
-            .put_document(
-                &origin,
-                &filename,
-                signed.bytes.into(),
-                envelope.document.language,
-            )
+            .put_signed(&origin, &envelope.document, signed.bytes.into())
             .await
             .map_err(FilesError::provider_error)?;
         serde_json::to_value(document).map_err(refused)

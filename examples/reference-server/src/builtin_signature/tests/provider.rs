@@ -253,3 +253,45 @@ async fn who_signs_before_all_are_invited_keeps_nobody_from_being_invited() {
     assert_eq!(kept.signers.len(), 2);
     assert!(!fixture.desk.decisions(&kept).await.unwrap().is_empty());
 }
+
+#[tokio::test]
+async fn a_title_is_read_as_it_was_given_and_only_files_have_another_name() {
+    let mut fixture = Fixture::with_contract().await;
+    let content = fixture.content().await;
+    let origin = Origin {
+        organization_id: fixture.organization,
+        execution_id: ExecutionId::new(),
+        node_id: NodeId::from("render"),
+    };
+    for (given, title, filename) in [
+        (
+            "Contract 12/2026",
+            "Contract 12/2026",
+            "Contract 12-2026.pdf",
+        ),
+        ("Lease: A/B.PDF", "Lease: A/B", "Lease- A-B.pdf"),
+        ("What\n\u{202e}now?", "What now?", "What--now.pdf"),
+        ("v1.2", "v1.2", "v1.2.pdf"),
+        ("///", "///", "document.pdf"),
+        (" ", "document", "document.pdf"),
+    ] {
+        let files = &fixture.desk.0.files;
+        let put = files.put_document(&origin, given, content.clone(), None);
+        let document = put.await.unwrap();
+        assert_eq!((document.title(), &*document.filename), (title, filename));
+        fixture.document = document;
+        let mut request = fixture.request(&[(ONE, None)]);
+        request.idempotency_key = given.to_owned();
+        let envelope = fixture.provider.create(request).await.unwrap().envelope_id;
+        fixture.sign(&envelope, ONE, "One", 1_768_500_000_000).await;
+        let finished = fixture.finished(&envelope, &[ONE]);
+        let signed = fixture.provider.signed_document(&finished).await.unwrap();
+        assert_eq!(Document::from_value(&signed).unwrap().title(), title);
+        let subject = format!("Subject: Please sign: {title}\r\n");
+        let mails = fixture.mails();
+        assert!(
+            mails.iter().any(|(_, mail)| mail.contains(&subject)),
+            "{mails:?}"
+        );
+    }
+}
