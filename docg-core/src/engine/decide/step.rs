@@ -91,10 +91,9 @@ pub(super) fn finished(
             Ok(())
         }
         (Ok(StepOutcome::Wait(wait)), _) => begin_wait(draft, index, wait),
-        // It was not the word to stop that it failed of: it has answered.
-        (Err(failure), Some(reason))
-            if reason != StopReason::Cancel
-                && failure.class == FailureClass::OutcomeUnknown
+        // It has answered: it is not time that it failed for.
+        (Err(failure), Some(StopReason::Deadline))
+            if failure.class == FailureClass::OutcomeUnknown
                 && kept::why_refused(&failure.context).is_some() =>
         {
             failed_attempt(draft, index, failure)

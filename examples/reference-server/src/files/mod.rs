@@ -177,7 +177,7 @@ impl Files {
             .put_document(origin, &filename, content, language)
             .await?;
         Ok(Document {
-            title: original.title.clone(),
+            title: Some(original.title().to_owned()),
             ..signed
         })
     }
