@@ -277,7 +277,7 @@ pub struct Options {
     /// The memory that one render may map, in MiB; 150 of them are mapped before it begins
     #[arg(long, env = "DOCG_RENDER_MEMORY_MIB", global = true, value_name = "MIB", default_value_t = 768, value_parser = clap::value_parser!(u64).range(256..=65_536))]
     pub render_memory_mib: u64,
-    /// The CPU time of one render, in milliseconds; by the clock it may take four times as long
+    /// The CPU time of one render, in milliseconds; by the clock it may take four times as long, and 30 s at least
     #[arg(long, env = "DOCG_RENDER_TIMEOUT_MS", global = true, default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(1_000..=600_000))]
     pub render_timeout_ms: u64,
     /// The size of the data that one document is rendered from, in KiB of JSON
@@ -427,7 +427,8 @@ impl Options {
         }
         limits.memory = self.render_memory_mib * 1024 * 1024;
         limits.time = Duration::from_millis(self.render_timeout_ms);
-        limits.wall_time = limits.time * 4;
+        // A busy machine, or a start, takes longer than the render itself.
+        limits.wall_time = (limits.time * 4).max(Duration::from_secs(30));
         limits.data = self.render_max_data_kib as usize * 1024;
         limits
     }
