@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use docg_core::limits::TEXTS;
+use docg_core::limits::{NODE_ID, TEXTS};
 
 use crate::problem::codes;
 
@@ -168,6 +168,8 @@ fn bound_text(name: &str, schema: &mut Value) {
         || schema["type"]
             .as_array()
             .is_some_and(|types| types.contains(&json!("string")));
+    // Where a step is named, it is by its node's id.
+    let name = if name == "step_id" { NODE_ID.name } else { name };
     let limit = TEXTS.iter().find(|limit| limit.name == name);
     if let Some(limit) = limit.filter(|_| is_text) {
         schema["maxLength"] = json!(limit.max);
