@@ -315,31 +315,23 @@ async fn what_follows_a_wait_is_not_asked_about() {
     assert_eq!(world.asked.load(Ordering::SeqCst), 0);
 }
 
-/// A run whose effect has begun at a worker that is cut off from the store since: before it could say so,
-/// or after it was `told`.
-async fn abandoned(world: &mut World, told: bool) -> (Workers, ExecutionId) {
+/// A run whose effect has begun at a worker that is cut off from the store since.
+async fn abandoned(world: &mut World) -> (Workers, ExecutionId) {
     let cut_off = Arc::new(AtomicBool::new(false));
-    let (is_cut_off, cuts_off) = (Arc::clone(&cut_off), Arc::clone(&cut_off));
+    let is_cut_off = Arc::clone(&cut_off);
     let faulty = FaultyStore::new(world.store.clone(), move |_| {
         is_cut_off.load(Ordering::SeqCst).then_some(Fault::Before)
     });
     let engine = world.engine(
         Arc::new(faulty),
         Arc::new(SystemClock),
-        move |_| {
-            // Here, for the worker may commit the beginning as soon as the effect waits.
-            cuts_off.store(!told, Ordering::SeqCst);
-            std::future::pending()
-        },
+        |_| std::future::pending(),
         |_| async { Probe::Unknown },
     );
     let workers = engine.start_workers(WorkerOptions::default());
     let id = world.start(&engine).await;
     world.sees(Seen::Begun).await;
-    if told {
-        world.until(id, Status::Signing).await;
-        cut_off.store(true, Ordering::SeqCst);
-    }
+    cut_off.store(true, Ordering::SeqCst);
     (workers, id)
 }
 
@@ -349,9 +341,9 @@ fn an_hour_later() -> Arc<dyn Clock> {
     Arc::new(ManualClock::new(later))
 }
 
-async fn a_cancel_that_is_found_with_an_abandoned_step(told: bool, on_version: bool) {
+async fn a_cancel_that_is_found_with_an_abandoned_step(on_version: bool) {
     let mut world = World::new();
-    let (_first, id) = abandoned(&mut world, told).await;
+    let (_first, id) = abandoned(&mut world).await;
     let record = world.store.execution(world.organization, id).await;
     let version = record.expect("reads").expect("is there").execution.version;
     let signal = Signal {
@@ -378,23 +370,15 @@ async fn a_cancel_that_is_found_with_an_abandoned_step(told: bool, on_version: b
 
 #[tokio::test(start_paused = true)]
 async fn a_cancel_that_is_found_with_an_abandoned_step_has_its_effect_asked_about() {
-    a_cancel_that_is_found_with_an_abandoned_step(true, false).await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_cancel_that_is_found_with_what_may_have_begun_unseen_has_it_asked_about() {
     for on_version in [false, true] {
-        a_cancel_that_is_found_with_an_abandoned_step(false, on_version).await;
+        a_cancel_that_is_found_with_an_abandoned_step(on_version).await;
     }
 }
 
 /// The call is answered by a process that has no workers, and asks all the same.
-async fn a_cancel_of_an_abandoned_run_that_no_worker_has(
-    told: bool,
-    effect: Probe,
-) -> (World, Step) {
+async fn a_cancel_of_an_abandoned_run_that_no_worker_has(effect: Probe) -> (World, Step) {
     let mut world = World::new();
-    let (_first, id) = abandoned(&mut world, told).await;
+    let (_first, id) = abandoned(&mut world).await;
     let second = world.engine(
         world.store.clone(),
         an_hour_later(),
@@ -409,31 +393,24 @@ async fn a_cancel_of_an_abandoned_run_that_no_worker_has(
 
 #[tokio::test(start_paused = true)]
 async fn whoever_cancels_what_no_worker_has_withdraws_what_was_begun() {
-    for told in [true, false] {
-        let begun = Probe::Begun(signatures());
-        let (world, _) = a_cancel_of_an_abandoned_run_that_no_worker_has(told, begun).await;
-        assert!(world.is_withdrawn().await);
-    }
+    let begun = Probe::Begun(signatures());
+    let (world, _) = a_cancel_of_an_abandoned_run_that_no_worker_has(begun).await;
+    assert!(world.is_withdrawn().await);
 }
 
 #[tokio::test(start_paused = true)]
 async fn whoever_cancels_what_no_worker_has_says_what_became_of_it() {
-    for told in [true, false] {
-        let done = Probe::Done(json!({"file": "f"}));
-        let (_, step) = a_cancel_of_an_abandoned_run_that_no_worker_has(told, done).await;
-        assert_eq!(step.status, StepStatus::Success);
-        let unknown = Probe::Unknown;
-        let (_, step) = a_cancel_of_an_abandoned_run_that_no_worker_has(told, unknown).await;
-        assert!(is_unknown(&step));
-    }
-    let (_, step) = a_cancel_of_an_abandoned_run_that_no_worker_has(false, Probe::NotDone).await;
-    assert_eq!(step.status, StepStatus::Pending, "it never began");
+    let done = Probe::Done(json!({"file": "f"}));
+    let (_, step) = a_cancel_of_an_abandoned_run_that_no_worker_has(done).await;
+    assert_eq!(step.status, StepStatus::Success);
+    let (_, step) = a_cancel_of_an_abandoned_run_that_no_worker_has(Probe::Unknown).await;
+    assert!(is_unknown(&step));
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_was_begun_and_is_not_yet_picked_up_is_withdrawn() {
     let mut world = World::new();
-    let (_first, id) = abandoned(&mut world, true).await;
+    let (_first, id) = abandoned(&mut world).await;
     // The second finds out what has begun, and cannot commit that it goes on.
     let gate = Gate::default();
     let mut tried = gate.tries.subscribe();

@@ -143,8 +143,6 @@ async fn call_everything(store: &PgStore) {
         .release(&[claimed.lease], at(1))
         .await
         .expect("is no error");
-    let unseen = store.release_unseen(WorkerId::new(), at(1));
-    unseen.await.expect("is no error");
     let new = FirstClaim {
         worker_id: WorkerId::new(),
         lease_until: at(60_000),

@@ -72,9 +72,6 @@ macro_rules! __store_cases {
                 renewing_prolongs
                 renewing_returns_what_is_lost
                 renewing_tells_who_has_signals
-                what_was_leased_unseen_can_be_given_back
-                giving_back_what_was_unseen_leaves_others_alone
-                giving_back_what_was_unseen_leaves_expired_leases_alone
                 a_commit_that_keeps_the_lease_prolongs_it
                 a_late_commit_does_not_shorten_a_lease_that_was_renewed
                 giving_back_makes_due_at_once

@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use crate::{
     approval::Approval,
     event::Event,
-    ids::{ExecutionId, OrganizationId, SignatureRequestId, WorkerId, WorkflowId},
+    ids::{ExecutionId, OrganizationId, SignatureRequestId, WorkflowId},
     observe::{AuditEvent, LogEntry},
     ports::{
         AuditQuery, BusError, Claim, ClaimRequest, Commit, Committed, Created, EventBus,
@@ -181,9 +181,6 @@ impl RunStore for FaultyStore {
     }
     async fn release(&self, leases: &[Lease], now: Timestamp) -> Result<(), StoreError> {
         faulty!(self.release(leases, now))
-    }
-    async fn release_unseen(&self, worker: WorkerId, now: Timestamp) -> Result<(), StoreError> {
-        faulty!(self.release_unseen(worker, now))
     }
     async fn commit(&self, commit: Commit) -> Result<Committed, StoreError> {
         faulty!(self.commit(commit))

@@ -84,13 +84,6 @@ impl ActiveRuns {
         }
     }
 
-    /// Whether a lease can still be relied on, for all that is known here.
-    pub(crate) fn relies_on(&self, lease: Lease, elapsed: Duration) -> bool {
-        let runs = locked(&self.runs);
-        let run = runs.get(&lease.execution_id);
-        run.is_some_and(|run| run.handle.lease == lease && run.until > elapsed && !run.is_lost())
-    }
-
     /// What is held and not known to be lost.
     pub(crate) fn leases(&self) -> Vec<Lease> {
         self.leases_until(Duration::MAX)

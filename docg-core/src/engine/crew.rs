@@ -34,33 +34,6 @@ pub(crate) struct WakeUp {
     pub(super) due: AtomicI64,
     /// Workers of this process, while they wait for work.
     idle: Mutex<Option<Crew>>,
-    /// Who may have been leased something without learning of it.
-    unseen: Mutex<Vec<WorkerId>>,
-}
-
-/// A question that may lease something. Each is a worker of its own to the store, so that what it was
-/// leased can be given back where the answer is lost, or whoever asked has gone away.
-pub(super) struct Asking<'a> {
-    wake: &'a WakeUp,
-    pub(super) worker_id: WorkerId,
-    is_answered: bool,
-}
-
-impl Asking<'_> {
-    /// Notes whether the answer tells what came of it.
-    pub(super) fn end<T>(mut self, answer: &Result<T, StoreError>) {
-        self.is_answered = answer.as_ref().err().is_none_or(|e| !e.kind.may_pass());
-    }
-}
-
-impl Drop for Asking<'_> {
-    fn drop(&mut self) {
-        if !self.is_answered {
-            self.wake.unseen().push(self.worker_id);
-            // The claiming loop gives it back.
-            self.wake.notify.notify_one();
-        }
-    }
 }
 
 /// The workers of one process.
@@ -114,7 +87,6 @@ impl Default for WakeUp {
             notify: Notify::new(),
             due: AtomicI64::new(i64::MAX),
             idle: Mutex::default(),
-            unseen: Mutex::default(),
         }
     }
 }
@@ -122,10 +94,6 @@ impl Default for WakeUp {
 impl WakeUp {
     pub(super) fn idle(&self) -> MutexGuard<'_, Option<Crew>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn unseen(&self) -> MutexGuard<'_, Vec<WorkerId>> {
-        self.unseen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -157,26 +125,6 @@ impl Inner {
         self.wake.idle().as_ref()?.free_worker()
     }
 
-    pub(super) fn asking(&self) -> Asking<'_> {
-        Asking {
-            wake: &self.wake,
-            worker_id: WorkerId::new(),
-            is_answered: false,
-        }
-    }
-
-    /// Gives back what was leased unseen. Else it waits for the lease to run out, and its first effect is
-    /// in doubt then.
-    pub(super) async fn give_back_unseen(&self) -> Result<(), StoreError> {
-        loop {
-            let Some(worker) = self.wake.unseen().last().copied() else {
-                return Ok(());
-            };
-            self.store.release_unseen(worker, self.now()).await?;
-            self.wake.unseen().retain(|other| *other != worker);
-        }
-    }
-
     pub(crate) fn wake_workers(&self) {
         self.wake.notify.notify_one();
     }
@@ -184,18 +132,14 @@ impl Inner {
     /// Claims, and tells until when the leases can be relied on, as
     /// [`Clock::elapsed`](crate::time::Clock::elapsed) tells.
     pub(crate) async fn claim(&self, what: ClaimWhat) -> Result<(Claim, Duration), StoreError> {
-        self.give_back_unseen().await?;
-        let asking = self.asking();
         let (now, until) = (self.now(), self.clock.elapsed() + self.options.relied_on());
         let request = ClaimRequest {
-            worker_id: asking.worker_id,
+            worker_id: WorkerId::new(),
             what,
             now,
             lease_until: now + self.options.lease,
         };
-        let claim = self.store.claim(request).await;
-        asking.end(&claim);
-        Ok((claim?, until))
+        Ok((self.store.claim(request).await?, until))
     }
 
     pub(crate) fn wake_workers_at(&self, at: Timestamp) {

@@ -8,7 +8,7 @@ use super::observer::{Fact, Observers};
 use crate::{
     approval::Approval,
     event::Event,
-    ids::{ExecutionId, OrganizationId, SignatureRequestId, WorkerId, WorkflowId},
+    ids::{ExecutionId, OrganizationId, SignatureRequestId, WorkflowId},
     observe::{AuditEvent, LogEntry},
     ports::{
         AuditQuery, BusError, Claim, ClaimRequest, Commit, Committed, Created, EventBus,
@@ -94,9 +94,6 @@ impl RunStore for Observed<dyn Store> {
     }
     async fn release(&self, leases: &[Lease], now: Timestamp) -> Result<(), StoreError> {
         store_call!(self.release(leases, now))
-    }
-    async fn release_unseen(&self, worker: WorkerId, now: Timestamp) -> Result<(), StoreError> {
-        store_call!(self.release_unseen(worker, now))
     }
     async fn commit(&self, commit: Commit) -> Result<Committed, StoreError> {
         store_call!(self.commit(commit))

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     i18n::Text,
-    ids::{OrganizationId, WorkflowId},
+    ids::{OrganizationId, WorkerId, WorkflowId},
     limits,
     observe::Actor,
     ports::{
@@ -373,18 +373,13 @@ impl Inner {
             run.state.clone(),
             run.events.clone(),
         );
-        let asking = worker.map(|worker| (self.asking(), worker));
         let until = self.clock.elapsed() + self.options.relied_on();
-        run.claim = asking.as_ref().map(|(asking, worker)| FirstClaim {
-            worker_id: asking.worker_id,
+        run.claim = worker.map(|worker| FirstClaim {
+            worker_id: WorkerId::new(),
             lease_until: self.now() + self.options.lease,
             per_organization: worker.per_organization,
         });
-        let created = self.store.create(run).await;
-        if let Some((asking, _)) = asking {
-            asking.end(&created);
-        }
-        let created = created?;
+        let created = self.store.create(run).await?;
         let Created::New { lease } = created else {
             return Ok((created, None));
         };

@@ -135,9 +135,6 @@ impl Workers {
         self.drivers.close();
         self.drivers.wait().await;
         self.background.cancel();
-        if let Err(e) = self.engine.inner.give_back_unseen().await {
-            tracing::warn!("what was leased unseen could not be given back, and will run out: {e}");
-        }
         if let Err(e) = relay::flush(&self.engine.inner).await {
             tracing::warn!("what is on the bus could not be noted: {e}");
         }

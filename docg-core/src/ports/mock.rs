@@ -16,7 +16,7 @@ use super::{
 use crate::{
     approval::Approval,
     event::Event,
-    ids::{ExecutionId, OrganizationId, SignatureRequestId, WorkerId, WorkflowId},
+    ids::{ExecutionId, OrganizationId, SignatureRequestId, WorkflowId},
     observe::{AuditEvent, LogEntry},
     run::Step,
     signature::SignatureRequest,
@@ -57,7 +57,6 @@ mockall::mock! {
             before: Timestamp,
         ) -> Result<Vec<Unserved>, StoreError>;
         async fn release(&self, leases: &[Lease], now: Timestamp) -> Result<(), StoreError>;
-        async fn release_unseen(&self, worker: WorkerId, now: Timestamp) -> Result<(), StoreError>;
         async fn commit(&self, commit: Commit) -> Result<Committed, StoreError>;
         async fn signal(&self, signal: Signal) -> Result<(), StoreError>;
         async fn signals(&self, execution: ExecutionId) -> Result<Vec<Signal>, StoreError>;

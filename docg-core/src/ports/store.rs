@@ -13,7 +13,7 @@ use super::{
 use crate::{
     approval::Approval,
     event::Event,
-    ids::{ExecutionId, OrganizationId, SignatureRequestId, WorkerId, WorkflowId},
+    ids::{ExecutionId, OrganizationId, SignatureRequestId, WorkflowId},
     observe::{AuditEvent, LogEntry},
     run::Step,
     signature::SignatureRequest,
@@ -75,15 +75,6 @@ pub trait RunStore: Send + Sync + 'static {
     ///
     /// `Unavailable`; the leases then run out by themselves.
     async fn release(&self, leases: &[Lease], now: Timestamp) -> Result<(), StoreError>;
-    /// Gives back what a worker was leased and never learned of, because an answer was lost. The
-    /// executions are due at once, ended ones only where their inbox is not empty. Where it was not the
-    /// first claim of an execution, the next one takes over: who had it before may have left something
-    /// open. A lease that has expired at `now` is left alone, whether a claim has noticed that or not.
-    ///
-    /// # Errors
-    ///
-    /// `Unavailable`; the leases then run out by themselves.
-    async fn release_unseen(&self, worker: WorkerId, now: Timestamp) -> Result<(), StoreError>;
     /// Applies one decision whole, or nothing of it.
     ///
     /// # Errors

@@ -83,8 +83,6 @@ pub enum Activity {
     /// Nothing: the step is not running.
     #[default]
     Idle,
-    /// Nothing, as far as is known: an earlier worker may have begun it, and died before it could say so.
-    InDoubt,
     /// The handler runs.
     Running,
     /// The handler is asked whether the effect happened before its worker died.
@@ -103,7 +101,7 @@ impl Activity {
     pub const fn is_at_work(self) -> bool {
         match self {
             Self::Running | Self::ProbingTakeover | Self::ProbingFailure | Self::Resuming => true,
-            Self::Idle | Self::InDoubt | Self::Waiting => false,
+            Self::Idle | Self::Waiting => false,
         }
     }
 }

@@ -325,25 +325,6 @@ impl Run {
         self.due = due;
     }
 
-    /// Gives back what a worker has never learned of, and tells whether there was something. Only its
-    /// first lease has nothing before it. An execution whose lease has expired is due already.
-    pub(super) fn give_back_of(&mut self, worker: WorkerId, now: Timestamp) -> bool {
-        if !self.is_leased(now) {
-            return false;
-        }
-        match &mut self.held {
-            Some(held) if held.worker == worker && held.fence == 1 => self.held = None,
-            Some(held) if held.worker == worker => {
-                held.lapsed = true;
-                // Nobody has died: the next claim takes over and counts no more than this one did.
-                self.takeovers = self.takeovers.saturating_sub(1);
-            }
-            _ => return false,
-        }
-        self.due = self.wants_from(now);
-        true
-    }
-
     /// When it is due, where it wants a worker from `at` on. One that has ended does only for its inbox.
     fn wants_from(&self, at: Timestamp) -> Option<Timestamp> {
         let is_over = self.execution.status.is_terminal() && self.inbox.is_empty();

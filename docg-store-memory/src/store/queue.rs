@@ -257,11 +257,6 @@ impl DueQueue {
         left
     }
 
-    /// All that are leased.
-    pub(super) fn leased(&self) -> Vec<ExecutionId> {
-        self.leases.iter().map(|(_, id)| *id).collect()
-    }
-
     /// How many executions of an organization are leased.
     pub(super) fn leased_of(&self, organization: OrganizationId) -> usize {
         self.leased.get(&organization).copied().unwrap_or_default()

@@ -138,20 +138,6 @@ impl RunStore for MemoryStore {
         Ok(())
     }
 
-    async fn release_unseen(&self, worker: WorkerId, now: Timestamp) -> Result<(), StoreError> {
-        let leased = self.queue().leased();
-        for id in leased {
-            let Some(entry) = self.entry(id) else {
-                continue;
-            };
-            let mut run = entry.lock();
-            if !run.gone && run.give_back_of(worker, now) {
-                self.requeue(&entry, &mut run);
-            }
-        }
-        Ok(())
-    }
-
     async fn commit(&self, mut commit: Commit) -> Result<Committed, StoreError> {
         let id = commit.lease.execution_id;
         let Some(entry) = self.entry(id) else {

@@ -3,7 +3,6 @@
 use std::{collections::HashMap, sync::Arc};
 
 use docg_core::{
-    ids::WorkerId,
     ports::{Claim, ClaimRequest, ClaimWhat, Claimed, Lease, Renewed, Signal, Unserved},
     time::Timestamp,
 };
@@ -460,23 +459,6 @@ impl PgStore {
             WHERE e.id = held.id";
         let (ids, workers, fences) = columns(leases);
         let parameters = arguments![ids, workers, fences, Time::from(now)];
-        self.database.write(sql, parameters).await.map(|_| ())
-    }
-
-    /// As [`put_off`](Self::put_off), but due at once. An execution whose lease has expired is due already,
-    /// and one whose row somebody is at is left to its lease: claims wait for this.
-    pub(super) async fn give_back_of(&self, worker: WorkerId, now: Timestamp) -> Result<(), Error> {
-        let sql = "UPDATE docg.executions e
-            SET worker_id = CASE WHEN e.fence > 1 THEN e.worker_id END, expires_at = NULL,
-                takeovers = greatest(e.takeovers - 1, 0),
-                due_at = CASE WHEN e.ended_at IS NULL OR e.signals_pending > 0 THEN $2 END
-            FROM (
-                SELECT x.id FROM docg.executions x
-                WHERE x.expires_at IS NOT NULL AND x.worker_id = $1 AND x.lease_until > $2
-                FOR NO KEY UPDATE OF x SKIP LOCKED
-            ) held
-            WHERE e.id = held.id";
-        let parameters = arguments![worker.0, Time::from(now)];
         self.database.write(sql, parameters).await.map(|_| ())
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use docg_core::{
-    ids::{ExecutionId, WorkerId},
+    ids::ExecutionId,
     ports::{
         Claim, ClaimRequest, Commit, Committed, Created, Lease, NewRun, Renewed, RunStore, Signal,
         StoreError, Unpublished, Unserved,
@@ -41,11 +41,6 @@ impl RunStore for PgStore {
         self.give_back(leases, now)
             .await
             .map_err(|e| e.at("release"))
-    }
-
-    async fn release_unseen(&self, worker: WorkerId, now: Timestamp) -> Result<(), StoreError> {
-        let released = self.give_back_of(worker, now).await;
-        released.map_err(|e| e.at("release_unseen"))
     }
 
     async fn commit(&self, commit: Commit) -> Result<Committed, StoreError> {

@@ -37,8 +37,6 @@ pub(crate) enum Call {
     Commit(Change),
     Renew(Vec<Which>),
     Release(Vec<Which>),
-    /// Gives back all that a worker has.
-    ReleaseUnseen(Which),
     Signal {
         run: Which,
         /// Whether it comes from the organization that the run belongs to.
@@ -188,7 +186,6 @@ fn call() -> impl Strategy<Value = Call> {
         12 => change().prop_map(Call::Commit),
         1 => prop::collection::vec(which(), 0..4).prop_map(Call::Renew),
         1 => prop::collection::vec(which(), 0..4).prop_map(Call::Release),
-        1 => which().prop_map(Call::ReleaseUnseen),
         3 => (which(), prop::bool::weighted(0.9), odd()).prop_map(
             |(run, own, odd)| Call::Signal { run, own, odd }),
         1 => which().prop_map(Call::SignalAgain),

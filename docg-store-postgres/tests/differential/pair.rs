@@ -222,11 +222,6 @@ impl Pair {
                 let memory = self.memory.release(&memory, now).await;
                 let _ = same(call, memory, self.postgres.release(&postgres, now).await);
             }
-            Call::ReleaseUnseen(worker) => {
-                let worker = self.workers[worker % self.workers.len()];
-                let now = self.now();
-                let _ = both!(self, call, release_unseen(worker, now));
-            }
             Call::Signal { run, own, odd } => {
                 let Some(run) = self.run(*run) else { return };
                 let execution = &run.state.execution;

@@ -76,11 +76,8 @@ pub(super) fn advance(draft: &mut Draft<'_>) -> Result<Next, InvalidTransition> 
             skip(draft, index, &node, reason, message);
             continue;
         }
-        let in_doubt = draft.state.steps[index].activity == Activity::InDoubt;
         match wanted(draft, &node) {
             Ok(true) => {}
-            // It may have been wanted before: that is asked first.
-            Ok(false) if in_doubt => {}
             Ok(false) => {
                 let (reason, message) = UNWANTED;
                 skip(draft, index, &node, reason, message);
@@ -356,14 +353,13 @@ pub(super) fn open(
     draft.end_wait();
     let (now, data_in) = (draft.now, draft.env.redaction.snapshot(&params));
     let is_answered = step::is_answered(draft, index);
-    let may_repeat = step::repeatable(draft, node);
     let step = draft.step(index);
     step.status = StepStatus::Running;
-    step.activity = match step.activity {
-        Activity::InDoubt if !may_repeat => Activity::ProbingTakeover,
-        // What people have signed or approved they are not asked for again.
-        _ if is_answered => Activity::Resuming,
-        _ => Activity::Running,
+    // People are not asked again for what they have signed or approved.
+    step.activity = if is_answered {
+        Activity::Resuming
+    } else {
+        Activity::Running
     };
     step.attempt += 1;
     step.started_at.get_or_insert(now);

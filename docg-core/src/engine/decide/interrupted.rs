@@ -20,7 +20,6 @@ pub(super) fn park(draft: &mut Draft<'_>) -> Result<(), InvalidTransition> {
     }
     draft.log_run(LogLevel::Error, Text::key("log-too-many-interruptions"));
     if draft.state.execution.status == Status::Queued {
-        step::taken_over(draft)?;
         let actor = (*draft.state.execution.created_by).clone();
         draft.transition_by(Status::Running, "claimed", Some(actor), Value::Null)?;
     }

@@ -42,7 +42,7 @@ use crate::{
     ports::{RunState, Signal},
     preflight::Issue,
     programs,
-    run::{Activity, Execution, InvalidTransition, Status},
+    run::{Activity, Execution, InvalidTransition},
     signature::{ProviderError, SignerFact},
     time::Timestamp,
     workflow::{
@@ -77,7 +77,7 @@ pub(crate) struct Moment<'a> {
 /// What has happened.
 #[derive(Debug)]
 pub(crate) enum Input {
-    /// The execution was claimed with a step open, or perhaps begun, whose worker is gone.
+    /// The execution was claimed with a step open whose worker is gone.
     TakenOver,
     /// Workers died too often while they had the execution: nothing of it is evaluated, and a person
     /// is asked. Comes first.
@@ -300,44 +300,16 @@ pub(crate) fn is_step_abandoned(state: &RunState, taken_over: bool) -> bool {
         && state.steps.iter().any(|step| match step.activity {
             Activity::Running => true,
             Activity::Resuming | Activity::ProbingTakeover | Activity::ProbingFailure => taken_over,
-            Activity::Idle | Activity::InDoubt | Activity::Waiting => false,
+            Activity::Idle | Activity::Waiting => false,
         })
 }
 
-/// Whether whoever had the execution before may have begun its first effect, and died before it had
-/// committed anything.
-pub(crate) fn is_begin_in_doubt(state: &RunState, taken_over: bool) -> bool {
-    taken_over && state.execution.status == Status::Queued
-}
-
-/// What a worker may have begun that had claimed the run as it was created and has committed nothing: the
-/// effect that the run begins with, where that cannot be repeated. Which one that is conditions may decide,
-/// and others may know node types that are unknown here.
-pub(crate) fn first_effects(state: &RunState, env: Env<'_>) -> Vec<usize> {
-    let mut found = Vec::new();
-    for (index, node) in state.workflow.nodes.iter().enumerate() {
-        if state.steps[index].status.is_ended()
-            || advance::reason_to_skip(state, env, index).is_some()
-        {
-            continue;
-        }
-        if !is_repeatable(env.registry, &state.execution, node) {
-            found.push(index);
-        }
-        if node.when.is_none() && env.registry.get(&node.node_type).is_some() {
-            break;
-        }
-    }
-    found
-}
-
-/// The steps whose effects may have happened and cannot be repeated: those that may have begun unseen,
-/// and those that an earlier holder has `left` open.
+/// The steps whose effects may have happened and cannot be repeated: those that an earlier holder has
+/// `left` open.
 pub(crate) fn open_effects(state: &RunState, env: Env<'_>, left: bool) -> Vec<usize> {
     let repeatable =
         |index: usize| is_repeatable(env.registry, &state.execution, &state.workflow.nodes[index]);
     let is_open = |index: &usize| match state.steps[*index].activity {
-        Activity::InDoubt => true,
         Activity::ProbingTakeover | Activity::ProbingFailure => left,
         Activity::Running => left && !repeatable(*index),
         Activity::Idle | Activity::Waiting | Activity::Resuming => false,

@@ -25,12 +25,6 @@ pub(super) fn repeatable(draft: &Draft<'_>, node: &Node) -> bool {
 }
 
 pub(super) fn taken_over(draft: &mut Draft<'_>) -> Result<(), InvalidTransition> {
-    if draft.state.execution.status == Status::Queued {
-        for index in super::first_effects(&draft.state, draft.env) {
-            draft.step(index).activity = Activity::InDoubt;
-        }
-        return Ok(());
-    }
     let mut steps = draft.state.steps.iter();
     let Some(index) = steps.position(|step| step.activity.is_at_work()) else {
         return Ok(());

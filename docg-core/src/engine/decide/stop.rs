@@ -8,7 +8,7 @@
 use std::{borrow::Cow, sync::Arc};
 
 use super::{
-    Env, advance,
+    Env,
     draft::Draft,
     step::{self, close, succeeded},
 };
@@ -138,7 +138,7 @@ fn leave_open(draft: &mut Draft<'_>, index: usize) {
     draft.log_step(LogLevel::Warn, &node, text, None);
 }
 
-/// A person ends the run while the step is under way or may have begun; `effect` is what is known of
+/// A person ends the run while the step is under way; `effect` is what is known of
 /// it, `failure` what its handler said.
 pub(super) fn dropped(
     draft: &mut Draft<'_>,
@@ -148,12 +148,6 @@ pub(super) fn dropped(
 ) -> Result<(), InvalidTransition> {
     let node = draft.node(index);
     match (draft.state.steps[index].activity, &effect) {
-        (Activity::InDoubt, Probe::NotDone) => {
-            draft.step(index).activity = Activity::Idle;
-            return Ok(());
-        }
-        // Where it cannot even be opened, the end of the run says that nothing is known.
-        (Activity::InDoubt, _) if advance::open(draft, index, &node).is_err() => return Ok(()),
         _ if draft.state.steps[index].status != StepStatus::Running => return Ok(()),
         _ => {}
     }
@@ -227,11 +221,11 @@ fn cut_off(draft: &mut Draft<'_>, index: usize, error: ErrorContext) {
     draft.log_step(LogLevel::Warn, &node, error.human, error.tech);
 }
 
-/// Cuts off what is under way, waits, or may have begun, before the run ends.
+/// Cuts off what is under way or waits, before the run ends.
 pub(super) fn cut_off_open(draft: &mut Draft<'_>) {
     for index in 0..draft.state.steps.len() {
         let step = &draft.state.steps[index];
-        if step.status == StepStatus::Running || step.activity == Activity::InDoubt {
+        if step.status == StepStatus::Running {
             let text = cut_off_text(draft, index);
             cut_off(draft, index, canceled(text));
         }
@@ -243,10 +237,9 @@ fn cut_off_text(draft: &Draft<'_>, index: usize) -> Text {
     let node = draft.node(index);
     let is_known = match draft.state.steps[index].activity {
         Activity::Idle | Activity::Waiting | Activity::Resuming => true,
-        Activity::InDoubt
-        | Activity::Running
-        | Activity::ProbingTakeover
-        | Activity::ProbingFailure => step::repeatable(draft, &node),
+        Activity::Running | Activity::ProbingTakeover | Activity::ProbingFailure => {
+            step::repeatable(draft, &node)
+        }
     };
     if is_known {
         Text::key("error-canceled")

@@ -13,7 +13,6 @@ use crate::{
     },
     error::StepFailure,
     ports::{RunState, Signal, SignalKind},
-    run::Status,
     workflow::{Probe, StopReason},
 };
 
@@ -130,22 +129,15 @@ impl Driver {
         inputs
     }
 
-    /// Finds out what became of effects that nobody here attends and that may have begun, before a
-    /// person ends their execution. Steps that an earlier holder has `left` open are among them.
+    /// Finds out what became of the effects that an earlier holder has `left` open, before a person ends
+    /// their execution.
     pub(super) async fn ask_before_end(
         &self,
         state: &RunState,
         inputs: &mut Vec<Input>,
         left: bool,
     ) {
-        let env = self.engine.env();
-        let begun_unseen = matches!(inputs.first(), Some(Input::TakenOver))
-            && state.execution.status == Status::Queued;
-        let open = if begun_unseen {
-            decide::first_effects(state, env)
-        } else {
-            decide::open_effects(state, env, left)
-        };
+        let open = decide::open_effects(state, self.engine.env(), left);
         let mut known = Vec::with_capacity(open.len());
         for index in open {
             let notes = Notes::default();

@@ -22,7 +22,7 @@ impl Driver {
     pub(super) fn may_wait(&mut self, state: &RunState, next: &Next, goes_on: bool) -> bool {
         let may_begin = match next {
             Next::Preflight => true,
-            Next::Run { index, .. } => self.may_begin(state, *index),
+            Next::Run { index, .. } => self.engine.computes(state, *index),
             Next::Resume { .. }
             | Next::Probe { .. }
             | Next::CheckSignatures
@@ -35,16 +35,6 @@ impl Driver {
         }
         let now = Instant::now();
         *self.held_until.get_or_insert(now + HOLD_BACK) > now
-    }
-
-    /// Whether a step may begin before its intent is committed. Of effects only what a run begins with
-    /// may: the claim stands for the intent, since whoever takes over a claim to which nothing was
-    /// committed has that effect in doubt. No commit tells then whether that has happened already, so
-    /// the lease has to.
-    fn may_begin(&mut self, state: &RunState, index: usize) -> bool {
-        let is_first = *self.first_step.get_or_insert(index) == index;
-        self.engine.computes(state, index)
-            || self.stored_as_queued && is_first && self.engine.is_held(self.handle.lease)
     }
 
     /// When what is held back must be committed; never where nothing is.
@@ -124,7 +114,6 @@ impl Driver {
             }
         };
         self.stored_version = state.execution.version;
-        self.stored_as_queued = false;
         self.engine.tell_events(&events);
         self.published = self.engine.publish(&events, self.published).await;
         self.engine.active.settle(&settled, &ignored);

@@ -13,7 +13,6 @@ use crate::{
     },
     event::Event,
     ports::{Claimed, Lease, MAX_TAKEOVERS, RunState},
-    run::Status,
 };
 
 /// An execution that this process holds. Its lease is renewed until this is dropped.
@@ -74,9 +73,7 @@ impl Holding {
             }
         } else if is_interrupted {
             inputs.insert(0, Input::InterruptedTooOften);
-        } else if decide::is_begin_in_doubt(&claimed.state, claimed.taken_over)
-            || works && decide::is_step_abandoned(&claimed.state, claimed.taken_over)
-        {
+        } else if works && decide::is_step_abandoned(&claimed.state, claimed.taken_over) {
             inputs.insert(0, Input::TakenOver);
         }
         let shutdown = match mode {
@@ -95,8 +92,6 @@ impl Holding {
             may_hold: !claimed.taken_over,
             // What cannot be read, and what may have killed its workers, is not asked again.
             asks: !(is_interrupted || claimed.unreadable || decide::is_interrupted(&claimed.state)),
-            stored_as_queued: claimed.state.execution.status == Status::Queued,
-            first_step: None,
             stored_version: claimed.state.execution.version,
             published: claimed.published,
             progress_at: None,

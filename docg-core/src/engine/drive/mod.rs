@@ -67,10 +67,6 @@ struct Driver {
     may_hold: bool,
     /// Handlers may be asked what became of their effects before a cancel.
     asks: bool,
-    /// Nothing has been committed to a run that was queued.
-    stored_as_queued: bool,
-    /// The first step that it came to.
-    first_step: Option<usize>,
     /// The version that the store has.
     stored_version: u64,
     /// Up to where its events are known to be on the bus.
@@ -432,11 +428,6 @@ impl Inner {
         let node_type = &state.workflow.nodes[index].node_type;
         let handler = self.registry.get(node_type);
         state.execution.dry_run || matches!(handler, Some(Handler::Compute(_)))
-    }
-
-    /// Whether a lease can still be relied on.
-    fn is_held(&self, lease: Lease) -> bool {
-        self.active.relies_on(lease, self.clock.elapsed())
     }
 
     /// Notes that a lease is another's, or may be.

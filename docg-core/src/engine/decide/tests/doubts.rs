@@ -1,16 +1,15 @@
 //! Effects that may have happened: asked about, picked up, settled by a person.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::world::{Options, World, all_phases, blocking_issue};
+use super::world::{Options, World};
 use crate::{
     engine::decide::{Input, Next, Notes},
     error::{StepFailure, codes},
-    i18n::Locale,
     ports::{ResumeSignal, Settlement, SignalKind},
     run::{Activity, Status, StepStatus, WaitKind},
     signature::{NewSignatureRequest, NewSigner, RequestStatus},
-    workflow::{Probe, StepOutcome, Wait, handler::NewApproval},
+    workflow::{Probe, StepOutcome, Wait},
 };
 
 const SIGN: usize = 4;
@@ -155,180 +154,6 @@ fn an_effect_whose_workers_died_too_often_is_repeated_only_if_a_person_says_so()
     let mut world = taken_over(20);
     world.send(resume(Some(Settlement::ConfirmDone(json!({})))));
     assert_eq!(world.state.steps[3].status, StepStatus::Success);
-}
-
-/// A run that was taken over as it was created, up to where it comes to an effect.
-fn taken_over_as_created(nodes: Value) -> World {
-    let mut world = World::new(Options {
-        nodes,
-        ..Options::default()
-    });
-    world.apply(vec![Input::TakenOver]);
-    world.pass_preflight();
-    world
-}
-
-fn activities(world: &World) -> Vec<Activity> {
-    world.state.steps.iter().map(|step| step.activity).collect()
-}
-
-#[test]
-fn the_effect_that_a_run_begins_with_is_asked_about_when_it_was_taken_over_as_created() {
-    let send = |id: &str| json!({"id": id, "type": "send"});
-    let mut world = taken_over_as_created(json!([send("a"), send("b")]));
-    assert!(matches!(world.next, Next::Probe { index: 0, .. }));
-    probed(&mut world, 0, Probe::NotDone);
-    assert!(matches!(world.next, Next::Run { index: 0, .. }));
-    assert_eq!(world.state.steps[0].attempt, 1);
-    world.finish_step(Ok(StepOutcome::Done(json!({}))));
-    assert!(
-        matches!(world.next, Next::Run { index: 1, .. }),
-        "that cannot have begun"
-    );
-}
-
-#[test]
-fn no_effect_is_in_doubt_that_comes_after_another_step() {
-    let world = taken_over_as_created(all_phases());
-    assert!(activities(&world).iter().all(|it| *it != Activity::InDoubt));
-}
-
-#[test]
-fn which_effect_came_first_conditions_may_have_decided() {
-    let when = json!("trigger.deal.amount > 5");
-    let mut world = taken_over_as_created(json!([
-        {"id": "a", "type": "send", "when": when},
-        {"id": "b", "type": "send"},
-        {"id": "c", "type": "send"},
-    ]));
-    let (probing, in_doubt) = (Activity::ProbingTakeover, Activity::InDoubt);
-    assert_eq!(activities(&world), [probing, in_doubt, Activity::Idle]);
-    probed(&mut world, 0, Probe::NotDone);
-    assert_eq!(world.state.steps[0].status, StepStatus::Skipped);
-    assert_eq!(
-        activities(&world),
-        [Activity::Idle, probing, Activity::Idle]
-    );
-    probed(&mut world, 1, Probe::Done(json!({})));
-    assert!(matches!(world.next, Next::Run { index: 2, .. }));
-}
-
-#[test]
-fn what_is_not_wanted_any_more_is_left_out_once_it_is_known_not_to_have_begun() {
-    let nodes = json!([{"id": "a", "type": "send", "when": "trigger.deal.amount > 4"}]);
-    for (effect, status) in [
-        (Probe::NotDone, StepStatus::Skipped),
-        (Probe::Done(json!({})), StepStatus::Success),
-    ] {
-        let mut world = World::new(Options {
-            nodes: nodes.clone(),
-            ..Options::default()
-        });
-        world.apply(vec![Input::TakenOver]);
-        world.apply(vec![Input::Preflight {
-            issues: vec![blocking_issue()],
-            started_at: world.now,
-        }]);
-        let mut repair = ResumeSignal::default();
-        let data = json!({"deal": {"amount": 1}});
-        repair.trigger_data = data.as_object().cloned();
-        world.send(SignalKind::Resume(repair));
-        world.pass_preflight();
-        probed(&mut world, 0, effect);
-        assert_eq!(world.state.steps[0].status, status);
-        assert_eq!(world.status(), Status::Completed);
-    }
-}
-
-#[test]
-fn who_does_not_know_a_node_type_doubts_what_others_may_have_begun() {
-    let mut world = World::new(Options {
-        nodes: json!([{"id": "a", "type": "render"}, {"id": "b", "type": "send"}]),
-        ..Options::default()
-    });
-    let all = std::mem::take(&mut world.registry);
-    world
-        .registry
-        .add(all.get("send").expect("is there").clone());
-    let pause = world.signal(SignalKind::Pause { reason: None });
-    world.apply_as(vec![Input::TakenOver, pause], false);
-    assert_eq!(activities(&world), [Activity::InDoubt; 2]);
-    world.registry = all;
-    world.send(resume(None));
-    world.pass_preflight();
-    assert!(
-        matches!(world.next, Next::Run { index: 0, .. }),
-        "it may be repeated"
-    );
-    world.finish_step(Ok(StepOutcome::Done(json!({}))));
-    assert!(matches!(world.next, Next::Probe { index: 1, .. }));
-}
-
-#[test]
-fn a_cancel_in_review_ends_an_approval_that_was_begun_unseen() {
-    let mut world = World::new(Options {
-        nodes: json!([{"id": "a", "type": "approval", "phase": "save"}]),
-        ..Options::default()
-    });
-    world.apply(vec![Input::TakenOver]);
-    world.apply(vec![Input::Preflight {
-        issues: vec![blocking_issue()],
-        started_at: world.now,
-    }]);
-    let cancel = world.signal(SignalKind::Cancel { reason: None });
-    let approval = NewApproval::new(vec![("one@example.com".to_owned(), [0; 32])]);
-    let dropped = Input::StepDropped {
-        index: 0,
-        effect: Probe::Begun(Wait::Approval(approval)),
-        notes: Notes::default(),
-        failure: None,
-    };
-    world.apply(vec![dropped, cancel]);
-    assert_eq!(world.status(), Status::Canceled);
-    assert_eq!(world.state.steps[0].status, StepStatus::Failed);
-}
-
-#[test]
-fn a_doubt_outlasts_a_review() {
-    let mut world = World::new(Options {
-        nodes: json!([{"id": "a", "type": "send"}]),
-        ..Options::default()
-    });
-    world.apply(vec![Input::TakenOver]);
-    world.apply(vec![Input::Preflight {
-        issues: vec![blocking_issue()],
-        started_at: world.now,
-    }]);
-    assert_eq!(world.status(), Status::NeedsReview);
-    world.send(resume(None));
-    world.pass_preflight();
-    assert!(matches!(world.next, Next::Probe { index: 0, .. }));
-}
-
-#[test]
-fn a_run_that_ends_with_an_effect_in_doubt_says_so() {
-    let mut world = World::new(Options {
-        nodes: json!([{"id": "a", "type": "send"}]),
-        ..Options::default()
-    });
-    let cancel = world.signal(SignalKind::Cancel { reason: None });
-    world.apply_as(vec![Input::TakenOver, cancel], false);
-    assert_eq!(world.status(), Status::Canceled);
-    let error = world.state.steps[0].error.as_ref().expect("an error");
-    assert!(error.human.render(Locale::En).contains("not known"));
-}
-
-#[test]
-fn a_dry_run_has_nothing_in_doubt() {
-    let mut world = World::new(Options {
-        dry_run: true,
-        ..Options::default()
-    });
-    world.apply(vec![Input::TakenOver]);
-    world.pass_preflight();
-    assert!(activities(&world).iter().all(|it| *it != Activity::InDoubt));
-    world.run_well();
-    assert_eq!(world.status(), Status::Completed);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use crate::{
     approval::Decision,
     error::codes,
     ports::{ResumeSignal, Settlement, SignalKind},
-    run::WaitKind,
+    run::{Status, WaitKind},
     signature::{NewSignatureRequest, NewSigner},
     workflow::{Wait, handler::NewApproval},
 };
