@@ -115,15 +115,31 @@ impl RedisBus {
         self.shared.link.up().await;
     }
 
-    /// Asks Redis whether it is there, for health checks. An answer takes no longer than the
-    /// configured timeout.
+    /// Checks that Redis is there and can be written to, for health checks. An answer takes no longer
+    /// than the configured timeout.
     ///
     /// # Errors
     ///
-    /// [`BusError::Unavailable`], also where only live readers are cut off.
-    pub async fn ping(&self) -> Result<(), BusError> {
+    /// [`BusError::Unavailable`], also where only live readers are cut off, and where Redis is full.
+    pub async fn check(&self) -> Result<(), BusError> {
+        let Shared { keys, config, .. } = &*self.shared;
         self.shared.hub.check().await?;
-        Ok(self.shared.link.ask::<()>(&redis::cmd("PING")).await?)
+        // A server without memory answers PING, and refuses every write.
+        let mut pipeline = redis::pipe();
+        pipeline
+            .cmd("XADD")
+            .arg(&keys.checks)
+            .arg(&["MAXLEN", "1", "*", "", ""])
+            .ignore()
+            .cmd("EXPIRE")
+            .arg(&keys.checks)
+            .arg(config.stream_ttl.as_secs())
+            .ignore();
+        let written = self
+            .shared
+            .link
+            .run(|mut connection| async move { pipeline.query_async::<()>(&mut connection).await });
+        Ok(written.await?)
     }
 
     /// Gives executions' streams that have no end, or a later one than is configured, the

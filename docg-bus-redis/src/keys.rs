@@ -12,6 +12,8 @@ pub(crate) struct Keys {
     pub(crate) firehose: String,
     /// Executions that want a worker.
     pub(crate) wakes: String,
+    /// Written by health checks, and never read.
+    pub(crate) checks: String,
 }
 
 impl Keys {
@@ -20,6 +22,7 @@ impl Keys {
             prefix: prefix.to_owned(),
             firehose: format!("{prefix}{{firehose}}"),
             wakes: format!("{prefix}{{firehose}}:wakes"),
+            checks: format!("{prefix}{{firehose}}:checks"),
         }
     }
 

@@ -38,7 +38,7 @@ async fn assert_works(bus: &RedisBus) {
         .expect("is an event");
     bus.wake(events[0].execution_id).await.expect("wakes");
     assert_eq!(soon(wakes.next()).await, Some(events[0].execution_id));
-    bus.ping().await.expect("answers");
+    bus.check().await.expect("answers");
     bus.cleanup().await.expect("cleans up");
 }
 

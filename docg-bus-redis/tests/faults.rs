@@ -50,7 +50,7 @@ async fn assert_fails_fast(bus: &RedisBus) {
         assert!(is_unavailable(list.await));
         assert!(is_unavailable(bus.wake(ExecutionId::new()).await));
         assert!(is_unavailable(bus.wakes().await));
-        assert!(is_unavailable(bus.ping().await));
+        assert!(is_unavailable(bus.check().await));
     }
     assert!(began.elapsed() < TIMEOUT * 50, "{:?}", began.elapsed());
 }
@@ -73,7 +73,20 @@ async fn assert_works(bus: &RedisBus) {
         .expect("is an event");
     bus.wake(events[0].execution_id).await.expect("wakes");
     assert_eq!(soon(wakes.next()).await, Some(events[0].execution_id));
-    bus.ping().await.expect("answers");
+    bus.check().await.expect("answers");
+}
+
+#[tokio::test]
+async fn a_redis_that_takes_no_events_is_not_healthy() {
+    let server = PrivateServer::start();
+    let bus = open(config(&server.url())).await;
+    bus.check().await.expect("is healthy");
+    let mut connection = raw(&server.url()).await;
+    let _: String = ask(&mut connection, "CONFIG SET maxmemory 1").await;
+    assert!(is_unavailable(bus.publish(&events(1)).await));
+    assert!(is_unavailable(bus.check().await));
+    let _: String = ask(&mut connection, "CONFIG SET maxmemory 0").await;
+    assert_works(&bus).await;
 }
 
 /// The one call that finds Redis dead may take as long as configured; those after it do not.

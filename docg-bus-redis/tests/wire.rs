@@ -232,7 +232,7 @@ async fn a_wake_up_that_is_no_text_is_passed_over() {
     added.expect("is added");
     bus.wake(execution).await.expect("wakes");
     assert_eq!(soon(wakes.next()).await, Some(execution));
-    bus.ping().await.expect("is up");
+    bus.check().await.expect("is up");
 }
 
 #[tokio::test]

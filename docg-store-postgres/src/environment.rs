@@ -57,6 +57,9 @@ pub enum DatabaseFault {
         /// This library's.
         known: i32,
     },
+    /// Part of the schema is gone, as after an incomplete restore.
+    #[error("the table docg.{0} is missing: restore the database from a backup that is complete")]
+    Missing(&'static str),
     /// The role cannot work.
     #[error(
         "the role may not read and write {0}: have the schema's owner run what `reference-server \
@@ -86,6 +89,7 @@ impl DatabaseFault {
             | Self::ReadOnly
             | Self::Newer { .. }
             | Self::Unmigrated { .. }
+            | Self::Missing(_)
             | Self::Rights(_) => true,
         }
     }
@@ -137,6 +141,9 @@ impl PgStore {
                     AND has_schema_privilege((
                         SELECT oid FROM pg_namespace WHERE nspname = 'docg'), 'USAGE')
                     AS may_read_version,
+                (SELECT coalesce(array_agg(c.relname::text), '{}')
+                    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                    WHERE n.nspname = 'docg' AND c.relkind IN ('r', 'p')) AS tables,
                 (SELECT min(n.nspname || '.' || c.relname)
                     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
                     WHERE n.nspname = 'docg' AND c.relkind IN ('r', 'p') AND NOT (
@@ -177,6 +184,11 @@ impl PgStore {
             faults.push(DatabaseFault::Unmigrated { found, known });
         } else if found > known {
             faults.push(DatabaseFault::Newer { found, known });
+        } else {
+            let tables: Vec<String> = field(row, "tables")?;
+            let is_there = |table: &&str| tables.iter().any(|it| it == table);
+            let missing = migrate::tables().find(|table| !is_there(table));
+            faults.extend(missing.map(DatabaseFault::Missing));
         }
         if is("is_asynchronous")? {
             faults.push(DatabaseFault::Asynchronous);

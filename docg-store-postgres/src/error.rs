@@ -14,6 +14,12 @@ pub(crate) enum Error {
     /// The database did not answer in time.
     #[error("the database did not answer within {0:?}")]
     TimedOut(Duration),
+    /// There is no connection, and no reason for it.
+    #[error(
+        "no connection to {0} in time: the server does not answer, or lets this role connect no more often \
+         (max_connections, CONNECTION LIMIT, the pooler's size)"
+    )]
+    Silent(String),
     /// The task that saw to the statement ended first: its runtime did, or it panicked.
     #[error("the statement was left while it was under way")]
     GivenUp,
@@ -85,7 +91,7 @@ impl Error {
     pub(crate) fn at(self, operation: &'static str) -> StoreError {
         let kind = match &self {
             Self::Driver(error) => kind(meaning(error)),
-            Self::TimedOut(_) | Self::GivenUp => StoreErrorKind::Unavailable,
+            Self::TimedOut(_) | Self::Silent(_) | Self::GivenUp => StoreErrorKind::Unavailable,
             Self::NotFound(_) => StoreErrorKind::NotFound,
             Self::Conflict(_) => StoreErrorKind::Conflict,
             Self::Signaled(_) => StoreErrorKind::Signaled,

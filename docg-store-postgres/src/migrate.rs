@@ -64,6 +64,13 @@ const MIGRATIONS: [Migration; 9] = [
     },
 ];
 
+/// The tables that the migrations make.
+pub(crate) fn tables() -> impl Iterator<Item = &'static str> {
+    let created = |migration: &Migration| migration.sql.split("CREATE TABLE docg.").skip(1);
+    let name = |rest: &'static str| rest.split_whitespace().next();
+    MIGRATIONS.iter().flat_map(created).filter_map(name)
+}
+
 const TABLE: &str = "CREATE SCHEMA IF NOT EXISTS docg;
 CREATE TABLE IF NOT EXISTS docg.migrations (
     version     integer PRIMARY KEY,

@@ -93,6 +93,11 @@ async fn what_is_missing_or_unwise_is_told_and_mended_by_what_it_says() {
     store.migrate().await.expect("migrates");
     assert_eq!(store.faults().await.expect("it answers"), []);
 
+    run(&url, &["ALTER TABLE docg.approvals RENAME TO gone"]).await;
+    let found = store.faults().await.expect("it answers");
+    assert_eq!(found, [DatabaseFault::Missing("approvals")]);
+    run(&url, &["ALTER TABLE docg.gone RENAME TO approvals"]).await;
+
     run(&url, &["CREATE ROLE app LOGIN"]).await;
     let (_, rest) = url.split_once('@').expect("it names a user");
     let as_app = format!("postgres://app@{rest}");

@@ -58,7 +58,7 @@ enum Mode {
     Streams,
 }
 
-/// How long a bus may take to say how it is.
+/// How long a store or a bus may take to say how it is.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Whether the process lives
@@ -96,9 +96,9 @@ pub(crate) async fn ready(State(state): State<AppState>) -> Response {
         return health(StatusCode::SERVICE_UNAVAILABLE, HealthStatus::ShuttingDown);
     }
     // Why not is logged by the engine.
-    match state.engine.ready().await {
-        Ok(()) => health(StatusCode::OK, HealthStatus::Ready),
-        Err(_) => health(
+    match tokio::time::timeout(PATIENCE, state.engine.ready()).await {
+        Ok(Ok(())) => health(StatusCode::OK, HealthStatus::Ready),
+        Ok(Err(_)) | Err(_) => health(
             StatusCode::SERVICE_UNAVAILABLE,
             HealthStatus::StoreUnavailable,
         ),

@@ -149,7 +149,8 @@ async fn cause(error: sqlx::Error, database: &PgConnectOptions, config: &PgStore
     }
     match tokio::time::timeout(config.acquire_timeout, database.connect()).await {
         Ok(Err(cause)) => cause.into(),
-        Ok(Ok(_)) | Err(_) => error.into(),
+        Ok(Ok(_)) => error.into(),
+        Err(_) => Error::Silent(format!("{}:{}", database.get_host(), database.get_port())),
     }
 }
 

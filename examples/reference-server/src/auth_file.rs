@@ -1,10 +1,17 @@
 //! Who may call: a file of tokens.
 
-use std::{collections::HashSet, path::Path};
+use std::{
+    collections::HashSet,
+    fs::File,
+    io::{self, Read},
+    path::Path,
+};
 
 use docg_core::{
+    i18n::Locale,
     ids::OrganizationId,
     json::{self, ReadError},
+    limits,
 };
 use docg_http::{Principal, Scope, StaticTokens};
 use serde_json::{Map, Value};
@@ -41,6 +48,8 @@ pub struct Identities {
     pub organizations: Vec<OrganizationId>,
 }
 
+/// The size of the largest file that is read, in bytes: enough for a hundred thousand tokens.
+const LARGEST: u64 = 32 << 20;
 /// Shorter ones can be guessed.
 const ENOUGH: usize = 16;
 /// Shorter ones are guessed at once.
@@ -128,7 +137,7 @@ impl Identities {
 
 fn callers(path: &Path) -> Result<Vec<Caller>, AuthFileError> {
     let name = path.display().to_string();
-    let text = std::fs::read(path).map_err(|source| AuthFileError::Unreadable {
+    let text = contents(path).map_err(|source| AuthFileError::Unreadable {
         path: name.clone(),
         source,
     })?;
@@ -137,6 +146,18 @@ fn callers(path: &Path) -> Result<Vec<Caller>, AuthFileError> {
         field,
         why,
     })
+}
+
+fn contents(path: &Path) -> io::Result<Vec<u8>> {
+    let mut contents = Vec::new();
+    File::open(path)?
+        .take(LARGEST + 1)
+        .read_to_end(&mut contents)?;
+    if contents.len() as u64 > LARGEST {
+        let why = format!("it is larger than {} MiB", LARGEST >> 20);
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, why));
+    }
+    Ok(contents)
 }
 
 /// Which field, and what is wrong with it. Neither repeats anything of the file but the names of known
@@ -193,6 +214,9 @@ fn caller(entry: &Fields<'_>) -> Result<Caller, Fault> {
     let actor = entry.text("actor")?;
     if actor.trim().is_empty() {
         return Err(entry.fault("actor", "the audit trail needs a name"));
+    }
+    if let Some(fault) = limits::ACTOR.fault("/actor", actor) {
+        return Err(entry.fault("actor", &fault.detail.render(Locale::En)));
     }
     let organizations = entry.each("organizations", "a UUID", |text| text.parse().ok())?;
     let scopes = Scope::ALL.map(Scope::as_str).join(", ");

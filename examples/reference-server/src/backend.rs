@@ -122,7 +122,8 @@ pub fn checkpoint_key(secret: &Secret) -> CheckpointKey {
 
 /// Connections to the database. Commits go together, so a few serve many executions.
 pub(crate) fn connections(options: &Options) -> u32 {
-    (8 + options.concurrency / 8).min(32)
+    let enough = (8 + options.concurrency / 8).min(32);
+    options.database_connections.unwrap_or(enough)
 }
 
 /// Connects to the database of the options.
@@ -147,7 +148,7 @@ struct RedisProbe(Arc<RedisBus>);
 #[async_trait]
 impl BusProbe for RedisProbe {
     async fn state(&self) -> BusState {
-        match self.0.ping().await {
+        match self.0.check().await {
             Ok(()) => BusState::Connected,
             Err(_) => BusState::Disconnected,
         }

@@ -41,9 +41,15 @@ fn main() -> ExitCode {
             Command::Run(args) => ended(cli::run(&options, &args).await),
             Command::Watch(args) => ended(cli::watch(&options, &args).await),
             Command::Migrate => done(cli::migrate(&options).await),
+            // What was cut off must not be taken for the whole.
             Command::PrintMigrations(args) => {
-                say(cli::migrations(&args).trim_end());
-                ExitCode::SUCCESS
+                let text = cli::migrations(&args);
+                let mut out = std::io::stdout().lock();
+                let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+                match written {
+                    Ok(()) => ExitCode::SUCCESS,
+                    Err(error) => fail(&format_args!("standard output: {error}")),
+                }
             }
             Command::Purge(args) => {
                 done(cli::purge(&options, &args).await.map(|(runs, trails)| {

@@ -258,6 +258,9 @@ pub struct Options {
     /// Executions that are taken forward at once
     #[arg(long, env = "DOCG_CONCURRENCY", global = true, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub concurrency: u32,
+    /// Connections to the database at most; default: as many as --concurrency makes use of
+    #[arg(long, env = "DOCG_DATABASE_CONNECTIONS", global = true, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=1_000))]
+    pub database_connections: Option<u32>,
     /// How long a worker holds an execution without renewing, in milliseconds
     #[arg(long, env = "DOCG_LEASE_MS", global = true, default_value_t = 30_000, value_parser = clap::value_parser!(u64).range(100..=3_600_000))]
     pub lease_ms: u64,
@@ -488,6 +491,7 @@ mod tests {
             ("workflows", "DOCG_WORKFLOWS", None),
             ("role", "DOCG_ROLE", Some("all")),
             ("concurrency", "DOCG_CONCURRENCY", Some("64")),
+            ("database-connections", "DOCG_DATABASE_CONNECTIONS", None),
             ("lease-ms", "DOCG_LEASE_MS", Some("30000")),
             ("cancel-grace-ms", "DOCG_CANCEL_GRACE_MS", Some("5000")),
             ("heartbeat-ms", "DOCG_HEARTBEAT_MS", Some("5000")),

@@ -15,8 +15,11 @@ use docg_core::{
     signature::SignatureProvider,
 };
 use docg_http::{AppState, HttpOptions, Metrics, Principal, Scope, ServeOptions, StaticTokens};
-use tokio::{net::TcpListener, task::JoinHandle};
-use tokio_util::sync::CancellationToken;
+use tokio::{
+    net::TcpListener,
+    task::{JoinError, JoinHandle},
+};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use url::{Host, Url};
 
 use crate::{
@@ -114,6 +117,9 @@ pub enum ServeError {
     /// Signals cannot be listened to.
     #[error("signals cannot be listened to: {0}")]
     Signals(std::io::Error),
+    /// The start has panicked.
+    #[error("the server could not start: {0}")]
+    Broken(JoinError),
 }
 
 /// Who may call where there is no auth file.
@@ -517,7 +523,17 @@ pub(crate) fn reachable(address: SocketAddr) -> SocketAddr {
 pub async fn serve(options: &Options) -> Result<(), ServeError> {
     let mut signals = Signals::new().map_err(ServeError::Signals)?;
     let _lock = Lock::take(options)?;
-    let mut server = Server::start(options).await?;
+    // In a task of its own: a start that blocks its thread hears no signal.
+    let starting = options.clone();
+    let starting = tokio::spawn(async move { Server::start(&starting).await });
+    let starting = AbortOnDropHandle::new(starting);
+    let mut server = tokio::select! {
+        started = starting => started.map_err(ServeError::Broken)??,
+        () = signals.next() => {
+            tracing::info!("stopped before it had started");
+            return Ok(());
+        }
+    };
     announce(&server);
     let broken = tokio::select! {
         () = signals.next() => None,
@@ -577,6 +593,10 @@ struct Signals {
     /// the server anew, and it reads them.
     #[cfg(unix)]
     hangup: tokio::signal::unix::Signal,
+    /// A file has reached the limit of the process (`ulimit -f`). The write fails then, as on a full disk;
+    /// without a handler, the signal would end the process.
+    #[cfg(unix)]
+    _file_size: tokio::signal::unix::Signal,
 }
 
 impl Signals {
@@ -587,6 +607,7 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
+            _file_size: signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?,
         })
     }
 

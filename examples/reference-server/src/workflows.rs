@@ -13,6 +13,7 @@ use docg_core::{
     time::Timestamp,
     workflow::WorkflowDraft,
 };
+use futures::{StreamExt, TryFutureExt, TryStreamExt, stream};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -162,6 +163,8 @@ pub enum PutError {
 
 /// The end of year 9999: what is remembered of a file is not forgotten.
 const NEVER: Timestamp = Timestamp::MAX;
+/// Workflows that are given at the same time, so that many organizations do not hold up a start.
+const PUTS_AT_ONCE: usize = 16;
 
 /// Gives workflows to organizations, each file once: what became of the workflow since, changed or
 /// deleted by a client, stays until the file itself changes.
@@ -192,12 +195,15 @@ pub async fn put_all(
     if !faults.is_empty() {
         return Err(PutError::Faults(WorkflowFaults(faults)));
     }
-    for workflow in workflows {
-        for organization in organizations {
-            put(engine, workflow, *organization).await?;
-        }
-    }
-    Ok(())
+    let puts = workflows.iter().flat_map(|workflow| {
+        let of =
+            move |organization: &OrganizationId| put(engine, workflow, *organization).err_into();
+        organizations.iter().map(of)
+    });
+    stream::iter(puts)
+        .map(Ok)
+        .try_for_each_concurrent(PUTS_AT_ONCE, |put| put)
+        .await
 }
 
 async fn put(

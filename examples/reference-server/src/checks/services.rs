@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use docg_bus_redis::RedisFault;
+use docg_core::ports::BusError;
 use docg_store_postgres::DatabaseFault;
 use tokio::{net::TcpStream, time::timeout};
 
@@ -46,22 +48,32 @@ pub(super) async fn redis(options: &Options) -> Vec<Finding> {
     };
     // Where it does not get ready, the faults say why.
     let _ = timeout(REDIS, bus.ready()).await;
-    match bus.faults().await {
-        Ok(faults) => faults
-            .into_iter()
-            .map(|fault| {
-                let text = format!("--redis-url: {fault}");
-                if fault.is_fatal() {
-                    Finding::refused(text)
-                } else {
-                    Finding::warned(text)
-                }
-            })
-            .collect(),
-        Err(error) => vec![Finding::warned(format!(
-            "--redis-url: {error}: event streams read the database until Redis answers, which is slower"
-        ))],
+    let faults = match bus.faults().await {
+        Ok(faults) => faults,
+        Err(error) => return vec![slower(&error)],
+    };
+    let is_unusable = faults.iter().any(RedisFault::is_fatal);
+    let mut findings: Vec<_> = faults
+        .into_iter()
+        .map(|fault| {
+            let text = format!("--redis-url: {fault}");
+            if fault.is_fatal() {
+                Finding::refused(text)
+            } else {
+                Finding::warned(text)
+            }
+        })
+        .collect();
+    if !is_unusable && let Err(error) = bus.check().await {
+        findings.push(slower(&error));
     }
+    findings
+}
+
+fn slower(error: &BusError) -> Finding {
+    Finding::warned(format!(
+        "--redis-url: {error}: event streams read the database until Redis takes events, which is slower"
+    ))
 }
 
 pub(super) async fn mail(options: &Options) -> Vec<Finding> {

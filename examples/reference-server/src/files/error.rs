@@ -110,6 +110,21 @@ impl FilesError {
         }
     }
 
+    /// Whether an operator has to mend it, whatever the document.
+    fn is_of_storage(&self) -> bool {
+        match self {
+            Self::Full(_) | Self::Denied(_) | Self::Misconfigured(_) | Self::Other(_) => true,
+            Self::NotFound(_)
+            | Self::NotAFolder(_)
+            | Self::BadFolder(_)
+            | Self::BadName(_)
+            | Self::NotADocument(_)
+            | Self::Changed(_)
+            | Self::TooLarge(_)
+            | Self::Unsupported(_) => false,
+        }
+    }
+
     /// What it means for a step. `label` names the step for people, `field` the parameter.
     #[must_use]
     pub fn failure(self, label: &impl ToString, field: &str) -> StepFailure {
@@ -118,6 +133,9 @@ impl FilesError {
                 .with("label", label.to_string())
                 .with("field", field)
         };
+        if self.is_of_storage() {
+            tracing::warn!("documents cannot be kept: {self}");
+        }
         let failure = match &self {
             Self::Full(_) => StepFailure::review("storage_full", text("issue-storage-full")),
             Self::Denied(_) => StepFailure::review(

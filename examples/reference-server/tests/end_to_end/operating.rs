@@ -5,7 +5,7 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::Path,
     process::Stdio,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use docg_test_servers::postgres::Database;
@@ -131,9 +131,54 @@ fn an_auth_file_that_anybody_could_use_is_refused_by_field() {
             "{file}: {said}"
         );
     }
+    for actor in ["a\0b", "a\nb", &"a".repeat(501)] {
+        let mut entry = entry(long, &[]);
+        entry["actor"] = json!(actor);
+        fs::write(&path, json!({"tokens": [entry]}).to_string()).expect("written");
+        let said = refused(&folder.path().join("data"), &["--auth-file", &named]);
+        assert!(said.contains("tokens[0].actor"), "{said}");
+    }
     let folder_name = folder.path().to_string_lossy().into_owned();
     let said = refused(&folder.path().join("data"), &["--auth-file", &folder_name]);
     assert!(said.contains("is a folder"), "{said}");
+    let said = refused(&folder.path().join("data"), &["--auth-file", "/dev/zero"]);
+    assert!(said.contains("larger than"), "{said}");
+}
+
+/// A start that waits for a file that nobody writes hears a signal all the same.
+#[test]
+fn a_signal_ends_a_start_that_hangs() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let pipe = folder.path().join("auth.json");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, 0o600.into()).expect("made");
+    let data = folder.path().join("data");
+    let mut child = program(&["--bind", "127.0.0.1:0"])
+        .arg("--data-dir")
+        .arg(&data)
+        .arg("--auth-file")
+        .arg(&pipe)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    // It listens to signals before it makes the folder that it locks.
+    let began = Instant::now();
+    while !data.is_dir() {
+        assert!(began.elapsed() < DEADLINE);
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let id = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(id, rustix::process::Signal::TERM).expect("is there");
+    assert!(child.wait().expect("it ends").success());
+}
+
+#[test]
+fn printed_migrations_that_could_not_be_written_are_a_failure() {
+    let full = fs::OpenOptions::new().write(true).open("/dev/full");
+    let mut command = program(&["print-migrations"]);
+    let status = command.stdout(full.expect("is there")).status();
+    assert!(!status.expect("it starts").success());
 }
 
 #[tokio::test(flavor = "multi_thread")]
