@@ -208,9 +208,10 @@ async fn approvers_are_written_to_once_though_another_s_address_has_to_be_correc
 async fn every_approver_is_written_to_once_where_no_answer_says_whether_the_mail_was_taken() {
     let server = MailServer::start(&["--close-on-data", "accepted"]);
     let harness = harness(&server.url());
-    let ran = harness
-        .run(asking(json!([ANN, BEN, CARL])), json!({}))
-        .await;
+    let approvers = asking(json!([ANN, BEN, CARL]));
+    let id = harness.start(approvers, json!({}), false).await;
+    let waits = |status: Status| status == Status::Paused || status.is_terminal();
+    let ran = harness.until(id, waits).await;
     assert_eq!(ran.status(), Status::Paused, "{}", ran.tech());
     let mails = server.mails();
     let to: Vec<_> = mails
