@@ -69,10 +69,12 @@ impl Timestamp {
         self.0
     }
 
-    /// Milliseconds from `earlier` to `self`; zero where the clock went back.
+    /// Milliseconds from `earlier` to `self`: zero where the clock went back, and at most
+    /// [`MAX_DURATION_MS`] where it was set forward.
     #[must_use]
     pub fn millis_since(self, earlier: Self) -> u64 {
-        u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0)
+        let millis = u64::try_from(self.0.saturating_sub(earlier.0));
+        millis.unwrap_or(0).min(MAX_DURATION_MS)
     }
 
     /// This moment and `millis` milliseconds; [`MAX`](Self::MAX) at most.
@@ -323,11 +325,20 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_went_back_gives_no_negative_duration() {
-        assert_eq!(
-            Timestamp::from_millis(5).millis_since(Timestamp::from_millis(9)),
-            0
-        );
+    fn a_clock_that_was_set_gives_no_negative_and_no_endless_duration() {
+        for (earlier, later, millis) in [
+            (5, 9, 4),
+            (9, 9, 0),
+            (9, 5, 0),
+            (Timestamp::MAX.as_millis(), 0, 0),
+            (0, MAX_DURATION_MS as i64, MAX_DURATION_MS),
+            (0, MAX_DURATION_MS as i64 + 1, MAX_DURATION_MS),
+            (i64::MIN, i64::MAX, MAX_DURATION_MS),
+            (i64::MAX, i64::MIN, 0),
+        ] {
+            let [earlier, later] = [earlier, later].map(Timestamp::from_millis);
+            assert_eq!(later.millis_since(earlier), millis, "{earlier} {later}");
+        }
     }
 
     #[test]

@@ -11,6 +11,9 @@ use crate::environment::DatabaseFault;
 pub(crate) enum Error {
     #[error(transparent)]
     Driver(Arc<sqlx::Error>),
+    /// The server does not let us in.
+    #[error("{0}: {1}")]
+    NotLetIn(Arc<sqlx::Error>, &'static str),
     /// The database did not answer in time.
     #[error("the database did not answer within {0:?}")]
     TimedOut(Duration),
@@ -73,7 +76,7 @@ impl Error {
     /// Where the driver failed, what that means.
     pub(crate) fn meaning(&self) -> Option<Meaning> {
         match self {
-            Self::Driver(error) => Some(meaning(error)),
+            Self::Driver(error) | Self::NotLetIn(error, _) => Some(meaning(error)),
             Self::TimedOut(_) => Some(Meaning::Gone),
             _ => None,
         }
@@ -87,10 +90,19 @@ impl Error {
             || matches!(meaning, Some(Meaning::Unreadable | Meaning::Refused))
     }
 
+    /// An error of connecting, with what to do where the server does not let us in.
+    pub(crate) fn of_connecting(error: sqlx::Error) -> Self {
+        let code = error.as_database_error().and_then(|error| error.code());
+        match code.as_deref().and_then(to_be_let_in) {
+            Some(to_do) => Self::NotLetIn(Arc::new(error), to_do),
+            None => error.into(),
+        }
+    }
+
     /// What the engine is told.
     pub(crate) fn at(self, operation: &'static str) -> StoreError {
         let kind = match &self {
-            Self::Driver(error) => kind(meaning(error)),
+            Self::Driver(error) | Self::NotLetIn(error, _) => kind(meaning(error)),
             Self::TimedOut(_) | Self::Silent(_) | Self::GivenUp => StoreErrorKind::Unavailable,
             Self::NotFound(_) => StoreErrorKind::NotFound,
             Self::Conflict(_) => StoreErrorKind::Conflict,
@@ -102,7 +114,7 @@ impl Error {
         };
         let error = StoreError::new(kind, operation, self.to_string());
         match self {
-            Self::Driver(source) => error.caused_by(source),
+            Self::Driver(source) | Self::NotLetIn(source, _) => error.caused_by(source),
             Self::Environment(fault) => error.caused_by(fault),
             _ => error,
         }
@@ -139,6 +151,19 @@ fn meaning(error: &sqlx::Error) -> Meaning {
         | sqlx::Error::Decode(_) => Meaning::Unreadable,
         // The pool's own: no connection came free in time, or it is closed.
         _ => Meaning::Busy,
+    }
+}
+
+/// What to do where the server refuses a connection with this code.
+fn to_be_let_in(code: &str) -> Option<&'static str> {
+    match code {
+        "28P01" => Some("correct the user or the password in the URL, or create the role"),
+        "28000" => Some(
+            "create the role, name another one in the URL, or let it connect from here (pg_hba.conf)",
+        ),
+        "3D000" => Some("create the database (createdb), or name another one in the URL"),
+        "42501" => Some("let the role connect (GRANT CONNECT ON DATABASE)"),
+        _ => None,
     }
 }
 
@@ -197,6 +222,22 @@ mod tests {
         ] {
             assert_eq!(kind(of_sqlstate(code)), expected, "{code}");
         }
+    }
+
+    #[test]
+    fn whoever_is_not_let_in_is_told_what_to_do() {
+        for (code, word) in [
+            ("28P01", "password"),
+            ("28000", "role"),
+            ("3D000", "createdb"),
+            ("42501", "GRANT"),
+        ] {
+            assert!(
+                to_be_let_in(code).is_some_and(|text| text.contains(word)),
+                "{code}"
+            );
+        }
+        assert_eq!(to_be_let_in("57P03"), None);
     }
 
     #[test]

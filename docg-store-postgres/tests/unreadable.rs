@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use docg_core::{
-    conformance::fixtures::{CommitFixture, RunFixture, at, signal},
+    conformance::fixtures::{self, CommitFixture, RunFixture, at, signal},
     engine::{ControlAnswer, ControlRequest, Engine, EngineError, StartRequest},
     ids::{OrganizationId, WorkerId, WorkflowId},
     observe::Actor,
     ports::{
-        Claim, ClaimRequest, ClaimWhat, EventQuery, ExecutionQuery, LogQuery, RunReader, RunStore,
-        WorkflowQuery,
+        AuditQuery, Claim, ClaimRequest, ClaimWhat, EventQuery, ExecutionQuery, LogQuery,
+        RunReader, RunStore, WorkflowQuery,
     },
     prelude::*,
     time::Timestamp,
@@ -382,15 +382,24 @@ fn bad_values(data_type: &str) -> Vec<String> {
     values.iter().map(|value| (*value).to_owned()).collect()
 }
 
-/// All columns of what belongs to an execution, but for what names it: table, column, type.
-async fn columns(connection: &mut PgConnection) -> Vec<(String, String, String)> {
+/// The tables of what every execution has.
+const OF_EXECUTIONS: &[&str] = &[
+    "executions",
+    "execution_data",
+    "execution_steps",
+    "execution_events",
+    "execution_logs",
+    "audit_events",
+];
+
+/// All columns of these tables: table, column, type.
+async fn columns(connection: &mut PgConnection, tables: &[&str]) -> Vec<(String, String, String)> {
     let sql = "SELECT table_name::text, column_name::text, data_type::text
         FROM information_schema.columns
         WHERE table_schema = 'docg' AND is_generated = 'NEVER' AND is_identity = 'NO'
-            AND table_name IN ('executions', 'execution_data', 'execution_steps',
-                'execution_events', 'execution_logs', 'audit_events')
+            AND table_name = ANY ($1)
         ORDER BY table_name, ordinal_position";
-    let rows = sqlx::query(sql).fetch_all(connection).await;
+    let rows = sqlx::query(sql).bind(tables).fetch_all(connection).await;
     let rows = rows.expect("reads the catalog");
     rows.iter()
         .map(|row| (row.get(0), row.get(1), row.get(2)))
@@ -401,7 +410,7 @@ async fn columns(connection: &mut PgConnection) -> Vec<(String, String, String)>
 /// rows or, of what numbers them, in the last; and all rows of a table gone.
 async fn damages(connection: &mut PgConnection) -> Vec<String> {
     let mut damages = Vec::new();
-    for (table, column, data_type) in columns(connection).await {
+    for (table, column, data_type) in columns(connection, OF_EXECUTIONS).await {
         let of_execution = match (&*table, &*column) {
             ("executions", _) => "id = '$id'".to_owned(),
             (_, "seq") => format!(
@@ -634,8 +643,7 @@ async fn whatever_cannot_be_read_it_is_listed_and_canceled_and_harms_nothing_bes
         // Refused by the schema: then it need not be read.
         if damaged.is_ok_and(|done| done.rows_affected() > 0) {
             tried += 1;
-            // As a row that is gone is one whose number is none.
-            let is_gone = damage.starts_with("DELETE") || damage.contains("SET seq = ");
+            let is_gone = damage.starts_with("DELETE");
             let found = complaints(&store, &engine, organization, ids, is_gone).await;
             wrong.extend(found.iter().map(|it| format!("{damage}: {it}")));
         }
@@ -684,8 +692,9 @@ async fn a_workflow_that_cannot_be_read_is_listed_named_as_such_and_repaired_by_
         let draft = json!({"name": "test", "nodes": [{"id": "a", "type": "nothing"}]});
         serde_json::from_value(draft).expect("readable")
     };
-    let mut refused = 0;
+    let (mut refused, mut unreadable) = (0, 0);
     for (column, data_type) in [
+        ("version", "bigint"),
         ("input_schema", "json"),
         ("settings", "json"),
         ("nodes", "json"),
@@ -706,12 +715,19 @@ async fn a_workflow_that_cannot_be_read_is_listed_named_as_such_and_repaired_by_
             };
             let listed = engine.workflows(query).await.expect("lists");
             assert_eq!(listed.items.len(), 1, "{damage}");
+            let shown = engine.workflow(organization, id).await.expect("is shown");
+            assert_eq!(shown, listed.items[0], "{damage}");
+            assert_eq!((&*shown.name, shown.version), ("test", first), "{damage}");
+            if shown.unreadable {
+                unreadable += 1;
+            }
             let request = StartRequest::new(organization, id, Actor::user("somebody"));
             if let Err(error) = engine.start(request).await {
                 let EngineError::InvalidInput(faults) = error else {
                     panic!("{damage}: {error}");
                 };
                 assert_eq!(faults[0].code, "unreadable", "{damage}");
+                assert!(shown.unreadable, "{damage}");
                 refused += 1;
             }
             let again = engine.put_workflow(organization, id, draft(), Some(first));
@@ -723,4 +739,197 @@ async fn a_workflow_that_cannot_be_read_is_listed_named_as_such_and_repaired_by_
         }
     }
     assert!(refused > 10, "only {refused} could not be read");
+    assert_eq!(unreadable, refused);
+}
+
+#[tokio::test]
+async fn a_workflow_whose_version_is_damaged_goes_on_after_those_that_executions_were_made_with() {
+    let world = World::new().await;
+    let mut connection = PgConnection::connect(world.database.url())
+        .await
+        .expect("connects");
+    let engine = engine(&Arc::new(world.store));
+    let (organization, id) = (OrganizationId::new(), WorkflowId::new());
+    let put = async |if_version| {
+        let draft = json!({"name": "test", "nodes": [{"id": "a", "type": "nothing"}]});
+        let draft = serde_json::from_value(draft).expect("readable");
+        let put = engine.put_workflow(organization, id, draft, if_version);
+        put.await.expect("stores").workflow.version
+    };
+    assert_eq!((put(None).await, put(None).await), (1, 2));
+    let request = StartRequest::new(organization, id, Actor::user("somebody"));
+    engine.start(request).await.expect("starts");
+    let damage = "UPDATE docg.workflows SET version = -1";
+    let damaged = sqlx::raw_sql(damage).execute(&mut connection);
+    damaged.await.expect("damages");
+    assert_eq!(put(Some(2)).await, 3);
+}
+
+#[tokio::test]
+async fn what_people_were_asked_for_is_shown_in_reduced_form_where_it_cannot_be_read() {
+    let world = World::new().await;
+    let id = world.create().await;
+    let claim = world.claim(0).await;
+    let execution = &claim.claimed[0].state.execution;
+    let token = fixtures::token_hash();
+    let request = fixtures::signature_request(execution, "envelope");
+    let approval = fixtures::approval(execution, &[token]);
+    let commit = CommitFixture::on(&claim.claimed[0])
+        .signature(request.clone())
+        .approval(approval.clone())
+        .build();
+    world.store.commit(commit).await.expect("commits");
+    let mut connection = PgConnection::connect(world.database.url())
+        .await
+        .expect("connects");
+    let mut run = async |sql: &str| {
+        let sql = AssertSqlSafe(sql.to_owned());
+        sqlx::raw_sql(sql).execute(&mut connection).await.is_ok()
+    };
+    let tables = ["signature_requests", "approvals"];
+    for table in tables {
+        assert!(
+            run(&format!(
+                "CREATE TABLE public.{table} AS TABLE docg.{table}"
+            ))
+            .await
+        );
+    }
+    let mut unreadable = 0;
+    let mut of_catalog = PgConnection::connect(world.database.url())
+        .await
+        .expect("connects");
+    for (table, column, data_type) in columns(&mut of_catalog, &tables).await {
+        for value in bad_values(&data_type) {
+            let damage = format!("UPDATE docg.{table} SET {column} = {value}");
+            // Refused by the schema: then it need not be read.
+            if !run(&damage).await {
+                continue;
+            }
+            let asked = world
+                .store
+                .signature_request(world.organization, request.id);
+            let asked = asked.await.expect(&damage).expect(&damage);
+            assert_eq!((asked.id, asked.execution_id), (request.id, id), "{damage}");
+            let found = world
+                .store
+                .signature_by_envelope(&asked.provider, &asked.envelope_id);
+            assert_eq!(
+                found.await.expect(&damage).as_ref(),
+                Some(&asked),
+                "{damage}"
+            );
+            let open = world.store.approval_by_token(token).await;
+            let open = open.expect(&damage).expect(&damage);
+            assert_eq!((open.id, open.execution_id), (approval.id, id), "{damage}");
+            unreadable += usize::from(asked.unreadable) + usize::from(open.unreadable);
+            let restore = format!(
+                "DELETE FROM docg.{table};
+                 INSERT INTO docg.{table} OVERRIDING SYSTEM VALUE TABLE public.{table}"
+            );
+            assert!(run(&restore).await, "{restore}");
+        }
+    }
+    assert!(unreadable > 20, "only {unreadable} could not be read");
+
+    for table in tables {
+        let column = if table == "approvals" {
+            "approvers"
+        } else {
+            "signers"
+        };
+        assert!(run(&format!("UPDATE docg.{table} SET {column} = '{{}}'")).await);
+    }
+    let request = ControlRequest::new(world.organization, id, Actor::user("somebody"));
+    let engine = engine(&Arc::new(world.store));
+    let canceled = engine.cancel(request, None).await.expect("heard");
+    assert!(
+        matches!(canceled, ControlAnswer::Applied(_)),
+        "{canceled:?}"
+    );
+}
+
+#[tokio::test]
+async fn rows_whose_place_is_damaged_are_listed_once_however_small_the_pages() {
+    for place in ["0", "-1", "-9223372036854775808", "9223372036854775807"] {
+        let world = World::new().await;
+        let id = world.create().await;
+        let claim = world.claim(0).await;
+        let mut commit = CommitFixture::on(&claim.claimed[0]).events(3);
+        for _ in 0..3 {
+            let level = docg_core::observe::LogLevel::Ok;
+            commit = commit.log(level, docg_core::observe::LogDomain::Execution, None);
+            commit = commit.audit("test");
+        }
+        world.store.commit(commit.build()).await.expect("commits");
+        let tables = ["execution_events", "execution_logs", "audit_events"];
+        let count = async |table| {
+            let mut connection = PgConnection::connect(world.database.url())
+                .await
+                .expect("connects");
+            let sql = AssertSqlSafe(format!("SELECT count(*) FROM docg.{table}"));
+            let row = sqlx::query(sql)
+                .fetch_one(&mut connection)
+                .await
+                .expect("counts");
+            usize::try_from(row.get::<i64, _>(0)).expect("a count")
+        };
+        for table in tables {
+            world
+                .damage(&format!(
+                    "SET session_replication_role = replica;
+                     UPDATE docg.{table} SET seq = {place} WHERE seq = 2"
+                ))
+                .await;
+        }
+        let (organization_id, execution_id) = (world.organization, id);
+        for limit in [1, 2, 100] {
+            // (seq, id) of each row, page by page.
+            let (mut events, mut logs, mut audit) = (Vec::new(), Vec::new(), Vec::new());
+            for _ in 0..20 {
+                let query = EventQuery {
+                    organization_id,
+                    execution_id,
+                    after: events.last().map_or(0, |(seq, _)| *seq),
+                    limit,
+                };
+                let page = world.store.events(query).await.expect("lists");
+                events.extend(page.iter().map(|it| (it.seq, it.event_id)));
+                let query = LogQuery {
+                    organization_id,
+                    execution_id,
+                    level: None,
+                    domain: None,
+                    step_id: None,
+                    after: logs.last().map_or(0, |(seq, _)| *seq),
+                    limit,
+                };
+                let page = world.store.logs(query).await.expect("lists");
+                logs.extend(page.items.iter().map(|it| (it.seq, it.id)));
+                let query = AuditQuery {
+                    organization_id,
+                    execution_id,
+                    after: audit.last().map_or(0, |(seq, _)| *seq),
+                    limit,
+                };
+                let page = world.store.audit(query).await.expect("lists");
+                audit.extend(page.items.iter().map(|it| (it.seq, it.id)));
+            }
+            assert_eq!(
+                events.len(),
+                count(tables[0]).await,
+                "{place}, {limit}: {events:?}"
+            );
+            assert_eq!(
+                logs.len(),
+                count(tables[1]).await,
+                "{place}, {limit}: {logs:?}"
+            );
+            assert_eq!(
+                audit.len(),
+                count(tables[2]).await,
+                "{place}, {limit}: {audit:?}"
+            );
+        }
+    }
 }

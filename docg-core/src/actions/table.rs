@@ -50,7 +50,7 @@ table! {
     "too_many_interruptions" => "resume" "resume-interrupted";
     "unknown_node_type" | "wrong_phase" => "edit_workflow" "edit-workflow";
     "invalid_condition" => "fix_condition" "fix-condition";
-    "review_rejected" | "review_expired" | "canceled" => "retry" "start-again";
+    "review_rejected" | "review_expired" | "canceled" | "made_from_earlier_data" => "retry" "start-again";
     "approval_rejected" => "retry" "ask-approval-again";
     "approval_expired" => "retry" "ask-approval-again";
     "duplicate_approver" | "invalid_quorum" => "fix_approvers" "fix-approvers";
@@ -67,7 +67,10 @@ table! {
     "storage_misconfigured" => "fix_storage" "fix-storage";
     "storage_error" | "network_error" | "smtp_unavailable" => "retry" "retry";
     "smtp_refused" | "recipient_refused" => "fix_recipients" "fix-recipients";
-    "smtp_auth_failed" => "reconnect_provider" "reconnect-provider";
+    "smtp_auth_failed" | "smtp_sender_refused" => "reconnect_provider" "ask-for-mail-settings";
+    "smtp_quota" => "retry" "retry";
+    "mail_too_large" => "reduce_attachments" "reduce-attachments";
+    "mail_refused" => "fix_mail" "fix-mail";
     "answer_not_text" => "fix_answer" "fix-answer";
     "url_not_allowed" | "host_not_found" | "redirect_not_followed" => "fix_url" "fix-url";
 }

@@ -48,6 +48,9 @@ pub struct Approval {
     pub expires_at: Option<Timestamp>,
     /// What an expiry does.
     pub on_expiry: OnExpiry,
+    /// Some of what is stored of it cannot be read, and is left empty.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unreadable: bool,
 }
 
 /// One who may decide.

@@ -57,6 +57,7 @@ pub fn workflow(organization_id: OrganizationId, node_types: &[&str]) -> Workflo
         nodes: node_types.iter().enumerate().map(node).collect(),
         created_at: at(0),
         updated_at: at(0),
+        unreadable: false,
     }
 }
 
@@ -484,6 +485,7 @@ pub fn signature_request(execution: &Execution, envelope_id: &str) -> SignatureR
             checked_at: None,
             failed_checks: 2,
         },
+        unreadable: false,
     }
 }
 
@@ -511,6 +513,7 @@ pub fn approval(execution: &Execution, tokens: &[[u8; 32]]) -> Approval {
         decided_at: None,
         expires_at: Some(at(1_000_000)),
         on_expiry: OnExpiry::Fail,
+        unreadable: false,
     }
 }
 

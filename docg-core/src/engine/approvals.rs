@@ -2,13 +2,17 @@
 
 use std::fmt;
 
-use super::{Engine, EngineError, control::Delivery, start::none};
+use super::{
+    Engine, EngineError,
+    control::{Delivery, refusal},
+    start::none,
+};
 use crate::{
     approval::{Approval, ApprovalStatus, Decision, token_hash},
     ids::SignalId,
     limits,
     observe::Actor,
-    ports::{Signal, SignalKind},
+    ports::{Signal, SignalKind, StoreErrorKind},
     time::Timestamp,
 };
 
@@ -20,9 +24,9 @@ pub struct OpenApproval {
     pub approval: Approval,
     /// Where it stands.
     pub status: ApprovalStatus,
-    /// The address of the approver whose token it was.
+    /// The address of the approver whose token it was; empty where it cannot be read.
     pub approver: String,
-    /// What the workflow is called whose run waits.
+    /// What the workflow is called whose run waits; empty where it cannot be read.
     pub workflow_name: String,
 }
 
@@ -96,7 +100,8 @@ impl Engine {
     /// # Errors
     ///
     /// `NotFound` as for [`approval`](Self::approval); `VoteRefused` where it does not count;
-    /// `InvalidInput` where the comment exceeds its [limit](crate::limits::COMMENT).
+    /// `InvalidInput` where the comment exceeds its [limit](crate::limits::COMMENT); `InvalidTransition`
+    /// where the approval cannot be read: nobody knows what would be decided.
     pub async fn vote(
         &self,
         token: &str,
@@ -109,6 +114,11 @@ impl Engine {
             .filter(|comment| !limits::is_blank(comment));
         none(limits::COMMENT.of_field(comment.as_deref()))?;
         let (approval, approver) = self.find_approval(token).await?;
+        if approval.unreadable {
+            let (organization, execution) = (approval.organization_id, approval.execution_id);
+            let record = self.execution(organization, execution).await?;
+            return Err(refusal(&record.execution, true));
+        }
         let now = self.inner.now();
         if let Some(reason) = why_closed(&approval, &approver, now) {
             return Err(refused(reason, approver, approval));
@@ -146,7 +156,11 @@ impl Engine {
         let hash = token_hash(token);
         let approval = self.inner.store.approval_by_token(hash).await?;
         let found = approval.and_then(|approval| {
-            let approver = approval.approver(hash)?.email.clone();
+            let approver = match approval.approver(hash) {
+                Some(approver) => approver.email.clone(),
+                None if approval.unreadable => String::new(),
+                None => return None,
+            };
             Some((approval, approver))
         });
         found.ok_or(EngineError::NotFound("approval"))
@@ -158,13 +172,18 @@ impl Engine {
         approver: String,
     ) -> Result<OpenApproval, EngineError> {
         let (organization, execution) = (approval.organization_id, approval.execution_id);
-        let workflow = self.inner.store.snapshot(organization, execution).await?;
-        let workflow = workflow.ok_or(EngineError::NotFound("approval"))?;
+        let workflow_name = match self.inner.store.snapshot(organization, execution).await {
+            Err(e) if e.kind == StoreErrorKind::Corrupt => String::new(),
+            found => {
+                let workflow = found?.ok_or(EngineError::NotFound("approval"))?;
+                workflow.name.to_string()
+            }
+        };
         Ok(OpenApproval {
             status: approval.status(self.inner.now()),
             approval,
             approver,
-            workflow_name: workflow.name.to_string(),
+            workflow_name,
         })
     }
 }

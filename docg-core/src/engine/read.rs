@@ -211,7 +211,7 @@ impl Engine {
         workflow: WorkflowId,
         trigger_data: Value,
     ) -> Result<PreflightAnswer, EngineError> {
-        let workflow = self.workflow(organization, workflow).await?;
+        let workflow = self.whole_workflow(organization, workflow).await?;
         let inputs = Inputs {
             trigger_data: trigger_data.into(),
             ..Inputs::default()

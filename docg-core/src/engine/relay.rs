@@ -149,7 +149,9 @@ impl Inner {
                 after: from.saturating_sub(1),
                 limit: BATCH,
             };
-            let events = self.store.events(query).await?;
+            let mut events = self.store.events(query).await?;
+            // The bus has no place for one whose own is damaged.
+            events.retain(|event| event.seq > 0);
             let Some(last) = events.last() else { break };
             let was_told = |event: &Arc<Event>| has == 0 && event.seq <= left.published;
             let (lost, new) = events.split_at(events.partition_point(was_told));

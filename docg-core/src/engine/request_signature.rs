@@ -223,5 +223,6 @@ fn one_node(followed: &Workflow, spec: &NodeSpec) -> Workflow {
         nodes: vec![Arc::new(node)],
         created_at: followed.created_at,
         updated_at: followed.updated_at,
+        unreadable: false,
     }
 }

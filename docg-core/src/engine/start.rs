@@ -133,7 +133,7 @@ impl Engine {
         let of_type = limits::TRIGGER_TYPE.of_field(Some(&request.trigger_type));
         none(of_data.into_iter().chain(of_type).chain(called))?;
         let workflow = self
-            .workflow(request.organization_id, request.workflow_id)
+            .whole_workflow(request.organization_id, request.workflow_id)
             .await?;
         self.create(NewRunFacts {
             workflow,

@@ -106,15 +106,8 @@ impl Engine {
             .map_err(EngineError::InvalidWorkflow)?;
         loop {
             let latest = self.inner.store.latest_version(organization, id).await?;
-            let (current, actual) = match self.inner.store.workflow(organization, id).await {
-                // Storing it anew is what repairs it.
-                Err(e) if e.kind == StoreErrorKind::Corrupt => (None, latest),
-                found => {
-                    let found = found?;
-                    let version = found.as_ref().map_or(0, |workflow| workflow.version);
-                    (found, version)
-                }
-            };
+            let current = self.inner.store.workflow(organization, id).await?;
+            let actual = current.as_ref().map_or(0, |workflow| workflow.version);
             if let Some(expected) = if_version.filter(|expected| *expected != actual) {
                 return Err(EngineError::VersionMismatch {
                     expected: expected.into(),
@@ -130,8 +123,11 @@ impl Engine {
                 input_schema: valid.input_schema.clone(),
                 settings: valid.settings.clone(),
                 nodes: valid.nodes.clone(),
-                created_at: current.as_ref().map_or(now, |workflow| workflow.created_at),
+                created_at: current
+                    .filter(|workflow| !workflow.unreadable)
+                    .map_or(now, |workflow| workflow.created_at),
                 updated_at: now,
+                unreadable: false,
             };
             match self.inner.store.put_workflow(workflow.clone()).await {
                 Ok(()) => {
@@ -147,25 +143,34 @@ impl Engine {
         }
     }
 
-    /// The current version of a workflow.
+    /// The current version of a workflow. What of it cannot be read is left empty, and it is marked
+    /// [`unreadable`](Workflow::unreadable); storing it anew repairs it.
     ///
     /// # Errors
     ///
-    /// `NotFound`; `InvalidInput` where what is stored cannot be read, until it is stored anew.
+    /// `NotFound`.
     pub async fn workflow(
         &self,
         organization: OrganizationId,
         id: WorkflowId,
     ) -> Result<Arc<Workflow>, EngineError> {
-        match self.inner.store.workflow(organization, id).await {
-            Err(error) if error.kind == StoreErrorKind::Corrupt => {
-                tracing::error!(workflow_id = %id, "{error}");
-                let detail = Text::key("fault-workflow-unreadable");
-                let fault = FieldFault::new("/workflow_id", codes::UNREADABLE, detail);
-                Err(EngineError::InvalidInput(vec![fault]))
-            }
-            found => found?.ok_or(EngineError::NotFound("workflow")),
+        let found = self.inner.store.workflow(organization, id).await?;
+        found.ok_or(EngineError::NotFound("workflow"))
+    }
+
+    /// The current version of a workflow, of which all can be read.
+    pub(super) async fn whole_workflow(
+        &self,
+        organization: OrganizationId,
+        id: WorkflowId,
+    ) -> Result<Arc<Workflow>, EngineError> {
+        let workflow = self.workflow(organization, id).await?;
+        if workflow.unreadable {
+            let detail = Text::key("fault-workflow-unreadable");
+            let fault = FieldFault::new("/workflow_id", codes::UNREADABLE, detail);
+            return Err(EngineError::InvalidInput(vec![fault]));
         }
+        Ok(workflow)
     }
 
     /// The highest version that was ever stored of a workflow, also of one that is hidden now.

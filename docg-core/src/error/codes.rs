@@ -73,6 +73,8 @@ codes! {
     TOO_MANY_INTERRUPTIONS = "too_many_interruptions";
     /// What is stored of it cannot be read.
     UNREADABLE = "unreadable";
+    /// A step that is done keeps what it made before its data were changed.
+    MADE_FROM_EARLIER_DATA = "made_from_earlier_data";
     /// No handler for the node's type.
     UNKNOWN_NODE_TYPE = "unknown_node_type";
     /// A `when` expression failed.

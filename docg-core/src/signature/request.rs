@@ -39,6 +39,9 @@ pub struct SignatureRequest {
     /// What the engine does about it by itself while it waits.
     #[serde(default)]
     pub follow_up: FollowUp,
+    /// Some of what is stored of it cannot be read, and is left empty.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unreadable: bool,
 }
 
 /// Nobody wants a reminder every second: a shorter interval counts as this one, in milliseconds.

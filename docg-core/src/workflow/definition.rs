@@ -48,6 +48,9 @@ pub struct Workflow {
     pub created_at: Timestamp,
     /// When this version was stored.
     pub updated_at: Timestamp,
+    /// Some of what is stored of it cannot be read, and is left empty.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unreadable: bool,
 }
 
 /// Behaviour of a whole workflow.

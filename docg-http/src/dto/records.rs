@@ -163,6 +163,10 @@ pub(crate) struct Approval {
     workflow_name: String,
     #[schema(value_type = names::ApprovalStatus)]
     status: approval::ApprovalStatus,
+    /// True if some of what is stored of it cannot be read, else left out. Its ids are right all the same.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(default = false)]
+    unreadable: bool,
     /// What the approvers are told.
     message: Option<String>,
     /// The address of the approver whose token it is.
@@ -209,6 +213,7 @@ pub(crate) fn approval(open: &OpenApproval) -> Approval {
         execution_id: approval.execution_id,
         workflow_name: open.workflow_name.clone(),
         status: open.status,
+        unreadable: approval.unreadable,
         message: approval.message.clone(),
         approver: open.approver.clone(),
         approvers: approvers.collect(),
@@ -229,6 +234,10 @@ pub(crate) struct Signers {
     signature_request_id: SignatureRequestId,
     #[schema(value_type = names::SignatureStatus)]
     status: signature::RequestStatus,
+    /// True if some of what is stored of it cannot be read, else left out. Its ids are right all the same.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(default = false)]
+    unreadable: bool,
     provider: String,
     #[schema(value_type = Option<names::Timestamp>)]
     expires_at: Option<Timestamp>,
@@ -263,6 +272,7 @@ pub(crate) fn signers(request: &signature::SignatureRequest) -> Signers {
     Signers {
         signature_request_id: request.id,
         status: request.status,
+        unreadable: request.unreadable,
         provider: request.provider.clone(),
         expires_at: request.expires_at,
         all_signed: request.all_signed(),

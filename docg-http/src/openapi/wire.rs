@@ -114,6 +114,9 @@ pub(crate) struct Workflow {
     nodes: Vec<Node>,
     created_at: Timestamp,
     updated_at: Timestamp,
+    /// True if some of what is stored of it cannot be read, else left out. Storing it anew repairs it.
+    #[schema(default = false)]
+    unreadable: bool,
 }
 
 /// Behaviour of a whole workflow.

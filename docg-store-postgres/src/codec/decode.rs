@@ -1,4 +1,4 @@
-use std::{borrow::Cow, fmt::Display, sync::Arc};
+use std::{borrow::Cow, collections::BTreeMap, fmt::Display, sync::Arc};
 
 use chrono::{DateTime, Datelike, Utc};
 use docg_core::{
@@ -12,11 +12,11 @@ use docg_core::{
     run::{Execution, Heads, Inputs, Phase, PhaseMetrics, PhaseTimes, Step},
     signature::SignatureRequest,
     storable::Unstorable,
-    time::Timestamp,
+    time::{MAX_DURATION_MS, Timestamp},
     workflow::{Node, Settings, Workflow},
 };
 use serde::{Deserialize, de::DeserializeOwned};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value, json, value::RawValue};
 use sqlx::{
     Decode, Postgres, Row, Type,
     error::BoxDynError,
@@ -252,15 +252,15 @@ struct StoredTimes(
 );
 
 fn phase_metrics(json: &str) -> Result<PhaseMetrics, Error> {
-    let stored: std::collections::BTreeMap<Phase, StoredTimes> = from_json("phase_metrics", json)?;
+    let stored: BTreeMap<Phase, StoredTimes> = from_json("phase_metrics", json)?;
     let mut metrics = PhaseMetrics::default();
     for (phase, times) in stored {
         let StoredTimes(started, completed, duration_ms, waiting_ms, resumed, waiting) = times;
         metrics.0[phase as usize] = Some(PhaseTimes {
             started_at: Timestamp::from_millis(started),
             completed_at: completed.map(Timestamp::from_millis),
-            duration_ms,
-            waiting_ms,
+            duration_ms: duration_ms.min(MAX_DURATION_MS),
+            waiting_ms: waiting_ms.min(MAX_DURATION_MS),
             resumed_at: resumed.map(Timestamp::from_millis),
             waiting_since: waiting.map(Timestamp::from_millis),
         });
@@ -357,6 +357,7 @@ fn no_workflow(execution: &Execution) -> Workflow {
         nodes: Vec::new(),
         created_at: execution.created_at,
         updated_at: execution.updated_at,
+        unreadable: true,
     }
 }
 
@@ -557,44 +558,98 @@ pub(crate) fn audit_event(row: &PgRow) -> Result<AuditEvent, Error> {
     })
 }
 
-pub(crate) fn signature_request(json: Option<&str>) -> Result<Option<SignatureRequest>, Error> {
-    json.map(|json| from_json("signature request", json))
-        .transpose()
+/// The columns of a row that comes as JSON, each to be read by itself.
+struct Columns<'j>(BTreeMap<&'j str, &'j RawValue>);
+
+impl<'j> Columns<'j> {
+    fn of(what: &str, json: &'j str) -> Result<Self, Error> {
+        let columns = serde_json::from_str(json);
+        columns.map(Self).map_err(|e| cannot_be_read(what, &e))
+    }
+
+    fn get<T: DeserializeOwned>(&self, column: &str) -> Result<T, Error> {
+        let json = self.0.get(column).map_or("null", |json| json.get());
+        from_json(column, json)
+    }
+
+    fn or_default<T: DeserializeOwned + Default>(&self, column: &str) -> T {
+        self.get(column).unwrap_or_default()
+    }
 }
 
-pub(crate) fn approval(json: Option<&str>) -> Result<Option<Approval>, Error> {
-    json.map(|json| from_json("approval", json)).transpose()
-}
-
-pub(crate) fn workflow(row: &PgRow) -> Result<Workflow, Error> {
-    let input_schema: Map<String, Value> = json_field(row, "input_schema")?;
-    Ok(Workflow {
-        id: field::<Uuid>(row, "id")?.into(),
-        organization_id: field::<Uuid>(row, "organization_id")?.into(),
-        name: field(row, "name")?,
-        version: number(row, "version")?,
-        input_schema,
-        settings: json_field(row, "settings")?,
-        nodes: json_field(row, "nodes")?,
-        created_at: time(row, "created_at")?,
-        updated_at: time(row, "updated_at")?,
-    })
-}
-
-/// A workflow in a list. Of one that cannot be read its name is told.
-pub(crate) fn listed_workflow(row: &PgRow) -> Result<Workflow, Error> {
-    workflow(row).or_else(|_| {
-        let mut read = Lenient::default();
-        Ok(Workflow {
-            id: field::<Uuid>(row, "id")?.into(),
-            organization_id: field::<Uuid>(row, "organization_id")?.into(),
-            name: field(row, "name")?,
-            version: read.or_default(number(row, "version")),
-            input_schema: read.or_default(json_field(row, "input_schema")),
-            settings: read.or_default(json_field(row, "settings")),
-            nodes: read.or_default(json_field(row, "nodes")),
-            created_at: read.or(time(row, "created_at"), EPOCH),
-            updated_at: read.or(time(row, "updated_at"), EPOCH),
+/// A signature request; in reduced form where it cannot be read.
+pub(crate) fn signature_request(json: &str) -> Result<SignatureRequest, Error> {
+    let what = "signature request";
+    from_json(what, json).or_else(|_: Error| {
+        let columns = Columns::of(what, json)?;
+        Ok(SignatureRequest {
+            id: columns.get("id")?,
+            execution_id: columns.get("execution_id")?,
+            organization_id: columns.get("organization_id")?,
+            node_id: columns.get("node_id")?,
+            provider: columns.get("provider")?,
+            envelope_id: columns.get("envelope_id")?,
+            status: columns.get("status")?,
+            signers: columns.or_default("signers"),
+            file: columns.or_default("file"),
+            created_at: columns.get("created_at").unwrap_or(EPOCH),
+            expires_at: columns.or_default("expires_at"),
+            completed_at: columns.or_default("completed_at"),
+            details: columns.or_default("details"),
+            follow_up: columns.or_default("follow_up"),
+            unreadable: true,
         })
     })
+}
+
+/// An approval; in reduced form where it cannot be read.
+pub(crate) fn approval(json: &str) -> Result<Approval, Error> {
+    let what = "approval";
+    from_json(what, json).or_else(|_: Error| {
+        let columns = Columns::of(what, json)?;
+        Ok(Approval {
+            id: columns.get("id")?,
+            execution_id: columns.get("execution_id")?,
+            organization_id: columns.get("organization_id")?,
+            node_id: columns.get("node_id")?,
+            message: columns.or_default("message"),
+            approvers: columns.or_default("approvers"),
+            quorum: columns.get("quorum").unwrap_or(1),
+            decision: columns.get("decision")?,
+            decided_by: columns.or_default("decided_by"),
+            created_at: columns.get("created_at").unwrap_or(EPOCH),
+            decided_at: columns.or_default("decided_at"),
+            expires_at: columns.or_default("expires_at"),
+            on_expiry: columns.get("on_expiry")?,
+            unreadable: true,
+        })
+    })
+}
+
+/// A workflow; in reduced form where it cannot be read. Its version is the one that the next follows.
+pub(crate) fn workflow(row: &PgRow) -> Result<Workflow, Error> {
+    let mut read = Lenient::default();
+    let latest = number(row, "latest")?;
+    let version: Result<u32, Error> = number(row, "version");
+    let version = version.and_then(|version| match version {
+        version if version == latest => Ok(version),
+        wrong => Err(Error::Corrupt(format!("version is {wrong}"))),
+    });
+    let mut workflow = Workflow {
+        id: field::<Uuid>(row, "id")?.into(),
+        organization_id: field::<Uuid>(row, "organization_id")?.into(),
+        name: read.or_default(field(row, "name")),
+        version: read.or(version, latest),
+        input_schema: read.or_default(json_field(row, "input_schema")),
+        settings: read.or_default(json_field(row, "settings")),
+        nodes: read.or_default(json_field(row, "nodes")),
+        created_at: read.or(time(row, "created_at"), EPOCH),
+        updated_at: read.or(time(row, "updated_at"), EPOCH),
+        unreadable: false,
+    };
+    if let Some(fault) = &read.fault {
+        tracing::error!(workflow_id = %workflow.id, "a workflow cannot be read: {fault}");
+        workflow.unreadable = true;
+    }
+    Ok(workflow)
 }

@@ -145,10 +145,10 @@ pub(crate) fn warn_once(text: String) {
 /// Why there is no connection. A pool tries again until its time is up, and then knows only that.
 async fn cause(error: sqlx::Error, database: &PgConnectOptions, config: &PgStoreConfig) -> Error {
     if !matches!(error, sqlx::Error::PoolTimedOut) {
-        return error.into();
+        return Error::of_connecting(error);
     }
     match tokio::time::timeout(config.acquire_timeout, database.connect()).await {
-        Ok(Err(cause)) => cause.into(),
+        Ok(Err(cause)) => Error::of_connecting(cause),
         Ok(Ok(_)) => error.into(),
         Err(_) => Error::Silent(format!("{}:{}", database.get_host(), database.get_port())),
     }

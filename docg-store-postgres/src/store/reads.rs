@@ -16,7 +16,10 @@ use docg_core::{
     signature::SignatureRequest,
     workflow::Workflow,
 };
-use sqlx::{Arguments, postgres::PgRow};
+use sqlx::{
+    Arguments,
+    postgres::{PgArguments, PgRow},
+};
 
 use super::{
     PgStore,
@@ -47,6 +50,40 @@ pub(super) fn page<T>(
         items: items?,
         has_more: rows.len() > limit,
     })
+}
+
+/// The place from which a list goes on after `after`; `None` where nothing can follow. A list begins with
+/// the rows whose place is damaged and lies before all places.
+fn begin(after: u64) -> Option<i64> {
+    match after {
+        0 => Some(i64::MIN),
+        after => i64::try_from(after).ok()?.checked_add(1),
+    }
+}
+
+/// The end of the statement of a list `$row` of `$table`. Rows whose place is damaged come with the first
+/// page, beyond its limit: no place that was shown leads on from them.
+macro_rules! by_place {
+    ($table:literal, $row:literal) => {
+        concat!(
+            " ORDER BY ",
+            $row,
+            ".seq LIMIT $4 + (SELECT count(*) FROM docg.",
+            $table,
+            " x WHERE x.execution_id = $1 AND x.seq BETWEEN $3 AND 0)"
+        )
+    };
+}
+
+/// Makes a page of a list that is read by place.
+fn page_by_place<T>(
+    rows: &[PgRow],
+    limit: usize,
+    read: impl Fn(&PgRow) -> Result<T, Error>,
+) -> Result<Page<T>, Error> {
+    let is_damaged = |row: &&PgRow| field::<i64>(row, "seq").is_ok_and(|seq| seq <= 0);
+    let damaged = rows.iter().take_while(is_damaged).count();
+    page(rows, limit.saturating_add(damaged), read)
 }
 
 /// The statement for one combination of filters: each has a text of its own, and so a plan. The place
@@ -88,6 +125,24 @@ macro_rules! bare_columns {
     };
 }
 
+/// What a signature request shows of itself where the server cannot read all of it.
+macro_rules! bare_signature {
+    () => {
+        "SELECT r.id, r.execution_id, r.organization_id, r.node_id, r.provider, r.envelope_id, \
+            r.status, r.created_at, r.expires_at, r.completed_at \
+         FROM docg.signature_requests r"
+    };
+}
+
+/// What an approval shows of itself where the server cannot read all of it.
+macro_rules! bare_approval {
+    () => {
+        "SELECT a.id, a.execution_id, a.organization_id, a.node_id, a.quorum, a.decision, \
+            a.created_at, a.decided_at, a.expires_at, a.on_expiry \
+         FROM docg.approvals a"
+    };
+}
+
 /// The same lists, for where the server cannot read all rows.
 const BARE_LISTS: [&str; 4] = [
     list!("", bare_columns!()),
@@ -97,6 +152,19 @@ const BARE_LISTS: [&str; 4] = [
 ];
 
 impl PgStore {
+    /// Reads a row, or of one that the server cannot read as a whole, what `bare` asks for.
+    pub(super) async fn read_or_bare(
+        &self,
+        sql: &'static str,
+        bare: &'static str,
+        parameters: PgArguments,
+    ) -> Result<Vec<PgRow>, Error> {
+        match self.database.read(sql, parameters.clone()).await {
+            Err(error) if error.is_unreadable() => self.database.read(bare, parameters).await,
+            rows => rows,
+        }
+    }
+
     async fn find_execution(
         &self,
         organization: OrganizationId,
@@ -108,18 +176,13 @@ impl PgStore {
             " FROM docg.executions e LEFT JOIN docg.execution_data d ON d.execution_id = e.id
              WHERE e.id = $1 AND e.organization_id = $2"
         );
+        let bare = concat!(
+            "SELECT ",
+            bare_columns!(),
+            " FROM docg.executions e WHERE e.id = $1 AND e.organization_id = $2"
+        );
         let parameters = arguments![id.0, organization.0];
-        let rows = match self.database.read(sql, parameters.clone()).await {
-            Err(error) if error.is_unreadable() => {
-                let sql = concat!(
-                    "SELECT ",
-                    bare_columns!(),
-                    " FROM docg.executions e WHERE e.id = $1 AND e.organization_id = $2"
-                );
-                self.database.read(sql, parameters).await?
-            }
-            rows => rows?,
-        };
+        let rows = self.read_or_bare(sql, bare, parameters).await?;
         rows.first().map(record).transpose()
     }
 
@@ -224,16 +287,21 @@ impl PgStore {
     }
 
     async fn list_events(&self, query: EventQuery) -> Result<Vec<Arc<Event>>, Error> {
-        let sql = "SELECT v.event_id, v.seq, v.event_type, v.timestamp, v.execution_id,
+        let Some(begin) = begin(query.after) else {
+            return Ok(Vec::new());
+        };
+        let sql = concat!(
+            "SELECT v.event_id, v.seq, v.event_type, v.timestamp, v.execution_id,
                 e.workflow_id, e.organization_id, e.correlation_id, v.status, v.progress,
                 v.current_step::text, v.data::text
             FROM docg.executions e JOIN docg.execution_events v ON v.execution_id = e.id
-            WHERE e.id = $1 AND e.organization_id = $2 AND v.seq > $3
-            ORDER BY v.seq LIMIT $4";
+            WHERE e.id = $1 AND e.organization_id = $2 AND v.seq >= $3",
+            by_place!("execution_events", "v")
+        );
         let parameters = arguments![
             query.execution_id.0,
             query.organization_id.0,
-            int(query.after),
+            begin,
             int(query.limit as u64),
         ];
         let rows = self.database.read(sql, parameters).await?;
@@ -241,18 +309,26 @@ impl PgStore {
     }
 
     async fn list_logs(&self, query: LogQuery) -> Result<Page<Arc<LogEntry>>, Error> {
-        let sql = "SELECT l.id, l.seq, l.execution_id, l.step_id, l.timestamp, l.level, l.domain,
+        let Some(begin) = begin(query.after) else {
+            return Ok(Page {
+                items: Vec::new(),
+                has_more: false,
+            });
+        };
+        let sql = concat!(
+            "SELECT l.id, l.seq, l.execution_id, l.step_id, l.timestamp, l.level, l.domain,
                 l.message_human::text, l.message_tech, l.details_tech::text, l.correlation_id
             FROM docg.executions e JOIN docg.execution_logs l ON l.execution_id = e.id
-            WHERE e.id = $1 AND e.organization_id = $2 AND l.seq > $3
+            WHERE e.id = $1 AND e.organization_id = $2 AND l.seq >= $3
                 AND ($5::text IS NULL OR l.level = $5)
                 AND ($6::text IS NULL OR l.domain = $6)
-                AND ($7::text IS NULL OR l.step_id = $7)
-            ORDER BY l.seq LIMIT $4";
+                AND ($7::text IS NULL OR l.step_id = $7)",
+            by_place!("execution_logs", "l")
+        );
         let parameters = arguments![
             query.execution_id.0,
             query.organization_id.0,
-            int(query.after),
+            begin,
             limit(query.limit),
             query.level.map(|level| level.as_str()),
             query.domain.map(|domain| domain.as_str()),
@@ -260,24 +336,32 @@ impl PgStore {
                 .optional_text("step_id", query.step_id.as_ref().map(|it| it.as_str()))?,
         ];
         let rows = self.database.read(sql, parameters).await?;
-        page(&rows, query.limit, |row| log_entry(row).map(Arc::new))
+        page_by_place(&rows, query.limit, |row| log_entry(row).map(Arc::new))
     }
 
     async fn list_audit(&self, query: AuditQuery) -> Result<Page<Arc<AuditEvent>>, Error> {
-        let sql = "SELECT a.id, a.seq, a.organization_id, a.execution_id, a.timestamp, a.action,
+        let Some(begin) = begin(query.after) else {
+            return Ok(Page {
+                items: Vec::new(),
+                has_more: false,
+            });
+        };
+        let sql = concat!(
+            "SELECT a.id, a.seq, a.organization_id, a.execution_id, a.timestamp, a.action,
                 a.target_type, a.target_id, a.actor_type, a.actor_id, a.metadata::text, a.salt,
                 a.commitment, a.prev_hash, a.hash
             FROM docg.executions e JOIN docg.audit_events a ON a.execution_id = e.id
-            WHERE e.id = $1 AND e.organization_id = $2 AND a.seq > $3
-            ORDER BY a.seq LIMIT $4";
+            WHERE e.id = $1 AND e.organization_id = $2 AND a.seq >= $3",
+            by_place!("audit_events", "a")
+        );
         let parameters = arguments![
             query.execution_id.0,
             query.organization_id.0,
-            int(query.after),
+            begin,
             limit(query.limit),
         ];
         let rows = self.database.read(sql, parameters).await?;
-        page(&rows, query.limit, |row| audit_event(row).map(Arc::new))
+        page_by_place(&rows, query.limit, |row| audit_event(row).map(Arc::new))
     }
 
     async fn find_signature(
@@ -290,11 +374,16 @@ impl PgStore {
             signature_record!(),
             " WHERE r.id = $1 AND r.organization_id = $2) request"
         );
-        let rows = self
-            .database
-            .read(sql, arguments![id.0, organization.0])
-            .await?;
-        signature_request(first_text(&rows, "request")?)
+        let bare = concat!(
+            "SELECT row_to_json(request)::text AS request FROM (",
+            bare_signature!(),
+            " WHERE r.id = $1 AND r.organization_id = $2) request"
+        );
+        let parameters = arguments![id.0, organization.0];
+        let rows = self.read_or_bare(sql, bare, parameters).await?;
+        first_text(&rows, "request")?
+            .map(signature_request)
+            .transpose()
     }
 
     async fn find_envelope(
@@ -312,8 +401,16 @@ impl PgStore {
             self.encoder.text("provider", provider)?,
             self.encoder.text("envelope_id", envelope_id)?,
         ];
-        let rows = self.database.read(sql, parameters).await?;
-        signature_request(first_text(&rows, "request")?)
+        let bare = concat!(
+            "SELECT row_to_json(request)::text AS request FROM (",
+            bare_signature!(),
+            " WHERE r.provider = $1 AND r.envelope_id = $2
+             ORDER BY r.arrival DESC LIMIT 1) request"
+        );
+        let rows = self.read_or_bare(sql, bare, parameters).await?;
+        first_text(&rows, "request")?
+            .map(signature_request)
+            .transpose()
     }
 
     async fn find_approval(&self, token_hash: [u8; 32]) -> Result<Option<Approval>, Error> {
@@ -322,11 +419,14 @@ impl PgStore {
             approval_record!(),
             " WHERE a.token_hashes @> ARRAY[$1] ORDER BY a.arrival DESC LIMIT 1) approval"
         );
-        let rows = self
-            .database
-            .read(sql, arguments![token_hash.to_vec()])
-            .await?;
-        approval(first_text(&rows, "approval")?)
+        let bare = concat!(
+            "SELECT row_to_json(approval)::text AS approval FROM (",
+            bare_approval!(),
+            " WHERE a.token_hashes @> ARRAY[$1] ORDER BY a.arrival DESC LIMIT 1) approval"
+        );
+        let parameters = arguments![token_hash.to_vec()];
+        let rows = self.read_or_bare(sql, bare, parameters).await?;
+        first_text(&rows, "approval")?.map(approval).transpose()
     }
 }
 

@@ -14,16 +14,45 @@ use super::{
     reads::{limit, page},
 };
 use crate::{
-    codec::{Time, listed_workflow, number, workflow},
+    codec::{Time, number, workflow},
     database::arguments,
     error::Error,
 };
 
+/// The version of workflow `w` that the next one follows: where it is damaged, the last that an execution
+/// was made with.
+macro_rules! latest {
+    () => {
+        "CASE WHEN w.version BETWEEN 1 AND 4294967294 THEN w.version ELSE coalesce(
+            (SELECT max(e.workflow_version) FROM docg.executions e
+             WHERE e.organization_id = w.organization_id AND e.workflow_id = w.id
+                 AND e.workflow_version BETWEEN 1 AND 4294967294), 1) END AS latest"
+    };
+}
+
+macro_rules! workflows {
+    ($more:literal) => {
+        concat!(
+            "SELECT w.id, w.organization_id, w.version, ",
+            latest!(),
+            $more,
+            " FROM docg.workflows w WHERE w.organization_id = $1 AND NOT w.is_deleted "
+        )
+    };
+}
+
 macro_rules! columns {
     () => {
-        "SELECT id, organization_id, version, name, input_schema::text, settings::text,
-            nodes::text, created_at, updated_at
-         FROM docg.workflows WHERE organization_id = $1 AND NOT is_deleted "
+        workflows!(
+            ", w.name, w.input_schema::text, w.settings::text, w.nodes::text, w.created_at, w.updated_at"
+        )
+    };
+}
+
+/// What a workflow shows of itself where the server cannot read all of it.
+macro_rules! bare_columns {
+    () => {
+        workflows!(", w.name, w.created_at, w.updated_at")
     };
 }
 
@@ -40,7 +69,7 @@ impl PgStore {
                 input_schema = excluded.input_schema, settings = excluded.settings,
                 nodes = excluded.nodes, created_at = excluded.created_at,
                 updated_at = excluded.updated_at, is_deleted = false
-            WHERE w.version = excluded.version - 1
+            WHERE w.version = excluded.version - 1 OR w.version NOT BETWEEN 1 AND 4294967294
             RETURNING w.version";
         let parameters = arguments![
             workflow.organization_id.0,
@@ -67,11 +96,10 @@ impl PgStore {
         organization: OrganizationId,
         id: WorkflowId,
     ) -> Result<Option<Arc<Workflow>>, Error> {
-        let sql = concat!(columns!(), "AND id = $2");
-        let rows = self
-            .database
-            .read(sql, arguments![organization.0, id.0])
-            .await?;
+        let sql = concat!(columns!(), "AND w.id = $2");
+        let bare = concat!(bare_columns!(), "AND w.id = $2");
+        let parameters = arguments![organization.0, id.0];
+        let rows = self.read_or_bare(sql, bare, parameters).await?;
         rows.first()
             .map(|row| workflow(row).map(Arc::new))
             .transpose()
@@ -79,28 +107,52 @@ impl PgStore {
 
     async fn list_workflows(&self, query: WorkflowQuery) -> Result<Page<Arc<Workflow>>, Error> {
         let organization = query.organization_id.0;
-        let rows = match query.after {
+        let (sql, bare, parameters) = match query.after {
             None => {
-                let sql = concat!(columns!(), "ORDER BY created_at DESC, id DESC LIMIT $2");
-                self.database
-                    .read(sql, arguments![organization, limit(query.limit)])
-                    .await?
+                macro_rules! first {
+                    ($columns:ident) => {
+                        concat!(
+                            $columns!(),
+                            "ORDER BY w.created_at DESC, w.id DESC LIMIT $2"
+                        )
+                    };
+                }
+                let parameters = arguments![organization, limit(query.limit)];
+                (first!(columns), first!(bare_columns), parameters)
             }
             Some((created_at, id)) => {
-                let sql = concat!(
-                    columns!(),
-                    "AND (created_at, id) < (coalesce(
-                         (SELECT w.created_at FROM docg.workflows w
-                             WHERE w.organization_id = $1 AND w.id = $3),
-                         $2), $3)
-                     ORDER BY created_at DESC, id DESC LIMIT $4"
-                );
+                macro_rules! next {
+                    ($columns:ident) => {
+                        concat!(
+                            $columns!(),
+                            "AND (w.created_at, w.id) < (coalesce(
+                                 (SELECT x.created_at FROM docg.workflows x
+                                     WHERE x.organization_id = $1 AND x.id = $3),
+                                 $2), $3)
+                             ORDER BY w.created_at DESC, w.id DESC LIMIT $4"
+                        )
+                    };
+                }
                 let after = Time::from(created_at);
                 let parameters = arguments![organization, after, id.0, limit(query.limit)];
-                self.database.read(sql, parameters).await?
+                (next!(columns), next!(bare_columns), parameters)
             }
         };
-        page(&rows, query.limit, |row| listed_workflow(row).map(Arc::new))
+        match self.database.read(sql, parameters.clone()).await {
+            Err(error) if error.is_unreadable() => {
+                let rows = self.database.read(bare, parameters).await?;
+                let mut page = page(&rows, query.limit, |row| workflow(row).map(Arc::new))?;
+                for listed in &mut page.items {
+                    let found = self.find_workflow(listed.organization_id, listed.id);
+                    // It may have been deleted meanwhile.
+                    if let Some(found) = found.await? {
+                        *listed = found;
+                    }
+                }
+                Ok(page)
+            }
+            rows => page(&rows?, query.limit, |row| workflow(row).map(Arc::new)),
+        }
     }
 }
 
@@ -132,12 +184,16 @@ impl WorkflowStore for PgStore {
         id: WorkflowId,
     ) -> Result<u32, StoreError> {
         let read = async || {
-            let sql = "SELECT version FROM docg.workflows WHERE organization_id = $1 AND id = $2";
+            let sql = concat!(
+                "SELECT ",
+                latest!(),
+                " FROM docg.workflows w WHERE w.organization_id = $1 AND w.id = $2"
+            );
             let rows = self
                 .database
                 .read(sql, arguments![organization.0, id.0])
                 .await?;
-            rows.first().map_or(Ok(0), |row| number(row, "version"))
+            rows.first().map_or(Ok(0), |row| number(row, "latest"))
         };
         read().await.map_err(|e: Error| e.at("latest_version"))
     }

@@ -4,7 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use docg_bus_redis::{ConfigError, RedisBus, RedisConfig};
-use docg_core::ports::{EventBus, Store, StoreError};
+use docg_core::{
+    ports::{EventBus, Memo, MemoKey, Store, StoreError},
+    time::Timestamp,
+};
 use docg_http::{BusProbe, BusState};
 use docg_store_memory::{MemoryBus, MemoryStore};
 use docg_store_postgres::{CheckpointKey, PgStore, PgStoreConfig};
@@ -29,6 +32,13 @@ pub enum BackendError {
     /// The URL of Redis, or a setting, is wrong.
     #[error("--redis-url: {0}")]
     Redis(ConfigError),
+    /// Other servers of the database sign with another key.
+    #[error(
+        "--data-dir {0}: signature.key is not the key of the other servers of this database, which would \
+         refuse the links of this one. Share the data directory, or copy signature.key from theirs. To change \
+         the key on purpose, stop all servers and start one with --accept-new-key"
+    )]
+    OtherKey(String),
 }
 
 /// The adapters that the options ask for.
@@ -78,6 +88,39 @@ impl Backend {
             database,
             checkpoints: Checkpoints::of(&options.data_dir),
         })
+    }
+
+    /// Has all servers of a database use one key: the first notes its fingerprint there, and later ones are
+    /// held to it. With `accept_new_key` this one's key takes its place.
+    ///
+    /// # Errors
+    ///
+    /// [`BackendError::OtherKey`]; `Database` where it cannot be read or noted.
+    pub async fn share_key(&self, secret: &Secret, options: &Options) -> Result<(), BackendError> {
+        if self.database.is_none() {
+            return Ok(());
+        }
+        let memo = Memo {
+            key: MemoKey {
+                organization_id: None,
+                kind: "installation",
+                key: "signature.key".to_owned(),
+            },
+            value: secret.fingerprint().into(),
+            expires_at: Timestamp::MAX,
+        };
+        if options.accept_new_key {
+            let replaced = self.store.replace(memo).await;
+            return replaced.map_err(BackendError::Database);
+        }
+        let noted = self.store.remember(memo.clone(), Timestamp::now()).await;
+        match noted.map_err(BackendError::Database)? {
+            Some(noted) if noted.value != memo.value => {
+                let folder = options.data_dir.display().to_string();
+                Err(BackendError::OtherKey(folder))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// How the bus is.

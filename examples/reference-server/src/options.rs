@@ -289,6 +289,10 @@ pub struct Options {
     /// Leave the database's tables as they are
     #[arg(long, env = "DOCG_NO_MIGRATE", global = true, value_parser = BoolishValueParser::new())]
     pub no_migrate: bool,
+    /// Make this server's signature.key the one that all servers of the database must have. Links that the
+    /// key before has signed do not open any more
+    #[arg(long, env = "DOCG_ACCEPT_NEW_KEY", global = true, value_parser = BoolishValueParser::new())]
+    pub accept_new_key: bool,
     /// Add the node types for tests
     #[arg(long, env = "DOCG_ENABLE_TEST_NODES", global = true, value_parser = BoolishValueParser::new())]
     pub enable_test_nodes: bool,
@@ -509,6 +513,7 @@ mod tests {
                 Some("1024"),
             ),
             ("no-migrate", "DOCG_NO_MIGRATE", None),
+            ("accept-new-key", "DOCG_ACCEPT_NEW_KEY", None),
             ("enable-test-nodes", "DOCG_ENABLE_TEST_NODES", None),
         ] {
             let found = command

@@ -218,6 +218,7 @@ impl Server {
             // A worker's mails lead to where the others listen.
             .unwrap_or_else(|| url_at(address.unwrap_or(options.bind)));
         let backend = Backend::open(options).await?;
+        backend.share_key(&secret, options).await?;
         tracing::info!("{}", in_use::told(options, &public_url));
 
         let approvals = Approvals::new(

@@ -412,6 +412,29 @@ async fn the_server_s_own_network_is_out_of_reach() {
             "{url}"
         );
         assert_eq!(ran.actions, ["fix_url"]);
+        let preflight = ran.record.execution.preflight.as_ref().expect("checked");
+        let issue = preflight.blocking().next();
+        let (human, tech) = match issue {
+            Some(issue) => (&issue.message_human, issue.message_tech.clone()),
+            None => {
+                let error = ran.record.execution.error.as_ref().expect("it failed");
+                (&error.human, error.tech.clone())
+            }
+        };
+        let address = url::Url::parse(&url).expect("a URL");
+        if address.username().is_empty() {
+            let host = address.host_str().expect("a host");
+            for locale in [Locale::En, Locale::PtBr] {
+                let human = human.render(locale);
+                assert!(human.contains(host), "{url}: {human}");
+            }
+            let human = human.render(Locale::En);
+            assert!(human.contains("ask whoever runs this system"), "{human}");
+            assert!(
+                tech.expect("a text").contains("--http-allow-private"),
+                "{url}"
+            );
+        }
     }
     assert!(calls.lock().expect("no panic").is_empty());
 }

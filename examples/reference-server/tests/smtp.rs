@@ -7,8 +7,9 @@ mod support;
 use docg_core::{
     approval::Decision,
     engine::{ControlRequest, ResumeRequest, VoteAnswer},
-    observe::Actor,
-    ports::Settlement,
+    i18n::Locale,
+    observe::{Actor, LogLevel},
+    ports::{LogQuery, Settlement},
     run::Status,
 };
 use mail_server::MailServer;
@@ -204,21 +205,154 @@ async fn approvers_are_written_to_once_though_another_s_address_has_to_be_correc
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_link_that_may_have_arrived_is_sent_again_for_it_does_no_harm() {
+async fn every_approver_is_written_to_once_where_no_answer_says_whether_the_mail_was_taken() {
     let server = MailServer::start(&["--close-on-data", "accepted"]);
     let harness = harness(&server.url());
-    let ran = harness.run(asking(json!([ANN])), json!({})).await;
-    assert_eq!(
-        (ran.status(), ran.code()),
-        (Status::Failed, "service_unavailable")
-    );
+    let approvers = asking(json!([ANN, BEN, CARL]));
+    let id = harness.start(approvers, json!({}), false).await;
+    let waits = |status: Status| status == Status::Paused || status.is_terminal();
+    let ran = harness.until(id, waits).await;
+    assert_eq!(ran.status(), Status::Paused, "{}", ran.tech());
     let mails = server.mails();
-    assert_eq!(mails.len(), 3, "as often as the retry policy says");
-    let links = mails
+    let to: Vec<_> = mails
         .iter()
-        .map(|mail| mail.lines().find(|line| line.contains("/approvals/")));
-    let links: Vec<_> = links.collect();
-    assert!(links[0].is_some() && links.iter().all(|link| *link == links[0]));
+        .filter_map(|mail| mail.lines().nth(1))
+        .collect();
+    assert_eq!(to, [ANN, BEN, CARL].map(|to| format!("X-RcptTo: {to}")));
+    let query = LogQuery {
+        organization_id: harness.organization,
+        execution_id: ran.record.execution.id,
+        level: Some(LogLevel::Warn),
+        domain: None,
+        step_id: None,
+        after: 0,
+        limit: 100,
+    };
+    let logs = harness.engine.logs(query).await.expect("readable");
+    let told = logs.items.iter();
+    let told: Vec<_> = told.map(|it| it.message_human.render(Locale::En)).collect();
+    for to in [ANN, BEN, CARL] {
+        let unclear = format!("It is not known whether the mail server took the mail to {to}.");
+        let told = told.iter().filter(|text| text.starts_with(&unclear));
+        assert_eq!(told.count(), 1, "{to}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_answer_of_a_mail_server_is_told_as_what_it_is() {
+    const TO: &str = "recipient@example.com";
+    const COPY: &str = "copy@example.com";
+    let tries = |code, text: &'static str| (Status::Failed, 3, code, text);
+    let final_ = |code, text: &'static str| (Status::NeedsReview, 1, code, text);
+    for (answers, told) in [
+        (
+            vec![
+                format!("{TO}=550 5.1.1 No such user"),
+                format!("{COPY}=550 5.7.1 Not here"),
+            ],
+            final_("smtp_refused", "recipient@example.com, copy@example.com"),
+        ),
+        (
+            vec![
+                format!("{TO}=450 4.2.0 Greylisted"),
+                format!("{COPY}=550 5.1.1 No such user"),
+            ],
+            final_("smtp_refused", "refuses copy@example.com."),
+        ),
+        (
+            vec![format!("{TO}=552 5.2.2 Mailbox full")],
+            final_("smtp_refused", TO),
+        ),
+        (
+            vec![format!("{TO}=501 5.1.3 Bad address")],
+            final_("invalid_email_format", TO),
+        ),
+        (
+            vec![format!("{TO}=450 4.2.0 Greylisted, come back")],
+            tries("service_unavailable", "later"),
+        ),
+        (
+            vec![format!("{TO}=452 4.2.2 Mailbox full")],
+            tries("service_unavailable", "later"),
+        ),
+        (
+            vec!["mail=553 5.1.8 No such sender".to_owned()],
+            final_("smtp_sender_refused", "docg@example.com"),
+        ),
+        (
+            vec!["mail=451 4.3.0 Busy".to_owned()],
+            tries("service_unavailable", "later"),
+        ),
+        (
+            vec!["mail=552 5.3.4 Too big".to_owned()],
+            final_("mail_too_large", "too large"),
+        ),
+        (
+            vec!["mail=530 5.7.0 Sign in first".to_owned()],
+            final_("smtp_auth_failed", "user or the password"),
+        ),
+        (
+            vec!["data=552 5.3.4 Message too big".to_owned()],
+            final_("mail_too_large", "too large"),
+        ),
+        (
+            vec!["data=552 Message size exceeded".to_owned()],
+            final_("mail_too_large", "too large"),
+        ),
+        (
+            vec!["data=550 5.4.5 Daily quota exceeded".to_owned()],
+            final_("smtp_quota", "takes no more mail"),
+        ),
+        (
+            vec!["data=452 4.3.1 No room".to_owned()],
+            tries("service_unavailable", "later"),
+        ),
+        (
+            vec!["data=554 5.7.1 Looks like spam".to_owned()],
+            final_("mail_refused", "refuses the mail"),
+        ),
+    ] {
+        let options: Vec<_> = answers.iter().flat_map(|it| ["--answer", &**it]).collect();
+        let server = MailServer::start(&options);
+        let harness = harness(&server.url());
+        let ran = send(&harness).await;
+        let step = &ran.steps[0];
+        let error = step.error.as_ref().expect("it failed");
+        let human = error.human.render(Locale::En);
+        let (status, attempts, code, text) = told;
+        assert_eq!(
+            (ran.status(), step.attempt, ran.code()),
+            (status, attempts, code),
+            "{answers:?}: {}",
+            ran.tech()
+        );
+        assert!(human.contains(text), "{answers:?}: {human}");
+        assert!(!error.human.render(Locale::PtBr).is_empty(), "{answers:?}");
+        assert!(server.mails().is_empty(), "{answers:?}");
+    }
+    for (answer, (status, attempts, code, text)) in [
+        (
+            "535 5.7.8 Wrong",
+            final_("smtp_auth_failed", "user or the password"),
+        ),
+        ("454 4.7.0 Not now", tries("service_unavailable", "later")),
+    ] {
+        let answer = format!("auth={answer}");
+        let server = MailServer::start(&["--login", "docg:right", "--answer", &answer]);
+        let port = server.port;
+        let harness = harness(&format!("smtp://docg:wrong@127.0.0.1:{port}?tls=none"));
+        let ran = send(&harness).await;
+        let step = &ran.steps[0];
+        assert_eq!(
+            (ran.status(), step.attempt, ran.code()),
+            (status, attempts, code),
+            "{answer}: {}",
+            ran.tech()
+        );
+        let error = step.error.as_ref().expect("it failed");
+        let human = error.human.render(Locale::En);
+        assert!(human.contains(text), "{answer}: {human}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

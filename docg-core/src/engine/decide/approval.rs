@@ -55,6 +55,7 @@ pub(super) fn requested(
         decided_at: None,
         expires_at: new.expires_at,
         on_expiry: new.on_expiry,
+        unreadable: false,
     };
     draft.step(index).activity = Activity::Waiting;
     // Where a person has paused the run meanwhile, the approval takes the pause over.

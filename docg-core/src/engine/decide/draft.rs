@@ -19,7 +19,7 @@ use crate::{
         CurrentStep, DeliveryState, InvalidTransition, Phase, PhaseTimes, SignatureState, Status,
         Step, StepStatus, WaitKind, WaitingFor,
     },
-    time::Timestamp,
+    time::{MAX_DURATION_MS, Timestamp},
     workflow::Node,
 };
 
@@ -355,7 +355,7 @@ impl<'a> Draft<'a> {
         for times in self.state.execution.phase_metrics.0.iter_mut().flatten() {
             if let Some(since) = times.waiting_since.take() {
                 waited = self.now.millis_since(since);
-                times.waiting_ms += waited;
+                times.waiting_ms = lengthened(times.waiting_ms, waited);
             }
         }
         // In a review, what waits is a step that has failed and may begin again.
@@ -368,7 +368,8 @@ impl<'a> Draft<'a> {
             && waited > 0
             && waits(&self.state.steps[index])
         {
-            self.step(index).waiting_ms += waited;
+            let step = self.step(index);
+            step.waiting_ms = lengthened(step.waiting_ms, waited);
         }
     }
 
@@ -464,7 +465,7 @@ impl<'a> Draft<'a> {
     pub(super) fn rest_phase(&mut self) {
         for times in self.state.execution.phase_metrics.0.iter_mut().flatten() {
             if let Some(resumed) = times.resumed_at.take() {
-                times.duration_ms += self.now.millis_since(resumed);
+                times.duration_ms = lengthened(times.duration_ms, self.now.millis_since(resumed));
             }
         }
         let execution = &self.state.execution;
@@ -537,4 +538,9 @@ pub(super) fn domain_of(phase: Phase) -> LogDomain {
         Phase::Delivery => LogDomain::Delivery,
         Phase::Signature => LogDomain::Signature,
     }
+}
+
+/// A duration that goes on, within what a duration may be.
+pub(super) fn lengthened(duration_ms: u64, by_ms: u64) -> u64 {
+    duration_ms.saturating_add(by_ms).min(MAX_DURATION_MS)
 }

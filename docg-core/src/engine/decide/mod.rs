@@ -10,6 +10,7 @@ mod approval;
 mod calls;
 mod create;
 mod draft;
+mod earlier_data;
 mod follow_up;
 mod interrupted;
 mod preflight;

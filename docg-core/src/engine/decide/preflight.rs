@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::draft::Draft;
+use super::{
+    draft::{Draft, lengthened},
+    earlier_data,
+};
 use crate::{
     event::EventData,
     i18n::Text,
@@ -16,7 +19,7 @@ use crate::{
 
 pub(super) fn finished(
     draft: &mut Draft<'_>,
-    issues: Vec<Issue>,
+    mut issues: Vec<Issue>,
     started_at: Timestamp,
 ) -> Result<(), InvalidTransition> {
     // A signal may have ended or paused the run while the checks were under way; then they are
@@ -30,13 +33,16 @@ pub(super) fn finished(
     if rests || !draft.state.execution.preflight_due {
         return Ok(());
     }
+    let outdated = earlier_data::warnings(draft);
+    earlier_data::log_new(draft, &outdated);
+    issues.extend(outdated);
     let summary = Arc::new(PreflightSummary::new(issues, draft.now));
     let (blocking, warnings) = (summary.blocking_count, summary.warning_count);
     // By the clock of the records, which a clock that was set back does not turn back.
     let started_at = started_at.max(draft.state.execution.updated_at);
     let times = draft.state.execution.phase_metrics.0[Phase::Preflight as usize]
         .get_or_insert_with(|| PhaseTimes::new(started_at));
-    times.duration_ms += draft.now.millis_since(started_at);
+    times.duration_ms = lengthened(times.duration_ms, draft.now.millis_since(started_at));
     times.completed_at = Some(draft.now);
     draft.state.execution.preflight = Some(Arc::clone(&summary));
     draft.state.execution.preflight_due = blocking > 0;

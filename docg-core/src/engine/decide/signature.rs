@@ -39,6 +39,7 @@ pub(super) fn requested(draft: &mut Draft<'_>, index: usize, new: NewSignatureRe
         completed_at: None,
         details: new.details,
         follow_up,
+        unreadable: false,
     };
     draft.step(index).activity = Activity::Waiting;
     draft.state.execution.signature_state = SignatureState::Signing;

@@ -284,6 +284,7 @@ fn open() -> SignatureRequest {
         completed_at: None,
         details: json!({"envelope": "env-1"}),
         follow_up: crate::signature::FollowUp::default(),
+        unreadable: false,
     }
 }
 

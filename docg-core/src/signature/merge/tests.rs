@@ -35,6 +35,7 @@ fn request() -> SignatureRequest {
         completed_at: None,
         details: Value::Null,
         follow_up: FollowUp::default(),
+        unreadable: false,
     }
 }
 

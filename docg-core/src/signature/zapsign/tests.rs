@@ -248,6 +248,7 @@ fn open() -> SignatureRequest {
         completed_at: None,
         details: Value::Null,
         follow_up: FollowUp::default(),
+        unreadable: false,
     }
 }
 

@@ -70,7 +70,12 @@ impl Visit {
 
     async fn open(&self) -> Result<OpenApproval, Response> {
         let opened = async { self.approvals.engine()?.approval(&self.token).await };
-        opened.await.map_err(|e| self.closed(&e))
+        let open = opened.await.map_err(|e| self.closed(&e))?;
+        if open.approval.unreadable {
+            tracing::error!("the approval {} cannot be read", open.approval.id);
+            return Err(self.bare(StatusCode::SERVICE_UNAVAILABLE, notice(self.words.broken)));
+        }
+        Ok(open)
     }
 
     /// The page of a link that does not open.

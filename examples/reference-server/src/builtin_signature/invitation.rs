@@ -50,7 +50,8 @@ impl Desk {
             attachments: Vec::new(),
         };
         let never = CancellationToken::new();
-        self.0.mailer.deliver_at_most_once(&mail, &never).await
+        self.0.mailer.deliver_at_most_once(&mail, &never).await?;
+        Ok(())
     }
 
     fn link(&self, signer: &SignerRef) -> String {

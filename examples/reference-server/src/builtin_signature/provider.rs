@@ -293,7 +293,10 @@ fn from_mail(error: MailError) -> ProviderError {
         | MailError::Later(_)
         | MailError::Stopped
         | MailError::Unknown(_) => unavailable(error),
-        MailError::Recipient { .. }
+        MailError::Recipients(_)
+        | MailError::Sender { .. }
+        | MailError::TooLarge(_)
+        | MailError::Quota(_)
         | MailError::Refused(_)
         | MailError::SignIn(_)
         | MailError::Unwritable(_) => refused(error),

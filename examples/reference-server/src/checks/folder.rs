@@ -128,6 +128,38 @@ fn files_option(options: &Options) -> String {
     }
 }
 
+/// An error in one line. What a bucket answers repeats the request and who made it: its code says enough.
+fn brief(error: &FilesError) -> String {
+    let text = error.to_string();
+    let code = text
+        .split_once("<Code>")
+        .and_then(|(_, rest)| rest.split_once("</Code>"));
+    match code {
+        Some((code, _)) => format!("the storage answers {code}"),
+        None => text.lines().next().unwrap_or_default().to_owned(),
+    }
+}
+
+/// Which variables a bucket's settings come from, and which of them are not set.
+fn of_bucket(options: &Options) -> String {
+    let url = options.files_url.as_ref();
+    if !url.is_some_and(|url| url.expose().starts_with("s3:")) {
+        return String::new();
+    }
+    let named =
+        ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"].map(|name| {
+            match std::env::var_os(name).is_some_and(|value| !value.is_empty()) {
+                true => name.to_owned(),
+                false => format!("{name} (not set)"),
+            }
+        });
+    format!(
+        ". The keys come from {}, the region from AWS_REGION, and the address of a server other than \
+         Amazon's from AWS_ENDPOINT",
+        named.join(" and ")
+    )
+}
+
 pub(super) async fn files(options: &Options) -> Vec<Finding> {
     let option = files_option(options);
     let files = match opened(options) {
@@ -141,11 +173,16 @@ pub(super) async fn files(options: &Options) -> Vec<Finding> {
              count. Use one that has conditional writes, as Amazon S3 and MinIO do"
         )),
         Ok(Err(error @ FilesError::Other(_))) => Finding::warned(format!(
-            "{option}: {error}: documents cannot be kept until that is mended"
+            "{option}: {}: documents cannot be kept until that is mended{}",
+            brief(&error),
+            of_bucket(options)
         )),
-        Ok(Err(error)) => Finding::refused(format!("{option}: {error}")),
+        Ok(Err(error)) => {
+            Finding::refused(format!("{option}: {}{}", brief(&error), of_bucket(options)))
+        }
         Err(_) => Finding::warned(format!(
-            "{option}: no answer within {PATIENCE:?}: documents cannot be kept until it answers"
+            "{option}: no answer within {PATIENCE:?}: documents cannot be kept until it answers{}",
+            of_bucket(options)
         )),
     };
     vec![verdict]
@@ -255,4 +292,41 @@ fn others_may(path: &Path) -> Others {
 #[cfg(not(unix))]
 fn others_may(_: &Path) -> Others {
     Others::Nothing
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::options::Cli;
+
+    #[test]
+    fn a_bucket_s_fault_is_told_by_its_code_and_with_the_variables_that_are_looked_for() {
+        for code in [
+            "InvalidAccessKeyId",
+            "SignatureDoesNotMatch",
+            "NoSuchBucket",
+        ] {
+            let answer = format!(
+                "Server returned 403: <Error><Code>{code}</Code>\n<AWSAccessKeyId>AKIAHIDDEN</AWSAccessKeyId>"
+            );
+            let told = brief(&FilesError::Misconfigured(answer));
+            assert_eq!(told, format!("the storage answers {code}"));
+        }
+        let told = brief(&FilesError::Other("no route\nat all".to_owned()));
+        assert_eq!(told, "the storage failed: no route");
+        let of =
+            |url| of_bucket(&Cli::parse_from(["reference-server", "--files-url", url]).options);
+        let named = of("s3://bucket/prefix");
+        for name in [
+            "AWS_ACCESS_KEY_ID",
+            "AWS_SECRET_ACCESS_KEY",
+            "AWS_REGION",
+            "AWS_ENDPOINT",
+        ] {
+            assert!(named.contains(name), "{named}");
+        }
+        assert_eq!(of("file:///documents"), "");
+    }
 }

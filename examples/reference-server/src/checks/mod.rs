@@ -1,8 +1,7 @@
-//! Everything that is looked at before the server starts: one list of checks, each with its verdict and
-//! what to do.
+//! The checks that the server makes before it starts. Each finding has a verdict and says what to do.
 //!
-//! A check only looks. It may try what the server would do, as writing a file, and leaves nothing behind
-//! but the data directory.
+//! A check changes nothing. It may try an operation, such as writing a file, and removes what that leaves;
+//! only the data directory stays.
 
 mod environment;
 mod folder;
@@ -10,7 +9,7 @@ mod services;
 
 use std::fmt;
 
-use futures::future::BoxFuture;
+use futures::{FutureExt, future::BoxFuture};
 
 use crate::options::Options;
 
@@ -18,28 +17,28 @@ pub(crate) use environment::public_url;
 pub use folder::LockError;
 pub(crate) use folder::{Lock, opened};
 
-/// Something to look at.
+/// One check before the start.
 pub struct Check {
     /// Its name, in one or two words.
     pub name: &'static str,
-    /// What is looked at.
+    /// The things that it examines.
     pub looks_at: &'static str,
     run: for<'a> fn(&'a Options) -> BoxFuture<'a, Vec<Finding>>,
 }
 
-/// How bad a finding is.
+/// The consequence of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// The server starts, and somebody should look into it.
+    /// The server starts and logs a warning.
     Warned,
     /// The server does not start.
     Refused,
 }
 
-/// Something that a check has found.
+/// A fault that a check has found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// How bad it is.
+    /// The consequence.
     pub verdict: Verdict,
     /// The option, what is wrong with it, and what to do.
     pub text: String,
@@ -61,66 +60,80 @@ impl Finding {
     }
 }
 
+/// A check that is made at once.
+macro_rules! at_once {
+    ($check:path) => {
+        |options| futures::future::ready($check(options)).boxed()
+    };
+}
+
+/// A check that waits for answers.
+macro_rules! waiting {
+    ($check:path) => {
+        |options| $check(options).boxed()
+    };
+}
+
 /// All checks, in the order in which they are made.
 pub const CHECKS: &[Check] = &[
     Check {
         name: "environment",
         looks_at: "variables that are misspelt, begin with DOCG_ and are not known, or are set and empty",
-        run: |options| Box::pin(async move { environment::variables(options) }),
+        run: at_once!(environment::variables),
     },
     Check {
         name: "options",
         looks_at: "options that do not go together, and links that are not encrypted or lead nowhere",
-        run: |options| Box::pin(async move { environment::options(options) }),
+        run: at_once!(environment::options),
     },
     Check {
         name: "open files",
         looks_at: "the limit on open files (ulimit -n), which bounds connections",
-        run: |options| Box::pin(async move { environment::open_files(options) }),
+        run: at_once!(environment::open_files),
     },
     Check {
         name: "data directory",
-        looks_at: "whether it can be made, written and synced",
-        run: |options| Box::pin(async move { folder::data_dir(options) }),
+        looks_at: "the folder, which has to be created, written and synced",
+        run: at_once!(folder::data_dir),
     },
     Check {
         name: "files",
-        looks_at: "whether documents can be kept, and a note is written once where two write it",
-        run: |options| Box::pin(folder::files(options)),
+        looks_at: "the storage of documents, which has to keep one note where two servers write it at once",
+        run: waiting!(folder::files),
     },
     Check {
         name: "key",
-        looks_at: "signature.key: whether it is there if documents are, is a key, and is private",
-        run: |options| Box::pin(folder::key(options)),
+        looks_at: "signature.key, which has to be there if documents are, to be a key, and to be private",
+        run: waiting!(folder::key),
     },
     Check {
         name: "auth file",
-        looks_at: "its form, short tokens, and who may read it",
-        run: |options| Box::pin(async move { folder::auth_file(options) }),
+        looks_at: "the file's form, short tokens, and who may read it",
+        run: at_once!(folder::auth_file),
     },
     Check {
         name: "workflows",
         looks_at: "the folder, and the form of every file in it",
-        run: |options| Box::pin(async move { folder::workflows(options) }),
+        run: at_once!(folder::workflows),
     },
     Check {
         name: "database",
         looks_at: "version, encoding, rights, schema, standby, durability, clock",
-        run: |options| Box::pin(services::database(options)),
+        run: waiting!(services::database),
     },
     Check {
         name: "Redis",
         looks_at: "version, part in replication, eviction",
-        run: |options| Box::pin(services::redis(options)),
+        run: waiting!(services::redis),
     },
     Check {
         name: "mail server",
-        looks_at: "its URL, and whether it can be reached",
-        run: |options| Box::pin(services::mail(options)),
+        looks_at: "its URL, the connection, and the sign-in",
+        run: waiting!(services::mail),
     },
 ];
 
-/// What stands against starting: one sentence on each line.
+/// The faults that keep the server from starting, one sentence a line.
 #[derive(Debug)]
 pub struct Refusals(Vec<String>);
 
@@ -132,11 +145,11 @@ impl fmt::Display for Refusals {
 
 impl std::error::Error for Refusals {}
 
-/// Makes all checks, logs what is worth a warning, and refuses what cannot be.
+/// Makes all checks and logs their warnings.
 ///
 /// # Errors
 ///
-/// [`Refusals`], all that there are.
+/// [`Refusals`] with every fault that keeps the server from starting.
 pub async fn pass(options: &Options) -> Result<(), Refusals> {
     let mut refusals = Vec::new();
     for check in CHECKS {
@@ -155,7 +168,7 @@ pub async fn pass(options: &Options) -> Result<(), Refusals> {
 }
 
 impl Check {
-    /// Looks.
+    /// Makes the check.
     pub async fn look(&self, options: &Options) -> Vec<Finding> {
         (self.run)(options).await
     }

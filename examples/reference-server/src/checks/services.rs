@@ -5,14 +5,18 @@ use std::time::Duration;
 use docg_bus_redis::RedisFault;
 use docg_core::ports::BusError;
 use docg_store_postgres::DatabaseFault;
-use tokio::{net::TcpStream, time::timeout};
+use tokio::time::timeout;
 
 use super::Finding;
-use crate::{backend, mail::SmtpServer, options::Options};
+use crate::{
+    backend,
+    mail::{MailError, SmtpServer},
+    options::Options,
+};
 
 /// How long Redis may take to answer, which need not be up.
 const REDIS: Duration = Duration::from_secs(1);
-/// How long a mail server may take to answer, which need not be up.
+/// How long a mail server may take to let us in, which need not be up.
 const MAIL: Duration = Duration::from_secs(3);
 
 pub(super) async fn database(options: &Options) -> Vec<Finding> {
@@ -71,9 +75,27 @@ pub(super) async fn redis(options: &Options) -> Vec<Finding> {
 }
 
 fn slower(error: &BusError) -> Finding {
+    if wants_password(&error.to_string()) {
+        return Finding::warned(
+            "--redis-url: Redis does not accept the user or the password, or wants one: give it in the URL, \
+             redis://user:password@host:6379. Event streams read the database until then, which is slower",
+        );
+    }
     Finding::warned(format!(
         "--redis-url: {error}: event streams read the database until Redis takes events, which is slower"
     ))
+}
+
+/// Whether an error of Redis is about who connects.
+fn wants_password(error: &str) -> bool {
+    [
+        "NOAUTH",
+        "WRONGPASS",
+        "AuthenticationFailed",
+        "authentication failed",
+    ]
+    .iter()
+    .any(|word| error.contains(word))
 }
 
 pub(super) async fn mail(options: &Options) -> Vec<Finding> {
@@ -85,8 +107,15 @@ pub(super) async fn mail(options: &Options) -> Vec<Finding> {
         Err(error) => return vec![Finding::refused(format!("--smtp-url: {error}"))],
     };
     let (host, port) = server.address();
-    let why = match timeout(MAIL, TcpStream::connect((host, port))).await {
-        Ok(Ok(_)) => return Vec::new(),
+    let why = match timeout(MAIL, server.greet()).await {
+        Ok(Ok(())) => return Vec::new(),
+        Ok(Err(MailError::SignIn(reply))) => {
+            return vec![Finding::warned(format!(
+                "--smtp-url: {host}:{port} does not accept the user or the password ({reply}): correct them \
+                 in the URL, smtp://user:password@host, with %XX for other characters than letters and digits. \
+                 No mail goes out until then"
+            ))];
+        }
         Ok(Err(error)) => error.to_string(),
         Err(_) => format!("no answer within {MAIL:?}"),
     };

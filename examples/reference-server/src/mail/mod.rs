@@ -99,16 +99,23 @@ pub enum MailError {
     /// It answered that it cannot at the moment.
     #[error("the mail server asks to try again later: {0}")]
     Later(String),
-    /// It does not take this address.
-    #[error("the mail server refuses the recipient {address}: {reply}")]
-    Recipient {
-        /// Which one.
+    /// It does not take these recipients.
+    #[error("the mail server refuses {}", list(.0))]
+    Recipients(Vec<RefusedRecipient>),
+    /// It takes no mail from this sender.
+    #[error("the mail server refuses the sender {address}: {reply}")]
+    Sender {
+        /// Who sends.
         address: String,
-        /// Whether it does not count as an address at all.
-        malformed: bool,
         /// What the server said.
         reply: String,
     },
+    /// The mail is larger than it takes.
+    #[error("the mail is too large for the mail server: {0}")]
+    TooLarge(String),
+    /// It takes no more mail, or keeps no more, than it has by now.
+    #[error("a quota of the mail server is used up: {0}")]
+    Quota(String),
     /// It does not take this mail.
     #[error("the mail server refuses the mail: {0}")]
     Refused(String),
@@ -124,6 +131,24 @@ pub enum MailError {
     /// The notes or the `.eml` file could not be written.
     #[error(transparent)]
     Files(#[from] FilesError),
+}
+
+/// A recipient that a mail server refuses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefusedRecipient {
+    /// Which one.
+    pub address: String,
+    /// Whether it does not count as an address at all.
+    pub malformed: bool,
+    /// What the server said.
+    pub reply: String,
+}
+
+fn list(refused: &[RefusedRecipient]) -> String {
+    let each = refused
+        .iter()
+        .map(|it| format!("{}: {}", it.address, it.reply));
+    each.collect::<Vec<_>>().join("; ")
 }
 
 /// Sends mail. Cheap to clone.
@@ -196,7 +221,8 @@ impl Mailer {
     }
 
     /// As [`deliver`](Self::deliver), for mail that people can ask for again: it counts as sent where
-    /// its outcome is unknown, now or from an earlier attempt. Nobody gets it twice.
+    /// its outcome is unknown, now or from an earlier attempt. Nobody gets it twice. Returns whether
+    /// it is known that it was accepted.
     ///
     /// # Errors
     ///
@@ -205,13 +231,13 @@ impl Mailer {
         &self,
         mail: &Mail,
         stop: &CancellationToken,
-    ) -> Result<(), MailError> {
+    ) -> Result<bool, MailError> {
         let why = match self.outcome(&mail.key).await? {
-            Outcome::Accepted(_) => return Ok(()),
+            Outcome::Accepted(_) => return Ok(true),
             Outcome::Unknown => "an earlier attempt ended without an answer".to_owned(),
             Outcome::NotSent => match self.deliver(mail, stop).await {
                 Err(MailError::Unknown(why)) => why,
-                sent => return sent.map(|_| ()),
+                sent => return sent.map(|_| true),
             },
         };
         let message_id = self.message_id(&note_name(&mail.key));
@@ -219,7 +245,7 @@ impl Mailer {
             message_id,
             "a mail counts as sent, though its outcome is unknown: {why}"
         );
-        Ok(())
+        Ok(false)
     }
 
     /// What became of the mail with this key.

@@ -5,6 +5,8 @@ use std::{fmt, time::Duration};
 use lettre::transport::smtp::authentication::Credentials;
 use url::Url;
 
+use super::{MailError, wire};
+
 /// Why a text is no SMTP URL. It repeats nothing of the text: that may hold a password.
 #[derive(Debug, thiserror::Error)]
 #[error(
@@ -112,6 +114,15 @@ impl SmtpServer {
     #[must_use]
     pub fn address(&self) -> (&str, u16) {
         (&self.host, self.port)
+    }
+
+    /// Connects and signs in, and sends nothing.
+    ///
+    /// # Errors
+    ///
+    /// As a mail would meet before it is sent.
+    pub async fn greet(&self) -> Result<(), MailError> {
+        wire::greet(self).await
     }
 
     /// Sets how long one command and its answer may take.

@@ -16,7 +16,7 @@ use lettre::{
 };
 
 use super::{
-    MailError,
+    MailError, RefusedRecipient,
     server::{Encryption, SmtpServer},
 };
 
@@ -41,27 +41,54 @@ pub(super) async fn prepare(
         options.push(MailParameter::Body(MailBodyParameter::EightBitMime));
     }
     let sender = connection.command(Mail::new(envelope.from().cloned(), options));
-    within(server.timeout, sender)
-        .await?
-        .map_err(|e| answer(&e))?;
+    within(server.timeout, sender).await?.map_err(|e| {
+        answer(&e, |reply| MailError::Sender {
+            address: envelope.from().map(ToString::to_string).unwrap_or_default(),
+            reply,
+        })
+    })?;
+    let (mut refused, mut later) = (Vec::new(), None);
     for address in envelope.to() {
         let recipient = connection.command(Rcpt::new(address.clone(), Vec::new()));
-        within(server.timeout, recipient)
-            .await?
-            .map_err(|e| match e.status() {
-                Some(code) if e.is_permanent() => MailError::Recipient {
-                    address: address.to_string(),
-                    malformed: code.category == Category::Syntax
-                        || (code.category == Category::MailSystem && code.detail == Detail::Three),
-                    reply: e.to_string(),
-                },
-                _ => answer(&e),
-            })?;
+        let Err(error) = within(server.timeout, recipient).await? else {
+            continue;
+        };
+        let malformed = error.status().is_some_and(|code| {
+            code.category == Category::Syntax
+                || (code.category == Category::MailSystem && code.detail == Detail::Three)
+        });
+        let refusal = |reply| {
+            MailError::Recipients(vec![RefusedRecipient {
+                address: address.to_string(),
+                malformed,
+                reply,
+            }])
+        };
+        match answer(&error, refusal) {
+            // The server may say more of the others.
+            MailError::Recipients(one) => refused.extend(one),
+            asked @ MailError::Later(_) => later = later.or(Some(asked)),
+            other => return Err(other),
+        }
+    }
+    if !refused.is_empty() {
+        return Err(MailError::Recipients(refused));
+    }
+    if let Some(later) = later {
+        return Err(later);
     }
     Ok(Ready {
         connection,
         timeout: server.timeout,
     })
+}
+
+/// Connects and signs in, as before a mail.
+pub(super) async fn greet(server: &SmtpServer) -> Result<(), MailError> {
+    let mut connection = connect(server).await?;
+    // It let us in, however the goodbye goes.
+    let _ = within(Duration::from_secs(1), connection.quit()).await;
+    Ok(())
 }
 
 async fn connect(server: &SmtpServer) -> Result<AsyncSmtpConnection, MailError> {
@@ -81,7 +108,7 @@ async fn connect(server: &SmtpServer) -> Result<AsyncSmtpConnection, MailError> 
     );
     let connected = within(server.timeout, connecting).await?;
     let mut connection = connected.map_err(|e| match e.status() {
-        Some(_) => answer(&e),
+        Some(_) => answer(&e, MailError::Refused),
         None => unreachable(e),
     })?;
     let encrypt = match server.encryption {
@@ -100,10 +127,9 @@ async fn connect(server: &SmtpServer) -> Result<AsyncSmtpConnection, MailError> 
         within(server.timeout, signing_in)
             .await?
             .map_err(|e| match e.status() {
-                Some(_) if e.is_permanent() => MailError::SignIn(e.to_string()),
                 // The server offers no way to sign in.
                 None if e.is_client() => MailError::SignIn(full_text(&e)),
-                _ => answer(&e),
+                _ => answer(&e, MailError::SignIn),
             })?;
     }
     Ok(connection)
@@ -114,7 +140,9 @@ impl Ready {
     pub(super) async fn hand_over(mut self, message: &[u8]) -> Result<(), MailError> {
         let begin = self.connection.command(Data);
         // Before the server has said that it is ready, it has nothing.
-        within(self.timeout, begin).await?.map_err(|e| answer(&e))?;
+        within(self.timeout, begin)
+            .await?
+            .map_err(|e| answer(&e, MailError::Refused))?;
         let sending = self.connection.message(message);
         // Large mails take their time on the way, and servers may scan them before they answer.
         let sent = tokio::time::timeout(self.timeout * 6, sending).await;
@@ -124,8 +152,9 @@ impl Ready {
                 let _ = within(Duration::from_secs(2), self.connection.quit()).await;
                 Ok(())
             }
-            Ok(Err(e)) if e.is_permanent() => Err(MailError::Refused(e.to_string())),
-            Ok(Err(e)) if e.is_transient() => Err(MailError::Later(e.to_string())),
+            Ok(Err(e)) if e.is_permanent() || e.is_transient() => {
+                Err(answer(&e, MailError::Refused))
+            }
             Ok(Err(e)) => Err(MailError::Unknown(full_text(&e))),
             Err(_) => Err(MailError::Unknown("no answer to the message".to_owned())),
         }
@@ -137,15 +166,32 @@ async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Result<T, 
     timed.map_err(|_| MailError::Unreachable(format!("no answer within {} s", limit.as_secs())))
 }
 
-/// What an error before the message means.
-fn answer(error: &smtp::Error) -> MailError {
-    if error.is_transient() {
-        MailError::Later(error.to_string())
-    } else if error.is_permanent() {
-        MailError::Refused(error.to_string())
-    } else {
-        MailError::Unreachable(full_text(error))
+/// What an answer means that is not the one that was hoped for; without an answer, the server is not
+/// reached. A permanent one that is not about the sign-in, a size or a quota is a `refusal` of what was asked.
+fn answer(error: &smtp::Error, refusal: impl FnOnce(String) -> MailError) -> MailError {
+    let reply = error.to_string();
+    match error.status().map(|code| code.to_string()) {
+        None => MailError::Unreachable(full_text(error)),
+        Some(_) if !error.is_permanent() => MailError::Later(reply),
+        Some(code) => match (&*code, enhanced(&reply)) {
+            ("530" | "534" | "535" | "538", _) => MailError::SignIn(reply),
+            (_, "5.3.4" | "5.2.3") | ("552", "") => MailError::TooLarge(reply),
+            // A mailbox that is full is the recipient's.
+            (_, "5.4.5" | "5.7.28") => MailError::Quota(reply),
+            _ => refusal(reply),
+        },
     }
+}
+
+/// The enhanced status code that a reply begins with (RFC 2034); empty where it has none.
+fn enhanced(reply: &str) -> &str {
+    let text = reply.split_once(": ").map_or("", |(_, text)| text);
+    let code = text.split([' ', '\n']).next().unwrap_or_default();
+    let is_code = code.split('.').count() == 3
+        && code
+            .bytes()
+            .all(|byte| byte == b'.' || byte.is_ascii_digit());
+    if is_code { code } else { "" }
 }
 
 /// With what caused it: lettre's own text does not say who refused.

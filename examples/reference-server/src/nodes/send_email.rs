@@ -132,21 +132,29 @@ pub(super) fn failure(error: MailError, context: &StepContext, field: &'static s
         MailError::Unreachable(_) => {
             StepFailure::retryable(codes::CONNECTION_ERROR, text("issue-connection-error"))
         }
-        MailError::Later(_) => StepFailure::retryable(
-            codes::SERVICE_UNAVAILABLE,
-            text("issue-service-unavailable"),
-        ),
-        MailError::Recipient {
-            malformed: true, ..
-        } => StepFailure::review(
-            codes::INVALID_EMAIL_FORMAT,
-            text("issue-invalid-email-format"),
-        ),
-        MailError::Recipient { .. } | MailError::Refused(_) => {
-            StepFailure::review("smtp_refused", text("issue-resource-refused"))
+        MailError::Later(_) => {
+            StepFailure::retryable(codes::SERVICE_UNAVAILABLE, text("issue-mail-later"))
         }
+        MailError::Recipients(refused) => {
+            let addresses: Vec<_> = refused.iter().map(|it| &*it.address).collect();
+            let code = match refused.iter().all(|it| it.malformed) {
+                true => codes::INVALID_EMAIL_FORMAT,
+                false => "smtp_refused",
+            };
+            let text = text("issue-recipients-refused");
+            StepFailure::review(code, text.with("addresses", addresses.join(", ")))
+        }
+        MailError::Sender { address, .. } => {
+            let text = text("issue-sender-refused").with("sender", address);
+            StepFailure::review("smtp_sender_refused", text)
+        }
+        MailError::TooLarge(_) => {
+            StepFailure::review("mail_too_large", text("issue-mail-too-large"))
+        }
+        MailError::Quota(_) => StepFailure::review("smtp_quota", text("issue-mail-quota")),
+        MailError::Refused(_) => StepFailure::review("mail_refused", text("issue-mail-refused")),
         MailError::SignIn(_) => {
-            StepFailure::review("smtp_auth_failed", text("issue-connection-error"))
+            StepFailure::review("smtp_auth_failed", text("issue-mail-sign-in-refused"))
         }
         MailError::Unknown(_) => {
             StepFailure::outcome_unknown(codes::OUTCOME_UNKNOWN, text("error-outcome-unknown"))

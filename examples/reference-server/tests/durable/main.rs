@@ -20,6 +20,7 @@ mod follower;
 mod forgotten;
 mod outages;
 mod redis_settings;
+mod refused;
 mod restart;
 mod roles;
 mod server;

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A small real SMTP server for tests, on aiosmtpd.
 
-    smtpd.py DIRECTORY [--refuse-recipient ADDR]... [--fail-first N]
+    smtpd.py DIRECTORY [--refuse-recipient ADDR]... [--answer STAGE=REPLY]... [--fail-first N]
                        [--close-on-data [message|command|accepted]] [--login USER:PASSWORD]
                        [--certificate FILE [--require-starttls]]
 
@@ -23,12 +23,22 @@ class Handler:
     def __init__(self, options):
         self.directory = options.directory
         self.refused = {address.lower() for address in options.refuse_recipient}
+        self.answers = dict(answer.split("=", 1) for answer in options.answer)
         self.failures = options.fail_first
         self.close_on_data = options.close_on_data
         taken = [int(file.stem) for file in self.directory.glob("*.eml") if file.stem.isdecimal()]
         self.number = max(taken, default=0)
 
+    async def handle_MAIL(self, server, session, envelope, address, mail_options):
+        if "mail" in self.answers:
+            return self.answers["mail"]
+        envelope.mail_from = address
+        envelope.mail_options.extend(mail_options)
+        return "250 2.1.0 OK"
+
     async def handle_RCPT(self, server, session, envelope, address, rcpt_options):
+        if address in self.answers:
+            return self.answers[address]
         if address.lower() in self.refused:
             return "550 5.1.1 No such mailbox here"
         envelope.rcpt_tos.append(address)
@@ -36,6 +46,8 @@ class Handler:
         return "250 2.1.5 OK"
 
     async def handle_DATA(self, server, session, envelope):
+        if "data" in self.answers:
+            return self.answers["data"]
         if self.failures > 0:
             self.failures -= 1
             return "451 4.3.0 Try again later"
@@ -75,8 +87,9 @@ async def serve(options):
     def authenticate(server, session, envelope, mechanism, given):
         user, _, password = options.login.partition(":")
         known = (user.encode(), password.encode())
+        is_known = (given.login, given.password) == known
         # Not handled: the server is to say no by itself.
-        return AuthResult(success=(given.login, given.password) == known, handled=False)
+        return AuthResult(success=is_known, handled=False, message=handler.answers.get("auth"))
 
     starttls = {}
     if options.certificate:
@@ -111,6 +124,14 @@ def main():
         action="append",
         default=[],
         help="answer 550 to this recipient; may be given several times",
+    )
+    parser.add_argument(
+        "--answer",
+        metavar="STAGE=REPLY",
+        action="append",
+        default=[],
+        help="answer this at a stage, which is auth (to who may not), mail, data, or a recipient's address; "
+        "may be given several times",
     )
     parser.add_argument(
         "--fail-first",

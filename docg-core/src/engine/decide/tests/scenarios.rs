@@ -722,3 +722,68 @@ fn variables_that_are_not_there_when_a_step_begins_park_the_run() {
             .contains("steps.extract.missing")
     );
 }
+
+#[test]
+fn a_repair_names_the_steps_that_keep_what_they_made_from_earlier_data() {
+    let param = |name: &str, value| json!({"nodes": {name: {"in": value}}});
+    for (change, named) in [
+        (json!({}), &[][..]),
+        (json!({"trigger_data": {"other": 1}}), &[]),
+        (param("send", json!(1)), &[]),
+        (param("save", json!(1)), &["save"]),
+        (param("render", json!(1)), &["render"]),
+        (param("extract", json!({"amount": 5})), &[]),
+        (
+            param("extract", json!("{{trigger.nothing}}")),
+            &["extract", "render"],
+        ),
+        // The document was made from what the first step gave, which was made from the data.
+        (
+            json!({"trigger_data": {"deal": {"amount": 6}}}),
+            &["extract", "render"],
+        ),
+    ] {
+        let mut world = World::new(Options::default());
+        world.run_to("send");
+        let text = crate::i18n::Text::key("error-timeout");
+        world.finish_step(Err(StepFailure::review("refused", text)));
+        assert_eq!(world.status(), Status::NeedsReview);
+        let mut resume = ResumeSignal::default();
+        resume.trigger_data = change["trigger_data"].as_object().cloned();
+        resume.nodes = change["nodes"].as_object().cloned().unwrap_or_default();
+        let before = world.logs.len();
+        world.send(SignalKind::Resume(resume.clone()));
+        world.pass_preflight();
+        let summary = world.execution().preflight.clone().expect("checked");
+        let nodes = summary
+            .issues
+            .iter()
+            .filter_map(|issue| issue.node_id.as_ref());
+        let nodes: Vec<_> = nodes.map(|node| node.as_str()).collect();
+        assert_eq!(nodes, named, "{change}");
+        assert_eq!(summary.blocking_count, 0, "{change}");
+        let texts = |world: &World, from: usize| -> Vec<_> {
+            let logs = world.logs[from..].iter().map(|entry| &entry.message_human);
+            let of_kind = |text: &&crate::i18n::Text| {
+                format!("{text:?}").contains("issue-made-from-earlier-data")
+            };
+            logs.filter(of_kind).cloned().collect()
+        };
+        let logged = texts(&world, before);
+        let warned: Vec<_> = summary
+            .issues
+            .iter()
+            .map(|it| it.message_human.clone())
+            .collect();
+        assert_eq!(logged, warned, "{change}");
+        // The warning stays, and is logged once.
+        let before = world.logs.len();
+        let text = crate::i18n::Text::key("error-timeout");
+        world.finish_step(Err(StepFailure::review("refused", text)));
+        world.send(SignalKind::Resume(ResumeSignal::default()));
+        world.pass_preflight();
+        let summary = world.execution().preflight.clone().expect("checked");
+        assert_eq!(summary.issues.len(), named.len(), "{change}");
+        assert_eq!(texts(&world, before), [], "{change}");
+    }
+}

@@ -103,6 +103,7 @@ impl World {
             nodes: valid.nodes,
             created_at: now,
             updated_at: now,
+            unreadable: false,
         });
         let (dry, redaction, mut ids) =
             (registry.dry(), Redaction::default(), CountingIds::default());

@@ -180,6 +180,7 @@ impl Case {
             nodes: valid.nodes,
             created_at: Timestamp::from_millis(0),
             updated_at: Timestamp::from_millis(0),
+            unreadable: false,
         };
         Self {
             registry,

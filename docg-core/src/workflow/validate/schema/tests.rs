@@ -30,6 +30,7 @@ fn validated(schema: Value, data: &Value) -> Result<Vec<Violation>, Unchecked> {
         nodes: Vec::new(),
         created_at: now,
         updated_at: now,
+        unreadable: false,
     };
     broken_by(&workflow, data)
 }

@@ -171,6 +171,7 @@ impl Fixture {
             completed_at: None,
             details: serde_json::Value::Null,
             follow_up: docg_core::signature::FollowUp::default(),
+            unreadable: false,
         }
     }
 

@@ -39,6 +39,8 @@ use crate::{
 const MAX_BODY: usize = 512 * 1024;
 /// What technicians are shown of a refusal, in bytes.
 const MAX_EXCERPT: usize = 500;
+/// The code of a URL that is not called.
+const URL_NOT_ALLOWED: &str = "url_not_allowed";
 /// The code of an answer whose bytes are not the text that it says.
 const ANSWER_NOT_TEXT: &str = "answer_not_text";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -127,7 +129,7 @@ async fn exchange(
     key: Option<String>,
     allow_private: bool,
 ) -> Result<Value, StepFailure> {
-    let url = target(&params.url, allow_private).map_err(|why| not_allowed(context, &why))?;
+    let url = target(&params.url, allow_private).map_err(|why| why.failure(context))?;
     let addresses = resolve(context, &url, allow_private).await?;
     let method = Method::from_bytes(params.method().as_bytes())
         .map_err(|e| invalid(context, "method", &e.to_string()))?;
@@ -187,26 +189,68 @@ async fn exchange(
     Ok(json!({"status": status.as_u16(), "headers": headers, "body": body}))
 }
 
+/// Why a URL is not called.
+enum NotAllowed {
+    /// It is not one to call, whoever asks.
+    Url(String),
+    /// It leads into a private network, which the operator may allow.
+    Private { host: String, ip: IpAddr },
+}
+
+impl NotAllowed {
+    fn url(why: impl Into<String>) -> Self {
+        Self::Url(why.into())
+    }
+
+    fn private(url: &Url, ip: IpAddr) -> Self {
+        let host = url.host_str().unwrap_or_default().to_owned();
+        Self::Private { host, ip }
+    }
+
+    fn human(&self, label: &str) -> Text {
+        let text = match self {
+            Self::Url(_) => Text::key("issue-resource-refused"),
+            Self::Private { host, .. } => Text::key("issue-host-not-allowed").with("host", host),
+        };
+        text.with("label", label).with("field", "url")
+    }
+
+    fn tech(&self) -> String {
+        match self {
+            Self::Url(why) => why.clone(),
+            Self::Private { host, ip } => format!(
+                "{ip} (host {host}) is not a public address; the operator allows such by \
+                 --http-allow-private (DOCG_HTTP_ALLOW_PRIVATE=true)"
+            ),
+        }
+    }
+
+    fn failure(&self, context: &StepContext) -> StepFailure {
+        StepFailure::review(URL_NOT_ALLOWED, self.human(&context.label)).tech(self.tech())
+    }
+}
+
 /// Where a call goes, or why that cannot be.
-fn target(text: &str, allow_private: bool) -> Result<Url, String> {
-    let url = Url::parse(text).map_err(|e| e.to_string())?;
+fn target(text: &str, allow_private: bool) -> Result<Url, NotAllowed> {
+    let url = Url::parse(text).map_err(|e| NotAllowed::url(e.to_string()))?;
     if !matches!(url.scheme(), "http" | "https") {
-        return Err("only http and https are called".to_owned());
+        return Err(NotAllowed::url("only http and https are called"));
     }
     if guard::is_other_protocol(url.port_or_known_default()) {
-        return Err("that port is another protocol's".to_owned());
+        return Err(NotAllowed::url("that port is another protocol's"));
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return Err("a URL carries no user and no password: use headers".to_owned());
+        let why = "a URL carries no user and no password: use headers";
+        return Err(NotAllowed::url(why));
     }
     let ip: Option<IpAddr> = match url.host() {
         Some(Host::Ipv4(ip)) => Some(ip.into()),
         Some(Host::Ipv6(ip)) => Some(ip.into()),
         Some(Host::Domain(_)) => None,
-        None => return Err("there is no host".to_owned()),
+        None => return Err(NotAllowed::url("there is no host")),
     };
     match ip.filter(|ip| !allow_private && !guard::is_public(*ip)) {
-        Some(ip) => Err(format!("{ip} is not a public address")),
+        Some(ip) => Err(NotAllowed::private(&url, ip)),
         None => Ok(url),
     }
 }
@@ -215,26 +259,24 @@ fn target(text: &str, allow_private: bool) -> Result<Url, String> {
 pub(super) fn issues(request: &CheckRequest, allow_private: bool) -> Vec<Issue> {
     let mut issues = request.misfits::<Params>();
     let params = request.sound_params();
-    let issue = |field: &'static str, code, key, why: String| {
-        let text = Text::key(key).with("label", &request.label);
-        Issue::blocking(Domain::Data, code, text.with("field", field))
-            .at(request.node_id.clone())
-            .field(field)
-            .tech(why)
-    };
     let url = params.get("url").and_then(Value::as_str);
     if let Some(Err(why)) = url.map(|url| target(url, allow_private)) {
-        issues.push(issue(
-            "url",
-            "url_not_allowed",
-            "issue-resource-refused",
-            why,
-        ));
+        let human = why.human(&request.label);
+        let issue = Issue::blocking(Domain::Data, URL_NOT_ALLOWED, human);
+        issues.push(
+            issue
+                .at(request.node_id.clone())
+                .field("url")
+                .tech(why.tech()),
+        );
     }
     let headers = params.get("headers").and_then(Value::as_object);
     if let Some(Err(why)) = headers.map(given_headers) {
-        let key = "issue-invalid-parameter-format";
-        issues.push(issue("headers", codes::INVALID_FIELD_FORMAT, key, why));
+        let human = Text::key("issue-invalid-parameter-format")
+            .with("label", &request.label)
+            .with("field", "headers");
+        let issue = Issue::blocking(Domain::Data, codes::INVALID_FIELD_FORMAT, human);
+        issues.push(issue.at(request.node_id.clone()).field("headers").tech(why));
     }
     issues
 }
@@ -256,17 +298,14 @@ async fn resolve(
                 .map_err(|e| failed(context, verdict::of_name(&e), &format!("{name}: {e}")))?;
             found.map(|address| address.ip()).collect()
         }
-        None => return Err(not_allowed(context, "there is no host")),
+        None => return Err(NotAllowed::url("there is no host").failure(context)),
     };
     if ips.is_empty() {
-        return Err(not_allowed(context, "the host has no address"));
+        return Err(NotAllowed::url("the host has no address").failure(context));
     }
     let refused = ips.iter().find(|ip| !guard::is_public(**ip));
     if let Some(refused) = refused.filter(|_| !allow_private) {
-        return Err(not_allowed(
-            context,
-            &format!("{refused} is not a public address"),
-        ));
+        return Err(NotAllowed::private(url, *refused).failure(context));
     }
     Ok(ips
         .into_iter()
@@ -424,11 +463,6 @@ fn unusable(params: &Params, code: &'static str, human: Text) -> StepFailure {
     } else {
         StepFailure::outcome_unknown(code, human)
     }
-}
-
-pub(super) fn not_allowed(context: &StepContext, why: &str) -> StepFailure {
-    let text = text("issue-resource-refused", context, "url");
-    StepFailure::review("url_not_allowed", text).tech(why)
 }
 
 fn invalid(context: &StepContext, field: &str, why: &str) -> StepFailure {
