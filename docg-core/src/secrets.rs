@@ -466,7 +466,7 @@ mod tests {
             "\\",
             " ",
         ] {
-            let text = part.repeat(400_000 / part.len());
+            let text = part.repeat(100_000 / part.len());
             assert!(redact_text(&text).len() <= text.len() * REDACTED.len());
         }
     }

@@ -9,7 +9,7 @@ use serde_json::{
     ser::{CharEscape, Formatter},
 };
 
-use crate::secrets::redact_text;
+use crate::observe::Redaction;
 
 /// How deep JSON from outside may be nested: of requests, and of what handlers give.
 pub const MAX_DEPTH: usize = 100;
@@ -186,9 +186,9 @@ fn without_nul(text: &str) -> String {
     text.replace('\0', "")
 }
 
-/// A text that may repeat what another system has said, as [`printable`] and without the secrets of URLs.
-pub(crate) fn technical(text: String) -> String {
-    match redact_text(&text) {
+/// A text that may repeat what another system has said, as [`printable`] and without secrets.
+pub(crate) fn technical(text: String, redaction: &Redaction) -> String {
+    match redaction.text(&text) {
         Cow::Owned(redacted) => printable(redacted),
         Cow::Borrowed(_) => printable(text),
     }

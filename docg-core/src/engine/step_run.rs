@@ -24,7 +24,7 @@ use crate::{
     error::{FailureClass, StepFailure, codes},
     i18n::{Locale, Text},
     limits,
-    observe::{LogDraft, LogLevel, StepRecorder},
+    observe::{LogDraft, LogLevel, Redaction, StepRecorder},
     ports::RunState,
     storable::{MAX_DEPTH, Unstorable},
     time::{MAX_DURATION_MS, Timestamp},
@@ -63,6 +63,7 @@ pub(crate) struct StepRun {
     /// Why it was told to stop.
     told: watch::Sender<Option<StopReason>>,
     recorder: StepRecorder,
+    redaction: Redaction,
     max_output_bytes: usize,
     /// By the engine's clock.
     started_at: Timestamp,
@@ -139,7 +140,8 @@ impl StepRun {
             Task::Run | Task::Resume(_) => Duration::from_millis(node.timeout_ms),
         };
         let ends = engine.clock.elapsed().saturating_add(allowed);
-        let recorder = StepRecorder::new(execution.id, node.id.clone());
+        let recorder =
+            StepRecorder::new(execution.id, node.id.clone()).redacting(engine.redaction.clone());
         let (sender, progress) = watch::channel(0.0);
         // A lost lease tells it to stop, wherever its driver is.
         let cancellation = handle.lost.child_token();
@@ -215,6 +217,7 @@ impl StepRun {
             cancellation,
             told,
             recorder,
+            redaction: engine.redaction.clone(),
             max_output_bytes: engine.options.max_output_bytes,
             started_at: now,
             began,
@@ -275,7 +278,7 @@ impl StepRun {
             Ok(Answer::Result(result)) => {
                 let result = result
                     .and_then(|outcome| self.kept(outcome))
-                    .map_err(StepFailure::printable);
+                    .map_err(|failure| failure.printable(&self.redaction));
                 self.finished_with(result)
             }
             Err(tech) => {
@@ -327,7 +330,7 @@ impl StepRun {
         if self.begins && !self.repeatable {
             failure.class = FailureClass::OutcomeUnknown;
         }
-        self.finished_with(Err(failure.printable()))
+        self.finished_with(Err(failure.printable(&self.redaction)))
     }
 
     fn finished_with(&self, result: Result<StepOutcome, StepFailure>) -> Input {
@@ -354,13 +357,14 @@ impl StepRun {
     }
 
     fn check_wait(&self, wait: &Wait) -> Result<(), StepFailure> {
-        let (kept, expires_at, remind_every_ms, people, message) = match wait {
+        let (kept, expires_at, remind_every_ms, people, message, fault) = match wait {
             Wait::Signatures(request) => (
                 json!(request),
                 request.expires_at,
                 request.remind_every_ms,
                 request.signers.len(),
                 None,
+                request.fault(),
             ),
             Wait::Approval(request) => {
                 let approvers: Vec<_> = request.approvers.iter().map(|(email, _)| email).collect();
@@ -370,6 +374,7 @@ impl StepRun {
                     None,
                     approvers.len(),
                     request.message.as_deref(),
+                    request.fault(),
                 )
             }
         };
@@ -383,6 +388,8 @@ impl StepRun {
             format!("it asks {people} people, of at most {}", limits::PEOPLE)
         } else if let Some(fault) = message {
             format!("its message: {}", fault.detail.render(Locale::En))
+        } else if let Some(fault) = fault {
+            fault
         } else {
             return Ok(());
         };

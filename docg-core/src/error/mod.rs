@@ -4,7 +4,7 @@ use std::{borrow::Cow, fmt};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{i18n::Text, limits, storable};
+use crate::{i18n::Text, limits, observe::Redaction, storable};
 
 pub mod codes;
 mod field;
@@ -25,11 +25,11 @@ pub struct ErrorContext {
 
 impl ErrorContext {
     /// Without control characters and secrets, and bounded: it may repeat what another system has said.
-    pub(crate) fn printable(self) -> Self {
+    pub(crate) fn printable(self, redaction: &Redaction) -> Self {
         Self {
             code: storable::printable_cow(self.code, limits::CODE),
-            human: self.human.printable(),
-            tech: self.tech.map(limits::tech),
+            human: self.human.printable(redaction),
+            tech: self.tech.map(|tech| limits::tech(tech, redaction)),
         }
     }
 }
@@ -119,10 +119,10 @@ impl StepFailure {
         )
     }
 
-    /// Without control characters: it may repeat what another system has said.
-    pub(crate) fn printable(self) -> Self {
+    /// Without control characters and secrets: it may repeat what another system has said.
+    pub(crate) fn printable(self, redaction: &Redaction) -> Self {
         Self {
-            context: self.context.printable(),
+            context: self.context.printable(redaction),
             ..self
         }
     }

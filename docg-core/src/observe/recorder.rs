@@ -3,12 +3,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::{
     audit::{AuditDraft, AuditSink},
     log::{ExecutionLogger, LogDraft, LogLevel},
+    redact::Redaction,
 };
 use crate::{
     i18n::{Locale, Text},
     ids::{ExecutionId, NodeId},
     limits::LOGS_PER_ATTEMPT,
-    secrets::redact_text,
 };
 
 /// The place of the last entry that is kept.
@@ -20,6 +20,7 @@ const LAST: usize = LOGS_PER_ATTEMPT - 1;
 pub struct StepRecorder {
     execution_id: ExecutionId,
     node_id: NodeId,
+    redaction: Redaction,
     drafts: Arc<Mutex<Drafts>>,
 }
 
@@ -36,8 +37,16 @@ impl StepRecorder {
         Self {
             execution_id,
             node_id,
+            redaction: Redaction::default(),
             drafts: Arc::default(),
         }
+    }
+
+    /// Sets what is redacted before it goes to `tracing`.
+    #[must_use]
+    pub fn redacting(mut self, redaction: Redaction) -> Self {
+        self.redaction = redaction;
+        self
     }
 
     /// Takes out what has been collected.
@@ -55,7 +64,9 @@ impl ExecutionLogger for StepRecorder {
     fn log(&self, entry: LogDraft) {
         let message = entry.message_human.render(Locale::En);
         let (execution_id, node_id) = (self.execution_id, self.node_id.as_str());
-        let tech = entry.message_tech.as_deref().map(redact_text);
+        let message = self.redaction.text(&message);
+        let tech = entry.message_tech.as_deref();
+        let tech = tech.map(|tech| self.redaction.text(tech));
         let tech = tech.as_deref();
         match entry.level {
             LogLevel::Ok => tracing::info!(%execution_id, node_id, tech, "{message}"),

@@ -2,7 +2,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
+    address::people_fault,
+    i18n::Locale,
     ids::{ExecutionId, NodeId, OrganizationId, SignatureRequestId},
+    limits,
     time::Timestamp,
 };
 
@@ -187,6 +190,17 @@ impl NewSignatureRequest {
             expires_at: None,
             remind_every_ms: None,
         }
+    }
+
+    /// Why nobody can be waited for with this request; for technicians.
+    pub(crate) fn fault(&self) -> Option<String> {
+        if let Some(fault) = limits::PROVIDER.fault("/provider", &self.provider) {
+            return Some(format!("its provider: {}", fault.detail.render(Locale::En)));
+        }
+        if limits::is_blank(&self.envelope_id) {
+            return Some("its envelope id is empty".to_owned());
+        }
+        people_fault(self.signers.iter().map(|signer| &*signer.email))
     }
 
     /// Sets the document.
