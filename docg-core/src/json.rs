@@ -1,17 +1,19 @@
 //! JSON from outside, read so that nothing in it is changed in silence.
 //!
 //! serde_json takes the last of two members with the same name and rounds numbers to what an `i64`,
-//! `u64` or `f64` holds. [`read`] refuses both, and names each place.
+//! `u64` or `f64` holds. It also takes some member names for its own marks and puts another value where
+//! they are. [`read`] refuses all three, and names each place. [`read_message`] is for messages of other
+//! systems, of which docg takes a few fields.
 
 use std::{borrow::Cow, collections::HashSet};
 
-use serde::de::IgnoredAny;
+use serde::de::{DeserializeOwned, Error as _, IgnoredAny};
 use serde_json::{Number, Value};
 
 use crate::{
     error::FieldFault,
     i18n::Text,
-    storable::{MAX_DEPTH, Unstorable},
+    storable::{MAX_DEPTH, Unstorable, is_reserved_name},
     workflow::variables::push_token,
 };
 
@@ -35,8 +37,8 @@ pub enum ReadError {
     },
     /// It is JSON, and holds what docg cannot keep as it is: two members of one object with the same
     /// name (`duplicate_key`), a number that no `i64`, `u64` or `f64` holds exactly
-    /// (`number_not_exact`), half a surrogate pair (`invalid_text`), more levels than
-    /// [`MAX_DEPTH`] (`too_deep`).
+    /// (`number_not_exact`), half a surrogate pair (`invalid_text`), a name that serde_json takes for
+    /// a mark of its own (`reserved_name`), more levels than [`MAX_DEPTH`] (`too_deep`).
     #[error("values that cannot be kept as they are: {}", told(.0))]
     Faults(Vec<FieldFault>),
 }
@@ -63,15 +65,36 @@ fn told(faults: &[FieldFault]) -> String {
 ///
 /// [`ReadError`] says where it is wrong.
 pub fn read(bytes: &[u8]) -> Result<Value, ReadError> {
+    serde_json::from_str(checked(bytes, Scope::Everything)?).map_err(malformed)
+}
+
+/// Reads a message of another system. Repeated names and long numbers are taken as serde_json takes them,
+/// for they may stand in fields that docg does not know. Names that serde_json takes for marks of its own
+/// are refused as by [`read`].
+///
+/// # Errors
+///
+/// The message is no JSON, holds such a name, is nested too deep, or is no `T`.
+pub fn read_message<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, serde_json::Error> {
+    match checked(bytes, Scope::Structure) {
+        Ok(text) => serde_json::from_str(text),
+        Err(ReadError::Malformed { .. }) => serde_json::from_slice(bytes),
+        Err(faults @ ReadError::Faults(_)) => Err(serde_json::Error::custom(faults)),
+    }
+}
+
+/// The text of bytes that are JSON without faults.
+fn checked(bytes: &[u8], scope: Scope) -> Result<&str, ReadError> {
     let text =
         std::str::from_utf8(bytes).map_err(|error| malformed_at(bytes, error.valid_up_to()))?;
     // Follows the grammar alone: it has no limit of depth and does not look at numbers' sizes.
     serde_json::from_str::<IgnoredAny>(text).map_err(malformed)?;
-    let faults = faults(text);
-    if !faults.is_empty() {
-        return Err(ReadError::Faults(faults));
+    let faults = faults(text, scope);
+    if faults.is_empty() {
+        Ok(text)
+    } else {
+        Err(ReadError::Faults(faults))
     }
-    serde_json::from_str(text).map_err(malformed)
 }
 
 #[allow(
@@ -95,9 +118,10 @@ fn malformed_at(bytes: &[u8], at: usize) -> ReadError {
 }
 
 /// What cannot be kept of a text that is JSON by its grammar.
-fn faults(text: &str) -> Vec<FieldFault> {
+fn faults(text: &str, scope: Scope) -> Vec<FieldFault> {
     let mut scan = Scan {
         text,
+        scope,
         at: 0,
         pointer: String::new(),
         faults: Vec::new(),
@@ -107,12 +131,21 @@ fn faults(text: &str) -> Vec<FieldFault> {
     scan.faults
 }
 
+/// Which faults are looked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Scope {
+    Everything,
+    /// Depth, and names that serde_json would act on.
+    Structure,
+}
+
 /// Nothing more needs to be looked at.
 struct Enough;
 
 /// Follows a text whose grammar has been checked.
 struct Scan<'t> {
     text: &'t str,
+    scope: Scope,
     at: usize,
     /// Where the value is that begins here.
     pointer: String,
@@ -154,7 +187,10 @@ impl<'t> Scan<'t> {
             let outer = self.pointer.len();
             let name = self.string()?;
             push_token(&mut self.pointer, &name);
-            if !names.insert(name) {
+            if is_reserved_name(&name) {
+                self.fault("reserved_name", Text::key("fault-reserved-name"))?;
+            }
+            if self.scope == Scope::Everything && !names.insert(name) {
                 self.fault("duplicate_key", Text::key("fault-duplicate-key"))?;
             }
             self.skip(b':');
@@ -215,7 +251,8 @@ impl<'t> Scan<'t> {
     fn number(&mut self) -> Result<(), Enough> {
         let is_of_number =
             |byte: u8| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E');
-        if is_exact(self.take_while(is_of_number)) {
+        let number = self.take_while(is_of_number);
+        if self.scope == Scope::Structure || is_exact(number) {
             Ok(())
         } else {
             self.fault("number_not_exact", Text::key("fault-number-not-exact"))
@@ -387,6 +424,16 @@ mod tests {
             ),
             (r#"{"": 0, "": 0}"#, "/", "duplicate_key"),
             (r#"{"x": [1, {"y": 1e400}]}"#, "/x/1/y", "number_not_exact"),
+            (
+                r#"{"v": {"$serde_json::private::RawValue": "1"}}"#,
+                "/v/$serde_json::private::RawValue",
+                "reserved_name",
+            ),
+            (
+                r#"[{"a": 1, "\u0024serde_json::private::Number": "1"}]"#,
+                "/0/$serde_json::private::Number",
+                "reserved_name",
+            ),
             (r#"{"x": "\ud800"}"#, "/x", "invalid_text"),
             (r#"{"x": ["\udc00\ud800"]}"#, "/x/0", "invalid_text"),
         ] {
@@ -407,6 +454,34 @@ mod tests {
         for (levels, pointer) in [(MAX_DEPTH + 1, "/0"), (127, "/0"), (128, ""), (100_000, "")] {
             assert_eq!(found(&nested(levels)), [(pointer.to_owned(), "too_deep")]);
         }
+    }
+
+    #[test]
+    fn a_message_may_hold_what_docg_does_not_read_but_no_reserved_name() {
+        for taken in [
+            r#"{"lat": -23.5505199000000000123456789, "a": 1, "a": 2}"#,
+            r#"{"text": "$serde_json::private::RawValue"}"#,
+        ] {
+            let read: Value = read_message(taken.as_bytes()).expect("is taken");
+            assert_eq!(serde_json::from_str::<Value>(taken).ok(), Some(read));
+        }
+        for refused in [
+            r#"{"v": {"$serde_json::private::RawValue": "{\"a\": 1, \"a\": 2}"}}"#.to_owned(),
+            r#"[{"a": 1, "\u0024serde_json::private::Number": "1"}]"#.to_owned(),
+            format!(
+                "[{}{{\"$serde_json::private::RawValue\": \"1\"}}]",
+                "1e400,".repeat(1_000)
+            ),
+            format!("{}{}", "[".repeat(101), "]".repeat(101)),
+            r#"{"text": "\ud800"}"#.to_owned(),
+            r#"{"text": "#.to_owned(),
+        ] {
+            assert!(
+                read_message::<Value>(refused.as_bytes()).is_err(),
+                "{refused}"
+            );
+        }
+        assert!(read_message::<Value>(b"\"\xff\"").is_err());
     }
 
     #[test]

@@ -192,7 +192,7 @@ const fn overrides_direction(c: char) -> bool {
 
 /// A text for technicians as it is kept: printable, without secrets, and cut where it is too long.
 pub(crate) fn tech(text: String, redaction: &Redaction) -> String {
-    storable::cut(storable::technical(text, redaction), TECH)
+    storable::technical(text, TECH, redaction)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use serde_json::{
     ser::{CharEscape, Formatter},
 };
 
-use crate::observe::Redaction;
+use crate::{error::FieldFault, i18n::Text, observe::Redaction};
 
 /// How deep JSON from outside may be nested: of requests, and of what handlers give.
 pub const MAX_DEPTH: usize = 100;
@@ -28,6 +28,20 @@ pub enum Unstorable {
     /// Arrays and objects within one another beyond what can be read again.
     #[error("it is nested too deep")]
     TooDeep,
+    /// A member of an object has a name that serde_json takes for a mark of its own: the object would be
+    /// read again as another value.
+    #[error(
+        "it has a member name that is reserved: a name must not begin with {RESERVED_PREFIX:?}"
+    )]
+    ReservedName,
+}
+
+/// How the names begin that serde_json takes for marks of its own.
+const RESERVED_PREFIX: &str = "$serde_json::private::";
+
+/// Whether serde_json could take a member's name for a mark of its own.
+pub(crate) fn is_reserved_name(name: &str) -> bool {
+    name.starts_with(RESERVED_PREFIX)
 }
 
 impl Unstorable {
@@ -35,6 +49,11 @@ impl Unstorable {
     #[must_use]
     pub fn of_text(text: &str) -> Option<Self> {
         text.contains('\0').then_some(Self::Nul)
+    }
+
+    fn of_name(name: &str) -> Option<Self> {
+        let reserved = is_reserved_name(name).then_some(Self::ReservedName);
+        reserved.or_else(|| Self::of_text(name))
     }
 
     /// What is wrong with a value that may be nested `max_depth` levels, if anything.
@@ -47,7 +66,7 @@ impl Unstorable {
                 .iter()
                 .find_map(|item| Self::of_value(item, max_depth - 1)),
             Value::Object(map) => map.iter().find_map(|(key, item)| {
-                Self::of_text(key).or_else(|| Self::of_value(item, max_depth - 1))
+                Self::of_name(key).or_else(|| Self::of_value(item, max_depth - 1))
             }),
             Value::Null | Value::Bool(_) | Value::Number(_) => None,
         }
@@ -57,6 +76,7 @@ impl Unstorable {
     pub fn of_record(record: &impl Serialize, max_depth: usize) -> Option<Self> {
         let mut guard = Guard {
             levels_left: max_depth,
+            in_name: false,
             fault: None,
         };
         let mut serializer = Serializer::with_formatter(io::sink(), &mut guard);
@@ -70,6 +90,8 @@ impl Unstorable {
     pub fn of_json(json: &str, max_depth: usize) -> Option<Self> {
         if has_nul(json) {
             Some(Self::Nul)
+        } else if has_reserved_name(json) {
+            Some(Self::ReservedName)
         } else {
             is_deeper(json, max_depth).then_some(Self::TooDeep)
         }
@@ -79,6 +101,7 @@ impl Unstorable {
 /// Follows a record as it is written down, and breaks off where it cannot be kept.
 struct Guard {
     levels_left: usize,
+    in_name: bool,
     fault: Option<Unstorable>,
 }
 
@@ -117,6 +140,24 @@ impl Formatter for &mut Guard {
     fn end_object<W: ?Sized + io::Write>(&mut self, _: &mut W) -> io::Result<()> {
         self.leave()
     }
+    fn begin_object_key<W: ?Sized + io::Write>(&mut self, _: &mut W, _: bool) -> io::Result<()> {
+        self.in_name = true;
+        Ok(())
+    }
+    fn end_object_key<W: ?Sized + io::Write>(&mut self, _: &mut W) -> io::Result<()> {
+        self.in_name = false;
+        Ok(())
+    }
+    fn write_string_fragment<W: ?Sized + io::Write>(
+        &mut self,
+        _: &mut W,
+        fragment: &str,
+    ) -> io::Result<()> {
+        match self.in_name && is_reserved_name(fragment) {
+            true => self.refuse(Unstorable::ReservedName),
+            false => Ok(()),
+        }
+    }
     fn write_char_escape<W: ?Sized + io::Write>(
         &mut self,
         _: &mut W,
@@ -134,6 +175,15 @@ fn has_nul(json: &str) -> bool {
     json.match_indices("\\u0000").any(|(at, _)| {
         let before = json.as_bytes()[..at].iter().rev();
         before.take_while(|byte| **byte == b'\\').count() % 2 == 0
+    })
+}
+
+/// Whether a JSON text has a member with a reserved name.
+fn has_reserved_name(json: &str) -> bool {
+    json.match_indices(RESERVED_PREFIX).any(|(at, _)| {
+        let is_whole = json[..at].ends_with('"') && !json[..at].ends_with("\\\"");
+        let end = json[at..].find('"').map(|end| &json[at + end + 1..]);
+        is_whole && end.is_some_and(|rest| rest.trim_start().starts_with(':'))
     })
 }
 
@@ -160,6 +210,78 @@ fn is_deeper(json: &str, max_depth: usize) -> bool {
     })
 }
 
+/// Drops a value of any depth. Dropping it the usual way recurses, and a deep value overflows the stack.
+pub(crate) fn dismantle(value: Value) {
+    let mut left = vec![value];
+    while let Some(value) = left.pop() {
+        match value {
+            Value::Array(items) => left.extend(items),
+            Value::Object(map) => left.extend(map.into_iter().map(|(_, item)| item)),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        }
+    }
+}
+
+/// Takes a value apart that is nested deeper than [`MAX_DEPTH`], leaves `null`, and names the fault. After
+/// it anything may follow the value down.
+pub(crate) fn refuse_deep(
+    value: &mut Value,
+    pointer: impl FnOnce() -> String,
+) -> Option<FieldFault> {
+    fn is_deeper(value: &Value, levels_left: usize) -> bool {
+        match value {
+            Value::Array(_) | Value::Object(_) if levels_left == 0 => true,
+            Value::Array(items) => items.iter().any(|it| is_deeper(it, levels_left - 1)),
+            Value::Object(map) => map.values().any(|it| is_deeper(it, levels_left - 1)),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+        }
+    }
+    is_deeper(value, MAX_DEPTH).then(|| {
+        dismantle(value.take());
+        let text = Text::key("fault-too-deep").with("most", MAX_DEPTH);
+        FieldFault::new(pointer(), "too_deep", text)
+    })
+}
+
+/// Whether a value's JSON is certainly longer than `max` bytes: told without looking into texts, and
+/// without going on once it is clear. What is nested deeper than [`MAX_DEPTH`] is not counted.
+pub(crate) fn is_far_longer(value: &Value, max: usize) -> bool {
+    fn is_beyond(value: &Value, levels_left: usize, left: &mut usize) -> bool {
+        let least = match value {
+            Value::String(text) => text.len() + 2,
+            Value::Array(items) => items.len() + 1,
+            Value::Object(map) => map.len() + 1,
+            Value::Null | Value::Bool(_) | Value::Number(_) => 1,
+        };
+        let Some(rest) = left.checked_sub(least) else {
+            return true;
+        };
+        *left = rest;
+        let Some(levels_left) = levels_left.checked_sub(1) else {
+            return false;
+        };
+        match value {
+            Value::Array(items) => items.iter().any(|it| is_beyond(it, levels_left, left)),
+            Value::Object(map) => map.iter().any(|(key, it)| {
+                *left = left.saturating_sub(key.len() + 2);
+                is_beyond(it, levels_left, left)
+            }),
+            _ => false,
+        }
+    }
+    is_beyond(value, MAX_DEPTH, &mut { max })
+}
+
+/// As [`fit`], of a value that is not needed any more.
+pub(crate) fn fit_owned(value: Value) -> Value {
+    let fitted = match fit(&value) {
+        Cow::Borrowed(_) => return value,
+        Cow::Owned(fitted) => fitted,
+    };
+    dismantle(value);
+    fitted
+}
+
 /// A value that can be kept: itself, or a copy without NULs, cut where it is nested too deep.
 pub(crate) fn fit(value: &Value) -> Cow<'_, Value> {
     match Unstorable::of_value(value, MAX_DEPTH) {
@@ -175,10 +297,18 @@ fn fitted(value: &Value, max_depth: usize) -> Value {
         Value::Array(items) => items.iter().map(|it| fitted(it, max_depth - 1)).collect(),
         Value::Object(map) => map
             .iter()
-            .map(|(key, it)| (without_nul(key), fitted(it, max_depth - 1)))
+            .map(|(key, it)| (fitted_name(key), fitted(it, max_depth - 1)))
             .collect::<Map<_, _>>()
             .into(),
         scalar => scalar.clone(),
+    }
+}
+
+fn fitted_name(name: &str) -> String {
+    let name = without_nul(name);
+    match is_reserved_name(&name) {
+        true => name.trim_start_matches('$').to_owned(),
+        false => name,
     }
 }
 
@@ -186,12 +316,15 @@ fn without_nul(text: &str) -> String {
     text.replace('\0', "")
 }
 
-/// A text that may repeat what another system has said, as [`printable`] and without secrets.
-pub(crate) fn technical(text: String, redaction: &Redaction) -> String {
-    match redaction.text(&text) {
-        Cow::Owned(redacted) => printable(redacted),
-        Cow::Borrowed(_) => printable(text),
-    }
+/// A text that may repeat what another system has said, as [`printable`], without secrets, and [`cut`] to
+/// `max` characters.
+pub(crate) fn technical(text: String, max: usize, redaction: &Redaction) -> String {
+    let text = clip(text, max);
+    let text = match redaction.text(&text) {
+        Cow::Owned(redacted) => redacted,
+        Cow::Borrowed(_) => text,
+    };
+    cut(printable(text), max)
 }
 
 /// Bytes as text, without loss: what is not UTF-8 stands there as `\xE9`.
@@ -233,11 +366,26 @@ pub(crate) fn cut(mut text: String, max: usize) -> String {
     text
 }
 
-/// [`printable`] and cut to `max` characters, of a text that is often a constant.
+/// Shortens a text that is many times longer than `max` characters, before anything looks at the whole of
+/// it. It ends at a blank if it has one: half a secret would not be recognized.
+fn clip(text: String, max: usize) -> String {
+    let longest = max.saturating_mul(8);
+    if text.len() <= longest {
+        return text;
+    }
+    let start = &text[..text.floor_char_boundary(longest)];
+    let end = start.rfind(char::is_whitespace).filter(|end| *end > 0);
+    format!("{}{CUT_MARK}", &start[..end.unwrap_or(start.len())])
+}
+
+/// [`printable`] and cut to `max` characters, of a text that is often a constant. A constant may be as ugly
+/// as any other text of a handler.
 pub(crate) fn printable_cow(text: Cow<'static, str>, max: usize) -> Cow<'static, str> {
+    // Most are names of this program, and stay constants.
+    let is_plain = text.len() <= max && !text.contains(char::is_control);
     match text {
-        Cow::Owned(text) => Cow::Owned(cut(printable(text), max)),
-        constant @ Cow::Borrowed(_) => constant,
+        constant @ Cow::Borrowed(_) if is_plain => constant,
+        text => Cow::Owned(cut(printable(clip(text.into_owned(), max)), max)),
     }
 }
 
@@ -320,11 +468,33 @@ mod tests {
     }
 
     #[test]
+    fn a_name_that_would_be_read_as_another_value_is_found_wherever_it_is() {
+        for name in ["RawValue", "Number", "Later"] {
+            let name = format!("$serde_json::private::{name}");
+            for bad in [json!({&name: "1"}), json!([{"a": 1, "b": {&name: {}}}])] {
+                let fault = Some(Unstorable::ReservedName);
+                assert_eq!(Unstorable::of_value(&bad, 9), fault);
+                assert_eq!(Unstorable::of_record(&bad, 9), fault);
+                assert_eq!(Unstorable::of_json(&bad.to_string(), 9), fault);
+                assert_eq!(Unstorable::of_json(&format!("{bad:#}"), 9), fault);
+            }
+            let quoted = json!({"a": name, "b": format!("\"{name}\": 1")});
+            for harmless in [json!(name), json!({"a": [name]}), quoted] {
+                assert_eq!(Unstorable::of_value(&harmless, 9), None);
+                assert_eq!(Unstorable::of_record(&harmless, 9), None);
+                assert_eq!(Unstorable::of_json(&harmless.to_string(), 9), None);
+            }
+        }
+    }
+
+    #[test]
     fn what_is_made_fit_can_be_kept_and_read() {
         for bad in [
             nested(MAX_DEPTH + 1),
             nested(1_000),
             json!({"k\0": ["v\0"]}),
+            json!([{"$serde_json::private::RawValue": "1"}]),
+            json!({"a": 1, "$\0serde_json::private::Number": "1"}),
         ] {
             let fit = fit(&bad).into_owned();
             assert_eq!(Unstorable::of_value(&fit, MAX_DEPTH), None);
@@ -336,9 +506,71 @@ mod tests {
     }
 
     #[test]
+    fn a_value_of_any_depth_is_taken_apart_without_recursion() {
+        let deep = |levels| (1..levels).fold(json!([]), |inner, _| Value::Array(vec![inner]));
+        for levels in [1, 2_000, 200_000] {
+            let mut refused = deep(levels);
+            let fault = refuse_deep(&mut refused, || "/x".to_owned());
+            assert_eq!(fault.is_some(), levels > MAX_DEPTH);
+            dismantle(deep(levels));
+            let deep = deep(levels);
+            let expected = (levels > MAX_DEPTH).then_some(Unstorable::TooDeep);
+            assert_eq!(Unstorable::of_value(&deep, MAX_DEPTH), expected);
+            assert!(!is_far_longer(&deep, 10_000));
+            let fit = fit_owned(deep);
+            assert_eq!(Unstorable::of_value(&fit, MAX_DEPTH), None);
+        }
+    }
+
+    #[test]
+    fn only_a_value_that_is_longer_is_called_longer() {
+        for value in [
+            json!(null),
+            json!("éé"),
+            json!([1, [], {}, "x", true]),
+            json!({"a": {"b": [1, 2]}, "": ""}),
+        ] {
+            let length = value.to_string().len();
+            assert!(!is_far_longer(&value, length), "{value}");
+            assert!(is_far_longer(&value, 0), "{value}");
+        }
+        assert!(is_far_longer(&json!(["x".repeat(100)]), 100));
+        assert!(is_far_longer(&json!({"x".repeat(100): 1}), 100));
+    }
+
+    #[test]
+    fn a_text_that_is_far_too_long_is_cut_without_half_a_secret() {
+        let url = "https://me:hunter2@host/ ";
+        let text = technical(url.repeat(1_000_000), 1_000, &Redaction::default());
+        assert!(text.ends_with(CUT_MARK) && text.chars().count() <= 1_000);
+        assert!(!text.contains("hunter2"));
+        let text = clip(url.repeat(10), 24);
+        assert!(text.ends_with(&format!("host/{CUT_MARK}")), "{text}");
+    }
+
+    #[test]
     fn a_technical_text_keeps_its_lines() {
         let text = "line 1\n\tline\u{1b}[31m 2\0\r".to_owned();
         assert_eq!(printable(text), "line 1\n\tline[31m 2");
+    }
+
+    #[test]
+    fn a_constant_is_cleaned_and_cut_like_any_other_text() {
+        let long: &'static str = "漢字漢字漢字漢字漢字!";
+        for (ugly, clean) in [
+            ("a\0b", "ab"),
+            ("a\u{1b}[31m", "a[31m"),
+            (long, "漢字漢字漢字 […]"),
+            ("plain", "plain"),
+        ] {
+            for text in [Cow::Borrowed(ugly), Cow::Owned(ugly.to_owned())] {
+                assert_eq!(printable_cow(text, 10), clean);
+            }
+        }
+        assert!(matches!(
+            printable_cow("plain".into(), 10),
+            Cow::Borrowed("plain")
+        ));
     }
 
     #[test]

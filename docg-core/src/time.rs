@@ -157,15 +157,16 @@ impl<'de> Deserialize<'de> for Timestamp {
     }
 }
 
-/// A duration from outside, in milliseconds: ten years at most. Reading a longer one fails.
+/// A duration from outside, in milliseconds: from 1 to [`MAX_DURATION_MS`], which is ten years. Reading
+/// any other number fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "u64", into = "u64")]
 pub struct Millis(u64);
 
-/// A duration of more than ten years.
+/// A number of milliseconds that is no [`Millis`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a duration is at most {MAX_DURATION_MS} ms, which is ten years")]
-pub struct TooLong;
+#[error("a duration is 1 to {MAX_DURATION_MS} ms, which is ten years")]
+pub struct NoDuration;
 
 impl Millis {
     /// The number of milliseconds.
@@ -176,12 +177,13 @@ impl Millis {
 }
 
 impl TryFrom<u64> for Millis {
-    type Error = TooLong;
-    fn try_from(millis: u64) -> Result<Self, TooLong> {
-        if millis > MAX_DURATION_MS {
-            return Err(TooLong);
+    type Error = NoDuration;
+    fn try_from(millis: u64) -> Result<Self, NoDuration> {
+        if (1..=MAX_DURATION_MS).contains(&millis) {
+            Ok(Self(millis))
+        } else {
+            Err(NoDuration)
         }
-        Ok(Self(millis))
     }
 }
 
@@ -381,11 +383,12 @@ mod tests {
     }
 
     #[test]
-    fn a_duration_from_outside_lasts_ten_years_at_most() {
+    fn a_duration_from_outside_lasts_from_a_millisecond_to_ten_years() {
         let read = |json: &str| serde_json::from_str::<Millis>(json).ok().map(Millis::get);
-        assert_eq!(read("0"), Some(0));
+        assert_eq!(read("1"), Some(1));
         assert_eq!(read("315360000000"), Some(MAX_DURATION_MS));
         for wrong in [
+            "0",
             "315360000001",
             "253402300800000",
             "18446744073709551615",

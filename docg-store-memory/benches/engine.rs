@@ -1,5 +1,6 @@
 //! The whole engine on the memory adapters: five-step executions with everything recorded - events,
-//! log entries, audit hashes - while few or many are in flight, and while finished ones pile up.
+//! log entries, audit hashes - while few or many are in flight, while one organization has more than its share
+//! of the workers, and while finished ones pile up.
 //!
 //! `DOCG_BENCH_FINISHED` sets how many finished executions are kept (200,000; 1,000 in a smoke
 //! run). Each takes about 20 kB of memory.
@@ -36,7 +37,12 @@ struct Bench {
 }
 
 impl Bench {
+    /// As many executions at once as are asked for, all of one organization.
     async fn new(concurrency: usize) -> Self {
+        Self::with(WorkerOptions::concurrency(concurrency).per_organization(concurrency)).await
+    }
+
+    async fn with(options: WorkerOptions) -> Self {
         let (sender, ended) = mpsc::unbounded_channel();
         let spec = |name: &'static str, phase| {
             NodeSpec::new(name, phase)
@@ -51,7 +57,11 @@ impl Bench {
                 StepOutcome::done(json!({"accepted": true}))
             }
         };
-        let store = MemoryStore::new(StoreConfig::default().max_executions(usize::MAX));
+        let store = MemoryStore::new(
+            StoreConfig::default()
+                .max_executions(usize::MAX)
+                .max_bytes(usize::MAX),
+        );
         let engine = Engine::builder(
             Arc::new(store),
             Arc::new(MemoryBus::new(BusConfig::default())),
@@ -69,7 +79,6 @@ impl Bench {
         }))
         .step(effect(spec("send", Phase::Delivery), last))
         .build();
-        let options = WorkerOptions::concurrency(concurrency).per_organization(concurrency);
         let workers = engine.start_workers(options);
         let (organization, workflow) = (OrganizationId::new(), WorkflowId::new());
         let draft = serde_json::from_value(json!({"name": "bench", "nodes": [
@@ -154,6 +163,24 @@ fn in_flight(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// A backlog of one organization that is larger than its share of the workers.
+fn one_organization(criterion: &mut Criterion) {
+    let runtime = runtime();
+    let backlog = if smoke() { 100 } else { 1_000 };
+    let mut group = criterion.benchmark_group("backlog_of_one_organization");
+    group
+        .throughput(Throughput::Elements(STEPS * backlog as u64))
+        .sample_size(10);
+    let mut bench = runtime.block_on(Bench::with(WorkerOptions::default()));
+    group.bench_function(BenchmarkId::from_parameter(backlog), |b| {
+        b.iter_custom(|count| {
+            let runs = (0..count).map(|_| runtime.block_on(bench.run(backlog, backlog)));
+            runs.sum()
+        });
+    });
+    group.finish();
+}
+
 fn finished(criterion: &mut Criterion) {
     let runtime = runtime();
     let kept = std::env::var("DOCG_BENCH_FINISHED")
@@ -180,5 +207,5 @@ fn finished(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, in_flight, finished);
+criterion_group!(benches, in_flight, one_organization, finished);
 criterion_main!(benches);

@@ -4,8 +4,8 @@
 ///
 /// Where executions or bytes reach their bound, executions that have ended make room, the oldest
 /// first, as [`purge`](docg_core::ports::RunStore::purge) would have them do. Where none has ended,
-/// calls that bring something new report `Full`. A commit is always taken: what has happened must be
-/// kept.
+/// calls that bring something new report `Full`. A commit is always taken, and removes nothing: what has
+/// happened must be kept.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct StoreConfig {
@@ -15,8 +15,8 @@ pub struct StoreConfig {
     pub max_inbox: usize,
     /// Memos kept at once, expired ones aside.
     pub max_memos: usize,
-    /// Bytes kept at once, nearly: executions with all that belongs to them, workflows, memos. One
-    /// call may exceed it by what it brings.
+    /// Bytes kept at once, nearly: executions with all that belongs to them, workflows, memos. What is
+    /// new has to fit beside the rest; commits and small signals may exceed it.
     pub max_bytes: usize,
 }
 

@@ -243,6 +243,30 @@ async fn approvers_that_an_earlier_step_gives_are_checked_before_anybody_is_aske
 }
 
 #[tokio::test]
+async fn nobody_is_asked_for_a_decision_that_would_be_due_at_once() {
+    let (store, bus) = (Arc::default(), Arc::default());
+    let inbox = Inbox::new(Fault::None);
+    let engine = engine(&store, &bus, &inbox);
+    let _workers = engine.start_workers(WorkerOptions::default());
+    let organization = OrganizationId::new();
+    for on_expiry in ["fail", "approve", "review"] {
+        let nodes = json!([
+            {"id": "when", "type": "echo", "params": {"people": 0}},
+            {"id": "ok", "type": "approval", "phase": "save", "params": {"approvers": [ANN],
+                "expires_in_ms": "{{steps.when.people}}", "on_expiry": on_expiry}},
+        ]);
+        let id = start(&engine, organization, nodes).await;
+        until(&engine, organization, id, "step.failed").await;
+        let execution = engine.execution(organization, id).await.expect("stored");
+        let execution = execution.execution;
+        assert_eq!(execution.status, Status::NeedsReview, "{on_expiry}");
+        let error = execution.error.as_ref().expect("an error");
+        assert_eq!(error.code, codes::INVALID_FIELD_FORMAT, "{on_expiry}");
+    }
+    assert!(inbox.to(ANN).is_empty(), "nobody was asked");
+}
+
+#[tokio::test]
 async fn a_vote_that_does_not_count_says_why() {
     let (store, bus) = (Arc::default(), Arc::default());
     let inbox = Inbox::new(Fault::None);

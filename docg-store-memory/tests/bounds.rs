@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use docg_core::{
     conformance::fixtures::{self, CommitFixture, RunFixture, at, events, fact, signal},
+    engine::{Engine, WorkerOptions},
     ids::{ExecutionId, OrganizationId, WorkerId},
     ports::{
         BusError, ClaimRequest, ClaimWhat, Claimed, Created, EventBus, Memo, MemoKey, MemoStore,
@@ -216,14 +217,21 @@ async fn a_store_that_is_full_of_bytes_lets_go_what_has_ended_and_then_refuses()
     let store = MemoryStore::new(StoreConfig::default().max_bytes(1_000_000));
     let organization = OrganizationId::new();
     let mut ids = Vec::new();
-    while store.bytes() < 1_000_000 {
+    let refused = loop {
         let run = heavy(organization, 100_000);
-        ids.push(run.state.execution.id);
-        store.create(run).await.expect("there is room");
-    }
+        let id = run.state.execution.id;
+        match store.create(run).await {
+            Ok(_) => ids.push(id),
+            Err(error) => break error,
+        }
+    };
     assert!((5..=10).contains(&ids.len()), "{} runs", ids.len());
-    let refused = store.create(heavy(organization, 1)).await;
-    assert_eq!(refused.expect_err("is full").kind, StoreErrorKind::Full);
+    assert_eq!(refused.kind, StoreErrorKind::Full);
+    assert!(
+        refused.message.contains("max_bytes is 1000000"),
+        "{refused}"
+    );
+    assert!(store.bytes() <= 1_000_000);
     // A cancel is taken all the same: it makes room.
     let cancel = signal(organization, ids[0], at(0));
     store.signal(cancel).await.expect("is taken");
@@ -232,8 +240,10 @@ async fn a_store_that_is_full_of_bytes_lets_go_what_has_ended_and_then_refuses()
     let end = CommitFixture::on(&claimed).settle(&claimed.signals);
     let end = end.status(Status::Canceled).build();
     store.commit(end).await.expect("commits");
+    let ended = store.execution(organization, ids[0]).await.expect("reads");
+    assert!(ended.is_some(), "whoever has ended it can read it");
     store
-        .create(heavy(organization, 1))
+        .create(heavy(organization, 100_000))
         .await
         .expect("there is room");
     assert_eq!(
@@ -248,6 +258,32 @@ async fn a_store_that_is_full_of_bytes_lets_go_what_has_ended_and_then_refuses()
             .expect("reads")
             .is_some()
     );
+}
+
+#[tokio::test]
+async fn what_can_never_fit_is_refused_and_removes_nothing() {
+    let store = MemoryStore::new(StoreConfig::default().max_bytes(20_000));
+    let organization = OrganizationId::new();
+    let small = RunFixture::of(organization).build();
+    let id = small.state.execution.id;
+    store.create(small).await.expect("there is room");
+    let claimed = take(&store, id).await;
+    // More than there is room for: what has happened is kept, and can be read.
+    let output = Step {
+        output: Some(Arc::new(serde_json::json!("y".repeat(50_000)))),
+        ..claimed.state.steps[0].clone()
+    };
+    let end = CommitFixture::on(&claimed).but(|commit| commit.steps = vec![output]);
+    store
+        .commit(end.status(Status::Canceled).build())
+        .await
+        .expect("commits");
+    let refused = store.create(heavy(organization, 10_000_000)).await;
+    let refused = refused.expect_err("cannot fit");
+    assert_eq!(refused.kind, StoreErrorKind::Full);
+    assert!(refused.message.contains("max_bytes is 20000"), "{refused}");
+    let ended = store.execution(organization, id).await.expect("reads");
+    assert!(ended.is_some());
 }
 
 #[tokio::test]
@@ -302,4 +338,16 @@ async fn a_bus_that_is_full_of_bytes_forgets_the_oldest_events() {
         .expect("subscribes");
     let event = reader.next().await.expect("goes on").expect("is an event");
     assert_eq!(event.seq, 1);
+}
+
+#[tokio::test]
+async fn workers_begin_and_end_with_any_options() {
+    for concurrency in [0, 1, usize::MAX] {
+        for limit in [0, 1, usize::MAX] {
+            let (store, bus) = (MemoryStore::default(), MemoryBus::default());
+            let engine = Engine::builder(Arc::new(store), Arc::new(bus)).build();
+            let options = WorkerOptions::concurrency(concurrency).per_organization(limit);
+            engine.start_workers(options).shutdown().await;
+        }
+    }
 }

@@ -4,15 +4,18 @@
 use std::{sync::Arc, time::Duration};
 
 use docg_core::{
-    engine::{ControlRequest, EngineError},
+    engine::{ControlRequest, EngineError, RequestSignature, ResumeRequest, RetryRequest},
     error::codes,
     event::EventData,
     limits::{self, CUT_MARK, TextLimit},
     observe::{LogDraft, LogLevel},
-    ports::{AuditQuery, ExecutionQuery, ExecutionRecord, Idempotency, LogQuery},
+    ports::{AuditQuery, ExecutionQuery, ExecutionRecord, Idempotency, LogQuery, Settlement},
     prelude::*,
     time::{MAX_DURATION_MS, Timestamp},
-    workflow::handler::NewApproval,
+    workflow::{
+        WorkflowDraft,
+        handler::{NewApproval, OnExpiry},
+    },
 };
 use docg_store_memory::{MemoryBus, MemoryStore};
 use futures::StreamExt;
@@ -36,6 +39,10 @@ fn beyond(what: &'static str) -> Handler {
                 "approval-without-end" => {
                     approval.expires_at = Some(Timestamp::from_millis(i64::MAX))
                 }
+                "approval-without-time" => {
+                    approval.expires_at = Some(context.started_at);
+                    approval.on_expiry = OnExpiry::Approve;
+                }
                 "approval-of-many" => {
                     approval.approvers = (0..=limits::PEOPLE)
                         .map(|n| (format!("{n}@example.com"), [7; 32]))
@@ -44,6 +51,10 @@ fn beyond(what: &'static str) -> Handler {
                 "approval-of-many-words" => approval.message = Some(text[..500_000].to_owned()),
                 "signatures-without-end" => {
                     signatures = signatures.expires_at(Timestamp::from_millis(i64::MAX));
+                    return Ok(StepOutcome::Wait(Wait::Signatures(signatures)));
+                }
+                "signatures-without-time" => {
+                    signatures = signatures.expires_at(context.started_at);
                     return Ok(StepOutcome::Wait(Wait::Signatures(signatures)));
                 }
                 "reminders-never" => {
@@ -76,35 +87,45 @@ fn beyond(what: &'static str) -> Handler {
     .into()
 }
 
-const BEYOND: [(&str, Status, &str); 9] = [
+const BEYOND: [(&str, Status, &str); 11] = [
+    (
+        "approval-without-time",
+        Status::NeedsReview,
+        codes::OUTPUT_NOT_STORABLE,
+    ),
+    (
+        "signatures-without-time",
+        Status::NeedsReview,
+        codes::OUTPUT_NOT_STORABLE,
+    ),
     (
         "approval-without-end",
-        Status::Failed,
+        Status::NeedsReview,
         codes::OUTPUT_NOT_STORABLE,
     ),
     (
         "approval-of-many",
-        Status::Failed,
+        Status::NeedsReview,
         codes::OUTPUT_NOT_STORABLE,
     ),
     (
         "approval-of-many-words",
-        Status::Failed,
+        Status::NeedsReview,
         codes::OUTPUT_NOT_STORABLE,
     ),
     (
         "signatures-without-end",
-        Status::Failed,
+        Status::NeedsReview,
         codes::OUTPUT_NOT_STORABLE,
     ),
     (
         "reminders-never",
-        Status::Failed,
+        Status::NeedsReview,
         codes::OUTPUT_NOT_STORABLE,
     ),
     (
         "signatures-of-many",
-        Status::Failed,
+        Status::NeedsReview,
         codes::OUTPUT_NOT_STORABLE,
     ),
     ("retry-never", Status::NeedsReview, "busy"),
@@ -314,6 +335,65 @@ async fn an_embedders_texts_are_held_to_the_same_limits_as_requests() {
     let canceled = world.engine.cancel(control(), long()).await;
     assert_eq!(canceled.map(drop).map_err(refused), expected);
     world.read_all(id).await;
+}
+
+/// Nested so deep that whatever follows it down, or drops it, overflows the stack.
+fn bottomless() -> serde_json::Value {
+    (0..20_000).fold(json!([]), |inner, _| serde_json::Value::Array(vec![inner]))
+}
+
+#[tokio::test]
+async fn a_value_without_a_bottom_is_refused_wherever_an_embedder_gives_it() {
+    let world = World::of("many-logs").await;
+    let control = |id| ControlRequest::new(world.organization, id, Actor::user("somebody"));
+    let mut request = world.request();
+    request.trigger_data["deep"] = bottomless();
+    let mut refusals = vec![world.engine.start(request).await.map(drop)];
+    let id = world.engine.start(world.request()).await.expect("accepted");
+    let id = id.record.execution.id;
+    let mut again = RetryRequest::default();
+    again.trigger_data = Some(bottomless());
+    refusals.push(world.engine.retry(control(id), again).await.map(drop));
+    let signers = RequestSignature::new(vec![json!({}), bottomless(), bottomless()]);
+    let asked = world.engine.request_signature(control(id), signers).await;
+    refusals.push(asked.map(drop));
+    let changes = || [("deep".to_owned(), bottomless())].into_iter().collect();
+    for how in [
+        ResumeRequest {
+            trigger_data: Some(changes()),
+            ..ResumeRequest::default()
+        },
+        ResumeRequest {
+            nodes: changes(),
+            ..ResumeRequest::default()
+        },
+        ResumeRequest {
+            settlement: Some(Settlement::ConfirmDone(bottomless())),
+            ..ResumeRequest::default()
+        },
+    ] {
+        refusals.push(world.engine.resume(control(id), how).await.map(drop));
+    }
+    for (place, refusal) in refusals.into_iter().enumerate() {
+        let Err(EngineError::InvalidInput(faults)) = refusal else {
+            panic!("{place}: {refusal:?}")
+        };
+        assert!(faults.iter().all(|it| it.code == "too_deep"), "{faults:?}");
+    }
+    let nodes = json!([{"id": "n", "type": "many-logs", "phase": "save"}]);
+    let draft = json!({"name": "test", "nodes": nodes});
+    let mut draft: WorkflowDraft = serde_json::from_value(draft).expect("readable");
+    draft.input_schema.insert("x".to_owned(), bottomless());
+    draft.nodes[0].params.insert("a/b".to_owned(), bottomless());
+    let put = world
+        .engine
+        .put_workflow(world.organization, world.workflow, draft, None);
+    let Err(EngineError::InvalidWorkflow(faults)) = put.await else {
+        panic!("it is taken")
+    };
+    let places: Vec<_> = faults.iter().map(|it| (&*it.pointer, it.code)).collect();
+    let expected = ["/input_schema/x", "/nodes/0/params/a~1b"].map(|at| (at, "too_deep"));
+    assert_eq!(places, expected);
 }
 
 #[tokio::test]

@@ -12,16 +12,19 @@ use std::{
 use async_trait::async_trait;
 use docg_core::{
     conformance::fixtures::nested,
-    engine::EngineBuilder,
+    engine::{ControlRequest, EngineBuilder, EngineError, ResumeRequest},
     error::codes,
     event::EventData,
     i18n::Locale,
     observe::{AuditDraft, LogDraft, LogLevel},
-    ports::{AuditQuery, ExecutionRecord, LogQuery},
+    ports::{AuditQuery, ExecutionRecord, LogQuery, Settlement},
     preflight::{Domain, Issue},
     prelude::*,
     storable::{MAX_DEPTH, MAX_STORED_DEPTH},
-    workflow::{ComputeHandler, handler::CheckRequest},
+    workflow::{
+        ComputeHandler, compute,
+        handler::{CheckRequest, NewApproval},
+    },
 };
 use docg_store_memory::{MemoryBus, MemoryStore};
 use futures::StreamExt;
@@ -79,57 +82,106 @@ impl Ran {
     }
 }
 
-#[tokio::test]
-async fn an_output_that_cannot_be_kept_fails_its_step_and_is_not_tried_again() {
-    for output in [
-        json!({"text": "a\0b"}),
-        json!({"k\0": 1}),
-        nested(MAX_DEPTH + 1),
-        nested(500),
-    ] {
-        let runs = Arc::new(AtomicUsize::new(0));
-        let counted = Arc::clone(&runs);
-        let engine = builder().step(effect(spec("bad"), move |_, _: Value| {
-            counted.fetch_add(1, Ordering::SeqCst);
-            let output = output.clone();
-            async move { Ok(StepOutcome::Done(output)) }
-        }));
-        let ran = run(engine.build(), "bad").await;
-        assert_eq!(ran.record.execution.status, Status::Failed);
-        let (code, human, tech) = ran.error();
-        assert_eq!(code, codes::OUTPUT_NOT_STORABLE);
-        assert!(human.contains("cannot be kept"), "{human}");
-        assert!(tech.contains("100 levels"), "{tech}");
-        assert_eq!(runs.load(Ordering::SeqCst), 1);
+/// Nested so deep that whatever follows it down, or drops it, overflows the stack.
+fn bottomless() -> Value {
+    (0..20_000).fold(json!([]), |inner, _| Value::Array(vec![inner]))
+}
+
+/// The codes by which the answers of [`unstorable`] are refused.
+const REFUSED: [&str; 10] = [
+    codes::OUTPUT_NOT_STORABLE,
+    codes::OUTPUT_NOT_STORABLE,
+    codes::OUTPUT_NOT_STORABLE,
+    codes::OUTPUT_NOT_STORABLE,
+    codes::OUTPUT_NOT_STORABLE,
+    codes::OUTPUT_NOT_STORABLE,
+    codes::OUTPUT_NOT_STORABLE,
+    codes::OUTPUT_TOO_LARGE,
+    codes::INVALID_QUORUM,
+    codes::WRONG_PHASE,
+];
+
+/// An answer that no store could keep.
+fn unstorable(case: usize) -> StepOutcome {
+    let signers = [NewSigner::new("ana@example.com")];
+    let request = |envelope: &str| NewSignatureRequest::new("builtin", envelope, signers.clone());
+    let approvers = |count: u8| (0..count).map(|n| (format!("{n}@example.com"), [n; 32]));
+    let signatures = |request| StepOutcome::Wait(Wait::Signatures(request));
+    let approval = |change: fn(&mut NewApproval)| {
+        let mut request = NewApproval::new(approvers(2).collect());
+        change(&mut request);
+        StepOutcome::Wait(Wait::Approval(request))
+    };
+    match case {
+        0 => StepOutcome::Done(json!({"text": "a\0b"})),
+        1 => StepOutcome::Done(json!({"k\0": 1})),
+        2 => StepOutcome::Done(nested(MAX_DEPTH + 1)),
+        3 => StepOutcome::Done(bottomless()),
+        4 => signatures(request("envelope\0")),
+        5 => signatures(request("envelope").file(bottomless())),
+        6 => approval(|it| it.approvers[1].1 = it.approvers[0].1),
+        7 => StepOutcome::Done("x".repeat(5_000_000).into()),
+        8 => approval(|it| it.quorum = 3),
+        _ => signatures(request("envelope")),
     }
 }
 
 #[tokio::test]
-async fn a_request_that_cannot_be_kept_fails_its_step() {
-    let engine = builder().step(effect(spec("signs"), |_, _: Value| async {
-        let signers = [NewSigner::new("ana@example.com")];
-        let request = NewSignatureRequest::new("builtin", "envelope\0", signers);
-        Ok(StepOutcome::Wait(Wait::Signatures(request)))
+async fn an_effect_whose_answer_cannot_be_kept_is_settled_by_a_person_and_not_repeated() {
+    for (case, code) in REFUSED.into_iter().enumerate() {
+        let runs = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&runs);
+        let engine = builder().step(effect(spec("bad"), move |_, _: Value| {
+            counted.fetch_add(1, Ordering::SeqCst);
+            async move { Ok(unstorable(case)) }
+        }));
+        let ran = run(engine.build(), "bad").await;
+        assert_eq!(ran.record.execution.status, Status::NeedsReview, "{case}");
+        let (given, human, tech) = ran.error();
+        assert_eq!(given, code, "{case}");
+        assert!(human.contains("confirm that it did"), "{human}");
+        assert!(tech.contains("cannot be kept"), "{tech}");
+        let execution = &ran.record.execution;
+        let control =
+            || ControlRequest::new(execution.organization_id, execution.id, Actor::user("ana"));
+        let plain = ran.engine.resume(control(), ResumeRequest::default()).await;
+        assert!(matches!(plain, Err(EngineError::InvalidInput(_))), "{case}");
+        let how = ResumeRequest {
+            settlement: Some(Settlement::ConfirmDone(json!({}))),
+            ..ResumeRequest::default()
+        };
+        let settled = ran.engine.resume(control(), how).await;
+        settled.unwrap_or_else(|error| panic!("{case}: {error}"));
+        assert_eq!(runs.load(Ordering::SeqCst), 1, "{case}");
+    }
+}
+
+#[tokio::test]
+async fn a_computed_output_that_cannot_be_kept_fails_its_step() {
+    let engine = builder().step(compute(spec("deep"), |_, _: Value| async {
+        Ok::<Value, StepFailure>(bottomless())
     }));
-    let ran = run(engine.build(), "signs").await;
+    let ran = run(engine.build(), "deep").await;
+    assert_eq!(ran.record.execution.status, Status::Failed);
     assert_eq!(ran.error().0, codes::OUTPUT_NOT_STORABLE);
 }
 
 #[tokio::test]
 async fn what_a_probe_gives_and_nobody_could_keep_is_a_persons_to_tell() {
-    let signers = [NewSigner::new("ana@example.com")];
-    let request = NewSignatureRequest::new("builtin", "envelope\0", signers);
-    for found in [
-        Probe::Done(json!("\0")),
-        Probe::Begun(Wait::Signatures(request)),
-    ] {
+    let founds: [fn() -> Probe; 3] = [
+        || Probe::Done(json!("\0")),
+        || Probe::Done(bottomless()),
+        || {
+            let signers = [NewSigner::new("ana@example.com")];
+            let request = NewSignatureRequest::new("builtin", "envelope\0", signers);
+            Probe::Begun(Wait::Signatures(request))
+        },
+    ];
+    for found in founds {
         let lost = effect(spec("lost"), |_, _: Value| async {
             Err(StepFailure::outcome_unknown("broke_off", "It broke off."))
         });
-        let lost = lost.probe(move |_, _| {
-            let found = found.clone();
-            async { found }
-        });
+        let lost = lost.probe(move |_, _| async move { found() });
         let ran = run(builder().step(lost).build(), "lost").await;
         assert_eq!(ran.record.execution.status, Status::NeedsReview);
         assert_eq!(ran.error().0, codes::OUTCOME_UNKNOWN);
@@ -145,6 +197,8 @@ async fn texts_of_handlers_are_kept_without_control_characters() {
                 .tech("one\n\ttwo\u{1b}\0")
                 .details(json!({"body\0": ["\0x"], "deep": nested(MAX_STORED_DEPTH)}));
             context.log_entry(entry);
+            context.log_entry(LogDraft::new(LogLevel::Ok, "deep").details(bottomless()));
+            context.audit(AuditDraft::new("deep", bottomless()));
             let row = AuditDraft::new("thing.done\0".to_owned(), json!({"what\0": nested(500)}));
             context.audit(row.by(Actor::user("a\0na")).on("thing\0".to_owned(), "7\0"));
             Err::<StepOutcome, _>(StepFailure::fatal("bro\0ken".to_owned(), "No\0.").tech("te\0ch"))

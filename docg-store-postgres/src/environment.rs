@@ -3,7 +3,7 @@
 use docg_core::{ports::StoreError, time::Timestamp};
 use sqlx::postgres::PgArguments;
 
-use crate::{PgStore, codec::field, error::Error, migrate};
+use crate::{PgStore, codec::field, error::Error, migrate, store::warn_once};
 
 /// The oldest version that the statements are written for, as `server_version_num` counts.
 const OLDEST: i32 = 140_000;
@@ -25,8 +25,8 @@ pub enum DatabaseFault {
     Version(String),
     /// Nothing can be written.
     #[error(
-        "the server is a standby and takes no writes: connect to the primary, or name both and add \
-         target_session_attrs=read-write"
+        "the server is a standby and takes no writes: connect to the primary, at an address that follows it \
+         at a failover"
     )]
     Standby,
     /// Nothing can be written.
@@ -47,8 +47,9 @@ pub enum DatabaseFault {
     },
     /// The schema is missing, or older than this library.
     #[error(
-        "the schema has migration {found} of {known}: migrate it (PgStore::migrate, or \
-         `reference-server migrate`), or run migrations_sql as its owner"
+        "the schema has migration {found} of {known}: run `reference-server migrate` \
+         (PgStore::migrate), or have its owner run what `reference-server print-migrations` prints \
+         (migrations_sql)"
     )]
     Unmigrated {
         /// The schema's; 0 if there is none.
@@ -57,7 +58,10 @@ pub enum DatabaseFault {
         known: i32,
     },
     /// The role cannot work.
-    #[error("the role may not read and write {0}: have the owner run grants_sql for it")]
+    #[error(
+        "the role may not read and write {0}: have the schema's owner run what `reference-server \
+         print-migrations --grants ROLE` prints (grants_sql)"
+    )]
     Rights(String),
     /// A crash of the server may lose what was acknowledged.
     #[error(
@@ -110,7 +114,7 @@ impl PgStore {
     pub(crate) async fn refuse_faults(&self) -> Result<(), Error> {
         for fault in self.find_faults().await? {
             if !fault.is_fatal() {
-                tracing::warn!("{fault}");
+                warn_once(fault.to_string());
             } else if fault.is_of_server() {
                 return Err(Error::Environment(fault));
             }

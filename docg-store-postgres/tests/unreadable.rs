@@ -4,17 +4,19 @@ use std::sync::Arc;
 
 use docg_core::{
     conformance::fixtures::{CommitFixture, RunFixture, at, signal},
-    engine::{ControlAnswer, ControlRequest, Engine, StartRequest},
+    engine::{ControlAnswer, ControlRequest, Engine, EngineError, StartRequest},
     ids::{OrganizationId, WorkerId, WorkflowId},
     observe::Actor,
     ports::{
         Claim, ClaimRequest, ClaimWhat, EventQuery, ExecutionQuery, LogQuery, RunReader, RunStore,
+        WorkflowQuery,
     },
     prelude::*,
     time::Timestamp,
+    workflow::WorkflowDraft,
 };
 use docg_store_memory::MemoryBus;
-use docg_store_postgres::{PgStore, PgStoreConfig};
+use docg_store_postgres::{AuditFault, AuditTrust, PgStore, PgStoreConfig};
 use docg_test_servers::postgres::Database;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
@@ -357,8 +359,8 @@ fn bad_values(data_type: &str) -> Vec<String> {
     let deep = format!("'{}{}'", "[".repeat(200), "]".repeat(200));
     let values: &[&str] = match data_type {
         "smallint" => &["-1", "32767"],
-        "integer" => &["-1", "2147483647"],
-        "bigint" => &["-1", "4611686018427387904", "9223372036854775807"],
+        "integer" => &["-1", "0", "2147483647"],
+        "bigint" => &["-1", "0", "4611686018427387904", "9223372036854775807"],
         "timestamp with time zone" => &[
             "'infinity'",
             "'-infinity'",
@@ -366,7 +368,15 @@ fn bad_values(data_type: &str) -> Vec<String> {
             "'0044-03-15 BC'",
         ],
         "text" => &["''", "'no such name'"],
-        "json" => &["'\"x\"'", "'{}'", "'[]'", "'-1'", "'null'", deep.as_str()],
+        "json" => &[
+            "'\"x\"'",
+            "'\"\\u0000\"'",
+            "'{}'",
+            "'[]'",
+            "'-1'",
+            "'null'",
+            deep.as_str(),
+        ],
         _ => &[],
     };
     values.iter().map(|value| (*value).to_owned()).collect()
@@ -378,14 +388,51 @@ async fn columns(connection: &mut PgConnection) -> Vec<(String, String, String)>
         FROM information_schema.columns
         WHERE table_schema = 'docg' AND is_generated = 'NEVER' AND is_identity = 'NO'
             AND table_name IN ('executions', 'execution_data', 'execution_steps',
-                'execution_events', 'execution_logs')
-            AND column_name NOT IN ('seq', 'position')
+                'execution_events', 'execution_logs', 'audit_events')
         ORDER BY table_name, ordinal_position";
     let rows = sqlx::query(sql).fetch_all(connection).await;
     let rows = rows.expect("reads the catalog");
     rows.iter()
         .map(|row| (row.get(0), row.get(1), row.get(2)))
         .collect()
+}
+
+/// Statements that each damage the execution `$id` in one way: every column with each bad value, in all
+/// rows or, of what numbers them, in the last; and all rows of a table gone.
+async fn damages(connection: &mut PgConnection) -> Vec<String> {
+    let mut damages = Vec::new();
+    for (table, column, data_type) in columns(connection).await {
+        let of_execution = match (&*table, &*column) {
+            ("executions", _) => "id = '$id'".to_owned(),
+            (_, "seq") => format!(
+                "execution_id = '$id' AND seq = (
+                    SELECT max(seq) FROM docg.{table} WHERE execution_id = '$id')"
+            ),
+            _ => "execution_id = '$id'".to_owned(),
+        };
+        for value in bad_values(&data_type) {
+            damages.push(format!(
+                "UPDATE docg.{table} SET {column} = {value} WHERE {of_execution}"
+            ));
+        }
+    }
+    for table in [
+        "execution_data",
+        "execution_steps",
+        "execution_events",
+        "execution_logs",
+        "audit_events",
+    ] {
+        damages.push(format!(
+            "DELETE FROM docg.{table} WHERE execution_id = '$id'"
+        ));
+    }
+    let no_nodes = "WITH d AS (INSERT INTO docg.definitions
+            SELECT sha256('no nodes'), jsonb_set(f.definition::jsonb, '{nodes}', '[]')::json
+            FROM docg.definitions f LIMIT 1 RETURNING hash)
+        UPDATE docg.execution_data SET definition_hash = sha256('no nodes') WHERE execution_id = '$id'";
+    damages.push(no_nodes.to_owned());
+    damages
 }
 
 /// An engine over the store that has no workers.
@@ -396,12 +443,38 @@ fn engine(store: &Arc<PgStore>) -> Engine {
         .build()
 }
 
+/// The executions of a list that is read one by one.
+async fn page_through(
+    engine: &Engine,
+    organization: OrganizationId,
+) -> Result<Vec<ExecutionId>, String> {
+    let (mut ids, mut after) = (Vec::new(), None);
+    // No more often than there can be any: a list that goes round is at fault too.
+    for _ in 0..4 {
+        let query = ExecutionQuery {
+            organization_id: organization,
+            workflow_id: None,
+            status: None,
+            after,
+            limit: 1,
+        };
+        let page = engine.executions(query).await.map_err(|e| e.to_string())?;
+        let Some(record) = page.items.first() else {
+            break;
+        };
+        ids.push(record.execution.id);
+        after = Some((record.execution.created_at, record.execution.id));
+    }
+    Ok(ids)
+}
+
 /// What does not hold with one execution damaged beside a good one.
 async fn complaints(
     store: &PgStore,
     engine: &Engine,
     organization: OrganizationId,
     [bad, good]: [ExecutionId; 2],
+    is_gone: bool,
 ) -> Vec<String> {
     let mut found = Vec::new();
     let mut must = |what: &str, result: Result<bool, String>| match result {
@@ -424,7 +497,28 @@ async fn complaints(
             ids.filter(|id| [bad, good].contains(id)).count() == 2
         }),
     );
+    let paged = page_through(engine, organization).await;
+    must(
+        "both are come to page by page",
+        paged.map(|ids| [bad, good].iter().all(|id| ids.contains(id))),
+    );
+    let trust = AuditTrust::default();
+    let trail = store.verify_audit(organization, None, &trust);
+    must(
+        "no other chain is at fault",
+        trail.await.map_err(|e| e.to_string()).map(|report| {
+            let of_good = |fault: &AuditFault| fault.to_string().contains(&good.to_string());
+            report.chains == 2 && !report.faults.iter().any(of_good)
+        }),
+    );
+    let exported = store.export_audit(organization, None, Vec::new()).await;
+    must(
+        "the trail is exported",
+        exported.map(|()| true).map_err(|e| e.to_string()),
+    );
     for id in [bad, good] {
+        // Of the damaged one, what is gone is not there.
+        let may_lack = is_gone && id == bad;
         let record = engine.execution(organization, id).await;
         must(
             "it is shown",
@@ -433,7 +527,9 @@ async fn complaints(
         let steps = engine.steps(organization, id).await;
         must(
             "steps",
-            steps.map(|it| it.len() == 1).map_err(|e| e.to_string()),
+            steps
+                .map(|it| may_lack || it.len() == 1)
+                .map_err(|e| e.to_string()),
         );
         let query = EventQuery {
             organization_id: organization,
@@ -444,7 +540,9 @@ async fn complaints(
         let events = store.events(query).await;
         must(
             "events",
-            events.map(|it| !it.is_empty()).map_err(|e| e.to_string()),
+            events
+                .map(|it| may_lack || !it.is_empty())
+                .map_err(|e| e.to_string()),
         );
         let query = LogQuery {
             organization_id: organization,
@@ -458,7 +556,7 @@ async fn complaints(
         let logs = engine.logs(query).await;
         must(
             "logs",
-            logs.map(|it| !it.items.is_empty())
+            logs.map(|it| may_lack || !it.items.is_empty())
                 .map_err(|e| e.to_string()),
         );
         let verified = engine.verify_audit(organization, id).await;
@@ -517,43 +615,33 @@ async fn whatever_cannot_be_read_it_is_listed_and_canceled_and_harms_nothing_bes
         .await
         .expect("connects");
     let (mut tried, mut wrong) = (0, Vec::new());
-    for (table, column, data_type) in columns(&mut connection).await {
-        for value in bad_values(&data_type) {
-            let mut ids = [ExecutionId::new(); 2];
-            for id in &mut ids {
-                let request = StartRequest::new(organization, workflow, Actor::user("somebody"));
-                *id = engine
-                    .start(request)
-                    .await
-                    .expect("accepted")
-                    .record
-                    .execution
-                    .id;
-            }
-            let key = if table == "executions" {
-                "id"
-            } else {
-                "execution_id"
-            };
-            let damage = format!(
-                "UPDATE docg.{table} SET {column} = {value} WHERE {key} = '{}'",
-                ids[0]
-            );
-            let damaged = sqlx::raw_sql(AssertSqlSafe(damage.clone()))
-                .execute(&mut connection)
-                .await;
-            // Refused by the schema: then it need not be read.
-            if damaged.is_ok_and(|done| done.rows_affected() > 0) {
-                tried += 1;
-                for complaint in complaints(&store, &engine, organization, ids).await {
-                    wrong.push(format!("{damage}: {complaint}"));
-                }
-            }
-            let clean =
-                format!("DELETE FROM docg.executions WHERE organization_id = '{organization}'");
-            let cleaned = sqlx::raw_sql(AssertSqlSafe(clean)).execute(&mut connection);
-            cleaned.await.expect("cleans");
+    for damage in damages(&mut connection).await {
+        let mut ids = [ExecutionId::new(); 2];
+        for id in &mut ids {
+            let request = StartRequest::new(organization, workflow, Actor::user("somebody"));
+            let started = engine.start(request).await.expect("accepted");
+            *id = started.record.execution.id;
         }
+        // As a superuser may, past what guards the audit rows.
+        let damage = damage.replace("$id", &ids[0].to_string());
+        let sql = format!(
+            "SET session_replication_role = replica; {damage};
+            SET session_replication_role = DEFAULT"
+        );
+        let damaged = sqlx::raw_sql(AssertSqlSafe(sql))
+            .execute(&mut connection)
+            .await;
+        // Refused by the schema: then it need not be read.
+        if damaged.is_ok_and(|done| done.rows_affected() > 0) {
+            tried += 1;
+            // As a row that is gone is one whose number is none.
+            let is_gone = damage.starts_with("DELETE") || damage.contains("SET seq = ");
+            let found = complaints(&store, &engine, organization, ids, is_gone).await;
+            wrong.extend(found.iter().map(|it| format!("{damage}: {it}")));
+        }
+        let clean = format!("DELETE FROM docg.executions WHERE organization_id = '{organization}'");
+        let cleaned = sqlx::raw_sql(AssertSqlSafe(clean)).execute(&mut connection);
+        cleaned.await.expect("cleans");
     }
     assert!(tried > 100, "only {tried} were tried");
     assert!(
@@ -562,4 +650,77 @@ async fn whatever_cannot_be_read_it_is_listed_and_canceled_and_harms_nothing_bes
         wrong.len(),
         wrong.join("\n")
     );
+}
+
+#[tokio::test]
+async fn an_execution_whose_commits_are_all_refused_is_canceled_after_its_takeovers() {
+    let world = World::new().await;
+    let id = world.create().await;
+    let refuse = "CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql
+        AS $$ BEGIN RAISE EXCEPTION 'refused' USING ERRCODE = 'check_violation'; END $$;
+        UPDATE docg.executions SET status = 'running', takeovers = 21;
+        UPDATE docg.execution_steps SET status = 'running', activity = 'running';
+        CREATE TRIGGER refuse BEFORE UPDATE ON docg.execution_steps
+            FOR EACH ROW EXECUTE FUNCTION public.refuse()";
+    world.damage(refuse).await;
+    let store = Arc::new(world.store);
+    let request = ControlRequest::new(world.organization, id, Actor::user("somebody"));
+    let canceled = engine(&store).cancel(request, None).await.expect("heard");
+    let ControlAnswer::Applied(record) = canceled else {
+        panic!("it is canceled: {canceled:?}");
+    };
+    assert_eq!(record.execution.status, Status::Canceled);
+}
+
+#[tokio::test]
+async fn a_workflow_that_cannot_be_read_is_listed_named_as_such_and_repaired_by_storing_it_anew() {
+    let world = World::new().await;
+    let mut connection = PgConnection::connect(world.database.url())
+        .await
+        .expect("connects");
+    let store = Arc::new(world.store);
+    let engine = engine(&store);
+    let draft = || -> WorkflowDraft {
+        let draft = json!({"name": "test", "nodes": [{"id": "a", "type": "nothing"}]});
+        serde_json::from_value(draft).expect("readable")
+    };
+    let mut refused = 0;
+    for (column, data_type) in [
+        ("input_schema", "json"),
+        ("settings", "json"),
+        ("nodes", "json"),
+        ("created_at", "timestamp with time zone"),
+        ("updated_at", "timestamp with time zone"),
+    ] {
+        for value in bad_values(data_type) {
+            let (organization, id) = (OrganizationId::new(), WorkflowId::new());
+            let stored = engine.put_workflow(organization, id, draft(), None).await;
+            let first = stored.expect("a valid definition").workflow.version;
+            let damage = format!("UPDATE docg.workflows SET {column} = {value} WHERE id = '{id}'");
+            let damaged = sqlx::raw_sql(AssertSqlSafe(damage.clone())).execute(&mut connection);
+            damaged.await.expect("damages");
+            let query = WorkflowQuery {
+                organization_id: organization,
+                after: None,
+                limit: 10,
+            };
+            let listed = engine.workflows(query).await.expect("lists");
+            assert_eq!(listed.items.len(), 1, "{damage}");
+            let request = StartRequest::new(organization, id, Actor::user("somebody"));
+            if let Err(error) = engine.start(request).await {
+                let EngineError::InvalidInput(faults) = error else {
+                    panic!("{damage}: {error}");
+                };
+                assert_eq!(faults[0].code, "unreadable", "{damage}");
+                refused += 1;
+            }
+            let again = engine.put_workflow(organization, id, draft(), Some(first));
+            let again = again.await.expect("it is repaired");
+            assert_eq!(again.workflow.version, first + 1, "{damage}");
+            assert!(!again.created, "{damage}");
+            let request = StartRequest::new(organization, id, Actor::user("somebody"));
+            engine.start(request).await.expect("it can be started");
+        }
+    }
+    assert!(refused > 10, "only {refused} could not be read");
 }

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Builds docg as its users do: in a project of their own, without this workspace's lock file.
 
-    scripts/outside/check.py FOLDER
+    scripts/outside/check.py FOLDER [--lowest]
 
 The project goes to FOLDER. It depends on each of docg's libraries by path, and is built with the newest versions
-that the libraries allow, then with the lowest: each of their direct dependencies at the version that they name.
-Both ways it also runs the first program of README.md, with the dependencies that docg-core/README.md gives it.
+that the libraries allow; with --lowest instead with each of their direct dependencies at the version that they name.
+It also runs the first program of README.md, with the dependencies that docg-core/README.md gives it.
 """
 
 import json
@@ -18,7 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def main(folder):
+def main(folder, is_lowest):
     libraries = [package for package in workspace() if not is_example(package)]
     environment = os.environ | {"CARGO_TARGET_DIR": str(folder / "target"), "CARGO_INCREMENTAL": "0"}
 
@@ -26,15 +26,12 @@ def main(folder):
         print("    cargo", *arguments, flush=True)
         subprocess.run(["cargo", "--quiet", *arguments], cwd=folder, env=environment, check=True)
 
-    for which, pins in [("newest", {}), ("lowest", lowest(libraries))]:
-        print(f"    with the {which} versions", flush=True)
-        write_project(folder, libraries, pins)
-        cargo("generate-lockfile")
-        cargo("run", "--package", "program")
-        cargo("check", "--package", "libraries", "--features", "all")
-        if which == "newest":
-            cargo("check", "--package", "libraries")
-            cargo("check", "--package", "libraries", "--features", "default-of-each")
+    write_project(folder, libraries, lowest(libraries) if is_lowest else {})
+    cargo("generate-lockfile")
+    cargo("run", "--package", "program")
+    cargo("check", "--package", "libraries", "--features", "all")
+    if not is_lowest:
+        cargo("check", "--package", "libraries")
 
 
 def workspace():
@@ -79,8 +76,7 @@ def write_project(folder, libraries, pins):
         manifest += f'{name} = {{ version = "={version}", default-features = false }}\n'
     features = [(library["name"], list(library["features"])) for library in libraries]
     everything = [f"{name}/{feature}" for name, all in features for feature in all]
-    defaults = [feature for feature in everything if feature.endswith("/default")]
-    manifest += f"[features]\nall = {json.dumps(everything)}\ndefault-of-each = {json.dumps(defaults)}\n"
+    manifest += f"[features]\nall = {json.dumps(everything)}\n"
     write(folder / "libraries/Cargo.toml", manifest)
     write(folder / "libraries/src/lib.rs", "")
 
@@ -102,6 +98,7 @@ def write(path, text):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
+    arguments = [argument for argument in sys.argv[1:] if argument != "--lowest"]
+    if len(arguments) != 1 or arguments[0].startswith("-"):
         sys.exit(__doc__.strip())
-    main(Path(sys.argv[1]).resolve())
+    main(Path(arguments[0]).resolve(), "--lowest" in sys.argv)

@@ -48,7 +48,7 @@ table! {
     "handler_panicked" => "retry" "retry";
     "unreadable" => "cancel" "cancel-unreadable";
     "too_many_interruptions" => "resume" "resume-interrupted";
-    "unknown_node_type" => "edit_workflow" "edit-workflow";
+    "unknown_node_type" | "wrong_phase" => "edit_workflow" "edit-workflow";
     "invalid_condition" => "fix_condition" "fix-condition";
     "review_rejected" | "review_expired" | "canceled" => "retry" "start-again";
     "approval_rejected" => "retry" "ask-approval-again";
@@ -58,7 +58,7 @@ table! {
     "signature_expired" => "retry" "ask-signatures-again";
     "signature_canceled" => "retry" "ask-signatures-again";
     "signature_request_refused" => "fix_signers" "fix-signature-request";
-    "document_not_ready" => "retry" "retry";
+    "document_not_ready" | "error" => "retry" "retry";
     "output_too_large" => "reduce_output" "reduce-output";
     "output_not_storable" => "fix_output" "fix-output";
 
@@ -69,7 +69,7 @@ table! {
     "smtp_refused" | "recipient_refused" => "fix_recipients" "fix-recipients";
     "smtp_auth_failed" => "reconnect_provider" "reconnect-provider";
     "answer_not_text" => "fix_answer" "fix-answer";
-    "url_not_allowed" | "host_not_found" => "fix_url" "fix-url";
+    "url_not_allowed" | "host_not_found" | "redirect_not_followed" => "fix_url" "fix-url";
 }
 
 /// The code of an effect that may or may not have happened has two ways on.

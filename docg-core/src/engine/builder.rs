@@ -1,8 +1,8 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    Engine, Inner, active::ActiveRuns, crew::WakeUp, observed::Observed, observer::Observers,
-    relay::Relay, request_signature::SignatureNode, steadiness::Steadiness,
+    Engine, Inner, active::ActiveRuns, crew::WakeUp, lasting::LastingWarnings, observed::Observed,
+    observer::Observers, relay::Relay, request_signature::SignatureNode, steadiness::Steadiness,
 };
 use crate::{
     actions::{ActionCatalogue, ActionTemplate},
@@ -212,6 +212,7 @@ impl EngineBuilder {
             options: self.options.bounded(),
             active: ActiveRuns::default(),
             relay: Relay::default(),
+            warnings: LastingWarnings::default(),
             wake: WakeUp::default(),
             observers,
         };

@@ -16,9 +16,12 @@ use crate::{
     ids::{ExecutionId, OrganizationId, SignalId},
     limits,
     observe::Actor,
-    ports::{ClaimWhat, ExecutionRecord, ResumeSignal, Signal, SignalKind, StoreErrorKind},
+    ports::{
+        ClaimWhat, ExecutionRecord, ResumeSignal, Settlement, Signal, SignalKind, StoreErrorKind,
+    },
     run::{Execution, Status, Step},
-    workflow::validate::check_overrides,
+    storable,
+    workflow::{validate::check_overrides, variables::push_token},
 };
 
 /// Who wants something of which execution.
@@ -128,8 +131,9 @@ impl Engine {
     pub async fn resume(
         &self,
         request: ControlRequest,
-        how: ResumeRequest,
+        mut how: ResumeRequest,
     ) -> Result<ControlAnswer, EngineError> {
+        none(too_deep(&mut how))?;
         self.control(request, Call::Resume, SignalKind::Resume(how))
             .await
     }
@@ -340,6 +344,29 @@ impl Engine {
         tokio::spawn(holding.drive(Mode::ApplySignals));
         Ok(true)
     }
+}
+
+/// What is nested too deep of how a person lets an execution go on.
+fn too_deep(how: &mut ResumeRequest) -> Vec<FieldFault> {
+    let data = how.trigger_data.iter_mut().flatten();
+    let data = data.map(|(name, value)| ("/changes/trigger_data", Some(name), value));
+    let nodes = how.nodes.iter_mut();
+    let nodes = nodes.map(|(node, params)| ("/changes/nodes", Some(node), params));
+    let output = match &mut how.settlement {
+        Some(Settlement::ConfirmDone(output)) => Some(("/output", None, output)),
+        Some(Settlement::RunAgain) | None => None,
+    };
+    let values = data.chain(nodes).chain(output);
+    let faults = values.filter_map(|(at, name, value)| {
+        storable::refuse_deep(value, || {
+            let mut pointer = at.to_owned();
+            if let Some(name) = name {
+                push_token(&mut pointer, name);
+            }
+            pointer
+        })
+    });
+    faults.collect()
 }
 
 /// Why a call is refused, and what is allowed instead.

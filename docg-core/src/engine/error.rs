@@ -1,6 +1,6 @@
 use crate::{
     engine::{Call, VoteRefusal},
-    error::FieldFault,
+    error::{FieldFault, told},
     ports::{StoreError, StoreErrorKind},
     run::Status,
 };
@@ -14,7 +14,10 @@ pub enum EngineError {
     #[error("{0} not found")]
     NotFound(&'static str),
     /// The execution's status does not allow the call.
-    #[error("an execution that is {from} does not allow this")]
+    #[error(
+        "an execution that is {from} does not allow this; allowed: {}",
+        names(allowed)
+    )]
     InvalidTransition {
         /// The status it has.
         from: Status,
@@ -36,10 +39,10 @@ pub enum EngineError {
     #[error("the idempotency key was used with another body")]
     KeyReused,
     /// The definition cannot run.
-    #[error("the workflow has {} faults", .0.len())]
+    #[error("the workflow cannot run: {}", told(.0))]
     InvalidWorkflow(Vec<FieldFault>),
     /// A value is well formed and wrong.
-    #[error("{} values are wrong", .0.len())]
+    #[error("values are wrong: {}", told(.0))]
     InvalidInput(Vec<FieldFault>),
     /// It has no document that could be signed.
     #[error("the execution has no document")]
@@ -56,6 +59,17 @@ pub enum EngineError {
     /// The store failed.
     #[error(transparent)]
     Store(StoreError),
+}
+
+fn names(allowed: &[Call]) -> String {
+    match allowed {
+        [] => "nothing".to_owned(),
+        calls => calls
+            .iter()
+            .map(|call| call.as_str())
+            .collect::<Vec<_>>()
+            .join(", "),
+    }
 }
 
 impl From<StoreError> for EngineError {

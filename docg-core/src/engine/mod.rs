@@ -16,6 +16,8 @@ mod drive;
 mod error;
 mod feed;
 mod follow_up;
+mod kept;
+mod lasting;
 mod list_feed;
 mod observed;
 mod observer;
@@ -39,6 +41,7 @@ pub use control::{ControlAnswer, ControlRequest, ResumeRequest};
 pub use decide::{Call, allowed_calls};
 pub use error::EngineError;
 pub use feed::EventFeed;
+pub(crate) use kept::REFUSED;
 pub use list_feed::{ListFeed, ListItem};
 pub use observer::{Fact, OTHER, Observer, StepEnd, WebhookEnd};
 pub use read::PreflightAnswer;
@@ -86,6 +89,7 @@ pub(crate) struct Inner {
     pub(crate) relay: relay::Relay,
     pub(crate) wake: crew::WakeUp,
     pub(crate) steadiness: steadiness::Steadiness,
+    pub(crate) warnings: lasting::LastingWarnings,
     pub(crate) observers: Arc<observer::Observers>,
 }
 

@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use serde_json::Value;
+use uuid::Uuid;
 
 use super::{Engine, EngineError};
 use crate::{
@@ -39,6 +40,22 @@ impl Engine {
     #[must_use]
     pub fn redaction(&self) -> &Redaction {
         &self.inner.redaction
+    }
+
+    /// Whether the store answers and takes writes. It is given one that changes nothing, which a
+    /// database refuses that is read-only, or where the role may not write.
+    ///
+    /// # Errors
+    ///
+    /// `Store`.
+    pub async fn ready(&self) -> Result<(), EngineError> {
+        let nothing = [(ExecutionId(Uuid::nil()), 0)];
+        let written = self.inner.store.mark_published(&nothing).await;
+        match &written {
+            Ok(()) => self.inner.warnings.not_ready.is_over(),
+            Err(error) => self.inner.warnings.not_ready.happened(error),
+        }
+        Ok(written?)
     }
 
     /// One execution.

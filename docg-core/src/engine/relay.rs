@@ -122,11 +122,12 @@ impl Inner {
         };
         match there {
             Ok(seq) => {
+                self.warnings.publishing.is_over();
                 self.relay.published(execution, seq);
                 seq.max(published)
             }
             Err(error) => {
-                tracing::warn!(execution_id = %execution, "events will be published later: {error}");
+                self.warnings.publishing.happened(&error);
                 self.relay.look_again();
                 published
             }
@@ -186,9 +187,12 @@ pub(super) async fn run(engine: &Inner) {
             continue;
         }
         looked_at = engine.clock.elapsed();
-        if let Err(e) = sweep(engine, &mut swept).await {
-            tracing::warn!("publishing what was left behind failed and will be tried again: {e}");
-            engine.relay.look_again();
+        match sweep(engine, &mut swept).await {
+            Ok(()) => engine.warnings.sweeping.is_over(),
+            Err(error) => {
+                engine.warnings.sweeping.happened(&error);
+                engine.relay.look_again();
+            }
         }
     }
 }
@@ -211,10 +215,13 @@ async fn sweep(engine: &Inner, swept: &mut Option<ExecutionId>) -> Result<(), St
                 .bring(*left, left.published, left.published + 1)
                 .await
             {
-                Ok(seq) => engine.relay.published(left.execution_id, seq),
+                Ok(seq) => {
+                    engine.warnings.publishing.is_over();
+                    engine.relay.published(left.execution_id, seq);
+                }
                 Err(NotPublished::Store(error)) => return Err(error),
                 Err(NotPublished::Bus(error)) => {
-                    tracing::warn!(execution_id = %left.execution_id, "the bus does not take events: {error}");
+                    engine.warnings.publishing.happened(&error);
                     refusals += 1;
                     if refusals == REFUSALS {
                         return flush(engine).await;

@@ -17,6 +17,7 @@ use crate::{
     ports::{ExecutionRecord, Idempotency},
     run::{Inputs, Phase, Step, StepStatus},
     signature::MAX_SIGNERS,
+    storable,
     workflow::{Node, NodeSpec, OnError, Registry, RetryPolicy, Settings, Workflow},
 };
 
@@ -86,8 +87,14 @@ impl Engine {
     pub async fn request_signature(
         &self,
         request: ControlRequest,
-        how: RequestSignature,
+        mut how: RequestSignature,
     ) -> Result<Started, EngineError> {
+        let signers = how.signers.iter_mut().enumerate();
+        let too_deep: Vec<_> = signers
+            .filter_map(|(index, signer)| {
+                storable::refuse_deep(signer, || format!("/signers/{index}"))
+            })
+            .collect();
         let called = called(
             &request.actor,
             &how.correlation_id,
@@ -112,6 +119,7 @@ impl Engine {
                 .into_iter()
                 .chain(too_many)
                 .chain(called)
+                .chain(too_deep)
                 .chain(of_signers),
         )?;
         let (organization, id) = (request.organization_id, request.execution_id);

@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     ids::{OrganizationId, SignalId, SignatureRequestId},
+    json,
     observe::Actor,
     ports::{Memo, MemoKey, Signal, SignalKind},
     signature::{RequestStatus, SignatureProvider, SignerFact, WebhookError, WebhookRequest},
@@ -134,7 +135,7 @@ impl Engine {
     /// hold what a store cannot.
     fn kept(&self, body: &[u8]) -> String {
         let body =
-            serde_json::from_slice(body).unwrap_or_else(|_| Value::String(storable::legible(body)));
+            json::read_message(body).unwrap_or_else(|_| Value::String(storable::legible(body)));
         self.redaction().snapshot(&body).as_str().to_owned()
     }
 

@@ -22,7 +22,7 @@ use crate::{
         StoreErrorKind,
     },
     run::{Inputs, Phase, StepStatus},
-    storable::{MAX_DEPTH, Unstorable},
+    storable::{self, MAX_DEPTH, Unstorable},
 };
 
 /// What is to be run.
@@ -122,14 +122,14 @@ impl Engine {
     ///
     /// `NotFound` for the workflow; `InvalidInput` where the trigger data is no object or a text
     /// exceeds its [limit](crate::limits); `KeyReused`.
-    pub async fn start(&self, request: StartRequest) -> Result<Started, EngineError> {
+    pub async fn start(&self, mut request: StartRequest) -> Result<Started, EngineError> {
         let called = called(
             &request.actor,
             &request.correlation_id,
             request.traceparent.as_deref(),
             request.idempotency.as_ref(),
         );
-        let of_data = data_fault(&request.trigger_data);
+        let of_data = data_fault(&mut request.trigger_data);
         let of_type = limits::TRIGGER_TYPE.of_field(Some(&request.trigger_type));
         none(of_data.into_iter().chain(of_type).chain(called))?;
         let workflow = self
@@ -166,7 +166,7 @@ impl Engine {
     pub async fn retry(
         &self,
         request: ControlRequest,
-        how: RetryRequest,
+        mut how: RetryRequest,
     ) -> Result<Started, EngineError> {
         let called = called(
             &request.actor,
@@ -174,7 +174,7 @@ impl Engine {
             how.traceparent.as_deref(),
             how.idempotency.as_ref(),
         );
-        let of_data = how.trigger_data.as_ref().and_then(data_fault);
+        let of_data = how.trigger_data.as_mut().and_then(data_fault);
         none(of_data.into_iter().chain(called))?;
         let (organization, id) = (request.organization_id, request.execution_id);
         let ExecutionRecord {
@@ -335,17 +335,19 @@ pub(super) fn called(
 }
 
 /// What is wrong with trigger data, whatever the workflow wants of them.
-fn data_fault(data: &Value) -> Option<FieldFault> {
-    let fault = |code, text| Some(FieldFault::new("/trigger_data", code, text));
+fn data_fault(data: &mut Value) -> Option<FieldFault> {
+    let pointer = || "/trigger_data".to_owned();
+    let fault = |code, key| Some(FieldFault::new(pointer(), code, Text::key(key)));
+    let too_deep = storable::refuse_deep(data, pointer);
+    if too_deep.is_some() {
+        return too_deep;
+    }
     if !data.is_object() {
-        return fault("invalid_type", Text::key("fault-object"));
+        return fault("invalid_type", "fault-object");
     }
     match Unstorable::of_value(data, MAX_DEPTH)? {
-        Unstorable::Nul => fault("invalid_text", Text::key("fault-nul")),
-        Unstorable::TooDeep => {
-            let text = Text::key("fault-too-deep").with("most", MAX_DEPTH);
-            fault("too_deep", text)
-        }
+        Unstorable::ReservedName => fault("reserved_name", "fault-reserved-name"),
+        Unstorable::Nul | Unstorable::TooDeep => fault("invalid_text", "fault-nul"),
     }
 }
 

@@ -2,15 +2,16 @@
 
 use std::{
     any::Any,
-    future::Future,
+    future::{self, Future},
     panic::AssertUnwindSafe,
+    pin::pin,
     sync::Arc,
-    task::Poll,
+    task::{self, Poll},
     time::{Duration, Instant},
 };
 
 use futures::{FutureExt, future::BoxFuture};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -18,19 +19,18 @@ use super::{
     Inner,
     active::Handle,
     decide::{Input, Notes},
+    kept::Keeper,
     observer::{Fact, OTHER, Observers},
 };
 use crate::{
     error::{FailureClass, StepFailure, codes},
-    i18n::{Locale, Text},
-    limits,
-    observe::{LogDraft, LogLevel, Redaction, StepRecorder},
+    i18n::Text,
+    observe::{Redaction, StepRecorder},
     ports::RunState,
-    storable::{MAX_DEPTH, Unstorable},
-    time::{MAX_DURATION_MS, Timestamp},
+    time::Clock,
     workflow::{
-        ComputeHandler, EffectClass, EffectContext, Handler, Node, Probe, Resolution, StepContext,
-        StepOutcome, StopReason, Wait, context::StepFacts,
+        EffectClass, EffectContext, Handler, Node, Probe, Resolution, StepContext, StepOutcome,
+        StopReason, context::StepFacts,
     },
 };
 
@@ -64,9 +64,6 @@ pub(crate) struct StepRun {
     told: watch::Sender<Option<StopReason>>,
     recorder: StepRecorder,
     redaction: Redaction,
-    max_output_bytes: usize,
-    /// By the engine's clock.
-    started_at: Timestamp,
     began: Instant,
     /// Whether the node type may be told.
     is_registered: bool,
@@ -115,9 +112,31 @@ impl Work {
     }
 }
 
-/// A handler's call, with its panic caught.
-fn call(future: impl Future<Output = Answer> + Send + 'static) -> Call {
-    AssertUnwindSafe(future)
+/// A handler's call, with its panic caught and its answer checked.
+fn call(
+    keeper: Keeper,
+    ends: Duration,
+    clock: &Arc<dyn Clock>,
+    handler: impl Future<Output = Answer> + Send + 'static,
+) -> Call {
+    let clock = Arc::clone(clock);
+    let work = async move {
+        let mut handler = pin!(handler);
+        let poll = |context: &mut task::Context<'_>| {
+            let in_time = clock.elapsed() <= ends;
+            let answer = handler.as_mut().poll(context);
+            // It held its thread meanwhile: nobody could tell it that its time was up.
+            if in_time && answer.is_ready() && clock.elapsed() > ends {
+                keeper.warn_of_blocking();
+            }
+            answer
+        };
+        match future::poll_fn(poll).await {
+            Answer::Result(result) => Answer::Result(keeper.result(result)),
+            Answer::Probe(effect) => Answer::Probe(keeper.probe(effect)),
+        }
+    };
+    AssertUnwindSafe(work)
         .catch_unwind()
         .map(|outcome| outcome.map_err(panic_text))
         .boxed()
@@ -178,30 +197,50 @@ impl StepRun {
         let began = Instant::now();
         // The handler owns its parameters; the clone is skipped where nobody else holds them.
         let params = Arc::unwrap_or_clone(params);
-        let (call, repeatable) = if execution.dry_run {
+        let handler = if execution.dry_run {
             // The registry of a dry run has no effects.
-            match engine.dry.get(&node.node_type).cloned() {
-                Some(handler) => (compute(handler, context, params), true),
-                None => (unknown_type(&node), true),
-            }
+            engine
+                .dry
+                .get(&node.node_type)
+                .cloned()
+                .map(Handler::Compute)
         } else {
-            match engine.registry.get(&node.node_type).cloned() {
-                Some(Handler::Compute(handler)) => (compute(handler, context, params), true),
-                Some(Handler::Effect(handler)) => {
-                    let repeatable = handler.spec().effect == EffectClass::Repeatable;
-                    let context = EffectContext::live(context, handle.lease.fence);
-                    let call = call(async move {
-                        match task {
-                            Task::Run => Answer::Result(handler.run(context, params).await),
-                            Task::Resume(resolution) => {
-                                Answer::Result(handler.resumed(context, params, resolution).await)
-                            }
-                            Task::Probe => Answer::Probe(handler.probe(context, params).await),
+            engine.registry.get(&node.node_type).cloned()
+        };
+        let repeatable = match &handler {
+            Some(Handler::Effect(handler)) => handler.spec().effect == EffectClass::Repeatable,
+            Some(Handler::Compute(_)) | None => true,
+        };
+        let keeper = Keeper {
+            node: Arc::clone(&node),
+            repeatable,
+            max_output_bytes: engine.options.max_output_bytes,
+            started_at: now,
+            recorder: recorder.clone(),
+            redaction: engine.redaction.clone(),
+        };
+        let call = match handler {
+            Some(Handler::Compute(handler)) => call(keeper, ends, &engine.clock, async move {
+                Answer::Result(handler.run(context, params).await.map(StepOutcome::Done))
+            }),
+            Some(Handler::Effect(handler)) => {
+                let context = EffectContext::live(context, handle.lease.fence);
+                call(keeper, ends, &engine.clock, async move {
+                    match task {
+                        Task::Run => Answer::Result(handler.run(context, params).await),
+                        Task::Resume(resolution) => {
+                            Answer::Result(handler.resumed(context, params, resolution).await)
                         }
-                    });
-                    (call, repeatable)
-                }
-                None => (unknown_type(&node), true),
+                        Task::Probe => Answer::Probe(handler.probe(context, params).await),
+                    }
+                })
+            }
+            None => {
+                let text = Text::key("error-unknown-node-type").with("type", &node.node_type);
+                let failure = StepFailure::review(codes::UNKNOWN_NODE_TYPE, text);
+                call(keeper, ends, &engine.clock, async move {
+                    Answer::Result(Err(failure))
+                })
             }
         };
         let is_registered = engine.is_registered(&node.node_type);
@@ -218,8 +257,6 @@ impl StepRun {
             told,
             recorder,
             redaction: engine.redaction.clone(),
-            max_output_bytes: engine.options.max_output_bytes,
-            started_at: now,
             began,
             is_registered,
             observers: Arc::clone(&engine.observers),
@@ -261,7 +298,7 @@ impl StepRun {
         let outcome = match &mut self.work {
             Work::Ended(outcome) => match outcome.take() {
                 Some(outcome) => outcome,
-                None => std::future::pending().await,
+                None => future::pending().await,
             },
             Work::Spawned(handle) => match handle.await {
                 Ok(outcome) => outcome,
@@ -275,39 +312,11 @@ impl StepRun {
     fn input(&self, outcome: Outcome) -> Input {
         match outcome {
             Ok(Answer::Probe(effect)) => self.probed(effect),
-            Ok(Answer::Result(result)) => {
-                let result = result
-                    .and_then(|outcome| self.kept(outcome))
-                    .map_err(|failure| failure.printable(&self.redaction));
-                self.finished_with(result)
-            }
+            Ok(Answer::Result(result)) => self.finished_with(result),
             Err(tech) => {
                 let text = Text::key("error-handler-panicked").with("label", &self.node.label);
                 self.cut_off(StepFailure::fatal(codes::HANDLER_PANICKED, text).tech(tech))
             }
-        }
-    }
-
-    /// What a handler knows of its effect. An output or a wait that cannot be kept is none: then a
-    /// person says what it was.
-    fn probed(&self, effect: Probe) -> Input {
-        let (mut effect, mut notes) = (effect, self.notes());
-        let checked = match &effect {
-            Probe::Done(output) => self.check(output),
-            Probe::Begun(wait) => self.check_wait(wait),
-            Probe::NotDone | Probe::Unknown => Ok(()),
-        };
-        if let Err(failure) = checked {
-            let mut log = LogDraft::new(LogLevel::Warn, failure.context.human);
-            log.message_tech = failure.context.tech;
-            notes.logs.push(log);
-            effect = Probe::Unknown;
-        }
-        Input::Probed {
-            index: self.index,
-            effect,
-            notes,
-            told: self.told(),
         }
     }
 
@@ -320,17 +329,21 @@ impl StepRun {
     /// effect was the asking, and that is known to be done.
     fn cut_off(&self, mut failure: StepFailure) -> Input {
         if self.probing {
-            return Input::Probed {
-                index: self.index,
-                effect: Probe::Unknown,
-                notes: self.notes(),
-                told: self.told(),
-            };
+            return self.probed(Probe::Unknown);
         }
         if self.begins && !self.repeatable {
             failure.class = FailureClass::OutcomeUnknown;
         }
         self.finished_with(Err(failure.printable(&self.redaction)))
+    }
+
+    fn probed(&self, effect: Probe) -> Input {
+        Input::Probed {
+            index: self.index,
+            effect,
+            notes: self.notes(),
+            told: self.told(),
+        }
     }
 
     fn finished_with(&self, result: Result<StepOutcome, StepFailure>) -> Input {
@@ -346,84 +359,6 @@ impl StepRun {
         let (logs, audit) = self.recorder.take();
         Notes { logs, audit }
     }
-
-    /// What a handler returned, if it can be kept.
-    fn kept(&self, outcome: StepOutcome) -> Result<StepOutcome, StepFailure> {
-        match &outcome {
-            StepOutcome::Done(output) => self.check(output),
-            StepOutcome::Wait(wait) => self.check_wait(wait),
-        }?;
-        Ok(outcome)
-    }
-
-    fn check_wait(&self, wait: &Wait) -> Result<(), StepFailure> {
-        let (kept, expires_at, remind_every_ms, people, message, fault) = match wait {
-            Wait::Signatures(request) => (
-                json!(request),
-                request.expires_at,
-                request.remind_every_ms,
-                request.signers.len(),
-                None,
-                request.fault(),
-            ),
-            Wait::Approval(request) => {
-                let approvers: Vec<_> = request.approvers.iter().map(|(email, _)| email).collect();
-                (
-                    json!([request.message, approvers]),
-                    request.expires_at,
-                    None,
-                    approvers.len(),
-                    request.message.as_deref(),
-                    request.fault(),
-                )
-            }
-        };
-        self.check(&kept)?;
-        let message = message.and_then(|text| limits::MESSAGE.fault("/message", text));
-        let why = if expires_at.is_some_and(|end| !end.is_within_reach_of(self.started_at)) {
-            "it ends more than ten years ahead".to_owned()
-        } else if remind_every_ms.is_some_and(|millis| millis > MAX_DURATION_MS) {
-            "more than ten years lie between its reminders".to_owned()
-        } else if people > limits::PEOPLE {
-            format!("it asks {people} people, of at most {}", limits::PEOPLE)
-        } else if let Some(fault) = message {
-            format!("its message: {}", fault.detail.render(Locale::En))
-        } else if let Some(fault) = fault {
-            fault
-        } else {
-            return Ok(());
-        };
-        let text = Text::key("error-output-not-storable").with("label", &self.node.label);
-        let tech = format!("the wait cannot be kept: {why}");
-        Err(StepFailure::fatal(codes::OUTPUT_NOT_STORABLE, text).tech(tech))
-    }
-
-    /// Fails where a value cannot be kept. A store that refused it would have the step run again.
-    fn check(&self, value: &Value) -> Result<(), StepFailure> {
-        let text = |key| Text::key(key).with("label", &self.node.label);
-        if let Some(fault) = Unstorable::of_value(value, MAX_DEPTH) {
-            let text = text("error-output-not-storable");
-            let tech =
-                format!("the output cannot be kept: {fault}; {MAX_DEPTH} levels may be nested");
-            return Err(StepFailure::fatal(codes::OUTPUT_NOT_STORABLE, text).tech(tech));
-        }
-        if !fits(value, self.max_output_bytes) {
-            let text = text("error-output-too-large");
-            let tech = format!("the output exceeds {} bytes of JSON", self.max_output_bytes);
-            return Err(StepFailure::fatal(codes::OUTPUT_TOO_LARGE, text).tech(tech));
-        }
-        Ok(())
-    }
-}
-
-fn compute(handler: Arc<dyn ComputeHandler>, context: StepContext, params: Value) -> Call {
-    call(async move { Answer::Result(handler.run(context, params).await.map(StepOutcome::Done)) })
-}
-
-fn unknown_type(node: &Node) -> Call {
-    let text = Text::key("error-unknown-node-type").with("type", &node.node_type);
-    let failure = StepFailure::review(codes::UNKNOWN_NODE_TYPE, text);
-    call(async move { Answer::Result(Err(failure)) })
 }
 
 fn panic_text(payload: Box<dyn Any + Send>) -> String {
@@ -434,22 +369,4 @@ fn panic_text(payload: Box<dyn Any + Send>) -> String {
             |text| (*text).to_owned(),
         ),
     }
-}
-
-/// Whether a value's JSON is no longer than `max` bytes, without writing it out.
-fn fits(value: &Value, max: usize) -> bool {
-    struct Budget(usize);
-    impl std::io::Write for Budget {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0 = self
-                .0
-                .checked_sub(bytes.len())
-                .ok_or(std::io::ErrorKind::StorageFull)?;
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-    serde_json::to_writer(Budget(max), value).is_ok()
 }

@@ -20,9 +20,11 @@ use crate::{
 #[non_exhaustive]
 pub struct WorkerOptions {
     /// Executions that are taken forward at once. With 0 the process takes none, and only publishes
-    /// what it commits: one that serves requests and leaves the work to others.
+    /// what it commits: one that serves requests and leaves the work to others. More than tokio's
+    /// semaphores count, 2^61 - 1 on a machine of 64 bits, is taken for that many.
     pub concurrency: usize,
-    /// Of these, at most so many of one organization, counted over all workers.
+    /// Of these, at most so many of one organization, counted over all workers. 0 is taken for 1: no
+    /// execution could go on otherwise.
     pub per_organization: usize,
 }
 
@@ -51,6 +53,13 @@ impl WorkerOptions {
         self.per_organization = limit;
         self
     }
+
+    fn bounded(self) -> Self {
+        Self {
+            concurrency: self.concurrency.min(Semaphore::MAX_PERMITS),
+            per_organization: self.per_organization.max(1),
+        }
+    }
 }
 
 /// Executions that are claimed at once.
@@ -62,8 +71,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// for processes that share no bus.
 const HELD_BACK: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
-/// Running workers of one process. Dropping them stops them without grace; see
-/// [`Workers::shutdown`].
+/// Running workers of one process. When they are dropped, they claim nothing more, and nothing waits for
+/// them: handlers at work are told to stop as by [`Workers::shutdown`], and have their grace time as long as
+/// the runtime lives. Leases are not renewed any more, so a step that outlives its lease may be taken over.
 #[derive(Debug)]
 #[must_use = "workers stop when they are dropped"]
 pub struct Workers {
@@ -77,6 +87,7 @@ pub struct Workers {
 impl Engine {
     /// Starts to claim executions and take them forward. Call it once per process.
     pub fn start_workers(&self, options: WorkerOptions) -> Workers {
+        let options = options.bounded();
         let (shutdown, background) = (CancellationToken::new(), CancellationToken::new());
         let drivers = TaskTracker::new();
         let inner = &self.inner;
@@ -247,6 +258,7 @@ async fn due_ones(inner: &Inner, options: WorkerOptions, limit: usize) -> Option
     let poll = now + inner.options.poll_interval.min(inner.options.lease / 2);
     match inner.claim(what).await {
         Ok((claim, until)) => {
+            inner.warnings.claiming.is_over();
             if noted > now.as_millis() && noted != i64::MAX {
                 inner.wake.due.fetch_min(noted, Ordering::AcqRel);
             }
@@ -261,7 +273,7 @@ async fn due_ones(inner: &Inner, options: WorkerOptions, limit: usize) -> Option
         }
         Err(error) => {
             inner.wake.due.fetch_min(noted, Ordering::AcqRel);
-            tracing::warn!("claiming failed and will be tried again: {error}");
+            inner.warnings.claiming.happened(&error);
             None
         }
     }
@@ -287,6 +299,7 @@ async fn renew(inner: &Inner) {
             biased;
             renewed = inner.store.renew(&leases, inner.now() + lease) => match renewed {
                 Ok(renewed) => {
+                    inner.warnings.renewing.is_over();
                     leases.retain(|lease| !renewed.unknown.contains(lease));
                     inner.active.prolong(&leases, until);
                     renewed.lost.into_iter().for_each(|lease| inner.lose(lease));
@@ -295,7 +308,7 @@ async fn renew(inner: &Inner) {
                         inner.active.notify(lease.execution_id);
                     }
                 }
-                Err(error) => tracing::warn!("leases could not be renewed: {error}"),
+                Err(error) => inner.warnings.renewing.happened(&error),
             },
             () = first_lease_ends(inner) => tracing::warn!("leases were not renewed in time"),
         }
@@ -318,6 +331,7 @@ async fn wakes(inner: &Inner) {
     loop {
         match inner.bus.wakes().await {
             Ok(mut wakes) => {
+                inner.warnings.wakes.is_over();
                 // Some may have come while nobody listened.
                 inner.wake_workers();
                 while let Some(execution) = wakes.next().await {
@@ -326,7 +340,7 @@ async fn wakes(inner: &Inner) {
                     }
                 }
             }
-            Err(error) => tracing::warn!("wake-ups from other processes do not arrive: {error}"),
+            Err(error) => inner.warnings.wakes.happened(&error),
         }
         inner.clock.sleep(PAUSE).await;
     }

@@ -2,19 +2,44 @@ use std::sync::Arc;
 
 use super::{Engine, EngineError};
 use crate::{
-    error::FieldFault,
+    error::{FieldFault, codes},
+    i18n::Text,
     ids::{OrganizationId, WorkflowId},
     ports::{Page, StoreErrorKind, WorkflowQuery},
-    programs,
+    programs, storable,
     workflow::{
         Workflow, WorkflowDraft,
         size::size_of,
         validate::{Validated, schema, validate},
+        variables::push_token,
     },
 };
 
 /// Parameters of at most this size are checked at once.
 const SMALL_PARAMS: usize = 5_000;
+
+/// Refuses a draft with values that are nested too deep to be followed down.
+fn refuse_deep(draft: &mut WorkflowDraft) -> Result<(), Vec<FieldFault>> {
+    let pointer = |mut at: String, name: &str| {
+        push_token(&mut at, name);
+        at
+    };
+    let schema = draft.input_schema.iter_mut().filter_map(|(name, value)| {
+        storable::refuse_deep(value, || pointer("/input_schema".to_owned(), name))
+    });
+    let nodes = draft.nodes.iter_mut().enumerate();
+    let params = nodes.flat_map(|(index, node)| {
+        node.params.iter_mut().filter_map(move |(name, value)| {
+            storable::refuse_deep(value, || pointer(format!("/nodes/{index}/params"), name))
+        })
+    });
+    let faults: Vec<_> = schema.chain(params).collect();
+    if faults.is_empty() {
+        Ok(())
+    } else {
+        Err(faults)
+    }
+}
 
 /// Whether it costs little to check a workflow.
 fn is_small_draft(draft: &WorkflowDraft) -> bool {
@@ -38,7 +63,8 @@ impl Engine {
     /// # Errors
     ///
     /// Every fault that it has, as [`put_workflow`](Self::put_workflow) would name them.
-    pub fn check_workflow(&self, draft: WorkflowDraft) -> Result<Validated, Vec<FieldFault>> {
+    pub fn check_workflow(&self, mut draft: WorkflowDraft) -> Result<Validated, Vec<FieldFault>> {
+        refuse_deep(&mut draft)?;
         validate(draft, &self.inner.registry)
     }
 
@@ -51,8 +77,9 @@ impl Engine {
     pub async fn check_workflow_of(
         &self,
         organization: OrganizationId,
-        draft: WorkflowDraft,
+        mut draft: WorkflowDraft,
     ) -> Result<Validated, Vec<FieldFault>> {
+        refuse_deep(&mut draft)?;
         if is_small_draft(&draft) {
             return self.check_workflow(draft);
         }
@@ -78,8 +105,16 @@ impl Engine {
             .await
             .map_err(EngineError::InvalidWorkflow)?;
         loop {
-            let current = self.inner.store.workflow(organization, id).await?;
-            let actual = current.as_ref().map_or(0, |workflow| workflow.version);
+            let latest = self.inner.store.latest_version(organization, id).await?;
+            let (current, actual) = match self.inner.store.workflow(organization, id).await {
+                // Storing it anew is what repairs it.
+                Err(e) if e.kind == StoreErrorKind::Corrupt => (None, latest),
+                found => {
+                    let found = found?;
+                    let version = found.as_ref().map_or(0, |workflow| workflow.version);
+                    (found, version)
+                }
+            };
             if let Some(expected) = if_version.filter(|expected| *expected != actual) {
                 return Err(EngineError::VersionMismatch {
                     expected: expected.into(),
@@ -87,7 +122,6 @@ impl Engine {
                 });
             }
             let now = self.inner.now();
-            let latest = self.inner.store.latest_version(organization, id).await?;
             let workflow = Workflow {
                 id,
                 organization_id: organization,
@@ -103,7 +137,7 @@ impl Engine {
                 Ok(()) => {
                     return Ok(PutWorkflow {
                         workflow: Arc::new(workflow),
-                        created: current.is_none(),
+                        created: actual == 0,
                     });
                 }
                 // Somebody else stored a version in between; ours goes on top of it.
@@ -117,17 +151,21 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// `NotFound`.
+    /// `NotFound`; `InvalidInput` where what is stored cannot be read, until it is stored anew.
     pub async fn workflow(
         &self,
         organization: OrganizationId,
         id: WorkflowId,
     ) -> Result<Arc<Workflow>, EngineError> {
-        self.inner
-            .store
-            .workflow(organization, id)
-            .await?
-            .ok_or(EngineError::NotFound("workflow"))
+        match self.inner.store.workflow(organization, id).await {
+            Err(error) if error.kind == StoreErrorKind::Corrupt => {
+                tracing::error!(workflow_id = %id, "{error}");
+                let detail = Text::key("fault-workflow-unreadable");
+                let fault = FieldFault::new("/workflow_id", codes::UNREADABLE, detail);
+                Err(EngineError::InvalidInput(vec![fault]))
+            }
+            found => found?.ok_or(EngineError::NotFound("workflow")),
+        }
     }
 
     /// The highest version that was ever stored of a workflow, also of one that is hidden now.

@@ -99,8 +99,12 @@ codes! {
     CANCELED = "canceled";
     /// The handler stopped because it was told to, before its effect.
     STOPPED = "stopped";
+    /// A handler failed and gave no code.
+    ERROR = "error";
     /// An output is larger than can be kept.
     OUTPUT_TOO_LARGE = "output_too_large";
     /// An output has what cannot be kept: a NUL character, or nesting without end.
     OUTPUT_NOT_STORABLE = "output_not_storable";
+    /// A step asked for what only a step of another phase may ask for.
+    WRONG_PHASE = "wrong_phase";
 }

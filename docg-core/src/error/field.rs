@@ -1,4 +1,6 @@
-use crate::i18n::Text;
+use std::fmt;
+
+use crate::i18n::{Locale, Text};
 
 /// A value of a request or a definition that is well formed and wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -9,6 +11,29 @@ pub struct FieldFault {
     pub code: &'static str,
     /// What is wrong, or what would be right.
     pub detail: Text,
+}
+
+impl fmt::Display for FieldFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (place, detail) = (&self.pointer, self.detail.render(Locale::En));
+        write!(f, "{place:?} ({}): {detail}", self.code)
+    }
+}
+
+/// Faults in the log or on a console name at most so many places.
+const TOLD: usize = 3;
+
+/// The first faults of a list, and how many more there are.
+pub(crate) fn told(faults: &[FieldFault]) -> String {
+    let first: Vec<_> = faults
+        .iter()
+        .take(TOLD)
+        .map(FieldFault::to_string)
+        .collect();
+    match faults.len().saturating_sub(TOLD) {
+        0 => first.join("; "),
+        more => format!("{}; and {more} more", first.join("; ")),
+    }
 }
 
 impl FieldFault {
@@ -26,5 +51,23 @@ impl FieldFault {
     pub fn within(mut self, place: &str) -> Self {
         self.pointer.insert_str(0, place);
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_of_faults_names_the_first_places_and_counts_the_rest() {
+        let faults: Vec<_> = (1..=5)
+            .map(|n| FieldFault::new(format!("/nodes/{n}"), "too_long", format!("at most {n}")))
+            .collect();
+        assert_eq!(told(&faults[..1]), r#""/nodes/1" (too_long): at most 1"#);
+        assert_eq!(
+            told(&faults),
+            "\"/nodes/1\" (too_long): at most 1; \"/nodes/2\" (too_long): at most 2; \
+             \"/nodes/3\" (too_long): at most 3; and 2 more"
+        );
     }
 }

@@ -10,6 +10,7 @@ pub mod codes;
 mod field;
 
 pub use field::FieldFault;
+pub(crate) use field::told;
 
 /// What is stored and shown of an error.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,11 +25,22 @@ pub struct ErrorContext {
 }
 
 impl ErrorContext {
-    /// Without control characters and secrets, and bounded: it may repeat what another system has said.
+    /// Without control characters and secrets, bounded, and never blank: it may repeat what another system
+    /// has said.
     pub(crate) fn printable(self, redaction: &Redaction) -> Self {
+        let code = storable::printable_cow(self.code, limits::CODE);
+        let code = storable::one_line(&code, limits::CODE);
+        let human = match self.human.printable(redaction) {
+            Text::Literal(text) if limits::is_blank(&text) => Text::key("error-unspecified"),
+            human => human,
+        };
         Self {
-            code: storable::printable_cow(self.code, limits::CODE),
-            human: self.human.printable(redaction),
+            code: if limits::is_blank(&code) {
+                Cow::Borrowed(codes::ERROR)
+            } else {
+                Cow::Owned(code)
+            },
+            human,
             tech: self.tech.map(|tech| limits::tech(tech, redaction)),
         }
     }
@@ -154,3 +166,26 @@ impl fmt::Display for StepFailure {
 }
 
 impl std::error::Error for StepFailure {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::i18n::Locale;
+
+    #[test]
+    fn a_failure_has_a_code_of_one_line_and_a_text() {
+        for (code, human, kept) in [
+            ("", "", "error"),
+            (" \n", "\u{200b}", "error"),
+            ("one\ntwo", "Text.", "one two"),
+            ("plain", "Text.", "plain"),
+        ] {
+            let context = StepFailure::fatal(code, human)
+                .printable(&Redaction::default())
+                .context;
+            assert_eq!(context.code, kept, "{code:?}");
+            let human = context.human.render(Locale::En);
+            assert!(!limits::is_blank(&human), "{code:?}");
+        }
+    }
+}

@@ -137,15 +137,19 @@ impl Text {
     /// Without control characters and secrets in what it was given, and bounded.
     pub(crate) fn printable(self, redaction: &Redaction) -> Self {
         match self {
-            Self::Literal(text) => Self::Literal(storable::cut(
-                storable::technical(text, redaction),
-                limits::HUMAN,
-            )),
+            Self::Literal(text) => {
+                Self::Literal(storable::technical(text, limits::HUMAN, redaction))
+            }
             Self::Key { key, params } => Self::Key {
                 key: storable::printable_cow(key, limits::CODE),
                 params: params
                     .into_iter()
-                    .map(|(name, text)| (name, text.printable(redaction)))
+                    .map(|(name, text)| {
+                        (
+                            storable::printable_cow(name, limits::CODE),
+                            text.printable(redaction),
+                        )
+                    })
                     .collect(),
             },
         }

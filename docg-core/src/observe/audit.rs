@@ -159,7 +159,11 @@ impl AuditDraft {
     pub(crate) fn storable(self) -> Self {
         Self {
             actor: self.actor.map(|actor| Actor {
-                actor_id: storable::printable(actor.actor_id.to_string()).into(),
+                actor_id: storable::cut(
+                    storable::printable(actor.actor_id.to_string()),
+                    limits::ACTOR.max,
+                )
+                .into(),
                 ..actor
             }),
             action: storable::printable_cow(self.action, limits::NAME.max),
@@ -167,7 +171,7 @@ impl AuditDraft {
                 kind: storable::printable_cow(target.kind, limits::CODE),
                 id: storable::cut(storable::printable(target.id), limits::HUMAN),
             }),
-            metadata: self.metadata,
+            metadata: storable::fit_owned(self.metadata),
         }
     }
 

@@ -3,10 +3,11 @@ use std::{fmt, str::FromStr, sync::Arc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::canonical::JsonText;
+use super::{canonical::JsonText, redact::Redaction};
 use crate::{
     i18n::Text,
     ids::{ExecutionId, LogId, NodeId},
+    limits, storable,
     time::Timestamp,
 };
 
@@ -115,6 +116,16 @@ impl LogDraft {
     pub fn tech(mut self, message: impl ToString) -> Self {
         self.message_tech = Some(message.to_string());
         self
+    }
+
+    /// Bounded, without secrets in its texts, and without what no store keeps.
+    pub(crate) fn storable(self, redaction: &Redaction) -> Self {
+        Self {
+            message_human: self.message_human.printable(redaction),
+            message_tech: self.message_tech.map(|tech| limits::tech(tech, redaction)),
+            details_tech: self.details_tech.map(storable::fit_owned),
+            ..self
+        }
     }
 
     /// Adds facts for technicians.

@@ -42,7 +42,7 @@ impl StepRecorder {
         }
     }
 
-    /// Sets what is redacted before it goes to `tracing`.
+    /// Sets what is redacted before anything is kept or goes to `tracing`.
     #[must_use]
     pub fn redacting(mut self, redaction: Redaction) -> Self {
         self.redaction = redaction;
@@ -62,12 +62,10 @@ impl StepRecorder {
 
 impl ExecutionLogger for StepRecorder {
     fn log(&self, entry: LogDraft) {
+        let entry = entry.storable(&self.redaction);
         let message = entry.message_human.render(Locale::En);
         let (execution_id, node_id) = (self.execution_id, self.node_id.as_str());
-        let message = self.redaction.text(&message);
         let tech = entry.message_tech.as_deref();
-        let tech = tech.map(|tech| self.redaction.text(tech));
-        let tech = tech.as_deref();
         match entry.level {
             LogLevel::Ok => tracing::info!(%execution_id, node_id, tech, "{message}"),
             LogLevel::Warn => tracing::warn!(%execution_id, node_id, tech, "{message}"),
@@ -88,6 +86,7 @@ impl ExecutionLogger for StepRecorder {
 
 impl AuditSink for StepRecorder {
     fn record(&self, row: AuditDraft) {
+        let row = row.storable();
         self.drafts
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

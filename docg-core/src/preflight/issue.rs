@@ -144,9 +144,9 @@ impl Issue {
             code: storable::printable_cow(self.code, limits::CODE),
             message_human: self.message_human.printable(redaction),
             message_tech: self.message_tech.map(|tech| limits::tech(tech, redaction)),
-            node_id: self
-                .node_id
-                .map(|node| storable::printable(node.to_string()).into()),
+            node_id: self.node_id.map(|node| {
+                storable::cut(storable::printable(node.to_string()), limits::NODE_ID.max).into()
+            }),
             field: self
                 .field
                 .map(|field| storable::cut(storable::printable(field), limits::HUMAN)),

@@ -8,7 +8,7 @@ use super::{
     error::ProviderError,
     request::{NewSigner, SignatureRequest},
 };
-use crate::{ids::OrganizationId, storable, time::Timestamp};
+use crate::{ids::OrganizationId, limits, storable, time::Timestamp};
 
 /// A service that collects signatures.
 #[cfg_attr(feature = "mock", mockall::automock)]
@@ -245,7 +245,9 @@ impl SignerFact {
     pub(crate) fn printable(mut self) -> Self {
         let reason = self.reason.map(|it| storable::one_line(&it, MAX_REASON));
         self.reason = reason.filter(|reason| !reason.is_empty());
-        self.email = self.email.map(storable::printable);
+        self.email = self
+            .email
+            .map(|email| storable::cut(storable::printable(email), limits::EMAIL.max));
         self
     }
 }

@@ -166,7 +166,8 @@ pub struct NewSignatureRequest {
     /// What the provider needs to find it again, besides the envelope's name; `null` for nothing.
     #[serde(default)]
     pub details: Value,
-    /// When it is given up; `None` for never.
+    /// When it is given up: after the step's
+    /// [`started_at`](crate::workflow::context::StepFacts::started_at), and within ten years. `None` for never.
     pub expires_at: Option<Timestamp>,
     /// How often the engine has the provider remind those who have not signed, in milliseconds;
     /// `None` where it does not, for one because the provider does so by itself.

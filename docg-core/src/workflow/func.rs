@@ -1,6 +1,8 @@
 //! Handlers from async functions: a serde type in, a serde type out.
 
-use std::{future::Future, marker::PhantomData, pin::Pin, sync::Arc};
+use std::{
+    any::Any, fmt, future::Future, marker::PhantomData, mem::ManuallyDrop, pin::Pin, sync::Arc,
+};
 
 use async_trait::async_trait;
 use serde::{Serialize, de::DeserializeOwned};
@@ -14,9 +16,11 @@ use super::{
     spec::NodeSpec,
 };
 use crate::{
-    error::{StepFailure, codes},
+    engine::REFUSED,
+    error::{FailureClass, StepFailure, codes},
     i18n::Text,
     preflight::Issue,
+    storable::{MAX_DEPTH, Unstorable},
 };
 
 type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -76,9 +80,13 @@ impl StepOutcome {
     ///
     /// # Errors
     ///
-    /// A final failure where it cannot.
+    /// A failure that leaves the outcome open where it cannot: what the step was for has been done.
     pub fn done(output: impl Serialize) -> Result<Self, StepFailure> {
-        to_output(output).map(Self::Done)
+        to_output(output).map(Self::Done).map_err(|mut failure| {
+            failure.class = FailureClass::OutcomeUnknown;
+            failure.context.human = Text::key(REFUSED).with_text("why", failure.context.human);
+            failure
+        })
     }
 }
 
@@ -95,13 +103,17 @@ fn output_of(resolution: Resolution) -> Value {
 }
 
 fn to_output(output: impl Serialize) -> Result<Value, StepFailure> {
-    serde_json::to_value(output).map_err(|e| {
-        StepFailure::fatal(
-            codes::INVALID_FIELD_FORMAT,
-            Text::key("error-output-unserializable"),
-        )
-        .tech(e)
-    })
+    let refused = |why: &dyn fmt::Display| {
+        let text = Text::key("error-output-unserializable");
+        StepFailure::fatal(codes::OUTPUT_NOT_STORABLE, text).tech(why)
+    };
+    // Where it is nested too deep, turning it into a value would overflow the stack. So would dropping
+    // it, and docg cannot take a type apart that it does not know: it is leaked.
+    let output = ManuallyDrop::new(output);
+    if let Some(fault @ Unstorable::TooDeep) = Unstorable::of_record(&*output, MAX_DEPTH) {
+        return Err(refused(&fault));
+    }
+    serde_json::to_value(ManuallyDrop::into_inner(output)).map_err(|error| refused(&error))
 }
 
 /// The parameters of a step as a handler's own type.
@@ -143,7 +155,13 @@ where
         request.misfits::<P>()
     }
     async fn run(&self, context: StepContext, params: Value) -> Result<Value, StepFailure> {
-        to_output((self.run)(context, read_params(params)?).await?)
+        let output = (self.run)(context, read_params(params)?).await?;
+        // A handler that gives a value leaves nothing to be turned into one.
+        let mut output = Some(output);
+        match (&mut output as &mut dyn Any).downcast_mut::<Option<Value>>() {
+            Some(value) => Ok(value.take().unwrap_or_default()),
+            None => to_output(output),
+        }
     }
 }
 

@@ -219,7 +219,8 @@ pub struct NewApproval {
     pub message: Option<String>,
     /// How many must agree. One refusal decides.
     pub quorum: u32,
-    /// When it is decided without them.
+    /// When it is decided without them: after the step's
+    /// [`started_at`](crate::workflow::context::StepFacts::started_at), and within ten years.
     pub expires_at: Option<Timestamp>,
     /// What an expiry does.
     pub on_expiry: OnExpiry,

@@ -129,7 +129,7 @@ pub enum ParamKind {
     OneOf(Vec<&'static str>),
     /// A whole number, zero or more.
     Integer,
-    /// A duration in whole milliseconds, ten years at most; to be read as
+    /// A duration in whole milliseconds, from 1 to ten years; to be read as
     /// [`Millis`](crate::time::Millis).
     Duration,
     /// `true` or `false`.

@@ -28,7 +28,10 @@ pub(crate) struct Execution {
     organization_id: OrganizationId,
     #[schema(value_type = names::Status)]
     status: run::Status,
-    /// Whether some of what is stored of it cannot be read. Its ids and its status are right all the same.
+    /// True if some of what is stored of it cannot be read, else left out. Its ids and its status are right
+    /// all the same.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(default = false)]
     unreadable: bool,
     /// Never falls; 100 exactly when completed.
     #[schema(maximum = 100)]

@@ -352,6 +352,6 @@ pub(crate) struct Keyed {
 #[allow(dead_code, reason = "it describes what IfMatch::of reads")]
 pub(crate) struct Conditional {
     /// `"<version>"`, or `*` for any.
-    #[param(rename = "If-Match", example = "\"3\"")]
+    #[param(rename = "If-Match", example = "\"3\"", pattern = "^[^,]*$")]
     version: Option<String>,
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use docg_core::limits::TEXTS;
+use docg_core::limits::{NODE_ID, TEXTS};
 
 use crate::problem::codes;
 
@@ -136,13 +136,16 @@ fn each(object: &mut Value, mut visit: impl FnMut(&str, &mut Value)) {
     }
 }
 
-/// In an answer absent values are null, so every property is required. What refuses unknown
-/// properties is a request's, and says itself what it requires.
+/// In an answer absent values are null, so every property is required, but for those that are left out
+/// while false. What refuses unknown properties is a request's, and says itself what it requires.
 fn nothing_left_out(schema: &mut Value) {
     match schema {
         Value::Object(map) if map.get("additionalProperties") != Some(&Value::Bool(false)) => {
             if let Some(Value::Object(properties)) = map.get("properties") {
-                let names = properties.keys().cloned().map(Value::String).collect();
+                let always = properties.iter().filter(|(_, it)| it["default"] != false);
+                let names = always
+                    .map(|(name, _)| Value::String(name.clone()))
+                    .collect();
                 map.insert("required".to_owned(), Value::Array(names));
             }
             map.values_mut().for_each(nothing_left_out);
@@ -165,6 +168,12 @@ fn bound_text(name: &str, schema: &mut Value) {
         || schema["type"]
             .as_array()
             .is_some_and(|types| types.contains(&json!("string")));
+    // Where a step is named, it is by its node's id.
+    let name = if name == "step_id" {
+        NODE_ID.name
+    } else {
+        name
+    };
     let limit = TEXTS.iter().find(|limit| limit.name == name);
     if let Some(limit) = limit.filter(|_| is_text) {
         schema["maxLength"] = json!(limit.max);

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use axum::{extract::State, http::StatusCode, response::Response};
-use docg_core::{ids::OrganizationId, ports::WorkflowQuery};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -96,24 +95,13 @@ pub(crate) async fn ready(State(state): State<AppState>) -> Response {
     if draining.is_cancelled() || shutdown.is_cancelled() {
         return health(StatusCode::SERVICE_UNAVAILABLE, HealthStatus::ShuttingDown);
     }
-    let nobody = OrganizationId(uuid::Uuid::nil());
-    match state
-        .engine
-        .workflows(WorkflowQuery {
-            organization_id: nobody,
-            after: None,
-            limit: 1,
-        })
-        .await
-    {
-        Ok(_) => health(StatusCode::OK, HealthStatus::Ready),
-        Err(error) => {
-            tracing::warn!("not ready: {error}");
-            health(
-                StatusCode::SERVICE_UNAVAILABLE,
-                HealthStatus::StoreUnavailable,
-            )
-        }
+    // Why not is logged by the engine.
+    match state.engine.ready().await {
+        Ok(()) => health(StatusCode::OK, HealthStatus::Ready),
+        Err(_) => health(
+            StatusCode::SERVICE_UNAVAILABLE,
+            HealthStatus::StoreUnavailable,
+        ),
     }
 }
 

@@ -196,6 +196,11 @@ async fn a_call_that_another_process_applies_is_passed_on() {
         let call = Call::new("POST", format!("{path}/{verb}")).token("user");
         let answer = elsewhere.clone().oneshot(call.request()).await;
         let answer = Answer::of(answer.expect("infallible")).await;
+        if verb == "cancel" && answer.status.as_u16() == 200 {
+            // The other process was faster than the answer.
+            assert_eq!(answer.json()["status"], status);
+            continue;
+        }
         assert_eq!(
             (answer.status.as_u16(), answer.json()),
             (202, json!({"status": "signal_sent"})),
@@ -323,19 +328,19 @@ async fn what_failed_may_be_tried_again_with_its_key() {
 #[tokio::test]
 async fn an_answer_for_technicians_is_not_given_to_others_again() {
     let world = World::new().await;
-    let path = world
-        .start(json!([{"id": "n", "type": "broken", "on_error": "review"}]))
-        .await;
-    world.until(&path, "step.failed").await;
+    let node = json!([{"id": "n", "type": "echo", "params": {"in": "{{trigger.customer}}"}}]);
+    let path = world.start(node).await;
+    world.until(&path, "preflight.completed").await;
     let cancel = |token: &str| {
         let call = Call::new("POST", format!("{path}/cancel")).token(token);
         world.send(call.header("idempotency-key", "c"))
     };
     let first = cancel("technician").await;
-    assert!(first.text.contains("canary-tech"), "{}", first.text);
+    let technical = |answer: &Answer| answer.text.contains("\"message_tech\":\"");
+    assert!(technical(&first), "{}", first.text);
     let other = cancel("user").await;
     other.problem(422, "idempotency_key_reused");
-    assert!(!other.text.contains("canary-tech"));
+    assert!(!technical(&other));
     assert_eq!(cancel("technician").await.text, first.text);
 }
 

@@ -341,6 +341,16 @@ async fn what_is_given_twice_or_in_another_encoding_is_refused_by_every_operatio
             ),
             (r#""x": 12345678901234567890123"#, "/x", "number_not_exact"),
             (r#""x": "\ud800""#, "/x", "invalid_text"),
+            (
+                r#""x": {"$serde_json::private::RawValue": "{\"a\": 1, \"a\": 2}"}"#,
+                "/x/$serde_json::private::RawValue",
+                "reserved_name",
+            ),
+            (
+                r#""x": [{"y": 1, "\u0024serde_json::private::Number": "1"}]"#,
+                "/x/0/$serde_json::private::Number",
+                "reserved_name",
+            ),
         ] {
             let body = format!(
                 "{}, {member}}}",

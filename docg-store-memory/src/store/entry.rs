@@ -100,6 +100,17 @@ pub(super) struct Held {
     lapsed: bool,
 }
 
+/// The run state with its places in lists and queues, in bytes.
+const STATE: usize = 1_024;
+
+/// How many bytes a new run will take.
+pub(super) fn weight_of(run: &NewRun) -> usize {
+    let state = &run.state;
+    let steps = state.steps.iter().map(weight::step);
+    let rows = weight::rows(&run.events, &run.logs, &run.audit);
+    STATE + rows + weight::inputs(&state.inputs) + steps.sum::<usize>()
+}
+
 impl Entry {
     pub(super) fn new(run: NewRun, types: TypeSet, lists: Arc<TenantLists>) -> Self {
         let NewRun {
@@ -207,8 +218,6 @@ impl Run {
 
     /// How many bytes it takes.
     pub(super) fn weight(&self) -> usize {
-        /// The run state with its places in lists and queues.
-        const STATE: usize = 1_024;
         let Weight {
             rows,
             values,

@@ -32,7 +32,7 @@ impl MemoStore for MemoryStore {
     async fn remember(&self, memo: Memo, now: Timestamp) -> Result<Option<Memo>, StoreError> {
         check(&memo, "remember")?;
         // What has ended makes room before any lock is held; else memos that have expired do.
-        let _ = self.make_room("remember", 0);
+        let _ = self.make_room("remember", 0, 1);
         let mut memos = self.memos();
         memos.now = memos.now.max(Some(now));
         if let Some(known) = memos
@@ -57,7 +57,7 @@ impl MemoStore for MemoryStore {
 
     async fn replace(&self, memo: Memo) -> Result<(), StoreError> {
         check(&memo, "replace")?;
-        let _ = self.make_room("replace", 0);
+        let _ = self.make_room("replace", 0, 1);
         self.put(&mut self.memos(), memo, "replace")
     }
 }

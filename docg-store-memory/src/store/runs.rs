@@ -21,7 +21,7 @@ use crate::{config::StoreConfig, weight};
 
 use super::{
     MemoryStore,
-    entry::{Entry, Run, check_new},
+    entry::{Entry, Run, check_new, weight_of},
     queue::Ask,
     storable,
 };
@@ -36,7 +36,7 @@ impl RunStore for MemoryStore {
         storable::refuse("create", storable::of_run(&run))?;
         let organization = run.state.execution.organization_id;
         // What has ended makes room before any lock is held.
-        let room = self.make_room("create", 1);
+        let room = self.make_room("create", 1, weight_of(&run));
         let Some(idempotency) = run.idempotency.clone() else {
             room?;
             return self.insert(run);
@@ -205,8 +205,6 @@ impl RunStore for MemoryStore {
         let signals_pending = !run.inbox.is_empty();
         let is_released = run.held.is_none();
         drop(guard);
-        // What has happened is kept, with room or without.
-        let _ = self.make_room("commit", 0);
         Ok(Committed {
             signals_pending,
             share_awaited: is_released && self.queue().is_share_awaited(entry.organization),
@@ -223,8 +221,9 @@ impl RunStore for MemoryStore {
                 format!("there is no execution {id}"),
             );
         };
-        let room = self.make_room("signal", 0);
-        if weight::record(&signal) > SMALL_SIGNAL {
+        let bytes = weight::record(&signal);
+        let room = self.make_room("signal", 0, bytes);
+        if bytes > SMALL_SIGNAL {
             room?;
         }
         let mut run = entry.lock();
@@ -238,7 +237,13 @@ impl RunStore for MemoryStore {
             return Ok(());
         }
         if run.inbox.len() >= self.config.max_inbox {
-            return refuse(StoreErrorKind::Full, format!("the inbox of {id} is full"));
+            return refuse(
+                StoreErrorKind::Full,
+                format!(
+                    "the inbox of {id} has {} signals, as many as max_inbox allows",
+                    self.config.max_inbox
+                ),
+            );
         }
         let due = signal.received_at;
         let weight = run.weight();
@@ -338,7 +343,7 @@ impl MemoryStore {
         {
             return refuse(
                 StoreErrorKind::Full,
-                format!("{max} executions are kept already"),
+                format!("max_executions is {max}, and so many are kept already"),
             );
         }
         let types = self.types.of(&run.state.workflow);
@@ -507,24 +512,40 @@ impl MemoryStore {
         run.weigh_requests();
     }
 
-    /// Removes what ended first, until so many `more` executions may be kept.
-    pub(super) fn make_room(&self, operation: &'static str, more: usize) -> Result<(), StoreError> {
+    /// Removes what ended first, until so many `more` executions and `bytes` may be kept. Only for what is
+    /// new: a commit must not remove the execution that it ends before its caller has read it.
+    pub(super) fn make_room(
+        &self,
+        operation: &'static str,
+        more: usize,
+        bytes: usize,
+    ) -> Result<(), StoreError> {
+        let full = |message| Err(StoreError::new(StoreErrorKind::Full, operation, message));
         let StoreConfig {
             max_executions,
             max_bytes,
             ..
         } = self.config;
-        while self.len() + more > max_executions || self.bytes() >= max_bytes {
+        if bytes > max_bytes {
+            return full(format!(
+                "it takes {bytes} bytes, and max_bytes is {max_bytes}"
+            ));
+        }
+        loop {
+            let limit = if self.len() + more > max_executions {
+                format!("max_executions is {max_executions}")
+            } else if self.bytes() + bytes > max_bytes {
+                format!("it takes {bytes} more, and max_bytes is {max_bytes}")
+            } else {
+                return Ok(());
+            };
             if !self.remove_oldest_ended() {
-                let message = format!(
-                    "{} executions and {} bytes are kept already, and none of them has ended",
-                    self.len(),
-                    self.bytes()
-                );
-                return Err(StoreError::new(StoreErrorKind::Full, operation, message));
+                let (len, kept) = (self.len(), self.bytes());
+                return full(format!(
+                    "{len} executions and {kept} bytes are kept, and none of them has ended: {limit}"
+                ));
             }
         }
-        Ok(())
     }
 
     /// Removes the execution that ended first; `false` where none has ended.

@@ -45,7 +45,7 @@ impl Versions {
 impl WorkflowStore for MemoryStore {
     async fn put_workflow(&self, workflow: Workflow) -> Result<(), StoreError> {
         storable::refuse("put_workflow", storable::of_record(&workflow))?;
-        self.make_room("put_workflow", 0)?;
+        self.make_room("put_workflow", 0, weight::record(&workflow))?;
         let mut workflows = self
             .workflows
             .write()

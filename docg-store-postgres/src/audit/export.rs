@@ -5,6 +5,7 @@ use std::io;
 use docg_core::{
     ids::{ExecutionId, OrganizationId},
     ports::StoreError,
+    time::Timestamp,
 };
 use sqlx::postgres::PgRow;
 use uuid::Uuid;
@@ -16,7 +17,7 @@ use super::{
 };
 use crate::{
     PgStore,
-    codec::{Time, audit_event, bytes32, field, int, number, time},
+    codec::{audit_event, bytes32, field, int, seq, time},
     database::{Snapshot, arguments},
     error::Error,
 };
@@ -195,15 +196,17 @@ async fn all_chains(
     organization: OrganizationId,
     take: &mut impl FnMut(Record) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let mut after = (Time::UNIX_EPOCH, Uuid::nil());
+    let mut after = Uuid::nil();
     loop {
-        let sql = "SELECT e.id, e.created_at FROM docg.executions e
-            WHERE e.organization_id = $1 AND (e.created_at, e.id) > ($2, $3)
-            ORDER BY e.created_at, e.id LIMIT $4";
-        let parameters = arguments![organization.0, after.0, after.1, CHAINS];
+        // The moment stays in the database: it may be one that cannot be read.
+        let sql = "SELECT e.id FROM docg.executions e
+            WHERE e.organization_id = $1 AND (e.created_at, e.id) > (coalesce(
+                (SELECT x.created_at FROM docg.executions x WHERE x.id = $2), '-infinity'), $2)
+            ORDER BY e.created_at, e.id LIMIT $3";
+        let parameters = arguments![organization.0, after, CHAINS];
         let rows = snapshot.read(sql, parameters).await?;
         let Some(last) = rows.last() else { break };
-        after = (field(last, "created_at")?, field(last, "id")?);
+        after = field(last, "id")?;
         let ids: Result<Vec<Uuid>, Error> = rows.iter().map(|row| field(row, "id")).collect();
         chains(snapshot, organization, &ids?, take).await?;
     }
@@ -269,7 +272,7 @@ async fn next_checkpoint(
     let Some(row) = rows.first() else {
         return Ok(None);
     };
-    let seq: u64 = number(row, "seq")?;
+    let seq = seq(row, "seq")?;
     let sql = "SELECT h.execution_id, h.audit_seq, h.audit_hash
         FROM docg.audit_checkpoint_heads h
         WHERE h.organization_id = $1 AND h.checkpoint_seq = $2 ORDER BY h.execution_id";
@@ -277,17 +280,16 @@ async fn next_checkpoint(
     let heads = snapshot.read(sql, parameters).await?;
     let heads: Result<Vec<Head>, Error> = heads.iter().map(head).collect();
     let signature: &[u8] = field(row, "signature")?;
+    // What cannot be read is replaced, and then is not what was signed.
     Ok(Some(Checkpoint {
         organization_id: organization,
         seq,
-        created_at: time(row, "created_at")?,
-        prev_hash: bytes32(row, "prev_hash")?,
-        heads_hash: bytes32(row, "heads_hash")?,
-        hash: bytes32(row, "hash")?,
-        public_key: bytes32(row, "public_key")?,
-        signature: signature
-            .try_into()
-            .map_err(|_| Error::Corrupt("a signature has not 64 bytes".to_owned()))?,
+        created_at: time(row, "created_at").unwrap_or(Timestamp::from_millis(0)),
+        prev_hash: bytes32(row, "prev_hash").unwrap_or_default(),
+        heads_hash: bytes32(row, "heads_hash").unwrap_or_default(),
+        hash: bytes32(row, "hash").unwrap_or_default(),
+        public_key: bytes32(row, "public_key").unwrap_or_default(),
+        signature: signature.try_into().unwrap_or([0; 64]),
         heads: heads?,
     }))
 }
@@ -295,7 +297,7 @@ async fn next_checkpoint(
 pub(super) fn head(row: &PgRow) -> Result<Head, Error> {
     Ok(Head {
         execution_id: field::<Uuid>(row, "execution_id")?.into(),
-        audit_seq: number(row, "audit_seq")?,
+        audit_seq: seq(row, "audit_seq")?,
         audit_hash: bytes32(row, "audit_hash")?,
     })
 }
@@ -305,8 +307,9 @@ fn chain(row: &PgRow) -> Result<Chain, Error> {
         organization_id: field::<Uuid>(row, "chain_organization")?.into(),
         head: Head {
             execution_id: field::<Uuid>(row, "chain")?.into(),
-            audit_seq: number(row, "head_seq")?,
-            audit_hash: bytes32(row, "head_hash")?,
+            audit_seq: seq(row, "head_seq")?,
+            // What cannot be read is no row's hash, and so the chain does not verify.
+            audit_hash: bytes32(row, "head_hash").unwrap_or_default(),
         },
         is_purged: field(row, "is_purged")?,
     })

@@ -3,7 +3,7 @@
 use docg_core::ports::StoreError;
 use sqlx::postgres::PgArguments;
 
-use crate::{PgStore, codec::field, error::Error};
+use crate::{PgStore, codec::field, error::Error, store::warn_once};
 
 impl PgStore {
     /// Warns, by `tracing`, where the role that this store works as could change the audit trail:
@@ -12,10 +12,11 @@ impl PgStore {
     pub async fn warn_of_privileges(&self) {
         match self.audit_privileges().await {
             Ok(None) => {}
-            Ok(Some(way)) => tracing::warn!(
+            Ok(Some(way)) => warn_once(format!(
                 "the role that docg works as {way}: it could get around the guards of the audit \
-                 trail; see grants_sql for a role that cannot"
-            ),
+                 trail. Work as another role, with the rights that `reference-server print-migrations \
+                 --grants ROLE` prints (grants_sql)"
+            )),
             // The schema may not be there yet.
             Err(error) => tracing::debug!("the role's privileges cannot be read: {error}"),
         }

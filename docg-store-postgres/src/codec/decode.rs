@@ -1,4 +1,4 @@
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, fmt::Display, sync::Arc};
 
 use chrono::{DateTime, Datelike, Utc};
 use docg_core::{
@@ -11,8 +11,9 @@ use docg_core::{
     ports::{ExecutionRecord, RunState, Signal},
     run::{Execution, Heads, Inputs, Phase, PhaseMetrics, PhaseTimes, Step},
     signature::SignatureRequest,
+    storable::Unstorable,
     time::Timestamp,
-    workflow::{Settings, Workflow},
+    workflow::{Node, Settings, Workflow},
 };
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
@@ -33,8 +34,16 @@ pub(crate) fn field<'r, T: Decode<'r, Postgres> + Type<Postgres>>(
     row.try_get(column).map_err(Error::from)
 }
 
+/// Reads JSON. A text with a NUL, which nothing here stores, could not be written back.
 pub(crate) fn from_json<T: DeserializeOwned>(what: &str, json: &str) -> Result<T, Error> {
-    serde_json::from_str(json).map_err(|e| Error::Corrupt(format!("{what} cannot be read: {e}")))
+    match Unstorable::of_json(json, usize::MAX) {
+        Some(fault) => Err(cannot_be_read(what, &fault)),
+        None => serde_json::from_str(json).map_err(|e| cannot_be_read(what, &e)),
+    }
+}
+
+fn cannot_be_read(what: &str, why: &dyn Display) -> Error {
+    Error::Corrupt(format!("{what} cannot be read: {why}"))
 }
 
 /// A column of JSON, which statements give as text.
@@ -104,6 +113,13 @@ pub(crate) fn number<T: TryFrom<i64>>(row: &PgRow, column: &str) -> Result<T, Er
     let number: i64 = field(row, column)?;
     let read = T::try_from(number).ok().filter(|_| number < LARGEST);
     read.ok_or_else(|| Error::Corrupt(format!("{column} is {number}")))
+}
+
+/// A row's place in its list. Any that is there is told, so that the rows around it are: one below zero as
+/// 0, where no row is.
+pub(crate) fn seq(row: &PgRow, column: &str) -> Result<u64, Error> {
+    let seq: i64 = field(row, column)?;
+    Ok(u64::try_from(seq).unwrap_or_default())
 }
 
 pub(crate) fn bytes32(row: &PgRow, column: &str) -> Result<[u8; 32], Error> {
@@ -280,9 +296,11 @@ pub(crate) fn run_state(row: &PgRow, workflow: Arc<Workflow>) -> Result<RunState
     let execution = read.strict(execution)?;
     let signature: Option<SignatureRequest> = optional_json(row, "signature")?;
     let approval: Option<Approval> = optional_json(row, "approval")?;
+    let steps = steps(execution.id, field(row, "steps")?)?;
+    check_steps(&execution, &steps, &workflow)?;
     Ok(RunState {
         inputs: Arc::new(inputs(row)?),
-        steps: steps(execution.id, field(row, "steps")?)?,
+        steps,
         workflow,
         signature,
         approval,
@@ -290,39 +308,44 @@ pub(crate) fn run_state(row: &PgRow, workflow: Arc<Workflow>) -> Result<RunState
     })
 }
 
-/// What is needed to cancel a run of which something cannot be read. Steps are there only where all of
-/// them and the definition can be.
-pub(crate) fn reduced_state(
-    row: &PgRow,
-    workflow: Result<Arc<Workflow>, Error>,
-) -> Result<RunState, Error> {
+/// Each node has its step, in the same place, and the current step is one of them.
+fn check_steps(execution: &Execution, steps: &[Step], workflow: &Workflow) -> Result<(), Error> {
+    let fits = |(index, (step, node)): (usize, (&Step, &Arc<Node>))| {
+        step.position as usize == index && step.node_id == node.id
+    };
+    let current = execution.current_step.as_ref();
+    if steps.len() == workflow.nodes.len()
+        && steps.iter().zip(&workflow.nodes).enumerate().all(fits)
+        && current.is_none_or(|current| (current.index as usize) < steps.len())
+    {
+        return Ok(());
+    }
+    let id = execution.id;
+    Err(Error::Corrupt(format!(
+        "the steps of {id} are not those of its definition"
+    )))
+}
+
+/// What is needed to cancel a run of which something cannot be read. That touches neither its steps nor
+/// its definition, so neither is there.
+pub(crate) fn reduced_state(row: &PgRow) -> Result<RunState, Error> {
     let ExecutionRecord {
         mut execution,
         inputs,
         ..
     } = record(row)?;
-    let steps = field(row, "steps").and_then(|json| steps(execution.id, json));
-    let (workflow, steps) = match (workflow, steps) {
-        (Ok(workflow), Ok(steps)) if workflow.nodes.len() == steps.len() => (workflow, steps),
-        _ => {
-            execution.current_step = None;
-            (Arc::new(no_workflow(&execution)), Vec::new())
-        }
-    };
-    if (execution.current_step.as_ref()).is_some_and(|it| it.index as usize >= steps.len()) {
-        execution.current_step = None;
-    }
+    execution.current_step = None;
     Ok(RunState {
         inputs,
-        steps,
-        workflow,
+        steps: Vec::new(),
+        workflow: Arc::new(no_workflow(&execution)),
         signature: optional_json(row, "signature").unwrap_or_default(),
         approval: optional_json(row, "approval").unwrap_or_default(),
         execution,
     })
 }
 
-/// Stands for a definition that cannot be read.
+/// Stands for a definition that is not looked at.
 fn no_workflow(execution: &Execution) -> Workflow {
     Workflow {
         id: execution.workflow_id,
@@ -387,7 +410,8 @@ pub(crate) fn steps(execution_id: ExecutionId, json: &str) -> Result<Vec<Step>, 
 pub(crate) fn lenient_step(execution_id: ExecutionId, json: &str) -> Result<Step, Error> {
     let read = from_json("step", json).map(|stored| step(execution_id, stored));
     let Err(error) = read else { return read };
-    let head: StepHead = from_json("step", json)?;
+    // The rest of it may have a NUL: these are texts, which have none.
+    let head: StepHead = serde_json::from_str(json).map_err(|e| cannot_be_read("step", &e))?;
     let mut read = Lenient::default();
     read.or_default(Err::<(), _>(error));
     Ok(Step {
@@ -461,7 +485,7 @@ pub(crate) fn event(row: &PgRow) -> Result<Arc<Event>, Error> {
     let data = event_data(row);
     Ok(Arc::new(Event {
         event_id: field::<Uuid>(row, "event_id")?.into(),
-        seq: number(row, "seq")?,
+        seq: seq(row, "seq")?,
         timestamp: read.or(time(row, "timestamp"), EPOCH),
         execution_id: field::<Uuid>(row, "execution_id")?.into(),
         workflow_id: field::<Uuid>(row, "workflow_id")?.into(),
@@ -488,7 +512,7 @@ pub(crate) fn log_entry(row: &PgRow) -> Result<LogEntry, Error> {
     let unreadable = || Text::key("log-unreadable");
     Ok(LogEntry {
         id: field::<Uuid>(row, "id")?.into(),
-        seq: number(row, "seq")?,
+        seq: seq(row, "seq")?,
         execution_id: field::<Uuid>(row, "execution_id")?.into(),
         step_id: field::<Option<&str>>(row, "step_id")?.map(NodeId::from),
         timestamp: read.or(time(row, "timestamp"), EPOCH),
@@ -508,7 +532,7 @@ pub(crate) fn audit_event(row: &PgRow) -> Result<AuditEvent, Error> {
     let nobody = Actor::system().actor_type;
     Ok(AuditEvent {
         id: field::<Uuid>(row, "id")?.into(),
-        seq: number(row, "seq")?,
+        seq: seq(row, "seq")?,
         organization_id: OrganizationId(field(row, "organization_id")?),
         execution_id: field::<Uuid>(row, "execution_id")?.into(),
         timestamp: read.or(time(row, "timestamp"), EPOCH),

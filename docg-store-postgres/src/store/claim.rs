@@ -25,16 +25,46 @@ use crate::{
     error::{Error, Meaning},
 };
 
+/// The rows of execution `e` in a table, of those that have a number to count on from.
+macro_rules! counted {
+    ($table:literal) => {
+        concat!(
+            "docg.",
+            $table,
+            " r WHERE r.execution_id = e.id AND r.seq <= 2305843009213693952"
+        )
+    };
+}
+
+/// Whether an execution's counters are behind its rows, so that a commit would number rows anew.
+macro_rules! counters_lag {
+    () => {
+        concat!(
+            "(EXISTS (SELECT FROM ",
+            counted!("execution_events"),
+            " AND r.seq > e.event_seq) OR EXISTS (SELECT FROM ",
+            counted!("execution_logs"),
+            " AND r.seq > e.log_seq) OR EXISTS (SELECT FROM ",
+            counted!("audit_events"),
+            " AND r.seq > e.audit_seq))"
+        )
+    };
+}
+
 /// What a claim gives, with the state of what was claimed. The function sees and changes what is
 /// there when it runs, the rest of the statement what was there when it began; where that differs,
 /// the state is read again.
 macro_rules! claim {
-    ($function:literal) => {
+    ($function:literal, counters_checked: $checked:literal) => {
         ClaimSql {
             with_state: concat!(
                 "SELECT c.id AS claimed, c.fence, c.taken_over, c.takeovers,
                     c.version AS claimed_version, c.signals_pending AS claimed_signals, c.next_due,
                     c.held_back, ",
+                $checked,
+                " AND ",
+                counters_lag!(),
+                " AS counters_lag, ",
                 run_state_columns!(),
                 " FROM ",
                 $function,
@@ -93,7 +123,7 @@ impl PgStore {
         let until = Time::from(request.lease_until);
         let (sql, parameters) = match &request.what {
             ClaimWhat::One(id) => (
-                claim!("docg.claim_one($1, $2, $3, $4)"),
+                claim!("docg.claim_one($1, $2, $3, $4)", counters_checked: "true"),
                 arguments![id.0, worker.0, now, until],
             ),
             ClaimWhat::Due {
@@ -110,7 +140,10 @@ impl PgStore {
                     int(*per_organization as u64),
                     types,
                 ];
-                let sql = claim!("docg.claim_due($1, $2, $3, $4, $5, $6)");
+                let sql = claim!(
+                    "docg.claim_due($1, $2, $3, $4, $5, $6)",
+                    counters_checked: "c.taken_over"
+                );
                 (sql, parameters)
             }
         };
@@ -181,7 +214,11 @@ impl PgStore {
                     taken_over: field(&row, "taken_over")?,
                     takeovers: takeovers.unsigned_abs(),
                 };
-                let state = if with_state && is_current(&row).unwrap_or(false) {
+                let counters_lag = !with_state || field(&row, "counters_lag")?;
+                if counters_lag {
+                    self.mend_counters(lease).await?;
+                }
+                let state = if !counters_lag && is_current(&row).unwrap_or(false) {
                     Some(row)
                 } else {
                     match self.state_row(id).await {
@@ -227,7 +264,7 @@ impl PgStore {
                         row => row?,
                     };
                     let state = row.as_ref().unwrap_or(&state);
-                    (reduced_state(state, workflow)?, 0, true)
+                    (reduced_state(state)?, 0, true)
                 }
                 Err(error) => {
                     unreadable.push((lease, error));
@@ -290,11 +327,46 @@ impl PgStore {
         self.database.write(sql, parameters).await.map(|_| ())
     }
 
+    /// Counters that are behind the rows go on from the last row.
+    async fn mend_counters(&self, lease: Lease) -> Result<(), Error> {
+        let sql = concat!(
+            "WITH mended AS (
+                SELECT e.id,
+                    (SELECT max(r.seq) FROM ",
+            counted!("execution_events"),
+            ") AS event_seq,
+                    (SELECT max(r.seq) FROM ",
+            counted!("execution_logs"),
+            ") AS log_seq, last.seq AS audit_seq, last.hash AS audit_hash
+                FROM docg.executions e LEFT JOIN LATERAL (
+                    SELECT r.seq, r.hash FROM ",
+            counted!("audit_events"),
+            " ORDER BY r.seq DESC LIMIT 1) last ON true
+                WHERE e.id = $1 AND e.fence = $2 AND ",
+            counters_lag!(),
+            ")
+            UPDATE docg.executions e
+            SET event_seq = greatest(e.event_seq, m.event_seq),
+                log_seq = greatest(e.log_seq, m.log_seq),
+                audit_seq = greatest(e.audit_seq, m.audit_seq),
+                audit_hash = CASE WHEN m.audit_seq > e.audit_seq
+                    THEN m.audit_hash ELSE e.audit_hash END
+            FROM mended m WHERE e.id = m.id AND e.fence = $2
+            RETURNING e.id"
+        );
+        let id = lease.execution_id;
+        let parameters = arguments![id.0, int(lease.fence)];
+        if !self.database.write(sql, parameters).await?.is_empty() {
+            tracing::error!(execution_id = %id, "its counters were behind its rows and were mended");
+        }
+        Ok(())
+    }
+
     pub(super) async fn state_row(&self, id: Uuid) -> Result<Option<PgRow>, Error> {
         let sql = concat!(
             "SELECT ",
             run_state_columns!(),
-            " FROM docg.executions e JOIN docg.execution_data d ON d.execution_id = e.id
+            " FROM docg.executions e LEFT JOIN docg.execution_data d ON d.execution_id = e.id
              WHERE e.id = $1"
         );
         Ok(self.database.read(sql, arguments![id]).await?.pop())

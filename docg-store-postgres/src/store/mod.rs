@@ -19,7 +19,12 @@ mod signals;
 mod sql;
 mod workflows;
 
-use std::{fmt, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fmt,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use docg_core::ports::StoreError;
 use sqlx::{
@@ -89,18 +94,52 @@ fn known_parameters(url: &str) -> String {
     let Some((base, query)) = url.split_once('?') else {
         return url.to_owned();
     };
-    let is_known = |pair: &&str| {
-        let name = pair.split('=').next().unwrap_or_default();
+    let (known, unknown): (Vec<_>, Vec<_>) = query.split('&').partition(|pair| {
+        let name = key(pair);
         PARAMETERS.contains(&name) || name.starts_with("options[")
-    };
-    let (known, unknown): (Vec<_>, Vec<_>) = query.split('&').partition(is_known);
+    });
     if !unknown.is_empty() {
-        tracing::warn!(
-            "{} parameters of the database's URL are ignored: they mean nothing here",
+        warn_once(ignored(query, &unknown));
+    }
+    format!("{base}?{}", known.join("&"))
+}
+
+fn key(pair: &str) -> &str {
+    pair.split('=').next().unwrap_or_default()
+}
+
+/// Names the parameters that are ignored, unless they may be a part of a password that has a `?`.
+fn ignored(query: &str, unknown: &[&str]) -> String {
+    let is_name = |pair: &&&str| {
+        let of_names = |byte: u8| byte.is_ascii_lowercase() || byte == b'_';
+        pair.contains('=') && key(pair).bytes().all(of_names)
+    };
+    let names: Vec<_> = unknown
+        .iter()
+        .filter(is_name)
+        .map(|pair| key(pair))
+        .collect();
+    if query.contains('@') || names.len() < unknown.len() {
+        return format!(
+            "{} parameters of the database's URL are ignored: they mean nothing here. Special \
+             characters of a password are written as %XX",
             unknown.len()
         );
     }
-    format!("{base}?{}", known.join("&"))
+    format!(
+        "parameters of the database's URL that mean nothing here are ignored: {}",
+        names.join(", ")
+    )
+}
+
+/// Warns, unless this process has done so: programs connect once to check and once to work.
+pub(crate) fn warn_once(text: String) {
+    static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+    if !told.contains(&text) {
+        tracing::warn!("{text}");
+        told.insert(text);
+    }
 }
 
 /// Why there is no connection. A pool tries again until its time is up, and then knows only that.
@@ -241,5 +280,29 @@ impl PgStore {
     /// Closes the pool, once what is under way has ended.
     pub async fn close(&self) {
         self.database.pool.close().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ignored_parameters_are_named_and_parts_of_passwords_are_not() {
+        for (query, named) in [
+            ("connect_timeout=5&sslmode=require", true),
+            ("target_session_attrs=canary", true),
+            ("canary", false),
+            ("Canary7=x", false),
+            ("canary=x@host/docg", false),
+        ] {
+            let unknown: Vec<_> = query.split('&').take(1).collect();
+            let told = ignored(query, &unknown);
+            assert_eq!(told.contains(key(unknown[0])), named, "{query}: {told}");
+            assert!(!told.contains("canary"), "{told}");
+        }
+        let url = "postgres://user@host/docg?connect_timeout=5&sslmode=require";
+        let expected = "postgres://user@host/docg?sslmode=require";
+        assert_eq!(known_parameters(url), expected);
     }
 }

@@ -53,7 +53,7 @@ impl PgStore {
         let sql = "WITH old AS MATERIALIZED (
                 SELECT e.id, e.organization_id, e.audit_seq, e.audit_hash, e.is_checkpointed,
                     e.ended_at, d.definition_hash
-                FROM docg.executions e JOIN docg.execution_data d ON d.execution_id = e.id
+                FROM docg.executions e LEFT JOIN docg.execution_data d ON d.execution_id = e.id
                 WHERE e.ended_at < $1 AND e.signals_pending = 0
                 ORDER BY e.ended_at LIMIT $2
                 FOR UPDATE OF e SKIP LOCKED),
@@ -83,7 +83,8 @@ impl PgStore {
                     WHERE x.expires_at < $1 ORDER BY x.expires_at LIMIT $2
                     FOR UPDATE SKIP LOCKED)))
             SELECT (SELECT count(*) FROM gone) AS purged,
-                ARRAY(SELECT DISTINCT old.definition_hash FROM old) AS definitions";
+                ARRAY(SELECT DISTINCT old.definition_hash FROM old
+                    WHERE old.definition_hash IS NOT NULL) AS definitions";
         let parameters = arguments![Time::from(before), int(limit as u64)];
         let rows = self.database.write(sql, parameters).await?;
         let Some(row) = rows.first() else {

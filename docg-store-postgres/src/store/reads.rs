@@ -49,7 +49,9 @@ pub(super) fn page<T>(
     })
 }
 
-/// The statement for one combination of filters: each has a text of its own, and so a plan.
+/// The statement for one combination of filters: each has a text of its own, and so a plan. The place
+/// after which it goes on is that of the row itself, for its moment may be one that cannot be shown;
+/// where the row is gone, the moment that was shown.
 macro_rules! list {
     ($filter:literal) => {
         list!($filter, execution_columns!())
@@ -58,9 +60,12 @@ macro_rules! list {
         concat!(
             "SELECT ",
             $columns,
-            " FROM docg.executions e JOIN docg.execution_data d ON d.execution_id = e.id
+            " FROM docg.executions e LEFT JOIN docg.execution_data d ON d.execution_id = e.id
              WHERE e.organization_id = $2
-                 AND (e.created_at, e.id) < (coalesce($3, 'infinity'), $4) ",
+                 AND (e.created_at, e.id) < (coalesce(
+                     (SELECT x.created_at FROM docg.executions x
+                         WHERE x.id = $4 AND x.organization_id = $2),
+                     $3, 'infinity'), $4) ",
             $filter,
             " ORDER BY e.created_at DESC, e.id DESC LIMIT $1"
         )
@@ -100,7 +105,7 @@ impl PgStore {
         let sql = concat!(
             "SELECT ",
             execution_columns!(),
-            " FROM docg.executions e JOIN docg.execution_data d ON d.execution_id = e.id
+            " FROM docg.executions e LEFT JOIN docg.execution_data d ON d.execution_id = e.id
              WHERE e.id = $1 AND e.organization_id = $2"
         );
         let parameters = arguments![id.0, organization.0];
@@ -204,7 +209,7 @@ impl PgStore {
         id: ExecutionId,
     ) -> Result<Option<Arc<Workflow>>, Error> {
         let sql = "SELECT d.definition_hash
-            FROM docg.executions e JOIN docg.execution_data d ON d.execution_id = e.id
+            FROM docg.executions e LEFT JOIN docg.execution_data d ON d.execution_id = e.id
             WHERE e.id = $1 AND e.organization_id = $2";
         let rows = self
             .database

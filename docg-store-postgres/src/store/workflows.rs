@@ -89,7 +89,10 @@ impl PgStore {
             Some((created_at, id)) => {
                 let sql = concat!(
                     columns!(),
-                    "AND (created_at, id) < ($2, $3)
+                    "AND (created_at, id) < (coalesce(
+                         (SELECT w.created_at FROM docg.workflows w
+                             WHERE w.organization_id = $1 AND w.id = $3),
+                         $2), $3)
                      ORDER BY created_at DESC, id DESC LIMIT $4"
                 );
                 let after = Time::from(created_at);

@@ -2,9 +2,12 @@
 
 use std::{collections::HashSet, path::Path};
 
-use docg_core::ids::OrganizationId;
+use docg_core::{
+    ids::OrganizationId,
+    json::{self, ReadError},
+};
 use docg_http::{Principal, Scope, StaticTokens};
-use serde::Deserialize;
+use serde_json::{Map, Value};
 
 /// Why the file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -36,21 +39,6 @@ pub struct Identities {
     pub tokens: StaticTokens,
     /// All organizations that any of them may act for.
     pub organizations: Vec<OrganizationId>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    tokens: Vec<Entry>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Entry {
-    token: String,
-    actor: String,
-    organizations: Vec<OrganizationId>,
-    scopes: Vec<String>,
 }
 
 /// Shorter ones can be guessed.
@@ -151,59 +139,148 @@ fn callers(path: &Path) -> Result<Vec<Caller>, AuthFileError> {
     })
 }
 
-fn parse(text: &[u8]) -> Result<Vec<Caller>, (String, String)> {
-    let mut json = serde_json::Deserializer::from_slice(text);
-    let file: File = serde_path_to_error::deserialize(&mut json)
-        .map_err(|e| (e.path().to_string(), e.inner().to_string()))?;
-    json.end().map_err(|e| (".".to_owned(), e.to_string()))?;
-    if file.tokens.is_empty() {
-        return Err(("tokens".to_owned(), "at least one is needed".to_owned()));
-    }
-    let mut callers = Vec::with_capacity(file.tokens.len());
+/// Which field, and what is wrong with it. Neither repeats anything of the file but the names of known
+/// fields: whatever stands in a wrong place may be a token.
+type Fault = (String, String);
+
+/// Some editors begin a file with it.
+const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
+/// From this likeness on, a name is taken for a misspelt known one. A token is less alike.
+const ALIKE: f64 = 0.8;
+
+fn parse(text: &[u8]) -> Result<Vec<Caller>, Fault> {
+    let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
+    let whole = json::read(text).map_err(|error| {
+        let why = match error {
+            ReadError::Malformed { .. } => error.to_string(),
+            ReadError::Faults(_) => "a field stands in one object twice, or a number or text is \
+                                     none that can be kept"
+                .to_owned(),
+        };
+        ("the file".to_owned(), why)
+    })?;
+    let file = Fields::of(&whole, "", &["tokens"])?;
+    let entries = file.list("tokens")?;
+    let mut callers = Vec::with_capacity(entries.len());
     let mut known = HashSet::new();
-    for (index, entry) in file.tokens.into_iter().enumerate() {
-        let field = |name: &str| format!("tokens[{index}].{name}");
-        if entry.token.is_empty() || !entry.token.bytes().all(|b| b.is_ascii_graphic()) {
-            let why = "visible ASCII characters are needed".to_owned();
-            return Err((field("token"), why));
+    for (index, entry) in entries.iter().enumerate() {
+        let at = format!("tokens[{index}]");
+        let caller = caller(&Fields::of(
+            entry,
+            &at,
+            &["token", "actor", "organizations", "scopes"],
+        )?)?;
+        if !known.insert(caller.token.clone()) {
+            return Err((format!("{at}.token"), "it stands here twice".to_owned()));
         }
-        if entry.token.len() < LEAST {
-            let why = format!(
-                "it has fewer than {LEAST} characters, and is guessed at once: openssl rand -hex 32 makes a \
-                 good one"
-            );
-            return Err((field("token"), why));
-        }
-        if !known.insert(entry.token.clone()) {
-            return Err((field("token"), "it stands here twice".to_owned()));
-        }
-        if entry.actor.trim().is_empty() {
-            return Err((field("actor"), "the audit trail needs a name".to_owned()));
-        }
-        if entry.organizations.is_empty() {
-            return Err((field("organizations"), "at least one is needed".to_owned()));
-        }
-        let mut scopes = Vec::with_capacity(entry.scopes.len());
-        for (at, scope) in entry.scopes.iter().enumerate() {
-            let names = Scope::ALL.map(Scope::as_str).join(", ");
-            let why = |e: String| {
-                (
-                    field(&format!("scopes[{at}]")),
-                    format!("{e}; there are {names}"),
-                )
-            };
-            scopes.push(scope.parse::<Scope>().map_err(why)?);
-        }
-        callers.push(Caller {
-            token: entry.token,
-            principal: Principal {
-                actor: entry.actor,
-                organizations: entry.organizations,
-                scopes,
-            },
-        });
+        callers.push(caller);
     }
     Ok(callers)
+}
+
+fn caller(entry: &Fields<'_>) -> Result<Caller, Fault> {
+    let token = entry.text("token")?;
+    if token.is_empty() || !token.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err(entry.fault("token", "visible ASCII characters are needed"));
+    }
+    if token.len() < LEAST {
+        let why = format!(
+            "it has fewer than {LEAST} characters, and is guessed at once: openssl rand -hex 32 makes a \
+             good one"
+        );
+        return Err(entry.fault("token", &why));
+    }
+    let actor = entry.text("actor")?;
+    if actor.trim().is_empty() {
+        return Err(entry.fault("actor", "the audit trail needs a name"));
+    }
+    let organizations = entry.each("organizations", "a UUID", |text| text.parse().ok())?;
+    let scopes = Scope::ALL.map(Scope::as_str).join(", ");
+    let scopes = entry.each("scopes", &format!("one of {scopes}"), |text| {
+        text.parse().ok()
+    })?;
+    Ok(Caller {
+        token: token.to_owned(),
+        principal: Principal {
+            actor: actor.to_owned(),
+            organizations,
+            scopes,
+        },
+    })
+}
+
+/// An object of the file.
+struct Fields<'a> {
+    /// Where it stands; empty for the file itself.
+    at: String,
+    members: &'a Map<String, Value>,
+}
+
+impl<'a> Fields<'a> {
+    fn of(value: &'a Value, at: &str, known: &[&str]) -> Result<Self, Fault> {
+        let names = known.join(", ");
+        let whole = || if at.is_empty() { "the file" } else { at }.to_owned();
+        let Some(members) = value.as_object() else {
+            return Err((whole(), format!("an object is needed, with {names}")));
+        };
+        let fields = Self {
+            at: at.to_owned(),
+            members,
+        };
+        let is_known = |name: &&String| known.contains(&name.as_str());
+        let Some(name) = members.keys().find(|name| !is_known(name)) else {
+            return Ok(fields);
+        };
+        let is_alike = |other: &&&str| strsim::normalized_levenshtein(name, other) >= ALIKE;
+        Err(match known.iter().find(is_alike) {
+            Some(other) => fields.fault(name, &format!("it is not known: {other} may be meant")),
+            // No token is so short.
+            None if name.len() < LEAST => {
+                fields.fault(name, &format!("it is not known: there are {names}"))
+            }
+            None => {
+                let why = format!("one of its fields is not known: there are {names}");
+                (whole(), why)
+            }
+        })
+    }
+
+    fn fault(&self, name: &str, why: &str) -> Fault {
+        let dot = if self.at.is_empty() { "" } else { "." };
+        (format!("{}{dot}{name}", self.at), why.to_owned())
+    }
+
+    fn text(&self, name: &str) -> Result<&'a str, Fault> {
+        let value = self.members.get(name).and_then(Value::as_str);
+        value.ok_or_else(|| self.fault(name, "a text is needed"))
+    }
+
+    fn list(&self, name: &str) -> Result<&'a [Value], Fault> {
+        match self.members.get(name).and_then(Value::as_array) {
+            Some(values) if values.is_empty() && name != "scopes" => {
+                Err(self.fault(name, "at least one is needed"))
+            }
+            Some(values) => Ok(values),
+            None => Err(self.fault(name, "a list is needed")),
+        }
+    }
+
+    /// The values of a list, each read from a text.
+    fn each<T>(
+        &self,
+        name: &str,
+        needed: &str,
+        read: impl Fn(&str) -> Option<T>,
+    ) -> Result<Vec<T>, Fault> {
+        let values = self.list(name)?.iter().enumerate();
+        let read = |(index, value): (usize, &Value)| {
+            let read = value.as_str().and_then(&read);
+            read.ok_or_else(|| {
+                self.fault(&format!("{name}[{index}]"), &format!("{needed} is needed"))
+            })
+        };
+        values.map(read).collect()
+    }
 }
 
 #[cfg(test)]
@@ -259,6 +336,7 @@ mod tests {
                 "tokens[0].scopes[1]",
             ),
             ("scope", json!([]), "tokens[0].scope"),
+            ("role", json!("admin"), "tokens[0].role"),
         ] {
             let mut entry = entry();
             entry[key] = value.clone();
@@ -305,8 +383,63 @@ mod tests {
     }
 
     #[test]
-    fn no_message_holds_a_token() {
-        let (_, why) = fault(&json!({"tokens": [entry(), entry()]}));
-        assert!(!why.contains(TOKEN));
+    fn no_message_repeats_anything_of_a_file_however_it_is_shaped() {
+        const CANARY: &str = "S3CRETTOK1";
+        let with = |key: &str, value: Value| {
+            let mut entry = entry();
+            entry[key] = value;
+            json!({"tokens": [entry]})
+        };
+        let mut doubled = entry();
+        doubled["token"] = json!(CANARY);
+        for (file, field) in [
+            (json!(CANARY), "the file"),
+            (json!([CANARY]), "the file"),
+            (json!({CANARY: {"actor": "someone"}}), "the file"),
+            (json!({"tokens": CANARY}), "tokens"),
+            (json!({"tokens": {CANARY: entry()}}), "tokens"),
+            (json!({"tokens": [CANARY]}), "tokens[0]"),
+            (json!({"tokens": [{CANARY: "someone"}]}), "tokens[0]"),
+            (with(CANARY, json!(1)), "tokens[0]"),
+            (with("token", json!(7_777_777)), "tokens[0].token"),
+            (with("token", json!([CANARY])), "tokens[0].token"),
+            (
+                with("token", json!(format!("{CANARY} "))),
+                "tokens[0].token",
+            ),
+            (with("actor", json!([CANARY])), "tokens[0].actor"),
+            (
+                with("organizations", json!(CANARY)),
+                "tokens[0].organizations",
+            ),
+            (
+                with("organizations", json!([CANARY])),
+                "tokens[0].organizations[0]",
+            ),
+            (with("scopes", json!([CANARY])), "tokens[0].scopes[0]"),
+            (json!({"tokens": [doubled, doubled]}), "tokens[1].token"),
+        ] {
+            let (named, why) = fault(&file);
+            assert_eq!(named, field, "{file}: {why}");
+            for hidden in [CANARY, "7777777", "struct", "string", "sequence", "map"] {
+                assert!(!why.contains(hidden), "{file}: {why}");
+            }
+        }
+        for broken in [
+            "S3CRETTOK1",
+            "{\"S3CRETTOK1\": 1, \"S3CRETTOK1\": 2}",
+            "\"S3CRETTOK1",
+        ] {
+            let (_, why) = parse(broken.as_bytes()).map(drop).unwrap_err();
+            assert!(!why.contains(CANARY), "{broken}: {why}");
+        }
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_passed_over() {
+        let file = json!({"tokens": [entry()]}).to_string();
+        parse(format!("\u{feff}{file}").as_bytes())
+            .map(drop)
+            .unwrap();
     }
 }

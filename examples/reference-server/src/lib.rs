@@ -13,6 +13,7 @@ pub mod cli;
 pub mod downloads;
 pub mod files;
 mod html;
+mod in_use;
 pub mod mail;
 pub mod nodes;
 pub mod options;

@@ -41,8 +41,8 @@ fn main() -> ExitCode {
             Command::Run(args) => ended(cli::run(&options, &args).await),
             Command::Watch(args) => ended(cli::watch(&options, &args).await),
             Command::Migrate => done(cli::migrate(&options).await),
-            Command::PrintMigrations => {
-                say(cli::migrations().trim_end());
+            Command::PrintMigrations(args) => {
+                say(cli::migrations(&args).trim_end());
                 ExitCode::SUCCESS
             }
             Command::Purge(args) => {
@@ -69,10 +69,15 @@ fn main() -> ExitCode {
     status
 }
 
+/// 0 if it completed, 1 if not, 2 if no server is there.
 fn ended(ended: Result<Ended, CliError>) -> ExitCode {
     match ended {
         Ok(Ended::Completed) => ExitCode::SUCCESS,
         Ok(Ended::NotCompleted | Ended::NeedsReview) => ExitCode::FAILURE,
+        Err(error @ CliError::Unanswered { .. }) => {
+            fail(&error);
+            ExitCode::from(2)
+        }
         Err(error) => fail(&error),
     }
 }

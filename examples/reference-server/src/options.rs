@@ -40,14 +40,16 @@ pub struct Cli {
 pub enum Command {
     /// Serves HTTP and runs workflows (the default)
     Serve,
-    /// Starts a workflow and watches it; exits with 0 only when it is completed
+    /// Starts a workflow and watches it; exits with 0 only when it is completed, and with 2 if no
+    /// server answers
     Run(RunArgs),
-    /// Shows the progress of an execution in the terminal, over its event stream
+    /// Shows the progress of an execution in the terminal, over its event stream; exits with 0 only
+    /// when it is completed, and with 2 if no server answers
     Watch(WatchArgs),
     /// Brings the database's tables up to date, which `serve` does too
     Migrate,
     /// Prints the migrations as plain SQL, for those who run them themselves
-    PrintMigrations,
+    PrintMigrations(PrintMigrationsArgs),
     /// Removes executions that ended long ago, and expired notes, from the database; files stay
     Purge(PurgeArgs),
     /// Works on audit trails
@@ -56,6 +58,15 @@ pub enum Command {
     /// Renders documents for a server, which starts it
     #[command(name = renders::COMMAND, hide = true)]
     RenderWorker,
+}
+
+/// What `print-migrations` takes.
+#[derive(Debug, Clone, Args)]
+pub struct PrintMigrationsArgs {
+    /// Print, in their place, what lets this role work on the tables and no more, for the schema's owner
+    /// to run after each migration
+    #[arg(long, value_name = "ROLE")]
+    pub grants: Option<String>,
 }
 
 /// What `purge` takes.
@@ -100,7 +111,7 @@ pub struct WatchArgs {
 #[derive(Debug, Clone, Default, Args)]
 pub struct ServerArgs {
     /// A running server, such as http://127.0.0.1:8080
-    #[arg(long, env = "DOCG_URL", value_name = "URL", requires = "token")]
+    #[arg(long, env = "DOCG_URL", value_name = "URL", requires = "token", value_parser = Unshown(server_url))]
     pub url: Option<Url>,
     /// A bearer token for that server
     #[arg(long, env = "DOCG_TOKEN", value_name = "TOKEN", hide_env_values = true, value_parser = secret)]
@@ -266,7 +277,7 @@ pub struct Options {
     /// The memory that one render may map, in MiB; 150 of them are mapped before it begins
     #[arg(long, env = "DOCG_RENDER_MEMORY_MIB", global = true, value_name = "MIB", default_value_t = 768, value_parser = clap::value_parser!(u64).range(256..=65_536))]
     pub render_memory_mib: u64,
-    /// How long one render may take, in milliseconds
+    /// The CPU time of one render, in milliseconds; by the clock it may take four times as long, and 30 s at least
     #[arg(long, env = "DOCG_RENDER_TIMEOUT_MS", global = true, default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(1_000..=600_000))]
     pub render_timeout_ms: u64,
     /// The size of the data that one document is rendered from, in KiB of JSON
@@ -311,6 +322,15 @@ pub enum OptionsError {
 /// the command line repeats what it refuses.
 fn secret(text: &str) -> Result<Secret, Infallible> {
     Ok(Secret::new(text))
+}
+
+/// A server's URL, without credentials: they come as a token.
+fn server_url(text: &str) -> Result<Url, String> {
+    let read = Url::parse(text).ok().filter(|url| {
+        let is_bare = url.username().is_empty() && url.password().is_none();
+        matches!(url.scheme(), "http" | "https") && is_bare
+    });
+    read.ok_or_else(|| "right would be http://127.0.0.1:8080, without user and password".to_owned())
 }
 
 /// An origin as browsers send it.
@@ -407,6 +427,8 @@ impl Options {
         }
         limits.memory = self.render_memory_mib * 1024 * 1024;
         limits.time = Duration::from_millis(self.render_timeout_ms);
+        // A busy machine, or a start, takes longer than the render itself.
+        limits.wall_time = (limits.time * 4).max(Duration::from_secs(30));
         limits.data = self.render_max_data_kib as usize * 1024;
         limits
     }
@@ -563,6 +585,33 @@ mod tests {
         ]);
         let cli = Cli::try_parse_from(given).unwrap();
         assert!(!format!("{cli:?}").contains("canary"), "{cli:?}");
+    }
+
+    #[test]
+    fn the_url_of_a_server_is_not_repeated_where_it_is_wrong() {
+        let read = |url| {
+            parse(&[
+                "watch",
+                &Uuid::nil().to_string(),
+                "--url",
+                url,
+                "--token",
+                "t",
+            ])
+        };
+        read("http://127.0.0.1:8080/docs").unwrap();
+        for wrong in [
+            "canary",
+            "http://user:canary@host",
+            "http://u:canary@host:port",
+            "ftp://canary",
+        ] {
+            let refused = read(wrong).unwrap_err().to_string();
+            assert!(
+                refused.contains("--url") && !refused.contains("canary"),
+                "{refused}"
+            );
+        }
     }
 
     #[test]

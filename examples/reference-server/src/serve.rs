@@ -27,6 +27,7 @@ use crate::{
     checks::{self, Lock, LockError, Refusals},
     downloads,
     files::FilesError,
+    in_use,
     mail::{Mailer, SmtpServer, SmtpUrlError},
     nodes::{self, Services},
     options::{Options, Role},
@@ -46,7 +47,7 @@ pub(crate) const SECRET_FILE: &str = "signature.key";
 /// Where documents and notes are kept in the data directory, unless `--files-url` says otherwise.
 pub(crate) const FILES_FOLDER: &str = "files";
 /// Where mails are written in the data directory, unless there is a mail server.
-const MAIL_FOLDER: &str = "mail";
+pub(crate) const MAIL_FOLDER: &str = "mail";
 /// How long it may take to ask what became of an effect, and a little more.
 const LONGEST_PROBE: Duration = Duration::from_secs(15);
 /// How long connections may take to end after the last stream has.
@@ -211,6 +212,7 @@ impl Server {
             // A worker's mails lead to where the others listen.
             .unwrap_or_else(|| url_at(address.unwrap_or(options.bind)));
         let backend = Backend::open(options).await?;
+        tracing::info!("{}", in_use::told(options, &public_url));
 
         let approvals = Approvals::new(
             files.clone(),

@@ -12,9 +12,9 @@ use axum::{
     body::Bytes,
     extract::State,
     http::{HeaderMap, Method, StatusCode, Uri, header},
-    response::{IntoResponse, Redirect, Response},
+    response::{IntoResponse, Response},
 };
-use docg_core::{ports::LogQuery, run::Status};
+use docg_core::{i18n::Locale, observe::LogLevel, ports::LogQuery, run::Status};
 use reference_server::{files::Files, mail::Mailer, nodes::Services};
 use serde_json::{Value, json};
 use support::{Harness, Ran};
@@ -40,7 +40,11 @@ async fn answer(
             "{\"ok\":true}",
         )
             .into_response(),
-        "/redirect" => Redirect::temporary("/json").into_response(),
+        path if path.starts_with("/redirect/") => {
+            let status: StatusCode = path["/redirect/".len()..].parse().expect("a status");
+            let to = "https://me:CANARY@elsewhere.example/a?token=CANARY&id=1";
+            (status, [(header::LOCATION, to)]).into_response()
+        }
         "/busy-once" if count == 1 => StatusCode::SERVICE_UNAVAILABLE.into_response(),
         "/large" => "x".repeat(600 * 1024).into_response(),
         "/latin1" => typed("text/plain; charset=ISO-8859-1", b"caf\xE9"),
@@ -48,6 +52,20 @@ async fn answer(
         "/null" => typed("application/json", b"null"),
         "/latin1-unsaid" => typed("text/plain", b"caf\xE9"),
         "/klingon" => typed("text/plain; charset=klingon", b"a"),
+        path if path.starts_with("/refused/") => {
+            let status: StatusCode = path["/refused/".len()..].parse().expect("a status");
+            (
+                status,
+                "{\"why\": \"no k3y-CANARY here\", \"token\": \"CANARY\"}",
+            )
+                .into_response()
+        }
+        "/gzip" => ([(header::CONTENT_ENCODING, "gzip")], b"\x1f\x8b".as_slice()).into_response(),
+        "/long-number" => typed(
+            "application/json",
+            b"{\"a\": 12345678901234567890123456789012345678901234}",
+        ),
+        "/twice" => typed("application/json", b"{\"a\": 1, \"a\": 2}"),
         "/missing" => StatusCode::NOT_FOUND.into_response(),
         "/broken" => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
         _ => "text".into_response(),
@@ -133,17 +151,40 @@ async fn a_call_carries_its_key_and_its_correlation() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_redirect_is_an_answer_and_is_not_followed() {
+async fn a_redirect_is_not_followed_and_waits_for_its_final_address() {
     let (address, calls) = server().await;
-    let ran = call(
-        &Harness::offline(),
-        "GET",
-        &format!("http://{address}/redirect"),
-    )
-    .await;
-    assert_eq!(ran.output("call")["status"], 307);
-    assert_eq!(ran.output("call")["headers"]["location"], "/json");
-    assert_eq!(calls.lock().expect("no panic").len(), 1);
+    let harness = Harness::offline();
+    let mut expected = 0;
+    for status in [300, 301, 302, 303, 304, 307, 308] {
+        for method in ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"] {
+            let url = format!("http://{address}/redirect/{status}");
+            let ran = call(&harness, method, &url).await;
+            assert_eq!(
+                (ran.status(), ran.code()),
+                (Status::NeedsReview, "redirect_not_followed"),
+                "{method} {status}: {}",
+                ran.tech()
+            );
+            assert_eq!(ran.actions, ["fix_url"], "{method} {status}");
+            let to = "https://[redacted]@elsewhere.example/a?token=[redacted]&id=1";
+            assert!(ran.tech().contains(to), "{}", ran.tech());
+            expected += 1;
+        }
+    }
+    assert_eq!(calls.lock().expect("no panic").len(), expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_news_is_an_answer_to_a_question_for_news_only() {
+    let (address, _) = server().await;
+    let harness = Harness::offline();
+    for header in ["If-None-Match", "if-modified-since"] {
+        let url = format!("http://{address}/redirect/304");
+        let more = json!({"headers": {header: "\"7\""}});
+        let ran = harness.run(node("GET", &url, more), json!({})).await;
+        assert_eq!(ran.status(), Status::Completed, "{header}: {}", ran.tech());
+        assert_eq!(ran.output("call")["status"], 304);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -186,6 +227,87 @@ async fn secrets_in_a_url_are_called_and_not_kept() {
     };
     let logs = harness.engine.logs(query).await.expect("readable");
     assert!(!logs.items.is_empty() && !format!("{:?}", logs.items).contains("CANARY"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_names_its_status_and_its_reason() {
+    let (address, _) = server().await;
+    let harness = Harness::offline();
+    for status in [400, 401, 403, 404, 409, 501] {
+        for key in [None, Some("Bearer k3y-CANARY")] {
+            let url = format!("http://{address}/refused/{status}");
+            let more = key.map_or(json!({}), |key| json!({"headers": {"Authorization": key}}));
+            let ran = harness.run(node("GET", &url, more), json!({})).await;
+            let error = ran.record.execution.error.as_ref().expect("an error");
+            let human = error.human.render(Locale::En);
+            let is_key_refused = matches!(status, 401 | 403) && key.is_some();
+            assert_eq!(
+                human.contains("API key"),
+                is_key_refused,
+                "{status}: {human}"
+            );
+            let says = is_key_refused || human.contains(&status.to_string());
+            assert!(says, "{status}: {human}");
+            assert!(ran.tech().contains(&status.to_string()), "{}", ran.tech());
+            assert!(
+                ran.tech().contains("\"token\":\"[redacted]\""),
+                "{}",
+                ran.tech()
+            );
+            assert!(
+                key.is_none() || !ran.tech().contains("CANARY"),
+                "{}",
+                ran.tech()
+            );
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_compressed_answer_is_called_compressed() {
+    let (address, _) = server().await;
+    let ran = call(
+        &Harness::offline(),
+        "GET",
+        &format!("http://{address}/gzip"),
+    )
+    .await;
+    let error = ran.record.execution.error.as_ref().expect("an error");
+    assert_eq!(ran.code(), "answer_not_text");
+    assert!(error.human.render(Locale::En).contains("compressed"));
+    assert!(ran.tech().contains("gzip"), "{}", ran.tech());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn json_that_cannot_be_kept_exactly_is_text_and_the_log_says_why() {
+    let (address, _) = server().await;
+    let harness = Harness::offline();
+    for (path, why) in [
+        ("/long-number", "number_not_exact"),
+        ("/twice", "duplicate_key"),
+    ] {
+        let ran = call(&harness, "GET", &format!("http://{address}{path}")).await;
+        assert_eq!(ran.status(), Status::Completed, "{path}: {}", ran.tech());
+        assert!(ran.output("call")["body"].is_string(), "{path}");
+        let query = LogQuery {
+            organization_id: harness.organization,
+            execution_id: ran.record.execution.id,
+            level: Some(LogLevel::Warn),
+            domain: None,
+            step_id: None,
+            after: 0,
+            limit: 100,
+        };
+        let logs = harness.engine.logs(query).await.expect("readable");
+        let tech = logs
+            .items
+            .iter()
+            .find_map(|log| log.message_tech.as_deref());
+        assert!(
+            tech.is_some_and(|tech| tech.contains(why)),
+            "{path}: {tech:?}"
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -22,7 +22,7 @@ pub(super) fn requested(
     draft: &mut Draft<'_>,
     index: usize,
     new: NewApproval,
-) -> Result<Result<(), StepFailure>, InvalidTransition> {
+) -> Result<(), InvalidTransition> {
     let node = draft.node(index);
     let emails: Vec<_> = new
         .approvers
@@ -30,18 +30,7 @@ pub(super) fn requested(
         .map(|(email, _)| email.clone())
         .collect();
     let people: HashSet<_> = emails.iter().map(|email| AddressKey::of(email)).collect();
-    let count = u32::try_from(people.len()).unwrap_or(u32::MAX);
-    if new.quorum == 0 || new.quorum > count {
-        let failure = StepFailure::fatal(
-            codes::INVALID_FIELD_FORMAT,
-            Text::key("error-parameters-do-not-fit"),
-        )
-        .tech(format!(
-            "a quorum of {} cannot be reached by {count} approvers",
-            new.quorum
-        ));
-        return Ok(Err(failure));
-    }
+    let count = people.len();
     let approval = Approval {
         id: new.id,
         execution_id: draft.state.execution.id,
@@ -95,7 +84,7 @@ pub(super) fn requested(
     );
     draft.state.approval = Some(approval);
     draft.approval_changed();
-    Ok(Ok(()))
+    Ok(())
 }
 
 fn detail(approval: &Approval) -> Value {

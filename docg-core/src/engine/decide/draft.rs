@@ -213,7 +213,7 @@ impl<'a> Draft<'a> {
             self.log(draft.level, domain, Some(&node), draft);
         }
         for draft in notes.audit {
-            self.audit(draft.storable());
+            self.audit(draft);
         }
     }
 

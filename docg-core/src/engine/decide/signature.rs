@@ -16,17 +16,8 @@ use crate::{
     },
 };
 
-pub(super) fn requested(
-    draft: &mut Draft<'_>,
-    index: usize,
-    new: NewSignatureRequest,
-) -> Result<(), StepFailure> {
+pub(super) fn requested(draft: &mut Draft<'_>, index: usize, new: NewSignatureRequest) {
     let node = draft.node(index);
-    if node.phase != Phase::Signature || new.signers.is_empty() {
-        let failure = StepFailure::fatal(codes::NO_SIGNERS, Text::key("error-parameters-do-not-fit"))
-            .tech("signatures can be awaited by a node of the signature phase only, and by at least one signer");
-        return Err(failure);
-    }
     let signers: Vec<_> = new
         .signers
         .iter()
@@ -70,7 +61,6 @@ pub(super) fn requested(
         Status::Paused | Status::NeedsReview => draft.rest_phase(),
         _ => wait_again(draft),
     }
-    Ok(())
 }
 
 fn unsigned(signer: crate::signature::NewSigner) -> Signer {

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::{advance::skip_unwanted, draft::Draft, stop};
 use crate::{
     approval::Decision,
+    engine::kept,
     error::{ErrorContext, FailureClass, StepFailure, codes},
     event::EventData,
     i18n::Text,
@@ -89,7 +90,14 @@ pub(super) fn finished(
             succeeded(draft, index, Arc::new(output));
             Ok(())
         }
-        (Ok(StepOutcome::Wait(wait)), _) => wait_or_fail(draft, index, wait),
+        (Ok(StepOutcome::Wait(wait)), _) => begin_wait(draft, index, wait),
+        // It has answered: it is not time that it failed for.
+        (Err(failure), Some(StopReason::Deadline))
+            if failure.class == FailureClass::OutcomeUnknown
+                && kept::why_refused(&failure.context).is_some() =>
+        {
+            failed_attempt(draft, index, failure)
+        }
         (Err(failure), Some(reason)) => stop::failed(draft, index, failure, reason),
         (Err(failure), None) => failed_attempt(draft, index, failure),
     }
@@ -107,7 +115,7 @@ pub(super) fn failed_attempt(
             let step = draft.step(index);
             step.error = Some(failure.context);
             step.activity = Activity::ProbingFailure;
-            let text = Text::key("error-outcome-unknown").with("label", &node.label);
+            let text = Text::key("log-step-probing").with("label", &node.label);
             draft.log_step(LogLevel::Warn, &node, text, None);
             return Ok(());
         }
@@ -120,22 +128,18 @@ pub(super) fn failed_attempt(
     failed(draft, index, failure, Outcome::Known)
 }
 
-/// The step goes on when what it has asked for has come; fails where nobody can be asked so.
+/// The step goes on when what it has asked for has come.
 pub(super) fn begin_wait(
     draft: &mut Draft<'_>,
     index: usize,
     wait: Wait,
-) -> Result<Result<(), StepFailure>, InvalidTransition> {
+) -> Result<(), InvalidTransition> {
     match wait {
-        Wait::Signatures(request) => Ok(super::signature::requested(draft, index, request)),
+        Wait::Signatures(request) => {
+            super::signature::requested(draft, index, request);
+            Ok(())
+        }
         Wait::Approval(request) => super::approval::requested(draft, index, request),
-    }
-}
-
-fn wait_or_fail(draft: &mut Draft<'_>, index: usize, wait: Wait) -> Result<(), InvalidTransition> {
-    match begin_wait(draft, index, wait)? {
-        Ok(()) => Ok(()),
-        Err(failure) => failed(draft, index, failure, Outcome::Known),
     }
 }
 
@@ -179,12 +183,15 @@ pub(super) fn probed(
         Probe::Begun(wait) if after_failure && !is_answered && !has_attempts_left(draft, index) => {
             let text = Text::key("log-step-probed-done").with("label", &node.label);
             draft.log_step(LogLevel::Ok, &node, text, None);
-            wait_or_fail(draft, index, wait)
+            begin_wait(draft, index, wait)
         }
         Probe::Begun(_) | Probe::NotDone => {
-            let key = match effect {
-                Probe::Begun(_) => "log-step-probed-begun",
-                _ => "log-step-probed-not-done",
+            let runs_again = !after_failure || has_attempts_left(draft, index);
+            let key = match (&effect, runs_again) {
+                (Probe::Begun(_), true) => "log-step-probed-begun",
+                (Probe::Begun(_), false) => "log-step-probed-done",
+                (_, true) => "log-step-probed-not-done",
+                (_, false) => "log-step-probed-not-done-last",
             };
             let text = Text::key(key).with("label", &node.label);
             draft.log_step(LogLevel::Ok, &node, text, None);
@@ -215,13 +222,22 @@ pub(super) fn probed(
             }
         }
         Probe::Unknown => {
-            let tech = draft.state.steps[index]
-                .error
-                .as_ref()
-                .and_then(|error| error.tech.clone());
-            let text = Text::key("error-outcome-unknown").with("label", &node.label);
+            let error = draft.state.steps[index].error.clone();
+            let why = error.as_ref().filter(|_| after_failure);
+            let why = why.and_then(kept::why_refused).cloned();
+            let text = match why {
+                Some(ref why) => Text::key("error-answer-not-kept").with_text("why", why.clone()),
+                None => Text::key("error-outcome-unknown"),
+            };
+            let text = text.with("label", &node.label);
             let mut failure = StepFailure::review(codes::OUTCOME_UNKNOWN, text);
-            failure.context.tech = tech;
+            if let Some(error) = error {
+                failure.context.tech = error.tech;
+                // Told by a code of its own what there is to be confirmed.
+                if why.is_some() {
+                    failure.context.code = error.code;
+                }
+            }
             failed(draft, index, failure, Outcome::Unknown)
         }
     }

@@ -91,25 +91,24 @@ pub(super) fn finished_canceled(
 
 /// The step has used up its time. What its handler said then is for technicians.
 fn timeout(node: &Node, failure: StepFailure, in_doubt: bool) -> StepFailure {
-    let seconds = node.timeout_ms.div_ceil(1000);
-    let text = Text::key("error-timeout")
-        .with("label", &node.label)
-        .with("seconds", seconds);
+    let limit = node.timeout_ms;
+    let text = if limit.is_multiple_of(1000) {
+        Text::key("error-timeout").with("seconds", limit / 1000)
+    } else {
+        Text::key("error-timeout-ms").with("millis", limit)
+    };
+    let text = text.with("label", &node.label);
     let mut timeout = StepFailure::retryable(codes::TIMEOUT, text);
     if in_doubt {
         timeout.class = FailureClass::OutcomeUnknown;
     }
     timeout.retry_after_ms = failure.retry_after_ms;
-    let limit = node.timeout_ms;
-    match failure.class {
-        FailureClass::Stopped => timeout.tech(format!("no result within {limit} ms")),
-        _ => {
-            let said = failure.context.tech.clone().unwrap_or_default();
-            timeout.tech(format!(
-                "no result within {limit} ms, then {failure} {said}"
-            ))
-        }
-    }
+    let said = match (failure.class, &failure.context.tech) {
+        (FailureClass::Stopped, _) => String::new(),
+        (_, None) => format!(", then {failure}"),
+        (_, Some(tech)) => format!(", then {failure} {tech}"),
+    };
+    timeout.tech(format!("no result within {limit} ms{said}"))
 }
 
 /// The step begins again at another worker; the attempt does not count. A step that goes on after its
@@ -174,9 +173,7 @@ pub(super) fn dropped(
         // Noted, so that the end of the execution withdraws it.
         Probe::Begun(wait) => {
             draft.log_step(LogLevel::Warn, &node, effect_done(), None);
-            if let Err(failure) = step::begin_wait(draft, index, wait)? {
-                cut_off(draft, index, failure.context);
-            }
+            step::begin_wait(draft, index, wait)?;
         }
         Probe::NotDone => {
             let said = failure.filter(|failure| {

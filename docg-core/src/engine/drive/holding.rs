@@ -12,7 +12,7 @@ use crate::{
         decide::{self, Input, Records},
     },
     event::Event,
-    ports::{Claimed, Lease, MAX_TAKEOVERS},
+    ports::{Claimed, Lease, MAX_TAKEOVERS, RunState},
     run::Status,
 };
 
@@ -48,7 +48,7 @@ impl Holding {
     pub(crate) async fn drive(self, mode: Mode) {
         let Self {
             engine,
-            claimed,
+            mut claimed,
             handle,
             leaving,
         } = self;
@@ -58,6 +58,11 @@ impl Holding {
         let works = matches!(mode, Mode::Work { .. });
         inputs.extend(claimed.signals.into_iter().map(Input::Signal));
         let is_interrupted = claimed.takeovers >= MAX_TAKEOVERS;
+        // It could not even be parked. A cancel then touches as little as of one that cannot be read.
+        if claimed.takeovers > MAX_TAKEOVERS && inputs.iter().any(attend::is_cancel) {
+            claimed.unreadable = true;
+            reduce(&mut claimed.state);
+        }
         if claimed.unreadable {
             inputs.retain(attend::is_cancel);
             if inputs.is_empty() {
@@ -106,6 +111,15 @@ impl Holding {
     }
 }
 
+/// Leaves only what an execution has in its own row.
+fn reduce(state: &mut RunState) {
+    state.steps.clear();
+    Arc::make_mut(&mut state.workflow).nodes.clear();
+    state.execution.current_step = None;
+    state.signature = None;
+    state.approval = None;
+}
+
 /// Takes the execution out of the active ones, also when the driver panics.
 struct Leaving {
     engine: Arc<Inner>,
@@ -114,6 +128,10 @@ struct Leaving {
 
 impl Drop for Leaving {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            let id = self.lease.execution_id;
+            tracing::error!(execution_id = %id, "its driver panicked; the lease is left to expire");
+        }
         self.engine.active.leave(self.lease);
     }
 }

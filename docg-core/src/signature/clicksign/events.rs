@@ -5,6 +5,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::{
+    json,
     signature::{ProviderUpdate, SignerFact, SignerFactKind, WebhookError, moment},
     time::Timestamp,
 };
@@ -153,7 +154,7 @@ impl Event {
 /// Reads a webhook that is proved.
 pub(super) fn read(body: &[u8]) -> Result<ProviderUpdate, WebhookError> {
     let webhook: Webhook =
-        serde_json::from_slice(body).map_err(|e| WebhookError::Malformed(e.to_string()))?;
+        json::read_message(body).map_err(|e| WebhookError::Malformed(e.to_string()))?;
     let event = &webhook.event;
     let key = webhook.document.as_ref().map(|document| &document.key);
     let dedupe_key = event.dedupe_key(key.map_or("", String::as_str));

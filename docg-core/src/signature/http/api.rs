@@ -6,6 +6,7 @@ use url::{Host, Url};
 
 use super::client::{HttpClient, HttpError, HttpRequest, HttpResponse, Method};
 use crate::{
+    json,
     signature::{ProviderError, Secret},
     storable,
     time::{Timestamp, retry_after_ms},
@@ -211,7 +212,7 @@ impl Api {
     ) -> Result<T, Failed> {
         let (once, name) = (call.once, self.name(&call));
         let body = self.answer(call).await?;
-        serde_json::from_slice(&body).map_err(|e| {
+        json::read_message(&body).map_err(|e| {
             let tech = format!("{name}: the answer cannot be read: {e}");
             Failed {
                 status: None,

@@ -4,6 +4,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use crate::{
+    json,
     signature::{ProviderUpdate, SignerFact, SignerFactKind, WebhookError, moment},
     time::Timestamp,
 };
@@ -150,7 +151,7 @@ struct Person {
 /// docg's: nobody has signed anything for real there.
 pub(super) fn read(body: &[u8], sandbox: bool) -> Result<ProviderUpdate, WebhookError> {
     let malformed = |e: serde_json::Error| WebhookError::Malformed(e.to_string());
-    let occasion: Occasion = serde_json::from_slice(body).map_err(malformed)?;
+    let occasion: Occasion = json::read_message(body).map_err(malformed)?;
     let dedupe_key = hex::encode(Sha256::digest(body));
     let ignored = ProviderUpdate {
         envelope_id: None,
@@ -169,7 +170,7 @@ pub(super) fn read(body: &[u8], sandbox: bool) -> Result<ProviderUpdate, Webhook
             | "doc_deleted"
             | "doc_expired"),
         ) => {
-            let state: DocumentState = serde_json::from_slice(body).map_err(malformed)?;
+            let state: DocumentState = json::read_message(body).map_err(malformed)?;
             let mut facts = state.facts();
             let at = state.changed_at();
             match kind {

@@ -2,7 +2,10 @@
 
 use serde_json::Value;
 
-use crate::{time::MAX_DURATION_MS, workflow::ParamKind};
+use crate::{
+    time::{MAX_DURATION_MS, Millis},
+    workflow::ParamKind,
+};
 
 /// Nothing, or a text of white space.
 pub(crate) fn is_blank(value: &Value) -> bool {
@@ -44,9 +47,9 @@ pub(crate) fn misfit(value: &Value, kind: &ParamKind) -> Option<String> {
         ParamKind::Duration => {
             let fits = value
                 .as_u64()
-                .is_some_and(|millis| millis <= MAX_DURATION_MS);
+                .is_some_and(|millis| Millis::try_from(millis).is_ok());
             return (!fits).then(|| {
-                format!("a duration in whole milliseconds, {MAX_DURATION_MS} (ten years) at most")
+                format!("a duration in whole milliseconds, 1 to {MAX_DURATION_MS} (ten years)")
             });
         }
         ParamKind::Boolean => (value.is_boolean(), "true or false"),
@@ -94,7 +97,8 @@ mod tests {
         assert!(fit(json!(3), ParamKind::Integer) && !fit(json!(-3), ParamKind::Integer));
         assert!(!fit(json!(3.5), ParamKind::Integer) && !fit(json!("3"), ParamKind::Integer));
         for (millis, fits) in [
-            (json!(0), true),
+            (json!(0), false),
+            (json!(1), true),
             (json!(315_360_000_000_u64), true),
             (json!(315_360_000_001_u64), false),
             (json!(u64::MAX), false),

@@ -44,11 +44,15 @@ impl NodeCheck<'_, '_> {
         let node = self.node;
         self.id();
         if self.spec.is_none() {
-            self.fault(
-                "/type",
-                "unknown_node_type",
-                Text::key("fault-node-type").with("type", shortened(&node.node_type)),
-            );
+            let at = format!("{}/type", self.at);
+            match limits::NODE_TYPE.fault(&at, &node.node_type) {
+                Some(fault) => self.faults.add(at, fault.code, fault.detail),
+                None => {
+                    let text = Text::key("fault-node-type");
+                    let text = text.with("type", shortened(&node.node_type));
+                    self.fault("/type", "unknown_node_type", text);
+                }
+            }
         }
         self.faults.name(
             &format!("{}/label", self.at),

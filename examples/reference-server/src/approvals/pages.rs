@@ -22,6 +22,7 @@ use super::{
 };
 use crate::{
     charset::{Form, Unreadable},
+    files::Document,
     html::{self, Token, common_headers, moment},
 };
 
@@ -133,7 +134,7 @@ impl Visit {
             workflow => open.workflow_name.as_str(),
             message => approval.message.as_deref(),
             until => approval.expires_at.filter(|_| pending).map(moment),
-            document => document.map(|document| document.filename),
+            document => document.as_ref().map(Document::title),
             quorum => approval.quorum,
             approvers => Value::from(Serde(lines)),
             form => pending && own_vote.is_none(),

@@ -2,7 +2,11 @@
 
 use std::collections::HashMap;
 
-use docg_core::{ids::OrganizationId, signature::NewSigner, time::Timestamp};
+use docg_core::{
+    ids::{ExecutionId, OrganizationId},
+    signature::NewSigner,
+    time::Timestamp,
+};
 use serde::{Deserialize, Serialize};
 
 use super::{Desk, link::SignerRef};
@@ -13,6 +17,9 @@ use crate::files::{Document, FilesError, RecordKind};
 pub(super) struct Envelope {
     pub(super) id: String,
     pub(super) organization_id: OrganizationId,
+    /// The execution that asks for the signatures. Older records do not name it.
+    #[serde(default)]
+    pub(super) execution_id: Option<ExecutionId>,
     pub(super) document: Document,
     pub(super) signers: Vec<NewSigner>,
     pub(super) message: Option<String>,
@@ -173,9 +180,11 @@ mod tests {
         Envelope {
             id: "ab".repeat(16),
             organization_id: OrganizationId::new(),
+            execution_id: None,
             document: Document {
                 path: String::new(),
                 filename: "a.pdf".to_owned(),
+                title: None,
                 content_type: String::new(),
                 bytes: 0,
                 sha256: String::new(),

@@ -15,7 +15,7 @@ pub(super) enum Occasion {
 }
 
 impl Desk {
-    /// Sends a signer their link. The same mail again does nothing.
+    /// Sends a signer their link. The same mail again does nothing, also where its outcome is unknown.
     pub(super) async fn write_to(
         &self,
         envelope: &Envelope,
@@ -50,7 +50,7 @@ impl Desk {
             attachments: Vec::new(),
         };
         let never = CancellationToken::new();
-        self.0.mailer.deliver(&mail, &never).await.map(|_| ())
+        self.0.mailer.deliver_at_most_once(&mail, &never).await
     }
 
     fn link(&self, signer: &SignerRef) -> String {

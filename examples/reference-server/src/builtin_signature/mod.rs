@@ -18,7 +18,11 @@ mod webhook;
 
 use std::sync::{Arc, OnceLock};
 
-use docg_core::{engine::Engine, signature::RequestStatus};
+use docg_core::{
+    engine::{Engine, EngineError},
+    run::{Execution, WaitKind},
+    signature::RequestStatus,
+};
 use url::Url;
 
 pub use outbox::Outbox;
@@ -26,6 +30,7 @@ pub use pages::{routes, with_error_pages};
 pub use provider::Provider;
 pub use secret::{Secret, SecretError};
 
+use self::envelope::Envelope;
 use crate::{files::Files, mail::Mailer};
 
 /// The provider's name in workflows, URLs and stored requests.
@@ -68,12 +73,39 @@ impl Desk {
         let _ = self.0.engine.set(engine);
     }
 
-    /// Where docg sees a request. `None` where it does not know it, which is so for a moment after
-    /// the mails have gone out, and for ever after a restart without a database.
-    async fn request_status(&self, envelope: &str) -> Option<RequestStatus> {
-        let engine = self.0.engine.get()?;
-        let request = engine.signature_by_envelope(NAME, envelope).await.ok()?;
-        Some(request.status)
+    /// Where docg sees a request. `None` while its execution still makes it: docg knows a request once
+    /// all invitations are out. An execution that has ended, is lost, or awaits the signatures of another
+    /// request makes it no more.
+    async fn request_status(
+        &self,
+        envelope: &Envelope,
+    ) -> Result<Option<RequestStatus>, EngineError> {
+        let Some(engine) = self.0.engine.get() else {
+            return Ok(None);
+        };
+        // The execution first: its request is stored in one commit with its wait.
+        let is_withdrawn = match envelope.execution_id {
+            Some(id) => found(engine.execution(envelope.organization_id, id).await)?
+                .is_none_or(|record| has_moved_on(&record.execution)),
+            None => false,
+        };
+        let request = found(engine.signature_by_envelope(NAME, &envelope.id).await)?;
+        let withdrawn = is_withdrawn.then_some(RequestStatus::Canceled);
+        Ok(request.map(|request| request.status).or(withdrawn))
+    }
+}
+
+/// Whether an execution makes no request any more.
+fn has_moved_on(execution: &Execution) -> bool {
+    let waiting = execution.waiting_for.as_ref();
+    execution.status.is_terminal() || waiting.is_some_and(|it| it.kind == WaitKind::Signature)
+}
+
+fn found<T>(answer: Result<T, EngineError>) -> Result<Option<T>, EngineError> {
+    match answer {
+        Ok(found) => Ok(Some(found)),
+        Err(EngineError::NotFound(_)) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

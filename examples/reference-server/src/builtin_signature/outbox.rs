@@ -368,7 +368,8 @@ impl Outbox {
     ) -> Result<Verdict, String> {
         let text = |e: FilesError| e.to_string();
         let decisions = self.desk.decisions(envelope).await.map_err(text)?;
-        let status = self.desk.request_status(&envelope.id).await;
+        let status = self.desk.request_status(envelope).await;
+        let status = status.map_err(|e| e.to_string())?;
         let ended = status.is_some_and(|status| status != RequestStatus::Signing);
         let expired = envelope.is_expired(Timestamp::now());
         if decided || ended || expired || decisions.any_declined() {

@@ -1,6 +1,8 @@
 //! What signers see. Plain pages: they work without scripts and load nothing from elsewhere. The
 //! token in the link is all the authority there is, so a form on a foreign page can do nothing.
 
+use std::fmt;
+
 use axum::{
     Router,
     extract::{DefaultBodyLimit, Request, State},
@@ -9,7 +11,10 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use docg_core::{signature::RequestStatus, storable::one_line, time::Timestamp};
+use docg_core::{
+    address::person_name, engine::EngineError, signature::RequestStatus, storable::one_line,
+    time::Timestamp,
+};
 use minijinja::{Value, context, value::Serde};
 use serde::{Deserialize, Serialize};
 
@@ -26,7 +31,6 @@ use crate::{
 };
 
 const MAX_FORM: usize = 16 * 1024;
-const MAX_NAME: usize = 200;
 const MAX_REASON: usize = 1000;
 
 const PAGE_POLICY: &str = "default-src 'none'; style-src 'self'; frame-src 'self'; \
@@ -153,12 +157,18 @@ struct Opened {
 /// Why a link does not open.
 enum Closed {
     NotFound,
-    Broken(FilesError),
+    Broken(String),
 }
 
 impl From<FilesError> for Closed {
     fn from(error: FilesError) -> Self {
-        Self::Broken(error)
+        Self::Broken(error.to_string())
+    }
+}
+
+impl From<EngineError> for Closed {
+    fn from(error: EngineError) -> Self {
+        Self::Broken(error.to_string())
     }
 }
 
@@ -183,7 +193,7 @@ impl Opened {
             return Err(Closed::NotFound);
         }
         let decisions = desk.decisions(&envelope).await?;
-        let status = desk.request_status(&envelope.id).await;
+        let status = desk.request_status(&envelope).await?;
         let standing = standing(&envelope, &signer, &decisions, status);
         let desk = desk.clone();
         Ok(Self {
@@ -236,6 +246,7 @@ impl Opened {
                 notice => notice.map(|notice| self.words.notice(notice).to_vec()),
                 token => self.token.as_str(),
                 document => (!over).then(|| Value::from(Serde(&self.envelope.document))),
+                title => self.envelope.document.title(),
                 message => self.envelope.message.as_deref(),
                 until => self.envelope.expires_at.map(moment),
                 signers => Value::from(Serde(lines)),
@@ -375,15 +386,15 @@ async fn sign(
             return opened.page(status, "", Some(error));
         }
     };
-    let name = one_line(&form.name, usize::MAX);
-    if name.chars().count() > MAX_NAME {
-        let error = opened.words.too_long();
-        return opened.page(StatusCode::UNPROCESSABLE_ENTITY, &name, Some(error));
-    }
-    if name.is_empty() {
-        let error = opened.words.name_missing();
-        return opened.page(StatusCode::UNPROCESSABLE_ENTITY, "", Some(error));
-    }
+    let name = match person_name(&form.name) {
+        Ok(name) => name,
+        Err(fault) => {
+            let error = opened.words.name_fault(fault);
+            // The form shows again what can be shown.
+            let typed = one_line(&form.name, usize::MAX);
+            return opened.page(StatusCode::UNPROCESSABLE_ENTITY, &typed, Some(error));
+        }
+    };
     if form.consent != "yes" {
         let error = opened.words.consent_missing();
         return opened.page(StatusCode::UNPROCESSABLE_ENTITY, &name, Some(error));
@@ -474,7 +485,7 @@ fn notice(desk: &Desk, words: &'static Words, status: StatusCode, notice: Notice
     )
 }
 
-fn broken(desk: &Desk, words: &'static Words, error: &FilesError) -> Response {
+fn broken(desk: &Desk, words: &'static Words, error: &impl fmt::Display) -> Response {
     tracing::error!("a signing page could not be shown: {error}");
     notice(desk, words, StatusCode::SERVICE_UNAVAILABLE, Notice::Broken)
 }

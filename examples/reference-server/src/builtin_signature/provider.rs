@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 use docg_core::{
+    ids::ExecutionId,
     signature::{
         Envelope as TakenEnvelope, EnvelopeRequest, ProviderError, ProviderUpdate,
         SignatureProvider, SignatureRequest, SignerFact, SignerFactKind, WebhookError,
@@ -59,6 +60,7 @@ impl SignatureProvider for Provider {
         let mut envelope = Envelope {
             id: envelope_id(&request),
             organization_id: request.organization_id,
+            execution_id: execution_of(&request),
             document,
             signers: request.signers,
             message: request.message,
@@ -72,16 +74,20 @@ impl SignatureProvider for Provider {
             .await
             .map_err(FilesError::provider_error)?
         {
-            let same = known.document == envelope.document && known.signers == envelope.signers;
+            let same_document = known.document == envelope.document;
+            let same = same_document && known.signers == envelope.signers;
             let decisions = desk
                 .decisions(&known)
                 .await
                 .map_err(FilesError::provider_error)?;
             // Once somebody has decided, what they decided on stays.
-            if !decisions.is_empty() || (same && known.invited) {
+            if known.invited && (same || !decisions.is_empty()) {
                 return Ok(taken(known.id));
             }
             envelope.created_at = known.created_at;
+            if !same_document && !decisions.is_empty() {
+                envelope = known;
+            }
         }
         desk.put_envelope(&envelope)
             .await
@@ -90,13 +96,20 @@ impl SignatureProvider for Provider {
             .decisions(&envelope)
             .await
             .map_err(FilesError::provider_error)?;
+        let mut failed = Vec::new();
         for signer in envelope.due(&decisions) {
-            desk.write_to(&envelope, signer, Occasion::Invitation)
-                .await
-                .map_err(from_mail)?;
-            desk.plan_reminder(&envelope, signer)
-                .await
-                .map_err(FilesError::provider_error)?;
+            let invited = desk.write_to(&envelope, signer, Occasion::Invitation).await;
+            match invited {
+                Ok(()) => desk
+                    .plan_reminder(&envelope, signer)
+                    .await
+                    .map_err(FilesError::provider_error)?,
+                Err(error) => failed.push(error),
+            }
+        }
+        // Those who could be invited are. A repeat invites the others.
+        if let Some(error) = joined(failed) {
+            return Err(error);
         }
         envelope.invited = true;
         desk.put_envelope(&envelope)
@@ -163,23 +176,19 @@ impl SignatureProvider for Provider {
                 .append_signature_page(request.organization_id, &original, page, language);
         let signed = appended.await.map_err(|error| match error {
             RenderFailure::Document(error) => refused(error),
-            RenderFailure::Unavailable(_) | RenderFailure::Busy => unavailable(error),
+            RenderFailure::Unavailable(_) | RenderFailure::Busy | RenderFailure::TimedOut(_) => {
+                unavailable(error)
+            }
         })?;
         let origin = Origin {
             organization_id: request.organization_id,
             execution_id: request.execution_id,
             node_id: request.node_id.clone(),
         };
-        let filename = envelope.document.signed_filename();
         let document = desk
             .0
             .files
-            .put_document(
-                &origin,
-                &filename,
-                signed.bytes.into(),
-                envelope.document.language,
-            )
+            .put_signed(&origin, &envelope.document, signed.bytes.into())
             .await
             .map_err(FilesError::provider_error)?;
         serde_json::to_value(document).map_err(refused)
@@ -236,8 +245,14 @@ impl SignatureProvider for Provider {
     }
 }
 
+/// The execution that asks: the keys of its steps begin with its id.
+fn execution_of(request: &EnvelopeRequest) -> Option<ExecutionId> {
+    let (execution, _) = request.idempotency_key.split_once('/')?;
+    execution.parse().ok()
+}
+
 /// The same for the same request, so that a repeat finds what it made.
-fn envelope_id(request: &EnvelopeRequest) -> String {
+pub(super) fn envelope_id(request: &EnvelopeRequest) -> String {
     let mut hasher = Sha256::new();
     hasher.update(b"docg.builtin.envelope.v1\0");
     hasher.update(request.organization_id.0.as_bytes());
@@ -257,10 +272,23 @@ fn unavailable(error: impl ToString) -> ProviderError {
     ProviderError::Unavailable(error.to_string())
 }
 
+/// Several failures as one, which names them all. It may pass where one of them may.
+fn joined(errors: Vec<MailError>) -> Option<ProviderError> {
+    let texts: Vec<_> = errors.iter().map(ToString::to_string).collect();
+    let errors: Vec<_> = errors.into_iter().map(from_mail).collect();
+    match errors.as_slice() {
+        [] => None,
+        [_] => errors.into_iter().next(),
+        several if several.iter().any(ProviderError::may_pass) => {
+            Some(unavailable(texts.join("; ")))
+        }
+        _ => Some(refused(texts.join("; "))),
+    }
+}
+
 fn from_mail(error: MailError) -> ProviderError {
     match error {
         MailError::Files(error) => error.provider_error(),
-        // A link that arrives twice does no harm, so what may have been sent is sent again.
         MailError::Unreachable(_)
         | MailError::Later(_)
         | MailError::Stopped

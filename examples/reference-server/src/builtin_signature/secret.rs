@@ -56,11 +56,13 @@ impl Secret {
             path: path.display().to_string(),
             why: why.to_string(),
         };
-        let text = std::fs::read_to_string(path).map_err(|e| error(&e))?;
-        let bytes = hex::decode(text.trim()).map_err(|e| error(&e))?;
-        let key = bytes
-            .try_into()
-            .map_err(|_| error(&"64 hexadecimal digits are expected"))?;
+        let text = std::fs::read(path).map_err(|e| error(&e))?;
+        // Some editors begin a file with a byte order mark.
+        let text = text.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&text);
+        let mut key = [0; 32];
+        // What the decoder says repeats a part of the key.
+        hex::decode_to_slice(text.trim_ascii(), &mut key)
+            .map_err(|_| error(&"64 hexadecimal digits are needed"))?;
         Ok(Self(key))
     }
 
@@ -177,15 +179,17 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_key_is_not_taken() {
+    fn a_damaged_key_is_not_taken_and_nothing_of_it_is_repeated() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("signature.key");
-        std::fs::write(&path, "abcd").unwrap();
-        let refused = Secret::load_or_create(&path).unwrap_err();
-        assert!(
-            refused.to_string().contains("64 hexadecimal digits"),
-            "{refused}"
-        );
+        for damaged in ["", "abcd", "abc", "Xyz", &"Z".repeat(64), &"a".repeat(66)] {
+            std::fs::write(&path, damaged).unwrap();
+            let refused = Secret::load_or_create(&path).unwrap_err();
+            assert_eq!(refused.why, "64 hexadecimal digits are needed", "{damaged}");
+        }
+        let marked = format!("\u{feff}{}\r\n", "ab".repeat(32));
+        std::fs::write(&path, marked).unwrap();
+        assert_eq!(Secret::load(&path).unwrap().0, [0xab; 32]);
     }
 
     #[test]

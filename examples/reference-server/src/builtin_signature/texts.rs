@@ -1,6 +1,6 @@
 //! The words of pages and mails, in English and Brazilian Portuguese.
 
-use docg_core::{i18n::Locale, signature::NewSigner};
+use docg_core::{address::NameError, i18n::Locale, signature::NewSigner};
 use serde::Serialize;
 
 use super::{
@@ -29,6 +29,7 @@ pub(super) struct Words {
     reason_label: &'static str,
     decline_button: &'static str,
     name_missing: &'static str,
+    name_unfit: &'static str,
     consent_missing: &'static str,
     too_long: &'static str,
     unreadable_form: &'static str,
@@ -85,8 +86,13 @@ impl Words {
         }
     }
 
-    pub(super) fn name_missing(&self) -> &'static str {
-        self.name_missing
+    /// Why a typed name cannot stand under a document.
+    pub(super) fn name_fault(&self, fault: NameError) -> &'static str {
+        match fault {
+            NameError::TooLong => self.too_long,
+            NameError::Blank => self.name_missing,
+            _ => self.name_unfit,
+        }
     }
 
     pub(super) fn consent_missing(&self) -> &'static str {
@@ -120,6 +126,7 @@ static EN: Words = Words {
     reason_label: "Reason (optional)",
     decline_button: "Decline to sign",
     name_missing: "Please type your full name.",
+    name_unfit: "This name cannot be recorded as it is. Please type it in one line, without hidden characters and without an e-mail address.",
     consent_missing: "Please confirm that you have read the document and agree to sign it.",
     too_long: "Please shorten what you typed: a name has at most 200 characters, a reason 1,000.",
     unreadable_form: "The form could not be read. Please fill it in again.",
@@ -184,6 +191,7 @@ static PT_BR: Words = Words {
     reason_label: "Motivo (opcional)",
     decline_button: "Recusar a assinatura",
     name_missing: "Digite seu nome completo.",
+    name_unfit: "Este nome não pode ser registrado como está. Digite-o em uma linha, sem caracteres invisíveis e sem endereço de e-mail.",
     consent_missing: "Confirme que leu o documento e que concorda em assiná-lo.",
     too_long: "Encurte o que digitou: um nome tem no máximo 200 caracteres, um motivo, 1.000.",
     unreadable_form: "Não foi possível ler o formulário. Preencha-o novamente.",

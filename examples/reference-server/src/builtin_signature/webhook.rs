@@ -1,6 +1,7 @@
 //! Reports to docg, signed over their raw bytes.
 
 use docg_core::{
+    json,
     signature::{ProviderUpdate, SignerFact, SignerFactKind, WebhookError, WebhookRequest},
     time::Timestamp,
 };
@@ -47,8 +48,8 @@ pub(super) fn read(
     if !secret.verifies(Purpose::Webhook, &request.body, &given) {
         return Err(WebhookError::Unauthenticated);
     }
-    let report: Report = serde_json::from_slice(&request.body)
-        .map_err(|e| WebhookError::Malformed(e.to_string()))?;
+    let report: Report =
+        json::read_message(&request.body).map_err(|e| WebhookError::Malformed(e.to_string()))?;
     let kind = match report.event.as_str() {
         "signer.viewed" => Some(SignerFactKind::Viewed),
         "signer.signed" => Some(SignerFactKind::Signed),

@@ -7,8 +7,8 @@ use url::{Host, Url};
 
 use super::Finding;
 use crate::{
-    options::{Cli, Options},
-    serve::{connections_kept_free, url_is_local},
+    options::{Cli, Options, Role},
+    serve::{connections_kept_free, url_at, url_is_local},
 };
 
 /// Variables that are read elsewhere than in the options.
@@ -22,14 +22,33 @@ const OTHERS: &[&str] = &[
     "REDIS_STREAM_MAXLEN",
     "REDIS_STREAM_TTL",
 ];
+/// Those that are commonly set for a bucket.
+const OF_BUCKETS: &[&str] = &[
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+    "AWS_ENDPOINT",
+    "AWS_ENDPOINT_URL",
+    "AWS_ALLOW_HTTP",
+    "AWS_VIRTUAL_HOSTED_STYLE_REQUEST",
+];
 /// Fewer connections than a small office has open.
 const FEW: usize = 256;
 /// From this likeness on, one name is taken for a misspelt other.
 const ALIKE: f64 = 0.8;
+/// A name that is anybody's is taken for a misspelt one of ours up to so many wrong letters.
+const SLIPS: usize = 2;
 
-pub(super) fn variables() -> Vec<Finding> {
+pub(super) fn variables(options: &Options) -> Vec<Finding> {
     let is_set = std::env::vars_os().filter_map(|(name, value)| Some((text(name)?, value)));
-    unknown_or_empty(is_set.map(|(name, value)| (name, value.is_empty())))
+    let is_set: Vec<_> = is_set
+        .map(|(name, value)| (name, value.is_empty()))
+        .collect();
+    let files = options.files_url.as_ref();
+    let has_bucket = files.is_some_and(|url| url.expose().starts_with("s3:"));
+    unknown_or_empty(&is_set, if has_bucket { OF_BUCKETS } else { &[] })
 }
 
 fn text(name: OsString) -> Option<String> {
@@ -37,12 +56,13 @@ fn text(name: OsString) -> Option<String> {
     name.into_string().ok()
 }
 
-fn unknown_or_empty(set: impl Iterator<Item = (String, bool)>) -> Vec<Finding> {
+/// Each variable that is set, and whether it is empty.
+fn unknown_or_empty(set: &[(String, bool)], of_others: &[&str]) -> Vec<Finding> {
     let known = known();
     let mut findings = Vec::new();
     for (name, is_empty) in set {
-        if known.contains(&name) {
-            if is_empty {
+        if known.contains(name) {
+            if *is_empty {
                 let text = format!(
                     "{name} is set and empty: it counts as not set. Remove it, or give a value"
                 );
@@ -51,7 +71,7 @@ fn unknown_or_empty(set: impl Iterator<Item = (String, bool)>) -> Vec<Finding> {
         } else if name.starts_with("DOCG_") && !name.starts_with("DOCG_TEST_") {
             let nearest = known
                 .iter()
-                .map(|other| (strsim::normalized_levenshtein(&name, other), other))
+                .map(|other| (strsim::normalized_levenshtein(name, other), other))
                 .filter(|(likeness, _)| *likeness >= ALIKE)
                 .max_by(|(one, _), (other, _)| one.total_cmp(other));
             let hint = match nearest {
@@ -61,6 +81,20 @@ fn unknown_or_empty(set: impl Iterator<Item = (String, bool)>) -> Vec<Finding> {
             findings.push(Finding::warned(format!(
                 "{name} is not known and has no effect: {hint}"
             )));
+        } else if !of_others.contains(&name.as_str()) {
+            let is_meant = |other: &&str| {
+                let is_set = set.iter().any(|(name, _)| name == other);
+                !is_set && strsim::osa_distance(&name.to_ascii_uppercase(), other) <= SLIPS
+            };
+            let mut others = known
+                .iter()
+                .map(String::as_str)
+                .chain(of_others.iter().copied());
+            if let Some(other) = others.find(is_meant) {
+                findings.push(Finding::warned(format!(
+                    "{name} has no effect: {other} may be meant, which is not set"
+                )));
+            }
         }
     }
     findings
@@ -92,6 +126,13 @@ pub(super) fn options(options: &Options) -> Vec<Finding> {
             options.cancel_grace_ms, options.lease_ms
         )));
     }
+    if options.redis_url.is_some() && options.database_url.is_none() {
+        findings.push(Finding::warned(
+            "--redis-url without --database-url: executions are kept in memory, are lost when the server \
+             ends, and are not seen by other servers. Give --database-url",
+        ));
+    }
+    findings.extend(closed_links(options).map(Finding::warned));
     if let Some(url) = &options.public_url
         && url.scheme() == "http"
         && !url_is_local(url)
@@ -102,6 +143,36 @@ pub(super) fn options(options: &Options) -> Vec<Finding> {
         )));
     }
     findings
+}
+
+/// Why nobody can open the links in mails.
+fn closed_links(options: &Options) -> Option<String> {
+    const TO_DO: &str = "Give --public-url, the address at which people reach the server";
+    let bind = options.bind;
+    if options.public_url.is_some() {
+        return None;
+    }
+    // Links to executions in memory end with the process, and so may a port of its own.
+    let outlive = options.database_url.is_some() || !bind.ip().is_loopback();
+    if bind.ip().to_canonical().is_unspecified() {
+        Some(format!(
+            "links in mails begin with {}, which is no address that a browser can open. {TO_DO}",
+            url_at(bind)
+        ))
+    } else if options.role == Role::Worker {
+        Some(format!(
+            "a worker does not listen, and links in its mails begin with {}, which need not be where \
+             others do. {TO_DO}",
+            url_at(bind)
+        ))
+    } else if bind.port() == 0 && outlive {
+        Some(format!(
+            "--bind {bind} takes another port at each start, and links in mails that were sent before lead \
+             nowhere. {TO_DO}"
+        ))
+    } else {
+        None
+    }
 }
 
 pub(super) fn open_files(options: &Options) -> Vec<Finding> {
@@ -134,6 +205,17 @@ pub(crate) fn public_url(text: &str) -> Result<Url, String> {
     if matches!(url.host(), None | Some(Host::Domain(""))) {
         return wrong("it has no host");
     }
+    let nowhere = match url.host() {
+        Some(Host::Ipv4(ip)) => ip.is_unspecified(),
+        Some(Host::Ipv6(ip)) => ip.to_canonical().is_unspecified(),
+        Some(Host::Domain(_)) | None => false,
+    };
+    if nowhere {
+        return wrong("its host is the address of no machine");
+    }
+    if url.port() == Some(0) {
+        return wrong("nobody can connect to port 0");
+    }
     if !url.username().is_empty() || url.password().is_some() {
         return wrong("a link holds no user and no password");
     }
@@ -156,12 +238,9 @@ mod tests {
     #[test]
     fn a_misspelt_variable_is_named_with_the_one_that_is_meant() {
         let findings = |name: &str, is_empty| {
-            let found = unknown_or_empty(std::iter::once((name.to_owned(), is_empty)));
-            found
-                .into_iter()
-                .map(|it| it.text)
-                .collect::<Vec<_>>()
-                .join("\n")
+            let found = unknown_or_empty(&[(name.to_owned(), is_empty)], OF_BUCKETS);
+            let texts = found.into_iter().map(|it| it.text);
+            texts.collect::<Vec<_>>().join("\n")
         };
         assert!(findings("DOCG_PUBLIC_ULR", false).contains("DOCG_PUBLIC_URL may be meant"));
         assert!(findings("DOCG_SOMETHING_ELSE_ENTIRELY", false).contains("--help"));
@@ -186,6 +265,61 @@ mod tests {
             );
         }
         assert_eq!(findings("PATH", true), "");
+        for (name, meant) in [
+            ("DATABSE_URL", "DATABASE_URL"),
+            ("DATABASE_URI", "DATABASE_URL"),
+            ("DATABASEURL", "DATABASE_URL"),
+            ("database_url", "DATABASE_URL"),
+            ("REDIS_URLL", "REDIS_URL"),
+            ("REDIS_STREAM_MAX_LEN", "REDIS_STREAM_MAXLEN"),
+            ("DOGC_AUTH_FILE", "DOCG_AUTH_FILE"),
+            ("AWS_SECRET_ACESS_KEY", "AWS_SECRET_ACCESS_KEY"),
+        ] {
+            let found = findings(name, false);
+            assert!(
+                found.contains(&format!("{meant} may be meant")),
+                "{name}: {found}"
+            );
+        }
+        for fine in [
+            "AWS_REGION",
+            "AWS_PROFILE",
+            "REDIS_HOST",
+            "PGDATABASE",
+            "LANG",
+            "HOME",
+        ] {
+            assert_eq!(findings(fine, false), "", "{fine}");
+        }
+        let both = ["DATABASE_URI", "DATABASE_URL"].map(|name| (name.to_owned(), false));
+        assert_eq!(unknown_or_empty(&both, OF_BUCKETS), []);
+    }
+
+    #[test]
+    fn links_that_nobody_can_open_are_warned_of() {
+        use clap::Parser;
+
+        const DATABASE: &[&str] = &["--database-url", "postgres://db/docg"];
+        for (arguments, database, warned) in [
+            (&["--bind", "0.0.0.0:8080"][..], false, true),
+            (&["--bind", "[::]:8080"], false, true),
+            (&["--bind", "[::ffff:0.0.0.0]:8080"], false, true),
+            (&["--bind", "10.0.0.1:0"], false, true),
+            (&["--bind", "127.0.0.1:0"], true, true),
+            (&["--role", "worker"], true, true),
+            (&["--role", "worker", "--bind", "127.0.0.1:0"], true, true),
+            (&["--bind", "127.0.0.1:0"], false, false),
+            (&["--role", "http"], true, false),
+            (&[], true, false),
+        ] {
+            let database = if database { DATABASE } else { &[] };
+            let whole = [&["reference-server"], arguments, database].concat();
+            let closed = closed_links(&Cli::parse_from(&whole).options);
+            assert_eq!(closed.is_some(), warned, "{arguments:?}: {closed:?}");
+            assert!(closed.is_none_or(|text| text.contains("--public-url")));
+            let given = [&whole[..], &["--public-url", "https://docs.example.com"]].concat();
+            assert_eq!(closed_links(&Cli::parse_from(given).options), None);
+        }
     }
 
     #[test]
@@ -206,6 +340,11 @@ mod tests {
             ("docs.example.com", false),
             ("docs.example.com:8080", false),
             ("https://", false),
+            ("http://0.0.0.0:8080", false),
+            ("http://0/", false),
+            ("http://[::]", false),
+            ("http://[::ffff:0.0.0.0]", false),
+            ("http://127.0.0.1:0", false),
             ("", false),
         ] {
             let read = public_url(text);

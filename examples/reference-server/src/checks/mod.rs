@@ -65,12 +65,12 @@ impl Finding {
 pub const CHECKS: &[Check] = &[
     Check {
         name: "environment",
-        looks_at: "variables that begin with DOCG_ and are not known, or are set and empty",
-        run: |_| Box::pin(async move { environment::variables() }),
+        looks_at: "variables that are misspelt, begin with DOCG_ and are not known, or are set and empty",
+        run: |options| Box::pin(async move { environment::variables(options) }),
     },
     Check {
         name: "options",
-        looks_at: "options that do not go together, and links that are not encrypted",
+        looks_at: "options that do not go together, and links that are not encrypted or lead nowhere",
         run: |options| Box::pin(async move { environment::options(options) }),
     },
     Check {

@@ -9,6 +9,11 @@ use uuid::Uuid;
 
 use super::CliError;
 
+/// How long a server may take to be connected to, and to begin with a stream.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long it may take for any other answer.
+const ANSWER: Duration = Duration::from_secs(30);
+
 /// A server, and who calls it.
 #[derive(Clone)]
 pub(super) struct Client {
@@ -26,7 +31,7 @@ impl Client {
     ) -> Result<Self, CliError> {
         let http = reqwest::Client::builder()
             .redirect(Policy::none())
-            .connect_timeout(Duration::from_secs(10))
+            .connect_timeout(PATIENCE)
             .build()
             .map_err(|e| http_error(&e))?;
         let mut base = base.clone();
@@ -42,17 +47,13 @@ impl Client {
     }
 
     pub(super) async fn get(&self, path: &str) -> Result<Value, CliError> {
-        let request = self
-            .request(Method::GET, path)?
-            .timeout(Duration::from_secs(30));
-        json(answer(request).await?).await
+        let request = self.request(Method::GET, path)?;
+        json(self.answer(request.timeout(ANSWER)).await?).await
     }
 
     pub(super) async fn post(&self, path: &str, body: &Value) -> Result<Value, CliError> {
-        let request = self
-            .request(Method::POST, path)?
-            .timeout(Duration::from_secs(30));
-        json(answer(request.json(body)).await?).await
+        let request = self.request(Method::POST, path)?.json(body);
+        json(self.answer(request.timeout(ANSWER)).await?).await
     }
 
     /// An event stream, from after the event with this id.
@@ -67,7 +68,16 @@ impl Client {
         if let Some(id) = last_event_id {
             request = request.header("last-event-id", id);
         }
-        answer(request).await
+        tokio::time::timeout(PATIENCE, self.answer(request))
+            .await
+            .map_err(|_| self.unanswered(format!("no answer within {PATIENCE:?}")))?
+    }
+
+    fn unanswered(&self, why: String) -> CliError {
+        CliError::Unanswered {
+            url: self.base.clone(),
+            why,
+        }
     }
 
     fn request(&self, method: Method, path: &str) -> Result<reqwest::RequestBuilder, CliError> {
@@ -81,10 +91,18 @@ impl Client {
         }
         Ok(request)
     }
+
+    async fn answer(&self, request: reqwest::RequestBuilder) -> Result<Response, CliError> {
+        match request.send().await {
+            Ok(response) => accepted(response).await,
+            Err(e) if e.is_connect() || e.is_timeout() => Err(self.unanswered(with_causes(&e))),
+            Err(e) => Err(http_error(&e)),
+        }
+    }
 }
 
-async fn answer(request: reqwest::RequestBuilder) -> Result<Response, CliError> {
-    let response = request.send().await.map_err(|e| http_error(&e))?;
+/// The response, unless the server refused.
+async fn accepted(response: Response) -> Result<Response, CliError> {
     let status = response.status();
     if status.is_success() {
         return Ok(response);
@@ -115,13 +133,17 @@ async fn json(response: Response) -> Result<Value, CliError> {
     response.json().await.map_err(|e| http_error(&e))
 }
 
-/// An error with its causes: reqwest's own text stops at "error sending request".
 pub(super) fn http_error(error: &reqwest::Error) -> CliError {
+    CliError::Http(with_causes(error))
+}
+
+/// An error with its causes: reqwest's own text stops at "error sending request".
+fn with_causes(error: &reqwest::Error) -> String {
     let mut text = error.to_string();
     let mut next = std::error::Error::source(error);
     while let Some(cause) = next {
         text = format!("{text}: {cause}");
         next = cause.source();
     }
-    CliError::Http(text)
+    text
 }

@@ -12,7 +12,7 @@ use docg_core::{
     time::Timestamp,
 };
 use docg_store_postgres::{
-    AuditFault, AuditReport, AuditTrust, CheckpointKey, PgStore, migrations_sql,
+    AuditFault, AuditReport, AuditTrust, CheckpointKey, PgStore, grants_sql, migrations_sql,
     verify_audit_export, verify_audit_export_of,
 };
 
@@ -20,7 +20,7 @@ use super::{CliError, local};
 use crate::{
     backend,
     checkpoints::Checkpoints,
-    options::{Options, PurgeArgs},
+    options::{Options, PrintMigrationsArgs, PurgeArgs},
 };
 
 /// So many go at once, so that workers never wait for long.
@@ -38,8 +38,11 @@ pub async fn migrate(options: &Options) -> Result<(), CliError> {
 
 /// The migrations as plain SQL, for those who run them themselves.
 #[must_use]
-pub fn migrations() -> String {
-    migrations_sql()
+pub fn migrations(args: &PrintMigrationsArgs) -> String {
+    match &args.grants {
+        Some(role) => grants_sql(role),
+        None => migrations_sql(),
+    }
 }
 
 /// Removes what ended long ago. The number of executions and of audit trails that went.

@@ -23,10 +23,11 @@ pub enum Ended {
     NeedsReview,
 }
 
-/// Comes back after a broken connection this often before it gives up.
+/// Comes back so often after a stream that ended without an event before it gives up.
 const MAX_BREAKS: u32 = 30;
 
-/// Follows an execution and shows its progress. With `stop_at_review`, a review ends it.
+/// Follows an execution and shows its progress. With `stop_at_review`, a review ends it. A server that
+/// goes away, once it has answered, is waited for.
 pub(super) async fn follow(
     client: &Client,
     id: Uuid,
@@ -36,39 +37,52 @@ pub(super) async fn follow(
     let progress = Progress::new();
     let mut parser = Parser::default();
     let mut breaks = 0;
+    let (mut has_answered, mut is_away) = (false, false);
     loop {
         let stream = client.stream(&path, parser.last_id.as_deref()).await;
         let outcome = match stream {
             Ok(response) => {
-                read(
-                    response,
-                    &mut parser,
-                    &progress,
-                    stop_at_review,
-                    &mut breaks,
-                )
-                .await
+                has_answered = true;
+                if std::mem::take(&mut is_away) {
+                    progress.note("the server answers again");
+                }
+                let shown = &progress;
+                read(response, &mut parser, shown, stop_at_review, &mut breaks).await
             }
-            Err(refused @ CliError::Refused { .. }) => return Err(refused),
-            Err(broken) => Err(broken),
+            Err(error) if has_answered && is_passing(&error) => {
+                if !std::mem::replace(&mut is_away, true) {
+                    progress.note(&format!("the server is waited for: {error}"));
+                }
+                Ok(None)
+            }
+            Err(error) => return Err(error),
         };
         match outcome {
             Ok(Some(ended)) => {
                 progress.finish();
                 return Ok(ended);
             }
+            Ok(None) | Err(_) if is_away => {}
             // The stream ended before the execution: the server is restarting, or we were too slow.
-            Ok(None) => breaks += 1,
-            Err(error) if breaks >= MAX_BREAKS => return Err(error),
-            Err(_) => breaks += 1,
-        }
-        if breaks > MAX_BREAKS {
-            return Err(CliError::Http(
-                "the event stream ends again and again".to_owned(),
-            ));
+            Ok(None) | Err(_) if breaks < MAX_BREAKS => breaks += 1,
+            Ok(None) => {
+                return Err(CliError::Http(
+                    "the event stream ends again and again".to_owned(),
+                ));
+            }
+            Err(error) => return Err(error),
         }
         tokio::time::sleep(parser.retry.unwrap_or(Duration::from_secs(1))).await;
         parser = parser.for_next_connection();
+    }
+}
+
+/// Whether a server that has answered before may soon do so again. Proxies answer in its place.
+fn is_passing(error: &CliError) -> bool {
+    match error {
+        CliError::Unanswered { .. } | CliError::Http(_) => true,
+        CliError::Refused { status, .. } => matches!(status, 429 | 502..=504),
+        _ => false,
     }
 }
 

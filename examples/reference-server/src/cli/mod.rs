@@ -10,6 +10,8 @@ mod progress;
 mod run;
 mod sse;
 
+use url::Url;
+
 pub use audit::{Verdict, verify};
 pub use database::{erase, export, migrate, migrations, purge};
 pub use execution::Ended;
@@ -19,6 +21,16 @@ pub use run::{run, watch};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CliError {
+    /// No server is there.
+    #[error(
+        "nothing answers at {url} ({why}): start a server there, or give the --url of one that runs"
+    )]
+    Unanswered {
+        /// Where.
+        url: Url,
+        /// Why.
+        why: String,
+    },
     /// The server cannot be reached, or broke off.
     #[error("{0}")]
     Http(String),

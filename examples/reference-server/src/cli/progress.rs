@@ -71,6 +71,14 @@ impl Progress {
         }
     }
 
+    /// Says something beside the progress.
+    pub(super) fn note(&self, line: &str) {
+        match &self.bar {
+            Some(bar) => bar.println(line),
+            None => eprintln!("{line}"),
+        }
+    }
+
     pub(super) fn finish(&self) {
         if let Some(bar) = &self.bar {
             bar.abandon();

@@ -11,6 +11,9 @@ pub struct Document {
     pub path: String,
     /// What it is called.
     pub filename: String,
+    /// What people read: the name as it was given, in one line. Older documents have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
     /// What it is, as HTTP says it.
     pub content_type: String,
     /// Its size.
@@ -48,14 +51,17 @@ impl Document {
     /// What the signed document is called.
     #[must_use]
     pub fn signed_filename(&self) -> String {
-        clean_stem(self.title(), "-signed.pdf")
+        clean_stem(self.stem(), "-signed.pdf")
     }
 
-    /// The name without its ending.
+    /// What people read. Documents without a title show their file's name without its ending.
     #[must_use]
     pub fn title(&self) -> &str {
-        self.filename
-            .rsplit_once('.')
-            .map_or(self.filename.as_str(), |(stem, _)| stem)
+        self.title.as_deref().unwrap_or_else(|| self.stem())
+    }
+
+    fn stem(&self) -> &str {
+        let stem = self.filename.rsplit_once('.').map(|(stem, _)| stem);
+        stem.unwrap_or(&self.filename)
     }
 }

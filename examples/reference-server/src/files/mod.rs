@@ -145,10 +145,12 @@ impl Files {
         if bytes > MAX_DOCUMENT {
             return Err(FilesError::TooLarge(bytes));
         }
+        let title = names::title_of(filename, "pdf");
         let filename = clean_filename(filename, "pdf");
         let document = Document {
             path: names::document_path(origin, &filename),
             filename,
+            title,
             content_type: "application/pdf".to_owned(),
             bytes,
             sha256: hex::encode(Sha256::digest(&content)),
@@ -157,6 +159,27 @@ impl Files {
         self.put(&Path::parse(&document.path)?, content, PutMode::Overwrite)
             .await?;
         Ok(document)
+    }
+
+    /// Keeps the signed form of a document. It keeps the title.
+    ///
+    /// # Errors
+    ///
+    /// As [`put_document`](Self::put_document).
+    pub async fn put_signed(
+        &self,
+        origin: &Origin,
+        original: &Document,
+        content: Bytes,
+    ) -> Result<Document, FilesError> {
+        let (filename, language) = (original.signed_filename(), original.language.clone());
+        let signed = self
+            .put_document(origin, &filename, content, language)
+            .await?;
+        Ok(Document {
+            title: Some(original.title().to_owned()),
+            ..signed
+        })
     }
 
     /// The content of a document, which must be the organization's own and unchanged.

@@ -1,7 +1,7 @@
 //! Paths from names that others chose. What a person reads is kept where it does no harm; what could
 //! leave its folder is not repaired but refused.
 
-use docg_core::ids::OrganizationId;
+use docg_core::{ids::OrganizationId, storable::one_line};
 
 use unicode_normalization::UnicodeNormalization;
 use unicode_segmentation::UnicodeSegmentation;
@@ -10,6 +10,8 @@ use super::{FilesError, Origin};
 
 /// A file name, in bytes: file systems take 255, and what writes or signs a file adds to its name.
 const MAX_NAME: usize = 200;
+/// A title, in characters: it stands in the subjects of mails.
+const MAX_TITLE: usize = 200;
 const MAX_FOLDERS: usize = 16;
 /// A folder with those above it, in bytes: a whole key has 1,024 in a bucket.
 const MAX_FOLDER: usize = 512;
@@ -20,17 +22,23 @@ const DEVICES: [&str; 6] = ["con", "prn", "aux", "nul", "conin$", "conout$"];
 /// ending, composed characters, at most 200 bytes. `2026/0042` becomes `2026-0042.pdf`.
 pub(crate) fn clean_filename(text: &str, ending: &str) -> String {
     let suffix = format!(".{ending}");
-    let stem = match text.len().checked_sub(suffix.len()) {
-        Some(at)
-            if text
-                .get(at..)
-                .is_some_and(|end| end.eq_ignore_ascii_case(&suffix)) =>
-        {
-            &text[..at]
-        }
+    clean_stem(without(text, &suffix), &suffix)
+}
+
+/// A title out of the name that a file was given: as it is, in one line and without the ending.
+/// `None` where nothing is left to read.
+pub(super) fn title_of(name: &str, ending: &str) -> Option<String> {
+    let title = one_line(without(name.trim(), &format!(".{ending}")), MAX_TITLE);
+    (!title.is_empty()).then_some(title)
+}
+
+/// A text without this end, in capitals or not.
+fn without<'t>(text: &'t str, suffix: &str) -> &'t str {
+    let at = text.len().saturating_sub(suffix.len());
+    match text.split_at_checked(at) {
+        Some((stem, end)) if end.eq_ignore_ascii_case(suffix) => stem,
         _ => text,
-    };
-    clean_stem(stem, &suffix)
+    }
 }
 
 /// As [`clean_filename`], of a name that ends in `suffix` however long it is.

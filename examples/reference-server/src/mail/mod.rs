@@ -195,6 +195,33 @@ impl Mailer {
         Ok(receipt)
     }
 
+    /// As [`deliver`](Self::deliver), for mail that people can ask for again: it counts as sent where
+    /// its outcome is unknown, now or from an earlier attempt. Nobody gets it twice.
+    ///
+    /// # Errors
+    ///
+    /// As [`deliver`](Self::deliver), without [`MailError::Unknown`].
+    pub async fn deliver_at_most_once(
+        &self,
+        mail: &Mail,
+        stop: &CancellationToken,
+    ) -> Result<(), MailError> {
+        let why = match self.outcome(&mail.key).await? {
+            Outcome::Accepted(_) => return Ok(()),
+            Outcome::Unknown => "an earlier attempt ended without an answer".to_owned(),
+            Outcome::NotSent => match self.deliver(mail, stop).await {
+                Err(MailError::Unknown(why)) => why,
+                sent => return sent.map(|_| ()),
+            },
+        };
+        let message_id = self.message_id(&note_name(&mail.key));
+        tracing::warn!(
+            message_id,
+            "a mail counts as sent, though its outcome is unknown: {why}"
+        );
+        Ok(())
+    }
+
     /// What became of the mail with this key.
     ///
     /// # Errors

@@ -183,8 +183,12 @@ fn end_of(context: &StepContext) -> Instant {
 fn failure(failure: &RenderFailure, context: &StepContext) -> StepFailure {
     let told = match failure {
         RenderFailure::Document(error) => {
+            let refusal = error.refusal();
             let (key, field) = match error {
                 RenderError::UnknownTemplate { .. } => ("issue-template-not-found", "template"),
+                RenderError::InvalidTemplate { .. } if refusal.is_some() => {
+                    ("issue-template-refuses-data", "data")
+                }
                 RenderError::MissingFields { .. } | RenderError::InvalidTemplate { .. } => {
                     ("issue-template-invalid-tags", "data")
                 }
@@ -193,8 +197,17 @@ fn failure(failure: &RenderFailure, context: &StepContext) -> StepFailure {
                 | RenderError::UnusableOriginal { .. }
                 | RenderError::HashMismatch { .. } => ("error-render-failed", "template"),
             };
-            StepFailure::review(error.code(), text(key, context, field))
+            let text = text(key, context, field);
+            let text = match refusal {
+                Some(message) => text.with("message", message),
+                None => text,
+            };
+            StepFailure::review(error.code(), text)
         }
+        RenderFailure::TimedOut(_) => StepFailure::retryable(
+            codes::TIMEOUT,
+            text("error-render-unavailable", context, "template"),
+        ),
         RenderFailure::Unavailable(_) | RenderFailure::Busy => StepFailure::retryable(
             codes::SERVICE_UNAVAILABLE,
             text("error-render-unavailable", context, "template"),

@@ -75,10 +75,7 @@ impl RequestSignatures {
         request.expires_at = params
             .expires_in_ms
             .map(|millis| context.started_at.plus_millis(millis.get()));
-        request.remind_every_ms = params
-            .remind_every_ms
-            .map(Millis::get)
-            .filter(|millis| *millis > 0);
+        request.remind_every_ms = params.remind_every_ms.map(Millis::get);
         Ok((provider, request))
     }
 
@@ -127,7 +124,6 @@ impl EffectHandler for RequestSignatures {
             .get("remind_every_ms")
             .and_then(Value::as_u64);
         let mut issues = request.misfits::<Params>();
-        // 0 is never.
         if !every_ms.is_some_and(|millis| (1..SHORTEST_REMINDING_MS).contains(&millis)) {
             return issues;
         }
@@ -219,6 +215,5 @@ mod tests {
         };
         assert_eq!(found(59_999).await, [Some("remind_every_ms".to_owned())]);
         assert!(found(60_000).await.is_empty());
-        assert!(found(0).await.is_empty(), "that is never");
     }
 }

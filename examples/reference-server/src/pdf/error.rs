@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use docg_core::error::codes;
 use serde::{Deserialize, Serialize};
 
 /// The code of a document that takes more than one may.
@@ -62,11 +63,26 @@ pub enum RenderError {
 }
 
 impl RenderError {
+    /// What the template itself says against the data, in one line: the message of its `assert` or `panic`.
+    #[must_use]
+    pub fn refusal(&self) -> Option<String> {
+        let Self::InvalidTemplate { problems, .. } = self else {
+            return None;
+        };
+        let said = problems.iter().find_map(|problem| {
+            let message = &problem.message;
+            REFUSALS.iter().find_map(|it| message.strip_prefix(it))
+        })?;
+        let line = said.split_whitespace().collect::<Vec<_>>().join(" ");
+        Some(line.chars().take(MAX_REFUSAL).collect())
+    }
+
     /// The code by which a step or a preflight issue is known.
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
             Self::UnknownTemplate { .. } => "template_not_found",
+            Self::InvalidTemplate { .. } if self.refusal().is_some() => codes::INVALID_FIELD_FORMAT,
             Self::MissingFields { .. } | Self::InvalidTemplate { .. } => "template_invalid_tags",
             Self::TooLarge(_) => RENDER_TOO_LARGE,
             Self::Export { .. } | Self::UnusableOriginal { .. } | Self::HashMismatch { .. } => {
@@ -75,6 +91,16 @@ impl RenderError {
         }
     }
 }
+
+/// What Typst puts before the message of a template that ends by `assert` or `panic`.
+const REFUSALS: [&str; 4] = [
+    "assertion failed: ",
+    "equality assertion failed: ",
+    "inequality assertion failed: ",
+    "panicked with: ",
+];
+/// Characters of such a message that people are shown.
+const MAX_REFUSAL: usize = 300;
 
 /// One problem, and where in the template it lies.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

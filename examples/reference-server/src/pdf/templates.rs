@@ -125,7 +125,7 @@ impl Templates {
                     names.push(path);
                 }
             } else if let Some(stem) = path.strip_suffix(".json").filter(|_| is_top) {
-                let declaration = serde_json::from_slice(&bytes).map_err(|source| {
+                let declaration = docg_core::json::read_message(&bytes).map_err(|source| {
                     TemplatesError::Declaration {
                         path: path.clone(),
                         source,

@@ -2,10 +2,10 @@
 //!
 //! Typst cannot be interrupted, and what it needs follows from data that strangers send: an address of 900 kB
 //! takes hundreds of megabytes, and some texts break its shaper. So [`Renderer`] hands each document to a child
-//! process: this same program, with the hidden command [`COMMAND`]. The child bounds its own memory and CPU time,
-//! has an empty environment and no secret, and ends when its standard input does. The server kills it at the
-//! deadline, or when nobody waits for the document any more. However a child ends, the server learns of it as a
-//! [`RenderFailure`].
+//! process: this same program, with the hidden command [`COMMAND`]. The child bounds its own memory and CPU time:
+//! what is too large for a busy machine is too large for an idle one. It has an empty environment and no secret,
+//! and ends when its standard input does. The server kills it at the deadline, or when nobody waits for the
+//! document any more. However a child ends, the server learns of it as a [`RenderFailure`].
 //!
 //! A child that has rendered well is kept for the next document, because a warm one is much faster: it has read
 //! its fonts, and Typst remembers what templates have in common.
@@ -52,8 +52,11 @@ pub struct Limits {
     pub at_once: usize,
     /// The address space of one child, in bytes. A child maps about 150 MB before it renders anything.
     pub memory: u64,
-    /// How long one document may take, waiting for a place not counted.
+    /// The CPU time of one document, rounded up to whole seconds. One that takes more is too large.
     pub time: Duration,
+    /// How long one document may take by the clock, waiting for a place not counted. One that takes longer is tried
+    /// again: the machine is busy.
+    pub wall_time: Duration,
     /// The size of the data of one document, in bytes of JSON.
     pub data: usize,
 }
@@ -65,6 +68,7 @@ impl Default for Limits {
             at_once: cores + 1,
             memory: 768 * 1024 * 1024,
             time: Duration::from_secs(20),
+            wall_time: Duration::from_secs(80),
             data: 1024 * 1024,
         }
     }
@@ -83,6 +87,9 @@ pub enum RenderFailure {
     /// Too many others are rendering. The next attempt may go better.
     #[error("no place for rendering became free in time")]
     Busy,
+    /// The machine was too busy to make the document in time. The next attempt may go better.
+    #[error("the document was not done within {} ms, and its CPU time was not used up", .0.as_millis())]
+    TimedOut(Duration),
 }
 
 /// Renders documents in child processes. Cheap to clone.
@@ -191,7 +198,7 @@ impl Renderer {
             language: language.to_owned(),
         };
         // Somebody else's render may come first.
-        let ends = Instant::now() + self.0.limits.time * 4;
+        let ends = Instant::now() + self.0.limits.wall_time * 2;
         self.run(organization, &job, original, ends).await
     }
 
@@ -207,11 +214,9 @@ impl Renderer {
             return Ok(child::make(&self.0.templates, job, original)?);
         }
         let frame = wire::frame(job, original).map_err(RenderFailure::Unavailable)?;
-        let asked = Instant::now();
         let turn = self.0.turns.take(organization);
         let turn = tokio::time::timeout_at(ends, turn).await;
         let _turn = turn.map_err(|_| RenderFailure::Busy)?;
-        let waited = asked.elapsed();
         let mut process = match self.0.waiting_process() {
             Some(process) => process,
             None => {
@@ -219,7 +224,7 @@ impl Renderer {
                 started.await.map_err(RenderFailure::Unavailable)?
             }
         };
-        let time = self.0.limits.time.min(ends - Instant::now());
+        let time = self.0.limits.wall_time.min(ends - Instant::now());
         match tokio::time::timeout(time, process.exchange(&frame)).await {
             Ok(Ok((reply, bytes))) => {
                 if !reply.worn && process.renders < RENDERS_PER_PROCESS {
@@ -233,12 +238,7 @@ impl Renderer {
                 let what = format!("its process {}: {e}", process.end().await);
                 Err(RenderError::TooLarge(what).into())
             }
-            // The others have used up its time.
-            Err(_) if time < self.0.limits.time && time < waited => Err(RenderFailure::Busy),
-            Err(_) => {
-                let what = format!("it was not done within {} ms", time.as_millis());
-                Err(RenderError::TooLarge(what).into())
-            }
+            Err(_) => Err(RenderFailure::TimedOut(time)),
         }
     }
 }

@@ -37,8 +37,7 @@ impl Process {
     ) -> io::Result<Self> {
         let setup = Setup {
             memory: limits.memory,
-            // A second more than the server waits: this is for when the server has gone astray.
-            cpu_seconds: limits.time.as_secs() + 1,
+            cpu_seconds: limits.time.as_millis().div_ceil(1_000) as u64,
             templates: templates.files(),
         };
         let mut command = Command::new(program);

@@ -43,10 +43,9 @@ impl Documents for FileDocuments {
             execution_id: request.execution_id,
             node_id: request.node_id.clone(),
         };
-        let filename = original.signed_filename();
         let kept = self
             .0
-            .put_document(&origin, &filename, signed.bytes.into(), original.language)
+            .put_signed(&origin, &original, signed.bytes.into())
             .await
             .map_err(FilesError::provider_error)?;
         serde_json::to_value(kept).map_err(|e| ProviderError::Refused(e.to_string()))

@@ -4,7 +4,7 @@ use std::{net::TcpListener, process::Output};
 
 use docg_core::{ids::OrganizationId, time::Timestamp};
 use docg_store_postgres::{PgStore, PgStoreConfig};
-use docg_test_servers::postgres::Database;
+use docg_test_servers::{ports, postgres::Database};
 use reference_server::{backend::checkpoint_key, builtin_signature::Secret};
 use reqwest::{Method, StatusCode};
 use serde_json::json;
@@ -12,7 +12,7 @@ use sqlx::Connection as _;
 
 use crate::{
     client::Client,
-    server::{Server, delay},
+    server::{Server, cancel, delay, hang},
     site::{Site, TENANTS},
 };
 
@@ -38,6 +38,11 @@ async fn a_database_is_migrated_when_it_is_asked_for() {
     let (code, sql) = ended(&site.output(&["print-migrations"]));
     assert_eq!(code, Some(0));
     assert!(sql.contains("CREATE TABLE docg.executions"), "{sql}");
+    let (code, sql) = ended(&site.output(&["print-migrations", "--grants", "app"]));
+    assert_eq!(
+        (code, sql),
+        (Some(0), docg_store_postgres::grants_sql("app"))
+    );
     let (code, said) = ended(&site.output(&["migrate"]));
     assert_eq!(code, Some(0), "{said}");
     let server = Server::start(&site, "server", &["--no-migrate"]);
@@ -64,6 +69,60 @@ async fn run_and_watch_take_the_options_of_the_server_they_stand_beside() {
     let id = execution["id"].as_str().expect("an id");
     let (code, said) = ended(&site.output(&["watch", id, "--public-url", &server.url]));
     assert_eq!(code, Some(0), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_without_a_server_ends_and_one_that_loses_it_goes_on() {
+    let database = Database::empty().await;
+    let port = ports::reserve().to_string();
+    let bind = format!("127.0.0.1:{port}");
+    let site = Site::new(
+        database.url(),
+        None,
+        &["--enable-test-nodes", "--bind", &bind],
+    );
+    let server = || Server::of_site(site.spawn("server", &[]));
+    let mut first = server();
+    let id = first.start_nodes(json!([hang("n", false)])).await;
+    let mut watching = site.spawn("watch", &["watch", &id]);
+    watching.until_logged("running").await;
+    first.running.kill();
+    watching
+        .until_logged("the server is waited for: nothing answers at")
+        .await;
+
+    let url = format!("http://{bind}");
+    let at = ["--url", &url, "--token", TENANTS[0].0];
+    let data = sample();
+    let run = [&["run", "service-contract", "--data", &data][..], &at].concat();
+    let watch = [&["watch", &id][..], &at].concat();
+    for command in [
+        &run[..],
+        &watch,
+        &["watch", &id],
+        &[
+            "audit",
+            "verify",
+            "--execution",
+            &id,
+            at[0],
+            at[1],
+            at[2],
+            at[3],
+        ],
+    ] {
+        let (code, said) = ended(&site.output(command));
+        assert_eq!(code, Some(2), "{command:?}: {said}");
+        assert!(
+            said.contains(&format!("nothing answers at {url}")),
+            "{command:?}: {said}"
+        );
+    }
+
+    let second = server();
+    watching.until_logged("the server answers again").await;
+    cancel(&second, &id).await;
+    assert_eq!(watching.wait().code(), Some(1), "{}", watching.log());
 }
 
 /// An execution of each tenant that has ended, under a checkpoint.

@@ -9,6 +9,7 @@ use docg_test_servers::{
 use futures::future::join_all;
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
 use crate::{
     client::Client,
@@ -183,4 +184,46 @@ async fn without_postgres_requests_are_refused_nothing_is_half_done_and_it_recov
     }
     let all = server.get("/api/v1/executions").await;
     assert_eq!(all["executions"].as_array().map(Vec::len), Some(4));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_is_not_ready_while_nothing_can_be_written() {
+    let postgres = postgres::PrivateServer::start().await;
+    let owner = postgres.url();
+    let site = Site::new(&owner, None, &[]);
+    assert!(site.output(&["migrate"]).status.success());
+    let grants = docg_store_postgres::grants_sql("app");
+    run_sql(&owner, &format!("CREATE ROLE app LOGIN; {grants}")).await;
+    let (_, place) = owner.split_once('@').expect("it names a user");
+    let site = Site::new(&format!("postgres://app@{place}"), None, &["--no-migrate"]);
+    let server = Server::start(&site, "server", &[]);
+    for (broken, mended) in [
+        (
+            "ALTER ROLE app SET default_transaction_read_only = on",
+            "ALTER ROLE app RESET default_transaction_read_only",
+        ),
+        (
+            "REVOKE UPDATE ON docg.executions FROM app",
+            "GRANT UPDATE ON docg.executions TO app",
+        ),
+    ] {
+        until_it_answers(&server, "/readyz", StatusCode::OK).await;
+        // Sessions begin anew, as after a failover.
+        let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'app'";
+        run_sql(&owner, &format!("{broken}; {end}")).await;
+        let why = until_it_answers(&server, "/readyz", StatusCode::SERVICE_UNAVAILABLE).await;
+        assert_eq!(why["status"], "store_unavailable", "{broken}");
+        let (still, _) = ask(&server, Method::GET, "/readyz").await;
+        assert_eq!(still.status(), StatusCode::SERVICE_UNAVAILABLE, "{broken}");
+        run_sql(&owner, &format!("{mended}; {end}")).await;
+    }
+    until_it_answers(&server, "/readyz", StatusCode::OK).await;
+    let log = server.running.log();
+    assert!(log.matches("not ready").count() <= 2, "{log}");
+}
+
+async fn run_sql(url: &str, sql: &str) {
+    let mut owner = PgConnection::connect(url).await.expect("connects");
+    let done = sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut owner).await;
+    done.unwrap_or_else(|e| panic!("{sql}: {e}"));
 }

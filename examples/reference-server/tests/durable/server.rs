@@ -43,6 +43,13 @@ impl Server {
         Self { running, client }
     }
 
+    /// One of a site that was started otherwise, serves and works.
+    pub(crate) fn of_site(running: Running) -> Self {
+        let client = Client::new(running.address(), TENANTS[0].0.to_owned());
+        assert_eq!(running.line(), "working");
+        Self { running, client }
+    }
+
     /// Starts a server that serves, whatever else it does.
     pub(crate) fn start_http(site: &Site, name: &str, arguments: &[&str]) -> Self {
         let running = site.spawn(name, &[&["--bind", "127.0.0.1:0"], arguments].concat());

@@ -81,7 +81,10 @@ impl Ran {
 
 /// Renders as the program does, in processes of it.
 pub(crate) fn renderer() -> Renderer {
-    Renderer::with_program(PROGRAM, Templates::bundled(), Limits::default())
+    let mut limits = Limits::default();
+    // What is too large is found out within the tests' deadline on a busy machine, too.
+    limits.time = Duration::from_secs(4);
+    Renderer::with_program(PROGRAM, Templates::bundled(), limits)
 }
 
 /// Approvals whose links lead nowhere.

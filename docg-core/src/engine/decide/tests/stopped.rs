@@ -74,8 +74,6 @@ impl Kind {
 enum Answer {
     Done,
     Wait,
-    /// It asks nobody.
-    ImpossibleWait,
     Stopped,
     Retryable,
     Review,
@@ -84,10 +82,9 @@ enum Answer {
 }
 
 impl Answer {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 7] = [
         Self::Done,
         Self::Wait,
-        Self::ImpossibleWait,
         Self::Stopped,
         Self::Retryable,
         Self::Review,
@@ -99,7 +96,6 @@ impl Answer {
         match self {
             Self::Done => Ok(StepOutcome::Done(json!({"file": "f"}))),
             Self::Wait => Ok(StepOutcome::Wait(kind.wait())),
-            Self::ImpossibleWait => Ok(StepOutcome::Wait(Wait::Approval(NewApproval::new(vec![])))),
             Self::Stopped => Err(StepFailure::stopped()),
             Self::Retryable => Err(StepFailure::retryable("own", "Busy.")),
             Self::Review => Err(StepFailure::review("own", "Unclear.")),
@@ -109,7 +105,7 @@ impl Answer {
     }
 
     fn is_error(self) -> bool {
-        !matches!(self, Self::Done | Self::Wait | Self::ImpossibleWait)
+        !matches!(self, Self::Done | Self::Wait)
     }
 }
 
@@ -218,7 +214,7 @@ impl Cell {
             Answer::Review | Answer::Final => !self.kind.follows_wait(),
             // The handler says that it may run again.
             Answer::Stopped | Answer::Retryable => false,
-            Answer::Done | Answer::Wait | Answer::ImpossibleWait => false,
+            Answer::Done | Answer::Wait => false,
         };
         is_doubtful && !self.kind.may_repeat()
     }

@@ -38,10 +38,20 @@ impl Fixture {
     }
 
     async fn with(content: Vec<u8>) -> Self {
+        Self::with_mailer(content, |folder, files| {
+            let from = "docg@example.com".parse().unwrap();
+            Mailer::folder(folder.join("mail"), from, files.clone())
+        })
+        .await
+    }
+
+    async fn with_mailer(
+        content: Vec<u8>,
+        mailer: impl FnOnce(&std::path::Path, &Files) -> Mailer,
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let files = Files::in_folder(folder.path().join("files")).unwrap();
-        let from = "docg@example.com".parse().unwrap();
-        let mailer = Mailer::folder(folder.path().join("mail"), from, files.clone());
+        let mailer = mailer(folder.path(), &files);
         let organization = OrganizationId::new();
         let origin = Origin {
             organization_id: organization,

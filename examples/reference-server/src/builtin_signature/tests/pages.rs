@@ -4,6 +4,17 @@ use axum::{
     http::{Request, StatusCode, header},
     response::Response,
 };
+use docg_core::{
+    engine::{ControlRequest, ResumeRequest, StartRequest, WorkerOptions, Workers},
+    error::StepFailure,
+    ids::WorkflowId,
+    observe::Actor,
+    run::{Phase, Status},
+    workflow::{EffectContext, NodeSpec, StepOutcome, WorkflowDraft, effect},
+};
+use docg_store_memory::{BusConfig, MemoryBus, MemoryStore, StoreConfig};
+use futures::StreamExt;
+use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use super::*;
@@ -196,8 +207,23 @@ async fn a_form_that_is_not_filled_in_says_what_is_missing_and_records_nothing()
     for (form, words, status) in [
         ("", "type your full name", StatusCode::UNPROCESSABLE_ENTITY),
         (
-            "name=+%00%0A&consent=yes",
+            "name=+%20%0A&consent=yes",
             "type your full name",
+            StatusCode::UNPROCESSABLE_ENTITY,
+        ),
+        (
+            "name=A%00B%E2%80%AEC&consent=yes",
+            "cannot be recorded as it is",
+            StatusCode::UNPROCESSABLE_ENTITY,
+        ),
+        (
+            "name=A%0AB&consent=yes",
+            "in one line",
+            StatusCode::UNPROCESSABLE_ENTITY,
+        ),
+        (
+            "name=other%40example.com&consent=yes",
+            "without an e-mail address",
             StatusCode::UNPROCESSABLE_ENTITY,
         ),
         (
@@ -367,4 +393,102 @@ async fn a_look_is_noted_once_and_a_head_request_is_none() {
     browser.get(&path).await;
     assert_eq!(fixture.desk.viewed_at(&signer).await.unwrap(), first);
     assert_eq!(noted().await.unwrap().len(), 1);
+}
+
+/// An engine with one execution, whose step waits for a review.
+async fn in_review(organization: OrganizationId) -> (Engine, Workers, ExecutionId) {
+    let spec = NodeSpec::new("refused", Phase::Signature);
+    let handler = effect(spec, |_: EffectContext, _: Value| async {
+        Err::<StepOutcome, _>(StepFailure::review("refused", "Refused."))
+    });
+    let engine = Engine::builder(
+        Arc::new(MemoryStore::new(StoreConfig::default())),
+        Arc::new(MemoryBus::new(BusConfig::default())),
+    )
+    .step(handler)
+    .build();
+    let workers = engine.start_workers(WorkerOptions::concurrency(1));
+    let workflow = WorkflowId::new();
+    let nodes = json!([{"id": "sign", "type": "refused"}]);
+    let draft: WorkflowDraft =
+        serde_json::from_value(json!({"name": "Test", "nodes": nodes})).unwrap();
+    let put = engine.put_workflow(organization, workflow, draft, None);
+    put.await.unwrap();
+    let start = StartRequest::new(organization, workflow, Actor::user("test"));
+    let id = engine.start(start).await.unwrap().record.execution.id;
+    until(&engine, organization, id, |status| {
+        status == Status::NeedsReview
+    })
+    .await;
+    (engine, workers, id)
+}
+
+async fn until(
+    engine: &Engine,
+    organization: OrganizationId,
+    id: ExecutionId,
+    reached: fn(Status) -> bool,
+) {
+    let mut feed = engine.feed(organization, id, 0).await.unwrap();
+    while let Some(event) = feed.next().await {
+        if reached(event.unwrap().status) {
+            break;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_link_closes_when_its_execution_ends_before_docg_knows_the_request() {
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    enum End {
+        Canceled,
+        Rejected,
+        Lost,
+    }
+    for end in [End::Canceled, End::Rejected, End::Lost] {
+        let fixture = Fixture::new().await;
+        let (engine, _workers, id) = in_review(fixture.organization).await;
+        fixture.desk.attach(engine.clone());
+        let mut request = fixture.request(&[(ONE, None), (TWO, None)]);
+        let asking = if end == End::Lost {
+            ExecutionId::new()
+        } else {
+            id
+        };
+        request.idempotency_key = format!("{asking}/sign");
+        let envelope = fixture.provider.create(request).await.unwrap().envelope_id;
+        let browser = Browser::new(&fixture);
+        let path = format!("/sign/{}", fixture.token(&envelope, ONE));
+        if end != End::Lost {
+            let (status, page) = browser.get(&path).await;
+            assert_eq!(status, StatusCode::OK, "it may go on: {page}");
+        }
+        let control = ControlRequest::new(fixture.organization, id, Actor::user("test"));
+        match end {
+            End::Canceled => drop(engine.cancel(control, None).await.unwrap()),
+            End::Rejected => {
+                let mut rejected = ResumeRequest::default();
+                rejected.approved = Some(false);
+                engine.resume(control, rejected).await.unwrap();
+            }
+            End::Lost => {}
+        }
+        if end != End::Lost {
+            until(&engine, fixture.organization, id, Status::is_terminal).await;
+        }
+        for (status, page) in [
+            browser.get(&path).await,
+            browser.get(&format!("{path}/document.pdf")).await,
+            browser.post(&path, SIGN).await,
+            browser.post(&format!("{path}/decline"), "reason=no").await,
+        ] {
+            assert_eq!(status, StatusCode::GONE, "{end:?}: {page}");
+            assert!(
+                page.contains("no longer open for signing"),
+                "{end:?}: {page}"
+            );
+        }
+        let signer = link::SignerRef::new(&envelope, ONE);
+        assert_eq!(fixture.desk.decision(&signer).await.unwrap(), None);
+    }
 }

@@ -1,6 +1,7 @@
 //! One HTTP call with its limits.
 
 use std::{
+    borrow::Cow,
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
@@ -9,13 +10,16 @@ use docg_core::{
     error::{FailureClass, StepFailure, codes},
     i18n::Text,
     json,
+    observe::{LogDraft, LogLevel, REDACTED, Redaction, redact_text},
     preflight::{Domain, Issue},
     time::{Timestamp, retry_after_ms},
     workflow::{StepContext, handler::CheckRequest},
 };
 use reqwest::{
     Method, StatusCode,
-    header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER},
+    header::{
+        CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER,
+    },
     redirect::Policy,
 };
 use serde::Deserialize;
@@ -33,6 +37,8 @@ use crate::{
 
 /// An answer is part of a step's output, which may have 1 MiB.
 const MAX_BODY: usize = 512 * 1024;
+/// What technicians are shown of a refusal, in bytes.
+const MAX_EXCERPT: usize = 500;
 /// The code of an answer whose bytes are not the text that it says.
 const ANSWER_NOT_TEXT: &str = "answer_not_text";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -69,6 +75,25 @@ impl Params {
             self.method().as_str(),
             "GET" | "HEAD" | "OPTIONS" | "PUT" | "DELETE"
         )
+    }
+
+    /// The headers that say who calls.
+    fn credentials(&self) -> impl Iterator<Item = &Value> {
+        let redaction = Redaction::default();
+        let mut headers = self.headers.iter();
+        std::iter::from_fn(move || headers.find(|(name, _)| redaction.is_secret(name)))
+            .map(|(_, value)| value)
+    }
+
+    fn has_credentials(&self) -> bool {
+        self.credentials().next().is_some() || matches!(redact_text(&self.url), Cow::Owned(_))
+    }
+
+    /// Whether it asks for an answer only if there is news (RFC 9110, section 13.1).
+    fn is_conditional(&self) -> bool {
+        let conditions = ["if-none-match", "if-modified-since"];
+        let mut names = self.headers.keys().map(|name| name.to_ascii_lowercase());
+        names.any(|name| conditions.contains(&name.as_str()))
     }
 
     /// Whether it only reads.
@@ -141,14 +166,20 @@ async fn exchange(
         Ok::<_, reqwest::Error>(())
     };
     let read = read.await;
-    judge(context, params, status, &headers)?;
+    judge(context, params, status, &headers, &body)?;
     read.map_err(|e| silent(&e))?;
     if body.len() > MAX_BODY {
         let tech = format!("the answer exceeds {MAX_BODY} bytes");
         let human = text("error-output-too-large", context, "url");
         return Err(unusable(params, codes::OUTPUT_TOO_LARGE, human).tech(tech));
     }
-    let answer = shown(&headers).and_then(|shown| Ok((shown, content(&headers, &body)?)));
+    let encoding = headers.get(CONTENT_ENCODING).filter(|it| *it != "identity");
+    if let Some(encoding) = encoding.filter(|_| !body.is_empty()) {
+        let human = text("error-answer-compressed", context, "headers");
+        let tech = format!("the answer has Content-Encoding {encoding:?}, which is not read");
+        return Err(unusable(params, ANSWER_NOT_TEXT, human).tech(tech));
+    }
+    let answer = shown(&headers).and_then(|shown| Ok((shown, content(context, &headers, &body)?)));
     let (headers, body) = answer.map_err(|error| {
         let human = text("error-answer-not-text", context, "url");
         unusable(params, ANSWER_NOT_TEXT, human).tech(error)
@@ -280,17 +311,39 @@ fn headers(
     Ok(headers)
 }
 
-/// What a status means for the step. Redirects are not followed, they are an answer.
+/// What a status means for the step.
 fn judge(
     context: &StepContext,
     params: &Params,
     status: StatusCode,
     headers: &HeaderMap,
+    body: &[u8],
 ) -> Result<(), StepFailure> {
-    let Some(verdict) = verdict::of_status(status, params.is_idempotent()) else {
+    if status == StatusCode::NOT_MODIFIED && params.is_conditional() {
+        return Ok(());
+    }
+    let Some(verdict) =
+        verdict::of_status(status, params.is_idempotent(), params.has_credentials())
+    else {
         return Ok(());
     };
-    let failure = failed(context, verdict, &format!("the answer is {status}"));
+    let location = headers.get(LOCATION).filter(|_| status.is_redirection());
+    let to = location.map_or_else(String::new, |to| {
+        format!(
+            "; Location: {}",
+            excerpt(&String::from_utf8_lossy(to.as_bytes()))
+        )
+    });
+    let says = match said(params, headers, body) {
+        says if says.is_empty() => says,
+        says => format!("; it says: {says}"),
+    };
+    let mut failure = failed(
+        context,
+        verdict,
+        &format!("the answer is {status}{to}{says}"),
+    );
+    failure.context.human = failure.context.human.with("status", status.as_u16());
     let wait = headers
         .get(RETRY_AFTER)
         .and_then(|value| retry_after_ms(value.to_str().ok()?, Timestamp::now()));
@@ -298,6 +351,32 @@ fn judge(
         Some(millis) => failure.retry_after_ms(millis),
         None => failure,
     })
+}
+
+/// The beginning of a refusal, without secrets: neither those by name nor the credentials of the call.
+fn said(params: &Params, headers: &HeaderMap, body: &[u8]) -> String {
+    let content_type = headers.get(CONTENT_TYPE);
+    let content_type = content_type.and_then(|value| value.to_str().ok());
+    let Ok(mut text) = decode(content_type, body) else {
+        return String::new();
+    };
+    if let Ok(json) = json::read(text.as_bytes()) {
+        text = Redaction::default().redacted(&json).to_string();
+    }
+    for word in params.credentials().filter_map(Value::as_str) {
+        for word in word.split_whitespace() {
+            text = text.replace(word, REDACTED);
+        }
+    }
+    excerpt(&text)
+}
+
+/// The beginning of a text from the other side, in one line and without the secrets in its URLs.
+fn excerpt(text: &str) -> String {
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let redacted = redact_text(&line);
+    let end = redacted.floor_char_boundary(MAX_EXCERPT);
+    redacted[..end].to_owned()
 }
 
 /// The headers of an answer. Those of the old kind are in ISO-8859-1 (RFC 9110, section 5.5).
@@ -316,7 +395,7 @@ fn shown(headers: &HeaderMap) -> Result<Map<String, Value>, NotText> {
 }
 
 /// JSON where it says that it is JSON and can be kept as it is, else text.
-fn content(headers: &HeaderMap, body: &[u8]) -> Result<Value, NotText> {
+fn content(context: &StepContext, headers: &HeaderMap, body: &[u8]) -> Result<Value, NotText> {
     let content_type = headers.get(CONTENT_TYPE);
     let content_type = content_type.and_then(|value| value.to_str().ok());
     let body = decode(content_type, body)?;
@@ -328,7 +407,12 @@ fn content(headers: &HeaderMap, body: &[u8]) -> Result<Value, NotText> {
     let json = is_json.then(|| json::read(body.as_bytes()));
     Ok(match json {
         Some(Ok(json)) => json,
-        Some(Err(_)) | None => body.into(),
+        Some(Err(error)) => {
+            let human = text("log-answer-kept-as-text", context, "body");
+            context.log_entry(LogDraft::new(LogLevel::Warn, human).tech(error));
+            body.into()
+        }
+        None => body.into(),
     })
 }
 

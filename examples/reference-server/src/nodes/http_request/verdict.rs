@@ -64,18 +64,35 @@ const KEY: Verdict = verdict(
     "issue-api-key-invalid",
     "headers",
 );
+const REDIRECT: Verdict = verdict(
+    Review,
+    "redirect_not_followed",
+    "issue-redirect-not-followed",
+    "url",
+);
+/// Of a call without credentials that the other side wants to know the caller of.
+const NO_KEY: Verdict = Verdict {
+    text: "issue-credentials-missing",
+    ..KEY
+};
 const REFUSED: Verdict = verdict(
     Review,
     codes::INVALID_FIELD_FORMAT,
-    "issue-resource-refused",
+    "issue-call-refused",
     "url",
 );
 
-/// Of a status; `None` where it is no error. Redirects are not followed, they are an answer.
-pub(super) fn of_status(status: StatusCode, is_idempotent: bool) -> Option<Verdict> {
+/// Of a status; `None` where it is a success. Redirects are not followed, so what was asked for is not done.
+pub(super) fn of_status(
+    status: StatusCode,
+    is_idempotent: bool,
+    has_credentials: bool,
+) -> Option<Verdict> {
     Some(match status.as_u16() {
-        0..=399 => return None,
-        401 | 403 | 407 => KEY,
+        0..=299 => return None,
+        300..=399 => REDIRECT,
+        401 | 403 | 407 if has_credentials => KEY,
+        401 | 403 | 407 => NO_KEY,
         // Said before anything was done.
         429 => SLOW_DOWN,
         425 | 503 => BUSY,
@@ -142,12 +159,16 @@ mod tests {
 
     #[test]
     fn only_what_may_go_better_by_itself_is_tried_again() {
-        let table: [(u16, Option<Verdict>, Option<Verdict>); 30] = [
+        let table: [(u16, Option<Verdict>, Option<Verdict>); 34] = [
             (200, None, None),
             (204, None, None),
-            (301, None, None),
-            (304, None, None),
-            (308, None, None),
+            (300, Some(REDIRECT), Some(REDIRECT)),
+            (301, Some(REDIRECT), Some(REDIRECT)),
+            (302, Some(REDIRECT), Some(REDIRECT)),
+            (303, Some(REDIRECT), Some(REDIRECT)),
+            (304, Some(REDIRECT), Some(REDIRECT)),
+            (307, Some(REDIRECT), Some(REDIRECT)),
+            (308, Some(REDIRECT), Some(REDIRECT)),
             (400, Some(REFUSED), Some(REFUSED)),
             (401, Some(KEY), Some(KEY)),
             (403, Some(KEY), Some(KEY)),
@@ -176,8 +197,12 @@ mod tests {
         ];
         for (status, idempotent, other) in table {
             let status = StatusCode::from_u16(status).unwrap();
-            assert_eq!(of_status(status, true), idempotent, "{status}");
-            assert_eq!(of_status(status, false), other, "{status}");
+            assert_eq!(of_status(status, true, true), idempotent, "{status}");
+            assert_eq!(of_status(status, false, true), other, "{status}");
+            let without_key =
+                |it: Option<Verdict>| it.map(|it| if it == KEY { NO_KEY } else { it });
+            assert_eq!(of_status(status, true, false), without_key(idempotent));
+            assert_eq!(of_status(status, false, false), without_key(other));
         }
     }
 

@@ -112,7 +112,7 @@ fn the_other_broken_samples_are_refused_with_the_place() {
         };
         assert!(problems[0].message.contains(expected), "{name}: {error}");
         assert!(problems[0].line.is_some(), "{name}: {error}");
-        assert_eq!(error.code(), "template_invalid_tags");
+        assert_eq!(error.code(), "invalid_field_format");
     }
 }
 

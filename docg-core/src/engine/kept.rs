@@ -1,0 +1,271 @@
+//! Answers of handlers: checked before anything else looks at them, and refused where they cannot be kept.
+//!
+//! A store that refused an answer would have the step run again. So an answer is checked here, in the
+//! handler's own task, and a refused one is taken apart at once: it may be too deep to be dropped.
+
+use std::{collections::HashSet, sync::Arc};
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::{
+    address::AddressKey,
+    error::{ErrorContext, FailureClass, StepFailure, codes},
+    i18n::{Locale, Text},
+    limits,
+    observe::{ExecutionLogger, LogDraft, LogLevel, Redaction, StepRecorder},
+    run::Phase,
+    signature::NewSignatureRequest,
+    storable::{self, MAX_DEPTH, Unstorable},
+    time::{MAX_DURATION_MS, Timestamp},
+    workflow::{Node, Probe, StepOutcome, Wait, handler::NewApproval},
+};
+
+/// The text of an answer that is refused although what it tells of is done.
+pub(crate) const REFUSED: &str = "error-answer-refused";
+
+/// Why a handler's answer was refused, if that is what an error says.
+pub(super) fn why_refused(error: &ErrorContext) -> Option<&Text> {
+    match &error.human {
+        Text::Key { key, params } if key == REFUSED => params
+            .iter()
+            .find_map(|(name, text)| (name == "why").then_some(text)),
+        Text::Key { .. } | Text::Literal(_) => None,
+    }
+}
+
+/// Checks the answers of one handler.
+pub(super) struct Keeper {
+    pub(super) node: Arc<Node>,
+    /// A repeat of what the handler does is harmless.
+    pub(super) repeatable: bool,
+    pub(super) max_output_bytes: usize,
+    pub(super) started_at: Timestamp,
+    pub(super) recorder: StepRecorder,
+    pub(super) redaction: Redaction,
+}
+
+impl Keeper {
+    /// A handler's result. If it cannot be kept, what the handler did is done all the same: where a repeat
+    /// would do harm, the outcome stays open.
+    pub(super) fn result(
+        &self,
+        result: Result<StepOutcome, StepFailure>,
+    ) -> Result<StepOutcome, StepFailure> {
+        let refused = match result {
+            Ok(outcome @ StepOutcome::Done(_)) => self
+                .checked(outcome)
+                .map_err(|refused| (refused, FailureClass::Final)),
+            // People can correct the parameters that it was made of.
+            Ok(outcome @ StepOutcome::Wait(_)) => self
+                .not_over(outcome)
+                .and_then(|outcome| self.checked(outcome))
+                .map_err(|refused| (refused, FailureClass::Review)),
+            Err(failure) => return Err(failure.printable(&self.redaction)),
+        };
+        refused.map_err(|(mut context, mut class)| {
+            if !self.repeatable {
+                class = FailureClass::OutcomeUnknown;
+                context.human = Text::key(REFUSED).with_text("why", context.human);
+            }
+            StepFailure {
+                class,
+                context,
+                retry_after_ms: None,
+            }
+        })
+    }
+
+    /// A probe's answer. If it cannot be kept, a person says what became of the effect.
+    pub(super) fn probe(&self, effect: Probe) -> Probe {
+        let outcome = match effect {
+            Probe::Done(output) => StepOutcome::Done(output),
+            Probe::Begun(wait) => StepOutcome::Wait(wait),
+            Probe::NotDone | Probe::Unknown => return effect,
+        };
+        match self.checked(outcome) {
+            Ok(StepOutcome::Done(output)) => Probe::Done(output),
+            Ok(StepOutcome::Wait(wait)) => Probe::Begun(wait),
+            Err(refused) => {
+                let mut log = LogDraft::new(LogLevel::Warn, refused.human);
+                log.message_tech = refused.tech;
+                self.recorder.log(log);
+                Probe::Unknown
+            }
+        }
+    }
+
+    /// Logs that the handler held its thread past its deadline.
+    pub(super) fn warn_of_blocking(&self) {
+        let text = self.text("log-step-blocked");
+        self.recorder.log(LogDraft::new(LogLevel::Warn, text));
+    }
+
+    /// A wait that lasts: nobody could decide before it ends if it ends as it begins. One that a probe
+    /// finds may have ended meanwhile.
+    fn not_over(&self, outcome: StepOutcome) -> Result<StepOutcome, ErrorContext> {
+        let end = match &outcome {
+            StepOutcome::Wait(Wait::Approval(request)) => request.expires_at,
+            StepOutcome::Wait(Wait::Signatures(request)) => request.expires_at,
+            StepOutcome::Done(_) => None,
+        };
+        let now = self.started_at;
+        match end {
+            Some(end) if end <= now => {
+                let tech = format!("it ends at {end}, not after the start of the step at {now}");
+                let text = self.text("error-wait-over");
+                Err(refusal(codes::OUTPUT_NOT_STORABLE, text, &tech))
+            }
+            _ => Ok(outcome),
+        }
+    }
+
+    fn checked(&self, outcome: StepOutcome) -> Result<StepOutcome, ErrorContext> {
+        let refused = match &outcome {
+            StepOutcome::Done(output) => self.refused_value(output, &[output]),
+            StepOutcome::Wait(Wait::Approval(request)) => self.refused_approval(request),
+            StepOutcome::Wait(Wait::Signatures(request)) => self.refused_signatures(request),
+        };
+        let Some(refused) = refused else {
+            return Ok(outcome);
+        };
+        match outcome {
+            StepOutcome::Done(output) => storable::dismantle(output),
+            StepOutcome::Wait(Wait::Signatures(request)) => {
+                storable::dismantle(request.file);
+                storable::dismantle(request.details);
+            }
+            StepOutcome::Wait(Wait::Approval(_)) => {}
+        }
+        Err(refused)
+    }
+
+    fn refused_approval(&self, request: &NewApproval) -> Option<ErrorContext> {
+        let approvers = &request.approvers;
+        let message = request.message.as_deref().unwrap_or_default();
+        if let Some(fault) = limits::MESSAGE.fault("/message", message) {
+            let text = self
+                .text("error-wait-message")
+                .with_text("why", fault.detail.clone());
+            let tech = format!("its message: {}", fault.detail.render(Locale::En));
+            return Some(refusal(codes::OUTPUT_NOT_STORABLE, text, &tech));
+        }
+        let refused = self.refused_wait(approvers.len(), request.expires_at, None);
+        if refused.is_some() {
+            return refused;
+        }
+        let people: HashSet<_> = approvers
+            .iter()
+            .map(|(email, _)| AddressKey::of(email))
+            .collect();
+        if request.quorum == 0 || request.quorum as usize > people.len() {
+            let (quorum, count) = (request.quorum, people.len());
+            let text = self
+                .text("error-wait-quorum")
+                .with("quorum", quorum)
+                .with("count", count);
+            let tech = format!("a quorum of {quorum} cannot be reached by {count} approvers");
+            return Some(refusal(codes::INVALID_QUORUM, text, &tech));
+        }
+        let tokens: HashSet<_> = approvers.iter().map(|(_, token)| token).collect();
+        if tokens.len() < approvers.len() {
+            let text = self.text("error-wait-tokens");
+            let tech = "two approvers have the same token: their links cannot be told apart";
+            return Some(refusal(codes::OUTPUT_NOT_STORABLE, text, tech));
+        }
+        let emails: Vec<_> = approvers.iter().map(|(email, _)| email).collect();
+        self.refused_value(&emails, &[])
+    }
+
+    fn refused_signatures(&self, request: &NewSignatureRequest) -> Option<ErrorContext> {
+        let people = request.signers.len();
+        let refused = self
+            .refused_wait(people, request.expires_at, request.remind_every_ms)
+            .or_else(|| self.refused_value(request, &[&request.file, &request.details]));
+        if refused.is_some() {
+            return refused;
+        }
+        if self.node.phase != Phase::Signature {
+            let text = self.text("error-wait-phase");
+            let tech = "signatures can be awaited by a node of the signature phase only";
+            return Some(refusal(codes::WRONG_PHASE, text, tech));
+        }
+        (people == 0).then(|| {
+            let text = self.text("error-wait-nobody");
+            refusal(codes::NO_SIGNERS, text, "it names no signer")
+        })
+    }
+
+    /// Why people cannot be waited for so, if they cannot.
+    fn refused_wait(
+        &self,
+        people: usize,
+        expires_at: Option<Timestamp>,
+        remind_every_ms: Option<u64>,
+    ) -> Option<ErrorContext> {
+        let (text, tech) = if people > limits::PEOPLE {
+            let text = self.text("error-wait-people").with("count", people);
+            let tech = format!("it asks {people} people, of at most {}", limits::PEOPLE);
+            (text.with("most", limits::PEOPLE), tech)
+        } else if expires_at.is_some_and(|end| !end.is_within_reach_of(self.started_at)) {
+            let tech = "it ends more than ten years ahead".to_owned();
+            (self.text("error-wait-end"), tech)
+        } else if remind_every_ms.is_some_and(|millis| millis > MAX_DURATION_MS) {
+            let tech = "more than ten years lie between its reminders".to_owned();
+            (self.text("error-wait-reminders"), tech)
+        } else {
+            return None;
+        };
+        Some(refusal(codes::OUTPUT_NOT_STORABLE, text, &tech))
+    }
+
+    /// Why a value cannot be kept, if it cannot. `parts` are those of it that may be of any size.
+    fn refused_value(&self, value: &impl Serialize, parts: &[&Value]) -> Option<ErrorContext> {
+        let most = self.max_output_bytes;
+        let too_large = || {
+            let text = self.text("error-output-too-large");
+            let tech = format!("it exceeds {most} bytes of JSON");
+            Some(refusal(codes::OUTPUT_TOO_LARGE, text, &tech))
+        };
+        // Before anything looks at the whole of it.
+        if parts.iter().any(|part| storable::is_far_longer(part, most)) {
+            return too_large();
+        }
+        if let Some(fault) = Unstorable::of_record(value, MAX_DEPTH) {
+            let text = self.text("error-output-not-storable");
+            let tech = format!("{fault}; {MAX_DEPTH} levels may be nested");
+            return Some(refusal(codes::OUTPUT_NOT_STORABLE, text, &tech));
+        }
+        if fits(value, most) { None } else { too_large() }
+    }
+
+    fn text(&self, key: &'static str) -> Text {
+        Text::key(key).with("label", &self.node.label)
+    }
+}
+
+fn refusal(code: &'static str, human: Text, why: &str) -> ErrorContext {
+    ErrorContext {
+        code: code.into(),
+        human,
+        tech: Some(format!("the answer cannot be kept: {why}")),
+    }
+}
+
+/// Whether a value's JSON is no longer than `max` bytes, without writing it out.
+fn fits(value: &impl Serialize, max: usize) -> bool {
+    struct Budget(usize);
+    impl std::io::Write for Budget {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 = self
+                .0
+                .checked_sub(bytes.len())
+                .ok_or(std::io::ErrorKind::StorageFull)?;
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    serde_json::to_writer(Budget(max), value).is_ok()
+}

@@ -1,0 +1,145 @@
+//! Warnings of what lasts, such as a bus that is away: loops and requests would repeat them without end.
+
+use std::{
+    fmt::Display,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+/// How often a warning is logged at most.
+const INTERVAL: Duration = Duration::from_secs(60);
+
+/// All that an engine logs.
+#[derive(Debug)]
+pub(crate) struct LastingWarnings {
+    pub(crate) not_ready: LastingWarning,
+    pub(crate) claiming: LastingWarning,
+    pub(crate) renewing: LastingWarning,
+    pub(crate) publishing: LastingWarning,
+    pub(crate) sweeping: LastingWarning,
+    pub(crate) wakes: LastingWarning,
+}
+
+impl Default for LastingWarnings {
+    fn default() -> Self {
+        Self {
+            not_ready: LastingWarning::new("not ready", "ready again"),
+            claiming: LastingWarning::new(
+                "claiming failed and will be tried again",
+                "claiming works again",
+            ),
+            renewing: LastingWarning::new(
+                "leases could not be renewed",
+                "leases are renewed again",
+            ),
+            publishing: LastingWarning::new(
+                "events will be published later",
+                "events are published again",
+            ),
+            sweeping: LastingWarning::new(
+                "publishing what was left behind failed and will be tried again",
+                "what was left behind is published again",
+            ),
+            wakes: LastingWarning::new(
+                "wake-ups from other processes do not arrive",
+                "wake-ups from other processes arrive again",
+            ),
+        }
+    }
+}
+
+/// A warning that is logged when something begins, once a minute with a count while it lasts, and once
+/// when it is over.
+#[derive(Debug)]
+pub(crate) struct LastingWarning {
+    begins: &'static str,
+    is_over: &'static str,
+    tally: Mutex<Tally>,
+}
+
+#[derive(Debug, Default)]
+struct Tally {
+    logged: Option<Instant>,
+    /// How often it happened since.
+    unlogged: u64,
+    /// Whether that it is over is yet to be logged.
+    is_open: bool,
+}
+
+impl LastingWarning {
+    fn new(begins: &'static str, is_over: &'static str) -> Self {
+        Self {
+            begins,
+            is_over,
+            tally: Mutex::default(),
+        }
+    }
+
+    fn tally(&self) -> MutexGuard<'_, Tally> {
+        self.tally.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Logs it, unless that was done less than a minute ago.
+    pub(crate) fn happened(&self, why: &dyn Display) {
+        let begins = self.begins;
+        match self.tally().happened(Instant::now()) {
+            None => {}
+            Some(1) => tracing::warn!("{begins}: {why}"),
+            Some(times) => {
+                tracing::warn!("{begins} ({times} times since this was last logged): {why}");
+            }
+        }
+    }
+
+    /// Logs that it is over, if it was logged that it had begun.
+    pub(crate) fn is_over(&self) {
+        if self.tally().is_over() {
+            tracing::info!("{}", self.is_over);
+        }
+    }
+}
+
+impl Tally {
+    /// How often it happened since it was last logged, if it is to be logged now.
+    fn happened(&mut self, now: Instant) -> Option<u64> {
+        self.unlogged += 1;
+        let is_recent = |logged| now.duration_since(logged) < INTERVAL;
+        if self.logged.is_some_and(is_recent) {
+            return None;
+        }
+        self.logged = Some(now);
+        self.is_open = true;
+        Some(std::mem::take(&mut self.unlogged))
+    }
+
+    fn is_over(&mut self) -> bool {
+        std::mem::take(&mut self.is_open)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lasts_is_logged_at_its_begin_each_minute_and_at_its_end() {
+        let (mut tally, began) = (Tally::default(), Instant::now());
+        let at = |seconds| began + Duration::from_secs(seconds);
+        assert!(!tally.is_over(), "it has not begun");
+        let logged: Vec<_> = (0..150)
+            .filter_map(|second| Some((second, tally.happened(at(second))?)))
+            .collect();
+        assert_eq!(logged, [(0, 1), (60, 60), (120, 60)]);
+        assert!(tally.is_over());
+        assert!(!tally.is_over(), "once");
+        // What comes and goes logs no more than what lasts.
+        let logged: Vec<_> = (150..300)
+            .filter_map(|second| {
+                let times = tally.happened(at(second));
+                assert_eq!(tally.is_over(), times.is_some());
+                Some((second, times?))
+            })
+            .collect();
+        assert_eq!(logged, [(180, 60), (240, 60)]);
+    }
+}
