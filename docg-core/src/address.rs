@@ -12,23 +12,11 @@
 //! An address keeps the spelling in which it was given. To compare two, compare their
 //! [keys](Address::key).
 
-use std::{collections::HashSet, fmt, str::FromStr};
+use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize, de};
 
 use crate::{i18n::Text, limits::PEOPLE};
-
-/// Why people cannot be asked, each once, at these addresses; for technicians.
-pub(crate) fn people_fault<'a>(emails: impl IntoIterator<Item = &'a str>) -> Option<String> {
-    let mut seen = HashSet::new();
-    emails
-        .into_iter()
-        .find_map(|email| match email.parse::<Address>() {
-            Err(error) => Some(format!("{email:?} is no address: {error}")),
-            Ok(address) if !seen.insert(address.key()) => Some(format!("{email} is asked twice")),
-            Ok(_) => None,
-        })
-}
 
 /// The longest display name or signer's name, in characters.
 pub const MAX_NAME: usize = 200;

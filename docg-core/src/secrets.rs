@@ -204,7 +204,7 @@ fn value(text: &str, separator: usize, is_secret: &dyn Fn(&str) -> bool) -> Opti
         let end = end_of(text, start, |c| ends_value(c, is_quoted));
         let is_scheme = |scheme: &&str| text[start..end].eq_ignore_ascii_case(scheme);
         match text[end..].strip_prefix(' ') {
-            Some(_) if SCHEMES.iter().any(|it| is_scheme(it)) => {
+            Some(_) if SCHEMES.iter().any(is_scheme) => {
                 end_of(text, end + 1, |c| ends_value(c, is_quoted))
             }
             _ => end,

@@ -218,6 +218,7 @@ impl StepRun {
             started_at: now,
             recorder: recorder.clone(),
             redaction: engine.redaction.clone(),
+            providers: Arc::clone(&engine.providers),
         };
         let call = match handler {
             Some(Handler::Compute(handler)) => call(keeper, ends, &engine.clock, async move {

@@ -2,10 +2,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
-    address::people_fault,
-    i18n::Locale,
     ids::{ExecutionId, NodeId, OrganizationId, SignatureRequestId},
-    limits,
     time::Timestamp,
 };
 
@@ -155,7 +152,9 @@ impl SignerStatus {
 /// A signature request as a handler makes it, after the provider has taken it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NewSignatureRequest {
-    /// The provider's name.
+    /// The provider's name. If the engine has no provider of this name, it asks nobody what became of the
+    /// request and reminds nobody: the application reports it with
+    /// [`Engine::report_signers`](crate::engine::Engine::report_signers). The execution's log warns of that.
     pub provider: String,
     /// The provider's name for the request.
     pub envelope_id: String,
@@ -191,17 +190,6 @@ impl NewSignatureRequest {
             expires_at: None,
             remind_every_ms: None,
         }
-    }
-
-    /// Why nobody can be waited for with this request; for technicians.
-    pub(crate) fn fault(&self) -> Option<String> {
-        if let Some(fault) = limits::PROVIDER.fault("/provider", &self.provider) {
-            return Some(format!("its provider: {}", fault.detail.render(Locale::En)));
-        }
-        if limits::is_blank(&self.envelope_id) {
-            return Some("its envelope id is empty".to_owned());
-        }
-        people_fault(self.signers.iter().map(|signer| &*signer.email))
     }
 
     /// Sets the document.

@@ -12,10 +12,7 @@
 //! `tokio::task::spawn_blocking`. One that blocks cannot be dropped at its deadline, and holds up
 //! whatever else its thread has to do.
 
-use std::{
-    collections::{BTreeSet, HashSet},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -27,7 +24,6 @@ use super::{
     variables::has_variables,
 };
 use crate::{
-    address::people_fault,
     error::{StepFailure, codes},
     i18n::Text,
     ids::{ApprovalId, NodeId, OrganizationId},
@@ -240,16 +236,6 @@ impl NewApproval {
             on_expiry: OnExpiry::default(),
         }
     }
-
-    /// Why nobody can be waited for with this request; for technicians.
-    pub(crate) fn fault(&self) -> Option<String> {
-        let tokens: HashSet<_> = self.approvers.iter().map(|(_, token)| token).collect();
-        let fault = people_fault(self.approvers.iter().map(|(email, _)| &**email));
-        fault.or_else(|| {
-            let is_shared = tokens.len() < self.approvers.len();
-            is_shared.then(|| "two approvers have the same token".to_owned())
-        })
-    }
 }
 
 /// What happens when approvers do not decide in time.
@@ -287,43 +273,4 @@ pub enum Probe {
     NotDone,
     /// It cannot be told. A person decides.
     Unknown,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::NewApproval;
-    use crate::signature::{NewSignatureRequest, NewSigner};
-
-    #[test]
-    fn nobody_is_waited_for_who_cannot_answer_or_be_told_apart() {
-        for (emails, expected) in [
-            (vec!["ann@example.com", "bob@example.com"], None),
-            (
-                vec!["ann@example.com", "Ann@Example.com"],
-                Some("asked twice"),
-            ),
-            (vec![""], Some("no address")),
-            (vec!["ann at example.com"], Some("no address")),
-        ] {
-            let signers = emails.iter().map(|email| NewSigner::new(*email));
-            let request = NewSignatureRequest::new("desk", "envelope", signers);
-            let approvers = emails.iter().zip(0..);
-            let approvers = approvers.map(|(email, n)| ((*email).to_owned(), [n; 32]));
-            let approval = NewApproval::new(approvers.collect());
-            for fault in [request.fault(), approval.fault()] {
-                match expected {
-                    Some(part) => assert!(fault.is_some_and(|it| it.contains(part)), "{emails:?}"),
-                    None => assert_eq!(fault, None),
-                }
-            }
-        }
-        for (provider, envelope) in [("", "e"), (" ", "e"), ("desk\n", "e"), ("desk", "\u{200b}")] {
-            let signer = NewSigner::new("ann@example.com");
-            let request = NewSignatureRequest::new(provider, envelope, [signer]);
-            assert!(request.fault().is_some(), "{provider:?} {envelope:?}");
-        }
-        let approvers = ["ann@example.com", "bob@example.com"];
-        let same = approvers.map(|email| (email.to_owned(), [7; 32]));
-        assert!(NewApproval::new(same.into()).fault().is_some());
-    }
 }
