@@ -131,6 +131,7 @@ log-step-probed-not-done-last = “{ $label }” had not taken effect.
 log-step-probed-begun = “{ $label }” had begun and is picked up.
 log-step-probing = It is not known yet whether “{ $label }” took effect. This is being checked.
 log-provider-unknown = “{ $label }” waits for signatures of “{ $provider }”, a provider that is not set up here. If nothing else reports them, cancel and correct the provider.
+log-no-worker = This waits for a worker that can run “{ $types }”, and none has taken it yet. Ask the operator whether one is running.
 log-step-blocked = “{ $label }” went on past its time limit and could not be stopped meanwhile.
 log-step-reused = The result of “{ $label }” was taken over from the earlier execution.
 log-too-many-interruptions = Interrupted too often: a person is needed before it goes on.

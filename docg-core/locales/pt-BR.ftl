@@ -131,6 +131,7 @@ log-step-probed-not-done-last = “{ $label }” não tinha tido efeito.
 log-step-probed-begun = “{ $label }” já tinha começado e será retomada.
 log-step-probing = Ainda não se sabe se “{ $label }” teve efeito. Isso está sendo verificado.
 log-provider-unknown = “{ $label }” espera assinaturas de “{ $provider }”, um provedor que não está configurado aqui. Se nada mais as informar, cancele e corrija o provedor.
+log-no-worker = Isto espera por um processo que execute “{ $types }”, e nenhum assumiu ainda. Pergunte ao operador se há um em execução.
 log-step-blocked = “{ $label }” continuou além do prazo e não pôde ser interrompida nesse tempo.
 log-step-reused = O resultado de “{ $label }” foi aproveitado da execução anterior.
 log-too-many-interruptions = Interrompida vezes demais: uma pessoa precisa revisar antes de continuar.

@@ -22,7 +22,7 @@ use crate::{config::StoreConfig, weight};
 use super::{
     MemoryStore,
     entry::{Entry, Run, check_new, weight_of},
-    queue::Ask,
+    queue::{Ask, Left},
     storable,
 };
 
@@ -95,11 +95,14 @@ impl RunStore for MemoryStore {
             let allowed = self.types.allowed(&node_types);
             self.queue().left(&allowed, before)
         };
-        let unserved = |(types, due_since)| Unserved {
-            node_types: self.types.names(types),
-            due_since,
+        let unserved = |(types, due): (_, Vec<Left>)| {
+            Some(Unserved {
+                node_types: self.types.names(types),
+                due_since: due.first()?.0,
+                executions: due.into_iter().map(|(_, id, owner)| (owner, id)).collect(),
+            })
         };
-        Ok(left.into_iter().map(unserved).collect())
+        Ok(left.into_iter().filter_map(unserved).collect())
     }
 
     async fn renew(&self, leases: &[Lease], until: Timestamp) -> Result<Renewed, StoreError> {
