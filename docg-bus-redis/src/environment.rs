@@ -1,4 +1,4 @@
-//! Whether a Redis can be relied on.
+//! Checks a Redis server before a bus relies on it.
 
 use docg_core::ports::BusError;
 use redis::InfoDict;
@@ -12,10 +12,10 @@ const OLDEST: (u32, u32) = (6, 2);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RedisFault {
-    /// Commands would fail.
+    /// The server is too old: commands would fail.
     #[error("the server is Redis {0}: version 6.2 or later is needed")]
     Version(String),
-    /// Nothing can be written.
+    /// The server is a replica: nothing can be written.
     #[error("the server is a read-only replica: give the address of its primary")]
     Replica,
     /// Redis would remove events that are still to be read.
@@ -27,7 +27,7 @@ pub enum RedisFault {
 }
 
 impl RedisFault {
-    /// Whether a bus cannot work there. The rest is worth a warning.
+    /// Returns true if a bus cannot work with this fault. The others are worth a warning.
     #[must_use]
     pub fn is_fatal(&self) -> bool {
         match self {
@@ -38,8 +38,8 @@ impl RedisFault {
 }
 
 impl RedisBus {
-    /// Looks at the server's version, part in replication and eviction policy. Of a cluster, whose
-    /// servers may differ, it says nothing.
+    /// Checks the server's version, its part in replication and its eviction policy. A cluster is not
+    /// checked, because its servers may differ.
     ///
     /// # Errors
     ///
@@ -50,7 +50,7 @@ impl RedisBus {
         }
         match self.shared.link.ask::<InfoDict>(&redis::cmd("INFO")).await {
             Ok(info) => Ok(faults_of(&info)),
-            // The link does not connect to one, and keeps the reason as a text.
+            // The link refuses to connect to a replica, and keeps the reason as a text.
             Err(error) if error.to_string() == Error::Replica.to_string() => {
                 Ok(vec![RedisFault::Replica])
             }
@@ -62,7 +62,7 @@ impl RedisBus {
 fn faults_of(info: &InfoDict) -> Vec<RedisFault> {
     let text = |field: &str| info.get::<String>(field);
     let mut faults = Vec::new();
-    // Whatever else speaks the protocol counts its versions in its own way.
+    // Other servers that speak the protocol count their versions in their own way.
     if let Some(version) = text("redis_version") {
         let mut parts = version.split('.').map(|part| part.parse().unwrap_or(0));
         let number = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));

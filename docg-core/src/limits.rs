@@ -8,7 +8,7 @@
 //! writing. *Lines*, such as a reason, may have tabs and line breaks. *Data*, such as trigger data,
 //! may hold everything but NUL and is bounded by the size of the body.
 
-use crate::{error::FieldFault, i18n::Text, storable};
+use crate::{error::FieldFault, i18n::Text, observe::Redaction, storable};
 
 pub use crate::storable::CUT_MARK;
 
@@ -191,8 +191,8 @@ const fn overrides_direction(c: char) -> bool {
 }
 
 /// A text for technicians as it is kept: printable, without secrets, and cut where it is too long.
-pub(crate) fn tech(text: String) -> String {
-    storable::technical(text, TECH)
+pub(crate) fn tech(text: String, redaction: &Redaction) -> String {
+    storable::technical(text, TECH, redaction)
 }
 
 #[cfg(test)]

@@ -52,15 +52,18 @@ pub(crate) fn normalized(name: &str) -> String {
         .collect()
 }
 
-/// A text without the secrets in its URLs: user and password before a host, and the values of parameters with
-/// a secret's name. The rest stays as it is. URLs need not be whole: `Location: /a?token=b` is found as well,
-/// and `password=b` as connection strings have it.
+/// A text without its secrets: user and password before the host of a URL, and the values of secret names.
+/// The rest stays as it is. Names come as `key=value`, `key: value` or `"key": "value"`, in URLs, headers,
+/// connection strings and JSON, whole or not, also where the quotes are escaped. Of the headers
+/// `Authorization` and `Cookie` the whole line is secret. Takes time in proportion to the text.
 ///
 /// ```
 /// use docg_core::observe::redact_text;
 ///
 /// let text = redact_text("GET https://me:pass@host/a?id=1&api_key=k failed");
 /// assert_eq!(text, "GET https://[redacted]@host/a?id=1&api_key=[redacted] failed");
+/// let text = redact_text(r#"sent {"user": "ana", "password": "p"}"#);
+/// assert_eq!(text, r#"sent {"user": "ana", "password": "[redacted]"}"#);
 /// ```
 #[must_use]
 pub fn redact_text(text: &str) -> Cow<'_, str> {
@@ -79,11 +82,7 @@ pub(crate) fn redact_text_with<'t>(
     let mut redacted = String::with_capacity(text.len());
     let mut done = 0;
     for secret in found {
-        // A parameter in a password is part of it.
-        if secret.end <= done {
-            continue;
-        }
-        redacted.push_str(&text[done..secret.start.max(done)]);
+        redacted.push_str(&text[done..secret.start]);
         redacted.push_str(REDACTED);
         done = secret.end;
     }
@@ -100,65 +99,173 @@ pub(crate) fn holds_redacted(text: &str, is_secret: &dyn Fn(&str) -> bool) -> bo
     secrets(text, is_secret).iter().any(replaced)
 }
 
-/// Where the secrets of a text are, in order.
+/// Where the secrets of a text are, in order and apart. A name within a secret is part of it, so each
+/// character is looked at a few times at most.
 fn secrets(text: &str, is_secret: &dyn Fn(&str) -> bool) -> Vec<Range<usize>> {
-    let users = text
-        .match_indices("://")
-        .filter_map(|(at, separator)| user(text, at, at + separator.len()));
-    let values = text
-        .match_indices('=')
-        .filter_map(|(at, _)| parameter(text, at, is_secret));
-    let mut found: Vec<_> = users.chain(values).collect();
-    found.sort_unstable_by_key(|secret| (secret.start, std::cmp::Reverse(secret.end)));
+    let mut found = Vec::new();
+    let mut url = Url::default();
+    let mut from = 0;
+    while let Some(at) = text[from..].find(['=', ':']) {
+        let at = from + at;
+        let secret = match text[at..].starts_with("://") {
+            true => user(text, at, &mut url),
+            false => value(text, at, is_secret),
+        };
+        from = secret.as_ref().map_or(at + 1, |secret| secret.end);
+        found.extend(secret);
+    }
     found
 }
 
+/// The word of a text that was last found to have a URL in it.
+#[derive(Default)]
+struct Url {
+    end: usize,
+    last_at: Option<usize>,
+}
+
 /// The user and password before the host of a URL whose scheme ends at `scheme_end`.
-fn user(text: &str, scheme_end: usize, start: usize) -> Option<Range<usize>> {
+fn user(text: &str, scheme_end: usize, url: &mut Url) -> Option<Range<usize>> {
+    let start = scheme_end + "://".len();
     let scheme = text[..scheme_end]
         .rsplit(|c: char| !c.is_ascii_alphanumeric() && !matches!(c, '+' | '-' | '.'))
         .next()?;
     let is_web = ["http", "https", "ws", "wss"]
         .iter()
         .any(|web| scheme.eq_ignore_ascii_case(web));
-    let rest = &text[start..];
-    let url = &rest[..rest.find(is_outside).unwrap_or(rest.len())];
-    let authority = &url[..url.find(['/', '?', '#', '\\']).unwrap_or(url.len())];
+    if url.end < start {
+        url.end = end_of(text, start, is_outside);
+        url.last_at = text[start..url.end].rfind('@').map(|at| start + at);
+    }
+    let ends_authority = |c| is_outside(c) || matches!(c, '/' | '?' | '#' | '\\');
+    let authority = &text[start..end_of(text, start, ends_authority)];
     let at = match authority.rfind('@') {
-        Some(at) => at,
+        Some(at) => start + at,
         // Passwords in connection strings often stand there as they are.
-        None if !is_web && authority.contains(':') => url.rfind('@')?,
+        None if !is_web && authority.contains(':') => url.last_at?,
         None => return None,
     };
-    (at > 0).then_some(start..start + at)
+    (at > start).then_some(start..at)
 }
 
-/// The value of the parameter whose `=` is at `equals`, if it is secret.
-fn parameter(text: &str, equals: usize, is_secret: &dyn Fn(&str) -> bool) -> Option<Range<usize>> {
-    let is_name = |c: char| c.is_ascii_alphanumeric() || "_-.%[]~$:".contains(c);
-    let before = &text[..equals];
-    let name_start = before
-        .char_indices()
-        .rev()
-        .take(LONGEST_NAME)
-        .take_while(|(_, c)| is_name(*c))
-        .last()
-        .map_or(equals, |(at, _)| at);
-    let name = decoded(&before[name_start..]);
-    let is_in_url = before[..name_start].ends_with(['?', '&', '#']);
-    let is_parameter = is_in_url && SECRET_PARAMETERS.contains(&normalized(&name).as_str());
-    if !is_parameter && !is_secret(name.trim_end_matches("[]")) {
+/// The value of the name before the `=` or `:` at `separator`, if it is secret.
+fn value(text: &str, separator: usize, is_secret: &dyn Fn(&str) -> bool) -> Option<Range<usize>> {
+    let is_name = |c: char| c.is_ascii_alphanumeric() || "_-.%[]~$".contains(c);
+    let before = text[..separator].trim_end_matches([' ', '\t']);
+    let unquoted = before.trim_end_matches(is_quote).trim_end_matches('\\');
+    let start = unquoted.trim_end_matches(is_name).len();
+    let (rest, name) = unquoted.split_at(start);
+    let name = decoded(&name[name.len().saturating_sub(LONGEST_NAME)..]);
+    let name = name.trim_end_matches("[]");
+    let is_assigned = text[separator..].starts_with('=');
+    let is_in_url = is_assigned && rest.ends_with(['?', '&', '#']);
+    let is_parameter = is_in_url && SECRET_PARAMETERS.contains(&normalized(name).as_str());
+    if !is_parameter && !is_secret(name) {
         return None;
     }
-    let rest = &text[equals + 1..];
-    let end = match rest.strip_prefix('"') {
-        Some(quoted) => quoted.find('"').map_or(rest.len(), |end| end + 2),
-        None => rest
-            // Connection strings have `;` between their parameters.
-            .find(|c| is_outside(c) || matches!(c, '&' | '#') || (c == ';' && !is_in_url))
-            .unwrap_or(rest.len()),
+    let start = separator + 1;
+    // A path of a program, such as `auth::token::read`.
+    if !is_assigned && (text[start..].starts_with(':') || before.ends_with(':')) {
+        return None;
+    }
+    if is_in_url && !text[start..].starts_with(is_quote) {
+        let end = end_of(text, start, |c| is_outside(c) || matches!(c, '&' | '#'));
+        return (end > start).then_some(start..end);
+    }
+    let is_quoted = unquoted.len() < before.len();
+    let is_spaced = before.len() < separator;
+    let start = match () {
+        () if is_quoted => end_of(text, start, |c| !c.is_whitespace()),
+        () if is_spaced || !is_assigned => end_of(text, start, |c| !matches!(c, ' ' | '\t')),
+        () => start,
     };
-    (end > 0).then_some(equals + 1..equals + 1 + end)
+    // `Some("x")` as well.
+    let opening = end_of(text, start, |c| !c.is_ascii_alphanumeric() && c != '(');
+    let opening = match text[start..opening].ends_with('(') {
+        true => opening,
+        false => start,
+    };
+    if let Some(quoted) = quoted(text, opening) {
+        return (!quoted.is_empty()).then_some(quoted);
+    }
+    let name = normalized(name);
+    let is_header = ["authorization", "cookie"]
+        .iter()
+        .any(|it| name.ends_with(it));
+    let end = if is_header && !is_quoted {
+        let quote = rest.chars().next_back().filter(|c| is_quote(*c));
+        end_of(text, start, |c| {
+            matches!(c, '\n' | '\r') || Some(c) == quote
+        })
+    } else if text[start..].starts_with(['{', '[']) {
+        let end = end_of_brackets(text, start);
+        end_of(text, end, |c| ends_value(c, is_quoted))
+    } else {
+        let end = end_of(text, start, |c| ends_value(c, is_quoted));
+        let is_scheme = |scheme: &&str| text[start..end].eq_ignore_ascii_case(scheme);
+        match text[end..].strip_prefix(' ') {
+            Some(_) if SCHEMES.iter().any(is_scheme) => {
+                end_of(text, end + 1, |c| ends_value(c, is_quoted))
+            }
+            _ => end,
+        }
+    };
+    (end > start).then_some(start..end)
+}
+
+/// What a value may begin with that says only how the rest is to be read.
+const SCHEMES: [&str; 4] = ["bearer", "basic", "digest", "token"];
+
+/// Where the first character from `start` on is of which `ends` is true, or the text's end.
+fn end_of(text: &str, start: usize, ends: impl Fn(char) -> bool) -> usize {
+    text[start..]
+        .find(ends)
+        .map_or(text.len(), |end| start + end)
+}
+
+/// Whether a character ends a value without quotes. Connection strings have `;` between their parameters.
+fn ends_value(c: char, is_json: bool) -> bool {
+    is_outside(c) || matches!(c, '&' | '#' | ';') || is_json && matches!(c, ',' | '}' | ']')
+}
+
+/// Where the text in quotes is that begins at `start`. Each level of JSON within JSON doubles the
+/// backslashes before a quote and adds one, so those before the first quote tell what the last looks like.
+fn quoted(text: &str, start: usize) -> Option<Range<usize>> {
+    let level = end_of(text, start, |c| c != '\\') - start;
+    let first = start + level;
+    let quote = text[first..].chars().next().filter(|c| is_quote(*c))?;
+    let start = first + 1;
+    let mut from = start;
+    while let Some(at) = text[from..].find(quote) {
+        let at = from + at;
+        let inner = &text[from..at];
+        let escapes = inner.len() - inner.trim_end_matches('\\').len();
+        if escapes < level || escapes % (2 * (level + 1)) == level {
+            return Some(start..at - escapes.min(level));
+        }
+        from = at + 1;
+    }
+    Some(start..text.len())
+}
+
+/// Where the bracket that opens at `start` is closed.
+fn end_of_brackets(text: &str, start: usize) -> usize {
+    let mut depth = 0_usize;
+    let closes = |c: char| {
+        match c {
+            '{' | '[' => depth += 1,
+            '}' | ']' => depth -= 1,
+            _ => {}
+        }
+        depth == 0
+    };
+    text[start..]
+        .find(closes)
+        .map_or(text.len(), |end| start + end + 1)
+}
+
+fn is_quote(c: char) -> bool {
+    matches!(c, '"' | '\'')
 }
 
 /// Whether a character ends a URL that stands in a text.
@@ -222,7 +329,7 @@ mod tests {
             ),
             (
                 "Password=\"SECRET WORD\";Database=x",
-                "Password=[redacted];Database=x",
+                "Password=\"[redacted]\";Database=x",
             ),
             (
                 "see \"https://h/?access_token=SECRET\", then <https://h/?sig=SECRET>",
@@ -255,6 +362,66 @@ mod tests {
     }
 
     #[test]
+    fn secrets_are_hidden_in_headers_json_and_debug_output() {
+        for (text, expected) in [
+            (
+                "Authorization: Bearer SECRET.a-b\nHost: h",
+                "Authorization: [redacted]\nHost: h",
+            ),
+            (
+                "Set-Cookie: sid=SECRET; Path=/\r\nx",
+                "Set-Cookie: [redacted]\r\nx",
+            ),
+            ("cookie:a=SECRET; b=SECRET", "cookie:[redacted]"),
+            (
+                "curl -H 'Authorization: Basic SECRET' https://h",
+                "curl -H 'Authorization: [redacted]' https://h",
+            ),
+            ("token: SECRET (401)", "token: [redacted] (401)"),
+            ("token : SECRET", "token : [redacted]"),
+            ("X-Api-Key:SECRET", "X-Api-Key:[redacted]"),
+            ("token: Bearer SECRET x", "token: [redacted] x"),
+            ("password = SECRET x", "password = [redacted] x"),
+            (r#"{"password":"SECRET"}"#, r#"{"password":"[redacted]"}"#),
+            (
+                "{\"password\" :\n  \"SECRET WORD, SECRET\", \"a\": 1}",
+                "{\"password\" :\n  \"[redacted]\", \"a\": 1}",
+            ),
+            (
+                r#"{"password":"a\"SECRET\\","b":"c"}"#,
+                r#"{"password":"[redacted]","b":"c"}"#,
+            ),
+            (
+                r#""{\"password\":\"a\\\"SECRET\",\"b\":1}""#,
+                r#""{\"password\":\"[redacted]\",\"b\":1}""#,
+            ),
+            (
+                r#"{\\\"token\\\": \\\"SECRET\\\"}"#,
+                r#"{\\\"token\\\": \\\"[redacted]\\\"}"#,
+            ),
+            (
+                r#"{"token": 123456, "id": 1}"#,
+                r#"{"token": [redacted], "id": 1}"#,
+            ),
+            (
+                r#"{"credentials": {"a": ["SECRET"], "b": {}}, "id": 1}"#,
+                r#"{"credentials": [redacted], "id": 1}"#,
+            ),
+            (r#"{"password": "SECRET"#, r#"{"password": "[redacted]"#),
+            ("{'password': 'SECRET'}", "{'password': '[redacted]'}"),
+            (
+                r#"Login { password: Some("SECRET"), user: 1 }"#,
+                r#"Login { password: Some("[redacted]"), user: 1 }"#,
+            ),
+        ] {
+            assert_eq!(redact_text(text), expected);
+            assert_eq!(redact_text(expected), expected, "once is enough");
+            assert!(holds_redacted(expected, &is_secret), "{expected}");
+            assert!(!holds_redacted(text, &is_secret), "{text}");
+        }
+    }
+
+    #[test]
     fn what_only_looks_like_a_secret_stays() {
         for text in [
             "",
@@ -267,8 +434,40 @@ mod tests {
             "https://host/a?b=c@d",
             "://",
             "=",
+            ":",
+            "password:",
+            "unexpected token",
+            "docg::token::read failed",
+            r#"{"password": ""}"#,
+            "the form has: a name, a date",
         ] {
             assert!(matches!(redact_text(text), Cow::Borrowed(_)), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_longest_texts_are_read_in_one_go() {
+        for part in [
+            "=",
+            ":",
+            "a:",
+            "a://",
+            "x://a:b",
+            "token",
+            "token=",
+            "token: ",
+            "\"token\":",
+            "token:\"",
+            "token:\\\"",
+            "token: [",
+            "token: Some(",
+            "authorization: ",
+            "token:\n",
+            "\\",
+            " ",
+        ] {
+            let text = part.repeat(100_000 / part.len());
+            assert!(redact_text(&text).len() <= text.len() * REDACTED.len());
         }
     }
 

@@ -9,7 +9,7 @@ use serde_json::{
     ser::{CharEscape, Formatter},
 };
 
-use crate::{error::FieldFault, i18n::Text, secrets::redact_text};
+use crate::{error::FieldFault, i18n::Text, observe::Redaction};
 
 /// How deep JSON from outside may be nested: of requests, and of what handlers give.
 pub const MAX_DEPTH: usize = 100;
@@ -316,11 +316,11 @@ fn without_nul(text: &str) -> String {
     text.replace('\0', "")
 }
 
-/// A text that may repeat what another system has said, as [`printable`], without the secrets of URLs, and
-/// [`cut`] to `max` characters.
-pub(crate) fn technical(text: String, max: usize) -> String {
+/// A text that may repeat what another system has said, as [`printable`], without secrets, and [`cut`] to
+/// `max` characters.
+pub(crate) fn technical(text: String, max: usize, redaction: &Redaction) -> String {
     let text = clip(text, max);
-    let text = match redact_text(&text) {
+    let text = match redaction.text(&text) {
         Cow::Owned(redacted) => redacted,
         Cow::Borrowed(_) => text,
     };
@@ -541,7 +541,7 @@ mod tests {
     #[test]
     fn a_text_that_is_far_too_long_is_cut_without_half_a_secret() {
         let url = "https://me:hunter2@host/ ";
-        let text = technical(url.repeat(1_000_000), 1_000);
+        let text = technical(url.repeat(1_000_000), 1_000, &Redaction::default());
         assert!(text.ends_with(CUT_MARK) && text.chars().count() <= 1_000);
         assert!(!text.contains("hunter2"));
         let text = clip(url.repeat(10), 24);

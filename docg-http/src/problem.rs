@@ -279,7 +279,8 @@ impl From<EngineError> for Problem {
                     StoreErrorKind::KeyReused => {
                         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused")
                     }
-                    StoreErrorKind::Corrupt => {
+                    // Only a handler's request can have such a name, and no call stores one.
+                    StoreErrorKind::NameTaken | StoreErrorKind::Corrupt => {
                         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error")
                     }
                 }

@@ -11,6 +11,7 @@ use std::{
 
 use async_trait::async_trait;
 use docg_core::{
+    approval::token_hash,
     conformance::fixtures::nested,
     engine::{ControlRequest, EngineBuilder, EngineError, ResumeRequest},
     error::codes,
@@ -48,9 +49,15 @@ struct Ran {
 }
 
 async fn run(engine: Engine, node_type: &str) -> Ran {
+    run_in("save", engine, node_type).await
+}
+
+async fn run_in(phase: &str, engine: Engine, node_type: &str) -> Ran {
     let _workers = engine.start_workers(WorkerOptions::default());
     let (organization, workflow) = (OrganizationId::new(), WorkflowId::new());
-    let nodes = json!([{"id": "n", "type": node_type, "phase": "save"}]);
+    // Without a second attempt, a wait that a probe finds is awaited as it is.
+    let nodes =
+        json!([{"id": "n", "type": node_type, "phase": phase, "retry": {"max_attempts": 1}}]);
     let draft = serde_json::from_value(json!({"name": "test", "nodes": nodes})).expect("readable");
     let stored = engine.put_workflow(organization, workflow, draft, None);
     stored.await.expect("a valid definition");
@@ -61,10 +68,14 @@ async fn run(engine: Engine, node_type: &str) -> Ran {
     let rests = async {
         while let Some(event) = feed.next().await {
             let event = event.expect("readable");
-            if let EventData::StatusChanged { to, .. } = event.data
-                && (to.is_terminal() || to == Status::NeedsReview)
-            {
-                break;
+            match event.data {
+                EventData::ApprovalRequested { .. } | EventData::SignatureRequested { .. } => break,
+                EventData::StatusChanged { to, .. }
+                    if to.is_terminal() || to == Status::NeedsReview =>
+                {
+                    break;
+                }
+                _ => {}
             }
         }
     };
@@ -153,6 +164,179 @@ async fn an_effect_whose_answer_cannot_be_kept_is_settled_by_a_person_and_not_re
         let settled = ran.engine.resume(control(), how).await;
         settled.unwrap_or_else(|error| panic!("{case}: {error}"));
         assert_eq!(runs.load(Ordering::SeqCst), 1, "{case}");
+    }
+}
+
+#[tokio::test]
+async fn a_wait_that_nobody_could_answer_is_refused() {
+    let signatures = |provider: &str, envelope: &str, people: &[&str]| {
+        let signers = people.iter().map(|email| NewSigner::new(*email));
+        Wait::Signatures(NewSignatureRequest::new(provider, envelope, signers))
+    };
+    let approval = |people: &[&str]| {
+        let tokens = (0..).map(|n| [n; 32]);
+        let approvers = people.iter().map(ToString::to_string).zip(tokens);
+        Wait::Approval(NewApproval::new(approvers.collect()))
+    };
+    let ann = ["ann@example.com"];
+    let mut cases = vec![
+        (signatures("", "e", &ann), codes::OUTPUT_NOT_STORABLE),
+        (signatures(" ", "e", &ann), codes::OUTPUT_NOT_STORABLE),
+        (signatures("desk\nx", "e", &ann), codes::OUTPUT_NOT_STORABLE),
+        (signatures("desk", "", &ann), codes::OUTPUT_NOT_STORABLE),
+        (
+            signatures("desk", "\u{200b}", &ann),
+            codes::OUTPUT_NOT_STORABLE,
+        ),
+        (signatures("desk", "e", &[]), codes::NO_SIGNERS),
+    ];
+    for people in [
+        vec![""],
+        vec!["ann at example.com"],
+        vec!["ann@example.com", "ben"],
+    ] {
+        cases.push((
+            signatures("desk", "e", &people),
+            codes::INVALID_EMAIL_FORMAT,
+        ));
+        cases.push((approval(&people), codes::INVALID_EMAIL_FORMAT));
+    }
+    for again in [
+        "ann@example.com",
+        "Ann@Example.com",
+        "Ann <ann@example.com>",
+    ] {
+        let people = [ann[0], again];
+        cases.push((signatures("desk", "e", &people), codes::DUPLICATE_SIGNER));
+        cases.push((approval(&people), codes::DUPLICATE_APPROVER));
+    }
+    for (wait, code) in cases {
+        let name = format!("{wait:?}");
+        let spec = NodeSpec::new("asks", Phase::Signature).safe_to_repeat();
+        let answer = move |_, _: Value| {
+            let wait = wait.clone();
+            async move { Ok(StepOutcome::Wait(wait)) }
+        };
+        let ran = run_in(
+            "signature",
+            builder().step(effect(spec, answer)).build(),
+            "asks",
+        )
+        .await;
+        assert_eq!(ran.record.execution.status, Status::NeedsReview, "{name}");
+        let (given, human, tech) = ran.error();
+        assert_eq!(given, code, "{name}");
+        assert!(!human.contains("error-wait"), "{human}");
+        assert!(tech.contains("cannot be kept"), "{tech}");
+    }
+}
+
+/// Its envelope and its link are the same in each execution.
+fn constant_wait(kind: &str) -> Wait {
+    if kind == "signatures" {
+        let signers = [NewSigner::new("ann@example.com")];
+        Wait::Signatures(NewSignatureRequest::new("desk", "the-envelope", signers))
+    } else {
+        let token = token_hash("the-token");
+        Wait::Approval(NewApproval::new(vec![(
+            "ann@example.com".to_owned(),
+            token,
+        )]))
+    }
+}
+
+#[tokio::test]
+async fn a_name_that_leads_to_another_execution_is_refused_and_its_effect_is_not_repeated() {
+    for (kind, is_repeatable, is_probed) in [
+        ("signatures", false, false),
+        ("signatures", true, false),
+        ("signatures", false, true),
+        ("approval", false, false),
+        ("approval", true, false),
+        ("approval", false, true),
+    ] {
+        let case = format!("{kind} {is_repeatable} {is_probed}");
+        let runs = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&runs);
+        let spec = NodeSpec::new("asks", Phase::Signature);
+        let spec = match is_repeatable {
+            true => spec.safe_to_repeat(),
+            false => spec,
+        };
+        let asks = effect(spec, move |_, _: Value| {
+            counted.fetch_add(1, Ordering::SeqCst);
+            async move {
+                match is_probed {
+                    true => Err(StepFailure::outcome_unknown("broke_off", "It broke off.")),
+                    false => Ok(StepOutcome::Wait(constant_wait(kind))),
+                }
+            }
+        });
+        let asks = asks.probe(move |_, _| async move { Probe::Begun(constant_wait(kind)) });
+        let engine = builder().step(asks).build();
+        let first = run_in("signature", engine.clone(), "asks").await.record;
+        let ran = run_in("signature", engine.clone(), "asks").await;
+        let execution = &ran.record.execution;
+        assert_eq!(execution.status, Status::NeedsReview, "{case}");
+        let (code, human, _) = ran.error();
+        match is_probed {
+            true => assert_eq!(code, codes::OUTCOME_UNKNOWN, "{case}"),
+            false => {
+                assert_eq!(code, codes::REQUEST_NAME_TAKEN, "{case}");
+                assert!(human.contains("another request"), "{human}");
+                let is_open = human.contains("confirm that it did");
+                assert_eq!(is_open, !is_repeatable, "{human}");
+            }
+        }
+        assert_eq!(runs.load(Ordering::SeqCst), 2, "once in each execution");
+        // The link and the envelope still lead to the first.
+        let owner = match kind {
+            "signatures" => {
+                engine
+                    .signature_by_envelope("desk", "the-envelope")
+                    .await
+                    .expect("kept")
+                    .execution_id
+            }
+            _ => {
+                engine
+                    .approval("the-token")
+                    .await
+                    .expect("kept")
+                    .approval
+                    .execution_id
+            }
+        };
+        assert_eq!(owner, first.execution.id);
+    }
+}
+
+#[tokio::test]
+async fn a_wait_for_a_provider_that_the_engine_does_not_know_is_logged() {
+    let asks = effect(
+        NodeSpec::new("asks", Phase::Signature),
+        |_, _: Value| async { Ok(StepOutcome::Wait(constant_wait("signatures"))) },
+    );
+    let ran = run_in("signature", builder().step(asks).build(), "asks").await;
+    let execution = &ran.record.execution;
+    assert_eq!(
+        execution.status,
+        Status::Signing,
+        "the application may report"
+    );
+    let logs = LogQuery {
+        organization_id: execution.organization_id,
+        execution_id: execution.id,
+        level: Some(LogLevel::Warn),
+        domain: None,
+        step_id: None,
+        after: 0,
+        limit: 10,
+    };
+    let logs = ran.engine.logs(logs).await.expect("reads").items;
+    for locale in [Locale::En, Locale::PtBr] {
+        let texts = logs.iter().map(|it| it.message_human.render(locale));
+        assert_eq!(texts.filter(|it| it.contains("“desk”")).count(), 1);
     }
 }
 

@@ -60,6 +60,8 @@ pub(crate) enum Meaning {
     Full,
     /// A row is there already.
     Duplicate,
+    /// Another execution has a name that leads to one only.
+    NameTaken,
     /// A value cannot be stored.
     Refused,
     /// What is stored cannot be read.
@@ -128,6 +130,7 @@ fn kind(meaning: Meaning) -> StoreErrorKind {
         }
         Meaning::Full => StoreErrorKind::Full,
         Meaning::Duplicate => StoreErrorKind::Conflict,
+        Meaning::NameTaken => StoreErrorKind::NameTaken,
         Meaning::Refused => StoreErrorKind::Invalid,
         Meaning::Unreadable => StoreErrorKind::Corrupt,
     }
@@ -135,6 +138,9 @@ fn kind(meaning: Meaning) -> StoreErrorKind {
 
 fn meaning(error: &sqlx::Error) -> Meaning {
     match error {
+        sqlx::Error::Database(error) if error.constraint() == Some("request_names_pkey") => {
+            Meaning::NameTaken
+        }
         sqlx::Error::Database(error) => error
             .code()
             .map_or(Meaning::Busy, |code| of_sqlstate(&code)),

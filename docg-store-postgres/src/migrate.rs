@@ -16,7 +16,7 @@ struct Migration {
     sql: &'static str,
 }
 
-const MIGRATIONS: [Migration; 9] = [
+const MIGRATIONS: [Migration; 10] = [
     Migration {
         version: 1,
         name: "executions",
@@ -61,6 +61,11 @@ const MIGRATIONS: [Migration; 9] = [
         version: 9,
         name: "step_outcome",
         sql: include_str!("../migrations/0009_step_outcome.sql"),
+    },
+    Migration {
+        version: 10,
+        name: "request_names",
+        sql: include_str!("../migrations/0010_request_names.sql"),
     },
 ];
 
@@ -138,6 +143,7 @@ pub fn grants_sql(role: &str) -> String {
         "memos",
         "audit_unsigned",
         "held_back",
+        "request_names",
     ];
     for table in working {
         sql.push_str(&format!(

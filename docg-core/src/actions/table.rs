@@ -60,7 +60,7 @@ table! {
     "signature_request_refused" => "fix_signers" "fix-signature-request";
     "document_not_ready" | "error" => "retry" "retry";
     "output_too_large" => "reduce_output" "reduce-output";
-    "output_not_storable" => "fix_output" "fix-output";
+    "output_not_storable" | "request_name_taken" => "fix_output" "fix-output";
 
     // What handlers of files, mail and calls commonly give.
     "storage_full" => "free_storage" "free-storage";

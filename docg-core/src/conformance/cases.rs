@@ -90,6 +90,7 @@ macro_rules! __store_cases {
                 signature_requests_are_found_and_change
                 a_later_signature_request_leaves_the_earlier_to_be_found
                 approvals_are_found_by_token_and_change
+                a_name_that_leads_to_another_execution_is_refused_whole
             }
             signals {
                 a_signal_makes_a_waiting_execution_due

@@ -12,7 +12,7 @@ use crate::{
         ApprovalId, AuditId, EventId, ExecutionId, LogId, NodeId, OrganizationId, SignalId,
         SignatureRequestId, StepId, WorkflowId,
     },
-    observe::{Actor, AuditDraft, AuditEvent, ChainLink, LogDomain, LogEntry, LogLevel},
+    observe::{Actor, AuditDraft, AuditEvent, ChainLink, LogDomain, LogEntry, LogLevel, Redaction},
     ports::{
         Claimed, Commit, FirstClaim, Idempotency, LeaseAfter, NewRun, RunState, Signal, SignalKind,
     },
@@ -282,6 +282,7 @@ pub fn audit(execution: &mut Execution, action: &'static str) -> AuditEvent {
             salt: Uuid::new_v4(),
             prev_hash: execution.heads.audit_hash,
         },
+        &Redaction::default(),
     );
     execution.heads.audit_seq = row.seq;
     execution.heads.audit_hash = row.hash;

@@ -207,7 +207,7 @@ impl EngineBuilder {
             limits: self.limits,
             redaction: self.redaction,
             actions: self.actions,
-            providers: self.providers,
+            providers: self.providers.into(),
             signature_node: self.signature_node,
             options: self.options.bounded(),
             active: ActiveRuns::default(),

@@ -8,14 +8,19 @@ use std::{collections::HashSet, sync::Arc};
 use serde::Serialize;
 use serde_json::Value;
 
+use super::{
+    Inner,
+    decide::{Input, Notes, is_repeatable},
+};
 use crate::{
-    address::AddressKey,
+    address::{Address, AddressKey},
     error::{ErrorContext, FailureClass, StepFailure, codes},
     i18n::{Locale, Text},
     limits,
-    observe::{ExecutionLogger, LogDraft, LogLevel, StepRecorder},
+    observe::{ExecutionLogger, LogDraft, LogLevel, Redaction, StepRecorder},
+    ports::RunState,
     run::Phase,
-    signature::NewSignatureRequest,
+    signature::{NewSignatureRequest, SignatureProvider},
     storable::{self, MAX_DEPTH, Unstorable},
     time::{MAX_DURATION_MS, Timestamp},
     workflow::{Node, Probe, StepOutcome, Wait, handler::NewApproval},
@@ -34,6 +39,77 @@ pub(super) fn why_refused(error: &ErrorContext) -> Option<&Text> {
     }
 }
 
+/// What stands for the one among these inputs that brings a wait, if the store finds that a name of the
+/// wait leads to another execution. `None` if none brings a wait.
+pub(super) fn without_wait(engine: &Inner, state: &RunState, inputs: &[Input]) -> Option<Input> {
+    let refused = |index: usize| {
+        let node = &state.workflow.nodes[index];
+        let text = Text::key("error-wait-taken").with("label", &node.label);
+        let tech = "a link or an envelope leads to another execution already";
+        let context = refusal(codes::REQUEST_NAME_TAKEN, text, tech);
+        let repeatable = is_repeatable(&engine.registry, &state.execution, node);
+        failure(context, FailureClass::Review, repeatable)
+    };
+    let told = |index: usize, notes: &Notes| {
+        let context = refused(index).context;
+        let mut log = LogDraft::new(LogLevel::Warn, context.human);
+        log.message_tech = context.tech;
+        let mut notes = notes.clone();
+        notes.logs.push(log);
+        notes
+    };
+    inputs.iter().find_map(|input| match input {
+        Input::StepFinished {
+            index,
+            result: Ok(StepOutcome::Wait(_)),
+            notes,
+            told,
+        } => Some(Input::StepFinished {
+            index: *index,
+            result: Err(refused(*index)),
+            notes: notes.clone(),
+            told: *told,
+        }),
+        Input::Probed {
+            index,
+            effect: Probe::Begun(_),
+            notes,
+            told: reason,
+        } => Some(Input::Probed {
+            index: *index,
+            effect: Probe::Unknown,
+            notes: told(*index, notes),
+            told: *reason,
+        }),
+        Input::StepDropped {
+            index,
+            effect: Probe::Begun(_),
+            failure,
+            notes,
+        } => Some(Input::StepDropped {
+            index: *index,
+            effect: Probe::Unknown,
+            failure: failure.clone(),
+            notes: told(*index, notes),
+        }),
+        _ => None,
+    })
+}
+
+/// An answer that is refused. What the handler did is done all the same: if a repeat would do harm, the
+/// outcome stays open.
+fn failure(mut context: ErrorContext, mut class: FailureClass, repeatable: bool) -> StepFailure {
+    if !repeatable {
+        class = FailureClass::OutcomeUnknown;
+        context.human = Text::key(REFUSED).with_text("why", context.human);
+    }
+    StepFailure {
+        class,
+        context,
+        retry_after_ms: None,
+    }
+}
+
 /// Checks the answers of one handler.
 pub(super) struct Keeper {
     pub(super) node: Arc<Node>,
@@ -42,11 +118,12 @@ pub(super) struct Keeper {
     pub(super) max_output_bytes: usize,
     pub(super) started_at: Timestamp,
     pub(super) recorder: StepRecorder,
+    pub(super) redaction: Redaction,
+    pub(super) providers: Arc<[Arc<dyn SignatureProvider>]>,
 }
 
 impl Keeper {
-    /// A handler's result. If it cannot be kept, what the handler did is done all the same: where a repeat
-    /// would do harm, the outcome stays open.
+    /// A handler's result, or the failure that stands for one that cannot be kept.
     pub(super) fn result(
         &self,
         result: Result<StepOutcome, StepFailure>,
@@ -60,18 +137,10 @@ impl Keeper {
                 .not_over(outcome)
                 .and_then(|outcome| self.checked(outcome))
                 .map_err(|refused| (refused, FailureClass::Review)),
-            Err(failure) => return Err(failure.printable()),
+            Err(failure) => return Err(failure.printable(&self.redaction)),
         };
-        refused.map_err(|(mut context, mut class)| {
-            if !self.repeatable {
-                class = FailureClass::OutcomeUnknown;
-                context.human = Text::key(REFUSED).with_text("why", context.human);
-            }
-            StepFailure {
-                class,
-                context,
-                retry_after_ms: None,
-            }
+        refused.map_err(|(context, class)| {
+            failure(context, class, self.repeatable).printable(&self.redaction)
         })
     }
 
@@ -100,6 +169,17 @@ impl Keeper {
         self.recorder.log(LogDraft::new(LogLevel::Warn, text));
     }
 
+    /// Logs that nobody but the application can report what became of a request.
+    fn warn_of_unknown_provider(&self, name: &str) {
+        let known: Vec<_> = self.providers.iter().map(|it| it.name()).collect();
+        if !known.contains(&name) {
+            let text = self.text("log-provider-unknown").with("provider", name);
+            let tech = format!("known providers: [{}]", known.join(", "));
+            self.recorder
+                .log(LogDraft::new(LogLevel::Warn, text).tech(tech));
+        }
+    }
+
     /// A wait that lasts: nobody could decide before it ends if it ends as it begins. One that a probe
     /// finds may have ended meanwhile.
     fn not_over(&self, outcome: StepOutcome) -> Result<StepOutcome, ErrorContext> {
@@ -126,6 +206,9 @@ impl Keeper {
             StepOutcome::Wait(Wait::Signatures(request)) => self.refused_signatures(request),
         };
         let Some(refused) = refused else {
+            if let StepOutcome::Wait(Wait::Signatures(request)) = &outcome {
+                self.warn_of_unknown_provider(&request.provider);
+            }
             return Ok(outcome);
         };
         match outcome {
@@ -166,13 +249,17 @@ impl Keeper {
             let tech = format!("a quorum of {quorum} cannot be reached by {count} approvers");
             return Some(refusal(codes::INVALID_QUORUM, text, &tech));
         }
+        let emails: Vec<&str> = approvers.iter().map(|(email, _)| &**email).collect();
+        let refused = self.refused_people(&emails, codes::DUPLICATE_APPROVER);
+        if refused.is_some() {
+            return refused;
+        }
         let tokens: HashSet<_> = approvers.iter().map(|(_, token)| token).collect();
         if tokens.len() < approvers.len() {
             let text = self.text("error-wait-tokens");
             let tech = "two approvers have the same token: their links cannot be told apart";
             return Some(refusal(codes::OUTPUT_NOT_STORABLE, text, tech));
         }
-        let emails: Vec<_> = approvers.iter().map(|(email, _)| email).collect();
         self.refused_value(&emails, &[])
     }
 
@@ -189,9 +276,42 @@ impl Keeper {
             let tech = "signatures can be awaited by a node of the signature phase only";
             return Some(refusal(codes::WRONG_PHASE, text, tech));
         }
-        (people == 0).then(|| {
+        if people == 0 {
             let text = self.text("error-wait-nobody");
-            refusal(codes::NO_SIGNERS, text, "it names no signer")
+            return Some(refusal(codes::NO_SIGNERS, text, "it names no signer"));
+        }
+        if let Some(fault) = limits::PROVIDER.fault("/provider", &request.provider) {
+            let text = self
+                .text("error-wait-provider")
+                .with_text("why", fault.detail.clone());
+            let tech = format!("its provider: {}", fault.detail.render(Locale::En));
+            return Some(refusal(codes::OUTPUT_NOT_STORABLE, text, &tech));
+        }
+        if limits::is_blank(&request.envelope_id) {
+            let text = self.text("error-wait-envelope");
+            let tech = "its envelope id is blank: no report could be told to be about it";
+            return Some(refusal(codes::OUTPUT_NOT_STORABLE, text, tech));
+        }
+        let emails: Vec<&str> = request.signers.iter().map(|it| &*it.email).collect();
+        self.refused_people(&emails, codes::DUPLICATE_SIGNER)
+    }
+
+    /// Why these people cannot be asked, each once, if they cannot. `twice` is the code for one who is
+    /// named twice.
+    fn refused_people(&self, emails: &[&str], twice: &'static str) -> Option<ErrorContext> {
+        let mut seen = HashSet::new();
+        emails.iter().find_map(|email| {
+            let (code, key, tech) = match email.parse::<Address>() {
+                Err(error) => {
+                    let tech = format!("{email:?} is not an address: {error}");
+                    (codes::INVALID_EMAIL_FORMAT, "error-wait-address", tech)
+                }
+                Ok(address) if !seen.insert(address.key()) => {
+                    (twice, "error-wait-twice", format!("it names {email} twice"))
+                }
+                Ok(_) => return None,
+            };
+            Some(refusal(code, self.text(key).with("email", *email), &tech))
         })
     }
 

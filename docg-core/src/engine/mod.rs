@@ -82,7 +82,7 @@ pub(crate) struct Inner {
     pub(crate) limits: PreflightLimits,
     pub(crate) redaction: Redaction,
     pub(crate) actions: ActionCatalogue,
-    pub(crate) providers: Vec<Arc<dyn SignatureProvider>>,
+    pub(crate) providers: Arc<[Arc<dyn SignatureProvider>]>,
     pub(crate) signature_node: Option<request_signature::SignatureNode>,
     pub(crate) options: EngineOptions,
     pub(crate) active: active::ActiveRuns,

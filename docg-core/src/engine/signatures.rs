@@ -140,7 +140,8 @@ impl Engine {
     }
 
     /// Reports what became of signers, for applications that learn of it otherwise than by a
-    /// provider's webhook. Merged like any other report: repeats and any order are fine.
+    /// provider's webhook. For a request whose provider the engine does not know it is the only way.
+    /// Merged like any other report: repeats and any order are fine.
     ///
     /// # Errors
     ///

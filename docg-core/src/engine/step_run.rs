@@ -25,7 +25,7 @@ use super::{
 use crate::{
     error::{FailureClass, StepFailure, codes},
     i18n::Text,
-    observe::StepRecorder,
+    observe::{Redaction, StepRecorder},
     ports::RunState,
     time::Clock,
     workflow::{
@@ -63,6 +63,7 @@ pub(crate) struct StepRun {
     /// Why it was told to stop.
     told: watch::Sender<Option<StopReason>>,
     recorder: StepRecorder,
+    redaction: Redaction,
     began: Instant,
     /// Whether the node type may be told.
     is_registered: bool,
@@ -158,7 +159,8 @@ impl StepRun {
             Task::Run | Task::Resume(_) => Duration::from_millis(node.timeout_ms),
         };
         let ends = engine.clock.elapsed().saturating_add(allowed);
-        let recorder = StepRecorder::new(execution.id, node.id.clone());
+        let recorder =
+            StepRecorder::new(execution.id, node.id.clone()).redacting(engine.redaction.clone());
         let (sender, progress) = watch::channel(0.0);
         // A lost lease tells it to stop, wherever its driver is.
         let cancellation = handle.lost.child_token();
@@ -215,6 +217,8 @@ impl StepRun {
             max_output_bytes: engine.options.max_output_bytes,
             started_at: now,
             recorder: recorder.clone(),
+            redaction: engine.redaction.clone(),
+            providers: Arc::clone(&engine.providers),
         };
         let call = match handler {
             Some(Handler::Compute(handler)) => call(keeper, ends, &engine.clock, async move {
@@ -253,6 +257,7 @@ impl StepRun {
             cancellation,
             told,
             recorder,
+            redaction: engine.redaction.clone(),
             began,
             is_registered,
             observers: Arc::clone(&engine.observers),
@@ -330,7 +335,7 @@ impl StepRun {
         if self.begins && !self.repeatable {
             failure.class = FailureClass::OutcomeUnknown;
         }
-        self.finished_with(Err(failure.printable()))
+        self.finished_with(Err(failure.printable(&self.redaction)))
     }
 
     fn probed(&self, effect: Probe) -> Input {

@@ -1,63 +1,143 @@
-//! Tells the operator what waits in vain: executions that no worker takes, because none that is up
-//! has all their node types.
+//! Tells the operator and the executions' readers what waits in vain: executions that are due, queued or under
+//! way, and that no worker claims, because none that is up has all their node types.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
-use super::Inner;
-use crate::ports::Unserved;
+use uuid::Uuid;
+
+use super::{Engine, Inner};
+use crate::{
+    ids::{ExecutionId, OrganizationId, SignalId},
+    observe::Actor,
+    ports::{Signal, SignalKind, Unserved},
+    time::Timestamp,
+};
 
 /// How often the store is asked at most, however short leases are.
 const SHORTEST: Duration = Duration::from_secs(1);
+/// How often a node type is logged at most.
+const INTERVAL: Duration = Duration::from_secs(60);
+/// Tells the signal that this module sends to an execution from the execution's own id.
+const SIGNAL: u128 = 0x6e6f_5f77_6f72_6b65_725f_6861_735f_6974;
 
 /// Runs until it is dropped. In a process that takes no executions, whatever waits is told.
-pub(super) async fn run(engine: &Inner, works: bool) {
+pub(super) async fn run(inner: &Arc<Inner>, works: bool) {
     let known = if works {
-        Arc::clone(&engine.node_types)
+        Arc::clone(&inner.node_types)
     } else {
         Arc::default()
     };
     // Within a lease even a worker that has just died is replaced; and operators have time.
-    let patience = (engine.options.lease * 2).max(SHORTEST);
-    let mut told = BTreeSet::new();
+    let patience = (inner.options.lease * 2).max(SHORTEST);
+    let mut logged = Logged::default();
+    let mut told = HashSet::new();
     loop {
-        let asked_at = engine.now();
-        engine.clock.sleep(patience).await;
-        match engine.store.unserved(Arc::clone(&known), asked_at).await {
-            Ok(unserved) => told = tell(&told, &known, unserved),
-            Err(e) => tracing::debug!("whether executions wait in vain is not known: {e}"),
+        let asked_at = inner.now();
+        inner.clock.sleep(patience).await;
+        let unserved = match inner.store.unserved(Arc::clone(&known), asked_at).await {
+            Ok(unserved) => unserved,
+            Err(e) => {
+                tracing::debug!("whether executions wait in vain is not known: {e}");
+                continue;
+            }
+        };
+        logged.log(missing(&unserved, &known), inner.clock.elapsed());
+        // A process without workers does not know what others have: it may be a backlog.
+        if works {
+            tell_executions(inner, &unserved, &known, &mut told).await;
         }
     }
 }
 
-type NodeTypes = Vec<Arc<str>>;
+/// The node types that are missing, and since when the first execution waits for each.
+fn missing<'u>(unserved: &'u [Unserved], known: &[Arc<str>]) -> BTreeMap<&'u str, Timestamp> {
+    let mut missing = BTreeMap::new();
+    for waiting in unserved {
+        for node_type in waiting.node_types.iter().filter(|it| !known.contains(it)) {
+            let since = missing.entry(&**node_type).or_insert(waiting.due_since);
+            *since = (*since).min(waiting.due_since);
+        }
+    }
+    missing
+}
 
-/// Logs what has changed; returns what is told by now.
-fn tell(
-    told: &BTreeSet<NodeTypes>,
+/// When each missing node type was last logged.
+#[derive(Default)]
+struct Logged(BTreeMap<String, Duration>);
+
+impl Logged {
+    /// Logs each missing node type once a minute while it is missing, and once when it no longer is.
+    fn log(&mut self, missing: BTreeMap<&str, Timestamp>, now: Duration) {
+        self.0.retain(|node_type, _| {
+            let is_missing = missing.contains_key(&**node_type);
+            if !is_missing {
+                tracing::info!("executions with the node type {node_type} wait no longer");
+            }
+            is_missing
+        });
+        for (node_type, since) in missing {
+            let last = self.0.get(node_type);
+            if last.is_none_or(|last| now.saturating_sub(*last) >= INTERVAL) {
+                tracing::warn!(due_since = %since, "executions wait, and no worker that has the node type {node_type} has claimed them");
+                self.0.insert(node_type.to_owned(), now);
+            }
+        }
+    }
+}
+
+/// Has each execution's log say once that it waits for a worker. `told` are those that this process knows
+/// to have been told.
+async fn tell_executions(
+    inner: &Arc<Inner>,
+    unserved: &[Unserved],
     known: &[Arc<str>],
-    unserved: Vec<Unserved>,
-) -> BTreeSet<NodeTypes> {
-    let mut now = BTreeSet::new();
+    told: &mut HashSet<ExecutionId>,
+) {
+    let engine = Engine {
+        inner: Arc::clone(inner),
+    };
+    let mut waiting = HashSet::new();
     for Unserved {
         node_types,
-        due_since,
+        executions,
+        ..
     } in unserved
     {
-        if !told.contains(&node_types) {
-            let is_missing = |node_type: &&Arc<str>| !known.contains(node_type);
-            let missing: Vec<&str> = node_types
-                .iter()
-                .filter(is_missing)
-                .map(|node_type| &**node_type)
-                .collect();
-            let missing = missing.join(", ");
-            tracing::warn!(%due_since, "executions wait, and no worker has taken them that has the node types {missing}");
+        let missing = node_types.iter().filter(|it| !known.contains(it));
+        let missing: Vec<_> = missing.map(ToString::to_string).collect();
+        for (organization, id) in executions {
+            waiting.insert(*id);
+            if told.insert(*id)
+                && let Err(e) = engine
+                    .send_again(signal(inner, *organization, *id, missing.clone()))
+                    .await
+            {
+                tracing::debug!(execution_id = %id, "its log does not say that it waits: {e}");
+            }
         }
-        now.insert(node_types);
     }
-    for node_types in told.difference(&now) {
-        let node_types = node_types.join(", ");
-        tracing::info!("executions with the node types {node_types} wait no longer");
+    // Of the others nothing needs to be known: a second signal changes nothing.
+    told.retain(|id| waiting.contains(id));
+}
+
+/// The signal has the same id whoever sends it, and so is applied once.
+fn signal(
+    inner: &Inner,
+    organization_id: OrganizationId,
+    execution_id: ExecutionId,
+    node_types: Vec<String>,
+) -> Signal {
+    Signal {
+        id: SignalId(Uuid::from_u128(execution_id.0.as_u128() ^ SIGNAL)),
+        execution_id,
+        organization_id,
+        actor: Actor::system(),
+        received_at: inner.now(),
+        if_version: None,
+        kind: SignalKind::NoWorker { node_types },
     }
-    now
 }

@@ -158,7 +158,7 @@ enum BackgroundTask {
 }
 
 impl BackgroundTask {
-    async fn run(self, inner: &Inner) {
+    async fn run(self, inner: &Arc<Inner>) {
         match self {
             Self::Renew => renew(inner).await,
             Self::WatchClock => inner.watch_clock().await,

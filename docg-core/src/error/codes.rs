@@ -107,6 +107,8 @@ codes! {
     OUTPUT_TOO_LARGE = "output_too_large";
     /// An output has what cannot be kept: a NUL character, or nesting without end.
     OUTPUT_NOT_STORABLE = "output_not_storable";
+    /// People were asked under a name that leads to another execution: a link, or a provider's envelope.
+    REQUEST_NAME_TAKEN = "request_name_taken";
     /// A step asked for what only a step of another phase may ask for.
     WRONG_PHASE = "wrong_phase";
 }

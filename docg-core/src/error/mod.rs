@@ -4,7 +4,7 @@ use std::{borrow::Cow, fmt};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{i18n::Text, limits, storable};
+use crate::{i18n::Text, limits, observe::Redaction, storable};
 
 pub mod codes;
 mod field;
@@ -27,10 +27,10 @@ pub struct ErrorContext {
 impl ErrorContext {
     /// Without control characters and secrets, bounded, and never blank: it may repeat what another system
     /// has said.
-    pub(crate) fn printable(self) -> Self {
+    pub(crate) fn printable(self, redaction: &Redaction) -> Self {
         let code = storable::printable_cow(self.code, limits::CODE);
         let code = storable::one_line(&code, limits::CODE);
-        let human = match self.human.printable() {
+        let human = match self.human.printable(redaction) {
             Text::Literal(text) if limits::is_blank(&text) => Text::key("error-unspecified"),
             human => human,
         };
@@ -41,7 +41,7 @@ impl ErrorContext {
                 Cow::Owned(code)
             },
             human,
-            tech: self.tech.map(limits::tech),
+            tech: self.tech.map(|tech| limits::tech(tech, redaction)),
         }
     }
 }
@@ -131,10 +131,10 @@ impl StepFailure {
         )
     }
 
-    /// Without control characters: it may repeat what another system has said.
-    pub(crate) fn printable(self) -> Self {
+    /// Without control characters and secrets: it may repeat what another system has said.
+    pub(crate) fn printable(self, redaction: &Redaction) -> Self {
         Self {
-            context: self.context.printable(),
+            context: self.context.printable(redaction),
             ..self
         }
     }
@@ -180,7 +180,9 @@ mod tests {
             ("one\ntwo", "Text.", "one two"),
             ("plain", "Text.", "plain"),
         ] {
-            let context = StepFailure::fatal(code, human).printable().context;
+            let context = StepFailure::fatal(code, human)
+                .printable(&Redaction::default())
+                .context;
             assert_eq!(context.code, kept, "{code:?}");
             let human = context.human.render(Locale::En);
             assert!(!limits::is_blank(&human), "{code:?}");

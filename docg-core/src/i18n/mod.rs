@@ -10,7 +10,7 @@ use fluent_bundle::{FluentArgs, FluentResource, FluentValue, concurrent::FluentB
 use serde::{Deserialize, Serialize};
 use unic_langid::LanguageIdentifier;
 
-use crate::{limits, storable};
+use crate::{limits, observe::Redaction, storable};
 
 const EN: &str = include_str!("../../locales/en.ftl");
 const PT_BR: &str = include_str!("../../locales/pt-BR.ftl");
@@ -134,10 +134,12 @@ impl Text {
         self
     }
 
-    /// Without control characters in what it was given, and bounded.
-    pub(crate) fn printable(self) -> Self {
+    /// Without control characters and secrets in what it was given, and bounded.
+    pub(crate) fn printable(self, redaction: &Redaction) -> Self {
         match self {
-            Self::Literal(text) => Self::Literal(storable::technical(text, limits::HUMAN)),
+            Self::Literal(text) => {
+                Self::Literal(storable::technical(text, limits::HUMAN, redaction))
+            }
             Self::Key { key, params } => Self::Key {
                 key: storable::printable_cow(key, limits::CODE),
                 params: params
@@ -145,7 +147,7 @@ impl Text {
                     .map(|(name, text)| {
                         (
                             storable::printable_cow(name, limits::CODE),
-                            text.printable(),
+                            text.printable(redaction),
                         )
                     })
                     .collect(),

@@ -7,7 +7,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::canonical::{CanonicalHasher, JsonText};
+use super::{
+    canonical::{CanonicalHasher, JsonText},
+    redact::Redaction,
+};
 use crate::{
     ids::{AuditId, ExecutionId, OrganizationId},
     limits, storable,
@@ -129,7 +132,7 @@ pub struct AuditDraft {
     pub action: Cow<'static, str>,
     /// To what; `None` for the execution.
     pub target: Option<Target>,
-    /// Facts.
+    /// Facts; redacted and bounded before they are kept.
     pub metadata: Value,
 }
 
@@ -152,7 +155,7 @@ impl AuditDraft {
         self
     }
 
-    /// Without what no store keeps.
+    /// Without what no store keeps in its texts; the facts become a snapshot.
     pub(crate) fn storable(self) -> Self {
         Self {
             actor: self.actor.map(|actor| Actor {
@@ -233,7 +236,7 @@ pub(crate) struct ChainLink {
 }
 
 impl AuditEvent {
-    pub(crate) fn chained(draft: AuditDraft, link: ChainLink) -> Self {
+    pub(crate) fn chained(draft: AuditDraft, link: ChainLink, redaction: &Redaction) -> Self {
         let mut row = Self {
             id: link.id,
             seq: link.seq,
@@ -246,7 +249,7 @@ impl AuditEvent {
                 id: link.execution_id.to_string(),
             }),
             actor: draft.actor.unwrap_or_else(Actor::system),
-            metadata: JsonText::from(draft.metadata),
+            metadata: redaction.snapshot(&draft.metadata),
             salt: Some(link.salt),
             commitment: [0; 32],
             prev_hash: link.prev_hash,

@@ -3,7 +3,7 @@ use std::{fmt, str::FromStr, sync::Arc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::canonical::JsonText;
+use super::{canonical::JsonText, redact::Redaction};
 use crate::{
     i18n::Text,
     ids::{ExecutionId, LogId, NodeId},
@@ -118,11 +118,11 @@ impl LogDraft {
         self
     }
 
-    /// Bounded, and without what no store keeps.
-    pub(crate) fn storable(self) -> Self {
+    /// Bounded, without secrets in its texts, and without what no store keeps.
+    pub(crate) fn storable(self, redaction: &Redaction) -> Self {
         Self {
-            message_human: self.message_human.printable(),
-            message_tech: self.message_tech.map(limits::tech),
+            message_human: self.message_human.printable(redaction),
+            message_tech: self.message_tech.map(|tech| limits::tech(tech, redaction)),
             details_tech: self.details_tech.map(storable::fit_owned),
             ..self
         }

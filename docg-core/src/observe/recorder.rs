@@ -3,6 +3,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::{
     audit::{AuditDraft, AuditSink},
     log::{ExecutionLogger, LogDraft, LogLevel},
+    redact::Redaction,
 };
 use crate::{
     i18n::{Locale, Text},
@@ -19,6 +20,7 @@ const LAST: usize = LOGS_PER_ATTEMPT - 1;
 pub struct StepRecorder {
     execution_id: ExecutionId,
     node_id: NodeId,
+    redaction: Redaction,
     drafts: Arc<Mutex<Drafts>>,
 }
 
@@ -35,8 +37,16 @@ impl StepRecorder {
         Self {
             execution_id,
             node_id,
+            redaction: Redaction::default(),
             drafts: Arc::default(),
         }
+    }
+
+    /// Sets what is redacted before anything is kept or goes to `tracing`.
+    #[must_use]
+    pub fn redacting(mut self, redaction: Redaction) -> Self {
+        self.redaction = redaction;
+        self
     }
 
     /// Takes out what has been collected.
@@ -52,7 +62,7 @@ impl StepRecorder {
 
 impl ExecutionLogger for StepRecorder {
     fn log(&self, entry: LogDraft) {
-        let entry = entry.storable();
+        let entry = entry.storable(&self.redaction);
         let message = entry.message_human.render(Locale::En);
         let (execution_id, node_id) = (self.execution_id, self.node_id.as_str());
         let tech = entry.message_tech.as_deref();

@@ -1,4 +1,4 @@
-use std::{borrow::Cow, collections::BTreeSet};
+use std::{borrow::Cow, collections::BTreeSet, sync::Arc};
 
 use serde_json::{Value, json};
 
@@ -11,14 +11,14 @@ use crate::{
 /// Makes snapshots safe to show: secrets replaced, size bounded.
 #[derive(Debug, Clone)]
 pub struct Redaction {
-    extra: BTreeSet<String>,
+    extra: Arc<BTreeSet<String>>,
     max_bytes: usize,
 }
 
 impl Default for Redaction {
     fn default() -> Self {
         Self {
-            extra: BTreeSet::new(),
+            extra: Arc::default(),
             max_bytes: 64 * 1024,
         }
     }
@@ -28,7 +28,7 @@ impl Redaction {
     /// Adds a key whose values are secret; case, `-` and `_` do not matter.
     #[must_use]
     pub fn key(mut self, key: &str) -> Self {
-        self.extra.insert(normalized(key));
+        Arc::make_mut(&mut self.extra).insert(normalized(key));
         self
     }
 
@@ -42,17 +42,19 @@ impl Redaction {
     /// Whether values under this key are secret: the key is, or ends in, a secret's name.
     #[must_use]
     pub fn is_secret(&self, key: &str) -> bool {
-        let ends_in = |secret: &String| normalized(key).ends_with(secret);
-        secrets::is_secret(key) || self.extra.iter().any(ends_in)
+        secrets::is_secret(key) || {
+            let key = normalized(key);
+            self.extra.iter().any(|secret| key.ends_with(secret))
+        }
     }
 
-    /// A text without the secrets in its URLs; see [`redact_text`](super::redact_text).
+    /// A text without its secrets; see [`redact_text`](super::redact_text).
     #[must_use]
     pub fn text<'t>(&self, text: &'t str) -> Cow<'t, str> {
         secrets::redact_text_with(text, &|name| self.is_secret(name))
     }
 
-    /// Whether a secret in one of the text's URLs has been replaced.
+    /// Whether a secret in the text has been replaced.
     #[must_use]
     pub fn holds_redacted(&self, text: &str) -> bool {
         secrets::holds_redacted(text, &|name| self.is_secret(name))

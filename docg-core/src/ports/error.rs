@@ -12,6 +12,9 @@ pub enum StoreErrorKind {
     Signaled,
     /// The idempotency key was used with another body. Nothing was written.
     KeyReused,
+    /// A request has a name that leads to another execution: its provider and envelope, or the token of an
+    /// approver. Or two approvers have the same token. Nothing was written.
+    NameTaken,
     /// The store cannot keep this value: see [`storable`](crate::storable). Nothing was written.
     Invalid,
     /// The store is full. Nothing was written.
@@ -31,6 +34,7 @@ impl StoreErrorKind {
             Self::Conflict => "conflict",
             Self::Signaled => "signaled",
             Self::KeyReused => "key_reused",
+            Self::NameTaken => "name_taken",
             Self::Invalid => "invalid",
             Self::Full => "full",
             Self::Unavailable => "unavailable",
@@ -47,6 +51,7 @@ impl StoreErrorKind {
             | Self::Conflict
             | Self::Signaled
             | Self::KeyReused
+            | Self::NameTaken
             | Self::Invalid
             | Self::Corrupt => false,
         }

@@ -300,6 +300,11 @@ pub enum SignalKind {
         /// What became of signers.
         facts: Vec<SignerFact>,
     },
+    /// The execution is due, and no worker that has its node types has claimed it.
+    NoWorker {
+        /// The node types that the process that noticed does not have.
+        node_types: Vec<String>,
+    },
 }
 
 pub use resume::{ResumeSignal, Settlement};
@@ -444,6 +449,13 @@ pub struct Unserved {
     pub node_types: Vec<Arc<str>>,
     /// Since when the first of them is due.
     pub due_since: Timestamp,
+    /// The executions, with their organizations: those due longest first, at most [`MOST`](Self::MOST).
+    pub executions: Vec<(OrganizationId, ExecutionId)>,
+}
+
+impl Unserved {
+    /// How many executions are named at most.
+    pub const MOST: usize = 100;
 }
 
 /// Names a [`Memo`].

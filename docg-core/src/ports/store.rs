@@ -80,8 +80,9 @@ pub trait RunStore: Send + Sync + 'static {
     /// # Errors
     ///
     /// `Conflict` where the lease is lost or the version is another; `Signaled` where the commit
-    /// yields to signals that it does not settle; `Full`; `Invalid`, also where the events do not
-    /// follow those stored.
+    /// yields to signals that it does not settle; `NameTaken` where a new request has a name that leads to
+    /// another execution that is kept, ended or not; `Full`; `Invalid`, also where the events do not follow
+    /// those stored.
     async fn commit(&self, commit: Commit) -> Result<Committed, StoreError>;
     /// Appends to an execution's inbox and makes it due, also where it has ended. A second signal
     /// with the same id changes nothing, be the first in the inbox or settled.
@@ -193,8 +194,8 @@ pub trait RunReader: Send + Sync + 'static {
         organization: OrganizationId,
         id: SignatureRequestId,
     ) -> Result<Option<SignatureRequest>, StoreError>;
-    /// The signature request that a provider knows by this name. It takes no organization: a
-    /// webhook has none, and the request says whose it is.
+    /// The signature request that a provider knows by this name; the last, if its execution has several.
+    /// It takes no organization: a webhook has none, and the request says whose it is.
     ///
     /// # Errors
     ///
@@ -204,7 +205,8 @@ pub trait RunReader: Send + Sync + 'static {
         provider: &str,
         envelope_id: &str,
     ) -> Result<Option<SignatureRequest>, StoreError>;
-    /// The approval that a link's token opens. It takes no organization: the token is the proof.
+    /// The approval that a link's token opens; the last, if its execution has several. It takes no
+    /// organization: the token is the proof.
     ///
     /// # Errors
     ///

@@ -6,7 +6,9 @@ use serde_json::{Value, json};
 use crate::{
     i18n::{Locale, Text},
     ids::NodeId,
-    limits, storable,
+    limits,
+    observe::Redaction,
+    storable,
     time::Timestamp,
 };
 
@@ -137,11 +139,11 @@ impl Issue {
     }
 
     /// Without control characters: it may repeat what another system has said.
-    pub(crate) fn printable(self) -> Self {
+    pub(crate) fn printable(self, redaction: &Redaction) -> Self {
         Self {
             code: storable::printable_cow(self.code, limits::CODE),
-            message_human: self.message_human.printable(),
-            message_tech: self.message_tech.map(limits::tech),
+            message_human: self.message_human.printable(redaction),
+            message_tech: self.message_tech.map(|tech| limits::tech(tech, redaction)),
             node_id: self.node_id.map(|node| {
                 storable::cut(storable::printable(node.to_string()), limits::NODE_ID.max).into()
             }),

@@ -8,7 +8,9 @@ use super::{
 };
 use crate::{
     ids::OrganizationId,
-    limits, programs,
+    limits,
+    observe::Redaction,
+    programs,
     run::{Inputs, Phase, Step},
     workflow::{Handler, Node, Registry, Workflow, handler::CheckRequest, validate::schema},
 };
@@ -103,7 +105,10 @@ pub async fn run(request: PreflightRequest<'_>) -> Vec<Issue> {
     issues.append(&mut found);
     issues.sort_by_key(|(place, _)| *place);
     let issues = issues.into_iter();
-    issues.map(|(_, issue)| issue.printable()).collect()
+    let redaction = Redaction::default();
+    issues
+        .map(|(_, issue)| issue.printable(&redaction))
+        .collect()
 }
 
 /// Applies the rules: at once where they cost little, and else where what tenants wrote is evaluated.

@@ -155,7 +155,9 @@ impl SignerStatus {
 /// A signature request as a handler makes it, after the provider has taken it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NewSignatureRequest {
-    /// The provider's name.
+    /// The provider's name. If the engine has no provider of this name, it asks nobody what became of the
+    /// request and reminds nobody: the application reports it with
+    /// [`Engine::report_signers`](crate::engine::Engine::report_signers). The execution's log warns of that.
     pub provider: String,
     /// The provider's name for the request.
     pub envelope_id: String,

@@ -1,6 +1,6 @@
 //! Ways to an execution other than its id: its signature requests and its approvals' links.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use docg_core::{
     approval::Approval,
@@ -19,6 +19,23 @@ pub(super) struct Lookups {
 }
 
 impl Lookups {
+    /// Whether a name of these requests leads to another execution, or one token to two approvers.
+    pub(super) fn is_taken(
+        &self,
+        owner: ExecutionId,
+        signature: Option<&SignatureRequest>,
+        approval: Option<&Approval>,
+    ) -> bool {
+        let is_others = |(execution, _)| execution != owner;
+        let envelope = signature.and_then(|it| self.envelope(&it.provider, &it.envelope_id));
+        let mut seen = HashSet::new();
+        let approvers = approval.iter().flat_map(|approval| &approval.approvers);
+        envelope.is_some_and(|(execution, _)| execution != owner)
+            || approvers
+                .map(|approver| &approver.token_hash)
+                .any(|hash| !seen.insert(hash) || self.token(hash).is_some_and(is_others))
+    }
+
     pub(super) fn add_signature(&mut self, request: &SignatureRequest) {
         self.requests.insert(request.id, request.execution_id);
         let found = (request.execution_id, request.id);

@@ -17,6 +17,7 @@ use std::{
 
 use docg_core::{
     ids::{ExecutionId, OrganizationId},
+    ports::Unserved,
     time::Timestamp,
 };
 
@@ -24,6 +25,9 @@ use super::types::TypeSet;
 use crate::hash::{IdMap, IdSet};
 
 type Slot = (Timestamp, ExecutionId);
+
+/// An execution that a worker may not take: since when it is due, and whose it is.
+pub(super) type Left = (Timestamp, ExecutionId, OrganizationId);
 
 /// Where an execution belongs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -240,19 +244,27 @@ impl DueQueue {
         self.awaited.remove(&organization)
     }
 
-    /// Of what a worker may not take: each set of node types that has something due before `before`,
-    /// and since when.
-    pub(super) fn left(&self, allowed: &[bool], before: Timestamp) -> BTreeMap<TypeSet, Timestamp> {
-        let mut left = BTreeMap::new();
-        let tenants = self.levels.values().flat_map(|it| it.tenants.values());
-        for (types, line) in tenants.flat_map(|tenant| &tenant.lines) {
-            if let Some((at, _)) = line.first()
-                && *at < before
-                && !types.is_in(allowed)
-            {
-                let since = left.entry(*types).or_insert(*at);
-                *since = (*since).min(*at);
+    /// Of what a worker may not take: what is due before `before`, by its set of node types, since when and
+    /// whose. The longest due of each come first, at most as many as are told.
+    pub(super) fn left(&self, allowed: &[bool], before: Timestamp) -> BTreeMap<TypeSet, Vec<Left>> {
+        let mut left: BTreeMap<_, Vec<Left>> = BTreeMap::new();
+        let tenants = self.levels.values().flat_map(|level| &level.tenants);
+        for (organization, tenant) in tenants {
+            let lines = tenant.lines.iter();
+            for (types, line) in lines.filter(|(types, _)| !types.is_in(allowed)) {
+                let due = line.iter().take_while(|(at, _)| *at < before);
+                let due: Vec<_> = due
+                    .take(Unserved::MOST)
+                    .map(|(at, id)| (*at, *id, *organization))
+                    .collect();
+                if !due.is_empty() {
+                    left.entry(*types).or_default().extend(due);
+                }
             }
+        }
+        for due in left.values_mut() {
+            due.sort_unstable();
+            due.truncate(Unserved::MOST);
         }
         left
     }

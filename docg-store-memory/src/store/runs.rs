@@ -22,7 +22,7 @@ use crate::{config::StoreConfig, weight};
 use super::{
     MemoryStore,
     entry::{Entry, Run, check_new, weight_of},
-    queue::Ask,
+    queue::{Ask, Left},
     storable,
 };
 
@@ -95,11 +95,14 @@ impl RunStore for MemoryStore {
             let allowed = self.types.allowed(&node_types);
             self.queue().left(&allowed, before)
         };
-        let unserved = |(types, due_since)| Unserved {
-            node_types: self.types.names(types),
-            due_since,
+        let unserved = |(types, due): (_, Vec<Left>)| {
+            Some(Unserved {
+                node_types: self.types.names(types),
+                due_since: due.first()?.0,
+                executions: due.into_iter().map(|(_, id, owner)| (owner, id)).collect(),
+            })
         };
-        Ok(left.into_iter().map(unserved).collect())
+        Ok(left.into_iter().filter_map(unserved).collect())
     }
 
     async fn renew(&self, leases: &[Lease], until: Timestamp) -> Result<Renewed, StoreError> {
@@ -156,10 +159,10 @@ impl RunStore for MemoryStore {
         let (was_terminal, weight) = (run.ended_at(), run.weight());
         let signature = commit.signature.take();
         let approval = commit.approval.take();
-        let lease_changed = run.apply(commit);
         if signature.is_some() || approval.is_some() {
-            self.put_requests(run, signature, approval);
+            self.put_requests(id, run, signature, approval)?;
         }
+        let lease_changed = run.apply(commit);
         let (workflow_id, now_status) = (run.execution.workflow_id, run.execution.status);
         if now_status != status {
             entry
@@ -456,11 +459,20 @@ impl MemoryStore {
 
     fn put_requests(
         &self,
+        id: ExecutionId,
         run: &mut Run,
         signature: Option<SignatureRequest>,
         approval: Option<Approval>,
-    ) {
+    ) -> Result<(), StoreError> {
         let mut lookups = self.lookups.write().unwrap_or_else(PoisonError::into_inner);
+        if lookups.is_taken(id, signature.as_ref(), approval.as_ref()) {
+            let message = format!("a request of {id} has a name that leads elsewhere");
+            return Err(StoreError::new(
+                StoreErrorKind::NameTaken,
+                "commit",
+                message,
+            ));
+        }
         if let Some(request) = signature {
             match run
                 .signatures
@@ -496,6 +508,7 @@ impl MemoryStore {
             }
         }
         run.weigh_requests();
+        Ok(())
     }
 
     /// Removes what ended first, until so many `more` executions and `bytes` may be kept. Only for what is

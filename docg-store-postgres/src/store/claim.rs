@@ -3,6 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use docg_core::{
+    ids::{ExecutionId, OrganizationId},
     ports::{Claim, ClaimRequest, ClaimWhat, Claimed, Lease, Renewed, Signal, Unserved},
     time::Timestamp,
 };
@@ -164,29 +165,37 @@ impl PgStore {
         node_types: &[Arc<str>],
         before: Timestamp,
     ) -> Result<Vec<Unserved>, Error> {
-        let sql = "SELECT s.node_types, min(first.due_at) AS due_since
+        let sql = "SELECT s.node_types, min(first.due_at) AS due_since,
+                (array_agg(first.id ORDER BY first.due_at, first.id))[:$3::bigint::int] AS executions,
+                (array_agg(lines.organization_id ORDER BY first.due_at, first.id))[:$3::bigint::int] AS organizations
             FROM docg.lines
             JOIN docg.node_type_sets s ON s.id = lines.type_set
             CROSS JOIN LATERAL (
-                SELECT e.due_at
+                SELECT e.id, e.due_at
                 FROM docg.executions e
                 WHERE e.priority = lines.priority
                     AND e.organization_id = lines.organization_id
                     AND e.type_set = lines.type_set
                     AND e.due_at < $2
-                ORDER BY e.due_at LIMIT 1
+                ORDER BY e.due_at LIMIT $3::bigint
             ) first
             WHERE NOT s.node_types <@ $1
             GROUP BY s.node_types";
         let known: Vec<String> = node_types.iter().map(ToString::to_string).collect();
-        let parameters = arguments![known, Time::from(before)];
+        let parameters = arguments![known, Time::from(before), int(Unserved::MOST as u64)];
         let rows = self.database.read(sql, parameters).await?;
         rows.iter()
             .map(|row| {
                 let types: Vec<String> = field(row, "node_types")?;
+                let executions: Vec<Uuid> = field(row, "executions")?;
+                let organizations: Vec<Uuid> = field(row, "organizations")?;
+                let organizations = organizations.into_iter().map(OrganizationId);
                 Ok(Unserved {
                     node_types: types.into_iter().map(Arc::from).collect(),
                     due_since: time(row, "due_since")?,
+                    executions: organizations
+                        .zip(executions.into_iter().map(ExecutionId))
+                        .collect(),
                 })
             })
             .collect()

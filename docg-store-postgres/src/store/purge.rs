@@ -74,6 +74,7 @@ impl PgStore {
             signatures AS (
                 DELETE FROM docg.signature_requests r WHERE r.execution_id = ANY (ARRAY(SELECT old.id FROM old))),
             approvals AS (DELETE FROM docg.approvals r WHERE r.execution_id = ANY (ARRAY(SELECT old.id FROM old))),
+            names AS (DELETE FROM docg.request_names r WHERE r.execution_id = ANY (ARRAY(SELECT old.id FROM old))),
             keys AS (DELETE FROM docg.idempotency_keys r WHERE r.execution_id = ANY (ARRAY(SELECT old.id FROM old))),
             data AS (DELETE FROM docg.execution_data r WHERE r.execution_id = ANY (ARRAY(SELECT old.id FROM old))),
             gone AS (DELETE FROM docg.executions e WHERE e.id = ANY (ARRAY(SELECT old.id FROM old)) RETURNING e.id),

@@ -7,7 +7,7 @@ use crate::{
         fixtures::{self, CommitFixture, RunFixture, at, workflow},
     },
     ids::{ExecutionId, OrganizationId},
-    ports::{Claimed, Unserved},
+    ports::{Claimed, NewRun, Unserved},
     run::Status,
 };
 
@@ -196,14 +196,28 @@ pub async fn what_the_worker_cannot_run_is_told(StoreUnderTest { store, .. }: St
         found.sort_by(|a, b| a.node_types.cmp(&b.node_types));
         found
     };
-    let told = |node_types: &[&str]| Unserved {
-        node_types: node_types.iter().copied().map(Arc::from).collect(),
-        due_since: at(0),
+    let told = |node_types: &[&str], runs: &[&NewRun]| {
+        let executions = runs.iter().map(|run| &run.state.execution);
+        let mut executions: Vec<_> = executions.map(|it| (it.id, it.organization_id)).collect();
+        executions.sort_unstable();
+        Unserved {
+            node_types: node_types.iter().copied().map(Arc::from).collect(),
+            due_since: at(0),
+            executions: executions
+                .into_iter()
+                .map(|(id, owner)| (owner, id))
+                .collect(),
+        }
     };
-    create(&*store, of_types(&["render"])).await;
-    let first = create(&*store, of_types(&["send", "render"])).await;
-    let second = create(&*store, of_types(&["render", "send"])).await;
-    let (send, render) = (told(&["render", "send"]), told(&["render"]));
+    let renders = of_types(&["render"]);
+    let sends = [of_types(&["send", "render"]), of_types(&["render", "send"])];
+    let render = told(&["render"], &[&renders]);
+    let send = told(&["render", "send"], &[&sends[0], &sends[1]]);
+    let one_left = told(&["render", "send"], &[&sends[1]]);
+    create(&*store, renders).await;
+    let [first, second] = sends;
+    let first = create(&*store, first).await;
+    let second = create(&*store, second).await;
     assert_eq!(unserved(&["render"], 1).await, slice::from_ref(&send));
     assert_eq!(unserved(&["other"], 1).await, [render, send.clone()]);
     assert_eq!(unserved(&["send", "render", "other"], 1).await, []);
@@ -213,7 +227,7 @@ pub async fn what_the_worker_cannot_run_is_told(StoreUnderTest { store, .. }: St
         "it is due since just now"
     );
     take(&*store, at(0), first).await;
-    assert_eq!(unserved(&["render"], 1).await, [send], "one is left");
+    assert_eq!(unserved(&["render"], 1).await, [one_left]);
     let claimed = take(&*store, at(0), second).await;
     assert_eq!(unserved(&["render"], 1).await, []);
     let ended = CommitFixture::on(&claimed).status(Status::Canceled).build();

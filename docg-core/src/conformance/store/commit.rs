@@ -421,3 +421,66 @@ pub async fn approvals_are_found_by_token_and_change(StoreUnderTest { store, .. 
         Some(approval)
     );
 }
+
+/// A link or an envelope leads to one execution, whatever its organization, and also after it has ended.
+pub async fn a_name_that_leads_to_another_execution_is_refused_whole(
+    StoreUnderTest { store, .. }: StoreUnderTest,
+) {
+    let owner = OrganizationId::new();
+    let (token, envelope) = (fixtures::token_hash(), SignalId::new().to_string());
+    let id = create(&*store, RunFixture::of(owner).build()).await;
+    let claimed = take(&*store, at(0), id).await;
+    let (request, approval) = (
+        fixtures::signature_request(&claimed.state.execution, &envelope),
+        fixtures::approval(&claimed.state.execution, &[token]),
+    );
+    let first = CommitFixture::on(&claimed)
+        .signature(request)
+        .approval(approval)
+        .wake_at(at(2));
+    commit(&*store, first.build()).await;
+    // The execution itself may ask again under its names.
+    let mut again = None;
+    work(&*store, at(2), id, |it| {
+        let request = fixtures::signature_request(&it.state.execution, &envelope);
+        let approval = fixtures::approval(&it.state.execution, &[token]);
+        let ended = CommitFixture::on(it).status(Status::Canceled);
+        let ended = ended.signature(request.clone()).approval(approval.clone());
+        again = Some((request, approval));
+        ended.build()
+    })
+    .await;
+    let (request, approval) = again.expect("committed");
+    for organization in [owner, OrganizationId::new()] {
+        let other = create(&*store, RunFixture::of(organization).build()).await;
+        let claimed = take(&*store, at(3), other).await;
+        let execution = &claimed.state.execution;
+        let before = everything(&*store, organization, other).await;
+        let twice = [fixtures::token_hash(); 2];
+        for refused_one in [
+            CommitFixture::on(&claimed)
+                .signature(fixtures::signature_request(execution, &envelope)),
+            CommitFixture::on(&claimed).approval(fixtures::approval(
+                execution,
+                &[fixtures::token_hash(), token],
+            )),
+            CommitFixture::on(&claimed).approval(fixtures::approval(execution, &twice)),
+        ] {
+            let refused_one = refused_one.status(Status::Running).events(1).build();
+            let kind = refused(store.commit(refused_one).await);
+            assert_eq!(kind, StoreErrorKind::NameTaken);
+            assert_eq!(everything(&*store, organization, other).await, before);
+        }
+        // The same envelope of another provider is another one, and the lease is still held.
+        let mut elsewhere = fixtures::signature_request(execution, &envelope);
+        elsewhere.provider = SignalId::new().to_string();
+        let kept = CommitFixture::on(&claimed)
+            .signature(elsewhere)
+            .approval(fixtures::approval(execution, &[fixtures::token_hash()]));
+        commit(&*store, kept.build()).await;
+    }
+    let found = store.signature_by_envelope("builtin", &envelope).await;
+    assert_eq!(found.expect("reads"), Some(request));
+    let found = store.approval_by_token(token).await;
+    assert_eq!(found.expect("reads"), Some(approval));
+}

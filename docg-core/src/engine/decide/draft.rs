@@ -145,9 +145,11 @@ impl<'a> Draft<'a> {
     ) {
         let execution = &mut self.state.execution;
         execution.heads.log_seq += 1;
+        let redaction = self.env.redaction;
         let details = draft
             .details_tech
-            .map(|details| self.env.redaction.snapshot(&details));
+            .map(|details| redaction.snapshot(&details));
+        let tech = draft.message_tech.map(|tech| limits::tech(tech, redaction));
         self.records.logs.push(Arc::new(LogEntry {
             id: LogId(self.ids.next_id()),
             seq: execution.heads.log_seq,
@@ -156,8 +158,8 @@ impl<'a> Draft<'a> {
             timestamp: self.now,
             level,
             domain,
-            message_human: draft.message_human.printable(),
-            message_tech: draft.message_tech.map(limits::tech),
+            message_human: draft.message_human.printable(redaction),
+            message_tech: tech,
             details_tech: details,
             correlation_id: Arc::clone(&execution.correlation_id),
         }));
@@ -197,7 +199,7 @@ impl<'a> Draft<'a> {
             salt: self.ids.next_random(),
             prev_hash: execution.heads.audit_hash,
         };
-        let row = AuditEvent::chained(draft, link);
+        let row = AuditEvent::chained(draft, link, self.env.redaction);
         execution.heads.audit_seq = row.seq;
         execution.heads.audit_hash = row.hash;
         self.records.audit.push(Arc::new(row));
@@ -338,7 +340,7 @@ impl<'a> Draft<'a> {
             kind,
             since: self.now,
             until,
-            detail,
+            detail: self.env.redaction.redacted(&detail),
         });
         // A handler that is at work when a pause comes works on.
         if kind.is_for_people() && !self.is_at_work() {

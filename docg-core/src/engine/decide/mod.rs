@@ -134,7 +134,7 @@ pub(crate) enum Checked {
 }
 
 /// What a handler has logged and audited.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Notes {
     pub(crate) logs: Vec<LogDraft>,
     pub(crate) audit: Vec<AuditDraft>,

@@ -36,7 +36,10 @@ pub(super) fn finished(
     let outdated = earlier_data::warnings(draft);
     earlier_data::log_new(draft, &outdated);
     issues.extend(outdated);
-    let summary = Arc::new(PreflightSummary::new(issues, draft.now));
+    // The application's own names of secrets, besides those that the checks know.
+    let issues = issues.into_iter();
+    let issues = issues.map(|issue| issue.printable(draft.env.redaction));
+    let summary = Arc::new(PreflightSummary::new(issues.collect(), draft.now));
     let (blocking, warnings) = (summary.blocking_count, summary.warning_count);
     // By the clock of the records, which a clock that was set back does not turn back.
     let started_at = started_at.max(draft.state.execution.updated_at);

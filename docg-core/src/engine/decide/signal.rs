@@ -67,6 +67,13 @@ pub(super) fn apply(draft: &mut Draft<'_>, signal: Signal) -> Result<(), Invalid
             signature_request_id,
             facts,
         } => signature::reported(draft, signature_request_id, &facts, &actor)?,
+        SignalKind::NoWorker { node_types } => {
+            if !draft.state.execution.status.is_terminal() {
+                let text = Text::key("log-no-worker").with("types", node_types.join(", "));
+                draft.log_run(LogLevel::Warn, text);
+            }
+            true
+        }
     };
     if !applied {
         draft.ignore(id);
@@ -86,6 +93,7 @@ fn name_of(kind: &SignalKind) -> &'static str {
         SignalKind::Cancel { .. } => "cancel",
         SignalKind::ApprovalVote { .. } => "approval_vote",
         SignalKind::SignatureFacts { .. } => "signature_facts",
+        SignalKind::NoWorker { .. } => "no_worker",
     }
 }
 

@@ -54,7 +54,7 @@ impl Driver {
             }
             // Signals keep back only the end of a run.
             Ok(_) | Err(Uncommitted::Signaled) => Ok(()),
-            Err(Uncommitted::LeaseLost) => Err(LeaseLost),
+            Err(Uncommitted::LeaseLost | Uncommitted::NameTaken) => Err(LeaseLost),
         }
     }
 
@@ -148,6 +148,10 @@ impl Driver {
                     tracing::info!(execution_id = %id, "another worker has taken over: {error}");
                     self.engine.lose(self.handle.lease);
                     return Err(Uncommitted::LeaseLost);
+                }
+                Err(error) if error.kind == StoreErrorKind::NameTaken => {
+                    tracing::warn!(execution_id = %id, "a request was refused: {error}");
+                    return Err(Uncommitted::NameTaken);
                 }
                 Err(error) if error.kind == StoreErrorKind::Signaled => {
                     return Err(Uncommitted::Signaled);

@@ -22,6 +22,7 @@ use super::{
     Inner,
     active::Handle,
     decide::{self, Decision, Input, Moment, Next, Records, decide},
+    kept,
     observer::Fact,
     step_run::{StepRun, Task},
 };
@@ -85,6 +86,15 @@ enum Uncommitted {
     LeaseLost,
     /// The run would end, and signals are in the inbox that it has not seen.
     Signaled,
+    /// A request has a name that leads to another execution.
+    NameTaken,
+}
+
+/// What is decided instead if a wait cannot be stored: the state before it, and an input that refuses it.
+struct Instead {
+    state: RunState,
+    held: Records,
+    input: Input,
 }
 
 impl Driver {
@@ -92,6 +102,7 @@ impl Driver {
         // What an earlier holder has left open nobody attends until the first decision here.
         let mut left_open = true;
         let mut before_end = None;
+        let mut instead = None;
         loop {
             if self.asks && attend::ends_run(&state, &inputs) {
                 self.ask_before_end(&state, &mut inputs, left_open).await;
@@ -101,6 +112,13 @@ impl Driver {
             let asked = inputs
                 .iter()
                 .any(|input| matches!(input, Input::Probed { .. }));
+            if let Some(input) = kept::without_wait(&self.engine, &state, &inputs) {
+                instead = Some(Instead {
+                    state: state.clone(),
+                    held: self.held.clone(),
+                    input,
+                });
+            }
             let decision = match self.decide(state, inputs, (now, recorded)).await {
                 Ok(Some(decision)) => decision,
                 // The lease is left to run out, and another process decides.
@@ -135,6 +153,18 @@ impl Driver {
                         self.give_up_step().await;
                         return;
                     }
+                    Err(Uncommitted::NameTaken) => match instead.take() {
+                        Some(before) => {
+                            (state, self.held) = (before.state, before.held);
+                            (inputs, before_end) = (vec![before.input], None);
+                            continue;
+                        }
+                        None => {
+                            tracing::error!(execution_id = %id, "a name is taken that no wait brought");
+                            self.give_up_step().await;
+                            return;
+                        }
+                    },
                     Err(Uncommitted::Signaled) => {
                         inputs = self.inbox(&state).await;
                         // A cancel that came before the end wins; any other signal comes too late.
@@ -150,6 +180,7 @@ impl Driver {
                         continue;
                     }
                 };
+                instead = None;
                 if !goes_on {
                     self.give_up_step().await;
                     self.leave_word(&state, committed).await;

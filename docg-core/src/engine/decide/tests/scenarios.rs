@@ -8,6 +8,7 @@ use crate::{
     engine::decide::{Input, Next, Notes},
     error::{StepFailure, codes},
     event::EventData,
+    observe::{AuditDraft, LogDraft, LogLevel, Redaction},
     ports::{ResumeSignal, Settlement, SignalKind},
     run::{Phase, Status, StepStatus, WaitKind},
     signature::{NewSignatureRequest, NewSigner, RequestStatus, SignerFact, SignerFactKind},
@@ -39,6 +40,50 @@ fn fact(world: &World, email: &str, kind: SignerFactKind) -> SignalKind {
             reason: None,
         }],
     }
+}
+
+/// All free JSON and texts that a handler leaves are told in one place each; none of them may show a secret.
+#[test]
+fn nothing_that_a_handler_leaves_shows_a_secret_or_is_endless() {
+    let mut world = World::new(Options::default());
+    world.redaction = Redaction::default().key("cpf");
+    world.run_to("sign");
+    let index = world.open_index().expect("a step is under way");
+    let secrets = json!({
+        "password": "CANARY", "deep": [{"client_cpf": "CANARY"}],
+        "body": r#"{"cpf": "CANARY"}"#, "header": "Authorization: Bearer CANARY",
+    });
+    let long = json!({"text": "x".repeat(5_000_000)});
+    let text = "cpf: CANARY, Cookie: sid=CANARY";
+    let log = LogDraft::new(LogLevel::Ok, text).tech(text);
+    world.apply(vec![Input::StepFinished {
+        index,
+        result: Err(StepFailure::fatal("refused", text)
+            .tech(text)
+            .printable(&world.redaction)),
+        notes: Notes {
+            logs: vec![
+                log.clone().details(secrets.clone()),
+                log.details(long.clone()),
+            ],
+            audit: vec![
+                AuditDraft::new("app.called", secrets),
+                AuditDraft::new("app.called", long),
+            ],
+        },
+        told: None,
+    }]);
+    let kept = json!([
+        world.logs,
+        world.audit,
+        world.events,
+        world.state.execution.error
+    ]);
+    let kept = kept.to_string();
+    assert!(!kept.contains("CANARY"), "{kept}");
+    assert!(kept.contains("[redacted]"));
+    assert!(kept.len() < 100_000, "{} bytes", kept.len());
+    assert_eq!(kept.matches("\"truncated\":true").count(), 2);
 }
 
 #[test]

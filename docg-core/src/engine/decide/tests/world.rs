@@ -21,7 +21,7 @@ use crate::{
 pub(super) struct World {
     pub(super) registry: Registry,
     dry: DryRegistry,
-    redaction: Redaction,
+    pub(super) redaction: Redaction,
     ids: CountingIds,
     pub(super) now: Timestamp,
     pub(super) state: RunState,
