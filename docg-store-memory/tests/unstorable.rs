@@ -41,16 +41,22 @@ fn builder() -> EngineBuilder {
     )
 }
 
-/// A run of one step, as it rests or has ended.
+/// A run, as it rests or has ended.
 struct Ran {
     engine: Engine,
     record: ExecutionRecord,
 }
 
 async fn run(engine: Engine, node_type: &str) -> Ran {
+    run_all(engine, &[node_type]).await
+}
+
+async fn run_all(engine: Engine, node_types: &[&str]) -> Ran {
     let _workers = engine.start_workers(WorkerOptions::default());
     let (organization, workflow) = (OrganizationId::new(), WorkflowId::new());
-    let nodes = json!([{"id": "n", "type": node_type, "phase": "save"}]);
+    let node =
+        |(at, node_type)| json!({"id": format!("n{at}"), "type": node_type, "phase": "save"});
+    let nodes: Vec<_> = node_types.iter().enumerate().map(node).collect();
     let draft = serde_json::from_value(json!({"name": "test", "nodes": nodes})).expect("readable");
     let stored = engine.put_workflow(organization, workflow, draft, None);
     stored.await.expect("a valid definition");
@@ -164,6 +170,60 @@ async fn a_computed_output_that_cannot_be_kept_fails_its_step() {
     let ran = run(engine.build(), "deep").await;
     assert_eq!(ran.record.execution.status, Status::Failed);
     assert_eq!(ran.error().0, codes::OUTPUT_NOT_STORABLE);
+}
+
+#[tokio::test]
+async fn an_output_that_is_too_large_beside_the_others_fails_its_step() {
+    let (runs, text) = (Arc::new(AtomicUsize::new(0)), "x".repeat(40));
+    let engine = || {
+        let (counted, text) = (Arc::clone(&runs), text.clone());
+        let output = move || json!({"text": text});
+        let computed = output.clone();
+        builder()
+            .options(|options| options.max_total_output_bytes = 120)
+            .step(compute(spec("small"), |_, _: Value| async {
+                Ok(json!({}))
+            }))
+            .step(compute(spec("computes"), move |_, _: Value| {
+                let output = computed();
+                async move { Ok(output) }
+            }))
+            .step(effect(spec("acts"), move |_, _: Value| {
+                counted.fetch_add(1, Ordering::SeqCst);
+                let output = output();
+                async move { Ok(StepOutcome::Done(output)) }
+            }))
+            .build()
+    };
+    let fits = run_all(engine(), &["computes", "computes", "small"]).await;
+    assert_eq!(fits.record.execution.status, Status::Completed);
+
+    let computed = run_all(engine(), &["computes", "computes", "computes"]).await;
+    assert_eq!(computed.record.execution.status, Status::Failed);
+    assert_eq!(computed.error().0, codes::TOTAL_OUTPUT_TOO_LARGE);
+
+    let acted = run_all(engine(), &["computes", "computes", "acts"]).await;
+    let execution = &acted.record.execution;
+    assert_eq!(execution.status, Status::NeedsReview);
+    let (code, human, tech) = acted.error();
+    assert_eq!(code, codes::TOTAL_OUTPUT_TOO_LARGE);
+    assert!(human.contains("confirm that it did"), "{human}");
+    assert!(tech.contains("exceed 120 bytes"), "{tech}");
+    let confirm = async |output| {
+        let (organization, id) = (execution.organization_id, execution.id);
+        let control = ControlRequest::new(organization, id, Actor::user("ana"));
+        let how = ResumeRequest {
+            settlement: Some(Settlement::ConfirmDone(output)),
+            ..ResumeRequest::default()
+        };
+        acted.engine.resume(control, how).await
+    };
+    match confirm(json!({"text": text})).await {
+        Err(EngineError::InvalidInput(faults)) => assert_eq!(faults[0].pointer, "/output"),
+        other => panic!("{other:?}"),
+    }
+    confirm(json!({})).await.expect("it fits");
+    assert_eq!(runs.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test]

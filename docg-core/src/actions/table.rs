@@ -59,7 +59,7 @@ table! {
     "signature_canceled" => "retry" "ask-signatures-again";
     "signature_request_refused" => "fix_signers" "fix-signature-request";
     "document_not_ready" | "error" => "retry" "retry";
-    "output_too_large" => "reduce_output" "reduce-output";
+    "output_too_large" | "total_output_too_large" => "reduce_output" "reduce-output";
     "output_not_storable" => "fix_output" "fix-output";
 
     // What handlers of files, mail and calls commonly give.

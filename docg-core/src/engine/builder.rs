@@ -29,6 +29,9 @@ pub struct EngineOptions {
     pub probe_timeout: Duration,
     /// An output larger than this many bytes of JSON fails its step.
     pub max_output_bytes: usize,
+    /// An output that would bring those of its execution above this many bytes of JSON, all together,
+    /// fails its step. Stores and workers load them as one.
+    pub max_total_output_bytes: usize,
     /// How often an idle worker asks the store for due executions, at least; half the lease where that
     /// is shorter.
     pub poll_interval: Duration,
@@ -85,6 +88,7 @@ impl Default for EngineOptions {
             cancel_grace: Duration::from_secs(5),
             probe_timeout: Duration::from_secs(10),
             max_output_bytes: 1024 * 1024,
+            max_total_output_bytes: 16 * 1024 * 1024,
             poll_interval: Duration::from_secs(15),
             signature_check: Duration::from_secs(3_600),
             signature_timeout: Duration::from_secs(20),

@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use super::{
     Engine, EngineError, FieldFault, decide,
     drive::{Holding, Mode},
+    kept::OutputRoom,
     start::none,
 };
 use crate::{
@@ -181,11 +182,14 @@ impl Engine {
         if let Some((code, detail)) = resolution {
             faults.push(FieldFault::new("/resolution", code, detail));
         }
-        if faults.is_empty() {
-            Ok(())
-        } else {
-            Err(EngineError::InvalidInput(faults))
+        if let Some(Settlement::ConfirmDone(output)) = &how.settlement
+            && let Some(index) = steps.iter().position(Step::is_outcome_open)
+            && !OutputRoom::of(&self.inner.options, &steps, index).holds(output)
+        {
+            let detail = Text::key("fault-output-too-large");
+            faults.push(FieldFault::new("/output", "too_large", detail));
         }
+        none(faults)
     }
 
     /// The execution, if the call would do something to it; `None` if it asks for what is so. `how`

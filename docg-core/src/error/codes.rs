@@ -103,6 +103,8 @@ codes! {
     ERROR = "error";
     /// An output is larger than can be kept.
     OUTPUT_TOO_LARGE = "output_too_large";
+    /// The outputs of an execution are larger together than can be kept.
+    TOTAL_OUTPUT_TOO_LARGE = "total_output_too_large";
     /// An output has what cannot be kept: a NUL character, or nesting without end.
     OUTPUT_NOT_STORABLE = "output_not_storable";
     /// A step asked for what only a step of another phase may ask for.

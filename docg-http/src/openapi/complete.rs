@@ -169,7 +169,11 @@ fn bound_text(name: &str, schema: &mut Value) {
             .as_array()
             .is_some_and(|types| types.contains(&json!("string")));
     // Where a step is named, it is by its node's id.
-    let name = if name == "step_id" { NODE_ID.name } else { name };
+    let name = if name == "step_id" {
+        NODE_ID.name
+    } else {
+        name
+    };
     let limit = TEXTS.iter().find(|limit| limit.name == name);
     if let Some(limit) = limit.filter(|_| is_text) {
         schema["maxLength"] = json!(limit.max);
