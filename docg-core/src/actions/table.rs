@@ -44,6 +44,7 @@ table! {
     // What else docg gives.
     "template.large_file" => "reduce_template" "reduce-template";
     "render_too_large" => "reduce_data" "reduce-data";
+    "parameters_too_large" => "reduce_data" "reduce-parameters";
     "check_failed" => "check_again" "check-again";
     "handler_panicked" => "retry" "retry";
     "unreadable" => "cancel" "cancel-unreadable";

@@ -11,6 +11,8 @@ macro_rules! codes {
 codes! {
     /// A `{{path}}` names something that is not there.
     UNRESOLVED_VARIABLES = "unresolved_variables";
+    /// The parameters of a step are too large with the values of their variables.
+    PARAMETERS_TOO_LARGE = "parameters_too_large";
     /// A required parameter or field is missing or blank.
     MISSING_REQUIRED_FIELD = "missing_required_field";
     /// A value is there and has the wrong form.
