@@ -2,6 +2,7 @@
 //! on, and no effect is repeated because of it.
 
 use std::{
+    collections::HashMap,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -224,6 +225,48 @@ async fn an_output_that_is_too_large_beside_the_others_fails_its_step() {
     }
     confirm(json!({})).await.expect("it fits");
     assert_eq!(runs.load(Ordering::SeqCst), 1);
+}
+
+#[derive(serde::Serialize)]
+struct Measured {
+    note: Option<String>,
+    by_name: HashMap<String, Vec<f64>>,
+    small: f32,
+}
+
+#[tokio::test]
+async fn a_number_that_json_does_not_have_is_refused_and_not_made_null() {
+    let measured = |value: f64, small: f32| Measured {
+        note: None,
+        by_name: HashMap::from([("a".to_owned(), vec![1.5, value])]),
+        small,
+    };
+    for (value, small) in [
+        (f64::NAN, 0.0),
+        (f64::INFINITY, 0.0),
+        (0.0, f32::NEG_INFINITY),
+    ] {
+        let computes = compute(spec("computes"), move |_, _: Value| async move {
+            Ok(measured(value, small))
+        });
+        let ran = run(builder().step(computes).build(), "computes").await;
+        assert_eq!(ran.record.execution.status, Status::Failed);
+        let (code, _, tech) = ran.error();
+        assert_eq!(code, codes::OUTPUT_NOT_STORABLE);
+        assert!(tech.contains("NaN"), "{tech}");
+
+        let acts = effect(spec("acts"), move |_, _: Value| async move {
+            StepOutcome::done(measured(value, small))
+        });
+        let ran = run(builder().step(acts).build(), "acts").await;
+        assert_eq!(ran.record.execution.status, Status::NeedsReview);
+        assert_eq!(ran.error().0, codes::OUTPUT_NOT_STORABLE);
+    }
+    let fine = compute(spec("fine"), move |_, _: Value| async move {
+        Ok(measured(f64::MAX, f32::MIN_POSITIVE))
+    });
+    let ran = run(builder().step(fine).build(), "fine").await;
+    assert_eq!(ran.record.execution.status, Status::Completed);
 }
 
 #[tokio::test]

@@ -227,7 +227,7 @@ pub(super) fn issues(request: &CheckRequest, allow_private: bool) -> Vec<Issue> 
         issues.push(issue(
             "url",
             "url_not_allowed",
-            "issue-resource-refused",
+            "issue-url-not-allowed",
             why,
         ));
     }
@@ -427,7 +427,7 @@ fn unusable(params: &Params, code: &'static str, human: Text) -> StepFailure {
 }
 
 pub(super) fn not_allowed(context: &StepContext, why: &str) -> StepFailure {
-    let text = text("issue-resource-refused", context, "url");
+    let text = text("issue-url-not-allowed", context, "url");
     StepFailure::review("url_not_allowed", text).tech(why)
 }
 
