@@ -42,8 +42,8 @@ impl Redaction {
     /// Whether values under this key are secret: the key is, or ends in, a secret's name.
     #[must_use]
     pub fn is_secret(&self, key: &str) -> bool {
-        let ends_in = |secret: &String| normalized(key).ends_with(secret);
-        secrets::is_secret(key) || self.extra.iter().any(ends_in)
+        let mut extra = self.extra.iter();
+        secrets::is_secret(key) || extra.any(|secret| secrets::ends_in(key, secret))
     }
 
     /// A text without the secrets in its URLs; see [`redact_text`](super::redact_text).
