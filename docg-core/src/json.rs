@@ -5,14 +5,14 @@
 //! they are. [`read`] refuses all three, and names each place. [`read_message`] is for messages of other
 //! systems, of which docg takes a few fields.
 
-use std::{borrow::Cow, collections::HashSet};
+use std::{borrow::Cow, collections::HashSet, fmt};
 
 use serde::de::{DeserializeOwned, Error as _, IgnoredAny};
-use serde_json::{Number, Value};
+use serde_json::{Number, Value, error::Category};
 
 use crate::{
     error::FieldFault,
-    i18n::Text,
+    i18n::{Locale, Text},
     storable::{MAX_DEPTH, Unstorable, is_reserved_name},
     workflow::variables::push_token,
 };
@@ -76,10 +76,83 @@ pub fn read(bytes: &[u8]) -> Result<Value, ReadError> {
 ///
 /// The message is no JSON, holds such a name, is nested too deep, or is no `T`.
 pub fn read_message<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, serde_json::Error> {
-    match checked(bytes, Scope::Structure) {
+    let read = match checked(bytes, Scope::Structure) {
         Ok(text) => serde_json::from_str(text),
         Err(ReadError::Malformed { .. }) => serde_json::from_slice(bytes),
         Err(faults @ ReadError::Faults(_)) => Err(serde_json::Error::custom(faults)),
+    };
+    read.map_err(|error| match error.classify() {
+        Category::Data => serde_json::Error::custom(misfit(&error).render(Locale::En)),
+        Category::Io | Category::Syntax | Category::Eof => error,
+    })
+}
+
+/// What serde says of a value that does not fit, in the words of JSON.
+///
+/// ```
+/// use docg_core::{i18n::Locale, json};
+///
+/// let error = serde_json::from_str::<u32>("\"1\"").unwrap_err();
+/// let words = json::misfit(&error).render(Locale::En);
+/// assert_eq!(words, "expected a whole number from 0 to 4294967295");
+/// ```
+#[must_use]
+pub fn misfit(error: &dyn fmt::Display) -> Text {
+    let said = error.to_string();
+    // Where serde_json reads a text it adds the place.
+    let said = said
+        .split_once(" at line ")
+        .map_or(&*said, |(said, _)| said);
+    let mut names = said.split('`').skip(1).step_by(2);
+    if said.starts_with("missing field `") {
+        Text::key("fault-missing-field").with("name", names.next().unwrap_or_default())
+    } else if said.starts_with("duplicate field `") {
+        Text::key("fault-duplicate-key")
+    } else if said.starts_with("unknown field `") {
+        let text = Text::key("fault-unknown-field");
+        let text = text.with("name", names.next().unwrap_or_default());
+        text.with("known", names.collect::<Vec<_>>().join(", "))
+    } else if said.starts_with("unknown variant `") {
+        let known = names.skip(1).collect::<Vec<_>>().join(", ");
+        Text::key("fault-one-of").with("values", known)
+    } else if said.starts_with("data did not match any variant") {
+        Text::key("fault-no-form")
+    } else if let Some((_, expected)) = said.rsplit_once(", expected ") {
+        Text::key("fault-expected").with_text("kind", kind(expected))
+    } else {
+        said.into()
+    }
+}
+
+/// What serde expects, in the words of JSON.
+fn kind(expected: &str) -> Text {
+    let first = expected.split(' ').next().unwrap_or_default();
+    let range = |least: &dyn fmt::Display, most: &dyn fmt::Display| {
+        let text = Text::key("kind-whole-number-within");
+        text.with("least", least).with("most", most)
+    };
+    match expected {
+        "u8" => range(&u8::MIN, &u8::MAX),
+        "u16" => range(&u16::MIN, &u16::MAX),
+        "u32" => range(&u32::MIN, &u32::MAX),
+        "u64" | "usize" => range(&u64::MIN, &u64::MAX),
+        "i8" => range(&i8::MIN, &i8::MAX),
+        "i16" => range(&i16::MIN, &i16::MAX),
+        "i32" => range(&i32::MIN, &i32::MAX),
+        "i64" | "isize" | "i128" | "u128" => Text::key("kind-whole-number"),
+        "f32" | "f64" => Text::key("kind-number"),
+        "a boolean" => Text::key("kind-boolean"),
+        "unit" => Text::key("kind-null"),
+        "a map" => Text::key("kind-object"),
+        "a sequence" => Text::key("kind-array"),
+        "a string" | "string" | "a character" | "variant identifier" => Text::key("kind-text"),
+        "string or map" | "map with a single key" => Text::key("kind-text-or-object"),
+        _ => match first {
+            "struct" | "internally" | "adjacently" => Text::key("kind-object"),
+            "tuple" => Text::key("kind-array"),
+            "enum" => Text::key("kind-text-or-object"),
+            _ => expected.into(),
+        },
     }
 }
 
@@ -411,6 +484,100 @@ mod tests {
                 "{refused}"
             );
         }
+    }
+
+    #[test]
+    fn a_misfit_is_told_in_the_words_of_json_and_in_none_of_rust() {
+        #[derive(Debug, serde::Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        enum Choice {
+            Left,
+            Right { by: u8 },
+        }
+        #[derive(Debug, serde::Deserialize)]
+        #[serde(tag = "kind", rename_all = "snake_case")]
+        enum Tagged {
+            One { _x: u8 },
+        }
+        #[derive(Debug, serde::Deserialize)]
+        #[serde(untagged)]
+        enum Either {
+            Number(u8),
+            Text(String),
+        }
+        #[derive(Debug, Default, serde::Deserialize)]
+        #[serde(default, deny_unknown_fields, rename_all = "snake_case")]
+        struct Everything {
+            unsigned: u64,
+            small: u8,
+            signed: i64,
+            below: i32,
+            float: f32,
+            text: String,
+            letter: char,
+            flag: bool,
+            nothing: (),
+            list: Vec<u8>,
+            pair: (u8, u8),
+            fixed: [u8; 2],
+            map: std::collections::BTreeMap<String, u8>,
+            inner: Option<Box<Everything>>,
+            choice: Option<Choice>,
+            tagged: Option<Tagged>,
+            either: Option<Either>,
+        }
+        let fields = [
+            "unsigned", "small", "signed", "below", "float", "text", "letter", "flag", "nothing",
+            "list", "pair", "fixed", "map", "inner", "choice", "tagged", "either", "else",
+        ];
+        let values = [
+            json!(null),
+            json!(true),
+            json!(-1),
+            json!(1.5),
+            json!(1e300),
+            json!(u64::MAX),
+            json!("a, expected u8"),
+            json!([]),
+            json!([1, 2, 3]),
+            json!({}),
+            json!({"a": 1, "b": 2}),
+            json!({"right": 5}),
+            json!({"kind": "two"}),
+            json!({"kind": "one"}),
+        ];
+        // Words of serde and Rust that mean nothing to whoever writes JSON.
+        let of_rust: Vec<_> =
+            "u8 u16 u32 u64 usize i8 i16 i32 i64 f32 f64 struct enum variant tuple map \
+            sequence integer unit Option line column untagged tagged string"
+                .split(' ')
+                .collect();
+        let mut refused = 0;
+        for field in fields {
+            for value in &values {
+                let given = json!({ field: value });
+                let written = given.to_string();
+                let errors = [
+                    serde_json::from_value::<Everything>(given).err(),
+                    serde_json::from_str::<Everything>(&written).err(),
+                    read_message::<Everything>(written.as_bytes()).err(),
+                ];
+                for error in errors.iter().flatten() {
+                    refused += 1;
+                    for locale in Locale::ALL {
+                        let words = misfit(error).render(locale);
+                        let strange = words
+                            .split(|c: char| !c.is_alphanumeric())
+                            .find(|word| of_rust.contains(word));
+                        assert_eq!(strange, None, "{written}: {error}: {words}");
+                    }
+                }
+            }
+        }
+        assert!(refused > 400, "{refused}");
+        let told = |error: serde_json::Error| misfit(&error).render(Locale::En);
+        let error = serde_json::from_str::<String>("{}").expect_err("no text");
+        assert_eq!(told(error), "expected a text");
     }
 
     #[test]

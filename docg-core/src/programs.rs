@@ -33,6 +33,9 @@ const STACK_BYTES: usize = 64 * 1024 * 1024;
 /// What costs no more than this, roughly in operations of some nanoseconds, is evaluated at once.
 const SMALL: usize = 100_000;
 
+/// What has no more than so many values, or so many times 64 bytes of text, is read and written at once.
+const LITTLE: usize = 1_000;
+
 type Job = Box<dyn FnOnce() + Send>;
 
 /// Runs a job on one of the pool's threads. A job whose caller has gone away before its turn is
@@ -189,6 +192,11 @@ impl Queue {
             self.added.notify_one();
         }
     }
+}
+
+/// Whether it costs little to go through a value, such as to redact it.
+pub(crate) fn is_little(value: &Value) -> bool {
+    size_of(value, LITTLE) < LITTLE
 }
 
 /// Whether conditions and variables of these nodes cost little over these data.

@@ -41,15 +41,23 @@ const LONGEST_NAME: usize = 128;
 
 /// Whether values of this name are secret: the name is, or ends in, a secret's. Case, `-` and `_` do not matter.
 pub(crate) fn is_secret(name: &str) -> bool {
-    let name = normalized(name);
-    SECRET_NAMES.iter().any(|secret| name.ends_with(secret))
+    SECRET_NAMES.iter().any(|secret| ends_in(name, secret))
+}
+
+/// Whether a name ends in a secret's, which is [`normalized`].
+pub(crate) fn ends_in(name: &str, secret: &str) -> bool {
+    let mut letters = letters(name).rev();
+    let mut wanted = secret.chars().rev();
+    wanted.all(|c| letters.next() == Some(c))
 }
 
 pub(crate) fn normalized(name: &str) -> String {
-    name.chars()
-        .filter(|c| !matches!(c, '-' | '_'))
-        .flat_map(char::to_lowercase)
-        .collect()
+    letters(name).collect()
+}
+
+fn letters(name: &str) -> impl DoubleEndedIterator<Item = char> {
+    let letters = name.chars().filter(|c| !matches!(c, '-' | '_'));
+    letters.flat_map(char::to_lowercase)
 }
 
 /// A text without its secrets: user and password before the host of a URL, and the values of secret names.

@@ -51,9 +51,23 @@ impl Unstorable {
         text.contains('\0').then_some(Self::Nul)
     }
 
-    fn of_name(name: &str) -> Option<Self> {
+    /// What is wrong with the name of a member, if anything.
+    pub(crate) fn of_name(name: &str) -> Option<Self> {
         let reserved = is_reserved_name(name).then_some(Self::ReservedName);
         reserved.or_else(|| Self::of_text(name))
+    }
+
+    /// The fault of the field at `pointer`.
+    pub(crate) fn of_field(self, pointer: String) -> FieldFault {
+        let (code, text) = match self {
+            Self::ReservedName => ("reserved_name", Text::key("fault-reserved-name")),
+            Self::Nul => ("invalid_text", Text::key("fault-nul")),
+            Self::TooDeep => (
+                "too_deep",
+                Text::key("fault-too-deep").with("most", MAX_DEPTH),
+            ),
+        };
+        FieldFault::new(pointer, code, text)
     }
 
     /// What is wrong with a value that may be nested `max_depth` levels, if anything.
@@ -238,8 +252,7 @@ pub(crate) fn refuse_deep(
     }
     is_deeper(value, MAX_DEPTH).then(|| {
         dismantle(value.take());
-        let text = Text::key("fault-too-deep").with("most", MAX_DEPTH);
-        FieldFault::new(pointer(), "too_deep", text)
+        Unstorable::TooDeep.of_field(pointer())
     })
 }
 

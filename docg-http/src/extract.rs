@@ -1,5 +1,7 @@
 //! Bodies, queries and ids, each refused in its own way: 400, 404, 413, 415 or 422.
 
+use std::panic::resume_unwind;
+
 use axum::{
     extract::{FromRequest, FromRequestParts, RawPathParams, Request},
     http::{HeaderMap, StatusCode, header, request::Parts},
@@ -13,6 +15,7 @@ use futures::StreamExt;
 use percent_encoding::percent_decode_str;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
+use tokio::{sync::Semaphore, task::spawn_blocking};
 use uuid::Uuid;
 
 use crate::{
@@ -113,13 +116,14 @@ fn unread(error: &(dyn std::error::Error + 'static)) -> Problem {
     })
 }
 
-/// A JSON body; without one, the type's default. Keeps what was sent for fingerprints.
+/// A JSON body; without one, the type's default.
 pub(crate) struct Json<T> {
     pub(crate) value: T,
-    pub(crate) sent: Value,
+    /// What was sent, written in one way, for the fingerprint of a call.
+    pub(crate) sent: String,
 }
 
-impl<T: DeserializeOwned + Default> FromRequest<AppState> for Json<T> {
+impl<T: DeserializeOwned + Default + Send + 'static> FromRequest<AppState> for Json<T> {
     type Rejection = Problem;
     async fn from_request(request: Request, state: &AppState) -> Result<Self, Problem> {
         let headers = request.headers().clone();
@@ -127,16 +131,44 @@ impl<T: DeserializeOwned + Default> FromRequest<AppState> for Json<T> {
         if bytes.is_empty() {
             return Ok(Self {
                 value: T::default(),
-                sent: Value::Null,
+                sent: Value::Null.to_string(),
             });
         }
-        let sent = parsed(&headers, &bytes)?;
-        without_nul(&sent)?;
-        Ok(Self {
-            value: typed(&sent)?,
-            sent,
+        checked(bytes, move |bytes| {
+            let sent = parsed(&headers, bytes)?;
+            without_nul(&sent)?;
+            Ok(Self {
+                value: typed(&sent)?,
+                sent: sent.to_string(),
+            })
         })
+        .await
     }
+}
+
+/// A body from this size on, in bytes, is checked beside the runtime's threads, which serve everybody.
+const LARGE: usize = 64 * 1024;
+/// So many are at once, that some processors are left for what is small.
+static LARGE_AT_ONCE: Semaphore = Semaphore::const_new(2);
+
+/// What a check makes of a body.
+async fn checked<T: Send + 'static>(
+    bytes: Bytes,
+    check: impl FnOnce(&[u8]) -> Result<T, Problem> + Send + 'static,
+) -> Result<T, Problem> {
+    if bytes.len() < LARGE {
+        return check(&bytes);
+    }
+    // It is never closed.
+    let permit = LARGE_AT_ONCE.acquire().await.ok();
+    let checked = spawn_blocking(move || {
+        // Who has asked may have gone away; the work goes on all the same.
+        let _permit = permit;
+        check(&bytes)
+    });
+    checked
+        .await
+        .unwrap_or_else(|error| resume_unwind(error.into_panic()))
 }
 
 /// A JSON body that must be there, of which nothing is known yet but that it is JSON.
@@ -147,7 +179,7 @@ impl FromRequest<AppState> for Sent {
     async fn from_request(request: Request, state: &AppState) -> Result<Self, Problem> {
         let headers = request.headers().clone();
         let RawBody(bytes) = RawBody::from_request(request, state).await?;
-        parsed(&headers, &bytes).map(Self)
+        checked(bytes, move |bytes| parsed(&headers, bytes).map(Self)).await
     }
 }
 
@@ -193,7 +225,7 @@ fn is_plain_json(headers: &HeaderMap) -> bool {
 }
 
 fn without_nul(value: &Value) -> Result<(), Problem> {
-    match find_nul(value, String::new()) {
+    match find_nul(value, &mut String::new()) {
         Some(pointer) => Err(Problem::invalid_field(
             pointer,
             "invalid_text",
@@ -215,26 +247,42 @@ impl<T: DeserializeOwned> FromRequestParts<AppState> for Query<T> {
             let detail = Text::key("problem-query-not-utf-8");
             return Err(Problem::new(StatusCode::BAD_REQUEST, "bad_request").detail(detail));
         }
-        let mut parameters = Map::new();
-        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-            let value = Value::String(value.into_owned());
-            if parameters
-                .insert(name.clone().into_owned(), value)
-                .is_some()
-            {
-                let detail = Text::key("fault-once");
-                let pointer = format!("/{}", escaped(&name));
-                return Err(Problem::invalid_field(
-                    pointer,
-                    "duplicate_parameter",
-                    detail,
-                ));
-            }
-        }
-        let parameters = Value::Object(parameters);
+        let parameters = parameters(query)?;
         without_nul(&parameters)?;
         typed(&parameters).map(Self)
     }
+}
+
+/// The query of a stream. An id in it may be anything: one that was never given is told by a gap.
+pub(crate) struct PositionQuery<T>(pub(crate) T);
+
+impl<T: DeserializeOwned> FromRequestParts<AppState> for PositionQuery<T> {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, Problem> {
+        let query = parts.uri.query().unwrap_or_default();
+        typed(&parameters(query)?).map(Self)
+    }
+}
+
+/// The parameters of a query, each once. What is not UTF-8 is replaced.
+fn parameters(query: &str) -> Result<Value, Problem> {
+    let mut parameters = Map::new();
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        let value = Value::String(value.into_owned());
+        if parameters
+            .insert(name.clone().into_owned(), value)
+            .is_some()
+        {
+            let detail = Text::key("fault-once");
+            let pointer = format!("/{}", escaped(&name));
+            return Err(Problem::invalid_field(
+                pointer,
+                "duplicate_parameter",
+                detail,
+            ));
+        }
+    }
+    Ok(Value::Object(parameters))
 }
 
 /// A route that takes no query.

@@ -29,10 +29,13 @@ const POLL: Duration = Duration::from_millis(20);
 pub(crate) fn of(
     headers: &HeaderMap,
     route: &str,
-    body: &Value,
+    sent: &str,
 ) -> Result<Option<Idempotency>, Problem> {
-    let fingerprint = Sha256::digest(format!("{route}\n{body}").as_bytes()).into();
-    Ok(idempotency_key(headers)?.map(|key| Idempotency { key, fingerprint }))
+    let key = idempotency_key(headers)?;
+    Ok(key.map(|key| Idempotency {
+        key,
+        fingerprint: Sha256::digest(format!("{route}\n{sent}").as_bytes()).into(),
+    }))
 }
 
 /// What a call answers.

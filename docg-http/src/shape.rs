@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use docg_core::{
     error::FieldFault,
-    i18n::Text,
+    json,
     workflow::{NodeDraft, WorkflowDraft, validate::MAX_NODES},
 };
 use serde::{
@@ -143,27 +143,25 @@ fn field_fault<E: std::fmt::Display>(error: &serde_path_to_error::Error<E>) -> F
             serde_path_to_error::Segment::Enum { variant } => variant.clone(),
             serde_path_to_error::Segment::Unknown => continue,
         };
-        pointer.push('/');
-        pointer.push_str(&escaped(&name));
+        push_token(&mut pointer, &name);
     }
     let named = |prefix: &str| {
         detail
             .strip_prefix(prefix)
             .and_then(|rest| rest.split('`').next())
-            .map(escaped)
     };
-    let (code, key) = if detail.starts_with("unknown field `") {
+    let code = if detail.starts_with("unknown field `") {
         // The path already ends with the field.
-        ("unknown_field", "fault-unknown-field")
+        "unknown_field"
     } else if let Some(field) = named("missing field `") {
-        pointer = format!("{pointer}/{field}");
-        ("missing_field", "fault-missing-field")
+        push_token(&mut pointer, field);
+        "missing_field"
     } else if detail.starts_with("unknown variant") {
-        ("invalid_value", "fault-invalid-value")
+        "invalid_value"
     } else {
-        ("invalid_type", "fault-invalid-type")
+        "invalid_type"
     };
-    FieldFault::new(pointer, code, Text::key(key).with("why", detail))
+    FieldFault::new(pointer, code, json::misfit(error.inner()))
 }
 
 /// A name as a part of a JSON pointer (RFC 6901).
@@ -171,21 +169,29 @@ pub(crate) fn escaped(name: &str) -> String {
     name.replace('~', "~0").replace('/', "~1")
 }
 
-/// The place of the first text with a NUL: not every store can keep one.
-pub(crate) fn find_nul(value: &Value, at: String) -> Option<String> {
+/// Appends a name to a JSON pointer. One buffer goes through a whole value: names may be long.
+pub(crate) fn push_token(pointer: &mut String, name: &str) {
+    pointer.push('/');
+    pointer.push_str(&escaped(name));
+}
+
+/// The place of the first text with a NUL below `at`: not every store can keep one.
+pub(crate) fn find_nul(value: &Value, at: &mut String) -> Option<String> {
+    let length = at.len();
     match value {
-        Value::String(text) => text.contains('\0').then_some(at),
-        Value::Array(items) => items
-            .iter()
-            .enumerate()
-            .find_map(|(index, item)| find_nul(item, format!("{at}/{index}"))),
+        Value::String(text) => text.contains('\0').then(|| at.clone()),
+        Value::Array(items) => items.iter().enumerate().find_map(|(index, item)| {
+            at.truncate(length);
+            push_token(at, &index.to_string());
+            find_nul(item, at)
+        }),
         Value::Object(map) => map.iter().find_map(|(key, item)| {
-            let at = format!("{at}/{}", escaped(key));
+            at.truncate(length);
+            push_token(at, key);
             if key.contains('\0') {
-                Some(at)
-            } else {
-                find_nul(item, at)
+                return Some(at.clone());
             }
+            find_nul(item, at)
         }),
         _ => None,
     }

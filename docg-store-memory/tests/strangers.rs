@@ -4,6 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use docg_core::{
+    conformance::fixtures::nested,
     engine::{ControlRequest, EngineError, RequestSignature, ResumeRequest, RetryRequest},
     error::codes,
     event::EventData,
@@ -19,6 +20,7 @@ use docg_core::{
 };
 use docg_store_memory::{MemoryBus, MemoryStore};
 use futures::StreamExt;
+use proptest::{prelude::*, test_runner::Config};
 use serde_json::json;
 
 fn spec(name: &'static str) -> NodeSpec {
@@ -444,5 +446,49 @@ async fn a_definition_with_durations_beyond_ten_years_is_refused() {
             .map(|fault| (&*fault.pointer, fault.code))
             .collect();
         assert_eq!(faults, [(pointer, "out_of_range")]);
+    }
+}
+
+/// JSON with much in it that is refused: NULs, names that serde_json takes for its own, deep nesting.
+fn odd_json() -> impl Strategy<Value = serde_json::Value> {
+    let text = prop_oneof![
+        "[a-z{}\\u{0}\\u{1b}\\u{2028}]{0,6}",
+        Just("$serde_json::private::Number".to_owned()),
+    ];
+    let leaf = prop_oneof![
+        Just(json!(null)),
+        any::<bool>().prop_map(|it| json!(it)),
+        any::<f64>().prop_map(|it| json!(it)),
+        any::<u64>().prop_map(|it| json!(it)),
+        text.clone().prop_map(|it| json!(it)),
+        (90..110_usize).prop_map(nested),
+    ];
+    leaf.prop_recursive(3, 12, 4, move |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(|it| json!(it)),
+            prop::collection::hash_map(text.clone(), inner, 0..4).prop_map(|it| json!(it)),
+        ]
+    })
+}
+
+proptest! {
+    #![proptest_config(Config { cases: 256, failure_persistence: None, ..Config::default() })]
+
+    #[test]
+    fn preflight_refuses_the_trigger_data_that_start_refuses(data in odd_json()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(async {
+            let world = World::of("many-logs").await;
+            for workflow in [world.workflow, WorkflowId::new()] {
+                let mut request = world.request();
+                request.workflow_id = workflow;
+                request.trigger_data = data.clone();
+                let started = world.engine.start(request).await.map(drop);
+                let checked = world.engine.preflight(world.organization, workflow, data.clone());
+                let checked = checked.await.map(drop);
+                prop_assert_eq!(format!("{:?}", checked), format!("{:?}", started));
+            }
+            Ok(())
+        })?;
     }
 }

@@ -2,6 +2,7 @@
 //! on, and no effect is repeated because of it.
 
 use std::{
+    collections::HashMap,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -42,22 +43,28 @@ fn builder() -> EngineBuilder {
     )
 }
 
-/// A run of one step, as it rests or has ended.
+/// A run, as it rests or has ended.
 struct Ran {
     engine: Engine,
     record: ExecutionRecord,
 }
 
 async fn run(engine: Engine, node_type: &str) -> Ran {
-    run_in("save", engine, node_type).await
+    run_all("save", engine, &[node_type]).await
 }
 
 async fn run_in(phase: &str, engine: Engine, node_type: &str) -> Ran {
+    run_all(phase, engine, &[node_type]).await
+}
+
+async fn run_all(phase: &str, engine: Engine, node_types: &[&str]) -> Ran {
     let _workers = engine.start_workers(WorkerOptions::default());
     let (organization, workflow) = (OrganizationId::new(), WorkflowId::new());
     // Without a second attempt, a wait that a probe finds is awaited as it is.
-    let nodes =
-        json!([{"id": "n", "type": node_type, "phase": phase, "retry": {"max_attempts": 1}}]);
+    let node = |(at, node_type)| {
+        json!({"id": format!("n{at}"), "type": node_type, "phase": phase, "retry": {"max_attempts": 1}})
+    };
+    let nodes: Vec<_> = node_types.iter().enumerate().map(node).collect();
     let draft = serde_json::from_value(json!({"name": "test", "nodes": nodes})).expect("readable");
     let stored = engine.put_workflow(organization, workflow, draft, None);
     stored.await.expect("a valid definition");
@@ -348,6 +355,102 @@ async fn a_computed_output_that_cannot_be_kept_fails_its_step() {
     let ran = run(engine.build(), "deep").await;
     assert_eq!(ran.record.execution.status, Status::Failed);
     assert_eq!(ran.error().0, codes::OUTPUT_NOT_STORABLE);
+}
+
+#[tokio::test]
+async fn an_output_that_is_too_large_beside_the_others_fails_its_step() {
+    let (runs, text) = (Arc::new(AtomicUsize::new(0)), "x".repeat(40));
+    let engine = || {
+        let (counted, text) = (Arc::clone(&runs), text.clone());
+        let output = move || json!({"text": text});
+        let computed = output.clone();
+        builder()
+            .options(|options| options.max_total_output_bytes = 120)
+            .step(compute(spec("small"), |_, _: Value| async {
+                Ok(json!({}))
+            }))
+            .step(compute(spec("computes"), move |_, _: Value| {
+                let output = computed();
+                async move { Ok(output) }
+            }))
+            .step(effect(spec("acts"), move |_, _: Value| {
+                counted.fetch_add(1, Ordering::SeqCst);
+                let output = output();
+                async move { Ok(StepOutcome::Done(output)) }
+            }))
+            .build()
+    };
+    let fits = run_all("save", engine(), &["computes", "computes", "small"]).await;
+    assert_eq!(fits.record.execution.status, Status::Completed);
+
+    let computed = run_all("save", engine(), &["computes", "computes", "computes"]).await;
+    assert_eq!(computed.record.execution.status, Status::Failed);
+    assert_eq!(computed.error().0, codes::TOTAL_OUTPUT_TOO_LARGE);
+
+    let acted = run_all("save", engine(), &["computes", "computes", "acts"]).await;
+    let execution = &acted.record.execution;
+    assert_eq!(execution.status, Status::NeedsReview);
+    let (code, human, tech) = acted.error();
+    assert_eq!(code, codes::TOTAL_OUTPUT_TOO_LARGE);
+    assert!(human.contains("confirm that it did"), "{human}");
+    assert!(tech.contains("exceed 120 bytes"), "{tech}");
+    let confirm = async |output| {
+        let (organization, id) = (execution.organization_id, execution.id);
+        let control = ControlRequest::new(organization, id, Actor::user("ana"));
+        let how = ResumeRequest {
+            settlement: Some(Settlement::ConfirmDone(output)),
+            ..ResumeRequest::default()
+        };
+        acted.engine.resume(control, how).await
+    };
+    match confirm(json!({"text": text})).await {
+        Err(EngineError::InvalidInput(faults)) => assert_eq!(faults[0].pointer, "/output"),
+        other => panic!("{other:?}"),
+    }
+    confirm(json!({})).await.expect("it fits");
+    assert_eq!(runs.load(Ordering::SeqCst), 1);
+}
+
+#[derive(serde::Serialize)]
+struct Measured {
+    note: Option<String>,
+    by_name: HashMap<String, Vec<f64>>,
+    small: f32,
+}
+
+#[tokio::test]
+async fn a_number_that_json_does_not_have_is_refused_and_not_made_null() {
+    let measured = |value: f64, small: f32| Measured {
+        note: None,
+        by_name: HashMap::from([("a".to_owned(), vec![1.5, value])]),
+        small,
+    };
+    for (value, small) in [
+        (f64::NAN, 0.0),
+        (f64::INFINITY, 0.0),
+        (0.0, f32::NEG_INFINITY),
+    ] {
+        let computes = compute(spec("computes"), move |_, _: Value| async move {
+            Ok(measured(value, small))
+        });
+        let ran = run(builder().step(computes).build(), "computes").await;
+        assert_eq!(ran.record.execution.status, Status::Failed);
+        let (code, _, tech) = ran.error();
+        assert_eq!(code, codes::OUTPUT_NOT_STORABLE);
+        assert!(tech.contains("NaN"), "{tech}");
+
+        let acts = effect(spec("acts"), move |_, _: Value| async move {
+            StepOutcome::done(measured(value, small))
+        });
+        let ran = run(builder().step(acts).build(), "acts").await;
+        assert_eq!(ran.record.execution.status, Status::NeedsReview);
+        assert_eq!(ran.error().0, codes::OUTPUT_NOT_STORABLE);
+    }
+    let fine = compute(spec("fine"), move |_, _: Value| async move {
+        Ok(measured(f64::MAX, f32::MIN_POSITIVE))
+    });
+    let ran = run(builder().step(fine).build(), "fine").await;
+    assert_eq!(ran.record.execution.status, Status::Completed);
 }
 
 #[tokio::test]

@@ -44,6 +44,7 @@ table! {
     // What else docg gives.
     "template.large_file" => "reduce_template" "reduce-template";
     "render_too_large" => "reduce_data" "reduce-data";
+    "parameters_too_large" => "reduce_data" "reduce-parameters";
     "check_failed" => "check_again" "check-again";
     "handler_panicked" => "retry" "retry";
     "unreadable" => "cancel" "cancel-unreadable";
@@ -59,7 +60,7 @@ table! {
     "signature_canceled" => "retry" "ask-signatures-again";
     "signature_request_refused" => "fix_signers" "fix-signature-request";
     "document_not_ready" | "error" => "retry" "retry";
-    "output_too_large" => "reduce_output" "reduce-output";
+    "output_too_large" | "total_output_too_large" => "reduce_output" "reduce-output";
     "output_not_storable" | "request_name_taken" => "fix_output" "fix-output";
 
     // What handlers of files, mail and calls commonly give.

@@ -29,6 +29,9 @@ pub struct EngineOptions {
     pub probe_timeout: Duration,
     /// An output larger than this many bytes of JSON fails its step.
     pub max_output_bytes: usize,
+    /// An output that would bring those of its execution above this many bytes of JSON, all together,
+    /// fails its step. Stores and workers load them as one.
+    pub max_total_output_bytes: usize,
     /// How often an idle worker asks the store for due executions, at least; half the lease where that
     /// is shorter.
     pub poll_interval: Duration,
@@ -85,6 +88,7 @@ impl Default for EngineOptions {
             cancel_grace: Duration::from_secs(5),
             probe_timeout: Duration::from_secs(10),
             max_output_bytes: 1024 * 1024,
+            max_total_output_bytes: 16 * 1024 * 1024,
             poll_interval: Duration::from_secs(15),
             signature_check: Duration::from_secs(3_600),
             signature_timeout: Duration::from_secs(20),
@@ -106,7 +110,16 @@ pub struct EngineBuilder {
     providers: Vec<Arc<dyn SignatureProvider>>,
     signature_node: Option<SignatureNode>,
     options: EngineOptions,
+    /// The codes whose actions were set.
+    codes: Vec<&'static str>,
+    /// What was added although there was one of its name.
+    repeated: Vec<String>,
 }
+
+/// An engine that cannot be built: two of its parts go by one name, and one would be lost.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("added twice: {}", .0.join(", "))]
+pub struct BuildError(Vec<String>);
 
 impl Engine {
     /// Begins an engine over a store and a bus.
@@ -123,19 +136,31 @@ impl Engine {
             providers: Vec::new(),
             signature_node: None,
             options: EngineOptions::default(),
+            codes: Vec::new(),
+            repeated: Vec::new(),
         }
     }
 }
 
 impl EngineBuilder {
-    /// Adds a node type.
+    /// Adds a node type. There may be one handler of each.
     pub fn step(mut self, handler: impl Into<Handler>) -> Self {
-        self.registry.add(handler.into());
+        let handler = handler.into();
+        let node_type = &handler.spec().node_type;
+        if self.registry.get(node_type).is_some() {
+            self.repeated.push(format!("the node type {node_type:?}"));
+        }
+        self.registry.add(handler);
         self
     }
 
-    /// Adds a signature provider: its webhooks are taken in under its name.
+    /// Adds a signature provider: its webhooks are taken in under its name, which no other one has.
     pub fn signature_provider(mut self, provider: Arc<dyn SignatureProvider>) -> Self {
+        let name = provider.name();
+        if self.providers.iter().any(|known| known.name() == name) {
+            self.repeated
+                .push(format!("the signature provider {name:?}"));
+        }
         self.providers.push(provider);
         self
     }
@@ -173,8 +198,12 @@ impl EngineBuilder {
         self
     }
 
-    /// Recommends an action for a code.
+    /// Recommends an action for a code, in place of docg's own.
     pub fn action(mut self, code: &'static str, action: ActionTemplate) -> Self {
+        if self.codes.contains(&code) {
+            self.repeated.push(format!("the action for {code:?}"));
+        }
+        self.codes.push(code);
         self.actions.register(code, action);
         self
     }
@@ -192,8 +221,27 @@ impl EngineBuilder {
     }
 
     /// The engine. It does nothing by itself before [`Engine::start_workers`].
+    ///
+    /// # Panics
+    ///
+    /// Where [`try_build`](Self::try_build) reports an error.
     #[must_use]
     pub fn build(self) -> Engine {
+        match self.try_build() {
+            Ok(engine) => engine,
+            Err(error) => panic!("the engine cannot be built: {error}"),
+        }
+    }
+
+    /// The engine, as [`build`](Self::build) gives it, for programs that register what others chose.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError`] names each node type, signature provider and action that was added twice.
+    pub fn try_build(self) -> Result<Engine, BuildError> {
+        if !self.repeated.is_empty() {
+            return Err(BuildError(self.repeated));
+        }
         let observers = Arc::<Observers>::default();
         let inner = Inner {
             dry: self.registry.dry(),
@@ -216,8 +264,8 @@ impl EngineBuilder {
             wake: WakeUp::default(),
             observers,
         };
-        Engine {
+        Ok(Engine {
             inner: Arc::new(inner),
-        }
+        })
     }
 }

@@ -8,7 +8,8 @@ use tokio::sync::oneshot;
 use super::{
     Engine, EngineError, FieldFault, decide,
     drive::{Holding, Mode},
-    start::none,
+    kept::OutputRoom,
+    start::{none, unstorable},
 };
 use crate::{
     engine::decide::{Call, Verdict},
@@ -20,7 +21,7 @@ use crate::{
         ClaimWhat, ExecutionRecord, ResumeSignal, Settlement, Signal, SignalKind, StoreErrorKind,
     },
     run::{Execution, Status, Step},
-    storable,
+    storable::Unstorable,
     workflow::{validate::check_overrides, variables::push_token},
 };
 
@@ -133,7 +134,7 @@ impl Engine {
         request: ControlRequest,
         mut how: ResumeRequest,
     ) -> Result<ControlAnswer, EngineError> {
-        none(too_deep(&mut how))?;
+        none(unstorable_of(&mut how))?;
         self.control(request, Call::Resume, SignalKind::Resume(how))
             .await
     }
@@ -181,11 +182,14 @@ impl Engine {
         if let Some((code, detail)) = resolution {
             faults.push(FieldFault::new("/resolution", code, detail));
         }
-        if faults.is_empty() {
-            Ok(())
-        } else {
-            Err(EngineError::InvalidInput(faults))
+        if let Some(Settlement::ConfirmDone(output)) = &how.settlement
+            && let Some(index) = steps.iter().position(Step::is_outcome_open)
+            && !OutputRoom::of(&self.inner.options, &steps, index).holds(output)
+        {
+            let detail = Text::key("fault-output-too-large");
+            faults.push(FieldFault::new("/output", "too_large", detail));
         }
+        none(faults)
     }
 
     /// The execution, if the call would do something to it; `None` if it asks for what is so. `how`
@@ -346,8 +350,8 @@ impl Engine {
     }
 }
 
-/// What is nested too deep of how a person lets an execution go on.
-fn too_deep(how: &mut ResumeRequest) -> Vec<FieldFault> {
+/// What cannot be kept of how a person lets an execution go on.
+fn unstorable_of(how: &mut ResumeRequest) -> Vec<FieldFault> {
     let data = how.trigger_data.iter_mut().flatten();
     let data = data.map(|(name, value)| ("/changes/trigger_data", Some(name), value));
     let nodes = how.nodes.iter_mut();
@@ -358,13 +362,16 @@ fn too_deep(how: &mut ResumeRequest) -> Vec<FieldFault> {
     };
     let values = data.chain(nodes).chain(output);
     let faults = values.filter_map(|(at, name, value)| {
-        storable::refuse_deep(value, || {
+        let pointer = || {
             let mut pointer = at.to_owned();
             if let Some(name) = name {
                 push_token(&mut pointer, name);
             }
             pointer
-        })
+        };
+        let of_name = name.and_then(|name| Unstorable::of_name(name));
+        let of_value = unstorable(value, pointer);
+        of_name.map(|fault| fault.of_field(pointer())).or(of_value)
     });
     faults.collect()
 }

@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{
-    Inner,
+    EngineOptions, Inner,
     decide::{Input, Notes, is_repeatable},
 };
 use crate::{
@@ -19,7 +19,7 @@ use crate::{
     limits,
     observe::{ExecutionLogger, LogDraft, LogLevel, Redaction, StepRecorder},
     ports::RunState,
-    run::Phase,
+    run::{Phase, Step},
     signature::{NewSignatureRequest, SignatureProvider},
     storable::{self, MAX_DEPTH, Unstorable},
     time::{MAX_DURATION_MS, Timestamp},
@@ -110,12 +110,45 @@ fn failure(mut context: ErrorContext, mut class: FailureClass, repeatable: bool)
     }
 }
 
+/// How much room there is for the output of a step.
+pub(super) struct OutputRoom {
+    most: usize,
+    most_in_total: usize,
+    /// The outputs of the other steps.
+    others: Vec<Arc<Value>>,
+}
+
+impl OutputRoom {
+    pub(super) fn of(options: &EngineOptions, steps: &[Step], index: usize) -> Self {
+        let others = steps
+            .iter()
+            .enumerate()
+            .filter(|(other, _)| *other != index);
+        Self {
+            most: options.max_output_bytes,
+            most_in_total: options.max_total_output_bytes,
+            others: others.filter_map(|(_, step)| step.output.clone()).collect(),
+        }
+    }
+
+    /// Whether the step may have this output.
+    pub(super) fn holds(&self, output: &Value) -> bool {
+        fits(output, self.most) && self.holds_beside_others(output)
+    }
+
+    fn holds_beside_others(&self, output: &Value) -> bool {
+        let others = self.others.iter().map(|other| &**other);
+        let mut all = others.chain([output]);
+        all.try_fold(self.most_in_total, left_after).is_some()
+    }
+}
+
 /// Checks the answers of one handler.
 pub(super) struct Keeper {
     pub(super) node: Arc<Node>,
     /// A repeat of what the handler does is harmless.
     pub(super) repeatable: bool,
-    pub(super) max_output_bytes: usize,
+    pub(super) room: OutputRoom,
     pub(super) started_at: Timestamp,
     pub(super) recorder: StepRecorder,
     pub(super) redaction: Redaction,
@@ -201,7 +234,7 @@ impl Keeper {
 
     fn checked(&self, outcome: StepOutcome) -> Result<StepOutcome, ErrorContext> {
         let refused = match &outcome {
-            StepOutcome::Done(output) => self.refused_value(output, &[output]),
+            StepOutcome::Done(output) => self.refused_output(output),
             StepOutcome::Wait(Wait::Approval(request)) => self.refused_approval(request),
             StepOutcome::Wait(Wait::Signatures(request)) => self.refused_signatures(request),
         };
@@ -338,9 +371,21 @@ impl Keeper {
         Some(refusal(codes::OUTPUT_NOT_STORABLE, text, &tech))
     }
 
+    fn refused_output(&self, output: &Value) -> Option<ErrorContext> {
+        let refused = self.refused_value(output, &[output]);
+        refused.or_else(|| {
+            (!self.room.holds_beside_others(output)).then(|| {
+                let text = self.text("error-total-output-too-large");
+                let most = self.room.most_in_total;
+                let tech = format!("the outputs of the execution exceed {most} bytes of JSON");
+                refusal(codes::TOTAL_OUTPUT_TOO_LARGE, text, &tech)
+            })
+        })
+    }
+
     /// Why a value cannot be kept, if it cannot. `parts` are those of it that may be of any size.
     fn refused_value(&self, value: &impl Serialize, parts: &[&Value]) -> Option<ErrorContext> {
-        let most = self.max_output_bytes;
+        let most = self.room.most;
         let too_large = || {
             let text = self.text("error-output-too-large");
             let tech = format!("it exceeds {most} bytes of JSON");
@@ -371,8 +416,13 @@ fn refusal(code: &'static str, human: Text, why: &str) -> ErrorContext {
     }
 }
 
-/// Whether a value's JSON is no longer than `max` bytes, without writing it out.
+/// Whether a value's JSON is no longer than `max` bytes.
 fn fits(value: &impl Serialize, max: usize) -> bool {
+    left_after(max, value).is_some()
+}
+
+/// How much is left of so many bytes after a value's JSON, which is not written out.
+fn left_after(room: usize, value: &impl Serialize) -> Option<usize> {
     struct Budget(usize);
     impl std::io::Write for Budget {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
@@ -386,5 +436,7 @@ fn fits(value: &impl Serialize, max: usize) -> bool {
             Ok(())
         }
     }
-    serde_json::to_writer(Budget(max), value).is_ok()
+    let mut budget = Budget(room);
+    serde_json::to_writer(&mut budget, value).ok()?;
+    Some(budget.0)
 }

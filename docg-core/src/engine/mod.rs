@@ -36,7 +36,7 @@ use std::sync::Arc;
 
 pub use crate::error::FieldFault;
 pub use approvals::{OpenApproval, RefusedVote, VoteAnswer, VoteRefusal};
-pub use builder::{EngineBuilder, EngineOptions};
+pub use builder::{BuildError, EngineBuilder, EngineOptions};
 pub use control::{ControlAnswer, ControlRequest, ResumeRequest};
 pub use decide::{Call, allowed_calls};
 pub use error::EngineError;

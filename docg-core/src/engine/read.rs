@@ -3,15 +3,19 @@ use std::sync::Arc;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{Engine, EngineError};
+use super::{
+    Engine, EngineError,
+    start::{data_fault, none},
+};
 use crate::{
     actions::RecommendedAction,
     ids::{ExecutionId, OrganizationId, SignatureRequestId, WorkflowId},
-    observe::{AuditEvent, ChainReport, LogEntry, Redaction, verify_chain},
+    observe::{AuditEvent, ChainReport, JsonText, LogEntry, Redaction, verify_chain},
     ports::{
         AuditQuery, EventQuery, ExecutionQuery, ExecutionRecord, LogQuery, Memo, MemoKey, Page,
     },
     preflight::{self, PreflightRequest, PreflightSummary},
+    programs,
     run::{Execution, Inputs, Step},
     signature::SignatureRequest,
     time::Timestamp,
@@ -40,6 +44,17 @@ impl Engine {
     #[must_use]
     pub fn redaction(&self) -> &Redaction {
         &self.inner.redaction
+    }
+
+    /// The trigger data of an execution as they may be shown: redacted, and cut where they are large.
+    pub async fn shown_trigger_data(&self, record: &ExecutionRecord) -> JsonText {
+        let data = Arc::clone(&record.inputs.trigger_data);
+        if programs::is_little(&data) {
+            return self.inner.redaction.snapshot(&data);
+        }
+        let inner = Arc::clone(&self.inner);
+        let organization = record.execution.organization_id;
+        programs::run(organization, move || inner.redaction.snapshot(&data)).await
     }
 
     /// Whether the store answers and takes writes. It is given one that changes nothing, which a
@@ -204,13 +219,14 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// `NotFound`.
+    /// `NotFound`; `InvalidInput` for trigger data that [`start`](Self::start) refuses.
     pub async fn preflight(
         &self,
         organization: OrganizationId,
         workflow: WorkflowId,
-        trigger_data: Value,
+        mut trigger_data: Value,
     ) -> Result<PreflightAnswer, EngineError> {
+        none(data_fault(&mut trigger_data))?;
         let workflow = self.whole_workflow(organization, workflow).await?;
         let inputs = Inputs {
             trigger_data: trigger_data.into(),

@@ -335,20 +335,22 @@ pub(super) fn called(
 }
 
 /// What is wrong with trigger data, whatever the workflow wants of them.
-fn data_fault(data: &mut Value) -> Option<FieldFault> {
+pub(super) fn data_fault(data: &mut Value) -> Option<FieldFault> {
     let pointer = || "/trigger_data".to_owned();
-    let fault = |code, key| Some(FieldFault::new(pointer(), code, Text::key(key)));
-    let too_deep = storable::refuse_deep(data, pointer);
-    if too_deep.is_some() {
-        return too_deep;
-    }
-    if !data.is_object() {
-        return fault("invalid_type", "fault-object");
-    }
-    match Unstorable::of_value(data, MAX_DEPTH)? {
-        Unstorable::ReservedName => fault("reserved_name", "fault-reserved-name"),
-        Unstorable::Nul | Unstorable::TooDeep => fault("invalid_text", "fault-nul"),
-    }
+    let fault = unstorable(data, pointer);
+    fault.or_else(|| {
+        let text = Text::key("fault-object");
+        (!data.is_object()).then(|| FieldFault::new(pointer(), "invalid_type", text))
+    })
+}
+
+/// Why a value from outside cannot be kept. One that is nested too deep is taken apart.
+pub(super) fn unstorable(value: &mut Value, pointer: impl Fn() -> String) -> Option<FieldFault> {
+    let too_deep = storable::refuse_deep(value, &pointer);
+    too_deep.or_else(|| {
+        let fault = Unstorable::of_value(value, MAX_DEPTH)?;
+        Some(fault.of_field(pointer()))
+    })
 }
 
 /// Refuses a call for the faults that it has.

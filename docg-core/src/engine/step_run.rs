@@ -19,7 +19,7 @@ use super::{
     Inner,
     active::Handle,
     decide::{Input, Notes},
-    kept::Keeper,
+    kept::{Keeper, OutputRoom},
     observer::{Fact, OTHER, Observers},
 };
 use crate::{
@@ -214,7 +214,7 @@ impl StepRun {
         let keeper = Keeper {
             node: Arc::clone(&node),
             repeatable,
-            max_output_bytes: engine.options.max_output_bytes,
+            room: OutputRoom::of(&engine.options, &state.steps, index),
             started_at: now,
             recorder: recorder.clone(),
             redaction: engine.redaction.clone(),

@@ -11,6 +11,8 @@ macro_rules! codes {
 codes! {
     /// A `{{path}}` names something that is not there.
     UNRESOLVED_VARIABLES = "unresolved_variables";
+    /// The parameters of a step are too large with the values of their variables.
+    PARAMETERS_TOO_LARGE = "parameters_too_large";
     /// A required parameter or field is missing or blank.
     MISSING_REQUIRED_FIELD = "missing_required_field";
     /// A value is there and has the wrong form.
@@ -105,6 +107,8 @@ codes! {
     ERROR = "error";
     /// An output is larger than can be kept.
     OUTPUT_TOO_LARGE = "output_too_large";
+    /// The outputs of an execution are larger together than can be kept.
+    TOTAL_OUTPUT_TOO_LARGE = "total_output_too_large";
     /// An output has what cannot be kept: a NUL character, or nesting without end.
     OUTPUT_NOT_STORABLE = "output_not_storable";
     /// People were asked under a name that leads to another execution: a link, or a provider's envelope.

@@ -42,10 +42,8 @@ impl Redaction {
     /// Whether values under this key are secret: the key is, or ends in, a secret's name.
     #[must_use]
     pub fn is_secret(&self, key: &str) -> bool {
-        secrets::is_secret(key) || {
-            let key = normalized(key);
-            self.extra.iter().any(|secret| key.ends_with(secret))
-        }
+        let mut extra = self.extra.iter();
+        secrets::is_secret(key) || extra.any(|secret| secrets::ends_in(key, secret))
     }
 
     /// A text without its secrets; see [`redact_text`](super::redact_text).

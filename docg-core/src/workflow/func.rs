@@ -5,6 +5,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use minijinja::value::{Serde, ValueKind};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
@@ -14,11 +15,13 @@ use super::{
         CheckRequest, ComputeHandler, EffectHandler, Handler, Probe, Resolution, StepOutcome,
     },
     spec::NodeSpec,
+    variables::shortened,
 };
 use crate::{
     engine::REFUSED,
     error::{FailureClass, StepFailure, codes},
-    i18n::Text,
+    i18n::{Locale, Text},
+    json,
     preflight::Issue,
     storable::{MAX_DEPTH, Unstorable},
 };
@@ -78,6 +81,9 @@ where
 impl StepOutcome {
     /// Done, with anything that serde can turn into JSON.
     ///
+    /// `json!` and `serde_json::to_value` write `null` for a float that is infinite or not a number (NaN),
+    /// and nobody can tell afterwards. Give a type of your own here, and such a float is refused.
+    ///
     /// # Errors
     ///
     /// A failure that leaves the outcome open where it cannot: what the step was for has been done.
@@ -113,7 +119,40 @@ fn to_output(output: impl Serialize) -> Result<Value, StepFailure> {
     if let Some(fault @ Unstorable::TooDeep) = Unstorable::of_record(&*output, MAX_DEPTH) {
         return Err(refused(&fault));
     }
-    serde_json::to_value(ManuallyDrop::into_inner(output)).map_err(|error| refused(&error))
+    let output = ManuallyDrop::into_inner(output);
+    let value = serde_json::to_value(&output).map_err(|error| refused(&error))?;
+    // serde_json writes `null` for a number that JSON does not have.
+    if has_null(&value) && has_no_json_number(&minijinja::Value::from(Serde(&output))) {
+        return Err(refused(&"a number in it is infinite or not a number (NaN)"));
+    }
+    Ok(value)
+}
+
+fn has_null(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Array(items) => items.iter().any(has_null),
+        Value::Object(fields) => fields.values().any(has_null),
+        Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+    }
+}
+
+/// Whether a number within a value is infinite or not a number.
+fn has_no_json_number(value: &minijinja::Value) -> bool {
+    let within =
+        |keys: minijinja::value::ValueIter| keys.into_iter().any(|item| has_no_json_number(&item));
+    match value.kind() {
+        ValueKind::Number => f64::try_from(value.clone()).is_ok_and(|number| !number.is_finite()),
+        ValueKind::Seq | ValueKind::Iterable => value.try_iter().is_ok_and(within),
+        ValueKind::Map => value.try_iter().is_ok_and(|mut names| {
+            names.any(|name| {
+                value
+                    .get_item(&name)
+                    .is_ok_and(|item| has_no_json_number(&item))
+            })
+        }),
+        _ => false,
+    }
 }
 
 /// The parameters of a step as a handler's own type.
@@ -125,12 +164,35 @@ fn to_output(output: impl Serialize) -> Result<Value, StepFailure> {
 ///
 /// A failure that sends the execution to a person, with the code `invalid_field_format`.
 pub fn read_params<P: DeserializeOwned>(params: Value) -> Result<P, StepFailure> {
-    serde_json::from_value(params).map_err(|e| {
+    read(params).map_err(|misfit| {
         StepFailure::review(
             codes::INVALID_FIELD_FORMAT,
             Text::key("error-parameters-do-not-fit"),
         )
-        .tech(e)
+        .tech(misfit)
+    })
+}
+
+/// Why parameters are not of a handler's own type.
+#[derive(Debug, thiserror::Error)]
+#[error("{field}: {}", .why.render(Locale::En))]
+pub(super) struct Misfit {
+    /// Where, such as `file.path`; `.` for the whole.
+    pub(super) field: String,
+    why: Text,
+    /// A whole parameter is missing.
+    pub(super) is_missing_param: bool,
+}
+
+pub(super) fn read<P: DeserializeOwned>(params: Value) -> Result<P, Misfit> {
+    serde_path_to_error::deserialize(params).map_err(|error| {
+        let field = shortened(&error.path().to_string());
+        let error = error.inner();
+        Misfit {
+            is_missing_param: field == "." && error.to_string().starts_with("missing field"),
+            why: json::misfit(error),
+            field,
+        }
     })
 }
 

@@ -20,6 +20,7 @@ use serde_json::{Map, Value};
 
 use super::{
     context::{EffectContext, StepContext},
+    func::{Misfit, read},
     spec::NodeSpec,
     variables::has_variables,
 };
@@ -113,17 +114,23 @@ impl CheckRequest {
     /// tells what it would refuse. Parameters may be missing.
     #[must_use]
     pub fn misfits<P: DeserializeOwned>(&self) -> Vec<Issue> {
-        let Err(error) = P::deserialize(Value::Object(self.sound_params())) else {
-            return Vec::new();
-        };
-        let error = error.to_string();
-        // Parameters that are required and missing are found by preflight's own rules.
-        if error.starts_with("missing field") {
-            return Vec::new();
+        match read::<P>(Value::Object(self.sound_params())) {
+            // Parameters that are required and missing are found by preflight's own rules.
+            Ok(_)
+            | Err(Misfit {
+                is_missing_param: true,
+                ..
+            }) => Vec::new(),
+            Err(misfit) => {
+                let text = Text::key("issue-invalid-parameter-format")
+                    .with("label", &self.label)
+                    .with("field", &misfit.field);
+                let issue = Issue::blocking(Domain::Data, codes::INVALID_FIELD_FORMAT, text)
+                    .at(self.node_id.clone())
+                    .field(&misfit.field);
+                vec![issue.tech(misfit)]
+            }
         }
-        let text = Text::key("error-parameters-do-not-fit");
-        let issue = Issue::blocking(Domain::Data, codes::INVALID_FIELD_FORMAT, text);
-        vec![issue.at(self.node_id.clone()).tech(error)]
     }
 }
 
@@ -273,4 +280,88 @@ pub enum Probe {
     NotDone,
     /// It cannot be told. A person decides.
     Unknown,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::workflow::read_params;
+
+    #[derive(Debug, Deserialize)]
+    struct Sized {
+        #[serde(rename = "bytes")]
+        _bytes: u32,
+    }
+
+    #[derive(Debug, Deserialize)]
+    struct Params {
+        #[serde(rename = "file")]
+        _file: Sized,
+        #[serde(rename = "others", default)]
+        _others: Vec<Sized>,
+        #[serde(rename = "note")]
+        _note: Option<String>,
+    }
+
+    fn found(params: Value) -> Vec<(Option<String>, Option<String>)> {
+        let Value::Object(params) = params else {
+            panic!("no parameters")
+        };
+        let request = CheckRequest::new(
+            OrganizationId::new(),
+            NodeId::from("n"),
+            "N".into(),
+            params,
+            Arc::new(Value::Null),
+        );
+        let issues = request.misfits::<Params>().into_iter();
+        issues.map(|it| (it.field, it.message_tech)).collect()
+    }
+
+    #[test]
+    fn preflight_names_each_misfit_that_the_step_would_refuse() {
+        for (params, field, why) in [
+            (json!({"file": {}}), "file", "the field “bytes” is required"),
+            (
+                json!({"file": {"bytes": 1}, "others": [{}]}),
+                "others[0]",
+                "the field “bytes” is required",
+            ),
+            (
+                json!({"file": {"bytes": -1}}),
+                "file.bytes",
+                "expected a whole number",
+            ),
+            (
+                json!({"file": {"bytes": 1}, "note": {}}),
+                "note",
+                "expected a text",
+            ),
+            (json!({"others": {}}), "others", "expected an array"),
+        ] {
+            let found = found(params.clone());
+            let [(Some(at), Some(tech))] = &found[..] else {
+                panic!("{params}: {found:?}")
+            };
+            assert_eq!(at, field);
+            assert!(tech.contains(why), "{tech}");
+            let failure = read_params::<Params>(params).expect_err("the step refuses it");
+            // What is missing as a whole is told by preflight's own rules.
+            if field != "others" {
+                assert_eq!(failure.context.tech.as_ref(), Some(tech));
+            }
+        }
+        assert_eq!(
+            found(json!({"note": "x"})),
+            [],
+            "a whole parameter is missing"
+        );
+        assert_eq!(
+            found(json!({"file": "{{steps.a.file}}"})),
+            [],
+            "only a later step tells"
+        );
+    }
 }

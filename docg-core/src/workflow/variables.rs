@@ -44,12 +44,15 @@ pub struct Scope<'a> {
     pub execution: &'a Execution,
 }
 
-/// Variables that lead to nothing.
+/// Why values could not be put in the place of all variables.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("there is nothing at {}", .paths.join(", "))]
-pub struct Unresolved {
-    /// Their paths, each once, sorted.
-    pub paths: Vec<String>,
+pub enum Unresolved {
+    /// Variables that lead to nothing: their paths, each once, sorted.
+    #[error("there is nothing at {}", .0.join(", "))]
+    Absent(Vec<String>),
+    /// The values are larger together than a handler is given: the paths of those that were too much.
+    #[error("the values are too large to be put in: {}", .0.join(", "))]
+    TooLarge(Vec<String>),
 }
 
 /// What a path leads to.
@@ -106,18 +109,18 @@ impl Source for TriggerOnly<'_> {
 ///
 /// # Errors
 ///
-/// [`Unresolved`] names every path that leads nowhere or is none.
+/// [`Unresolved`] names every path that leads nowhere or is none, or what was too large.
 pub fn resolve(params: &Map<String, Value>, scope: &Scope<'_>) -> Result<Value, Unresolved> {
     let mut budget = MAX_RESOLVED_BYTES;
     let mut resolver = Resolver::new(scope, &mut budget);
     let resolved = resolver.object(params);
-    if resolver.open.is_empty() {
-        Ok(Value::Object(resolved))
-    } else {
-        Err(Unresolved {
-            paths: resolver.open.into_iter().collect(),
-        })
+    if !resolver.excess.is_empty() {
+        return Err(Unresolved::TooLarge(resolver.excess.into_iter().collect()));
     }
+    if !resolver.open.is_empty() {
+        return Err(Unresolved::Absent(resolver.open.into_iter().collect()));
+    }
+    Ok(Value::Object(resolved))
 }
 
 /// Puts in what the trigger data alone can give. The rest keeps its `{{path}}`.
@@ -135,7 +138,7 @@ pub(crate) fn resolve_from(
 ) -> (Map<String, Value>, bool) {
     let mut resolver = Resolver::new(source, budget);
     let resolved = resolver.object(params);
-    (resolved, !resolver.overflowed)
+    (resolved, resolver.excess.is_empty())
 }
 
 /// A value with all its variables, or `None` where one of them leads nowhere yet.
@@ -146,7 +149,8 @@ pub(crate) fn settle<'v>(value: &'v Value, source: &dyn Source) -> Option<Cow<'v
     let mut budget = MAX_RESOLVED_BYTES;
     let mut resolver = Resolver::new(source, &mut budget);
     let settled = resolver.value(value);
-    resolver.open.is_empty().then_some(Cow::Owned(settled))
+    let is_settled = resolver.open.is_empty() && resolver.excess.is_empty();
+    is_settled.then_some(Cow::Owned(settled))
 }
 
 /// The parameters of a node, with what a person has changed (`overrides` is by node id).
@@ -263,12 +267,12 @@ pub(crate) fn has_variables(value: &Value) -> bool {
 
 struct Resolver<'s, 'b> {
     source: &'s dyn Source,
-    /// What could not be put in.
+    /// What leads to nothing.
     open: BTreeSet<String>,
+    /// What the budget did not suffice for.
+    excess: BTreeSet<String>,
     /// How many bytes may still be put in.
     budget: &'b mut usize,
-    /// It was too small.
-    overflowed: bool,
 }
 
 impl<'s, 'b> Resolver<'s, 'b> {
@@ -276,8 +280,8 @@ impl<'s, 'b> Resolver<'s, 'b> {
         Self {
             source,
             open: BTreeSet::new(),
+            excess: BTreeSet::new(),
             budget,
-            overflowed: false,
         }
     }
 
@@ -310,7 +314,7 @@ impl<'s, 'b> Resolver<'s, 'b> {
             match piece {
                 Piece::Literal(part) => out.push_str(part),
                 Piece::Unclosed(rest) => {
-                    self.report(rest);
+                    report(&mut self.open, rest);
                     out.push_str(rest);
                 }
                 Piece::Variable { whole, inner } => match self.find(inner) {
@@ -335,21 +339,17 @@ impl<'s, 'b> Resolver<'s, 'b> {
                     return Some(value);
                 }
                 *self.budget = 0;
-                self.overflowed = true;
-                self.report(&format!(
-                    "{} (too large to be put in)",
-                    shortened(inner.trim())
-                ));
+                report(&mut self.excess, inner);
             }
-            Found::Absent | Found::Later => self.report(inner),
+            Found::Absent | Found::Later => report(&mut self.open, inner),
         }
         None
     }
+}
 
-    fn report(&mut self, inner: &str) {
-        if self.open.len() < MAX_LISTED {
-            self.open.insert(shortened(inner.trim()));
-        }
+fn report(paths: &mut BTreeSet<String>, inner: &str) {
+    if paths.len() < MAX_LISTED {
+        paths.insert(shortened(inner.trim()));
     }
 }
 

@@ -4,7 +4,7 @@ use docg_core::{
     actions,
     i18n::Locale,
     ids::{ExecutionId, NodeId, OrganizationId, StepId, WorkflowId},
-    observe::{JsonText, Redaction},
+    observe::JsonText,
     ports::ExecutionRecord,
     preflight, run,
     time::Timestamp,
@@ -116,7 +116,7 @@ struct PreflightSummary {
 pub(crate) fn execution(
     record: &ExecutionRecord,
     actions: &[actions::RecommendedAction],
-    redaction: &Redaction,
+    trigger_data: JsonText,
     locale: Locale,
     technical: bool,
 ) -> Execution {
@@ -151,7 +151,7 @@ pub(crate) fn execution(
             .collect(),
         correlation_id: Arc::clone(&e.correlation_id),
         trigger_type: Arc::clone(&e.trigger_type),
-        trigger_data: redaction.snapshot(&record.inputs.trigger_data),
+        trigger_data,
         retry_of: e.retry_of,
         follows: e.follows,
         dry_run: e.dry_run,

@@ -41,7 +41,7 @@ struct Asked<'r> {
     call: Call,
     id: Uuid,
     headers: &'r HeaderMap,
-    sent: &'r Value,
+    sent: &'r str,
 }
 
 impl Asked<'_> {

@@ -51,10 +51,11 @@ pub(crate) async fn shown(
         Vec::new()
     };
     let actions = state.engine.recommended_actions(execution, &steps);
+    let trigger_data = state.engine.shown_trigger_data(record).await;
     Ok(dto::execution(
         record,
         &actions,
-        state.engine.redaction(),
+        trigger_data,
         caller.locale,
         caller.is_technician(),
     ))

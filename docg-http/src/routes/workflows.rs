@@ -26,7 +26,7 @@ use crate::{
     openapi::wire,
     problem::Problem,
     router::AppState,
-    shape::{self, contains, escaped},
+    shape::{self, contains, push_token},
 };
 
 /// A workflow as this caller sees it: what nodes are given may hold secrets, which are for those who
@@ -191,8 +191,8 @@ async fn draft(
     let nodes = sent.get("nodes").and_then(Value::as_array);
     for (index, node) in nodes.into_iter().flatten().enumerate() {
         if let Some(params) = node.get("params") {
-            let at = format!("/nodes/{index}/params");
-            find_redacted(state.engine.redaction(), params, &at, &mut faults);
+            let mut at = format!("/nodes/{index}/params");
+            find_redacted(state.engine.redaction(), params, &mut at, &mut faults);
         }
     }
     match draft {
@@ -213,29 +213,35 @@ async fn draft(
     }
 }
 
-/// Where a secret has been replaced. Whoever stores a copy that was made for readers would lose it.
-fn find_redacted(redaction: &Redaction, value: &Value, at: &str, faults: &mut Vec<FieldFault>) {
+/// Where below `at` a secret has been replaced. Whoever stores a copy that was made for readers would lose it.
+fn find_redacted(
+    redaction: &Redaction,
+    value: &Value,
+    at: &mut String,
+    faults: &mut Vec<FieldFault>,
+) {
+    let fault = |at: &str| FieldFault::new(at, "invalid_value", Text::key("fault-redacted"));
+    let length = at.len();
     match value {
         Value::Object(map) => {
             for (key, value) in map {
-                let at = format!("{at}/{}", escaped(key));
+                push_token(at, key);
                 if redaction.is_secret(key) && value == REDACTED {
-                    let detail = Text::key("fault-redacted");
-                    faults.push(FieldFault::new(at, "invalid_value", detail));
+                    faults.push(fault(at));
                 } else {
-                    find_redacted(redaction, value, &at, faults);
+                    find_redacted(redaction, value, at, faults);
                 }
+                at.truncate(length);
             }
         }
         Value::Array(items) => {
             for (index, item) in items.iter().enumerate() {
-                find_redacted(redaction, item, &format!("{at}/{index}"), faults);
+                push_token(at, &index.to_string());
+                find_redacted(redaction, item, at, faults);
+                at.truncate(length);
             }
         }
-        Value::String(text) if redaction.holds_redacted(text) => {
-            let detail = Text::key("fault-redacted");
-            faults.push(FieldFault::new(at, "invalid_value", detail));
-        }
+        Value::String(text) if redaction.holds_redacted(text) => faults.push(fault(at)),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }

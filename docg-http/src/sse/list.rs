@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     dto::{StreamPosition, StreamQuery},
-    extract::Query,
+    extract::PositionQuery,
     metrics::StreamKind,
     openapi::frames,
     problem::Problem,
@@ -41,7 +41,7 @@ use crate::{
 )]
 pub(crate) async fn organization(
     State(state): State<AppState>,
-    Query(query): Query<StreamQuery>,
+    PositionQuery(query): PositionQuery<StreamQuery>,
     request: Request,
 ) -> Result<Response, Problem> {
     let reader = Reader::of(&state, request, query, None).await?;

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     dto::{StreamPosition, StreamQuery},
-    extract::{Id, Query},
+    extract::{Id, PositionQuery},
     metrics::StreamKind,
     openapi::frames,
     problem::Problem,
@@ -45,7 +45,7 @@ use crate::{
 pub(crate) async fn execution(
     State(state): State<AppState>,
     Id(id): Id,
-    Query(query): Query<StreamQuery>,
+    PositionQuery(query): PositionQuery<StreamQuery>,
     request: Request,
 ) -> Result<Response, Problem> {
     let id = ExecutionId(id);

@@ -7,6 +7,7 @@ mod control;
 mod events;
 mod executions;
 mod headers;
+mod large_bodies;
 mod metrics;
 mod openapi;
 mod operation_cases;

@@ -4,7 +4,7 @@ use std::{
     time::Duration,
 };
 
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, HeaderValue};
 use docg_core::{
     ids::{OrganizationId, WorkflowId},
     time::{ManualClock, Timestamp},
@@ -12,10 +12,11 @@ use docg_core::{
 use docg_http::{AuthError, Authenticator, Principal, Scope};
 use futures::StreamExt;
 use serde_json::{Value, json};
+use tower::ServiceExt;
 
 use crate::{
     conformance::check_frame,
-    support::{Call, World},
+    support::{Answer, Call, World},
 };
 
 /// What must happen soon; a test that hangs says nothing.
@@ -170,6 +171,29 @@ async fn an_id_that_is_not_known_gives_a_gap_and_never_an_error() {
             (&json!(reason), &json!("1-0"))
         );
         assert_eq!(frames[2..], all[..], "then from the earliest that is left");
+    }
+    // Bytes that no text is made of, in the query and in the header.
+    let given = |name: &str| format!("{}?last_event_id={name}", stream_of(&path));
+    let header = |bytes: &[u8]| {
+        let mut request = Call::new("GET", stream_of(&path)).token("user").request();
+        let value = HeaderValue::from_bytes(bytes).expect("a header may have it");
+        request.headers_mut().insert("last-event-id", value);
+        request
+    };
+    let query = |name: &str| Call::new("GET", given(name)).token("user").request();
+    for request in [
+        query("%FF"),
+        query("1-0%FF"),
+        query("%00"),
+        query("%ED%A0%80"),
+        header(b"\xff"),
+        header(b"1-0\xc3"),
+    ] {
+        let asked = format!("{request:?}");
+        let answer = world.router.clone().oneshot(request).await;
+        let answer = Answer::of(answer.expect("infallible")).await;
+        assert_eq!(answer.status.as_u16(), 200, "{asked}");
+        assert_eq!(parse(&answer.text)[1].event, "gap", "{asked}");
     }
 }
 

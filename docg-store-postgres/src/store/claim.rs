@@ -51,7 +51,23 @@ macro_rules! counters_lag {
     };
 }
 
-/// What a claim gives, with the state of what was claimed. The function sees and changes what is
+/// From this many bytes on, as they are stored, an execution is large.
+macro_rules! large {
+    () => {
+        "32768"
+    };
+}
+
+/// One claim loads large executions up to this many bytes together, as they are stored, and the one that
+/// exceeds them.
+macro_rules! most_loaded {
+    () => {
+        "1048576"
+    };
+}
+
+/// What a claim gives, with the state of what was claimed, save for those that would be too much to be
+/// loaded at once. The function sees and changes what is
 /// there when it runs, the rest of the statement what was there when it began; where that differs,
 /// the state is read again.
 macro_rules! claim {
@@ -60,16 +76,35 @@ macro_rules! claim {
             with_state: concat!(
                 "SELECT c.id AS claimed, c.fence, c.taken_over, c.takeovers,
                     c.version AS claimed_version, c.signals_pending AS claimed_signals, c.next_due,
-                    c.held_back, ",
+                    c.held_back, c.is_too_much, ",
                 $checked,
                 " AND ",
                 counters_lag!(),
                 " AS counters_lag, ",
                 run_state_columns!(),
-                " FROM ",
+                " FROM (
+                    SELECT c.*, size.stored >= ",
+                large!(),
+                " AND coalesce(sum(size.stored) FILTER (WHERE size.stored >= ",
+                large!(),
+                ") OVER (ORDER BY c.place ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) >= ",
+                most_loaded!(),
+                " AS is_too_much
+                    FROM ",
                 $function,
-                " c LEFT JOIN docg.executions e ON e.id = c.id
-                    LEFT JOIN docg.execution_data d ON d.execution_id = c.id
+                " c CROSS JOIN LATERAL (
+                        SELECT coalesce(sum(bytes), 0) AS stored FROM (
+                            SELECT pg_column_size(d.trigger_data) AS bytes
+                            FROM docg.execution_data d WHERE d.execution_id = c.id
+                            UNION ALL
+                            SELECT coalesce(pg_column_size(s.output), 0)
+                                + coalesce(pg_column_size(s.data_in), 0)
+                                + coalesce(pg_column_size(s.data_out), 0)
+                            FROM docg.execution_steps s WHERE s.execution_id = c.id
+                        ) part
+                    ) size
+                ) c LEFT JOIN docg.executions e ON e.id = c.id AND NOT c.is_too_much
+                    LEFT JOIN docg.execution_data d ON d.execution_id = e.id
                 ORDER BY c.place"
             ),
             alone: concat!(
@@ -210,6 +245,7 @@ impl PgStore {
         let mut claim = Claim::default();
         let mut taken = Vec::with_capacity(rows.len());
         let mut unreadable = Vec::new();
+        let mut too_much = Vec::new();
         for row in rows {
             if let Some(id) = field::<Option<Uuid>>(&row, "claimed")? {
                 let lease = Lease {
@@ -222,6 +258,10 @@ impl PgStore {
                     taken_over: field(&row, "taken_over")?,
                     takeovers: takeovers.unsigned_abs(),
                 };
+                if with_state && field(&row, "is_too_much")? {
+                    too_much.push((lease, before.taken_over));
+                    continue;
+                }
                 let counters_lag = !with_state || field(&row, "counters_lag")?;
                 if counters_lag {
                     self.mend_counters(lease).await?;
@@ -296,6 +336,11 @@ impl PgStore {
         }
         if !unreadable.is_empty() {
             self.put_off(&unreadable).await?;
+        }
+        if !too_much.is_empty() {
+            self.put_back(&too_much, request.now).await?;
+        }
+        if !unreadable.is_empty() || !too_much.is_empty() {
             // They are nobody's now, and others may have their place.
             claim.next_due = Some(request.now);
         }
@@ -332,6 +377,28 @@ impl PgStore {
         let leases: Vec<Lease> = unreadable.iter().map(|(lease, _)| *lease).collect();
         let (ids, workers, fences) = columns(&leases);
         let parameters = arguments![ids, workers, fences];
+        self.database.write(sql, parameters).await.map(|_| ())
+    }
+
+    /// Executions that this claim has not loaded are due at once, as if it had not claimed them: the next
+    /// claim takes over from the worker that is named only if this one did.
+    async fn put_back(&self, leases: &[(Lease, bool)], now: Timestamp) -> Result<(), Error> {
+        let sql = "UPDATE docg.executions e
+            SET worker_id = CASE WHEN held.taken_over THEN e.worker_id END,
+                lease_until = CASE WHEN held.taken_over THEN e.lease_until END, expires_at = NULL,
+                takeovers = e.takeovers - held.taken_over::integer,
+                due_at = CASE WHEN e.ended_at IS NULL OR e.signals_pending > 0 THEN $5 END
+            FROM (
+                SELECT x.id, l.taken_over FROM docg.executions x
+                JOIN unnest($1::uuid[], $2::uuid[], $3::int8[], $4::bool[])
+                        AS l (id, worker_id, fence, taken_over)
+                    ON l.id = x.id AND l.worker_id = x.worker_id AND l.fence = x.fence
+                ORDER BY x.id FOR NO KEY UPDATE OF x
+            ) held
+            WHERE e.id = held.id";
+        let (leases, taken_over): (Vec<Lease>, Vec<bool>) = leases.iter().copied().unzip();
+        let (ids, workers, fences) = columns(&leases);
+        let parameters = arguments![ids, workers, fences, taken_over, Time::from(now)];
         self.database.write(sql, parameters).await.map(|_| ())
     }
 

@@ -128,7 +128,8 @@ fn read_one(name: &str, text: &str, files: &[(String, String)]) -> Result<Workfl
     let mut value = json::read(text.as_bytes()).map_err(|e| e.to_string())?;
     let fields = value.as_object_mut().ok_or("an object is expected")?;
     let id = fields.remove("id").ok_or("/id: it is missing")?;
-    let id: WorkflowId = serde_json::from_value(id).map_err(|e| format!("/id: {e}"))?;
+    let id: WorkflowId = serde_json::from_value(id)
+        .map_err(|e| format!("/id: {}", json::misfit(&e).render(Locale::En)))?;
     if let Some(Value::String(schema)) = fields.get("input_schema") {
         let (_, text) = files
             .iter()
@@ -140,8 +141,13 @@ fn read_one(name: &str, text: &str, files: &[(String, String)]) -> Result<Workfl
     }
     // Of the file's own words: a draft also holds the defaults of this version of the program.
     let digest = hex::encode(Sha256::digest(JsonText::from(&value).as_str()));
-    let draft = serde_path_to_error::deserialize(value)
-        .map_err(|e| format!("{}: {}", e.path(), e.inner()))?;
+    let draft = serde_path_to_error::deserialize(value).map_err(|e| {
+        format!(
+            "{}: {}",
+            e.path(),
+            json::misfit(e.inner()).render(Locale::En)
+        )
+    })?;
     Ok(WorkflowFile {
         file: name.to_owned(),
         id,

@@ -20,7 +20,7 @@ use crate::{
     signature::RequestStatus,
     workflow::{
         Node, NodeSpec, Resolution, condition, param,
-        variables::{self, Scope},
+        variables::{self, Scope, Unresolved},
     },
 };
 
@@ -257,11 +257,17 @@ fn scope<'s>(draft: &'s Draft<'_>) -> Scope<'s> {
 fn resolved(draft: &Draft<'_>, node: &Node, spec: &NodeSpec) -> Result<Value, StepFailure> {
     let params = variables::effective_params(node, &draft.state.inputs.node_overrides);
     let mut params = variables::resolve(&params, &scope(draft)).map_err(|unresolved| {
-        let paths = unresolved.paths.join(", ");
-        StepFailure::review(
-            codes::UNRESOLVED_VARIABLES,
-            Text::key("error-unresolved-variables").with("paths", paths),
-        )
+        let (code, text) = match &unresolved {
+            Unresolved::Absent(paths) => (
+                codes::UNRESOLVED_VARIABLES,
+                Text::key("error-unresolved-variables").with("paths", paths.join(", ")),
+            ),
+            Unresolved::TooLarge(_) => (
+                codes::PARAMETERS_TOO_LARGE,
+                Text::key("issue-parameters-too-large").with("label", &node.label),
+            ),
+        };
+        StepFailure::review(code, text).tech(unresolved)
     })?;
     if let Value::Object(given) = &mut params {
         spec.drop_blanks(given);

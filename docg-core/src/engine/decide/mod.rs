@@ -342,6 +342,21 @@ pub(crate) fn is_small(state: &RunState) -> bool {
     )
 }
 
+/// Whether it costs little to take in what an input brings.
+pub(crate) fn is_little(input: &Input) -> bool {
+    match input {
+        Input::StepFinished {
+            result: Ok(StepOutcome::Done(output)),
+            ..
+        }
+        | Input::Probed {
+            effect: Probe::Done(output),
+            ..
+        } => programs::is_little(output),
+        _ => true,
+    }
+}
+
 /// A step's parameters as a handler gets them; `None` where a variable is not there.
 pub(crate) fn params_of(registry: &Registry, state: &RunState, index: usize) -> Option<Arc<Value>> {
     let node = &state.workflow.nodes[index];

@@ -233,7 +233,8 @@ impl Driver {
     ) -> Result<Option<Decision>, InvalidTransition> {
         let organization = state.execution.organization_id;
         // Who opens no steps comes to no condition.
-        let is_small = !self.works() || decide::is_small(&state);
+        let is_small =
+            inputs.iter().all(decide::is_little) && (!self.works() || decide::is_small(&state));
         let (engine, shutdown) = (Arc::clone(&self.engine), self.shutdown.clone());
         let job = move || {
             let opens_steps = works(shutdown.as_ref());

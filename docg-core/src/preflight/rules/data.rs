@@ -108,7 +108,7 @@ pub(super) fn variables(
 /// Parameters that become too large by the values put into them.
 pub(super) fn too_large(node: &Node) -> Issue {
     let text = Text::key("issue-parameters-too-large").with("label", &node.label);
-    Issue::blocking(Domain::Data, codes::UNRESOLVED_VARIABLES, text)
+    Issue::blocking(Domain::Data, codes::PARAMETERS_TOO_LARGE, text)
         .at(node.id.clone())
         .tech("the values of its variables are too large to be put in")
 }

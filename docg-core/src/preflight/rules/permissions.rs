@@ -98,7 +98,7 @@ impl Question {
             ),
             Answer::Failed(ProbeFailure::Refused { code, human, tech }) => {
                 let text = human.clone().unwrap_or_else(|| {
-                    text_for(code)
+                    text_for(code, self.resource)
                         .with("label", &asker.label)
                         .with("field", asker.field)
                 });
@@ -166,7 +166,7 @@ pub(in crate::preflight) fn check_failed(
 
 /// docg's own words for a code: its own, those of its part after the provider's name, or general
 /// ones.
-fn text_for(code: &str) -> Text {
+fn text_for(code: &str, resource: Resource) -> Text {
     let mut rest = code;
     loop {
         let key = format!("issue-{}", rest.replace(['_', '.'], "-"));
@@ -178,7 +178,13 @@ fn text_for(code: &str) -> Text {
         }
         match rest.split_once('.') {
             Some((_, after)) => rest = after,
-            None => return Text::key("issue-resource-refused"),
+            None => {
+                return match resource {
+                    Resource::Template => Text::key("issue-template-refused"),
+                    Resource::Folder => Text::key("issue-folder-refused"),
+                    Resource::Connection => Text::key("issue-resource-refused"),
+                };
+            }
         }
     }
 }

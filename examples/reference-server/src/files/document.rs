@@ -1,3 +1,4 @@
+use docg_core::{i18n::Locale, json};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -32,7 +33,8 @@ impl Document {
     ///
     /// [`FilesError::NotADocument`].
     pub fn from_value(value: &Value) -> Result<Self, FilesError> {
-        Self::deserialize(value).map_err(|e| FilesError::NotADocument(e.to_string()))
+        Self::deserialize(value)
+            .map_err(|e| FilesError::NotADocument(json::misfit(&e).render(Locale::En)))
     }
 
     /// One document or a list of them.

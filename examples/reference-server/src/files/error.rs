@@ -140,24 +140,22 @@ impl FilesError {
             Self::Full(_) => StepFailure::review("storage_full", text("issue-storage-full")),
             Self::Denied(_) => StepFailure::review(
                 "local.insufficient_permissions",
-                text("issue-insufficient-permissions"),
+                text("issue-storage-denied"),
             ),
             Self::NotAFolder(_) | Self::BadFolder(_) => {
                 StepFailure::review("local.folder_not_found", text("issue-folder-not-found"))
             }
-            Self::NotFound(_)
-            | Self::NotADocument(_)
-            | Self::Changed(_)
-            | Self::TooLarge(_)
-            | Self::BadName(_) => {
-                StepFailure::review(codes::INVALID_FIELD_FORMAT, text("issue-resource-refused"))
+            Self::NotFound(_) | Self::NotADocument(_) | Self::Changed(_) | Self::TooLarge(_) => {
+                StepFailure::review(codes::INVALID_FIELD_FORMAT, text("issue-file-unusable"))
             }
+            Self::BadName(_) => StepFailure::review(
+                codes::INVALID_FIELD_FORMAT,
+                text("issue-file-name-unusable"),
+            ),
             Self::Unsupported(_) | Self::Misconfigured(_) => {
                 StepFailure::review("storage_misconfigured", text("issue-storage-misconfigured"))
             }
-            Self::Other(_) => {
-                StepFailure::retryable("storage_error", text("issue-service-unavailable"))
-            }
+            Self::Other(_) => StepFailure::retryable("storage_error", text("issue-storage-error")),
         };
         failure.tech(self)
     }

@@ -159,9 +159,10 @@ pub(super) fn failure(error: MailError, context: &StepContext, field: &'static s
         MailError::Unknown(_) => {
             StepFailure::outcome_unknown(codes::OUTCOME_UNKNOWN, text("error-outcome-unknown"))
         }
-        MailError::Unwritable(_) => {
-            StepFailure::review(codes::INVALID_FIELD_FORMAT, text("issue-resource-refused"))
-        }
+        MailError::Unwritable(_) => StepFailure::review(
+            codes::INVALID_FIELD_FORMAT,
+            text("issue-invalid-parameter-format"),
+        ),
         MailError::Stopped => return StepFailure::stopped(),
         MailError::Files(_) => {
             let MailError::Files(error) = error else {
