@@ -61,9 +61,7 @@ async fn run_all(phase: &str, engine: Engine, node_types: &[&str]) -> Ran {
     let _workers = engine.start_workers(WorkerOptions::default());
     let (organization, workflow) = (OrganizationId::new(), WorkflowId::new());
     // Without a second attempt, a wait that a probe finds is awaited as it is.
-    let node = |(at, node_type)| {
-        json!({"id": format!("n{at}"), "type": node_type, "phase": phase, "retry": {"max_attempts": 1}})
-    };
+    let node = |(at, node_type)| json!({"id": format!("n{at}"), "type": node_type, "phase": phase, "retry": {"max_attempts": 1}});
     let nodes: Vec<_> = node_types.iter().enumerate().map(node).collect();
     let draft = serde_json::from_value(json!({"name": "test", "nodes": nodes})).expect("readable");
     let stored = engine.put_workflow(organization, workflow, draft, None);
