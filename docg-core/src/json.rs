@@ -488,6 +488,7 @@ mod tests {
 
     #[test]
     fn a_misfit_is_told_in_the_words_of_json_and_in_none_of_rust() {
+        #[allow(dead_code, reason = "it is only read into")]
         #[derive(Debug, serde::Deserialize)]
         #[serde(rename_all = "snake_case")]
         enum Choice {
@@ -499,6 +500,7 @@ mod tests {
         enum Tagged {
             One { _x: u8 },
         }
+        #[allow(dead_code, reason = "it is only read into")]
         #[derive(Debug, serde::Deserialize)]
         #[serde(untagged)]
         enum Either {
