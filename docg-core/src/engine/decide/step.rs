@@ -134,6 +134,7 @@ pub(super) fn begin_wait(
     index: usize,
     wait: Wait,
 ) -> Result<(), InvalidTransition> {
+    forget_error(draft, index);
     match wait {
         Wait::Signatures(request) => {
             super::signature::requested(draft, index, request);
@@ -263,13 +264,20 @@ pub(super) fn left_over_error(draft: &Draft<'_>) -> Option<ErrorContext> {
         .clone()
 }
 
-pub(super) fn succeeded(draft: &mut Draft<'_>, index: usize, output: Arc<Value>) {
-    let node = draft.node(index);
-    // What a later attempt has made good is not what went wrong with the run.
-    let error = &draft.state.steps[index].error;
-    if error.is_some() && *error == draft.state.execution.error {
+/// What a later attempt has made good is not what went wrong with the step or the execution.
+fn forget_error(draft: &mut Draft<'_>, index: usize) {
+    if draft.state.steps[index].error.is_none() {
+        return;
+    }
+    let error = draft.step(index).error.take();
+    if error == draft.state.execution.error {
         draft.state.execution.error = left_over_error(draft);
     }
+}
+
+pub(super) fn succeeded(draft: &mut Draft<'_>, index: usize, output: Arc<Value>) {
+    let node = draft.node(index);
+    forget_error(draft, index);
     let snapshot = draft.env.redaction.snapshot(&output);
     {
         let step = draft.step(index);
