@@ -10,7 +10,7 @@ use docg_core::{
     workflow::wait_for_place,
 };
 use docg_store_memory::{MemoryBus, MemoryStore};
-use futures::{StreamExt, future};
+use futures::StreamExt;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
@@ -22,21 +22,25 @@ const TIMEOUT_MS: u64 = 1_500;
 async fn run(executions: usize, work_ms: u64) -> Vec<(Status, Step)> {
     let clock = ManualClock::new(Timestamp::from_millis(1_800_000_000_000));
     let (hands, places) = (clock.clone(), Arc::new(Semaphore::new(1)));
-    let work = compute(NodeSpec::new("work", Phase::Render), move |_, _: Value| {
-        let (hands, places) = (hands.clone(), Arc::clone(&places));
-        async move {
-            let _place = wait_for_place(places.acquire()).await;
-            // All of them are waiting before the first goes on.
-            for _ in 0..1_000 {
-                tokio::task::yield_now().await;
+    let work = compute(
+        NodeSpec::new("work", Phase::Render),
+        move |context: StepContext, _: Value| {
+            let (hands, places) = (hands.clone(), Arc::clone(&places));
+            async move {
+                let _place = wait_for_place(places.acquire()).await;
+                // All of them are waiting before the first goes on.
+                for _ in 0..1_000 {
+                    tokio::task::yield_now().await;
+                }
+                hands.advance(Duration::from_millis(work_ms));
+                if work_ms > TIMEOUT_MS {
+                    context.cancellation.cancelled().await;
+                    return Err(StepFailure::stopped());
+                }
+                Ok(json!({}))
             }
-            hands.advance(Duration::from_millis(work_ms));
-            if work_ms > TIMEOUT_MS {
-                future::pending::<()>().await;
-            }
-            Ok(json!({}))
-        }
-    });
+        },
+    );
     let (store, bus) = (Arc::<MemoryStore>::default(), Arc::<MemoryBus>::default());
     let engine = Engine::builder(store, bus)
         .clock(Arc::new(clock))
