@@ -78,7 +78,8 @@ impl RenderError {
     }
 
     /// What the template cannot do with the data, in one line and with the place, where Typst says that of a
-    /// value: it is too large to be counted with, say.
+    /// value: it is too large to be counted with, say, or of
+    /// another type.
     #[must_use]
     pub fn misfit(&self) -> Option<String> {
         let Self::InvalidTemplate { problems, .. } = self else {
@@ -117,12 +118,17 @@ const REFUSALS: [&str; 4] = [
     "panicked with: ",
 ];
 /// What Typst says of values, whatever the template does with them.
-const OF_VALUES: [&str; 5] = [
+const OF_VALUES: [&str; 9] = [
     "too large",
     "too small",
     "divide by zero",
     "out of bounds",
     " is invalid",
+    // Of another type than is needed.
+    ", found ",
+    "cannot apply ",
+    "cannot add ",
+    "cannot compare ",
 ];
 /// Characters of such a message that people are shown.
 const MAX_REFUSAL: usize = 300;
