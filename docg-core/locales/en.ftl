@@ -3,6 +3,45 @@ issue-unresolved-variables = “{ $label }” needs a value that is not there: {
 issue-missing-required-field = “{ $field }” is required and has no value. Fill it in.
 issue-missing-required-parameter = “{ $label }” needs “{ $field }”, which is empty. Fill it in.
 issue-invalid-field-format = “{ $field }” does not have the expected form. Correct its value.
+issue-field-max-items = “{ $field }” has too many entries. It may have at most { $limit ->
+    [one] 1 entry
+   *[other] { $limit } entries
+}.
+issue-field-min-items = “{ $field }” has too few entries. It must have at least { $limit ->
+    [one] 1 entry
+   *[other] { $limit } entries
+}.
+issue-field-max-length = “{ $field }” is too long. It may have at most { $limit ->
+    [one] 1 character
+   *[other] { $limit } characters
+}.
+issue-field-min-length = “{ $field }” is too short. It must have at least { $limit ->
+    [one] 1 character
+   *[other] { $limit } characters
+}.
+issue-field-maximum = “{ $field }” is too large. It may be at most { $limit }.
+issue-field-minimum = “{ $field }” is too small. It must be at least { $limit }.
+issue-field-below = “{ $field }” is too large. It must be below { $limit }.
+issue-field-above = “{ $field }” is too small. It must be above { $limit }.
+issue-field-multiple-of = “{ $field }” must be a multiple of { $limit }. Correct it.
+issue-field-unique-items = “{ $field }” has an entry twice. Take it out once.
+issue-field-one-of = “{ $field }” must be one of: { $limit }. Correct it.
+issue-field-date = “{ $field }” must be a date, such as 2026-01-31. Correct it.
+issue-field-date-time = “{ $field }” must be a date and a time, such as 2026-01-31T10:30:00Z. Correct it.
+issue-field-time = “{ $field }” must be a time, such as 10:30:00Z. Correct it.
+issue-field-email = “{ $field }” must be an e-mail address, such as name@example.com. Correct it.
+issue-field-uri = “{ $field }” must be an address, such as https://example.com. Correct it.
+issue-field-format = “{ $field }” must have the form “{ $limit }”. Correct it.
+issue-field-pattern = “{ $field }” does not have the expected form, which is { $limit } (a regular expression). Correct its value.
+issue-field-array = “{ $field }” must be a list. Correct it.
+issue-field-boolean = “{ $field }” must be true or false. Correct it.
+issue-field-integer = “{ $field }” must be a whole number. Correct it.
+issue-field-null = “{ $field }” must be left empty. Correct it.
+issue-field-number = “{ $field }” must be a number. Correct it.
+issue-field-object = “{ $field }” must be an object with fields. Correct it.
+issue-field-string = “{ $field }” must be a text. Correct it.
+issue-field-not-allowed = “{ $field }” has a value that may not be there. Take it out.
+issue-field-unknown = “{ $field }” has fields that are not known: { $limit }. Take them out, or correct their names.
 issue-invalid-parameter-format = “{ $field }” of “{ $label }” does not have the expected form. Correct its value.
 issue-invalid-condition = The condition of “{ $label }” cannot be worked out with these data. Correct the data or the condition.
 issue-unknown-node-type = “{ $label }” is a kind of step that this system does not have. Choose another one in the workflow.
@@ -49,6 +88,9 @@ issue-storage-misconfigured = The place where “{ $label }” saves its files i
 issue-host-not-found = “{ $label }” calls a server that does not exist. Check the address in “{ $field }”.
 issue-certificate-invalid = “{ $label }” calls a server that cannot prove who it is: its certificate is expired, belongs to another name, or is not trusted. Check the address, or have the certificate renewed.
 issue-redirect-not-followed = The service that “{ $label }” calls answered with a redirect, and redirects are not followed. Enter the address that it leads to in “{ $field }”, then go on.
+issue-redirect-without-address = The service that “{ $label }” calls answered with status { $status }, and names no address to go to instead. Check the address, the method and the headers.
+issue-call-forbidden = The service that “{ $label }” calls answered with status { $status }: it does not allow this call. The API key may be wrong or lack a permission, or the service allows the call to nobody. Check “{ $field }”, and ask the other side.
+issue-call-forbidden-to-strangers = The service that “{ $label }” calls answered with status { $status }: it does not allow this call, which has no credentials. It may want some in “{ $field }”, or allow the call to nobody. Ask the other side.
 issue-credentials-missing = The service that “{ $label }” calls answered with status { $status }: it takes calls from known callers only, and this one has no credentials. Add them in “{ $field }”.
 issue-call-refused = The service that “{ $label }” calls refused the call with status { $status }. Check the address, the method, the headers and the body.
 issue-resource-refused = “{ $label }” cannot use what is given in “{ $field }”. Check it with its provider.
@@ -72,6 +114,7 @@ error-output-unserializable = The step gave a result that cannot be kept.
 error-parameters-do-not-fit = The values given to this step do not fit what it needs. Correct them and go on.
 error-unresolved-variables = Values are missing that this step needs: { $paths }. Fill them in and go on.
 error-condition-failed = The condition of this step cannot be worked out with the data there are.
+error-not-before = { $why } It asks to be left alone until { $moment }: try again then.
 error-timeout = “{ $label }” did not end within { $seconds ->
     [one] 1 second
    *[other] { $seconds } seconds
@@ -95,6 +138,9 @@ error-signature-declined-somebody = A signer declined to sign.
 error-signature-declined-somebody-reason = A signer declined to sign: { $reason }
 error-signature-canceled = The signature request was withdrawn at the provider.
 error-signature-refused = The signature provider does not take the request of “{ $label }” as it is. Check the signers and the document.
+error-provider-forbidden = The signature provider does not allow the request of “{ $label }”. The API key may be wrong or lack a permission. Update it, or have the provider allow the request, then go on.
+error-provider-unpaid = The account at the signature provider has no credits or no valid plan for “{ $label }”. Add credits or renew the plan, then go on.
+error-provider-not-found = The signature provider has nothing at the address that “{ $label }” calls: its address in the settings may be wrong, or the document was deleted there. Have both checked, then go on.
 error-document-not-ready = All have signed, but the provider has not finished the signed document of “{ $label }” yet.
 error-signature-expired = Not everybody signed in time.
 error-stopped = The step was stopped before it took effect.
@@ -103,8 +149,10 @@ error-canceled-outcome-unknown = The execution was canceled while “{ $label }�
 error-canceled-effect-done = The execution was canceled, but “{ $label }” had already taken effect.
 error-output-too-large = The result of “{ $label }” is too large to be kept.
 error-total-output-too-large = The result of “{ $label }” cannot be kept: together with those of the steps before it, it is too large.
-error-answer-not-text = The answer to “{ $label }” is not readable text: it is not written in the character set that it names, or names none. Correct it at the other side.
-error-answer-compressed = The answer to “{ $label }” is compressed, and compressed answers cannot be read. Have the other side answer without compression.
+error-answer-too-large = “{ $label }” was answered with status { $status }, but the answer is too large to be kept.
+error-answer-broken-off = “{ $label }” was answered with status { $status }, but the answer broke off.
+error-answer-not-text = “{ $label }” was answered with status { $status }, but the answer is not readable text: it is not written in the character set that it names, or names none. Correct it at the other side.
+error-answer-compressed = “{ $label }” was answered with status { $status }, but the answer is compressed, and compressed answers cannot be read. Have the other side answer without compression.
 error-output-not-storable = The result of “{ $label }” cannot be kept as it is: it has an unreadable character, or is nested too deep.
 error-wait-end = “{ $label }” cannot wait so long: it may wait ten years at most. Give it an earlier end.
 error-wait-over = “{ $label }” asks for an answer by a moment that has passed. Give it a later end.
@@ -255,6 +303,12 @@ action-reduce-attachments-label = Attach less
 action-reduce-attachments-description = Attach fewer or smaller documents.
 action-fix-mail-label = Change the mail
 action-fix-mail-description = Change the text or the attachments that the mail server does not accept.
+action-allow-call-label = Have the call allowed
+action-allow-call-description = Have the other side allow the call, or use credentials that may make it.
+action-add-credits-label = Add credits
+action-add-credits-description = Add credits or renew the plan at the provider, then go on.
+action-check-provider-address-label = Check the provider's address
+action-check-provider-address-description = Have the address of the provider in the settings corrected, or see whether the document is still there.
 action-fix-url-label = Correct address
 action-fix-url-description = Enter an address that may be called.
 action-confirm-done-label = Confirm it was done

@@ -3,6 +3,45 @@ issue-unresolved-variables = “{ $label }” precisa de um valor que não exist
 issue-missing-required-field = “{ $field }” é obrigatório e está sem valor. Preencha-o.
 issue-missing-required-parameter = “{ $label }” precisa de “{ $field }”, que está vazio. Preencha-o.
 issue-invalid-field-format = “{ $field }” não está no formato esperado. Corrija o valor.
+issue-field-max-items = “{ $field }” tem itens demais. Pode ter no máximo { $limit ->
+    [one] { $limit } item
+   *[other] { $limit } itens
+}.
+issue-field-min-items = “{ $field }” tem itens de menos. Precisa ter no mínimo { $limit ->
+    [one] { $limit } item
+   *[other] { $limit } itens
+}.
+issue-field-max-length = “{ $field }” é longo demais. Pode ter no máximo { $limit ->
+    [one] { $limit } caractere
+   *[other] { $limit } caracteres
+}.
+issue-field-min-length = “{ $field }” é curto demais. Precisa ter no mínimo { $limit ->
+    [one] { $limit } caractere
+   *[other] { $limit } caracteres
+}.
+issue-field-maximum = “{ $field }” é grande demais. Pode ser no máximo { $limit }.
+issue-field-minimum = “{ $field }” é pequeno demais. Precisa ser no mínimo { $limit }.
+issue-field-below = “{ $field }” é grande demais. Precisa ser menor que { $limit }.
+issue-field-above = “{ $field }” é pequeno demais. Precisa ser maior que { $limit }.
+issue-field-multiple-of = “{ $field }” precisa ser um múltiplo de { $limit }. Corrija-o.
+issue-field-unique-items = “{ $field }” tem um item repetido. Retire a repetição.
+issue-field-one-of = “{ $field }” precisa ser um destes: { $limit }. Corrija-o.
+issue-field-date = “{ $field }” precisa ser uma data, como 2026-01-31. Corrija-a.
+issue-field-date-time = “{ $field }” precisa ser data e hora, como 2026-01-31T10:30:00Z. Corrija-as.
+issue-field-time = “{ $field }” precisa ser uma hora, como 10:30:00Z. Corrija-a.
+issue-field-email = “{ $field }” precisa ser um endereço de e-mail, como nome@example.com. Corrija-o.
+issue-field-uri = “{ $field }” precisa ser um endereço, como https://example.com. Corrija-o.
+issue-field-format = “{ $field }” precisa ter o formato “{ $limit }”. Corrija-o.
+issue-field-pattern = “{ $field }” não está no formato esperado, que é { $limit } (uma expressão regular). Corrija o valor.
+issue-field-array = “{ $field }” precisa ser uma lista. Corrija-o.
+issue-field-boolean = “{ $field }” precisa ser verdadeiro ou falso. Corrija-o.
+issue-field-integer = “{ $field }” precisa ser um número inteiro. Corrija-o.
+issue-field-null = “{ $field }” precisa ficar vazio. Corrija-o.
+issue-field-number = “{ $field }” precisa ser um número. Corrija-o.
+issue-field-object = “{ $field }” precisa ser um objeto com campos. Corrija-o.
+issue-field-string = “{ $field }” precisa ser um texto. Corrija-o.
+issue-field-not-allowed = “{ $field }” tem um valor que não pode estar ali. Retire-o.
+issue-field-unknown = “{ $field }” tem campos desconhecidos: { $limit }. Retire-os ou corrija seus nomes.
 issue-invalid-parameter-format = “{ $field }” de “{ $label }” não está no formato esperado. Corrija o valor.
 issue-invalid-condition = A condição de “{ $label }” não pode ser avaliada com estes dados. Corrija os dados ou a condição.
 issue-unknown-node-type = “{ $label }” é um tipo de etapa que este sistema não possui. Escolha outro no fluxo.
@@ -49,6 +88,9 @@ issue-storage-misconfigured = O local onde “{ $label }” salva seus arquivos 
 issue-host-not-found = “{ $label }” chama um servidor que não existe. Verifique o endereço em “{ $field }”.
 issue-certificate-invalid = “{ $label }” chama um servidor que não consegue provar quem é: o certificado venceu, pertence a outro nome ou não é confiável. Verifique o endereço, ou faça renovar o certificado.
 issue-redirect-not-followed = O serviço que “{ $label }” chama respondeu com um redirecionamento, e redirecionamentos não são seguidos. Informe em “{ $field }” o endereço final e continue.
+issue-redirect-without-address = O serviço que “{ $label }” chama respondeu com o status { $status } e não indica outro endereço. Verifique o endereço, o método e os cabeçalhos.
+issue-call-forbidden = O serviço que “{ $label }” chama respondeu com o status { $status }: ele não permite esta chamada. A API Key pode estar errada ou sem permissão, ou o serviço não permite a chamada a ninguém. Verifique “{ $field }” e consulte o outro lado.
+issue-call-forbidden-to-strangers = O serviço que “{ $label }” chama respondeu com o status { $status }: ele não permite esta chamada, que não tem credenciais. Ele pode exigi-las em “{ $field }”, ou não permitir a chamada a ninguém. Consulte o outro lado.
 issue-credentials-missing = O serviço que “{ $label }” chama respondeu com o status { $status }: ele só aceita chamadas identificadas, e esta não tem credenciais. Inclua-as em “{ $field }”.
 issue-call-refused = O serviço que “{ $label }” chama recusou a chamada com o status { $status }. Verifique o endereço, o método, os cabeçalhos e o corpo.
 issue-resource-refused = “{ $label }” não pode usar o que está em “{ $field }”. Verifique com o provedor.
@@ -72,6 +114,7 @@ error-output-unserializable = A etapa gerou um resultado que não pode ser guard
 error-parameters-do-not-fit = Os valores dados a esta etapa não são os que ela precisa. Corrija-os e continue.
 error-unresolved-variables = Faltam valores de que esta etapa precisa: { $paths }. Preencha-os e continue.
 error-condition-failed = A condição desta etapa não pode ser avaliada com os dados disponíveis.
+error-not-before = { $why } Ele pede que se aguarde até { $moment }: tente novamente depois.
 error-timeout = “{ $label }” não terminou em { $seconds ->
     [one] 1 segundo
    *[other] { $seconds } segundos
@@ -95,6 +138,9 @@ error-signature-declined-somebody = Um signatário recusou a assinatura.
 error-signature-declined-somebody-reason = Um signatário recusou a assinatura: { $reason }
 error-signature-canceled = A solicitação de assinatura foi cancelada no provedor.
 error-signature-refused = O provedor de assinaturas não aceita a solicitação de “{ $label }” como está. Verifique os signatários e o documento.
+error-provider-forbidden = O provedor de assinaturas não permite o pedido de “{ $label }”. A API Key pode estar errada ou sem permissão. Atualize-a, ou peça ao provedor que permita o pedido, e continue.
+error-provider-unpaid = A conta no provedor de assinaturas não tem créditos nem plano válido para “{ $label }”. Adicione créditos ou renove o plano e continue.
+error-provider-not-found = O provedor de assinaturas não tem nada no endereço que “{ $label }” chama: o endereço dele na configuração pode estar errado, ou o documento foi excluído lá. Verifique ambos e continue.
 error-document-not-ready = Todos assinaram, mas o provedor ainda não finalizou o documento assinado de “{ $label }”.
 error-signature-expired = Nem todos assinaram a tempo.
 error-stopped = A etapa foi interrompida antes de ter efeito.
@@ -103,8 +149,10 @@ error-canceled-outcome-unknown = A execução foi cancelada enquanto “{ $label
 error-canceled-effect-done = A execução foi cancelada, mas “{ $label }” já tinha tido efeito.
 error-output-too-large = O resultado de “{ $label }” é grande demais para ser guardado.
 error-total-output-too-large = O resultado de “{ $label }” não pode ser guardado: somado aos das etapas anteriores, é grande demais.
-error-answer-not-text = A resposta a “{ $label }” não é um texto legível: não está no conjunto de caracteres que indica, ou não indica nenhum. Corrija-a do outro lado.
-error-answer-compressed = A resposta a “{ $label }” está comprimida, e respostas comprimidas não podem ser lidas. Faça com que o outro lado responda sem compressão.
+error-answer-too-large = “{ $label }” recebeu uma resposta com o status { $status }, mas ela é grande demais para ser guardada.
+error-answer-broken-off = “{ $label }” recebeu uma resposta com o status { $status }, mas ela foi interrompida.
+error-answer-not-text = “{ $label }” recebeu uma resposta com o status { $status }, mas ela não é um texto legível: não está no conjunto de caracteres que indica, ou não indica nenhum. Corrija-a do outro lado.
+error-answer-compressed = “{ $label }” recebeu uma resposta com o status { $status }, mas ela está comprimida, e respostas comprimidas não podem ser lidas. Faça com que o outro lado responda sem compressão.
 error-output-not-storable = O resultado de “{ $label }” não pode ser guardado como está: tem um caractere ilegível ou níveis demais.
 error-wait-end = “{ $label }” não pode esperar tanto: o máximo são dez anos. Informe um prazo menor.
 error-wait-over = “{ $label }” pede uma resposta até um momento que já passou. Informe um prazo maior.
@@ -255,6 +303,12 @@ action-reduce-attachments-label = Anexar menos
 action-reduce-attachments-description = Anexe menos documentos ou documentos menores.
 action-fix-mail-label = Mudar o e-mail
 action-fix-mail-description = Mude o texto ou os anexos que o servidor de e-mail não aceita.
+action-allow-call-label = Pedir permissão
+action-allow-call-description = Peça ao outro lado que permita a chamada, ou use credenciais que possam fazê-la.
+action-add-credits-label = Adicionar créditos
+action-add-credits-description = Adicione créditos ou renove o plano no provedor e continue.
+action-check-provider-address-label = Verificar o endereço do provedor
+action-check-provider-address-description = Corrija o endereço do provedor na configuração, ou veja se o documento ainda está lá.
 action-fix-url-label = Corrigir endereço
 action-fix-url-description = Informe um endereço que possa ser chamado.
 action-confirm-done-label = Confirmar que foi feito

@@ -36,6 +36,7 @@ pub fn merge(request: &mut SignatureRequest, facts: &[SignerFact]) -> Vec<Signer
             SignerFactKind::Declined => SignerStatus::Declined,
             SignerFactKind::Expired | SignerFactKind::Canceled => SignerStatus::Expired,
             SignerFactKind::Bounced => SignerStatus::Bounced,
+            SignerFactKind::Unconfirmed => continue,
         };
         let whose = fact.email.as_deref().map(AddressKey::of);
         for signer in &mut request.signers {
@@ -49,9 +50,10 @@ pub fn merge(request: &mut SignatureRequest, facts: &[SignerFact]) -> Vec<Signer
                 SignerFactKind::Viewed => Some(&mut signer.viewed_at),
                 SignerFactKind::Signed => Some(&mut signer.signed_at),
                 SignerFactKind::Declined => Some(&mut signer.declined_at),
-                SignerFactKind::Expired | SignerFactKind::Bounced | SignerFactKind::Canceled => {
-                    None
-                }
+                SignerFactKind::Expired
+                | SignerFactKind::Bounced
+                | SignerFactKind::Canceled
+                | SignerFactKind::Unconfirmed => None,
             };
             if let Some(time) = time {
                 *time = Some(time.map_or(fact.at, |known| known.min(fact.at)));
@@ -69,6 +71,18 @@ pub fn merge(request: &mut SignatureRequest, facts: &[SignerFact]) -> Vec<Signer
                 });
             }
         }
+    }
+    // Of several moments in one report, a change tells the one that stays.
+    for change in &mut changes {
+        let mut signers = request.signers.iter();
+        let signer = signers.find(|signer| signer.email == change.email);
+        let kept = signer.and_then(|signer| match change.status {
+            SignerStatus::Viewed => signer.viewed_at,
+            SignerStatus::Signed => signer.signed_at,
+            SignerStatus::Declined => signer.declined_at,
+            SignerStatus::Pending | SignerStatus::Expired | SignerStatus::Bounced => None,
+        });
+        change.at = kept.unwrap_or(change.at);
     }
     request.status = derived_status(request, facts);
     changes

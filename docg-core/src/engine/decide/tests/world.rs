@@ -11,7 +11,7 @@ use crate::{
     observe::{Actor, verify_chain},
     ports::SignalKind,
     preflight::{Domain, Issue},
-    run::{Execution, Inputs, Phase, Status, WaitKind},
+    run::{Activity, Execution, Inputs, Phase, Status, Step, StepStatus, WaitKind},
     workflow::{
         NodeSpec, ParamKind, ParamSpec, Workflow, WorkflowDraft, compute, effect,
         validate::validate,
@@ -327,10 +327,28 @@ impl World {
                 self.state
                     .steps
                     .iter()
-                    .all(|step| step.activity == crate::run::Activity::Idle),
+                    .all(|step| step.activity == Activity::Idle),
                 "no step runs after the end"
             );
             assert!(execution.completed_at.is_some());
+        }
+        // Who waits for people shows no error of an earlier attempt.
+        let failed = |step: &&Step| step.status == StepStatus::Failed;
+        for step in &self.state.steps {
+            let waits = step.activity == Activity::Waiting;
+            assert!(!waits || step.error.is_none(), "{step:#?}");
+        }
+        let waiting = execution.waiting_for.as_ref();
+        if waiting.is_some_and(|it| it.kind.is_for_people())
+            && execution.status != Status::NeedsReview
+            && execution.status != Status::Paused
+            && let Some(error) = &execution.error
+        {
+            let mut left_behind = self.state.steps.iter().filter(failed);
+            assert!(
+                left_behind.any(|step| step.error.as_ref() == Some(error)),
+                "{error:#?}"
+            );
         }
         // No two steps are under way, and none is before one that has not ended.
         let first_open = self
