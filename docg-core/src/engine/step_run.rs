@@ -30,7 +30,8 @@ use crate::{
     time::Clock,
     workflow::{
         EffectClass, EffectContext, Handler, Node, Probe, Resolution, StepContext, StepOutcome,
-        StopReason, context::StepFacts,
+        StopReason,
+        context::{Allowance, StepFacts, Time},
     },
 };
 
@@ -50,8 +51,8 @@ enum Answer {
 pub(crate) struct StepRun {
     pub(crate) index: usize,
     pub(crate) progress: watch::Receiver<f32>,
-    /// When its time is up, as [`Clock::elapsed`](crate::time::Clock::elapsed) tells.
-    pub(crate) ends: Duration,
+    /// When its time is up.
+    pub(crate) time: watch::Receiver<Allowance>,
     node: Arc<Node>,
     probing: bool,
     /// It begins its effect, and does not go on after a wait.
@@ -114,18 +115,19 @@ impl Work {
 /// A handler's call, with its panic caught and its answer checked.
 fn call(
     keeper: Keeper,
-    ends: Duration,
+    step: &StepContext,
     clock: &Arc<dyn Clock>,
     handler: impl Future<Output = Answer> + Send + 'static,
 ) -> Call {
-    let clock = Arc::clone(clock);
+    let (clock, time) = (Arc::clone(clock), step.time.watch());
+    let handler = step.enter(handler);
     let work = async move {
         let mut handler = pin!(handler);
         let poll = |context: &mut task::Context<'_>| {
-            let in_time = clock.elapsed() <= ends;
+            let in_time = clock.elapsed() <= time.borrow().ends();
             let answer = handler.as_mut().poll(context);
             // It held its thread meanwhile: nobody could tell it that its time was up.
-            if in_time && answer.is_ready() && clock.elapsed() > ends {
+            if in_time && answer.is_ready() && clock.elapsed() > time.borrow().ends() {
                 keeper.warn_of_blocking();
             }
             answer
@@ -189,7 +191,9 @@ impl StepRun {
             told: reason,
             recorder: recorder.clone(),
             progress: sender,
+            time: Time::until(ends, Arc::clone(&engine.clock)),
         }));
+        let time = context.time.watch();
         let probing = matches!(task, Task::Probe);
         let begins = matches!(task, Task::Run);
         let began = Instant::now();
@@ -217,12 +221,16 @@ impl StepRun {
             recorder: recorder.clone(),
         };
         let call = match handler {
-            Some(Handler::Compute(handler)) => call(keeper, ends, &engine.clock, async move {
-                Answer::Result(handler.run(context, params).await.map(StepOutcome::Done))
-            }),
+            Some(Handler::Compute(handler)) => {
+                let step = context.clone();
+                call(keeper, &step, &engine.clock, async move {
+                    Answer::Result(handler.run(context, params).await.map(StepOutcome::Done))
+                })
+            }
             Some(Handler::Effect(handler)) => {
+                let step = context.clone();
                 let context = EffectContext::live(context, handle.lease.fence);
-                call(keeper, ends, &engine.clock, async move {
+                call(keeper, &step, &engine.clock, async move {
                     match task {
                         Task::Run => Answer::Result(handler.run(context, params).await),
                         Task::Resume(resolution) => {
@@ -235,7 +243,7 @@ impl StepRun {
             None => {
                 let text = Text::key("error-unknown-node-type").with("type", &node.node_type);
                 let failure = StepFailure::review(codes::UNKNOWN_NODE_TYPE, text);
-                call(keeper, ends, &engine.clock, async move {
+                call(keeper, &context, &engine.clock, async move {
                     Answer::Result(Err(failure))
                 })
             }
@@ -244,7 +252,7 @@ impl StepRun {
         Self {
             index,
             progress,
-            ends,
+            time,
             node,
             probing,
             begins,

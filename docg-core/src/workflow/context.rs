@@ -1,14 +1,14 @@
 //! What a handler is given besides its parameters.
 
-use std::{ops::Deref, sync::Arc};
+use std::{future::Future, ops::Deref, sync::Arc, time::Duration};
 
-use tokio::sync::watch;
+use tokio::{sync::watch, task::futures::TaskLocalFuture};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     ids::{ApprovalId, ExecutionId, NodeId, OrganizationId, SignatureRequestId, WorkflowId},
     observe::{AuditDraft, AuditSink, ExecutionLogger, LogDraft, LogLevel, StepRecorder},
-    time::Timestamp,
+    time::{Clock, Timestamp},
 };
 
 /// Why a handler is told to stop.
@@ -72,7 +72,7 @@ pub struct StepFacts {
     pub correlation_id: Arc<str>,
     /// The W3C trace context that the execution was created with.
     pub traceparent: Option<Arc<str>>,
-    /// When the attempt is given up.
+    /// When the attempt is given up. Each [wait for a place](StepFacts::wait_for_place) puts it off.
     pub deadline: Timestamp,
     /// The engine's time at the start of the attempt.
     pub started_at: Timestamp,
@@ -84,6 +84,7 @@ pub struct StepFacts {
     pub(crate) told: watch::Receiver<Option<StopReason>>,
     pub(crate) recorder: StepRecorder,
     pub(crate) progress: watch::Sender<f32>,
+    pub(crate) time: Time,
 }
 
 impl Deref for StepContext {
@@ -93,7 +94,134 @@ impl Deref for StepContext {
     }
 }
 
+tokio::task_local! {
+    static CURRENT: StepContext;
+}
+
+impl StepContext {
+    /// The step whose handler calls this, also from where no context is handed on, such as in a signature
+    /// provider. `None` in a task that the handler has spawned, and outside of handlers.
+    #[must_use]
+    pub fn current() -> Option<Self> {
+        CURRENT.try_with(Self::clone).ok()
+    }
+
+    /// Makes this the [current](Self::current) step of a handler's call.
+    pub(crate) fn enter<F: Future>(&self, call: F) -> TaskLocalFuture<Self, F> {
+        CURRENT.scope(self.clone(), call)
+    }
+}
+
+/// Waits for a place in a pool, and lets the time of the [current](StepContext::current) step stand still,
+/// if there is one; see [`wait_for_place`](StepFacts::wait_for_place).
+pub async fn wait_for_place<T>(place: impl Future<Output = T>) -> T {
+    match StepContext::current() {
+        Some(step) => step.wait_for_place(place).await,
+        None => place.await,
+    }
+}
+
+/// How long a wait for a place may take. One that takes longer ends as every attempt does whose time is up.
+const LONGEST_WAIT: Duration = Duration::from_secs(3_600);
+
+/// The time of an attempt, as [`Clock::elapsed`] tells it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Allowance {
+    ends: Duration,
+    /// How many waits for places are under way, and since when the first is.
+    waits: usize,
+    waits_since: Duration,
+}
+
+impl Allowance {
+    /// When the time is up.
+    pub(crate) fn ends(self) -> Duration {
+        match self.waits {
+            0 => self.ends,
+            _ => self.ends.saturating_add(LONGEST_WAIT),
+        }
+    }
+}
+
+/// Keeps the time of an attempt. It stands still while the handler waits for a place.
+#[derive(Debug)]
+pub(crate) struct Time {
+    clock: Arc<dyn Clock>,
+    allowance: watch::Sender<Allowance>,
+}
+
+impl Time {
+    pub(crate) fn until(ends: Duration, clock: Arc<dyn Clock>) -> Self {
+        let allowance = Allowance {
+            ends,
+            waits: 0,
+            waits_since: Duration::ZERO,
+        };
+        Self {
+            clock,
+            allowance: watch::Sender::new(allowance),
+        }
+    }
+
+    pub(crate) fn watch(&self) -> watch::Receiver<Allowance> {
+        self.allowance.subscribe()
+    }
+
+    fn stop(&self) -> Stopped<'_> {
+        let now = self.clock.elapsed();
+        self.allowance.send_modify(|it| {
+            if it.waits == 0 {
+                it.waits_since = now;
+            }
+            it.waits += 1;
+        });
+        Stopped(self)
+    }
+}
+
+/// The time stands still until this is dropped.
+struct Stopped<'t>(&'t Time);
+
+impl Drop for Stopped<'_> {
+    fn drop(&mut self) {
+        let now = self.0.clock.elapsed();
+        self.0.allowance.send_modify(|it| {
+            it.waits -= 1;
+            if it.waits == 0 {
+                let waited = now.saturating_sub(it.waits_since).min(LONGEST_WAIT);
+                it.ends = it.ends.saturating_add(waited);
+            }
+        });
+    }
+}
+
 impl StepFacts {
+    /// Waits for a place in a pool that other steps use too, such as one of a few renders at once. The time
+    /// of the attempt stands still meanwhile, for an hour at most: a wait for others is no work.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use docg_core::{prelude::*, workflow::compute};
+    /// use serde_json::{Value, json};
+    /// use tokio::sync::Semaphore;
+    ///
+    /// let converters = Arc::new(Semaphore::new(2));
+    /// let spec = NodeSpec::new("convert", Phase::Render).timeout_ms(5_000);
+    /// let handler = compute(spec, move |context: StepContext, _: Value| {
+    ///     let converters = Arc::clone(&converters);
+    ///     async move {
+    ///         let _place = context.wait_for_place(converters.acquire()).await;
+    ///         // … the five seconds are for this …
+    ///         Ok(json!({"pages": 1}))
+    ///     }
+    /// });
+    /// ```
+    pub async fn wait_for_place<T>(&self, place: impl Future<Output = T>) -> T {
+        let _stopped = self.time.stop();
+        place.await
+    }
+
     /// Why the handler is told to stop; `None` as long as it is not. The first reason stays, with two
     /// exceptions: a cancel that comes within the grace time replaces a shutdown or a deadline, and a
     /// lost lease replaces everything.

@@ -17,7 +17,7 @@ pub mod spec;
 pub mod validate;
 pub mod variables;
 
-pub use context::{EffectContext, StepContext, StopReason};
+pub use context::{EffectContext, StepContext, StopReason, wait_for_place};
 pub use definition::{Node, NodeDraft, OnError, RetryPolicy, Settings, Workflow, WorkflowDraft};
 pub use func::{compute, effect, read_params};
 pub use handler::{ComputeHandler, EffectHandler, Handler, Probe, Resolution, StepOutcome, Wait};

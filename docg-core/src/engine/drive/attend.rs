@@ -27,8 +27,9 @@ impl Driver {
         state: &RunState,
         mut step: StepRun,
     ) -> Result<Vec<Input>, LeaseLost> {
-        let (ends, mut progress) = (step.ends, step.progress.clone());
+        let (mut time, mut progress) = (step.time.clone(), step.progress.clone());
         loop {
+            let ends = time.borrow_and_update().ends();
             tokio::select! {
                 biased;
                 () = self.handle.lost.cancelled() => {
@@ -51,6 +52,8 @@ impl Driver {
                 }
                 input = step.finished() => return Ok(vec![input]),
                 () = self.held_long_enough() => step = self.commit_held_beside(state, step).await?,
+                // It waits for a place, or has got one.
+                Ok(()) = time.changed() => {}
                 () = self.time_is_up(ends) => {
                     return Ok(self.stop(state, step, StopReason::Deadline).await);
                 }
@@ -207,7 +210,8 @@ impl Driver {
             Task::Probe,
         )
         .await;
-        let time_is_up = self.time_is_up(probe.ends);
+        let ends = probe.time.borrow().ends();
+        let time_is_up = self.time_is_up(ends);
         tokio::select! {
             input = probe.finished() => match input {
                 Input::Probed { effect, .. } => effect,

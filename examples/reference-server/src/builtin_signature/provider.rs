@@ -176,9 +176,7 @@ impl SignatureProvider for Provider {
                 .append_signature_page(request.organization_id, &original, page, language);
         let signed = appended.await.map_err(|error| match error {
             RenderFailure::Document(error) => refused(error),
-            RenderFailure::Unavailable(_) | RenderFailure::Busy | RenderFailure::TimedOut(_) => {
-                unavailable(error)
-            }
+            RenderFailure::Unavailable(_) | RenderFailure::TimedOut(_) => unavailable(error),
         })?;
         let origin = Origin {
             organization_id: request.organization_id,

@@ -1,6 +1,6 @@
 //! `render-pdf`: a bundled Typst template and data become a PDF.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use chrono::NaiveDate;
@@ -18,7 +18,6 @@ use docg_core::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use tokio::time::Instant;
 
 use super::{origin, text};
 use crate::{
@@ -29,9 +28,6 @@ use crate::{
 
 /// A template that lacks everything would fill the screen.
 const MAX_ISSUES: usize = 20;
-
-/// What is left of a step's time when its render is given up.
-const TO_TELL: Duration = Duration::from_millis(500);
 
 #[derive(Deserialize)]
 struct Params {
@@ -134,7 +130,6 @@ impl ComputeHandler for RenderPdf {
             params.template,
             params.data,
             day_of(&context),
-            end_of(&context),
         );
         let pdf = tokio::select! {
             rendered = rendering => rendered.map_err(|error| failure(&error, &context))?,
@@ -172,12 +167,6 @@ fn day_of(context: &StepContext) -> NaiveDate {
         .date_naive()
 }
 
-/// When a render must be over: soon enough for its failure to be told before the step runs out of time.
-fn end_of(context: &StepContext) -> Instant {
-    let left = Duration::from_millis(context.deadline.millis_since(context.started_at));
-    Instant::now() + left.saturating_sub(TO_TELL)
-}
-
 /// What a document that was not made means for the step. All that data or templates can cause is for a person
 /// to repair.
 fn failure(failure: &RenderFailure, context: &StepContext) -> StepFailure {
@@ -208,7 +197,7 @@ fn failure(failure: &RenderFailure, context: &StepContext) -> StepFailure {
             codes::TIMEOUT,
             text("error-render-unavailable", context, "template"),
         ),
-        RenderFailure::Unavailable(_) | RenderFailure::Busy => StepFailure::retryable(
+        RenderFailure::Unavailable(_) => StepFailure::retryable(
             codes::SERVICE_UNAVAILABLE,
             text("error-render-unavailable", context, "template"),
         ),

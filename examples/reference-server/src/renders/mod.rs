@@ -4,8 +4,8 @@
 //! takes hundreds of megabytes, and some texts break its shaper. So [`Renderer`] hands each document to a child
 //! process: this same program, with the hidden command [`COMMAND`]. The child bounds its own memory and CPU time:
 //! what is too large for a busy machine is too large for an idle one. It has an empty environment and no secret,
-//! and ends when its standard input does. The server kills it at the deadline, or when nobody waits for the
-//! document any more. However a child ends, the server learns of it as a [`RenderFailure`].
+//! and ends when its standard input does. The server kills it when its time by the clock is up, or when nobody
+//! waits for the document any more. However a child ends, the server learns of it as a [`RenderFailure`].
 //!
 //! A child that has rendered well is kept for the next document, because a warm one is much faster: it has read
 //! its fonts, and Typst remembers what templates have in common.
@@ -27,15 +27,14 @@ use std::{
 };
 
 use chrono::NaiveDate;
-use docg_core::ids::OrganizationId;
+use docg_core::{ids::OrganizationId, workflow::wait_for_place};
 use serde_json::Value;
-use tokio::time::Instant;
 
 pub use child::run as run_child;
 
 use crate::pdf::{Pdf, RenderError, SignaturePage, Templates};
 use process::Process;
-use turns::Turns;
+use turns::{Turn, Turns};
 use wire::Job;
 
 /// The command with which the program becomes a child that renders.
@@ -84,9 +83,6 @@ pub enum RenderFailure {
     /// No child could be started. The next attempt may go better.
     #[error("no process for rendering could be started: {0}")]
     Unavailable(io::Error),
-    /// Too many others are rendering. The next attempt may go better.
-    #[error("no place for rendering became free in time")]
-    Busy,
     /// The machine was too busy to make the document in time. The next attempt may go better.
     #[error("the document was not done within {} ms, and its CPU time was not used up", .0.as_millis())]
     TimedOut(Duration),
@@ -158,7 +154,8 @@ impl Renderer {
         Ok(())
     }
 
-    /// Renders a template for an organization, before `ends`. Dropping the future ends the render.
+    /// Renders a template for an organization. Waits as long as others are in its way, which uses up no time of the
+    /// step that asks. Dropping the future ends the render.
     ///
     /// # Errors
     ///
@@ -169,7 +166,6 @@ impl Renderer {
         template: String,
         data: Value,
         today: NaiveDate,
-        ends: Instant,
     ) -> Result<Pdf, RenderFailure> {
         self.check_size(&data)?;
         let job = Job::Render {
@@ -177,7 +173,7 @@ impl Renderer {
             data,
             today,
         };
-        self.run(organization, &job, &[], ends).await
+        self.run(organization, &job, &[]).await
     }
 
     /// Adds the page that states who signed a document, as
@@ -197,9 +193,7 @@ impl Renderer {
             page,
             language: language.to_owned(),
         };
-        // Somebody else's render may come first.
-        let ends = Instant::now() + self.0.limits.wall_time * 2;
-        self.run(organization, &job, original, ends).await
+        self.run(organization, &job, original).await
     }
 
     async fn run(
@@ -207,24 +201,15 @@ impl Renderer {
         organization: OrganizationId,
         job: &Job,
         original: &[u8],
-        ends: Instant,
     ) -> Result<Pdf, RenderFailure> {
         #[cfg(test)]
         if self.0.in_process {
             return Ok(child::make(&self.0.templates, job, original)?);
         }
         let frame = wire::frame(job, original).map_err(RenderFailure::Unavailable)?;
-        let turn = self.0.turns.take(organization);
-        let turn = tokio::time::timeout_at(ends, turn).await;
-        let _turn = turn.map_err(|_| RenderFailure::Busy)?;
-        let mut process = match self.0.waiting_process() {
-            Some(process) => process,
-            None => {
-                let started = Process::start(&self.0.program, &self.0.templates, &self.0.limits);
-                started.await.map_err(RenderFailure::Unavailable)?
-            }
-        };
-        let time = self.0.limits.wall_time.min(ends - Instant::now());
+        let place = wait_for_place(self.0.place(organization)).await;
+        let (_turn, mut process) = place.map_err(RenderFailure::Unavailable)?;
+        let time = self.0.limits.wall_time;
         match tokio::time::timeout(time, process.exchange(&frame)).await {
             Ok(Ok((reply, bytes))) => {
                 if !reply.worn && process.renders < RENDERS_PER_PROCESS {
@@ -247,6 +232,16 @@ impl Inner {
     fn idle(&self) -> MutexGuard<'_, Vec<Process>> {
         // Nothing panics while it is locked.
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A turn for an organization, and a child that is ready.
+    async fn place(&self, organization: OrganizationId) -> io::Result<(Turn, Process)> {
+        let turn = self.turns.take(organization).await;
+        let process = match self.waiting_process() {
+            Some(process) => process,
+            None => Process::start(&self.program, &self.templates, &self.limits).await?,
+        };
+        Ok((turn, process))
     }
 
     /// A child that waits for a document, and has not ended meanwhile.
