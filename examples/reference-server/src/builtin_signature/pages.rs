@@ -100,6 +100,8 @@ struct DeclineForm {
 enum Standing {
     Open,
     NotYourTurn,
+    /// Not all are invited yet. Who signs may still be corrected, so nobody can decide.
+    Preparing,
     Signed,
     Complete,
     DeclinedByYou,
@@ -113,6 +115,7 @@ impl Standing {
         match self {
             Self::Open => None,
             Self::NotYourTurn => Some(Notice::NotYourTurn),
+            Self::Preparing => Some(Notice::Preparing),
             Self::Signed => Some(Notice::Signed),
             Self::Complete => Some(Notice::Complete),
             Self::DeclinedByYou => Some(Notice::DeclinedByYou),
@@ -125,7 +128,7 @@ impl Standing {
     /// Whether there is anything left to look at.
     fn is_over(self) -> bool {
         match self {
-            Self::Open | Self::NotYourTurn | Self::Signed => false,
+            Self::Open | Self::NotYourTurn | Self::Preparing | Self::Signed => false,
             Self::Complete
             | Self::DeclinedByYou
             | Self::Declined
@@ -157,6 +160,8 @@ struct Opened {
 /// Why a link does not open.
 enum Closed {
     NotFound,
+    /// The signer has been left out since they were invited.
+    Withdrawn,
     Broken(String),
 }
 
@@ -179,6 +184,7 @@ impl Opened {
             Err(Closed::NotFound) => {
                 Err(notice(desk, words, StatusCode::NOT_FOUND, Notice::NotFound))
             }
+            Err(Closed::Withdrawn) => Err(notice(desk, words, StatusCode::GONE, Notice::Canceled)),
             Err(Closed::Broken(error)) => Err(broken(desk, words, &error)),
         }
     }
@@ -190,7 +196,7 @@ impl Opened {
             .await?
             .ok_or(Closed::NotFound)?;
         if envelope.signer(&signer).is_none() {
-            return Err(Closed::NotFound);
+            return Err(Closed::Withdrawn);
         }
         let decisions = desk.decisions(&envelope).await?;
         let status = desk.request_status(&envelope).await?;
@@ -294,6 +300,7 @@ impl Opened {
             Standing::Open => return None,
             Standing::Signed => (StatusCode::CONFLICT, Notice::AlreadySigned),
             Standing::NotYourTurn => (StatusCode::CONFLICT, Notice::NotYourTurn),
+            Standing::Preparing => (StatusCode::CONFLICT, Notice::Preparing),
             over => (StatusCode::GONE, over.notice().unwrap_or(Notice::Broken)),
         };
         Some(notice(&self.desk, self.words, status, told))
@@ -326,6 +333,9 @@ fn standing(
     }
     if own == Some(DecisionKind::Signed) {
         return Standing::Signed;
+    }
+    if status.is_none() && !envelope.invited {
+        return Standing::Preparing;
     }
     let due = envelope.due(decisions);
     if due

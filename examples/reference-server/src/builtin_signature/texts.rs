@@ -43,6 +43,7 @@ pub(super) struct Words {
     expired: [&'static str; 2],
     canceled: [&'static str; 2],
     not_your_turn: [&'static str; 2],
+    preparing: [&'static str; 2],
     broken: [&'static str; 2],
 }
 
@@ -59,6 +60,7 @@ pub(super) enum Notice {
     Expired,
     Canceled,
     NotYourTurn,
+    Preparing,
     Broken,
 }
 
@@ -82,6 +84,7 @@ impl Words {
             Notice::Expired => self.expired,
             Notice::Canceled => self.canceled,
             Notice::NotYourTurn => self.not_your_turn,
+            Notice::Preparing => self.preparing,
             Notice::Broken => self.broken,
         }
     }
@@ -167,6 +170,10 @@ static EN: Words = Words {
         "It is not your turn yet",
         "Others sign before you. You will get a mail when it is your turn.",
     ],
+    preparing: [
+        "This document is not ready to be signed yet",
+        "The sender is still preparing it. Nothing was recorded. Please open the link again later.",
+    ],
     broken: [
         "Something went wrong",
         "Nothing was recorded. Please try again in a few minutes.",
@@ -231,6 +238,10 @@ static PT_BR: Words = Words {
     not_your_turn: [
         "Ainda não é a sua vez",
         "Outras pessoas assinam antes de você. Você receberá um e-mail quando for a sua vez.",
+    ],
+    preparing: [
+        "Este documento ainda não está pronto para ser assinado",
+        "O remetente ainda o está preparando. Nada foi registrado. Abra o link novamente mais tarde.",
     ],
     broken: [
         "Algo deu errado",

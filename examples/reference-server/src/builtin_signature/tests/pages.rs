@@ -492,3 +492,38 @@ async fn a_link_closes_when_its_execution_ends_before_docg_knows_the_request() {
         assert_eq!(fixture.desk.decision(&signer).await.unwrap(), None);
     }
 }
+
+#[tokio::test]
+async fn nobody_decides_before_all_are_invited_and_who_is_left_out_then_reads_it() {
+    let fixture = Fixture::new().await;
+    let failed = fixture
+        .provider
+        .create(fixture.request(&[(ONE, None), ("no address", None)]))
+        .await;
+    failed.expect_err("one cannot be written to");
+    assert_eq!(fixture.receivers(), [ONE]);
+    let envelope = super::super::provider::envelope_id(&fixture.request(&[]));
+    let browser = Browser::new(&fixture);
+    let path = format!("/sign/{}", fixture.token(&envelope, ONE));
+    let (status, page) = browser.get(&path).await;
+    assert_eq!(status, StatusCode::OK);
+    assert!(page.contains("not ready to be signed yet") && !page.contains("<form"));
+    for (path, form) in [(path.clone(), SIGN), (format!("{path}/decline"), "")] {
+        let (status, page) = browser.post(&path, form).await;
+        assert_eq!(status, StatusCode::CONFLICT);
+        assert!(page.contains("Nothing was recorded"), "{page}");
+    }
+    let names = fixture.desk.0.files.record_names(RecordKind::Outbox).await;
+    assert!(names.unwrap().is_empty(), "neither a look nor a decision");
+
+    // A person corrects the other address: the first signer goes on.
+    assert_eq!(fixture.ask(&[(ONE, None), (TWO, None)]).await, envelope);
+    let (_, page) = browser.get(&path).await;
+    assert!(page.contains("<form"), "{page}");
+    // Or leaves the first one out.
+    assert_eq!(fixture.ask(&[(TWO, None)]).await, envelope);
+    for (status, page) in [browser.get(&path).await, browser.post(&path, SIGN).await] {
+        assert_eq!(status, StatusCode::GONE);
+        assert!(page.contains("The sender has withdrawn it"), "{page}");
+    }
+}
