@@ -131,6 +131,7 @@ log-too-many-interruptions = Interrupted too often: a person is needed before it
 log-unreadable = This entry cannot be read. Ask for technical help if you need it.
 log-needs-review = Waiting for a person to review.
 log-paused = Paused by { $by }.
+log-invitation-unclear = It is not known whether the mail server took the mail to { $email }. It is not sent again. If it does not arrive, cancel this execution and start it again.
 log-resumed = Resumed by { $by }.
 log-canceled = Canceled by { $by }.
 log-completed = Execution completed.

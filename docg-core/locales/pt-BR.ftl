@@ -131,6 +131,7 @@ log-too-many-interruptions = Interrompida vezes demais: uma pessoa precisa revis
 log-unreadable = Este registro não pode ser lido. Peça ajuda técnica se precisar dele.
 log-needs-review = Aguardando a revisão de uma pessoa.
 log-paused = Pausada por { $by }.
+log-invitation-unclear = Não se sabe se o servidor de e-mail aceitou o e-mail para { $email }. Ele não é enviado de novo. Se não chegar, cancele esta execução e inicie-a de novo.
 log-resumed = Retomada por { $by }.
 log-canceled = Cancelada por { $by }.
 log-completed = Execução concluída.

@@ -36,6 +36,7 @@ pub fn merge(request: &mut SignatureRequest, facts: &[SignerFact]) -> Vec<Signer
             SignerFactKind::Declined => SignerStatus::Declined,
             SignerFactKind::Expired | SignerFactKind::Canceled => SignerStatus::Expired,
             SignerFactKind::Bounced => SignerStatus::Bounced,
+            SignerFactKind::Unconfirmed => continue,
         };
         let whose = fact.email.as_deref().map(AddressKey::of);
         for signer in &mut request.signers {
@@ -49,9 +50,10 @@ pub fn merge(request: &mut SignatureRequest, facts: &[SignerFact]) -> Vec<Signer
                 SignerFactKind::Viewed => Some(&mut signer.viewed_at),
                 SignerFactKind::Signed => Some(&mut signer.signed_at),
                 SignerFactKind::Declined => Some(&mut signer.declined_at),
-                SignerFactKind::Expired | SignerFactKind::Bounced | SignerFactKind::Canceled => {
-                    None
-                }
+                SignerFactKind::Expired
+                | SignerFactKind::Bounced
+                | SignerFactKind::Canceled
+                | SignerFactKind::Unconfirmed => None,
             };
             if let Some(time) = time {
                 *time = Some(time.map_or(fact.at, |known| known.min(fact.at)));

@@ -268,6 +268,9 @@ pub enum SignerFactKind {
     Bounced,
     /// The request was withdrawn at the provider before this signer had decided.
     Canceled,
+    /// A mail to them went out, and nobody can tell whether it arrived. The log says so, and nothing else
+    /// changes.
+    Unconfirmed,
 }
 
 #[cfg(test)]

@@ -134,7 +134,9 @@ pub(super) fn reported(
     };
     let before = request.clone();
     let changes = merge(request, facts);
-    if *request == before {
+    let is_repeat = *request == before;
+    warn_of_unconfirmed(draft, facts);
+    if is_repeat {
         // A repeat: applied, and nothing came of it.
         return Ok(true);
     }
@@ -144,6 +146,23 @@ pub(super) fn reported(
     }
     close(draft, &changes, facts, actor)?;
     Ok(true)
+}
+
+/// Names those whom a mail may not have reached.
+fn warn_of_unconfirmed(draft: &mut Draft<'_>, facts: &[SignerFact]) {
+    let Some(index) = waiting_step(draft) else {
+        return;
+    };
+    let node = draft.node(index);
+    let is_unconfirmed = |fact: &&SignerFact| fact.kind == SignerFactKind::Unconfirmed;
+    for email in facts
+        .iter()
+        .filter(is_unconfirmed)
+        .filter_map(|fact| fact.email.as_ref())
+    {
+        let text = Text::key("log-invitation-unclear").with("email", email);
+        draft.log_step(LogLevel::Warn, &node, text, None);
+    }
 }
 
 fn tell(draft: &mut Draft<'_>, id: SignatureRequestId, change: &SignerChange, actor: &Actor) {

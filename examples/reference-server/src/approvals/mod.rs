@@ -9,8 +9,9 @@ use std::sync::{Arc, OnceLock};
 use docg_core::{
     approval::Invitation,
     engine::{Engine, EngineError},
-    i18n::Locale,
+    i18n::{Locale, Text},
     ids::{ExecutionId, NodeId, OrganizationId},
+    observe::{LogDraft, LogLevel},
     workflow::EffectContext,
 };
 use url::Url;
@@ -66,8 +67,8 @@ impl Approvals {
         engine.ok_or(EngineError::NotFound("approval"))
     }
 
-    /// Sends an approver their link. The same invitation again sends nothing, unless it cannot be
-    /// told whether a mail server took it: a link that arrives twice does no harm.
+    /// Sends an approver their link, once. If it is not known whether the mail server took it, it counts
+    /// as sent, and the execution's log says so.
     pub(crate) async fn write_to(
         &self,
         context: &EffectContext,
@@ -97,19 +98,22 @@ impl Approvals {
         };
         let (subject, body) = texts::invitation(&about, &invitation, &link);
         let mail = Mail {
-            key: invitation.idempotency_key,
+            key: invitation.idempotency_key.clone(),
             to: vec![address],
             cc: Vec::new(),
             subject,
             body,
             attachments: Vec::new(),
         };
-        let sent = self.0.mailer.deliver(&mail, &context.cancellation).await;
-        match sent {
-            Ok(_) => Ok(()),
-            Err(MailError::Unknown(why)) => Err(MailError::Later(why)),
-            Err(error) => Err(error),
+        let mailer = &self.0.mailer;
+        let is_known = mailer
+            .deliver_at_most_once(&mail, &context.cancellation)
+            .await?;
+        if !is_known {
+            let text = Text::key("log-invitation-unclear").with("email", email);
+            context.log_entry(LogDraft::new(LogLevel::Warn, text));
         }
+        Ok(())
     }
 
     /// What is to be approved: the last document that was made before the node was reached.

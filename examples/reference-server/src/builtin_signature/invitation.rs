@@ -16,12 +16,13 @@ pub(super) enum Occasion {
 
 impl Desk {
     /// Sends a signer their link. The same mail again does nothing, also where its outcome is unknown.
+    /// Returns whether it is known that it was accepted.
     pub(super) async fn write_to(
         &self,
         envelope: &Envelope,
         signer: &NewSigner,
         occasion: Occasion,
-    ) -> Result<(), MailError> {
+    ) -> Result<bool, MailError> {
         let address: Address = signer
             .email
             .parse()

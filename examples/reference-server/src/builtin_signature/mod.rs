@@ -20,8 +20,10 @@ use std::sync::{Arc, OnceLock};
 
 use docg_core::{
     engine::{Engine, EngineError},
+    observe::Actor,
     run::{Execution, WaitKind},
-    signature::RequestStatus,
+    signature::{NewSigner, RequestStatus, SignerFact, SignerFactKind},
+    time::Timestamp,
 };
 use url::Url;
 
@@ -92,6 +94,28 @@ impl Desk {
         let request = found(engine.signature_by_envelope(NAME, &envelope.id).await)?;
         let withdrawn = is_withdrawn.then_some(RequestStatus::Canceled);
         Ok(request.map(|request| request.status).or(withdrawn))
+    }
+}
+
+impl Desk {
+    /// Has the log of the execution say that nobody can tell whether a mail to a signer arrived.
+    async fn report_unconfirmed(
+        &self,
+        envelope: &Envelope,
+        signer: &NewSigner,
+    ) -> Result<(), EngineError> {
+        let Some(engine) = self.0.engine.get() else {
+            return Ok(());
+        };
+        let request = found(engine.signature_by_envelope(NAME, &envelope.id).await)?;
+        let Some(request) = request else {
+            return Ok(());
+        };
+        let kind = SignerFactKind::Unconfirmed;
+        let fact = SignerFact::new(&signer.email, kind, Timestamp::now());
+        let organization = envelope.organization_id;
+        let reported = engine.report_signers(organization, request.id, vec![fact], Actor::system());
+        reported.await
     }
 }
 

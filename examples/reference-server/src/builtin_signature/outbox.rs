@@ -359,6 +359,21 @@ impl Outbox {
         Ok(())
     }
 
+    /// Writes to a signer. Where nobody can tell whether the mail arrived, docg is told.
+    async fn send(
+        &self,
+        envelope: &Envelope,
+        person: &NewSigner,
+        occasion: Occasion,
+    ) -> Result<(), String> {
+        let written = self.desk.write_to(envelope, person, occasion).await;
+        if written.map_err(|e| e.to_string())? {
+            return Ok(());
+        }
+        let told = self.desk.report_unconfirmed(envelope, person).await;
+        told.map_err(|e| e.to_string())
+    }
+
     async fn write(
         &self,
         entry: &Entry,
@@ -376,11 +391,7 @@ impl Outbox {
             return Ok(Verdict::Remove);
         }
         let What::Remind { number, every_ms } = entry.what else {
-            let written = self
-                .desk
-                .write_to(envelope, person, Occasion::Invitation)
-                .await;
-            written.map_err(|e| e.to_string())?;
+            self.send(envelope, person, Occasion::Invitation).await?;
             self.desk
                 .plan_reminder(envelope, person)
                 .await
@@ -388,8 +399,7 @@ impl Outbox {
             return Ok(Verdict::Remove);
         };
         let occasion = Occasion::Reminder(number);
-        let written = self.desk.write_to(envelope, person, occasion).await;
-        written.map_err(|e| e.to_string())?;
+        self.send(envelope, person, occasion).await?;
         let signer = SignerRef::new(&envelope.id, &person.email);
         let next = What::Remind {
             number: number + 1,

@@ -2,13 +2,16 @@
 
 use async_trait::async_trait;
 use docg_core::{
+    i18n::Text,
     ids::ExecutionId,
+    observe::LogLevel,
     signature::{
         Envelope as TakenEnvelope, EnvelopeRequest, ProviderError, ProviderUpdate,
         SignatureProvider, SignatureRequest, SignerFact, SignerFactKind, WebhookError,
         WebhookRequest,
     },
     time::Timestamp,
+    workflow::StepContext,
 };
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -100,10 +103,15 @@ impl SignatureProvider for Provider {
         for signer in envelope.due(&decisions) {
             let invited = desk.write_to(&envelope, signer, Occasion::Invitation).await;
             match invited {
-                Ok(()) => desk
-                    .plan_reminder(&envelope, signer)
-                    .await
-                    .map_err(FilesError::provider_error)?,
+                Ok(is_known) => {
+                    if let (false, Some(step)) = (is_known, StepContext::current()) {
+                        let text = Text::key("log-invitation-unclear");
+                        step.log(LogLevel::Warn, text.with("email", &signer.email));
+                    }
+                    desk.plan_reminder(&envelope, signer)
+                        .await
+                        .map_err(FilesError::provider_error)?;
+                }
                 Err(error) => failed.push(error),
             }
         }

@@ -196,7 +196,8 @@ impl Mailer {
     }
 
     /// As [`deliver`](Self::deliver), for mail that people can ask for again: it counts as sent where
-    /// its outcome is unknown, now or from an earlier attempt. Nobody gets it twice.
+    /// its outcome is unknown, now or from an earlier attempt. Nobody gets it twice. Returns whether
+    /// it is known that it was accepted.
     ///
     /// # Errors
     ///
@@ -205,13 +206,13 @@ impl Mailer {
         &self,
         mail: &Mail,
         stop: &CancellationToken,
-    ) -> Result<(), MailError> {
+    ) -> Result<bool, MailError> {
         let why = match self.outcome(&mail.key).await? {
-            Outcome::Accepted(_) => return Ok(()),
+            Outcome::Accepted(_) => return Ok(true),
             Outcome::Unknown => "an earlier attempt ended without an answer".to_owned(),
             Outcome::NotSent => match self.deliver(mail, stop).await {
                 Err(MailError::Unknown(why)) => why,
-                sent => return sent.map(|_| ()),
+                sent => return sent.map(|_| true),
             },
         };
         let message_id = self.message_id(&note_name(&mail.key));
@@ -219,7 +220,7 @@ impl Mailer {
             message_id,
             "a mail counts as sent, though its outcome is unknown: {why}"
         );
-        Ok(())
+        Ok(false)
     }
 
     /// What became of the mail with this key.

@@ -6,6 +6,8 @@ use super::world::{Options, World};
 use crate::{
     engine::decide::{Checked, Input, Next},
     error::{StepFailure, codes},
+    i18n::Locale,
+    observe::LogLevel,
     ports::{ResumeSignal, SignalKind},
     run::{Activity, SignatureState, Status, WaitKind},
     signature::{
@@ -50,6 +52,26 @@ fn checked(world: &mut World, checked: Checked) {
 
 fn down() -> Checked {
     Checked::Failed(ProviderError::Unavailable("down".to_owned()))
+}
+
+#[test]
+fn a_mail_that_may_not_have_arrived_is_named_in_the_log_and_changes_nothing() {
+    let mut world = waiting(|request, _| request);
+    let before = world.state.signature.clone();
+    let id = before.as_ref().expect("a request").id;
+    let fact = SignerFact::new(ONE, SignerFactKind::Unconfirmed, world.now);
+    world.send(SignalKind::SignatureFacts {
+        signature_request_id: id,
+        facts: vec![fact],
+    });
+    assert_eq!(
+        (world.status(), &world.state.signature),
+        (Status::Signing, &before)
+    );
+    let last = world.logs.last().expect("a log entry");
+    assert_eq!(last.level, LogLevel::Warn);
+    let human = last.message_human.render(Locale::En);
+    assert!(human.contains(ONE), "{human}");
 }
 
 fn code(world: &World) -> &str {
@@ -220,7 +242,7 @@ fn a_refusal_that_names_nobody_ends_the_wait_and_is_held_against_no_signer() {
     let pending = |signer: &crate::signature::Signer| signer.status == SignerStatus::Pending;
     assert!(request.signers.iter().all(pending));
     let human = &world.execution().error.as_ref().expect("an error").human;
-    let human = human.render(crate::i18n::Locale::En);
+    let human = human.render(Locale::En);
     assert_eq!(human, "A signer declined to sign: too expensive");
     let mut rows = world.audit.iter();
     assert!(rows.any(|row| row.action == "signature.declined"));

@@ -6,7 +6,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-use super::*;
+use super::{super::invitation::Occasion, *};
 use crate::mail::SmtpServer;
 
 #[tokio::test]
@@ -232,6 +232,12 @@ async fn an_invitation_is_sent_once_whatever_the_mail_server_answers_and_whoever
         let envelope = fixture.ask(&corrected).await;
         assert_eq!(fixture.ask(&corrected).await, envelope);
         assert_eq!(*taken.lock().unwrap(), [ONE, TWO, "third@example.com"]);
+        // Who sends it knows whether it arrived.
+        let kept = fixture.desk.envelope(&envelope).await.unwrap().unwrap();
+        let again = fixture
+            .desk
+            .write_to(&kept, &kept.signers[0], Occasion::Invitation);
+        assert_eq!(again.await.unwrap(), !matches!(answer, Answer::HangUp));
     }
 }
 
