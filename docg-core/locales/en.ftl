@@ -3,6 +3,45 @@ issue-unresolved-variables = “{ $label }” needs a value that is not there: {
 issue-missing-required-field = “{ $field }” is required and has no value. Fill it in.
 issue-missing-required-parameter = “{ $label }” needs “{ $field }”, which is empty. Fill it in.
 issue-invalid-field-format = “{ $field }” does not have the expected form. Correct its value.
+issue-field-max-items = “{ $field }” has too many entries. It may have at most { $limit ->
+    [one] 1 entry
+   *[other] { $limit } entries
+}.
+issue-field-min-items = “{ $field }” has too few entries. It must have at least { $limit ->
+    [one] 1 entry
+   *[other] { $limit } entries
+}.
+issue-field-max-length = “{ $field }” is too long. It may have at most { $limit ->
+    [one] 1 character
+   *[other] { $limit } characters
+}.
+issue-field-min-length = “{ $field }” is too short. It must have at least { $limit ->
+    [one] 1 character
+   *[other] { $limit } characters
+}.
+issue-field-maximum = “{ $field }” is too large. It may be at most { $limit }.
+issue-field-minimum = “{ $field }” is too small. It must be at least { $limit }.
+issue-field-below = “{ $field }” is too large. It must be below { $limit }.
+issue-field-above = “{ $field }” is too small. It must be above { $limit }.
+issue-field-multiple-of = “{ $field }” must be a multiple of { $limit }. Correct it.
+issue-field-unique-items = “{ $field }” has an entry twice. Take it out once.
+issue-field-one-of = “{ $field }” must be one of: { $limit }. Correct it.
+issue-field-date = “{ $field }” must be a date, such as 2026-01-31. Correct it.
+issue-field-date-time = “{ $field }” must be a date and a time, such as 2026-01-31T10:30:00Z. Correct it.
+issue-field-time = “{ $field }” must be a time, such as 10:30:00Z. Correct it.
+issue-field-email = “{ $field }” must be an e-mail address, such as name@example.com. Correct it.
+issue-field-uri = “{ $field }” must be an address, such as https://example.com. Correct it.
+issue-field-format = “{ $field }” must have the form “{ $limit }”. Correct it.
+issue-field-pattern = “{ $field }” does not have the expected form, which is { $limit } (a regular expression). Correct its value.
+issue-field-array = “{ $field }” must be a list. Correct it.
+issue-field-boolean = “{ $field }” must be true or false. Correct it.
+issue-field-integer = “{ $field }” must be a whole number. Correct it.
+issue-field-null = “{ $field }” must be left empty. Correct it.
+issue-field-number = “{ $field }” must be a number. Correct it.
+issue-field-object = “{ $field }” must be an object with fields. Correct it.
+issue-field-string = “{ $field }” must be a text. Correct it.
+issue-field-not-allowed = “{ $field }” has a value that may not be there. Take it out.
+issue-field-unknown = “{ $field }” has fields that are not known: { $limit }. Take them out, or correct their names.
 issue-invalid-parameter-format = “{ $field }” of “{ $label }” does not have the expected form. Correct its value.
 issue-invalid-condition = The condition of “{ $label }” cannot be worked out with these data. Correct the data or the condition.
 issue-unknown-node-type = “{ $label }” is a kind of step that this system does not have. Choose another one in the workflow.

@@ -3,6 +3,45 @@ issue-unresolved-variables = “{ $label }” precisa de um valor que não exist
 issue-missing-required-field = “{ $field }” é obrigatório e está sem valor. Preencha-o.
 issue-missing-required-parameter = “{ $label }” precisa de “{ $field }”, que está vazio. Preencha-o.
 issue-invalid-field-format = “{ $field }” não está no formato esperado. Corrija o valor.
+issue-field-max-items = “{ $field }” tem itens demais. Pode ter no máximo { $limit ->
+    [one] { $limit } item
+   *[other] { $limit } itens
+}.
+issue-field-min-items = “{ $field }” tem itens de menos. Precisa ter no mínimo { $limit ->
+    [one] { $limit } item
+   *[other] { $limit } itens
+}.
+issue-field-max-length = “{ $field }” é longo demais. Pode ter no máximo { $limit ->
+    [one] { $limit } caractere
+   *[other] { $limit } caracteres
+}.
+issue-field-min-length = “{ $field }” é curto demais. Precisa ter no mínimo { $limit ->
+    [one] { $limit } caractere
+   *[other] { $limit } caracteres
+}.
+issue-field-maximum = “{ $field }” é grande demais. Pode ser no máximo { $limit }.
+issue-field-minimum = “{ $field }” é pequeno demais. Precisa ser no mínimo { $limit }.
+issue-field-below = “{ $field }” é grande demais. Precisa ser menor que { $limit }.
+issue-field-above = “{ $field }” é pequeno demais. Precisa ser maior que { $limit }.
+issue-field-multiple-of = “{ $field }” precisa ser um múltiplo de { $limit }. Corrija-o.
+issue-field-unique-items = “{ $field }” tem um item repetido. Retire a repetição.
+issue-field-one-of = “{ $field }” precisa ser um destes: { $limit }. Corrija-o.
+issue-field-date = “{ $field }” precisa ser uma data, como 2026-01-31. Corrija-a.
+issue-field-date-time = “{ $field }” precisa ser data e hora, como 2026-01-31T10:30:00Z. Corrija-as.
+issue-field-time = “{ $field }” precisa ser uma hora, como 10:30:00Z. Corrija-a.
+issue-field-email = “{ $field }” precisa ser um endereço de e-mail, como nome@example.com. Corrija-o.
+issue-field-uri = “{ $field }” precisa ser um endereço, como https://example.com. Corrija-o.
+issue-field-format = “{ $field }” precisa ter o formato “{ $limit }”. Corrija-o.
+issue-field-pattern = “{ $field }” não está no formato esperado, que é { $limit } (uma expressão regular). Corrija o valor.
+issue-field-array = “{ $field }” precisa ser uma lista. Corrija-o.
+issue-field-boolean = “{ $field }” precisa ser verdadeiro ou falso. Corrija-o.
+issue-field-integer = “{ $field }” precisa ser um número inteiro. Corrija-o.
+issue-field-null = “{ $field }” precisa ficar vazio. Corrija-o.
+issue-field-number = “{ $field }” precisa ser um número. Corrija-o.
+issue-field-object = “{ $field }” precisa ser um objeto com campos. Corrija-o.
+issue-field-string = “{ $field }” precisa ser um texto. Corrija-o.
+issue-field-not-allowed = “{ $field }” tem um valor que não pode estar ali. Retire-o.
+issue-field-unknown = “{ $field }” tem campos desconhecidos: { $limit }. Retire-os ou corrija seus nomes.
 issue-invalid-parameter-format = “{ $field }” de “{ $label }” não está no formato esperado. Corrija o valor.
 issue-invalid-condition = A condição de “{ $label }” não pode ser avaliada com estes dados. Corrija os dados ou a condição.
 issue-unknown-node-type = “{ $label }” é um tipo de etapa que este sistema não possui. Escolha outro no fluxo.

@@ -46,18 +46,12 @@ fn violated(violation: Violation) -> Issue {
         field.push('.');
         field.push_str(name);
     }
-    let (code, text) = if violation.missing {
-        (
-            codes::MISSING_REQUIRED_FIELD,
-            Text::key("issue-missing-required-field"),
-        )
-    } else {
-        (
-            codes::INVALID_FIELD_FORMAT,
-            Text::key("issue-invalid-field-format"),
-        )
+    let code = match violation.missing {
+        true => codes::MISSING_REQUIRED_FIELD,
+        false => codes::INVALID_FIELD_FORMAT,
     };
-    Issue::blocking(Domain::Data, code, text.with("field", &field))
+    let human = violation.human.with("field", &field);
+    Issue::blocking(Domain::Data, code, human)
         .field(field)
         .tech(violation.tech)
 }

@@ -8,6 +8,7 @@
 use serde_json::{Map, Value};
 
 use crate::{
+    i18n::Text,
     storable::Unstorable,
     workflow::{Workflow, size::size_of},
 };
@@ -22,6 +23,8 @@ pub(crate) struct Violation {
     pub(crate) missing: bool,
     /// The names down to it.
     pub(crate) path: Vec<String>,
+    /// What would be right; it lacks the name of the field.
+    pub(crate) human: Text,
     /// For technicians; shows no data.
     pub(crate) tech: String,
 }

@@ -1,8 +1,14 @@
 //! Compiles schemas, and checks data against them within a budget.
 
-use std::sync::{Arc, LazyLock};
+use std::{
+    fmt::Display,
+    sync::{Arc, LazyLock},
+};
 
-use jsonschema::{PatternOptions, ValidationError, Validator, error::ValidationErrorKind};
+use jsonschema::{
+    JsonType, PatternOptions, ValidationError, Validator,
+    error::{TypeKind, ValidationErrorKind},
+};
 use serde_json::{Map, Value};
 
 use super::{
@@ -11,6 +17,7 @@ use super::{
     metered::{Metered, Node, Prices, within},
 };
 use crate::{
+    i18n::Text,
     ids::{OrganizationId, WorkflowId},
     workflow::{Workflow, validate::Recent, variables::shortened},
 };
@@ -28,6 +35,9 @@ const MAX_MATCHING_BYTES: usize = 8 * 1024 * 1024;
 const MIN_MATCHING_BYTES: usize = 16 * 1024;
 /// Words of the library are cut to this many characters; they can repeat a whole schema.
 const MAX_WORDS: usize = 300;
+/// Characters of a bound, and unknown names, that people are shown.
+const MAX_SHOWN: usize = 200;
+const MAX_NAMES: usize = 5;
 
 struct Checked {
     bounds: Bounds,
@@ -124,13 +134,14 @@ impl Checked {
             within(LISTING_BUDGET, prices, || {
                 let errors = self.validator.iter_errors(Node(data));
                 let listed = errors.take(MAX_LISTED);
-                listed.map(|error| violation(&error)).collect::<Vec<_>>()
+                once_per_field(listed.map(|error| violation(&error)))
             })
         });
         listed.flatten().unwrap_or_else(|| {
             vec![Violation {
                 missing: false,
                 path: Vec::new(),
+                human: Text::key("issue-invalid-field-format"),
                 tech: "the data break the input schema in too many ways to list".to_owned(),
             }]
         })
@@ -184,6 +195,94 @@ fn violation(error: &ValidationError<'_>) -> Violation {
     Violation {
         missing,
         path,
+        human: expected(error.kind()),
         tech,
     }
+}
+
+/// The first violation of each field, and a pattern only where nothing else tells what would be right.
+fn once_per_field(violations: impl Iterator<Item = Violation>) -> Vec<Violation> {
+    let mut listed: Vec<Violation> = Vec::new();
+    for violation in violations {
+        match listed.iter_mut().find(|it| it.path == violation.path) {
+            None => listed.push(violation),
+            Some(known) if is_pattern(&known.human) => *known = violation,
+            Some(_) => {}
+        }
+    }
+    listed
+}
+
+const PATTERN: &str = "issue-field-pattern";
+
+fn is_pattern(human: &Text) -> bool {
+    matches!(human, Text::Key { key, .. } if key == PATTERN)
+}
+
+/// What would be right in place of what breaks a schema.
+fn expected(kind: &ValidationErrorKind) -> Text {
+    use ValidationErrorKind as Kind;
+    let limit = |key, limit: &dyn Display| Text::key(key).with("limit", shown(&limit.to_string()));
+    match kind {
+        Kind::Required { .. } => Text::key("issue-missing-required-field"),
+        Kind::MaxItems { limit: most } => limit("issue-field-max-items", most),
+        Kind::MinItems { limit: least } => limit("issue-field-min-items", least),
+        Kind::MaxLength { limit: most } => limit("issue-field-max-length", most),
+        Kind::MinLength { limit: least } => limit("issue-field-min-length", least),
+        Kind::Maximum { limit: most } => limit("issue-field-maximum", most),
+        Kind::Minimum { limit: least } => limit("issue-field-minimum", least),
+        Kind::ExclusiveMaximum { limit: end } => limit("issue-field-below", end),
+        Kind::ExclusiveMinimum { limit: end } => limit("issue-field-above", end),
+        Kind::MultipleOf { multiple_of } => limit("issue-field-multiple-of", multiple_of),
+        Kind::UniqueItems => Text::key("issue-field-unique-items"),
+        Kind::Constant { expected_value } => limit("issue-field-one-of", &words(expected_value)),
+        Kind::Enum { options } => {
+            let options = options.as_array().map_or(&[][..], Vec::as_slice);
+            let options: Vec<_> = options.iter().map(words).collect();
+            limit("issue-field-one-of", &options.join(", "))
+        }
+        Kind::Format { format } => match format.as_str() {
+            "date" => Text::key("issue-field-date"),
+            "date-time" => Text::key("issue-field-date-time"),
+            "time" => Text::key("issue-field-time"),
+            "email" | "idn-email" => Text::key("issue-field-email"),
+            "uri" | "iri" => Text::key("issue-field-uri"),
+            other => limit("issue-field-format", &other),
+        },
+        Kind::Pattern { pattern } => limit(PATTERN, pattern),
+        Kind::Type {
+            kind: TypeKind::Single(only),
+        } => match only {
+            JsonType::Array => Text::key("issue-field-array"),
+            JsonType::Boolean => Text::key("issue-field-boolean"),
+            JsonType::Integer => Text::key("issue-field-integer"),
+            JsonType::Null => Text::key("issue-field-null"),
+            JsonType::Number => Text::key("issue-field-number"),
+            JsonType::Object => Text::key("issue-field-object"),
+            JsonType::String => Text::key("issue-field-string"),
+        },
+        Kind::FalseSchema => Text::key("issue-field-not-allowed"),
+        Kind::AdditionalProperties { unexpected } => {
+            let names: Vec<_> = unexpected.iter().take(MAX_NAMES).cloned().collect();
+            limit("issue-field-unknown", &names.join(", "))
+        }
+        _ => Text::key("issue-invalid-field-format"),
+    }
+}
+
+/// A value of a schema as people read it.
+fn words(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// A text of the schema or a name in the data, short enough to be read.
+fn shown(text: &str) -> String {
+    let mut shown: String = text.chars().take(MAX_SHOWN).collect();
+    if shown.len() < text.len() {
+        shown.push('…');
+    }
+    shown
 }

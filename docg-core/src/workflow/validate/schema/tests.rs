@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Unchecked, Violation, broken_by, check};
 use crate::{
+    i18n::Locale,
     ids::{OrganizationId, WorkflowId},
     time::Timestamp,
     workflow::Workflow,
@@ -255,4 +256,72 @@ fn violations_are_listed_while_that_takes_little_memory() {
     let found = validated(schema, &json!({name: vec![1; 10_000]})).expect("it can be checked");
     assert_eq!(found.len(), 1, "only that it is broken");
     assert!(!found[0].missing && found[0].path.is_empty());
+}
+
+#[test]
+fn a_field_is_told_once_and_with_what_would_be_right() {
+    let date = json!({"type": "string", "format": "date", "pattern": "^[0-9-]{10}$"});
+    for (schema, value, says) in [
+        (
+            json!({"maxItems": 2}),
+            json!([1, 2, 3]),
+            "at most 2 entries",
+        ),
+        (json!({"minItems": 1}), json!([]), "at least 1 entry"),
+        (json!({"uniqueItems": true}), json!([1, 1]), "twice"),
+        (json!({"maximum": 1000}), json!(1001), "at most 1000"),
+        (json!({"minimum": 0.5}), json!(0), "at least 0.5"),
+        (json!({"exclusiveMaximum": 3}), json!(3), "below 3"),
+        (json!({"exclusiveMinimum": 3}), json!(3), "above 3"),
+        (json!({"multipleOf": 5}), json!(7), "multiple of 5"),
+        (
+            json!({"maxLength": 2}),
+            json!("abc"),
+            "at most 2 characters",
+        ),
+        (json!({"minLength": 2}), json!("a"), "at least 2 characters"),
+        (
+            json!({"enum": ["a", "b", 1]}),
+            json!("c"),
+            "one of: a, b, 1",
+        ),
+        (json!({"const": "a"}), json!("c"), "one of: a"),
+        (date.clone(), json!("soon"), "a date, such as 2026-01-31"),
+        (date, json!("2026-02-31"), "a date, such as 2026-01-31"),
+        (
+            json!({"pattern": "^[0-9-]{10}$", "format": "date"}),
+            json!("soon"),
+            "a date",
+        ),
+        (json!({"format": "email"}), json!("x"), "an e-mail address"),
+        (json!({"format": "ipv4"}), json!("x"), "ipv4"),
+        (json!({"pattern": "^a+$"}), json!("b"), "^a+$"),
+        (json!({"type": "integer"}), json!("b"), "a whole number"),
+        (json!({"type": "array"}), json!("b"), "a list"),
+        (
+            json!({"properties": {"a": {}}, "additionalProperties": false}),
+            json!({"a": 0, "x": 1, "y": 2}),
+            "not known: x, y",
+        ),
+        (
+            json!({"additionalProperties": false}),
+            json!({"x": 1}),
+            "may not be there",
+        ),
+    ] {
+        let schema = json!({"type": "object", "properties": {"f": schema}});
+        let data = json!({"f": value});
+        let found = validated(schema.clone(), &data).expect("it is checked");
+        let [violation] = found.as_slice() else {
+            panic!("{schema} {data}: {found:?}");
+        };
+        assert_eq!(violation.path, ["f"]);
+        let human = |locale| violation.human.clone().with("field", "f").render(locale);
+        assert!(human(Locale::En).contains(says), "{}", human(Locale::En));
+        let other = human(Locale::PtBr);
+        assert!(
+            !other.contains("issue-") && other != human(Locale::En),
+            "{other}"
+        );
+    }
 }
