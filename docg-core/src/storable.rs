@@ -389,21 +389,8 @@ pub(crate) fn printable_cow(text: Cow<'static, str>, max: usize) -> Cow<'static,
     }
 }
 
-/// What a person has written in lines: without other control characters, and without those that
-/// turn the direction of writing, which could make it look like something else.
-///
-/// ```
-/// assert_eq!(docg_core::storable::lines("one\r\ntwo\u{202e}\0"), "one\ntwo");
-/// ```
-#[must_use]
-pub fn lines(text: &str) -> String {
-    text.replace("\r\n", "\n")
-        .chars()
-        .filter(|c| *c == '\n' || !(c.is_control() || is_bidi_control(*c)))
-        .collect()
-}
-
-/// As [`lines`], in one line of at most `max` characters.
+/// What a person has written, in one line of at most `max` characters: without control characters, and
+/// without those that turn the direction of writing, which could make it look like something else.
 ///
 /// ```
 /// assert_eq!(docg_core::storable::one_line(" too\n high,\u{202e} by far", 13), "too high, by ");

@@ -11,7 +11,6 @@ use axum::{
 use docg_core::{
     approval::{ApprovalStatus, Decision},
     engine::{EngineError, OpenApproval, VoteAnswer},
-    storable,
 };
 use minijinja::{Value, context, value::Serde};
 use serde::{Deserialize, Serialize};
@@ -158,7 +157,8 @@ impl Visit {
         form: Result<Form<DecisionForm>, Unreadable>,
     ) -> Response {
         let comment = match form {
-            Ok(Form(form)) => storable::lines(&form.comment),
+            // A form ends its lines so.
+            Ok(Form(form)) => form.comment.replace("\r\n", "\n"),
             Err(Unreadable(status)) => {
                 return match self.open().await {
                     Ok(open) => {
@@ -186,9 +186,13 @@ impl Visit {
                     Err(closed) => closed,
                 }
             }
-            Err(EngineError::InvalidInput(_)) => match self.open().await {
+            Err(EngineError::InvalidInput(faults)) => match self.open().await {
                 Ok(open) => {
-                    let error = Some(self.words.comment_too_long);
+                    let is_long = faults.iter().any(|fault| fault.code == "too_long");
+                    let error = Some(match is_long {
+                        true => self.words.comment_too_long,
+                        false => self.words.comment_unfit,
+                    });
                     self.page(StatusCode::UNPROCESSABLE_ENTITY, &open, None, error)
                         .await
                 }

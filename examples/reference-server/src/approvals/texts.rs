@@ -31,6 +31,7 @@ pub(super) struct Words {
     comment: &'static str,
     pub(super) unreadable_form: &'static str,
     pub(super) comment_too_long: &'static str,
+    pub(super) comment_unfit: &'static str,
     pub(super) not_found: [&'static str; 2],
     pub(super) broken: [&'static str; 2],
     pub(super) sent: [&'static str; 2],
@@ -193,6 +194,7 @@ static EN: Words = Words {
     comment: "Comment (optional)",
     unreadable_form: "The form could not be read. Please fill it in again.",
     comment_too_long: "The comment is too long. Please keep it below 2000 characters.",
+    comment_unfit: "The comment has hidden characters that cannot be recorded, so nothing was. Please type it again.",
     not_found: [
         "This link does not work",
         "It may be incomplete, or not be open yet. Open it again from the mail that you received, or ask the sender for a new one.",
@@ -226,6 +228,7 @@ static PT_BR: Words = Words {
     comment: "Comentário (opcional)",
     unreadable_form: "Não foi possível ler o formulário. Preencha-o novamente.",
     comment_too_long: "O comentário é longo demais. Use menos de 2000 caracteres.",
+    comment_unfit: "O comentário tem caracteres ocultos que não podem ser registrados, e nada foi registrado. Digite-o novamente.",
     not_found: [
         "Este link não funciona",
         "Ele pode estar incompleto ou ainda não estar aberto. Abra-o novamente a partir do e-mail que você recebeu, ou peça um novo ao remetente.",

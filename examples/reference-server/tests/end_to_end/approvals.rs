@@ -169,7 +169,7 @@ async fn the_page_gives_nothing_away_and_takes_no_markup() {
     )
     .await;
     let (ann, ben) = (link(&server, ANN).await, link(&server, BEN).await);
-    let hostile = "comment=%3Cimg+src%3Dx+onerror%3Dalert(1)%3E%E2%80%AE";
+    let hostile = "comment=%3Cimg+src%3Dx+onerror%3Dalert(1)%3E";
     let (status, page) = server.fill_in(&format!("{ann}/approve"), hostile).await;
     assert_eq!(status, StatusCode::OK);
     assert!(page.contains("Your answer was recorded"), "{page}");
@@ -206,10 +206,6 @@ async fn the_page_gives_nothing_away_and_takes_no_markup() {
         "{page}"
     );
     assert!(
-        !page.contains('\u{202e}'),
-        "nor can a comment turn the text around"
-    );
-    assert!(
         !page.contains(&ann[server.url.len()..]),
         "the other's link is theirs alone"
     );
@@ -221,13 +217,25 @@ async fn the_page_gives_nothing_away_and_takes_no_markup() {
         .fill_in(&format!("{wrong}/approve"), "comment=")
         .await;
     assert!(status == StatusCode::NOT_FOUND && page.contains("This link does not work"));
-    let long = format!("comment={}", "x".repeat(2_001));
-    let (status, page) = server.fill_in(&format!("{ben}/approve"), &long).await;
-    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
-    assert!(
-        page.contains("role=\"alert\"") && forms(&page).len() == 2,
-        "{page}"
-    );
+    let long = "x".repeat(2_001);
+    for (comment, says) in [
+        (long.as_str(), "too long"),
+        ("a%00b", "hidden characters"),
+        ("a%1Bb", "hidden characters"),
+        ("a%E2%80%AEb", "hidden characters"),
+    ] {
+        let form = format!("comment={comment}");
+        let (status, page) = server.fill_in(&format!("{ben}/approve"), &form).await;
+        assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
+        assert!(
+            page.contains("role=\"alert\"") && page.contains(says) && forms(&page).len() == 2,
+            "{page}"
+        );
+    }
+    let lines = "comment=a%09b%0D%0Ac";
+    let (status, page) = server.fill_in(&format!("{ben}/approve"), lines).await;
+    assert_eq!(status, StatusCode::OK);
+    assert!(page.contains("a\tb\nc"), "{page}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
