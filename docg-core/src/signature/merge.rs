@@ -72,6 +72,18 @@ pub fn merge(request: &mut SignatureRequest, facts: &[SignerFact]) -> Vec<Signer
             }
         }
     }
+    // Of several moments in one report, a change tells the one that stays.
+    for change in &mut changes {
+        let mut signers = request.signers.iter();
+        let signer = signers.find(|signer| signer.email == change.email);
+        let kept = signer.and_then(|signer| match change.status {
+            SignerStatus::Viewed => signer.viewed_at,
+            SignerStatus::Signed => signer.signed_at,
+            SignerStatus::Declined => signer.declined_at,
+            SignerStatus::Pending | SignerStatus::Expired | SignerStatus::Bounced => None,
+        });
+        change.at = kept.unwrap_or(change.at);
+    }
     request.status = derived_status(request, facts);
     changes
 }

@@ -154,3 +154,20 @@ fn a_report_finds_its_signer_however_the_address_is_spelled() {
         assert!(merge(&mut request, &[stranger]).is_empty());
     }
 }
+
+#[test]
+fn a_change_tells_the_moment_that_stays() {
+    let mut request = request();
+    let moment = Timestamp::from_millis;
+    let facts = [
+        SignerFact::signed(EMAILS[0], moment(5)),
+        SignerFact::of_all(SignerFactKind::Signed, moment(3)),
+    ];
+    let changes = merge(&mut request, &facts);
+    assert_eq!(changes.len(), 3);
+    for change in changes {
+        let mut signers = request.signers.iter();
+        let signer = signers.find(|signer| signer.email == change.email);
+        assert_eq!(signer.and_then(|it| it.signed_at), Some(change.at));
+    }
+}

@@ -4,6 +4,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use crate::{
+    address::is_same,
     json,
     signature::{ProviderUpdate, SignerFact, SignerFactKind, WebhookError, moment},
     time::Timestamp,
@@ -75,8 +76,10 @@ impl DocumentState {
     pub(super) fn facts(&self) -> Vec<SignerFact> {
         let mut facts = Vec::new();
         for signer in self.signers.iter().filter(|it| !it.email.is_empty()) {
+            // Nobody did anything just when the document changed last: without a moment of their own, it
+            // has happened by now.
             let mut tell = |kind, at: Option<Timestamp>| {
-                let at = at.unwrap_or_else(|| self.changed_at());
+                let at = at.unwrap_or_else(Timestamp::now);
                 facts.push(SignerFact::new(&signer.email, kind, at));
             };
             if signer.times_viewed > 0 || signer.status == Status::Opened {
@@ -103,10 +106,7 @@ impl DocumentState {
             // All have signed whom it wants to have signed, also where it knows one by another address
             // by now.
             Status::Signed => {
-                facts.push(SignerFact::of_all(
-                    SignerFactKind::Signed,
-                    self.changed_at(),
-                ));
+                facts.push(SignerFact::of_all(SignerFactKind::Signed, Timestamp::now()));
             }
             Status::Pending | Status::Opened | Status::Unknown => {}
         }
@@ -125,6 +125,13 @@ impl DocumentState {
             None => SignerFact::of_all(SignerFactKind::Declined, at),
         };
         fact.because(self.rejected_reason.clone())
+    }
+}
+
+impl SignerFact {
+    fn is_signature_of(&self, email: &str) -> bool {
+        let whose = self.email.as_deref();
+        self.kind == SignerFactKind::Signed && whose.is_some_and(|whose| is_same(whose, email))
     }
 }
 
@@ -181,7 +188,12 @@ pub(super) fn read(body: &[u8], sandbox: bool) -> Result<ProviderUpdate, Webhook
                 "doc_refused" if state.status != Status::Refused => facts.push(state.refusal()),
                 "doc_signed" => {
                     let who = occasion.signer_who_signed.and_then(|person| person.email);
-                    facts.extend(who.map(|email| SignerFact::signed(email, at)));
+                    let signed = who.map(|email| {
+                        let told = facts.iter().find(|fact| fact.is_signature_of(&email));
+                        let at = told.map_or_else(Timestamp::now, |fact| fact.at);
+                        SignerFact::signed(email, at)
+                    });
+                    facts.extend(signed);
                 }
                 _ => {}
             }

@@ -92,6 +92,25 @@ fn a_webhook_brings_the_state_of_all_signers() {
 }
 
 #[test]
+fn a_signature_without_a_moment_happened_by_the_time_it_is_told() {
+    for moment in [json!(null), json!("yesterday"), json!("0000-00-00")] {
+        let mut body: Value = serde_json::from_slice(fixture!("doc_signed_last")).expect("JSON");
+        for signer in body["signers"].as_array_mut().expect("signers") {
+            signer["signed_at"] = moment.clone();
+        }
+        let before = Timestamp::now();
+        let update = read(body.to_string().as_bytes());
+        let signed = |fact: &&SignerFact| fact.kind == SignerFactKind::Signed;
+        let moments: Vec<_> = update.facts.iter().filter(signed).map(|it| it.at).collect();
+        assert!(moments.len() >= 2, "{update:?}");
+        assert!(
+            moments.iter().all(|at| *at >= before),
+            "{moment}: {moments:?}"
+        );
+    }
+}
+
+#[test]
 fn a_refusal_is_the_signers_who_is_left_or_nobodys() {
     let update = read(fixture!("doc_refused"));
     let refusal = update.facts.last().expect("a fact");
