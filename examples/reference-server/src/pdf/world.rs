@@ -44,7 +44,7 @@ impl<'a> Sandbox<'a> {
         Self {
             templates,
             main,
-            data: Bytes::from_string(data.to_string()),
+            data: Bytes::from_string(spaced(data).to_string()),
             today,
         }
     }
@@ -81,6 +81,26 @@ impl World for Sandbox<'_> {
     /// The given day, in whatever time zone is asked for.
     fn today(&self, _offset: Option<Duration>) -> Option<Datetime> {
         day(self.today)
+    }
+}
+
+/// Data whose tabs and the like are blanks: fonts have no glyph for them.
+fn spaced(data: &Value) -> Value {
+    let blank = |c: char| match c {
+        '\n' | '\r' => c,
+        c if c.is_whitespace() && c.is_control() => ' ',
+        c => c,
+    };
+    match data {
+        Value::String(text) => Value::String(text.chars().map(blank).collect()),
+        Value::Array(items) => items.iter().map(spaced).collect(),
+        Value::Object(fields) => {
+            let fields = fields.iter();
+            fields
+                .map(|(name, field)| (name.clone(), spaced(field)))
+                .collect()
+        }
+        other => other.clone(),
     }
 }
 

@@ -192,3 +192,16 @@ fn data_is_text_and_never_markup() {
     data["customer"]["name"] = json!(hostile);
     assert_says(&text(&contract(&data).unwrap()), &[hostile]);
 }
+
+#[test]
+fn white_space_without_a_glyph_is_printed_as_a_blank() {
+    let with = |space: &str| {
+        let mut data = sample("good");
+        data["customer"]["address"] = format!("1 Long{space}Street").into();
+        contract(&data).unwrap().bytes
+    };
+    let blank = with(" ");
+    for space in ["\t", "\u{b}", "\u{c}", "\u{85}"] {
+        assert!(with(space) == blank, "{space:?}");
+    }
+}
