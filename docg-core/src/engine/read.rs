@@ -7,7 +7,9 @@ use super::{Engine, EngineError};
 use crate::{
     actions::RecommendedAction,
     ids::{ExecutionId, OrganizationId, SignatureRequestId, WorkflowId},
-    observe::{AuditEvent, ChainReport, LogEntry, Redaction, verify_chain},
+    observe::{
+        AuditEvent, ChainFault, ChainReport, LogEntry, Redaction, status_told, verify_chain,
+    },
     ports::{
         AuditQuery, EventQuery, ExecutionQuery, ExecutionRecord, LogQuery, Memo, MemoKey, Page,
     },
@@ -147,7 +149,8 @@ impl Engine {
         Ok(self.inner.store.audit(query).await?)
     }
 
-    /// Verifies an execution's whole audit trail.
+    /// Verifies an execution's whole audit trail, and that the execution has the status in which the
+    /// trail leaves it.
     ///
     /// # Errors
     ///
@@ -158,11 +161,10 @@ impl Engine {
         execution_id: ExecutionId,
     ) -> Result<ChainReport, EngineError> {
         // The head first: rows that are added meanwhile lie behind it and are left out.
-        let heads = self
+        let Execution { heads, status, .. } = self
             .execution(organization_id, execution_id)
             .await?
-            .execution
-            .heads;
+            .execution;
         let mut rows = Vec::new();
         loop {
             let after = rows.last().map_or(0, |row: &Arc<AuditEvent>| row.seq);
@@ -187,7 +189,10 @@ impl Engine {
         if now_head.audit_seq != heads.audit_seq {
             rows.truncate(rows.partition_point(|row| row.seq <= heads.audit_seq));
         }
-        Ok(verify_chain(&rows, heads.audit_seq, heads.audit_hash))
+        let mut report = verify_chain(&rows, heads.audit_seq, heads.audit_hash);
+        let other = status_told(&rows).filter(|(_, told)| *told != status);
+        report.fault = report.fault.or(other.map(|(seq, _)| ChainFault { seq }));
+        Ok(report)
     }
 
     /// What a person can do about an execution as it stands.
