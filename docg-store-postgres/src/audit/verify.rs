@@ -174,7 +174,8 @@ impl Verifier {
         }
         self.seen.insert(execution_id);
         self.report.head = Some((chain.head.audit_seq, chain.head.audit_hash));
-        self.report.chains += 1;
+        // An orphaned chain is a fault, and no execution's.
+        self.report.chains += u64::from(!chain.is_orphaned);
         self.report.rows += rows.len() as u64;
         let let_go = self.let_go.get(&execution_id).copied();
         if rows.is_empty() && (chain.is_purged || let_go.is_some()) {

@@ -59,7 +59,7 @@ async fn rows_under_an_unknown_execution_are_noticed_among_others() {
         ))
         .await;
     let report = world.verify().await;
-    assert_eq!((report.chains, report.rows), (2, 8));
+    assert_eq!((report.chains, report.rows), (1, 8));
     let is_of_unknown = |fault: &AuditFault| fault.to_string().contains(&unknown.to_string());
     assert!(
         report.faults.iter().all(is_of_unknown),
