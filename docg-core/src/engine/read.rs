@@ -6,12 +6,15 @@ use uuid::Uuid;
 use super::{Engine, EngineError};
 use crate::{
     actions::RecommendedAction,
+    error::{ErrorContext, codes},
+    i18n::Text,
     ids::{ExecutionId, OrganizationId, SignatureRequestId, WorkflowId},
     observe::{
         AuditEvent, ChainFault, ChainReport, LogEntry, Redaction, status_told, verify_chain,
     },
     ports::{
         AuditQuery, EventQuery, ExecutionQuery, ExecutionRecord, LogQuery, Memo, MemoKey, Page,
+        StoreErrorKind,
     },
     preflight::{self, PreflightRequest, PreflightSummary},
     run::{Execution, Inputs, Step},
@@ -75,6 +78,32 @@ impl Engine {
             .execution(organization, id)
             .await?
             .ok_or(EngineError::NotFound("execution"))
+    }
+
+    /// One execution, marked as unreadable also where that is so of what lies beside its own row: its
+    /// steps, its definition, what it waits for.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound`, also where it is another organization's.
+    pub async fn inspected(
+        &self,
+        organization: OrganizationId,
+        id: ExecutionId,
+    ) -> Result<ExecutionRecord, EngineError> {
+        let mut record = self.execution(organization, id).await?;
+        if !record.unreadable
+            && let Err(why) = self.inner.store.readable(id).await
+            && why.kind == StoreErrorKind::Corrupt
+        {
+            record.unreadable = true;
+            record.execution.error = Some(ErrorContext {
+                code: codes::UNREADABLE.into(),
+                human: Text::key("error-unreadable"),
+                tech: Some(why.to_string()),
+            });
+        }
+        Ok(record)
     }
 
     /// A page of executions, newest first.

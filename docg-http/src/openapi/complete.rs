@@ -42,6 +42,7 @@ const PROBLEMS: [(&str, &str, &str, &[&str]); 14] = [
         "What is there does not allow this.",
         &[
             "invalid_transition",
+            "unreadable",
             "approval_decided",
             "already_voted",
             "approval_expired",
@@ -169,7 +170,11 @@ fn bound_text(name: &str, schema: &mut Value) {
             .as_array()
             .is_some_and(|types| types.contains(&json!("string")));
     // Where a step is named, it is by its node's id.
-    let name = if name == "step_id" { NODE_ID.name } else { name };
+    let name = if name == "step_id" {
+        NODE_ID.name
+    } else {
+        name
+    };
     let limit = TEXTS.iter().find(|limit| limit.name == name);
     if let Some(limit) = limit.filter(|_| is_text) {
         schema["maxLength"] = json!(limit.max);
@@ -233,6 +238,7 @@ fn complete(path: &str, operation: &mut Value) {
         ("401", guarded),
         ("403", guarded),
         ("404", named),
+        ("409", !health),
         ("413", has_body),
         ("415", has_body && !any_body),
         ("422", !health),

@@ -98,6 +98,7 @@ impl Holding {
             stored_as_queued: claimed.state.execution.status == Status::Queued,
             first_step: None,
             stored_version: claimed.state.execution.version,
+            is_reduced: claimed.unreadable,
             published: claimed.published,
             progress_at: None,
             dated_from: None,
