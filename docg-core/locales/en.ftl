@@ -342,7 +342,6 @@ fault-too-many-variables = at most { $most } variables in one parameter
 fault-workflow-unreadable = the stored workflow cannot be read; store it again
 fault-range = { $least } to { $most }
 fault-range-or-null = { $least } to { $most }, or null for ever
-fault-at-least = { $least } or more
 fault-at-most = at most { $most }
 fault-too-long = at most { $most } characters
 fault-blank = leave it out, or write something that can be seen

@@ -342,7 +342,6 @@ fault-too-many-variables = no máximo { $most } variáveis em um parâmetro
 fault-workflow-unreadable = o fluxo guardado não pode ser lido; guarde-o novamente
 fault-range = de { $least } a { $most }
 fault-range-or-null = de { $least } a { $most }, ou null para sempre
-fault-at-least = { $least } ou mais
 fault-at-most = no máximo { $most }
 fault-too-long = no máximo { $most } caracteres
 fault-blank = omita-o, ou escreva algo visível

@@ -59,7 +59,7 @@ impl TextLimit {
 /// The name of a workflow or of a signer.
 pub const NAME: TextLimit = TextLimit::line("name", 200);
 /// The label of a node.
-pub const LABEL: TextLimit = TextLimit::line("label", 200);
+pub const LABEL: TextLimit = TextLimit::line("label", 200).needed();
 /// The id of a node.
 pub const NODE_ID: TextLimit = TextLimit::line("node_id", 64).needed();
 /// A node type.

@@ -16,7 +16,7 @@ use percent_encoding::percent_decode_str;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 use tokio::{sync::Semaphore, task::spawn_blocking};
-use uuid::Uuid;
+use uuid::{Uuid, fmt::Hyphenated};
 
 use crate::{
     load::BodyRoom,
@@ -26,7 +26,7 @@ use crate::{
     shape::{escaped, find_nul, typed},
 };
 
-/// An id of the path; one that is no UUID names nothing.
+/// An id of the path; one that is not written as ids are given names nothing.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Id(pub(crate) Uuid);
 
@@ -34,9 +34,11 @@ impl FromRequestParts<AppState> for Id {
     type Rejection = Problem;
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Problem> {
         let id = path_parameter("id", parts, state).await?;
-        Uuid::parse_str(&id)
+        // Braces, `urn:uuid:` or no hyphens would give a thing several addresses.
+        let id = Some(id).filter(|id| id.len() == Hyphenated::LENGTH);
+        id.and_then(|id| Uuid::parse_str(&id).ok())
             .map(Self)
-            .map_err(|_| Problem::not_found())
+            .ok_or_else(Problem::not_found)
     }
 }
 
@@ -88,6 +90,11 @@ impl FromRequest<AppState> for RawBody {
             .and_then(|v| v.to_str().ok()?.parse().ok());
         if declared.is_some_and(|length: usize| length > state.options.max_body) {
             return Err(too_large());
+        }
+        // The server takes the chunks apart and nothing else.
+        let mut transfer = request.headers().get_all(header::TRANSFER_ENCODING).iter();
+        if !transfer.all(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked")) {
+            return Err(unsupported());
         }
         let room = request.extensions().get::<BodyRoom>().cloned();
         let mut parts = request.into_body().into_data_stream();
@@ -185,10 +192,7 @@ impl FromRequest<AppState> for Sent {
 
 fn parsed(headers: &HeaderMap, bytes: &[u8]) -> Result<Value, Problem> {
     if !is_plain_json(headers) {
-        return Err(Problem::new(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            "unsupported_media_type",
-        ));
+        return Err(unsupported());
     }
     json::read(bytes).map_err(|error| match error {
         ReadError::Malformed { line, column } => {
@@ -201,13 +205,17 @@ fn parsed(headers: &HeaderMap, bytes: &[u8]) -> Result<Value, Problem> {
     })
 }
 
+fn unsupported() -> Problem {
+    Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type")
+}
+
 /// Whether a body says that it is JSON in UTF-8 (RFC 8259 knows no other) and not compressed.
 fn is_plain_json(headers: &HeaderMap) -> bool {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let mut parts = text(header::CONTENT_TYPE).unwrap_or_default().split(';');
     let essence = parts.next().unwrap_or_default().trim().to_ascii_lowercase();
-    let is_json = essence == "application/json"
-        || (essence.starts_with("application/") && essence.ends_with("+json"));
+    // A patch or a problem is JSON too, and means something else.
+    let is_json = essence == "application/json";
     let is_utf_8 = parts
         .filter_map(|parameter| parameter.split_once('='))
         .filter(|(name, _)| name.trim().eq_ignore_ascii_case("charset"))

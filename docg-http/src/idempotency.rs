@@ -164,27 +164,32 @@ impl Key {
 
     /// The answer that was given for the key; `None` while the call is under way.
     fn first_answer(&self, memo: &Memo) -> Result<Option<Response>, Problem> {
-        let same = memo.value["fingerprint"] == *self.fingerprint
-            && memo.value["technical"] == self.technical;
-        if !same {
+        let fingerprint = memo.value["fingerprint"].as_str();
+        let technical = memo.value["technical"].as_bool();
+        let (Some(fingerprint), Some(technical)) = (fingerprint, technical) else {
+            return Err(Problem::unreadable());
+        };
+        if fingerprint != self.fingerprint || technical != self.technical {
             return Err(Problem::new(
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "idempotency_key_reused",
             ));
         }
-        let given = &memo.value["given"];
+        let given = match &memo.value["given"] {
+            Value::Null => return Ok(None),
+            given => given,
+        };
         let status = given["status"]
             .as_u64()
             .and_then(|status| u16::try_from(status).ok())
-            .and_then(|status| StatusCode::from_u16(status).ok());
-        Ok(status.map(|status| {
-            let mut response = answer(status, &given["body"]);
-            response.headers_mut().insert(
-                HeaderName::from_static("idempotency-replayed"),
-                HeaderValue::from_static("true"),
-            );
-            response
-        }))
+            .and_then(|status| StatusCode::from_u16(status).ok())
+            .ok_or_else(Problem::unreadable)?;
+        let mut response = answer(status, &given["body"]);
+        response.headers_mut().insert(
+            HeaderName::from_static("idempotency-replayed"),
+            HeaderValue::from_static("true"),
+        );
+        Ok(Some(response))
     }
 }
 

@@ -9,10 +9,11 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use docg_core::{
-    engine::{EngineError, VoteRefusal},
+    engine::{Call, EngineError, VoteRefusal},
     error::FieldFault,
     i18n::{Locale, Text},
     ports::StoreErrorKind,
+    run::Status,
 };
 use serde_json::{Map, Value, json};
 
@@ -49,6 +50,7 @@ const WORDS: &[(&str, (&str, &str, &str))] = &[
     ("method_not_allowed", ("Method not allowed", "This address does not take this method.", "Este endereço não aceita este método.")),
     ("timeout", ("Timeout", "The request took too long. Nothing says that it did not take effect.", "A requisição demorou demais. Ela pode ter tido efeito.")),
     ("invalid_transition", ("Invalid transition", "The execution's status does not allow this.", "O estado da execução não permite esta operação.")),
+    ("unreadable", ("Unreadable", "A part of what is stored cannot be read. Ask for technical help. An execution can still be canceled.", "Uma parte do que está armazenado não pode ser lida. Peça ajuda técnica. Uma execução ainda pode ser cancelada.")),
     ("approval_decided", ("Approval decided", "The decision has been made and stays as it is.", "A decisão já foi tomada e permanece como está.")),
     ("already_voted", ("Already voted", "You have already answered. The others have not decided yet.", "Você já respondeu. Os demais ainda não decidiram.")),
     ("approval_expired", ("Approval expired", "The time to decide is over.", "O prazo para decidir terminou.")),
@@ -117,6 +119,17 @@ impl Problem {
         detail: impl Into<Text>,
     ) -> Self {
         Self::invalid(vec![FieldFault::new(pointer, code, detail)])
+    }
+
+    /// What is stored cannot be read.
+    pub(crate) fn unreadable() -> Self {
+        Self::new(StatusCode::CONFLICT, "unreadable")
+    }
+
+    /// Says which status an execution has, and what may be called.
+    fn allowing(self, from: Status, allowed: &[Call]) -> Self {
+        let allowed = allowed.iter().map(|call| call.as_str()).collect();
+        self.member("from", json!(from)).member("allowed", allowed)
     }
 
     /// A failure of this side; the cause goes to the log.
@@ -230,12 +243,10 @@ impl From<EngineError> for Problem {
         match error {
             EngineError::NotFound(_) => Self::not_found(),
             EngineError::InvalidTransition { from, allowed } => {
-                Self::new(StatusCode::CONFLICT, "invalid_transition")
-                    .member("from", json!(from))
-                    .member(
-                        "allowed",
-                        allowed.iter().map(|call| call.as_str()).collect(),
-                    )
+                Self::new(StatusCode::CONFLICT, "invalid_transition").allowing(from, &allowed)
+            }
+            EngineError::Unreadable { from, allowed } => {
+                Self::unreadable().allowing(from, &allowed)
             }
             EngineError::VoteRefused(refusal) => vote_refused(&refusal),
             EngineError::VersionMismatch { expected, actual } => {
@@ -280,9 +291,10 @@ impl From<EngineError> for Problem {
                         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused")
                     }
                     // Only a handler's request can have such a name, and no call stores one.
-                    StoreErrorKind::NameTaken | StoreErrorKind::Corrupt => {
+                    StoreErrorKind::NameTaken => {
                         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error")
                     }
+                    StoreErrorKind::Corrupt => Self::unreadable(),
                 }
             }
             other => Self::internal(other),

@@ -234,6 +234,9 @@ impl RunReader for FaultyStore {
     ) -> Result<Option<Arc<Workflow>>, StoreError> {
         faulty!(self.snapshot(organization, id))
     }
+    async fn readable(&self, id: ExecutionId) -> Result<(), StoreError> {
+        faulty!(self.readable(id))
+    }
     async fn events(&self, query: EventQuery) -> Result<Vec<Arc<Event>>, StoreError> {
         faulty!(self.events(query))
     }

@@ -327,6 +327,7 @@ impl CommitFixture {
             lease: claimed.lease,
             expected_version: claimed.state.execution.version,
             execution,
+            is_reduced: false,
             inputs: None,
             steps: Vec::new(),
             events: Vec::new(),

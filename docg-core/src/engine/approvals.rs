@@ -100,8 +100,8 @@ impl Engine {
     /// # Errors
     ///
     /// `NotFound` as for [`approval`](Self::approval); `VoteRefused` where it does not count;
-    /// `InvalidInput` where the comment exceeds its [limit](crate::limits::COMMENT); `InvalidTransition`
-    /// where the approval cannot be read: nobody knows what would be decided.
+    /// `InvalidInput` where the comment exceeds its [limit](crate::limits::COMMENT); `Unreadable` where
+    /// the approval cannot be read, or the vote could not be applied.
     pub async fn vote(
         &self,
         token: &str,
@@ -123,6 +123,9 @@ impl Engine {
         if let Some(reason) = why_closed(&approval, &approver, now) {
             return Err(refused(reason, approver, approval));
         }
+        let (organization, execution) = (approval.organization_id, approval.execution_id);
+        let record = self.execution(organization, execution).await?;
+        self.check_readable(&record).await?;
         let signal = Signal {
             id: SignalId::new(),
             execution_id: approval.execution_id,

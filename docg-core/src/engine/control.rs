@@ -93,7 +93,7 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// `NotFound`, `InvalidTransition`, `VersionMismatch`; `InvalidInput` where a text exceeds its
+    /// `NotFound`, `InvalidTransition`, `Unreadable`, `VersionMismatch`; `InvalidInput` where a text exceeds its
     /// [limit](crate::limits).
     pub async fn pause(
         &self,
@@ -110,7 +110,7 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// `NotFound`, `InvalidTransition`, `VersionMismatch`; `InvalidInput` where a text exceeds its
+    /// `NotFound`, `InvalidTransition`, `Unreadable`, `VersionMismatch`; `InvalidInput` where a text exceeds its
     /// [limit](crate::limits).
     pub async fn cancel(
         &self,
@@ -126,7 +126,7 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// `NotFound`, `InvalidTransition`, `VersionMismatch`; `InvalidInput` where changes name
+    /// `NotFound`, `InvalidTransition`, `Unreadable`, `VersionMismatch`; `InvalidInput` where changes name
     /// unknown nodes, where an outcome is unknown and the request does not settle it, and where it
     /// settles one that is known.
     pub async fn resume(
@@ -217,6 +217,9 @@ impl Engine {
             // Nobody can let go on what nobody can read.
             _ if record.unreadable && call != Call::Cancel => Err(refusal(execution, true)),
             Verdict::Apply => {
+                if call != Call::Cancel {
+                    self.check_readable(&record).await?;
+                }
                 if let Some(how) = how {
                     self.check_resume(request, execution, how).await?;
                 }
@@ -225,6 +228,20 @@ impl Engine {
             Verdict::NoChange => Ok(None),
             Verdict::Refuse => Err(refusal(execution, record.unreadable)),
         }
+    }
+
+    /// Fails where a part of an execution cannot be read, which only a cancel can do without.
+    pub(super) async fn check_readable(&self, record: &ExecutionRecord) -> Result<(), EngineError> {
+        let execution = &record.execution;
+        if !record.unreadable {
+            match self.inner.store.readable(execution.id).await {
+                Err(why) if why.kind == StoreErrorKind::Corrupt => {
+                    tracing::error!(execution_id = %execution.id, "it cannot be read: {why}");
+                }
+                read => return Ok(read?),
+            }
+        }
+        Err(refusal(execution, true))
     }
 
     async fn control(
@@ -378,10 +395,10 @@ fn unstorable_of(how: &mut ResumeRequest) -> Vec<FieldFault> {
 
 /// Why a call is refused, and what is allowed instead.
 pub(super) fn refusal(execution: &Execution, unreadable: bool) -> EngineError {
-    let mut allowed = decide::allowed_calls(execution);
-    allowed.retain(|call| !unreadable || *call == Call::Cancel);
-    EngineError::InvalidTransition {
-        from: execution.status,
-        allowed,
+    let (from, mut allowed) = (execution.status, decide::allowed_calls(execution));
+    if unreadable {
+        allowed.retain(|call| *call == Call::Cancel);
+        return EngineError::Unreadable { from, allowed };
     }
+    EngineError::InvalidTransition { from, allowed }
 }

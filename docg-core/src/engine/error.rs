@@ -24,6 +24,17 @@ pub enum EngineError {
         /// What may be called instead.
         allowed: Vec<Call>,
     },
+    /// A part of what is stored of the execution cannot be read.
+    #[error(
+        "a part of an execution that is {from} cannot be read; allowed: {}",
+        names(allowed)
+    )]
+    Unreadable {
+        /// The status it has.
+        from: Status,
+        /// What may be called all the same.
+        allowed: Vec<Call>,
+    },
     /// The vote does not count.
     #[error("the vote does not count: {}", .0.reason)]
     VoteRefused(Box<VoteRefusal>),

@@ -147,6 +147,9 @@ impl RunReader for Observed<dyn Store> {
     ) -> Result<Option<Arc<Workflow>>, StoreError> {
         store_call!(self.snapshot(organization, id))
     }
+    async fn readable(&self, id: ExecutionId) -> Result<(), StoreError> {
+        store_call!(self.readable(id))
+    }
     async fn events(&self, query: EventQuery) -> Result<Vec<Arc<Event>>, StoreError> {
         store_call!(self.events(query))
     }

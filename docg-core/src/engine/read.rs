@@ -9,10 +9,16 @@ use super::{
 };
 use crate::{
     actions::RecommendedAction,
+    error::{ErrorContext, codes},
+    i18n::Text,
     ids::{ExecutionId, OrganizationId, SignatureRequestId, WorkflowId},
-    observe::{AuditEvent, ChainReport, JsonText, LogEntry, Redaction, verify_chain},
+    observe::{
+        AuditEvent, ChainFault, ChainReport, JsonText, LogEntry, Redaction, status_told,
+        verify_chain,
+    },
     ports::{
         AuditQuery, EventQuery, ExecutionQuery, ExecutionRecord, LogQuery, Memo, MemoKey, Page,
+        StoreErrorKind,
     },
     preflight::{self, PreflightRequest, PreflightSummary},
     programs,
@@ -90,6 +96,32 @@ impl Engine {
             .ok_or(EngineError::NotFound("execution"))
     }
 
+    /// One execution, marked as unreadable also where that is so of what lies beside its own row: its
+    /// steps, its definition, what it waits for.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound`, also where it is another organization's.
+    pub async fn inspected(
+        &self,
+        organization: OrganizationId,
+        id: ExecutionId,
+    ) -> Result<ExecutionRecord, EngineError> {
+        let mut record = self.execution(organization, id).await?;
+        if !record.unreadable
+            && let Err(why) = self.inner.store.readable(id).await
+            && why.kind == StoreErrorKind::Corrupt
+        {
+            record.unreadable = true;
+            record.execution.error = Some(ErrorContext {
+                code: codes::UNREADABLE.into(),
+                human: Text::key("error-unreadable"),
+                tech: Some(why.to_string()),
+            });
+        }
+        Ok(record)
+    }
+
     /// A page of executions, newest first.
     ///
     /// # Errors
@@ -162,7 +194,8 @@ impl Engine {
         Ok(self.inner.store.audit(query).await?)
     }
 
-    /// Verifies an execution's whole audit trail.
+    /// Verifies an execution's whole audit trail, and that the execution has the status in which the
+    /// trail leaves it.
     ///
     /// # Errors
     ///
@@ -173,11 +206,10 @@ impl Engine {
         execution_id: ExecutionId,
     ) -> Result<ChainReport, EngineError> {
         // The head first: rows that are added meanwhile lie behind it and are left out.
-        let heads = self
+        let Execution { heads, status, .. } = self
             .execution(organization_id, execution_id)
             .await?
-            .execution
-            .heads;
+            .execution;
         let mut rows = Vec::new();
         loop {
             let after = rows.last().map_or(0, |row: &Arc<AuditEvent>| row.seq);
@@ -202,7 +234,10 @@ impl Engine {
         if now_head.audit_seq != heads.audit_seq {
             rows.truncate(rows.partition_point(|row| row.seq <= heads.audit_seq));
         }
-        Ok(verify_chain(&rows, heads.audit_seq, heads.audit_hash))
+        let mut report = verify_chain(&rows, heads.audit_seq, heads.audit_hash);
+        let other = status_told(&rows).filter(|(_, told)| *told != status);
+        report.fault = report.fault.or(other.map(|(seq, _)| ChainFault { seq }));
+        Ok(report)
     }
 
     /// What a person can do about an execution as it stands.

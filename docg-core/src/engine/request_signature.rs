@@ -14,7 +14,7 @@ use crate::{
     i18n::Text,
     ids::NodeId,
     limits,
-    ports::{ExecutionRecord, Idempotency},
+    ports::Idempotency,
     run::{Inputs, Phase, Step, StepStatus},
     signature::MAX_SIGNERS,
     storable,
@@ -123,11 +123,8 @@ impl Engine {
                 .chain(of_signers),
         )?;
         let (organization, id) = (request.organization_id, request.execution_id);
-        let ExecutionRecord {
-            execution: old,
-            unreadable,
-            ..
-        } = self.execution(organization, id).await?;
+        let record = self.execution(organization, id).await?;
+        let old = &record.execution;
         if let Some(expected) = request
             .if_version
             .filter(|expected| *expected != old.version)
@@ -137,9 +134,10 @@ impl Engine {
                 actual: old.version,
             });
         }
-        if judge(&old, Call::RequestSignature) != Verdict::Apply {
-            return Err(refusal(&old, unreadable));
+        if judge(old, Call::RequestSignature) != Verdict::Apply {
+            return Err(refusal(old, record.unreadable));
         }
+        self.check_readable(&record).await?;
         let configured = self.inner.signature_node.as_ref();
         let configured = configured.ok_or(EngineError::SignaturesNotConfigured)?;
         let spec = configured

@@ -177,11 +177,8 @@ impl Engine {
         let of_data = how.trigger_data.as_mut().and_then(data_fault);
         none(of_data.into_iter().chain(called))?;
         let (organization, id) = (request.organization_id, request.execution_id);
-        let ExecutionRecord {
-            execution: old,
-            inputs,
-            unreadable,
-        } = self.execution(organization, id).await?;
+        let record = self.execution(organization, id).await?;
+        let (old, inputs) = (&record.execution, &record.inputs);
         if let Some(expected) = request
             .if_version
             .filter(|expected| *expected != old.version)
@@ -191,16 +188,17 @@ impl Engine {
                 actual: old.version,
             });
         }
-        if unreadable || judge(&old, Call::Retry) != Verdict::Apply {
-            return Err(refusal(&old, unreadable));
+        if record.unreadable || judge(old, Call::Retry) != Verdict::Apply {
+            return Err(refusal(old, record.unreadable));
         }
+        self.check_readable(&record).await?;
         let snapshot = self.inner.store.snapshot(organization, id).await?;
         let workflow = snapshot.ok_or(EngineError::NotFound("execution"))?;
         let reuse = match &how.from_step {
             Some(from) => self.reusable(&request, from).await?,
             None => Vec::new(),
         };
-        let mut inputs = (*inputs).clone();
+        let mut inputs = (**inputs).clone();
         if let Some(data) = how.trigger_data {
             inputs.trigger_data = data.into();
         }

@@ -13,7 +13,9 @@ use super::{
 };
 use crate::{
     ids::{AuditId, ExecutionId, OrganizationId},
-    limits, storable,
+    limits,
+    run::Status,
+    storable,
     time::Timestamp,
 };
 
@@ -268,6 +270,39 @@ impl AuditEvent {
         hasher.finish()
     }
 
+    /// Nothing protects the actor and the facts of an erased row, so it must show none.
+    fn shows_what_it_commits_to(&self) -> bool {
+        match self.salt {
+            Some(salt) => self.commitment == self.computed_commitment(salt),
+            None => self.actor.actor_id.is_empty() && self.metadata == JsonText::default(),
+        }
+    }
+
+    /// The status that the execution took, as this row tells it.
+    fn told(&self) -> Told {
+        let by_action = match &*self.action {
+            actions::STARTED => Some(Status::Running),
+            actions::COMPLETED => Some(Status::Completed),
+            actions::FAILED => Some(Status::Failed),
+            actions::CANCELED => Some(Status::Canceled),
+            actions::PAUSED => Some(Status::Paused),
+            actions::RESUMED | actions::STATUS_CHANGED => None,
+            _ => return Told::Nothing,
+        };
+        // Applications may record the same actions: only the facts tell a change of status.
+        let status = if self.salt.is_none() {
+            by_action
+        } else {
+            let facts = self.metadata.to_value();
+            facts.get("to").and_then(|to| Status::deserialize(to).ok())
+        };
+        match status {
+            Some(status) => Told::Status(status),
+            None if self.salt.is_none() => Told::Erased,
+            None => Told::Unclear,
+        }
+    }
+
     fn computed_hash(&self) -> [u8; 32] {
         let mut hasher = CanonicalHasher::new("docg.audit.v1");
         hasher.field(&self.prev_hash);
@@ -283,6 +318,35 @@ impl AuditEvent {
         hasher.field(&self.commitment);
         hasher.finish()
     }
+}
+
+/// What an audit row tells of its execution's status.
+enum Told {
+    /// It is about something else.
+    Nothing,
+    /// Its action is that of a change, and its facts name no status.
+    Unclear,
+    /// A change, whose facts were erased.
+    Erased,
+    /// The status after a change.
+    Status(Status),
+}
+
+/// The status that an audit trail leaves its execution in, and the row that says so; `None` where the
+/// rows do not tell it, for example because their facts were erased.
+#[must_use]
+pub fn status_told(rows: &[impl Borrow<AuditEvent>]) -> Option<(u64, Status)> {
+    let mut is_unclear = false;
+    for row in rows.iter().rev().map(Borrow::borrow) {
+        match row.told() {
+            Told::Status(status) => return Some((row.seq, status)),
+            Told::Erased => return None,
+            Told::Unclear => is_unclear = true,
+            Told::Nothing => {}
+        }
+    }
+    // Every change is recorded.
+    (!is_unclear).then_some((1, Status::Queued))
 }
 
 /// What verifying a chain gave.
@@ -314,12 +378,9 @@ pub fn verify_chain(
     let mut previous = [0; 32];
     let mut fault = None;
     for (expected_seq, row) in (1u64..).zip(rows.iter().map(Borrow::borrow)) {
-        let committed = row
-            .salt
-            .is_none_or(|salt| row.commitment == row.computed_commitment(salt));
         let holds = row.seq == expected_seq
             && row.prev_hash == previous
-            && committed
+            && row.shows_what_it_commits_to()
             && row.hash == row.computed_hash()
             && (row.seq != head_seq || row.hash == head_hash)
             && row.seq <= head_seq;

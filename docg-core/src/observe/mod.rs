@@ -9,7 +9,7 @@ mod redact;
 pub(crate) use audit::ChainLink;
 pub use audit::{
     Actor, ActorType, AuditDraft, AuditEvent, AuditSink, ChainFault, ChainReport, Target, actions,
-    verify_chain,
+    status_told, verify_chain,
 };
 pub use canonical::JsonText;
 pub use log::{ExecutionLogger, LogDomain, LogDraft, LogEntry, LogLevel};

@@ -88,6 +88,7 @@ mockall::mock! {
             organization: OrganizationId,
             id: ExecutionId,
         ) -> Result<Option<Arc<Workflow>>, StoreError>;
+        async fn readable(&self, id: ExecutionId) -> Result<(), StoreError>;
         async fn events(&self, query: EventQuery) -> Result<Vec<Arc<Event>>, StoreError>;
         async fn logs(&self, query: LogQuery) -> Result<Page<Arc<LogEntry>>, StoreError>;
         async fn audit(&self, query: AuditQuery) -> Result<Page<Arc<AuditEvent>>, StoreError>;

@@ -197,6 +197,9 @@ pub struct Commit {
     pub expected_version: u64,
     /// The run state, with its new version.
     pub execution: Execution,
+    /// Something of the run could not be read when this was decided: what a cancel does not change stays
+    /// as it is stored.
+    pub is_reduced: bool,
     /// What it works on, where that changed.
     pub inputs: Option<Arc<Inputs>>,
     /// The steps that changed.

@@ -166,6 +166,13 @@ pub trait RunReader: Send + Sync + 'static {
         organization: OrganizationId,
         id: ExecutionId,
     ) -> Result<Option<Arc<Workflow>>, StoreError>;
+    /// Whether a worker can be given an execution, with all that belongs to it. So it is where there is
+    /// none.
+    ///
+    /// # Errors
+    ///
+    /// `Corrupt` says what cannot be read; `Unavailable`.
+    async fn readable(&self, id: ExecutionId) -> Result<(), StoreError>;
     /// A page of an execution's events.
     ///
     /// # Errors

@@ -163,7 +163,7 @@ pub struct RetryPolicy {
     pub initial_ms: u64,
     /// No pause is longer than this, in milliseconds.
     pub max_ms: u64,
-    /// What each pause is multiplied by to give the next. At least 1.
+    /// What each pause is multiplied by to give the next. From 1 to 1000.
     pub multiplier: f64,
 }
 

@@ -43,6 +43,8 @@ pub const MAX_NODES: usize = 200;
 pub const MAX_TIMEOUT_MS: u64 = 24 * 3_600_000;
 /// A step is attempted at most this often.
 pub const MAX_ATTEMPTS: u32 = 100;
+/// Each pause before a retry is at most this many times as long as the one before.
+pub const MAX_MULTIPLIER: u32 = 1000;
 /// A pause between attempts is at most this long, in milliseconds: a week.
 pub const MAX_PAUSE_MS: u64 = 7 * 24 * 3_600_000;
 

@@ -116,7 +116,7 @@ pub(crate) struct RequestSignatureBody {
     #[serde(default)]
     pub(crate) provider: Option<String>,
     /// Who is to sign. What is wrong with one of them is found by the new execution's preflight.
-    #[schema(required, max_items = 200, value_type = Vec<AskedSigner>)]
+    #[schema(required, max_items = 50, value_type = Vec<AskedSigner>)]
     #[serde(default)]
     pub(crate) signers: Option<Vec<AskedSigner>>,
 }

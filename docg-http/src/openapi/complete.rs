@@ -42,6 +42,7 @@ const PROBLEMS: [(&str, &str, &str, &[&str]); 14] = [
         "What is there does not allow this.",
         &[
             "invalid_transition",
+            "unreadable",
             "approval_decided",
             "already_voted",
             "approval_expired",
@@ -237,6 +238,7 @@ fn complete(path: &str, operation: &mut Value) {
         ("401", guarded),
         ("403", guarded),
         ("404", named),
+        ("409", !health),
         ("413", has_body),
         ("415", has_body && !any_body),
         ("422", !health),

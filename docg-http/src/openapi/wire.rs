@@ -247,7 +247,7 @@ pub(crate) struct RetryDraft {
     max_ms: u64,
     /// What each pause is multiplied by to give the next.
     #[serde(default)]
-    #[schema(minimum = 1, default = 2.0)]
+    #[schema(minimum = 1, maximum = 1000, default = 2.0)]
     multiplier: f64,
 }
 

@@ -146,7 +146,7 @@ pub(crate) async fn get(
     caller.need(Scope::ExecutionsRead)?;
     let record = state
         .engine
-        .execution(caller.organization, ExecutionId(id))
+        .inspected(caller.organization, ExecutionId(id))
         .await?;
     Ok(answer(
         StatusCode::OK,

@@ -9,6 +9,7 @@ use axum::{
 };
 use docg_core::{
     engine::EngineError,
+    event::Event,
     ids::{ExecutionId, OrganizationId},
     ports::ExecutionRecord,
 };
@@ -61,11 +62,16 @@ pub(crate) async fn execution(
     let place = reader.place(&state)?;
     let feed = state.engine.feed(organization, id, start.after).await?;
     let (encoded, metrics) = (Arc::clone(&state.encoded), state.metrics.clone());
+    let mut last = start.after;
     let events = feed
         .map(move |event| match event {
             Ok(event) => {
                 metrics.event_sent(StreamKind::Execution);
-                Some(encoded.frame(&event, &format!("{}-0", event.seq), locale))
+                let missed = missed(last, &event, head);
+                last = event.seq;
+                let frame = encoded.frame(&event, &format!("{}-0", event.seq), locale);
+                let gap = missed.map(|gap| frame::control("gap", &gap));
+                Some(stream::iter(gap.into_iter().chain([frame])))
             }
             Err(error) => {
                 // The reader comes back with its last id.
@@ -74,7 +80,8 @@ pub(crate) async fn execution(
             }
         })
         .take_while(|frame| std::future::ready(frame.is_some()))
-        .filter_map(std::future::ready);
+        .filter_map(std::future::ready)
+        .flatten();
     let gap = start.gap.map(|gap| frame::control("gap", &gap));
     let connected = json!({
         "execution_id": id,
@@ -96,6 +103,22 @@ fn gap_reason(given: Option<u64>, earliest: u64, latest: u64) -> Option<&'static
         Some(seq) if seq + 1 < earliest => Some("too_old"),
         Some(_) => None,
     }
+}
+
+/// The gap before an event, where those that should have come after `last` are gone.
+fn missed(last: u64, event: &Event, latest: u64) -> Option<Value> {
+    (event.seq > last + 1).then(|| {
+        json!({
+            "reason": "too_old",
+            "earliest": format!("{}-0", event.seq),
+            "latest": format!("{}-0", latest.max(event.seq)),
+            "state": {
+                "status": event.status,
+                "progress": event.progress,
+                "current_step": event.current_step,
+            },
+        })
+    })
 }
 
 /// The id of the first event that is left, if one is.
@@ -154,7 +177,22 @@ impl Start {
 
 #[cfg(test)]
 mod tests {
-    use super::{first_left, gap_reason};
+    use docg_core::conformance::fixtures::events;
+
+    use super::{first_left, gap_reason, missed};
+
+    #[test]
+    fn events_that_are_gone_leave_a_gap_and_never_a_silent_hole() {
+        let (mut last, mut told) = (0, Vec::new());
+        for event in events(9)
+            .iter()
+            .filter(|it| ![1, 4, 7, 8].contains(&it.seq))
+        {
+            told.extend(missed(last, event, 9).map(|gap| gap["earliest"].clone()));
+            last = event.seq;
+        }
+        assert_eq!(told, ["2-0", "5-0", "9-0"]);
+    }
 
     #[test]
     fn an_id_is_good_as_long_as_its_successor_is_left() {

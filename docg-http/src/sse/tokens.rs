@@ -113,7 +113,7 @@ pub(super) async fn redeem(
     let field = |name: &str| memo.value.get(name).and_then(Value::as_str);
     let organization = field("organization_id")
         .and_then(|id| id.parse().ok())
-        .ok_or_else(unauthorized)?;
+        .ok_or_else(Problem::unreadable)?;
     let execution = execution.map(|id| id.to_string());
     if field("execution_id") != execution.as_deref() {
         return Err(Problem::new(

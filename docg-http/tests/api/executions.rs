@@ -130,7 +130,11 @@ async fn unknown_fields_and_wrong_values_are_named() {
             "/trigger_data",
             "too_deep",
         ),
-        (json!({"trigger_data": {"a": nested(130)}}), "", "too_deep"),
+        (
+            json!({"trigger_data": {"a": nested(130)}}),
+            "/trigger_data",
+            "too_deep",
+        ),
     ] {
         let problem = world
             .post(&path, body.clone())

@@ -120,6 +120,33 @@ fn with_body(cases: &Cases) -> Vec<(Operation, impl Fn() -> Call)> {
 }
 
 #[tokio::test]
+async fn a_thing_has_one_address() {
+    let cases = Cases::new().await;
+    for operation in operations() {
+        let path = cases.path(operation);
+        let forms: [fn(Uuid) -> String; 3] = [
+            |id| id.urn().to_string(),
+            |id| id.braced().to_string(),
+            |id| id.simple().to_string(),
+        ];
+        let id = path.split('/').find_map(|part| part.parse::<Uuid>().ok());
+        for form in forms {
+            let Some(id) = id else { continue };
+            let form = form(id).replace('{', "%7B").replace('}', "%7D");
+            let other = path.replace(&id.to_string(), &form);
+            let call = allowed(Call::new(operation.method, other));
+            let call = match cases.body(operation) {
+                serde_json::Value::Null => call,
+                body => call.json(body),
+            };
+            let answer = cases.world.send(call).await;
+            answer.problem(404, "not_found");
+        }
+    }
+    cases.nothing_was_done().await;
+}
+
+#[tokio::test]
 async fn a_body_that_is_no_json_object_is_refused() {
     let cases = Cases::new().await;
     for (operation, call) in with_body(&cases) {

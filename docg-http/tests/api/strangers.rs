@@ -364,11 +364,20 @@ async fn what_is_given_twice_or_in_another_encoding_is_refused_by_every_operatio
             ("content-type", "application/json; charset=latin1"),
             ("content-type", "application/json; charset=\"utf-16\""),
             ("content-type", "text/json"),
+            ("content-type", "application/merge-patch+json"),
+            ("content-type", "application/problem+json"),
         ] {
             let answer = cases
                 .world
                 .send(call().header(name, value).body(good.clone()))
                 .await;
+            answer.problem(415, "unsupported_media_type");
+        }
+        for coding in ["gzip, chunked", "chunked, chunked", "identity"] {
+            let encoded = json()
+                .header("transfer-encoding", coding)
+                .body(good.clone());
+            let answer = cases.world.send(encoded).await;
             answer.problem(415, "unsupported_media_type");
         }
         for coding in ["gzip", "br", "identity, gzip"] {

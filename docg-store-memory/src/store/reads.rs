@@ -87,6 +87,10 @@ impl RunReader for MemoryStore {
             .map(|entry| Arc::clone(&entry.workflow)))
     }
 
+    async fn readable(&self, _: ExecutionId) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     async fn events(&self, query: EventQuery) -> Result<Vec<Arc<Event>>, StoreError> {
         let events = self.read(query.organization_id, query.execution_id, |run| {
             after(&run.events, query.after)

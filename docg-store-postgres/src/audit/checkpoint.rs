@@ -145,7 +145,8 @@ impl PgStore {
         mut made: impl FnMut(CheckpointSummary) + Send,
     ) -> Result<Vec<(OrganizationId, StoreError)>, StoreError> {
         let mut failed = Vec::new();
-        for organization in self.audited_organizations().await? {
+        let organizations = self.signed_for().await;
+        for organization in organizations.map_err(|e| e.at("checkpoint_audits"))? {
             // What has moved again since is for the next round: where much goes on, something always has.
             let mut is_full = true;
             while is_full {

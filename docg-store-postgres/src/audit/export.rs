@@ -1,13 +1,13 @@
 //! Reading the trail from the database: to verify it, or to write it down.
 
-use std::io;
+use std::{collections::BTreeSet, io};
 
 use docg_core::{
     ids::{ExecutionId, OrganizationId},
     ports::StoreError,
     time::Timestamp,
 };
-use sqlx::postgres::PgRow;
+use sqlx::postgres::{PgArguments, PgRow};
 use uuid::Uuid;
 
 use super::{
@@ -29,7 +29,8 @@ macro_rules! rows_of {
     ($heads:literal) => {
         concat!(
             "SELECT h.execution_id AS chain, h.organization_id AS chain_organization,
-                h.audit_seq AS head_seq, h.audit_hash AS head_hash, h.is_purged,
+                h.audit_seq AS head_seq, h.audit_hash AS head_hash, h.is_purged, h.is_orphaned,
+                h.status,
                 a.id, a.seq, a.organization_id, a.execution_id, a.timestamp, a.action,
                 a.target_type, a.target_id, a.actor_type, a.actor_id, a.metadata::text, a.salt,
                 a.commitment, a.prev_hash, a.hash
@@ -96,13 +97,34 @@ impl PgStore {
         written.await.map_err(|e| e.at("export_audit"))
     }
 
-    /// The organizations that have executions, audit rows of purged ones, or checkpoints: those stay
-    /// where all else was removed.
+    /// The organizations that have executions, audit rows of others, or checkpoints: those stay where
+    /// all else was removed.
     ///
     /// # Errors
     ///
     /// `Unavailable`.
     pub async fn audited_organizations(&self) -> Result<Vec<OrganizationId>, StoreError> {
+        let read = async || {
+            let mut found: BTreeSet<_> = self.signed_for().await?.into_iter().collect();
+            let mut after = Uuid::nil();
+            loop {
+                let parameters = arguments![None::<Uuid>, after, CHAINS];
+                let orphans = self.database.read(ORPHANS, parameters).await?;
+                let Some(last) = orphans.last() else { break };
+                after = field(last, "execution_id")?;
+                for orphan in &orphans {
+                    found.insert(OrganizationId(field(orphan, "organization_id")?));
+                }
+            }
+            Ok(found.into_iter().collect())
+        };
+        read()
+            .await
+            .map_err(|e: Error| e.at("audited_organizations"))
+    }
+
+    /// The organizations that have executions, purged ones, or checkpoints.
+    pub(super) async fn signed_for(&self) -> Result<Vec<OrganizationId>, Error> {
         // By leaps over the indexes, however many rows each organization has.
         let sql = "WITH RECURSIVE live AS (
                 (SELECT e.organization_id FROM docg.executions e ORDER BY e.organization_id LIMIT 1)
@@ -130,17 +152,9 @@ impl PgStore {
             UNION SELECT organization_id FROM old WHERE organization_id IS NOT NULL
             UNION SELECT organization_id FROM signed WHERE organization_id IS NOT NULL
             ORDER BY organization_id";
-        let read = async || {
-            let rows = self
-                .database
-                .read(sql, sqlx::postgres::PgArguments::default())
-                .await?;
-            let id = |row| Ok(OrganizationId(field(row, "organization_id")?));
-            rows.iter().map(id).collect::<Result<Vec<_>, Error>>()
-        };
-        read()
-            .await
-            .map_err(|e: Error| e.at("audited_organizations"))
+        let rows = self.database.read(sql, PgArguments::default()).await?;
+        let id = |row| Ok(OrganizationId(field(row, "organization_id")?));
+        rows.iter().map(id).collect()
     }
 
     /// Whose audit trail an execution has, also after it was purged.
@@ -152,11 +166,12 @@ impl PgStore {
         &self,
         execution: ExecutionId,
     ) -> Result<Option<OrganizationId>, StoreError> {
-        // Of one whose chain was removed by force, a checkpoint may know.
+        // Of one that was removed by force, its rows or a checkpoint may know.
         let sql = "SELECT e.organization_id FROM docg.executions e WHERE e.id = $1
             UNION SELECT h.organization_id FROM docg.audit_heads h WHERE h.execution_id = $1
             UNION SELECT c.organization_id FROM docg.audit_checkpoint_heads c
                 WHERE c.execution_id = $1
+            UNION SELECT a.organization_id FROM docg.audit_events a WHERE a.execution_id = $1
             LIMIT 1";
         let read = async || {
             let rows = self.database.read(sql, arguments![execution.0]).await?;
@@ -190,7 +205,8 @@ impl PgStore {
     }
 }
 
-/// Those of executions that are there, then those of purged ones.
+/// Those of executions that are there, then those of purged ones, then those of executions that are
+/// gone otherwise.
 async fn all_chains(
     snapshot: &mut Snapshot,
     organization: OrganizationId,
@@ -223,8 +239,34 @@ async fn all_chains(
             rows.iter().map(|row| field(row, "execution_id")).collect();
         chains(snapshot, organization, &ids?, take).await?;
     }
+    let mut after = Uuid::nil();
+    loop {
+        let parameters = arguments![Some(organization.0), after, CHAINS];
+        let rows = snapshot.read(ORPHANS, parameters).await?;
+        let Some(last) = rows.last() else { break };
+        after = field(last, "execution_id")?;
+        let ids: Result<Vec<Uuid>, Error> =
+            rows.iter().map(|row| field(row, "execution_id")).collect();
+        chains(snapshot, organization, &ids?, take).await?;
+    }
     Ok(())
 }
+
+/// Executions that have audit rows and are neither there nor purged, of one organization or of all. By
+/// leaps over the index and in its order, however many rows each has.
+pub(super) const ORPHANS: &str = "WITH RECURSIVE trail AS (
+        (SELECT a.execution_id, a.organization_id FROM docg.audit_events a
+            WHERE a.execution_id > $2 ORDER BY a.execution_id LIMIT 1)
+        UNION ALL
+        SELECT next.execution_id, next.organization_id FROM trail CROSS JOIN LATERAL (
+            SELECT a.execution_id, a.organization_id FROM docg.audit_events a
+            WHERE a.execution_id > trail.execution_id ORDER BY a.execution_id LIMIT 1) next)
+    SELECT t.execution_id, t.organization_id FROM trail t
+    WHERE ($1::uuid IS NULL OR t.organization_id = $1)
+        AND NOT EXISTS (SELECT FROM docg.executions e WHERE e.id = t.execution_id OFFSET 0)
+        AND NOT EXISTS (
+            SELECT FROM docg.audit_heads h WHERE h.execution_id = t.execution_id OFFSET 0)
+    LIMIT $3";
 
 /// These chains, each with its rows.
 pub(super) async fn chains(
@@ -235,13 +277,22 @@ pub(super) async fn chains(
 ) -> Result<(), Error> {
     let sql = rows_of!(
         "SELECT e.id AS execution_id, e.organization_id, e.audit_seq, e.audit_hash,
-            false AS is_purged
+            false AS is_purged, false AS is_orphaned, e.status
          FROM docg.executions e WHERE e.id = ANY ($2) AND e.organization_id = $1
          UNION ALL
          SELECT o.execution_id, o.organization_id, o.audit_seq, o.audit_hash,
-            EXISTS (SELECT FROM docg.audit_purges p WHERE p.execution_id = o.execution_id)
+            EXISTS (SELECT FROM docg.audit_purges p WHERE p.execution_id = o.execution_id),
+            false, NULL
          FROM docg.audit_heads o
-         WHERE o.execution_id = ANY ($2) AND o.organization_id = $1"
+         WHERE o.execution_id = ANY ($2) AND o.organization_id = $1
+         UNION ALL
+         SELECT last.* FROM unnest($2::uuid[]) AS u (id) CROSS JOIN LATERAL (
+            SELECT r.execution_id, r.organization_id, r.seq, r.hash, false, true, NULL
+            FROM docg.audit_events r
+            WHERE r.execution_id = u.id AND r.organization_id = $1
+            ORDER BY r.seq DESC LIMIT 1) last
+         WHERE NOT EXISTS (SELECT FROM docg.executions e WHERE e.id = u.id)
+            AND NOT EXISTS (SELECT FROM docg.audit_heads o WHERE o.execution_id = u.id)"
     );
     let parameters = arguments![organization.0, ids.to_vec()];
     let mut current = None;
@@ -312,6 +363,8 @@ fn chain(row: &PgRow) -> Result<Chain, Error> {
             audit_hash: bytes32(row, "head_hash").unwrap_or_default(),
         },
         is_purged: field(row, "is_purged")?,
+        is_orphaned: field(row, "is_orphaned")?,
+        status: field(row, "status")?,
     })
 }
 

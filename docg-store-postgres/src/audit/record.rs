@@ -60,6 +60,12 @@ pub(super) struct Chain {
     pub(super) head: Head,
     /// Its rows were removed when their time was over.
     pub(super) is_purged: bool,
+    /// Its execution is neither there nor purged: the rows' own end stands for the head.
+    #[serde(default)]
+    pub(super) is_orphaned: bool,
+    /// What its execution has; `None` where that was purged.
+    #[serde(default)]
+    pub(super) status: Option<String>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

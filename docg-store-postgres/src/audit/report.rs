@@ -39,6 +39,8 @@ pub struct AuditReport {
     pub rows: u64,
     /// How many checkpoints there are.
     pub checkpoints: u64,
+    /// How many rows no checkpoint covers yet: nothing shows if they are cut off together with their head.
+    pub unsigned: u64,
     /// How many chains have no rows any more, because their time was over.
     pub purged: u64,
     /// Where the last chain ends: its last row's number and hash.
@@ -59,6 +61,7 @@ impl AuditReport {
         self.chains += other.chains;
         self.rows += other.rows;
         self.checkpoints += other.checkpoints;
+        self.unsigned += other.unsigned;
         self.purged += other.purged;
         self.head = other.head.or(self.head);
         self.faults.extend(other.faults);
@@ -75,6 +78,20 @@ pub enum AuditFault {
         /// Whose chain.
         execution_id: ExecutionId,
         /// Where it shows; of a cut tail, the first that is missing.
+        seq: u64,
+    },
+    /// There are rows of an execution that is not there, though nobody purged it.
+    #[error("execution {execution_id} has audit rows, and is neither there nor purged")]
+    Orphaned {
+        /// Whose chain.
+        execution_id: ExecutionId,
+    },
+    /// An execution has another status than its chain leaves it in.
+    #[error("execution {execution_id} does not have the status that row {seq} of its chain tells")]
+    Status {
+        /// Whose chain.
+        execution_id: ExecutionId,
+        /// The row that tells the status.
         seq: u64,
     },
     /// A chain is not what it was when a checkpoint was signed.
@@ -140,6 +157,8 @@ impl AuditFault {
         match self {
             Self::Signature { .. } => true,
             Self::Chain { .. }
+            | Self::Orphaned { .. }
+            | Self::Status { .. }
             | Self::Rewritten { .. }
             | Self::NotSigned { .. }
             | Self::NotLetGo { .. }

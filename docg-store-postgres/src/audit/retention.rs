@@ -9,11 +9,12 @@ use docg_core::{
     ports::StoreError,
     time::Timestamp,
 };
+use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
 use super::{
     checkpoint::{ATTEMPTS, CheckpointKey, CheckpointSummary, KEEP, parameters_of, taken},
-    export::{chains, head},
+    export::{ORPHANS, chains, head},
     record::{Checkpoint, Head, Record},
 };
 use crate::{
@@ -52,8 +53,8 @@ impl PgStore {
         erase.await.map_err(|e: Error| e.at("erase_audit"))
     }
 
-    /// Removes the audit rows of executions that were purged, if the last of them is from before
-    /// `before`; of at most `limit` executions. Each organization's go in one transaction with a
+    /// Removes the audit rows of executions that are gone, purged or by force, if the last of them is
+    /// from before `before`; of at most `limit` executions. Each organization's go in one transaction with a
     /// checkpoint that says so: these are returned, and none when there is nothing left to remove.
     /// A chain that does not verify stays.
     ///
@@ -92,42 +93,67 @@ impl PgStore {
         loop {
             let parameters = arguments![Time::from(before), after.0, after.1, int(limit as u64)];
             let rows = self.database.read(sql, parameters).await?;
+            let Some(last) = rows.last() else { break };
+            after = (field(last, "ended_at")?, field(last, "execution_id")?);
+            let made = self.let_go_of(&rows, before, key, now).await?;
+            if !made.is_empty() {
+                return Ok(made);
+            }
+        }
+        // Executions that were removed by force have no head.
+        let mut after = Uuid::nil();
+        loop {
+            let parameters = arguments![None::<Uuid>, after, int(limit as u64)];
+            let rows = self.database.read(ORPHANS, parameters).await?;
             let Some(last) = rows.last() else {
                 return Ok(Vec::new());
             };
-            after = (field(last, "ended_at")?, field(last, "execution_id")?);
-            let mut candidates: BTreeMap<OrganizationId, Vec<Uuid>> = BTreeMap::new();
-            for row in &rows {
-                let organization = OrganizationId(field(row, "organization_id")?);
-                let ids = candidates.entry(organization).or_default();
-                ids.push(field(row, "execution_id")?);
-            }
-            let mut made = Vec::new();
-            for (organization, ids) in candidates {
-                let old = self.old_chains(organization, &ids, before).await?;
-                if old.is_empty() {
-                    continue;
-                }
-                match self.let_go(organization, &old, key, now).await {
-                    Ok(checkpoint) => made.push(checkpoint),
-                    // It comes again with the next call.
-                    Err(_) if !made.is_empty() => return Ok(made),
-                    Err(error) => return Err(error),
-                }
-            }
+            after = field(last, "execution_id")?;
+            let made = self.let_go_of(&rows, before, key, now).await?;
             if !made.is_empty() {
                 return Ok(made);
             }
         }
     }
 
-    /// Those of an organization's chains that end before `before` and are what they were signed as.
+    /// Lets go those of these candidates that are old.
+    async fn let_go_of(
+        &self,
+        rows: &[PgRow],
+        before: Timestamp,
+        key: &CheckpointKey,
+        now: Timestamp,
+    ) -> Result<Vec<CheckpointSummary>, Error> {
+        let mut candidates: BTreeMap<OrganizationId, Vec<Uuid>> = BTreeMap::new();
+        for row in rows {
+            let organization = OrganizationId(field(row, "organization_id")?);
+            let ids = candidates.entry(organization).or_default();
+            ids.push(field(row, "execution_id")?);
+        }
+        let mut made = Vec::new();
+        for (organization, ids) in candidates {
+            let old = self.old_chains(organization, &ids, before).await?;
+            if old.is_empty() {
+                continue;
+            }
+            match self.let_go(organization, &old, key, now).await {
+                Ok(checkpoint) => made.push(checkpoint),
+                // It comes again with the next call.
+                Err(_) if !made.is_empty() => return Ok(made),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(made)
+    }
+
+    /// Where those of an organization's chains end that end before `before` and are what they were
+    /// signed as.
     async fn old_chains(
         &self,
         organization: OrganizationId,
         ids: &[Uuid],
         before: Timestamp,
-    ) -> Result<Vec<ExecutionId>, Error> {
+    ) -> Result<Vec<Head>, Error> {
         let mut found: Vec<(Head, Vec<AuditEvent>)> = Vec::new();
         let mut take = |record| {
             match record {
@@ -160,7 +186,7 @@ impl PgStore {
             if !holds || !signed.all(|head| head.is_of(&rows)) {
                 tracing::warn!(execution_id = %id, "audit rows that do not verify are not removed");
             } else if rows.last().is_some_and(|last| last.timestamp < before) {
-                old.push(id);
+                old.push(end);
             }
         }
         Ok(old)
@@ -169,37 +195,41 @@ impl PgStore {
     async fn let_go(
         &self,
         organization: OrganizationId,
-        executions: &[ExecutionId],
+        ends: &[Head],
         key: &CheckpointKey,
         now: Timestamp,
     ) -> Result<CheckpointSummary, Error> {
-        let heads = executions.iter().copied().map(Head::let_go);
+        let heads = ends.iter().map(|end| Head::let_go(end.execution_id));
         let mut heads: Vec<Head> = heads.collect();
         heads.sort_unstable_by_key(|head| head.execution_id);
         let mut attempt = 1;
         loop {
             let last = self.last_checkpoint(organization).await?;
             let checkpoint = key.sign(organization, last, heads.clone(), now);
-            match self.let_go_with(&checkpoint).await.map_err(taken) {
+            match self.let_go_with(&checkpoint, ends).await.map_err(taken) {
                 Err(Error::Conflict(_)) if attempt < ATTEMPTS => attempt += 1,
                 done => return done.map(|()| CheckpointSummary::from(&checkpoint)),
             }
         }
     }
 
-    async fn let_go_with(&self, checkpoint: &Checkpoint) -> Result<(), Error> {
-        // No row beyond the head: those were added since, and are shown by verifying.
+    async fn let_go_with(&self, checkpoint: &Checkpoint, ends: &[Head]) -> Result<(), Error> {
+        // No row beyond the end: those were added since, and are shown by verifying.
         let sql = "WITH noted AS (
                 INSERT INTO docg.audit_purges (execution_id, organization_id, purged_at)
                 SELECT o.id, $2, $3 FROM unnest($1::uuid[]) AS o (id))
-            DELETE FROM docg.audit_events a USING docg.audit_heads h
-            WHERE h.execution_id = ANY ($1) AND a.execution_id = h.execution_id
-                AND a.seq <= h.audit_seq";
-        let ids = checkpoint.heads.iter().map(|head| head.execution_id.0);
+            DELETE FROM docg.audit_events a
+            USING unnest($1::uuid[], $4::int8[]) AS o (id, seq)
+            WHERE a.execution_id = o.id AND a.seq <= o.seq";
         let let_go = arguments![
-            ids.collect::<Vec<Uuid>>(),
+            ends.iter()
+                .map(|end| end.execution_id.0)
+                .collect::<Vec<Uuid>>(),
             checkpoint.organization_id.0,
             Time::from(checkpoint.created_at),
+            ends.iter()
+                .map(|end| int(end.audit_seq))
+                .collect::<Vec<i64>>(),
         ];
         let statements = vec![
             (OPEN_DOOR, arguments!["docg.audit_retention"]),

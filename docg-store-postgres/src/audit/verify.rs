@@ -7,7 +7,7 @@ use std::{
 
 use docg_core::{
     ids::{ExecutionId, OrganizationId},
-    observe::{AuditEvent, verify_chain},
+    observe::{AuditEvent, status_told, verify_chain},
 };
 
 use super::{
@@ -174,7 +174,8 @@ impl Verifier {
         }
         self.seen.insert(execution_id);
         self.report.head = Some((chain.head.audit_seq, chain.head.audit_hash));
-        self.report.chains += 1;
+        // An orphaned chain is a fault, and no execution's.
+        self.report.chains += u64::from(!chain.is_orphaned);
         self.report.rows += rows.len() as u64;
         let let_go = self.let_go.get(&execution_id).copied();
         if rows.is_empty() && (chain.is_purged || let_go.is_some()) {
@@ -201,7 +202,21 @@ impl Verifier {
                 .faults
                 .push(AuditFault::Chain { execution_id, seq });
         }
+        if chain.is_orphaned {
+            let fault = AuditFault::Orphaned { execution_id };
+            self.report.faults.push(fault);
+        }
+        // A chain that does not hold tells nothing.
+        if let (None, Some(status), Some((seq, told))) =
+            (shown.fault, &chain.status, status_told(&rows))
+            && status != told.as_str()
+        {
+            let fault = AuditFault::Status { execution_id, seq };
+            self.report.faults.push(fault);
+        }
+        let mut signed_rows = 0;
         for (head, checkpoint) in self.signed.get(&execution_id).into_iter().flatten() {
+            signed_rows = signed_rows.max(head.audit_seq);
             if !head.is_of(&rows) {
                 self.report.faults.push(AuditFault::Rewritten {
                     execution_id,
@@ -210,6 +225,7 @@ impl Verifier {
                 });
             }
         }
+        self.report.unsigned += (rows.len() as u64).saturating_sub(signed_rows);
     }
 }
 

@@ -9,7 +9,7 @@ use docg_core::{
     ids::{ExecutionId, NodeId, OrganizationId},
     observe::{Actor, AuditEvent, JsonText, LogEntry, Target},
     ports::{ExecutionRecord, RunState, Signal},
-    run::{Execution, Heads, Inputs, Phase, PhaseMetrics, PhaseTimes, Step},
+    run::{Execution, Heads, Inputs, Phase, PhaseMetrics, PhaseTimes, Step, WaitKind},
     signature::SignatureRequest,
     storable::Unstorable,
     time::{MAX_DURATION_MS, Timestamp},
@@ -282,6 +282,12 @@ pub(crate) fn record(row: &PgRow) -> Result<ExecutionRecord, Error> {
     })
 }
 
+/// Says of an execution whose own row can be read that something beside it cannot.
+pub(crate) fn mark_unreadable(record: &mut ExecutionRecord, why: Error) {
+    record.execution.error = Lenient { fault: Some(why) }.context();
+    record.unreadable = true;
+}
+
 fn inputs(row: &PgRow) -> Result<Inputs, Error> {
     Ok(Inputs {
         trigger_data: json_field(row, "trigger_data")?,
@@ -298,6 +304,15 @@ pub(crate) fn run_state(row: &PgRow, workflow: Arc<Workflow>) -> Result<RunState
     let approval: Option<Approval> = optional_json(row, "approval")?;
     let steps = steps(execution.id, field(row, "steps")?)?;
     check_steps(&execution, &steps, &workflow)?;
+    let is_gone = match execution.waiting_for.as_ref().map(|waits| waits.kind) {
+        Some(WaitKind::Signature) => signature.is_none(),
+        Some(WaitKind::Approval) => approval.is_none(),
+        _ => false,
+    };
+    if is_gone {
+        let id = execution.id;
+        return Err(Error::Corrupt(format!("what {id} waits for is not there")));
+    }
     Ok(RunState {
         inputs: Arc::new(inputs(row)?),
         steps,

@@ -375,6 +375,9 @@ impl PgStore {
             ) held
             WHERE e.id = held.id";
         let leases: Vec<Lease> = unreadable.iter().map(|(lease, _)| *lease).collect();
+        for lease in &leases {
+            self.damaged.note(lease.execution_id.0, true);
+        }
         let (ids, workers, fences) = columns(&leases);
         let parameters = arguments![ids, workers, fences];
         self.database.write(sql, parameters).await.map(|_| ())

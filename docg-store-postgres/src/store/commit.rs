@@ -39,6 +39,7 @@ columns! {
         changed_steps: i64 = "int8[]",
         published: Option<i64> = "int8[]",
         unless_signaled: bool = "bool[]",
+        is_reduced: bool = "bool[]",
         made_progress: bool = "bool[]",
         keep_until: Option<Time> = "timestamptz[]",
     }
@@ -70,6 +71,22 @@ pub(super) struct CommitParcel {
     children: Children,
 }
 
+/// What a cancel does not change. Where a part of an execution cannot be read, nobody knows what to write
+/// there.
+const NOT_OF_CANCELS: [&str; 11] = [
+    "progress",
+    "current_step",
+    "preflight_summary",
+    "delivery_state",
+    "signature_state",
+    "phase_metrics",
+    "attempt",
+    "started_at",
+    "preflight_due",
+    "delivery_confirmed",
+    "priority",
+];
+
 /// `expires_at` is when somebody should look whether the lease has run out. It is left alone as
 /// long as it is not past the first half of the lease: then no index needs to be touched.
 static COMMIT: LazyLock<String> = LazyLock::new(|| {
@@ -97,6 +114,10 @@ static COMMIT: LazyLock<String> = LazyLock::new(|| {
     let steps = StepColumns::unnest(children_at, "r");
     let children = insert_children(children_at, "moved");
     let waits_briefly = waits_briefly!("$1");
+    let unless_reduced = NOT_OF_CANCELS.map(|column| {
+        format!("{column} = CASE WHEN i.is_reduced THEN e.{column} ELSE i.{column} END")
+    });
+    let unless_reduced = unless_reduced.join(", ");
     format!(
         "WITH step_input AS MATERIALIZED (SELECT {step_names} FROM {steps}),
         known AS (
@@ -117,15 +138,10 @@ static COMMIT: LazyLock<String> = LazyLock::new(|| {
             WHERE {waits_briefly}),
         moved AS (
             UPDATE docg.executions e
-            SET status = i.status, progress = i.progress, current_step = i.current_step,
-                waiting_for = i.waiting_for, error_code = i.error_code,
+            SET status = i.status, waiting_for = i.waiting_for, error_code = i.error_code,
                 last_error_human = i.last_error_human, last_error_tech = i.last_error_tech,
-                preflight_summary = i.preflight_summary, delivery_state = i.delivery_state,
-                signature_state = i.signature_state, phase_metrics = i.phase_metrics,
-                attempt = i.attempt, version = i.version, started_at = i.started_at,
-                completed_at = i.completed_at, updated_at = i.updated_at,
-                paused_from = i.paused_from, preflight_due = i.preflight_due,
-                delivery_confirmed = i.delivery_confirmed, priority = i.priority,
+                version = i.version, completed_at = i.completed_at, updated_at = i.updated_at,
+                paused_from = i.paused_from, {unless_reduced},
                 wake_at = i.wake_at, event_seq = i.event_seq, log_seq = i.log_seq,
                 audit_seq = i.audit_seq, audit_hash = i.audit_hash,
                 published = CASE WHEN i.published IS NULL THEN e.published
@@ -324,6 +340,7 @@ impl PgStore {
                 changed_steps: vec![int(commit.steps.len() as u64)],
                 published: vec![commit.published.map(int)],
                 unless_signaled: vec![commit.unless_signaled],
+                is_reduced: vec![commit.is_reduced],
                 made_progress: vec![commit.made_progress],
                 keep_until: vec![keep_until],
             },

@@ -3,12 +3,13 @@
 //! [`create`] and [`commit`] write runs, in batches; [`claim`] gives them to workers and takes them
 //! back; [`signals`], [`publishing`] and [`purge`] are the rest of the writing. [`reads`],
 //! [`workflows`] and [`memos`] are what their names say. [`definitions`] remembers what never
-//! changes.
+//! changes, [`damaged`] what lists cannot see by themselves.
 
 mod children;
 mod claim;
 mod commit;
 mod create;
+mod damaged;
 mod definitions;
 mod memos;
 mod publishing;
@@ -42,6 +43,7 @@ use crate::{
 };
 use commit::CommitParcel;
 use create::CreateParcel;
+use damaged::Damaged;
 use definitions::Definitions;
 
 /// What the driver reads from the query of a URL.
@@ -187,6 +189,7 @@ pub struct PgStore {
     commits: Batcher<CommitParcel>,
     creations: Batcher<CreateParcel>,
     definitions: Definitions,
+    damaged: Damaged,
 }
 
 impl fmt::Debug for PgStore {
@@ -260,6 +263,7 @@ impl PgStore {
             commits: Batcher::new(database.clone(), config.batch_size, config.flights),
             creations: Batcher::new(database.clone(), config.batch_size, config.flights),
             definitions: Definitions::default(),
+            damaged: Damaged::default(),
             database,
             config,
         }

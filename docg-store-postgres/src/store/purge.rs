@@ -173,12 +173,14 @@ impl PgStore {
     }
 
     /// Why no worker can be given an execution; `None` where it can be read.
-    async fn unreadable(&self, id: Uuid) -> Result<Option<Error>, Error> {
-        match self.read_whole(id).await {
-            Ok(()) => Ok(None),
-            Err(error) if error.is_unreadable() => Ok(Some(error)),
-            Err(error) => Err(error),
-        }
+    pub(super) async fn unreadable(&self, id: Uuid) -> Result<Option<Error>, Error> {
+        let why = match self.read_whole(id).await {
+            Ok(()) => None,
+            Err(error) if error.is_unreadable() => Some(error),
+            Err(error) => return Err(error),
+        };
+        self.damaged.note(id, why.is_some());
+        Ok(why)
     }
 
     /// Fails where a worker could not be given an execution.

@@ -446,9 +446,12 @@ impl RunReader for PgStore {
     }
 
     async fn executions(&self, query: ExecutionQuery) -> Result<Page<ExecutionRecord>, StoreError> {
-        self.list_executions(query)
-            .await
-            .map_err(|e| e.at("executions"))
+        let listed = async {
+            let mut page = self.list_executions(query).await?;
+            self.mark_damaged(&mut page.items).await?;
+            Ok::<_, Error>(page)
+        };
+        listed.await.map_err(|e| e.at("executions"))
     }
 
     async fn steps(
@@ -469,6 +472,14 @@ impl RunReader for PgStore {
         self.find_snapshot(organization, id)
             .await
             .map_err(|e| e.at("snapshot"))
+    }
+
+    async fn readable(&self, id: ExecutionId) -> Result<(), StoreError> {
+        let read = match self.unreadable(id.0).await {
+            Ok(why) => why.map_or(Ok(()), |why| Err(Error::Corrupt(why.to_string()))),
+            Err(error) => Err(error),
+        };
+        read.map_err(|e| e.at("readable"))
     }
 
     async fn events(&self, query: EventQuery) -> Result<Vec<Arc<Event>>, StoreError> {

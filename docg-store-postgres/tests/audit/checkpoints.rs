@@ -107,6 +107,17 @@ async fn a_checkpoint_that_another_process_was_ahead_of_is_made_of_what_is_left(
 }
 
 #[tokio::test]
+async fn rows_that_no_checkpoint_covers_are_counted() {
+    let world = World::new().await;
+    world.execution().await;
+    assert_eq!(world.verify().await.unsigned, 4);
+    world.checkpoint().await;
+    assert_eq!(world.verify().await.unsigned, 0);
+    world.execution().await;
+    assert_eq!(world.verify().await.unsigned, 4);
+}
+
+#[tokio::test]
 async fn a_checkpoint_shows_what_a_chain_alone_cannot() {
     // A tail that was cut together with its head, and a chain that has gone altogether.
     for forgery in [

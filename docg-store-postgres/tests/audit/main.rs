@@ -20,6 +20,8 @@ mod support;
 mod checkpoints;
 mod exports;
 mod letting_go;
+mod orphans;
+mod statuses;
 
 struct World {
     store: PgStore,
@@ -252,6 +254,19 @@ async fn a_forged_chain_shows_where_it_was_forged() {
         ),
         (
             "UPDATE docg.audit_events SET timestamp = timestamp + interval '1 s' WHERE seq = 4",
+            4,
+        ),
+        (
+            "UPDATE docg.audit_events SET salt = NULL, actor_id = 'mallory',
+                metadata = '{\"forged\": true}' WHERE seq = 2",
+            2,
+        ),
+        (
+            "UPDATE docg.audit_events SET salt = NULL, actor_id = NULL WHERE seq = 3",
+            3,
+        ),
+        (
+            "UPDATE docg.audit_events SET salt = NULL, metadata = NULL WHERE seq = 4",
             4,
         ),
         ("DELETE FROM docg.audit_events WHERE seq = 2", 2),

@@ -11,6 +11,7 @@ use docg_core::{
 use docg_http::{BusProbe, BusState};
 use docg_store_memory::{MemoryBus, MemoryStore};
 use docg_store_postgres::{CheckpointKey, PgStore, PgStoreConfig};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -131,19 +132,19 @@ impl Backend {
     }
 
     /// Looks after the adapters until it is told to stop: what is left behind in Redis gets an end,
-    /// and audit trails their checkpoints.
-    pub fn look_after(&self, secret: &Secret, stop: &CancellationToken) {
+    /// and audit trails their checkpoints. What is returned ends when the last checkpoint is made.
+    pub fn look_after(&self, secret: &Secret, stop: &CancellationToken) -> JoinHandle<()> {
         if let Some(redis) = self.redis.clone() {
             let work = clean_up(redis);
             tokio::spawn(stop.clone().run_until_cancelled_owned(work));
         }
-        if let Some(database) = self.database.clone() {
-            let work = self
-                .checkpoints
-                .clone()
-                .keep(database, checkpoint_key(secret));
-            tokio::spawn(stop.clone().run_until_cancelled_owned(work));
-        }
+        let (checkpoints, database) = (self.checkpoints.clone(), self.database.clone());
+        let (key, stop) = (checkpoint_key(secret), stop.clone());
+        tokio::spawn(async move {
+            if let Some(database) = database {
+                checkpoints.keep(database, key, stop).await;
+            }
+        })
     }
 }
 

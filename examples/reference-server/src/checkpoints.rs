@@ -13,13 +13,20 @@ use std::{
 use docg_core::{ids::OrganizationId, time::Timestamp};
 use docg_store_postgres::{AuditTrust, CheckpointKey, CheckpointSummary, PgStore};
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 /// The file in the data directory.
 const FILE: &str = "checkpoints.json";
 
-/// How often audit trails get a checkpoint.
-const PERIOD: Duration = Duration::from_secs(3600);
+/// How soon after the start audit trails get a checkpoint.
+const FIRST: Duration = Duration::from_secs(10);
+
+/// How often they get one then.
+const PERIOD: Duration = Duration::from_secs(600);
+
+/// How long the last one, at the end, may take.
+pub(crate) const LAST: Duration = Duration::from_secs(3);
 
 /// How soon what has failed is tried again at first; then twice as long each time, up to the period.
 const RETRY: Duration = Duration::from_secs(60);
@@ -43,9 +50,13 @@ impl Checkpoints {
         Self(data_dir.join(FILE))
     }
 
-    /// Has all audit trails signed from time to time, and notes it; never ends.
-    pub async fn keep(self, database: Arc<PgStore>, key: CheckpointKey) {
-        repeat(|| self.sign_all(&database, &key)).await;
+    /// Has all audit trails signed from time to time, and once more when it is told to stop; notes it.
+    pub async fn keep(self, database: Arc<PgStore>, key: CheckpointKey, stop: CancellationToken) {
+        let sign = || self.sign_all(&database, &key);
+        stop.run_until_cancelled(repeat(sign)).await;
+        if tokio::time::timeout(LAST, sign()).await.is_err() {
+            tracing::warn!("the last audit rows get their checkpoint after the next start");
+        }
     }
 
     /// Signs what no checkpoint has signed yet. Whether that was done for all organizations.
@@ -136,12 +147,13 @@ impl Checkpoints {
     }
 }
 
-/// Does a round each period, and sooner after one that did not do everything.
+/// Does a round soon, then one each period, and sooner after one that did not do everything.
 async fn repeat<F: Future<Output = bool>>(mut round: impl FnMut() -> F) {
-    let mut failures = 0;
+    let (mut failures, mut pause) = (0, FIRST);
     loop {
-        tokio::time::sleep(wait(failures)).await;
+        tokio::time::sleep(pause).await;
         failures = if round().await { 0 } else { failures + 1 };
+        pause = wait(failures);
     }
 }
 
@@ -190,7 +202,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_failed_is_tried_again_sooner_and_then_ever_later_up_to_the_period() {
+    async fn rounds_begin_soon_and_one_that_failed_comes_again_before_the_period() {
         let begin = Instant::now();
         let mut rounds = Vec::new();
         let scripted = repeat(|| {
@@ -198,16 +210,11 @@ mod tests {
             // The second and the third fail, and all from the fifth on.
             ready(![2, 3].contains(&rounds.len()) && rounds.len() < 5)
         });
-        let hours = Duration::from_secs(7 * 3600);
-        tokio::time::timeout(hours, scripted).await.unwrap_err();
+        let hour = Duration::from_secs(3600);
+        tokio::time::timeout(hour, scripted).await.unwrap_err();
         let between: Vec<u64> = rounds.windows(2).map(|two| two[1] - two[0]).collect();
-        assert_eq!(
-            between,
-            [
-                3600, 60, 120, 3600, 60, 120, 240, 480, 960, 1920, 3600, 3600
-            ]
-        );
-        assert_eq!(rounds[0], 3600);
+        assert_eq!(between, [600, 60, 120, 600, 60, 120, 240, 480, 600, 600]);
+        assert_eq!(rounds[0], 10);
         assert_eq!(wait(u32::MAX), PERIOD);
     }
 }

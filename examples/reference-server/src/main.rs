@@ -67,7 +67,12 @@ fn main() -> ExitCode {
             }
             Command::Audit(AuditCommand::Erase(args)) => {
                 let erased = cli::erase(&options, ExecutionId(args.execution)).await;
-                done(erased.map(|rows| say(&format!("erased what {rows} audit rows had to erase"))))
+                done(erased.map(|rows| {
+                    say(&format!(
+                        "erased what {rows} audit rows had to erase; the execution's own data, events \
+                         and logs are as they were, until purge removes the execution"
+                    ))
+                }))
             }
         }
     });

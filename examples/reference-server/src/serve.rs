@@ -27,6 +27,7 @@ use crate::{
     auth_file::{self, AuthFileError, Identities},
     backend::{self, Backend, BackendError},
     builtin_signature::{self, Desk, Outbox, Provider, Secret, SecretError},
+    checkpoints,
     checks::{self, Lock, LockError, Refusals},
     downloads,
     files::FilesError,
@@ -141,8 +142,9 @@ pub struct Server {
     pub works: bool,
     workers: Workers,
     http: Option<Http>,
-    /// What looks after other things.
+    /// What looks after other things, and when that has ended.
     stop: CancellationToken,
+    looked_after: JoinHandle<()>,
 }
 
 /// The part of a server that others call.
@@ -287,7 +289,7 @@ impl Server {
             None => None,
         };
         let stop = CancellationToken::new();
-        backend.look_after(&secret, &stop);
+        let looked_after = backend.look_after(&secret, &stop);
         let works = options.role != Role::Http;
         let concurrency = match usize::try_from(options.concurrency) {
             _ if !works => 0,
@@ -302,6 +304,7 @@ impl Server {
             workers,
             http,
             stop,
+            looked_after,
         })
     }
 
@@ -316,21 +319,27 @@ impl Server {
     /// How long an orderly stop takes at most, where handlers have this time to end.
     fn longest_stop(&self, grace: Duration) -> Duration {
         let streams = self.http.as_ref().map(|http| http.ending.streams_over);
-        grace + LONGEST_PROBE + streams.unwrap_or_default() + HTTP_GRACE + LAST_RESORT
+        grace
+            + LONGEST_PROBE
+            + streams.unwrap_or_default()
+            + HTTP_GRACE
+            + checkpoints::LAST
+            + LAST_RESORT
     }
 
     /// Stops in order: it is said to be going, so that nothing new is sent here; nothing new is claimed,
     /// running steps get their grace and the rest is handed back; then streams end, one after the
-    /// other, and their readers go elsewhere; then connections.
+    /// other, and their readers go elsewhere; then connections. At the end what was recorded is signed.
     pub async fn stop(self) {
         if let Some(http) = &self.http {
             http.ending.draining.cancel();
         }
         self.workers.shutdown().await;
-        self.stop.cancel();
         if let Some(http) = self.http {
             http.stop().await;
         }
+        self.stop.cancel();
+        let _ = self.looked_after.await;
     }
 }
 

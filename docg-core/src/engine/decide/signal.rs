@@ -150,12 +150,12 @@ fn cancel(
     // What went wrong is shown by the steps: it is not why the execution has ended.
     draft.state.execution.error = None;
     let by = actor.actor_id.to_string();
-    draft.transition_by(
-        Status::Canceled,
-        "canceled_by_person",
-        Some(actor),
-        json!({"note": reason}),
-    )?;
+    let mut facts = json!({"note": reason});
+    // Of a run that cannot be read the steps are not there; any other has some.
+    if draft.state.steps.is_empty() {
+        facts["unreadable"] = true.into();
+    }
+    draft.transition_by(Status::Canceled, "canceled_by_person", Some(actor), facts)?;
     draft.event(EventData::Canceled {
         canceled_by: by.clone(),
         reason,

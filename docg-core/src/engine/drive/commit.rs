@@ -81,6 +81,7 @@ impl Driver {
             lease: self.handle.lease,
             expected_version: self.stored_version,
             execution: state.execution.clone(),
+            is_reduced: self.is_reduced,
             inputs: records.inputs_changed.then(|| Arc::clone(&state.inputs)),
             steps: records
                 .touched

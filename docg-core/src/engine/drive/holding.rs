@@ -93,6 +93,7 @@ impl Holding {
             // What cannot be read, and what may have killed its workers, is not asked again.
             asks: !(is_interrupted || claimed.unreadable || decide::is_interrupted(&claimed.state)),
             stored_version: claimed.state.execution.version,
+            is_reduced: claimed.unreadable,
             published: claimed.published,
             progress_at: None,
             dated_from: None,

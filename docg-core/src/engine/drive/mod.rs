@@ -70,6 +70,8 @@ struct Driver {
     asks: bool,
     /// The version that the store has.
     stored_version: u64,
+    /// Something of the run could not be read.
+    is_reduced: bool,
     /// Up to where its events are known to be on the bus.
     published: u64,
     /// When progress within a step was last committed.

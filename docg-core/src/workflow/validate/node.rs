@@ -3,7 +3,7 @@
 use std::{collections::HashSet, sync::Arc};
 
 use super::{
-    Faults, MAX_ATTEMPTS, MAX_PAUSE_MS, MAX_TIMEOUT_MS,
+    Faults, MAX_ATTEMPTS, MAX_MULTIPLIER, MAX_PAUSE_MS, MAX_TIMEOUT_MS,
     scope::{Earlier, Readable},
 };
 use crate::{
@@ -54,17 +54,12 @@ impl NodeCheck<'_, '_> {
                 }
             }
         }
-        self.faults.name(
-            &format!("{}/label", self.at),
-            node.label.as_deref().unwrap_or_default(),
-        );
+        if let Some(label) = &node.label {
+            let at = format!("{}/label", self.at);
+            self.faults.text(&at, label, limits::LABEL);
+        }
         let phase = self.phase();
-        let label = node
-            .label
-            .as_deref()
-            .map(str::trim)
-            .filter(|label| !limits::is_blank(label))
-            .unwrap_or(&node.id);
+        let label = node.label.as_deref().map_or(node.id.as_str(), str::trim);
         let scope = Readable {
             own: &node.id,
             earlier: self.earlier,
@@ -185,11 +180,11 @@ impl NodeCheck<'_, '_> {
                 range(1, MAX_ATTEMPTS.into()),
             );
         }
-        if !retry.multiplier.is_finite() || retry.multiplier < 1.0 {
+        if !(1.0..=f64::from(MAX_MULTIPLIER)).contains(&retry.multiplier) {
             self.fault(
                 "/retry/multiplier",
                 "out_of_range",
-                Text::key("fault-at-least").with("least", 1),
+                range(1, MAX_MULTIPLIER.into()),
             );
         }
         if retry.initial_ms > retry.max_ms {

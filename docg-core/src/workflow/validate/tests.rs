@@ -323,6 +323,11 @@ fn retry_and_time_limits_have_bounds() {
         (json!({"max_attempts": 101}), "max_attempts"),
         (json!({"multiplier": 0.5}), "multiplier"),
         (json!({"multiplier": -1e308}), "multiplier"),
+        (json!({"multiplier": 1000.5}), "multiplier"),
+        (
+            json!({"multiplier": 9_007_199_254_740_993_u64}),
+            "multiplier",
+        ),
         (json!({"initial_ms": 10, "max_ms": 5}), "initial_ms"),
         (json!({"max_ms": u64::MAX}), "max_ms"),
     ] {
@@ -340,7 +345,7 @@ fn retry_and_time_limits_have_bounds() {
     }
     assert_eq!(
         node(
-            json!({"timeout_ms": MAX_TIMEOUT_MS, "retry": {"max_attempts": 100, "multiplier": 1}})
+            json!({"timeout_ms": MAX_TIMEOUT_MS, "retry": {"max_attempts": 100, "multiplier": 1000}})
         ),
         []
     );
@@ -397,6 +402,18 @@ fn a_schema_must_be_one_and_stay_within_itself() {
         let faults = checked(json!({"name": "n", "input_schema": schema, "nodes": [node]}))
             .expect_err("broken");
         assert_eq!(faults, one(pointer, "invalid_schema"), "{schema}");
+    }
+}
+
+#[test]
+fn a_label_that_is_given_shows_something() {
+    for blank in ["", "   ", "\u{200b}"] {
+        let faults = checked(json!({
+            "name": "n",
+            "nodes": [{"id": "a", "type": "approve", "phase": "save", "label": blank}],
+        }));
+        let faults = faults.expect_err("shows nothing");
+        assert_eq!(faults, one("/nodes/0/label", "required"), "{blank:?}");
     }
 }
 

@@ -22,6 +22,12 @@ const OTHERS: &[&str] = &[
     "REDIS_STREAM_MAXLEN",
     "REDIS_STREAM_TTL",
 ];
+/// Those of `scripts/services`, which a shell that started it may still have.
+const OF_SERVICES: &[&str] = &[
+    "DOCG_SERVICES_HOME",
+    "DOCG_POSTGRES_PORT",
+    "DOCG_REDIS_PORT",
+];
 /// Those that are commonly set for a bucket.
 const OF_BUCKETS: &[&str] = &[
     "AWS_ACCESS_KEY_ID",
@@ -68,7 +74,9 @@ fn unknown_or_empty(set: &[(String, bool)], of_others: &[&str]) -> Vec<Finding> 
                 );
                 findings.push(Finding::warned(text));
             }
-        } else if name.starts_with("DOCG_") && !name.starts_with("DOCG_TEST_") {
+        } else if name.starts_with("DOCG_TEST_") || OF_SERVICES.contains(&name.as_str()) {
+            // It is meant for a script.
+        } else if name.starts_with("DOCG_") {
             let nearest = known
                 .iter()
                 .map(|other| (strsim::normalized_levenshtein(name, other), other))
@@ -248,6 +256,10 @@ mod tests {
             "DOCG_BIND",
             "DOCG_TOKEN",
             "DOCG_ZAPSIGN_TOKEN",
+            "DOCG_SERVICES_HOME",
+            "DOCG_POSTGRES_PORT",
+            "DOCG_REDIS_PORT",
+            "DOCG_TEST_SMTPD",
             "DATABASE_URL",
             "PATH",
         ] {

@@ -112,10 +112,16 @@ impl From<&AuditReport> for Verdict {
     fn from(report: &AuditReport) -> Self {
         let faults = report.faults.iter().map(|fault| format!("{fault}\n"));
         let not = if report.is_valid() { "" } else { "not " };
+        let unsigned = match report.unsigned {
+            0 => String::new(),
+            rows => format!(
+                "\nwarning: no checkpoint covers {rows} rows yet, so nothing shows if they are cut off"
+            ),
+        };
         Self {
             is_valid: report.is_valid(),
             text: format!(
-                "{}{not}valid: {} executions, {} rows, {} checkpoints",
+                "{}{not}valid: {} executions, {} rows, {} checkpoints{unsigned}",
                 faults.collect::<String>(),
                 report.chains,
                 report.rows,
@@ -212,7 +218,7 @@ fn read_export(path: &Path, only: Option<ExecutionId>) -> Result<Vec<AuditEvent>
 }
 
 /// A row of an export: as the API shows it, with what its hash is made of. Hashes are hexadecimal,
-/// with or without the `\x` that Postgres puts before them.
+/// with or without the `\x` that Postgres puts before them; of an erased row the actor may be `null`.
 #[derive(Deserialize)]
 struct Row {
     id: AuditId,
@@ -221,7 +227,7 @@ struct Row {
     execution_id: ExecutionId,
     timestamp: Timestamp,
     actor_type: ActorType,
-    actor_id: String,
+    actor_id: Option<String>,
     action: String,
     target_type: String,
     target_id: String,
@@ -250,7 +256,7 @@ impl From<Row> for AuditEvent {
             },
             actor: Actor {
                 actor_type: row.actor_type,
-                actor_id: Arc::from(row.actor_id),
+                actor_id: Arc::from(row.actor_id.unwrap_or_default()),
             },
             metadata: row.metadata.into(),
             salt: row.salt,

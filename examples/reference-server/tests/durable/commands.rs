@@ -141,7 +141,8 @@ async fn audited(site: &Site, server: &Client, database_url: &str) -> [String; 2
         ids.push(id);
         let organization: OrganizationId = organization.parse().expect("an id");
         let made = store.checkpoint_audit(organization, &key, Timestamp::now());
-        assert!(made.await.expect("it signs").is_some());
+        // Where the server was first, nothing is left to sign.
+        made.await.expect("it signs");
     }
     ids.try_into().expect("two")
 }
