@@ -11,9 +11,9 @@ mod rows;
 
 pub(crate) use columns::columns;
 pub(crate) use decode::{
-    approval, audit_event, bytes32, event, field, from_json, json_field, lenient_step,
-    listed_workflow, log_entry, mark_unreadable, number, optional_time, record, reduced_state,
-    run_state, seq, signals, signature_request, steps, time, workflow,
+    approval, audit_event, bytes32, event, field, from_json, json_field, lenient_step, log_entry,
+    mark_unreadable, number, optional_time, record, reduced_state, run_state, seq, signals,
+    signature_request, steps, time, workflow,
 };
 pub(crate) use encode::{Encoder, int, time_column};
 pub(crate) use execution::{ExecutionColumns, ExecutionPlace};
