@@ -1,7 +1,10 @@
 use std::sync::Arc;
 
 use axum::Router;
-use docg_core::engine::Engine;
+use docg_core::{
+    engine::Engine,
+    ports::{Memo, MemoKey},
+};
 use serde_json::json;
 use tower::ServiceExt;
 
@@ -133,6 +136,35 @@ async fn a_pause_that_comes_twice_with_its_key_is_made_once() {
         "sending",
         "it stays resumed"
     );
+}
+
+#[tokio::test]
+async fn an_answer_that_was_kept_and_cannot_be_read_is_no_other_request() {
+    let world = World::new().await;
+    let path = world.start(json!([{"id": "n", "type": "gated"}])).await;
+    world.until(&path, "step.started").await;
+    let pause = || {
+        let call = Call::new("POST", format!("{path}/pause")).token("user");
+        world.send(call.header("idempotency-key", "p"))
+    };
+    assert_eq!(pause().await.status.as_u16(), 200);
+    let key = MemoKey {
+        organization_id: Some(world.organization),
+        kind: "idempotency",
+        key: "p".to_owned(),
+    };
+    let kept = world.engine.recall(&key).await.expect("is up");
+    let kept = kept.expect("the answer is kept");
+    let mut without_answer = kept.value.clone();
+    without_answer["given"] = json!(5);
+    for value in [json!(1), json!(null), json!({}), json!([]), without_answer] {
+        let memo = Memo {
+            value,
+            ..kept.clone()
+        };
+        world.engine.replace(memo).await.expect("is up");
+        pause().await.problem(409, "unreadable");
+    }
 }
 
 #[tokio::test]
