@@ -13,7 +13,7 @@ use serde_json::{Number, Value, error::Category};
 use crate::{
     error::FieldFault,
     i18n::{Locale, Text},
-    storable::{MAX_DEPTH, Unstorable, is_reserved_name},
+    storable::{MAX_DEPTH, is_reserved_name},
     workflow::variables::push_token,
 };
 

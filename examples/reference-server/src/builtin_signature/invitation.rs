@@ -51,8 +51,7 @@ impl Desk {
             attachments: Vec::new(),
         };
         let never = CancellationToken::new();
-        self.0.mailer.deliver_at_most_once(&mail, &never).await?;
-        Ok(())
+        self.0.mailer.deliver_at_most_once(&mail, &never).await
     }
 
     fn link(&self, signer: &SignerRef) -> String {
