@@ -203,6 +203,20 @@ async fn audit_trails_verify_in_the_database_and_out_of_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_stops_leaves_no_audit_row_without_a_checkpoint() {
+    let database = Database::empty().await;
+    let site = Site::new(database.url(), None, &["--enable-test-nodes"]);
+    let mut server = Server::start(&site, "server", &[]);
+    let id = server.start_nodes(json!([delay("n", json!(1))])).await;
+    server.until(&id, &["completed"]).await;
+    server.running.signal("TERM");
+    assert!(server.running.wait().success(), "{}", server.running.log());
+    let (code, said) = ended(&site.output(&["audit", "verify"]));
+    assert!(code == Some(0) && !said.contains("warning"), "{said}");
+    assert!(!said.contains(" 0 checkpoints"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn purged_executions_are_gone_and_their_audit_trails_are_not() {
     let database = Database::empty().await;
     let site = Site::new(database.url(), None, &["--enable-test-nodes"]);
