@@ -139,6 +139,12 @@ async fn what_a_template_says_against_the_data_is_told_to_people() {
         ),
         ("#panic(\"No such currency.\")", Some("No such currency.")),
         (&format!("#panic(\"{long}\")"), Some("too long x")),
+        ("#(9223372036854775807 + 1)", None),
+        ("#(1 / 0)", None),
+        ("#datetime(year: 2026, month: 13, day: 1)", None),
+        ("#(1 + \"a\")", None),
+        ("#(1 in 2)", None),
+        ("#(upper(1))", None),
         ("#assert(false)", None),
         ("#panic()", None),
         ("#nothing-of-that-name", None),
@@ -155,7 +161,9 @@ async fn what_a_template_says_against_the_data_is_told_to_people() {
                 "{refusal}"
             );
         }
-        let code = if says.is_some() {
+        let is_misfit = source.starts_with("#(") || source.starts_with("#datetime");
+        assert_eq!(error.misfit().is_some(), is_misfit, "{source}: {error}");
+        let code = if says.is_some() || is_misfit {
             "invalid_field_format"
         } else {
             "template_invalid_tags"

@@ -172,7 +172,7 @@ fn day_of(context: &StepContext) -> NaiveDate {
 fn failure(failure: &RenderFailure, context: &StepContext) -> StepFailure {
     let told = match failure {
         RenderFailure::Document(error) => {
-            let refusal = error.refusal();
+            let refusal = error.refusal().or_else(|| error.misfit());
             let (key, field) = match error {
                 RenderError::UnknownTemplate { .. } => ("issue-template-not-found", "template"),
                 RenderError::InvalidTemplate { .. } if refusal.is_some() => {

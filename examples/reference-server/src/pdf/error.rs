@@ -77,12 +77,30 @@ impl RenderError {
         Some(line.chars().take(MAX_REFUSAL).collect())
     }
 
+    /// What the template cannot do with the data, in one line and with the place, where Typst says that of a
+    /// value: it is too large to be counted with, say, or of
+    /// another type.
+    #[must_use]
+    pub fn misfit(&self) -> Option<String> {
+        let Self::InvalidTemplate { problems, .. } = self else {
+            return None;
+        };
+        let is_of_value = |problem: &&TemplateProblem| {
+            let message = &problem.message;
+            OF_VALUES.iter().any(|it| message.contains(it))
+        };
+        let problem = problems.iter().find(is_of_value)?;
+        Some(problem.in_one_line())
+    }
+
     /// The code by which a step or a preflight issue is known.
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
             Self::UnknownTemplate { .. } => "template_not_found",
-            Self::InvalidTemplate { .. } if self.refusal().is_some() => codes::INVALID_FIELD_FORMAT,
+            Self::InvalidTemplate { .. } if self.refusal().is_some() || self.misfit().is_some() => {
+                codes::INVALID_FIELD_FORMAT
+            }
             Self::MissingFields { .. } | Self::InvalidTemplate { .. } => "template_invalid_tags",
             Self::TooLarge(_) => RENDER_TOO_LARGE,
             Self::Export { .. } | Self::UnusableOriginal { .. } | Self::HashMismatch { .. } => {
@@ -98,6 +116,19 @@ const REFUSALS: [&str; 4] = [
     "equality assertion failed: ",
     "inequality assertion failed: ",
     "panicked with: ",
+];
+/// What Typst says of values, whatever the template does with them.
+const OF_VALUES: [&str; 9] = [
+    "too large",
+    "too small",
+    "divide by zero",
+    "out of bounds",
+    " is invalid",
+    // Of another type than is needed.
+    ", found ",
+    "cannot apply ",
+    "cannot add ",
+    "cannot compare ",
 ];
 /// Characters of such a message that people are shown.
 const MAX_REFUSAL: usize = 300;
@@ -118,6 +149,18 @@ pub struct TemplateProblem {
     pub message: String,
     /// What Typst proposes.
     pub hints: Vec<String>,
+}
+
+impl TemplateProblem {
+    /// What people are shown: what is wrong, and with what.
+    fn in_one_line(&self) -> String {
+        let text = match &self.excerpt {
+            Some(excerpt) => format!("{}: {excerpt}", self.message),
+            None => self.message.clone(),
+        };
+        let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        line.chars().take(MAX_REFUSAL).collect()
+    }
 }
 
 impl fmt::Display for TemplateProblem {
