@@ -95,6 +95,7 @@ error-output-unserializable = The step gave a result that cannot be kept.
 error-parameters-do-not-fit = The values given to this step do not fit what it needs. Correct them and go on.
 error-unresolved-variables = Values are missing that this step needs: { $paths }. Fill them in and go on.
 error-condition-failed = The condition of this step cannot be worked out with the data there are.
+error-not-before = { $why } It asks to be left alone until { $moment }: try again then.
 error-timeout = “{ $label }” did not end within { $seconds ->
     [one] 1 second
    *[other] { $seconds } seconds

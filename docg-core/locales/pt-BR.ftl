@@ -95,6 +95,7 @@ error-output-unserializable = A etapa gerou um resultado que não pode ser guard
 error-parameters-do-not-fit = Os valores dados a esta etapa não são os que ela precisa. Corrija-os e continue.
 error-unresolved-variables = Faltam valores de que esta etapa precisa: { $paths }. Preencha-os e continue.
 error-condition-failed = A condição desta etapa não pode ser avaliada com os dados disponíveis.
+error-not-before = { $why } Ele pede que se aguarde até { $moment }: tente novamente depois.
 error-timeout = “{ $label }” não terminou em { $seconds ->
     [one] 1 segundo
    *[other] { $seconds } segundos

@@ -87,6 +87,12 @@ impl Timestamp {
         self <= now.plus_millis(MAX_DURATION_MS)
     }
 
+    /// The end of its minute, as people read it: `2026-01-15 10:31 UTC`.
+    pub(crate) fn to_the_minute(self) -> String {
+        let minute = self.plus_millis(59_999).to_chrono();
+        minute.format("%Y-%m-%d %H:%M UTC").to_string()
+    }
+
     fn to_chrono(self) -> DateTime<Utc> {
         // Every moment of these years is one of chrono's.
         Utc.timestamp_millis_opt(self.0)

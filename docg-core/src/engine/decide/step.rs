@@ -16,6 +16,7 @@ use crate::{
     run::{
         Activity, DeliveryState, InvalidTransition, Outcome, Phase, Status, StepStatus, WaitKind,
     },
+    time::Timestamp,
     workflow::{Node, OnError, Probe, StepOutcome, StopReason, Wait},
 };
 
@@ -354,6 +355,23 @@ pub(super) fn fail_unopened(
     failed(draft, index, failure, Outcome::Known)
 }
 
+/// An error of another side that wants to be left alone until a moment.
+fn not_before(context: ErrorContext, moment: Timestamp) -> ErrorContext {
+    let human = Text::key("error-not-before")
+        .with_text("why", context.human)
+        .with("moment", moment.to_the_minute());
+    let asks = format!("it asks not to be called before {moment}");
+    let tech = match context.tech {
+        Some(tech) => format!("{tech}; {asks}"),
+        None => asks,
+    };
+    ErrorContext {
+        code: context.code,
+        human,
+        tech: Some(tech),
+    }
+}
+
 pub(super) fn failed(
     draft: &mut Draft<'_>,
     index: usize,
@@ -362,20 +380,19 @@ pub(super) fn failed(
 ) -> Result<(), InvalidTransition> {
     let node = draft.node(index);
     let StepFailure {
-        class,
-        context,
+        mut class,
+        mut context,
         retry_after_ms,
     } = failure;
     let retry_after_ms = retry_after_ms.unwrap_or(0);
     // The other side asks for a longer pause than the policy allows: a person decides when to go on.
-    let class = match class {
-        FailureClass::Retryable
-            if retry_after_ms > node.retry.max_ms && has_attempts_left(draft, index) =>
-        {
-            FailureClass::Review
-        }
-        class => class,
-    };
+    if class == FailureClass::Retryable
+        && retry_after_ms > node.retry.max_ms
+        && has_attempts_left(draft, index)
+    {
+        class = FailureClass::Review;
+        context = not_before(context, draft.clock.plus_millis(retry_after_ms));
+    }
     let attempts = draft.state.steps[index].attempt - draft.state.steps[index].attempts_before;
     let next_attempt_at = (class == FailureClass::Retryable && has_attempts_left(draft, index))
         .then(|| {

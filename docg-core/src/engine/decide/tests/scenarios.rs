@@ -8,6 +8,7 @@ use crate::{
     engine::decide::{Input, Next, Notes},
     error::{StepFailure, codes},
     event::EventData,
+    i18n::Locale,
     ports::{ResumeSignal, Settlement, SignalKind},
     run::{Phase, Status, StepStatus, WaitKind},
     signature::{NewSignatureRequest, NewSigner, RequestStatus, SignerFact, SignerFactKind},
@@ -720,5 +721,29 @@ fn variables_that_are_not_there_when_a_step_begins_park_the_run() {
             .human
             .render(crate::i18n::Locale::En)
             .contains("steps.extract.missing")
+    );
+}
+
+#[test]
+fn a_pause_that_outlasts_the_policy_is_told_with_its_end() {
+    let mut world = World::new(Options::default());
+    world.run_to("render");
+    let asked = StepFailure::retryable("x", "It is busy.").tech("503");
+    world.finish_step(Err(asked.retry_after_ms(3_600_000)));
+    assert_eq!(world.status(), Status::NeedsReview);
+    let until = world.now.plus_millis(3_600_000);
+    let error = world.execution().error.as_ref().expect("an error");
+    for locale in Locale::ALL {
+        let human = error.human.render(locale);
+        assert!(
+            human.contains("It is busy.") && human.contains(" UTC"),
+            "{human}"
+        );
+        assert!(human.contains(&until.to_the_minute()), "{human}");
+    }
+    let tech = error.tech.as_deref().expect("a text for technicians");
+    assert!(
+        tech.starts_with("503") && tech.contains(&until.to_string()),
+        "{tech}"
     );
 }
