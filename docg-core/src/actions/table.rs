@@ -34,6 +34,9 @@ table! {
     "oauth_expired" | "oauth_revoked" => "reconnect_provider" "reconnect-provider";
     "connection_error" | "certificate_invalid" => "reconnect_provider" "check-connection";
     "api_key_invalid" => "update_api_key" "update-api-key";
+    "call_forbidden" => "fix_permissions" "allow-call";
+    "payment_required" => "add_credits" "add-credits";
+    "api_not_found" => "reconnect_provider" "check-provider-address";
     "template_not_found" | "template_not_selected" => "select_template" "select-template";
     "template_invalid_tags" => "fix_template_tags" "fix-template-tags";
     "rate_limit" | "timeout" | "service_unavailable" | "stopped" => "retry" "retry";

@@ -33,6 +33,12 @@ codes! {
     OAUTH_REVOKED = "oauth_revoked";
     /// A connection's API key is refused.
     API_KEY_INVALID = "api_key_invalid";
+    /// The other side does not allow what it is asked for.
+    CALL_FORBIDDEN = "call_forbidden";
+    /// The account at the other side has no credits or no valid plan.
+    PAYMENT_REQUIRED = "payment_required";
+    /// There is nothing at an address of a provider.
+    API_NOT_FOUND = "api_not_found";
     /// A connection cannot be reached or is not active.
     CONNECTION_ERROR = "connection_error";
     /// Nobody to deliver to.

@@ -117,6 +117,14 @@ impl StepFailure {
         Self::new(FailureClass::OutcomeUnknown, code, human)
     }
 
+    /// The other side has answered that it did what it was asked for, and the answer cannot be used, for
+    /// this reason. As [`outcome_unknown`](Self::outcome_unknown), but people read the reason.
+    #[must_use]
+    pub fn answer_unusable(code: impl Into<Cow<'static, str>>, why: impl Into<Text>) -> Self {
+        let human = Text::key(crate::engine::REFUSED).with_text("why", why.into());
+        Self::outcome_unknown(code, human)
+    }
+
     /// The handler stopped because it was told to, and nothing happened: the right answer once
     /// [`cancellation`](crate::workflow::context::StepFacts::cancellation) has fired and the effect
     /// has not begun. After a shutdown or a lost lease the step runs again elsewhere and no attempt is

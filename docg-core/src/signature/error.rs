@@ -25,6 +25,15 @@ pub enum ProviderError {
     /// It does not accept the key or token.
     #[error("the signature provider does not accept the API key: {0}")]
     Unauthorized(String),
+    /// It does not allow this to whom the key or token belongs.
+    #[error("the signature provider does not allow this: {0}")]
+    Forbidden(String),
+    /// The account has no credits or no valid plan.
+    #[error("the signature provider wants to be paid first: {0}")]
+    Unpaid(String),
+    /// It has nothing at this address.
+    #[error("the signature provider has nothing at this address: {0}")]
+    NotFound(String),
     /// What is asked for does not exist yet, and will.
     #[error("the signature provider is not ready yet: {0}")]
     NotReady(String),
@@ -45,6 +54,9 @@ impl ProviderError {
             Self::Unavailable(_)
             | Self::TimedOut(_)
             | Self::Unauthorized(_)
+            | Self::Forbidden(_)
+            | Self::Unpaid(_)
+            | Self::NotFound(_)
             | Self::NotReady(_)
             | Self::Refused(_)
             | Self::Unknown(_) => None,
@@ -60,7 +72,11 @@ impl ProviderError {
             | Self::RateLimited { .. }
             | Self::NotReady(_)
             | Self::Unknown(_) => true,
-            Self::Unauthorized(_) | Self::Refused(_) => false,
+            Self::Unauthorized(_)
+            | Self::Forbidden(_)
+            | Self::Unpaid(_)
+            | Self::NotFound(_)
+            | Self::Refused(_) => false,
         }
     }
 
@@ -87,6 +103,16 @@ impl ProviderError {
             }
             Self::Unauthorized(_) => {
                 StepFailure::review(code(codes::API_KEY_INVALID), text("issue-api-key-invalid"))
+            }
+            Self::Forbidden(_) => StepFailure::review(
+                code(codes::API_KEY_INVALID),
+                text("error-provider-forbidden"),
+            ),
+            Self::Unpaid(_) => {
+                StepFailure::review(code(codes::PAYMENT_REQUIRED), text("error-provider-unpaid"))
+            }
+            Self::NotFound(_) => {
+                StepFailure::review(code(codes::API_NOT_FOUND), text("error-provider-not-found"))
             }
             Self::NotReady(_) => StepFailure::retryable(
                 code(codes::DOCUMENT_NOT_READY),

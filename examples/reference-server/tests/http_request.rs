@@ -42,6 +42,9 @@ async fn answer(
             .into_response(),
         path if path.starts_with("/redirect/") => {
             let status: StatusCode = path["/redirect/".len()..].parse().expect("a status");
+            if uri.query() == Some("nowhere") {
+                return status.into_response();
+            }
             let to = "https://me:CANARY@elsewhere.example/a?token=CANARY&id=1";
             (status, [(header::LOCATION, to)]).into_response()
         }
@@ -175,6 +178,53 @@ async fn a_redirect_is_not_followed_and_waits_for_its_final_address() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_redirect_that_names_no_address_is_not_said_to_lead_to_one() {
+    let (address, _) = server().await;
+    let harness = Harness::offline();
+    for status in [300, 302, 304] {
+        let url = format!("http://{address}/redirect/{status}?nowhere");
+        let ran = call(&harness, "GET", &url).await;
+        let error = ran.record.execution.error.as_ref().expect("an error");
+        let human = error.human.render(Locale::En);
+        assert!(human.contains("names no address"), "{status}: {human}");
+        assert_eq!(ran.actions, ["fix_field_format"], "{status}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_was_answered_is_said_to_be_so_though_the_answer_cannot_be_used() {
+    let (address, _) = server().await;
+    let harness = Harness::offline();
+    for (path, why) in [
+        ("/gzip", "compressed"),
+        ("/latin1-unsaid", "not readable text"),
+        ("/klingon", "not readable text"),
+        ("/large", "too large"),
+    ] {
+        for (method, actions) in [
+            ("POST", &["confirm_done", "run_again"][..]),
+            ("PATCH", &["confirm_done", "run_again"]),
+            ("GET", &[]),
+        ] {
+            let ran = call(&harness, method, &format!("http://{address}{path}")).await;
+            assert_eq!(ran.status(), Status::NeedsReview, "{method} {path}");
+            let error = ran.record.execution.error.as_ref().expect("an error");
+            let human = error.human.render(Locale::En);
+            assert!(human.contains("answered with status 200"), "{human}");
+            assert!(
+                human.contains(why) && !human.contains("not known"),
+                "{human}"
+            );
+            assert!(ran.tech().contains("200 OK"), "{}", ran.tech());
+            assert!(
+                actions.is_empty() || ran.actions == actions,
+                "{method} {path}"
+            );
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn no_news_is_an_answer_to_a_question_for_news_only() {
     let (address, _) = server().await;
     let harness = Harness::offline();
@@ -241,6 +291,8 @@ async fn a_refusal_names_its_status_and_its_reason() {
             let error = ran.record.execution.error.as_ref().expect("an error");
             let human = error.human.render(Locale::En);
             let is_key_refused = matches!(status, 401 | 403) && key.is_some();
+            let is_forbidden = ran.actions == ["fix_permissions"];
+            assert_eq!(is_forbidden, status == 403, "{:?}", ran.actions);
             assert_eq!(
                 human.contains("API key"),
                 is_key_refused,

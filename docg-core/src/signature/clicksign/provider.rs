@@ -276,7 +276,7 @@ impl SignatureProvider for ClickSign {
         let Err(failed) = self.calls.set_status(envelope, "canceled").await else {
             return Ok(());
         };
-        if !matches!(failed.error, ProviderError::Refused(_)) {
+        if !failed.is_refusal() {
             return Err(failed.error);
         }
         // What has ended there cannot be withdrawn, and need not be.

@@ -198,6 +198,16 @@ pub(in crate::signature) struct Failed {
     pub(in crate::signature) error: ProviderError,
 }
 
+impl Failed {
+    /// Whether the provider does not do what it was asked for, because of what it was asked for.
+    pub(in crate::signature) fn is_refusal(&self) -> bool {
+        matches!(
+            self.error,
+            ProviderError::Refused(_) | ProviderError::NotFound(_)
+        )
+    }
+}
+
 impl From<Failed> for ProviderError {
     fn from(failed: Failed) -> Self {
         failed.error
@@ -259,7 +269,10 @@ impl Api {
             Ok(body) if body.starts_with(b"%PDF-") => Ok(body),
             Ok(_) => Err(ProviderError::Unavailable(format!("{name}: not a PDF"))),
             Err(Failed {
-                error: ProviderError::Unauthorized(tech),
+                error:
+                    ProviderError::Unauthorized(tech)
+                    | ProviderError::Forbidden(tech)
+                    | ProviderError::NotFound(tech),
                 ..
             }) => Err(ProviderError::Unavailable(tech)),
             Err(failed) => Err(failed.error),
@@ -342,9 +355,16 @@ impl Api {
         if (200..300).contains(&status) {
             return Ok(body);
         }
-        let tech = format!("{name}: {status} {}", self.excerpt(&body));
+        let excerpt = self.excerpt(&body);
+        let tech = match &retry_after {
+            Some(wait) => format!("{name}: {status} (Retry-After: {wait}) {excerpt}"),
+            None => format!("{name}: {status} {excerpt}"),
+        };
         let error = match status {
-            401 | 403 => ProviderError::Unauthorized(tech),
+            401 | 407 => ProviderError::Unauthorized(tech),
+            402 => ProviderError::Unpaid(tech),
+            403 => ProviderError::Forbidden(tech),
+            404 | 405 | 410 => ProviderError::NotFound(tech),
             429 => ProviderError::RateLimited {
                 retry_after_ms: Some(
                     retry_after
@@ -389,6 +409,7 @@ mod tests {
     use serde_json::json;
 
     use super::{super::testing::Scripted, *};
+    use crate::{actions::ActionCatalogue, i18n::Locale, preflight::Domain};
 
     fn config(base_url: &str) -> Result<ApiConfig, ConfigError> {
         let hosts = ["files.example"];
@@ -468,16 +489,36 @@ mod tests {
     async fn an_answer_is_judged_by_its_status_and_by_whether_a_repeat_does_harm() {
         use ProviderError as E;
         assert!(matches!(failure(401, true).await, E::Unauthorized(_)));
-        assert!(matches!(failure(403, false).await, E::Unauthorized(_)));
+        assert!(matches!(failure(402, true).await, E::Unpaid(_)));
+        assert!(matches!(failure(403, false).await, E::Forbidden(_)));
+        assert!(matches!(failure(410, true).await, E::NotFound(_)));
         assert!(matches!(failure(422, true).await, E::Refused(_)));
         assert!(matches!(failure(302, true).await, E::Refused(_)));
         assert!(matches!(failure(503, true).await, E::Unavailable(_)));
         assert!(matches!(failure(500, true).await, E::Unknown(_)));
         assert!(matches!(failure(504, false).await, E::Unavailable(_)));
-        let E::Refused(tech) = failure(404, false).await else {
-            panic!("refused")
+        let E::NotFound(tech) = failure(404, false).await else {
+            panic!("not found")
         };
         assert_eq!(tech, "POST /docs: 404 no <b>***</b> ***");
+    }
+
+    #[tokio::test]
+    async fn what_the_signers_cannot_mend_is_not_put_down_to_them() {
+        for (status, action) in [
+            (401, "update_api_key"),
+            (402, "add_credits"),
+            (403, "update_api_key"),
+            (404, "reconnect_provider"),
+            (422, "fix_signers"),
+        ] {
+            let failure = failure(status, true).await.into_failure("zapsign", "Sign");
+            let known = ActionCatalogue::default();
+            let actions = known.for_error(&failure.context, Domain::Signature, None);
+            assert_eq!(actions[0].action, action, "{status}");
+            let human = failure.context.human.render(Locale::En);
+            assert_eq!(human.contains("the signers"), status == 422, "{human}");
+        }
     }
 
     #[tokio::test]

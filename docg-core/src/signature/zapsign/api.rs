@@ -160,7 +160,7 @@ impl Calls {
         let Err(failed) = self.api.tell(call).await else {
             return Ok(());
         };
-        if !matches!(failed.error, ProviderError::Refused(_)) {
+        if !failed.is_refusal() {
             return Err(failed.error);
         }
         // What has ended there cannot be withdrawn, and need not be.

@@ -2,6 +2,7 @@
 
 use std::{
     borrow::Cow,
+    fmt::Display,
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
@@ -167,23 +168,30 @@ async fn exchange(
     };
     let read = read.await;
     judge(context, params, status, &headers, &body)?;
-    read.map_err(|e| silent(&e))?;
+    let unusable = |code, key, why: &dyn Display| {
+        let human = text(key, context, "url").with("status", status.as_u16());
+        unusable(params, code, human).tech(format!("the answer is {status}, but {why}"))
+    };
+    read.map_err(|e| match params.is_idempotent() {
+        true => silent(&e),
+        false => {
+            let why = format!("it broke off: {}", chain(&e));
+            unusable(codes::OUTCOME_UNKNOWN, "error-answer-broken-off", &why)
+        }
+    })?;
     if body.len() > MAX_BODY {
-        let tech = format!("the answer exceeds {MAX_BODY} bytes");
-        let human = text("error-output-too-large", context, "url");
-        return Err(unusable(params, codes::OUTPUT_TOO_LARGE, human).tech(tech));
+        let why = format!("it exceeds {MAX_BODY} bytes");
+        let key = "error-answer-too-large";
+        return Err(unusable(codes::OUTPUT_TOO_LARGE, key, &why));
     }
     let encoding = headers.get(CONTENT_ENCODING).filter(|it| *it != "identity");
     if let Some(encoding) = encoding.filter(|_| !body.is_empty()) {
-        let human = text("error-answer-compressed", context, "headers");
-        let tech = format!("the answer has Content-Encoding {encoding:?}, which is not read");
-        return Err(unusable(params, ANSWER_NOT_TEXT, human).tech(tech));
+        let why = format!("it has Content-Encoding {encoding:?}, which is not read");
+        return Err(unusable(ANSWER_NOT_TEXT, "error-answer-compressed", &why));
     }
     let answer = shown(&headers).and_then(|shown| Ok((shown, content(context, &headers, &body)?)));
-    let (headers, body) = answer.map_err(|error| {
-        let human = text("error-answer-not-text", context, "url");
-        unusable(params, ANSWER_NOT_TEXT, human).tech(error)
-    })?;
+    let (headers, body) =
+        answer.map_err(|why| unusable(ANSWER_NOT_TEXT, "error-answer-not-text", &why))?;
     Ok(json!({"status": status.as_u16(), "headers": headers, "body": body}))
 }
 
@@ -322,12 +330,15 @@ fn judge(
     if status == StatusCode::NOT_MODIFIED && params.is_conditional() {
         return Ok(());
     }
-    let Some(verdict) =
+    let Some(mut verdict) =
         verdict::of_status(status, params.is_idempotent(), params.has_credentials())
     else {
         return Ok(());
     };
     let location = headers.get(LOCATION).filter(|_| status.is_redirection());
+    if status.is_redirection() && location.is_none() {
+        verdict = verdict::LEADS_NOWHERE;
+    }
     let to = location.map_or_else(String::new, |to| {
         format!(
             "; Location: {}",
@@ -338,16 +349,22 @@ fn judge(
         says if says.is_empty() => says,
         says => format!("; it says: {says}"),
     };
+    let wait = headers.get(RETRY_AFTER);
+    let wait = wait.map_or_else(String::new, |wait| {
+        format!(
+            "; Retry-After: {}",
+            excerpt(&String::from_utf8_lossy(wait.as_bytes()))
+        )
+    });
     let mut failure = failed(
         context,
         verdict,
-        &format!("the answer is {status}{to}{says}"),
+        &format!("the answer is {status}{to}{wait}{says}"),
     );
     failure.context.human = failure.context.human.with("status", status.as_u16());
-    let wait = headers
-        .get(RETRY_AFTER)
-        .and_then(|value| retry_after_ms(value.to_str().ok()?, Timestamp::now()));
-    Err(match wait {
+    let wait = headers.get(RETRY_AFTER).and_then(|it| it.to_str().ok());
+    let millis = wait.and_then(|wait| retry_after_ms(wait, Timestamp::now()));
+    Err(match millis {
         Some(millis) => failure.retry_after_ms(millis),
         None => failure,
     })
@@ -422,7 +439,7 @@ fn unusable(params: &Params, code: &'static str, human: Text) -> StepFailure {
     if params.is_idempotent() {
         StepFailure::review(code, human)
     } else {
-        StepFailure::outcome_unknown(code, human)
+        StepFailure::answer_unusable(codes::OUTCOME_UNKNOWN, human)
     }
 }
 

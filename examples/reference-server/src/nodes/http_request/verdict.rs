@@ -75,12 +75,29 @@ const NO_KEY: Verdict = Verdict {
     text: "issue-credentials-missing",
     ..KEY
 };
+const FORBIDDEN: Verdict = verdict(
+    Review,
+    codes::CALL_FORBIDDEN,
+    "issue-call-forbidden",
+    "headers",
+);
+/// Of a call without credentials.
+const FORBIDDEN_TO_STRANGERS: Verdict = Verdict {
+    text: "issue-call-forbidden-to-strangers",
+    ..FORBIDDEN
+};
 const REFUSED: Verdict = verdict(
     Review,
     codes::INVALID_FIELD_FORMAT,
     "issue-call-refused",
     "url",
 );
+
+/// Of a redirect, or of news about an answer that nobody has, that names no address.
+pub(super) const LEADS_NOWHERE: Verdict = Verdict {
+    text: "issue-redirect-without-address",
+    ..REFUSED
+};
 
 /// Of a status; `None` where it is a success. Redirects are not followed, so what was asked for is not done.
 pub(super) fn of_status(
@@ -91,8 +108,10 @@ pub(super) fn of_status(
     Some(match status.as_u16() {
         0..=299 => return None,
         300..=399 => REDIRECT,
-        401 | 403 | 407 if has_credentials => KEY,
-        401 | 403 | 407 => NO_KEY,
+        401 | 407 if has_credentials => KEY,
+        401 | 407 => NO_KEY,
+        403 if has_credentials => FORBIDDEN,
+        403 => FORBIDDEN_TO_STRANGERS,
         // Said before anything was done.
         429 => SLOW_DOWN,
         425 | 503 => BUSY,
@@ -171,7 +190,7 @@ mod tests {
             (308, Some(REDIRECT), Some(REDIRECT)),
             (400, Some(REFUSED), Some(REFUSED)),
             (401, Some(KEY), Some(KEY)),
-            (403, Some(KEY), Some(KEY)),
+            (403, Some(FORBIDDEN), Some(FORBIDDEN)),
             (404, Some(REFUSED), Some(REFUSED)),
             (405, Some(REFUSED), Some(REFUSED)),
             (407, Some(KEY), Some(KEY)),
@@ -199,8 +218,11 @@ mod tests {
             let status = StatusCode::from_u16(status).unwrap();
             assert_eq!(of_status(status, true, true), idempotent, "{status}");
             assert_eq!(of_status(status, false, true), other, "{status}");
-            let without_key =
-                |it: Option<Verdict>| it.map(|it| if it == KEY { NO_KEY } else { it });
+            let without_key = |it: Option<Verdict>| match it {
+                Some(KEY) => Some(NO_KEY),
+                Some(FORBIDDEN) => Some(FORBIDDEN_TO_STRANGERS),
+                it => it,
+            };
             assert_eq!(of_status(status, true, false), without_key(idempotent));
             assert_eq!(of_status(status, false, false), without_key(other));
         }
