@@ -355,17 +355,10 @@ async fn who_comes_before_their_turn_is_told_so() {
 #[tokio::test]
 async fn links_that_were_not_made_here_open_nothing() {
     let (fixture, browser, envelope) = asked(&[(ONE, None)]).await;
-    let stranger = fixture.token(&envelope, "stranger@example.com");
     let unknown = fixture.token(&"0".repeat(32), ONE);
     let mut forged = fixture.token(&envelope, ONE);
     forged.truncate(forged.len() - 1);
-    for token in [
-        stranger,
-        unknown,
-        forged,
-        "%2e%2e%2f".to_owned(),
-        "x".to_owned(),
-    ] {
+    for token in [unknown, forged, "%2e%2e%2f".to_owned(), "x".to_owned()] {
         for path in [
             format!("/sign/{token}"),
             format!("/sign/{token}/document.pdf"),
