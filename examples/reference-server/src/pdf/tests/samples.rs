@@ -147,6 +147,11 @@ fn values_that_contradict_each_other_are_refused() {
             "data.items[0].quantity is 1.5",
         ),
         ("/items/0/quantity", json!(i64::MAX), "too large"),
+        (
+            "/items/0/unit_price_cents",
+            json!(1e30),
+            "data.items[0].unit_price_cents is 1e30, which is too large",
+        ),
     ];
     for (pointer, value, expected) in cases {
         let mut data = sample("good");
