@@ -124,7 +124,8 @@ pub fn misfit(error: &dyn fmt::Display) -> Text {
 
 /// What serde expects, in the words of JSON.
 fn kind(expected: &str) -> Text {
-    let first = expected.split(' ').next().unwrap_or_default();
+    let unarticled = expected.strip_prefix("a ").unwrap_or(expected);
+    let first = unarticled.split(' ').next().unwrap_or_default();
     let range = |least: &dyn fmt::Display, most: &dyn fmt::Display| {
         let text = Text::key("kind-whole-number-within");
         text.with("least", least).with("most", most)

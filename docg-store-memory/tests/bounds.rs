@@ -290,7 +290,7 @@ async fn what_can_never_fit_is_refused_and_removes_nothing() {
 async fn what_goes_gives_its_bytes_back() {
     let store = MemoryStore::default();
     let organization = OrganizationId::new();
-    for _ in 0..3 {
+    for envelope in ["one", "two", "three"] {
         let run = heavy(organization, 10_000);
         let id = run.state.execution.id;
         store.create(run).await.expect("stores");
@@ -299,7 +299,7 @@ async fn what_goes_gives_its_bytes_back() {
             .await
             .expect("signals");
         let claimed = take(&store, id).await;
-        let request = fixtures::signature_request(&claimed.state.execution, "envelope");
+        let request = fixtures::signature_request(&claimed.state.execution, envelope);
         let step = Step {
             output: Some(Arc::new(serde_json::json!({"text": "y".repeat(5_000)}))),
             ..claimed.state.steps[0].clone()

@@ -178,20 +178,20 @@ async fn what_touches_nothing_is_committed_together() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_effect_but_what_a_run_begins_with_is_told_before_it_begins() {
+async fn the_intent_of_every_effect_is_committed_before_it_begins() {
     let world = World::new();
     let _workers = world.engine.start_workers(WorkerOptions::default());
     let id = world
         .start(&["effect", "effect", "effect", "effect", "effect"])
         .await;
     world.completed(id).await;
-    // Each result with the next intent.
+    // The first intent; each result with the next intent; the end.
     let calls = world.calls.lock().expect("calls").clone();
     assert_eq!(
         calls,
         ["create"]
             .into_iter()
-            .chain(["commit"; 5])
+            .chain(["commit"; 6])
             .collect::<Vec<_>>()
     );
 }
@@ -213,9 +213,9 @@ async fn a_second_attempt_is_told_before_it_begins() {
     let _workers = world.engine.start_workers(WorkerOptions::default());
     let id = world.start(&["fails_once"]).await;
     world.completed(id).await;
-    // The first attempt, for whose intent the claim stands; the intent of the second; the end.
+    // The intent of the first attempt; its failure; the intent of the second; the end.
     let calls = world.calls.lock().expect("calls").clone();
-    assert_eq!(calls, ["create", "commit", "commit", "commit"]);
+    assert_eq!(calls, ["create", "commit", "commit", "commit", "commit"]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -191,23 +191,6 @@ async fn who_waits_for_a_call_is_answered_though_the_answer_to_its_commit_is_los
     world.published_until(id, ends(Status::Paused)).await;
 }
 
-/// Its workers are free, so that it is leased as it is stored.
-#[tokio::test(start_paused = true)]
-async fn a_run_whose_creation_lost_its_answer_does_not_wait_for_a_lease_to_end() {
-    let world = World::new();
-    let workers = world.engine.start_workers(WorkerOptions::default());
-    world.workers_wait().await;
-    let request = world.request().await;
-    world.make_go_wrong("create", 0, Fault::After);
-    let refused = world.engine.start(request).await;
-    assert!(matches!(refused, Err(EngineError::Store(_))), "{refused:?}");
-    let id = world.only_run().await;
-    // Nor is its first effect in doubt: of this one nobody could tell.
-    world.published_until(id, ends(Status::Completed)).await;
-    assert_eq!(world.effects.load(Ordering::SeqCst), 2);
-    workers.shutdown().await;
-}
-
 #[tokio::test(start_paused = true)]
 async fn whoever_goes_away_leaves_no_lease_behind() {
     let world = World::new();
@@ -240,35 +223,5 @@ async fn a_shutdown_waits_for_what_is_being_stored_and_hands_it_back() {
     assert_eq!(world.effects.load(Ordering::SeqCst), 0);
     let workers = world.engine.start_workers(WorkerOptions::default());
     world.published_until(id, ends(Status::Completed)).await;
-    workers.shutdown().await;
-}
-
-/// What waits in line is claimed by the process that does not know whether it is stored.
-#[tokio::test(start_paused = true)]
-async fn a_creation_that_lost_its_answer_gives_back_nothing_that_was_claimed_since() {
-    let world = World::new();
-    let options = WorkerOptions::concurrency(2).per_organization(0);
-    let none = world.engine.start_workers(options);
-    world.workers_wait().await;
-    let request = world.request().await;
-    world.make_go_wrong("create", 0, Fault::After);
-    assert!(world.engine.start(request).await.is_err());
-    none.shutdown().await;
-    let id = world.only_run().await;
-    let workers = world.engine.start_workers(WorkerOptions::default());
-    world.published_until(id, ends(Status::Completed)).await;
-    assert_eq!(world.effects.load(Ordering::SeqCst), 2);
-    workers.shutdown().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_was_claimed_by_a_claim_that_lost_its_answer_is_not_left_to_its_lease() {
-    let world = World::new();
-    let id = world.start().await;
-    world.make_go_wrong("claim", 0, Fault::After);
-    let workers = world.engine.start_workers(WorkerOptions::default());
-    world.published_until(id, ends(Status::Completed)).await;
-    // Its first effect was not in doubt: of this one nobody could tell.
-    assert_eq!(world.effects.load(Ordering::SeqCst), 2);
     workers.shutdown().await;
 }

@@ -37,7 +37,7 @@ async fn one_process_serves_and_runs_nothing_another_runs_and_serves_nothing() {
     assert_eq!(seen.events.len(), 1, "only that it was created");
     assert_eq!(http.execution(&id).await["status"], "queued");
 
-    let told = "no worker has taken them";
+    let told = "has claimed them";
     http.running.until_logged(told).await;
 
     // An address that is taken: the worker does not need it.
@@ -132,7 +132,7 @@ async fn what_a_server_cannot_run_waits_for_one_that_can_and_the_operator_is_tol
     assert!(knows_more.running.wait().success());
     let waiting = knows_less.start_at(&mixed, &json!({})).await;
     let unwanted = knows_less.start_at(&mixed, &json!({})).await;
-    let told = "node types test-effect";
+    let told = "node type test-effect";
     knows_less.running.until_logged(told).await;
     let log = knows_less.running.log();
     assert_eq!(log.matches(told).count(), 1, "it is told once: {log}");

@@ -84,7 +84,7 @@ fn bombs() -> Vec<Bomb> {
             json!({"params": {"fields": fields}}),
             json!({"long": long}),
             "variables",
-            "unresolved_variables",
+            "parameters_too_large",
         ),
     ]
 }
