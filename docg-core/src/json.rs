@@ -518,15 +518,15 @@ mod tests {
             list: Vec<u8>,
             pair: (u8, u8),
             fixed: [u8; 2],
-            map: std::collections::BTreeMap<String, u8>,
+            table: std::collections::BTreeMap<String, u8>,
             inner: Option<Box<Everything>>,
             choice: Option<Choice>,
-            tagged: Option<Tagged>,
+            marked: Option<Tagged>,
             either: Option<Either>,
         }
         let fields = [
             "unsigned", "small", "signed", "below", "float", "text", "letter", "flag", "nothing",
-            "list", "pair", "fixed", "map", "inner", "choice", "tagged", "either", "else",
+            "list", "pair", "fixed", "table", "inner", "choice", "marked", "either", "else",
         ];
         let values = [
             json!(null),

@@ -57,7 +57,8 @@ async fn a_reader_whose_events_are_gone_is_told_and_reads_on_from_what_is_left()
         assert_eq!(gap["state"]["status"], "completed");
         assert_eq!(read.len() - 2, left, "then what is left: {read:?}");
         let from_the_start = frames(&server, &id, None).await;
-        let is_event = |(name, _): &&(String, Value)| !["connected", "gap"].contains(&name.as_str());
+        let is_event =
+            |(name, _): &&(String, Value)| !["connected", "gap"].contains(&name.as_str());
         assert_eq!(from_the_start.iter().filter(is_event).count(), left);
     }
 }
