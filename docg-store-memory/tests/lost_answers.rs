@@ -12,7 +12,7 @@ use std::{
 
 use docg_core::{
     conformance::{Fault, FaultyStore},
-    engine::{ControlAnswer, ControlRequest, Engine, EngineError, StartRequest, WorkerOptions},
+    engine::{ControlAnswer, ControlRequest, Engine, StartRequest, WorkerOptions},
     event::EventData,
     ids::{OrganizationId, WorkflowId},
     observe::Actor,

@@ -43,6 +43,13 @@ pub(crate) fn close(path: &Path) -> io::Result<bool> {
     Ok(is_open)
 }
 
+/// Returns whether other users can make, replace and delete files in a folder.
+#[cfg(unix)]
+pub(crate) fn is_open_to_writers(folder: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    fs::metadata(folder).is_ok_and(|metadata| metadata.permissions().mode() & 0o022 != 0)
+}
+
 #[cfg(unix)]
 fn tighten(path: &Path) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
@@ -60,6 +67,12 @@ fn tighten(path: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Elsewhere the folder's own access list decides.
+#[cfg(not(unix))]
+pub(crate) fn is_open_to_writers(_: &Path) -> bool {
+    false
 }
 
 /// Elsewhere the folder's own access list decides.
@@ -105,5 +118,9 @@ mod tests {
         assert_eq!((mode(&inner), mode(&file)), (0o700, 0o600));
         assert_eq!(mode(&elsewhere), 0o644, "links are not followed");
         assert!(!close(&outer).unwrap(), "it is closed");
+
+        assert!(!is_open_to_writers(&outer));
+        fs::set_permissions(&outer, fs::Permissions::from_mode(0o720)).unwrap();
+        assert!(is_open_to_writers(&outer));
     }
 }

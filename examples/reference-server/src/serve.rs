@@ -456,6 +456,12 @@ fn data_dir(options: &Options) -> Result<PathBuf, ServeError> {
         folder: folder.display().to_string(),
         source,
     })?;
+    if private::is_open_to_writers(&folder) {
+        tracing::warn!(
+            "--data-dir {0}: other users can write there, and so replace {SECRET_FILE}: chmod go-w {0}",
+            folder.display()
+        );
+    }
     for name in [MAIL_FOLDER, FILES_FOLDER, SECRET_FILE] {
         let path = folder.join(name);
         match private::close(&path) {
