@@ -1,4 +1,5 @@
-//! Warnings of what lasts, such as a bus that is away: loops and requests would repeat them without end.
+//! Warnings about lasting conditions, such as a bus that is down, which loops and requests would repeat for
+//! ever.
 
 use std::{
     fmt::Display,
@@ -6,10 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How often a warning is logged at most.
+/// The shortest time between two log lines of one warning.
 const INTERVAL: Duration = Duration::from_secs(60);
 
-/// All that an engine logs.
+/// All lasting warnings of an engine.
 #[derive(Debug)]
 pub(crate) struct LastingWarnings {
     pub(crate) not_ready: LastingWarning,

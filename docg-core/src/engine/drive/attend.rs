@@ -219,16 +219,15 @@ impl Driver {
         self.engine.clock.sleep(left)
     }
 
-    /// When the grace time of a handler ends that is told to stop now.
+    /// The end of the grace time of a handler that is told to stop now.
     fn grace(&self) -> Instant {
         Instant::now() + self.engine.options.cancel_grace
     }
 
-    /// Nothing can be committed any more: the handler has its grace time, and nobody waits for what it
-    /// returns.
+    /// Gives the handler its grace time after nothing can be committed any more. Its result is dropped.
     async fn give_up(&self, mut step: StepRun) {
         step.tell_to_stop(StopReason::LeaseLost);
-        // Late or never is the same here.
+        // A late answer and no answer have the same result here.
         let _ = tokio::time::timeout_at(self.grace(), step.finished()).await;
     }
 
@@ -238,7 +237,7 @@ impl Driver {
         }
     }
 
-    /// Commits what is held back. Where that is no longer possible, the handler beside has its grace.
+    /// Commits the held records. If that is no longer possible, stops the handler with its grace time.
     async fn commit_held_beside(
         &mut self,
         state: &RunState,
@@ -258,8 +257,8 @@ pub(super) fn is_cancel(input: &Input) -> bool {
     matches!(input, Input::Signal(signal) if matches!(signal.kind, SignalKind::Cancel { .. }))
 }
 
-/// Whether the inbox holds a signal by which a person ends the execution: a cancel, or a resume that
-/// rejects it. One that is sent on a version counts only as the first signal on that version.
+/// True if a signal in the inbox ends the execution on a person's behalf: a cancel, or a resume that rejects
+/// it. A signal that was sent on a version counts only as the first on that version.
 pub(super) fn ends_run(state: &RunState, inputs: &[Input]) -> bool {
     let signals = inputs.iter().filter_map(|input| match input {
         Input::Signal(signal) => Some(signal),

@@ -214,8 +214,8 @@ impl Driver {
         Ok(renewed.lost.is_empty())
     }
 
-    /// True if the events of a commit that released the lease are stored. A commit without events has nothing
-    /// to publish, so the answer does not matter.
+    /// True if the events of a commit that released the lease are stored. A commit without events counts as
+    /// not made, since it has nothing to publish.
     async fn is_recorded(&self, commit: &Commit) -> Result<bool, StoreError> {
         let Some(first) = commit.events.first() else {
             return Ok(false);
