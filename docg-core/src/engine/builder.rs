@@ -20,7 +20,7 @@ use crate::{
 pub struct EngineOptions {
     /// How long a lease lasts unless it is renewed. After that, another worker takes over. Leases end by the
     /// wall clocks of the processes, which may differ by a tenth of the lease. If they differ more, the
-    /// process with the faster clock may take over an execution that the other still works on. Records stay
+    /// process whose clock is ahead may take over an execution that the other still works on. Records stay
     /// correct, but the effect of the current step may happen twice.
     pub lease: Duration,
     /// How long a handler may continue after it was told to stop.
@@ -166,7 +166,7 @@ impl EngineBuilder {
     }
 
     /// Enables [`Engine::request_signature`] on completed executions. `node_type` must take the parameters
-    /// `provider`, `file` and `signers`. `provider` is used if the caller names none.
+    /// `provider`, `file` and `signers`. `default_provider` is used if the caller names none.
     pub fn signature_requests(
         mut self,
         node_type: impl Into<Arc<str>>,
@@ -220,7 +220,7 @@ impl EngineBuilder {
         self
     }
 
-    /// Builds the engine. No execution moves before [`Engine::start_workers`].
+    /// Builds the engine. It does nothing by itself before [`Engine::start_workers`].
     ///
     /// # Panics
     ///

@@ -105,8 +105,9 @@ impl Engine {
             .await
     }
 
-    /// Cancels an execution. A handler that is at work is told at once, and dropped after its grace time.
-    /// Whatever the handler returns, the execution ends `canceled`. Knowledge about its effect is recorded.
+    /// Cancels an execution. A handler at work is told to stop at once, and dropped after its grace time.
+    /// Whatever the handler returns, the execution ends `canceled`, and its effect is recorded as far as it
+    /// is known.
     ///
     /// # Errors
     ///
@@ -191,8 +192,8 @@ impl Engine {
         none(faults)
     }
 
-    /// Returns the execution if the call would change it, or `None` if the call asks for its present state.
-    /// `how` belongs to a resume.
+    /// Returns the execution if the call would change it, or `None` if the execution is already as the call
+    /// wants it. `how` belongs to a resume.
     async fn checked(
         &self,
         request: &ControlRequest,

@@ -87,7 +87,7 @@ pub enum StepEnd {
     Success,
     /// The attempt failed, and the step will be retried automatically.
     Retry,
-    /// The step failed for good.
+    /// The attempt failed, and no automatic retry follows.
     Failure,
     /// The step was skipped.
     Skipped,

@@ -24,9 +24,9 @@ use crate::{
     time::Timestamp,
 };
 
-/// How often the store is told which events are on the bus, and asked for those that are not: while this
-/// process has something to report or has found something, and otherwise. A silent stream reads the store
-/// much earlier.
+/// How often this process tells the store which events are on the bus, and asks for those that are not: at
+/// the busy interval while it has something to report or has found something, else at the idle one. A silent
+/// stream reads the store much earlier.
 const BUSY_INTERVAL: Duration = Duration::from_secs(5);
 const IDLE_INTERVAL: Duration = Duration::from_secs(60);
 /// How long a commit's own process has to publish before the sweeper does.

@@ -96,8 +96,8 @@ pub(crate) enum Input {
         notes: Notes,
         told: Option<StopReason>,
     },
-    /// A person ends the execution while a step is under way or has an unknown outcome. `effect` is the
-    /// result of a probe; `failure` is the handler's error before it.
+    /// A person ends the execution while a step is under way or has an unknown outcome. `effect` is the known
+    /// state of its effect; `failure` is the handler's error before that.
     StepDropped {
         index: usize,
         effect: Probe,
