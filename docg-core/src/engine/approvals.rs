@@ -99,16 +99,16 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// `NotFound` as for [`approval`](Self::approval); `VoteRefused` where it does not count;
-    /// `InvalidInput` where the comment exceeds its [limit](crate::limits::COMMENT); `Unreadable` where
-    /// the approval cannot be read, or the vote could not be applied.
+    /// `NotFound` as for [`approval`](Self::approval); `VoteRefused` if the vote does not count;
+    /// `InvalidInput` if the comment exceeds its [limit](crate::limits::COMMENT); `Unreadable` if the
+    /// approval cannot be read, or the vote could not be applied.
     pub async fn vote(
         &self,
         token: &str,
         decision: Decision,
         comment: Option<String>,
     ) -> Result<VoteAnswer, EngineError> {
-        // A form sends an empty comment where nobody wrote one.
+        // A form sends an empty comment if nothing was written.
         let comment = comment
             .map(|comment| comment.trim().to_owned())
             .filter(|comment| !limits::is_blank(comment));

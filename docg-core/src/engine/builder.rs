@@ -27,7 +27,7 @@ pub struct EngineOptions {
     pub cancel_grace: Duration,
     /// How long a handler's `probe` may take.
     pub probe_timeout: Duration,
-    /// An output larger than this many bytes of JSON fails its step.
+    /// The most bytes of JSON that one output may have. A larger output fails its step.
     pub max_output_bytes: usize,
     /// The most bytes of JSON that all outputs of an execution may have together. An output that exceeds it
     /// fails its step. The limit exists because stores and workers load all outputs at once.
@@ -224,7 +224,7 @@ impl EngineBuilder {
     ///
     /// # Panics
     ///
-    /// Where [`try_build`](Self::try_build) reports an error.
+    /// If [`try_build`](Self::try_build) reports an error.
     #[must_use]
     pub fn build(self) -> Engine {
         match self.try_build() {

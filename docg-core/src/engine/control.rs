@@ -94,7 +94,7 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// `NotFound`, `InvalidTransition`, `Unreadable`, `VersionMismatch`; `InvalidInput` where a text exceeds its
+    /// `NotFound`, `InvalidTransition`, `Unreadable`, `VersionMismatch`; `InvalidInput` if a text exceeds its
     /// [limit](crate::limits).
     pub async fn pause(
         &self,
@@ -111,7 +111,7 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// `NotFound`, `InvalidTransition`, `Unreadable`, `VersionMismatch`; `InvalidInput` where a text exceeds its
+    /// `NotFound`, `InvalidTransition`, `Unreadable`, `VersionMismatch`; `InvalidInput` if a text exceeds its
     /// [limit](crate::limits).
     pub async fn cancel(
         &self,
@@ -126,9 +126,9 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// `NotFound`, `InvalidTransition`, `Unreadable`, `VersionMismatch`; `InvalidInput` where changes name
-    /// unknown nodes, where an outcome is unknown and the request does not settle it, and where it
-    /// settles one that is known.
+    /// `NotFound`, `InvalidTransition`, `Unreadable`, `VersionMismatch`; `InvalidInput` if the changes name
+    /// unknown nodes, if an outcome is unknown and the request does not settle it, or if the request settles
+    /// a known one.
     pub async fn resume(
         &self,
         request: ControlRequest,

@@ -48,7 +48,7 @@ pub enum EngineError {
     /// The idempotency key was used before, with another body.
     #[error("the idempotency key was used with another body")]
     KeyReused,
-    /// The definition cannot run.
+    /// The workflow has faults and cannot run.
     #[error("the workflow cannot run: {}", told(.0))]
     InvalidWorkflow(Vec<FieldFault>),
     /// The call has values that are well-formed but wrong.

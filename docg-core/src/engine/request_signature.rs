@@ -80,10 +80,9 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// `NotFound`; `InvalidTransition` where it is not completed; `VersionMismatch`; `NoDocument`;
-    /// `SignaturesNotConfigured`; `InvalidInput` where the provider is blank, there are more than
-    /// [`MAX_SIGNERS`] signers, or a text exceeds its [limit](crate::limits);
-    /// `KeyReused`.
+    /// `NotFound`; `InvalidTransition` if the execution is not completed; `VersionMismatch`; `NoDocument`;
+    /// `SignaturesNotConfigured`; `InvalidInput` if the provider is blank, there are more than
+    /// [`MAX_SIGNERS`] signers, or a text exceeds its [limit](crate::limits); `KeyReused`.
     pub async fn request_signature(
         &self,
         request: ControlRequest,

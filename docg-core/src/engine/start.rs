@@ -94,15 +94,15 @@ pub struct RetryRequest {
     pub trigger_data: Option<Value>,
     /// The first step to run; the outputs of earlier steps are reused.
     pub from_step: Option<StepRef>,
-    /// As in [`StartRequest`]; `None` takes the old execution's value.
+    /// True for a dry run, as in [`StartRequest`]; `None` takes the old execution's value.
     pub dry_run: Option<bool>,
-    /// As in [`StartRequest`]; `None` runs all phases.
+    /// The last phase to run; `None` runs all phases.
     pub until_phase: Option<Phase>,
-    /// As in [`StartRequest`]; empty takes the old execution's id.
+    /// An id shared by all calls of one chain; empty takes the old execution's id.
     pub correlation_id: String,
-    /// As in [`StartRequest`].
+    /// The W3C trace context.
     pub traceparent: Option<String>,
-    /// As in [`StartRequest`].
+    /// If set, a repeated call returns the first execution.
     pub idempotency: Option<Idempotency>,
 }
 
@@ -120,8 +120,8 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// `NotFound` for the workflow; `InvalidInput` where the trigger data is no object or a text
-    /// exceeds its [limit](crate::limits); `KeyReused`.
+    /// `NotFound` for the workflow; `InvalidInput` if the trigger data is no object or a text exceeds its
+    /// [limit](crate::limits); `KeyReused`.
     pub async fn start(&self, mut request: StartRequest) -> Result<Started, EngineError> {
         let called = called(
             &request.actor,
@@ -161,8 +161,8 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// `NotFound`; `InvalidTransition` where it has not ended; `InvalidInput` where `from_step`
-    /// names no step, or one before it has no output to reuse; `KeyReused`.
+    /// `NotFound`; `InvalidTransition` if the execution has not ended; `InvalidInput` if `from_step` names no
+    /// step, or an earlier step has no output to reuse; `KeyReused`.
     pub async fn retry(
         &self,
         request: ControlRequest,

@@ -233,9 +233,10 @@ async fn claim(inner: Arc<Inner>, crew: Crew) {
 /// The result of a claim.
 struct Due {
     claimed: Vec<Claimed>,
-    /// See [`Inner::claim`].
+    /// Until when the leases can be relied on; see [`Inner::claim`].
     until: Duration,
-    /// See [`Claim::held_back`](crate::ports::Claim::held_back).
+    /// True if an organization's share held the claim back; see
+    /// [`Claim::held_back`](crate::ports::Claim::held_back).
     held_back: bool,
     /// How long to wait before the next claim.
     pause: Duration,

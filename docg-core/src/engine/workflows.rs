@@ -91,8 +91,7 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// `InvalidWorkflow` names every fault; `VersionMismatch` where `if_version` is not the
-    /// current version.
+    /// `InvalidWorkflow` names every fault; `VersionMismatch` if `if_version` is not the current version.
     pub async fn put_workflow(
         &self,
         organization: OrganizationId,
