@@ -1,4 +1,4 @@
-//! The executions that this process holds right now, and who waits for their signals to be applied.
+//! The executions that this process holds, and the callers that wait until their signals are applied.
 
 use std::{
     collections::HashMap,
@@ -14,22 +14,23 @@ use crate::{
     ports::Lease,
 };
 
-/// How others reach the driver of an execution.
+/// The way to reach an execution's driver.
 #[derive(Debug, Clone)]
 pub(crate) struct Handle {
     pub(crate) lease: Lease,
-    /// Something is in the inbox.
+    /// Notified when signals may be in the inbox.
     pub(crate) signal: Arc<Notify>,
-    /// The lease is gone; nothing may be committed any more.
+    /// Canceled when the lease is lost; nothing more may be committed then.
     pub(crate) lost: CancellationToken,
 }
 
-/// An execution that is held.
+/// A held execution.
 #[derive(Debug)]
 struct ActiveRun {
     handle: Handle,
-    /// When the lease ends unless it is renewed, as [`Clock::elapsed`](crate::time::Clock::elapsed)
-    /// tells: this process must not go on any longer, however long the store takes to answer.
+    /// The end of the lease unless it is renewed, on the scale of
+    /// [`Clock::elapsed`](crate::time::Clock::elapsed). This process must stop then, however long the store
+    /// takes to answer.
     until: Duration,
 }
 
@@ -62,7 +63,7 @@ impl ActiveRuns {
         };
         let mut runs = locked(&self.runs);
         match runs.get(&lease.execution_id) {
-            // The answer came late: this process has taken over from itself.
+            // The claim's answer came late: this process has already taken over from itself.
             Some(newer) if newer.handle.lease.fence > lease.fence => {
                 handle.lost.cancel();
                 return handle;
@@ -84,12 +85,12 @@ impl ActiveRuns {
         }
     }
 
-    /// What is held and not known to be lost.
+    /// The leases that are held and not known to be lost.
     pub(crate) fn leases(&self) -> Vec<Lease> {
         self.leases_until(Duration::MAX)
     }
 
-    /// Of these, those that end by `elapsed`.
+    /// The held leases that end by `elapsed`.
     pub(crate) fn leases_until(&self, elapsed: Duration) -> Vec<Lease> {
         locked(&self.runs)
             .values()
@@ -98,14 +99,14 @@ impl ActiveRuns {
             .collect()
     }
 
-    /// When the first of them ends.
+    /// The earliest end of a held lease.
     pub(crate) fn first_end(&self) -> Option<Duration> {
         let runs = locked(&self.runs);
         let held = runs.values().filter(|run| !run.is_lost());
         held.map(|run| run.until).min()
     }
 
-    /// Notes that leases were renewed.
+    /// Records that leases were renewed.
     pub(crate) fn prolong(&self, leases: &[Lease], until: Duration) {
         let mut runs = locked(&self.runs);
         for lease in leases {
@@ -121,7 +122,7 @@ impl ActiveRuns {
         locked(&self.runs).len()
     }
 
-    /// Tells a driver that its lease is gone; `false` where it is known already.
+    /// Tells a driver that its lease is lost; returns `false` if that was known already.
     pub(crate) fn lose(&self, lease: Lease) -> bool {
         let runs = locked(&self.runs);
         let run = runs
@@ -133,8 +134,8 @@ impl ActiveRuns {
         run.is_some()
     }
 
-    /// Tells the driver of an execution to look into the inbox; `false` where this process has none
-    /// that may apply what is there.
+    /// Tells an execution's driver to read the inbox. Returns `false` if this process has no driver that may
+    /// still commit.
     pub(crate) fn notify(&self, execution: ExecutionId) -> bool {
         let runs = locked(&self.runs);
         let run = runs.get(&execution).filter(|run| !run.is_lost());
@@ -144,7 +145,7 @@ impl ActiveRuns {
         run.is_some()
     }
 
-    /// Resolves once a commit of this process has settled the signal: whether it still applied.
+    /// Resolves once a commit of this process settles the signal: true if it was applied, false if ignored.
     pub(crate) fn settled(&self, signal: SignalId) -> oneshot::Receiver<bool> {
         let (sender, receiver) = oneshot::channel();
         locked(&self.waiters).insert(signal, sender);
@@ -162,7 +163,7 @@ impl ActiveRuns {
         let mut waiters = locked(&self.waiters);
         for signal in signals {
             if let Some(waiter) = waiters.remove(signal) {
-                // Whoever waited may have given up.
+                // The caller may have given up waiting.
                 let _ = waiter.send(!ignored.contains(signal));
             }
         }

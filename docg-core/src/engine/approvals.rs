@@ -1,4 +1,4 @@
-//! Calls of approvers. The token in their link is all that they need.
+//! The calls of approvers. The token in their link is all they need.
 
 use std::fmt;
 
@@ -22,20 +22,20 @@ use crate::{
 pub struct OpenApproval {
     /// The approval.
     pub approval: Approval,
-    /// Where it stands.
+    /// The approval's present status.
     pub status: ApprovalStatus,
-    /// The address of the approver whose token it was; empty where it cannot be read.
+    /// The e-mail address of the token's approver; empty if it cannot be read.
     pub approver: String,
-    /// What the workflow is called whose run waits; empty where it cannot be read.
+    /// The name of the workflow whose execution waits; empty if it cannot be read.
     pub workflow_name: String,
 }
 
-/// What became of a vote.
+/// The result of a vote.
 #[derive(Debug, Clone)]
 pub enum VoteAnswer {
-    /// It counts. The approval as it is after it.
+    /// The vote counts; this is the approval after it.
     Counted(Box<OpenApproval>),
-    /// Another process holds the execution and will count it, if it still can be.
+    /// Another process holds the execution. It will count the vote if the approval is still open.
     Sent,
 }
 
@@ -43,29 +43,29 @@ pub enum VoteAnswer {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct VoteRefusal {
-    /// Why.
+    /// Why the vote does not count.
     pub reason: RefusedVote,
-    /// Whose it was.
+    /// The e-mail address of the approver.
     pub approver: String,
-    /// What it was about, as it stands.
+    /// The approval in its present state.
     pub approval: Approval,
 }
 
 /// Why a vote does not count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RefusedVote {
-    /// The decision had been made.
+    /// The approval had been decided.
     Decided,
-    /// This approver had voted; the others have not decided yet.
+    /// This approver had voted, and the approval is still open for the others.
     AlreadyVoted,
-    /// The time to decide was over.
+    /// The time to decide had expired.
     Expired,
-    /// The run had ended.
+    /// The execution had ended.
     Canceled,
 }
 
 impl RefusedVote {
-    /// The code on the wire.
+    /// The code in the API.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -88,27 +88,27 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// `NotFound` for a token that nobody was given, and for one whose execution was purged.
+    /// `NotFound` for an unknown token, and for one whose execution was purged.
     pub async fn approval(&self, token: &str) -> Result<OpenApproval, EngineError> {
         let (approval, approver) = self.find_approval(token).await?;
         self.open(approval, approver).await
     }
 
-    /// Votes, in the name of the approver whose token it is. The vote is audited with their address
-    /// and comment. One refusal decides, or as many approvals as the quorum.
+    /// Votes as the approver whose token it is. Their address and comment go into the audit trail. One
+    /// rejection decides the approval, and so do as many approvals as the quorum.
     ///
     /// # Errors
     ///
-    /// `NotFound` as for [`approval`](Self::approval); `VoteRefused` where it does not count;
-    /// `InvalidInput` where the comment exceeds its [limit](crate::limits::COMMENT); `Unreadable` where
-    /// the approval cannot be read, or the vote could not be applied.
+    /// `NotFound` as for [`approval`](Self::approval); `VoteRefused` if the vote does not count;
+    /// `InvalidInput` if the comment exceeds its [limit](crate::limits::COMMENT); `Unreadable` if the
+    /// approval cannot be read, or the vote could not be applied.
     pub async fn vote(
         &self,
         token: &str,
         decision: Decision,
         comment: Option<String>,
     ) -> Result<VoteAnswer, EngineError> {
-        // A form sends the field also where nothing was written into it.
+        // A form sends an empty comment if nothing was written.
         let comment = comment
             .map(|comment| comment.trim().to_owned())
             .filter(|comment| !limits::is_blank(comment));
@@ -146,7 +146,7 @@ impl Engine {
         }
         let (approval, approver) = self.find_approval(token).await?;
         if delivery == Delivery::Ignored {
-            // Another vote was faster, or an end of the run.
+            // Another vote was faster, or the execution ended.
             let reason = why_closed(&approval, &approver, self.inner.now());
             let reason = reason.unwrap_or(RefusedVote::Canceled);
             return Err(refused(reason, approver, approval));
@@ -191,7 +191,7 @@ impl Engine {
     }
 }
 
-/// Why an approver cannot vote; `None` where they can.
+/// Why an approver cannot vote; `None` if they can.
 fn why_closed(approval: &Approval, approver: &str, now: Timestamp) -> Option<RefusedVote> {
     let voted = |email: &str| {
         let mut approvers = approval.approvers.iter();

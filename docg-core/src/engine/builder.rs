@@ -14,37 +14,37 @@ use crate::{
     workflow::{Handler, Registry},
 };
 
-/// Times and bounds of an engine. No duration is longer than ten years.
+/// Durations and limits of an engine. No duration is longer than ten years.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct EngineOptions {
-    /// How long a worker holds an execution without renewing. After it, another takes over. Leases
-    /// end by the processes' wall clocks, which may differ by a tenth of the lease: where it is more,
-    /// the one ahead may take over what the other still works on. No record suffers, but the effect of
-    /// a step that is under way may happen again.
+    /// How long a lease lasts unless it is renewed. After that, another worker takes over. Leases end by the
+    /// wall clocks of the processes, which may differ by a tenth of the lease. If they differ more, the
+    /// process whose clock is ahead may take over an execution that the other still works on. Records stay
+    /// correct, but the effect of the current step may happen twice.
     pub lease: Duration,
-    /// How long a handler may go on after it was told to stop.
+    /// How long a handler may continue after it was told to stop.
     pub cancel_grace: Duration,
-    /// How long a handler may take to tell whether an effect happened.
+    /// How long a handler's `probe` may take.
     pub probe_timeout: Duration,
-    /// An output larger than this many bytes of JSON fails its step.
+    /// The most bytes of JSON that one output may have. A larger output fails its step.
     pub max_output_bytes: usize,
-    /// An output that would bring those of its execution above this many bytes of JSON, all together,
-    /// fails its step. Stores and workers load them as one.
+    /// The most bytes of JSON that all outputs of an execution may have together. An output that exceeds it
+    /// fails its step. The limit exists because stores and workers load all outputs at once.
     pub max_total_output_bytes: usize,
-    /// How often an idle worker asks the store for due executions, at least; half the lease where that
-    /// is shorter.
+    /// The longest time between two claims of an idle worker. Half the lease is used instead if it is
+    /// shorter.
     pub poll_interval: Duration,
-    /// How often the provider of an open signature request is asked for what its webhooks may have
-    /// lost; a second at least. Providers limit how often they are asked.
+    /// How often the provider is asked about an open signature request, for webhooks that were lost; at least
+    /// a second. Providers limit how often they may be asked.
     pub signature_check: Duration,
-    /// How long a signature provider may take to answer such a question, to remind signers, or to
-    /// withdraw a request.
+    /// How long a signature provider may take to answer such a question, to remind signers, or to withdraw a
+    /// request.
     pub signature_timeout: Duration,
 }
 
 impl EngineOptions {
-    /// With no duration longer than ten years: sums of them stay far from the end of time.
+    /// Limits every duration to ten years, so that sums of them stay in range.
     fn bounded(mut self) -> Self {
         for (name, duration) in [
             ("lease", &mut self.lease),
@@ -64,7 +64,7 @@ impl EngineOptions {
         self
     }
 
-    /// How far wall clocks may be apart, or set forth, without a lease seeming to end too early.
+    /// How far wall clocks may differ, or jump forward, before a lease seems to expire too early.
     pub(super) fn clock_tolerance(&self) -> Duration {
         self.lease / 10
     }
@@ -96,7 +96,7 @@ impl Default for EngineOptions {
     }
 }
 
-/// Puts an [`Engine`] together.
+/// Builds an [`Engine`].
 #[must_use]
 pub struct EngineBuilder {
     store: Arc<dyn Store>,
@@ -110,19 +110,19 @@ pub struct EngineBuilder {
     providers: Vec<Arc<dyn SignatureProvider>>,
     signature_node: Option<SignatureNode>,
     options: EngineOptions,
-    /// The codes whose actions were set.
+    /// The codes for which the application set an action.
     codes: Vec<&'static str>,
-    /// What was added although there was one of its name.
+    /// The parts that were added under a name that was already taken.
     repeated: Vec<String>,
 }
 
-/// An engine that cannot be built: two of its parts go by one name, and one would be lost.
+/// The engine cannot be built, because two of its parts have the same name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("added twice: {}", .0.join(", "))]
 pub struct BuildError(Vec<String>);
 
 impl Engine {
-    /// Begins an engine over a store and a bus.
+    /// Starts to build an engine over a store and a bus.
     pub fn builder(store: Arc<dyn Store>, bus: Arc<dyn EventBus>) -> EngineBuilder {
         EngineBuilder {
             store,
@@ -143,7 +143,7 @@ impl Engine {
 }
 
 impl EngineBuilder {
-    /// Adds a node type. There may be one handler of each.
+    /// Adds a handler for a node type. A second handler for the same type is a [`BuildError`].
     pub fn step(mut self, handler: impl Into<Handler>) -> Self {
         let handler = handler.into();
         let node_type = &handler.spec().node_type;
@@ -154,7 +154,7 @@ impl EngineBuilder {
         self
     }
 
-    /// Adds a signature provider: its webhooks are taken in under its name, which no other one has.
+    /// Adds a signature provider. Its name must be unique, and is the name under which its webhooks arrive.
     pub fn signature_provider(mut self, provider: Arc<dyn SignatureProvider>) -> Self {
         let name = provider.name();
         if self.providers.iter().any(|known| known.name() == name) {
@@ -165,9 +165,8 @@ impl EngineBuilder {
         self
     }
 
-    /// Lets [`Engine::request_signature`] ask for signatures on documents of completed executions: by
-    /// nodes of this type, which takes the parameters `provider`, `file` and `signers`, and through
-    /// this provider where the caller names none.
+    /// Enables [`Engine::request_signature`] on completed executions. `node_type` must take the parameters
+    /// `provider`, `file` and `signers`. `default_provider` is used if the caller names none.
     pub fn signature_requests(
         mut self,
         node_type: impl Into<Arc<str>>,
@@ -180,25 +179,26 @@ impl EngineBuilder {
         self
     }
 
-    /// Sets how preflight reaches templates, folders and connections. Without it nothing is asked.
+    /// Sets how preflight checks templates, folders and connections. By default preflight checks none of
+    /// them.
     pub fn resource_probe(mut self, probe: Arc<dyn ResourceProbe>) -> Self {
         self.probe = probe;
         self
     }
 
-    /// Sets the bounds of preflight.
+    /// Sets the limits of preflight.
     pub fn preflight_limits(mut self, limits: PreflightLimits) -> Self {
         self.limits = limits;
         self
     }
 
-    /// Sets what is hidden in snapshots and how large they may be.
+    /// Sets the rules that hide secrets in snapshots, and how large snapshots may be.
     pub fn redaction(mut self, redaction: Redaction) -> Self {
         self.redaction = redaction;
         self
     }
 
-    /// Recommends an action for a code, in place of docg's own.
+    /// Sets the recommended action for a code, in place of docg's own.
     pub fn action(mut self, code: &'static str, action: ActionTemplate) -> Self {
         if self.codes.contains(&code) {
             self.repeated.push(format!("the action for {code:?}"));
@@ -208,23 +208,23 @@ impl EngineBuilder {
         self
     }
 
-    /// Sets the clock.
+    /// Sets the clock; the system's is the default.
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
         self
     }
 
-    /// Changes times and bounds.
+    /// Changes durations and limits.
     pub fn options(mut self, change: impl FnOnce(&mut EngineOptions)) -> Self {
         change(&mut self.options);
         self
     }
 
-    /// The engine. It does nothing by itself before [`Engine::start_workers`].
+    /// Builds the engine. It does nothing by itself before [`Engine::start_workers`].
     ///
     /// # Panics
     ///
-    /// Where [`try_build`](Self::try_build) reports an error.
+    /// If [`try_build`](Self::try_build) reports an error.
     #[must_use]
     pub fn build(self) -> Engine {
         match self.try_build() {
@@ -233,7 +233,8 @@ impl EngineBuilder {
         }
     }
 
-    /// The engine, as [`build`](Self::build) gives it, for programs that register what others chose.
+    /// Builds the engine and reports conflicts as an error, for programs whose parts are configured by
+    /// others.
     ///
     /// # Errors
     ///

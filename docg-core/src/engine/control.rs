@@ -1,5 +1,6 @@
-//! Calls on executions that exist. They are checked against the state as it is, put into the
-//! inbox, and applied by whoever holds the execution - this process, where nobody does.
+//! Calls on existing executions. A call is checked against the current state and appended to the signal
+//! inbox. The holder of the lease applies it; if nobody holds the execution, this process claims it and
+//! applies it.
 
 use std::time::Duration;
 
@@ -25,22 +26,22 @@ use crate::{
     workflow::{validate::check_overrides, variables::push_token},
 };
 
-/// Who wants something of which execution.
+/// A call on one execution: which execution, who calls, and on which version.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ControlRequest {
-    /// The tenant.
+    /// The organization that owns the execution.
     pub organization_id: OrganizationId,
-    /// Which.
+    /// The execution that the call is for.
     pub execution_id: ExecutionId,
-    /// Who.
+    /// The person or system that makes the call.
     pub actor: Actor,
-    /// Refuse if the execution's version is another.
+    /// If set, the call is rejected unless the execution has this version.
     pub if_version: Option<u64>,
 }
 
 impl ControlRequest {
-    /// A request without a condition.
+    /// A request that accepts any version of the execution.
     #[must_use]
     pub fn new(organization_id: OrganizationId, execution_id: ExecutionId, actor: Actor) -> Self {
         Self {
@@ -52,26 +53,26 @@ impl ControlRequest {
     }
 }
 
-/// How an execution is to go on.
+/// How a resumed execution goes on.
 pub type ResumeRequest = ResumeSignal;
 
-/// What became of a call.
+/// The result of a call.
 #[derive(Debug, Clone)]
 pub enum ControlAnswer {
-    /// The execution as it is after the call.
+    /// The call was applied; this is the execution after it.
     Applied(Box<ExecutionRecord>),
     /// Another process holds the execution and will apply the call.
     Sent,
 }
 
-/// What became of a signal.
+/// The result of sending a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Delivery {
-    /// It has done something.
+    /// The signal was applied.
     Applied,
-    /// It no longer applied when its turn came.
+    /// The signal no longer applied when its turn came.
     Ignored,
-    /// It is in the inbox.
+    /// The signal is in the inbox and not yet settled.
     Sent,
 }
 
@@ -83,17 +84,17 @@ async fn within(time: Duration, settled: &mut oneshot::Receiver<bool>) -> Option
     }
 }
 
-/// How long a call waits, beyond the grace time of handlers, for the holder in this process.
+/// How long a call waits for a holder in this process, on top of the handler's grace and probe time.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How long a call waits for a holder elsewhere before it answers that the call was sent.
+/// How long a call waits for a holder in another process before it answers `Sent`.
 const ELSEWHERE: Duration = Duration::from_millis(100);
 
 impl Engine {
-    /// Stops an execution before its next step. A step that is under way ends first.
+    /// Pauses an execution before its next step. A step that is under way ends first.
     ///
     /// # Errors
     ///
-    /// `NotFound`, `InvalidTransition`, `Unreadable`, `VersionMismatch`; `InvalidInput` where a text exceeds its
+    /// `NotFound`, `InvalidTransition`, `Unreadable`, `VersionMismatch`; `InvalidInput` if a text exceeds its
     /// [limit](crate::limits).
     pub async fn pause(
         &self,
@@ -104,13 +105,13 @@ impl Engine {
             .await
     }
 
-    /// Ends an execution. A step that is under way is told at once and dropped after the grace
-    /// time. What its handler returns meanwhile changes nothing of that the execution ends `canceled`;
-    /// what is known of its effect is recorded.
+    /// Cancels an execution. A handler at work is told to stop at once, and dropped after its grace time.
+    /// Whatever the handler returns, the execution ends `canceled`, and its effect is recorded as far as it
+    /// is known.
     ///
     /// # Errors
     ///
-    /// `NotFound`, `InvalidTransition`, `Unreadable`, `VersionMismatch`; `InvalidInput` where a text exceeds its
+    /// `NotFound`, `InvalidTransition`, `Unreadable`, `VersionMismatch`; `InvalidInput` if a text exceeds its
     /// [limit](crate::limits).
     pub async fn cancel(
         &self,
@@ -121,14 +122,13 @@ impl Engine {
             .await
     }
 
-    /// Lets an execution go on: after a pause, after a review with what was repaired, or into
-    /// delivery.
+    /// Resumes an execution: after a pause, after a review (with the repaired values), or into delivery.
     ///
     /// # Errors
     ///
-    /// `NotFound`, `InvalidTransition`, `Unreadable`, `VersionMismatch`; `InvalidInput` where changes name
-    /// unknown nodes, where an outcome is unknown and the request does not settle it, and where it
-    /// settles one that is known.
+    /// `NotFound`, `InvalidTransition`, `Unreadable`, `VersionMismatch`; `InvalidInput` if the changes name
+    /// unknown nodes, if an outcome is unknown and the request does not settle it, or if the request settles
+    /// a known one.
     pub async fn resume(
         &self,
         request: ControlRequest,
@@ -192,8 +192,8 @@ impl Engine {
         none(faults)
     }
 
-    /// The execution, if the call would do something to it; `None` if it asks for what is so. `how`
-    /// is how a resume wants it to go on.
+    /// Returns the execution if the call would change it, or `None` if the execution is already as the call
+    /// wants it. `how` belongs to a resume.
     async fn checked(
         &self,
         request: &ControlRequest,
@@ -214,7 +214,7 @@ impl Engine {
             });
         }
         match decide::judge(execution, call) {
-            // Nobody can let go on what nobody can read.
+            // A resume or pause needs the whole state; only a cancel works on an unreadable execution.
             _ if record.unreadable && call != Call::Cancel => Err(refusal(execution, true)),
             Verdict::Apply => {
                 if call != Call::Cancel {
@@ -230,7 +230,7 @@ impl Engine {
         }
     }
 
-    /// Fails where a part of an execution cannot be read, which only a cancel can do without.
+    /// Rejects an execution of which a part cannot be read. Only a cancel works without that part.
     pub(super) async fn check_readable(&self, record: &ExecutionRecord) -> Result<(), EngineError> {
         let execution = &record.execution;
         if !record.unreadable {
@@ -280,15 +280,16 @@ impl Engine {
             Delivery::Applied => Ok(ControlAnswer::Applied(Box::new(
                 self.execution(organization, id).await?,
             ))),
-            // Something else came first: what the call is told is what it would be told now.
+            // Another signal was applied first. Judge the call again, so that the caller hears the present
+            // reason.
             Delivery::Ignored => match self.checked(&request, call, how.as_ref()).await? {
                 None => Ok(ControlAnswer::Applied(Box::new(
                     self.execution(organization, id).await?,
                 ))),
                 Some(record) => Err(refusal(&record.execution, record.unreadable)),
             },
-            // The end of an execution yields to a cancel in its inbox: one that has ended otherwise had
-            // ended before.
+            // An execution never ends over a cancel in its inbox. If it ended otherwise, it ended before the
+            // cancel arrived.
             Delivery::Sent if call == Call::Cancel => {
                 let record = self.execution(organization, id).await?;
                 match record.execution.status {
@@ -303,12 +304,12 @@ impl Engine {
         }
     }
 
-    /// Puts a signal into the inbox and has it applied, if this process can, before it returns.
+    /// Appends a signal to the inbox. If this process can, it applies the signal before this returns.
     pub(super) async fn send(&self, signal: Signal) -> Result<Delivery, EngineError> {
         self.deliver(signal, false).await
     }
 
-    /// Sends a signal that may have been sent before. Where it has done its work, that is all.
+    /// Sends a signal that may have been sent before. A signal that was already settled is `Ignored`.
     pub(super) async fn send_again(&self, signal: Signal) -> Result<Delivery, EngineError> {
         self.deliver(signal, true).await
     }
@@ -324,18 +325,18 @@ impl Engine {
             });
         }
         if again && !self.is_pending(execution_id, id).await {
-            // Nobody settles it a second time.
+            // The signal was settled earlier; no second settlement will come.
             self.inner.active.forget(id);
             return Ok(Delivery::Ignored);
         }
         let here = self.inner.active.notify(execution_id) || self.apply_here(execution_id).await?;
         let mut delivery = None;
         if !here {
-            // The holder looks into the inbox at its next renewal even if the wake-up is lost.
+            // If the wake-up is lost, the holder still sees the signal at its next lease renewal.
             let _ = self.inner.bus.wake(execution_id).await;
             delivery = within(ELSEWHERE, &mut settled).await;
         }
-        // Whoever took it at the same moment may be of this process after all.
+        // Another task of this process may have claimed the execution in between.
         if delivery.is_none() && (here || self.inner.active.notify(execution_id)) {
             let options = &self.inner.options;
             let patience = options.cancel_grace + options.probe_timeout + PATIENCE;
@@ -345,13 +346,13 @@ impl Engine {
         Ok(delivery.unwrap_or(Delivery::Sent))
     }
 
-    /// Whether a signal waits in the inbox, or may.
+    /// True if a signal is in the inbox, and also if the inbox cannot be read.
     async fn is_pending(&self, execution: ExecutionId, signal: SignalId) -> bool {
         let inbox = self.inner.store.signals(execution).await;
         inbox.map_or(true, |inbox| inbox.iter().any(|known| known.id == signal))
     }
 
-    /// Takes an execution that nobody holds, only to apply what is in its inbox.
+    /// Claims an execution that nobody holds, only to apply the signals in its inbox.
     async fn apply_here(&self, execution: ExecutionId) -> Result<bool, EngineError> {
         if self.inner.hold_off_claims().is_some() {
             return Ok(false);
@@ -360,14 +361,14 @@ impl Engine {
         let Some(claimed) = claim.claimed.pop() else {
             return Ok(false);
         };
-        // Spawned, so that a caller who goes away does not leave the lease behind.
+        // Spawned, so that the lease is released even if the caller goes away.
         let holding = Holding::begin(&self.inner, claimed, until);
         tokio::spawn(holding.drive(Mode::ApplySignals));
         Ok(true)
     }
 }
 
-/// What cannot be kept of how a person lets an execution go on.
+/// The values of a resume that the store cannot keep.
 fn unstorable_of(how: &mut ResumeRequest) -> Vec<FieldFault> {
     let data = how.trigger_data.iter_mut().flatten();
     let data = data.map(|(name, value)| ("/changes/trigger_data", Some(name), value));
@@ -393,7 +394,7 @@ fn unstorable_of(how: &mut ResumeRequest) -> Vec<FieldFault> {
     faults.collect()
 }
 
-/// Why a call is refused, and what is allowed instead.
+/// The error for a rejected call. It names the calls that are allowed.
 pub(super) fn refusal(execution: &Execution, unreadable: bool) -> EngineError {
     let (from, mut allowed) = (execution.status, decide::allowed_calls(execution));
     if unreadable {

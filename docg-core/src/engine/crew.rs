@@ -1,5 +1,4 @@
-//! The workers of a process as others of it meet them: how they are woken, who of them is free, and what
-//! they ask the store for.
+//! The worker pool of a process: how it is woken, which worker is free, and how it claims.
 
 use std::{
     sync::{
@@ -26,17 +25,17 @@ use crate::{
     workflow::Workflow,
 };
 
-/// Wakes the claiming loop: at once, or at a moment.
+/// Wakes the claiming loop: at once, or at a given time.
 #[derive(Debug)]
 pub(crate) struct WakeUp {
     pub(super) notify: Notify,
-    /// The earliest moment at which something is known to become due, in milliseconds.
+    /// The earliest known time at which an execution becomes due, in milliseconds.
     pub(super) due: AtomicI64,
-    /// Workers of this process, while they wait for work.
+    /// The worker pool of this process while it waits for work.
     idle: Mutex<Option<Crew>>,
 }
 
-/// The workers of one process.
+/// The worker pool of one process.
 #[derive(Debug, Clone)]
 pub(super) struct Crew {
     pub(super) options: WorkerOptions,
@@ -50,7 +49,7 @@ pub(super) struct Crew {
 pub(super) struct FreeWorker {
     permit: OwnedSemaphorePermit,
     shutdown: CancellationToken,
-    /// Until it is dropped, a shutdown waits.
+    /// A shutdown waits until this token is dropped.
     at_work: TaskTrackerToken,
     pub(super) per_organization: usize,
 }
@@ -67,13 +66,13 @@ impl Crew {
 
     fn free_worker(&self) -> Option<FreeWorker> {
         let worker = self.worker(Arc::clone(&self.permits).try_acquire_owned().ok()?);
-        // In this order: a shutdown is seen here, or waits for the worker.
+        // Check the shutdown after taking the token: either it is seen here, or it waits for the token.
         (!self.shutdown.is_cancelled()).then_some(worker)
     }
 }
 
 impl FreeWorker {
-    /// Takes an execution forward.
+    /// Moves a held execution forward until it rests or ends.
     pub(super) async fn work(self, holding: Holding) {
         let shutdown = self.shutdown;
         holding.drive(Mode::Work { shutdown }).await;
@@ -98,8 +97,8 @@ impl WakeUp {
 }
 
 impl Inner {
-    /// Finds a worker for an execution that is due now: one of this process, where one waits for
-    /// work. What a wake-up misses is found by polling.
+    /// Wakes a worker for an execution that is due now: in this process if its workers wait for work, else in
+    /// another. If the wake-up is lost, polling finds the execution.
     pub(crate) async fn wake_a_worker(&self, execution: ExecutionId) {
         if self.wake.idle().is_none() {
             let _ = self.bus.wake(execution).await;
@@ -107,15 +106,15 @@ impl Inner {
         self.wake_workers();
     }
 
-    /// Wakes the workers of all processes: an execution has given up its lease, and somewhere a claim
-    /// was held back until its organization has fewer.
+    /// Wakes the workers of all processes. The execution has released its lease, and a claim somewhere may be
+    /// held back by the organization's share.
     pub(crate) async fn wake_all_workers(&self, execution: ExecutionId) {
         self.wake_workers();
         let _ = self.bus.wake(execution).await;
     }
 
-    /// A worker of this process that waits for work and knows all that a workflow needs, where there is
-    /// one. Nothing else that it could do is due then.
+    /// A worker of this process that waits for work and knows all node types of a workflow, if there is one.
+    /// While a worker waits, nothing else that it could claim is due.
     pub(super) fn free_worker(&self, workflow: &Workflow) -> Option<FreeWorker> {
         let mut nodes = workflow.nodes.iter();
         let knows_all = nodes.all(|node| self.registry.get(&node.node_type).is_some());
@@ -129,8 +128,8 @@ impl Inner {
         self.wake.notify.notify_one();
     }
 
-    /// Claims, and tells until when the leases can be relied on, as
-    /// [`Clock::elapsed`](crate::time::Clock::elapsed) tells.
+    /// Claims executions, and returns until when the leases can be relied on, on the scale of
+    /// [`Clock::elapsed`](crate::time::Clock::elapsed).
     pub(crate) async fn claim(&self, what: ClaimWhat) -> Result<(Claim, Duration), StoreError> {
         let (now, until) = (self.now(), self.clock.elapsed() + self.options.relied_on());
         let request = ClaimRequest {

@@ -5,12 +5,11 @@ use crate::{
     run::Status,
 };
 
-/// Why the engine did not do what it was asked. Nothing was changed, unless the store did not
-/// answer.
+/// Why the engine rejected a call, or failed. Nothing was changed, unless the store did not answer.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EngineError {
-    /// The organization has no such thing.
+    /// The organization has no such workflow, execution or other thing.
     #[error("{0} not found")]
     NotFound(&'static str),
     /// The execution's status does not allow the call.
@@ -19,52 +18,52 @@ pub enum EngineError {
         names(allowed)
     )]
     InvalidTransition {
-        /// The status it has.
+        /// The execution's status.
         from: Status,
-        /// What may be called instead.
+        /// The calls that the status allows.
         allowed: Vec<Call>,
     },
-    /// A part of what is stored of the execution cannot be read.
+    /// A part of the stored execution cannot be read.
     #[error(
         "a part of an execution that is {from} cannot be read; allowed: {}",
         names(allowed)
     )]
     Unreadable {
-        /// The status it has.
+        /// The execution's status.
         from: Status,
-        /// What may be called all the same.
+        /// The calls that are still allowed.
         allowed: Vec<Call>,
     },
     /// The vote does not count.
     #[error("the vote does not count: {}", .0.reason)]
     VoteRefused(Box<VoteRefusal>),
-    /// It has changed since the caller looked.
+    /// The execution or workflow has changed since the caller read it.
     #[error("the version is {actual}, not {expected}")]
     VersionMismatch {
-        /// What the caller expected.
+        /// The version that the caller expected.
         expected: u64,
-        /// What it is.
+        /// The present version.
         actual: u64,
     },
-    /// The idempotency key came with another body before.
+    /// The idempotency key was used before, with another body.
     #[error("the idempotency key was used with another body")]
     KeyReused,
-    /// The definition cannot run.
+    /// The workflow has faults and cannot run.
     #[error("the workflow cannot run: {}", told(.0))]
     InvalidWorkflow(Vec<FieldFault>),
-    /// A value is well formed and wrong.
+    /// The call has values that are well-formed but wrong.
     #[error("values are wrong: {}", told(.0))]
     InvalidInput(Vec<FieldFault>),
-    /// It has no document that could be signed.
+    /// The execution has no document that could be signed.
     #[error("the execution has no document")]
     NoDocument,
     /// The engine was built without a way to ask for signatures.
     #[error("this engine has no node type that asks for signatures")]
     SignaturesNotConfigured,
-    /// The webhook does not prove where it comes from.
+    /// The webhook's signature is missing or wrong.
     #[error("the webhook's signature is missing or wrong")]
     UnauthenticatedWebhook,
-    /// The webhook proves where it comes from and cannot be read.
+    /// The webhook is authentic but cannot be read.
     #[error("the webhook cannot be read: {0}")]
     MalformedWebhook(String),
     /// The store failed.

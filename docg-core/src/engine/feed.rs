@@ -1,4 +1,4 @@
-//! The event feed: what streams read. The bus makes it fast, the store makes it right.
+//! The event feed of one execution. The bus makes it fast, the store makes it complete.
 
 use std::{
     pin::Pin,
@@ -19,17 +19,17 @@ use crate::{
     ports::{BusError, EventQuery, EventStream},
 };
 
-/// Events that are read from the store at once.
+/// Events that are read from the store per query.
 const BATCH: usize = 500;
-/// After how long a silence of the bus the store is asked.
+/// How long the bus may be silent before the feed reads the store.
 const SILENCE: Duration = Duration::from_secs(15);
-/// How often the store is asked while the bus is down.
+/// How often the store is read while the bus is down.
 const POLL: Duration = Duration::from_millis(500);
 
-/// Every event of one execution after a given one, once and in order: first what is stored, then
-/// live. It ends after the execution's last event.
+/// All events of one execution after a given one, once and in order: first the stored events, then live ones.
+/// The feed ends after the execution's last event.
 ///
-/// Where the bus has a hole, no longer reaches back or is down, the store is read. Dropping the
+/// If the bus has a hole, does not reach back far enough or is down, the feed reads the store. Dropping the
 /// feed ends its subscription.
 pub struct EventFeed(BoxStream<'static, Result<Arc<Event>, EngineError>>);
 
@@ -47,11 +47,11 @@ impl std::fmt::Debug for EventFeed {
 }
 
 impl Engine {
-    /// Every event of an execution with a `seq` greater than `after`.
+    /// A feed of an execution's events with a `seq` greater than `after`.
     ///
     /// # Errors
     ///
-    /// `NotFound`. The feed itself gives an error, and ends, where the store fails.
+    /// `NotFound`. If the store fails, the feed itself reports an error and ends.
     pub async fn feed(
         &self,
         organization: OrganizationId,
@@ -83,9 +83,9 @@ struct Reader {
     inner: Arc<Inner>,
     organization: OrganizationId,
     execution: ExecutionId,
-    /// The last event that was given.
+    /// The `seq` of the last event that was returned.
     last: u64,
-    /// The execution has ended: what is stored is all that there will be.
+    /// True if the execution has ended; the store then has all its events.
     over: bool,
     ended: bool,
     live: Option<EventStream>,
@@ -102,19 +102,19 @@ impl Reader {
                 Some(live) => match tokio::time::timeout(SILENCE, live.next()).await {
                     Ok(Some(Ok(event))) if event.seq <= self.last => continue,
                     Ok(Some(Ok(event))) if event.seq == self.last + 1 => vec![event],
-                    // It cannot give again what was read from the store.
+                    // The bus lost events that this feed already read from the store: subscribe after them.
                     Ok(Some(Err(BusError::TooOld { after }))) if after < self.last => {
                         self.catch_up().await?
                     }
-                    // A hole, or the end of what the bus can give: the store has it.
+                    // A hole, or the end of the subscription: read the store.
                     Ok(Some(Ok(_) | Err(_)) | None) => {
                         self.live = None;
                         self.stored().await?
                     }
-                    // Perhaps nothing happens, and perhaps the bus was never told.
+                    // Silence: either nothing happened, or the bus never got the events.
                     Err(_) => self.stored().await?,
                 },
-                // Its last event may have been purged: then nothing says that it was the last.
+                // The last event may have been purged; then no event marks the end.
                 None if self.over => {
                     let batch = self.stored().await?;
                     self.ended = batch.is_empty();
@@ -130,12 +130,12 @@ impl Reader {
         }
     }
 
-    /// Goes live where the bus reaches back to here; else reads the store.
+    /// Subscribes if the bus reaches back far enough, else reads the store.
     async fn catch_up(&mut self) -> Result<Vec<Arc<Event>>, EngineError> {
         match self.inner.bus.subscribe(self.execution, self.last).await {
             Ok(live) => {
                 self.live = Some(live);
-                // The bus may never have had what was published while it was down.
+                // Events that were committed while the bus was down may never have reached it.
                 self.stored().await
             }
             Err(reason) => {
@@ -157,13 +157,14 @@ impl Reader {
             limit: BATCH,
         };
         let events = self.inner.store.events(query).await?;
-        // Events whose place is damaged come with the first that has one: alone they would come for ever.
+        // Return events with a damaged `seq` only with an intact one after them; alone they would repeat for
+        // ever.
         let leads_on = events.last().is_some_and(|event| event.seq > self.last);
         Ok(if leads_on { events } else { Vec::new() })
     }
 }
 
-/// Whether nothing can follow an event.
+/// True if no event can follow this one.
 fn is_last(event: &Event) -> bool {
     matches!(
         event.data,

@@ -1,5 +1,5 @@
-//! What the engine asks of signature providers by itself, outside of any step: what became of a
-//! request, to remind its signers, and to withdraw what has ended.
+//! The engine's own calls to signature providers, outside of any step: ask for the state of a request, remind
+//! its signers, and withdraw an ended one.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,10 +11,10 @@ use crate::signature::{
     ProviderError, RequestStatus, SignatureProvider, SignatureRequest, SignerFact,
 };
 
-/// A provider that asks for a longer pause is asked earlier.
+/// The longest pause that a provider can ask for; a longer one is cut to this.
 const LONGEST_WAIT: Duration = Duration::from_secs(3_600);
 
-/// How often a withdrawal is tried, and the first pause between two tries, which doubles.
+/// How often a withdrawal is attempted, and the first pause between attempts, which doubles.
 const WITHDRAWALS: (u32, Duration) = (4, Duration::from_secs(2));
 
 impl Inner {
@@ -23,7 +23,7 @@ impl Inner {
         providers.find(|provider| provider.name() == request.provider)
     }
 
-    /// Asks what became of a request.
+    /// Asks the provider for the state of a request.
     pub(super) async fn check_signatures(&self, request: &SignatureRequest) -> Input {
         let Some(provider) = self.provider_of(request) else {
             return Input::SignaturesChecked(Checked::Nobody);
@@ -38,8 +38,8 @@ impl Inner {
         Input::SignaturesChecked(checked)
     }
 
-    /// Has the signers of a request reminded, in a task of its own: once begun, it is not broken off
-    /// because something else comes.
+    /// Asks the provider to remind the signers. The call runs in a task of its own, so that no signal
+    /// interrupts it.
     pub(super) async fn remind(self: &Arc<Self>, request: &SignatureRequest) -> Input {
         let (inner, request) = (Arc::clone(self), request.clone());
         let reminding = tokio::spawn(async move {
@@ -52,8 +52,8 @@ impl Inner {
         Input::Reminded(reminding.await.unwrap_or_else(broken))
     }
 
-    /// Withdraws a request that has ended without all signatures, in a task of its own. Nothing
-    /// waits for it: the run has ended or gone on, and the provider's own deadline comes in the end.
+    /// Withdraws a request that ended without all signatures, in a task of its own. Nothing waits for it: the
+    /// execution has ended or gone on, and otherwise the provider's own deadline ends the request.
     pub(super) fn withdraw(self: &Arc<Self>, request: &SignatureRequest) {
         let ended = match request.status {
             RequestStatus::Declined | RequestStatus::Expired | RequestStatus::Canceled => true,
@@ -94,7 +94,7 @@ impl Inner {
     }
 }
 
-/// Facts as they are kept, whoever has made them.
+/// Facts about signers in the form that stores can keep.
 pub(super) fn printable(facts: Vec<SignerFact>) -> Vec<SignerFact> {
     facts.into_iter().map(SignerFact::printable).collect()
 }

@@ -1,7 +1,7 @@
-//! Answers of handlers: checked before anything else looks at them, and refused where they cannot be kept.
+//! Checks the answers of handlers before anything else uses them, and rejects those that cannot be stored.
 //!
-//! A store that refused an answer would have the step run again. So an answer is checked here, in the
-//! handler's own task, and a refused one is taken apart at once: it may be too deep to be dropped.
+//! If the store refused an answer, the step would run again. So the answer is checked here, in the handler's
+//! own task. A rejected answer is dismantled at once, because it may be nested too deep to be dropped.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -26,10 +26,10 @@ use crate::{
     workflow::{Node, Probe, StepOutcome, Wait, handler::NewApproval},
 };
 
-/// The text of an answer that is refused although what it tells of is done.
+/// The text for an answer that is rejected although the handler's effect is done.
 pub(crate) const REFUSED: &str = "error-answer-refused";
 
-/// Why a handler's answer was refused, if that is what an error says.
+/// Why a handler's answer was rejected, if this error is about a rejected answer.
 pub(super) fn why_refused(error: &ErrorContext) -> Option<&Text> {
     match &error.human {
         Text::Key { key, params } if key == REFUSED => params
@@ -39,8 +39,8 @@ pub(super) fn why_refused(error: &ErrorContext) -> Option<&Text> {
     }
 }
 
-/// What stands for the one among these inputs that brings a wait, if the store finds that a name of the
-/// wait leads to another execution. `None` if none brings a wait.
+/// The input that replaces one that brings a wait, if the store finds that the wait's link or envelope
+/// already leads to another execution. `None` if no input brings a wait.
 pub(super) fn without_wait(engine: &Inner, state: &RunState, inputs: &[Input]) -> Option<Input> {
     let refused = |index: usize| {
         let node = &state.workflow.nodes[index];
@@ -96,8 +96,8 @@ pub(super) fn without_wait(engine: &Inner, state: &RunState, inputs: &[Input]) -
     })
 }
 
-/// An answer that is refused. What the handler did is done all the same: if a repeat would do harm, the
-/// outcome stays open.
+/// The failure for a rejected answer. The handler's effect is done all the same: unless it is safe to repeat,
+/// the outcome is unknown.
 fn failure(mut context: ErrorContext, mut class: FailureClass, repeatable: bool) -> StepFailure {
     if !repeatable {
         class = FailureClass::OutcomeUnknown;
@@ -110,7 +110,7 @@ fn failure(mut context: ErrorContext, mut class: FailureClass, repeatable: bool)
     }
 }
 
-/// How much room there is for the output of a step.
+/// The limits on a step's output.
 pub(super) struct OutputRoom {
     most: usize,
     most_in_total: usize,
@@ -131,7 +131,7 @@ impl OutputRoom {
         }
     }
 
-    /// Whether the step may have this output.
+    /// True if the step may have this output.
     pub(super) fn holds(&self, output: &Value) -> bool {
         fits(output, self.most) && self.holds_beside_others(output)
     }
@@ -146,7 +146,7 @@ impl OutputRoom {
 /// Checks the answers of one handler.
 pub(super) struct Keeper {
     pub(super) node: Arc<Node>,
-    /// A repeat of what the handler does is harmless.
+    /// True if the handler's effect is safe to repeat.
     pub(super) repeatable: bool,
     pub(super) room: OutputRoom,
     pub(super) started_at: Timestamp,
@@ -156,7 +156,7 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    /// A handler's result, or the failure that stands for one that cannot be kept.
+    /// The handler's result, or the failure that replaces a result that cannot be stored.
     pub(super) fn result(
         &self,
         result: Result<StepOutcome, StepFailure>,
@@ -165,7 +165,7 @@ impl Keeper {
             Ok(outcome @ StepOutcome::Done(_)) => self
                 .checked(outcome)
                 .map_err(|refused| (refused, FailureClass::Final)),
-            // People can correct the parameters that it was made of.
+            // A person can correct the parameters that led to this wait.
             Ok(outcome @ StepOutcome::Wait(_)) => self
                 .not_over(outcome)
                 .and_then(|outcome| self.checked(outcome))
@@ -177,7 +177,7 @@ impl Keeper {
         })
     }
 
-    /// A probe's answer. If it cannot be kept, a person says what became of the effect.
+    /// The probe's answer. If it cannot be stored, the outcome is unknown and a person decides.
     pub(super) fn probe(&self, effect: Probe) -> Probe {
         let outcome = match effect {
             Probe::Done(output) => StepOutcome::Done(output),
@@ -202,7 +202,7 @@ impl Keeper {
         self.recorder.log(LogDraft::new(LogLevel::Warn, text));
     }
 
-    /// Logs that nobody but the application can report what became of a request.
+    /// Warns that only the application can report on a request, because its provider is unknown.
     fn warn_of_unknown_provider(&self, name: &str) {
         let known: Vec<_> = self.providers.iter().map(|it| it.name()).collect();
         if !known.contains(&name) {
@@ -213,8 +213,8 @@ impl Keeper {
         }
     }
 
-    /// A wait that lasts: nobody could decide before it ends if it ends as it begins. One that a probe
-    /// finds may have ended meanwhile.
+    /// Rejects a wait that ends as it begins, because nobody could decide in time. A wait that a probe finds
+    /// is not checked for this: it may have ended meanwhile.
     fn not_over(&self, outcome: StepOutcome) -> Result<StepOutcome, ErrorContext> {
         let end = match &outcome {
             StepOutcome::Wait(Wait::Approval(request)) => request.expires_at,
@@ -329,8 +329,8 @@ impl Keeper {
         self.refused_people(&emails, codes::DUPLICATE_SIGNER)
     }
 
-    /// Why these people cannot be asked, each once, if they cannot. `twice` is the code for one who is
-    /// named twice.
+    /// Why these people cannot be asked, or `None`. Each needs a valid address and may be named only once.
+    /// `twice` is the code for a person named twice.
     fn refused_people(&self, emails: &[&str], twice: &'static str) -> Option<ErrorContext> {
         let mut seen = HashSet::new();
         emails.iter().find_map(|email| {
@@ -348,7 +348,7 @@ impl Keeper {
         })
     }
 
-    /// Why people cannot be waited for so, if they cannot.
+    /// Why the wait's people, end or reminders are rejected, or `None`.
     fn refused_wait(
         &self,
         people: usize,
@@ -383,7 +383,7 @@ impl Keeper {
         })
     }
 
-    /// Why a value cannot be kept, if it cannot. `parts` are those of it that may be of any size.
+    /// Why a value cannot be stored, or `None`. `parts` are the parts of it that may have any size.
     fn refused_value(&self, value: &impl Serialize, parts: &[&Value]) -> Option<ErrorContext> {
         let most = self.room.most;
         let too_large = || {
@@ -391,7 +391,7 @@ impl Keeper {
             let tech = format!("it exceeds {most} bytes of JSON");
             Some(refusal(codes::OUTPUT_TOO_LARGE, text, &tech))
         };
-        // Before anything looks at the whole of it.
+        // Check the size first, before anything walks the whole value.
         if parts.iter().any(|part| storable::is_far_longer(part, most)) {
             return too_large();
         }
@@ -416,12 +416,12 @@ fn refusal(code: &'static str, human: Text, why: &str) -> ErrorContext {
     }
 }
 
-/// Whether a value's JSON is no longer than `max` bytes.
+/// True if a value's JSON has at most `max` bytes.
 fn fits(value: &impl Serialize, max: usize) -> bool {
     left_after(max, value).is_some()
 }
 
-/// How much is left of so many bytes after a value's JSON, which is not written out.
+/// The bytes left of `room` after a value's JSON, or `None` if it does not fit. The JSON is not kept.
 fn left_after(room: usize, value: &impl Serialize) -> Option<usize> {
     struct Budget(usize);
     impl std::io::Write for Budget {

@@ -1,4 +1,5 @@
-//! Warnings of what lasts, such as a bus that is away: loops and requests would repeat them without end.
+//! Warnings about lasting conditions, such as a bus that is down. Loops and requests would repeat them for
+//! ever.
 
 use std::{
     fmt::Display,
@@ -6,10 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How often a warning is logged at most.
+/// The shortest time between two log lines of one warning.
 const INTERVAL: Duration = Duration::from_secs(60);
 
-/// All that an engine logs.
+/// All lasting warnings of an engine.
 #[derive(Debug)]
 pub(crate) struct LastingWarnings {
     pub(crate) not_ready: LastingWarning,
@@ -48,8 +49,8 @@ impl Default for LastingWarnings {
     }
 }
 
-/// A warning that is logged when something begins, once a minute with a count while it lasts, and once
-/// when it is over.
+/// A warning that is logged when a condition begins, once a minute with a count while it lasts, and once when
+/// it is over.
 #[derive(Debug)]
 pub(crate) struct LastingWarning {
     begins: &'static str,
@@ -60,9 +61,9 @@ pub(crate) struct LastingWarning {
 #[derive(Debug, Default)]
 struct Tally {
     logged: Option<Instant>,
-    /// How often it happened since.
+    /// How often the condition occurred since the last log line.
     unlogged: u64,
-    /// Whether that it is over is yet to be logged.
+    /// True if the end of the condition is yet to be logged.
     is_open: bool,
 }
 
@@ -79,7 +80,7 @@ impl LastingWarning {
         self.tally.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Logs it, unless that was done less than a minute ago.
+    /// Logs the warning, unless it was logged less than a minute ago.
     pub(crate) fn happened(&self, why: &dyn Display) {
         let begins = self.begins;
         match self.tally().happened(Instant::now()) {
@@ -91,7 +92,7 @@ impl LastingWarning {
         }
     }
 
-    /// Logs that it is over, if it was logged that it had begun.
+    /// Logs the end of the condition, if its beginning was logged.
     pub(crate) fn is_over(&self) {
         if self.tally().is_over() {
             tracing::info!("{}", self.is_over);
@@ -100,7 +101,7 @@ impl LastingWarning {
 }
 
 impl Tally {
-    /// How often it happened since it was last logged, if it is to be logged now.
+    /// If the warning is to be logged now, returns how often it occurred since the last log line.
     fn happened(&mut self, now: Instant) -> Option<u64> {
         self.unlogged += 1;
         let is_recent = |logged| now.duration_since(logged) < INTERVAL;
@@ -132,7 +133,7 @@ mod tests {
         assert_eq!(logged, [(0, 1), (60, 60), (120, 60)]);
         assert!(tally.is_over());
         assert!(!tally.is_over(), "once");
-        // What comes and goes logs no more than what lasts.
+        // A condition that comes and goes logs no more than one that lasts.
         let logged: Vec<_> = (150..300)
             .filter_map(|second| {
                 let times = tally.happened(at(second));

@@ -1,5 +1,5 @@
-//! The list feed: what dashboards read. It comes from the bus alone, so where the bus has lost the
-//! thread the reader is told, and looks at the lists again.
+//! The organization stream, for dashboards. It comes from the bus alone: if the bus lost events, the reader
+//! gets a gap and reads the list of executions again.
 
 use std::{
     collections::VecDeque,
@@ -20,20 +20,20 @@ use crate::{
     ports::{BusError, ListEvent, OrganizationStream},
 };
 
-/// How often a bus that is down is tried again.
+/// The pause before a bus that is down is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// What a reader of an organization's executions gets.
+/// An item of an organization stream.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ListItem {
-    /// Something has happened.
+    /// An event of one of the organization's executions.
     Event(ListEvent),
-    /// Something may have been missed: the lists have to be read again.
+    /// Events may have been missed: read the list of executions again.
     Gap,
 }
 
-/// The list events of all of an organization's executions: created, changes of status, progress,
-/// ends. It does not end by itself. Dropping it ends its subscription.
+/// The organization stream: creations, changes of status, progress and ends of all of an organization's
+/// executions. It does not end by itself. Dropping it ends its subscription.
 pub struct ListFeed(BoxStream<'static, ListItem>);
 
 impl Stream for ListFeed {
@@ -50,10 +50,10 @@ impl std::fmt::Debug for ListFeed {
 }
 
 impl Engine {
-    /// What happens in an organization from now on, or after a position that an earlier feed gave.
-    /// Where the bus does not know the position any more, a [`ListItem::Gap`] comes first.
+    /// An organization's events from now on, or after a position that an earlier feed returned. If the bus no
+    /// longer knows the position, a [`ListItem::Gap`] comes first.
     ///
-    /// Returns once it listens, or once the bus has turned out to be down.
+    /// Returns once it has subscribed, or once the bus has turned out to be down.
     pub async fn list_feed(&self, organization: OrganizationId, after: Option<String>) -> ListFeed {
         let mut reader = Reader {
             inner: Arc::clone(&self.inner),
@@ -63,7 +63,7 @@ impl Engine {
             live: None,
             ready: VecDeque::new(),
         };
-        // Before this returns, so that what the caller does next is not missed.
+        // Subscribe before this returns, so that events which the caller causes next are not missed.
         reader.connect().await;
         let items = stream::unfold(reader, |mut reader| async move {
             let item = reader.next().await;
@@ -76,9 +76,9 @@ impl Engine {
 struct Reader {
     inner: Arc<Inner>,
     organization: OrganizationId,
-    /// The last position that is known.
+    /// The last known position.
     after: Option<String>,
-    /// Whether something is missed if reading begins anew.
+    /// True if a new subscription misses events.
     missed: bool,
     live: Option<OrganizationStream>,
     ready: VecDeque<ListItem>,
@@ -103,7 +103,7 @@ impl Reader {
                 ended => {
                     self.live = None;
                     if let Some(Err(BusError::UnknownPosition)) = ended {
-                        // The position is still there, what followed it is not.
+                        // The bus still knows the position, but lost events after it.
                         self.after = None;
                     }
                     self.missed = true;
@@ -113,7 +113,7 @@ impl Reader {
         }
     }
 
-    /// Listens, after the last position where that is possible. A bus that is down is left for later.
+    /// Subscribes, after the last position if possible. If the bus is down, it is tried again later.
     async fn connect(&mut self) {
         let bus = &self.inner.bus;
         let from = |after| bus.subscribe_organization(self.organization, after);

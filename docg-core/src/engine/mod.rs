@@ -1,10 +1,10 @@
-//! The engine: takes runs forward, one decision and one commit at a time.
+//! The engine: moves executions forward, one decision and one commit at a time.
 //!
-//! `decide` is pure: run state and input give a new run state, its records and what to do next.
-//! `drive` does for one held execution what it says; `worker` claims executions and keeps their
-//! leases, and `crew` is how others meet the workers; `control` and `start` are the calls of applications; `read`, `feed`, `list_feed` and
-//! `relay` bring out what was recorded; `observer` tells what the engine does, for metrics. Only
-//! `drive` commits to an execution that exists.
+//! `decide` is pure: run state and input give a new run state, its records and the next thing to do. `drive`
+//! executes that for one held execution, and is the only module that commits to an existing execution.
+//! `worker` claims executions and renews their leases. `crew` is the worker pool as the rest of the process
+//! sees it. `control` and `start` are the calls of applications. `read`, `feed`, `list_feed` and `relay`
+//! deliver what was recorded. `observer` reports the engine's work, for metrics.
 
 mod active;
 mod approvals;
@@ -64,8 +64,8 @@ use crate::{
 
 /// Runs workflows over a store and a bus. Cheap to clone; all clones are one engine.
 ///
-/// Make one with [`Engine::builder`], start [workers](Engine::start_workers), then
-/// [start](Engine::start) runs.
+/// Build it with [`Engine::builder`], start [workers](Engine::start_workers), then [start](Engine::start)
+/// executions.
 #[derive(Clone)]
 pub struct Engine {
     pub(crate) inner: Arc<Inner>,
@@ -94,13 +94,13 @@ pub(crate) struct Inner {
 }
 
 impl Engine {
-    /// Tells an observer of everything that this engine does from now on. One that is told already
-    /// is not told twice.
+    /// Adds an observer of everything that this engine does from now on. Adding the same observer again has
+    /// no effect.
     pub fn observe(&self, observer: Arc<dyn Observer>) {
         self.inner.observers.add(observer);
     }
 
-    /// How many executions this process holds at the moment.
+    /// The number of executions that this process holds at present.
     #[must_use]
     pub fn active_executions(&self) -> usize {
         self.inner.active.count()
@@ -112,7 +112,7 @@ impl Inner {
         self.clock.now()
     }
 
-    /// Ids for one decision.
+    /// A source of ids for one decision.
     pub(crate) fn ids(&self) -> SystemIds {
         SystemIds
     }

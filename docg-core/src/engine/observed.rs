@@ -1,4 +1,4 @@
-//! Ports whose calls are told to observers.
+//! Ports that report their calls to observers.
 
 use std::{sync::Arc, time::Instant};
 
@@ -22,7 +22,7 @@ use crate::{
     workflow::Workflow,
 };
 
-/// A port, and who is told of its calls.
+/// A port, and the observers of its calls.
 pub(super) struct Observed<P: ?Sized> {
     port: Arc<P>,
     observers: Arc<Observers>,
@@ -49,7 +49,7 @@ impl Observed<dyn Store> {
 
 impl Observed<dyn EventBus> {
     fn tell(&self, operation: &'static str, error: Option<&BusError>) {
-        // The other errors are answers: the reader goes to the store.
+        // Other errors are answers: the reader then reads the store.
         if matches!(error, Some(BusError::Unavailable(_))) {
             self.observers.tell(&Fact::BusUnavailable { operation });
         }

@@ -1,4 +1,4 @@
-//! What an engine tells about its own work, for metrics.
+//! The facts that an engine reports about its own work, for metrics.
 
 use std::{
     fmt,
@@ -13,14 +13,14 @@ use crate::{
     run::Status,
 };
 
-/// Takes what an engine tells about its own work. See [`Engine::observe`](super::Engine::observe).
+/// Receives the facts that an engine reports. See [`Engine::observe`](super::Engine::observe).
 pub trait Observer: Send + Sync + 'static {
-    /// Takes a fact. It is called in the midst of the work: it must neither block nor panic.
+    /// Receives a fact. The engine calls it while it works, so it must neither block nor panic.
     fn observe(&self, fact: &Fact<'_>);
 }
 
-/// Something that has happened in this process. No name in it is anybody's choice but the
-/// application's, so all together are few enough for labels of metrics.
+/// An event in this process. Its names come from the application or the engine, never from tenants, so there
+/// are few enough of them for metric labels.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Fact<'a> {
@@ -31,70 +31,70 @@ pub enum Fact<'a> {
         /// The new status.
         to: Status,
     },
-    /// What became of a step's attempt was committed.
+    /// The result of a step's attempt was committed.
     StepEnded {
-        /// As registered; [`OTHER`] where it is not.
+        /// The registered node type, or [`OTHER`].
         node_type: &'a str,
-        /// What became of it.
+        /// The result of the attempt.
         outcome: StepEnd,
     },
-    /// A handler was at work, and is not any more.
+    /// A handler's call ended.
     HandlerCalled {
-        /// As registered; [`OTHER`] where it is not.
+        /// The registered node type, or [`OTHER`].
         node_type: &'a str,
-        /// For how long. Time in which a step waits for people is not in it.
+        /// How long the call lasted, without the time in which the step waits for people.
         duration: Duration,
     },
-    /// This process has taken an execution.
+    /// This process claimed an execution.
     Claimed {
-        /// Its holder before had not let go: its lease ran out.
+        /// True if the lease of the previous holder had expired without being released.
         taken_over: bool,
-        /// How long it had been due; `None` where it was taken for its inbox.
+        /// How long the execution had been due; `None` if it was claimed for its inbox.
         waited: Option<Duration>,
     },
-    /// This process has lost an execution to another, or must assume so.
+    /// This process lost a lease to another, or must assume so.
     LeaseLost,
     /// The store was called.
     StoreCalled {
-        /// The method's name.
+        /// The name of the store's method.
         operation: &'static str,
-        /// How long it took.
+        /// How long the call took.
         duration: Duration,
-        /// How it failed.
+        /// The kind of error, if the call failed.
         error: Option<StoreErrorKind>,
     },
     /// The bus did not answer.
     BusUnavailable {
-        /// The method's name.
+        /// The name of the bus's method.
         operation: &'static str,
     },
     /// A signature provider's webhook came in.
     WebhookReceived {
-        /// As registered; [`OTHER`] where it is not.
+        /// The registered provider, or [`OTHER`].
         provider: &'a str,
-        /// What became of it.
+        /// The result of the webhook.
         outcome: WebhookEnd,
     },
 }
 
-/// Stands for every name that is not registered.
+/// The name that stands for all unregistered names.
 pub const OTHER: &str = "other";
 
-/// What became of a step's attempt.
+/// The result of a step's attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum StepEnd {
-    /// It has an output.
+    /// The step succeeded and has an output.
     Success,
-    /// It failed, and is tried again by itself.
+    /// The attempt failed, and the step will be retried automatically.
     Retry,
-    /// It failed.
+    /// The attempt failed, and no automatic retry follows.
     Failure,
-    /// It was left out.
+    /// The step was skipped.
     Skipped,
 }
 
 impl StepEnd {
-    /// Its name, as in a metric's label.
+    /// The name used in metric labels.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -106,25 +106,25 @@ impl StepEnd {
     }
 }
 
-/// What became of a webhook.
+/// The result of a webhook.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum WebhookEnd {
-    /// It was taken in.
+    /// The webhook was accepted.
     Accepted,
-    /// It had come before.
+    /// The webhook had arrived before.
     Duplicate,
-    /// Its proof does not hold.
+    /// The webhook's signature is missing or wrong.
     Unauthenticated,
-    /// It cannot be read.
+    /// The webhook cannot be read.
     Malformed,
-    /// There is no such provider or envelope here.
+    /// This engine has no such provider, or the store no such envelope.
     NotFound,
-    /// It could not be taken in now.
+    /// The webhook could not be processed at present.
     Failed,
 }
 
 impl WebhookEnd {
-    /// Its name, as in a metric's label.
+    /// The name used in metric labels.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -138,7 +138,7 @@ impl WebhookEnd {
     }
 }
 
-/// All that want to be told.
+/// All observers of an engine.
 #[derive(Default)]
 pub(crate) struct Observers(RwLock<Vec<Arc<dyn Observer>>>);
 
@@ -151,7 +151,7 @@ impl fmt::Debug for Observers {
 impl Observers {
     pub(super) fn add(&self, observer: Arc<dyn Observer>) {
         let mut observers = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        // Told twice, it would count twice.
+        // An observer that is added twice would count everything twice.
         let is_known = |known: &Arc<dyn Observer>| {
             std::ptr::addr_eq(Arc::as_ptr(known), Arc::as_ptr(&observer))
         };
@@ -173,12 +173,12 @@ impl Inner {
         self.observers.tell(fact);
     }
 
-    /// Whether a node type may be told.
+    /// True if a node type may appear in facts.
     pub(super) fn is_registered(&self, node_type: &str) -> bool {
         self.node_types.iter().any(|known| **known == *node_type)
     }
 
-    /// Tells what was committed.
+    /// Reports committed events as facts.
     pub(super) fn tell_events(&self, events: &[Arc<Event>]) {
         for event in events {
             let step = |node_type, outcome| Fact::StepEnded {

@@ -27,32 +27,32 @@ use crate::{
     time::Timestamp,
 };
 
-/// What preflight says of a workflow before it is run.
+/// The result of checking a workflow before it runs.
 #[derive(Debug, Clone)]
 pub struct PreflightAnswer {
-    /// What was found.
+    /// The issues that preflight found.
     pub summary: PreflightSummary,
-    /// What a person can do about it.
+    /// The actions that a person can take on the issues.
     pub actions: Vec<RecommendedAction>,
 }
 
-/// Rows read at once where a whole list is needed.
+/// Rows that are read per call where all rows are needed.
 const BATCH: usize = 1000;
 
 impl Engine {
-    /// The engine's time.
+    /// The present time of the engine's clock.
     #[must_use]
     pub fn now(&self) -> Timestamp {
         self.inner.now()
     }
 
-    /// What is hidden in snapshots.
+    /// The rules that hide secrets in snapshots.
     #[must_use]
     pub fn redaction(&self) -> &Redaction {
         &self.inner.redaction
     }
 
-    /// The trigger data of an execution as they may be shown: redacted, and cut where they are large.
+    /// An execution's trigger data for display: redacted, and truncated if they are large.
     pub async fn shown_trigger_data(&self, record: &ExecutionRecord) -> JsonText {
         let data = Arc::clone(&record.inputs.trigger_data);
         if programs::is_little(&data) {
@@ -63,8 +63,8 @@ impl Engine {
         programs::run(organization, move || inner.redaction.snapshot(&data)).await
     }
 
-    /// Whether the store answers and takes writes. It is given one that changes nothing, which a
-    /// database refuses that is read-only, or where the role may not write.
+    /// Checks that the store answers and accepts writes. The check is a write that changes nothing: a
+    /// read-only database rejects it, and so does one where the role may not write.
     ///
     /// # Errors
     ///
@@ -83,7 +83,7 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// `NotFound`, also where it is another organization's.
+    /// `NotFound`, also if the execution belongs to another organization.
     pub async fn execution(
         &self,
         organization: OrganizationId,
@@ -96,12 +96,12 @@ impl Engine {
             .ok_or(EngineError::NotFound("execution"))
     }
 
-    /// One execution, marked as unreadable also where that is so of what lies beside its own row: its
-    /// steps, its definition, what it waits for.
+    /// One execution, with all its parts checked. It is marked as unreadable also if its steps, its
+    /// definition or its open request cannot be read.
     ///
     /// # Errors
     ///
-    /// `NotFound`, also where it is another organization's.
+    /// `NotFound`, also if the execution belongs to another organization.
     pub async fn inspected(
         &self,
         organization: OrganizationId,
@@ -148,8 +148,8 @@ impl Engine {
         Ok(self.inner.store.steps(organization, id).await?)
     }
 
-    /// The `seq` of the earliest event that is left of an execution: 1 where none has been purged,
-    /// and that of the next one where all have.
+    /// The `seq` of an execution's earliest remaining event. It is 1 if no event was purged. If all were
+    /// purged, it is the `seq` of the next event.
     ///
     /// # Errors
     ///
@@ -194,8 +194,7 @@ impl Engine {
         Ok(self.inner.store.audit(query).await?)
     }
 
-    /// Verifies an execution's whole audit trail, and that the execution has the status in which the
-    /// trail leaves it.
+    /// Verifies an execution's whole audit trail. The trail's last status must equal the execution's status.
     ///
     /// # Errors
     ///
@@ -205,7 +204,7 @@ impl Engine {
         organization_id: OrganizationId,
         execution_id: ExecutionId,
     ) -> Result<ChainReport, EngineError> {
-        // The head first: rows that are added meanwhile lie behind it and are left out.
+        // Read the head first: rows that are added later are left out.
         let Execution { heads, status, .. } = self
             .execution(organization_id, execution_id)
             .await?
@@ -240,7 +239,7 @@ impl Engine {
         Ok(report)
     }
 
-    /// What a person can do about an execution as it stands.
+    /// The actions that a person can take on an execution in its present state.
     #[must_use]
     pub fn recommended_actions(
         &self,
@@ -250,7 +249,7 @@ impl Engine {
         self.inner.actions.for_execution(execution, steps)
     }
 
-    /// Checks a workflow with trigger data, and creates nothing.
+    /// Runs preflight on a workflow with trigger data. Nothing is created.
     ///
     /// # Errors
     ///
@@ -298,8 +297,8 @@ impl Engine {
         request.ok_or(EngineError::NotFound("signature request"))
     }
 
-    /// The signature request that a provider knows by this name, whosever it is: for providers'
-    /// own pages, whose links are the proof.
+    /// The signature request with a provider's envelope id, of any organization. It serves the pages of
+    /// providers, where the link proves the right to read.
     ///
     /// # Errors
     ///
@@ -317,7 +316,7 @@ impl Engine {
         request.ok_or(EngineError::NotFound("signature request"))
     }
 
-    /// Remembers a small fact unless its name is taken; then returns what is there.
+    /// Stores an entry in the TTL store unless its key is taken. If it is taken, returns the present entry.
     ///
     /// # Errors
     ///
@@ -326,7 +325,7 @@ impl Engine {
         Ok(self.inner.store.remember(memo, self.inner.now()).await?)
     }
 
-    /// A small fact that was remembered.
+    /// Reads an entry of the TTL store.
     ///
     /// # Errors
     ///
@@ -335,7 +334,7 @@ impl Engine {
         Ok(self.inner.store.recall(key, self.inner.now()).await?)
     }
 
-    /// Replaces a small fact.
+    /// Replaces an entry of the TTL store.
     ///
     /// # Errors
     ///

@@ -1,11 +1,11 @@
-//! Brings committed events to the bus. The driver publishes at once; the sweeper publishes what a
+//! Brings committed events to the bus. The driver publishes at once. The sweeper publishes the events that a
 //! crashed process, or a bus that was down, left behind.
 //!
-//! The bus refuses events that do not follow those that it has, so nothing is ever published over a
-//! hole: what is missing is read from the store and brought first. Where the bus has forgotten an
-//! execution, what the store knows to have been there is given back in silence, because lists have
-//! told of it, or of the gap in which it was lost. All else is news: also what is missing of an
-//! execution that the bus still knows, which a failover took from its lists as well.
+//! The bus refuses events that do not follow its last one, so no event is published over a hole: missing
+//! events are read from the store and brought first. If the bus has forgotten an execution, the events that
+//! the store knows to have been there are restored silently, because organization streams delivered them, or
+//! reported the gap. All other events are published as new. That includes events that are missing of an
+//! execution which the bus still knows: a failover took them from the organization streams as well.
 
 use std::{
     collections::HashMap,
@@ -24,26 +24,26 @@ use crate::{
     time::Timestamp,
 };
 
-/// How often the store is told what is on the bus, and asked for what is not: while this process has
-/// something to tell or has found something, and else. A stream that hears nothing reads the store
-/// long before.
+/// How often this process tells the store which events are on the bus, and asks for those that are not: at
+/// the busy interval while it has something to report or has found something, else at the idle one. A silent
+/// stream reads the store much earlier.
 const BUSY_INTERVAL: Duration = Duration::from_secs(5);
 const IDLE_INTERVAL: Duration = Duration::from_secs(60);
 /// How long a commit's own process has to publish before the sweeper does.
 const GRACE_MS: i64 = 5_000;
-/// Executions that are asked for at once.
+/// Executions that are read per query.
 const PAGE: usize = 100;
-/// Executions whose events the bus does not take before a sweep ends. One server of a cluster that is
-/// down must not keep back what the others take, and a bus that is down is not asked for ever.
+/// The number of refused executions that ends a sweep. One server of a cluster that is down must not hold
+/// back the others, and a bus that is down must not be asked for ever.
 const REFUSALS: usize = 10;
-/// Events that are read at once.
+/// Events that are read per query.
 const BATCH: usize = 500;
 
-/// What this process has published and not yet told the store.
+/// The `seq`s that this process has published up to, and not yet reported to the store.
 #[derive(Debug, Default)]
 pub(crate) struct Relay {
     published: Mutex<HashMap<ExecutionId, u64>>,
-    /// Looks that are due soon, because the bus has refused events or the sweeper found some.
+    /// The number of sweeps that are due soon, because the bus refused events or the sweeper found some.
     looks: AtomicU8,
 }
 
@@ -54,32 +54,32 @@ impl Relay {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes up to where an execution's events are on the bus.
+    /// Records the `seq` up to which an execution's events are on the bus.
     fn published(&self, execution: ExecutionId, seq: u64) {
         let mut published = self.lock();
         let known = published.entry(execution).or_default();
         *known = seq.max(*known);
     }
 
-    /// What the store is yet to be told of an execution; 0 for nothing.
+    /// The published `seq` of an execution that is not yet reported to the store; 0 for none.
     fn untold(&self, execution: ExecutionId) -> u64 {
         self.lock().get(&execution).copied().unwrap_or_default()
     }
 
-    /// Has the sweeper look soon, and once more: the first look may come within the grace time.
+    /// Requests two sweeps soon, because the first may come within the grace time.
     fn look_again(&self) {
         self.looks.store(2, Ordering::Release);
     }
 
     fn looked(&self) {
         let one_less = |looks: u8| looks.checked_sub(1);
-        // An error means that none was due.
+        // The update fails if no sweep was due.
         let _ = self
             .looks
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, one_less);
     }
 
-    /// Whether there is a reason to look again soon.
+    /// True if there is a reason to sweep soon.
     fn is_busy(&self) -> bool {
         self.looks.load(Ordering::Acquire) > 0 || !self.lock().is_empty()
     }
@@ -99,9 +99,9 @@ enum NotPublished {
 }
 
 impl Inner {
-    /// Publishes events of one execution that were just committed, and what is missing before them.
-    /// Takes and returns up to where the execution's events are known to be on the bus. The sweeper
-    /// publishes what the bus has not taken.
+    /// Publishes the new events of one execution, and those that the bus lacks before them. `published` and
+    /// the result are the `seq` up to which the events are known to be on the bus. The sweeper publishes what
+    /// the bus refused.
     pub(super) async fn publish(&self, events: &[Arc<Event>], published: u64) -> u64 {
         let (Some(first), Some(last)) = (events.first(), events.last()) else {
             return published;
@@ -134,8 +134,8 @@ impl Inner {
         }
     }
 
-    /// Brings an execution's events from the store to the bus, which has those up to `has`: from one
-    /// on, and from an earlier one where the bus wants it. Returns up to where they are there.
+    /// Copies an execution's events from the store to the bus, starting at `from`, or earlier if the bus asks
+    /// for it. `has` is the last `seq` on the bus. Returns the `seq` up to which the events are there now.
     async fn bring(
         &self,
         left: Unpublished,
@@ -150,7 +150,7 @@ impl Inner {
                 limit: BATCH,
             };
             let mut events = self.store.events(query).await?;
-            // The bus has no place for one whose own is damaged.
+            // An event whose `seq` is damaged has no place on the bus.
             events.retain(|event| event.seq > 0);
             let Some(last) = events.last() else { break };
             let was_told = |event: &Arc<Event>| has == 0 && event.seq <= left.published;
@@ -179,7 +179,7 @@ impl Inner {
     }
 }
 
-/// Runs until it is dropped.
+/// Sweeps at intervals until the future is dropped.
 pub(super) async fn run(engine: &Inner) {
     let mut looked_at = engine.clock.elapsed();
     let mut swept = None;
@@ -199,8 +199,8 @@ pub(super) async fn run(engine: &Inner) {
     }
 }
 
-/// Tells the store what is on the bus, and publishes what is not, beginning after the execution at
-/// which the sweep before gave up.
+/// Tells the store which events are on the bus, and publishes those that are not. Starts after the execution
+/// at which the last sweep stopped.
 async fn sweep(engine: &Inner, swept: &mut Option<ExecutionId>) -> Result<(), StoreError> {
     flush(engine).await?;
     engine.relay.looked();
@@ -233,7 +233,7 @@ async fn sweep(engine: &Inner, swept: &mut Option<ExecutionId>) -> Result<(), St
         }
         flush(engine).await?;
         if page.len() < PAGE {
-            // The next one begins at the first again.
+            // The next sweep starts at the first execution again.
             *swept = None;
             return Ok(());
         }

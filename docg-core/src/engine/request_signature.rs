@@ -1,4 +1,4 @@
-//! A new execution that has an ended one's document signed.
+//! A new execution that requests signatures on the document of an ended one.
 
 use std::sync::Arc;
 
@@ -21,12 +21,12 @@ use crate::{
     workflow::{Node, NodeSpec, OnError, Registry, RetryPolicy, Settings, Workflow},
 };
 
-/// What started an execution that follows another one to have its document signed.
+/// The trigger type of executions that request signatures on the document of another.
 pub const REQUEST_SIGNATURE: &str = "request_signature";
 /// The parameters that the node type must take.
 const PARAMS: [&str; 3] = ["provider", "file", "signers"];
 
-/// How executions ask for signatures on the documents of those that they follow.
+/// The node type and the default provider by which [`Engine::request_signature`] requests signatures.
 #[derive(Debug, Clone)]
 pub(crate) struct SignatureNode {
     pub(crate) node_type: Arc<str>,
@@ -34,7 +34,7 @@ pub(crate) struct SignatureNode {
 }
 
 impl SignatureNode {
-    /// The node type's declaration, where it can do this.
+    /// The node type's spec, if it takes the needed parameters and runs in the signature phase.
     fn spec<'r>(&self, registry: &'r Registry) -> Option<&'r NodeSpec> {
         let spec = registry.get(&self.node_type)?.spec();
         let takes = PARAMS.iter().all(|name| spec.find_param(name).is_some());
@@ -42,7 +42,7 @@ impl SignatureNode {
     }
 }
 
-/// Who is to sign, and through whom they are asked.
+/// The signers of a document, and the provider that asks them.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct RequestSignature {
@@ -50,16 +50,16 @@ pub struct RequestSignature {
     pub provider: Option<String>,
     /// A list of `{email, name?, order?}`. Preflight of the new execution checks it.
     pub signers: Vec<Value>,
-    /// Names the chain of calls; empty takes that of the execution that is followed.
+    /// An id shared by all calls of one chain; empty takes that of the completed execution.
     pub correlation_id: String,
     /// The W3C trace context.
     pub traceparent: Option<String>,
-    /// Makes a repeated call give the first execution again.
+    /// If set, a repeated call returns the first execution.
     pub idempotency: Option<Idempotency>,
 }
 
 impl RequestSignature {
-    /// Asks these signers through the default provider.
+    /// A request to these signers through the default provider.
     #[must_use]
     pub fn new(signers: Vec<Value>) -> Self {
         Self {
@@ -70,20 +70,19 @@ impl RequestSignature {
 }
 
 impl Engine {
-    /// Makes a new execution that asks for signatures on the document of a completed one, which
-    /// stays as it is. The document is the `file` of the last step that gave one.
+    /// Creates a new execution that requests signatures on the document of a completed one. The completed
+    /// execution stays unchanged. The document is the `file` of the last step that produced one.
     ///
-    /// The new execution has one node, of the type that
-    /// [`EngineBuilder::signature_requests`](super::EngineBuilder::signature_requests) names, and
-    /// runs as any other: preflight checks the signers, and its trigger data hold `provider`, `file`
-    /// and `signers`, so that a person can correct them in a review.
+    /// The new execution has one node, of the type set by
+    /// [`EngineBuilder::signature_requests`](super::EngineBuilder::signature_requests). It runs as any other:
+    /// preflight checks the signers. Its trigger data hold `provider`, `file` and `signers`, so that a person
+    /// can correct them in a review.
     ///
     /// # Errors
     ///
-    /// `NotFound`; `InvalidTransition` where it is not completed; `VersionMismatch`; `NoDocument`;
-    /// `SignaturesNotConfigured`; `InvalidInput` where the provider is blank, there are more than
-    /// [`MAX_SIGNERS`] signers, or a text exceeds its [limit](crate::limits);
-    /// `KeyReused`.
+    /// `NotFound`; `InvalidTransition` if the execution is not completed; `VersionMismatch`; `NoDocument`;
+    /// `SignaturesNotConfigured`; `InvalidInput` if the provider is blank, there are more than
+    /// [`MAX_SIGNERS`] signers, or a text exceeds its [limit](crate::limits); `KeyReused`.
     pub async fn request_signature(
         &self,
         request: ControlRequest,
@@ -143,7 +142,7 @@ impl Engine {
         let spec = configured
             .spec(&self.inner.registry)
             .ok_or(EngineError::SignaturesNotConfigured)?;
-        // What a dry run rendered is a preview and was saved nowhere.
+        // A dry run renders only a preview, which is saved nowhere.
         let steps = match old.dry_run {
             true => Vec::new(),
             false => self.inner.store.steps(organization, id).await?,
@@ -181,7 +180,7 @@ impl Engine {
     }
 }
 
-/// The `file` of the last step that gave one.
+/// The `file` of the last step that produced one.
 fn document(steps: &[Step]) -> Option<Value> {
     let done = steps
         .iter()
@@ -192,10 +191,10 @@ fn document(steps: &[Step]) -> Option<Value> {
         .cloned()
 }
 
-/// The definition that the new execution is made with. It belongs to the workflow of the one that
-/// it follows, and is stored with the execution alone.
+/// The workflow of the new execution. It has the id of the completed execution's workflow, and is stored only
+/// with the new execution.
 fn one_node(followed: &Workflow, spec: &NodeSpec) -> Workflow {
-    // What the caller sent stays data: a `{{path}}` in it is text, not a variable.
+    // The caller's values stay data: a `{{path}}` inside them is text, not a variable.
     let params = PARAMS.map(|name| (name.to_owned(), format!("{{{{trigger.{name}}}}}").into()));
     let node = Node {
         id: NodeId::from(REQUEST_SIGNATURE),

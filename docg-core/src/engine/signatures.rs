@@ -16,18 +16,18 @@ use crate::{
     storable,
 };
 
-/// What became of a webhook.
+/// The result of a webhook.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WebhookAnswer {
-    /// It had come before, and nothing was done.
+    /// True if the webhook had arrived before.
     pub duplicate: bool,
 }
 
-/// How long a delivery is recognized when it is repeated. Providers repeat for days.
+/// How long a repeated webhook is recognized. Providers repeat for days.
 const REMEMBERED: Duration = Duration::from_secs(30 * 24 * 3600);
 
 impl Engine {
-    /// A registered signature provider.
+    /// The registered signature provider of this name.
     #[must_use]
     pub fn signature_provider(&self, name: &str) -> Option<&std::sync::Arc<dyn SignatureProvider>> {
         self.inner
@@ -36,15 +36,14 @@ impl Engine {
             .find(|provider| provider.name() == name)
     }
 
-    /// Takes in a signature provider's webhook: proves it, recognizes repeats, and signals the
-    /// execution that waits. An event that says nothing of a signer, such as one of an unknown
-    /// kind, does nothing; it is kept in the memo of kind `webhook` under
-    /// `<provider>/<dedupe key>` for 30 days.
+    /// Receives a signature provider's webhook: authenticates it, recognizes repeats, and signals the waiting
+    /// execution. An event without facts about a signer, such as one of an unknown kind, changes nothing. It
+    /// is kept for 30 days in the TTL store, under kind `webhook` and key `<provider>/<dedupe key>`.
     ///
     /// # Errors
     ///
-    /// `NotFound` for an unknown provider, and for an envelope that is not known here (yet): the
-    /// provider should deliver again. `UnauthenticatedWebhook`, `MalformedWebhook`.
+    /// `NotFound` for an unknown provider, and for an envelope that is not known here (yet): the provider
+    /// should deliver again. `UnauthenticatedWebhook`, `MalformedWebhook`.
     pub async fn receive_webhook(
         &self,
         provider: &str,
@@ -89,8 +88,8 @@ impl Engine {
             kind: "webhook",
             key: format!("{provider}/{}", update.dedupe_key),
         };
-        // The signal's id is remembered with the delivery: a repeat after a crash in between
-        // sends the same signal, and a second signal with the same id changes nothing.
+        // The signal's id is stored with the webhook. If a crash comes in between, the repeated webhook sends
+        // the same signal, and a second signal with the same id changes nothing.
         let id = SignalId::new();
         let memo = Memo {
             key,
@@ -131,17 +130,17 @@ impl Engine {
         sent.map(|_| WebhookAnswer { duplicate })
     }
 
-    /// What a provider sent, as it may be kept: without secrets, and bounded. A text, because JSON may
-    /// hold what a store cannot.
+    /// A webhook's body as it is kept: redacted and bounded. It is kept as text, because JSON may hold values
+    /// that a store cannot.
     fn kept(&self, body: &[u8]) -> String {
         let body =
             json::read_message(body).unwrap_or_else(|_| Value::String(storable::legible(body)));
         self.redaction().snapshot(&body).as_str().to_owned()
     }
 
-    /// Reports what became of signers, for applications that learn of it otherwise than by a
-    /// provider's webhook. For a request whose provider the engine does not know it is the only way.
-    /// Merged like any other report: repeats and any order are fine.
+    /// Reports facts about signers that an application learned without a webhook. If the engine does not know
+    /// the request's provider, this is the only way. Facts are merged like any other: repeats and any order
+    /// are fine.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! Making executions: new ones, and retries of ended ones.
+//! Creates executions: new ones, and retries of ended ones.
 
 use std::sync::Arc;
 
@@ -25,34 +25,34 @@ use crate::{
     storable::{self, MAX_DEPTH, Unstorable},
 };
 
-/// What is to be run.
+/// A request to run a workflow.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct StartRequest {
-    /// The tenant.
+    /// The organization that owns the workflow.
     pub organization_id: OrganizationId,
-    /// The workflow, in its current version.
+    /// The workflow; its current version is used.
     pub workflow_id: WorkflowId,
-    /// Who starts it.
+    /// The person or system that starts the execution.
     pub actor: Actor,
-    /// What it works on; an object.
+    /// The data that the execution works on; a JSON object.
     pub trigger_data: Value,
-    /// What started it, such as `manual` or `webhook`.
+    /// The origin of the request, such as `manual` or `webhook`.
     pub trigger_type: String,
-    /// Run preflight, trigger and render only, and touch nothing.
+    /// True if only preflight, trigger and render shall run, without any effect.
     pub dry_run: bool,
-    /// The last phase to run.
+    /// The last phase to run; `None` runs all phases.
     pub until_phase: Option<Phase>,
-    /// Names the chain of calls that it belongs to.
+    /// An id shared by all calls of one chain.
     pub correlation_id: String,
     /// The W3C trace context.
     pub traceparent: Option<String>,
-    /// Makes a repeated call give the first execution again.
+    /// If set, a repeated call returns the first execution.
     pub idempotency: Option<Idempotency>,
 }
 
 impl StartRequest {
-    /// A request to run a workflow on an empty object.
+    /// A request to run a workflow on an empty object, with a new correlation id.
     #[must_use]
     pub fn new(organization_id: OrganizationId, workflow_id: WorkflowId, actor: Actor) -> Self {
         Self {
@@ -69,7 +69,7 @@ impl StartRequest {
         }
     }
 
-    /// Sets what it works on.
+    /// Sets the data that the execution works on.
     #[must_use]
     pub fn trigger_data(mut self, data: Value) -> Self {
         self.trigger_data = data;
@@ -77,51 +77,51 @@ impl StartRequest {
     }
 }
 
-/// What became of a request to run.
+/// The result of a request to start or retry.
 #[derive(Debug, Clone)]
 pub struct Started {
     /// The execution.
     pub record: ExecutionRecord,
-    /// It is new; `false` where the idempotency key had made it before.
+    /// True if the execution is new, false if an earlier call with the same idempotency key created it.
     pub created: bool,
 }
 
-/// How an ended execution is to be tried again.
+/// How to retry an ended execution.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct RetryRequest {
-    /// New trigger data; `None` takes what the old one had in the end.
+    /// New trigger data; `None` takes the final trigger data of the old execution.
     pub trigger_data: Option<Value>,
-    /// The first step to run; the outputs of those before it are reused.
+    /// The first step to run; the outputs of earlier steps are reused.
     pub from_step: Option<StepRef>,
-    /// As in [`StartRequest`]; `None` takes what the old one had.
+    /// True for a dry run, as in [`StartRequest`]; `None` takes the old execution's value.
     pub dry_run: Option<bool>,
-    /// As in [`StartRequest`]; `None` runs all phases.
+    /// The last phase to run; `None` runs all phases.
     pub until_phase: Option<Phase>,
-    /// As in [`StartRequest`]; empty takes the old one's.
+    /// An id shared by all calls of one chain; empty takes the old execution's id.
     pub correlation_id: String,
-    /// As in [`StartRequest`].
+    /// The W3C trace context.
     pub traceparent: Option<String>,
-    /// As in [`StartRequest`].
+    /// If set, a repeated call returns the first execution.
     pub idempotency: Option<Idempotency>,
 }
 
-/// Names a step.
+/// Names a step of an execution.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StepRef {
-    /// By its node's id.
+    /// The id of the step's node.
     Node(String),
-    /// By its 0-based place.
+    /// The step's position, counted from 0.
     Position(u32),
 }
 
 impl Engine {
-    /// Accepts a run. It is durable when this returns; workers take it from there.
+    /// Starts an execution. It is durable when this returns; a worker takes it from there.
     ///
     /// # Errors
     ///
-    /// `NotFound` for the workflow; `InvalidInput` where the trigger data is no object or a text
-    /// exceeds its [limit](crate::limits); `KeyReused`.
+    /// `NotFound` for the workflow; `InvalidInput` if the trigger data is no object or a text exceeds its
+    /// [limit](crate::limits); `KeyReused`.
     pub async fn start(&self, mut request: StartRequest) -> Result<Started, EngineError> {
         let called = called(
             &request.actor,
@@ -156,13 +156,13 @@ impl Engine {
         .await
     }
 
-    /// Makes a new execution that tries an ended one again, on the same version of the workflow.
-    /// The old one stays as it is.
+    /// Creates a new execution that retries an ended one, on the same version of the workflow. The old
+    /// execution stays unchanged.
     ///
     /// # Errors
     ///
-    /// `NotFound`; `InvalidTransition` where it has not ended; `InvalidInput` where `from_step`
-    /// names no step, or one before it has no output to reuse; `KeyReused`.
+    /// `NotFound`; `InvalidTransition` if the execution has not ended; `InvalidInput` if `from_step` names no
+    /// step, or an earlier step has no output to reuse; `KeyReused`.
     pub async fn retry(
         &self,
         request: ControlRequest,
@@ -225,7 +225,7 @@ impl Engine {
         .await
     }
 
-    /// The outputs of the steps before `from`.
+    /// The outputs of the steps before `from`, by position.
     async fn reusable(
         &self,
         request: &ControlRequest,
@@ -260,7 +260,7 @@ impl Engine {
                         },
                     ));
                 }
-                // Whether it is left out again is decided again.
+                // A skipped step has no output. The new execution decides again whether to skip it.
                 (StepStatus::Skipped, _) => {}
                 _ => {
                     let detail = Text::key("fault-step-without-output");
@@ -282,11 +282,11 @@ impl Engine {
         };
         let run: NewRun = create(facts, moment, self.inner.env());
         let (execution, inputs) = (run.state.execution.clone(), Arc::clone(&run.state.inputs));
-        // A worker that is free here takes it on as it is stored, which saves a claim.
+        // A free worker of this process is leased the execution as it is stored; that saves a claim.
         let created = match self.inner.free_worker(&run.state.workflow) {
             Some(worker) => {
                 let (answer, created) = oneshot::channel();
-                // A task of its own: whoever calls may go away while it is stored.
+                // Spawned, because the caller may go away while the store works.
                 let inner = Arc::clone(&self.inner);
                 tokio::spawn(inner.store_and_work(run, worker, answer));
                 let given_up =
@@ -315,7 +315,7 @@ impl Engine {
     }
 }
 
-/// What is wrong with how an execution is asked for, whoever asks for whatever.
+/// The faults in the fields that every call that creates an execution has.
 pub(super) fn called(
     actor: &Actor,
     correlation_id: &str,
@@ -332,7 +332,7 @@ pub(super) fn called(
     faults.into_iter().flatten()
 }
 
-/// What is wrong with trigger data, whatever the workflow wants of them.
+/// The fault in trigger data that no workflow accepts.
 pub(super) fn data_fault(data: &mut Value) -> Option<FieldFault> {
     let pointer = || "/trigger_data".to_owned();
     let fault = unstorable(data, pointer);
@@ -342,7 +342,8 @@ pub(super) fn data_fault(data: &mut Value) -> Option<FieldFault> {
     })
 }
 
-/// Why a value from outside cannot be kept. One that is nested too deep is taken apart.
+/// Checks that the store can keep a value from outside. A value that is nested too deep is replaced with
+/// `null`.
 pub(super) fn unstorable(value: &mut Value, pointer: impl Fn() -> String) -> Option<FieldFault> {
     let too_deep = storable::refuse_deep(value, &pointer);
     too_deep.or_else(|| {
@@ -351,7 +352,7 @@ pub(super) fn unstorable(value: &mut Value, pointer: impl Fn() -> String) -> Opt
     })
 }
 
-/// Refuses a call for the faults that it has.
+/// Rejects a call if it has faults.
 pub(super) fn none(faults: impl IntoIterator<Item = FieldFault>) -> Result<(), EngineError> {
     let faults: Vec<_> = faults.into_iter().collect();
     if faults.is_empty() {
@@ -362,7 +363,8 @@ pub(super) fn none(faults: impl IntoIterator<Item = FieldFault>) -> Result<(), E
 }
 
 impl Inner {
-    /// Stores a new run and tells of it. Where a worker is there for it, it may be held then.
+    /// Stores a new execution and publishes its events. If `worker` is set, the store may lease the execution
+    /// to it; then the holding is returned.
     async fn store_new(
         self: &Arc<Self>,
         mut run: NewRun,
@@ -403,7 +405,7 @@ impl Inner {
         Ok((created, Some(holding)))
     }
 
-    /// Stores a new run, answers, and has the worker go on with it.
+    /// Stores a new execution, answers the caller, and lets the worker go on with it.
     async fn store_and_work(
         self: Arc<Self>,
         run: NewRun,
@@ -414,7 +416,7 @@ impl Inner {
             Ok((created, holding)) => (Ok(created), holding),
             Err(error) => (Err(error), None),
         };
-        // Whoever called may have gone away.
+        // The caller may have gone away.
         let _ = answer.send(created);
         if let Some(holding) = holding {
             worker.work(holding).await;

@@ -1,5 +1,4 @@
-//! Whether the wall clock goes as fast as time passes. Leases end by the wall clock, so that where it is
-//! set forth all of them seem to have run out.
+//! The clock-jump guard. Leases end by the wall clock, so all of them seem to expire if it jumps forward.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -14,10 +13,9 @@ pub(crate) struct Steadiness(Mutex<Watch>);
 
 #[derive(Debug)]
 struct Watch {
-    /// The least by which the wall clock was ahead of the time passed since it was last set forth, in
-    /// milliseconds.
+    /// The smallest lead of the wall clock over elapsed time since its last jump forward, in milliseconds.
     ahead: i64,
-    /// As [`Clock::elapsed`] tells.
+    /// On the scale of [`Clock::elapsed`].
     holds_off_until: Duration,
 }
 
@@ -36,7 +34,7 @@ fn ahead(clock: &dyn Clock) -> i64 {
 }
 
 impl Inner {
-    /// Looks at the clock again and again: a step forth would not be seen after one back that was not.
+    /// Checks the clock often. Otherwise a jump forward could hide behind an unnoticed jump back.
     pub(crate) async fn watch_clock(&self) {
         loop {
             let _ = self.hold_off_claims();
@@ -44,8 +42,8 @@ impl Inner {
         }
     }
 
-    /// How long to claim nothing, if so. After the clock was set forth, whoever lives has renewed its
-    /// leases by it within a lease, or has let go.
+    /// How long to claim nothing, if the clock jumped forward. Within one lease, every live worker renews its
+    /// leases by the new time or releases them.
     pub(crate) fn hold_off_claims(&self) -> Option<Duration> {
         let (ahead, elapsed) = (ahead(&*self.clock), self.clock.elapsed());
         let watch = self.steadiness.0.lock();
@@ -56,7 +54,7 @@ impl Inner {
             watch.holds_off_until = elapsed + self.options.lease;
             watch.ahead = ahead;
         }
-        // Small steps add up until then.
+        // Keep the smallest lead, so that small steps forward add up to a jump.
         watch.ahead = watch.ahead.min(ahead);
         let left = watch.holds_off_until.saturating_sub(elapsed);
         (!left.is_zero()).then_some(left)

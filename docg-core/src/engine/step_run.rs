@@ -1,4 +1,4 @@
-//! One call of a handler: its panic caught, with a deadline, a way to be told to stop, and progress.
+//! One call of a handler: catches its panic, limits its time, can tell it to stop, and reports its progress.
 
 use std::{
     any::Any,
@@ -35,7 +35,7 @@ use crate::{
     },
 };
 
-/// What a handler is called for.
+/// The purpose of a handler's call.
 pub(crate) enum Task {
     Run,
     Resume(Resolution),
@@ -47,26 +47,26 @@ enum Answer {
     Probe(Probe),
 }
 
-/// A handler that is at work.
+/// A handler's call at work.
 pub(crate) struct StepRun {
     pub(crate) index: usize,
     pub(crate) progress: watch::Receiver<f32>,
-    /// When its time is up.
+    /// The time that the handler may take.
     pub(crate) time: watch::Receiver<Allowance>,
     node: Arc<Node>,
     probing: bool,
-    /// It begins its effect, and does not go on after a wait.
+    /// True if the call begins the effect, false if it follows a wait or is a probe.
     begins: bool,
-    /// A repeat of its effect does no harm, so a cut-off attempt leaves nothing in doubt.
+    /// True if the effect is safe to repeat; a cut-off attempt then has no unknown outcome.
     repeatable: bool,
     work: Work,
     cancellation: CancellationToken,
-    /// Why it was told to stop.
+    /// Why the handler was told to stop, if it was.
     told: watch::Sender<Option<StopReason>>,
     recorder: StepRecorder,
     redaction: Redaction,
     began: Instant,
-    /// Whether the node type may be told.
+    /// True if the node type may appear in facts.
     is_registered: bool,
     observers: Arc<Observers>,
 }
@@ -90,20 +90,20 @@ impl Drop for StepRun {
     }
 }
 
-/// What a handler has answered, or the text of its panic.
+/// A handler's answer, or the text of its panic.
 type Outcome = Result<Answer, String>;
 type Call = BoxFuture<'static, Outcome>;
 
-/// Where a handler's call has come to.
+/// The state of a handler's call.
 enum Work {
-    /// It ended at its first poll; taken once.
+    /// The call ended at its first poll; the outcome is taken once.
     Ended(Option<Outcome>),
-    /// It waits for something, in a task of its own.
+    /// The call waits for something, in a task of its own.
     Spawned(JoinHandle<Outcome>),
 }
 
 impl Work {
-    /// Polls a call once where it is, and gives it a task of its own only if it has to wait: many
+    /// Polls a call once in place. The call gets a task of its own only if it has to wait, because many
     /// handlers need no other thread.
     async fn begin(mut call: Call) -> Self {
         match futures::poll!(&mut call) {
@@ -127,7 +127,7 @@ fn call(
         let poll = |context: &mut task::Context<'_>| {
             let in_time = clock.elapsed() <= time.borrow().ends();
             let answer = handler.as_mut().poll(context);
-            // It held its thread meanwhile: nobody could tell it that its time was up.
+            // The handler blocked its thread past the deadline, so nothing could tell it to stop.
             if in_time && answer.is_ready() && clock.elapsed() > time.borrow().ends() {
                 keeper.warn_of_blocking();
             }
@@ -164,7 +164,7 @@ impl StepRun {
         let recorder =
             StepRecorder::new(execution.id, node.id.clone()).redacting(engine.redaction.clone());
         let (sender, progress) = watch::channel(0.0);
-        // A lost lease tells it to stop, wherever its driver is.
+        // A lost lease tells the handler to stop, even while its driver is busy.
         let cancellation = handle.lost.child_token();
         let (told, reason) = watch::channel(None);
         let context = StepContext(Arc::new(StepFacts {
@@ -199,10 +199,10 @@ impl StepRun {
         let probing = matches!(task, Task::Probe);
         let begins = matches!(task, Task::Run);
         let began = Instant::now();
-        // The handler owns its parameters; the clone is skipped where nobody else holds them.
+        // The handler owns its parameters; they are cloned only if somebody else still holds them.
         let params = Arc::unwrap_or_clone(params);
         let handler = if execution.dry_run {
-            // The registry of a dry run has no effects.
+            // A dry run's registry contains no effects.
             engine
                 .dry
                 .get(&node.node_type)
@@ -272,8 +272,7 @@ impl StepRun {
         }
     }
 
-    /// Tells the handler to stop, and why. The first reason stays, unless a cancel or the loss of the
-    /// lease comes later.
+    /// Tells the handler to stop, and why. The first reason stays, unless a cancel or a lost lease follows.
     pub(crate) fn tell_to_stop(&self, reason: StopReason) {
         self.told.send_if_modified(|told| {
             let replaces = match reason {
@@ -292,8 +291,8 @@ impl StepRun {
         *self.told.borrow()
     }
 
-    /// What the handler has come to, where it never had to wait. An answer to a probe is attended, for
-    /// a cancel that has come before it.
+    /// The input from a handler that ended without waiting. A probe's answer is left to `attend`, which looks
+    /// for an earlier cancel first.
     pub(crate) fn ended(&mut self) -> Option<Input> {
         match &mut self.work {
             Work::Ended(_) if self.probing => None,
@@ -302,7 +301,7 @@ impl StepRun {
         }
     }
 
-    /// What the handler has come to. Cancel safe.
+    /// Waits for the input from the handler. Cancel safe.
     pub(crate) async fn finished(&mut self) -> Input {
         let outcome = match &mut self.work {
             Work::Ended(outcome) => match outcome.take() {
@@ -311,7 +310,7 @@ impl StepRun {
             },
             Work::Spawned(handle) => match handle.await {
                 Ok(outcome) => outcome,
-                // Aborted: the runtime shuts down.
+                // The task was aborted, because the runtime shuts down.
                 Err(error) => Err(error.to_string()),
             },
         };
@@ -329,13 +328,13 @@ impl StepRun {
         }
     }
 
-    /// The handler did not return within the grace time after it was told to stop.
+    /// The input for a handler that did not return within its grace time.
     pub(crate) fn unanswered(&self) -> Input {
         self.cut_off(StepFailure::stopped())
     }
 
-    /// What a handler that did not return leaves behind. What follows a wait leaves no doubt: the
-    /// effect was the asking, and that is known to be done.
+    /// The input for a handler that did not return. If the call follows a wait, the outcome is known: the
+    /// effect was the request, and the request is done.
     fn cut_off(&self, mut failure: StepFailure) -> Input {
         if self.probing {
             return self.probed(Probe::Unknown);

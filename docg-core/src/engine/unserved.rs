@@ -1,5 +1,5 @@
-//! Tells the operator and the executions' readers what waits in vain: executions that are due, queued or under
-//! way, and that no worker claims, because none that is up has all their node types.
+//! Reports unclaimable executions to the operator and in their own logs. An execution is unclaimable if it is
+//! due, and no worker that is up has all its node types.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -17,21 +17,21 @@ use crate::{
     time::Timestamp,
 };
 
-/// How often the store is asked at most, however short leases are.
+/// The shortest time between two queries to the store, however short leases are.
 const SHORTEST: Duration = Duration::from_secs(1);
-/// How often a node type is logged at most.
+/// The shortest time between two log lines about a node type.
 const INTERVAL: Duration = Duration::from_secs(60);
-/// Tells the signal that this module sends to an execution from the execution's own id.
+/// Combined with an execution's id, this is the id of the signal that this module sends to it.
 const SIGNAL: u128 = 0x6e6f_5f77_6f72_6b65_725f_6861_735f_6974;
 
-/// Runs until it is dropped. In a process that takes no executions, whatever waits is told.
+/// Checks at intervals until the future is dropped. A process without workers logs all waiting executions.
 pub(super) async fn run(inner: &Arc<Inner>, works: bool) {
     let known = if works {
         Arc::clone(&inner.node_types)
     } else {
         Arc::default()
     };
-    // Within a lease even a worker that has just died is replaced; and operators have time.
+    // Within one lease another worker replaces one that died; the second lease gives operators time.
     let patience = (inner.options.lease * 2).max(SHORTEST);
     let mut logged = Logged::default();
     let mut told = HashSet::new();
@@ -46,14 +46,14 @@ pub(super) async fn run(inner: &Arc<Inner>, works: bool) {
             }
         };
         logged.log(missing(&unserved, &known), inner.clock.elapsed());
-        // A process without workers does not know what others have: it may be a backlog.
+        // A process without workers does not know the node types of others: it may be a mere backlog.
         if works {
             tell_executions(inner, &unserved, &known, &mut told).await;
         }
     }
 }
 
-/// The node types that are missing, and since when the first execution waits for each.
+/// The missing node types, and since when the first execution waits for each.
 fn missing<'u>(unserved: &'u [Unserved], known: &[Arc<str>]) -> BTreeMap<&'u str, Timestamp> {
     let mut missing = BTreeMap::new();
     for waiting in unserved {
@@ -70,7 +70,7 @@ fn missing<'u>(unserved: &'u [Unserved], known: &[Arc<str>]) -> BTreeMap<&'u str
 struct Logged(BTreeMap<String, Duration>);
 
 impl Logged {
-    /// Logs each missing node type once a minute while it is missing, and once when it no longer is.
+    /// Logs each missing node type once a minute, and once when it is no longer missing.
     fn log(&mut self, missing: BTreeMap<&str, Timestamp>, now: Duration) {
         self.0.retain(|node_type, _| {
             let is_missing = missing.contains_key(&**node_type);
@@ -89,8 +89,8 @@ impl Logged {
     }
 }
 
-/// Has each execution's log say once that it waits for a worker. `told` are those that this process knows
-/// to have been told.
+/// Signals each unclaimable execution once, so that its log says that it waits for a worker. `told` holds the
+/// executions that this process has signaled.
 async fn tell_executions(
     inner: &Arc<Inner>,
     unserved: &[Unserved],
@@ -120,11 +120,11 @@ async fn tell_executions(
             }
         }
     }
-    // Of the others nothing needs to be known: a second signal changes nothing.
+    // Forget the others: a second signal changes nothing.
     told.retain(|id| waiting.contains(id));
 }
 
-/// The signal has the same id whoever sends it, and so is applied once.
+/// The signal has the same id in every process, so it is applied once.
 fn signal(
     inner: &Inner,
     organization_id: OrganizationId,

@@ -1,4 +1,4 @@
-//! Workers: claim what is due, keep the leases, hand everything back at shutdown.
+//! Workers: claim due executions, renew their leases, and release everything at shutdown.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -15,16 +15,16 @@ use crate::{
     time::Timestamp,
 };
 
-/// How much a process works at once.
+/// How many executions a process works on at once.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct WorkerOptions {
-    /// Executions that are taken forward at once. With 0 the process takes none, and only publishes
-    /// what it commits: one that serves requests and leaves the work to others. More than tokio's
-    /// semaphores count, 2^61 - 1 on a machine of 64 bits, is taken for that many.
+    /// The most executions at once. With 0 the process claims none and only publishes its own commits: it
+    /// serves requests and leaves the work to others. The value is capped at what a tokio semaphore counts,
+    /// 2^61 - 1 on a 64-bit machine.
     pub concurrency: usize,
-    /// Of these, at most so many of one organization, counted over all workers. 0 is taken for 1: no
-    /// execution could go on otherwise.
+    /// The most executions of one organization at once, counted over all workers. 0 is taken as 1, since
+    /// otherwise no execution could go on.
     pub per_organization: usize,
 }
 
@@ -38,7 +38,7 @@ impl Default for WorkerOptions {
 }
 
 impl WorkerOptions {
-    /// So many executions at once, three quarters of them for one organization at most.
+    /// At most this many executions at once, with at most three quarters of them for one organization.
     #[must_use]
     pub fn concurrency(concurrency: usize) -> Self {
         Self {
@@ -47,7 +47,7 @@ impl WorkerOptions {
         }
     }
 
-    /// At most so many executions of one organization at once, counted over all workers.
+    /// At most this many executions of one organization at once, counted over all workers.
     #[must_use]
     pub fn per_organization(mut self, limit: usize) -> Self {
         self.per_organization = limit;
@@ -62,18 +62,17 @@ impl WorkerOptions {
     }
 }
 
-/// Executions that are claimed at once.
+/// The most executions per claim.
 const BATCH: usize = 64;
-/// The pause after a store or a bus that did not answer.
+/// The pause after the store or the bus did not answer.
 const PAUSE: Duration = Duration::from_secs(1);
-/// How soon an organization's share is looked at again, at first and at last, while a claim is held
-/// back by it. Whoever releases a lease wakes; this is for wake-ups that are lost on their way, and
-/// for processes that share no bus.
+/// How soon to claim again while an organization's share holds a claim back: at first, and at most. A
+/// released lease wakes workers; this covers lost wake-ups, and processes that share no bus.
 const HELD_BACK: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
-/// Running workers of one process. When they are dropped, they claim nothing more, and nothing waits for
-/// them: handlers at work are told to stop as by [`Workers::shutdown`], and have their grace time as long as
-/// the runtime lives. Leases are not renewed any more, so a step that outlives its lease may be taken over.
+/// The running workers of one process. Dropping them stops the claiming, and waits for nothing. Handlers at
+/// work are told to stop as by [`Workers::shutdown`], and have their grace time as long as the runtime lives.
+/// Leases are no longer renewed, so a step that outlives its lease may be taken over.
 #[derive(Debug)]
 #[must_use = "workers stop when they are dropped"]
 pub struct Workers {
@@ -85,7 +84,7 @@ pub struct Workers {
 }
 
 impl Engine {
-    /// Starts to claim executions and take them forward. Call it once per process.
+    /// Starts workers, which claim executions and move them forward. Call it once per process.
     pub fn start_workers(&self, options: WorkerOptions) -> Workers {
         let options = options.bounded();
         let (shutdown, background) = (CancellationToken::new(), CancellationToken::new());
@@ -126,11 +125,11 @@ impl Engine {
 }
 
 impl Workers {
-    /// Stops claiming, gives handlers the grace time to end, hands the rest back, and returns when
-    /// nothing is held any more.
+    /// Shuts the workers down: stops claiming, gives handlers their grace time and releases all leases.
+    /// Returns once nothing is held.
     pub async fn shutdown(mut self) {
         self.shutdown.cancel();
-        // It cannot have panicked without having logged; there is nothing more to do about it here.
+        // If the claiming task panicked, the panic was logged; there is nothing more to do here.
         let _ = (&mut self.claiming).await;
         self.drivers.close();
         self.drivers.wait().await;
@@ -172,7 +171,7 @@ impl BackgroundTask {
 async fn claim(inner: Arc<Inner>, crew: Crew) {
     let mut look_again = HELD_BACK.0;
     loop {
-        // One permit is waited for; the others of the batch are what else is free.
+        // Wait for one permit, then take the others that are free, up to a batch.
         let first = tokio::select! {
             () = crew.shutdown.cancelled() => return,
             permit = Arc::clone(&crew.permits).acquire_owned() => match permit {
@@ -188,7 +187,7 @@ async fn claim(inner: Arc<Inner>, crew: Crew) {
             }
         }
         let wanted = free.len();
-        // While nothing is claimed here, others are woken.
+        // Set only if this process can claim; otherwise a new execution wakes other processes.
         let mut waits_for_work = false;
         let pause = if let Some(pause) = inner.hold_off_claims() {
             pause
@@ -231,21 +230,22 @@ async fn claim(inner: Arc<Inner>, crew: Crew) {
     }
 }
 
-/// What a claim gave.
+/// The result of a claim.
 struct Due {
     claimed: Vec<Claimed>,
-    /// See [`Inner::claim`].
+    /// Until when the leases can be relied on; see [`Inner::claim`].
     until: Duration,
-    /// See [`Claim::held_back`](crate::ports::Claim::held_back).
+    /// True if an organization's share held the claim back; see
+    /// [`Claim::held_back`](crate::ports::Claim::held_back).
     held_back: bool,
-    /// When to ask again.
+    /// How long to wait before the next claim.
     pause: Duration,
 }
 
-/// Claims what is due; `None` where the store does not answer.
+/// Claims due executions; `None` if the store does not answer.
 async fn due_ones(inner: &Inner, options: WorkerOptions, limit: usize) -> Option<Due> {
     let now = inner.now();
-    // Whatever is noted from here on was not seen by this claim.
+    // Due times that are noted from here on are not covered by this claim.
     let noted = inner.wake.due.swap(i64::MAX, Ordering::AcqRel);
     let what = ClaimWhat::Due {
         limit,
@@ -276,8 +276,8 @@ async fn due_ones(inner: &Inner, options: WorkerOptions, limit: usize) -> Option
     }
 }
 
-/// Prolongs the leases of all executions that this process holds, and tells those that have lost
-/// theirs: because the store says so, or because it has not said in time that they have not.
+/// Renews the leases of all executions that this process holds. A lease is marked as lost if the store says
+/// so, or if the store does not answer before the lease ends.
 async fn renew(inner: &Inner) {
     let lease = inner.options.lease;
     loop {
@@ -300,7 +300,7 @@ async fn renew(inner: &Inner) {
                     leases.retain(|lease| !renewed.unknown.contains(lease));
                     inner.active.prolong(&leases, until);
                     renewed.lost.into_iter().for_each(|lease| inner.lose(lease));
-                    // Whoever signaled may not have got through to this process.
+                    // The sender's wake-up may not have reached this process.
                     for lease in renewed.signaled {
                         inner.active.notify(lease.execution_id);
                     }
@@ -312,7 +312,7 @@ async fn renew(inner: &Inner) {
     }
 }
 
-/// Returns once the first lease that this process holds now has ended.
+/// Returns once the first of the held leases ends.
 async fn first_lease_ends(inner: &Inner) {
     match inner.active.first_end() {
         Some(end) => {
@@ -323,13 +323,13 @@ async fn first_lease_ends(inner: &Inner) {
     }
 }
 
-/// Listens to wake-ups from all processes.
+/// Receives the wake-ups of all processes.
 async fn wakes(inner: &Inner) {
     loop {
         match inner.bus.wakes().await {
             Ok(mut wakes) => {
                 inner.warnings.wakes.is_over();
-                // Some may have come while nobody listened.
+                // Wake-ups may have been lost before this subscription.
                 inner.wake_workers();
                 while let Some(execution) = wakes.next().await {
                     if !inner.active.notify(execution) {

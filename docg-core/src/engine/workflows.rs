@@ -15,10 +15,10 @@ use crate::{
     },
 };
 
-/// Parameters of at most this size are checked at once.
+/// Drafts whose parameters are below this size are checked on the runtime's own threads.
 const SMALL_PARAMS: usize = 5_000;
 
-/// Refuses a draft with values that are nested too deep to be followed down.
+/// Rejects a draft with values that are nested too deep to process.
 fn refuse_deep(draft: &mut WorkflowDraft) -> Result<(), Vec<FieldFault>> {
     let pointer = |mut at: String, name: &str| {
         push_token(&mut at, name);
@@ -41,35 +41,35 @@ fn refuse_deep(draft: &mut WorkflowDraft) -> Result<(), Vec<FieldFault>> {
     }
 }
 
-/// Whether it costs little to check a workflow.
+/// True if checking a workflow is cheap.
 fn is_small_draft(draft: &WorkflowDraft) -> bool {
     let params = draft.nodes.iter().flat_map(|node| node.params.values());
     let size: usize = params.map(|value| size_of(value, SMALL_PARAMS)).sum();
     size < SMALL_PARAMS && schema::has_small_schema(&draft.input_schema)
 }
 
-/// What became of storing a workflow.
+/// The result of storing a workflow.
 #[derive(Debug, Clone)]
 pub struct PutWorkflow {
     /// The stored version.
     pub workflow: Arc<Workflow>,
-    /// There was none under this id before.
+    /// True if no workflow existed under this id before.
     pub created: bool,
 }
 
 impl Engine {
-    /// Whether a workflow can run here, with what its draft leaves to the node types filled in.
+    /// Checks that a workflow can run here, and fills in the defaults of its node types.
     ///
     /// # Errors
     ///
-    /// Every fault that it has, as [`put_workflow`](Self::put_workflow) would name them.
+    /// All faults of the workflow, named as by [`put_workflow`](Self::put_workflow).
     pub fn check_workflow(&self, mut draft: WorkflowDraft) -> Result<Validated, Vec<FieldFault>> {
         refuse_deep(&mut draft)?;
         validate(draft, &self.inner.registry)
     }
 
-    /// As [`check_workflow`](Self::check_workflow), for what an organization has sent: what costs more than
-    /// a little is checked beside the runtime's threads, so that others do not wait for it.
+    /// As [`check_workflow`](Self::check_workflow), for drafts that organizations send. A large draft is
+    /// checked off the runtime's threads, so that others do not wait for it.
     ///
     /// # Errors
     ///
@@ -87,12 +87,11 @@ impl Engine {
         programs::run(organization, move || engine.check_workflow(draft)).await
     }
 
-    /// Stores a new version of a workflow. Executions keep the version that they were made with.
+    /// Stores a new version of a workflow. Existing executions keep their version.
     ///
     /// # Errors
     ///
-    /// `InvalidWorkflow` names every fault; `VersionMismatch` where `if_version` is not the
-    /// current version.
+    /// `InvalidWorkflow` names every fault; `VersionMismatch` if `if_version` is not the current version.
     pub async fn put_workflow(
         &self,
         organization: OrganizationId,
@@ -136,15 +135,15 @@ impl Engine {
                         created: actual == 0,
                     });
                 }
-                // Somebody else stored a version in between; ours goes on top of it.
+                // Another caller stored a version in between; store this one on top of it.
                 Err(e) if e.kind == StoreErrorKind::Conflict => {}
                 Err(e) => return Err(e.into()),
             }
         }
     }
 
-    /// The current version of a workflow. What of it cannot be read is left empty, and it is marked
-    /// [`unreadable`](Workflow::unreadable); storing it anew repairs it.
+    /// The current version of a workflow. Parts that cannot be read are empty, and the workflow is marked
+    /// [`unreadable`](Workflow::unreadable). Storing a new version repairs it.
     ///
     /// # Errors
     ///
@@ -158,7 +157,7 @@ impl Engine {
         found.ok_or(EngineError::NotFound("workflow"))
     }
 
-    /// The current version of a workflow, of which all can be read.
+    /// The current version of a workflow, which must be fully readable.
     pub(super) async fn whole_workflow(
         &self,
         organization: OrganizationId,
@@ -173,11 +172,11 @@ impl Engine {
         Ok(workflow)
     }
 
-    /// The highest version that was ever stored of a workflow, also of one that is hidden now.
+    /// The highest version ever stored of a workflow, also if the workflow is deleted now.
     ///
     /// # Errors
     ///
-    /// `NotFound` where there never was one.
+    /// `NotFound` if no version was ever stored.
     pub async fn latest_workflow_version(
         &self,
         organization: OrganizationId,
@@ -201,7 +200,7 @@ impl Engine {
         Ok(self.inner.store.workflows(query).await?)
     }
 
-    /// Hides a workflow. Its executions stay and go on.
+    /// Hides a workflow. Its executions remain and go on.
     ///
     /// # Errors
     ///

@@ -1,5 +1,5 @@
-//! Finds the next thing to do: leaves out what is not to run, moves the status along with the
-//! phases, opens the next step.
+//! Finds the next thing to do: skips steps that must not run, moves the status along with the phases, and
+//! opens the next step.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -29,7 +29,7 @@ pub(super) fn advance(draft: &mut Draft<'_>) -> Result<Next, InvalidTransition> 
         let execution = &draft.state.execution;
         match execution.status {
             Status::Completed | Status::Failed | Status::Canceled => return Ok(Next::Done),
-            // Whoever runs a step that was under way when the pause came lets it end.
+            // If a step was under way when the pause came, its driver lets it end.
             Status::Paused | Status::NeedsReview => return Ok(Next::Rest),
             _ => {}
         }
@@ -45,7 +45,7 @@ pub(super) fn advance(draft: &mut Draft<'_>) -> Result<Next, InvalidTransition> 
         if let Some(next) = open_step(draft) {
             return Ok(next);
         }
-        // Checks are for what comes next. While people are waited for, that is they.
+        // Skip preflight while waiting for people: no step is about to start.
         let waits = |step: &Step| step.activity == Activity::Waiting;
         if draft.state.execution.preflight_due && !draft.state.steps.iter().any(waits) {
             return Ok(if draft.opens_steps {
@@ -65,7 +65,7 @@ pub(super) fn advance(draft: &mut Draft<'_>) -> Result<Next, InvalidTransition> 
             return Ok(Next::Done);
         };
         if draft.state.steps[index].status == StepStatus::Running {
-            // It waits for people; what ends the wait is a signal or a timer.
+            // The step waits for people; a signal or a timer ends the wait.
             return Ok(Next::Rest);
         }
         if is_waiting_still(draft) || !draft.opens_steps {
@@ -103,13 +103,13 @@ pub(super) fn advance(draft: &mut Draft<'_>) -> Result<Next, InvalidTransition> 
     }
 }
 
-/// What a step that is under way wants next; `None` where none is.
+/// The next thing to do for the step under way; `None` if no step is.
 fn open_step(draft: &mut Draft<'_>) -> Option<Next> {
     let mut steps = draft.state.steps.iter();
     let index = steps.position(|step| step.activity.is_at_work())?;
     let params = match draft.params.take() {
         Some(params) => params,
-        // It was opened by an earlier decision. Its variables were there then and have not changed.
+        // An earlier decision opened the step. Its variables were present then and have not changed.
         None => super::params_of(draft.env.registry, &draft.state, index).unwrap_or_default(),
     };
     Some(match draft.state.steps[index].activity {
@@ -126,7 +126,7 @@ fn open_step(draft: &mut Draft<'_>) -> Option<Next> {
     })
 }
 
-/// What a wait that has ended well gives to the handler.
+/// The result of a successful wait, for the handler.
 fn resolution(draft: &Draft<'_>) -> Option<Resolution> {
     let index = draft.current()?;
     let node = &draft.state.steps[index].node_id;
@@ -161,7 +161,7 @@ fn is_waiting_still(draft: &Draft<'_>) -> bool {
         })
 }
 
-/// `sending` ends with its step, and so does `signing`; between two attempts they stay.
+/// Leaves `sending` or `signing` when its step ends; between two attempts the status stays.
 fn settle_status(draft: &mut Draft<'_>) -> Result<(), InvalidTransition> {
     let under_way =
         |phase| {
@@ -197,10 +197,10 @@ fn settle_status(draft: &mut Draft<'_>) -> Result<(), InvalidTransition> {
     }
 }
 
-/// Why a step is left out whose condition is false, with the message for the log.
+/// The reason and the log message for a step that is skipped because its condition is false.
 const UNWANTED: (&str, &str) = ("condition", "log-step-skipped-condition");
 
-/// Leaves a step out that is known not to have begun and whose condition is false.
+/// Skips a step whose condition is false, if the step is known not to have begun.
 pub(super) fn skip_unwanted(draft: &mut Draft<'_>, index: usize, node: &Node) {
     if matches!(wanted(draft, node), Ok(false)) {
         let (reason, message) = UNWANTED;
@@ -209,14 +209,14 @@ pub(super) fn skip_unwanted(draft: &mut Draft<'_>, index: usize, node: &Node) {
     }
 }
 
-/// Why a step is not to run at all, with the message for the log.
+/// The reason and the log message for a step that must not run at all.
 pub(super) fn reason_to_skip(
     state: &RunState,
     env: Env<'_>,
     index: usize,
 ) -> Option<(&'static str, &'static str)> {
     let (node, execution) = (&state.workflow.nodes[index], &state.execution);
-    // A step that has begun is not left out any more.
+    // A step that has begun is not skipped for these reasons.
     if state.steps[index].started_at.is_some() {
         return None;
     }
@@ -302,7 +302,7 @@ fn skip(
     draft.update_progress(0.0);
 }
 
-/// Moves the status to where the phase's work belongs; `false` where a person must confirm first.
+/// Moves the status to that of the phase; returns `false` if a person must confirm first.
 fn enter_phase(
     draft: &mut Draft<'_>,
     index: usize,
@@ -337,7 +337,7 @@ fn enter_phase(
     Ok(true)
 }
 
-/// Opens a step: from the commit on, the intent to run it is known.
+/// Opens a step. Once this is committed, the intent to run the step is recorded.
 pub(super) fn open(
     draft: &mut Draft<'_>,
     index: usize,
@@ -351,7 +351,7 @@ pub(super) fn open(
     let spec = handler.spec();
     let params = resolved(draft, node, spec)?;
     let is_signed = super::signature::is_signed(draft, index);
-    // What people have signed stands, whatever is thought of the parameters by now.
+    // Completed signatures stand, even if the parameters are no longer valid.
     if let Some(failure) = param::failure(spec, &params, &node.label).filter(|_| !is_signed) {
         return Err(failure);
     }
@@ -361,7 +361,7 @@ pub(super) fn open(
     let is_answered = step::is_answered(draft, index);
     let step = draft.step(index);
     step.status = StepStatus::Running;
-    // People are not asked again for what they have signed or approved.
+    // Do not ask people again for what they have signed or approved.
     step.activity = if is_answered {
         Activity::Resuming
     } else {

@@ -1,4 +1,4 @@
-//! Approvals: asked for, voted on, expired.
+//! Approvals: requested, voted on, expired.
 
 use std::collections::HashSet;
 
@@ -58,7 +58,7 @@ pub(super) fn requested(
         unreadable: false,
     };
     draft.step(index).activity = Activity::Waiting;
-    // Where a person has paused the run meanwhile, the approval takes the pause over.
+    // If a person has paused the run meanwhile, the approval takes over the pause.
     if draft.state.execution.status != Status::Paused {
         draft.transition(Status::Paused, "approval")?;
     } else {
@@ -94,7 +94,7 @@ fn detail(approval: &Approval) -> Value {
     json!({"approval_id": approval.id, "approvers": emails, "quorum": approval.quorum})
 }
 
-/// Waits for the approval that is still open, if there is one.
+/// Waits again for the execution's approval, if there is one.
 pub(super) fn wait_again(draft: &mut Draft<'_>) {
     let Some(approval) = &draft.state.approval else {
         return;
@@ -103,7 +103,7 @@ pub(super) fn wait_again(draft: &mut Draft<'_>) {
     draft.wait(WaitKind::Approval, until, detail);
 }
 
-/// A vote as it came in.
+/// A vote from the inbox.
 pub(super) struct Vote {
     pub(super) approval_id: ApprovalId,
     pub(super) email: String,
@@ -112,7 +112,7 @@ pub(super) struct Vote {
     pub(super) received_at: Timestamp,
 }
 
-/// Counts a vote; whether it came in time and from somebody who may vote, for the first time.
+/// Counts a vote. Returns true if it came in time and is the first of one of the approvers.
 pub(super) fn voted(draft: &mut Draft<'_>, vote: Vote) -> Result<bool, InvalidTransition> {
     let Vote {
         approval_id: id,
@@ -143,7 +143,7 @@ pub(super) fn voted(draft: &mut Draft<'_>, vote: Vote) -> Result<bool, InvalidTr
     approver.vote = Some(decision);
     approver.comment.clone_from(&comment);
     approver.voted_at = Some(now);
-    // Somebody who was asked at two spellings of an address agrees once.
+    // A person who was asked at two spellings of an address counts once.
     let agreed = approval
         .approvers
         .iter()
@@ -229,7 +229,7 @@ fn decide(draft: &mut Draft<'_>, decision: Decision, by: String) -> Result<(), I
     }
 }
 
-/// Leaves the pause that the approval was, unless the run has left it otherwise.
+/// Leaves the pause for the approval, unless the run has already left it.
 fn back_to_work(draft: &mut Draft<'_>) -> Result<(), InvalidTransition> {
     match (
         draft.state.execution.status,
@@ -240,7 +240,7 @@ fn back_to_work(draft: &mut Draft<'_>) -> Result<(), InvalidTransition> {
     }
 }
 
-/// The approvers have not decided in time.
+/// Ends an approval that was not decided in time.
 pub(super) fn expired(draft: &mut Draft<'_>) -> Result<(), InvalidTransition> {
     let Some(approval) = draft.state.approval.as_ref() else {
         return Ok(());

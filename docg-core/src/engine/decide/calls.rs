@@ -1,27 +1,27 @@
-//! Which calls a run's state allows.
+//! The calls that a run state allows.
 
 use std::fmt;
 
 use crate::run::{Execution, Status, WaitKind};
 
-/// What a caller can do to an execution.
+/// A call on an execution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Call {
-    /// Let it go on.
+    /// Let the execution go on.
     Resume,
-    /// Stop it before the next step.
+    /// Pause the execution before its next step.
     Pause,
-    /// End it.
+    /// Cancel the execution.
     Cancel,
-    /// Make a new one that tries again.
+    /// Create a new execution that retries this one.
     Retry,
-    /// Ask for signatures on its document.
+    /// Request signatures on the execution's document.
     RequestSignature,
 }
 
 impl Call {
-    /// All of them.
+    /// All calls.
     pub const ALL: [Self; 5] = [
         Self::Resume,
         Self::Pause,
@@ -49,18 +49,18 @@ impl fmt::Display for Call {
     }
 }
 
-/// What a call meets.
+/// How a run state responds to a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// It does something.
+    /// The call changes the execution.
     Apply,
-    /// What it asks for is so already.
+    /// The execution is already as the call wants it.
     NoChange,
-    /// It is not allowed.
+    /// The call is not allowed.
     Refuse,
 }
 
-/// What a call on an execution in this state would meet.
+/// How an execution in this state responds to a call.
 pub(crate) fn judge(execution: &Execution, call: Call) -> Verdict {
     let waits_for = execution.waiting_for.as_ref().map(|waiting| waiting.kind);
     match (call, execution.status) {
@@ -80,7 +80,7 @@ pub(crate) fn judge(execution: &Execution, call: Call) -> Verdict {
     }
 }
 
-/// The calls that do something for an execution in this state.
+/// The calls that would change an execution in this state.
 #[must_use]
 pub fn allowed_calls(execution: &Execution) -> Vec<Call> {
     [

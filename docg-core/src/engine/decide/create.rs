@@ -1,4 +1,4 @@
-//! A new run's first state and records.
+//! The first run state and records of a new execution.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::{
     workflow::{Node, Workflow},
 };
 
-/// What a new run is made of.
+/// The facts from which an execution is created.
 pub(crate) struct NewRunFacts {
     pub(crate) workflow: Arc<Workflow>,
     pub(crate) inputs: Inputs,
@@ -31,12 +31,12 @@ pub(crate) struct NewRunFacts {
     pub(crate) retry_of: Option<ExecutionId>,
     pub(crate) follows: Option<ExecutionId>,
     pub(crate) attempt: u32,
-    /// Outputs of an earlier run, by position.
+    /// The outputs that are reused from an earlier execution, by position.
     pub(crate) reuse: Vec<(usize, Reuse)>,
     pub(crate) idempotency: Option<Idempotency>,
 }
 
-/// An output that is taken over from an earlier run.
+/// An output that is reused from an earlier execution.
 pub(crate) struct Reuse {
     pub(crate) from: ExecutionId,
     pub(crate) output: Arc<Value>,

@@ -1,4 +1,4 @@
-//! The one writer of run state during a decision. Whatever it changes leaves its records.
+//! The only writer of run state during a decision. Every change leaves its records.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -26,19 +26,17 @@ use crate::{
 pub(super) struct Draft<'a> {
     pub(super) state: RunState,
     pub(super) env: Env<'a>,
-    /// The moment that records tell, and durations are counted by. A clock that was set back does not turn
-    /// back the time of a run.
+    /// The time for records and durations. It does not go back when the clock is set back.
     pub(super) now: Timestamp,
-    /// What the clock shows. Whatever is to happen at a moment goes by it, as claims do, and as handlers
-    /// and providers count.
+    /// The time on the clock. Everything scheduled goes by it, because claims, handlers and providers do.
     pub(super) clock: Timestamp,
     pub(super) opens_steps: bool,
-    /// Its workers died too often: nothing of the run is evaluated, and nobody's word lets it go on.
+    /// True if too many workers died: nothing is evaluated, and no signal lets the run go on.
     pub(super) is_interrupted: bool,
     ids: &'a mut dyn IdSource,
     records: Records,
     before_end: Option<Box<BeforeEnd>>,
-    /// The parameters of the step that was opened or found open, resolved.
+    /// The resolved parameters of the step that was opened or found open.
     pub(super) params: Option<Arc<Value>>,
 }
 
@@ -82,14 +80,14 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// A cancel has come with what ended the run by itself, and outweighs it.
+    /// Undoes an end that the run came to by itself, because a cancel arrived with it and wins.
     pub(super) fn back_before_its_end(&mut self) {
         if let Some(before) = self.before_end.take() {
             (self.state, self.records) = (before.state, before.records);
         }
     }
 
-    /// The run is about to end, and no person has asked for it.
+    /// Keeps the present state, because the run is about to end without a person's request.
     pub(super) fn ends_by_itself(&mut self) {
         self.before_end = Some(Box::new(BeforeEnd {
             state: self.state.clone(),
@@ -101,7 +99,7 @@ impl<'a> Draft<'a> {
         Arc::clone(&self.state.workflow.nodes[index])
     }
 
-    /// A step, to be changed; it will be part of the commit.
+    /// A step to be changed; it becomes part of the commit.
     pub(super) fn step(&mut self, index: usize) -> &mut Step {
         self.records.touched.push(index);
         &mut self.state.steps[index]
@@ -205,7 +203,7 @@ impl<'a> Draft<'a> {
         self.records.audit.push(Arc::new(row));
     }
 
-    /// Takes over what a handler has logged and audited.
+    /// Records the logs and audit rows of a handler.
     pub(super) fn take_notes(&mut self, index: usize, notes: Notes) {
         let node = self.node(index);
         for draft in notes.logs {
@@ -217,7 +215,7 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// Whether the decision began with this version, and no signal has come before.
+    /// True if the decision started at this version and has settled no signal yet.
     pub(super) fn is_at_version(&self, version: u64) -> bool {
         self.records.settled.is_empty() && self.state.execution.version == version
     }
@@ -226,7 +224,7 @@ impl<'a> Draft<'a> {
         self.records.settled.push(signal);
     }
 
-    /// The signal has changed nothing.
+    /// Marks a settled signal as one that changed nothing.
     pub(super) fn ignore(&mut self, signal: SignalId) {
         self.records.ignored.push(signal);
     }
@@ -245,7 +243,7 @@ impl<'a> Draft<'a> {
 
     // --- status ---
 
-    /// Changes the status by docg itself.
+    /// Changes the status on docg's own account.
     pub(super) fn transition(
         &mut self,
         to: Status,
@@ -254,7 +252,7 @@ impl<'a> Draft<'a> {
         self.transition_by(to, reason, None, Value::Null)
     }
 
-    /// Changes the status as somebody has asked for.
+    /// Changes the status on behalf of an actor.
     pub(super) fn transition_by(
         &mut self,
         to: Status,
@@ -273,7 +271,7 @@ impl<'a> Draft<'a> {
         self.change_status(to, reason, action, actor, metadata)
     }
 
-    /// A person lets the run go on.
+    /// Changes the status because a person resumes the run.
     pub(super) fn resume_to(
         &mut self,
         to: Status,
@@ -283,8 +281,8 @@ impl<'a> Draft<'a> {
         self.change_status(to, "resumed", actions::RESUMED, Some(actor), metadata)
     }
 
-    /// The only place where a status changes: checked against the table, told by an event, and
-    /// recorded in the audit trail.
+    /// Changes the status, and is the only place that does: checks the table, emits an event, and adds an
+    /// audit row.
     fn change_status(
         &mut self,
         to: Status,
@@ -326,7 +324,7 @@ impl<'a> Draft<'a> {
         Ok(())
     }
 
-    /// Whether a person has to let the run go on, whatever else it waits for.
+    /// True if a person must let the run go on, whatever else it waits for.
     pub(super) fn is_stopped(&self) -> bool {
         matches!(
             self.state.execution.status,
@@ -334,7 +332,7 @@ impl<'a> Draft<'a> {
         )
     }
 
-    /// Begins to wait.
+    /// Starts a wait.
     pub(super) fn wait(&mut self, kind: WaitKind, until: Option<Timestamp>, detail: Value) {
         self.state.execution.waiting_for = Some(WaitingFor {
             kind,
@@ -342,13 +340,13 @@ impl<'a> Draft<'a> {
             until,
             detail: self.env.redaction.redacted(&detail),
         });
-        // A handler that is at work when a pause comes works on.
+        // A handler that is at work when a pause comes continues, and its phase with it.
         if kind.is_for_people() && !self.is_at_work() {
             self.rest_phase();
         }
     }
 
-    /// Ends a wait; time spent on people is counted as such.
+    /// Ends a wait; time spent waiting for people is counted as such.
     pub(super) fn end_wait(&mut self) {
         if self.state.execution.waiting_for.take().is_none() {
             return;
@@ -360,7 +358,7 @@ impl<'a> Draft<'a> {
                 times.waiting_ms = lengthened(times.waiting_ms, waited);
             }
         }
-        // In a review, what waits is a step that has failed and may begin again.
+        // In a review, the waiting step is one that has failed and may run again.
         let in_review = self.state.execution.status == Status::NeedsReview;
         let waits = |step: &Step| {
             let has_failed = in_review && step.status == StepStatus::Failed;
@@ -387,7 +385,7 @@ impl<'a> Draft<'a> {
         }));
     }
 
-    /// The place of the current step.
+    /// The position of the current step.
     pub(super) fn current(&self) -> Option<usize> {
         self.state
             .execution
@@ -401,13 +399,13 @@ impl<'a> Draft<'a> {
             .map_or(Phase::Preflight, |index| self.state.steps[index].phase)
     }
 
-    /// Whether a handler works, or is about to.
+    /// True if a handler is at work, or about to be.
     fn is_at_work(&self) -> bool {
         let mut steps = self.state.steps.iter();
         steps.any(|step| step.activity.is_at_work())
     }
 
-    /// Recomputes the progress from the work that is done, and tells it where it has grown.
+    /// Recomputes the progress from the finished steps, and emits an event if it has grown.
     pub(super) fn update_progress(&mut self, fraction_of_current: f32) {
         let ended = self
             .state
@@ -439,7 +437,7 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// A stretch of work in a phase begins.
+    /// Starts to count work time in a phase.
     pub(super) fn work_phase(&mut self, phase: Phase) {
         let now = self.now;
         let times = self.times_of(phase);
@@ -447,7 +445,7 @@ impl<'a> Draft<'a> {
         times.resumed_at.get_or_insert(now);
     }
 
-    /// The work of a step that is under way goes on.
+    /// Counts work time again for the step under way.
     pub(super) fn work_again(&mut self) {
         if self.is_at_work()
             && let Some(index) = self.current()
@@ -462,8 +460,7 @@ impl<'a> Draft<'a> {
             .get_or_insert_with(|| PhaseTimes::new(now))
     }
 
-    /// The stretch of work that is under way pauses. If the run waits for people, they are what it
-    /// waits for from now on.
+    /// Stops counting work time. If the run waits for people, waiting time counts from now on.
     pub(super) fn rest_phase(&mut self) {
         for times in self.state.execution.phase_metrics.0.iter_mut().flatten() {
             if let Some(resumed) = times.resumed_at.take() {
@@ -472,14 +469,14 @@ impl<'a> Draft<'a> {
         }
         let execution = &self.state.execution;
         let waiting = execution.waiting_for.as_ref();
-        // Before a worker has taken it, no phase has begun.
+        // Before a worker has started the run, no phase has begun.
         if execution.started_at.is_some() && waiting.is_some_and(|it| it.kind.is_for_people()) {
             let (now, phase) = (self.now, self.current_phase());
             self.times_of(phase).waiting_since.get_or_insert(now);
         }
     }
 
-    /// No stretch of work is under way any more.
+    /// Stops all counting of time.
     pub(super) fn close_metrics(&mut self) {
         self.rest_phase();
         for times in self.state.execution.phase_metrics.0.iter_mut().flatten() {
@@ -542,7 +539,7 @@ pub(super) fn domain_of(phase: Phase) -> LogDomain {
     }
 }
 
-/// A duration that goes on, within what a duration may be.
+/// A duration extended by another, limited to the longest allowed one.
 pub(super) fn lengthened(duration_ms: u64, by_ms: u64) -> u64 {
     duration_ms.saturating_add(by_ms).min(MAX_DURATION_MS)
 }

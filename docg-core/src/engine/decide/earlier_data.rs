@@ -1,4 +1,4 @@
-//! Steps that are done keep what they made, also where a repair has changed what they made it from.
+//! Warns of steps whose inputs a repair has changed. A step that is done keeps its output.
 
 use std::collections::HashSet;
 
@@ -15,7 +15,7 @@ use crate::{
     },
 };
 
-/// A warning for each step that has succeeded and would be given something else by now.
+/// A warning for each successful step that would get other inputs now.
 pub(super) fn warnings(draft: &Draft<'_>) -> Vec<Issue> {
     let state = &draft.state;
     let mut outdated = HashSet::new();
@@ -33,7 +33,7 @@ pub(super) fn warnings(draft: &Draft<'_>) -> Vec<Issue> {
     warnings
 }
 
-/// Whether a step's parameters are no longer those that it ran with. Of a reused step these are unknown.
+/// True if a step's parameters have changed since it ran. For a reused step this is unknown, so false.
 fn has_other_params(draft: &Draft<'_>, index: usize) -> bool {
     let Step {
         data_in: Some(given),
@@ -46,7 +46,7 @@ fn has_other_params(draft: &Draft<'_>, index: usize) -> bool {
     params.is_none_or(|params| draft.env.redaction.snapshot(&params).to_value() != given.to_value())
 }
 
-/// Whether a node's parameters name the output of one of these nodes.
+/// True if a node's parameters refer to the output of one of these nodes.
 fn uses_any(draft: &Draft<'_>, node: &Node, nodes: &HashSet<&str>) -> bool {
     if nodes.is_empty() {
         return false;
@@ -59,7 +59,7 @@ fn uses_any(draft: &Draft<'_>, node: &Node, nodes: &HashSet<&str>) -> bool {
     })
 }
 
-/// Logs the warnings that the checks before have not given.
+/// Logs the warnings that the previous preflight did not give.
 pub(super) fn log_new(draft: &mut Draft<'_>, warnings: &[Issue]) {
     let before = draft.state.execution.preflight.clone();
     let known = |warning: &Issue| {

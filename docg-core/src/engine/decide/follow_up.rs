@@ -1,5 +1,5 @@
-//! An open signature request is looked after while it waits: its provider is asked for what its
-//! webhooks may have lost, and reminds the signers.
+//! Follows up an open signature request: asks its provider for facts whose webhooks may be lost, and has the
+//! signers reminded.
 
 use super::{Checked, Next, draft::Draft, signature};
 use crate::{
@@ -15,16 +15,16 @@ use crate::{
     workflow::validate::MAX_PAUSE_MS,
 };
 
-/// The first question comes earlier than the others: a webhook may have come before the request
-/// was stored.
+/// The first question comes earlier than the others, because a webhook may arrive before the request is
+/// stored.
 const FIRST_CHECK_MS: u64 = 5 * 60_000;
-/// The first pause after a provider that did not answer; it doubles up to the usual one.
+/// The first pause after the provider did not answer; it doubles up to the usual one.
 const FIRST_PAUSE_MS: u64 = 60_000;
-/// For so long after its end a request waits for a provider that does not answer: people may have
-/// signed, and a lost webhook must not make that void.
+/// How long after its end a request still waits for a provider that does not answer. People may have signed,
+/// and a lost webhook must not void their signatures.
 const GRACE_MS: u64 = 3_600_000;
 
-/// What is to be done about a request that was just made.
+/// The follow-up of a new request.
 pub(super) fn begin(draft: &Draft<'_>, new: &NewSignatureRequest) -> FollowUp {
     let remind_every_ms = new
         .remind_every_ms
@@ -42,7 +42,8 @@ pub(super) fn begin(draft: &Draft<'_>, new: &NewSignatureRequest) -> FollowUp {
     }
 }
 
-/// After a pause, but not past the request's end: then it is asked before anything is given up.
+/// The next question comes after a pause, but not after the request's end, so that it is asked before it is
+/// given up.
 fn next_check(now: Timestamp, expires_at: Option<Timestamp>, pause_ms: u64) -> Timestamp {
     let next = now.plus_millis(pause_ms);
     match expires_at {
@@ -52,8 +53,8 @@ fn next_check(now: Timestamp, expires_at: Option<Timestamp>, pause_ms: u64) -> T
     }
 }
 
-/// The request that signatures are still awaited for. While a person reviews the run, nothing is done
-/// about it.
+/// The request whose signatures are awaited. `None` while a person reviews the execution, because nothing is
+/// done then.
 fn open(state: &RunState) -> Option<&SignatureRequest> {
     if state.execution.status == Status::NeedsReview {
         return None;
@@ -68,7 +69,7 @@ fn open(state: &RunState) -> Option<&SignatureRequest> {
         .filter(|request| waits && request.status == RequestStatus::Signing)
 }
 
-/// When the open request is given up.
+/// The time at which the open request is given up.
 pub(super) fn given_up_at(state: &RunState) -> Option<Timestamp> {
     let request = open(state)?;
     let end = request.expires_at?;
@@ -77,12 +78,12 @@ pub(super) fn given_up_at(state: &RunState) -> Option<Timestamp> {
     if asked || follow_up.check_at.is_none() {
         return Some(end);
     }
-    // Never before it was tried: when this side comes back after a long outage, the provider may know
-    // of signatures.
+    // Give up only after a failed question. After a long outage on this side, the provider may know of
+    // signatures.
     (follow_up.failed_checks > 0).then(|| end.plus_millis(GRACE_MS))
 }
 
-/// When something is to be done about the open request.
+/// The time of the next question or reminder for the open request.
 pub(super) fn due_at(state: &RunState) -> Option<Timestamp> {
     let follow_up = &open(state)?.follow_up;
     let remind_at = follow_up
@@ -91,7 +92,7 @@ pub(super) fn due_at(state: &RunState) -> Option<Timestamp> {
     follow_up.check_at.into_iter().chain(remind_at).min()
 }
 
-/// What is to be done instead of resting.
+/// The question or reminder that is due, instead of a rest.
 pub(super) fn before_rest(draft: &mut Draft<'_>, next: Next) -> Next {
     if !matches!(next, Next::Rest) || !draft.opens_steps {
         return next;
@@ -114,7 +115,7 @@ pub(super) fn before_rest(draft: &mut Draft<'_>, next: Next) -> Next {
     if paused || !due(remind_at) {
         return next;
     }
-    // Noted before it is done: after a crash one reminder is missing, and none comes twice.
+    // Record the reminder before it is sent: a crash then loses one, and sends none twice.
     change(draft, |follow_up| {
         follow_up.remind_at = remind_every_ms.map(|millis| now.plus_millis(millis));
     });
@@ -128,17 +129,17 @@ fn change(draft: &mut Draft<'_>, change: impl FnOnce(&mut FollowUp)) {
     }
 }
 
-/// The provider was asked what became of the open request.
+/// Applies the provider's answer about the open request.
 pub(super) fn checked(draft: &mut Draft<'_>, checked: Checked) -> Result<(), InvalidTransition> {
     let Some(request) = open(&draft.state) else {
-        // It was closed while the provider was asked.
+        // The request was closed while the provider was asked.
         return Ok(());
     };
     let (id, expires_at) = (request.id, request.expires_at);
     let (now, usual) = (draft.clock, draft.env.signature_check_ms);
     match checked {
         Checked::Answered(facts) => {
-            // Not all at the same moment, where many requests were made at once.
+            // Vary the pause, so that requests made together are not all checked together.
             let pause = usual - draft.random() % (usual / 10).max(1);
             change(draft, |follow_up| {
                 follow_up.check_at = Some(next_check(now, expires_at, pause));
@@ -169,7 +170,7 @@ pub(super) fn checked(draft: &mut Draft<'_>, checked: Checked) -> Result<(), Inv
     }
 }
 
-/// The provider was asked to remind the signers.
+/// Logs the result of a reminder.
 pub(super) fn reminded(draft: &mut Draft<'_>, result: Result<(), ProviderError>) {
     match result {
         Ok(()) => log(draft, Text::key("log-signature-reminded"), None),

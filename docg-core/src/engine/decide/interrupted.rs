@@ -1,4 +1,4 @@
-//! An execution whose workers died too often, whatever they were at: it may be what kills them.
+//! Executions whose workers died too often: the execution itself may be the cause.
 
 use serde_json::{Value, json};
 
@@ -11,8 +11,8 @@ use crate::{
     run::{Activity, InvalidTransition, Status},
 };
 
-/// Parks the execution without a look at what its tenant has written. A step that was under way fails
-/// for that reason; of one that may have begun it stays open whether it has.
+/// Parks the execution without evaluating anything that its tenant wrote. A step under way fails. If its
+/// effect may have begun, the outcome is unknown.
 pub(super) fn park(draft: &mut Draft<'_>) -> Result<(), InvalidTransition> {
     draft.is_interrupted = true;
     if draft.state.execution.status.is_terminal() {
@@ -41,8 +41,8 @@ pub(super) fn park(draft: &mut Draft<'_>) -> Result<(), InvalidTransition> {
     draft.park(code, json!({"error_code": code}))
 }
 
-/// Whether an execution is parked because its workers died. Its handlers are not asked then before it
-/// is canceled: that may be what has killed them.
+/// True if an execution is parked because its workers died. A cancel then probes no handler, because a
+/// handler may have killed the workers.
 pub(crate) fn is_interrupted(state: &RunState) -> bool {
     let error = state.execution.error.as_ref();
     state.execution.status == Status::NeedsReview
@@ -51,7 +51,7 @@ pub(crate) fn is_interrupted(state: &RunState) -> bool {
         })
 }
 
-/// Goes back to what was waited for when the execution was parked, if it waited for people.
+/// Returns to the wait for people that was under way when the execution was parked, if there was one.
 pub(super) fn wait_as_before(draft: &mut Draft<'_>) -> Result<(), InvalidTransition> {
     let mut steps = draft.state.steps.iter();
     let Some(index) = steps.position(|step| step.activity == Activity::Waiting) else {

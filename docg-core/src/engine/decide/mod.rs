@@ -1,9 +1,8 @@
-//! The pure core: run state and inputs give the new run state, its records, and what to do next.
+//! The pure core: run state and inputs give the new run state, its records, and the next thing to do.
 //!
-//! No clock, no I/O, no randomness: time and ids come in with [`Moment`]. The driver and recovery
-//! use this one function. Inside, [`draft`] is the only writer of run state and checks every
-//! change of status against the table; `advance` finds the next thing to do; the other files
-//! apply one kind of input each.
+//! It has no clock, no I/O and no randomness: time and ids come in with [`Moment`]. The driver and recovery
+//! use this one function. Inside, [`draft`] is the only writer of run state, and checks every change of
+//! status against the table. `advance` finds the next thing to do. Each other file applies one kind of input.
 
 mod advance;
 mod approval;
@@ -53,101 +52,99 @@ use crate::{
     },
 };
 
-/// What decisions consult besides the run: declarations, never handlers' code.
+/// The declarations that decisions use besides the run state; no code of handlers.
 #[derive(Clone, Copy)]
 pub(crate) struct Env<'a> {
     pub(crate) registry: &'a Registry,
     pub(crate) dry: &'a DryRegistry,
     pub(crate) redaction: &'a Redaction,
-    /// How often the provider of an open signature request is asked, in milliseconds.
+    /// The interval between questions about an open signature request, in milliseconds.
     pub(crate) signature_check_ms: u64,
 }
 
-/// When a decision is made, and where its ids come from.
+/// The time of a decision, and the source of its ids.
 pub(crate) struct Moment<'a> {
     pub(crate) now: Timestamp,
-    /// The moment that records tell: since the last decision, as much time as has passed, however the
+    /// The time for records. From one decision to the next it grows by the time that has passed, even if the
     /// clock was set meanwhile.
     pub(crate) recorded: Timestamp,
     pub(crate) ids: &'a mut dyn IdSource,
-    /// Whether whoever asks will do what comes next. One who only applies signals leaves the next
-    /// step unopened.
+    /// True if the caller will do the next thing. A caller that only applies signals opens no step.
     pub(crate) opens_steps: bool,
 }
 
-/// What has happened.
+/// An input of a decision.
 #[derive(Debug)]
 pub(crate) enum Input {
-    /// The execution was claimed with a step open whose worker is gone.
+    /// The execution was claimed with an open step whose worker died.
     TakenOver,
-    /// Workers died too often while they had the execution: nothing of it is evaluated, and a person
-    /// is asked. Comes first.
+    /// Too many workers died while they held the execution. Nothing of it is evaluated, and a person decides.
+    /// This input comes first.
     InterruptedTooOften,
-    /// Preflight has run.
+    /// Preflight has ended.
     Preflight {
         issues: Vec<Issue>,
         started_at: Timestamp,
     },
-    /// The handler has said how far it is, from 0.0 to 1.0.
+    /// The handler reported its progress, from 0.0 to 1.0.
     Progress(f32),
-    /// The handler has returned, or was cut off in a way that [`StepFailure`] tells; `told` is why it
-    /// was told to stop before that.
+    /// The handler returned, or was cut off as the [`StepFailure`] says. `told` is why it was told to stop
+    /// before that.
     StepFinished {
         index: usize,
         result: Result<StepOutcome, StepFailure>,
         notes: Notes,
         told: Option<StopReason>,
     },
-    /// A person ends the execution, and with it a step that is under way or may have begun unseen.
-    /// `effect` was found out for this; `failure` is what the handler said before.
+    /// A person ends the execution while a step is under way or has an unknown outcome. `effect` is the known
+    /// state of its effect; `failure` is the handler's error before that.
     StepDropped {
         index: usize,
         effect: Probe,
         failure: Option<StepFailure>,
         notes: Notes,
     },
-    /// The handler was asked whether an effect had happened; `told` is why it was told to stop before
-    /// it answered.
+    /// The handler answered a probe of its effect. `told` is why it was told to stop before that.
     Probed {
         index: usize,
         effect: Probe,
         notes: Notes,
         told: Option<StopReason>,
     },
-    /// The provider of an open signature request was asked what became of it.
+    /// The provider of an open signature request was asked for its state.
     SignaturesChecked(Checked),
     /// The provider of an open signature request was asked to remind the signers.
     Reminded(Result<(), ProviderError>),
-    /// A message from the inbox.
+    /// A signal from the inbox.
     Signal(Signal),
 }
 
-/// What came of asking a signature provider.
+/// The result of asking a signature provider.
 #[derive(Debug)]
 pub(crate) enum Checked {
-    /// What it knows.
+    /// The facts that the provider knows.
     Answered(Vec<SignerFact>),
-    /// It did not answer, or not usefully.
+    /// The provider did not answer, or not usefully.
     Failed(ProviderError),
-    /// There is none of that name: reports come in otherwise, and nothing is to be asked.
+    /// No provider of that name is registered: reports come from the application, so do not ask again.
     Nobody,
 }
 
-/// What a handler has logged and audited.
+/// The logs and audit rows of a handler.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Notes {
     pub(crate) logs: Vec<LogDraft>,
     pub(crate) audit: Vec<AuditDraft>,
 }
 
-/// What is to be done after the commit.
+/// The thing to do after the commit.
 #[derive(Debug)]
 pub(crate) enum Next {
-    /// Run the checks.
+    /// Run preflight.
     Preflight,
     /// Call the handler.
     Run { index: usize, params: Arc<Value> },
-    /// Let the handler go on after its wait.
+    /// Let the handler continue after its wait.
     Resume {
         index: usize,
         params: Arc<Value>,
@@ -155,34 +152,34 @@ pub(crate) enum Next {
     },
     /// Ask the handler whether its effect happened.
     Probe { index: usize, params: Arc<Value> },
-    /// Ask the provider of the open signature request what became of it.
+    /// Ask the provider for the state of the open signature request.
     CheckSignatures,
-    /// Ask the provider of the open signature request to remind the signers.
+    /// Ask the provider to remind the signers of the open signature request.
     Remind,
-    /// Nothing before `wake_at` or a signal.
+    /// Nothing until `wake_at` or a signal.
     Rest,
-    /// Nothing ever.
+    /// Nothing, because the execution has ended.
     Done,
 }
 
-/// What a decision writes, beside the run state.
+/// The records that a decision writes, besides the run state.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Records {
     pub(crate) events: Vec<Arc<Event>>,
     pub(crate) logs: Vec<Arc<LogEntry>>,
     pub(crate) audit: Vec<Arc<AuditEvent>>,
     pub(crate) settled: Vec<SignalId>,
-    /// Those of the settled ones that no longer applied.
+    /// The settled signals that no longer applied.
     pub(crate) ignored: Vec<SignalId>,
     pub(crate) inputs_changed: bool,
     pub(crate) signature_changed: bool,
     pub(crate) approval_changed: bool,
-    /// The positions of the steps that changed.
+    /// The positions of the changed steps.
     pub(crate) touched: Vec<usize>,
 }
 
 impl Records {
-    /// Adds what a later decision writes.
+    /// Adds the records of a later decision.
     pub(crate) fn extend(&mut self, later: Self) {
         if self.is_empty() {
             *self = later;
@@ -199,7 +196,7 @@ impl Records {
         self.approval_changed |= later.approval_changed;
     }
 
-    /// Whether there is nothing to commit.
+    /// True if there is nothing to commit.
     pub(crate) fn is_empty(&self) -> bool {
         self.events.is_empty()
             && self.logs.is_empty()
@@ -212,30 +209,30 @@ impl Records {
     }
 }
 
-/// The outcome of a decision.
+/// The result of a decision.
 #[derive(Debug)]
 pub(crate) struct Decision {
     pub(crate) state: RunState,
     pub(crate) records: Records,
     pub(crate) next: Next,
-    /// Where the run has ended by itself: what it was before that. A person who had asked for
-    /// another end by then gets it.
+    /// The state before the run ended by itself, if it did. A person's cancel that arrived before that end
+    /// still wins.
     pub(crate) before_end: Option<Box<BeforeEnd>>,
 }
 
-/// A run that is about to end by itself, with what was recorded up to there.
+/// The state and records of a run that is about to end by itself.
 #[derive(Debug)]
 pub(crate) struct BeforeEnd {
     pub(crate) state: RunState,
     pub(crate) records: Records,
 }
 
-/// Decides. The new version is one more than the old if there is anything to commit.
+/// Makes a decision. If there is anything to commit, the new version is the old one plus 1.
 ///
 /// # Errors
 ///
-/// A change of status that the table does not allow. It is a defect of the engine, and nothing
-/// of the decision may be used.
+/// A change of status that the table does not allow. It is a defect of the engine, and nothing of the
+/// decision may be used.
 pub(crate) fn decide<'a>(
     state: RunState,
     inputs: Vec<Input>,
@@ -293,9 +290,9 @@ pub(crate) fn decide<'a>(
     Ok(draft.finish(next))
 }
 
-/// Whether a step is under way whose handler is gone with an earlier holder. A step that goes on after
-/// its wait, or is to be asked about, may have been left to the next worker in good order: then nobody
-/// has begun that.
+/// True if the handler of a step under way is gone with an earlier holder. A step that is to be resumed or
+/// probed may have been left in good order, before anything began; it counts only if the lease was
+/// `taken_over`.
 pub(crate) fn is_step_abandoned(state: &RunState, taken_over: bool) -> bool {
     !state.execution.status.is_terminal()
         && state.steps.iter().any(|step| match step.activity {
@@ -305,8 +302,8 @@ pub(crate) fn is_step_abandoned(state: &RunState, taken_over: bool) -> bool {
         })
 }
 
-/// The steps whose effects may have happened and cannot be repeated: those that an earlier holder has
-/// `left` open.
+/// The steps whose effects may have happened and are not safe to repeat. `left` is true while nobody attends
+/// the steps that an earlier holder left open; otherwise there are none.
 pub(crate) fn open_effects(state: &RunState, env: Env<'_>, left: bool) -> Vec<usize> {
     let repeatable =
         |index: usize| is_repeatable(env.registry, &state.execution, &state.workflow.nodes[index]);
@@ -318,19 +315,18 @@ pub(crate) fn open_effects(state: &RunState, env: Env<'_>, left: bool) -> Vec<us
     (0..state.steps.len()).filter(is_open).collect()
 }
 
-/// Whether running a step twice does no harm: it touches nothing, or its handler says so.
+/// True if a step is safe to run twice: it has no effect, or its handler says so.
 pub(crate) fn is_repeatable(registry: &Registry, execution: &Execution, node: &Node) -> bool {
     execution.dry_run
         || match registry.get(&node.node_type) {
             Some(Handler::Compute(_)) => true,
             Some(Handler::Effect(handler)) => handler.spec().effect == EffectClass::Repeatable,
-            // Whoever cannot run it cannot tell either.
+            // Unknown node type: assume it is not repeatable.
             None => false,
         }
 }
 
-/// Whether it costs little to evaluate what a decision may come to: conditions and variables of the
-/// steps that have not ended.
+/// True if it is cheap to evaluate a decision: the conditions and variables of the steps that have not ended.
 pub(crate) fn is_small(state: &RunState) -> bool {
     let outputs = state.steps.iter().filter_map(|step| step.output.as_deref());
     let nodes = state.steps.iter().zip(&state.workflow.nodes);
@@ -342,7 +338,7 @@ pub(crate) fn is_small(state: &RunState) -> bool {
     )
 }
 
-/// Whether it costs little to take in what an input brings.
+/// True if it is cheap to process an input.
 pub(crate) fn is_little(input: &Input) -> bool {
     match input {
         Input::StepFinished {
@@ -357,7 +353,7 @@ pub(crate) fn is_little(input: &Input) -> bool {
     }
 }
 
-/// A step's parameters as a handler gets them; `None` where a variable is not there.
+/// A step's parameters as a handler gets them; `None` if a variable is missing.
 pub(crate) fn params_of(registry: &Registry, state: &RunState, index: usize) -> Option<Arc<Value>> {
     let node = &state.workflow.nodes[index];
     let params = variables::effective_params(node, &state.inputs.node_overrides);

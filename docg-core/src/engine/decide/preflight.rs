@@ -1,4 +1,4 @@
-//! What the checks' result does to the run.
+//! Applies the result of preflight to the run state.
 
 use std::sync::Arc;
 
@@ -22,8 +22,8 @@ pub(super) fn finished(
     mut issues: Vec<Issue>,
     started_at: Timestamp,
 ) -> Result<(), InvalidTransition> {
-    // A signal may have ended or paused the run while the checks were under way; then they are
-    // made again when it goes on.
+    // If a signal ended or paused the run meanwhile, drop the result. Preflight runs again when the run goes
+    // on.
     let status = draft.state.execution.status;
     let rests = status.is_terminal()
         || matches!(
@@ -36,12 +36,12 @@ pub(super) fn finished(
     let outdated = earlier_data::warnings(draft);
     earlier_data::log_new(draft, &outdated);
     issues.extend(outdated);
-    // The application's own names of secrets, besides those that the checks know.
+    // Hide the secrets that the application named, besides those that the checks know.
     let issues = issues.into_iter();
     let issues = issues.map(|issue| issue.printable(draft.env.redaction));
     let summary = Arc::new(PreflightSummary::new(issues.collect(), draft.now));
     let (blocking, warnings) = (summary.blocking_count, summary.warning_count);
-    // By the clock of the records, which a clock that was set back does not turn back.
+    // Use the time of records, which does not go back when the clock is set back.
     let started_at = started_at.max(draft.state.execution.updated_at);
     let times = draft.state.execution.phase_metrics.0[Phase::Preflight as usize]
         .get_or_insert_with(|| PhaseTimes::new(started_at));

@@ -1,4 +1,4 @@
-//! A person lets the run go on.
+//! Applies a resume: a person lets the execution go on.
 
 use std::sync::Arc;
 
@@ -33,8 +33,8 @@ pub(super) fn apply(
     let failed = draft.current().filter(|index| {
         status == Status::NeedsReview && draft.state.steps[*index].status == StepStatus::Failed
     });
-    // A person must say what they know, for going on without it could repeat the effect; and where
-    // it is known what happened, nobody says otherwise.
+    // If the outcome is unknown, the person must settle it, because going on could repeat the effect. If the
+    // outcome is known, the person must not settle it.
     let is_open = failed.is_some_and(|index| draft.state.steps[index].is_outcome_open());
     if is_open != request.settlement.is_some() {
         return Ok(false);
@@ -95,7 +95,7 @@ fn settle_failed_step(draft: &mut Draft<'_>, index: usize, settlement: Option<Se
     step.attempts_before = step.attempt;
 }
 
-/// Applies what a person has changed; whether there was anything.
+/// Applies a person's changes; returns true if there were any.
 fn change_inputs(draft: &mut Draft<'_>, request: &ResumeSignal) -> bool {
     let data = request
         .trigger_data
@@ -113,7 +113,7 @@ fn change_inputs(draft: &mut Draft<'_>, request: &ResumeSignal) -> bool {
             .node_overrides
             .entry(node.clone())
             .or_insert_with(|| Value::Object(Map::new()));
-        // A parameter is set whole: what it was is not wanted any more.
+        // A parameter is replaced as a whole; its old value is not merged.
         if let (Value::Object(overrides), Value::Object(params)) = (overrides, params) {
             overrides.extend(params.clone());
         }
@@ -122,8 +122,8 @@ fn change_inputs(draft: &mut Draft<'_>, request: &ResumeSignal) -> bool {
     true
 }
 
-/// Objects are merged at every depth, anything else is replaced (as in RFC 7396, but `null` stays
-/// a value: trigger data may need one).
+/// Merges objects at every depth and replaces anything else. Unlike in RFC 7396, `null` is a value, because
+/// trigger data may need one.
 fn merge(target: &mut Value, changes: &Map<String, Value>) {
     if !target.is_object() {
         *target = Value::Object(Map::new());

@@ -1,5 +1,4 @@
-//! Messages from the inbox. One that no longer applies is recorded as ignored, never dropped in
-//! silence.
+//! Applies signals from the inbox. A signal that no longer applies is recorded as ignored.
 
 use serde_json::{Value, json};
 
@@ -19,7 +18,7 @@ use crate::{
 };
 
 pub(super) fn apply(draft: &mut Draft<'_>, signal: Signal) -> Result<(), InvalidTransition> {
-    // Of several that were sent on the same version, the first changes it.
+    // Of several signals that were sent on the same version, only the first applies.
     let if_version = signal.if_version;
     let is_expected = if_version.is_none_or(|version| draft.is_at_version(version));
     if is_expected && matches!(signal.kind, SignalKind::Cancel { .. }) {
@@ -43,7 +42,7 @@ pub(super) fn apply(draft: &mut Draft<'_>, signal: Signal) -> Result<(), Invalid
             allowed(draft, Call::Cancel) && cancel(draft, actor.clone(), reason)?
         }
         SignalKind::Resume(request) => {
-            // One that was sent before the execution was parked may be what its workers died of.
+            // A resume that was sent before the execution was parked may be what killed its workers.
             !draft.is_interrupted
                 && allowed(draft, Call::Resume)
                 && resume::apply(draft, actor.clone(), request)?
@@ -147,11 +146,11 @@ fn cancel(
     draft.end_wait();
     stop::cut_off_open(draft);
     draft.close_requests();
-    // What went wrong is shown by the steps: it is not why the execution has ended.
+    // The steps show their own errors; none of them is why the execution ended.
     draft.state.execution.error = None;
     let by = actor.actor_id.to_string();
     let mut facts = json!({"note": reason});
-    // Of a run that cannot be read the steps are not there; any other has some.
+    // An unreadable execution has no steps here; any other has some.
     if draft.state.steps.is_empty() {
         facts["unreadable"] = true.into();
     }
@@ -165,7 +164,7 @@ fn cancel(
 }
 
 impl Draft<'_> {
-    /// What was asked of people is void once the run has ended.
+    /// Closes the open requests to people, because the execution ends.
     pub(super) fn close_requests(&mut self) {
         let now = self.now;
         if let Some(request) = self
@@ -189,7 +188,7 @@ impl Draft<'_> {
         }
     }
 
-    /// Records a call that changes no status by itself.
+    /// Records a call that changes no status.
     pub(super) fn audit_call(&mut self, action: &'static str, actor: Actor, metadata: Value) {
         self.audit(AuditDraft::new(action, metadata).by(actor));
     }

@@ -1,4 +1,4 @@
-//! Signature requests: made, reported on, completed, declined, expired.
+//! Signature requests: created, reported on, completed, declined, expired.
 
 use serde_json::json;
 
@@ -58,7 +58,7 @@ pub(super) fn requested(draft: &mut Draft<'_>, index: usize, new: NewSignatureRe
     draft.state.signature = Some(request);
     draft.signature_changed();
     match draft.state.execution.status {
-        // The handler has ended; what is waited for is the end of the pause.
+        // The handler has ended; the run now waits for a person to resume it.
         Status::Paused | Status::NeedsReview => draft.rest_phase(),
         _ => wait_again(draft),
     }
@@ -77,7 +77,7 @@ fn unsigned(signer: crate::signature::NewSigner) -> Signer {
     }
 }
 
-/// Waits for the signatures that are still open, if any.
+/// Waits for the signatures that are still missing, if any.
 pub(super) fn wait_again(draft: &mut Draft<'_>) {
     let waits = draft
         .state
@@ -101,7 +101,7 @@ pub(super) fn wait_again(draft: &mut Draft<'_>) {
     let detail =
         json!({"signature_request_id": request.id, "provider": request.provider, "signers": open});
     let until = request.expires_at;
-    // A report that changes who is awaited does not begin a new wait.
+    // A report that changes the awaited signers does not restart the wait.
     if let Some(waiting) = draft
         .state
         .execution
@@ -115,7 +115,7 @@ pub(super) fn wait_again(draft: &mut Draft<'_>) {
     }
 }
 
-/// Merges a provider's report; whether it concerned a request that is still open.
+/// Merges a provider's report; returns true if its request is still open.
 pub(super) fn reported(
     draft: &mut Draft<'_>,
     id: SignatureRequestId,
@@ -138,7 +138,7 @@ pub(super) fn reported(
     let is_repeat = *request == before;
     warn_of_unconfirmed(draft, facts);
     if is_repeat {
-        // A repeat: applied, and nothing came of it.
+        // A repeat counts as applied and changes nothing.
         return Ok(true);
     }
     draft.signature_changed();
@@ -149,7 +149,7 @@ pub(super) fn reported(
     Ok(true)
 }
 
-/// Names those whom a mail may not have reached.
+/// Logs a warning for each signer whose invitation may not have arrived.
 fn warn_of_unconfirmed(draft: &mut Draft<'_>, facts: &[SignerFact]) {
     let Some(index) = waiting_step(draft) else {
         return;
@@ -218,7 +218,7 @@ fn tell(draft: &mut Draft<'_>, id: SignatureRequestId, change: &SignerChange, ac
     }
 }
 
-/// Whether all that a step has asked for is signed: it only has to finish.
+/// True if all signatures that a step requested are there, so that the step only has to finish.
 pub(super) fn is_signed(draft: &Draft<'_>, index: usize) -> bool {
     let node = &draft.state.steps[index].node_id;
     draft
@@ -236,7 +236,7 @@ fn waiting_step(draft: &Draft<'_>) -> Option<usize> {
         .position(|step| step.activity == Activity::Waiting)
 }
 
-/// Ends the request where its signers have decided it.
+/// Ends the request if its signers have decided it.
 fn close(
     draft: &mut Draft<'_>,
     changes: &[SignerChange],
@@ -320,7 +320,7 @@ fn close(
     }
 }
 
-/// A text with the reason, where one was given.
+/// A text with the reason, if one was given.
 fn why(without: &'static str, with: &'static str, reason: Option<&str>) -> Text {
     match reason {
         Some(reason) => Text::key(with).with("reason", reason),
@@ -328,7 +328,7 @@ fn why(without: &'static str, with: &'static str, reason: Option<&str>) -> Text 
     }
 }
 
-/// The provider does not say who refused: the trail tells it of the request.
+/// Audits a refusal on the request itself, because the provider does not say who refused.
 fn declined_by_somebody(
     draft: &mut Draft<'_>,
     id: SignatureRequestId,
@@ -353,7 +353,7 @@ fn declined_by_somebody(
     )
 }
 
-/// Not all have signed in time, as `actor` has found.
+/// Ends a request that was not signed in time, as `actor` has found.
 pub(super) fn expired(draft: &mut Draft<'_>, actor: Actor) -> Result<(), InvalidTransition> {
     let failure = StepFailure::fatal(
         codes::SIGNATURE_EXPIRED,

@@ -1,4 +1,4 @@
-//! What a step's result does to the run.
+//! Applies a step's result to the run state.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use crate::{
     workflow::{Node, OnError, Probe, StepOutcome, StopReason, Wait},
 };
 
-/// Whether running the step twice does no harm.
+/// True if the step is safe to run twice.
 pub(super) fn repeatable(draft: &Draft<'_>, node: &Node) -> bool {
     super::is_repeatable(draft.env.registry, &draft.state.execution, node)
 }
@@ -33,7 +33,7 @@ pub(super) fn taken_over(draft: &mut Draft<'_>) -> Result<(), InvalidTransition>
     let node = draft.node(index);
     let may_repeat = repeatable(draft, &node);
     if draft.state.execution.status == Status::Paused {
-        // It worked on during the pause. What is left of it begins when the pause ends.
+        // The handler continued during the pause. The rest of the step begins when the pause ends.
         draft.rest_phase();
     }
     let step = draft.step(index);
@@ -42,7 +42,7 @@ pub(super) fn taken_over(draft: &mut Draft<'_>) -> Result<(), InvalidTransition>
         return give_up(draft, index);
     }
     let step = draft.step(index);
-    // What follows a wait may be repeated: the effect was the asking, and that is known to be done.
+    // After its wait a step is safe to repeat: its effect was the request, and the request is done.
     if step.activity == Activity::Running && !may_repeat {
         step.activity = Activity::ProbingTakeover;
     }
@@ -55,7 +55,7 @@ pub(super) fn taken_over(draft: &mut Draft<'_>) -> Result<(), InvalidTransition>
     Ok(())
 }
 
-/// Hands a step to a person under which too many workers have died.
+/// Hands a step to a person, because too many workers died while it was under way.
 pub(super) fn give_up(draft: &mut Draft<'_>, index: usize) -> Result<(), InvalidTransition> {
     let node = draft.node(index);
     let text = Text::key("error-too-many-takeovers").with("label", &node.label);
@@ -86,7 +86,7 @@ pub(super) fn finished(
             Ok(())
         }
         (Ok(StepOutcome::Wait(wait)), _) => begin_wait(draft, index, wait),
-        // It has answered: it is not time that it failed for.
+        // The handler answered, but the answer was rejected: the failure is no timeout.
         (Err(failure), Some(StopReason::Deadline))
             if failure.class == FailureClass::OutcomeUnknown
                 && kept::why_refused(&failure.context).is_some() =>
@@ -98,7 +98,8 @@ pub(super) fn finished(
     }
 }
 
-/// An attempt has failed. Before anything is repeated that cannot be taken back, the handler is asked.
+/// Ends a failed attempt. If the outcome is unknown and the effect is not safe to repeat, the handler is
+/// probed.
 pub(super) fn failed_attempt(
     draft: &mut Draft<'_>,
     index: usize,
@@ -114,7 +115,7 @@ pub(super) fn failed_attempt(
             draft.log_step(LogLevel::Warn, &node, text, None);
             return Ok(());
         }
-        // What may be repeated leaves nothing in doubt, and nobody told the handler to stop for good.
+        // Retry: the effect is safe to repeat, or the handler stopped without being told to.
         FailureClass::OutcomeUnknown | FailureClass::Stopped => {
             failure.class = FailureClass::Retryable;
         }
@@ -123,7 +124,7 @@ pub(super) fn failed_attempt(
     failed(draft, index, failure, Outcome::Known)
 }
 
-/// The step goes on when what it has asked for has come.
+/// Starts the step's wait for the signatures or the approval that it has requested.
 pub(super) fn begin_wait(
     draft: &mut Draft<'_>,
     index: usize,
@@ -139,7 +140,7 @@ pub(super) fn begin_wait(
     }
 }
 
-/// Whether the retry policy lets the step begin once more.
+/// True if the retry policy allows another attempt.
 fn has_attempts_left(draft: &Draft<'_>, index: usize) -> bool {
     let step = &draft.state.steps[index];
     step.attempt - step.attempts_before < draft.node(index).retry.max_attempts
@@ -159,7 +160,7 @@ pub(super) fn probed(
     }
     match told {
         Some(StopReason::Cancel) => return stop::dropped(draft, index, effect, None),
-        // Another worker may be able to tell.
+        // The probe was interrupted; another worker may get an answer.
         Some(StopReason::Shutdown | StopReason::LeaseLost) if effect == Probe::Unknown => {
             return Ok(());
         }
@@ -175,7 +176,7 @@ pub(super) fn probed(
             succeeded(draft, index, Arc::new(output));
             Ok(())
         }
-        // No attempt is left that could pick it up: it is awaited as it is.
+        // No attempt is left to pick up the begun request, so wait for it as it is.
         Probe::Begun(wait) if after_failure && !is_answered && !has_attempts_left(draft, index) => {
             let text = Text::key("log-step-probed-done").with("label", &node.label);
             draft.log_step(LogLevel::Ok, &node, text, None);
@@ -191,7 +192,7 @@ pub(super) fn probed(
             };
             let text = Text::key(key).with("label", &node.label);
             draft.log_step(LogLevel::Ok, &node, text, None);
-            // After a failed attempt the retry policy decides; a worker's death uses up none.
+            // After a failed attempt the retry policy decides; a takeover uses up no attempt.
             match draft.state.steps[index]
                 .error
                 .clone()
@@ -211,7 +212,8 @@ pub(super) fn probed(
                         return Ok(());
                     }
                     draft.step(index).activity = Activity::Running;
-                    // It may have been opened only because it was in doubt.
+                    // The step may be open only because its outcome was unknown, so check its condition
+                    // again.
                     skip_unwanted(draft, index, &node);
                     Ok(())
                 }
@@ -229,7 +231,7 @@ pub(super) fn probed(
             let mut failure = StepFailure::review(codes::OUTCOME_UNKNOWN, text);
             if let Some(error) = error {
                 failure.context.tech = error.tech;
-                // Told by a code of its own what there is to be confirmed.
+                // A rejected answer has its own code, which tells the person what to confirm.
                 if why.is_some() {
                     failure.context.code = error.code;
                 }
@@ -239,8 +241,8 @@ pub(super) fn probed(
     }
 }
 
-/// Whether people have given all that the step has asked them for: it only has to finish, and does not
-/// ask them again.
+/// True if people have given all that the step requested. The step only has to finish, and does not ask them
+/// again.
 pub(super) fn is_answered(draft: &Draft<'_>, index: usize) -> bool {
     let node = &draft.state.steps[index].node_id;
     let approval = draft.state.approval.as_ref();
@@ -250,7 +252,7 @@ pub(super) fn is_answered(draft: &Draft<'_>, index: usize) -> bool {
     is_approved || super::signature::is_signed(draft, index)
 }
 
-/// What went wrong last with a step that was left behind.
+/// The error of the last failed step that the run continued past.
 pub(super) fn left_over_error(draft: &Draft<'_>) -> Option<ErrorContext> {
     let mut steps = draft.state.steps.iter();
     steps
@@ -259,7 +261,7 @@ pub(super) fn left_over_error(draft: &Draft<'_>) -> Option<ErrorContext> {
         .clone()
 }
 
-/// What a later attempt has made good is not what went wrong with the step or the execution.
+/// Clears a step's error after a later attempt succeeded, and the execution's error if it is the same.
 fn forget_error(draft: &mut Draft<'_>, index: usize) {
     if draft.state.steps[index].error.is_none() {
         return;
@@ -285,7 +287,7 @@ pub(super) fn succeeded(draft: &mut Draft<'_>, index: usize, output: Arc<Value>)
         node_id: node.id.clone(),
         node_type: Arc::clone(&node.node_type),
         duration_ms,
-        // What a trigger step gives out is trigger data, which goes into no event.
+        // The output of a trigger step is trigger data, which must not appear in events.
         output_preview: (node.phase != Phase::Trigger).then(|| Redaction::preview(&snapshot)),
     });
     draft.log_step(
@@ -294,7 +296,7 @@ pub(super) fn succeeded(draft: &mut Draft<'_>, index: usize, output: Arc<Value>)
         Text::key("log-step-completed").with("label", &node.label),
         None,
     );
-    // An approval has neither made nor sent a document, wherever it stands.
+    // An approval neither makes nor sends a document, whatever its phase.
     let is_approval = draft
         .state
         .approval
@@ -335,7 +337,7 @@ pub(super) fn close(
     }
 }
 
-/// A step that could not even be opened.
+/// Fails a step that could not be opened.
 pub(super) fn fail_unopened(
     draft: &mut Draft<'_>,
     index: usize,
@@ -349,7 +351,7 @@ pub(super) fn fail_unopened(
     failed(draft, index, failure, Outcome::Known)
 }
 
-/// An error of another side that wants to be left alone until a moment.
+/// Adds to an error the time before which the other side does not want to be called.
 fn not_before(context: ErrorContext, moment: Timestamp) -> ErrorContext {
     let human = Text::key("error-not-before")
         .with_text("why", context.human)
@@ -379,7 +381,7 @@ pub(super) fn failed(
         retry_after_ms,
     } = failure;
     let retry_after_ms = retry_after_ms.unwrap_or(0);
-    // The other side asks for a longer pause than the policy allows: a person decides when to go on.
+    // The other side asks for a longer pause than the policy allows: let a person decide when to go on.
     if class == FailureClass::Retryable
         && retry_after_ms > node.retry.max_ms
         && has_attempts_left(draft, index)
@@ -398,7 +400,7 @@ pub(super) fn failed(
         step.status = StepStatus::Pending;
         step.activity = Activity::Idle;
         step.error = Some(context.clone());
-        // A pause outlasts the backoff: the next attempt comes when a person lets it.
+        // While the run is paused, the retry waits for a person and not for the backoff.
         if draft.state.execution.status == Status::Paused {
             draft.rest_phase();
         } else {
@@ -449,12 +451,12 @@ pub(super) fn failed(
         draft.state.execution.delivery_state = DeliveryState::Failed;
     }
     let status = draft.state.execution.status;
-    // What people have signed is not given up because of what comes after it.
+    // Once people have signed, a later error does not fail the execution: a person reviews it.
     let reviews = class == FailureClass::Review
         || node.on_error == OnError::Review
         || super::signature::is_signed(draft, index);
-    // Neither what a person is to see to, what may have happened in the world, nor what people have
-    // decided is passed over, whatever the node says.
+    // Whatever `on_error` says, never continue past a step that needs a review, past an unknown outcome, or
+    // past a decision of people.
     let may_continue = class != FailureClass::Review && outcome == Outcome::Known;
     match node.on_error {
         OnError::Continue if may_continue => {
@@ -462,7 +464,7 @@ pub(super) fn failed(
             draft.update_progress(0.0);
             Ok(())
         }
-        // A terminal step of an execution that a signal has ended meanwhile changes nothing more.
+        // If a signal has ended the execution meanwhile, the step's end changes nothing more.
         _ if status.is_terminal() => Ok(()),
         _ if reviews && status != Status::NeedsReview => {
             let detail = json!({"node_id": node.id, "error_code": context.code});

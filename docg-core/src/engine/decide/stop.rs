@@ -1,9 +1,8 @@
-//! What becomes of a step whose handler was told to stop, or whose run ends while it is under way.
+//! Handles a step whose handler was told to stop, or whose execution ends while the step is under way.
 //!
-//! A handler that is told to stop may answer anything: what it then says ends no run. A success and a
-//! wait are taken at their word, and so are errors by which the handler says that it may run again. Any
-//! other error of an effect that is not safe to repeat leaves open whether the effect happened, and the
-//! handler is asked.
+//! The answer of a handler that was told to stop never ends the execution. A success or a wait counts, and so
+//! does an error by which the handler says that it may run again. After any other error of an effect that is
+//! not safe to repeat, the outcome is unknown and the handler is probed.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -22,8 +21,8 @@ use crate::{
     workflow::{Node, Probe, StepOutcome, StopReason, Wait},
 };
 
-/// Whether an error that a handler returned after it was told to stop leaves open whether its effect
-/// happened. What follows a wait may be repeated: the effect was the asking, and that is known.
+/// True if an error after a request to stop leaves the outcome unknown. After its wait a step is safe to
+/// repeat: its effect was the request, and the request is done.
 pub(crate) fn leaves_doubt(
     state: &RunState,
     env: Env<'_>,
@@ -44,7 +43,7 @@ pub(crate) fn leaves_doubt(
     }
 }
 
-/// The handler has failed after it was told to stop.
+/// Handles an error from a handler that was told to stop.
 pub(super) fn failed(
     draft: &mut Draft<'_>,
     index: usize,
@@ -76,7 +75,7 @@ pub(super) fn failed(
     }
 }
 
-/// The handler has succeeded, or asked to wait, after a cancel.
+/// Handles a success or a wait that follows a cancel.
 pub(super) fn finished_canceled(
     draft: &mut Draft<'_>,
     index: usize,
@@ -89,7 +88,7 @@ pub(super) fn finished_canceled(
     dropped(draft, index, effect, None)
 }
 
-/// The step has used up its time. What its handler said then is for technicians.
+/// The failure of a step that has used up its time. The handler's own error goes into the technical text.
 fn timeout(node: &Node, failure: StepFailure, in_doubt: bool) -> StepFailure {
     let limit = node.timeout_ms;
     let text = if limit.is_multiple_of(1000) {
@@ -111,8 +110,8 @@ fn timeout(node: &Node, failure: StepFailure, in_doubt: bool) -> StepFailure {
     timeout.tech(format!("no result within {limit} ms{said}"))
 }
 
-/// The step begins again at another worker; the attempt does not count. A step that goes on after its
-/// wait stays open for the next worker.
+/// Lets another worker run the step again, without counting the attempt. A step that continues after its wait
+/// stays open for the next worker instead.
 fn run_again(draft: &mut Draft<'_>, index: usize) {
     if draft.state.steps[index].activity != Activity::Running {
         return;
@@ -127,7 +126,7 @@ fn run_again(draft: &mut Draft<'_>, index: usize) {
     draft.log_step(LogLevel::Warn, &node, text, None);
 }
 
-/// The next worker asks whether the effect happened, before anything else. The attempt goes on.
+/// Leaves the step open: the next worker probes it before anything else. The attempt continues.
 fn leave_open(draft: &mut Draft<'_>, index: usize) {
     let node = draft.node(index);
     draft.step(index).activity = Activity::ProbingTakeover;
@@ -138,8 +137,8 @@ fn leave_open(draft: &mut Draft<'_>, index: usize) {
     draft.log_step(LogLevel::Warn, &node, text, None);
 }
 
-/// A person ends the run while the step is under way; `effect` is what is known of
-/// it, `failure` what its handler said.
+/// Drops a step under way, because a person ends the execution. `effect` is the known state of its effect,
+/// and `failure` is the handler's error.
 pub(super) fn dropped(
     draft: &mut Draft<'_>,
     index: usize,
@@ -160,11 +159,11 @@ pub(super) fn dropped(
                 draft.state.execution.delivery_state = DeliveryState::Sent;
             }
         }
-        // No review goes over into a wait for approval. What was asked ends with the run.
+        // A review cannot turn into a wait for an approval. The request ends with the execution.
         Probe::Begun(Wait::Approval(_)) if draft.state.execution.status == Status::NeedsReview => {
             cut_off(draft, index, canceled(effect_done()));
         }
-        // Noted, so that the end of the execution withdraws it.
+        // Record the request, so that the end of the execution withdraws it.
         Probe::Begun(wait) => {
             draft.log_step(LogLevel::Warn, &node, effect_done(), None);
             step::begin_wait(draft, index, wait)?;
@@ -200,7 +199,7 @@ fn canceled(human: Text) -> ErrorContext {
     }
 }
 
-/// A step that was under way when its execution was canceled has not succeeded.
+/// Fails a step that was under way when its execution was ended.
 fn cut_off(draft: &mut Draft<'_>, index: usize, error: ErrorContext) {
     let node = draft.node(index);
     close(
@@ -221,7 +220,7 @@ fn cut_off(draft: &mut Draft<'_>, index: usize, error: ErrorContext) {
     draft.log_step(LogLevel::Warn, &node, error.human, error.tech);
 }
 
-/// Cuts off what is under way or waits, before the run ends.
+/// Cuts off the steps that are under way or waiting, before the execution ends.
 pub(super) fn cut_off_open(draft: &mut Draft<'_>) {
     for index in 0..draft.state.steps.len() {
         let step = &draft.state.steps[index];
@@ -232,7 +231,7 @@ pub(super) fn cut_off_open(draft: &mut Draft<'_>) {
     }
 }
 
-/// What is said of a step whose effect may have happened when nobody can ask any more.
+/// The error text of a step that is cut off, when nobody can probe its effect any more.
 fn cut_off_text(draft: &Draft<'_>, index: usize) -> Text {
     let node = draft.node(index);
     let is_known = match draft.state.steps[index].activity {

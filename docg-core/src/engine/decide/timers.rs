@@ -1,4 +1,4 @@
-//! What happens when a moment has come, and which moment comes next.
+//! Timers: ends what has expired, and finds the next time at which a resting run needs a worker.
 
 use super::{approval, draft::Draft, follow_up, signature};
 use crate::{
@@ -10,7 +10,7 @@ use crate::{
     time::Timestamp,
 };
 
-/// When the open approval runs out.
+/// The time at which the open approval expires.
 fn approval_expiry(state: &RunState) -> Option<Timestamp> {
     state
         .approval
@@ -19,7 +19,7 @@ fn approval_expiry(state: &RunState) -> Option<Timestamp> {
         .expires_at
 }
 
-/// When the review runs out.
+/// The time at which the review expires.
 fn review_expiry(state: &RunState) -> Option<Timestamp> {
     state
         .execution
@@ -29,7 +29,7 @@ fn review_expiry(state: &RunState) -> Option<Timestamp> {
         .until
 }
 
-/// Ends what has run out.
+/// Ends the review, approval or signature request that has expired.
 pub(super) fn expire(draft: &mut Draft<'_>) -> Result<(), InvalidTransition> {
     if draft.state.execution.status.is_terminal() {
         return Ok(());
@@ -54,7 +54,7 @@ pub(super) fn expire(draft: &mut Draft<'_>) -> Result<(), InvalidTransition> {
     Ok(())
 }
 
-/// When a run that rests next wants a worker.
+/// The next time at which a resting run needs a worker.
 pub(super) fn next_wake(state: &RunState, opens_steps: bool, now: Timestamp) -> Option<Timestamp> {
     let execution = &state.execution;
     let people = [
@@ -78,7 +78,7 @@ pub(super) fn next_wake(state: &RunState, opens_steps: bool, now: Timestamp) -> 
             && !(waiting.kind == WaitKind::Confirmation && execution.delivery_confirmed)
     });
     if retry.is_none() && !waits_for_people && !opens_steps {
-        // Whoever applied a signal leaves the next step to a worker.
+        // This decision only applied signals; a worker opens the next step.
         return Some(now);
     }
     retry.into_iter().chain(people).min()

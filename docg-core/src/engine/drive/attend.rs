@@ -1,4 +1,4 @@
-//! A handler is at work: what its driver waits for meanwhile, and how it is ended.
+//! Attends a handler at work: waits for its result and for other inputs, and stops it when needed.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,11 +16,11 @@ use crate::{
     workflow::{Probe, StopReason},
 };
 
-/// Progress within a step is committed no more often than this.
+/// The shortest time between two commits of progress within a step.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
 
 impl Driver {
-    /// Waits for a handler, or for what comes first.
+    /// Waits for the handler's result, or for an input that comes first.
     pub(super) async fn attend(
         &mut self,
         state: &RunState,
@@ -36,7 +36,7 @@ impl Driver {
                     self.give_up(step).await;
                     return Err(LeaseLost);
                 }
-                // Before the handler's answer: a cancel that came first sees to what has begun.
+                // Before the handler's answer: a cancel that came first decides about the effect.
                 () = self.handle.signal.notified() => {
                     let signals = self.inbox(state).await;
                     if signals.is_empty() {
@@ -51,7 +51,7 @@ impl Driver {
                 }
                 input = step.finished() => return Ok(vec![input]),
                 () = self.held_long_enough() => step = self.commit_held_beside(state, step).await?,
-                // It waits for a place, or has got one.
+                // The deadline moved, because the handler waits for a place or got one.
                 Ok(()) = time.changed() => {}
                 () = self.time_is_up(ends) => {
                     return Ok(self.stop(state, step, StopReason::Deadline).await);
@@ -75,8 +75,8 @@ impl Driver {
         }
     }
 
-    /// Tells a handler to stop and gives it its grace time: the input that comes of it. A cancel that
-    /// arrives meanwhile outweighs what the handler was told first.
+    /// Tells a handler to stop and gives it its grace time. Returns the resulting input. A cancel that
+    /// arrives meanwhile overrides the first reason.
     async fn stop(
         &mut self,
         state: &RunState,
@@ -93,7 +93,7 @@ impl Driver {
                     if ends_run(state, &signals) {
                         return self.end(state, step, signals, grace).await;
                     }
-                    // Others are found by the commit that follows.
+                    // The commit that follows finds other signals.
                 }
                 input = step.finished() => return vec![input],
                 () = tokio::time::sleep_until(grace) => return vec![step.unanswered()],
@@ -101,7 +101,7 @@ impl Driver {
         }
     }
 
-    /// Ends a handler whose execution a person ends, and finds out what became of its effect.
+    /// Stops the handler of an execution that a person ends. If the outcome is unknown, probes the effect.
     async fn end(
         &self,
         state: &RunState,
@@ -132,8 +132,8 @@ impl Driver {
         inputs
     }
 
-    /// Finds out what became of the effects that an earlier holder has `left` open, before a person ends
-    /// their execution.
+    /// Probes the effects that may have happened, before a person ends the execution. `left` is true while
+    /// nobody attends the steps that an earlier holder left open.
     pub(super) async fn ask_before_end(
         &self,
         state: &RunState,
@@ -151,8 +151,8 @@ impl Driver {
         inputs.splice(signals..signals, known);
     }
 
-    /// Finds out what became of an effect that is not picked up, because a person ends the execution.
-    /// `failure` is what its handler said.
+    /// Probes an effect that will not be picked up, because a person ends the execution. `failure` is the
+    /// error that its handler returned.
     pub(super) async fn probe_to_drop(
         &self,
         state: &RunState,
@@ -168,8 +168,8 @@ impl Driver {
         }
     }
 
-    /// A person ends the execution before a step that was opened has begun. Where it was `asked` about,
-    /// an earlier attempt may have begun what this one would have picked up.
+    /// Drops a step that was opened and has not begun, because a person ends the execution. `asked` is true
+    /// if the step was probed before: an earlier attempt may have begun its effect, so it is probed again.
     pub(super) async fn drop_unbegun(&self, state: &RunState, index: usize, asked: bool) -> Input {
         let notes = Notes::default();
         if asked {
@@ -219,16 +219,15 @@ impl Driver {
         self.engine.clock.sleep(left)
     }
 
-    /// When the grace time of a handler ends that is told to stop now.
+    /// The end of the grace time of a handler that is told to stop now.
     fn grace(&self) -> Instant {
         Instant::now() + self.engine.options.cancel_grace
     }
 
-    /// Nothing can be committed any more: the handler has its grace time, and nobody waits for what it
-    /// returns.
+    /// Gives the handler its grace time after nothing can be committed any more. Its result is dropped.
     async fn give_up(&self, mut step: StepRun) {
         step.tell_to_stop(StopReason::LeaseLost);
-        // Late or never is the same here.
+        // A late answer and no answer have the same result here.
         let _ = tokio::time::timeout_at(self.grace(), step.finished()).await;
     }
 
@@ -238,7 +237,7 @@ impl Driver {
         }
     }
 
-    /// Commits what is held back. Where that is no longer possible, the handler beside has its grace.
+    /// Commits the held records. If that is no longer possible, stops the handler with its grace time.
     async fn commit_held_beside(
         &mut self,
         state: &RunState,
@@ -258,8 +257,8 @@ pub(super) fn is_cancel(input: &Input) -> bool {
     matches!(input, Input::Signal(signal) if matches!(signal.kind, SignalKind::Cancel { .. }))
 }
 
-/// Whether the inbox holds a signal by which a person ends the execution: a cancel, or a resume that
-/// rejects it. One that is sent on a version counts only as the first signal on that version.
+/// True if a signal in the inbox ends the execution on a person's behalf: a cancel, or a resume that rejects
+/// it. A signal that was sent on a version counts only as the first on that version.
 pub(super) fn ends_run(state: &RunState, inputs: &[Input]) -> bool {
     let signals = inputs.iter().filter_map(|input| match input {
         Input::Signal(signal) => Some(signal),

@@ -1,5 +1,5 @@
-//! What was decided is committed, together where it may be, until the store has answered; then others
-//! hear of it.
+//! Commits decisions, several together where that is safe, and retries until the store answers. Then
+//! publishes the events and answers the callers.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,13 +12,13 @@ use crate::{
     time::Timestamp,
 };
 
-/// How long decisions may wait to be committed together.
+/// How long decisions may be held back to be committed together.
 const HOLD_BACK: Duration = Duration::from_millis(20);
 
 impl Driver {
-    /// Whether what was decided may be committed together with what comes of the next. Checks and
-    /// computing touch nothing: if the worker dies, they are made again. An effect finds committed what
-    /// came before it, and what somebody waits for is committed at once.
+    /// True if a decision may be committed together with the next one. Checks and computing steps have no
+    /// effect: if the worker dies, they run again. Before an effect begins, all earlier decisions are
+    /// committed. A decision that settles signals is committed at once, because callers wait for it.
     pub(super) fn may_wait(&mut self, state: &RunState, next: &Next, goes_on: bool) -> bool {
         let may_begin = match next {
             Next::Preflight => true,
@@ -37,7 +37,7 @@ impl Driver {
         *self.held_until.get_or_insert(now + HOLD_BACK) > now
     }
 
-    /// When what is held back must be committed; never where nothing is.
+    /// Returns when the held records must be committed; never if there are none.
     pub(super) async fn held_long_enough(&self) {
         match self.held_until {
             Some(until) if !self.held.is_empty() => tokio::time::sleep_until(until).await,
@@ -45,21 +45,21 @@ impl Driver {
         }
     }
 
-    /// Commits what is held back, while something is at work.
+    /// Commits the held records while preflight or a handler is at work.
     pub(super) async fn commit_held(&mut self, state: &RunState) -> Result<(), LeaseLost> {
         match self.commit(state, true).await {
             Ok(committed) if committed.signals_pending => {
                 self.handle.signal.notify_one();
                 Ok(())
             }
-            // Signals keep back only the end of a run.
+            // Only a commit that ends the execution can be `Signaled`.
             Ok(_) | Err(Uncommitted::Signaled) => Ok(()),
             Err(Uncommitted::LeaseLost | Uncommitted::NameTaken) => Err(LeaseLost),
         }
     }
 
-    /// Commits what was decided, and publishes its events. The end of a run yields to signals that it
-    /// has not seen; what was decided is then still held.
+    /// Commits the held records and publishes their events. A commit that ends the execution yields to
+    /// signals that the decision has not seen; the records then stay held.
     pub(super) async fn commit(
         &mut self,
         state: &RunState,
@@ -124,23 +124,23 @@ impl Driver {
         Ok(committed)
     }
 
-    /// Hands a commit to the store until it has an answer.
+    /// Passes a commit to the store until the store answers.
     async fn store_commit(&self, mut commit: Commit) -> Result<Committed, Uncommitted> {
         let id = commit.execution.id;
         let mut pause = STORE_BACKOFF.0;
         let mut in_doubt = false;
         loop {
-            // After the lease is gone one more try tells what became of the others.
+            // After the lease is lost, one last attempt tells whether an earlier one landed.
             let is_last = self.handle.lost.is_cancelled();
             if let LeaseAfter::Keep(until) = &mut commit.then {
-                // Whoever has waited long for an answer wants a whole lease all the same.
+                // Every attempt asks for a whole lease, however long the earlier ones took.
                 *until = self.lease_end();
             }
             match self.engine.store.commit(commit.clone()).await {
                 Ok(committed) => return Ok(committed),
                 Err(error) if error.kind == StoreErrorKind::Conflict => {
                     if in_doubt && self.was_made(&commit).await {
-                        // What the lost answer said is not known: the safe side is taken.
+                        // The lost answer is unknown, so assume pending signals and an awaited share.
                         return Ok(Committed {
                             signals_pending: true,
                             share_awaited: true,
@@ -158,7 +158,7 @@ impl Driver {
                     return Err(Uncommitted::Signaled);
                 }
                 Err(error) if error.kind.may_pass() => {
-                    // Once for each time that the store is down: many executions may wait for it.
+                    // Warn at the first failure only: in an outage many executions may retry.
                     if in_doubt {
                         tracing::debug!(execution_id = %id, "a commit will be tried again: {error}");
                     } else {
@@ -167,7 +167,7 @@ impl Driver {
                     in_doubt = true;
                 }
                 Err(error) => {
-                    // The lease is left to run out; whoever takes over decides anew.
+                    // Let the lease expire; the worker that takes over decides again.
                     tracing::error!(execution_id = %id, "a commit was refused: {error}");
                     return Err(Uncommitted::LeaseLost);
                 }
@@ -182,13 +182,13 @@ impl Driver {
         }
     }
 
-    /// When a lease ends that is kept now.
+    /// The end of a lease that is kept now.
     fn lease_end(&self) -> Timestamp {
         self.engine.now() + self.engine.options.lease
     }
 
-    /// Whether a commit that was refused had been made before, when its answer was lost. Its version
-    /// tells nothing, for whoever has taken over counts on from the same number.
+    /// True if a refused commit had landed before, when its answer was lost. The version cannot tell, because
+    /// the next holder counts on from the same number.
     async fn was_made(&self, commit: &Commit) -> bool {
         loop {
             let answer = match commit.then {
@@ -207,15 +207,15 @@ impl Driver {
         }
     }
 
-    /// Who holds the lease is the only one who can have written.
+    /// True if this worker still holds the lease: then nobody else can have written.
     async fn is_still_held(&self) -> Result<bool, StoreError> {
         let leases = [self.handle.lease];
         let renewed = self.engine.store.renew(&leases, self.lease_end()).await?;
         Ok(renewed.lost.is_empty())
     }
 
-    /// Where a commit has let go, its events tell whose it is. One without events has told nobody
-    /// anything that would have to be passed on.
+    /// True if the events of a commit that released the lease are stored. A commit without events counts as
+    /// not made, since it has nothing to publish.
     async fn is_recorded(&self, commit: &Commit) -> Result<bool, StoreError> {
         let Some(first) = commit.events.first() else {
             return Ok(false);
@@ -230,7 +230,7 @@ impl Driver {
         Ok(stored.iter().any(|event| event.event_id == first.event_id))
     }
 
-    /// Tells workers when the execution wants one again.
+    /// Wakes workers if the execution needs one again, now or later.
     pub(super) async fn leave_word(&self, state: &RunState, committed: Committed) {
         if committed.share_awaited {
             self.engine.wake_all_workers(state.execution.id).await;
@@ -246,12 +246,12 @@ impl Driver {
         if self.is_stopping() {
             self.wake_others().await;
         } else if !self.works() {
-            // It may be a process without workers.
+            // This process may have no workers.
             self.engine.wake_a_worker(state.execution.id).await;
         }
     }
 
-    /// This process claims nothing any more. Where the wake-up is lost, polling finds the execution.
+    /// Wakes another process, as this one claims nothing more. If that is lost, polling finds the execution.
     async fn wake_others(&self) {
         let id = self.handle.lease.execution_id;
         let _ = self.engine.bus.wake(id).await;

@@ -24,7 +24,7 @@ pub(crate) struct Holding {
 }
 
 impl Holding {
-    /// Holds what was claimed, `until` then at first; see [`Inner::claim`].
+    /// Holds a claimed execution. Its lease is relied on `until` then unless renewed; see [`Inner::claim`].
     pub(crate) fn begin(engine: &Arc<Inner>, claimed: Claimed, until: Duration) -> Self {
         let lease = claimed.lease;
         Self {
@@ -38,12 +38,12 @@ impl Holding {
         }
     }
 
-    /// Publishes the events that it was created with.
+    /// Publishes the events of the execution's creation.
     pub(crate) async fn publish(&mut self, events: &[Arc<Event>]) {
         self.claimed.published = self.engine.publish(events, self.claimed.published).await;
     }
 
-    /// Takes it forward.
+    /// Runs the driver until it ends.
     pub(crate) async fn drive(self, mode: Mode) {
         let Self {
             engine,
@@ -57,7 +57,8 @@ impl Holding {
         let works = matches!(mode, Mode::Work { .. });
         inputs.extend(claimed.signals.into_iter().map(Input::Signal));
         let is_interrupted = claimed.takeovers >= MAX_TAKEOVERS;
-        // It could not even be parked. A cancel then touches as little as of one that cannot be read.
+        // Workers died even while parking it. A cancel then touches only its own row, as if it were
+        // unreadable.
         if claimed.takeovers > MAX_TAKEOVERS && inputs.iter().any(attend::is_cancel) {
             claimed.unreadable = true;
             reduce(&mut claimed.state);
@@ -67,7 +68,7 @@ impl Holding {
             if inputs.is_empty() {
                 drop(leaving);
                 let released = engine.store.release(&[lease], engine.now()).await;
-                // Otherwise it runs out.
+                // If the release failed, the lease expires.
                 let _ = released;
                 return;
             }
@@ -88,9 +89,10 @@ impl Holding {
             step: None,
             held: Records::default(),
             held_until: None,
-            // What killed its worker before is not begun again without a trace.
+            // After a takeover hold nothing back: what killed the last worker must leave a trace before it
+            // runs again.
             may_hold: !claimed.taken_over,
-            // What cannot be read, and what may have killed its workers, is not asked again.
+            // Do not probe what cannot be read, or what may have killed its workers.
             asks: !(is_interrupted || claimed.unreadable || decide::is_interrupted(&claimed.state)),
             stored_version: claimed.state.execution.version,
             is_reduced: claimed.unreadable,
@@ -100,14 +102,14 @@ impl Holding {
         };
         driver.run(claimed.state, inputs).await;
         drop(leaving);
-        // Somebody has relied on this driver when it had looked into the inbox for the last time.
+        // A signal arrived after the last inbox read; wake a worker to apply it.
         if handle.signal.notified().now_or_never().is_some() {
             engine.wake_a_worker(lease.execution_id).await;
         }
     }
 }
 
-/// Leaves only what an execution has in its own row.
+/// Reduces a run state to the execution's own row.
 fn reduce(state: &mut RunState) {
     state.steps.clear();
     Arc::make_mut(&mut state.workflow).nodes.clear();
@@ -116,7 +118,7 @@ fn reduce(state: &mut RunState) {
     state.approval = None;
 }
 
-/// Takes the execution out of the active ones, also when the driver panics.
+/// Removes the execution from the active ones, even if the driver panics.
 struct Leaving {
     engine: Arc<Inner>,
     lease: Lease,

@@ -1,11 +1,9 @@
-//! Takes one held execution forward: decide, commit, publish, do what comes next, and again.
+//! Drives one held execution forward: decide, commit, publish, do the next thing, and repeat.
 //!
-//! Decisions between which nothing was touched are committed together, if that takes no longer than
-//! a moment.
+//! Decisions are committed together if no effect begins between them and they take only a moment.
 //!
-//! The driver is the execution's only writer while it holds the lease. Whatever comes meanwhile -
-//! a handler's result, a signal, a deadline, the loss of the lease, shutdown - comes to it as an
-//! input of the next decision, or ends it.
+//! The driver is the execution's only writer while it holds the lease. A handler's result, a signal or a
+//! deadline becomes an input of the next decision. A lost lease or a shutdown ends the driver.
 
 mod attend;
 mod commit;
@@ -40,59 +38,59 @@ use crate::{
 pub(crate) enum Mode {
     /// Until the execution rests, or the worker shuts down.
     Work { shutdown: CancellationToken },
-    /// Only as far as what is in the inbox; the rest is a worker's.
+    /// Only until the signals in the inbox are applied; a worker does the rest.
     ApplySignals,
 }
 
-/// A rest that is shorter than this is waited out with the lease kept.
+/// The driver waits through a shorter rest without releasing its lease.
 const SHORT_REST_MS: u64 = 1_000;
-/// The pause after a store that did not answer, and its longest.
+/// The first and the longest pause after the store did not answer.
 const STORE_BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
-/// How long a process that shuts down waits for a decision that is evaluated.
+/// How long a process that shuts down waits for a decision under evaluation.
 const LAST_DECISION: Duration = Duration::from_secs(2);
 
 struct Driver {
     engine: Arc<Inner>,
     handle: Handle,
-    /// `None` where the driver opens no steps.
+    /// `None` if the driver opens no steps.
     shutdown: Option<CancellationToken>,
-    /// The shutdown was heard; what is done from here on is the end of it.
+    /// True once the driver has reacted to the shutdown; it does not react again.
     drains: bool,
-    /// The handler that is at work.
+    /// The handler at work.
     step: Option<StepRun>,
-    /// What was decided and is not yet committed.
+    /// The records that are decided and not yet committed.
     held: Records,
-    /// When it must be committed at the latest.
+    /// The latest time to commit the held records.
     held_until: Option<Instant>,
     may_hold: bool,
-    /// Handlers may be asked what became of their effects before a cancel.
+    /// True if handlers may be probed about their effects before a cancel.
     asks: bool,
-    /// The version that the store has.
+    /// The execution's version in the store.
     stored_version: u64,
-    /// Something of the run could not be read.
+    /// True if a part of the execution could not be read.
     is_reduced: bool,
-    /// Up to where its events are known to be on the bus.
+    /// The `seq` up to which the execution's events are known to be on the bus.
     published: u64,
-    /// When progress within a step was last committed.
+    /// The time of the last commit of progress within a step.
     progress_at: Option<Duration>,
-    /// The moment of the first record, and what [`Clock::elapsed`](crate::time::Clock::elapsed) told then.
+    /// The time of the first record, and [`Clock::elapsed`](crate::time::Clock::elapsed) at that moment.
     dated_from: Option<(Timestamp, Duration)>,
 }
 
-/// Nothing may be committed any more.
+/// The lease is lost; nothing more may be committed.
 struct LeaseLost;
 
-/// Why a decision is not committed.
+/// Why a decision was not committed.
 enum Uncommitted {
     LeaseLost,
-    /// The run would end, and signals are in the inbox that it has not seen.
+    /// The commit would end the execution, and the inbox has signals that the decision has not seen.
     Signaled,
-    /// A request has a name that leads to another execution.
+    /// The link or envelope of a request already leads to another execution.
     NameTaken,
 }
 
-/// What is decided instead if a wait cannot be stored: the state before it, and an input that refuses it.
+/// The fallback if a wait cannot be stored: the state before the wait, and an input that rejects it.
 struct Instead {
     state: RunState,
     held: Records,
@@ -101,7 +99,7 @@ struct Instead {
 
 impl Driver {
     async fn run(mut self, mut state: RunState, mut inputs: Vec<Input>) {
-        // What an earlier holder has left open nobody attends until the first decision here.
+        // Until the first decision here, nobody attends the steps that an earlier holder left open.
         let mut left_open = true;
         let mut before_end = None;
         let mut instead = None;
@@ -123,13 +121,14 @@ impl Driver {
             }
             let decision = match self.decide(state, inputs, (now, recorded)).await {
                 Ok(Some(decision)) => decision,
-                // The lease is left to run out, and another process decides.
+                // The process shuts down. Let the lease expire; another process decides.
                 Ok(None) => {
                     self.give_up_step().await;
                     return;
                 }
                 Err(defect) => {
-                    // The lease is left to run out: at once would be tried again at once.
+                    // Let the lease expire. Releasing it now would make another worker retry at once and hit
+                    // the same defect.
                     tracing::error!(execution_id = %id, "a decision broke the transition table: {defect}");
                     return;
                 }
@@ -146,7 +145,8 @@ impl Driver {
             let goes_on = self.goes_on(&state, &next, now);
             if !self.may_wait(&state, &next, goes_on) {
                 if self.held.is_empty() && !goes_on {
-                    // The lease is given back, and the next moment may be another.
+                    // The commit has no records, but it releases the lease and may change `wake_at`: it needs
+                    // a new version.
                     state.execution.version += 1;
                 }
                 let committed = match self.commit(&state, goes_on).await {
@@ -169,7 +169,7 @@ impl Driver {
                     },
                     Err(Uncommitted::Signaled) => {
                         inputs = self.inbox(&state).await;
-                        // A cancel that came before the end wins; any other signal comes too late.
+                        // A cancel that arrived before the end wins; any other signal arrived too late.
                         match before_end.take() {
                             Some((before, held)) if attend::ends_run(&before, &inputs) => {
                                 (state, self.held) = (before, held);
@@ -199,7 +199,7 @@ impl Driver {
                         }
                         continue;
                     }
-                    // A cancel is for whoever attends the handler: it gives it its grace.
+                    // Leave the cancel to `attend`, which gives the running handler its grace time.
                     self.handle.signal.notify_one();
                 }
             }
@@ -210,8 +210,8 @@ impl Driver {
         }
     }
 
-    /// The present moment, as records tell it. A clock that is set while this driver works makes no step
-    /// longer or shorter; the next driver goes by the clock again.
+    /// The present time for records. If the clock is set while this driver works, no step becomes longer or
+    /// shorter. The next driver starts from the clock again.
     fn recorded_now(&mut self, state: &RunState) -> Timestamp {
         let elapsed = self.engine.clock.elapsed();
         let (from, then) = *self
@@ -220,13 +220,13 @@ impl Driver {
         from + elapsed.saturating_sub(then)
     }
 
-    /// Whether a signal was applied or ignored by what is held back.
+    /// True if the held records already settle this signal.
     fn has_settled(&self, input: &Input) -> bool {
         matches!(input, Input::Signal(signal) if self.held.settled.contains(&signal.id))
     }
 
-    /// Decides, beside the runtime's threads where that evaluates more than a little. `None` where the
-    /// process shuts down before that has had its turn.
+    /// Makes a decision; an expensive one is evaluated off the runtime's threads. Returns `None` if the
+    /// process shuts down before the evaluation ends.
     async fn decide(
         &self,
         state: RunState,
@@ -234,7 +234,7 @@ impl Driver {
         (now, recorded): (Timestamp, Timestamp),
     ) -> Result<Option<Decision>, InvalidTransition> {
         let organization = state.execution.organization_id;
-        // Who opens no steps comes to no condition.
+        // A driver that opens no steps evaluates no condition.
         let is_small =
             inputs.iter().all(decide::is_little) && (!self.works() || decide::is_small(&state));
         let (engine, shutdown) = (Arc::clone(&self.engine), self.shutdown.clone());
@@ -265,19 +265,19 @@ impl Driver {
         }
     }
 
-    /// Whether this driver may begin work.
+    /// True if this driver may begin work.
     fn works(&self) -> bool {
         works(self.shutdown.as_ref())
     }
 
-    /// Whether this driver has worked, and its process shuts down.
+    /// True if this driver has worked, and its process shuts down.
     fn is_stopping(&self) -> bool {
         self.shutdown
             .as_ref()
             .is_some_and(CancellationToken::is_cancelled)
     }
 
-    /// Whether the lease is kept after a decision.
+    /// True if the driver keeps its lease after a decision.
     fn goes_on(&self, state: &RunState, next: &Next, now: Timestamp) -> bool {
         match next {
             Next::Done => false,
@@ -298,7 +298,7 @@ impl Driver {
         }
     }
 
-    /// Does what comes next, until something has happened.
+    /// Does the next thing, and returns the inputs that come of it.
     async fn act(&mut self, state: &RunState, next: Next) -> Result<Vec<Input>, LeaseLost> {
         match next {
             Next::Preflight => return Box::pin(self.preflight(state)).await,
@@ -318,7 +318,7 @@ impl Driver {
             Next::Rest | Next::Done => {}
         }
         match self.step.take() {
-            // Boxed: an execution's task is as large as the largest thing that it may come to await.
+            // Boxed, because a task is as large as the largest future that it may await.
             Some(mut step) => match step.ended() {
                 Some(input) => Ok(vec![input]),
                 None => Box::pin(self.attend(state, step)).await,
@@ -334,7 +334,7 @@ impl Driver {
         params: Arc<serde_json::Value>,
         task: Task,
     ) {
-        // A signal was applied while the handler was at work: it still is.
+        // If a handler is already at work, a signal was applied meanwhile: let the handler continue.
         if self.step.is_none() {
             self.step =
                 Some(StepRun::begin(&self.engine, state, &self.handle, index, params, task).await);
@@ -360,7 +360,7 @@ impl Driver {
                 biased;
                 () = self.handle.lost.cancelled() => Err(LeaseLost),
                 issues = &mut checks => Ok(vec![Input::Preflight { issues, started_at }]),
-                // Checks touch nothing: they are dropped, and made again if they are still due.
+                // Preflight has no effect: a signal drops it, and it runs again if it is still due.
                 () = self.handle.signal.notified() => Ok(self.inbox(state).await),
                 () = self.shutting_down() => Ok(Vec::new()),
                 () = self.held_long_enough() => {
@@ -371,7 +371,7 @@ impl Driver {
         }
     }
 
-    /// Asks the provider of the open signature request, or has it remind the signers.
+    /// Asks the provider of the open signature request for its state, or to remind the signers.
     async fn follow_up(&mut self, state: &RunState, remind: bool) -> Result<Vec<Input>, LeaseLost> {
         let Some(request) = &state.signature else {
             return Ok(Vec::new());
@@ -388,8 +388,8 @@ impl Driver {
                 biased;
                 () = self.handle.lost.cancelled() => Err(LeaseLost),
                 input = &mut asking => Ok(vec![input]),
-                // A question is dropped, and asked again if it is still due; a reminder goes out by
-                // itself.
+                // A dropped question is asked again if it is still due. A dropped reminder continues in its
+                // own task.
                 () = self.handle.signal.notified() => {
                     let signals = self.inbox(state).await;
                     if signals.is_empty() {
@@ -402,7 +402,7 @@ impl Driver {
         }
     }
 
-    /// Waits out a short rest.
+    /// Waits until a short rest ends.
     async fn rest(&self, state: &RunState) -> Result<Vec<Input>, LeaseLost> {
         let now = self.engine.now();
         let left = state
@@ -425,7 +425,7 @@ impl Driver {
         }
     }
 
-    /// What is in the inbox; nothing where the store does not answer, and it is asked again later.
+    /// The signals in the inbox. If the store does not answer, returns none, and reads again later.
     async fn inbox(&self, state: &RunState) -> Vec<Input> {
         match self.engine.store.signals(state.execution.id).await {
             Ok(signals) => signals.into_iter().map(Input::Signal).collect(),
@@ -439,7 +439,7 @@ impl Driver {
     }
 }
 
-/// Whether a driver that may be shut down by this may begin work.
+/// True if a driver with this shutdown token may begin work.
 fn works(shutdown: Option<&CancellationToken>) -> bool {
     shutdown.is_some_and(|shutdown| !shutdown.is_cancelled())
 }
@@ -457,14 +457,14 @@ impl Inner {
         });
     }
 
-    /// Whether a step only computes.
+    /// True if a step only computes.
     fn computes(&self, state: &RunState, index: usize) -> bool {
         let node_type = &state.workflow.nodes[index].node_type;
         let handler = self.registry.get(node_type);
         state.execution.dry_run || matches!(handler, Some(Handler::Compute(_)))
     }
 
-    /// Notes that a lease is another's, or may be.
+    /// Marks a lease as lost to another worker, for certain or possibly.
     pub(super) fn lose(&self, lease: Lease) {
         if self.active.lose(lease) {
             self.tell(&Fact::LeaseLost);

@@ -1,4 +1,4 @@
-//! A clock that was set back: records do not go back with it, and timers go by it.
+//! A clock that was set back: records never go back, but timers follow the clock.
 
 use serde_json::json;
 

@@ -1,4 +1,4 @@
-//! Signals that were sent on a version, and changes while people are waited for.
+//! Signals that were sent on a version, and changes to a run that waits for people.
 
 use serde_json::{Value, json};
 

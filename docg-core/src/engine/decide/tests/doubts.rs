@@ -1,4 +1,4 @@
-//! Effects that may have happened: asked about, picked up, settled by a person.
+//! Unknown outcomes: probed, picked up, or settled by a person.
 
 use serde_json::json;
 
@@ -20,7 +20,7 @@ fn at_sign() -> World {
     world
 }
 
-/// The request that an attempt has made whose answer was lost.
+/// The request of an attempt whose answer was lost.
 fn begun() -> Probe {
     let signers = [NewSigner::new("one@example.com")];
     let request = NewSignatureRequest::new("desk", "envelope", signers);
@@ -108,7 +108,7 @@ fn what_may_be_repeated_is_never_in_doubt() {
     }
 }
 
-/// A run whose effect's workers died `times` times.
+/// A run after `times` takeovers of its effect's step.
 fn taken_over(times: u32) -> World {
     let mut world = World::new(Options::default());
     world.run_to("send");
@@ -173,7 +173,7 @@ fn what_is_known_cannot_be_declared_otherwise() {
     world.send(SignalKind::Pause { reason: None });
     world.send(resume(Some(Settlement::RunAgain)));
     assert_eq!(world.status(), Status::Paused);
-    // A step that is done is confirmed by its handler.
+    // The step's own handler reports that it is done; no person has to confirm it.
     world.send(resume(None));
     world.finish_step(Ok(StepOutcome::Done(json!({}))));
     assert_eq!(world.state.steps[3].status, StepStatus::Success);

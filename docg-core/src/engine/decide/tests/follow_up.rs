@@ -1,4 +1,4 @@
-//! An open signature request is asked about, reminded of, and given up.
+//! An open signature request: its provider is asked, its signers are reminded, and it is given up.
 
 use serde_json::json;
 
@@ -39,7 +39,7 @@ fn at(world: &mut World, moment: Timestamp) {
     world.apply(Vec::new());
 }
 
-/// Moves on to when the run wants a worker.
+/// Moves the clock to the time at which the run needs a worker.
 fn wake(world: &mut World) {
     let moment = world.execution().wake_at.expect("it wakes");
     at(world, moment);

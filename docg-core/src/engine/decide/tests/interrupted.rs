@@ -1,5 +1,4 @@
-//! Executions whose workers died too often are parked wherever they stand, and nothing of them is
-//! evaluated.
+//! Executions whose workers died too often are parked in every state, and nothing of them is evaluated.
 
 use serde_json::json;
 
@@ -18,7 +17,7 @@ fn signatures() -> Wait {
     Wait::Signatures(NewSignatureRequest::new("builtin", "envelope", signers))
 }
 
-/// A run at each place where workers may die, with the place's name.
+/// A run in each state in which workers may die, with the state's name.
 fn everywhere() -> Vec<(&'static str, World)> {
     let at = |node: &str| {
         let mut world = World::new(Options::default());

@@ -1,4 +1,4 @@
-//! Steps that have failed while the run goes on, and what is no failure to step over.
+//! Steps that failed while the run continued, and failures that the run must not continue past.
 
 use serde_json::{Value, json};
 
@@ -17,7 +17,7 @@ use crate::{
     },
 };
 
-/// A run whose first step has failed and was left behind; the second is under way.
+/// A run whose first step failed and was passed over; the second step is under way.
 fn left_behind() -> World {
     let nodes = json!([
         {"id": "save", "type": "save", "on_error": "continue"},
@@ -69,7 +69,7 @@ fn a_repair_does_not_hide_a_step_that_was_left_behind() {
     assert_eq!(code(&world), "storage_full");
 }
 
-/// A run whose first step waits, and would be left behind if it failed.
+/// A run whose first step waits; if it failed, the run would continue.
 fn waiting(node: Value, wait: Wait) -> World {
     let nodes = json!([node, {"id": "send", "type": "send"}]);
     let mut world = World::new(Options {
@@ -98,7 +98,7 @@ fn signatures() -> World {
     )
 }
 
-/// Something becomes of all signers, as the provider's webhook says.
+/// Applies a webhook that reports this kind of fact about all signers.
 fn reported(world: &mut World, kind: SignerFactKind) {
     let request = world.state.signature.as_ref().expect("a request");
     let kind = SignalKind::SignatureFacts {

@@ -1,4 +1,4 @@
-//! Every status meets every input. [`World`] checks after each that nothing breaks the table.
+//! Every status meets every input. [`World`] checks the table after each.
 
 use serde_json::json;
 
@@ -17,7 +17,7 @@ use crate::{
     },
 };
 
-/// A run in every status, some in more than one way.
+/// A run in every status; in some statuses, several runs.
 fn worlds() -> Vec<(&'static str, World)> {
     let at = |node: &str| {
         let mut world = World::new(Options::default());

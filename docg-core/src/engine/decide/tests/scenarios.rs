@@ -1,4 +1,4 @@
-//! Runs that are told from their first event to their last.
+//! Whole executions, from their first event to their last.
 
 use serde_json::json;
 
@@ -43,7 +43,7 @@ fn fact(world: &World, email: &str, kind: SignerFactKind) -> SignalKind {
     }
 }
 
-/// All free JSON and texts that a handler leaves are told in one place each; none of them may show a secret.
+/// Every place that keeps a handler's free JSON or text gets a secret here; none may show it.
 #[test]
 fn nothing_that_a_handler_leaves_shows_a_secret_or_is_endless() {
     let mut world = World::new(Options::default());
@@ -330,7 +330,7 @@ fn an_outcome_that_nobody_can_tell_is_settled_by_a_person() {
             world.execution().error.as_ref().expect("an error").code,
             codes::OUTCOME_UNKNOWN
         );
-        // Going on without saying what is known could send twice.
+        // Resuming without settling the unknown outcome could send twice.
         world.send(SignalKind::Resume(ResumeSignal::default()));
         assert_eq!(world.status(), Status::NeedsReview);
         world
@@ -662,7 +662,7 @@ fn an_approval_pauses_the_run_and_goes_on_with_its_quorum() {
         assert_eq!(world.status(), status, "{on_expiry:?}");
     }
 
-    // A vote counts if it came in time, however late its turn comes.
+    // A vote counts if it was received in time, however late it is applied.
     for (late, status) in [(0, Status::Failed), (1, Status::Running)] {
         let mut world = World::new(Options {
             nodes: nodes.clone(),
@@ -783,7 +783,7 @@ fn a_repair_names_the_steps_that_keep_what_they_made_from_earlier_data() {
             param("extract", json!("{{trigger.nothing}}")),
             &["extract", "render"],
         ),
-        // The document was made from what the first step gave, which was made from the data.
+        // The document was made from the first step's output, which was made from the trigger data.
         (
             json!({"trigger_data": {"deal": {"amount": 6}}}),
             &["extract", "render"],
@@ -822,7 +822,7 @@ fn a_repair_names_the_steps_that_keep_what_they_made_from_earlier_data() {
             .map(|it| it.message_human.clone())
             .collect();
         assert_eq!(logged, warned, "{change}");
-        // The warning stays, and is logged once.
+        // The warning stays in the summary, and is logged only once.
         let before = world.logs.len();
         let text = crate::i18n::Text::key("error-timeout");
         world.finish_step(Err(StepFailure::review("refused", text)));

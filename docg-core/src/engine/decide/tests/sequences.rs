@@ -1,4 +1,4 @@
-//! Random sequences of everything that can happen. [`World`] checks the invariants after each.
+//! Random sequences of all inputs. [`World`] checks the invariants after each.
 
 use proptest::prelude::*;
 use serde_json::json;
@@ -28,10 +28,10 @@ enum Move {
     Facts(u8),
     Vote(bool),
     TakenOver,
-    /// The worker shuts down, and its handler gives up.
+    /// The worker shuts down, and its handler stops.
     Stopped,
     Progress(f32),
-    /// Signals are applied by somebody who does not work.
+    /// A caller that is no worker applies signals.
     SignalFromElsewhere(bool),
     Time(u32),
 }
@@ -270,7 +270,7 @@ proptest! {
         for step in steps {
             play(&mut world, step);
         }
-        // When faults stop, it reaches a waiting or a terminal status.
+        // Once faults stop, the run reaches a waiting or a terminal status.
         world.run_well();
         let rests = world.status().is_terminal() || world.waits_for_people();
         prop_assert!(rests, "{:#?}", world.execution());

@@ -1,6 +1,6 @@
-//! What a handler answers after it was told to stop: every answer, for every reason, in every kind of
-//! step and place, whatever `on_error` says and however many attempts are left. The cells are made by
-//! loops; what is expected of them is written here once more, as short as the rule is.
+//! The answers of a handler that was told to stop: every answer, for every reason, in every kind of step and
+//! place, for every `on_error` and number of attempts left. Loops make the cells; the rule for the expected
+//! result is written here once more, as short as it is.
 
 use std::fmt;
 
@@ -20,7 +20,7 @@ use crate::{
 
 const SOMEBODY: &str = "somebody@example.com";
 
-/// What the step is, and how far it has come.
+/// The kind of the step, and how far it has come.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Kind {
     Compute,
@@ -161,7 +161,7 @@ fn cells() -> Vec<Cell> {
             }
         }
     }
-    // What only computes has nothing to wait for.
+    // A computing step cannot wait.
     cells.retain(|cell| cell.kind != Kind::Compute || cell.answer != Answer::Wait);
     cells
 }
@@ -207,7 +207,7 @@ impl Cell {
         }
     }
 
-    /// Whether the answer leaves open whether the effect happened.
+    /// True if the answer leaves the outcome unknown.
     fn leaves_doubt(&self) -> bool {
         let is_doubtful = match self.answer {
             Answer::Unknown => true,
@@ -241,7 +241,7 @@ fn step(world: &World) -> &Step {
     &world.state.steps[0]
 }
 
-/// What a reader sees of the run and its step.
+/// The part of the run and its step that a reader sees.
 fn seen(world: &World) -> impl PartialEq + fmt::Debug + use<> {
     let (execution, step) = (world.execution(), step(world));
     let code = step.error.as_ref().map(|error| error.code.clone());
@@ -256,7 +256,7 @@ fn seen(world: &World) -> impl PartialEq + fmt::Debug + use<> {
     )
 }
 
-/// The execution is canceled, and has no error; what was asked of people is withdrawn.
+/// The execution is canceled and has no error; requests to people are withdrawn.
 fn is_canceled(world: &World, cell: Cell) {
     assert_eq!(world.status(), Status::Canceled, "{cell}");
     assert_eq!(world.execution().error, None, "{cell}");
@@ -339,7 +339,7 @@ fn a_rejection_wins_over_whatever_the_handler_answers() {
         rejected.approved = Some(false);
         let rejected = world.signal(SignalKind::Resume(rejected));
         let answer = cell.finished(Some(StopReason::Cancel));
-        // Of what waits for an approval nobody ends the pause so.
+        // A resume cannot end the pause for an approval.
         if cell.answer == Answer::Wait && cell.kind.node_type().1 != Phase::Signature {
             continue;
         }
@@ -470,7 +470,7 @@ fn probed(effect: Probe, told: Option<StopReason>) -> Input {
     }
 }
 
-/// Runs whose handler is asked: after a takeover, after a failure, and after a stop.
+/// Runs whose handler is probed: after a takeover, after a failure, and after a stop.
 fn asked(kind: Kind) -> Vec<World> {
     let cell = |answer| Cell {
         kind,
@@ -529,7 +529,7 @@ fn what_a_probe_answers_after_it_was_told_to_stop_is_heeded_unless_it_cannot_tel
     }
 }
 
-/// Sends a resume and tells whether it was applied.
+/// Sends a resume; returns true if it was applied.
 fn resumes(world: &mut World, settlement: Option<Settlement>) -> bool {
     let mut signal = ResumeSignal::default();
     signal.settlement = settlement;

@@ -1,4 +1,4 @@
-//! What counts as work and what as waiting.
+//! Time that counts as work, and time that counts as waiting.
 
 use serde_json::json;
 
@@ -14,7 +14,7 @@ use crate::{
 
 const DAY: u64 = 86_400_000;
 
-/// Work and waiting of a phase, in milliseconds.
+/// The work time and waiting time of a phase, in milliseconds.
 fn times(world: &World, phase: Phase) -> (u64, u64) {
     let times = world.execution().phase_metrics.get(phase);
     let times = times.expect("it was measured");
@@ -60,7 +60,7 @@ fn the_wait_for_a_confirmation_counts_for_the_phase_that_it_lets_begin() {
 
 #[test]
 fn a_handler_that_works_on_during_a_pause_works() {
-    // It ends within the pause.
+    // The step ends within the pause.
     let mut world = World::new(Options::default());
     world.run_to("send");
     later(&mut world, 10);
@@ -71,7 +71,7 @@ fn a_handler_that_works_on_during_a_pause_works() {
     resume(&mut world);
     assert_eq!(times(&world, Phase::Delivery), (30, DAY));
     assert_eq!(world.state.steps[3].duration_ms(), Some(30));
-    // It outlasts the pause.
+    // The step outlasts the pause.
     let mut world = World::new(Options::default());
     world.run_to("send");
     later(&mut world, 10);
@@ -139,7 +139,7 @@ fn a_step_that_is_done_did_not_take_the_review_of_what_comes_next() {
     let mut world = World::new(Options::default());
     world.run_to("send");
     later(&mut world, 3);
-    // What was changed is checked before the next step, and a blocking issue parks the run.
+    // Preflight runs on the changes before the next step; a blocking issue parks the run.
     pause(&mut world);
     let mut changes = ResumeSignal::default();
     changes.trigger_data = json!({"note": 1}).as_object().cloned();

@@ -1,4 +1,4 @@
-//! A run that is moved by hand, and what must hold of it after every move.
+//! A run state that a test moves by hand, and the invariants that are checked after every move.
 
 use std::sync::Arc;
 
@@ -170,7 +170,7 @@ impl World {
         self.apply_as(inputs, true);
     }
 
-    /// Decides, keeps the records, and checks what must hold.
+    /// Decides, keeps the records, and checks the invariants.
     pub(super) fn apply_as(&mut self, inputs: Vec<Input>, opens_steps: bool) {
         let before = self.state.clone();
         let env = Env {
@@ -224,7 +224,7 @@ impl World {
         self.check();
     }
 
-    /// A cancel that was there before a run ended by itself ends it instead.
+    /// Checks that a cancel which arrived before a run ended by itself wins over that end.
     fn check_canceled_before_its_end(&mut self, state: RunState) {
         let cancel = self.signal(SignalKind::Cancel { reason: None });
         let env = Env {
@@ -244,10 +244,10 @@ impl World {
         assert_eq!(decision.state.execution.error, None);
     }
 
-    /// What must hold, whatever has happened.
+    /// The invariants.
     fn check(&mut self) {
         let execution = &self.state.execution;
-        // Events are contiguous, show their own moment, and fold to the state.
+        // Events are contiguous, carry the state of their own moment, and fold to the final state.
         let (mut status, mut progress, mut paused_from) = (Status::Queued, 0, None);
         for (event, seq) in self.events.iter().zip(1..) {
             assert_eq!(event.seq, seq, "no hole, no repeat");
@@ -304,7 +304,7 @@ impl World {
                 .zip(1..)
                 .all(|(entry, seq)| entry.seq == seq)
         );
-        // A run that rests says why, and when it goes on by itself.
+        // A run that rests names the reason, and when it goes on by itself.
         if matches!(self.next, Next::Rest)
             && !execution.status.is_terminal()
             && execution.status != Status::Queued
@@ -332,7 +332,7 @@ impl World {
             );
             assert!(execution.completed_at.is_some());
         }
-        // Who waits for people shows no error of an earlier attempt.
+        // A step or run that waits for people shows no error of an earlier attempt.
         let failed = |step: &&Step| step.status == StepStatus::Failed;
         for step in &self.state.steps {
             let waits = step.activity == Activity::Waiting;
@@ -350,7 +350,7 @@ impl World {
                 "{error:#?}"
             );
         }
-        // No two steps are under way, and none is before one that has not ended.
+        // At most one step is under way, and all steps before it have ended.
         let first_open = self
             .state
             .steps
@@ -410,7 +410,7 @@ impl World {
         }]);
     }
 
-    /// Lets everything go well until the run rests or ends.
+    /// Lets everything succeed until the run rests or ends.
     pub(super) fn run_well(&mut self) {
         for _ in 0..200 {
             self.now = self.now.plus_millis(1);
@@ -453,7 +453,7 @@ impl World {
             .is_some_and(|waiting| waiting.kind.is_for_people())
     }
 
-    /// Lets everything go well up to the step of this node.
+    /// Lets everything succeed up to this node's step.
     pub(super) fn run_to(&mut self, node: &str) {
         self.apply(Vec::new());
         for _ in 0..50 {
