@@ -267,8 +267,8 @@ impl World {
             .step(resumed)
             .step(asked)
             .options(|options| {
-                options.lease = Duration::from_secs(3);
-                options.cancel_grace = Duration::from_millis(300);
+                options.lease = Duration::from_secs(6);
+                options.cancel_grace = Duration::from_millis(1_500);
                 options.probe_timeout = Duration::from_secs(20);
                 options.max_output_bytes = 1_000;
                 options.poll_interval = Duration::from_secs(1);

@@ -146,9 +146,8 @@ pub(super) fn dropped(
     failure: Option<StepFailure>,
 ) -> Result<(), InvalidTransition> {
     let node = draft.node(index);
-    match (draft.state.steps[index].activity, &effect) {
-        _ if draft.state.steps[index].status != StepStatus::Running => return Ok(()),
-        _ => {}
+    if draft.state.steps[index].status != StepStatus::Running {
+        return Ok(());
     }
     let effect_done = || Text::key("error-canceled-effect-done").with("label", &node.label);
     match effect {
