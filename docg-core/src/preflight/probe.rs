@@ -40,7 +40,7 @@ pub trait ResourceProbe: Send + Sync + 'static {
 /// Facts about a template.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TemplateFacts {
-    /// Its size in bytes, including the files that it needs.
+    /// Its size in bytes, including everything that comes with it.
     pub bytes: u64,
 }
 

@@ -14,7 +14,7 @@ use crate::{ids::OrganizationId, limits, storable, time::Timestamp};
 #[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]
 pub trait SignatureProvider: Send + Sync + 'static {
-    /// The name in parameters, URLs and stored requests.
+    /// The provider's name in parameters, URLs and stored requests.
     fn name(&self) -> &str;
     /// Sends a document to its signers. After a crash the engine calls it again with the same idempotency
     /// key; it must not create a second envelope then.
@@ -183,7 +183,7 @@ pub enum WebhookError {
 /// A provider's report about one envelope.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProviderUpdate {
-    /// The envelope; `None` where the event is about none, or of an unknown kind.
+    /// The envelope's id; `None` if the event concerns no envelope or is of an unknown kind.
     pub envelope_id: Option<String>,
     /// The key of this delivery, by which a repeat is recognized.
     pub dedupe_key: String,

@@ -230,7 +230,7 @@ impl NewSignatureRequest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NewSigner {
-    /// Where the request goes.
+    /// The address that the request goes to.
     pub email: String,
     /// The signer's name, for people.
     #[serde(default)]
