@@ -1,4 +1,4 @@
-//! Approvals: who may decide, and what they have decided.
+//! Approvals: requests to people for a decision, with their votes.
 //!
 //! The approval step gives each approver a token and stores only its hash. Each approver can vote once with
 //! the token: see [`Engine::approval`](crate::engine::Engine::approval) and
@@ -21,7 +21,7 @@ use crate::{
 /// A decision requested from approvers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Approval {
-    /// Unique.
+    /// The approval's id.
     pub id: ApprovalId,
     /// The execution that waits for the decision.
     pub execution_id: ExecutionId,
@@ -64,7 +64,7 @@ pub struct Approver {
     pub vote: Option<Decision>,
     /// The comment given with the vote.
     pub comment: Option<String>,
-    /// When they voted.
+    /// When the approver voted.
     pub voted_at: Option<Timestamp>,
 }
 
@@ -79,7 +79,7 @@ pub enum Decision {
 }
 
 impl Decision {
-    /// All of them.
+    /// All variants.
     pub const ALL: [Self; 2] = [Self::Approved, Self::Rejected];
 }
 
@@ -93,14 +93,14 @@ pub enum ApprovalStatus {
     Approved,
     /// An approver has rejected.
     Rejected,
-    /// No decision came in time.
+    /// The approvers did not decide in time.
     Expired,
     /// The execution ended before there was a decision.
     Canceled,
 }
 
 impl ApprovalStatus {
-    /// All of them.
+    /// All variants.
     pub const ALL: [Self; 5] = [
         Self::Pending,
         Self::Approved,

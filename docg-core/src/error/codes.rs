@@ -51,15 +51,15 @@ codes! {
     NO_SIGNERS = "no_signers";
     /// A signer has no e-mail address.
     SIGNER_MISSING_EMAIL = "signer_missing_email";
-    /// The same address signs twice.
+    /// An address occurs twice among the signers.
     DUPLICATE_SIGNER = "duplicate_signer";
-    /// The same address approves twice.
+    /// An address occurs twice among the approvers.
     DUPLICATE_APPROVER = "duplicate_approver";
     /// A signer's name is invisible, is not one line, or is an e-mail address.
     INVALID_SIGNER_NAME = "invalid_signer_name";
     /// A signer's turn is not a whole number from 1 on.
     INVALID_SIGNER_ORDER = "invalid_signer_order";
-    /// A field that nothing reads.
+    /// A value has a field that docg does not know.
     UNKNOWN_FIELD = "unknown_field";
     /// A list has more entries than allowed.
     TOO_MANY = "too_many";
@@ -117,7 +117,7 @@ codes! {
     TOTAL_OUTPUT_TOO_LARGE = "total_output_too_large";
     /// An output has content that cannot be stored: a NUL character, or nesting that is too deep.
     OUTPUT_NOT_STORABLE = "output_not_storable";
-    /// People were asked under a name that leads to another execution: a link, or a provider's envelope.
+    /// A request to people uses a name that leads to another execution: a link, or a provider's envelope.
     REQUEST_NAME_TAKEN = "request_name_taken";
     /// A step requested something that only a step of another phase may request.
     WRONG_PHASE = "wrong_phase";

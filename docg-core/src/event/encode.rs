@@ -71,7 +71,7 @@ impl EventData {
         }
     }
 
-    /// The variant's fields as serde gives them.
+    /// The variant's fields, as serialized by serde.
     fn stored(&self) -> Map<String, Value> {
         match serde_json::to_value(self) {
             Ok(Value::Object(mut tagged)) => match tagged.remove("data") {

@@ -21,12 +21,12 @@ use crate::{
 /// The version of the event schema.
 pub const SCHEMA_VERSION: u32 = 1;
 
-/// One event of an execution.
+/// An event of an execution.
 ///
 /// Its serde form is for stores; readers get [`Event::encode`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Event {
-    /// Unique.
+    /// The event's id.
     pub event_id: EventId,
     /// The number within the execution: 1, 2, 3 … without a gap.
     pub seq: u64,

@@ -64,7 +64,7 @@ pub enum ActorType {
 }
 
 impl ActorType {
-    /// All of them.
+    /// All variants.
     pub const ALL: [Self; 3] = [Self::User, Self::System, Self::Webhook];
 
     /// The name on the wire and in the database.
@@ -195,7 +195,7 @@ impl AuditDraft {
 /// chain still verifies.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AuditEvent {
-    /// Unique.
+    /// The row's id.
     pub id: AuditId,
     /// The number within the execution: 1, 2, 3 ….
     pub seq: u64,
@@ -219,7 +219,7 @@ pub struct AuditEvent {
     pub salt: Option<Uuid>,
     /// SHA-256 over the salt, the actor and the facts.
     pub commitment: [u8; 32],
-    /// The hash of the row before; zeros in the first.
+    /// The hash of the previous row; all zeros in the first row.
     pub prev_hash: [u8; 32],
     /// The hash of this row.
     pub hash: [u8; 32],

@@ -36,7 +36,7 @@ pub enum LogLevel {
 pub enum LogDomain {
     /// The checks before the execution's steps.
     Preflight,
-    /// A step.
+    /// A step of the execution.
     Step,
     /// Delivery.
     Delivery,
@@ -49,7 +49,7 @@ pub enum LogDomain {
 macro_rules! names {
     ($type:ident { $($variant:ident = $name:literal),+ $(,)? }) => {
         impl $type {
-            /// All of them.
+            /// All variants.
             pub const ALL: &[Self] = &[$(Self::$variant),+];
 
             /// The name on the wire and in the database.
@@ -140,7 +140,7 @@ impl LogDraft {
 /// A stored log entry.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LogEntry {
-    /// Unique.
+    /// The entry's id.
     pub id: LogId,
     /// The number within the execution: 1, 2, 3 …. Pages continue after a `seq`.
     pub seq: u64,

@@ -8,7 +8,7 @@ use crate::{
     storable,
 };
 
-/// Makes snapshots safe to show: secrets replaced, size bounded.
+/// Makes snapshots safe to show: replaces secrets and bounds the size.
 #[derive(Debug, Clone)]
 pub struct Redaction {
     extra: Arc<BTreeSet<String>>,

@@ -251,7 +251,7 @@ pub struct Committed {
 /// A message to an execution. Only the lease holder applies signals, in order of arrival.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Signal {
-    /// Unique; time-ordered.
+    /// The signal's id, unique and time-ordered.
     pub id: SignalId,
     /// The execution that it is for.
     pub execution_id: ExecutionId,
@@ -259,7 +259,7 @@ pub struct Signal {
     pub organization_id: OrganizationId,
     /// The sender.
     pub actor: Actor,
-    /// When it was accepted.
+    /// When the engine accepted it.
     pub received_at: Timestamp,
     /// If set and the execution's version differs when the signal is applied, it is ignored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -323,7 +323,7 @@ mod resume {
         pub approved: Option<bool>,
         /// Fields to merge into the trigger data.
         pub trigger_data: Option<Map<String, Value>>,
-        /// Node parameters to set, by node.
+        /// Node parameters to set, by node id.
         pub nodes: Map<String, Value>,
         /// The person's answer to an unknown outcome.
         pub settlement: Option<Settlement>,
@@ -340,7 +340,7 @@ mod resume {
     }
 }
 
-/// An execution as readers get it.
+/// An execution, as given to readers.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ExecutionRecord {
     /// The run state.

@@ -29,7 +29,7 @@ pub enum Domain {
 }
 
 impl Domain {
-    /// All five.
+    /// All five variants.
     pub const ALL: [Self; 5] = [
         Self::Data,
         Self::Template,
@@ -62,7 +62,7 @@ pub enum Severity {
 }
 
 impl Severity {
-    /// All of them.
+    /// All variants.
     pub const ALL: [Self; 2] = [Self::Blocking, Self::Warning];
 }
 

@@ -18,7 +18,7 @@ use crate::{
 /// only grows (steps, events, logs, audit rows) is stored beside it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Execution {
-    /// Unique.
+    /// The execution's id.
     pub id: ExecutionId,
     /// The workflow that it runs.
     pub workflow_id: WorkflowId,
@@ -42,7 +42,7 @@ pub struct Execution {
     pub delivery_state: DeliveryState,
     /// The state of signing.
     pub signature_state: SignatureState,
-    /// When each phase ran.
+    /// The times of each phase.
     pub phase_metrics: PhaseMetrics,
     /// The correlation id of the chain of calls that it belongs to.
     pub correlation_id: Arc<str>,
@@ -64,7 +64,7 @@ pub struct Execution {
     pub attempt: u32,
     /// The version, which grows with each commit.
     pub version: u64,
-    /// When it was accepted.
+    /// When the engine accepted it.
     pub created_at: Timestamp,
     /// When a worker first began to work on it.
     pub started_at: Option<Timestamp>,
@@ -113,7 +113,7 @@ pub struct CurrentStep {
     pub node_type: Arc<str>,
 }
 
-/// Why an execution does not move, since when, until when, and who can act.
+/// The wait of an execution: its kind, beginning and end, and the people who can act.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WaitingFor {
     /// What the execution waits for.
@@ -145,7 +145,7 @@ pub enum WaitKind {
 }
 
 impl WaitKind {
-    /// All of them.
+    /// All variants.
     pub const ALL: [Self; 6] = [
         Self::Review,
         Self::Approval,
@@ -183,7 +183,7 @@ pub enum DeliveryState {
 }
 
 impl DeliveryState {
-    /// All of them.
+    /// All variants.
     pub const ALL: [Self; 4] = [Self::Pending, Self::Sending, Self::Sent, Self::Failed];
 }
 
@@ -205,7 +205,7 @@ pub enum SignatureState {
 }
 
 impl SignatureState {
-    /// All of them.
+    /// All variants.
     pub const ALL: [Self; 5] = [
         Self::Pending,
         Self::Signing,

@@ -23,7 +23,7 @@ pub enum Phase {
 }
 
 impl Phase {
-    /// All six, in order.
+    /// All six phases, in order.
     pub const ALL: [Self; 6] = [
         Self::Preflight,
         Self::Trigger,

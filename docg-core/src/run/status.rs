@@ -28,11 +28,11 @@ pub enum Status {
     Signed,
     /// Stopped by a person, or waiting for an approval.
     Paused,
-    /// Ended well.
+    /// Ended with success.
     Completed,
     /// Ended with an error.
     Failed,
-    /// Ended by a person.
+    /// Canceled by a person.
     Canceled,
 }
 
@@ -119,7 +119,7 @@ pub struct InvalidTransition {
 }
 
 impl Status {
-    /// All twelve, in the table's order.
+    /// All twelve statuses, in the table's order.
     pub const ALL: [Self; 12] = [
         Queued,
         Running,

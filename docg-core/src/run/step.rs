@@ -21,7 +21,7 @@ pub enum StepStatus {
     Pending,
     /// In progress, or waiting for the answer to a request.
     Running,
-    /// Ended well.
+    /// Ended with success.
     Success,
     /// Ended with an error.
     #[serde(rename = "failure")]
@@ -31,7 +31,7 @@ pub enum StepStatus {
 }
 
 impl StepStatus {
-    /// All five.
+    /// All five variants.
     pub const ALL: [Self; 5] = [
         Self::Pending,
         Self::Running,
@@ -80,7 +80,7 @@ impl FromStr for StepStatus {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Activity {
-    /// Nothing: the step is not running.
+    /// The step is not running.
     #[default]
     Idle,
     /// The handler is running.
@@ -121,10 +121,10 @@ pub enum Outcome {
     Decided,
 }
 
-/// One node's part in one execution.
+/// A step: one node's part in one execution.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Step {
-    /// Unique.
+    /// The step's id.
     pub id: StepId,
     /// The execution.
     pub execution_id: ExecutionId,

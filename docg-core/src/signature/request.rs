@@ -9,7 +9,7 @@ use crate::{
 /// A request to people to sign a document.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SignatureRequest {
-    /// Unique.
+    /// The request's id.
     pub id: SignatureRequestId,
     /// The execution that waits for the signatures.
     pub execution_id: ExecutionId,
@@ -91,7 +91,7 @@ pub enum RequestStatus {
 }
 
 impl RequestStatus {
-    /// All of them.
+    /// All variants.
     pub const ALL: [Self; 5] = [
         Self::Signing,
         Self::Signed,
@@ -141,7 +141,7 @@ pub enum SignerStatus {
 }
 
 impl SignerStatus {
-    /// All of them.
+    /// All variants.
     pub const ALL: [Self; 6] = [
         Self::Pending,
         Self::Bounced,

@@ -14,15 +14,14 @@ use crate::{
 /// Why a handler is told to stop.
 ///
 /// Whatever the reason, a handler that stops before its effect returns [`StepFailure::stopped`]; a handler
-/// whose effect has happened returns its output or wait. Any other answer decides nothing:
+/// whose effect has happened returns its output or wait. No other answer ends the step:
 ///
 /// | reason | success, wait | any error, a panic, or no answer |
-/// | told because of | success, wait | any error, a panic, or no answer |
 /// |---|---|---|
 /// | cancel | recorded; open requests to people are withdrawn | the execution ends `canceled` |
-/// | shutdown | counts as always | the step runs again on another worker and no attempt is used up |
-/// | lease lost | found by `probe` | another worker has the step |
-/// | deadline | counts as always | the attempt has timed out |
+/// | shutdown | counts as usual | the step runs again on another worker and no attempt is used up |
+/// | lease lost | found by `probe` | another worker continues the step |
+/// | deadline | counts as usual | the attempt has timed out |
 ///
 /// With [`stopped`](crate::error::StepFailure::stopped) or
 /// [`retryable`](crate::error::StepFailure::retryable), the handler states that its effect may be tried
@@ -74,7 +73,7 @@ pub struct StepFacts {
     pub traceparent: Option<Arc<str>>,
     /// When the attempt times out. Each [wait for a place](StepFacts::wait_for_place) postpones it.
     pub deadline: Timestamp,
-    /// The engine's time at the start of the attempt.
+    /// When the attempt started, by the engine's clock.
     pub started_at: Timestamp,
     /// Fires when the handler is told to stop; [`stop_reason`](Self::stop_reason) tells why. If the handler
     /// has not returned at the end of the grace time, the worker drops it.

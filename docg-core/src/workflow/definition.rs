@@ -30,7 +30,7 @@ pub struct WorkflowDraft {
 /// A stored version of a workflow. Executions keep the version that they were created with.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Workflow {
-    /// Unique within the organization.
+    /// The workflow's id, unique within the organization.
     pub id: WorkflowId,
     /// The tenant.
     pub organization_id: OrganizationId,
@@ -79,7 +79,7 @@ impl Default for Settings {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NodeDraft {
-    /// Unique within the workflow.
+    /// The node's id, unique within the workflow.
     pub id: String,
     /// The node type, such as `render-pdf`.
     #[serde(rename = "type")]
@@ -110,7 +110,7 @@ pub struct NodeDraft {
 /// A node of a stored workflow.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Node {
-    /// Unique within the workflow.
+    /// The node's id, unique within the workflow.
     pub id: NodeId,
     /// The node type, such as `render-pdf`.
     #[serde(rename = "type")]
@@ -149,7 +149,7 @@ pub enum OnError {
 }
 
 impl OnError {
-    /// All of them.
+    /// All variants.
     pub const ALL: [Self; 3] = [Self::Fail, Self::Review, Self::Continue];
 }
 

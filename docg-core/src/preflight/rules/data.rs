@@ -99,7 +99,7 @@ pub(super) fn variables(
     }
 }
 
-/// The parameters are too large once their variables are filled in.
+/// The issue that the parameters are too large once their variables are filled in.
 pub(super) fn too_large(node: &Node) -> Issue {
     let text = Text::key("issue-parameters-too-large").with("label", &node.label);
     Issue::blocking(Domain::Data, codes::PARAMETERS_TOO_LARGE, text)
@@ -107,7 +107,7 @@ pub(super) fn too_large(node: &Node) -> Issue {
         .tech("the values of its variables are too large to be put in")
 }
 
-/// No handler for the node's type.
+/// The issue that no handler is registered for the node's type.
 pub(super) fn unknown_node_type(node: &Node) -> Issue {
     let text = Text::key("issue-unknown-node-type").with("label", &node.label);
     Issue::blocking(Domain::Data, codes::UNKNOWN_NODE_TYPE, text)
