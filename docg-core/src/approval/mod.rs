@@ -46,7 +46,7 @@ pub struct Approval {
     pub decided_at: Option<Timestamp>,
     /// When it expires; `None` for never.
     pub expires_at: Option<Timestamp>,
-    /// What happens on expiry.
+    /// The effect of an expiry.
     pub on_expiry: OnExpiry,
     /// True if some stored data of it cannot be read, and is left empty.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]

@@ -225,7 +225,8 @@ fn message_fault(message: Option<&str>) -> Option<Fault> {
         .map(Fault::Message)
 }
 
-/// Faults that the declared kinds do not show. Values that only a later step gives are checked when this step runs.
+/// Faults that the declared kinds do not show. Values that only another step gives are checked when this
+/// step runs.
 fn faults_so_far(params: &Map<String, Value>) -> Vec<Fault> {
     let message = params.get("message").and_then(Value::as_str);
     let message = message_fault(message.filter(|text| !text.contains("{{")));

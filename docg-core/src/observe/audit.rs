@@ -321,7 +321,7 @@ impl AuditEvent {
     }
 }
 
-/// What an audit row tells about its execution's status.
+/// An audit row's statement about its execution's status.
 enum Told {
     /// The row is about something else.
     Nothing,

@@ -58,7 +58,8 @@ pub struct FirstClaim {
     pub worker_id: WorkerId,
     /// When the lease expires.
     pub lease_until: Timestamp,
-    /// The most executions of one organization that all workers together may have leased, this one included.
+    /// The most executions of one organization that all workers together may have leased, this execution
+    /// included.
     pub per_organization: usize,
 }
 
@@ -223,11 +224,11 @@ pub struct Commit {
     pub unless_signaled: bool,
     /// True if the execution advanced: its count of takeovers restarts at 0.
     pub made_progress: bool,
-    /// What happens to the lease.
+    /// Keeps or releases the lease.
     pub then: LeaseAfter,
 }
 
-/// What happens to the lease after a commit.
+/// Keeps or releases the lease after a commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LeaseAfter {
     /// The worker keeps the lease until this moment, or until the lease's current end if that is later: a
@@ -238,7 +239,7 @@ pub enum LeaseAfter {
     Release,
 }
 
-/// What the committing worker learns from the store.
+/// The store's answer to a commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Committed {
     /// True if the inbox holds signals that this commit did not settle.
@@ -261,14 +262,14 @@ pub struct Signal {
     pub actor: Actor,
     /// When the engine accepted it.
     pub received_at: Timestamp,
-    /// If set and the execution's version differs when the signal is applied, it is ignored.
+    /// The execution's version that the signal requires; at any other version it is ignored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub if_version: Option<u64>,
-    /// What the signal asks for.
+    /// The request that the signal makes.
     pub kind: SignalKind,
 }
 
-/// What a signal asks for.
+/// The request that a signal makes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[non_exhaustive]
@@ -329,7 +330,7 @@ mod resume {
         pub settlement: Option<Settlement>,
     }
 
-    /// What a person knows about an unknown outcome.
+    /// A person's answer about an unknown outcome.
     #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
     #[serde(rename_all = "snake_case")]
     pub enum Settlement {

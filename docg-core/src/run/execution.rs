@@ -116,7 +116,7 @@ pub struct CurrentStep {
 /// The wait of an execution: its kind, beginning and end, and the people who can act.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WaitingFor {
-    /// What the execution waits for.
+    /// The kind of wait.
     pub kind: WaitKind,
     /// When the wait began.
     pub since: Timestamp,
@@ -126,7 +126,7 @@ pub struct WaitingFor {
     pub detail: Value,
 }
 
-/// What an execution can wait for.
+/// The kinds of wait of an execution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WaitKind {

@@ -75,7 +75,7 @@ impl FromStr for StepStatus {
     }
 }
 
-/// What a step is doing. After a takeover, the new worker reads from it how to go on.
+/// The current activity of a step. After a takeover, the new worker reads from it how to go on.
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -106,7 +106,7 @@ impl Activity {
     }
 }
 
-/// What is known about how a failed step ended. Decides what may follow, independent of the error's code.
+/// How a failed step ended, as far as it is known. Decides what may follow, independent of the error's code.
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -140,7 +140,7 @@ pub struct Step {
     pub position: u32,
     /// The current status.
     pub status: StepStatus,
-    /// What the step is doing while its status is `running`.
+    /// The current activity, while the status is `running`.
     pub activity: Activity,
     /// Attempts that began and were not cut off by their worker's death.
     pub attempt: u32,
@@ -156,7 +156,7 @@ pub struct Step {
     pub waiting_ms: u64,
     /// Why the step, or its latest attempt, failed.
     pub error: Option<ErrorContext>,
-    /// What is known about how it failed.
+    /// How it failed, as far as it is known.
     pub outcome: Outcome,
     /// The resolved parameters, redacted and bounded.
     pub data_in: Option<JsonText>,

@@ -97,8 +97,9 @@ fn keep_reason(known: &mut Option<String>, told: Option<&String>) {
     }
 }
 
-/// Derives the request's status from the facts. The result does not depend on their order: all signatures win
-/// over everything, a refusal over a withdrawal, a withdrawal over an expiry.
+/// Derives the request's status from the facts. An earlier end counts like a fact, so the order of arrival
+/// does not matter: all signatures win over everything, a refusal over a withdrawal, a withdrawal over an
+/// expiry.
 fn derived_status(request: &SignatureRequest, facts: &[SignerFact]) -> RequestStatus {
     let is_signer = |email: &str| {
         let mut signers = request.signers.iter();

@@ -222,7 +222,7 @@ pub struct NewApproval {
     /// When the request expires: after the step's
     /// [`started_at`](crate::workflow::context::StepFacts::started_at), and within ten years.
     pub expires_at: Option<Timestamp>,
-    /// What happens on expiry.
+    /// The effect of an expiry.
     pub on_expiry: OnExpiry,
 }
 
@@ -242,7 +242,7 @@ impl NewApproval {
     }
 }
 
-/// What happens if the approvers do not decide in time.
+/// The effect of an expiry: the approvers did not decide in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnExpiry {

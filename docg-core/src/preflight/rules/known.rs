@@ -14,7 +14,7 @@ use crate::{
     },
 };
 
-/// What later nodes may read from a node.
+/// The values that later nodes may read from a node.
 pub(super) enum Standing<'a> {
     /// The node has run and has this output.
     Output(&'a Value),
