@@ -1,15 +1,15 @@
-//! E-mail addresses: one reader, and one form for comparison.
+//! E-mail addresses: one parser, and one form for comparison.
 //!
-//! Preflight, handlers and mail all read addresses through [`Address`], so they cannot disagree.
-//! It takes what mail servers deliver to today:
+//! Preflight, handlers and mail all read addresses through [`Address`], so they cannot disagree. It accepts
+//! the addresses to which mail servers deliver today:
 //!
 //! - `name@domain`, alone or after a display name: `Silva, Ana <ana@example.com>`;
-//! - before the `@` ASCII letters, digits, and ``!#$%&'*+-/=?^_`{|}~`` with single dots between them.
-//!   Quoted parts, comments and other scripts are refused: many mail servers do not take them;
-//! - after the `@` a domain name in any script. Mail carries it in ASCII (`xn--…`, UTS 46). IP
-//!   addresses are refused.
+//! - before the `@`: ASCII letters, digits, and ``!#$%&'*+-/=?^_`{|}~`` with single dots between them. Quoted
+//!   parts, comments and other scripts are refused: many mail servers do not accept them;
+//! - after the `@`: a domain name in any script. Mail carries it in ASCII (`xn--…`, UTS 46). IP addresses are
+//!   refused.
 //!
-//! An address keeps the spelling in which it was given. To compare two, compare their
+//! An address keeps the spelling in which it was given. To compare two addresses, compare their
 //! [keys](Address::key).
 
 use std::{fmt, str::FromStr};
@@ -25,7 +25,7 @@ const MAX_ADDRESS: usize = 254;
 /// The longest part before the `@` (RFC 5321).
 const MAX_LOCAL_PART: usize = 64;
 
-/// An e-mail address, with the display name if it was given with one.
+/// An e-mail address, with an optional display name.
 ///
 /// ```
 /// use docg_core::address::Address;
@@ -51,10 +51,10 @@ pub struct Address {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AddressError {
-    /// It is not of the form `name@domain`.
+    /// The text is not of the form `name@domain`.
     #[error("expected name@domain, or a display name and <name@domain>")]
     Form,
-    /// The part before the `@` has other characters than ASCII letters, digits and a few signs.
+    /// The part before the `@` has characters other than ASCII letters, digits and a few signs.
     #[error(
         "before the @ only ASCII letters, digits, !#$%&'*+-/=?^_`{{|}}~ and single dots are allowed, at most 64"
     )]
@@ -62,7 +62,7 @@ pub enum AddressError {
     /// The part after the `@` is not a domain name.
     #[error("after the @ a domain name is needed, such as example.com")]
     Domain,
-    /// It is longer than mail can carry.
+    /// The address is longer than mail can carry.
     #[error("an address has at most 254 bytes")]
     TooLong,
     /// The display name cannot be used.
@@ -71,7 +71,7 @@ pub enum AddressError {
 }
 
 impl AddressError {
-    /// The text for people; it takes `field` and `label`.
+    /// The text for people; takes `field` and `label`.
     pub(crate) fn human(self) -> Text {
         match self {
             Self::LocalPart => Text::key("issue-email-local-part"),
@@ -82,7 +82,7 @@ impl AddressError {
 }
 
 impl Address {
-    /// The address as it was given, without the display name.
+    /// The address as given, without the display name.
     #[must_use]
     pub fn email(&self) -> &str {
         &self.email
@@ -94,7 +94,7 @@ impl Address {
         self.name.as_deref()
     }
 
-    /// The address as mail servers take it: the domain in ASCII.
+    /// The address as mail servers accept it, with the domain in ASCII.
     #[must_use]
     pub fn ascii(&self) -> &str {
         &self.ascii
@@ -106,23 +106,23 @@ impl Address {
         (&self.ascii[..self.local], &self.ascii[self.local + 1..])
     }
 
-    /// The form for comparison.
+    /// The key for comparing addresses.
     #[must_use]
     pub fn key(&self) -> AddressKey {
         AddressKey(self.ascii.to_ascii_lowercase())
     }
 
-    /// The same address with this display name, or none.
+    /// Sets or removes the display name.
     ///
     /// # Errors
     ///
-    /// [`NameError`] where the name cannot be used.
+    /// [`NameError`] if the name cannot be used.
     pub fn named(mut self, name: Option<&str>) -> Result<Self, NameError> {
         self.name = name.map(person_name).transpose()?;
         Ok(self)
     }
 
-    /// Reads an address without a display name.
+    /// Parses an address without a display name.
     fn plain(email: &str) -> Result<Self, AddressError> {
         let (local, domain) = email.rsplit_once('@').ok_or(AddressError::Form)?;
         if local.is_empty() || domain.is_empty() || local.contains('@') {
@@ -152,15 +152,15 @@ impl Address {
     }
 }
 
-/// A domain name in ASCII and lower case; `None` for everything that is none.
+/// Converts a domain name to ASCII and lower case; `None` if it is not a domain name.
 fn ascii_domain(domain: &str) -> Option<String> {
-    // UTS 46 would drop invisible characters; two names that look alike must not differ by them.
+    // UTS 46 would drop invisible characters, but domain names that look alike must not differ by them.
     if domain.len() > 4 * MAX_ADDRESS || domain.contains(is_invisible) {
         return None;
     }
     let ascii = idna::domain_to_ascii_strict(domain).ok()?;
     let last = ascii.rsplit('.').next()?;
-    // An IPv4 address: no domain name ends in a number.
+    // An IPv4 address: a domain name never ends in a number.
     (!last.bytes().all(|b| b.is_ascii_digit())).then_some(ascii)
 }
 
@@ -187,7 +187,7 @@ impl FromStr for Address {
     }
 }
 
-/// A display name without the quotes around it; `None` where they do not match.
+/// Removes the quotes around a display name; `None` if they do not match.
 fn unquoted(name: &str) -> Option<String> {
     let Some(rest) = name.strip_prefix('"') else {
         return Some(name.to_owned());
@@ -204,7 +204,7 @@ fn unquoted(name: &str) -> Option<String> {
 }
 
 impl fmt::Display for Address {
-    /// In a form that is read as the same address again.
+    /// Formats the address so that parsing gives the same address again.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.name {
             None => f.write_str(&self.email),
@@ -230,15 +230,15 @@ impl From<Address> for String {
     }
 }
 
-/// An address in the form for comparison: the domain in ASCII, without a dot at its end, and all in
-/// lower case. The part before the `@` is compared without regard to case as well: by the RFC a
-/// mail server could tell `Ana` from `ana`, but no person would take them for two.
+/// An address in its form for comparison: the domain in ASCII and without a final dot, all in lower case.
+/// Case is also ignored before the `@`. By the RFC a mail server could distinguish `Ana` from `ana`, but no
+/// person would take them for two people.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct AddressKey(String);
 
 impl AddressKey {
-    /// The key of a text from elsewhere, such as a provider's report. It need not be an address:
-    /// then it is compared as it is, without regard to case.
+    /// The key of a text from elsewhere, such as a provider's report. If the text is not an address, the key
+    /// is the text in lower case.
     ///
     /// ```
     /// use docg_core::address::AddressKey;
@@ -270,7 +270,7 @@ impl AddressKey {
     }
 }
 
-/// Whether two texts name the same mailbox.
+/// True if two texts name the same mailbox.
 #[must_use]
 pub fn is_same(one: &str, other: &str) -> bool {
     one == other || AddressKey::of(one) == AddressKey::of(other)
@@ -281,7 +281,7 @@ pub fn is_same(one: &str, other: &str) -> bool {
 pub struct Addresses(Vec<Address>);
 
 impl Addresses {
-    /// The addresses, in the order in which they were given.
+    /// The addresses, in the given order.
     #[must_use]
     pub fn into_vec(self) -> Vec<Address> {
         self.0
@@ -319,30 +319,30 @@ impl<'de> Deserialize<'de> for Addresses {
     }
 }
 
-/// Why a text cannot be somebody's name.
+/// Why a text cannot be a person's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NameError {
-    /// Nobody can see it.
+    /// The name has no visible character.
     #[error("a name has at least one visible character")]
     Blank,
-    /// It is longer than [`MAX_NAME`].
+    /// The name is longer than [`MAX_NAME`].
     #[error("a name has at most 200 characters")]
     TooLong,
-    /// It has line breaks or other control characters.
+    /// The name has line breaks or other control characters.
     #[error("a name is one line, without control characters")]
     ControlCharacter,
-    /// It holds an e-mail address, and could pass for somebody else.
+    /// The name contains an e-mail address, and could pass for somebody else.
     #[error("a name holds no e-mail address")]
     HoldsAddress,
 }
 
-/// A person's name, trimmed. Names in every script are fine, also those that are written from right
-/// to left; characters that turn the direction of the text around them are not.
+/// Checks and trims a person's name. Names in every script are accepted, also right-to-left ones; characters
+/// that change the direction of the surrounding text are not.
 ///
 /// # Errors
 ///
-/// [`NameError`] says what cannot be in a name.
+/// [`NameError`] tells why the text is not a name.
 pub fn person_name(text: &str) -> Result<String, NameError> {
     let name = text.trim();
     if name.chars().nth(MAX_NAME).is_some() {
@@ -361,13 +361,13 @@ pub fn person_name(text: &str) -> Result<String, NameError> {
     Ok(name.to_owned())
 }
 
-/// Line and paragraph separators, and the embeddings, overrides and isolates of Unicode's bidirectional
-/// algorithm.
+/// True for line and paragraph separators, and for the embeddings, overrides and isolates of Unicode's
+/// bidirectional algorithm.
 const fn turns_lines_or_direction(c: char) -> bool {
     matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// Characters that are not seen: format characters, fillers and variation selectors.
+/// True for invisible characters: format characters, fillers and variation selectors.
 const fn is_invisible(c: char) -> bool {
     matches!(
         c,

@@ -1,4 +1,4 @@
-//! Newtypes for identifiers, and where new ones come from.
+//! Newtypes for identifiers, and the sources of new ones.
 
 use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc};
 
@@ -13,7 +13,7 @@ macro_rules! uuid_newtype {
         pub struct $name(pub Uuid);
 
         impl $name {
-            /// A fresh UUIDv7 (RFC 9562), for callers outside the engine's pure core.
+            /// Creates a new UUIDv7 (RFC 9562), for callers outside the engine's pure core.
             #[must_use]
             #[allow(clippy::new_without_default, reason = "a default would hide that each call differs")]
             pub fn new() -> Self {
@@ -45,31 +45,31 @@ macro_rules! uuid_newtype {
 }
 
 uuid_newtype! {
-    /// One run of a workflow.
+    /// An execution: one run of a workflow.
     ExecutionId,
-    /// A workflow definition; belongs to its organization.
+    /// A workflow definition, unique within its organization.
     WorkflowId,
-    /// A tenant.
+    /// An organization: a tenant.
     OrganizationId,
-    /// One event of an execution.
+    /// An event of an execution.
     EventId,
-    /// One step of an execution.
+    /// A step of an execution.
     StepId,
-    /// One log entry.
+    /// A log entry.
     LogId,
-    /// One row of the audit trail.
+    /// A row of the audit trail.
     AuditId,
-    /// A message in an execution's inbox.
+    /// A signal in an execution's inbox.
     SignalId,
-    /// A request for signatures.
+    /// A signature request.
     SignatureRequestId,
-    /// A request for approval.
+    /// An approval request.
     ApprovalId,
-    /// Who holds leases. A worker process is another for each call that may give it some.
+    /// A worker that holds leases. A worker process uses a new id for each call that may lease executions.
     WorkerId,
 }
 
-/// The name of a node within its workflow. Cheap to clone.
+/// The id of a node within its workflow. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct NodeId(Arc<str>);
@@ -112,15 +112,15 @@ impl fmt::Debug for NodeId {
     }
 }
 
-/// Where the engine's pure core takes its randomness from: it has none of its own.
+/// The source of ids and random bytes for the engine's pure core, which has no randomness of its own.
 pub trait IdSource: Send {
-    /// A time-ordered id.
+    /// Returns a new time-ordered id.
     fn next_id(&mut self) -> Uuid;
-    /// Unguessable bytes, for salts.
+    /// Returns unguessable bytes, for salts.
     fn next_random(&mut self) -> Uuid;
 }
 
-/// UUIDv7 and UUIDv4 from the operating system's randomness.
+/// Creates UUIDv7 and UUIDv4 from the operating system's randomness.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct SystemIds;
 
@@ -133,7 +133,7 @@ impl IdSource for SystemIds {
     }
 }
 
-/// A counter, so that a test's ids are the same in every run.
+/// Counts up, so that a test's ids are the same in every run.
 #[derive(Debug, Default, Clone)]
 pub struct CountingIds(u128);
 

@@ -1,9 +1,9 @@
-//! JSON from outside, read so that nothing in it is changed in silence.
+//! Reads JSON from outside without silent changes.
 //!
-//! serde_json takes the last of two members with the same name and rounds numbers to what an `i64`,
-//! `u64` or `f64` holds. It also takes some member names for its own marks and puts another value where
-//! they are. [`read`] refuses all three, and names each place. [`read_message`] is for messages of other
-//! systems, of which docg takes a few fields.
+//! serde_json takes the last of two members with the same name, and rounds numbers to an `i64`, `u64` or
+//! `f64`. It also takes some member names for its own markers, and replaces the value there. [`read`] refuses
+//! all three, and names each place. [`read_message`] is for messages from other systems, of which docg reads
+//! a few fields.
 
 use std::{borrow::Cow, collections::HashSet, fmt};
 
@@ -17,26 +17,29 @@ use crate::{
     workflow::variables::push_token,
 };
 
-/// No more faults of one text than this are named.
+/// The largest number of faults reported for one text.
 const MAX_FAULTS: usize = 100;
-/// A pointer longer than this, in bytes, is named once: names may be as long as the whole text.
+/// After a fault with a longer pointer, in bytes, reading stops: names may be as long as the whole text.
 const LONG_POINTER: usize = 1_000;
 
-/// Why a text is not taken as JSON.
+/// Why a text is refused as JSON.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
-    /// It is not JSON in UTF-8 (RFC 8259).
+    /// The text is not JSON in UTF-8 (RFC 8259).
     #[error("no valid JSON in UTF-8: line {line}, column {column}")]
     Malformed {
-        /// Where, from 1.
+        /// The line, from 1.
         line: usize,
-        /// Where in the line, from 1.
+        /// The column in the line, from 1.
         column: usize,
     },
-    /// It is JSON, and holds what docg cannot keep as it is: two members of one object with the same
-    /// name (`duplicate_key`), a number that no `i64`, `u64` or `f64` holds exactly
-    /// (`number_not_exact`), half a surrogate pair (`invalid_text`), a name that serde_json takes for
-    /// a mark of its own (`reserved_name`), more levels than [`MAX_DEPTH`] (`too_deep`).
+    /// The text is JSON, but has content that docg cannot keep exactly:
+    ///
+    /// - two members of an object with the same name (`duplicate_key`)
+    /// - a number that no `i64`, `u64` or `f64` holds exactly (`number_not_exact`)
+    /// - half a surrogate pair (`invalid_text`)
+    /// - a name that serde_json takes for a marker of its own (`reserved_name`)
+    /// - more levels than [`MAX_DEPTH`] (`too_deep`)
     #[error("values that cannot be kept as they are: {}", told(.0))]
     Faults(Vec<FieldFault>),
 }
@@ -48,8 +51,8 @@ fn told(faults: &[FieldFault]) -> String {
     told.collect::<Vec<_>>().join(", ")
 }
 
-/// Reads JSON in UTF-8. Every number of the result denotes the decimal value that was given:
-/// `1.10` may become `1.1`, and `0.1000000000000000055` is refused.
+/// Reads JSON in UTF-8. Every number in the result has the decimal value given: `1.10` may become `1.1`, and
+/// `0.1000000000000000055` is refused.
 ///
 /// ```
 /// use docg_core::json;
@@ -61,18 +64,18 @@ fn told(faults: &[FieldFault]) -> String {
 ///
 /// # Errors
 ///
-/// [`ReadError`] says where it is wrong.
+/// [`ReadError`] names the places.
 pub fn read(bytes: &[u8]) -> Result<Value, ReadError> {
     serde_json::from_str(checked(bytes, Scope::Everything)?).map_err(malformed)
 }
 
-/// Reads a message of another system. Repeated names and long numbers are taken as serde_json takes them,
-/// for they may stand in fields that docg does not know. Names that serde_json takes for marks of its own
-/// are refused as by [`read`].
+/// Reads a message from another system. Repeated names and long numbers are treated as serde_json does,
+/// because they may be in fields that docg does not know. Names that serde_json takes for markers of its own
+/// are refused, as by [`read`].
 ///
 /// # Errors
 ///
-/// The message is no JSON, holds such a name, is nested too deep, or is no `T`.
+/// The message is not JSON, has such a name, is nested too deeply, or is not a `T`.
 pub fn read_message<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, serde_json::Error> {
     let read = match checked(bytes, Scope::Structure) {
         Ok(text) => serde_json::from_str(text),
@@ -85,7 +88,7 @@ pub fn read_message<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, serde_json::
     })
 }
 
-/// What serde says of a value that does not fit, in the words of JSON.
+/// Translates serde's error about a misfit value into the terms of JSON.
 ///
 /// ```
 /// use docg_core::{i18n::Locale, json};
@@ -97,7 +100,7 @@ pub fn read_message<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, serde_json::
 #[must_use]
 pub fn misfit(error: &dyn fmt::Display) -> Text {
     let said = error.to_string();
-    // Where serde_json reads a text it adds the place.
+    // If serde_json reads from a text, it appends the place.
     let said = said
         .split_once(" at line ")
         .map_or(&*said, |(said, _)| said);
@@ -122,7 +125,7 @@ pub fn misfit(error: &dyn fmt::Display) -> Text {
     }
 }
 
-/// What serde expects, in the words of JSON.
+/// Translates the type that serde expects into the terms of JSON.
 fn kind(expected: &str) -> Text {
     let unarticled = expected.strip_prefix("a ").unwrap_or(expected);
     let first = unarticled.split(' ').next().unwrap_or_default();
@@ -155,11 +158,11 @@ fn kind(expected: &str) -> Text {
     }
 }
 
-/// The text of bytes that are JSON without faults.
+/// Checks that bytes are JSON without faults, and returns their text.
 fn checked(bytes: &[u8], scope: Scope) -> Result<&str, ReadError> {
     let text =
         std::str::from_utf8(bytes).map_err(|error| malformed_at(bytes, error.valid_up_to()))?;
-    // Follows the grammar alone: it has no limit of depth and does not look at numbers' sizes.
+    // Checks the grammar only: `IgnoredAny` has no depth limit and ignores the size of numbers.
     serde_json::from_str::<IgnoredAny>(text).map_err(malformed)?;
     let faults = faults(text, scope);
     if faults.is_empty() {
@@ -189,7 +192,7 @@ fn malformed_at(bytes: &[u8], at: usize) -> ReadError {
     }
 }
 
-/// What cannot be kept of a text that is JSON by its grammar.
+/// The faults of a text whose grammar has been checked.
 fn faults(text: &str, scope: Scope) -> Vec<FieldFault> {
     let mut scan = Scan {
         text,
@@ -198,28 +201,28 @@ fn faults(text: &str, scope: Scope) -> Vec<FieldFault> {
         pointer: String::new(),
         faults: Vec::new(),
     };
-    // It ends early where enough is known.
+    // The scan stops early once it has enough faults.
     let _ = scan.value(MAX_DEPTH);
     scan.faults
 }
 
-/// Which faults are looked for.
+/// Which faults to look for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Scope {
     Everything,
-    /// Depth, and names that serde_json would act on.
+    /// Only excessive depth, and names on which serde_json would act.
     Structure,
 }
 
-/// Nothing more needs to be looked at.
+/// Tells the scan to stop.
 struct Enough;
 
-/// Follows a text whose grammar has been checked.
+/// Scans a text whose grammar has been checked.
 struct Scan<'t> {
     text: &'t str,
     scope: Scope,
     at: usize,
-    /// Where the value is that begins here.
+    /// The pointer to the current value.
     pointer: String,
     faults: Vec<FieldFault>,
 }
@@ -228,7 +231,7 @@ impl<'t> Scan<'t> {
     fn value(&mut self, levels_left: usize) -> Result<(), Enough> {
         match self.next_byte() {
             Some(b'{' | b'[') if levels_left == 0 => {
-                // The whole is too deep; which of its many levels is of no help.
+                // Report the top-level member that is too deep; naming one of its many levels would not help.
                 let member = self.pointer.match_indices('/').nth(1);
                 let end = member.map_or(self.pointer.len(), |(end, _)| end);
                 self.pointer.truncate(end);
@@ -309,7 +312,7 @@ impl<'t> Scan<'t> {
         }
         match serde_json::from_str(quoted) {
             Ok(text) => Ok(Cow::Owned(text)),
-            // The grammar allows an escape of half a pair, and it stands for no character.
+            // The grammar allows the escape of half a surrogate pair, which is not a character.
             Err(_) => {
                 self.fault("invalid_text", Text::key("fault-surrogate"))?;
                 Ok(inner)
@@ -342,13 +345,13 @@ impl<'t> Scan<'t> {
         self.text.as_bytes().get(self.at).copied()
     }
 
-    /// The next byte that is no white space.
+    /// The next byte that is not white space.
     fn next_byte(&mut self) -> Option<u8> {
         self.take_while(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r'));
         self.byte()
     }
 
-    /// Goes past a separator, if it comes next.
+    /// Skips a separator, if it is next.
     fn skip(&mut self, separator: u8) {
         if self.next_byte() == Some(separator) {
             self.at += 1;
@@ -365,9 +368,9 @@ impl<'t> Scan<'t> {
     }
 }
 
-/// Whether the number that serde_json makes of this one denotes the same decimal value.
+/// True if the number that serde_json keeps has the same decimal value.
 fn is_exact(given: &str) -> bool {
-    // Nearly all: what has few digits and no exponent is kept.
+    // Fast path for nearly all numbers: few digits and no exponent are always kept exactly.
     if given.len() <= 15 && !given.contains(['e', 'E']) {
         return true;
     }
@@ -378,8 +381,7 @@ fn is_exact(given: &str) -> bool {
     })
 }
 
-/// A decimal value in its one normal form: `0.digits`, without zeros at either end, times a power of
-/// ten.
+/// A decimal value in its unique normal form: `0.digits`, without zeros at either end, times a power of ten.
 #[derive(PartialEq, Eq)]
 struct Decimal {
     is_negative: bool,
@@ -388,7 +390,7 @@ struct Decimal {
 }
 
 impl Decimal {
-    /// The value of a JSON number; `None` for an exponent beyond all reason.
+    /// The value of a JSON number; `None` if the exponent does not fit an `i64`.
     fn of(number: &str) -> Option<Self> {
         let (is_negative, number) = match number.strip_prefix('-') {
             Some(rest) => (true, rest),
@@ -544,7 +546,7 @@ mod tests {
             json!({"kind": "two"}),
             json!({"kind": "one"}),
         ];
-        // Words of serde and Rust that mean nothing to whoever writes JSON.
+        // Words of serde and Rust that mean nothing to people who write JSON.
         let of_rust: Vec<_> =
             "u8 u16 u32 u64 usize i8 i16 i32 i64 f32 f64 struct enum variant tuple map \
             sequence integer unit Option line column untagged tagged string"

@@ -24,7 +24,7 @@ pub mod time;
 pub mod workflow;
 
 pub mod prelude {
-    //! What most programs that embed docg need.
+    //! The items that most programs that embed docg need.
     pub use crate::{
         engine::{Engine, StartRequest, WorkerOptions},
         error::{ErrorContext, StepFailure},

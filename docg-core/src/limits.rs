@@ -1,24 +1,26 @@
-//! The one table of how long texts and lists may be.
+//! The one table of limits for texts and lists.
 //!
-//! Checks of requests and of the embedder's calls, the `maxLength` of the OpenAPI document, and
-//! what is cut from texts that handlers return are made from it.
+//! It is the source for the checks of requests and of the embedder's calls, the `maxLength` of the OpenAPI
+//! document, and the cutting of texts that handlers return.
 //!
-//! Texts come in three forms. A *line*, such as a name, has no control characters, line breaks
-//! (U+2028 and U+2029 too), byte order marks or characters that override the direction of
-//! writing. *Lines*, such as a reason, may have tabs and line breaks. *Data*, such as trigger data,
-//! may hold everything but NUL and is bounded by the size of the body.
+//! Texts come in three forms:
+//!
+//! - A *line*, such as a name, has no control characters, line breaks (U+2028 and U+2029 too), byte order
+//!   marks or characters that override the direction of writing.
+//! - *Lines*, such as a reason, may also have tabs and line breaks.
+//! - *Data*, such as trigger data, may have everything except NUL and is bounded by the size of the body.
 
 use crate::{error::FieldFault, i18n::Text, observe::Redaction, storable};
 
 pub use crate::storable::CUT_MARK;
 
-/// How long a text may be, and what it may hold.
+/// The limit of a text: its length and its characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TextLimit {
     /// The field's name on the wire.
     pub name: &'static str,
-    /// Characters at most: Unicode scalar values, as `maxLength` of JSON Schema counts them.
+    /// The largest number of characters: Unicode scalar values, as `maxLength` of JSON Schema counts them.
     pub max: usize,
     form: Form,
     is_needed: bool,
@@ -47,7 +49,7 @@ impl TextLimit {
         }
     }
 
-    /// It may not be blank where it is given.
+    /// Requires that the text, if present, is not blank.
     const fn needed(self) -> Self {
         Self {
             is_needed: true,
@@ -62,34 +64,34 @@ pub const NAME: TextLimit = TextLimit::line("name", 200);
 pub const LABEL: TextLimit = TextLimit::line("label", 200).needed();
 /// The id of a node.
 pub const NODE_ID: TextLimit = TextLimit::line("node_id", 64).needed();
-/// A node type.
+/// The name of a node type.
 pub const NODE_TYPE: TextLimit = TextLimit::line("type", 100).needed();
 /// The condition of a node.
 pub const WHEN: TextLimit = TextLimit::lines("when", 10_000);
-/// What started an execution.
+/// The kind of trigger that started an execution.
 pub const TRIGGER_TYPE: TextLimit = TextLimit::line("trigger_type", 100).needed();
-/// Why somebody pauses or cancels.
+/// The reason for a pause or a cancel.
 pub const REASON: TextLimit = TextLimit::lines("reason", 2_000);
-/// What an approver says with the decision.
+/// An approver's comment on the decision.
 pub const COMMENT: TextLimit = TextLimit::lines("comment", 2_000);
-/// What a workflow tells approvers and signers.
+/// A workflow's message to approvers and signers.
 pub const MESSAGE: TextLimit = TextLimit::lines("message", 2_000);
 /// The name of a signature provider.
 pub const PROVIDER: TextLimit = TextLimit::line("provider", 100).needed();
 /// An e-mail address, with or without a display name.
 pub const EMAIL: TextLimit = TextLimit::line("email", 500);
-/// Names the chain of calls that a call belongs to.
+/// The correlation id of a chain of calls.
 pub const CORRELATION_ID: TextLimit = TextLimit::line("correlation_id", 128);
-/// The W3C trace context.
+/// The W3C trace context of a call.
 pub const TRACEPARENT: TextLimit = TextLimit::line("traceparent", 512);
-/// The key of a call that is made once.
+/// The idempotency key of a call.
 pub const IDEMPOTENCY_KEY: TextLimit = TextLimit::line("idempotency_key", 255).needed();
-/// Who calls.
+/// The caller's name.
 pub const ACTOR: TextLimit = TextLimit::line("actor", 500);
-/// The position in a list.
+/// A position in a list.
 pub const CURSOR: TextLimit = TextLimit::line("cursor", 500);
 
-/// All of them.
+/// All text limits.
 pub const TEXTS: [TextLimit; 16] = [
     NAME,
     LABEL,
@@ -109,21 +111,21 @@ pub const TEXTS: [TextLimit; 16] = [
     CURSOR,
 ];
 
-/// A code that a handler gives, in characters. What is longer is cut.
+/// The length of a handler's code, in characters. Longer codes are cut.
 pub const CODE: usize = 100;
-/// A text for people that a handler or provider gives, in characters. What is longer is cut.
+/// The length of a text for people by a handler or provider, in characters. Longer texts are cut.
 pub const HUMAN: usize = 2_000;
-/// A text for technicians, in characters. What is longer is cut.
+/// The length of a text for technicians, in characters. Longer texts are cut.
 pub const TECH: usize = 10_000;
-/// Log entries that one attempt of a step leaves with the execution.
+/// The largest number of log entries stored for one attempt of a step.
 pub const LOGS_PER_ATTEMPT: usize = 1_000;
-/// Issues that the check of one node gives.
+/// The largest number of issues from the check of one node.
 pub const ISSUES_PER_NODE: usize = 100;
-/// Signers of one request, approvers of one approval, recipients of one delivery.
+/// The largest number of signers of a request, approvers of an approval, or recipients of a delivery.
 pub const PEOPLE: usize = 100;
 
 impl TextLimit {
-    /// What is wrong with a text, as the fault of the field at `pointer`.
+    /// The fault of a text, for the field at `pointer`; `None` if the text is fine.
     #[must_use]
     pub fn fault(&self, pointer: &str, text: &str) -> Option<FieldFault> {
         let fault = |code, detail| Some(FieldFault::new(pointer, code, detail));
@@ -142,8 +144,8 @@ impl TextLimit {
             .then(|| FieldFault::new(pointer, "invalid_text", Text::key(key)))
     }
 
-    /// What it may hold, as a regular expression (ECMA-262) of the whole text. One that is needed
-    /// shows something.
+    /// The allowed text as a regular expression (ECMA-262) for the whole text. If the text is required, it
+    /// matches only texts with a visible character.
     #[must_use]
     pub fn pattern(&self) -> String {
         let never = match self.form {
@@ -160,13 +162,13 @@ impl TextLimit {
         }
     }
 
-    /// As [`fault`](Self::fault), of a field on the first level, where it is given.
+    /// As [`fault`](Self::fault), for an optional field at the top level.
     pub(crate) fn of_field(&self, text: Option<&str>) -> Option<FieldFault> {
         self.fault(&format!("/{}", self.name), text?)
     }
 }
 
-/// Whether nothing can be seen of a text: white space, or characters without width.
+/// True if nothing of the text is visible: only white space, control characters or characters without width.
 #[must_use]
 pub fn is_blank(text: &str) -> bool {
     let has_no_width = |c| matches!(c, '\u{ad}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2060}'..='\u{2064}' | '\u{feff}');
@@ -184,13 +186,13 @@ fn is_no_part_of_lines(c: char) -> bool {
         || overrides_direction(c)
 }
 
-/// What makes a text look like another one. Marks that only say which way a neighbour runs are part
-/// of names in some scripts.
+/// True for characters that can make a text look like another one. Marks that only give a neighbour's
+/// direction are allowed: they are part of names in some scripts.
 const fn overrides_direction(c: char) -> bool {
     matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// A text for technicians as it is kept: printable, without secrets, and cut where it is too long.
+/// Prepares a text for technicians for storage: printable, without secrets, and cut if too long.
 pub(crate) fn tech(text: String, redaction: &Redaction) -> String {
     storable::technical(text, TECH, redaction)
 }

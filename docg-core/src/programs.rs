@@ -1,12 +1,12 @@
-//! Where what tenants wrote is evaluated: on threads of its own, a few for the whole process.
+//! Threads for evaluating tenants' programs: conditions, schemas and variables. The whole process shares a
+//! few.
 //!
-//! Conditions, schemas and variables have budgets, so each evaluation ends. A tenant can still ask for
-//! many of them, each at its limit. They queue here and not on the runtime's threads, which serve
-//! everybody. The queue is fair: organizations take turns, and one of them has at most half of the
-//! threads, so that another waits for nobody's backlog. What is cheap is evaluated where it is asked for
-//! (see [`is_small`]).
+//! Each evaluation has a budget, so it ends. But a tenant can request many evaluations, each at its limit.
+//! They queue here, and not on the runtime's threads, which serve every tenant. The queue is fair:
+//! organizations take turns, and one organization uses at most half of the threads, so that no other waits
+//! for its backlog. Cheap evaluations run on the caller's thread (see [`is_small`]).
 //!
-//! Nobody waits for these threads when the process ends.
+//! The process does not wait for these threads when it ends.
 
 use std::{
     any::Any,
@@ -28,18 +28,19 @@ use crate::{
     },
 };
 
-/// Validation recurses with the schema and with the data; both are bounded, and this is enough for both.
+/// Enough stack for validation, which recurses with the schema and with the data; both are bounded.
 const STACK_BYTES: usize = 64 * 1024 * 1024;
-/// What costs no more than this, roughly in operations of some nanoseconds, is evaluated at once.
+/// The cost up to which an evaluation runs on the caller's thread, roughly in operations of some nanoseconds.
 const SMALL: usize = 100_000;
 
-/// What has no more than so many values, or so many times 64 bytes of text, is read and written at once.
+/// The size up to which a value is processed on the caller's thread: values, plus one for each 64 bytes of
+/// text.
 const LITTLE: usize = 1_000;
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// Runs a job on one of the pool's threads. A job whose caller has gone away before its turn is
-/// dropped. A panic of the job goes on in the caller.
+/// Runs a job on one of the pool's threads. If the caller has gone away before the job's turn, the job is
+/// dropped. A panic of the job continues in the caller.
 pub(crate) async fn run<T: Send + 'static>(
     organization: OrganizationId,
     job: impl FnOnce() -> T + Send + 'static,
@@ -50,7 +51,7 @@ pub(crate) async fn run<T: Send + 'static>(
         organization,
         Box::new(move || {
             if !answer.is_closed() {
-                // A caller that goes away meanwhile does not want the answer.
+                // If the caller has gone away meanwhile, it does not want the answer.
                 let _ = answer.send(catch_unwind(AssertUnwindSafe(job)));
             }
         }),
@@ -58,14 +59,14 @@ pub(crate) async fn run<T: Send + 'static>(
     match answered.await {
         Ok(Ok(result)) => result,
         Ok(Err(panic)) => resume_unwind(panic),
-        // Every job that is not dropped by its caller is run, and answers.
+        // Every job runs and answers, unless its caller is gone.
         Err(_) => unreachable!("the pool drops no job"),
     }
 }
 
 struct Pool {
     queue: &'static Queue,
-    /// No thread could be started: jobs run where they are added.
+    /// True if no thread could be started: jobs then run on the caller's thread.
     is_empty: bool,
 }
 
@@ -105,11 +106,11 @@ impl Pool {
     }
 }
 
-/// Jobs by organization. Those in `turns` have a job waiting and a thread left.
+/// Jobs by organization. `turns` lists the organizations that have a waiting job and are below their share.
 struct Queue {
     lanes: Mutex<Lanes>,
     added: Condvar,
-    /// How many threads one organization may have at once.
+    /// The largest number of threads that one organization may use at once.
     share: usize,
 }
 
@@ -136,7 +137,7 @@ impl Queue {
     }
 
     fn lanes(&self) -> MutexGuard<'_, Lanes> {
-        // Jobs run outside of the lock.
+        // A panic cannot have poisoned the data: jobs run outside of the lock.
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -147,7 +148,7 @@ impl Queue {
         self.give_turn(&mut lanes, organization);
     }
 
-    /// Waits for a job whose organization may have one more thread.
+    /// Waits for a job of an organization that is below its share.
     fn next(&self) -> (OrganizationId, Job) {
         let mut lanes = self.lanes();
         loop {
@@ -181,7 +182,7 @@ impl Queue {
         self.give_turn(&mut lanes, organization);
     }
 
-    /// Puts an organization behind the others if it waits and has not got its share.
+    /// Queues an organization behind the others if it has a waiting job and is below its share.
     fn give_turn(&self, lanes: &mut Lanes, organization: OrganizationId) {
         let Some(lane) = lanes.by_organization.get_mut(&organization) else {
             return;
@@ -194,12 +195,12 @@ impl Queue {
     }
 }
 
-/// Whether it costs little to go through a value, such as to redact it.
+/// True if it is cheap to go through a value, for example to redact it.
 pub(crate) fn is_little(value: &Value) -> bool {
     size_of(value, LITTLE) < LITTLE
 }
 
-/// Whether conditions and variables of these nodes cost little over these data.
+/// True if the conditions and variables of these nodes are cheap over these data.
 pub(crate) fn is_small<'a>(
     data: impl Iterator<Item = &'a Value>,
     nodes: impl Iterator<Item = &'a Node>,
@@ -210,7 +211,7 @@ pub(crate) fn is_small<'a>(
         left = left.saturating_sub(price);
         left > 0
     };
-    // Data are measured only where something reads them.
+    // Measure the data only if a condition or variable reads it.
     let (mut data, mut measured) = (Some(data), 0);
     let mut size = || {
         if let Some(data) = data.take() {
@@ -275,7 +276,7 @@ mod tests {
         let organization = OrganizationId::new();
         let (release, released) = mpsc::channel::<()>();
         let (started, begun) = oneshot::channel();
-        // Holds the whole share of a machine with two cores, and part of it elsewhere.
+        // Holds the whole share on a machine with two cores, and part of it elsewhere.
         let holder = tokio::spawn(run(organization, move || {
             let _ = started.send(());
             let _ = released.recv();

@@ -1,11 +1,11 @@
-//! What counts as a secret: by the name that it goes by, and by its place in a URL.
+//! Recognizes secrets by their name, and by their place in a URL.
 
 use std::{borrow::Cow, ops::Range};
 
-/// What stands in place of a secret.
+/// The text that replaces a secret.
 pub const REDACTED: &str = "[redacted]";
 
-/// The keys of the contract, and `bearer`, which is a token by another name.
+/// The names that docg promises to hide, and `bearer`, which is another name for a token.
 const SECRET_NAMES: [&str; 11] = [
     "password",
     "passwd",
@@ -20,7 +20,7 @@ const SECRET_NAMES: [&str; 11] = [
     "bearer",
 ];
 
-/// Parameters of URLs that hold secrets, and that are ordinary words elsewhere.
+/// Names of URL parameters with secrets that are ordinary words elsewhere.
 const SECRET_PARAMETERS: [&str; 12] = [
     "key",
     "accesskey",
@@ -36,15 +36,16 @@ const SECRET_PARAMETERS: [&str; 12] = [
     "session",
 ];
 
-/// A longer name of a parameter is none.
+/// How much of a name is looked at, in bytes from its end.
 const LONGEST_NAME: usize = 128;
 
-/// Whether values of this name are secret: the name is, or ends in, a secret's. Case, `-` and `_` do not matter.
+/// True if values of this name are secret: the name is, or ends in, a secret's name. Ignores case, `-` and
+/// `_`.
 pub(crate) fn is_secret(name: &str) -> bool {
     SECRET_NAMES.iter().any(|secret| ends_in(name, secret))
 }
 
-/// Whether a name ends in a secret's, which is [`normalized`].
+/// True if a name ends in the secret's name, which is [`normalized`].
 pub(crate) fn ends_in(name: &str, secret: &str) -> bool {
     let mut letters = letters(name).rev();
     let mut wanted = secret.chars().rev();
@@ -60,10 +61,12 @@ fn letters(name: &str) -> impl DoubleEndedIterator<Item = char> {
     letters.flat_map(char::to_lowercase)
 }
 
-/// A text without its secrets: user and password before the host of a URL, and the values of secret names.
-/// The rest stays as it is. Names come as `key=value`, `key: value` or `"key": "value"`, in URLs, headers,
-/// connection strings and JSON, whole or not, also where the quotes are escaped. Of the headers
-/// `Authorization` and `Cookie` the whole line is secret. Takes time in proportion to the text.
+/// Replaces the secrets in a text: user and password before the host of a URL, and the values of secret
+/// names.
+///
+/// Names are recognized as `key=value`, `key: value` or `"key": "value"`: in URLs, headers, connection
+/// strings and JSON, complete or not, also with escaped quotes. Of the headers `Authorization` and `Cookie`
+/// the whole line is secret. Takes time in proportion to the text.
 ///
 /// ```
 /// use docg_core::observe::redact_text;
@@ -78,7 +81,7 @@ pub fn redact_text(text: &str) -> Cow<'_, str> {
     redact_text_with(text, &is_secret)
 }
 
-/// As [`redact_text`], with other names.
+/// As [`redact_text`], with another test for secret names.
 pub(crate) fn redact_text_with<'t>(
     text: &'t str,
     is_secret: &dyn Fn(&str) -> bool,
@@ -98,7 +101,7 @@ pub(crate) fn redact_text_with<'t>(
     Cow::Owned(redacted)
 }
 
-/// Whether a secret in the text has been replaced: whoever keeps the text has lost the secret.
+/// True if a secret in the text has been replaced, so that a caller that keeps this text has lost the secret.
 pub(crate) fn holds_redacted(text: &str, is_secret: &dyn Fn(&str) -> bool) -> bool {
     let replaced = |secret: &Range<usize>| {
         let value = &text[secret.clone()];
@@ -107,8 +110,8 @@ pub(crate) fn holds_redacted(text: &str, is_secret: &dyn Fn(&str) -> bool) -> bo
     secrets(text, is_secret).iter().any(replaced)
 }
 
-/// Where the secrets of a text are, in order and apart. A name within a secret is part of it, so each
-/// character is looked at a few times at most.
+/// The ranges of a text's secrets, in order and without overlap. A name within a secret is part of it, so
+/// each character is looked at a few times at most.
 fn secrets(text: &str, is_secret: &dyn Fn(&str) -> bool) -> Vec<Range<usize>> {
     let mut found = Vec::new();
     let mut url = Url::default();
@@ -125,14 +128,14 @@ fn secrets(text: &str, is_secret: &dyn Fn(&str) -> bool) -> Vec<Range<usize>> {
     found
 }
 
-/// The word of a text that was last found to have a URL in it.
+/// The word of a text in which a URL was last found.
 #[derive(Default)]
 struct Url {
     end: usize,
     last_at: Option<usize>,
 }
 
-/// The user and password before the host of a URL whose scheme ends at `scheme_end`.
+/// The range of user and password before the host of a URL whose scheme ends at `scheme_end`.
 fn user(text: &str, scheme_end: usize, url: &mut Url) -> Option<Range<usize>> {
     let start = scheme_end + "://".len();
     let scheme = text[..scheme_end]
@@ -149,14 +152,14 @@ fn user(text: &str, scheme_end: usize, url: &mut Url) -> Option<Range<usize>> {
     let authority = &text[start..end_of(text, start, ends_authority)];
     let at = match authority.rfind('@') {
         Some(at) => start + at,
-        // Passwords in connection strings often stand there as they are.
+        // Connection strings often contain passwords unescaped.
         None if !is_web && authority.contains(':') => url.last_at?,
         None => return None,
     };
     (at > start).then_some(start..at)
 }
 
-/// The value of the name before the `=` or `:` at `separator`, if it is secret.
+/// The range of the value after the `=` or `:` at `separator`, if its name is secret.
 fn value(text: &str, separator: usize, is_secret: &dyn Fn(&str) -> bool) -> Option<Range<usize>> {
     let is_name = |c: char| c.is_ascii_alphanumeric() || "_-.%[]~$".contains(c);
     let before = text[..separator].trim_end_matches([' ', '\t']);
@@ -172,7 +175,7 @@ fn value(text: &str, separator: usize, is_secret: &dyn Fn(&str) -> bool) -> Opti
         return None;
     }
     let start = separator + 1;
-    // A path of a program, such as `auth::token::read`.
+    // A path in source code, such as `auth::token::read`.
     if !is_assigned && (text[start..].starts_with(':') || before.ends_with(':')) {
         return None;
     }
@@ -187,7 +190,7 @@ fn value(text: &str, separator: usize, is_secret: &dyn Fn(&str) -> bool) -> Opti
         () if is_spaced || !is_assigned => end_of(text, start, |c| !matches!(c, ' ' | '\t')),
         () => start,
     };
-    // `Some("x")` as well.
+    // Also accept a wrapper, such as `Some("x")`.
     let opening = end_of(text, start, |c| !c.is_ascii_alphanumeric() && c != '(');
     let opening = match text[start..opening].ends_with('(') {
         true => opening,
@@ -221,23 +224,24 @@ fn value(text: &str, separator: usize, is_secret: &dyn Fn(&str) -> bool) -> Opti
     (end > start).then_some(start..end)
 }
 
-/// What a value may begin with that says only how the rest is to be read.
+/// Schemes that precede a credential and are not secret themselves.
 const SCHEMES: [&str; 4] = ["bearer", "basic", "digest", "token"];
 
-/// Where the first character from `start` on is of which `ends` is true, or the text's end.
+/// The position of the first character from `start` on for which `ends` is true, or the text's end.
 fn end_of(text: &str, start: usize, ends: impl Fn(char) -> bool) -> usize {
     text[start..]
         .find(ends)
         .map_or(text.len(), |end| start + end)
 }
 
-/// Whether a character ends a value without quotes. Connection strings have `;` between their parameters.
+/// True if a character ends an unquoted value. Connection strings have `;` between their parameters.
 fn ends_value(c: char, is_json: bool) -> bool {
     is_outside(c) || matches!(c, '&' | '#' | ';') || is_json && matches!(c, ',' | '}' | ']')
 }
 
-/// Where the text in quotes is that begins at `start`. Each level of JSON within JSON doubles the
-/// backslashes before a quote and adds one, so those before the first quote tell what the last looks like.
+/// The range of the quoted text that begins at `start`. Each level of JSON within JSON doubles the
+/// backslashes before a quote and adds one, so the backslashes before the opening quote tell what the closing
+/// one looks like.
 fn quoted(text: &str, start: usize) -> Option<Range<usize>> {
     let level = end_of(text, start, |c| c != '\\') - start;
     let first = start + level;
@@ -256,7 +260,7 @@ fn quoted(text: &str, start: usize) -> Option<Range<usize>> {
     Some(start..text.len())
 }
 
-/// Where the bracket that opens at `start` is closed.
+/// The position after the bracket that closes the one at `start`.
 fn end_of_brackets(text: &str, start: usize) -> usize {
     let mut depth = 0_usize;
     let closes = |c: char| {
@@ -276,12 +280,12 @@ fn is_quote(c: char) -> bool {
     matches!(c, '"' | '\'')
 }
 
-/// Whether a character ends a URL that stands in a text.
+/// True if a character ends a URL within a text.
 fn is_outside(c: char) -> bool {
     c.is_whitespace() || c.is_control() || matches!(c, '"' | '\'' | '<' | '>' | '`')
 }
 
-/// A name of a parameter without percent-encoding; names that are secret are ASCII.
+/// Percent-decodes a parameter's name; decoding to ASCII is enough, because secret names are ASCII.
 fn decoded(name: &str) -> Cow<'_, str> {
     if !name.contains('%') {
         return Cow::Borrowed(name);

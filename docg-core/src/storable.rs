@@ -1,5 +1,5 @@
-//! What can be kept. Texts and values that come from outside are checked, or made fit, before the
-//! run is decided on: a store that refuses a commit refuses what has already happened.
+//! Checks of what every store can keep. Texts and values from outside are checked, or made to fit, before the
+//! engine decides: if a store refused a commit, it would refuse something that has already happened.
 
 use std::{borrow::Cow, fmt::Write as _, io};
 
@@ -11,53 +11,52 @@ use serde_json::{
 
 use crate::{error::FieldFault, i18n::Text, observe::Redaction};
 
-/// How deep JSON from outside may be nested: of requests, and of what handlers give.
+/// The deepest nesting of JSON from outside: in requests, and in handlers' results.
 pub const MAX_DEPTH: usize = 100;
 
-/// How deep a value that a store is given may be nested, with what docg has put around it. A store
-/// refuses what is deeper as invalid: it may read several values as one, and readers of JSON give
-/// up at 128 levels.
+/// The deepest nesting of a value given to a store, including the levels that docg adds. A store refuses
+/// deeper values as invalid: it may read several values as one, and JSON readers give up at 128 levels.
 pub const MAX_STORED_DEPTH: usize = 120;
 
-/// Why a text or a value cannot be kept.
+/// Why a text or a value cannot be stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Unstorable {
-    /// A NUL, which PostgreSQL keeps in no text.
+    /// The text has a NUL, which PostgreSQL cannot store.
     #[error("it has a NUL character")]
     Nul,
-    /// Arrays and objects within one another beyond what can be read again.
+    /// Arrays and objects are nested too deeply to be read again.
     #[error("it is nested too deep")]
     TooDeep,
-    /// A member of an object has a name that serde_json takes for a mark of its own: the object would be
-    /// read again as another value.
+    /// An object has a member name that serde_json takes for a marker of its own: it would be read again as
+    /// another value.
     #[error(
         "it has a member name that is reserved: a name must not begin with {RESERVED_PREFIX:?}"
     )]
     ReservedName,
 }
 
-/// How the names begin that serde_json takes for marks of its own.
+/// The prefix of the names that serde_json takes for markers of its own.
 const RESERVED_PREFIX: &str = "$serde_json::private::";
 
-/// Whether serde_json could take a member's name for a mark of its own.
+/// True if serde_json could take a member's name for a marker of its own.
 pub(crate) fn is_reserved_name(name: &str) -> bool {
     name.starts_with(RESERVED_PREFIX)
 }
 
 impl Unstorable {
-    /// What is wrong with a text, if anything.
+    /// The fault of a text, if any.
     #[must_use]
     pub fn of_text(text: &str) -> Option<Self> {
         text.contains('\0').then_some(Self::Nul)
     }
 
-    /// What is wrong with the name of a member, if anything.
+    /// The fault of a member's name, if any.
     pub(crate) fn of_name(name: &str) -> Option<Self> {
         let reserved = is_reserved_name(name).then_some(Self::ReservedName);
         reserved.or_else(|| Self::of_text(name))
     }
 
-    /// The fault of the field at `pointer`.
+    /// Turns this into the fault of the field at `pointer`.
     pub(crate) fn of_field(self, pointer: String) -> FieldFault {
         let (code, text) = match self {
             Self::ReservedName => ("reserved_name", Text::key("fault-reserved-name")),
@@ -70,7 +69,7 @@ impl Unstorable {
         FieldFault::new(pointer, code, text)
     }
 
-    /// What is wrong with a value that may be nested `max_depth` levels, if anything.
+    /// The fault of a value that may be nested `max_depth` levels, if any.
     #[must_use]
     pub fn of_value(value: &Value, max_depth: usize) -> Option<Self> {
         match value {
@@ -86,7 +85,7 @@ impl Unstorable {
         }
     }
 
-    /// As [`of_value`](Self::of_value), of a record as its JSON would be.
+    /// As [`of_value`](Self::of_value), for a record in its JSON form.
     pub fn of_record(record: &impl Serialize, max_depth: usize) -> Option<Self> {
         let mut guard = Guard {
             levels_left: max_depth,
@@ -94,12 +93,12 @@ impl Unstorable {
             fault: None,
         };
         let mut serializer = Serializer::with_formatter(io::sink(), &mut guard);
-        // Nothing else can fail here: nothing is written anywhere.
+        // Only the guard can make this fail: the sink accepts all output.
         let _ = record.serialize(&mut serializer);
         guard.fault
     }
 
-    /// As [`of_value`](Self::of_value), of a value that is written down as JSON already.
+    /// As [`of_value`](Self::of_value), for a value already serialized to JSON.
     #[must_use]
     pub fn of_json(json: &str, max_depth: usize) -> Option<Self> {
         if has_nul(json) {
@@ -112,7 +111,7 @@ impl Unstorable {
     }
 }
 
-/// Follows a record as it is written down, and breaks off where it cannot be kept.
+/// Watches a record's serialization, and stops it at the first fault.
 struct Guard {
     levels_left: usize,
     in_name: bool,
@@ -184,7 +183,7 @@ impl Formatter for &mut Guard {
     }
 }
 
-/// Whether a JSON text has the escape of a NUL: `\u0000` after an even number of backslashes.
+/// True if a JSON text has an escaped NUL: `\u0000` after an even number of backslashes.
 fn has_nul(json: &str) -> bool {
     json.match_indices("\\u0000").any(|(at, _)| {
         let before = json.as_bytes()[..at].iter().rev();
@@ -192,7 +191,7 @@ fn has_nul(json: &str) -> bool {
     })
 }
 
-/// Whether a JSON text has a member with a reserved name.
+/// True if a JSON text has a member with a reserved name.
 fn has_reserved_name(json: &str) -> bool {
     json.match_indices(RESERVED_PREFIX).any(|(at, _)| {
         let is_whole = json[..at].ends_with('"') && !json[..at].ends_with("\\\"");
@@ -203,7 +202,7 @@ fn has_reserved_name(json: &str) -> bool {
 
 fn is_deeper(json: &str, max_depth: usize) -> bool {
     let opens = |byte: &u8| matches!(byte, b'[' | b'{');
-    // Nearly all of them: no deeper than there are brackets.
+    // Fast path for nearly all texts: they are no deeper than their number of brackets.
     if json.as_bytes().iter().filter(|byte| opens(byte)).count() <= max_depth {
         return false;
     }
@@ -224,7 +223,7 @@ fn is_deeper(json: &str, max_depth: usize) -> bool {
     })
 }
 
-/// Drops a value of any depth. Dropping it the usual way recurses, and a deep value overflows the stack.
+/// Drops a value of any depth. The usual drop recurses, and overflows the stack for a deep value.
 pub(crate) fn dismantle(value: Value) {
     let mut left = vec![value];
     while let Some(value) = left.pop() {
@@ -236,8 +235,8 @@ pub(crate) fn dismantle(value: Value) {
     }
 }
 
-/// Takes a value apart that is nested deeper than [`MAX_DEPTH`], leaves `null`, and names the fault. After
-/// it anything may follow the value down.
+/// If a value is nested deeper than [`MAX_DEPTH`], drops it, leaves `null`, and returns the fault. Afterwards
+/// it is safe to recurse into the value.
 pub(crate) fn refuse_deep(
     value: &mut Value,
     pointer: impl FnOnce() -> String,
@@ -256,8 +255,8 @@ pub(crate) fn refuse_deep(
     })
 }
 
-/// Whether a value's JSON is certainly longer than `max` bytes: told without looking into texts, and
-/// without going on once it is clear. What is nested deeper than [`MAX_DEPTH`] is not counted.
+/// True if a value's JSON is certainly longer than `max` bytes. Does not look into texts, and stops once the
+/// answer is clear. Values nested deeper than [`MAX_DEPTH`] are not counted.
 pub(crate) fn is_far_longer(value: &Value, max: usize) -> bool {
     fn is_beyond(value: &Value, levels_left: usize, left: &mut usize) -> bool {
         let least = match value {
@@ -285,7 +284,7 @@ pub(crate) fn is_far_longer(value: &Value, max: usize) -> bool {
     is_beyond(value, MAX_DEPTH, &mut { max })
 }
 
-/// As [`fit`], of a value that is not needed any more.
+/// As [`fit`], for an owned value.
 pub(crate) fn fit_owned(value: Value) -> Value {
     let fitted = match fit(&value) {
         Cow::Borrowed(_) => return value,
@@ -295,7 +294,7 @@ pub(crate) fn fit_owned(value: Value) -> Value {
     fitted
 }
 
-/// A value that can be kept: itself, or a copy without NULs, cut where it is nested too deep.
+/// Makes a value storable: returns it as it is, or a copy without NULs, cut where it is nested too deeply.
 pub(crate) fn fit(value: &Value) -> Cow<'_, Value> {
     match Unstorable::of_value(value, MAX_DEPTH) {
         None => Cow::Borrowed(value),
@@ -329,7 +328,7 @@ fn without_nul(text: &str) -> String {
     text.replace('\0', "")
 }
 
-/// A text that may repeat what another system has said, as [`printable`], without secrets, and [`cut`] to
+/// Prepares a text that may repeat another system's words: as [`printable`], without secrets, and [`cut`] to
 /// `max` characters.
 pub(crate) fn technical(text: String, max: usize, redaction: &Redaction) -> String {
     let text = clip(text, max);
@@ -340,7 +339,7 @@ pub(crate) fn technical(text: String, max: usize, redaction: &Redaction) -> Stri
     cut(printable(text), max)
 }
 
-/// Bytes as text, without loss: what is not UTF-8 stands there as `\xE9`.
+/// Decodes bytes to text without loss: bytes that are not UTF-8 become `\xE9` and the like.
 pub(crate) fn legible(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
@@ -353,7 +352,7 @@ pub(crate) fn legible(bytes: &[u8]) -> String {
     text
 }
 
-/// A text for technicians without control characters other than line breaks and tabs.
+/// Removes control characters other than line breaks and tabs from a text.
 pub(crate) fn printable(text: String) -> String {
     let is_control = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
     if text.contains(is_control) {
@@ -363,12 +362,12 @@ pub(crate) fn printable(text: String) -> String {
     }
 }
 
-/// What stands at the end of a text that was cut.
+/// The mark at the end of a text that was cut.
 pub const CUT_MARK: &str = " […]";
 
-/// A text of at most `max` characters: itself, or its beginning with [`CUT_MARK`].
+/// Cuts a text to at most `max` characters, ending in [`CUT_MARK`].
 pub(crate) fn cut(mut text: String, max: usize) -> String {
-    // Each character is a byte or more.
+    // Check the length in bytes first: it is never below the number of characters.
     if text.len() > max && text.chars().nth(max).is_some() {
         let kept = max.saturating_sub(CUT_MARK.chars().count());
         let end = text.char_indices().nth(kept).map_or(0, |(at, _)| at);
@@ -379,8 +378,8 @@ pub(crate) fn cut(mut text: String, max: usize) -> String {
     text
 }
 
-/// Shortens a text that is many times longer than `max` characters, before anything looks at the whole of
-/// it. It ends at a blank if it has one: half a secret would not be recognized.
+/// Shortens a text that is many times longer than `max` characters, before the costly steps scan it. Cuts at
+/// white space if there is any: half a secret would not be recognized.
 fn clip(text: String, max: usize) -> String {
     let longest = max.saturating_mul(8);
     if text.len() <= longest {
@@ -391,10 +390,10 @@ fn clip(text: String, max: usize) -> String {
     format!("{}{CUT_MARK}", &start[..end.unwrap_or(start.len())])
 }
 
-/// [`printable`] and cut to `max` characters, of a text that is often a constant. A constant may be as ugly
-/// as any other text of a handler.
+/// Makes a text [`printable`] and cuts it to `max` characters. A constant usually stays as it is, but a
+/// handler's constant may need the same treatment.
 pub(crate) fn printable_cow(text: Cow<'static, str>, max: usize) -> Cow<'static, str> {
-    // Most are names of this program, and stay constants.
+    // Most texts are names from this program, and stay constants.
     let is_plain = text.len() <= max && !text.contains(char::is_control);
     match text {
         constant @ Cow::Borrowed(_) if is_plain => constant,
@@ -402,8 +401,8 @@ pub(crate) fn printable_cow(text: Cow<'static, str>, max: usize) -> Cow<'static,
     }
 }
 
-/// What a person has written, in one line of at most `max` characters: without control characters, and
-/// without those that turn the direction of writing, which could make it look like something else.
+/// Reduces a person's text to one line of at most `max` characters. Removes control characters, and those
+/// that change the direction of writing and could make the text look like something else.
 ///
 /// ```
 /// assert_eq!(docg_core::storable::one_line(" too\n high,\u{202e} by far", 13), "too high, by ");
@@ -419,7 +418,7 @@ pub fn one_line(text: &str, max: usize) -> String {
     words.join(" ").chars().take(max).collect()
 }
 
-/// Unicode's property `Bidi_Control`.
+/// True for characters with Unicode's property `Bidi_Control`.
 const fn is_bidi_control(c: char) -> bool {
     matches!(
         c,

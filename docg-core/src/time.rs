@@ -1,4 +1,4 @@
-//! Points in time, durations, and the clock that the engine is given.
+//! Moments, durations, and the engine's clock.
 
 use std::{fmt, ops::Add, str::FromStr, sync::LazyLock, time::Duration};
 
@@ -7,16 +7,16 @@ use chrono::{DateTime, NaiveDateTime, SecondsFormat, TimeZone, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use tokio::{sync::watch, time::Instant};
 
-/// The longest duration that docg takes from outside, in milliseconds: ten years.
+/// The longest duration that docg accepts from outside, in milliseconds: ten years.
 pub const MAX_DURATION_MS: u64 = 10 * 365 * 24 * 3_600_000;
 /// [`MAX_DURATION_MS`] as a [`Duration`].
 pub const MAX_DURATION: Duration = Duration::from_millis(MAX_DURATION_MS);
 
-/// A moment in the years 1 to 9999: milliseconds since the Unix epoch, UTC. On the wire: RFC 3339
-/// with `Z` and milliseconds.
+/// A moment in the years 1 to 9999: milliseconds since the Unix epoch, UTC. On the wire it is RFC 3339 with
+/// `Z` and milliseconds.
 ///
-/// There is no moment outside these years, so every stored moment can be written and read again.
-/// Numbers and arithmetic stop at the ends; a text that names a moment beyond them is refused.
+/// The range ensures that every stored moment can be written and read again. Numbers and arithmetic are
+/// clamped to it; a text with a moment outside of it is rejected.
 ///
 /// ```
 /// use docg_core::time::Timestamp;
@@ -34,14 +34,13 @@ impl Timestamp {
     /// The last millisecond of the year 9999.
     pub const MAX: Self = Self(253_402_300_799_999);
 
-    /// The present moment of the system's clock.
+    /// The current time of the system's clock.
     #[must_use]
     pub fn now() -> Self {
         Utc::now().into()
     }
 
-    /// From milliseconds since the Unix epoch; [`MIN`](Self::MIN) or [`MAX`](Self::MAX) where they
-    /// lie beyond them.
+    /// A moment from milliseconds since the Unix epoch, clamped to [`MIN`](Self::MIN) and [`MAX`](Self::MAX).
     #[must_use]
     pub const fn from_millis(millis: i64) -> Self {
         if millis < Self::MIN.0 {
@@ -53,7 +52,7 @@ impl Timestamp {
         }
     }
 
-    /// From milliseconds since the Unix epoch, unless they lie beyond the years 1 to 9999.
+    /// A moment from milliseconds since the Unix epoch; `None` outside the years 1 to 9999.
     #[must_use]
     pub const fn try_from_millis(millis: i64) -> Option<Self> {
         if millis < Self::MIN.0 || millis > Self::MAX.0 {
@@ -63,40 +62,40 @@ impl Timestamp {
         }
     }
 
-    /// Milliseconds since the Unix epoch.
+    /// The milliseconds since the Unix epoch.
     #[must_use]
     pub const fn as_millis(self) -> i64 {
         self.0
     }
 
-    /// Milliseconds from `earlier` to `self`: zero where the clock went back, and at most
-    /// [`MAX_DURATION_MS`] where it was set forward.
+    /// The milliseconds from `earlier` to `self`: zero if the clock went back, and at most
+    /// [`MAX_DURATION_MS`], in case it was set forward.
     #[must_use]
     pub fn millis_since(self, earlier: Self) -> u64 {
         let millis = u64::try_from(self.0.saturating_sub(earlier.0));
         millis.unwrap_or(0).min(MAX_DURATION_MS)
     }
 
-    /// This moment and `millis` milliseconds; [`MAX`](Self::MAX) at most.
+    /// The moment `millis` milliseconds later; at most [`MAX`](Self::MAX).
     #[must_use]
     pub fn plus_millis(self, millis: u64) -> Self {
         Self::from_millis(self.0.saturating_add_unsigned(millis))
     }
 
-    /// Whether this is a moment that a wait may last to, where it begins now: ten years ahead at most.
+    /// True if a wait that begins at `now` may last until this moment: at most ten years ahead.
     #[must_use]
     pub fn is_within_reach_of(self, now: Self) -> bool {
         self <= now.plus_millis(MAX_DURATION_MS)
     }
 
-    /// The end of its minute, as people read it: `2026-01-15 10:31 UTC`.
+    /// The end of this moment's minute, for people: `2026-01-15 10:31 UTC`.
     pub(crate) fn to_the_minute(self) -> String {
         let minute = self.plus_millis(59_999).to_chrono();
         minute.format("%Y-%m-%d %H:%M UTC").to_string()
     }
 
     fn to_chrono(self) -> DateTime<Utc> {
-        // Every moment of these years is one of chrono's.
+        // chrono covers every moment of these years.
         Utc.timestamp_millis_opt(self.0)
             .single()
             .unwrap_or(DateTime::<Utc>::MAX_UTC)
@@ -138,7 +137,7 @@ impl fmt::Debug for Timestamp {
     }
 }
 
-/// A text that is no moment docg can keep.
+/// The error for a text that is not a moment in the years 1 to 9999.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a moment is written as in RFC 3339, with its zone, and lies in the years 1 to 9999 (UTC)")]
 pub struct NoMoment;
@@ -165,13 +164,13 @@ impl<'de> Deserialize<'de> for Timestamp {
     }
 }
 
-/// A duration from outside, in milliseconds: from 1 to [`MAX_DURATION_MS`], which is ten years. Reading
-/// any other number fails.
+/// A duration from outside, in milliseconds: 1 to [`MAX_DURATION_MS`], which is ten years. Deserializing any
+/// other number fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "u64", into = "u64")]
 pub struct Millis(u64);
 
-/// A number of milliseconds that is no [`Millis`].
+/// The error for a number of milliseconds outside the range of [`Millis`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a duration is 1 to {MAX_DURATION_MS} ms, which is ten years")]
 pub struct NoDuration;
@@ -201,8 +200,8 @@ impl From<Millis> for u64 {
     }
 }
 
-/// How long a `Retry-After` header asks to wait (RFC 9110, section 10.2.3), in milliseconds from `now`:
-/// it names seconds or a date. `None` for what is neither.
+/// The wait that a `Retry-After` header asks for (RFC 9110, section 10.2.3), in milliseconds from `now`. The
+/// header holds seconds or a date; `None` for anything else.
 ///
 /// ```
 /// use docg_core::time::{Timestamp, retry_after_ms};
@@ -222,7 +221,7 @@ pub fn retry_after_ms(text: &str, now: Timestamp) -> Option<u64> {
         );
     }
     let date = DateTime::parse_from_rfc2822(text).map(|date| date.to_utc());
-    // The two forms of date that only old servers write (RFC 9110, section 5.6.7).
+    // The two forms of a date that only old servers send (RFC 9110, section 5.6.7).
     let date = date.or_else(|_| {
         let old = ["%A, %d-%b-%y %H:%M:%S GMT", "%a %b %e %H:%M:%S %Y"];
         let [one, other] = old.map(|form| NaiveDateTime::parse_from_str(text, form));
@@ -232,15 +231,16 @@ pub fn retry_after_ms(text: &str, now: Timestamp) -> Option<u64> {
         .map(|date| Timestamp::from(date).millis_since(now))
 }
 
-/// What time it is, and how much of it passes. [`SystemClock`] in service, [`ManualClock`] in tests.
+/// The engine's clock: the current time, and the passage of time. [`SystemClock`] in production,
+/// [`ManualClock`] in tests.
 #[async_trait]
 pub trait Clock: Send + Sync + fmt::Debug {
-    /// The present moment: what is written down, and told to others. It may be set back or forth.
+    /// The current time, which docg stores and shows. It may be set back or forward.
     fn now(&self) -> Timestamp;
-    /// How much time has passed since some moment in the past. It grows steadily, whatever becomes of
-    /// [`now`](Self::now): intervals and deadlines of this process go by it.
+    /// The time passed since a fixed moment in the past. It grows steadily even if [`now`](Self::now) jumps;
+    /// intervals and deadlines within this process use it.
     fn elapsed(&self) -> Duration;
-    /// Returns once so much time has passed.
+    /// Returns after the given duration.
     async fn sleep(&self, duration: Duration);
 }
 
@@ -264,7 +264,7 @@ impl Clock for SystemClock {
     }
 }
 
-/// A clock that stands still until it is moved by hand.
+/// A clock for tests that stands still until the test moves it.
 #[derive(Debug, Clone)]
 pub struct ManualClock(watch::Sender<Hands>);
 
@@ -275,7 +275,7 @@ struct Hands {
 }
 
 impl ManualClock {
-    /// A clock that shows `start`.
+    /// A clock that starts at `start`.
     #[must_use]
     pub fn new(start: Timestamp) -> Self {
         Self(watch::Sender::new(Hands {
@@ -284,7 +284,7 @@ impl ManualClock {
         }))
     }
 
-    /// Lets time pass, and wakes whoever has slept long enough.
+    /// Lets time pass, and wakes all sleepers whose time has come.
     pub fn advance(&self, by: Duration) {
         self.0.send_modify(|hands| {
             hands.now = hands.now + by;
@@ -292,7 +292,7 @@ impl ManualClock {
         });
     }
 
-    /// Sets what the clock shows, back or forth, without any time passing.
+    /// Sets the current time, back or forward, without letting time pass.
     pub fn set(&self, now: Timestamp) {
         self.0.send_modify(|hands| hands.now = now);
     }
@@ -310,7 +310,7 @@ impl Clock for ManualClock {
 
     async fn sleep(&self, duration: Duration) {
         let end = self.elapsed().saturating_add(duration);
-        // An error means that the sender is gone, which `self` rules out.
+        // `wait_for` fails only if the sender is dropped, and `self` holds it.
         let mut hands = self.0.subscribe();
         let _ = hands.wait_for(|hands| hands.elapsed >= end).await;
     }

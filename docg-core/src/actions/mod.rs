@@ -1,8 +1,8 @@
 //! Recommended actions: what a person can do about an issue or an error.
 //!
-//! An action is looked up by code: the exact code first, then its longest part after a provider's
-//! name (`onedrive.folder_not_found` falls back to `folder_not_found`), then what the domain has
-//! for all its codes. So no blocking issue and no failed step is ever without an action.
+//! An action is found by code: first by the exact code, then by its longest part after a provider's name
+//! (`onedrive.folder_not_found` falls back to `folder_not_found`), then by the domain. So every blocking
+//! issue and every failed step has an action.
 
 use std::{borrow::Cow, collections::HashMap};
 
@@ -20,19 +20,19 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-/// What a person can do about a problem.
+/// An action that a person can take against a problem.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RecommendedAction {
-    /// Machine-readable, such as `select_template`.
+    /// The machine-readable name, such as `select_template`.
     pub action: Cow<'static, str>,
-    /// For a button.
+    /// The label of a button.
     pub label: Text,
-    /// What it is good for.
+    /// The purpose of the action, for people.
     pub description: Text,
-    /// The node that it is about.
+    /// The node concerned.
     pub target_node_id: Option<NodeId>,
-    /// What a client needs to carry it out; `issue_code` is always there, `fields` names the
-    /// fields that an issue is about.
+    /// The parameters that a client needs to carry it out. `issue_code` is always present; `fields` lists the
+    /// fields concerned.
     pub params: Map<String, Value>,
 }
 
@@ -69,7 +69,7 @@ impl RecommendedAction {
         }
     }
 
-    /// Takes in the fields of another action of the same kind at the same node.
+    /// Adds the fields of another action of the same kind at the same node.
     fn merge(&mut self, other: Self) {
         let Some(Value::Array(new)) = other.params.get("fields") else {
             return;
@@ -84,19 +84,19 @@ impl RecommendedAction {
     }
 }
 
-/// An action without the place where it is needed.
+/// An action without the node and fields that it applies to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ActionTemplate {
-    /// Machine-readable, such as `select_template`.
+    /// The machine-readable name, such as `select_template`.
     pub action: Cow<'static, str>,
-    /// For a button.
+    /// The label of a button.
     pub label: Text,
-    /// What it is good for.
+    /// The purpose of the action, for people.
     pub description: Text,
 }
 
 impl ActionTemplate {
-    /// An action with its words.
+    /// An action with its texts.
     #[must_use]
     pub fn new(
         action: impl Into<Cow<'static, str>>,
@@ -111,8 +111,7 @@ impl ActionTemplate {
     }
 }
 
-/// Which action helps against which code. The default one knows docg's own codes; applications add
-/// theirs.
+/// The actions by code. The default catalogue covers docg's own codes; applications add theirs.
 #[derive(Debug, Clone)]
 pub struct ActionCatalogue {
     by_code: HashMap<Cow<'static, str>, Vec<ActionTemplate>>,
@@ -132,8 +131,8 @@ impl Default for ActionCatalogue {
 }
 
 impl ActionCatalogue {
-    /// Sets the action for a code, in place of the one that it had. A code without a provider's
-    /// name also serves all `<provider>.<code>` that have none of their own.
+    /// Sets the action for a code, replacing the previous one. A code without a provider's name also applies
+    /// to every `<provider>.<code>` without an action of its own.
     pub fn register(&mut self, code: impl Into<Cow<'static, str>>, template: ActionTemplate) {
         self.by_code.insert(code.into(), vec![template]);
     }
@@ -149,8 +148,7 @@ impl ActionCatalogue {
         RecommendedAction::new(&template, &issue.code, node, field)
     }
 
-    /// The actions for several issues, each action once for each code and node; its `fields` are
-    /// those of all its issues.
+    /// The actions for several issues, each once per code and node; its `fields` are those of all its issues.
     #[must_use]
     pub fn for_issues<'i>(
         &self,
@@ -173,7 +171,7 @@ impl ActionCatalogue {
         actions
     }
 
-    /// The actions for an error; more than one where a person has a choice.
+    /// The actions for an error; several if a person has a choice.
     #[must_use]
     pub fn for_error(
         &self,
@@ -184,8 +182,8 @@ impl ActionCatalogue {
         self.for_code(&error.code, node, || table::for_domain(domain))
     }
 
-    /// What can be done about an execution as it stands, and about steps whose failure has not
-    /// stopped it; nothing where nobody needs to do anything.
+    /// The actions for an execution in its current state, and for failed steps that did not stop it. Empty if
+    /// nobody needs to act.
     #[must_use]
     pub fn for_execution(&self, execution: &Execution, steps: &[Step]) -> Vec<RecommendedAction> {
         let mut actions = self.for_status(execution, steps);
@@ -268,7 +266,7 @@ impl ActionCatalogue {
         }
     }
 
-    /// A step whose outcome is unknown is settled by a person, whatever its error's code.
+    /// If the outcome of a step is unknown, a person settles it, whatever the error's code.
     fn for_step(&self, step: &Step, error: &ErrorContext) -> Vec<RecommendedAction> {
         let node = Some(&step.node_id);
         if step.is_outcome_open()
@@ -293,7 +291,7 @@ impl ActionCatalogue {
         }
     }
 
-    /// By the code, or by its longest part after a `.` that has an action.
+    /// Finds the actions for the code, or for its longest part after a `.`.
     fn find(&self, code: &str) -> Option<&[ActionTemplate]> {
         let mut rest = code;
         loop {
@@ -318,7 +316,7 @@ fn failed_step<'s>(execution: &Execution, steps: &'s [Step]) -> Option<&'s Step>
     })
 }
 
-/// What a step of this phase is about.
+/// The subject area of a step's errors, derived from its phase.
 fn domain_of(phase: Phase) -> Domain {
     match phase {
         Phase::Preflight | Phase::Trigger => Domain::Data,

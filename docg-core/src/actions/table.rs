@@ -1,9 +1,9 @@
-//! Which action helps against which code, as docg itself has it.
+//! docg's own table of actions by code.
 
 use super::ActionTemplate;
 use crate::{i18n::Text, preflight::Domain};
 
-/// The template of an action: its name, and the beginning of its keys in `locales/*.ftl`.
+/// The template of an action: its name, and the prefix of its keys in `locales/*.ftl`.
 macro_rules! template {
     ($action:literal, $key:literal) => {
         ActionTemplate {
@@ -16,7 +16,7 @@ macro_rules! template {
 
 macro_rules! table {
     ($($($code:literal)|+ => $action:literal $key:literal;)+) => {
-        /// Every code that has an action of its own, with the action.
+        /// Every code with an action of its own, and the action.
         pub(super) fn entries() -> Vec<(&'static str, ActionTemplate)> {
             vec![$($(($code, template!($action, $key)),)+)+]
         }
@@ -24,7 +24,7 @@ macro_rules! table {
 }
 
 table! {
-    // What CONTRACT names.
+    // The codes of the API contract.
     "drive.insufficient_permissions" | "onedrive.insufficient_permissions" | "insufficient_permissions"
         => "fix_permissions" "fix-permissions";
     "drive.folder_not_found" | "folder_not_found" => "select_folder" "select-folder";
@@ -44,7 +44,7 @@ table! {
     "invalid_signer_name" | "invalid_signer_order" => "fix_signers" "fix-signers";
     "unknown_field" | "too_many" => "fix_field_format" "fix-field-format";
 
-    // What else docg gives.
+    // Further codes of docg.
     "template.large_file" => "reduce_template" "reduce-template";
     "render_too_large" => "reduce_data" "reduce-data";
     "parameters_too_large" => "reduce_data" "reduce-parameters";
@@ -66,7 +66,7 @@ table! {
     "output_too_large" | "total_output_too_large" => "reduce_output" "reduce-output";
     "output_not_storable" | "request_name_taken" => "fix_output" "fix-output";
 
-    // What handlers of files, mail and calls commonly give.
+    // Common codes of handlers for files, mail and calls.
     "storage_full" => "free_storage" "free-storage";
     "storage_misconfigured" => "fix_storage" "fix-storage";
     "storage_error" | "network_error" | "smtp_unavailable" => "retry" "retry";
@@ -79,7 +79,7 @@ table! {
     "url_not_allowed" | "host_not_found" | "redirect_not_followed" => "fix_url" "fix-url";
 }
 
-/// The code of an effect that may or may not have happened has two ways on.
+/// The two actions for an unknown outcome.
 pub(super) fn outcome_unknown() -> [ActionTemplate; 2] {
     [
         template!("confirm_done", "confirm-done"),
@@ -87,22 +87,22 @@ pub(super) fn outcome_unknown() -> [ActionTemplate; 2] {
     ]
 }
 
-/// For an execution that is ready and waits for a person.
+/// The action for an execution that is ready and waits for a person's confirmation.
 pub(super) fn confirm_delivery() -> ActionTemplate {
     template!("confirm_delivery", "confirm-delivery")
 }
 
-/// For an execution that failed with a code that nobody knows, and in none of its steps.
+/// The action for an execution that failed outside of its steps, with an unknown code.
 pub(super) fn retry() -> ActionTemplate {
     template!("retry", "retry")
 }
 
-/// For an execution that waits for a review without saying why.
+/// The action for an execution that waits for a review without an error.
 pub(super) fn resume() -> ActionTemplate {
     template!("resume", "resume")
 }
 
-/// For a code that nobody knows.
+/// The action for an unknown code, by domain.
 pub(super) fn for_domain(domain: Domain) -> ActionTemplate {
     match domain {
         Domain::Data => template!("review_data", "review-data"),

@@ -266,7 +266,7 @@ fn issues_of_one_node_that_need_the_same_are_one_action() {
     assert!(wire[0]["description"].is_string());
 }
 
-/// An execution that a step has stopped.
+/// An execution stopped by a failed step.
 fn stopped(status: Status, code: &'static str) -> (Execution, Vec<Step>) {
     let mut execution = execution();
     execution.status = status;

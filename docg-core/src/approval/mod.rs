@@ -1,9 +1,9 @@
-//! Approvals: who may decide, and what they have decided.
+//! Approvals: requests to people for a decision, with their votes.
 //!
-//! The step of an approval gives each approver a token, of which only the hash is kept. Whoever has
-//! the token may vote once: see [`Engine::approval`](crate::engine::Engine::approval) and
-//! [`Engine::vote`](crate::engine::Engine::vote). As many approvals as the quorum decide, or one
-//! refusal. [`node`] is the node type, for every way of bringing tokens to people.
+//! The approval step gives each approver a token and stores only its hash. Each approver can vote once with
+//! the token: see [`Engine::approval`](crate::engine::Engine::approval) and
+//! [`Engine::vote`](crate::engine::Engine::vote). The approval is decided once the quorum has approved, or by
+//! one refusal. [`node`] is the node type; it works with every way of delivering tokens.
 
 mod node;
 
@@ -18,89 +18,89 @@ use crate::{
     workflow::handler::OnExpiry,
 };
 
-/// A decision that people are asked for.
+/// A decision requested from approvers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Approval {
-    /// Unique.
+    /// The approval's id.
     pub id: ApprovalId,
-    /// The run that waits for it.
+    /// The execution that waits for the decision.
     pub execution_id: ExecutionId,
     /// The tenant.
     pub organization_id: OrganizationId,
-    /// The node that asked.
+    /// The node that asked for the decision.
     pub node_id: NodeId,
-    /// What the approvers are told.
+    /// The message to the approvers.
     #[serde(default)]
     pub message: Option<String>,
-    /// Who may decide.
+    /// The approvers.
     pub approvers: Vec<Approver>,
-    /// How many must agree. One refusal decides.
+    /// The number of approvals needed. One refusal rejects.
     pub quorum: u32,
     /// The decision; `None` while it is open.
     pub decision: Option<Decision>,
-    /// Who decided last.
+    /// The approver who voted last.
     pub decided_by: Option<String>,
-    /// When it was asked.
+    /// When the approval was requested.
     pub created_at: Timestamp,
-    /// When it was decided.
+    /// When it was decided, or closed without a decision.
     pub decided_at: Option<Timestamp>,
-    /// When it is decided without them.
+    /// When it expires; `None` for never.
     pub expires_at: Option<Timestamp>,
-    /// What an expiry does.
+    /// The effect of an expiry.
     pub on_expiry: OnExpiry,
-    /// Some of what is stored of it cannot be read, and is left empty.
+    /// True if some stored data of it cannot be read, and is left empty.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unreadable: bool,
 }
 
-/// One who may decide.
+/// A person who may decide.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Approver {
-    /// Where the link went.
+    /// The address that the link went to.
     pub email: String,
     /// SHA-256 of the token in the link.
     pub token_hash: [u8; 32],
-    /// Their vote.
+    /// The vote; `None` before it.
     pub vote: Option<Decision>,
-    /// What they said with it.
+    /// The comment given with the vote.
     pub comment: Option<String>,
-    /// When they voted.
+    /// When the approver voted.
     pub voted_at: Option<Timestamp>,
 }
 
-/// Yes or no.
+/// A vote or a decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Decision {
-    /// Yes.
+    /// In favour.
     Approved,
-    /// No.
+    /// Against.
     Rejected,
 }
 
 impl Decision {
-    /// All of them.
+    /// All variants.
     pub const ALL: [Self; 2] = [Self::Approved, Self::Rejected];
 }
 
-/// Where an approval stands.
+/// The status of an approval.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ApprovalStatus {
     /// Votes are awaited.
     Pending,
-    /// As many as are needed have agreed, or its expiry counts as that.
+    /// The quorum has approved, or its expiry counts as approval.
     Approved,
-    /// An approver has refused.
+    /// An approver has rejected.
     Rejected,
-    /// No decision came in time.
+    /// The approvers did not decide in time.
     Expired,
-    /// The run ended before there was a decision.
+    /// The execution ended before there was a decision.
     Canceled,
 }
 
 impl ApprovalStatus {
-    /// All of them.
+    /// All variants.
     pub const ALL: [Self; 5] = [
         Self::Pending,
         Self::Approved,
@@ -111,8 +111,8 @@ impl ApprovalStatus {
 }
 
 impl Approval {
-    /// Where it stands at a moment. What has run out counts as expired even before the engine has
-    /// dealt with it: nobody can vote any more.
+    /// The status at a moment. A request past its expiry counts as expired even before the engine has handled
+    /// it: nobody can vote any more.
     #[must_use]
     pub fn status(&self, now: Timestamp) -> ApprovalStatus {
         let ended = self.decided_at.unwrap_or(now);
@@ -133,7 +133,7 @@ impl Approval {
             .find(|approver| approver.token_hash == token_hash)
     }
 
-    /// What the approvers have said, a line for each that said something.
+    /// The approvers' comments, one per line; `None` if there are none.
     #[must_use]
     pub fn comment(&self) -> Option<String> {
         let comments: Vec<_> = self
@@ -145,7 +145,7 @@ impl Approval {
     }
 }
 
-/// What is kept of a token.
+/// The SHA-256 of a token, which is stored in its place.
 #[must_use]
 pub fn token_hash(token: &str) -> [u8; 32] {
     Sha256::digest(token.as_bytes()).into()

@@ -1,4 +1,4 @@
-//! The node type `approval`: asks people, and goes on when they have agreed.
+//! The node type `approval`: asks people, and continues once they have approved.
 
 use std::{collections::HashSet, fmt, sync::Arc};
 
@@ -25,19 +25,19 @@ use crate::{
     },
 };
 
-/// 160 bits: nobody guesses them, and a mail need not break the line that the link stands in.
+/// 20 bytes, 160 bits: they cannot be guessed, and the link still fits one line of a mail.
 const TOKEN_BYTES: usize = 20;
 
-/// Brings approvers their tokens: by mail, by chat, in an application's own inbox.
+/// Delivers tokens to approvers: by mail, by chat, or to an application's own inbox.
 #[async_trait]
 pub trait ApprovalNotifier: Send + Sync + 'static {
-    /// Brings an approver their token. After a crash the same invitation may come again, with the
-    /// same token and the same [key](Invitation::idempotency_key).
+    /// Delivers a token to an approver. After a crash the same invitation may come again, with the same token
+    /// and the same [key](Invitation::idempotency_key).
     ///
     /// # Errors
     ///
-    /// A failure of the step. Approvers who had been told before are asked again, with the same
-    /// token, when it is repeated by the retry policy.
+    /// A failure of the step. If the retry policy repeats it, approvers who were already invited are invited
+    /// again, with the same token.
     async fn invite(
         &self,
         context: &EffectContext,
@@ -45,19 +45,19 @@ pub trait ApprovalNotifier: Send + Sync + 'static {
     ) -> Result<(), StepFailure>;
 }
 
-/// What an approver is to be told.
+/// The content of an invitation to an approver.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Invitation {
-    /// Who is asked, as it was given.
+    /// The approver's address, as given.
     pub email: String,
-    /// All that they need to decide, and to be kept from everybody else.
+    /// The approver's token: enough to vote, so keep it from everybody else.
     pub token: String,
-    /// What the workflow has to say to them.
+    /// The workflow's message to the approver.
     pub message: Option<String>,
-    /// When it is decided without them.
+    /// When the approval expires.
     pub expires_at: Option<Timestamp>,
-    /// Names this invitation, in every attempt.
+    /// The key of this invitation, the same in every attempt.
     pub idempotency_key: String,
 }
 
@@ -70,12 +70,14 @@ impl fmt::Debug for Invitation {
     }
 }
 
-/// The node type `approval`, for any phase, with the parameters `approvers`, `quorum` (1 where it is
-/// not given), `message`, `expires_in_ms` and `on_expiry` (`fail`, `approve` or `review`), and the
-/// output `decision`, `decided_by` and `comment`. One refusal fails the step, whatever the quorum.
+/// The node type `approval`, for any phase.
 ///
-/// Tokens are derived from `key`, so that a repeat after a crash gives out the same ones. Keep it
-/// secret, and the same in all processes.
+/// Parameters are `approvers`, `quorum` (default 1), `message`, `expires_in_ms` and `on_expiry` (`fail`,
+/// `approve` or `review`); outputs are `decision`, `decided_by` and `comment`. One refusal fails the step,
+/// whatever the quorum.
+///
+/// Tokens are derived from `key`, so that a repeat after a crash sends the same ones. Keep the key secret,
+/// and use the same one in all processes.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -110,7 +112,7 @@ pub fn node(key: [u8; 32], notifier: Arc<dyn ApprovalNotifier>) -> Handler {
         .param(ParamSpec::optional("expires_in_ms", ParamKind::Duration))
         .param(ParamSpec::optional("on_expiry", on_expiry))
         .outputs(["decision", "decided_by", "comment"])
-        // The same invitation again does no harm, and only asking again leads on to the wait.
+        // A repeated invitation does no harm, and only asking again leads on to the wait.
         .safe_to_repeat()
         .timeout_ms(180_000);
     Handler::Effect(Arc::new(ApprovalNode {
@@ -135,7 +137,7 @@ struct Params {
     on_expiry: Option<OnExpiry>,
 }
 
-/// What is wrong with who is asked.
+/// A fault of the approvers, the quorum or the message.
 enum Fault {
     Duplicate { index: usize, email: String },
     Quorum { quorum: u64, count: usize },
@@ -197,7 +199,7 @@ impl Fault {
     }
 }
 
-/// What is wrong with who is asked, as far as it is known: an address that is not known is `None`.
+/// The faults of approvers and quorum, as far as they are known: an unknown address is `None`.
 fn faults(approvers: &[Option<Address>], quorum: Option<u64>) -> Vec<Fault> {
     let mut seen: HashSet<AddressKey> = HashSet::new();
     let mut faults = Vec::new();
@@ -223,7 +225,8 @@ fn message_fault(message: Option<&str>) -> Option<Fault> {
         .map(Fault::Message)
 }
 
-/// What the declared parameters do not tell. What only a later step gives is left to the run.
+/// Faults that the declared kinds do not show. Values that only another step gives are checked when this
+/// step runs.
 fn faults_so_far(params: &Map<String, Value>) -> Vec<Fault> {
     let message = params.get("message").and_then(Value::as_str);
     let message = message_fault(message.filter(|text| !text.contains("{{")));
@@ -239,7 +242,7 @@ fn faults_of_approvers(params: &Map<String, Value>) -> Vec<Fault> {
     let approvers: Vec<Option<Address>> = match params.get("approvers") {
         Some(Value::Array(items)) if !items.is_empty() => items.iter().map(address).collect(),
         Some(one) if address(one).is_some() => vec![address(one)],
-        // How many are asked is not known.
+        // The number of approvers is not known yet.
         _ if quorum == Some(0) => vec![None],
         _ => return Vec::new(),
     };
@@ -247,7 +250,7 @@ fn faults_of_approvers(params: &Map<String, Value>) -> Vec<Fault> {
 }
 
 impl Params {
-    /// Who is asked and how many of them must agree.
+    /// The approvers and the quorum.
     fn asked(&self) -> Result<(Vec<Address>, u32), Fault> {
         if let Some(fault) = message_fault(self.message.as_deref()) {
             return Err(fault);
@@ -256,17 +259,17 @@ impl Params {
         let known: Vec<_> = approvers.iter().cloned().map(Some).collect();
         match faults(&known, self.quorum).into_iter().next() {
             Some(fault) => Err(fault),
-            // At most as many as there are addresses.
+            // The quorum fits: it is at most the number of addresses.
             None => Ok((approvers, self.quorum.unwrap_or(1) as u32)),
         }
     }
 }
 
 impl ApprovalNode {
-    /// The same in every attempt to ask, and another one where the step has asked before and a person
-    /// has it ask anew: then it is another question.
+    /// Derives an approver's token. It is the same in every attempt. If the step has asked before and a
+    /// person makes it ask again, the token differs, because that is a new question.
     fn token(&self, context: &EffectContext, email: &str) -> String {
-        // HMAC takes keys of every length (RFC 2104).
+        // See RFC 2104.
         let mut mac =
             Hmac::<Sha256>::new_from_slice(&self.key).expect("HMAC takes keys of every length");
         let key = context.idempotency_key();
@@ -314,7 +317,7 @@ impl EffectHandler for ApprovalNode {
                 token,
                 message: params.message.clone(),
                 expires_at,
-                // The token's hash names the question and the approver, and gives nothing away.
+                // The token's hash identifies question and approver without revealing the token.
                 idempotency_key: format!("approval/{}", hex::encode(hash)),
             };
             self.notifier.invite(&context, invitation).await?;

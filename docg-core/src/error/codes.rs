@@ -1,124 +1,124 @@
-//! The codes that docg itself gives. Handlers add their own; a code has no meaning to the engine.
+//! The error codes that docg itself uses. Handlers add their own; the engine gives no meaning to a code.
 
 macro_rules! codes {
     ($($(#[$doc:meta])* $name:ident = $code:literal;)+) => {
         $($(#[$doc])* pub const $name: &str = $code;)+
-        /// All of the above, for tests and documentation.
+        /// All of the codes above, for tests and documentation.
         pub const ALL: &[&str] = &[$($code),+];
     };
 }
 
 codes! {
-    /// A `{{path}}` names something that is not there.
+    /// A `{{path}}` refers to a value that does not exist.
     UNRESOLVED_VARIABLES = "unresolved_variables";
-    /// The parameters of a step are too large with the values of their variables.
+    /// A step's parameters are too large once their variables are filled in.
     PARAMETERS_TOO_LARGE = "parameters_too_large";
     /// A required parameter or field is missing or blank.
     MISSING_REQUIRED_FIELD = "missing_required_field";
-    /// A value is there and has the wrong form.
+    /// A value is present but has the wrong form.
     INVALID_FIELD_FORMAT = "invalid_field_format";
     /// A template parameter is blank.
     TEMPLATE_NOT_SELECTED = "template_not_selected";
     /// The named template does not exist.
     TEMPLATE_NOT_FOUND = "template_not_found";
-    /// A tag that nothing fills, or broken syntax.
+    /// The template has a tag that nothing fills, or broken syntax.
     TEMPLATE_INVALID_TAGS = "template_invalid_tags";
-    /// A template that is large enough to be slow.
+    /// The template is large enough to be slow.
     TEMPLATE_LARGE_FILE = "template.large_file";
     /// The folder to save to does not exist.
     FOLDER_NOT_FOUND = "folder_not_found";
-    /// A connection may not do what the workflow needs.
+    /// A connection lacks the permissions that the workflow needs.
     INSUFFICIENT_PERMISSIONS = "insufficient_permissions";
-    /// The authorization of a connection has run out.
+    /// The authorization of a connection has expired.
     OAUTH_EXPIRED = "oauth_expired";
     /// The authorization of a connection was withdrawn.
     OAUTH_REVOKED = "oauth_revoked";
-    /// A connection's API key is refused.
+    /// A connection's API key is rejected.
     API_KEY_INVALID = "api_key_invalid";
-    /// The other side does not allow what it is asked for.
+    /// The provider forbids the call.
     CALL_FORBIDDEN = "call_forbidden";
-    /// The account at the other side has no credits or no valid plan.
+    /// The provider account has no credits or no valid plan.
     PAYMENT_REQUIRED = "payment_required";
-    /// There is nothing at an address of a provider.
+    /// The provider has nothing at the given address.
     API_NOT_FOUND = "api_not_found";
     /// A connection cannot be reached or is not active.
     CONNECTION_ERROR = "connection_error";
-    /// Nobody to deliver to.
+    /// A delivery has no recipient.
     MISSING_RECIPIENT = "missing_recipient";
-    /// Something that is no e-mail address.
+    /// A value is not an e-mail address.
     INVALID_EMAIL_FORMAT = "invalid_email_format";
-    /// Nobody to sign.
+    /// A signature request has no signers.
     NO_SIGNERS = "no_signers";
-    /// A signer without an e-mail address.
+    /// A signer has no e-mail address.
     SIGNER_MISSING_EMAIL = "signer_missing_email";
-    /// The same address signs twice.
+    /// An address occurs twice among the signers.
     DUPLICATE_SIGNER = "duplicate_signer";
-    /// The same address approves twice.
+    /// An address occurs twice among the approvers.
     DUPLICATE_APPROVER = "duplicate_approver";
-    /// A name that nobody can see, that is not one line, or that is an e-mail address.
+    /// A signer's name is invisible, is not one line, or is an e-mail address.
     INVALID_SIGNER_NAME = "invalid_signer_name";
-    /// A turn to sign that is not a whole number from 1 on.
+    /// A signer's turn is not a whole number from 1 on.
     INVALID_SIGNER_ORDER = "invalid_signer_order";
-    /// A field that nothing reads.
+    /// A value has a field that docg does not know.
     UNKNOWN_FIELD = "unknown_field";
-    /// A list with more entries than it may have.
+    /// A list has more entries than allowed.
     TOO_MANY = "too_many";
-    /// A quorum of none, or of more than there are approvers.
+    /// A quorum is zero, or exceeds the number of approvers.
     INVALID_QUORUM = "invalid_quorum";
-    /// The other side asks to slow down.
+    /// The provider asks to slow down.
     RATE_LIMIT = "rate_limit";
-    /// A step did not end within its time.
+    /// A step did not end within its timeout.
     TIMEOUT = "timeout";
-    /// The other side is not available.
+    /// The provider is not available.
     SERVICE_UNAVAILABLE = "service_unavailable";
-    /// A handler broke off in a way that it did not foresee.
+    /// A handler panicked.
     HANDLER_PANICKED = "handler_panicked";
-    /// Whether the effect happened is not known.
+    /// The outcome of an effect is unknown.
     OUTCOME_UNKNOWN = "outcome_unknown";
     /// A step's workers died too often.
     TOO_MANY_TAKEOVERS = "too_many_takeovers";
-    /// Workers died too often while they had the execution, whatever they were at.
+    /// Workers died too often while they held the execution's lease, whatever they were doing.
     TOO_MANY_INTERRUPTIONS = "too_many_interruptions";
-    /// What is stored of it cannot be read.
+    /// Stored data of the execution cannot be read.
     UNREADABLE = "unreadable";
-    /// A step that is done keeps what it made before its data were changed.
+    /// A finished step keeps the result that it made before its data was changed.
     MADE_FROM_EARLIER_DATA = "made_from_earlier_data";
-    /// No handler for the node's type.
+    /// No handler is registered for the node's type.
     UNKNOWN_NODE_TYPE = "unknown_node_type";
     /// A `when` expression failed.
     INVALID_CONDITION = "invalid_condition";
-    /// A person decided against going on.
+    /// A person rejected the review.
     REVIEW_REJECTED = "review_rejected";
-    /// Nobody repaired it in time.
+    /// Nobody completed the review in time.
     REVIEW_EXPIRED = "review_expired";
-    /// An approver said no.
+    /// An approver rejected.
     APPROVAL_REJECTED = "approval_rejected";
-    /// No decision came in time.
+    /// The approvers did not decide in time.
     APPROVAL_EXPIRED = "approval_expired";
     /// A signer refused.
     SIGNATURE_DECLINED = "signature_declined";
-    /// Not all signatures came in time.
+    /// Not all signers signed in time.
     SIGNATURE_EXPIRED = "signature_expired";
     /// The request was withdrawn at the signature provider.
     SIGNATURE_CANCELED = "signature_canceled";
-    /// The signature provider does not take the request as it is.
+    /// The signature provider refused the request.
     SIGNATURE_REFUSED = "signature_request_refused";
-    /// The signed document is not there yet.
+    /// The signed document is not available yet.
     DOCUMENT_NOT_READY = "document_not_ready";
     /// The step was stopped because its execution was canceled.
     CANCELED = "canceled";
-    /// The handler stopped because it was told to, before its effect.
+    /// The handler stopped before its effect because it was told to.
     STOPPED = "stopped";
-    /// A handler failed and gave no code.
+    /// A handler failed without giving a code.
     ERROR = "error";
-    /// An output is larger than can be kept.
+    /// An output is larger than can be stored.
     OUTPUT_TOO_LARGE = "output_too_large";
-    /// The outputs of an execution are larger together than can be kept.
+    /// The outputs of an execution together are larger than can be stored.
     TOTAL_OUTPUT_TOO_LARGE = "total_output_too_large";
-    /// An output has what cannot be kept: a NUL character, or nesting without end.
+    /// An output has content that cannot be stored: a NUL character, or nesting that is too deep.
     OUTPUT_NOT_STORABLE = "output_not_storable";
-    /// People were asked under a name that leads to another execution: a link, or a provider's envelope.
+    /// A request to people uses a name that leads to another execution: a link, or a provider's envelope.
     REQUEST_NAME_TAKEN = "request_name_taken";
-    /// A step asked for what only a step of another phase may ask for.
+    /// A step requested something that only a step of another phase may request.
     WRONG_PHASE = "wrong_phase";
 }

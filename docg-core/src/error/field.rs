@@ -2,14 +2,14 @@ use std::fmt;
 
 use crate::i18n::{Locale, Text};
 
-/// A value of a request or a definition that is well formed and wrong.
+/// A value of a request or a definition that is well formed but wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FieldFault {
-    /// Where, as a JSON pointer into what was given (RFC 6901).
+    /// The place, as a JSON pointer into the given value (RFC 6901).
     pub pointer: String,
-    /// Stable and machine-readable.
+    /// The stable, machine-readable code.
     pub code: &'static str,
-    /// What is wrong, or what would be right.
+    /// A text that says what is wrong, or what would be right.
     pub detail: Text,
 }
 
@@ -20,10 +20,10 @@ impl fmt::Display for FieldFault {
     }
 }
 
-/// Faults in the log or on a console name at most so many places.
+/// The most faults that a log line or an error text on a console lists.
 const TOLD: usize = 3;
 
-/// The first faults of a list, and how many more there are.
+/// Lists the first faults, and how many more there are.
 pub(crate) fn told(faults: &[FieldFault]) -> String {
     let first: Vec<_> = faults
         .iter()
@@ -46,7 +46,7 @@ impl FieldFault {
         }
     }
 
-    /// The same within a larger value, in which it lies at `place`.
+    /// Moves the fault into a larger value, which has this one at `place`.
     #[must_use]
     pub fn within(mut self, place: &str) -> Self {
         self.pointer.insert_str(0, place);

@@ -1,4 +1,4 @@
-//! Errors of a run: a stable code, one text for people, one for technicians, and what may follow.
+//! Errors of an execution: a stable code, a text for people, a text for technicians, and a failure class.
 
 use std::{borrow::Cow, fmt};
 
@@ -12,21 +12,21 @@ mod field;
 pub use field::FieldFault;
 pub(crate) use field::told;
 
-/// What is stored and shown of an error.
+/// An error as it is stored and shown.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorContext {
-    /// Stable and machine-readable, such as `template_not_found`; see [`codes`].
+    /// The stable, machine-readable code, such as `template_not_found`; see [`codes`].
     pub code: Cow<'static, str>,
-    /// What happened and what it means, without technical terms.
+    /// The text for people: what happened and what it means, without technical terms.
     pub human: Text,
-    /// What technicians need. Shown only to callers with the scope for it; never in an event.
+    /// The text for technicians. Shown only to callers with the scope for it; never in an event.
     #[serde(default)]
     pub tech: Option<String>,
 }
 
 impl ErrorContext {
-    /// Without control characters and secrets, bounded, and never blank: it may repeat what another system
-    /// has said.
+    /// Removes control characters and secrets, bounds the texts, and replaces blank ones: they may repeat
+    /// another system's words.
     pub(crate) fn printable(self, redaction: &Redaction) -> Self {
         let code = storable::printable_cow(self.code, limits::CODE);
         let code = storable::one_line(&code, limits::CODE);
@@ -46,32 +46,32 @@ impl ErrorContext {
     }
 }
 
-/// What may be done about a failed step. The engine reads only this, never the message.
+/// The class of a failure, which decides what may follow. The engine reads only the class, never the message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FailureClass {
-    /// May succeed when tried again; the node's retry policy says how often.
+    /// A retry may succeed; the node's retry policy limits the attempts.
     Retryable,
     /// A person can repair it: the execution goes to `needs_review`.
     Review,
-    /// Trying again changes nothing.
+    /// A retry changes nothing.
     Final,
-    /// The effect may have happened. The handler is asked; where it cannot tell, a person is.
+    /// The effect may have happened. The handler's `probe` is asked; if it cannot tell, a person is.
     OutcomeUnknown,
     /// The handler was told to stop and did so before its effect: nothing happened.
     Stopped,
 }
 
-/// Why a step did not succeed.
+/// Why a step failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepFailure {
-    /// What may follow.
+    /// The failure class.
     pub class: FailureClass,
-    /// What is shown.
+    /// The code and texts.
     pub context: ErrorContext,
-    /// The earliest next attempt, in milliseconds from now, where the other side said so
-    /// (`Retry-After`). The retry policy still bounds the number of attempts; where this is longer
-    /// than the policy's longest pause, a person decides when to try again.
+    /// The earliest next attempt, in milliseconds from now, if the provider gave one (`Retry-After`). The
+    /// retry policy still bounds the number of attempts. If this is longer than the policy's longest pause, a
+    /// person decides when to retry.
     pub retry_after_ms: Option<u64>,
 }
 
@@ -93,43 +93,45 @@ impl StepFailure {
         }
     }
 
-    /// May succeed when tried again.
+    /// A failure that may succeed when retried.
     #[must_use]
     pub fn retryable(code: impl Into<Cow<'static, str>>, human: impl Into<Text>) -> Self {
         Self::new(FailureClass::Retryable, code, human)
     }
 
-    /// A person can repair it.
+    /// A failure that a person can repair.
     #[must_use]
     pub fn review(code: impl Into<Cow<'static, str>>, human: impl Into<Text>) -> Self {
         Self::new(FailureClass::Review, code, human)
     }
 
-    /// Trying again changes nothing.
+    /// A failure for which a retry changes nothing.
     #[must_use]
     pub fn fatal(code: impl Into<Cow<'static, str>>, human: impl Into<Text>) -> Self {
         Self::new(FailureClass::Final, code, human)
     }
 
-    /// The effect may or may not have happened.
+    /// A failure after which the effect may or may not have happened.
     #[must_use]
     pub fn outcome_unknown(code: impl Into<Cow<'static, str>>, human: impl Into<Text>) -> Self {
         Self::new(FailureClass::OutcomeUnknown, code, human)
     }
 
-    /// The other side has answered that it did what it was asked for, and the answer cannot be used, for
-    /// this reason. As [`outcome_unknown`](Self::outcome_unknown), but people read the reason.
+    /// The provider answered that it did the work, but its answer cannot be used, because of `why`. As
+    /// [`outcome_unknown`](Self::outcome_unknown), but people read the reason.
     #[must_use]
     pub fn answer_unusable(code: impl Into<Cow<'static, str>>, why: impl Into<Text>) -> Self {
         let human = Text::key(crate::engine::REFUSED).with_text("why", why.into());
         Self::outcome_unknown(code, human)
     }
 
-    /// The handler stopped because it was told to, and nothing happened: the right answer once
-    /// [`cancellation`](crate::workflow::context::StepFacts::cancellation) has fired and the effect
-    /// has not begun. After a shutdown or a lost lease the step runs again elsewhere and no attempt is
-    /// used up; after a cancel the execution ends `canceled`; at its deadline the attempt has timed
-    /// out. From a handler that was not told to stop it counts as [`retryable`](Self::retryable).
+    /// The handler stopped because it was told to, before its effect.
+    ///
+    /// This is the right answer once [`cancellation`](crate::workflow::context::StepFacts::cancellation) has
+    /// fired and the effect has not begun. After a shutdown or a lost lease, the step runs again on another
+    /// worker and no attempt is used up. After a cancel, the execution ends `canceled`. At the deadline, the
+    /// attempt has timed out. If the handler was not told to stop, the failure counts as
+    /// [`retryable`](Self::retryable).
     #[must_use]
     pub fn stopped() -> Self {
         Self::new(
@@ -139,7 +141,7 @@ impl StepFailure {
         )
     }
 
-    /// Without control characters and secrets: it may repeat what another system has said.
+    /// Removes control characters and secrets: the texts may repeat another system's words.
     pub(crate) fn printable(self, redaction: &Redaction) -> Self {
         Self {
             context: self.context.printable(redaction),
@@ -154,7 +156,7 @@ impl StepFailure {
         self
     }
 
-    /// Asks for a pause before the next attempt.
+    /// Sets the shortest pause before the next attempt.
     #[must_use]
     pub fn retry_after_ms(mut self, millis: u64) -> Self {
         self.retry_after_ms = Some(millis);

@@ -11,7 +11,7 @@ use crate::{
     time::Timestamp,
 };
 
-/// What happened. The variants' names on the wire are the event types of schema v1.
+/// The content of an event. The variants' names on the wire are the event types of schema v1.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event_type", content = "data")]
 #[allow(
@@ -68,7 +68,7 @@ pub enum EventData {
     },
     #[serde(rename = "execution.resumed")]
     Resumed { resumed_by: String },
-    /// `duration_ms` is from the start to the end, but for waiting for people; so it is with steps.
+    /// `duration_ms` is the time from start to end, without waiting for people; the same holds for steps.
     #[serde(rename = "execution.completed")]
     Completed { duration_ms: u64 },
     #[serde(rename = "execution.failed")]
@@ -159,7 +159,7 @@ impl EventData {
         }
     }
 
-    /// The signature request that this event says was made, if it does.
+    /// The signature request that this event announces; `None` for other events.
     #[must_use]
     pub const fn requested_signatures(&self) -> Option<SignatureRequestId> {
         match self {
@@ -171,7 +171,7 @@ impl EventData {
         }
     }
 
-    /// Whether the event goes to the organization's stream: created, status, progress and ends.
+    /// True if the event goes to the organization stream: created, status, progress and ends.
     #[must_use]
     pub const fn is_for_lists(&self) -> bool {
         matches!(

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 use super::{Event, EventData, SCHEMA_VERSION};
 use crate::{i18n::Locale, run::CurrentStep};
 
-/// The envelope of schema v1, in the order in which its documentation lists the keys.
+/// The envelope of schema v1, its keys in the order of the schema's documentation.
 #[derive(Serialize)]
 struct Envelope<'a> {
     schema_version: u32,
@@ -29,7 +29,7 @@ impl Event {
         self.data.event_type()
     }
 
-    /// The wire form: one line of JSON, its texts in the reader's language. Encode once per
+    /// Encodes the event for readers: one line of JSON, its texts in the reader's language. Encode once per
     /// language and share the bytes.
     #[must_use]
     pub fn encode(&self, locale: Locale) -> String {
@@ -48,7 +48,8 @@ impl Event {
             current_step: self.current_step.as_deref(),
             data: self.data.for_readers(locale),
         };
-        // Only maps with keys that are no strings and failing Serialize impls can fail; there are none.
+        // Serializing fails only for maps with non-string keys and for failing Serialize impls; there are
+        // none.
         serde_json::to_string(&envelope).unwrap_or_default()
     }
 }
@@ -70,7 +71,7 @@ impl EventData {
         }
     }
 
-    /// The variant's fields as serde gives them.
+    /// The variant's fields, as serialized by serde.
     fn stored(&self) -> Map<String, Value> {
         match serde_json::to_value(self) {
             Ok(Value::Object(mut tagged)) => match tagged.remove("data") {

@@ -1,7 +1,7 @@
-//! Events, schema v1: what streams carry.
+//! Events of schema v1, which streams carry.
 //!
-//! Each event shows the run state as of its own moment. Technical texts and trigger data never go
-//! into an event. Texts are stored as keys and put into the reader's language by [`Event::encode`].
+//! Each event shows the run state at the time of the event. An event never contains technical texts or
+//! trigger data. Texts are stored as keys; [`Event::encode`] translates them into the reader's language.
 
 mod data;
 mod encode;
@@ -21,37 +21,37 @@ use crate::{
 /// The version of the event schema.
 pub const SCHEMA_VERSION: u32 = 1;
 
-/// One event of an execution.
+/// An event of an execution.
 ///
 /// Its serde form is for stores; readers get [`Event::encode`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Event {
-    /// Unique.
+    /// The event's id.
     pub event_id: EventId,
-    /// 1, 2, 3 … within the execution, without a hole.
+    /// The number within the execution: 1, 2, 3 … without a gap.
     pub seq: u64,
     /// When it happened.
     pub timestamp: Timestamp,
-    /// The run.
+    /// The execution.
     pub execution_id: ExecutionId,
     /// The workflow that it runs.
     pub workflow_id: WorkflowId,
     /// The tenant.
     pub organization_id: OrganizationId,
-    /// Names the chain of calls.
+    /// The correlation id of the chain of calls.
     pub correlation_id: Arc<str>,
-    /// The status as of this event.
+    /// The execution's status after this event.
     pub status: Status,
-    /// The progress as of this event.
+    /// The execution's progress after this event.
     pub progress: u8,
-    /// The step as of this event.
+    /// The execution's current step after this event.
     pub current_step: Option<Arc<CurrentStep>>,
-    /// What happened.
+    /// The content of the event.
     #[serde(flatten)]
     pub data: EventData,
 }
 
-/// One line for people: progress, status and type.
+/// Formats the event as one line for people: progress, status and type.
 impl std::fmt::Display for Event {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (progress, status) = (self.progress, self.status);

@@ -1,8 +1,8 @@
 //! Texts for people, in English and Brazilian Portuguese.
 //!
-//! What docg itself writes is stored as a key with parameters and put into words when it is read,
-//! so a stored message follows the reader's language. The words are in `locales/*.ftl` (Fluent);
-//! a test fails where a key lacks a language.
+//! docg stores its own texts as keys with parameters, and renders them when they are read, so a stored
+//! message follows the reader's language. The messages are in `locales/*.ftl` (Fluent); a test fails if a key
+//! lacks a language.
 
 use std::{borrow::Cow, str::FromStr, sync::LazyLock};
 
@@ -28,7 +28,7 @@ pub enum Locale {
 }
 
 impl Locale {
-    /// Both, for loops.
+    /// Both languages, for loops.
     pub const ALL: [Self; 2] = [Self::En, Self::PtBr];
 
     /// The BCP 47 tag.
@@ -40,8 +40,7 @@ impl Locale {
         }
     }
 
-    /// The best match for an `Accept-Language` header (RFC 9110, section 12.5.4); English where
-    /// nothing matches.
+    /// The best match for an `Accept-Language` header (RFC 9110, section 12.5.4); English if nothing matches.
     #[must_use]
     pub fn negotiate(accept_language: &str) -> Self {
         let mut best = (0u16, Self::En);
@@ -71,7 +70,7 @@ impl Locale {
     }
 }
 
-/// A tag that is neither `en` nor `pt-BR`.
+/// The error for a tag that is neither `en` nor `pt-BR`.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("unknown language {0:?}: en or pt-BR")]
 pub struct UnknownLocale(String);
@@ -86,19 +85,19 @@ impl FromStr for Locale {
     }
 }
 
-/// A text for people: a key of the catalogues with its parameters, or words of the application.
+/// A text for people: a key of the catalogues with its parameters, or an application's own words.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Text {
-    /// Put into the reader's language when it is read.
+    /// A message, rendered in the reader's language.
     Key {
         /// The message's name in `locales/*.ftl`.
         key: Cow<'static, str>,
-        /// What the message's placeholders stand for.
+        /// The values of the message's placeholders.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         params: Vec<(Cow<'static, str>, Text)>,
     },
-    /// Words that an application or provider gave; shown as they are.
+    /// The words of an application or provider; shown as they are.
     Literal(String),
 }
 
@@ -112,19 +111,19 @@ impl Text {
         }
     }
 
-    /// Adds a parameter; without effect on a literal text.
+    /// Adds a parameter; no effect on a literal text.
     #[must_use]
     pub fn with(mut self, name: &'static str, value: impl ToString) -> Self {
         if let Self::Key { params, .. } = &mut self {
-            // Most texts have one, and are kept for long.
+            // Most texts have one parameter, and are stored for long: reserve no more.
             params.reserve_exact(1);
             params.push((Cow::Borrowed(name), Self::Literal(value.to_string())));
         }
         self
     }
 
-    /// Adds a text as a parameter, which is put into the reader's language as well; without effect on a
-    /// literal text.
+    /// Adds a text as a parameter, which is also rendered in the reader's language; no effect on a literal
+    /// text.
     #[must_use]
     pub fn with_text(mut self, name: &'static str, text: Self) -> Self {
         if let Self::Key { params, .. } = &mut self {
@@ -134,7 +133,7 @@ impl Text {
         self
     }
 
-    /// Without control characters and secrets in what it was given, and bounded.
+    /// Removes control characters and secrets from literal parts, and bounds them.
     pub(crate) fn printable(self, redaction: &Redaction) -> Self {
         match self {
             Self::Literal(text) => {
@@ -155,7 +154,7 @@ impl Text {
         }
     }
 
-    /// The words in the reader's language.
+    /// Renders the text in the reader's language.
     #[must_use]
     pub fn render(&self, locale: Locale) -> String {
         match self {
@@ -179,7 +178,7 @@ impl From<&str> for Text {
     }
 }
 
-/// A message of the catalogues in words, or `None` where there is no such key.
+/// Renders a message of the catalogues; `None` if there is no such key.
 #[must_use]
 pub fn message(locale: Locale, key: &str, params: &[(Cow<'static, str>, Text)]) -> Option<String> {
     let catalogue = catalogue(locale);
@@ -187,7 +186,7 @@ pub fn message(locale: Locale, key: &str, params: &[(Cow<'static, str>, Text)]) 
     let mut args = FluentArgs::with_capacity(params.len());
     for (name, text) in params {
         let value = text.render(locale);
-        // Only what is a count: a label "007" or a code "1e3" stays as it is.
+        // Pass only counts as numbers: a label "007" or a code "1e3" must stay as it is.
         let count = value
             .parse::<u32>()
             .ok()

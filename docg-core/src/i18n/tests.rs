@@ -3,8 +3,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::*;
 use crate::error::codes;
 
-/// The messages of a catalogue with all their lines: entries begin in the first column, the lines
-/// of a choice are indented.
+/// The messages of a catalogue with all their lines. Entries begin in the first column; the lines of a choice
+/// are indented.
 fn entries(source: &str) -> BTreeMap<&str, String> {
     let mut entries: BTreeMap<&str, String> = BTreeMap::new();
     let mut current = "";
@@ -23,7 +23,7 @@ fn entries(source: &str) -> BTreeMap<&str, String> {
     entries
 }
 
-/// The placeholders of a message, by name.
+/// The names of a message's placeholders.
 fn placeholders(text: &str) -> BTreeSet<&str> {
     text.split("{ $")
         .skip(1)
@@ -60,8 +60,8 @@ fn both_catalogues_parse_and_have_the_same_keys_and_placeholders() {
     }
 }
 
-/// Keys may also be picked from several before they become a text, so every literal that looks
-/// like one is searched for, not only those in `Text::key`.
+/// Keys may be picked from several before they become a text. So every literal that looks like a key is
+/// searched for, not only those in `Text::key`.
 #[test]
 fn every_key_in_the_code_is_in_the_catalogue() {
     let catalogue = entries(EN);
@@ -94,7 +94,7 @@ fn every_key_in_the_code_is_in_the_catalogue() {
     assert_eq!(missing, BTreeSet::new());
 }
 
-/// The sources without their tests.
+/// The source files without their tests.
 fn walk(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
     std::fs::read_dir(folder)
         .expect("source folder")

@@ -19,7 +19,7 @@ use crate::{
     time::Timestamp,
 };
 
-/// The actions that docg itself records. Applications add their own.
+/// The audit actions that docg records. Applications add their own.
 pub mod actions {
     #![allow(missing_docs, reason = "the names say it")]
     pub const STARTED: &str = "execution.started";
@@ -41,21 +41,21 @@ pub mod actions {
     pub const SIGNATURE_EXPIRED: &str = "signature.expired";
     pub const APPROVAL_REQUESTED: &str = "approval.requested";
     pub const APPROVAL_DECIDED: &str = "approval.decided";
-    /// For handlers that render: a template is not what it was when it was last used.
+    /// Recorded by handlers that render: the template has changed since it was last used.
     pub const TEMPLATE_VERSION_UPDATED: &str = "template.version_updated";
 }
 
-/// Takes audit rows. The engine's own keeps them in the execution's hash chain.
+/// Receives audit rows. The engine's implementation adds them to the execution's hash chain.
 pub trait AuditSink: Send + Sync {
-    /// Takes a row. It must neither block nor panic.
+    /// Receives a row. Must neither block nor panic.
     fn record(&self, row: AuditDraft);
 }
 
-/// What kind of actor did something.
+/// The kind of an actor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ActorType {
-    /// A person or a client that acts for one.
+    /// A person, or a client acting for one.
     User,
     /// docg itself.
     System,
@@ -64,7 +64,7 @@ pub enum ActorType {
 }
 
 impl ActorType {
-    /// All of them.
+    /// All variants.
     pub const ALL: [Self; 3] = [Self::User, Self::System, Self::Webhook];
 
     /// The name on the wire and in the database.
@@ -78,17 +78,17 @@ impl ActorType {
     }
 }
 
-/// Who did something.
+/// The actor who did something.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Actor {
-    /// What kind of actor.
+    /// The kind of actor.
     pub actor_type: ActorType,
-    /// Who, in free text.
+    /// The actor's name, in free text.
     pub actor_id: Arc<str>,
 }
 
 impl Actor {
-    /// A person or a client that acts for one.
+    /// A person, or a client acting for one.
     pub fn user(id: impl Into<Arc<str>>) -> Self {
         Self {
             actor_type: ActorType::User,
@@ -114,32 +114,32 @@ impl Actor {
     }
 }
 
-/// What something was done to.
+/// The thing that an action was done to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Target {
-    /// Such as `execution`, `document`, `signature_request`.
+    /// The kind of thing, such as `execution`, `document`, `signature_request`.
     #[serde(rename = "target_type")]
     pub kind: Cow<'static, str>,
-    /// Which one.
+    /// The thing's id.
     #[serde(rename = "target_id")]
     pub id: String,
 }
 
-/// An audit row before it has its place in the chain.
+/// An audit row before it is placed in the chain.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AuditDraft {
-    /// Who; `None` for docg itself.
+    /// The actor; `None` for docg itself.
     pub actor: Option<Actor>,
-    /// What was done.
+    /// The action, such as `document.sent`.
     pub action: Cow<'static, str>,
-    /// To what; `None` for the execution.
+    /// The target of the action; `None` for the execution.
     pub target: Option<Target>,
-    /// Facts; redacted and bounded before they are kept.
+    /// The facts; redacted and bounded before they are stored.
     pub metadata: Value,
 }
 
 impl AuditDraft {
-    /// A row about the execution, by docg itself.
+    /// A row about the execution, with docg as the actor.
     #[must_use]
     pub fn new(action: impl Into<Cow<'static, str>>, metadata: Value) -> Self {
         Self {
@@ -150,14 +150,14 @@ impl AuditDraft {
         }
     }
 
-    /// Sets who did it.
+    /// Sets the actor.
     #[must_use]
     pub fn by(mut self, actor: Actor) -> Self {
         self.actor = Some(actor);
         self
     }
 
-    /// Without what no store keeps in its texts; the facts become a snapshot.
+    /// Removes characters that no store keeps and bounds all values.
     pub(crate) fn storable(self) -> Self {
         Self {
             actor: self.actor.map(|actor| Actor {
@@ -177,7 +177,7 @@ impl AuditDraft {
         }
     }
 
-    /// Sets what it was done to.
+    /// Sets the target.
     #[must_use]
     pub fn on(mut self, kind: impl Into<Cow<'static, str>>, id: impl ToString) -> Self {
         self.target = Some(Target {
@@ -190,42 +190,42 @@ impl AuditDraft {
 
 /// A row of an execution's audit trail.
 ///
-/// Each row carries the hash of the one before it. What may have to be erased for a person's sake,
-/// who acted and the facts, goes into the hash only as a salted commitment: it can be erased
-/// together with its salt, and the chain still verifies.
+/// Each row carries the hash of the one before it. Actor and facts may have to be erased for a person's sake.
+/// Only a salted commitment to them goes into the hash: they can be erased together with the salt, and the
+/// chain still verifies.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AuditEvent {
-    /// Unique.
+    /// The row's id.
     pub id: AuditId,
-    /// 1, 2, 3 … within the execution.
+    /// The number within the execution: 1, 2, 3 ….
     pub seq: u64,
     /// The tenant.
     pub organization_id: OrganizationId,
-    /// The run.
+    /// The execution.
     pub execution_id: ExecutionId,
-    /// When.
+    /// When the action happened.
     pub timestamp: Timestamp,
-    /// What was done.
+    /// The action, such as `document.sent`.
     pub action: Cow<'static, str>,
-    /// To what.
+    /// The target of the action.
     #[serde(flatten)]
     pub target: Target,
-    /// Who did it.
+    /// The actor.
     #[serde(flatten)]
     pub actor: Actor,
-    /// Facts.
+    /// The facts, redacted and bounded.
     pub metadata: JsonText,
-    /// Makes [`commitment`](Self::commitment) unguessable; gone once the row's personal data is erased.
+    /// Makes [`commitment`](Self::commitment) unguessable; `None` once the row's personal data is erased.
     pub salt: Option<Uuid>,
     /// SHA-256 over the salt, the actor and the facts.
     pub commitment: [u8; 32],
-    /// The hash of the row before; zeros in the first.
+    /// The hash of the previous row; all zeros in the first row.
     pub prev_hash: [u8; 32],
     /// The hash of this row.
     pub hash: [u8; 32],
 }
 
-/// The place in the chain that a new row takes.
+/// The position of a new row in the chain.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ChainLink {
     pub(crate) id: AuditId,
@@ -270,7 +270,8 @@ impl AuditEvent {
         hasher.finish()
     }
 
-    /// Nothing protects the actor and the facts of an erased row, so it must show none.
+    /// True if actor and facts match the commitment. An erased row has no such protection, so it must show
+    /// neither actor nor facts.
     fn shows_what_it_commits_to(&self) -> bool {
         match self.salt {
             Some(salt) => self.commitment == self.computed_commitment(salt),
@@ -278,7 +279,7 @@ impl AuditEvent {
         }
     }
 
-    /// The status that the execution took, as this row tells it.
+    /// The execution's status after this row, as far as the row tells it.
     fn told(&self) -> Told {
         let by_action = match &*self.action {
             actions::STARTED => Some(Status::Running),
@@ -289,7 +290,7 @@ impl AuditEvent {
             actions::RESUMED | actions::STATUS_CHANGED => None,
             _ => return Told::Nothing,
         };
-        // Applications may record the same actions: only the facts tell a change of status.
+        // Applications may record the same actions, so only a `to` in the facts proves a change of status.
         let status = if self.salt.is_none() {
             by_action
         } else {
@@ -320,20 +321,20 @@ impl AuditEvent {
     }
 }
 
-/// What an audit row tells of its execution's status.
+/// An audit row's statement about its execution's status.
 enum Told {
-    /// It is about something else.
+    /// The row is about something else.
     Nothing,
-    /// Its action is that of a change, and its facts name no status.
+    /// The action is that of a status change, but the facts name no status.
     Unclear,
-    /// A change, whose facts were erased.
+    /// The row is a status change whose facts were erased.
     Erased,
-    /// The status after a change.
+    /// The status after the change.
     Status(Status),
 }
 
-/// The status that an audit trail leaves its execution in, and the row that says so; `None` where the
-/// rows do not tell it, for example because their facts were erased.
+/// The execution's final status according to its audit trail, and the `seq` of the row that shows it. `None`
+/// if the rows do not tell the status, for example because their facts were erased.
 #[must_use]
 pub fn status_told(rows: &[impl Borrow<AuditEvent>]) -> Option<(u64, Status)> {
     let mut is_unclear = false;
@@ -345,30 +346,30 @@ pub fn status_told(rows: &[impl Borrow<AuditEvent>]) -> Option<(u64, Status)> {
             Told::Nothing => {}
         }
     }
-    // Every change is recorded.
+    // Every change is recorded, so a trail without one belongs to an execution that is still queued.
     (!is_unclear).then_some((1, Status::Queued))
 }
 
-/// What verifying a chain gave.
+/// The result of verifying a chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChainReport {
-    /// How many rows there are.
+    /// The number of rows.
     pub count: u64,
-    /// The last row's hash; zeros where there is none.
+    /// The last row's hash; all zeros if there is no row.
     pub head_hash: [u8; 32],
-    /// The first fault.
+    /// The first fault; `None` if the chain is intact.
     pub fault: Option<ChainFault>,
 }
 
-/// A place where a chain does not hold.
+/// A place where a chain is broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ChainFault {
-    /// The `seq` at which it shows; of a cut tail, the first that is missing.
+    /// The `seq` at which the fault shows; for a cut tail, the first missing `seq`.
     pub seq: u64,
 }
 
-/// Verifies an execution's whole chain against the head that its execution keeps: edits, gaps,
-/// swaps, insertions and a cut tail all show.
+/// Verifies an execution's whole chain against the head stored with the execution. Detects edits, gaps,
+/// swaps, insertions and a cut tail.
 #[must_use]
 pub fn verify_chain(
     rows: &[impl Borrow<AuditEvent>],

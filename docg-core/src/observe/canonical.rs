@@ -1,4 +1,4 @@
-//! The canonical form that audit hashes are taken over. Changing it breaks every stored chain.
+//! The canonical form over which audit hashes are computed. Changing it breaks every stored chain.
 
 use std::{fmt, sync::Arc};
 
@@ -6,8 +6,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-/// JSON as its canonical text: keys sorted, no white space. What is kept for reading is kept so; a
-/// small object takes a tenth of the memory that it takes as a [`Value`].
+/// JSON as its canonical text: keys sorted, no white space. docg keeps JSON that people read in this form: a
+/// small object takes a tenth of the memory of a [`Value`].
 ///
 /// ```
 /// use docg_core::observe::JsonText;
@@ -21,21 +21,21 @@ use sha2::{Digest, Sha256};
 pub struct JsonText(Arc<str>);
 
 impl JsonText {
-    /// The text.
+    /// The canonical text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The value.
+    /// The text parsed into a value.
     #[must_use]
     pub fn to_value(&self) -> Value {
-        // It was written from a value.
+        // The text was written from a value, so parsing cannot fail.
         serde_json::from_str(&self.0).unwrap_or_default()
     }
 }
 
-/// `null`.
+/// The JSON value `null`.
 impl Default for JsonText {
     fn default() -> Self {
         Self("null".into())
@@ -72,7 +72,7 @@ impl PartialEq<Value> for JsonText {
     }
 }
 
-/// As the value, not as a text.
+/// Serializes as the JSON value, not as a string.
 impl Serialize for JsonText {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.to_value().serialize(serializer)
@@ -85,8 +85,8 @@ impl<'de> Deserialize<'de> for JsonText {
     }
 }
 
-/// Feeds fields into SHA-256, each with its length before it, so that no two lists of fields
-/// give the same bytes.
+/// Feeds fields into SHA-256, each prefixed by its length, so that no two lists of fields give the same
+/// bytes.
 pub(super) struct CanonicalHasher(Sha256);
 
 impl CanonicalHasher {
@@ -106,8 +106,8 @@ impl CanonicalHasher {
     }
 }
 
-/// JSON with sorted keys and without white space. serde_json's maps may keep insertion order,
-/// depending on what else a program links, so the order is made here.
+/// Writes JSON with sorted keys and without white space. The order is made here: depending on what else a
+/// program links, serde_json's maps may keep insertion order.
 fn canonical_json(value: &Value) -> String {
     let mut out = String::with_capacity(64);
     write(value, &mut out);
@@ -145,7 +145,7 @@ fn write(value: &Value, out: &mut String) {
     }
 }
 
-/// A text between quotes, what must be escaped written as serde_json does.
+/// Writes a quoted string, with the same escapes as serde_json.
 fn write_text(text: &str, out: &mut String) {
     if text
         .bytes()

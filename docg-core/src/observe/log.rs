@@ -11,44 +11,45 @@ use crate::{
     time::Timestamp,
 };
 
-/// Takes log entries. The engine's own keeps them with the execution and sends them to `tracing`.
+/// Receives log entries. The engine's implementation stores them with the execution and sends them to
+/// `tracing`.
 pub trait ExecutionLogger: Send + Sync {
-    /// Takes an entry. It must neither block nor panic.
+    /// Receives an entry. Must neither block nor panic.
     fn log(&self, entry: LogDraft);
 }
 
-/// How a thing went.
+/// The level of a log entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LogLevel {
-    /// Well.
+    /// Went well.
     Ok,
-    /// Well, with something worth knowing.
+    /// Went well, with something worth knowing.
     Warn,
-    /// Not well.
+    /// Went wrong.
     Error,
 }
 
-/// What a log entry is about.
+/// The subject area of a log entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LogDomain {
-    /// The checks before the run.
+    /// The checks before the execution's steps.
     Preflight,
-    /// A step.
+    /// A step of the execution.
     Step,
     /// Delivery.
     Delivery,
     /// Signatures.
     Signature,
-    /// The run as a whole.
+    /// The execution as a whole.
     Execution,
 }
 
 macro_rules! names {
     ($type:ident { $($variant:ident = $name:literal),+ $(,)? }) => {
         impl $type {
-            /// All of them.
+            /// All variants.
             pub const ALL: &[Self] = &[$(Self::$variant),+];
 
             /// The name on the wire and in the database.
@@ -83,18 +84,18 @@ names!(LogDomain {
     Execution = "execution",
 });
 
-/// A log entry as it is written, before it has its place.
+/// A log entry before it gets its `seq`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LogDraft {
-    /// How it went.
+    /// The level.
     pub level: LogLevel,
-    /// What it is about; `None` takes the domain of the step's phase.
+    /// The subject area; `None` takes the domain of the step's phase.
     pub domain: Option<LogDomain>,
-    /// Plain words.
+    /// The message in plain words.
     pub message_human: Text,
-    /// For technicians.
+    /// The message for technicians.
     pub message_tech: Option<String>,
-    /// Facts for technicians; redacted before they are kept.
+    /// Facts for technicians; redacted before they are stored.
     pub details_tech: Option<Value>,
 }
 
@@ -118,7 +119,7 @@ impl LogDraft {
         self
     }
 
-    /// Bounded, without secrets in its texts, and without what no store keeps.
+    /// Bounds the entry, redacts secrets in its texts, and removes characters that no store keeps.
     pub(crate) fn storable(self, redaction: &Redaction) -> Self {
         Self {
             message_human: self.message_human.printable(redaction),
@@ -136,29 +137,29 @@ impl LogDraft {
     }
 }
 
-/// A log entry in its place.
+/// A stored log entry.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LogEntry {
-    /// Unique.
+    /// The entry's id.
     pub id: LogId,
-    /// 1, 2, 3 … within the execution; what pages are cut by.
+    /// The number within the execution: 1, 2, 3 …. Pages continue after a `seq`.
     pub seq: u64,
-    /// The run.
+    /// The execution.
     pub execution_id: ExecutionId,
-    /// The node of the step that it belongs to.
+    /// The node whose step logged the entry; `None` for the execution itself.
     pub step_id: Option<NodeId>,
-    /// When.
+    /// When the entry was logged.
     pub timestamp: Timestamp,
-    /// How it went.
+    /// The level.
     pub level: LogLevel,
-    /// What it is about.
+    /// The subject area.
     pub domain: LogDomain,
-    /// Plain words.
+    /// The message in plain words.
     pub message_human: Text,
-    /// For technicians.
+    /// The message for technicians.
     pub message_tech: Option<String>,
     /// Facts for technicians.
     pub details_tech: Option<JsonText>,
-    /// Names the chain of calls.
+    /// The correlation id of the chain of calls.
     pub correlation_id: Arc<str>,
 }

@@ -1,4 +1,4 @@
-//! What a run leaves behind for people: logs, the audit trail, and snapshots made safe to show.
+//! The records of an execution for people: logs, the audit trail, and snapshots that are safe to show.
 
 mod audit;
 mod canonical;

@@ -11,11 +11,11 @@ use crate::{
     limits::LOGS_PER_ATTEMPT,
 };
 
-/// The place of the last entry that is kept.
+/// The index of the last log entry that is kept.
 const LAST: usize = LOGS_PER_ATTEMPT - 1;
 
-/// Collects what a step logs and audits until the commit that stores it. Log entries go to
-/// `tracing` at once, so that a process that dies has still said them.
+/// Collects a step's log entries and audit rows until the commit that stores them. Log entries also go to
+/// `tracing` at once, so that they survive the death of the process.
 #[derive(Debug, Clone)]
 pub struct StepRecorder {
     execution_id: ExecutionId,
@@ -42,14 +42,14 @@ impl StepRecorder {
         }
     }
 
-    /// Sets what is redacted before anything is kept or goes to `tracing`.
+    /// Sets the redaction applied before an entry is stored or goes to `tracing`.
     #[must_use]
     pub fn redacting(mut self, redaction: Redaction) -> Self {
         self.redaction = redaction;
         self
     }
 
-    /// Takes out what has been collected.
+    /// Takes the collected entries and rows out of the recorder.
     #[must_use]
     pub fn take(&self) -> (Vec<LogDraft>, Vec<AuditDraft>) {
         let mut drafts = self.drafts.lock().unwrap_or_else(PoisonError::into_inner);
@@ -73,7 +73,7 @@ impl ExecutionLogger for StepRecorder {
         }
         let mut drafts = self.drafts.lock().unwrap_or_else(PoisonError::into_inner);
         match drafts.logs.len() {
-            // The rest is in `tracing` alone.
+            // Further entries go to `tracing` only.
             LOGS_PER_ATTEMPT.. => {}
             LAST => {
                 let text = Text::key("log-too-many").with("most", LOGS_PER_ATTEMPT);

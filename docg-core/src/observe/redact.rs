@@ -8,7 +8,7 @@ use crate::{
     storable,
 };
 
-/// Makes snapshots safe to show: secrets replaced, size bounded.
+/// Makes snapshots safe to show: replaces secrets and bounds the size.
 #[derive(Debug, Clone)]
 pub struct Redaction {
     extra: Arc<BTreeSet<String>>,
@@ -25,43 +25,43 @@ impl Default for Redaction {
 }
 
 impl Redaction {
-    /// Adds a key whose values are secret; case, `-` and `_` do not matter.
+    /// Adds a key whose values are secret, ignoring case, `-` and `_`.
     #[must_use]
     pub fn key(mut self, key: &str) -> Self {
         Arc::make_mut(&mut self.extra).insert(normalized(key));
         self
     }
 
-    /// Sets the size in bytes of JSON beyond which a snapshot is cut.
+    /// Sets the size of a snapshot, in bytes of JSON, above which it is cut.
     #[must_use]
     pub fn max_bytes(mut self, bytes: usize) -> Self {
         self.max_bytes = bytes;
         self
     }
 
-    /// Whether values under this key are secret: the key is, or ends in, a secret's name.
+    /// True if values under this key are secret: the key is, or ends in, a secret's name.
     #[must_use]
     pub fn is_secret(&self, key: &str) -> bool {
         let mut extra = self.extra.iter();
         secrets::is_secret(key) || extra.any(|secret| secrets::ends_in(key, secret))
     }
 
-    /// A text without its secrets; see [`redact_text`](super::redact_text).
+    /// Replaces the secrets in a text; see [`redact_text`](super::redact_text).
     #[must_use]
     pub fn text<'t>(&self, text: &'t str) -> Cow<'t, str> {
         secrets::redact_text_with(text, &|name| self.is_secret(name))
     }
 
-    /// Whether a secret in the text has been replaced.
+    /// True if the text contains a replaced secret.
     #[must_use]
     pub fn holds_redacted(&self, text: &str) -> bool {
         secrets::holds_redacted(text, &|name| self.is_secret(name))
     }
 
-    /// A copy that is safe to store and show.
+    /// Copies a value with its secrets replaced and its size bounded.
     #[must_use]
     pub fn snapshot(&self, value: &Value) -> JsonText {
-        // Before all else: what follows goes down as deep as the value does.
+        // First of all, bound the depth: the steps below recurse into the value.
         let value = storable::fit(value);
         let text = if self.has_secret(&value) {
             JsonText::from(self.redacted(&value))
@@ -82,7 +82,7 @@ impl Redaction {
         }
     }
 
-    /// A copy without secrets, whatever its size.
+    /// Copies a value with its secrets replaced, whatever its size.
     #[must_use]
     pub fn redacted(&self, value: &Value) -> Value {
         match value {
@@ -103,7 +103,7 @@ impl Redaction {
         }
     }
 
-    /// A snapshot short enough for an event, which many readers get: 4 KiB.
+    /// Cuts a snapshot to 4 KiB for an event, which many readers receive.
     #[must_use]
     pub fn preview(snapshot: &JsonText) -> JsonText {
         bounded(snapshot.clone(), 4 * 1024)
@@ -189,7 +189,7 @@ mod tests {
                 .as_str()
                 .is_some_and(|preview| preview.len() <= 100)
         );
-        // Escapes make JSON longer than its texts; what still fits stays.
+        // JSON escapes make a value longer than its texts; a value that still fits stays whole.
         let fits = json!({"t": "\n".repeat(40)});
         assert_eq!(snapshot(&redaction, fits.clone()), fits);
     }

@@ -8,60 +8,60 @@ use crate::{
     ids::{ExecutionId, OrganizationId},
 };
 
-/// Events of one execution: in order, without a repeat. It ends with an error where the bus can no
-/// longer promise that; the reader then goes to the store.
+/// The events of one execution, in order and without repeats. The stream ends with an error if the bus can no
+/// longer promise that; the reader then reads the store.
 pub type EventStream = BoxStream<'static, Result<Arc<Event>, BusError>>;
 
-/// List events of one organization's executions, until an error ends it.
+/// The events of an organization stream, until an error ends it.
 pub type OrganizationStream = BoxStream<'static, Result<ListEvent, BusError>>;
 
-/// An event in an organization's list.
+/// An event in an organization stream.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ListEvent {
-    /// Where a reader goes on that has seen the event. Only the bus can read it.
+    /// The position after which a reader that has seen the event resumes. Only the bus can interpret it.
     pub position: String,
     /// The event.
     pub event: Arc<Event>,
 }
 
-/// Executions that want a worker. Lossy: polling is what makes waking sure.
+/// Ids of executions that need a worker. Wake-ups can get lost; polling finds those executions too.
 pub type WakeStream = BoxStream<'static, ExecutionId>;
 
-/// Carries events to live readers, and wake-ups between processes. Fast, not durable: the store is
-/// what makes reading right.
+/// Carries events to live readers, and wake-ups between processes. The bus is fast but not durable: correct
+/// reading relies on the store.
 #[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]
 pub trait EventBus: Send + Sync + 'static {
-    /// Publishes events, in order per execution. An event that was published before changes
-    /// nothing; one that does not follow those that the bus has is refused, so that nobody can
-    /// leave a hole. An execution that the bus does not know, or no longer, begins with 1.
+    /// Publishes events, in order per execution. Publishing an event again changes nothing. The bus refuses
+    /// an event that does not follow the last one it has, so that no gap can arise. If the bus does not know
+    /// the execution (any more), the first event must have `seq` 1.
     ///
     /// # Errors
     ///
-    /// [`BusError::Behind`] where earlier events are missing; [`BusError::Unavailable`], which comes
-    /// fast. With either some of the events may be out.
+    /// [`BusError::Behind`] if earlier events are missing; [`BusError::Unavailable`], reported quickly. In
+    /// both cases some of the events may have been published.
     async fn publish(&self, events: &[Arc<Event>]) -> Result<(), BusError>;
-    /// Gives back events of one execution that were published before and that the bus has lost, so
-    /// that it can go on after them. They are for who subscribes later, no news in lists. Where the
-    /// bus has none of an execution's events, any may be the first; else they follow as in
+    /// Puts back events of one execution that were published before and that the bus has lost, so that later
+    /// events can follow them. Only later subscribers receive them; organization streams do not. If the bus
+    /// has none of an execution's events, any event may be the first; else they must follow as in
     /// [`publish`](Self::publish).
     ///
     /// # Errors
     ///
     /// As [`publish`](Self::publish).
     async fn restore(&self, events: &[Arc<Event>]) -> Result<(), BusError>;
-    /// What the bus still has of an execution after `after`, then live. Of an execution that it
-    /// does not know, or no longer, that is what is published from now on: a reader subscribes
-    /// first and then looks into the store.
+    /// Streams the execution's events after `after` that the bus still has, then live ones. If the bus does
+    /// not know the execution (any more), the stream starts with the next event published. A reader therefore
+    /// subscribes first and then reads the store.
     ///
     /// # Errors
     ///
-    /// [`BusError::TooOld`] where it no longer reaches back that far; [`BusError::Unavailable`].
+    /// [`BusError::TooOld`] if the bus no longer reaches back that far; [`BusError::Unavailable`].
     async fn subscribe(&self, execution: ExecutionId, after: u64) -> Result<EventStream, BusError>;
-    /// The events of all of an organization's executions that are
-    /// [for lists](crate::event::EventData::is_for_lists), those of one execution in order: from now
-    /// on, or those after a position and then live. Where the reader may miss some, the stream ends;
-    /// where the bus itself may have lost some, positions that were given before are unknown too.
+    /// Streams the events of all executions of an organization that are [for
+    /// lists](crate::event::EventData::is_for_lists), those of one execution in order. Starts now, or after a
+    /// given position and then continues live. If the reader may miss events, the stream ends. If the bus
+    /// itself may have lost events, it no longer accepts positions given before.
     ///
     /// # Errors
     ///
@@ -71,13 +71,13 @@ pub trait EventBus: Send + Sync + 'static {
         organization: OrganizationId,
         after: Option<String>,
     ) -> Result<OrganizationStream, BusError>;
-    /// Tells other processes that an execution wants a worker, or its holder has a signal.
+    /// Notifies other processes that an execution needs a worker, or that its lease holder has a signal.
     ///
     /// # Errors
     ///
     /// [`BusError::Unavailable`]; polling still finds the execution.
     async fn wake(&self, execution: ExecutionId) -> Result<(), BusError>;
-    /// Wake-ups from all processes, this one included.
+    /// Streams wake-ups from all processes, this one included.
     ///
     /// # Errors
     ///
@@ -85,33 +85,34 @@ pub trait EventBus: Send + Sync + 'static {
     async fn wakes(&self) -> Result<WakeStream, BusError>;
 }
 
-/// Why a bus did not do what it was asked.
+/// Why a call of the bus failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BusError {
-    /// It no longer has the events after the given one.
+    /// The bus no longer has the events after the given one.
     #[error("the bus no longer reaches back to event {after}")]
     TooOld {
-        /// What was asked for.
+        /// The event after which the reader asked to start.
         after: u64,
     },
-    /// Events cannot be published before those from this one on, which it never had or has lost.
+    /// The bus lacks the events from `from` on, which must be published first: it never had them or has lost
+    /// them.
     #[error("the bus wants the events of execution {execution} from {from} on first")]
     Behind {
-        /// Whose events.
+        /// The execution that the events belong to.
         execution: ExecutionId,
-        /// The last that it has; 0 where it does not know the execution.
+        /// The last event that the bus has; 0 if it does not know the execution.
         head: u64,
-        /// The first that it wants. What lies before it would not be kept anyway.
+        /// The first event that the bus needs. It would not keep earlier ones anyway.
         from: u64,
     },
-    /// The position was not given by this bus, or what followed it is no longer kept or may be lost.
+    /// The bus did not give this position, or it no longer keeps, or may have lost, the events after it.
     #[error("the bus does not know this position, or no longer")]
     UnknownPosition,
     /// The reader was too slow and has missed events.
     #[error("the reader fell behind and was cut off")]
     Lagged,
-    /// It does not answer.
+    /// The bus does not answer.
     #[error("the bus is unavailable: {0}")]
     Unavailable(String),
 }

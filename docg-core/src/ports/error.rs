@@ -1,32 +1,31 @@
 use std::error::Error;
 
-/// What went wrong in a store. The engine reads only the kind.
+/// The kind of a store's failure. The engine decides by the kind alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum StoreErrorKind {
-    /// The thing is not there, or belongs to another organization.
+    /// The record does not exist, or belongs to another organization.
     NotFound,
     /// The version is not the expected one, or the lease is lost. Nothing was written.
     Conflict,
-    /// A signal is in the inbox that the commit does not settle and was not to pass over. Nothing was
-    /// written.
+    /// The inbox holds a signal that the commit does not settle and must not ignore. Nothing was written.
     Signaled,
-    /// The idempotency key was used with another body. Nothing was written.
+    /// The idempotency key was used before with another body. Nothing was written.
     KeyReused,
-    /// A request has a name that leads to another execution: its provider and envelope, or the token of an
-    /// approver. Or two approvers have the same token. Nothing was written.
+    /// A request has a name that leads to another execution: its provider and envelope, or an approver's
+    /// token. Or two approvers have the same token. Nothing was written.
     NameTaken,
     /// The store cannot keep this value: see [`storable`](crate::storable). Nothing was written.
     Invalid,
     /// The store is full. Nothing was written.
     Full,
-    /// The store did not answer. Whether something was written is not known.
+    /// The store did not answer. It may or may not have written.
     Unavailable,
-    /// What is stored cannot be read.
+    /// The stored data cannot be read.
     Corrupt,
 }
 
 impl StoreErrorKind {
-    /// Its name, as in a metric's label.
+    /// The kind's name, as in a metric's label.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -42,7 +41,7 @@ impl StoreErrorKind {
         }
     }
 
-    /// Whether the same call may succeed later.
+    /// True if the same call may succeed later.
     #[must_use]
     pub const fn may_pass(self) -> bool {
         match self {
@@ -62,11 +61,11 @@ impl StoreErrorKind {
 #[derive(Debug, thiserror::Error)]
 #[error("{operation}: {message}")]
 pub struct StoreError {
-    /// What went wrong.
+    /// The kind of failure.
     pub kind: StoreErrorKind,
-    /// The call.
+    /// The store's method that failed.
     pub operation: &'static str,
-    /// For technicians.
+    /// The error text for technicians.
     pub message: String,
     /// The cause.
     #[source]

@@ -1,4 +1,4 @@
-//! A store of mockall's, with expectations for the calls that a test is about.
+//! A mockall store, with expectations for the calls that a test is about.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ use crate::{
 };
 
 mockall::mock! {
-    /// Fails a test that calls what it does not expect.
+    /// A mock store that fails the test on an unexpected call.
     ///
     /// ```
     /// use docg_core::{

@@ -1,5 +1,5 @@
-//! What the engine needs from storage and transport. Adapters implement these traits; the suites in
-//! [`conformance`](crate::conformance) (feature `conformance`) hold them to their promises.
+//! The traits that the engine needs from storage and transport. Adapters implement them; the suites in
+//! [`conformance`](crate::conformance) (feature `conformance`) check that adapters keep the promises.
 
 mod bus;
 mod error;

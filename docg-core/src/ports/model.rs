@@ -17,99 +17,99 @@ use crate::{
     workflow::Workflow,
 };
 
-/// All that the engine needs to decide how a run goes on.
+/// Everything that the engine needs to decide how an execution goes on.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunState {
     /// The run state.
     pub execution: Execution,
-    /// The definition that it was created with.
+    /// The definition that the execution was created with.
     pub workflow: Arc<Workflow>,
-    /// What it works on.
+    /// The data that the execution works on.
     pub inputs: Arc<Inputs>,
-    /// One per node, in the workflow's order.
+    /// The steps, one per node, in the workflow's order.
     pub steps: Vec<Step>,
-    /// The signature request that it made last.
+    /// The latest signature request of the execution.
     pub signature: Option<SignatureRequest>,
-    /// The approval that it asked for last.
+    /// The latest approval request of the execution.
     pub approval: Option<Approval>,
 }
 
-/// A new run, stored whole or not at all.
+/// A new execution, stored atomically.
 #[derive(Debug, Clone)]
 pub struct NewRun {
-    /// The run and its first records.
+    /// The execution's first state.
     pub state: RunState,
-    /// Its first events.
+    /// The first events.
     pub events: Vec<Arc<Event>>,
-    /// Its first log entries.
+    /// The first log entries.
     pub logs: Vec<Arc<LogEntry>>,
-    /// Its first audit rows.
+    /// The first audit rows.
     pub audit: Vec<Arc<AuditEvent>>,
-    /// Makes a repeated call give the first run again.
+    /// The key with which a repeated call returns the first execution.
     pub idempotency: Option<Idempotency>,
-    /// Who takes it on as it is stored, if anyone.
+    /// The worker that leases the execution on creation, if any.
     pub claim: Option<FirstClaim>,
 }
 
-/// A wish to lease a run as it is stored.
+/// A request to lease an execution on creation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FirstClaim {
-    /// Who.
+    /// The worker that asks for the lease.
     pub worker_id: WorkerId,
-    /// Until when the lease holds.
+    /// When the lease expires.
     pub lease_until: Timestamp,
-    /// At most this many executions of one organization may be leased at once, by any worker, this one
+    /// The most executions of one organization that all workers together may have leased, this execution
     /// included.
     pub per_organization: usize,
 }
 
-/// An idempotency key, bound to the organization of the call and to what the call asked for.
+/// An idempotency key, bound to the caller's organization and to the content of the call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Idempotency {
-    /// What the caller sent.
+    /// The key that the caller sent.
     pub key: String,
-    /// SHA-256 of what the call asked for.
+    /// SHA-256 of the call's content.
     pub fingerprint: [u8; 32],
 }
 
-/// What became of a creation.
+/// The result of creating an execution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Created {
-    /// Stored.
+    /// The execution was stored.
     New {
-        /// What its [claim](NewRun::claim) has given. Where that is nothing, it waits in line.
+        /// The lease, if [`claim`](NewRun::claim) was set and granted. Without a lease, the execution waits
+        /// for a claim.
         lease: Option<Lease>,
     },
-    /// The same key with the same body had made this one before; nothing was written.
+    /// The same key with the same body had created this execution before; nothing was written.
     Existing(ExecutionId),
 }
 
-/// The right to change one execution, until it runs out or somebody else takes it over.
+/// The right to change one execution, until it expires or another worker takes it over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lease {
-    /// What.
+    /// The leased execution.
     pub execution_id: ExecutionId,
-    /// Who.
+    /// The worker that holds the lease.
     pub worker_id: WorkerId,
-    /// Grows with each claim of the execution.
+    /// The fencing token; grows with each claim of the execution.
     pub fence: u64,
 }
 
-/// What came of prolonging leases.
+/// The result of renewing leases.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Renewed {
-    /// Those that are lost.
+    /// The leases that are lost.
     pub lost: Vec<Lease>,
-    /// Those that were prolonged and have something in their execution's inbox: their holder may
-    /// have missed the wake-up.
+    /// The renewed leases whose execution has signals in its inbox: the holder may have missed the wake-up.
     pub signaled: Vec<Lease>,
-    /// Those of which nothing is known, as of all where the call fails. All others were prolonged.
+    /// The leases whose state is unknown, for example all of them if the call fails. All others were renewed.
     pub unknown: Vec<Lease>,
 }
 
 impl Renewed {
-    /// What came of prolonging leases.
+    /// The result if no lease's state is unknown.
     #[must_use]
     pub const fn new(lost: Vec<Lease>, signaled: Vec<Lease>) -> Self {
         let unknown = Vec::new();
@@ -121,86 +121,87 @@ impl Renewed {
     }
 }
 
-/// A wish to work.
+/// A worker's request to claim executions.
 #[derive(Debug, Clone)]
 pub struct ClaimRequest {
-    /// Who.
+    /// The worker that claims.
     pub worker_id: WorkerId,
-    /// Which executions.
+    /// The executions to claim.
     pub what: ClaimWhat,
-    /// The present.
+    /// The current time.
     pub now: Timestamp,
-    /// Until when the lease holds.
+    /// When the lease expires.
     pub lease_until: Timestamp,
 }
 
-/// Which executions a worker wants.
+/// Which executions a worker asks for.
 #[derive(Debug, Clone)]
 pub enum ClaimWhat {
-    /// This one, if nobody holds it, due or not, terminal or not.
+    /// This execution, if it is not leased; due or not, terminal or not.
     One(ExecutionId),
-    /// Due ones, in priority then time order.
+    /// Due executions, in priority then time order.
     Due {
-        /// At most this many.
+        /// At most this many executions.
         limit: usize,
-        /// At most this many of one organization may be leased at once, by any worker.
+        /// The most executions of one organization that all workers together may have leased.
         per_organization: usize,
-        /// Only executions all of whose node types are among these.
+        /// Only executions whose node types are all among these.
         node_types: Arc<[Arc<str>]>,
     },
 }
 
-/// What came of a wish to work.
+/// The result of a claim.
 #[derive(Debug, Clone, Default)]
 pub struct Claim {
-    /// What the worker now holds.
+    /// The executions that the worker has leased.
     pub claimed: Vec<Claimed>,
-    /// The earliest moment at which another execution becomes due, where the store knows it
-    /// cheaply: the worker need not ask again before.
+    /// The earliest moment at which another execution becomes due, if the store can tell cheaply. The worker
+    /// need not claim before then.
     pub next_due: Option<Timestamp>,
-    /// Something that is due was left only because its organization has its share of leases. The
-    /// store remembers that: see [`Committed::share_awaited`].
+    /// True if a due execution was left out only because its organization has its share of leases. The store
+    /// remembers that: see [`Committed::share_awaited`].
     pub held_back: bool,
 }
 
-/// Takeovers in a row after which an execution is given to a person, before anything of it is
-/// evaluated again.
+/// The number of consecutive takeovers after which an execution waits for a person. Nothing of it is
+/// evaluated before that person acts.
 pub const MAX_TAKEOVERS: u32 = 20;
 
-/// An execution that a worker now holds.
+/// An execution that a worker has just leased.
 #[derive(Debug, Clone)]
 pub struct Claimed {
-    /// The right to change it.
+    /// The worker's lease on the execution.
     pub lease: Lease,
-    /// The holder before had not let go: its lease ran out.
+    /// True if the previous holder did not release its lease: the lease expired.
     pub taken_over: bool,
-    /// How many claims in a row have taken the execution over, this one included, since a commit
-    /// last [made progress](Commit::made_progress).
+    /// The number of consecutive takeovers, this one included, since a commit last [made
+    /// progress](Commit::made_progress).
     pub takeovers: u32,
-    /// Something of the run cannot be read: see [`ExecutionRecord::unreadable`]. Such a one is claimed
-    /// by name only, so that it can be canceled.
+    /// True if part of the execution cannot be read: see [`ExecutionRecord::unreadable`]. Such an execution
+    /// is claimed only by id, so that it can be canceled.
     pub unreadable: bool,
-    /// The run. Of an unreadable one, the steps and the definition may be missing.
+    /// The run state. If the execution is unreadable, steps and definition may be missing.
     pub state: RunState,
-    /// Its inbox, oldest first.
+    /// The signal inbox, oldest first.
     pub signals: Vec<Signal>,
-    /// The last event that is known to be on the bus; 0 for none.
+    /// The `seq` of the last event known to be on the bus; 0 for none.
     pub published: u64,
 }
 
-/// Everything that one decision changes, applied whole or not at all.
+/// Everything that one decision changes, applied atomically.
 #[derive(Debug, Clone)]
 pub struct Commit {
-    /// Who changes it. A lost lease refuses the commit.
+    /// The lease of the committing worker. If the lease is lost, the store refuses the commit.
     pub lease: Lease,
-    /// The version that the decision was made on. Any other refuses the commit.
+    /// The version that the decision was based on. If the stored version differs, the store refuses the
+    /// commit.
     pub expected_version: u64,
     /// The run state, with its new version.
     pub execution: Execution,
-    /// Something of the run could not be read when this was decided: what a cancel does not change stays
-    /// as it is stored.
+    /// True if part of the execution could not be read when this was decided. The store then leaves
+    /// everything that a cancel does not change as it is.
     pub is_reduced: bool,
-    /// What it works on, where that changed.
+    /// The data that the execution works on, if it changed.
     pub inputs: Option<Arc<Inputs>>,
     /// The steps that changed.
     pub steps: Vec<Step>,
@@ -210,102 +211,102 @@ pub struct Commit {
     pub logs: Vec<Arc<LogEntry>>,
     /// New audit rows.
     pub audit: Vec<Arc<AuditEvent>>,
-    /// Signals that were applied or ignored; they leave the inbox.
+    /// The signals that were applied or ignored; they leave the inbox.
     pub settled: Vec<SignalId>,
-    /// The signature request, where it changed.
+    /// The signature request, if it changed.
     pub signature: Option<SignatureRequest>,
-    /// The approval, where it changed.
+    /// The approval, if it changed.
     pub approval: Option<Approval>,
-    /// The last event that is known to be on the bus.
+    /// The `seq` of the last event known to be on the bus.
     pub published: Option<u64>,
-    /// Refuse the commit where a signal is in the inbox that it does not settle: the run would end
-    /// without having seen it.
+    /// True if the store must refuse the commit when the inbox holds a signal that it does not settle: the
+    /// execution would end without having seen that signal.
     pub unless_signaled: bool,
-    /// Whether the execution is further than before: its count of takeovers begins anew.
+    /// True if the execution advanced: its count of takeovers restarts at 0.
     pub made_progress: bool,
-    /// What becomes of the lease.
+    /// Keeps or releases the lease.
     pub then: LeaseAfter,
 }
 
-/// What becomes of a lease with a commit.
+/// Keeps or releases the lease after a commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LeaseAfter {
-    /// The worker goes on until then, or until the lease's end where that is later: a commit may
-    /// arrive after a renewal that was sent later.
+    /// The worker keeps the lease until this moment, or until the lease's current end if that is later: a
+    /// commit may arrive after a renewal that was sent later.
     Keep(Timestamp),
-    /// The worker lets go; the execution is due at its `wake_at`, or at once where its inbox is
-    /// not empty.
+    /// The worker releases the lease. The execution is due at its `wake_at`, or at once if its inbox is not
+    /// empty.
     Release,
 }
 
-/// What a commit's maker learns.
+/// The store's answer to a commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Committed {
-    /// Signals are in the inbox that this commit did not settle.
+    /// True if the inbox holds signals that this commit did not settle.
     pub signals_pending: bool,
-    /// The commit has released a lease that a claim was [held back](Claim::held_back) for: workers
-    /// must be woken. Told once for each organization, until a claim is held back again.
+    /// True if the commit released a lease for which a claim was [held back](Claim::held_back): workers must
+    /// be woken. Reported once per organization, until a claim is held back again.
     pub share_awaited: bool,
 }
 
-/// A message to an execution. Only its holder applies it, in order of arrival.
+/// A message to an execution. Only the lease holder applies signals, in order of arrival.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Signal {
-    /// Unique; time-ordered.
+    /// The signal's id, unique and time-ordered.
     pub id: SignalId,
-    /// To whom.
+    /// The execution that it is for.
     pub execution_id: ExecutionId,
     /// The tenant.
     pub organization_id: OrganizationId,
-    /// From whom.
+    /// The sender.
     pub actor: Actor,
-    /// When it was accepted.
+    /// When the engine accepted it.
     pub received_at: Timestamp,
-    /// Ignore it if the execution's version is another when its turn comes.
+    /// The execution's version that the signal requires; at any other version it is ignored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub if_version: Option<u64>,
-    /// What it asks.
+    /// The request that the signal makes.
     pub kind: SignalKind,
 }
 
-/// What a signal asks.
+/// The request that a signal makes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum SignalKind {
-    /// Stop before the next step.
+    /// Pauses the execution before its next step.
     Pause {
-        /// For people.
+        /// The reason, for people.
         reason: Option<String>,
     },
-    /// Go on.
+    /// Resumes the execution.
     Resume(ResumeSignal),
-    /// End.
+    /// Cancels the execution.
     Cancel {
-        /// For people.
+        /// The reason, for people.
         reason: Option<String>,
     },
-    /// An approver has voted.
+    /// Records an approver's vote.
     ApprovalVote {
-        /// Which approval.
+        /// The approval that the vote belongs to.
         approval_id: ApprovalId,
-        /// Whose vote.
+        /// The approver's e-mail address.
         email: String,
-        /// Yes or no.
+        /// The vote.
         decision: Decision,
-        /// What they said with it.
+        /// The approver's comment.
         comment: Option<String>,
     },
-    /// A provider has reported on signers.
+    /// Records a provider's report on signers.
     SignatureFacts {
-        /// Which request.
+        /// The signature request that the report is about.
         signature_request_id: SignatureRequestId,
-        /// What became of signers.
+        /// The reported facts about signers.
         facts: Vec<SignerFact>,
     },
-    /// The execution is due, and no worker that has its node types has claimed it.
+    /// Reports that the execution is due, and that no worker with its node types has claimed it.
     NoWorker {
-        /// The node types that the process that noticed does not have.
+        /// The node types that the reporting process does not have.
         node_types: Vec<String>,
     },
 }
@@ -316,170 +317,169 @@ mod resume {
     use super::*;
     use serde_json::Map;
 
-    /// How to go on.
+    /// How a person resumes an execution.
     #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
     pub struct ResumeSignal {
-        /// `Some(false)` ends a review with a refusal.
+        /// The review's decision; `Some(false)` ends a review with a refusal.
         pub approved: Option<bool>,
-        /// Merged into the trigger data.
+        /// Fields to merge into the trigger data.
         pub trigger_data: Option<Map<String, Value>>,
-        /// Node parameters to set, by node.
+        /// Node parameters to set, by node id.
         pub nodes: Map<String, Value>,
-        /// Settles an outcome that is unknown.
+        /// The person's answer to an unknown outcome.
         pub settlement: Option<Settlement>,
     }
 
-    /// What a person knows of an unknown outcome.
+    /// A person's answer about an unknown outcome.
     #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
     #[serde(rename_all = "snake_case")]
     pub enum Settlement {
-        /// It happened, with this output.
+        /// The effect happened, with this output.
         ConfirmDone(Value),
-        /// It did not; run it again.
+        /// The effect did not happen; run the step again.
         RunAgain,
     }
 }
 
-/// An execution as readers get it.
+/// An execution, as given to readers.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ExecutionRecord {
     /// The run state.
     pub execution: Execution,
-    /// What it works on.
+    /// The data that the execution works on.
     pub inputs: Arc<Inputs>,
-    /// Something of it cannot be read, by damage or because another version wrote it. Its ids and its
-    /// status are right; the rest is what could be read, and it can only be canceled.
+    /// True if part of it cannot be read, because it is damaged or another version wrote it. Ids and status
+    /// are correct, the rest is what could be read. It can only be canceled.
     pub unreadable: bool,
 }
 
-/// Which executions a reader wants, newest first.
+/// A query for executions, newest first.
 #[derive(Debug, Clone)]
 pub struct ExecutionQuery {
     /// The tenant.
     pub organization_id: OrganizationId,
-    /// Only of this workflow.
+    /// Only executions of this workflow.
     pub workflow_id: Option<WorkflowId>,
-    /// Only with this status.
+    /// Only executions with this status.
     pub status: Option<Status>,
-    /// Only those that come after this one in the list.
+    /// Only executions after this one in the list.
     pub after: Option<(Timestamp, ExecutionId)>,
-    /// At most this many.
+    /// The largest number of executions to return.
     pub limit: usize,
 }
 
-/// Which events a reader wants, oldest first.
+/// A query for events, oldest first.
 #[derive(Debug, Clone, Copy)]
 pub struct EventQuery {
     /// The tenant.
     pub organization_id: OrganizationId,
-    /// The run.
+    /// The execution.
     pub execution_id: ExecutionId,
-    /// Only those with a greater `seq`.
+    /// Only events with a greater `seq`.
     pub after: u64,
-    /// At most this many.
+    /// The largest number of events to return.
     pub limit: usize,
 }
 
-/// Which log entries a reader wants, oldest first.
+/// A query for log entries, oldest first.
 #[derive(Debug, Clone)]
 pub struct LogQuery {
     /// The tenant.
     pub organization_id: OrganizationId,
-    /// The run.
+    /// The execution.
     pub execution_id: ExecutionId,
-    /// Only of this level.
+    /// Only entries of this level.
     pub level: Option<LogLevel>,
-    /// Only of this domain.
+    /// Only entries of this domain.
     pub domain: Option<LogDomain>,
-    /// Only of this node's step.
+    /// Only entries of this node's step.
     pub step_id: Option<NodeId>,
-    /// Only those with a greater `seq`.
+    /// Only entries with a greater `seq`.
     pub after: u64,
-    /// At most this many.
+    /// The largest number of entries to return.
     pub limit: usize,
 }
 
-/// Which audit rows a reader wants, oldest first.
+/// A query for audit rows, oldest first.
 #[derive(Debug, Clone, Copy)]
 pub struct AuditQuery {
     /// The tenant.
     pub organization_id: OrganizationId,
-    /// The run.
+    /// The execution.
     pub execution_id: ExecutionId,
-    /// Only those with a greater `seq`.
+    /// Only rows with a greater `seq`.
     pub after: u64,
-    /// At most this many.
+    /// The largest number of rows to return.
     pub limit: usize,
 }
 
-/// Which workflows a reader wants, newest first.
+/// A query for workflows, newest first.
 #[derive(Debug, Clone, Copy)]
 pub struct WorkflowQuery {
     /// The tenant.
     pub organization_id: OrganizationId,
-    /// Only those that come after this one in the list.
+    /// Only workflows after this one in the list.
     pub after: Option<(Timestamp, WorkflowId)>,
-    /// At most this many.
+    /// The largest number of workflows to return.
     pub limit: usize,
 }
 
-/// A part of a list.
+/// One page of a list.
 #[derive(Debug, Clone)]
 pub struct Page<T> {
     /// The rows.
     pub items: Vec<T>,
-    /// Whether there are more after them.
+    /// True if more rows follow.
     pub has_more: bool,
 }
 
-/// Events that the bus may not have.
+/// An execution whose last events may be missing on the bus.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unpublished {
     /// The tenant.
     pub organization_id: OrganizationId,
-    /// The run.
+    /// The execution.
     pub execution_id: ExecutionId,
-    /// The last event that is known to be on the bus.
+    /// The `seq` of the last event known to be on the bus.
     pub published: u64,
-    /// The last event there is.
+    /// The `seq` of the last event stored.
     pub head: u64,
 }
 
-/// Executions that a worker without their node types leaves alone.
+/// Unclaimable executions: due, and in need of node types that the asking worker does not have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unserved {
-    /// All that they need, in order.
+    /// All node types that these executions need, in order.
     pub node_types: Vec<Arc<str>>,
-    /// Since when the first of them is due.
+    /// When the first of these executions became due.
     pub due_since: Timestamp,
-    /// The executions, with their organizations: those due longest first, at most [`MOST`](Self::MOST).
+    /// The executions with their organizations, longest due first, at most [`MOST`](Self::MOST).
     pub executions: Vec<(OrganizationId, ExecutionId)>,
 }
 
 impl Unserved {
-    /// How many executions are named at most.
+    /// The largest number of executions listed.
     pub const MOST: usize = 100;
 }
 
-/// Names a [`Memo`].
+/// The key of a [`Memo`].
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct MemoKey {
-    /// The tenant; `None` for what belongs to none, such as a webhook's delivery.
+    /// The tenant; `None` for facts without a tenant, such as a webhook's delivery.
     pub organization_id: Option<OrganizationId>,
-    /// What it is for, such as `sse_token`.
+    /// The purpose, such as `sse_token`.
     pub kind: &'static str,
-    /// Which one.
+    /// The name within its kind and organization.
     pub key: String,
 }
 
-/// A small fact that is remembered for a while: an answer to be given again, a delivery that was
-/// seen, a token's hash.
+/// A small fact kept until it expires: an answer to repeat, a delivery already seen, a token's hash.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Memo {
-    /// Its name.
+    /// The key.
     pub key: MemoKey,
     /// The fact.
     pub value: Value,
-    /// When it is forgotten.
+    /// When the fact expires.
     pub expires_at: Timestamp,
 }

@@ -21,44 +21,47 @@ use crate::{
     workflow::Workflow,
 };
 
-/// Everything that the engine keeps. One type implements all four parts.
+/// The complete storage of the engine. One type implements all four parts.
 ///
-/// Every call may fail with [`Unavailable`](super::StoreErrorKind::Unavailable), and one that reads
-/// with [`Corrupt`](super::StoreErrorKind::Corrupt); methods name what else they fail with.
+/// Every call may fail with [`Unavailable`](super::StoreErrorKind::Unavailable), and every call that reads
+/// also with [`Corrupt`](super::StoreErrorKind::Corrupt). The methods list their other errors.
 pub trait Store: RunStore + RunReader + WorkflowStore + MemoStore {}
 
 impl<T: RunStore + RunReader + WorkflowStore + MemoStore> Store for T {}
 
-/// What changes runs. All writing to a run goes through its holder's [`commit`](Self::commit).
+/// Changes executions. Only the lease holder's [`commit`](Self::commit) changes run state.
 #[async_trait]
 pub trait RunStore: Send + Sync + 'static {
-    /// Stores a new run whole, leased where it comes with a claim and its organization has not got its
-    /// share of leases, as of the time of its creation; a store may also leave it to a later claim.
+    /// Stores an execution atomically. If `claim` is set and the organization, as of `created_at`, is below
+    /// `per_organization`, also leases it. A store may leave the lease to a later claim.
     ///
     /// # Errors
     ///
-    /// `KeyReused` where the idempotency key came with another body before; `Conflict` where the
-    /// id is taken; `Full`; `Invalid`, also where the events are not 1, 2, 3 ….
+    /// `KeyReused` if the idempotency key came with another body before; `Conflict` if the id is taken;
+    /// `Full`; `Invalid`, also if the events are not numbered 1, 2, 3 ….
     async fn create(&self, run: NewRun) -> Result<Created, StoreError>;
-    /// Leases executions: those that are due, or one by name. Each claim of an execution has a
-    /// higher fence than the one before. One that is leased and not run out is never given. One
-    /// that cannot be read is leased, so that it is not due at once again, and left out.
-    /// A claim counts a lease that has run out as gone. One that has ended is due only while its
-    /// inbox is not empty. Within equal priority, organizations may take turns.
+    /// Leases executions: those that are due, or one by id.
+    ///
+    /// Each claim of an execution gets a higher fencing token than the one before. A leased execution is
+    /// never claimed before its lease expires; an expired lease counts as released. If a due execution cannot
+    /// be read, the store leases it, so that it is not due again at once, and leaves it out of the result. An
+    /// execution that has ended is due only while its inbox is not empty. Within equal priority,
+    /// organizations may take turns.
     ///
     /// # Errors
     ///
     /// `Unavailable`, `Corrupt`.
     async fn claim(&self, request: ClaimRequest) -> Result<Claim, StoreError>;
-    /// Prolongs leases, and tells which are lost, which have signals waiting, and of which nothing is known.
+    /// Renews leases, and reports which are lost, which have signals pending, and which are in an unknown
+    /// state.
     ///
     /// # Errors
     ///
-    /// `Unavailable`; whether a lease was prolonged is then not known.
+    /// `Unavailable`; leases may or may not have been renewed.
     async fn renew(&self, leases: &[Lease], until: Timestamp) -> Result<Renewed, StoreError>;
-    /// What became due before `before`, is still nobody's, and needs node types that are not all
-    /// among these: each set of node types once. Those whose lease has run out may be missing until
-    /// a claim has noticed.
+    /// Lists executions that became due before `before`, are not leased, and need a node type outside
+    /// `node_types`: one entry for each set of node types. Executions whose lease has expired may be missing
+    /// until a claim has noticed it.
     ///
     /// # Errors
     ///
@@ -68,37 +71,36 @@ pub trait RunStore: Send + Sync + 'static {
         node_types: Arc<[Arc<str>]>,
         before: Timestamp,
     ) -> Result<Vec<Unserved>, StoreError>;
-    /// Gives leases back without a change; the executions are due at once, ended ones only where
-    /// their inbox is not empty. Lost leases are ignored.
+    /// Releases leases without a change. The executions are due at once; those that have ended only if their
+    /// inbox is not empty. Lost leases are ignored.
     ///
     /// # Errors
     ///
-    /// `Unavailable`; the leases then run out by themselves.
+    /// `Unavailable`; the leases then expire by themselves.
     async fn release(&self, leases: &[Lease], now: Timestamp) -> Result<(), StoreError>;
-    /// Applies one decision whole, or nothing of it.
+    /// Applies one decision atomically.
     ///
     /// # Errors
     ///
-    /// `Conflict` where the lease is lost or the version is another; `Signaled` where the commit
-    /// yields to signals that it does not settle; `NameTaken` where a new request has a name that leads to
-    /// another execution that is kept, ended or not; `Full`; `Invalid`, also where the events do not follow
-    /// those stored.
+    /// `Conflict` if the lease is lost or the version differs; `Signaled` if the commit yields to signals
+    /// that it does not settle; `NameTaken` if a new request has a name that leads to another stored
+    /// execution, ended or not; `Full`; `Invalid`, also if the events do not follow those stored.
     async fn commit(&self, commit: Commit) -> Result<Committed, StoreError>;
-    /// Appends to an execution's inbox and makes it due, also where it has ended. A second signal
-    /// with the same id changes nothing, be the first in the inbox or settled.
+    /// Appends a signal to an execution's inbox and makes the execution due, even if it has ended. Idempotent
+    /// by id, whether the first signal is pending or settled.
     ///
     /// # Errors
     ///
-    /// `NotFound` where the organization has no such execution; `Full`.
+    /// `NotFound` if the organization has no such execution; `Full`.
     async fn signal(&self, signal: Signal) -> Result<(), StoreError>;
-    /// The inbox, oldest first.
+    /// The signal inbox of an execution, oldest first.
     ///
     /// # Errors
     ///
     /// `Unavailable`, `Corrupt`.
     async fn signals(&self, execution: ExecutionId) -> Result<Vec<Signal>, StoreError>;
-    /// Executions with events that the bus may not have, changed before `before`, in the order of
-    /// their ids: those after the given one, at most `limit`.
+    /// Lists executions with events that may be missing on the bus and that changed before `before`. Ordered
+    /// by id, starting after `after`, at most `limit`.
     ///
     /// # Errors
     ///
@@ -109,28 +111,29 @@ pub trait RunStore: Send + Sync + 'static {
         after: Option<ExecutionId>,
         limit: usize,
     ) -> Result<Vec<Unpublished>, StoreError>;
-    /// Remembers up to where an execution's events are on the bus. Never goes back.
+    /// Records the last event of each execution that is on the bus. The record never decreases.
     ///
     /// # Errors
     ///
-    /// `Unavailable`; the events are then published once more.
+    /// `Unavailable`; the events are then published again.
     async fn mark_published(&self, published: &[(ExecutionId, u64)]) -> Result<(), StoreError>;
-    /// Removes terminal executions that ended before `before`, with all that belongs to them, at
-    /// most `limit`. Returns how many. Those with a signal that is not settled stay until it is;
-    /// where what is stored of one cannot be read any more, nobody can settle it, so a store ignores
-    /// signals that are from before `before` too, and tells it by `tracing`. A store may keep the
-    /// audit trails of what it has removed; those ids are then not free again.
+    /// Deletes up to `limit` executions that ended before `before`, with all their records. Returns how many.
+    ///
+    /// An execution with an unsettled signal stays until the signal is settled. If stored data of the
+    /// execution cannot be read any more, nobody can settle the signal; the store then ignores signals from
+    /// before `before` as well, and logs that by `tracing`. A store may keep the audit trails of deleted
+    /// executions; their ids then stay taken.
     ///
     /// # Errors
     ///
-    /// `Unavailable`; what was removed by then is gone.
+    /// `Unavailable`; executions deleted by then stay deleted.
     async fn purge(&self, before: Timestamp, limit: usize) -> Result<usize, StoreError>;
 }
 
-/// What reads runs. Another organization's things are not found.
+/// Reads executions. An organization cannot find another organization's records.
 #[async_trait]
 pub trait RunReader: Send + Sync + 'static {
-    /// One execution.
+    /// An execution by id.
     ///
     /// # Errors
     ///
@@ -146,7 +149,7 @@ pub trait RunReader: Send + Sync + 'static {
     ///
     /// `Unavailable`, `Corrupt`.
     async fn executions(&self, query: ExecutionQuery) -> Result<Page<ExecutionRecord>, StoreError>;
-    /// An execution's steps in the workflow's order; empty where there is no such execution.
+    /// An execution's steps in the workflow's order; empty if there is no such execution.
     ///
     /// # Errors
     ///
@@ -166,12 +169,12 @@ pub trait RunReader: Send + Sync + 'static {
         organization: OrganizationId,
         id: ExecutionId,
     ) -> Result<Option<Arc<Workflow>>, StoreError>;
-    /// Whether a worker can be given an execution, with all that belongs to it. So it is where there is
-    /// none.
+    /// Checks that a worker can claim an execution, with all its records. Succeeds if there is no such
+    /// execution.
     ///
     /// # Errors
     ///
-    /// `Corrupt` says what cannot be read; `Unavailable`.
+    /// `Corrupt` names the unreadable part; `Unavailable`.
     async fn readable(&self, id: ExecutionId) -> Result<(), StoreError>;
     /// A page of an execution's events.
     ///
@@ -191,7 +194,7 @@ pub trait RunReader: Send + Sync + 'static {
     ///
     /// `Unavailable`, `Corrupt`.
     async fn audit(&self, query: AuditQuery) -> Result<Page<Arc<AuditEvent>>, StoreError>;
-    /// One signature request.
+    /// A signature request by id.
     ///
     /// # Errors
     ///
@@ -201,8 +204,8 @@ pub trait RunReader: Send + Sync + 'static {
         organization: OrganizationId,
         id: SignatureRequestId,
     ) -> Result<Option<SignatureRequest>, StoreError>;
-    /// The signature request that a provider knows by this name; the last, if its execution has several.
-    /// It takes no organization: a webhook has none, and the request says whose it is.
+    /// The signature request with this envelope id at a provider; the latest if its execution has several.
+    /// Takes no organization: a webhook has none, and the request names its own.
     ///
     /// # Errors
     ///
@@ -212,7 +215,7 @@ pub trait RunReader: Send + Sync + 'static {
         provider: &str,
         envelope_id: &str,
     ) -> Result<Option<SignatureRequest>, StoreError>;
-    /// The approval that a link's token opens; the last, if its execution has several. It takes no
+    /// The approval that a link's token opens; the latest if its execution has several. Takes no
     /// organization: the token is the proof.
     ///
     /// # Errors
@@ -222,16 +225,17 @@ pub trait RunReader: Send + Sync + 'static {
     -> Result<Option<Approval>, StoreError>;
 }
 
-/// Workflow definitions.
+/// Stores workflow definitions.
 #[async_trait]
 pub trait WorkflowStore: Send + Sync + 'static {
-    /// Stores a version. The first is 1; any other must follow the latest, deleted ones included.
+    /// Stores a version. The first version is 1; each later one must follow the latest, deleted versions
+    /// included.
     ///
     /// # Errors
     ///
-    /// `Conflict` where the latest version is not `workflow.version - 1`.
+    /// `Conflict` if the latest version is not `workflow.version - 1`.
     async fn put_workflow(&self, workflow: Workflow) -> Result<(), StoreError>;
-    /// The current version.
+    /// The current version of a workflow.
     ///
     /// # Errors
     ///
@@ -247,7 +251,7 @@ pub trait WorkflowStore: Send + Sync + 'static {
     ///
     /// `Unavailable`, `Corrupt`.
     async fn workflows(&self, query: WorkflowQuery) -> Result<Page<Arc<Workflow>>, StoreError>;
-    /// The highest version that was ever stored under this id, deleted ones included; 0 for none.
+    /// The highest version ever stored under this id, deleted versions included; 0 for none.
     ///
     /// # Errors
     ///
@@ -257,7 +261,7 @@ pub trait WorkflowStore: Send + Sync + 'static {
         organization: OrganizationId,
         id: WorkflowId,
     ) -> Result<u32, StoreError>;
-    /// Hides a workflow; its executions stay. `false` where there is none.
+    /// Hides a workflow; its executions stay. Returns `false` if there is no such workflow.
     ///
     /// # Errors
     ///
@@ -269,23 +273,23 @@ pub trait WorkflowStore: Send + Sync + 'static {
     ) -> Result<bool, StoreError>;
 }
 
-/// Small facts with an end.
+/// A TTL store for small facts.
 #[async_trait]
 pub trait MemoStore: Send + Sync + 'static {
-    /// Remembers a fact unless its name is taken; then returns what is there and changes nothing.
-    /// One that has expired at `now` counts as not there.
+    /// Stores a fact if its key is free; else returns the stored fact and changes nothing. A fact that has
+    /// expired at `now` counts as absent.
     ///
     /// # Errors
     ///
     /// `Unavailable`, `Corrupt`; `Full`; `Invalid`.
     async fn remember(&self, memo: Memo, now: Timestamp) -> Result<Option<Memo>, StoreError>;
-    /// The fact of this name.
+    /// The fact with this key.
     ///
     /// # Errors
     ///
     /// `Unavailable`, `Corrupt`.
     async fn recall(&self, key: &MemoKey, now: Timestamp) -> Result<Option<Memo>, StoreError>;
-    /// Replaces a fact, or remembers it.
+    /// Stores a fact, replacing any with the same key.
     ///
     /// # Errors
     ///

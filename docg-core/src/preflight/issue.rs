@@ -12,7 +12,7 @@ use crate::{
     time::Timestamp,
 };
 
-/// What a check is about.
+/// The subject area of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Domain {
@@ -20,7 +20,7 @@ pub enum Domain {
     Data,
     /// Templates.
     Template,
-    /// What connections may do.
+    /// The permissions of connections.
     Permissions,
     /// Recipients and folders.
     Delivery,
@@ -29,7 +29,7 @@ pub enum Domain {
 }
 
 impl Domain {
-    /// All five.
+    /// All five variants.
     pub const ALL: [Self; 5] = [
         Self::Data,
         Self::Template,
@@ -51,37 +51,37 @@ impl Domain {
     }
 }
 
-/// Whether an issue stops the execution.
+/// The severity of an issue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
-    /// Nothing may happen before it is repaired.
+    /// The execution cannot go on before this is repaired.
     Blocking,
-    /// Worth knowing.
+    /// Worth knowing; does not stop the execution.
     Warning,
 }
 
 impl Severity {
-    /// All of them.
+    /// All variants.
     pub const ALL: [Self; 2] = [Self::Blocking, Self::Warning];
 }
 
-/// One thing that preflight found.
+/// A problem that preflight found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Issue {
-    /// Stable and machine-readable.
+    /// The stable, machine-readable code.
     pub code: Cow<'static, str>,
-    /// What it is about.
+    /// The subject area.
     pub domain: Domain,
-    /// Whether it blocks.
+    /// The severity.
     pub severity: Severity,
-    /// What is wrong and what would be right, without technical terms.
+    /// The text for people: what is wrong and what would be right, without technical terms.
     pub message_human: Text,
-    /// What technicians need.
+    /// The text for technicians.
     pub message_tech: Option<String>,
-    /// The node that it concerns.
+    /// The node concerned.
     pub node_id: Option<NodeId>,
-    /// The field that it concerns: a parameter's name, or a path such as `trigger.customer.email`.
+    /// The field concerned: a parameter's name, or a path such as `trigger.customer.email`.
     pub field: Option<String>,
 }
 
@@ -117,14 +117,14 @@ impl Issue {
         }
     }
 
-    /// Names the node.
+    /// Sets the node concerned.
     #[must_use]
     pub fn at(mut self, node: impl Into<NodeId>) -> Self {
         self.node_id = Some(node.into());
         self
     }
 
-    /// Names the field.
+    /// Sets the field concerned.
     #[must_use]
     pub fn field(mut self, field: impl Into<String>) -> Self {
         self.field = Some(field.into());
@@ -138,7 +138,7 @@ impl Issue {
         self
     }
 
-    /// Without control characters: it may repeat what another system has said.
+    /// Removes control characters and secrets: the texts may repeat another system's words.
     pub(crate) fn printable(self, redaction: &Redaction) -> Self {
         Self {
             code: storable::printable_cow(self.code, limits::CODE),
@@ -154,8 +154,8 @@ impl Issue {
         }
     }
 
-    /// The wire form in the reader's language; `technical` says whether the reader may see
-    /// `message_tech`, which is left out entirely where `None` is given.
+    /// The wire form in the reader's language. `technical` tells whether the reader may see `message_tech`;
+    /// with `None` the key is left out.
     #[must_use]
     pub fn for_reader(&self, locale: Locale, technical: Option<bool>) -> Value {
         let mut issue = json!({
@@ -177,21 +177,21 @@ impl Issue {
     }
 }
 
-/// What preflight found, as it is kept with the execution.
+/// The result of preflight, as stored with the execution.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct PreflightSummary {
-    /// How many issues block.
+    /// The number of blocking issues.
     pub blocking_count: u32,
-    /// How many are warnings.
+    /// The number of warnings.
     pub warning_count: u32,
-    /// When it ended.
+    /// When preflight ended.
     pub completed_at: Option<Timestamp>,
     /// All issues, in the order of the domains.
     pub issues: Vec<Issue>,
 }
 
 impl PreflightSummary {
-    /// Sums up what was found.
+    /// Summarizes issues.
     #[must_use]
     pub fn new(mut issues: Vec<Issue>, completed_at: Timestamp) -> Self {
         issues.sort_by_key(|issue| issue.domain);
@@ -212,7 +212,7 @@ impl PreflightSummary {
         }
     }
 
-    /// As it goes into an event: without texts for technicians.
+    /// The summary for events, without texts for technicians.
     #[must_use]
     pub fn for_events(self: &Arc<Self>) -> Arc<Self> {
         if self.issues.iter().all(|issue| issue.message_tech.is_none()) {
@@ -225,27 +225,27 @@ impl PreflightSummary {
         Arc::new(summary)
     }
 
-    /// Whether nothing blocks.
+    /// True if no issue blocks.
     #[must_use]
     pub fn can_execute(&self) -> bool {
         self.blocking_count == 0
     }
 
-    /// The issues that block.
+    /// The blocking issues.
     pub fn blocking(&self) -> impl Iterator<Item = &Issue> {
         self.issues
             .iter()
             .filter(|issue| issue.severity == Severity::Blocking)
     }
 
-    /// The wire form of `groups`: every domain with its issues. With `technical` the issues have a
-    /// `message_tech`; events never do.
+    /// The wire form of `groups`: the issues by domain. With `technical`, issues include `message_tech`;
+    /// events never do.
     #[must_use]
     pub fn groups_for_readers(&self, locale: Locale, technical: bool) -> Value {
         self.groups(locale, technical.then_some(true))
     }
 
-    /// As [`Self::groups_for_readers`], with `message_tech` as [`Issue::for_reader`] has it.
+    /// As [`Self::groups_for_readers`], with `technical` as in [`Issue::for_reader`].
     #[must_use]
     pub fn groups(&self, locale: Locale, technical: Option<bool>) -> Value {
         let mut groups: BTreeMap<&str, Vec<Value>> = BTreeMap::new();

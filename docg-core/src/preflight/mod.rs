@@ -1,8 +1,8 @@
-//! Preflight: what is checked before anything happens.
+//! Preflight: the checks before an execution has any effect.
 //!
-//! [`issue`](Issue) is what a check finds, [`ResourceProbe`] how checks reach templates, folders
-//! and connections, `rules` the checks over declared parameters by domain, [`run`] brings them
-//! together with time limits and bounded parallelism.
+//! Checks report an [`Issue`]. [`ResourceProbe`] lets checks reach templates, folders and connections.
+//! `rules` holds the checks over declared parameters, by domain. [`run`] runs all checks with time limits and
+//! bounded parallelism.
 
 mod issue;
 mod probe;

@@ -4,32 +4,32 @@ use async_trait::async_trait;
 
 use crate::{i18n::Text, ids::OrganizationId};
 
-/// How preflight reaches what an application's providers hold. Implement it for yours; preflight
-/// limits time and parallelism, and asks about the same resource once per run.
+/// Lets preflight reach the resources at an application's providers. The application implements it; preflight
+/// limits time and parallelism, and asks about each resource once per run.
 #[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]
 pub trait ResourceProbe: Send + Sync + 'static {
-    /// Whether the template exists and can be read.
+    /// Checks that the template exists and can be read.
     ///
     /// # Errors
     ///
-    /// [`ProbeFailure`] says what stands in the way.
+    /// [`ProbeFailure`] tells why it cannot be used.
     async fn template(
         &self,
         organization: OrganizationId,
         name: &str,
     ) -> Result<TemplateFacts, ProbeFailure>;
-    /// Whether the folder exists and can be written.
+    /// Checks that the folder exists and can be written to.
     ///
     /// # Errors
     ///
-    /// [`ProbeFailure`] says what stands in the way.
+    /// [`ProbeFailure`] tells why it cannot be used.
     async fn folder(&self, organization: OrganizationId, folder: &str) -> Result<(), ProbeFailure>;
-    /// Whether the connection is active and authorized.
+    /// Checks that the connection is active and authorized.
     ///
     /// # Errors
     ///
-    /// [`ProbeFailure`] says what stands in the way.
+    /// [`ProbeFailure`] tells why it cannot be used.
     async fn connection(
         &self,
         organization: OrganizationId,
@@ -37,31 +37,31 @@ pub trait ResourceProbe: Send + Sync + 'static {
     ) -> Result<(), ProbeFailure>;
 }
 
-/// What is known of a template.
+/// Facts about a template.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TemplateFacts {
-    /// Its size in bytes, with what comes with it.
+    /// Its size in bytes, including everything that comes with it.
     pub bytes: u64,
 }
 
-/// What stands in the way of using a resource.
+/// Why a resource cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ProbeFailure {
-    /// The provider answered: it cannot be used. Blocks.
+    /// The provider answered that the resource cannot be used. Gives a blocking issue.
     Refused {
-        /// Such as `drive.folder_not_found` or `template_not_found`.
+        /// The code, such as `drive.folder_not_found` or `template_not_found`.
         code: Cow<'static, str>,
-        /// For people; `None` takes docg's own words for the code.
+        /// The text for people; `None` takes docg's own text for the code.
         human: Option<Text>,
-        /// For technicians.
+        /// The text for technicians.
         tech: Option<String>,
     },
-    /// No answer was to be had. A warning `<domain>.check_failed`.
+    /// The provider did not answer. Gives a warning `<domain>.check_failed`.
     Unreachable(String),
 }
 
 impl ProbeFailure {
-    /// The provider answered: it cannot be used.
+    /// The provider answered that the resource cannot be used.
     #[must_use]
     pub fn refused(code: impl Into<Cow<'static, str>>) -> Self {
         Self::Refused {
@@ -72,7 +72,8 @@ impl ProbeFailure {
     }
 }
 
-/// Finds nothing wrong: for applications whose workflows name no templates, folders or connections.
+/// A probe that accepts everything, for applications whose workflows name no templates, folders or
+/// connections.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct AllowAll;
 

@@ -15,14 +15,14 @@ use crate::{
     workflow::{Handler, Node, Registry, Workflow, handler::CheckRequest, validate::schema},
 };
 
-/// How much preflight may take.
+/// The limits of preflight.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PreflightLimits {
-    /// How long one check of a resource or by a handler may take.
+    /// The timeout of one check of a resource or by a handler.
     pub check_timeout: Duration,
-    /// How many of them are under way at once.
+    /// How many such checks run at once.
     pub parallelism: usize,
-    /// From this size on a template gets the warning `template.large_file`, in bytes.
+    /// The size in bytes from which a template gets the warning `template.large_file`.
     pub large_template_bytes: u64,
 }
 
@@ -36,27 +36,27 @@ impl Default for PreflightLimits {
     }
 }
 
-/// What is to be checked.
+/// The input of a preflight.
 #[derive(Clone, Copy)]
 pub struct PreflightRequest<'a> {
     /// The tenant.
     pub organization_id: OrganizationId,
     /// The definition.
     pub workflow: &'a Workflow,
-    /// What it works on.
+    /// The data that the execution works on.
     pub inputs: &'a Inputs,
-    /// The node types.
+    /// The registered node types.
     pub registry: &'a Registry,
-    /// How resources are reached.
+    /// The access to resources.
     pub probe: &'a Arc<dyn ResourceProbe>,
-    /// How much it may take.
+    /// The limits of preflight.
     pub limits: &'a PreflightLimits,
-    /// The steps so far; empty for a new run. Those that have ended are not checked again, and
-    /// their outputs are known.
+    /// The steps so far; empty for a new execution. Ended steps are not checked again, and their outputs are
+    /// known.
     pub steps: &'a [Step],
-    /// Whether saving, delivery and signature will be left out. They are checked all the same.
+    /// True if saving, delivery and signature will be skipped. They are checked all the same.
     pub dry_run: bool,
-    /// The last phase that will run. Nodes of later ones are not checked.
+    /// The last phase that will run. Nodes of later phases are not checked.
     pub until_phase: Option<Phase>,
 }
 
@@ -71,10 +71,10 @@ impl std::fmt::Debug for PreflightRequest<'_> {
     }
 }
 
-/// Checks all that can be known before anything happens. It never fails: what cannot be checked is
-/// a warning `<domain>.check_failed`. Issues come in the order of the nodes.
+/// Checks everything that can be known before an effect. Never fails: if a check cannot be made, it becomes a
+/// warning `<domain>.check_failed`. Issues come in the order of the nodes.
 ///
-/// Needs a tokio runtime with time where something is to be asked.
+/// If resources or handlers must be asked, it needs a tokio runtime with time enabled.
 pub async fn run(request: PreflightRequest<'_>) -> Vec<Issue> {
     let rules::Findings {
         mut issues,
@@ -93,10 +93,10 @@ pub async fn run(request: PreflightRequest<'_>) -> Vec<Issue> {
         request.limits.parallelism,
     )
     .await;
-    // Answers come as they come; a report does not depend on who was faster.
+    // Answers arrive in any order; sort them, so that the report does not depend on timing.
     answers.sort_by_key(|(order, _)| *order);
     let mut found: Placed = answers.into_iter().flat_map(|(_, found)| found).collect();
-    // A handler may find what the rules have found already.
+    // A handler may report an issue that the rules have already found.
     found.retain(|(place, issue)| {
         !issues
             .iter()
@@ -111,7 +111,7 @@ pub async fn run(request: PreflightRequest<'_>) -> Vec<Issue> {
         .collect()
 }
 
-/// Applies the rules: at once where they cost little, and else where what tenants wrote is evaluated.
+/// Applies the rules: at once if that is cheap, else on the threads for tenants' programs.
 async fn findings(request: &PreflightRequest<'_>) -> rules::Findings {
     if is_small(request) {
         return rules::apply(request);
@@ -146,7 +146,7 @@ fn is_small(request: &PreflightRequest<'_>) -> bool {
         )
 }
 
-/// A request for another thread.
+/// A request that owns its data, for another thread.
 struct Owned {
     workflow: Workflow,
     inputs: Inputs,
@@ -178,7 +178,7 @@ fn is_same(issue: &Issue, known: &Issue) -> bool {
     issue.code == known.code && issue.field == known.field && issue.node_id == known.node_id
 }
 
-/// Something that takes time, or may.
+/// A check that takes time, or may.
 enum Job<'a> {
     Ask(Question),
     Check(&'a Node, &'a Handler, Check),
@@ -204,7 +204,7 @@ impl<'a> Job<'a> {
     }
 }
 
-/// Runs jobs, at most so many at once, and gives each one's result with its place in the list.
+/// Runs jobs, at most `parallelism` at once, and returns each result with its job's place in the list.
 async fn limited<'a>(
     jobs: impl Iterator<Item = BoxFuture<'a, Placed>>,
     parallelism: usize,
@@ -227,7 +227,7 @@ async fn limited<'a>(
     done
 }
 
-/// What became of a check that is not trusted to end.
+/// Runs a check that may hang or panic.
 async fn guarded<T>(limit: Duration, check: impl Future<Output = T>) -> Result<T, String> {
     match tokio::time::timeout(limit, AssertUnwindSafe(check).catch_unwind()).await {
         Ok(Ok(answer)) => Ok(answer),
@@ -292,7 +292,7 @@ async fn check_node(
     });
     match found.await {
         Ok(mut issues) => {
-            // Of too many, those that block come first.
+            // If there are too many issues, keep blocking ones first.
             if issues.len() > limits::ISSUES_PER_NODE {
                 issues.sort_by_key(|issue| issue.severity == Severity::Warning);
                 issues.truncate(limits::ISSUES_PER_NODE);
@@ -311,7 +311,7 @@ async fn check_node(
     }
 }
 
-/// What a handler's own check is about, where it cannot say so itself.
+/// The subject area of a failed handler check, derived from the node's phase.
 fn domain_of(phase: Phase) -> Domain {
     match phase {
         Phase::Preflight | Phase::Trigger => Domain::Data,

@@ -1,4 +1,4 @@
-//! The run state: all that a UI must know about one run, and what the engine needs to go on.
+//! The run state: everything that a UI must know about an execution, and the engine needs to go on.
 
 use std::sync::Arc;
 
@@ -14,59 +14,59 @@ use crate::{
     time::Timestamp,
 };
 
-/// The small record that every commit rewrites. What never changes (the definition) or only grows
-/// (steps, events, logs, audit rows) lies beside it.
+/// The run state: the small record that every commit rewrites. Data that never changes (the definition) or
+/// only grows (steps, events, logs, audit rows) is stored beside it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Execution {
-    /// Unique.
+    /// The execution's id.
     pub id: ExecutionId,
     /// The workflow that it runs.
     pub workflow_id: WorkflowId,
-    /// The version of the workflow that it was made with.
+    /// The version of the workflow that it was created with.
     pub workflow_version: u32,
     /// The tenant.
     pub organization_id: OrganizationId,
-    /// Where it stands.
+    /// The current status.
     pub status: Status,
-    /// 0 to 100; never falls, 100 exactly when completed.
+    /// The progress in percent, 0 to 100; never falls, and is 100 only when completed.
     pub progress: u8,
-    /// The step under way or next.
+    /// The step in progress, or the next one.
     pub current_step: Option<Arc<CurrentStep>>,
-    /// Why it does not move, where it does not.
+    /// Why the execution waits; `None` if it does not.
     pub waiting_for: Option<WaitingFor>,
-    /// What went wrong last.
+    /// The latest error.
     pub error: Option<ErrorContext>,
-    /// What preflight found.
+    /// The result of the latest preflight.
     pub preflight: Option<Arc<PreflightSummary>>,
-    /// How far delivery has come.
+    /// The state of delivery.
     pub delivery_state: DeliveryState,
-    /// How far signing has come.
+    /// The state of signing.
     pub signature_state: SignatureState,
-    /// When each phase ran.
+    /// The times of each phase.
     pub phase_metrics: PhaseMetrics,
-    /// Names the chain of calls that it belongs to.
+    /// The correlation id of the chain of calls that it belongs to.
     pub correlation_id: Arc<str>,
     /// The W3C trace context that it was created with.
     pub traceparent: Option<Arc<str>>,
-    /// Who created it.
+    /// The actor who created it.
     pub created_by: Arc<Actor>,
-    /// What started it, such as `manual`.
+    /// The kind of trigger that started it, such as `manual`.
     pub trigger_type: Arc<str>,
     /// The execution that this one retries.
     pub retry_of: Option<ExecutionId>,
-    /// The execution whose document this one goes on with.
+    /// The execution whose document this one continues with.
     pub follows: Option<ExecutionId>,
-    /// Runs preflight, trigger and render only, and touches nothing.
+    /// True for a dry run: it runs preflight, trigger and render only, and has no effects.
     pub dry_run: bool,
-    /// The last phase to run.
+    /// The last phase to run; `None` runs all.
     pub until_phase: Option<Phase>,
-    /// 1, and one more for each retry in the chain.
+    /// The attempt within a chain of retries: 1, plus one for each retry.
     pub attempt: u32,
-    /// Grows with each commit.
+    /// The version, which grows with each commit.
     pub version: u64,
-    /// When it was accepted.
+    /// When the engine accepted it.
     pub created_at: Timestamp,
-    /// When a worker first took it.
+    /// When a worker first began to work on it.
     pub started_at: Option<Timestamp>,
     /// When it reached a terminal status.
     pub completed_at: Option<Timestamp>,
@@ -75,15 +75,15 @@ pub struct Execution {
 
     /// The status that a pause returns to.
     pub paused_from: Option<Status>,
-    /// Preflight must run before the next step.
+    /// True if preflight must run before the next step.
     pub preflight_due: bool,
-    /// A person has confirmed that delivery may begin.
+    /// True if a person has confirmed that delivery may begin.
     pub delivery_confirmed: bool,
-    /// Higher is claimed first.
+    /// The priority; a higher one is claimed first.
     pub priority: i16,
-    /// When it next wants a worker; `None` while only a signal can move it.
+    /// When it next becomes due for a worker; `None` if only a signal can move it.
     pub wake_at: Option<Timestamp>,
-    /// How long its event, log and audit sequences are.
+    /// The ends of its event, log and audit sequences.
     pub heads: Heads,
 }
 
@@ -96,16 +96,16 @@ pub struct Heads {
     pub log_seq: u64,
     /// The last audit row's `seq`.
     pub audit_seq: u64,
-    /// The last audit row's hash; zeros before the first.
+    /// The last audit row's hash; all zeros before the first row.
     pub audit_hash: [u8; 32],
 }
 
-/// The step under way or next, as a UI shows it.
+/// The step in progress or next, as a UI shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CurrentStep {
-    /// 0-based place in the workflow.
+    /// The node's 0-based position in the workflow.
     pub index: u32,
-    /// For people.
+    /// The step's name, for people.
     pub label: Arc<str>,
     /// The node.
     pub node_id: NodeId,
@@ -113,39 +113,39 @@ pub struct CurrentStep {
     pub node_type: Arc<str>,
 }
 
-/// Why an execution does not move, since when, until when, and who can act.
+/// The wait of an execution: its kind, beginning and end, and the people who can act.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WaitingFor {
-    /// What for.
+    /// The kind of wait.
     pub kind: WaitKind,
-    /// Since when.
+    /// When the wait began.
     pub since: Timestamp,
-    /// When the wait ends by itself; `None` where only a person can end it.
+    /// When the wait ends by itself; `None` if only a person can end it.
     pub until: Option<Timestamp>,
-    /// What a UI may show: who can act, which step, which request.
+    /// Details for a UI: who can act, which step, which request.
     pub detail: Value,
 }
 
-/// What an execution can wait for.
+/// The kinds of wait of an execution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WaitKind {
-    /// A person who repairs something.
+    /// A person must repair something.
     Review,
-    /// A decision.
+    /// Approvers must decide.
     Approval,
-    /// Signatures.
+    /// Signers must sign.
     Signature,
-    /// A person who lets delivery begin.
+    /// A person must confirm that delivery may begin.
     Confirmation,
-    /// A person who ends the pause.
+    /// A person must end the pause.
     Pause,
-    /// The next attempt of a step.
+    /// The next attempt of a step must become due.
     Retry,
 }
 
 impl WaitKind {
-    /// All of them.
+    /// All variants.
     pub const ALL: [Self; 6] = [
         Self::Review,
         Self::Approval,
@@ -155,7 +155,7 @@ impl WaitKind {
         Self::Retry,
     ];
 
-    /// Whether people, not machines, are waited for; such time is not counted as work.
+    /// True if the wait is for people, not machines; such time does not count as work.
     #[must_use]
     pub const fn is_for_people(self) -> bool {
         match self {
@@ -167,45 +167,45 @@ impl WaitKind {
     }
 }
 
-/// How far delivery has come.
+/// The state of delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DeliveryState {
-    /// Not begun.
+    /// No delivery has begun.
     #[default]
     Pending,
-    /// Under way.
+    /// A delivery is in progress.
     Sending,
-    /// Done.
+    /// A delivery is done.
     Sent,
-    /// Did not succeed.
+    /// A delivery failed.
     Failed,
 }
 
 impl DeliveryState {
-    /// All of them.
+    /// All variants.
     pub const ALL: [Self; 4] = [Self::Pending, Self::Sending, Self::Sent, Self::Failed];
 }
 
-/// How far signing has come.
+/// The state of signing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SignatureState {
-    /// Not begun.
+    /// No signatures have been requested.
     #[default]
     Pending,
-    /// Asked for.
+    /// Signatures have been requested.
     Signing,
-    /// All are in.
+    /// All signatures are complete.
     Signed,
     /// A signer refused.
     Declined,
-    /// Not all came in time.
+    /// Not all signers signed in time.
     Expired,
 }
 
 impl SignatureState {
-    /// All of them.
+    /// All variants.
     pub const ALL: [Self; 5] = [
         Self::Pending,
         Self::Signing,
@@ -215,7 +215,7 @@ impl SignatureState {
     ];
 }
 
-/// When each phase ran. Indexed by phase, so that it stays small.
+/// The times of each phase. Indexed by phase, which keeps the record small.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct PhaseMetrics(pub [Option<PhaseTimes>; 6]);
 
@@ -235,26 +235,26 @@ impl PhaseMetrics {
     }
 }
 
-/// When one phase ran. A workflow may come back to a phase; then the stretches add up.
+/// The times of one phase. If a workflow returns to a phase, its durations add up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PhaseTimes {
-    /// When its first step began, or the wait for a person who lets it begin.
+    /// When its first step began, or the wait for a person's confirmation that it may begin.
     pub started_at: Timestamp,
-    /// When its last step so far ended; `None` while one is under way.
+    /// When its latest step ended; `None` while a step is in progress.
     pub completed_at: Option<Timestamp>,
-    /// Work, in milliseconds; waiting for people is not in it.
+    /// The working time in milliseconds, without waiting for people.
     pub duration_ms: u64,
-    /// Waiting for people, in milliseconds.
+    /// The time spent waiting for people, in milliseconds.
     pub waiting_ms: u64,
-    /// Where the present stretch of work began; `None` while the phase rests.
+    /// When the present stretch of work began; `None` while the phase rests.
     pub resumed_at: Option<Timestamp>,
-    /// Where the present wait for people began, if it waits. It begins when work has ended: a step
-    /// that was under way when a pause came works on.
+    /// When the present wait for people began, if there is one. The wait begins when work has ended: a step
+    /// that was in progress when a pause came works on.
     pub waiting_since: Option<Timestamp>,
 }
 
 impl PhaseTimes {
-    /// A phase that begins.
+    /// The times of a phase that has just begun.
     #[must_use]
     pub fn new(started_at: Timestamp) -> Self {
         Self {
@@ -268,11 +268,11 @@ impl PhaseTimes {
     }
 }
 
-/// What an execution was given to work on. Changes only when a person repairs it.
+/// The data that an execution works on. Changes only when a person repairs it.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Inputs {
-    /// The trigger data as it came.
+    /// The trigger data as received.
     pub trigger_data: Arc<Value>,
-    /// Node parameters that a person has changed, by node.
+    /// Node parameters that a person has changed, by node id.
     pub node_overrides: Map<String, Value>,
 }

@@ -1,4 +1,4 @@
-//! The run model: pure data and the rules over it. No async, no I/O, no clock.
+//! The model of executions: pure data and the rules over it. No async, no I/O, no clock.
 
 mod execution;
 mod phase;

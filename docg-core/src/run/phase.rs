@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-/// What kind of work a node does. Declared by the node, never guessed from its name.
+/// The kind of work that a node does. The node declares it; nothing guesses it from the node's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
@@ -23,7 +23,7 @@ pub enum Phase {
 }
 
 impl Phase {
-    /// All six, in order.
+    /// All six phases, in order.
     pub const ALL: [Self; 6] = [
         Self::Preflight,
         Self::Trigger,
@@ -46,7 +46,7 @@ impl Phase {
         }
     }
 
-    /// Whether a dry run does this phase's work for real.
+    /// True if a dry run does this phase's work for real.
     #[must_use]
     pub const fn runs_dry(self) -> bool {
         matches!(self, Self::Preflight | Self::Trigger | Self::Render)
@@ -59,7 +59,7 @@ impl fmt::Display for Phase {
     }
 }
 
-/// A name that is none of the six.
+/// The error for a name that is not one of the six phases.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unknown phase {0:?}: preflight, trigger, render, save, delivery or signature")]
 pub struct UnknownPhase(pub String);

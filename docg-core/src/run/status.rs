@@ -1,4 +1,4 @@
-//! The 12 statuses and the one table of who may follow whom.
+//! The 12 statuses and the one table of allowed transitions.
 
 use std::{fmt, str::FromStr};
 
@@ -6,38 +6,38 @@ use serde::{Deserialize, Serialize};
 
 use Status::*;
 
-/// Where an execution stands.
+/// The status of an execution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
-    /// Accepted, no worker yet.
+    /// Accepted; no worker has begun.
     Queued,
-    /// Preflight, trigger, render or save work is under way.
+    /// Preflight, trigger, render or save work is in progress.
     Running,
     /// Blocked until a person repairs something.
     NeedsReview,
     /// Documents are rendered and saved; delivery or signature may begin.
     Ready,
-    /// A delivery step is under way.
+    /// A delivery step is in progress.
     Sending,
     /// The delivery step is done.
     Sent,
-    /// Signatures are asked for and awaited.
+    /// Signatures are requested and awaited.
     Signing,
-    /// All signatures of the request are in.
+    /// All signatures of the request are complete.
     Signed,
     /// Stopped by a person, or waiting for an approval.
     Paused,
-    /// Ended well.
+    /// Ended with success.
     Completed,
     /// Ended with an error.
     Failed,
-    /// Ended by a person.
+    /// Canceled by a person.
     Canceled,
 }
 
-/// Every legal change of status. `paused` lists all it may return to; which one of them is legal
-/// depends on where it was paused from, see [`Status::check`].
+/// Every allowed transition. `paused` lists all statuses that it may return to. [`Status::check`] allows only
+/// the one that the execution was paused from.
 pub const TRANSITIONS: [(Status, &[Status]); 12] = [
     (Queued, &[Running, Paused, Canceled, Failed]),
     (
@@ -108,18 +108,18 @@ pub const TRANSITIONS: [(Status, &[Status]); 12] = [
     (Canceled, &[]),
 ];
 
-/// A change of status that the table does not allow.
+/// The error for a transition that the table does not allow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("an execution that is {from} cannot become {to}")]
 pub struct InvalidTransition {
-    /// The status it has.
+    /// The current status.
     pub from: Status,
-    /// The status that was asked for.
+    /// The requested status.
     pub to: Status,
 }
 
 impl Status {
-    /// All twelve, in the table's order.
+    /// All twelve statuses, in the table's order.
     pub const ALL: [Self; 12] = [
         Queued,
         Running,
@@ -154,7 +154,7 @@ impl Status {
         }
     }
 
-    /// Nothing follows a terminal status.
+    /// True if no status follows this one.
     #[must_use]
     pub const fn is_terminal(self) -> bool {
         matches!(self, Completed | Failed | Canceled)
@@ -166,8 +166,8 @@ impl Status {
         TRANSITIONS[self as usize].1
     }
 
-    /// Checks a change against the table. `paused_from` is the status that a paused execution had
-    /// before: besides review and the ends it is the only one that it may return to.
+    /// Checks a transition against the table. `paused_from` is the status before the pause: apart from
+    /// `needs_review`, `canceled` and `failed`, a paused execution may only return to it.
     ///
     /// # Errors
     ///
@@ -191,7 +191,7 @@ impl fmt::Display for Status {
     }
 }
 
-/// A name that is none of the twelve.
+/// The error for a name that is not one of the twelve statuses.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unknown status {0:?}")]
 pub struct UnknownStatus(pub String);
@@ -206,7 +206,7 @@ impl FromStr for Status {
     }
 }
 
-/// The table as a Mermaid state diagram, as it stands in the documentation.
+/// The table as a Mermaid state diagram, equal to the one in the documentation.
 #[must_use]
 pub fn state_diagram() -> String {
     use fmt::Write;

@@ -1,4 +1,4 @@
-//! One node's part in one execution.
+//! Steps: one node's part in one execution.
 
 use std::{fmt, str::FromStr, sync::Arc};
 
@@ -13,25 +13,25 @@ use crate::{
     time::Timestamp,
 };
 
-/// Where a step stands.
+/// The status of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StepStatus {
-    /// Not begun, or between two attempts.
+    /// Pending, or between two attempts.
     Pending,
-    /// Under way, or waiting for what it asked for.
+    /// In progress, or waiting for the answer to a request.
     Running,
-    /// Ended well.
+    /// Ended with success.
     Success,
     /// Ended with an error.
     #[serde(rename = "failure")]
     Failed,
-    /// Left out, with the reason in its output.
+    /// Left out; the reason is in its output.
     Skipped,
 }
 
 impl StepStatus {
-    /// All five.
+    /// All five variants.
     pub const ALL: [Self; 5] = [
         Self::Pending,
         Self::Running,
@@ -52,7 +52,7 @@ impl StepStatus {
         }
     }
 
-    /// Whether nothing more happens to the step by itself.
+    /// True if the step has ended: nothing more happens to it by itself.
     #[must_use]
     pub const fn is_ended(self) -> bool {
         matches!(self, Self::Success | Self::Failed | Self::Skipped)
@@ -75,28 +75,28 @@ impl FromStr for StepStatus {
     }
 }
 
-/// What a step is doing, so that whoever takes the execution over knows how to go on.
+/// The current activity of a step. After a takeover, the new worker reads from it how to go on.
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Activity {
-    /// Nothing: the step is not running.
+    /// The step is not running.
     #[default]
     Idle,
-    /// The handler runs.
+    /// The handler is running.
     Running,
-    /// The handler is asked whether the effect happened before its worker died.
+    /// After a takeover, the handler is asked whether the effect happened before the old worker died.
     ProbingTakeover,
-    /// The handler is asked whether the effect happened although the attempt failed.
+    /// After a failed attempt, the handler is asked whether the effect happened all the same.
     ProbingFailure,
-    /// Nothing runs; the step waits for what it asked for.
+    /// No handler runs; the step waits for the answer to its request.
     Waiting,
-    /// The handler goes on after its wait.
+    /// The handler continues after its wait.
     Resuming,
 }
 
 impl Activity {
-    /// Whether a handler works, or is about to.
+    /// True if a handler is working, or is about to.
     #[must_use]
     pub const fn is_at_work(self) -> bool {
         match self {
@@ -106,77 +106,77 @@ impl Activity {
     }
 }
 
-/// What is known of how a failed step ended. It decides what may follow, whatever the error's code.
+/// How a failed step ended, as far as it is known. Decides what may follow, independent of the error's code.
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// The step did not do what it was for.
+    /// The step did not have its effect.
     #[default]
     Known,
-    /// The step may have had its effect: a person must say what they know before it goes on.
+    /// The step may have had its effect: a person must settle it before the execution goes on.
     Unknown,
-    /// People decided against it, or did not decide in time: `on_error: continue` does not pass it
-    /// over.
+    /// People decided against it, or did not decide in time: `on_error: continue` does not skip such a
+    /// failure.
     Decided,
 }
 
-/// One node's part in one execution.
+/// A step: one node's part in one execution.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Step {
-    /// Unique.
+    /// The step's id.
     pub id: StepId,
-    /// The run.
+    /// The execution.
     pub execution_id: ExecutionId,
     /// The node.
     pub node_id: NodeId,
     /// The node's type.
     pub node_type: Arc<str>,
-    /// For people.
+    /// The step's name, for people.
     pub label: Arc<str>,
-    /// What kind of work it is.
+    /// The kind of work.
     pub phase: Phase,
-    /// 0-based place in the workflow.
+    /// The node's 0-based position in the workflow.
     pub position: u32,
-    /// Where it stands.
+    /// The current status.
     pub status: StepStatus,
-    /// What it is doing while it runs.
+    /// The current activity, while the status is `running`.
     pub activity: Activity,
-    /// Attempts that began and were not cut off by the death of their worker.
+    /// Attempts that began and were not cut off by their worker's death.
     pub attempt: u32,
-    /// Attempts that a person's repair has made void: they do not count against the retry policy.
+    /// Attempts before a person's repair, which do not count against the retry policy.
     pub attempts_before: u32,
-    /// How often a worker died under it that had said that it began.
+    /// How many workers died after committing that they started this step.
     pub takeovers: u32,
     /// When its first attempt began.
     pub started_at: Option<Timestamp>,
-    /// When it ended.
+    /// When the step ended.
     pub completed_at: Option<Timestamp>,
-    /// How long people were waited for in between, in milliseconds.
+    /// The time spent waiting for people, in milliseconds.
     pub waiting_ms: u64,
-    /// Why it failed, or why its last attempt did.
+    /// Why the step, or its latest attempt, failed.
     pub error: Option<ErrorContext>,
-    /// What is known of how it failed.
+    /// How it failed, as far as it is known.
     pub outcome: Outcome,
-    /// The parameters as resolved, redacted and bounded.
+    /// The resolved parameters, redacted and bounded.
     pub data_in: Option<JsonText>,
     /// The output, redacted and bounded.
     pub data_out: Option<JsonText>,
-    /// The output as later steps read it. Never shown.
+    /// The output for later steps. Never shown to people.
     pub output: Option<Arc<Value>>,
-    /// The execution whose output a retry reused.
+    /// The execution whose output was reused in a retry.
     pub reused_from: Option<ExecutionId>,
 }
 
 impl Step {
-    /// Whether it has failed and may have had its effect all the same.
+    /// True if the step failed and may have had its effect all the same.
     #[must_use]
     pub fn is_outcome_open(&self) -> bool {
         self.status == StepStatus::Failed && self.outcome == Outcome::Unknown
     }
 
-    /// From its first attempt's beginning to its end, in milliseconds; waiting for people is not in
-    /// it.
+    /// The time from the first attempt's start to the step's end, in milliseconds, without waiting for
+    /// people.
     #[must_use]
     pub fn duration_ms(&self) -> Option<u64> {
         let whole = self.completed_at?.millis_since(self.started_at?);

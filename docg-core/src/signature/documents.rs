@@ -4,22 +4,22 @@ use serde_json::Value;
 use super::{error::ProviderError, request::SignatureRequest};
 use crate::ids::OrganizationId;
 
-/// How a provider that lives elsewhere gets at the application's documents. What a document's
-/// description looks like is the application's own; steps pass it on as `file`.
+/// Gives a signature provider access to the application's documents. The application defines how it describes
+/// a document; steps pass the description on as `file`.
 #[async_trait]
 pub trait Documents: Send + Sync + 'static {
-    /// The document that an earlier step described.
+    /// Reads the document that an earlier step described.
     ///
     /// # Errors
     ///
-    /// [`ProviderError::Refused`] where it is none of this organization, or none at all;
-    /// [`ProviderError::Unavailable`] where it cannot be read at the moment.
+    /// [`ProviderError::Refused`] if this organization has no such document; [`ProviderError::Unavailable`]
+    /// if it cannot be read at the moment.
     async fn read(
         &self,
         organization: OrganizationId,
         file: &Value,
     ) -> Result<Document, ProviderError>;
-    /// Keeps the signed document of a request, and describes it.
+    /// Stores a request's signed document and returns its description.
     ///
     /// # Errors
     ///
@@ -34,16 +34,16 @@ pub trait Documents: Send + Sync + 'static {
 /// A document's content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Document {
-    /// Its name, such as `contract.pdf`.
+    /// The file name, such as `contract.pdf`.
     pub filename: String,
-    /// Its media type, such as `application/pdf`.
+    /// The media type, such as `application/pdf`.
     pub content_type: String,
-    /// Its bytes.
+    /// The content in bytes.
     pub bytes: Vec<u8>,
 }
 
 impl Document {
-    /// Its name without the ending.
+    /// The file name without its extension.
     #[must_use]
     pub fn title(&self) -> &str {
         self.filename

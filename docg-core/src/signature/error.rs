@@ -3,50 +3,49 @@ use crate::{
     i18n::Text,
 };
 
-/// Why a provider did not do what it was asked. The texts are for technicians; they never hold a
-/// secret.
+/// Why a call of a signature provider failed. The texts are for technicians and never contain a secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProviderError {
-    /// Not reachable, or not able at the moment; nothing has happened.
+    /// The provider is unreachable or unable at the moment; nothing has happened.
     #[error("the signature provider is unavailable: {0}")]
     Unavailable(String),
-    /// No answer in time, to a call that changes nothing or may be repeated.
+    /// The provider did not answer in time, to a call that changes nothing or may be repeated.
     #[error("the signature provider did not answer in time: {0}")]
     TimedOut(String),
-    /// It asks to slow down; nothing has happened.
+    /// The provider asks to slow down; nothing has happened.
     #[error("the signature provider asks to slow down: {tech}")]
     RateLimited {
-        /// How long to wait at least, in milliseconds, where it says so.
+        /// The shortest wait in milliseconds, if the provider gave one.
         retry_after_ms: Option<u64>,
-        /// For technicians.
+        /// The text for technicians.
         tech: String,
     },
-    /// It does not accept the key or token.
+    /// The provider rejected the key or token.
     #[error("the signature provider does not accept the API key: {0}")]
     Unauthorized(String),
-    /// It does not allow this to whom the key or token belongs.
+    /// The key or token is valid, but the provider forbids the call to its owner.
     #[error("the signature provider does not allow this: {0}")]
     Forbidden(String),
-    /// The account has no credits or no valid plan.
+    /// The provider account has no credits or no valid plan.
     #[error("the signature provider wants to be paid first: {0}")]
     Unpaid(String),
-    /// It has nothing at this address.
+    /// The provider has nothing at this address.
     #[error("the signature provider has nothing at this address: {0}")]
     NotFound(String),
-    /// What is asked for does not exist yet, and will.
+    /// The requested thing does not exist yet, but will.
     #[error("the signature provider is not ready yet: {0}")]
     NotReady(String),
-    /// Refused; asking again changes nothing.
+    /// The provider refused; asking again changes nothing.
     #[error("the signature provider refused: {0}")]
     Refused(String),
-    /// It broke off after the request had gone out.
+    /// The connection broke after the request was sent: the outcome is unknown.
     #[error("whether the signature provider took the request is unknown: {0}")]
     Unknown(String),
 }
 
 impl ProviderError {
-    /// How long to wait at least before asking again, in milliseconds, where the provider said so.
+    /// The shortest wait before the next call, in milliseconds, if the provider gave one.
     #[must_use]
     pub fn retry_after_ms(&self) -> Option<u64> {
         match self {
@@ -63,7 +62,7 @@ impl ProviderError {
         }
     }
 
-    /// Whether asking again later may help.
+    /// True if the same call may succeed later.
     #[must_use]
     pub fn may_pass(&self) -> bool {
         match self {
@@ -80,8 +79,8 @@ impl ProviderError {
         }
     }
 
-    /// What it means for the step that had asked. Codes begin with the provider's name, such as
-    /// `clicksign.rate_limit`; actions are found by what follows it. `label` names the node.
+    /// Turns the error into a failure of the step that called. Codes begin with the provider's name, such as
+    /// `clicksign.rate_limit`; actions are found by the part after it. `label` names the node.
     #[must_use]
     pub fn into_failure(self, provider: &str, label: &str) -> StepFailure {
         let code = |code: &str| format!("{provider}.{code}");
@@ -122,7 +121,8 @@ impl ProviderError {
                 code(codes::SIGNATURE_REFUSED),
                 text("error-signature-refused"),
             ),
-            // The handler is asked; where it cannot tell either, the engine says so.
+            // The engine asks the handler's `probe`; if that cannot tell either, the engine's own text says
+            // so.
             Self::Unknown(_) => StepFailure::outcome_unknown(
                 code(codes::SERVICE_UNAVAILABLE),
                 text("issue-service-unavailable"),

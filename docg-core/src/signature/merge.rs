@@ -7,25 +7,25 @@ use crate::{
     time::Timestamp,
 };
 
-/// A signer who moved forward.
+/// A change of a signer's status.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SignerChange {
-    /// Who.
+    /// The signer's address.
     pub email: String,
-    /// Where to.
+    /// The signer's new status.
     pub status: SignerStatus,
-    /// When, by the provider's clock.
+    /// When it happened, by the provider's clock.
     pub at: Timestamp,
-    /// Why, for a refusal.
+    /// The reason, for a refusal.
     pub reason: Option<String>,
 }
 
-/// Merges facts into a request and says who moved forward.
+/// Merges facts into a request and returns the signers' changes.
 ///
-/// Monotone: a signer's status only rises in the order of [`SignerStatus`], so duplicates change
-/// nothing and any order of arrival ends in the same state. Of two times for the same fact the
-/// earlier stays. Facts about addresses that are not among the signers are ignored. A refusal that
-/// names nobody ends the request and is held against no signer.
+/// Monotone: a signer's status only rises in the order of [`SignerStatus`], so duplicates change nothing and
+/// any order of arrival ends in the same state. If two facts of one kind have different times, the earlier
+/// time stays. Facts about addresses that are not among the signers are ignored. A refusal without an address
+/// ends the request and is recorded for no signer.
 pub fn merge(request: &mut SignatureRequest, facts: &[SignerFact]) -> Vec<SignerChange> {
     let mut changes = Vec::new();
     for fact in facts {
@@ -72,7 +72,7 @@ pub fn merge(request: &mut SignatureRequest, facts: &[SignerFact]) -> Vec<Signer
             }
         }
     }
-    // Of several moments in one report, a change tells the one that stays.
+    // If one report has several times for a fact, the change carries the time that is kept.
     for change in &mut changes {
         let mut signers = request.signers.iter();
         let signer = signers.find(|signer| signer.email == change.email);
@@ -88,7 +88,7 @@ pub fn merge(request: &mut SignatureRequest, facts: &[SignerFact]) -> Vec<Signer
     changes
 }
 
-/// Of several reasons the least in order stays, so that it does not matter which came first.
+/// Keeps the alphabetically first of several reasons, so that the order of arrival does not matter.
 fn keep_reason(known: &mut Option<String>, told: Option<&String>) {
     if let Some(told) = told
         && known.as_ref().is_none_or(|known| told < known)
@@ -97,8 +97,9 @@ fn keep_reason(known: &mut Option<String>, told: Option<&String>) {
     }
 }
 
-/// What the facts make of the request. What has ended it once stays, as if all had come together: a
-/// refusal goes before a withdrawal, that before an expiry, and all signatures before everything.
+/// Derives the request's status from the facts. An earlier end counts like a fact, so the order of arrival
+/// does not matter: all signatures win over everything, a refusal over a withdrawal, a withdrawal over an
+/// expiry.
 fn derived_status(request: &SignatureRequest, facts: &[SignerFact]) -> RequestStatus {
     let is_signer = |email: &str| {
         let mut signers = request.signers.iter();

@@ -1,8 +1,7 @@
-//! Signature requests: who must sign, what each has done, and how providers' reports are merged.
+//! Signature requests: their signers, each signer's status, and how providers' reports are merged.
 //!
-//! [`SignatureProvider`] is what the engine and its webhooks talk to. Two are given as features:
-//! `clicksign` and `zapsign`, both over an [`HttpClient`](http::HttpClient) of the application and
-//! its [`Documents`].
+//! The engine and its webhooks call a [`SignatureProvider`]. Two implementations are features: `clicksign`
+//! and `zapsign`. Both use the application's [`HttpClient`](http::HttpClient) and [`Documents`].
 
 mod documents;
 mod error;

@@ -1,4 +1,4 @@
-//! Moments as signature providers write them.
+//! Parses moments in the formats of signature providers.
 
 use chrono::NaiveDateTime;
 use serde::{Deserialize, Deserializer};
@@ -6,11 +6,11 @@ use serde_json::Value;
 
 use crate::time::Timestamp;
 
-/// Numbers below are seconds, those from here on milliseconds: 1973 in milliseconds, 5138 in seconds.
+/// Smaller numbers are seconds, others milliseconds. The bound is 1973 in milliseconds, 5138 in seconds.
 const MILLISECONDS_FROM: i64 = 100_000_000_000;
 
-/// A moment as RFC 3339 has it, without its zone (then it is UTC), or as seconds or milliseconds since
-/// 1970. What is missing, written otherwise, or outside the years 1 to 9999 is none.
+/// Parses a moment: RFC 3339, the same without a zone (then UTC), or seconds or milliseconds since 1970. A
+/// missing or malformed value, or one outside the years 1 to 9999, gives `None`.
 pub(super) fn lenient<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Timestamp>, D::Error> {

@@ -14,77 +14,77 @@ use crate::{ids::OrganizationId, limits, storable, time::Timestamp};
 #[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]
 pub trait SignatureProvider: Send + Sync + 'static {
-    /// The name in parameters, URLs and stored requests.
+    /// The provider's name in parameters, URLs and stored requests.
     fn name(&self) -> &str;
-    /// Sends a document to its signers. Called again with the same idempotency key after a crash:
-    /// it must not make a second envelope.
+    /// Sends a document to its signers. After a crash the engine calls it again with the same idempotency
+    /// key; it must not create a second envelope then.
     ///
     /// # Errors
     ///
-    /// [`ProviderError`] says whether it may be tried again.
+    /// [`ProviderError`] tells whether a retry may succeed.
     async fn create(&self, request: EnvelopeRequest) -> Result<Envelope, ProviderError>;
-    /// Finds the envelope that an earlier call with this idempotency key made.
+    /// Finds the envelope that an earlier call with this idempotency key created.
     ///
     /// # Errors
     ///
-    /// [`ProviderError`] where the provider cannot tell.
+    /// [`ProviderError`] if the provider cannot tell.
     async fn find(&self, request: &EnvelopeRequest) -> Result<Option<Envelope>, ProviderError>;
-    /// The finished document with all signatures, as the application stores it.
+    /// The document with all signatures, described as the application stores it.
     ///
     /// # Errors
     ///
-    /// [`ProviderError`] says whether it may be tried again.
+    /// [`ProviderError`] tells whether a retry may succeed.
     async fn signed_document(&self, request: &SignatureRequest) -> Result<Value, ProviderError>;
-    /// What has become of the signers so far, for reports that were lost: the same facts that
-    /// webhooks give, all of them or as many as the provider can still tell.
+    /// The facts about the signers so far, in case webhooks were lost: all facts that webhooks report, or as
+    /// many as the provider can still tell.
     ///
     /// # Errors
     ///
     /// [`ProviderError`]; the engine asks again later.
     async fn status(&self, request: &SignatureRequest) -> Result<Vec<SignerFact>, ProviderError>;
-    /// Reminds those whose turn it is and who have not signed. The engine calls it where
-    /// [`reminds_itself`](Self::reminds_itself) is false, once for each reminder.
+    /// Reminds the signers whose turn it is and who have not signed. The engine calls it once per reminder,
+    /// unless [`reminds_itself`](Self::reminds_itself) is true.
     ///
     /// # Errors
     ///
-    /// [`ProviderError`]; the run goes on, and the next reminder comes at its time.
+    /// [`ProviderError`]; the execution continues, and the next reminder comes at its time.
     async fn remind(&self, request: &SignatureRequest) -> Result<(), ProviderError>;
-    /// Withdraws a request that has ended here: the run was canceled, somebody refused, or time is
-    /// up. Tried a few times and then left: those who sign later sign for nothing.
+    /// Withdraws a request that has ended in docg: the execution was canceled, a signer refused, or the
+    /// request expired. The engine tries a few times, then gives up; later signatures then have no effect.
     ///
     /// # Errors
     ///
-    /// [`ProviderError`] says whether it may be tried again.
+    /// [`ProviderError`] tells whether a retry may succeed.
     async fn cancel(&self, request: &SignatureRequest) -> Result<(), ProviderError>;
-    /// Whether it keeps [`EnvelopeRequest::remind_every_ms`] by itself.
+    /// True if the provider itself sends reminders by [`EnvelopeRequest::remind_every_ms`].
     fn reminds_itself(&self) -> bool;
-    /// Proves that a webhook comes from the provider, over its raw bytes and in constant time, and
-    /// reads it.
+    /// Verifies that a webhook comes from the provider, over its raw bytes and in constant time, and parses
+    /// it.
     ///
     /// # Errors
     ///
-    /// [`WebhookError`] says which of the two failed.
+    /// [`WebhookError`] tells which of the two failed.
     fn read_webhook(&self, request: &WebhookRequest) -> Result<ProviderUpdate, WebhookError>;
 }
 
-/// What a provider is asked to send out.
+/// A request to a provider to send a document to its signers.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct EnvelopeRequest {
     /// The tenant.
     pub organization_id: OrganizationId,
-    /// The same in every attempt.
+    /// The idempotency key, the same in every attempt.
     pub idempotency_key: String,
     /// The document, as an earlier step described it.
     pub file: Value,
-    /// Who must sign.
+    /// The signers.
     pub signers: Vec<NewSigner>,
-    /// What the signers read with the request.
+    /// The message to the signers.
     pub message: Option<String>,
-    /// When it is given up.
+    /// When the request expires; `None` for never.
     pub expires_at: Option<Timestamp>,
-    /// How often those who have not signed are to be reminded, in milliseconds; `None` for never. For
-    /// providers that remind by themselves.
+    /// The interval of reminders to signers who have not signed, in milliseconds; `None` for no reminders.
+    /// For providers that send reminders themselves.
     pub remind_every_ms: Option<u64>,
 }
 
@@ -109,17 +109,17 @@ impl EnvelopeRequest {
     }
 }
 
-/// What a provider has taken.
+/// A request that a provider has accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Envelope {
-    /// The provider's name for it: the one that its webhooks give.
+    /// The provider's id of the envelope, as in its webhooks.
     pub envelope_id: String,
-    /// What else the provider needs to find it again; `null` for nothing.
+    /// Further data that the provider needs to find the envelope; `null` for none.
     pub details: Value,
 }
 
 impl Envelope {
-    /// An envelope that is found by its name alone.
+    /// An envelope that the provider finds by its id alone.
     pub fn new(envelope_id: impl Into<String>) -> Self {
         Self {
             envelope_id: envelope_id.into(),
@@ -127,7 +127,7 @@ impl Envelope {
         }
     }
 
-    /// Sets what else is needed to find it again.
+    /// Sets the further data needed to find the envelope.
     #[must_use]
     pub fn details(mut self, details: Value) -> Self {
         self.details = details;
@@ -135,7 +135,7 @@ impl Envelope {
     }
 }
 
-/// A webhook as it came in.
+/// A webhook as received.
 #[derive(Clone)]
 pub struct WebhookRequest {
     /// Header names in lower case, with their values.
@@ -144,7 +144,7 @@ pub struct WebhookRequest {
     pub body: Vec<u8>,
 }
 
-/// Without values: a header may be the secret itself, and the body names people.
+/// Prints no values: a header may be the secret itself, and the body names people.
 impl fmt::Debug for WebhookRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<_> = self.headers.iter().map(|(name, _)| name).collect();
@@ -156,7 +156,7 @@ impl fmt::Debug for WebhookRequest {
 }
 
 impl WebhookRequest {
-    /// The value of a header that is there exactly once.
+    /// The value of a header that occurs exactly once; else `None`.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         let mut values = self
@@ -169,46 +169,46 @@ impl WebhookRequest {
     }
 }
 
-/// Why a webhook was not taken.
+/// Why a webhook was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum WebhookError {
-    /// It does not prove that the provider sent it.
+    /// The webhook has no valid proof that the provider sent it.
     #[error("the webhook's signature is missing or wrong")]
     Unauthenticated,
-    /// It proves it and cannot be read.
+    /// The webhook comes from the provider but cannot be parsed.
     #[error("the webhook cannot be read: {0}")]
     Malformed(String),
 }
 
-/// What a provider reports about one envelope.
+/// A provider's report about one envelope.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProviderUpdate {
-    /// The envelope; `None` where the event is about none, or of an unknown kind.
+    /// The envelope's id; `None` if the event concerns no envelope or is of an unknown kind.
     pub envelope_id: Option<String>,
-    /// Names this delivery, so that a repeat is recognized.
+    /// The key of this delivery, by which a repeat is recognized.
     pub dedupe_key: String,
-    /// What became of signers; empty where the event says nothing of them.
+    /// The facts about signers; empty if the event has none.
     pub facts: Vec<SignerFact>,
 }
 
-/// How many characters of a refusal's reason are kept.
+/// The length in characters to which a refusal's reason is cut.
 const MAX_REASON: usize = 1_000;
 
-/// One thing that became of a signer.
+/// A reported fact about a signer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SignerFact {
-    /// Who; `None` for all signers of the envelope.
+    /// The signer's address; `None` for all signers of the envelope.
     pub email: Option<String>,
-    /// What.
+    /// The kind of fact.
     pub kind: SignerFactKind,
-    /// When, by the provider's clock.
+    /// When it happened, by the provider's clock.
     pub at: Timestamp,
-    /// Why, where a refusal gives a reason.
+    /// The reason for a refusal, if given.
     pub reason: Option<String>,
 }
 
 impl SignerFact {
-    /// This became of a signer.
+    /// A fact about one signer.
     pub fn new(email: impl Into<String>, kind: SignerFactKind, at: Timestamp) -> Self {
         Self {
             email: Some(email.into()),
@@ -218,7 +218,7 @@ impl SignerFact {
         }
     }
 
-    /// This became of all who have not decided.
+    /// A fact about all signers who have not decided.
     #[must_use]
     pub fn of_all(kind: SignerFactKind, at: Timestamp) -> Self {
         Self {
@@ -229,19 +229,19 @@ impl SignerFact {
         }
     }
 
-    /// This signer has signed.
+    /// The fact that this signer has signed.
     pub fn signed(email: impl Into<String>, at: Timestamp) -> Self {
         Self::new(email, SignerFactKind::Signed, at)
     }
 
-    /// Adds why.
+    /// Sets the reason.
     #[must_use]
     pub fn because(mut self, reason: Option<String>) -> Self {
         self.reason = reason;
         self.printable()
     }
 
-    /// With its reason, which a stranger has typed, in one line that is not endless.
+    /// Reduces the reason, which a stranger has typed, to one line of bounded length.
     pub(crate) fn printable(mut self) -> Self {
         let reason = self.reason.map(|it| storable::one_line(&it, MAX_REASON));
         self.reason = reason.filter(|reason| !reason.is_empty());
@@ -252,24 +252,24 @@ impl SignerFact {
     }
 }
 
-/// What can become of a signer.
+/// The kind of a fact about a signer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SignerFactKind {
-    /// Saw the document.
+    /// The signer saw the document.
     Viewed,
-    /// Signed.
+    /// The signer signed.
     Signed,
-    /// Refused.
+    /// The signer refused.
     Declined,
-    /// Did not sign in time.
+    /// The signer did not sign in time.
     Expired,
-    /// The mail did not arrive.
+    /// The mail to the signer could not be delivered.
     Bounced,
-    /// The request was withdrawn at the provider before this signer had decided.
+    /// The request was withdrawn at the provider before this signer decided.
     Canceled,
-    /// A mail to them went out, and nobody can tell whether it arrived. The log says so, and nothing else
-    /// changes.
+    /// A mail to the signer went out, but its arrival cannot be confirmed. This is logged and changes nothing
+    /// else.
     Unconfirmed,
 }
 

@@ -6,66 +6,66 @@ use crate::{
     time::Timestamp,
 };
 
-/// A document that people are asked to sign.
+/// A request to people to sign a document.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SignatureRequest {
-    /// Unique.
+    /// The request's id.
     pub id: SignatureRequestId,
-    /// The run that waits for it.
+    /// The execution that waits for the signatures.
     pub execution_id: ExecutionId,
     /// The tenant.
     pub organization_id: OrganizationId,
-    /// The node that asked.
+    /// The node that made the request.
     pub node_id: NodeId,
     /// The provider's name, such as `builtin`.
     pub provider: String,
-    /// The provider's name for it.
+    /// The provider's id of the envelope.
     pub envelope_id: String,
-    /// Where it stands, derived from the signers and the clock.
+    /// The status, derived from the signers and the clock.
     pub status: RequestStatus,
-    /// The signers, in the order in which they were asked.
+    /// The signers, in the order in which they were given.
     pub signers: Vec<Signer>,
-    /// The document, as the handler described it.
+    /// The document, as described by the handler.
     pub file: Value,
-    /// When it was made.
+    /// When the request was created.
     pub created_at: Timestamp,
-    /// When it is given up.
+    /// When the request expires; `None` for never.
     pub expires_at: Option<Timestamp>,
-    /// When the last signature came, or it ended otherwise.
+    /// When the last signature arrived, or the request ended otherwise.
     pub completed_at: Option<Timestamp>,
-    /// What the provider needs to find it again, besides the envelope's name.
+    /// Further data that the provider needs to find the envelope.
     #[serde(default)]
     pub details: Value,
-    /// What the engine does about it by itself while it waits.
+    /// The engine's own actions while the request is open.
     #[serde(default)]
     pub follow_up: FollowUp,
-    /// Some of what is stored of it cannot be read, and is left empty.
+    /// True if some stored data of it cannot be read, and is left empty.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unreadable: bool,
 }
 
-/// Nobody wants a reminder every second: a shorter interval counts as this one, in milliseconds.
+/// The shortest interval of reminders, in milliseconds; shorter intervals are raised to it.
 pub const SHORTEST_REMINDING_MS: u64 = 60_000;
 
-/// What the engine does about an open request by itself: it reminds those who have not signed, and
-/// asks the provider for what its webhooks may have lost.
+/// The engine's own actions on an open request: it reminds signers who have not signed, and asks the provider
+/// for reports that webhooks may have lost.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct FollowUp {
-    /// How often to remind, in milliseconds; `None` where the engine does not.
+    /// The interval of reminders in milliseconds; `None` if the engine sends none.
     pub remind_every_ms: Option<u64>,
     /// When the next reminder is due.
     pub remind_at: Option<Timestamp>,
-    /// When the provider is to be asked next; `None` where it cannot be.
+    /// When the engine next asks the provider; `None` if it cannot be asked.
     pub check_at: Option<Timestamp>,
-    /// When it last answered.
+    /// When the provider last answered.
     pub checked_at: Option<Timestamp>,
-    /// How often it has not answered since.
+    /// How many checks have failed since the last answer.
     pub failed_checks: u32,
 }
 
 impl SignatureRequest {
-    /// Whether every signer has signed.
+    /// True if every signer has signed.
     #[must_use]
     pub fn all_signed(&self) -> bool {
         self.signers
@@ -74,24 +74,24 @@ impl SignatureRequest {
     }
 }
 
-/// Where a signature request stands.
+/// The status of a signature request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RequestStatus {
     /// Signatures are awaited.
     Signing,
-    /// All are in.
+    /// All signers have signed.
     Signed,
     /// A signer refused.
     Declined,
-    /// Not all came in time.
+    /// Not all signers signed in time.
     Expired,
     /// The execution ended, or the request was withdrawn at the provider.
     Canceled,
 }
 
 impl RequestStatus {
-    /// All of them.
+    /// All variants.
     pub const ALL: [Self; 5] = [
         Self::Signing,
         Self::Signed,
@@ -101,47 +101,47 @@ impl RequestStatus {
     ];
 }
 
-/// One who is asked to sign, and what is known of them.
+/// A signer of a request, with their status.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Signer {
-    /// As it was given; unique within the request by its [key](crate::address::AddressKey).
+    /// The signer's address as given; unique within the request by its [key](crate::address::AddressKey).
     pub email: String,
-    /// For people.
+    /// The signer's name, for people.
     pub name: Option<String>,
-    /// The turn in which they sign, where there is an order.
+    /// The signer's turn, if the signers sign in order.
     pub order: Option<u32>,
-    /// How far they have come.
+    /// The signer's status.
     pub status: SignerStatus,
-    /// When they first saw the document.
+    /// When the signer first saw the document.
     pub viewed_at: Option<Timestamp>,
-    /// When they signed.
+    /// When the signer signed.
     pub signed_at: Option<Timestamp>,
-    /// When they refused.
+    /// When the signer refused.
     pub declined_at: Option<Timestamp>,
-    /// Why they refused, in their words.
+    /// The signer's reason for refusing.
     pub reason: Option<String>,
 }
 
-/// How far a signer has come. Ordered: a report can only move a signer forward.
+/// The status of a signer. Ordered: a report can only move a signer forward.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SignerStatus {
-    /// Asked.
+    /// The signer was asked.
     Pending,
-    /// The mail could not be delivered.
+    /// The mail to the signer could not be delivered.
     Bounced,
-    /// Has seen the document.
+    /// The signer has seen the document.
     Viewed,
-    /// Has not signed in time.
+    /// The signer has not signed in time.
     Expired,
-    /// Has refused.
+    /// The signer has refused.
     Declined,
-    /// Has signed.
+    /// The signer has signed.
     Signed,
 }
 
 impl SignerStatus {
-    /// All of them.
+    /// All variants.
     pub const ALL: [Self; 6] = [
         Self::Pending,
         Self::Bounced,
@@ -152,33 +152,34 @@ impl SignerStatus {
     ];
 }
 
-/// A signature request as a handler makes it, after the provider has taken it.
+/// A handler's new signature request, which the provider has already accepted.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NewSignatureRequest {
-    /// The provider's name. If the engine has no provider of this name, it asks nobody what became of the
-    /// request and reminds nobody: the application reports it with
-    /// [`Engine::report_signers`](crate::engine::Engine::report_signers). The execution's log warns of that.
+    /// The provider's name. If the engine has no provider of this name, it neither checks the request nor
+    /// sends reminders, and logs a warning with the execution. The application then reports the signers with
+    /// [`Engine::report_signers`](crate::engine::Engine::report_signers).
     pub provider: String,
-    /// The provider's name for the request.
+    /// The provider's id of the envelope.
     pub envelope_id: String,
-    /// Who must sign.
+    /// The signers.
     pub signers: Vec<NewSigner>,
-    /// The document, for whoever shows or finishes it.
+    /// The document, for readers and later steps.
     pub file: Value,
-    /// What the provider needs to find it again, besides the envelope's name; `null` for nothing.
+    /// Further data that the provider needs to find the envelope; `null` for none.
     #[serde(default)]
     pub details: Value,
-    /// When it is given up: after the step's
-    /// [`started_at`](crate::workflow::context::StepFacts::started_at), and within ten years. `None` for never.
+    /// When the request expires: after the step's
+    /// [`started_at`](crate::workflow::context::StepFacts::started_at), and within ten years. `None` for
+    /// never.
     pub expires_at: Option<Timestamp>,
-    /// How often the engine has the provider remind those who have not signed, in milliseconds;
-    /// `None` where it does not, for one because the provider does so by itself.
+    /// The interval, in milliseconds, at which the engine has the provider remind signers who have not
+    /// signed. `None` if the engine sends no reminders, for example because the provider does.
     #[serde(default)]
     pub remind_every_ms: Option<u64>,
 }
 
 impl NewSignatureRequest {
-    /// A request that the provider has taken under the name `envelope_id`.
+    /// A request that the provider has accepted as `envelope_id`.
     pub fn new(
         provider: impl Into<String>,
         envelope_id: impl Into<String>,
@@ -202,21 +203,21 @@ impl NewSignatureRequest {
         self
     }
 
-    /// Sets what the provider needs to find it again.
+    /// Sets the further data that the provider needs to find the envelope.
     #[must_use]
     pub fn details(mut self, details: Value) -> Self {
         self.details = details;
         self
     }
 
-    /// Sets when it is given up.
+    /// Sets when the request expires.
     #[must_use]
     pub fn expires_at(mut self, expires_at: Timestamp) -> Self {
         self.expires_at = Some(expires_at);
         self
     }
 
-    /// Sets how often the engine has those reminded who have not signed, in milliseconds; at least
+    /// Sets the interval of the engine's reminders to signers who have not signed, in milliseconds; at least
     /// [`SHORTEST_REMINDING_MS`].
     #[must_use]
     pub fn remind_every_ms(mut self, millis: u64) -> Self {
@@ -225,22 +226,22 @@ impl NewSignatureRequest {
     }
 }
 
-/// One who is to be asked to sign.
+/// A person to be asked to sign.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NewSigner {
-    /// Where the request goes.
+    /// The address that the request goes to.
     pub email: String,
-    /// For people.
+    /// The signer's name, for people.
     #[serde(default)]
     pub name: Option<String>,
-    /// The turn in which they sign, where there is an order.
+    /// The signer's turn, if the signers sign in order.
     #[serde(default)]
     pub order: Option<u32>,
 }
 
 impl NewSigner {
-    /// A signer known by address alone.
+    /// A signer with only an address.
     pub fn new(email: impl Into<String>) -> Self {
         Self {
             email: email.into(),

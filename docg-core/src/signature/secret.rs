@@ -2,8 +2,8 @@ use std::fmt;
 
 use subtle::ConstantTimeEq;
 
-/// A text that must not be seen: an API token, the key of a webhook's signature. It prints as `***`
-/// and is compared in constant time.
+/// A secret text: an API token, the key of a webhook's signature. Prints as `***` and compares in constant
+/// time.
 ///
 /// ```
 /// use docg_core::signature::Secret;
@@ -17,25 +17,25 @@ use subtle::ConstantTimeEq;
 pub struct Secret(String);
 
 impl Secret {
-    /// Keeps a text secret.
+    /// Wraps a text as a secret.
     #[must_use]
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 
-    /// The text itself, for where it has to go.
+    /// The secret text itself, for the call that needs it.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// Whether it is this text. How long it takes tells the length at most.
+    /// True if the secret equals the given text. The duration of the comparison reveals at most the length.
     #[must_use]
     pub fn matches(&self, given: impl AsRef<[u8]>) -> bool {
         self.0.as_bytes().ct_eq(given.as_ref()).into()
     }
 
-    /// A text with the secret taken out, wherever somebody repeats it.
+    /// Replaces every occurrence of the secret in a text.
     #[must_use]
     pub fn hide(&self, text: &str) -> String {
         if self.0.is_empty() {

@@ -4,17 +4,17 @@ use serde_json::Value;
 use super::NewSigner;
 use crate::workflow::param::signers::read;
 
-/// The most signers of one request.
+/// The largest number of signers of one request.
 pub const MAX_SIGNERS: usize = 50;
-/// The last turn in which a signer can sign.
+/// The highest turn that a signer can have.
 pub const MAX_ORDER: u32 = 1_000;
 
-/// The value of a parameter of the kind [`Signers`](crate::workflow::ParamKind::Signers), for the
-/// parameters of a handler. It is read as preflight reads it: at most [`MAX_SIGNERS`], each with an
-/// address of their own, perhaps a name, and perhaps a turn from 1 to [`MAX_ORDER`]. Turns may have
-/// gaps between them; signers of the same turn are asked together.
+/// The value of a parameter of the kind [`Signers`](crate::workflow::ParamKind::Signers), for a handler's
+/// parameters.
 ///
-/// A display name that comes with the address counts as the signer's name where there is no other.
+/// It is read in the same way as by preflight: at most [`MAX_SIGNERS`] signers, each with an address of their
+/// own, optionally a name, and optionally a turn from 1 to [`MAX_ORDER`]. Turns may have gaps; signers of the
+/// same turn are asked together. If a signer has no name, the display name of the address is used.
 ///
 /// ```
 /// use docg_core::signature::Signers;
@@ -30,7 +30,7 @@ pub const MAX_ORDER: u32 = 1_000;
 pub struct Signers(Vec<NewSigner>);
 
 impl Signers {
-    /// The signers, in the order in which they were given.
+    /// The signers, in the given order.
     #[must_use]
     pub fn into_vec(self) -> Vec<NewSigner> {
         self.0

@@ -1,4 +1,4 @@
-//! Conditions: the expressions that a node's `when` may hold.
+//! Conditions: the expressions in a node's `when`.
 //!
 //! ```text
 //! trigger.deal.amount > 1000 and steps.extract.language == "en"
@@ -6,10 +6,10 @@
 //! trigger.items|selectattr("price", ">", 100)|list|length > 0
 //! ```
 //!
-//! The syntax is that of Jinja expressions; what they mean is stricter, and all of it is on this page.
-//! A condition that breaks one of the rules is refused when the workflow is stored, as far as its text
-//! shows that. Else it is an issue `invalid_condition` in preflight, where the values are known by then,
-//! and otherwise its step goes to review with that code. It is never taken for true or false.
+//! The syntax is that of Jinja expressions. The semantics are stricter, and described on this page in full.
+//! If the text of a condition shows that it breaks a rule, the workflow is refused when it is stored.
+//! Otherwise preflight reports an issue `invalid_condition` once the values are known; failing that, the step
+//! goes to review with that code. A broken condition is never taken for true or false.
 //!
 //! # Values
 //!
@@ -22,15 +22,15 @@
 //! | list | `[1, 2]`, JSON's arrays |
 //! | object | JSON's objects |
 //!
-//! A kind is never taken for another: `"5"` is no number, `0` and `""` are not false. To use a number
-//! that is written in a text, say so: `trigger.amount|float > 1000`. A date is a text; texts are ordered
-//! by their characters, so dates in one form, such as `2026-01-31`, are ordered in time.
+//! Values are never converted between kinds: `"5"` is not a number, and `0` and `""` are not false. To read a
+//! number from a text, convert it: `trigger.amount|float > 1000`. A date is a text. Texts are ordered by
+//! their characters, so dates in one form, such as `2026-01-31`, are ordered in time.
 //!
 //! # What can be read
 //!
 //! `trigger`, `steps.<node id>` and `execution`, by `.name`, `["name"]` and `[0]` (`[-1]` is the last).
-//! Reading what is not there is an error that names it. `… is defined` asks whether it is there, and
-//! `…|default(5)` stands in for it. `null` is there.
+//! Reading a missing value is an error that names it. `… is defined` tests whether a value exists;
+//! `…|default(5)` replaces a missing one. `null` exists.
 //!
 //! # Operators
 //!
@@ -39,9 +39,9 @@
 //! | `==` `!=` | two of one kind, or anything and null | within lists and objects, values of different kinds are unequal |
 //! | `<` `<=` `>` `>=` | two numbers or two texts | `1 < x <= 9` compares each with the next |
 //! | `in` `not in` | a value and a list, a text and a text, a text and an object's names | an item of another kind is an error, unless an equal one is found |
-//! | `and` `or` `not` | true or false | the right side is left alone where the left side decides |
-//! | `+` `-` `*` `/` `//` `%` `**` | numbers | `//` rounds down, `%` is what remains; a division by zero is an error; powers are whole, 0 to 64 |
-//! | `~` | texts and whole numbers | puts them together as a text |
+//! | `and` `or` `not` | true or false | if the left side decides, the right side is not evaluated |
+//! | `+` `-` `*` `/` `//` `%` `**` | numbers | `//` rounds down, `%` is the remainder; a division by zero is an error; powers are whole, 0 to 64 |
+//! | `~` | texts and whole numbers | joins them to a text |
 //! | `a if b else c` | | |
 //!
 //! # Filters and tests
@@ -54,13 +54,13 @@
 //! `in`, `integer`, `mapping`, `none`, `number`, `odd`, `sequence`, `startingwith`, `string`, `true`,
 //! `undefined`, and the comparisons as `eq`, `ne`, `lt`, `le`, `gt`, `ge` or `"=="`, `"<"` and so on.
 //!
-//! Nothing else is there: no functions, no methods, no slices.
+//! There is nothing else: no functions, no methods, no slices.
 //!
-//! # What it may cost
+//! # Limits
 //!
-//! An expression has at most 2,000 bytes and 64 levels, and its evaluation 4 million operations: about one for each
-//! value that is looked at, and for each 16 bytes of text. A number has at most 400 digits. Past that it
-//! is an error as any other.
+//! An expression has at most 2,000 bytes and 64 levels. Its evaluation takes at most 4 million operations:
+//! about one for each value visited, and one for each 16 bytes of text. A number has at most 400 digits.
+//! Exceeding a limit is an error like any other.
 
 use std::sync::{Arc, LazyLock};
 
@@ -84,45 +84,44 @@ mod value;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConditionError {
-    /// It is not an expression that conditions may hold.
+    /// The text is not an expression that conditions allow.
     #[error("{0}")]
     Syntax(String),
-    /// It reads what is not there.
+    /// The condition reads a value that does not exist.
     #[error("the condition reads {}, and nothing is there", .0.join(", "))]
     Absent(Vec<String>),
-    /// It cannot be worked out with these values.
+    /// The condition cannot be evaluated with these values.
     #[error("{0}")]
     Evaluation(String),
 }
 
-/// Checks an expression, and gives the paths that it reads, such as `trigger.deal.amount`.
+/// Checks an expression, and returns the paths that it reads, such as `trigger.deal.amount`.
 ///
 /// # Errors
 ///
-/// [`ConditionError::Syntax`] where it is no expression, reads anything but `trigger`,
-/// `steps.<node id>` and `execution`, or uses what conditions do not have.
+/// [`ConditionError::Syntax`] if the text is not an expression, reads anything but `trigger`,
+/// `steps.<node id>` and `execution`, or uses a feature that conditions do not have.
 pub fn check(expr: &str) -> Result<Vec<String>, ConditionError> {
     Ok(targets(expr)?.iter().map(ToString::to_string).collect())
 }
 
-/// As [`check`], with the paths taken apart.
+/// As [`check`], with the paths split into segments.
 pub(crate) fn targets(expr: &str) -> Result<Vec<Target>, ConditionError> {
     Ok(parsed(expr)?.reads.clone())
 }
 
-/// Whether the condition holds.
+/// Evaluates a condition.
 ///
 /// # Errors
 ///
-/// [`ConditionError::Absent`] where it reads what is not there, [`ConditionError::Evaluation`]
-/// where its values do not fit together or it costs too much, [`ConditionError::Syntax`] as for
-/// [`check`].
+/// [`ConditionError::Absent`] if it reads a missing value, [`ConditionError::Evaluation`] if its values do
+/// not fit together or it costs too much, [`ConditionError::Syntax`] as for [`check`].
 pub fn evaluate(expr: &str, scope: &Scope<'_>) -> Result<bool, ConditionError> {
-    // A scope knows everything that there is: nothing comes later.
+    // A scope knows every value, so `decide` never answers `None`.
     Ok(decide(expr, scope)?.unwrap_or(false))
 }
 
-/// Whether the condition holds, or `None` where that depends on what only comes later.
+/// Evaluates a condition; `None` if it depends on a value that is not known yet.
 pub(crate) fn decide(expr: &str, source: &dyn Source) -> Result<Option<bool>, ConditionError> {
     let parsed = parsed(expr)?;
     match Evaluation::over(source).decide(&parsed.root) {
@@ -136,10 +135,10 @@ pub(crate) fn decide(expr: &str, source: &dyn Source) -> Result<Option<bool>, Co
     }
 }
 
-/// At most what it costs to evaluate a condition over so much data, in operations, roughly.
+/// An upper bound on the cost of a condition over so much data, in operations, roughly.
 pub(crate) fn price(expr: &str, data: usize) -> usize {
     match parsed(expr) {
-        // What goes through a list may go through another one for each item.
+        // An expression over a list may go through another list for each item.
         Ok(parsed) if parsed.loops => expr
             .len()
             .saturating_mul(data.saturating_mul(data) / 64 + 1),

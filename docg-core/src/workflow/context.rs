@@ -1,4 +1,4 @@
-//! What a handler is given besides its parameters.
+//! The context of a handler's call: its execution, its step, and its way to talk to the engine.
 
 use std::{future::Future, ops::Deref, sync::Arc, time::Duration};
 
@@ -13,45 +13,45 @@ use crate::{
 
 /// Why a handler is told to stop.
 ///
-/// Whatever the reason, a handler that stops before its effect returns [`StepFailure::stopped`], and
-/// one whose effect has happened returns the output or the wait. No other answer ends anything:
+/// Whatever the reason, a handler that stops before its effect returns [`StepFailure::stopped`]; a handler
+/// whose effect has happened returns its output or wait. No other answer ends the step:
 ///
-/// | told because of | success, wait | any error, a panic, or no answer |
+/// | reason | success, wait | any error, a panic, or no answer |
 /// |---|---|---|
-/// | cancel | recorded; what was asked of people is withdrawn | the execution ends `canceled` |
-/// | shutdown | counts as always | the step runs again on another worker and no attempt is used up |
-/// | lease lost | found by `probe` | another worker has the step |
-/// | deadline | counts as always | the attempt has timed out |
+/// | cancel | recorded; open requests to people are withdrawn | the execution ends `canceled` |
+/// | shutdown | counts as usual | the step runs again on another worker and no attempt is used up |
+/// | lease lost | found by `probe` | another worker continues the step |
+/// | deadline | counts as usual | the attempt has timed out |
 ///
-/// By [`stopped`](crate::error::StepFailure::stopped) and
-/// [`retryable`](crate::error::StepFailure::retryable) the handler says that
-/// its effect may be tried again. Anything else leaves open whether an effect happened that is not
-/// [safe to repeat](super::NodeSpec::safe_to_repeat): then the handler's `probe` is asked before the step
-/// runs again, or before the execution ends `canceled`.
+/// With [`stopped`](crate::error::StepFailure::stopped) or
+/// [`retryable`](crate::error::StepFailure::retryable), the handler states that its effect may be tried
+/// again. After any other error the outcome is unknown, unless the effect is [safe to
+/// repeat](super::NodeSpec::safe_to_repeat): the engine asks the handler's `probe` before the step runs
+/// again, or before the execution ends `canceled`.
 ///
 /// [`StepFailure::stopped`]: crate::error::StepFailure::stopped
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum StopReason {
-    /// A person ends the execution. It ends so whatever the handler returns.
+    /// A person canceled the execution. It ends `canceled` whatever the handler returns.
     Cancel,
-    /// The process shuts down; another worker goes on with the step.
+    /// The process shuts down; another worker continues the step.
     Shutdown,
-    /// The worker has lost the execution. Another may be at work on the same step already.
+    /// The worker lost its lease. Another worker may already be running the same step.
     LeaseLost,
-    /// The step has used up its time.
+    /// The attempt reached its deadline.
     Deadline,
 }
 
-/// Where and for whom a step runs, and how it speaks to the engine. Cheap to clone.
+/// The context of a step's attempt, and the handler's way to talk to the engine. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct StepContext(pub(crate) Arc<StepFacts>);
 
-/// The content of a [`StepContext`], reached through it.
+/// The content of a [`StepContext`], to which the context dereferences.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct StepFacts {
-    /// The run.
+    /// The execution.
     pub execution_id: ExecutionId,
     /// The workflow that it runs.
     pub workflow_id: WorkflowId,
@@ -59,27 +59,26 @@ pub struct StepFacts {
     pub organization_id: OrganizationId,
     /// The node that the step belongs to.
     pub node_id: NodeId,
-    /// What people call the step.
+    /// The step's name, for people.
     pub label: Arc<str>,
-    /// 1 for the first attempt.
+    /// The attempt's number, from 1.
     pub attempt: u32,
-    /// The approval that this step has asked for before, where it is to ask anew.
+    /// The approval that this step requested before; set if it is to request a new one.
     pub previous_approval: Option<ApprovalId>,
-    /// The signature request that this step has made before: it has ended, and another one needs a
-    /// name of its own.
+    /// The signature request that this step made before. It has ended; a new request needs a name of its own.
     pub previous_signature: Option<SignatureRequestId>,
-    /// Names the chain of calls that this step belongs to; pass it on.
+    /// The correlation id of the chain of calls; pass it on.
     pub correlation_id: Arc<str>,
     /// The W3C trace context that the execution was created with.
     pub traceparent: Option<Arc<str>>,
-    /// When the attempt is given up. Each [wait for a place](StepFacts::wait_for_place) puts it off.
+    /// When the attempt times out. Each [wait for a place](StepFacts::wait_for_place) postpones it.
     pub deadline: Timestamp,
-    /// The engine's time at the start of the attempt.
+    /// When the attempt started, by the engine's clock.
     pub started_at: Timestamp,
-    /// Fires when the handler is told to stop; [`stop_reason`](Self::stop_reason) says why. A handler
-    /// that has not returned within the grace time after it is dropped.
+    /// Fires when the handler is told to stop; [`stop_reason`](Self::stop_reason) tells why. If the handler
+    /// has not returned at the end of the grace time, the worker drops it.
     pub cancellation: CancellationToken,
-    /// Fires with `cancellation` when the worker's lease is lost, wherever its driver is.
+    /// Fires together with `cancellation` when the worker loses its lease, whatever its driver is doing.
     pub(crate) lost: CancellationToken,
     pub(crate) told: watch::Receiver<Option<StopReason>>,
     pub(crate) recorder: StepRecorder,
@@ -99,21 +98,21 @@ tokio::task_local! {
 }
 
 impl StepContext {
-    /// The step whose handler calls this, also from where no context is handed on, such as in a signature
-    /// provider. `None` in a task that the handler has spawned, and outside of handlers.
+    /// The step whose handler makes this call. Needs no context at hand, for example in a signature provider.
+    /// `None` in tasks that the handler spawned, and outside of handlers.
     #[must_use]
     pub fn current() -> Option<Self> {
         CURRENT.try_with(Self::clone).ok()
     }
 
-    /// Makes this the [current](Self::current) step of a handler's call.
+    /// Makes this the [current](Self::current) step during a handler's call.
     pub(crate) fn enter<F: Future>(&self, call: F) -> TaskLocalFuture<Self, F> {
         CURRENT.scope(self.clone(), call)
     }
 }
 
-/// Waits for a place in a pool, and lets the time of the [current](StepContext::current) step stand still,
-/// if there is one; see [`wait_for_place`](StepFacts::wait_for_place).
+/// Waits for a place in a pool while the clock of the [current](StepContext::current) step stands still.
+/// Outside of a step it only waits. See [`wait_for_place`](StepFacts::wait_for_place).
 pub async fn wait_for_place<T>(place: impl Future<Output = T>) -> T {
     match StepContext::current() {
         Some(step) => step.wait_for_place(place).await,
@@ -121,20 +120,20 @@ pub async fn wait_for_place<T>(place: impl Future<Output = T>) -> T {
     }
 }
 
-/// How long a wait for a place may take. One that takes longer ends as every attempt does whose time is up.
+/// The longest that a wait for a place can stop the clock. A longer wait ends in a timeout of the attempt.
 const LONGEST_WAIT: Duration = Duration::from_secs(3_600);
 
-/// The time of an attempt, as [`Clock::elapsed`] tells it.
+/// The time limit of an attempt, in the time of [`Clock::elapsed`].
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Allowance {
     ends: Duration,
-    /// How many waits for places are under way, and since when the first is.
+    /// How many waits for places are in progress, and when the first of them began.
     waits: usize,
     waits_since: Duration,
 }
 
 impl Allowance {
-    /// When the time is up.
+    /// When the attempt times out.
     pub(crate) fn ends(self) -> Duration {
         match self.waits {
             0 => self.ends,
@@ -143,7 +142,7 @@ impl Allowance {
     }
 }
 
-/// Keeps the time of an attempt. It stands still while the handler waits for a place.
+/// The clock of an attempt. It stands still while the handler waits for a place.
 #[derive(Debug)]
 pub(crate) struct Time {
     clock: Arc<dyn Clock>,
@@ -179,7 +178,7 @@ impl Time {
     }
 }
 
-/// The time stands still until this is dropped.
+/// Stops the attempt's clock until this is dropped.
 struct Stopped<'t>(&'t Time);
 
 impl Drop for Stopped<'_> {
@@ -196,8 +195,9 @@ impl Drop for Stopped<'_> {
 }
 
 impl StepFacts {
-    /// Waits for a place in a pool that other steps use too, such as one of a few renders at once. The time
-    /// of the attempt stands still meanwhile, for an hour at most: a wait for others is no work.
+    /// Waits for a place in a pool shared with other steps, such as one of a few concurrent renders.
+    /// Meanwhile the attempt's clock stands still, for an hour at most: waiting for others does not count as
+    /// work.
     ///
     /// ```
     /// use std::sync::Arc;
@@ -222,9 +222,8 @@ impl StepFacts {
         place.await
     }
 
-    /// Why the handler is told to stop; `None` as long as it is not. The first reason stays, with two
-    /// exceptions: a cancel that comes within the grace time replaces a shutdown or a deadline, and a
-    /// lost lease replaces everything.
+    /// Why the handler is told to stop; `None` if it is not. The first reason stays, with two exceptions: a
+    /// cancel within the grace time replaces a shutdown or a deadline, and a lost lease replaces everything.
     ///
     /// ```
     /// use docg_core::{prelude::*, workflow::compute};
@@ -251,7 +250,7 @@ impl StepFacts {
         *self.told.borrow()
     }
 
-    /// Says how much of the step is done, from 0.0 to 1.0. Going back is ignored.
+    /// Reports the finished part of the step, from 0.0 to 1.0. A lower value than before is ignored.
     pub fn progress(&self, fraction: f32) {
         let fraction = fraction.clamp(0.0, 1.0);
         self.progress.send_if_modified(|now| {
@@ -263,23 +262,23 @@ impl StepFacts {
         });
     }
 
-    /// Logs for people; kept with the execution and sent to `tracing` at once.
+    /// Logs a message for people; stored with the execution and sent to `tracing` at once.
     pub fn log(&self, level: LogLevel, message: impl Into<crate::i18n::Text>) {
         self.recorder.log(LogDraft::new(level, message));
     }
 
-    /// Logs with details for technicians.
+    /// Logs an entry with details for technicians.
     pub fn log_entry(&self, entry: LogDraft) {
         self.recorder.log(entry);
     }
 
-    /// Adds a row to the execution's audit trail; it is stored with the step's result.
+    /// Adds a row to the execution's audit trail; it is stored together with the step's result.
     pub fn audit(&self, row: AuditDraft) {
         self.recorder.record(row);
     }
 }
 
-/// What a handler with an effect is given. A dry run has none: only live runs can make it.
+/// The context of a handler with an effect. Only live executions can create it, so a dry run has none.
 #[derive(Debug, Clone)]
 pub struct EffectContext {
     step: StepContext,
@@ -291,15 +290,15 @@ impl EffectContext {
         Self { step, fence }
     }
 
-    /// Names this step's effect: the same in every attempt and after every crash, and in no other
-    /// step. Give it to providers that take one.
+    /// The idempotency key of this step's effect: the same in every attempt and after every crash, and
+    /// different in every other step. Pass it to providers that accept one.
     #[must_use]
     pub fn idempotency_key(&self) -> String {
         format!("{}/{}", self.step.execution_id, self.step.node_id)
     }
 
-    /// Grows each time an execution gets a new holder. A resource that remembers the highest one
-    /// it saw can refuse a worker that lost its lease without noticing.
+    /// The fencing token; grows with each claim of the execution. A resource that remembers the highest token
+    /// it has seen can refuse a worker that lost its lease unnoticed.
     #[must_use]
     pub fn fencing_token(&self) -> u64 {
         self.fence

@@ -11,36 +11,36 @@ use crate::{
     time::Timestamp,
 };
 
-/// What a caller may say of a workflow. [`crate::workflow::validate`] turns it into a [`Workflow`].
+/// A workflow as a caller writes it. [`crate::workflow::validate`] turns it into a [`Workflow`].
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WorkflowDraft {
-    /// For people.
+    /// The workflow's name, for people.
     pub name: String,
     /// JSON Schema 2020-12 of the trigger data; an empty object allows anything.
     #[serde(default)]
     pub input_schema: Map<String, Value>,
-    /// Behaviour of the whole workflow.
+    /// Settings of the whole workflow.
     #[serde(default)]
     pub settings: Settings,
     /// The nodes, in the order in which they run.
     pub nodes: Vec<NodeDraft>,
 }
 
-/// A stored version of a workflow. Executions keep the version that they were made with.
+/// A stored version of a workflow. Executions keep the version that they were created with.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Workflow {
-    /// Unique within the organization.
+    /// The workflow's id, unique within the organization.
     pub id: WorkflowId,
-    /// Whose it is.
+    /// The tenant.
     pub organization_id: OrganizationId,
-    /// For people.
+    /// The workflow's name, for people.
     pub name: String,
-    /// Counts 1, 2, 3 with each change.
+    /// The version: 1, 2, 3 with each change.
     pub version: u32,
     /// JSON Schema 2020-12 of the trigger data.
     pub input_schema: Map<String, Value>,
-    /// Behaviour of the whole workflow.
+    /// Settings of the whole workflow.
     pub settings: Settings,
     /// The nodes, in the order in which they run.
     pub nodes: Vec<Arc<Node>>,
@@ -48,20 +48,20 @@ pub struct Workflow {
     pub created_at: Timestamp,
     /// When this version was stored.
     pub updated_at: Timestamp,
-    /// Some of what is stored of it cannot be read, and is left empty.
+    /// True if some stored data of it cannot be read, and is left empty.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unreadable: bool,
 }
 
-/// Behaviour of a whole workflow.
+/// Settings of a whole workflow.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
-    /// Park the execution in `ready` until a person confirms that delivery may begin.
+    /// True if the execution waits in `ready` until a person confirms that delivery may begin.
     pub confirm_before_delivery: bool,
-    /// How long a review may take, in milliseconds; `null` for ever.
+    /// How long a review may take, in milliseconds; `null` for no limit.
     pub review_expires_ms: Option<u64>,
-    /// Higher is claimed first.
+    /// The priority; a higher one is claimed first.
     pub priority: i16,
 }
 
@@ -75,34 +75,34 @@ impl Default for Settings {
     }
 }
 
-/// A node as a caller writes it; what is left out takes the node type's defaults.
+/// A node as a caller writes it. If an optional field is missing, the node type's default applies.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NodeDraft {
-    /// Unique within the workflow.
+    /// The node's id, unique within the workflow.
     pub id: String,
     /// The node type, such as `render-pdf`.
     #[serde(rename = "type")]
     pub node_type: String,
-    /// For people; the id where it is left out.
+    /// The node's name, for people; the id if missing.
     #[serde(default)]
     pub label: Option<String>,
-    /// Declared, never guessed. May be left out where the node type knows only one.
+    /// The phase. May be missing if the node type allows only one.
     #[serde(default)]
     pub phase: Option<Phase>,
-    /// Runs the node only where this expression is true.
+    /// A condition; the node runs only if it is true.
     #[serde(default)]
     pub when: Option<String>,
     /// Values for the declared parameters; texts may hold `{{path}}`.
     #[serde(default)]
     pub params: Map<String, Value>,
-    /// How failed attempts are repeated.
+    /// How failed attempts are retried.
     #[serde(default)]
     pub retry: Option<RetryPolicy>,
-    /// How long one attempt may take, in milliseconds.
+    /// The timeout of one attempt, in milliseconds.
     #[serde(default)]
     pub timeout_ms: Option<u64>,
-    /// What a failure that is not repeated does to the execution.
+    /// The effect of a final failure on the execution.
     #[serde(default)]
     pub on_error: OnError,
 }
@@ -110,32 +110,32 @@ pub struct NodeDraft {
 /// A node of a stored workflow.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Node {
-    /// Unique within the workflow.
+    /// The node's id, unique within the workflow.
     pub id: NodeId,
     /// The node type, such as `render-pdf`.
     #[serde(rename = "type")]
     pub node_type: Arc<str>,
-    /// For people.
+    /// The node's name, for people.
     pub label: Arc<str>,
-    /// What kind of work it does.
+    /// The kind of work that it does.
     pub phase: Phase,
-    /// Runs the node only where this expression is true.
+    /// A condition; the node runs only if it is true.
     pub when: Option<String>,
     /// Values for the declared parameters; texts may hold `{{path}}`.
     pub params: Map<String, Value>,
-    /// How failed attempts are repeated.
+    /// How failed attempts are retried.
     pub retry: RetryPolicy,
-    /// How long one attempt may take, in milliseconds.
+    /// The timeout of one attempt, in milliseconds.
     pub timeout_ms: u64,
-    /// What a failure that is not repeated does to the execution.
+    /// The effect of a final failure on the execution.
     pub on_error: OnError,
 }
 
-/// What a failure that is not repeated does to the execution.
+/// The effect on the execution of a failure that is not retried.
 ///
-/// It is not asked where a person must look - a step that says so, an effect that may have happened -
-/// nor about what people have decided: a rejected or expired approval and declined, expired or
-/// withdrawn signatures are no failure to step over, and `continue` fails with them.
+/// It does not apply if a person must look: the step's failure asks for a review, or the outcome is unknown.
+/// It does not apply to people's decisions either. If an approval was rejected or expired, or signatures were
+/// declined, expired or withdrawn, even `continue` fails the execution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnError {
@@ -144,26 +144,26 @@ pub enum OnError {
     Fail,
     /// The execution waits in `needs_review` for a person.
     Review,
-    /// The step has failed and the execution goes on without it.
+    /// The step fails and the execution continues without its output.
     Continue,
 }
 
 impl OnError {
-    /// All of them.
+    /// All variants.
     pub const ALL: [Self; 3] = [Self::Fail, Self::Review, Self::Continue];
 }
 
-/// Exponential backoff with jitter.
+/// The retry policy of a node: exponential backoff with jitter.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RetryPolicy {
-    /// Attempts in all, the first included. At least 1.
+    /// The number of attempts, the first included. At least 1.
     pub max_attempts: u32,
     /// The pause after the first failure, in milliseconds.
     pub initial_ms: u64,
-    /// No pause is longer than this, in milliseconds.
+    /// The longest pause, in milliseconds.
     pub max_ms: u64,
-    /// What each pause is multiplied by to give the next. From 1 to 1000.
+    /// The factor from each pause to the next, from 1 to 1000.
     pub multiplier: f64,
 }
 
@@ -179,7 +179,7 @@ impl Default for RetryPolicy {
 }
 
 impl RetryPolicy {
-    /// Never repeats.
+    /// A policy without retries.
     #[must_use]
     pub fn none() -> Self {
         Self {
@@ -188,8 +188,8 @@ impl RetryPolicy {
         }
     }
 
-    /// The pause after `attempt` failed (1 for the first), in milliseconds. `random` spreads
-    /// pauses over the upper half, so that what failed together does not return together.
+    /// The pause after the failure of attempt `attempt` (1 for the first), in milliseconds. `random` spreads
+    /// pauses over the upper half, so that steps that failed together are not retried together.
     #[must_use]
     pub fn delay_ms(&self, attempt: u32, random: u64) -> u64 {
         let exponent = i32::try_from(attempt.saturating_sub(1)).unwrap_or(i32::MAX);

@@ -1,4 +1,4 @@
-//! Handlers from async functions: a serde type in, a serde type out.
+//! Handlers made of async functions: one serde type in, one out.
 
 use std::{
     any::Any, fmt, future::Future, marker::PhantomData, mem::ManuallyDrop, pin::Pin, sync::Arc,
@@ -60,8 +60,8 @@ where
     }))
 }
 
-/// An effect handler from an async function, to be refined with [`EffectFn::probe`] and
-/// [`EffectFn::resumed`] and turned into a [`Handler`] with `into()`.
+/// An effect handler made of an async function. Refine it with [`EffectFn::probe`] and [`EffectFn::resumed`],
+/// then turn it into a [`Handler`] with `into()`.
 pub fn effect<P, F, Fut>(spec: NodeSpec, run: F) -> EffectFn<P>
 where
     P: DeserializeOwned + Send + 'static,
@@ -79,14 +79,14 @@ where
 }
 
 impl StepOutcome {
-    /// Done, with anything that serde can turn into JSON.
+    /// The step is done, with an output of any serializable type.
     ///
-    /// `json!` and `serde_json::to_value` write `null` for a float that is infinite or not a number (NaN),
-    /// and nobody can tell afterwards. Give a type of your own here, and such a float is refused.
+    /// `json!` and `serde_json::to_value` silently write `null` for a float that is infinite or not a number
+    /// (NaN). Pass a type of your own here, and such a float is refused.
     ///
     /// # Errors
     ///
-    /// A failure that leaves the outcome open where it cannot: what the step was for has been done.
+    /// A failure with an unknown outcome if the output cannot be serialized: the effect has already happened.
     pub fn done(output: impl Serialize) -> Result<Self, StepFailure> {
         to_output(output).map(Self::Done).map_err(|mut failure| {
             failure.class = FailureClass::OutcomeUnknown;
@@ -96,7 +96,7 @@ impl StepOutcome {
     }
 }
 
-/// What a wait's end gives where the handler adds nothing.
+/// The output after a wait, if the handler adds nothing.
 fn output_of(resolution: Resolution) -> Value {
     match resolution {
         Resolution::Signed(request) => serde_json::json!({
@@ -113,15 +113,15 @@ fn to_output(output: impl Serialize) -> Result<Value, StepFailure> {
         let text = Text::key("error-output-unserializable");
         StepFailure::fatal(codes::OUTPUT_NOT_STORABLE, text).tech(why)
     };
-    // Where it is nested too deep, turning it into a value would overflow the stack. So would dropping
-    // it, and docg cannot take a type apart that it does not know: it is leaked.
+    // If the output is nested too deeply, serializing it would overflow the stack. Dropping it would too, and
+    // docg cannot take an unknown type apart, so it is leaked.
     let output = ManuallyDrop::new(output);
     if let Some(fault @ Unstorable::TooDeep) = Unstorable::of_record(&*output, MAX_DEPTH) {
         return Err(refused(&fault));
     }
     let output = ManuallyDrop::into_inner(output);
     let value = serde_json::to_value(&output).map_err(|error| refused(&error))?;
-    // serde_json writes `null` for a number that JSON does not have.
+    // serde_json writes `null` for a number that JSON cannot express.
     if has_null(&value) && has_no_json_number(&minijinja::Value::from(Serde(&output))) {
         return Err(refused(&"a number in it is infinite or not a number (NaN)"));
     }
@@ -137,7 +137,7 @@ fn has_null(value: &Value) -> bool {
     }
 }
 
-/// Whether a number within a value is infinite or not a number.
+/// True if a number within a value is infinite or NaN.
 fn has_no_json_number(value: &minijinja::Value) -> bool {
     let within =
         |keys: minijinja::value::ValueIter| keys.into_iter().any(|item| has_no_json_number(&item));
@@ -155,14 +155,14 @@ fn has_no_json_number(value: &minijinja::Value) -> bool {
     }
 }
 
-/// The parameters of a step as a handler's own type.
+/// Parses a step's parameters into a handler's own type.
 ///
-/// Together with [`CheckRequest::misfits`] it makes a handler's check and its run read alike:
-/// handlers from [`compute`] and [`effect`] do so by themselves.
+/// Together with [`CheckRequest::misfits`], it makes a handler's check and its run accept the same
+/// parameters. Handlers from [`compute`] and [`effect`] use both.
 ///
 /// # Errors
 ///
-/// A failure that sends the execution to a person, with the code `invalid_field_format`.
+/// A failure for review, with the code `invalid_field_format`.
 pub fn read_params<P: DeserializeOwned>(params: Value) -> Result<P, StepFailure> {
     read(params).map_err(|misfit| {
         StepFailure::review(
@@ -173,14 +173,14 @@ pub fn read_params<P: DeserializeOwned>(params: Value) -> Result<P, StepFailure>
     })
 }
 
-/// Why parameters are not of a handler's own type.
+/// Why parameters do not fit a handler's own type.
 #[derive(Debug, thiserror::Error)]
 #[error("{field}: {}", .why.render(Locale::En))]
 pub(super) struct Misfit {
-    /// Where, such as `file.path`; `.` for the whole.
+    /// The place, such as `file.path`; `.` for the parameters as a whole.
     pub(super) field: String,
     why: Text,
-    /// A whole parameter is missing.
+    /// True if a whole parameter is missing.
     pub(super) is_missing_param: bool,
 }
 
@@ -218,7 +218,7 @@ where
     }
     async fn run(&self, context: StepContext, params: Value) -> Result<Value, StepFailure> {
         let output = (self.run)(context, read_params(params)?).await?;
-        // A handler that gives a value leaves nothing to be turned into one.
+        // If the handler returns a `Value`, there is nothing to convert.
         let mut output = Some(output);
         match (&mut output as &mut dyn Any).downcast_mut::<Option<Value>>() {
             Some(value) => Ok(value.take().unwrap_or_default()),
@@ -245,7 +245,7 @@ pub struct EffectFn<P> {
 }
 
 impl<P> EffectFn<P> {
-    /// How to tell after a crash whether the effect happened. Without it the answer is
+    /// Sets the function that tells after a crash whether the effect happened. Without it the answer is
     /// [`Probe::Unknown`], and a person is asked.
     #[must_use]
     pub fn probe<F, Fut>(mut self, probe: F) -> Self
@@ -257,8 +257,8 @@ impl<P> EffectFn<P> {
         self
     }
 
-    /// What to do when the wait that the function asked for has ended well. Without it the step is
-    /// done, with what the wait gave.
+    /// Sets the function that continues after a successful wait. Without it the step is done, with the wait's
+    /// result as its output.
     #[must_use]
     pub fn resumed<F, Fut>(mut self, resumed: F) -> Self
     where

@@ -1,16 +1,15 @@
 //! The traits that do a node's work.
 //!
-//! A handler either computes ([`ComputeHandler`]) or touches the world ([`EffectHandler`]). The
-//! two are apart in types, and a dry run is never given the second.
+//! A handler either computes ([`ComputeHandler`]) or has an effect ([`EffectHandler`]). They are separate
+//! types, and a dry run never gets the second.
 //!
-//! A handler may be told to stop at any time:
-//! [`cancellation`](super::context::StepFacts::cancellation) fires, and
-//! [`stop_reason`](super::context::StepFacts::stop_reason) says why. See [`StopReason`](super::StopReason)
-//! for what to return then, and what becomes of any other answer.
+//! A handler may be told to stop at any time: [`cancellation`](super::context::StepFacts::cancellation)
+//! fires, and [`stop_reason`](super::context::StepFacts::stop_reason) tells why. See
+//! [`StopReason`](super::StopReason) for the right answer, and the effect of any other.
 //!
-//! Handlers are async and must not block their thread: what computes for long belongs into
-//! `tokio::task::spawn_blocking`. One that blocks cannot be dropped at its deadline, and holds up
-//! whatever else its thread has to do.
+//! Handlers are async and must not block their thread: run long computations in
+//! `tokio::task::spawn_blocking`. A blocking handler cannot be dropped at its deadline, and delays everything
+//! else on its thread.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -33,12 +32,12 @@ use crate::{
     time::Timestamp,
 };
 
-/// A node type's implementation, as the engine is given it.
+/// A node type's implementation, as registered with the engine.
 #[derive(Clone)]
 pub enum Handler {
-    /// Computes; runs in dry runs too.
+    /// Computes; also runs in dry runs.
     Compute(Arc<dyn ComputeHandler>),
-    /// Touches the world; never runs in a dry run.
+    /// Has an effect; never runs in a dry run.
     Effect(Arc<dyn EffectHandler>),
 }
 
@@ -59,18 +58,18 @@ impl std::fmt::Debug for Handler {
     }
 }
 
-/// What a preflight check of a handler is given.
+/// The input of a handler's preflight check.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct CheckRequest {
     /// The tenant.
     pub organization_id: OrganizationId,
-    /// The node that is checked.
+    /// The node being checked.
     pub node_id: NodeId,
-    /// What people call the node.
+    /// The node's name, for people.
     pub label: Arc<str>,
-    /// The parameters as far as trigger data alone gives them; what only a later step can tell
-    /// still holds its `{{path}}`.
+    /// The parameters as far as trigger data alone fills them; values from later steps still hold their
+    /// `{{path}}`.
     pub params: Map<String, Value>,
     /// The trigger data.
     pub trigger: Arc<Value>,
@@ -99,8 +98,8 @@ impl CheckRequest {
         }
     }
 
-    /// The parameters that are known and of their declared kinds. What only a later step can tell, and
-    /// what preflight has refused already, is not among them.
+    /// The parameters that are known and of their declared kinds. Leaves out values that only a later step
+    /// gives, and values that preflight has already refused.
     #[must_use]
     pub fn sound_params(&self) -> Map<String, Value> {
         let params = self.params.iter();
@@ -110,12 +109,12 @@ impl CheckRequest {
             .collect()
     }
 
-    /// Reads the parameters that are known as [`read_params`](super::read_params) does for a step, and
-    /// tells what it would refuse. Parameters may be missing.
+    /// Parses the known parameters as [`read_params`](super::read_params) does for a step, and reports what
+    /// that would refuse. Parameters may be missing.
     #[must_use]
     pub fn misfits<P: DeserializeOwned>(&self) -> Vec<Issue> {
         match read::<P>(Value::Object(self.sound_params())) {
-            // Parameters that are required and missing are found by preflight's own rules.
+            // Preflight's own rules report required parameters that are missing.
             Ok(_)
             | Err(Misfit {
                 is_missing_param: true,
@@ -134,104 +133,102 @@ impl CheckRequest {
     }
 }
 
-/// Work that touches nothing outside: extracting, converting, rendering.
+/// A handler without effects outside: extracting, converting, rendering.
 #[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]
 pub trait ComputeHandler: Send + Sync + 'static {
-    /// What the node type declares.
+    /// The declaration of the node type.
     fn spec(&self) -> &NodeSpec;
-    /// Preflight checks beyond what the declared parameters already give.
+    /// Preflight checks beyond those of the declared parameters.
     async fn check(&self, request: CheckRequest) -> Vec<Issue>;
-    /// Does the work. It may be repeated at any time.
+    /// Does the work. It may be called again at any time.
     ///
     /// # Errors
     ///
-    /// The failure says itself whether it may be retried, needs review, or is final; told to stop, the
+    /// The failure's class tells whether it is retried, needs review, or is final. If told to stop, the
     /// handler returns [`StepFailure::stopped`].
     async fn run(&self, context: StepContext, params: Value) -> Result<Value, StepFailure>;
 }
 
-/// Work that touches the world: saving, sending, asking for signatures.
+/// A handler with an effect: saving, sending, requesting signatures.
 #[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]
 pub trait EffectHandler: Send + Sync + 'static {
-    /// What the node type declares.
+    /// The declaration of the node type.
     fn spec(&self) -> &NodeSpec;
-    /// Preflight checks beyond what the declared parameters already give.
+    /// Preflight checks beyond those of the declared parameters.
     async fn check(&self, request: CheckRequest) -> Vec<Issue>;
-    /// Does the work, or begins it and asks to wait. At least once: use
+    /// Does the work, or begins it and asks to wait. Called at least once: use
     /// [`EffectContext::idempotency_key`].
     ///
     /// # Errors
     ///
-    /// The failure says itself whether it may be retried, needs review, is final, or leaves open
-    /// whether the effect happened. Told to stop before the effect, the handler returns
-    /// [`StepFailure::stopped`]; an error that is not retryable then leaves open whether the effect
-    /// happened.
+    /// The failure's class tells whether it is retried, needs review, is final, or leaves the outcome
+    /// unknown. If told to stop before the effect, the handler returns [`StepFailure::stopped`]. If it was
+    /// told to stop and returns another error that is not retryable, the outcome is unknown.
     async fn run(&self, context: EffectContext, params: Value) -> Result<StepOutcome, StepFailure>;
-    /// Goes on after a wait that [`run`](Self::run) asked for has ended well. It may be repeated at any
-    /// time: the effect was the asking.
+    /// Continues after a successful wait that [`run`](Self::run) asked for. It may be called again at any
+    /// time: the effect was the request.
     ///
     /// # Errors
     ///
-    /// As for [`run`](Self::run). Only [`outcome_unknown`](StepFailure::outcome_unknown) leaves anything
-    /// open here.
+    /// As for [`run`](Self::run). Here only [`outcome_unknown`](StepFailure::outcome_unknown) leaves the
+    /// outcome unknown.
     async fn resumed(
         &self,
         context: EffectContext,
         params: Value,
         resolution: Resolution,
     ) -> Result<StepOutcome, StepFailure>;
-    /// Tells whether the effect happened: after a crash, after an attempt that could not tell, and after
-    /// one that failed when it was told to stop. Not asked where the node type is declared safe to
-    /// repeat.
+    /// Tells whether the effect happened: after a crash, after an attempt with an unknown outcome, and after
+    /// an attempt that failed when told to stop. Not called if the node type is declared safe to repeat.
     async fn probe(&self, context: EffectContext, params: Value) -> Probe;
-    /// What a dry run does in this handler's place, for nodes of the trigger and render phases;
-    /// `None` skips the step.
+    /// The handler that a dry run calls instead, for nodes of the trigger and render phases; `None` skips the
+    /// step.
     fn preview(&self) -> Option<Arc<dyn ComputeHandler>>;
 }
 
-/// What a handler with an effect returns.
+/// The successful result of a handler with an effect.
 #[derive(Debug, Clone)]
 pub enum StepOutcome {
     /// The step is done, with this output.
     Done(Value),
-    /// The step goes on when this has come.
+    /// The step continues after this wait.
     Wait(Wait),
 }
 
-/// What a step waits for.
+/// The event that a step waits for.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Wait {
     /// Signatures on a document. The engine tracks the signers.
     Signatures(NewSignatureRequest),
-    /// A decision of approvers. The engine collects the votes.
+    /// A decision by approvers. The engine collects the votes.
     Approval(NewApproval),
 }
 
-/// A request for approval, as a handler makes it.
+/// A handler's new approval request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct NewApproval {
-    /// Names the request; the handler needs it for the links that it sends.
+    /// The id of the request; the handler needs it for the links that it sends.
     pub id: ApprovalId,
-    /// Who may decide, each with the SHA-256 of the token in their link.
+    /// The approvers' addresses, each with the SHA-256 of the token in the approver's link.
     pub approvers: Vec<(String, [u8; 32])>,
-    /// What they are told.
+    /// The message to the approvers.
     pub message: Option<String>,
-    /// How many must agree. One refusal decides.
+    /// The number of approvals needed. One refusal rejects.
     pub quorum: u32,
-    /// When it is decided without them: after the step's
+    /// When the request expires: after the step's
     /// [`started_at`](crate::workflow::context::StepFacts::started_at), and within ten years.
     pub expires_at: Option<Timestamp>,
-    /// What an expiry does.
+    /// The effect of an expiry.
     pub on_expiry: OnExpiry,
 }
 
 impl NewApproval {
-    /// Asks for one approval of any of these, without an end. Each comes with the
-    /// [hash](crate::approval::token_hash) of the token in their link.
+    /// A request for one approval by any of these approvers, without expiry. Each address comes with the
+    /// [hash](crate::approval::token_hash) of the token in the approver's link.
     #[must_use]
     pub fn new(approvers: Vec<(String, [u8; 32])>) -> Self {
         Self {
@@ -245,40 +242,40 @@ impl NewApproval {
     }
 }
 
-/// What happens when approvers do not decide in time.
+/// The effect of an expiry: the approvers did not decide in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnExpiry {
     /// The step fails.
     #[default]
     Fail,
-    /// It counts as approved.
+    /// The expiry counts as approval.
     Approve,
     /// A person decides.
     Review,
 }
 
-/// How a wait ended.
+/// The successful end of a wait.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Resolution {
-    /// All have signed.
+    /// All signers have signed.
     Signed(Box<SignatureRequest>),
-    /// The approvers agreed.
+    /// The approvers have approved.
     Approved(Value),
 }
 
-/// What is known of an effect after a crash.
+/// The answer of a handler's probe: did the effect happen?
 #[derive(Debug, Clone, PartialEq)]
 pub enum Probe {
-    /// It happened, with this output.
+    /// The effect happened, with this output.
     Done(Value),
-    /// It happened, and this is what the step now waits for. The handler runs again to pick it up;
-    /// where it may not any more, the step waits as it is, or what was asked for is withdrawn.
+    /// The effect happened, and the step now waits for this. The handler runs again to pick the wait up. If
+    /// it may not run any more, the step waits as it is, or the open request is withdrawn.
     Begun(Wait),
-    /// It did not happen; running it is safe.
+    /// The effect did not happen; running the step is safe.
     NotDone,
-    /// It cannot be told. A person decides.
+    /// The handler cannot tell. A person decides.
     Unknown,
 }
 
@@ -348,7 +345,7 @@ mod tests {
             assert_eq!(at, field);
             assert!(tech.contains(why), "{tech}");
             let failure = read_params::<Params>(params).expect_err("the step refuses it");
-            // What is missing as a whole is told by preflight's own rules.
+            // Preflight's own rules report whole parameters that are missing.
             if field != "others" {
                 assert_eq!(failure.context.tech.as_ref(), Some(tech));
             }

@@ -1,9 +1,12 @@
-//! What a workflow is, and what an application writes to run its nodes.
+//! Workflows, and the handlers that an application writes to run their nodes.
 //!
-//! [`definition`] is the data, [`variables`] and [`condition`] what its parameters may say,
-//! [`spec`] what a node type declares, [`handler`] the traits that do the work, [`context`] what
-//! they are given, [`func`] how an async function becomes a handler, [`validate`] what is checked
-//! before a definition is stored.
+//! - [`definition`]: the data of a workflow
+//! - [`variables`] and [`condition`]: the expressions in parameters and conditions
+//! - [`spec`]: the declaration of a node type
+//! - [`handler`]: the traits that do the work
+//! - [`context`]: the context of a handler's call
+//! - [`func`]: handlers made of async functions
+//! - [`validate`]: the checks before a definition is stored
 
 pub mod condition;
 pub mod context;

@@ -1,7 +1,7 @@
-//! What is wrong with a parameter's value.
+//! The faults of parameter values.
 //!
-//! Preflight, the check before a definition is stored, and the engine before it calls a handler all
-//! ask [`faults`], so a value that preflight accepts is not refused by the step.
+//! Preflight, the check before a definition is stored, and the engine before it calls a handler all use
+//! [`faults`]. So the step accepts every value that preflight accepts.
 
 use std::borrow::Cow;
 
@@ -22,18 +22,18 @@ use crate::{
 
 pub(crate) mod signers;
 
-/// A list may hold thousands of wrong entries; so many are named.
+/// The largest number of faults reported for a list, which may have thousands of wrong entries.
 const MAX_FAULTS: usize = 20;
 
-/// A value as far as it is known.
+/// A value, as far as it is known.
 pub(crate) struct Given<'v> {
     value: Cow<'v, Value>,
-    /// What gives the variables within the value; `None` where it holds no variables.
+    /// The source of the variables within the value; `None` if it holds none.
     source: Option<&'v dyn Source>,
 }
 
 impl<'v> Given<'v> {
-    /// A value in which all variables have been replaced.
+    /// A value whose variables have all been replaced.
     pub(crate) fn known(value: &'v Value) -> Self {
         Self {
             value: Cow::Borrowed(value),
@@ -41,7 +41,7 @@ impl<'v> Given<'v> {
         }
     }
 
-    /// A value as it stands in a definition; `None` where only a later step can tell it.
+    /// A value as written in a definition; `None` if only a later step can tell it.
     pub(crate) fn look(value: &'v Value, source: &'v dyn Source) -> Option<Self> {
         match value {
             Value::String(_) if has_variables(value) => Some(Self {
@@ -59,7 +59,7 @@ impl<'v> Given<'v> {
         &self.value
     }
 
-    /// A value within this one.
+    /// A value inside this one.
     fn within<'s>(&'s self, value: &'s Value) -> Option<Given<'s>> {
         match self.source {
             Some(source) => Given::look(value, source),
@@ -82,7 +82,7 @@ impl<'v> Given<'v> {
     }
 }
 
-/// No variable is known: what a definition says by itself.
+/// A source without values, to check a definition by itself.
 pub(crate) struct NothingKnown;
 
 impl Source for NothingKnown {
@@ -91,13 +91,13 @@ impl Source for NothingKnown {
     }
 }
 
-/// One thing that is wrong with a parameter.
+/// A fault of a parameter.
 pub(crate) struct ParamFault {
     pub(crate) code: &'static str,
     pub(crate) domain: Domain,
-    /// Where within the value: names and indexes. Empty for the value itself.
+    /// The place within the value, as names and indexes. Empty for the value itself.
     at: Vec<String>,
-    /// For people; it takes `label` and `field`.
+    /// The text for people; takes `label` and `field`.
     text: Text,
     pub(crate) tech: Option<String>,
 }
@@ -123,7 +123,7 @@ impl ParamFault {
         self
     }
 
-    /// The field, such as `signers.0.email`.
+    /// The field's name, such as `signers.0.email`.
     pub(crate) fn field(&self, param: &str) -> String {
         let names = std::iter::once(param).chain(self.at.iter().map(String::as_str));
         names.collect::<Vec<_>>().join(".")
@@ -146,8 +146,8 @@ impl ParamFault {
             .with("field", self.field(param))
     }
 
-    /// Whether the value is only missing or misspelled: a person is expected to fill it in or to
-    /// correct it, so a definition with it may be stored.
+    /// True if the value is only missing or misspelled. A person is expected to fill it in or correct it, so
+    /// a definition with it may be stored.
     pub(crate) fn is_left_to_people(&self) -> bool {
         [
             codes::MISSING_REQUIRED_FIELD,
@@ -161,7 +161,7 @@ impl ParamFault {
     }
 }
 
-/// What is wrong with a parameter's value; nothing where the value is not known yet.
+/// The faults of a parameter's value; none if the value is not known yet.
 pub(crate) fn faults(param: &ParamSpec, given: Option<&Given<'_>>) -> Vec<ParamFault> {
     let Some(given) = given else {
         return Vec::new();
@@ -235,7 +235,7 @@ fn missing(kind: &ParamKind) -> ParamFault {
     ParamFault::new(domain, code, text)
 }
 
-/// What is wrong with one address.
+/// The fault of an address, if any.
 fn address(domain: Domain, value: &Value) -> Option<ParamFault> {
     let invalid = |text| ParamFault::new(domain, codes::INVALID_EMAIL_FORMAT, text);
     let Some(text) = value.as_str() else {
@@ -247,7 +247,7 @@ fn address(domain: Domain, value: &Value) -> Option<ParamFault> {
     Some(invalid(error.human()).tech(tech))
 }
 
-/// What is wrong with a list of addresses; a text alone counts as a list of one.
+/// The faults of a list of addresses; a single text counts as a list of one.
 fn addresses(given: &Given<'_>) -> Vec<ParamFault> {
     let count = match given.value() {
         Value::Array(items) => items.len(),
@@ -258,7 +258,7 @@ fn addresses(given: &Given<'_>) -> Vec<ParamFault> {
         .collect();
     for (index, item) in given.items().enumerate().take(PEOPLE) {
         let fault = item.and_then(|item| address(Domain::Delivery, item.value()));
-        // The only one is named by the parameter alone.
+        // If there is only one address, the parameter's name is enough.
         found.extend(fault.map(|fault| if count == 1 { fault } else { fault.at(index) }));
     }
     found
@@ -272,7 +272,7 @@ fn too_many(domain: Domain, count: usize, most: usize) -> Option<ParamFault> {
     })
 }
 
-/// Why a handler cannot be called with these parameters, in which nothing is unknown any more.
+/// Why a handler cannot be called with these parameters, whose variables have all been replaced.
 pub(crate) fn failure(spec: &NodeSpec, params: &Value, label: &str) -> Option<StepFailure> {
     let found: Vec<_> = spec
         .params
@@ -295,8 +295,8 @@ pub(crate) fn failure(spec: &NodeSpec, params: &Value, label: &str) -> Option<St
 }
 
 impl NodeSpec {
-    /// Leaves out optional parameters that are blank: `null`, and a text of white space where no text
-    /// is wanted. Handlers are checked and called without them.
+    /// Removes optional parameters that are blank: `null`, or a text of white space if the kind is not text.
+    /// Handlers are checked and called without them.
     pub(crate) fn drop_blanks(&self, params: &mut Map<String, Value>) {
         for param in self.params.iter().filter(|param| !param.required) {
             let is_dropped = |value: &Value| match param.kind {

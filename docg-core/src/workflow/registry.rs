@@ -1,4 +1,4 @@
-//! The node types that an application has.
+//! The registry of an application's node types.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -11,7 +11,7 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Adds a handler. The last one of a type wins.
+    /// Adds a handler. If a node type is added twice, the last handler wins.
     pub fn add(&mut self, handler: Handler) {
         self.handlers
             .insert(Arc::clone(&handler.spec().node_type), handler);
@@ -23,13 +23,13 @@ impl Registry {
         self.handlers.get(node_type)
     }
 
-    /// The names of all node types.
+    /// The names of all registered node types.
     #[must_use]
     pub fn node_types(&self) -> Arc<[Arc<str>]> {
         self.handlers.keys().cloned().collect()
     }
 
-    /// What a dry run is given: handlers that compute, and the previews of those that do not.
+    /// The handlers for dry runs: those that compute, and the previews of those with effects.
     #[must_use]
     pub fn dry(&self) -> DryRegistry {
         let handlers = self.handlers.iter().filter_map(|(node_type, handler)| {
@@ -45,14 +45,14 @@ impl Registry {
     }
 }
 
-/// The handlers that a dry run may call. There is no way from here to an effect.
+/// The handlers that a dry run may call. No effect can be reached from here.
 #[derive(Clone, Default)]
 pub struct DryRegistry {
     handlers: BTreeMap<Arc<str>, Arc<dyn ComputeHandler>>,
 }
 
 impl DryRegistry {
-    /// What a dry run does for a node type; `None` where it does nothing.
+    /// The handler that a dry run calls for a node type; `None` skips the step.
     #[must_use]
     pub fn get(&self, node_type: &str) -> Option<&Arc<dyn ComputeHandler>> {
         self.handlers.get(node_type)

@@ -1,11 +1,11 @@
-//! How large a value is, roughly, without writing it out.
+//! Estimates the size of a value without serializing it.
 
 use serde_json::Value;
 
-/// A text counts as one value for each so many of its bytes.
+/// A text counts as one more value for each so many bytes.
 const TEXT_BYTES: usize = 64;
 
-/// How many values there are within a value, and for how many its texts count. Stops at `most`.
+/// Counts the values within a value, and adds the share of their texts. Stops counting at `most`.
 pub(crate) fn size_of(value: &Value, most: usize) -> usize {
     fn measure(value: &Value, left: &mut usize) {
         let mut take = |size: usize| *left = left.saturating_sub(1 + size / TEXT_BYTES);

@@ -1,4 +1,4 @@
-//! What a node type declares about itself. From this alone preflight knows what to check.
+//! The declarations of node types. They tell preflight what to check.
 
 use std::sync::Arc;
 
@@ -8,22 +8,22 @@ use crate::run::Phase;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct NodeSpec {
-    /// The name that workflows use, such as `render-pdf`.
+    /// The type's name in workflows, such as `render-pdf`.
     pub node_type: Arc<str>,
-    /// The phases that its nodes may declare; a node may leave the phase out where there is one.
+    /// The allowed phases of its nodes; if there is only one, a node may omit its phase.
     pub phases: Vec<Phase>,
-    /// The parameters. A node with any other parameter is refused.
+    /// The parameters. A node with an undeclared parameter is refused.
     pub params: Vec<ParamSpec>,
     /// The fields that later nodes may read.
     pub outputs: Outputs,
-    /// Whether its effect can be repeated.
+    /// How safe it is to repeat the effect.
     pub effect: EffectClass,
-    /// How long one attempt may take where the node does not say, in milliseconds.
+    /// The timeout of one attempt in milliseconds, if the node sets none.
     pub timeout_ms: u64,
 }
 
 impl NodeSpec {
-    /// A node type for one phase, with no parameters, any output and 60 seconds for an attempt.
+    /// A node type for one phase, with no parameters, any output, and a timeout of 60 seconds.
     #[must_use]
     pub fn new(node_type: impl Into<Arc<str>>, phase: Phase) -> Self {
         Self {
@@ -36,7 +36,7 @@ impl NodeSpec {
         }
     }
 
-    /// Allows every phase but preflight.
+    /// Allows every phase except preflight.
     #[must_use]
     pub fn any_phase(mut self) -> Self {
         self.phases = Phase::ALL[1..].to_vec();
@@ -57,51 +57,51 @@ impl NodeSpec {
         self
     }
 
-    /// Declares that the output has the keys of this parameter's object.
+    /// Declares that the output has the same keys as the object in this parameter.
     #[must_use]
     pub fn outputs_of_param(mut self, param: &'static str) -> Self {
         self.outputs = Outputs::KeysOf(param);
         self
     }
 
-    /// Declares that running the effect twice does no harm.
+    /// Declares that it is safe to repeat the effect.
     #[must_use]
     pub fn safe_to_repeat(mut self) -> Self {
         self.effect = EffectClass::Repeatable;
         self
     }
 
-    /// Sets how long one attempt may take where the node does not say, in milliseconds.
+    /// Sets the timeout of one attempt in milliseconds, for nodes that set none.
     #[must_use]
     pub fn timeout_ms(mut self, millis: u64) -> Self {
         self.timeout_ms = millis;
         self
     }
 
-    /// The declaration of a parameter.
+    /// Finds the declaration of a parameter.
     #[must_use]
     pub fn find_param(&self, name: &str) -> Option<&ParamSpec> {
         self.params.iter().find(|param| param.name == name)
     }
 }
 
-/// Whether an effect can be repeated without harm.
+/// How safe it is to repeat an effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum EffectClass {
-    /// Safe to run again after a crash.
+    /// Safe to repeat after a crash.
     Repeatable,
-    /// Cannot be taken back: after a crash the handler is asked before it is run again.
+    /// Cannot be undone: after a crash the handler's `probe` is asked before the step runs again.
     Once,
 }
 
 /// The fields of an output that later nodes may read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outputs {
-    /// Not known before it has run.
+    /// The fields are unknown before the node has run.
     Any,
-    /// Exactly these.
+    /// Exactly these fields.
     Fields(Vec<&'static str>),
-    /// The keys of this parameter's object.
+    /// The keys of the object in this parameter.
     KeysOf(&'static str),
 }
 
@@ -111,13 +111,13 @@ pub enum Outputs {
 pub struct ParamSpec {
     /// The key in a node's `params`.
     pub name: &'static str,
-    /// What it holds, and so what is checked.
+    /// The kind of its value, which decides the checks.
     pub kind: ParamKind,
-    /// Whether it must be there and not blank.
+    /// True if the parameter must be present and not blank.
     pub required: bool,
 }
 
-/// What a parameter holds.
+/// The kind of a parameter's value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ParamKind {
@@ -125,12 +125,11 @@ pub enum ParamKind {
     Json,
     /// Text.
     Text,
-    /// Text that is one of these.
+    /// Text from this list.
     OneOf(Vec<&'static str>),
     /// A whole number, zero or more.
     Integer,
-    /// A duration in whole milliseconds, from 1 to ten years; to be read as
-    /// [`Millis`](crate::time::Millis).
+    /// A duration in whole milliseconds, from 1 to ten years; read it as [`Millis`](crate::time::Millis).
     Duration,
     /// `true` or `false`.
     Boolean,
@@ -140,7 +139,7 @@ pub enum ParamKind {
     Url,
     /// One e-mail address (RFC 5321), with or without a display name.
     Email,
-    /// One e-mail address or a list of them: who a delivery goes to.
+    /// One e-mail address or a list of them: the recipients of a delivery.
     EmailList,
     /// The name of a template, readable through [`ResourceProbe`](crate::preflight::ResourceProbe).
     Template,
@@ -148,14 +147,14 @@ pub enum ParamKind {
     Folder,
     /// A connection to a provider.
     Connection,
-    /// A document that an earlier step made.
+    /// A document from an earlier step.
     File,
     /// A list of `{email, name?, order?}`.
     Signers,
 }
 
 impl ParamSpec {
-    /// A parameter that must be there.
+    /// A parameter that must be present.
     #[must_use]
     pub fn required(name: &'static str, kind: ParamKind) -> Self {
         Self {
@@ -165,7 +164,7 @@ impl ParamSpec {
         }
     }
 
-    /// A parameter that may be left out.
+    /// A parameter that may be missing.
     #[must_use]
     pub fn optional(name: &'static str, kind: ParamKind) -> Self {
         Self {

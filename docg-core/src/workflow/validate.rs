@@ -1,8 +1,8 @@
-//! What is checked before a definition is stored.
+//! The checks before a definition is stored.
 //!
-//! Only what no trigger data and no person can put right afterwards is a fault here: a node type
-//! that there is not, a variable that nothing can give. Whether an address is an address, whether
-//! a template exists and whether a required parameter is filled is for preflight.
+//! A fault here is a problem that neither trigger data nor a person can fix later: an unknown node type, a
+//! variable that nothing can fill. Preflight checks the rest: addresses, the existence of templates, required
+//! parameters.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -37,35 +37,35 @@ mod tests;
 pub(crate) use recent::Recent;
 pub(crate) use scope::output_fields;
 
-/// A workflow has at most this many nodes.
+/// The largest number of nodes in a workflow.
 pub const MAX_NODES: usize = 200;
-/// One attempt of a step takes at most this long, in milliseconds: a day.
+/// The longest timeout of one attempt, in milliseconds: a day.
 pub const MAX_TIMEOUT_MS: u64 = 24 * 3_600_000;
-/// A step is attempted at most this often.
+/// The largest number of attempts of a step.
 pub const MAX_ATTEMPTS: u32 = 100;
-/// Each pause before a retry is at most this many times as long as the one before.
+/// The largest factor from one pause between attempts to the next.
 pub const MAX_MULTIPLIER: u32 = 1000;
-/// A pause between attempts is at most this long, in milliseconds: a week.
+/// The longest pause between attempts, in milliseconds: a week.
 pub const MAX_PAUSE_MS: u64 = 7 * 24 * 3_600_000;
 
-/// A definition that can run.
+/// A valid workflow definition.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Validated {
-    /// For people.
+    /// The workflow's name, for people.
     pub name: String,
     /// JSON Schema 2020-12 of the trigger data.
     pub input_schema: Map<String, Value>,
-    /// Behaviour of the whole workflow.
+    /// Settings of the whole workflow.
     pub settings: Settings,
     /// The nodes, in the order in which they run.
     pub nodes: Vec<Arc<Node>>,
 }
 
-/// Checks a draft and fills in what it leaves to the node types.
+/// Checks a draft and fills in the defaults of its node types.
 ///
 /// # Errors
 ///
-/// Every fault that it has, at most 500.
+/// Every fault of the draft, at most 500.
 pub fn validate(draft: WorkflowDraft, registry: &Registry) -> Result<Validated, Vec<FieldFault>> {
     let mut faults = Faults::default();
     faults.name("/name", &draft.name);
@@ -144,8 +144,8 @@ pub fn validate(draft: WorkflowDraft, registry: &Registry) -> Result<Validated, 
     }
 }
 
-/// Checks changes that a person makes to the parameters of a stored workflow's nodes for one run:
-/// `{node id: {parameter: value}}`. The pointers begin at the changes.
+/// Checks a person's changes to node parameters for one execution of a stored workflow:
+/// `{node id: {parameter: value}}`. Pointers in faults start at the changes.
 ///
 /// # Errors
 ///

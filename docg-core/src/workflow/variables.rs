@@ -1,9 +1,9 @@
 //! Variables: the `{{path}}` in a node's parameters.
 //!
-//! A path reads `trigger`, `steps.<node id>.<field>` or `execution`, and nothing else. A parameter
-//! that is one `{{path}}` alone keeps its JSON type; inside a longer text a value is written as
-//! text. What a path leads to is put in as it is and never read for variables again, so trigger
-//! data cannot reach anything by holding `{{…}}` itself.
+//! A path reads `trigger`, `steps.<node id>.<field>` or `execution`, and nothing else. If a parameter is
+//! exactly one `{{path}}`, its value keeps its JSON type; inside a longer text the value is written as text.
+//! An inserted value is never searched for variables again, so trigger data that contains `{{…}}` cannot
+//! reach anything.
 
 use std::{borrow::Cow, collections::BTreeSet, fmt::Write as _};
 
@@ -23,45 +23,45 @@ pub(crate) use path::{EXECUTION_FIELDS, Path, descend, shortened};
 pub use path::{PathError, Root, Target};
 use text::{Piece, pieces, sole};
 
-/// The parameters of one step may grow to this many bytes, roughly, by the values put into them.
-/// A small text can name a large value many thousand times.
+/// The most bytes, roughly, by which variables may enlarge the parameters of one step. Needed because a small
+/// text can name a large value many thousand times.
 pub(crate) const MAX_RESOLVED_BYTES: usize = 16 * 1024 * 1024;
-/// More references than this are not found in one value.
+/// The largest number of references found in one value.
 pub(crate) const MAX_REFERENCES: usize = 10_000;
-/// A pointer to a reference that would be longer leads to what holds it.
+/// The longest JSON pointer to a reference, in bytes; a longer one stops at an outer value.
 const MAX_POINTER_BYTES: usize = 1_000;
-/// More paths than this are not listed.
+/// The largest number of paths listed in an error.
 const MAX_LISTED: usize = 100;
 
-/// What variables can read.
+/// The values that variables can read.
 #[derive(Debug, Clone, Copy)]
 pub struct Scope<'a> {
     /// The trigger data.
     pub trigger: &'a Value,
-    /// The steps; those with an output can be read.
+    /// The steps; only those with an output can be read.
     pub steps: &'a [Step],
-    /// The run.
+    /// The execution.
     pub execution: &'a Execution,
 }
 
-/// Why values could not be put in the place of all variables.
+/// Why variables could not be replaced.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unresolved {
-    /// Variables that lead to nothing: their paths, each once, sorted.
+    /// Some variables have no value: their paths, without duplicates, sorted.
     #[error("there is nothing at {}", .0.join(", "))]
     Absent(Vec<String>),
-    /// The values are larger together than a handler is given: the paths of those that were too much.
+    /// The values together exceed the limit for a handler: the paths that did not fit.
     #[error("the values are too large to be put in: {}", .0.join(", "))]
     TooLarge(Vec<String>),
 }
 
-/// What a path leads to.
+/// The result of looking up a path.
 pub(crate) enum Found<'a> {
-    /// This value; `null` is one.
+    /// The value; it may be `null`.
     Value(Cow<'a, Value>),
-    /// Nothing, and nothing will be there.
+    /// There is no value, and there will be none.
     Absent,
-    /// Something that only a later step or the run itself can tell.
+    /// The value is known only after a later step, or during the execution.
     Later,
 }
 
@@ -71,7 +71,7 @@ impl<'a> From<Option<&'a Value>> for Found<'a> {
     }
 }
 
-/// Where paths lead.
+/// A source of values for paths.
 pub(crate) trait Source {
     fn find(&self, path: &Path<'_>) -> Found<'_>;
 }
@@ -93,7 +93,7 @@ impl Source for Scope<'_> {
     }
 }
 
-/// The trigger data alone.
+/// A source of the trigger data alone.
 struct TriggerOnly<'a>(&'a Value);
 
 impl Source for TriggerOnly<'_> {
@@ -105,11 +105,12 @@ impl Source for TriggerOnly<'_> {
     }
 }
 
-/// Puts values in the place of all variables. The answer is an object with the same keys.
+/// Replaces all variables by their values. The result is an object with the same keys.
 ///
 /// # Errors
 ///
-/// [`Unresolved`] names every path that leads nowhere or is none, or what was too large.
+/// [`Unresolved`] lists every path without a value or with wrong syntax, or the paths whose values are too
+/// large.
 pub fn resolve(params: &Map<String, Value>, scope: &Scope<'_>) -> Result<Value, Unresolved> {
     let mut budget = MAX_RESOLVED_BYTES;
     let mut resolver = Resolver::new(scope, &mut budget);
@@ -123,14 +124,13 @@ pub fn resolve(params: &Map<String, Value>, scope: &Scope<'_>) -> Result<Value, 
     Ok(Value::Object(resolved))
 }
 
-/// Puts in what the trigger data alone can give. The rest keeps its `{{path}}`.
+/// Replaces the variables that the trigger data alone can fill. Others keep their `{{path}}`.
 #[must_use]
 pub fn resolve_partial(params: &Map<String, Value>, trigger: &Value) -> Map<String, Value> {
     resolve_from(params, &TriggerOnly(trigger), &mut { MAX_RESOLVED_BYTES }).0
 }
 
-/// As [`resolve_partial`], from any source, and whether the values put in fit into the budget, which
-/// they use up.
+/// As [`resolve_partial`], from any source. Uses up the budget; the flag is true if all values fit into it.
 pub(crate) fn resolve_from(
     params: &Map<String, Value>,
     source: &dyn Source,
@@ -141,7 +141,7 @@ pub(crate) fn resolve_from(
     (resolved, resolver.excess.is_empty())
 }
 
-/// A value with all its variables, or `None` where one of them leads nowhere yet.
+/// Replaces all variables of a value; `None` if one of them has no value yet.
 pub(crate) fn settle<'v>(value: &'v Value, source: &dyn Source) -> Option<Cow<'v, Value>> {
     if !has_variables(value) {
         return Some(Cow::Borrowed(value));
@@ -153,7 +153,7 @@ pub(crate) fn settle<'v>(value: &'v Value, source: &dyn Source) -> Option<Cow<'v
     is_settled.then_some(Cow::Owned(settled))
 }
 
-/// The parameters of a node, with what a person has changed (`overrides` is by node id).
+/// The parameters of a node, with a person's changes applied (`overrides` is by node id).
 #[must_use]
 pub fn effective_params<'a>(
     node: &'a Node,
@@ -176,16 +176,16 @@ pub fn effective_params<'a>(
 /// A `{{…}}` in a parameter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reference {
-    /// Where, as a JSON pointer (RFC 6901) into the value that was searched. One that would have more
-    /// than 1,000 bytes leads to what holds the text.
+    /// The place, as a JSON pointer (RFC 6901) into the searched value. A pointer of more than 1,000 bytes
+    /// stops at an outer value.
     pub pointer: String,
-    /// What stands between the braces, shortened where it is very long.
+    /// The text between the braces, shortened if it is very long.
     pub path: String,
-    /// What it means.
+    /// The parsed path, or why the text is not a path.
     pub target: Result<Target, PathError>,
 }
 
-/// The `{{…}}` in a value, at most 10,000, with what is wrong with those that are no paths.
+/// Finds the `{{…}}` in a value, at most 10,000, including those that are not paths.
 #[must_use]
 pub fn references(value: &Value) -> Vec<Reference> {
     let mut found = Vec::new();
@@ -231,7 +231,7 @@ fn collect(value: &Value, pointer: &mut String, found: &mut Vec<Reference>) {
     }
 }
 
-/// Appends a name to a JSON pointer that is not too long yet.
+/// Appends a name to a JSON pointer, unless the pointer would become too long.
 fn step_into(pointer: &mut String, name: &str) {
     if pointer.len() + name.len() <= MAX_POINTER_BYTES {
         push_token(pointer, name);
@@ -250,12 +250,12 @@ pub(crate) fn push_token(pointer: &mut String, name: &str) {
     }
 }
 
-/// Whether a text holds any `{{`. Nearly none does, and looking for one byte is quicker.
+/// True if a text contains `{{`. Hardly any text does, and searching for one byte is faster.
 fn has_braces(text: &str) -> bool {
     text.contains('{') && text.contains("{{")
 }
 
-/// Whether a value holds any `{{`.
+/// True if a value contains `{{`.
 pub(crate) fn has_variables(value: &Value) -> bool {
     match value {
         Value::String(text) => has_braces(text),
@@ -267,11 +267,11 @@ pub(crate) fn has_variables(value: &Value) -> bool {
 
 struct Resolver<'s, 'b> {
     source: &'s dyn Source,
-    /// What leads to nothing.
+    /// The paths without a value.
     open: BTreeSet<String>,
-    /// What the budget did not suffice for.
+    /// The paths whose values exceed the budget.
     excess: BTreeSet<String>,
-    /// How many bytes may still be put in.
+    /// How many bytes may still be inserted.
     budget: &'b mut usize,
 }
 
@@ -353,7 +353,7 @@ fn report(paths: &mut BTreeSet<String>, inner: &str) {
     }
 }
 
-/// A value inside a text: texts as they are, numbers plain, `null` empty, the rest compact JSON.
+/// Appends a value to a text: texts as they are, numbers plain, `null` as nothing, the rest as compact JSON.
 fn push_text(out: &mut String, value: &Value) {
     match value {
         Value::Null => {}
@@ -365,7 +365,7 @@ fn push_text(out: &mut String, value: &Value) {
     }
 }
 
-/// About how many bytes a value takes.
+/// The size of a value in bytes, roughly.
 fn size(value: &Value) -> usize {
     const NODE: usize = 32;
     match value {

@@ -1,4 +1,4 @@
-//! Trigger data and variables.
+//! Checks of trigger data and variables.
 
 use std::collections::HashSet;
 
@@ -16,10 +16,10 @@ use crate::{
     },
 };
 
-/// More variables of one node than this are not named.
+/// The most unresolved variables reported for one node.
 const MAX_PER_NODE: usize = 50;
 
-/// Trigger data that breaks the workflow's JSON Schema.
+/// Reports trigger data that violates the workflow's JSON Schema.
 pub(super) fn schema(workflow: &Workflow, trigger: &Value) -> Vec<Issue> {
     match json_schema::broken_by(workflow, trigger) {
         Ok(violations) => violations.into_iter().map(violated).collect(),
@@ -28,7 +28,7 @@ pub(super) fn schema(workflow: &Workflow, trigger: &Value) -> Vec<Issue> {
             let text = Text::key("issue-check-failed-schema");
             vec![Issue::warning(Domain::Data, "data.check_failed", text).tech(detail)]
         }
-        // Whoever makes the data too large to be checked would otherwise do without the check.
+        // Blocking, because a caller could otherwise avoid the check by making the data too large.
         Err(Unchecked::TooMuch(detail)) => {
             let text = Text::key("issue-check-too-large");
             vec![
@@ -56,7 +56,7 @@ fn violated(violation: Violation) -> Issue {
         .tech(violation.tech)
 }
 
-/// Variables that nothing can give. The field is the parameter, the path is in the texts.
+/// Reports variables that nothing can fill. The issue's field is the parameter; the texts name the path.
 pub(super) fn variables(
     node: &Node,
     params: &Map<String, Value>,
@@ -99,7 +99,7 @@ pub(super) fn variables(
     }
 }
 
-/// Parameters that become too large by the values put into them.
+/// The issue that the parameters are too large once their variables are filled in.
 pub(super) fn too_large(node: &Node) -> Issue {
     let text = Text::key("issue-parameters-too-large").with("label", &node.label);
     Issue::blocking(Domain::Data, codes::PARAMETERS_TOO_LARGE, text)
@@ -107,7 +107,7 @@ pub(super) fn too_large(node: &Node) -> Issue {
         .tech("the values of its variables are too large to be put in")
 }
 
-/// No handler for the node's type.
+/// The issue that no handler is registered for the node's type.
 pub(super) fn unknown_node_type(node: &Node) -> Issue {
     let text = Text::key("issue-unknown-node-type").with("label", &node.label);
     Issue::blocking(Domain::Data, codes::UNKNOWN_NODE_TYPE, text)

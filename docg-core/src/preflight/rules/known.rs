@@ -1,5 +1,5 @@
-//! What is known before anything has run: the trigger data, the outputs of steps that have ended,
-//! and which of the other steps will have one.
+//! The values known before a step runs: trigger data, outputs of ended steps, and the declared outputs of
+//! steps that will run.
 
 use std::borrow::Cow;
 
@@ -14,28 +14,28 @@ use crate::{
     },
 };
 
-/// What later nodes may expect of a node.
+/// The values that later nodes may read from a node.
 pub(super) enum Standing<'a> {
-    /// It has run and gave this.
+    /// The node has run and has this output.
     Output(&'a Value),
-    /// It has no output and will have none.
+    /// The node has no output and will have none.
     Nothing,
-    /// It will run; its declaration tells what it gives.
+    /// The node will run; its declaration tells its output's fields.
     Runs(Option<&'a NodeSpec>),
-    /// This execution leaves it out (dry run, `until_phase`): nodes that run too cannot read it,
-    /// those that are left out with it are checked as if it ran.
+    /// This execution leaves the node out (dry run, `until_phase`). Nodes that run cannot read it. Nodes that
+    /// are left out too are checked as if it ran.
     LeftOut,
 }
 
-/// A node, its parameters as they stand, and what it will give.
+/// A node, its effective parameters, and what later nodes may read from it.
 type Seen<'a> = (&'a Node, Cow<'a, Map<String, Value>>, Standing<'a>);
 
-/// What is known as the nodes are looked at one after the other.
+/// The known values, growing as the nodes are checked one after the other.
 pub(super) struct Known<'a> {
     request: PreflightRequest<'a>,
-    /// The nodes so far, in order. What is not among them comes later and cannot be read.
+    /// The nodes checked so far, in order. Any other node comes later and cannot be read.
     nodes: Vec<Seen<'a>>,
-    /// Whether the node that is looked at runs in this execution.
+    /// True if the node being checked runs in this execution.
     runs: bool,
 }
 

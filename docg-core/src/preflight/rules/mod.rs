@@ -1,8 +1,8 @@
-//! The checks over declared parameters, a file for each domain. They are pure: what they would
-//! have to ask somebody, they leave as [`Question`]s.
+//! The checks over declared parameters, a file for each domain. They are pure: anything that must be asked
+//! elsewhere becomes a [`Question`].
 //!
-//! Nothing of the trigger data goes into a text for people, because events carry those texts:
-//! they name nodes, parameters and places in lists. Values go to the text for technicians.
+//! Texts for people never contain trigger data, because events carry those texts. They name nodes, parameters
+//! and places in lists. Values go into the text for technicians.
 
 use std::collections::BTreeSet;
 
@@ -31,16 +31,16 @@ mod tests;
 
 pub(super) use permissions::{Answer, Question, Resource, check_failed};
 
-/// The values that are put into the parameters of all nodes are at most this many bytes, roughly.
+/// The limit for the values filled into the parameters of all nodes together, in bytes, roughly.
 const MAX_RESOLVED_BYTES: usize = 64 * 1024 * 1024;
 
-/// What the pure rules found, and what is still to be asked. Places are 0 for the whole workflow
-/// and 1 and up for its nodes, so that the answers can be put where they belong.
+/// The issues that the pure rules found, and the questions still to ask. Places are 0 for the whole workflow
+/// and 1 and up for its nodes, so that answers can be sorted in.
 pub(super) struct Findings {
     pub(super) issues: Vec<(usize, Issue)>,
     pub(super) questions: Vec<Question>,
     pub(super) checks: Vec<Check>,
-    /// How many bytes the parameters of all checks may still grow.
+    /// How many bytes the parameters of all checks may still grow by.
     budget: usize,
 }
 
@@ -48,7 +48,7 @@ pub(super) struct Findings {
 pub(super) struct Check {
     pub(super) place: usize,
     pub(super) params: Map<String, Value>,
-    /// The parameters that are not known yet, or in which something is wrong.
+    /// The parameters that are not known yet, or that have a fault.
     pub(super) unsound: BTreeSet<String>,
 }
 
@@ -73,7 +73,7 @@ pub(super) fn apply(request: &PreflightRequest<'_>) -> Findings {
     findings
 }
 
-/// Checks one node, and says what later nodes may expect of it.
+/// Checks one node, and returns what later nodes may read from it.
 fn look_at<'a>(
     request: &PreflightRequest<'a>,
     known: &mut Known<'a>,
@@ -167,7 +167,7 @@ fn look_at<'a>(
     }
 }
 
-/// Whether a dry run calls the handler.
+/// True if a dry run calls the handler.
 fn runs_dry(phase: Phase, handler: &Handler) -> bool {
     phase.runs_dry()
         && match handler {
@@ -204,7 +204,7 @@ struct Rule<'r> {
 }
 
 impl Rule<'_> {
-    /// Leaves a question about the resource that the parameter names.
+    /// Adds a question about the resource that the parameter names.
     fn ask(&self, value: &Value, questions: &mut Vec<Question>) {
         let resource = match self.param.kind {
             ParamKind::Template => Resource::Template,
@@ -218,7 +218,7 @@ impl Rule<'_> {
         }
     }
 
-    /// A fault as a blocking issue.
+    /// Turns a fault into a blocking issue.
     fn issue(&self, fault: &ParamFault) -> Issue {
         let human = fault.human(&self.node.label, self.param.name);
         let issue = Issue::blocking(fault.domain, fault.code, human)

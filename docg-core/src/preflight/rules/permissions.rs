@@ -1,5 +1,5 @@
-//! Templates, folders and connections that somebody else keeps: what is to be asked about them,
-//! and what the answers mean.
+//! Checks of templates, folders and connections at providers: the questions to ask, and the issues that
+//! follow from the answers.
 
 use crate::{
     i18n::{self, Locale, Text},
@@ -11,7 +11,7 @@ use crate::{
 
 use super::{Rule, template};
 
-/// What is asked about.
+/// The kind of resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::preflight) enum Resource {
     Template,
@@ -19,7 +19,7 @@ pub(in crate::preflight) enum Resource {
     Connection,
 }
 
-/// One resource, and all who use it: it is asked about once.
+/// A resource and all parameters that name it: the probe is asked once.
 pub(in crate::preflight) struct Question {
     pub(in crate::preflight) resource: Resource,
     pub(in crate::preflight) name: String,
@@ -32,7 +32,7 @@ pub(in crate::preflight) struct Asker {
     node: NodeId,
     label: String,
     field: &'static str,
-    /// The node asks for signatures, so its connection is that of a signature provider.
+    /// True if the node asks for signatures, so that its connection belongs to a signature provider.
     signs: bool,
 }
 
@@ -54,7 +54,7 @@ impl Asker {
     }
 }
 
-/// What the probe said.
+/// The probe's answer.
 pub(in crate::preflight) enum Answer {
     Template(TemplateFacts),
     Fine,
@@ -76,7 +76,7 @@ impl Question {
         }
     }
 
-    /// What the answer means for each who asked.
+    /// The issues that the answer causes, one per parameter.
     pub(in crate::preflight) fn issues(
         &self,
         answer: &Answer,
@@ -141,7 +141,7 @@ impl Question {
     }
 }
 
-/// A check that could not be made: not a crash and not a pass in silence.
+/// A warning for a check that could not be made: neither a crash nor a silent pass.
 pub(in crate::preflight) fn check_failed(
     domain: Domain,
     node: &NodeId,
@@ -164,8 +164,8 @@ pub(in crate::preflight) fn check_failed(
     .tech(tech)
 }
 
-/// docg's own words for a code: its own, those of its part after the provider's name, or general
-/// ones.
+/// docg's own text for a code: for the whole code, else for its part after the provider's name, else a
+/// general one.
 fn text_for(code: &str, resource: Resource) -> Text {
     let mut rest = code;
     loop {

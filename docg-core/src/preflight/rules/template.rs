@@ -1,5 +1,5 @@
-//! Templates. Whether one exists and can be read is asked, see `permissions`; what its tags need
-//! is for the handler's own check, which knows its syntax.
+//! Checks of templates. `permissions` asks whether a template exists and can be read. A template's tags are
+//! checked by the handler, which knows their syntax.
 
 use crate::{
     error::codes,
@@ -8,7 +8,7 @@ use crate::{
     preflight::{Domain, Issue, TemplateFacts},
 };
 
-/// A template that is large enough to be slow.
+/// A warning if the template is large enough to be slow.
 pub(super) fn large(
     facts: TemplateFacts,
     limit: u64,

@@ -1,4 +1,4 @@
-//! Works an expression out, operation by operation, each of them paid for.
+//! Evaluates an expression, charging each operation to a budget.
 
 use std::{borrow::Cow, cell::Cell, collections::HashSet, fmt::Write as _};
 
@@ -11,20 +11,20 @@ use super::{
 };
 use crate::workflow::variables::{Found, Path, Source, Target};
 
-/// What one evaluation may spend: about one for each value that is looked at, and for each 16 bytes
-/// of text. All of it takes some hundredths of a second.
+/// The budget of one evaluation: about one for each value visited, and one for each 16 bytes of text.
+/// Spending all of it takes some hundredths of a second.
 const BUDGET: usize = 4_000_000;
-/// What it costs to make an item of a list, or to remember one.
+/// The price of making or remembering an item of a list.
 const MADE_ITEM: usize = 8;
-/// Bytes of text that are read for the price of one.
+/// How many bytes of text can be read for a price of 1.
 const BYTES: usize = 16;
 
-/// Why there is no value.
+/// Why an evaluation gave no value.
 #[derive(Debug)]
 pub(super) enum Stop {
-    /// It depends on what only comes later.
+    /// The result depends on a value that is not known yet.
     Later,
-    /// Nothing is at this path.
+    /// There is no value at this path.
     Absent(String),
     /// The values do not fit the operation.
     Misfit(String),
@@ -57,7 +57,7 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    /// Whether a condition holds: it must come to true or false.
+    /// Evaluates a condition, which must result in true or false.
     pub(super) fn decide(&self, root: &'a Node) -> Outcome<'a, bool> {
         self.truth(root, "the condition")
     }
@@ -233,7 +233,7 @@ impl<'a> Evaluation<'a> {
             (Value::List(list), Value::Number(place)) => {
                 let place = place.as_whole().and_then(|place| match place {
                     0.. => usize::try_from(place).ok(),
-                    // Counted from the end.
+                    // A negative index counts from the end.
                     _ => {
                         let back = usize::try_from(place.unsigned_abs()).ok()?;
                         list.len().checked_sub(back)
@@ -252,7 +252,7 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    /// The items of a list, one after the other, each paid for.
+    /// Iterates over the items of a list, charging for each.
     fn items<'l>(&'l self, value: &'l Value<'a>) -> Outcome<'a, Items<'l, 'a>> {
         match value {
             Value::List(list) => Ok(Items {
@@ -305,7 +305,7 @@ impl<'a> Evaluation<'a> {
         left: &Value<'a>,
         right: &Value<'a>,
     ) -> Outcome<'a> {
-        // Numbers of hundreds of digits cost more than small ones.
+        // Charge for large numbers: those with hundreds of digits cost more than small ones.
         self.spend(16)?;
         match number(left)?.apply(operation, number(right)?) {
             Ok(result) => Ok(Value::Number(result)),
@@ -331,7 +331,7 @@ impl<'a> Evaluation<'a> {
         })
     }
 
-    /// Of one kind, or one of them null: whether something is null can be asked of everything.
+    /// Compares two values of one kind. Everything may be compared with null.
     fn equal(&self, left: &Value<'a>, right: &Value<'a>) -> Outcome<'a, bool> {
         match self.same(left, right)? {
             Some(equal) => Ok(equal),
@@ -340,7 +340,7 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    /// Whether two values are equal; `None` where they are of different kinds.
+    /// Compares two values; `None` if they are of different kinds.
     fn same(&self, left: &Value<'a>, right: &Value<'a>) -> Outcome<'a, Option<bool>> {
         self.spend(1)?;
         Ok(Some(match (left, right) {
@@ -608,7 +608,7 @@ impl<'a> Evaluation<'a> {
     fn sorted(&self, value: &Value<'a>) -> Outcome<'a> {
         let mut made = self.collected(value)?;
         let mut stopped = None;
-        // Once it is stopped, what is left of the sorting compares nothing.
+        // After an error, the rest of the sorting compares nothing.
         made.sort_by(|left, right| match &stopped {
             Some(_) => std::cmp::Ordering::Equal,
             None => self.order(left, right).unwrap_or_else(|stop| {
@@ -622,7 +622,7 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    /// Writes a text that is the same for equal values, and for no others.
+    /// Writes a key that is the same for equal values, and differs for all others.
     fn write_key(&self, value: &Value<'_>, key: &mut String) -> Outcome<'a, ()> {
         self.spend(MADE_ITEM)?;
         // Writing to a String cannot fail.
@@ -664,7 +664,7 @@ impl<'a> Evaluation<'a> {
         Ok(Value::Text(Cow::Owned(change(text))))
     }
 
-    /// A text, or a number as JSON writes it.
+    /// The text of a text or of a whole number.
     fn text_of<'v>(&self, value: &'v Value<'a>) -> Outcome<'a, Cow<'v, str>> {
         match value {
             Value::Text(text) => Ok(Cow::Borrowed(text)),
@@ -677,7 +677,7 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    /// A number, also one that is written in a text.
+    /// The number of a number, or of a text that contains one.
     fn read_number(&self, value: &Value<'a>) -> Outcome<'a, Number> {
         match value {
             Value::Number(number) => Ok(number.clone()),
@@ -710,7 +710,7 @@ impl<'a> Iterator for Items<'_, 'a> {
     }
 }
 
-/// Whether nothing may be where it looks, and that can be asked.
+/// True if the node is a lookup, for which `default` and `is defined` accept a missing value.
 fn is_lookup(node: &Node) -> bool {
     matches!(node, Node::Path(_) | Node::Field(..) | Node::Index(..))
 }

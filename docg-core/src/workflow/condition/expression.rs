@@ -1,4 +1,4 @@
-//! From the text of a condition to a tree that holds only what conditions may do.
+//! Parses the text of a condition into a tree that holds only what conditions allow.
 
 use minijinja::machinery::{
     ast::{BinOpKind, CallArg, CompareOpKind, Expr, UnaryOpKind},
@@ -11,12 +11,12 @@ use super::{
 };
 use crate::workflow::variables::{PathError, Root, Target, shortened};
 
-/// Longer expressions are refused, in bytes.
+/// The longest expression, in bytes.
 const LONGEST: usize = 2_000;
-/// Expressions within one another, at most.
+/// The deepest nesting of expressions.
 const DEEPEST: usize = 64;
 
-/// An expression, ready to be evaluated.
+/// A node of a parsed expression.
 #[derive(Debug)]
 pub(super) enum Node {
     Null,
@@ -37,7 +37,7 @@ pub(super) enum Node {
     All(Vec<Node>),
     /// `a or b or c`
     Any(Vec<Node>),
-    /// `a < b <= c`: each one with the next.
+    /// `a < b <= c`: compares each operand with the next.
     Compare(Box<Node>, Vec<(Comparison, Node)>),
     /// `then if condition else otherwise`
     Choose {
@@ -57,10 +57,10 @@ pub(super) enum Node {
 /// `select`, `reject`, `selectattr` and `rejectattr`.
 #[derive(Debug)]
 pub(super) struct Pick {
-    /// What passes the test is kept, or dropped.
+    /// True to keep the items that pass the test, false to drop them.
     pub(super) keeps: bool,
     pub(super) field: Option<String>,
-    /// `None` keeps what is true.
+    /// The test; `None` keeps or drops the items that are `true`.
     pub(super) test: Option<Test>,
     pub(super) arguments: Vec<Node>,
 }
@@ -77,8 +77,8 @@ pub(super) enum Comparison {
     NotIn,
 }
 
-/// A table of names: each variant, the names that it has in an expression, and how many arguments it
-/// takes, at least and at most.
+/// A table of names: for each variant its names in an expression, and the smallest and largest number of its
+/// arguments.
 macro_rules! names {
     ($(#[$doc:meta])* $type:ident { $($variant:ident $names:pat => $least:literal..=$most:literal,)+ }) => {
         $(#[$doc])*
@@ -103,7 +103,7 @@ macro_rules! names {
 }
 
 names! {
-    /// The filters, `map` and those that pick from a list aside.
+    /// The filters, except `map` and those that pick from a list.
     Filter {
         Absolute "abs" => 0..=0,
         Default "default" | "d" => 1..=1,
@@ -157,7 +157,7 @@ names! {
     }
 }
 
-/// An expression, what it reads, and whether anything in it goes through a list.
+/// A parsed expression, the paths that it reads, and whether any part of it goes through a list.
 #[derive(Debug)]
 pub(super) struct Parsed {
     pub(super) root: Node,
@@ -219,7 +219,7 @@ impl Parser<'_> {
             return self.path(root, segments);
         }
         Ok(match expression {
-            // `names` takes every variable.
+            // `names` has handled every variable.
             Expr::Var(variable) => return self.path(variable.id, Vec::new()),
             Expr::Const(constant) => {
                 let value = &constant.value;
@@ -251,7 +251,7 @@ impl Parser<'_> {
                 if matches!(operation.op, BinOpKind::ScAnd | BinOpKind::ScOr) =>
             {
                 let is_and = matches!(operation.op, BinOpKind::ScAnd);
-                // A long chain of them is no deep nesting.
+                // A long chain of `and` or `or` does not count as deep nesting.
                 let mut operands = vec![self.node(&operation.right)?];
                 let mut rest = &operation.left;
                 while let Expr::BinOp(inner) = rest
@@ -349,7 +349,7 @@ impl Parser<'_> {
         }
     }
 
-    /// The number as it is written: the parser would round it.
+    /// Parses a number from the source text: the parser would round it.
     fn number(
         &self,
         start: u32,
@@ -359,7 +359,7 @@ impl Parser<'_> {
         let written = self.source.get(start as usize..end as usize);
         let written = written.map(|text| text.replace('_', ""));
         let number = written.as_deref().and_then(Number::parse).or_else(|| {
-            // Hexadecimal and the like.
+            // Hexadecimal and similar notations.
             let whole = i128::try_from(parsed.clone()).ok()?;
             Number::parse(&whole.to_string())
         });
@@ -496,7 +496,7 @@ fn constant_text(expression: &Expr<'_>) -> Option<String> {
     }
 }
 
-/// A chain of lookups whose names are all known: `trigger.items[0]["unit price"]`.
+/// Splits a chain of lookups by constant names into its root and names: `trigger.items[0]["unit price"]`.
 fn names<'e>(expression: &Expr<'e>) -> Option<(&'e str, Vec<String>)> {
     let (chain, segment) = match expression {
         Expr::Var(variable) => return Some((variable.id, Vec::new())),

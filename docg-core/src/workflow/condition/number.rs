@@ -6,14 +6,14 @@ use num_bigint::BigInt;
 use num_rational::BigRational;
 use num_traits::{Signed, ToPrimitive, Zero};
 
-/// A number has at most this many digits before and after the point; results beyond it are errors.
+/// The largest number of digits of a literal, before and after the point together.
 const MOST_DIGITS: usize = 400;
-/// The same in bits.
+/// The largest size of a result, in bits of numerator or denominator; about as large as `MOST_DIGITS`.
 const MOST_BITS: u64 = 1_400;
-/// The highest power that `**` takes.
+/// The highest power that `**` accepts.
 const HIGHEST_POWER: i64 = 64;
 
-/// An exact number. Most are small and whole, and cost no allocation.
+/// An exact number. Most are small whole numbers, and need no allocation.
 #[derive(Debug, Clone)]
 pub(super) enum Number {
     Small(i64),
@@ -29,13 +29,13 @@ pub(super) enum Arithmetic {
     Divide,
     /// Division, rounded down.
     Floor,
-    /// What remains after `Floor`; it has the sign of the divisor.
+    /// The remainder of `Floor`; it has the sign of the divisor.
     Remainder,
     Power,
 }
 
 impl Number {
-    /// Reads a number as JSON writes it. `None` where it is no number, or has too many digits.
+    /// Parses a number in JSON's syntax. `None` if the text is not a number, or has too many digits.
     pub(super) fn parse(text: &str) -> Option<Self> {
         if let Ok(small) = text.parse() {
             return Some(Self::Small(small));
@@ -96,7 +96,7 @@ impl Number {
         }
     }
 
-    /// The whole number that it is, if it is one of this size.
+    /// The number as an `i64`, if it is a whole number of that size.
     pub(super) fn as_whole(&self) -> Option<i64> {
         match self {
             Self::Small(small) => Some(*small),
@@ -164,13 +164,13 @@ impl Number {
         Self::of(self.exact().abs())
     }
 
-    /// Rounded to so many digits after the point, halves away from zero.
+    /// Rounds to so many digits after the point, halves away from zero.
     pub(super) fn rounded(&self, digits: u32) -> Self {
         let scale = BigRational::from_integer(BigInt::from(10).pow(digits));
         Self::of((self.exact() * &scale).round() / scale)
     }
 
-    /// Without what comes after the point.
+    /// Removes the digits after the point.
     pub(super) fn truncated(&self) -> Self {
         Self::of(self.exact().trunc())
     }
@@ -199,7 +199,7 @@ impl Ord for Number {
     }
 }
 
-/// A whole number as its digits, another as a fraction: `7/2`.
+/// Formats whole numbers as digits, others as a fraction: `7/2`.
 impl fmt::Display for Number {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

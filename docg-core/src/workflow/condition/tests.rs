@@ -213,7 +213,7 @@ fn what_does_not_fit_together_is_an_error_and_never_true_or_false() {
         "trigger.amount ** 1000 > 1",
         "2 ** 0.5 > 1",
         "((10 ** 64) ** 64) > 1",
-        // Kinds are not taken for one another.
+        // Kinds are not converted into one another.
         "trigger.name > 1000",
         "'5' > 1000",
         "trigger.deal > 1000",
@@ -254,7 +254,7 @@ fn what_does_not_fit_together_is_an_error_and_never_true_or_false() {
     }
 }
 
-/// The condition of a text, over trigger data.
+/// Evaluates a condition over trigger data.
 fn over(trigger: &Json, expr: &str) -> Result<bool, ConditionError> {
     let execution = execution();
     let scope = Scope {
@@ -298,7 +298,7 @@ fn whatever_multiplies_runs_into_the_budget_and_not_into_the_minutes() {
         );
         assert!(started.elapsed().as_secs() < 20, "{short}");
     }
-    // What is only large is no reason to refuse.
+    // Data that is merely large is not refused.
     assert_eq!(over(&data, "trigger.l|sum > 0"), Ok(true));
     assert_eq!(over(&data, "99999 in trigger.l"), Ok(true));
     assert_eq!(
@@ -337,7 +337,7 @@ fn numbers_are_compared_as_they_are_written() {
 }
 
 proptest::proptest! {
-    /// The result is an error, or what mathematics says: here over fractions of small whole numbers.
+    /// The result is an error, or mathematically correct: here over fractions of small whole numbers.
     #[test]
     fn an_operator_does_what_mathematics_says_or_is_an_error(
         a in value(), b in value(), operator in 0..OPERATORS.len()
@@ -378,7 +378,7 @@ const OPERATORS: [(&str, Mathematics); 6] = [
     (">=", std::cmp::Ordering::is_ge),
 ];
 
-/// A number of at most one digit after the point, as tenths.
+/// A number with at most one digit after the point, in tenths.
 fn in_tenths(value: &Json) -> Option<i128> {
     let text = value.as_number()?.to_string();
     let (whole, tenths) = text.split_once('.').unwrap_or((&text, "0"));
@@ -420,7 +420,7 @@ fn the_paths_read_are_told() {
     assert_eq!(check("true"), Ok(Vec::new()));
 }
 
-/// Knows the trigger data; steps come later.
+/// A source that knows the trigger data; steps come later.
 struct Early(Json);
 
 impl Source for Early {

@@ -1,4 +1,4 @@
-//! What an expression works with: values of one of six kinds, which are never taken for another.
+//! The values of expressions: six kinds, never converted into one another.
 
 use std::borrow::Cow;
 
@@ -6,7 +6,7 @@ use serde_json::{Map, Value as Json};
 
 use super::number::Number;
 
-/// A value. What the run holds is borrowed; only what an expression makes is its own.
+/// A value. Data of the execution is borrowed; only values that the expression makes are owned.
 #[derive(Debug, Clone)]
 pub(super) enum Value<'a> {
     Null,
@@ -31,7 +31,7 @@ impl<'a> List<'a> {
         }
     }
 
-    /// The item at a place. `Err` where it is a number that cannot be read.
+    /// The item at an index. `Err` if it is a number that cannot be read.
     pub(super) fn get(&self, index: usize) -> Option<Result<Value<'a>, Unreadable>> {
         match self {
             Self::Given(items) => items.get(index).map(Value::of),
@@ -40,7 +40,7 @@ impl<'a> List<'a> {
     }
 }
 
-/// A number with more digits than conditions keep.
+/// The error for a number with more digits than conditions support.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Unreadable;
 
@@ -77,7 +77,7 @@ impl<'a> Value<'a> {
         })
     }
 
-    /// The name of its kind, for errors.
+    /// The name of the value's kind, for errors.
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Self::Null => "null",
@@ -89,7 +89,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// A field of an object; `None` where there is none.
+    /// A field of an object; `None` if there is none.
     pub(super) fn field(&self, name: &str) -> Option<Result<Self, Unreadable>> {
         match self {
             Self::Object(Cow::Borrowed(fields)) => fields.get(name).map(Self::of),

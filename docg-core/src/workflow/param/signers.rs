@@ -1,4 +1,4 @@
-//! Lists of `{email, name?, order?}`.
+//! Checks and reads lists of signers: `{email, name?, order?}`.
 
 use std::collections::HashSet;
 
@@ -14,7 +14,7 @@ use crate::{
     workflow::{validate::kinds::is_blank, variables::shortened},
 };
 
-/// What is wrong with a list of signers. What only a later step gives is left out.
+/// The faults of a list of signers. Values that only a later step gives are not checked.
 pub(super) fn faults(given: &Given<'_>) -> Vec<ParamFault> {
     let count = given.value().as_array().map_or(0, Vec::len);
     let mut found: Vec<_> = too_many(Domain::Signature, count, MAX_SIGNERS)
@@ -36,7 +36,7 @@ pub(super) fn faults(given: &Given<'_>) -> Vec<ParamFault> {
     found
 }
 
-/// The signers, from a value in which all variables have been replaced.
+/// Reads the signers from a value whose variables have all been replaced.
 pub(crate) fn read(value: &Value) -> Result<Vec<NewSigner>, Vec<ParamFault>> {
     let given = Given::known(value);
     let Value::Array(items) = value else {
@@ -66,10 +66,10 @@ pub(crate) fn read(value: &Value) -> Result<Vec<NewSigner>, Vec<ParamFault>> {
     Ok(signers.collect())
 }
 
-/// What a signer has.
+/// The fields of a signer.
 const FIELDS: [&str; 3] = ["email", "name", "order"];
 
-/// What is known of a signer.
+/// The valid parts of a signer.
 #[derive(Default)]
 struct Parts {
     email: Option<Address>,
@@ -78,7 +78,7 @@ struct Parts {
 }
 
 struct Reading<'f> {
-    /// The first signer has 1.
+    /// The signer's position, from 1.
     position: usize,
     found: &'f mut Vec<ParamFault>,
 }

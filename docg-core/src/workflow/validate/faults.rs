@@ -1,4 +1,4 @@
-//! The faults of a draft, as they add up.
+//! Collects the faults of a draft.
 
 use std::fmt::Write as _;
 
@@ -16,7 +16,7 @@ use crate::{
     },
 };
 
-/// More than this are not listed.
+/// The largest number of faults reported.
 pub(super) const MAX_FAULTS: usize = 500;
 
 #[derive(Default)]
@@ -56,7 +56,7 @@ impl Faults {
             let mut pointer = at.to_owned();
             push_token(&mut pointer, name);
             match spec.map(|spec| spec.find_param(name)) {
-                // Without a node type nothing is known of its parameters.
+                // Without a node type, its parameters are unknown.
                 None => {}
                 Some(None) => self.add(
                     pointer.as_str(),
@@ -88,11 +88,11 @@ impl Faults {
         self.no_nul(at, params.iter());
     }
 
-    /// The type of a value that is there from the start; what variables give is for preflight.
+    /// Checks the kind of a literal value; preflight checks the values that variables give.
     fn kind(&mut self, pointer: &str, label: &str, value: &Value, spec: &ParamSpec) {
         let kind = &spec.kind;
         let undecided = value.is_string() && has_variables(value);
-        // What is malformed may also be written over by a person; only another type cannot be meant.
+        // A person may still overwrite a malformed URL, but a value of another type cannot have been meant.
         if undecided
             || kinds::is_blank(value)
             || (matches!(kind, ParamKind::Url) && value.is_string())
@@ -118,7 +118,7 @@ impl Faults {
         }
     }
 
-    /// Stores cannot keep the character NUL.
+    /// Reports NUL characters, which stores cannot keep.
     pub(super) fn no_nul<'v>(
         &mut self,
         at: &str,
@@ -137,7 +137,7 @@ impl Faults {
         for (name, value) in fields {
             if name.contains('\0') || holds_nul(value) {
                 let mut pointer = at.to_owned();
-                // The name as it can be shown.
+                // The name without its NULs, so that it can be shown.
                 let _ = write!(
                     pointer,
                     "/{}",

@@ -1,4 +1,4 @@
-//! Whether a value is of the kind that a parameter declares: its type, not its content.
+//! Checks that a value is of a parameter's declared kind: its type, not its content.
 
 use serde_json::Value;
 
@@ -7,7 +7,7 @@ use crate::{
     workflow::ParamKind,
 };
 
-/// Nothing, or a text of white space.
+/// True for `null` and for a text of white space.
 pub(crate) fn is_blank(value: &Value) -> bool {
     match value {
         Value::Null => true,
@@ -16,7 +16,7 @@ pub(crate) fn is_blank(value: &Value) -> bool {
     }
 }
 
-/// Blank for this kind: a list of addresses or signers is blank when nobody is in it.
+/// True if the value is blank for this kind: a list of addresses or signers is blank if all its entries are.
 pub(crate) fn is_blank_as(value: &Value, kind: &ParamKind) -> bool {
     match (kind, value) {
         (ParamKind::EmailList | ParamKind::Signers, Value::Array(items)) => {
@@ -26,7 +26,7 @@ pub(crate) fn is_blank_as(value: &Value, kind: &ParamKind) -> bool {
     }
 }
 
-/// What the value should be instead, in a word for technicians, or `None` where it fits.
+/// Describes the expected value for technicians; `None` if the value fits.
 pub(crate) fn misfit(value: &Value, kind: &ParamKind) -> Option<String> {
     let (fits, expected) = match kind {
         ParamKind::Json => (true, ""),
@@ -67,7 +67,7 @@ pub(crate) fn misfit(value: &Value, kind: &ParamKind) -> Option<String> {
     (!fits).then(|| expected.to_owned())
 }
 
-/// Enough of RFC 3986 to tell a slip from an address; whether it may be called is for the handler.
+/// Checks just enough of RFC 3986 to catch slips. The handler decides which URLs it may call.
 fn is_http_url(text: &str) -> bool {
     let Some((scheme, rest)) = text.split_once("://") else {
         return false;

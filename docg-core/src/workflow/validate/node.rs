@@ -1,4 +1,4 @@
-//! One node of a draft.
+//! Checks one node of a draft.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -39,7 +39,7 @@ fn at_most(most: impl ToString) -> Text {
 }
 
 impl NodeCheck<'_, '_> {
-    /// The node, or `None` where it is not fit to be one.
+    /// Checks the node; `None` if it cannot become a [`Node`].
     pub(super) fn run(&mut self) -> Option<Node> {
         let node = self.node;
         self.id();
@@ -152,7 +152,7 @@ impl NodeCheck<'_, '_> {
         let at = format!("{}/when", self.at);
         self.faults.text(&at, when, limits::WHEN);
         if when.len() > 4 * limits::WHEN.max {
-            // Longer than any that may be stored: nobody needs to know what else is wrong with it.
+            // The condition is far longer than allowed: other faults in it do not matter.
             return;
         }
         match condition::targets(when) {

@@ -1,14 +1,14 @@
 use std::{borrow::Borrow, collections::HashMap, hash::Hash, sync::Mutex};
 
-/// A bounded memory of what was compiled, for sharing between runs. What was used recently stays:
-/// when the newer half is full it becomes the older half, and what the older half had is dropped.
+/// A bounded cache of compiled schemas and conditions, shared between executions. It keeps recently used
+/// values: when the newer half is full it becomes the older half, and the previous older half is dropped.
 pub(crate) struct Recent<K, V> {
     halves: Mutex<(HashMap<K, V>, HashMap<K, V>)>,
     half: usize,
 }
 
 impl<K: Eq + Hash, V: Clone> Recent<K, V> {
-    /// Keeps at most `capacity` values.
+    /// Creates a cache of at most `capacity` values.
     pub(crate) fn new(capacity: usize) -> Self {
         Self {
             halves: Mutex::default(),
@@ -20,7 +20,7 @@ impl<K: Eq + Hash, V: Clone> Recent<K, V> {
     where
         K: Borrow<Q>,
     {
-        // A panic while it was locked cannot have left it in a state that matters.
+        // A panic while the lock was held cannot have left a state that matters.
         let mut halves = self
             .halves
             .lock()

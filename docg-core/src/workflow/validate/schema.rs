@@ -1,9 +1,8 @@
-//! JSON Schema of trigger data, with a bound on what it may cost.
+//! JSON Schema of trigger data, with bounded cost.
 //!
-//! References stay within the schema, and patterns are matched in linear time. How far a schema unfolds
-//! at one place of the data is bounded when it is stored (`bounds`); how much of the data is looked at is
-//! counted while it is validated (`metered`). A schema that costs more than that is never taken for one
-//! that the data fit.
+//! References stay within the schema, and patterns match in linear time. `bounds` limits, when a schema is
+//! stored, how far it unfolds at one place of the data. `metered` counts, during validation, how much of the
+//! data is visited. If validation exceeds its limit, the data never counts as valid.
 
 use serde_json::{Map, Value};
 
@@ -13,28 +12,28 @@ use crate::{
     workflow::{Workflow, size::size_of},
 };
 
-/// What is wrong with a schema: a JSON pointer into it, and words.
+/// A fault of a schema: a JSON pointer into the schema, and a text.
 pub(crate) type SchemaFault = (String, String);
 
-/// One way in which data breaks a schema.
+/// A violation of a schema by data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Violation {
-    /// A required field is not there; `path` is its own.
+    /// True if a required field is missing; `path` then leads to that field.
     pub(crate) missing: bool,
-    /// The names down to it.
+    /// The names that lead to the field.
     pub(crate) path: Vec<String>,
-    /// What would be right; it lacks the name of the field.
+    /// The expected value, for people; lacks the name of the field.
     pub(crate) human: Text,
-    /// For technicians; shows no data.
+    /// The text for technicians; shows no data.
     pub(crate) tech: String,
 }
 
-/// A schema of at most this size (see [`size_of`]) is compiled at once.
+/// The largest schema, by [`size_of`], that is compiled on the caller's thread.
 const SMALL_SCHEMA: usize = 200;
-/// Data of at most this size, and no deeper than that, are validated at once.
+/// The largest size and depth of data validated on the caller's thread.
 const SMALL_DATA: (usize, usize) = (200, 16);
 
-/// Whether it costs little to compile the workflow's schema and to check the data against it.
+/// True if it is cheap to compile the workflow's schema and to check the data against it.
 pub(crate) fn is_small(workflow: &Workflow, data: &Value) -> bool {
     workflow.input_schema.is_empty()
         || (has_small_schema(&workflow.input_schema)
@@ -42,7 +41,7 @@ pub(crate) fn is_small(workflow: &Workflow, data: &Value) -> bool {
             && Unstorable::of_value(data, SMALL_DATA.1).is_none())
 }
 
-/// Whether it costs little to compile a schema: it is small, and has no patterns.
+/// True if it is cheap to compile a schema: it is small, and has no patterns.
 pub(crate) fn has_small_schema(schema: &Map<String, Value>) -> bool {
     let mut left = SMALL_SCHEMA + 1;
     for (keyword, value) in schema {
@@ -69,7 +68,7 @@ fn has_patterns(value: &Value) -> bool {
 pub(crate) enum Unchecked {
     /// The schema cannot be used.
     Unusable(String),
-    /// The check costs more than it may.
+    /// The check would cost more than allowed.
     TooMuch(String),
 }
 
@@ -93,7 +92,7 @@ mod without_feature {
 
     const WITHOUT: &str = "docg was built without the feature json-schema";
 
-    /// Only the empty schema can be used without the feature.
+    /// Accepts only the empty schema, because the feature is off.
     pub(crate) fn check(schema: &Map<String, Value>) -> Result<(), SchemaFault> {
         if schema.is_empty() {
             Ok(())
@@ -102,7 +101,7 @@ mod without_feature {
         }
     }
 
-    /// Only the empty schema can be used without the feature.
+    /// Accepts only the empty schema, because the feature is off.
     pub(crate) fn broken_by(workflow: &Workflow, _: &Value) -> Result<Vec<Violation>, Unchecked> {
         if workflow.input_schema.is_empty() {
             Ok(Vec::new())

@@ -1,4 +1,4 @@
-//! What the variables of a node may read.
+//! Checks which values the variables of a node can read.
 
 use std::collections::HashSet;
 
@@ -12,14 +12,14 @@ use crate::{
     },
 };
 
-/// A node that comes before the one that is looked at.
+/// A node before the one being checked.
 pub(super) struct Earlier<'d> {
     pub(super) id: &'d str,
     pub(super) spec: Option<&'d NodeSpec>,
     pub(super) params: &'d Map<String, Value>,
 }
 
-/// What a node's variables may read.
+/// The values that a node's variables can read.
 pub(super) struct Readable<'c, 'd> {
     pub(super) own: &'c str,
     pub(super) earlier: &'c [Earlier<'d>],
@@ -27,7 +27,7 @@ pub(super) struct Readable<'c, 'd> {
 }
 
 impl Readable<'_, '_> {
-    /// Why nothing can be at the end of this path, in words that name it.
+    /// Why there can be no value at this path, in a text that names the path.
     pub(super) fn fault(&self, target: &Target) -> Option<Text> {
         let why = self.why(target)?;
         Some(
@@ -39,7 +39,7 @@ impl Readable<'_, '_> {
 
     fn why(&self, target: &Target) -> Option<Text> {
         match (target.root, target.segments.as_slice()) {
-            // What only the trigger data can tell is left to preflight.
+            // The trigger data decides; preflight checks these.
             (Root::Trigger, _) | (Root::Execution, []) | (Root::Steps, []) => None,
             (Root::Execution, [field]) if EXECUTION_FIELDS.contains(&field.as_str()) => None,
             (Root::Execution, _) => Some(
@@ -67,7 +67,7 @@ impl Readable<'_, '_> {
     }
 }
 
-/// The fields that a node's output will have, where that is known before it runs.
+/// The fields of a node's output, if they are known before it runs.
 pub(crate) fn output_fields<'n>(
     spec: &'n NodeSpec,
     params: &'n Map<String, Value>,

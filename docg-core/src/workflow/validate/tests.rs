@@ -54,7 +54,7 @@ fn checked(draft: Value) -> Result<Validated, Vec<(String, &'static str)>> {
     })
 }
 
-/// The faults of a workflow whose second node is this; the first one is in order.
+/// The faults of a workflow whose second node is `node`; the first node is valid.
 fn faults_of_node(node: Value) -> Vec<(String, &'static str)> {
     let first = json!({"id": "extract", "type": "extract", "params": {"fields": {"name": "{{trigger.name}}"}}});
     checked(json!({"name": "n", "nodes": [first, node]}))

@@ -1,5 +1,5 @@
-//! The paths between `{{` and `}}`: `trigger.customer.email`, `steps.render.file`,
-//! `trigger.items[0]["unit price"]`.
+//! Paths between `{{` and `}}`: `trigger.customer.email`, `steps.render.file`, `trigger.items[0]["unit
+//! price"]`.
 
 use std::{borrow::Cow, fmt};
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::run::Execution;
 
-/// The names that `execution` has.
+/// The fields of `execution`.
 pub(crate) const EXECUTION_FIELDS: [&str; 8] = [
     "id",
     "workflow_id",
@@ -19,14 +19,14 @@ pub(crate) const EXECUTION_FIELDS: [&str; 8] = [
     "correlation_id",
 ];
 
-/// Where a path begins. Nothing else can be read: no environment, no files.
+/// The start of a path. Nothing else can be read: no environment, no files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Root {
     /// The trigger data.
     Trigger,
     /// The outputs of earlier steps.
     Steps,
-    /// Facts about the run.
+    /// Facts about the execution.
     Execution,
 }
 
@@ -48,7 +48,7 @@ impl Root {
     }
 }
 
-/// Why a text is no path.
+/// Why a text is not a path.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PathError {
@@ -64,17 +64,17 @@ pub enum PathError {
     /// `steps` without the id of a node.
     #[error("steps needs the id of a node: steps.<node id>.<field>")]
     NoNode,
-    /// Something else than names, `.` and `[…]`.
+    /// The text has characters other than names, `.` and `[…]`.
     #[error("{0:?} is not a path: names joined by \".\", with [0] or [\"name\"] where needed")]
     Malformed(String),
 }
 
-/// A path that was understood.
+/// A parsed path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
-    /// Where it begins.
+    /// The start of the path.
     pub root: Root,
-    /// The names after it; places in lists as digits.
+    /// The names after the root; list indexes as digits.
     pub segments: Vec<String>,
 }
 
@@ -92,7 +92,7 @@ impl fmt::Display for Target {
     }
 }
 
-/// A path whose names are slices of its text.
+/// A path whose names borrow from its text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Path<'t> {
     pub(crate) root: Root,
@@ -100,7 +100,7 @@ pub(crate) struct Path<'t> {
 }
 
 impl<'t> Path<'t> {
-    /// Reads what stands between the braces.
+    /// Parses the text between the braces.
     pub(crate) fn parse(text: &'t str) -> Result<Self, PathError> {
         let text = text.trim();
         if text.is_empty() {
@@ -142,20 +142,20 @@ impl<'t> Path<'t> {
     }
 }
 
-/// A name, and what comes after it.
+/// Splits a text into its leading name and the rest.
 fn split_name(text: &str) -> (&str, &str) {
     text.split_at(text.find(|c| !is_name(c)).unwrap_or(text.len()))
 }
 
-/// What a name may hold without quotes. Spaces, quotes, braces, brackets and the operators of
-/// expressions are out, so that `{{ trigger.name | upper }}` is a syntax error and not an odd name.
+/// True for characters allowed in an unquoted name. Spaces, quotes, braces, brackets and operators are not,
+/// so that `{{ trigger.name | upper }}` is a syntax error and not an odd name.
 fn is_name(c: char) -> bool {
     c.is_alphanumeric()
         || matches!(c, '_' | '-' | '$' | '@' | ':' | '#')
         || (!c.is_ascii() && !c.is_whitespace() && !c.is_control())
 }
 
-/// The content of `[…]` after the opening bracket, and what comes after the closing one.
+/// Splits the text after `[` into the bracket's content and the text after `]`.
 fn split_index(inside: &str) -> Option<(&str, &str)> {
     for quote in ['"', '\''] {
         if let Some(quoted) = inside.strip_prefix(quote) {
@@ -167,7 +167,7 @@ fn split_index(inside: &str) -> Option<(&str, &str)> {
     (!digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())).then_some((digits, rest))
 }
 
-/// Enough of a text to recognise it by: it may be a megabyte.
+/// Shortens a text, which may be a megabyte, to a recognizable beginning.
 pub(crate) fn shortened(text: &str) -> String {
     const LONGEST: usize = 80;
     match text.char_indices().nth(LONGEST) {
@@ -176,7 +176,7 @@ pub(crate) fn shortened(text: &str) -> String {
     }
 }
 
-/// Follows names into a value.
+/// Follows a path of names into a value.
 pub(crate) fn descend<'v, S: AsRef<str>>(value: &'v Value, segments: &[S]) -> Option<&'v Value> {
     segments
         .iter()
@@ -187,7 +187,7 @@ pub(crate) fn descend<'v, S: AsRef<str>>(value: &'v Value, segments: &[S]) -> Op
         })
 }
 
-/// What `execution` and its fields are.
+/// The value of `execution` or one of its fields.
 pub(crate) fn execution_value(
     execution: &Execution,
     segments: &[&str],

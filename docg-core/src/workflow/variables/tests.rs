@@ -14,7 +14,7 @@ use crate::{
     time::Timestamp,
 };
 
-/// A run as it was just accepted.
+/// An execution that was just accepted.
 pub(crate) fn execution() -> Execution {
     Execution {
         id: ExecutionId(uuid::Uuid::from_u128(1)),
@@ -53,7 +53,7 @@ pub(crate) fn execution() -> Execution {
     }
 }
 
-/// A step of that run; one with an output has ended well.
+/// A step of that execution; a step with an output has succeeded.
 pub(crate) fn step(node: &str, position: u32, output: Option<Value>) -> Step {
     Step {
         id: StepId(uuid::Uuid::from_u128(100 + u128::from(position))),

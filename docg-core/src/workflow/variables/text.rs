@@ -1,17 +1,17 @@
-//! Finding `{{…}}` in a text.
+//! Finds `{{…}}` in a text.
 
 /// A part of a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Piece<'t> {
-    /// To be taken as it is.
+    /// Text without variables.
     Literal(&'t str),
-    /// `{{…}}`: with its braces, and what stands between them.
+    /// A variable `{{…}}`: with its braces, and the text between them.
     Variable { whole: &'t str, inner: &'t str },
-    /// `{{` and all that follows, without an end.
+    /// A `{{` without `}}`, and the rest of the text.
     Unclosed(&'t str),
 }
 
-/// The parts of a text, in order. Reads each byte once, whatever the text.
+/// Iterates over the parts of a text, in order. Reads each byte once, whatever the text.
 #[derive(Debug, Clone)]
 pub(super) struct Pieces<'t>(&'t str);
 
@@ -45,7 +45,7 @@ impl<'t> Iterator for Pieces<'t> {
     }
 }
 
-/// What stands between the braces of a text that is one variable and nothing else.
+/// The text between the braces, if the whole text is one variable.
 pub(super) fn sole(text: &str) -> Option<&str> {
     match pieces(text).next()? {
         Piece::Variable { whole, inner } if whole.len() == text.len() => Some(inner),

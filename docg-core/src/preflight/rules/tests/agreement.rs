@@ -1,5 +1,5 @@
-//! Preflight and the step read alike: what preflight accepts, the handler is called with and can
-//! read; what preflight refuses, the step would refuse with the same code.
+//! Preflight and the step agree: the handler is called with, and can read, all that preflight accepts. The
+//! step would refuse all that preflight refuses, with the same code.
 
 use proptest::prelude::*;
 use serde::Deserialize;
@@ -88,7 +88,7 @@ const NAMES: [&str; 15] = [
     "file",
 ];
 
-/// Fine parameters, of which one has another value.
+/// Valid parameters, one of them replaced.
 fn with(name: &str, value: Value) -> Map<String, Value> {
     let mut params = object(json!({
         "to": "ann@example.com", "signers": [{"email": "ann@example.com"}], "text": "x",
@@ -97,7 +97,7 @@ fn with(name: &str, value: Value) -> Map<String, Value> {
     params
 }
 
-/// What preflight refuses the parameters for; they come from the trigger data.
+/// The issues of preflight for the parameters, which come from the trigger data.
 async fn before(params: &Map<String, Value>) -> Vec<String> {
     let named: Map<_, _> = params
         .keys()
@@ -113,7 +113,7 @@ async fn before(params: &Map<String, Value>) -> Vec<String> {
     blocking.map(|issue| issue.code.to_string()).collect()
 }
 
-/// What the step refuses the same parameters for.
+/// The failure of the step for the same parameters.
 fn at_the_step(params: &Map<String, Value>) -> Option<String> {
     let registry = everything();
     let spec = registry.get("everything").expect("it is there").spec();
@@ -134,7 +134,7 @@ async fn assert_alike(params: &Map<String, Value>) {
     );
 }
 
-/// Every value that comes from strangers at least once.
+/// Values that strangers may send, each kind at least once.
 fn ugly() -> Vec<Value> {
     let mut values = vec![
         json!(null),

@@ -90,7 +90,7 @@ fn registry() -> Registry {
     registry
 }
 
-/// What a probe answers, by `kind:name`; everything else is fine.
+/// The probe's answers, by `kind:name`; every other resource is accepted.
 #[derive(Default)]
 struct Provider {
     answers: HashMap<String, Reply>,

@@ -1,4 +1,4 @@
-//! How large a schema can become by its references, told from the schema alone.
+//! Computes from a schema alone how large its references can make it.
 
 use std::{
     borrow::Cow,
@@ -11,18 +11,18 @@ use serde_json::{Map, Value};
 use super::SchemaFault;
 use crate::workflow::variables::{push_token, shortened};
 
-/// A schema has at most this many subschemas.
+/// The largest number of subschemas in a schema.
 const MAX_SUBSCHEMAS: usize = 5_000;
-/// At one place of the data at most this many of them apply, each as often as it is referred to.
+/// The largest number of subschemas that apply at one place of the data, each counted once per reference.
 const MAX_AT_ONE_PLACE: usize = 2_000;
-/// Through at most this many others a subschema applies to the same place.
+/// The longest chain of subschemas that apply to the same place.
 const MAX_CHAIN: usize = 64;
-/// All patterns of a schema together take at most this many bytes when they are compiled.
+/// The size limit of all patterns of a schema together, compiled, in bytes.
 const MAX_ALL_PATTERN_BYTES: usize = 2 * MAX_PATTERN_BYTES;
-/// One pattern takes at most this many.
+/// The size limit of one compiled pattern, in bytes.
 pub(super) const MAX_PATTERN_BYTES: usize = 8 * 1024 * 1024;
-/// The sizes by which patterns are told apart. A text is matched in steps whose number is its length,
-/// and whose cost is the pattern's size.
+/// The size classes of patterns. Matching takes as many steps as the text is long; the cost of a step grows
+/// with the pattern's size.
 const PATTERN_SIZES: [usize; 5] = [
     2 * 1024,
     16 * 1024,
@@ -30,10 +30,10 @@ const PATTERN_SIZES: [usize; 5] = [
     1024 * 1024,
     MAX_PATTERN_BYTES,
 ];
-/// Bytes of a compiled pattern that are stepped through for the price of one.
+/// How many bytes of a compiled pattern cost 1 per step.
 const PATTERN_STEP: usize = 4096;
 
-/// Keywords that hold one subschema (or, in older drafts, a list of them).
+/// Keywords with one subschema (or, in older drafts, a list of them).
 const ONE: [&str; 12] = [
     "additionalItems",
     "additionalProperties",
@@ -48,9 +48,9 @@ const ONE: [&str; 12] = [
     "unevaluatedItems",
     "unevaluatedProperties",
 ];
-/// Keywords that hold a list of subschemas.
+/// Keywords with a list of subschemas.
 const MANY: [&str; 4] = ["allOf", "anyOf", "oneOf", "prefixItems"];
-/// Keywords that hold subschemas by name.
+/// Keywords with subschemas by name.
 const NAMED: [&str; 6] = [
     "$defs",
     "definitions",
@@ -59,7 +59,7 @@ const NAMED: [&str; 6] = [
     "patternProperties",
     "properties",
 ];
-/// Those of them whose subschemas apply to the very value that the schema applies to.
+/// The keywords whose subschemas apply to the same value as the schema itself.
 const SAME_PLACE: [&str; 9] = [
     "allOf",
     "anyOf",
@@ -73,18 +73,18 @@ const SAME_PLACE: [&str; 9] = [
 ];
 const REFERENCES: [&str; 3] = ["$ref", "$dynamicRef", "$recursiveRef"];
 
-/// What a schema can come to.
+/// The measured size of a schema.
 #[derive(Debug)]
 pub(super) struct Bounds {
-    /// How many subschemas apply at one place of the data.
+    /// The largest number of subschemas that apply at one place of the data.
     pub(super) widest: usize,
-    /// How many bytes of the schema an error may repeat.
+    /// The largest number of bytes of the schema that an error may repeat.
     pub(super) repeated_bytes: usize,
-    /// How many patterns it has.
+    /// The number of patterns.
     pub(super) patterns: usize,
-    /// The price of matching a byte of text to a pattern.
+    /// The price of matching a byte of text against a pattern.
     pub(super) pattern_price: u64,
-    /// The price of matching a byte of a name to all patterns for names.
+    /// The price of matching a byte of a name against all patterns for names.
     pub(super) name_price: u64,
 }
 
@@ -101,7 +101,7 @@ pub(super) fn measure(schema: &Value) -> Result<Bounds, SchemaFault> {
     let mut widest = 1;
     for index in 0..walk.subschemas.len() {
         let (count, longest) = walk.unfold(index, 0)?;
-        // A keyword that looks back goes through what applies below it, at each link of a chain.
+        // An `unevaluated…` keyword visits everything that applies below it, at each link of a chain.
         let looks = if walk.looks_back { longest + 1 } else { 1 };
         widest = widest.max(count * looks);
     }
@@ -115,14 +115,14 @@ pub(super) fn measure(schema: &Value) -> Result<Bounds, SchemaFault> {
     })
 }
 
-/// Where a subschema stands in its parent: the keyword, and its name or place there.
+/// A subschema's place in its parent: the keyword, and its name or index there.
 type Step<'s> = (&'s str, Option<Cow<'s, str>>);
 
 struct Subschema<'s> {
     value: &'s Value,
     parent: Option<usize>,
     step: Option<Step<'s>>,
-    /// Those that apply to the same place.
+    /// The subschemas that apply to the same place.
     same_place: Vec<usize>,
     unfolded: Unfolded,
 }
@@ -131,7 +131,8 @@ struct Subschema<'s> {
 enum Unfolded {
     No,
     UnderWay,
-    /// How many apply at its place, with itself, and through how many others the farthest does.
+    /// The number of subschemas that apply at its place, itself included, and the length of the longest
+    /// chain.
     Is(usize, usize),
 }
 
@@ -141,10 +142,10 @@ struct Walk<'s> {
     by_address: HashMap<*const Value, usize>,
     anchors: HashMap<&'s str, usize>,
     references: Vec<(usize, &'s str, &'s str)>,
-    /// Each pattern, and one of the subschemas that have it.
+    /// The patterns, each with one of the subschemas that have it.
     patterns: BTreeMap<&'s str, usize>,
     name_patterns: Vec<(&'s str, usize)>,
-    /// Some keyword looks through all that apply at its place.
+    /// True if a keyword visits everything that applies at its place.
     looks_back: bool,
     repeated_bytes: usize,
 }
@@ -176,7 +177,7 @@ impl<'s> Walk<'s> {
         Ok(index)
     }
 
-    /// Adds what a subschema holds.
+    /// Adds the subschemas, references, anchors and patterns of a subschema.
     fn look_into(&mut self, index: usize) -> Result<(), SchemaFault> {
         let Value::Object(keywords) = self.subschemas[index].value else {
             return Ok(());
@@ -195,7 +196,7 @@ impl<'s> Walk<'s> {
                 }
                 Value::Object(named) if NAMED.contains(&keyword) => {
                     for (name, item) in named {
-                        // A list of names is the other form of a dependency.
+                        // A dependency may also be a list of names instead of a subschema.
                         if !item.is_array() {
                             self.hold(index, keyword, Some(Cow::Borrowed(name)), item)?;
                         }
@@ -246,8 +247,8 @@ impl<'s> Walk<'s> {
         Ok(())
     }
 
-    /// What a subschema refers to applies where it does. A reference may lead to where no keyword holds
-    /// a subschema; then that is one.
+    /// Resolves the references. The target of a reference applies wherever the reference does. A reference
+    /// may lead to a place that is not a subschema by any keyword; it then counts as one.
     fn follow_references(&mut self, root: &'s Value) -> Result<(), SchemaFault> {
         let own_name = root.get("$id").and_then(Value::as_str).unwrap_or_default();
         let own_name = own_name.trim_end_matches('#');
@@ -284,7 +285,7 @@ impl<'s> Walk<'s> {
         Ok(())
     }
 
-    /// How many subschemas apply where this one does, and the longest chain of them.
+    /// The number of subschemas that apply where this one does, and the length of their longest chain.
     fn unfold(&mut self, index: usize, chain: usize) -> Result<(usize, usize), SchemaFault> {
         let refused = |walk: &Self, why: String| Err((walk.pointer(index, None), why));
         match self.subschemas[index].unfolded {
@@ -368,7 +369,7 @@ impl<'s> Walk<'s> {
     }
 }
 
-/// The smallest of the sizes in which a pattern can be compiled.
+/// The smallest size class in which the pattern can be compiled.
 fn pattern_size(pattern: &str) -> Result<usize, String> {
     let schema = serde_json::json!({"pattern": pattern});
     let fits = |size: &usize| {
@@ -387,7 +388,7 @@ fn pattern_size(pattern: &str) -> Result<usize, String> {
     })
 }
 
-/// A fragment as a JSON pointer. What is no escape stays as it is.
+/// Percent-decodes a fragment into a JSON pointer. Invalid escapes stay as they are.
 fn percent_decoded(fragment: &str) -> String {
     let bytes = fragment.as_bytes();
     let mut decoded = Vec::with_capacity(bytes.len());

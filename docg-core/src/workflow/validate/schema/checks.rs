@@ -22,20 +22,20 @@ use crate::{
     workflow::{Workflow, validate::Recent, variables::shortened},
 };
 
-/// More violations than this are not listed.
+/// The largest number of violations listed.
 const MAX_LISTED: usize = 50;
-/// What telling whether data fit a schema may cost: some tenths of a second.
+/// The budget for deciding if data is valid: some tenths of a second.
 const BUDGET: u64 = 10_000_000;
-/// What listing the violations may cost. Each of them is kept until all are known.
+/// The budget for listing the violations. All of them stay in memory until the list is complete.
 const LISTING_BUDGET: u64 = 2_000_000;
-/// Violations that may take more memory than this, in bytes, are not listed.
+/// The most memory for the list of violations, in bytes; a larger list is not made.
 const MAX_LISTING_BYTES: usize = 64 * 1024 * 1024;
-/// What matching all patterns of a schema may keep in memory, in bytes, and one of them at least.
+/// The memory for matching all patterns of a schema, in bytes, and the minimum for one pattern.
 const MAX_MATCHING_BYTES: usize = 8 * 1024 * 1024;
 const MIN_MATCHING_BYTES: usize = 16 * 1024;
-/// Words of the library are cut to this many characters; they can repeat a whole schema.
+/// The length in characters to which the library's texts are cut; they can repeat a whole schema.
 const MAX_WORDS: usize = 300;
-/// Characters of a bound, and unknown names, that people are shown.
+/// The most characters of a limit, and the most unknown names, that people are shown.
 const MAX_SHOWN: usize = 200;
 const MAX_NAMES: usize = 5;
 
@@ -63,7 +63,7 @@ fn compile(schema: &Map<String, Value>) -> Result<Checked, SchemaFault> {
     Ok(Checked { bounds, validator })
 }
 
-/// Whether it is a schema that can be used.
+/// Checks that a schema can be used.
 pub(crate) fn check(schema: &Map<String, Value>) -> Result<(), SchemaFault> {
     if schema.is_empty() {
         Ok(())
@@ -96,7 +96,7 @@ fn compiled(workflow: &Workflow) -> Arc<Compiled> {
     made
 }
 
-/// How the data breaks the workflow's schema, or why that cannot be told.
+/// The violations of the workflow's schema, or why the data cannot be checked.
 pub(crate) fn broken_by(workflow: &Workflow, data: &Value) -> Result<Vec<Violation>, Unchecked> {
     if workflow.input_schema.is_empty() {
         return Ok(Vec::new());
@@ -122,7 +122,7 @@ impl Checked {
         }
     }
 
-    /// The data are known to break the schema.
+    /// Lists the violations of data known to be invalid.
     fn violations(&self, data: &Value, prices: Prices) -> Vec<Violation> {
         let (path_bytes, depth) = longest_path(data);
         let error_bytes = path_bytes + self.bounds.repeated_bytes;
@@ -148,7 +148,7 @@ impl Checked {
     }
 }
 
-/// At most how many bytes the path to a value has, and how many values are within one another.
+/// The longest path to a value in bytes, as an upper bound, and the depth of nesting.
 fn longest_path(value: &Value) -> (usize, usize) {
     let below = |(bytes, depth): (usize, usize), name: usize, inner: &Value| {
         let (inner_bytes, inner_depth) = longest_path(inner);
@@ -186,7 +186,7 @@ fn violation(error: &ValidationError<'_>) -> Violation {
         }
         _ => false,
     };
-    // Where the schema says so, not what the data holds.
+    // The place in the schema, not the content of the data.
     let tech = cut(&format!(
         "{} (schema: {})",
         error.kind().keyword(),
@@ -200,7 +200,8 @@ fn violation(error: &ValidationError<'_>) -> Violation {
     }
 }
 
-/// The first violation of each field, and a pattern only where nothing else tells what would be right.
+/// Keeps one violation per field. A pattern is kept only if the field has no other violation, because a
+/// pattern explains least.
 fn once_per_field(violations: impl Iterator<Item = Violation>) -> Vec<Violation> {
     let mut listed: Vec<Violation> = Vec::new();
     for violation in violations {
@@ -219,7 +220,7 @@ fn is_pattern(human: &Text) -> bool {
     matches!(human, Text::Key { key, .. } if key == PATTERN)
 }
 
-/// What would be right in place of what breaks a schema.
+/// The text that tells what the value should be.
 fn expected(kind: &ValidationErrorKind) -> Text {
     use ValidationErrorKind as Kind;
     let limit = |key, limit: &dyn Display| Text::key(key).with("limit", shown(&limit.to_string()));
@@ -270,7 +271,7 @@ fn expected(kind: &ValidationErrorKind) -> Text {
     }
 }
 
-/// A value of a schema as people read it.
+/// A value of a schema, as people read it.
 fn words(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
@@ -278,7 +279,7 @@ fn words(value: &Value) -> String {
     }
 }
 
-/// A text of the schema or a name in the data, short enough to be read.
+/// Shortens a text of the schema, or a name in the data, for people.
 fn shown(text: &str) -> String {
     let mut shown: String = text.chars().take(MAX_SHOWN).collect();
     if shown.len() < text.len() {

@@ -1,9 +1,9 @@
-//! JSON as a validator sees it: every look at a value is counted.
+//! JSON data that counts every access by the validator.
 //!
-//! A validator cannot be interrupted from outside. But it can do nothing to data without asking them: how
-//! many items there are, what the next one is, what a text says. So the data count what they are asked,
-//! and once the budget is spent they pretend to be empty, which ends every loop and every recursion. What
-//! the validator says then is worth nothing; [`within`] tells that apart.
+//! A validator cannot be interrupted from outside. But it learns about data only by asking: how many items
+//! there are, what the next one is, what a text says. So the data counts the questions. Once the budget is
+//! spent, the data pretends to be empty, which ends every loop and recursion. The validator's result is then
+//! worthless; [`within`] detects that.
 
 use std::{borrow::Cow, cell::Cell};
 
@@ -15,21 +15,21 @@ use serde_json::{Map, Number, Value};
 
 use super::bounds::Bounds;
 
-/// Bytes of text that are read for the price of one.
+/// How many bytes of text can be read for a price of 1.
 const BYTES: u64 = 16;
-/// The price of remembering what was found for a list or an object.
+/// The price of remembering the result for a list or an object.
 const REMEMBERED: u64 = 8;
 
-/// What looking costs, besides the looking itself.
+/// The prices of accesses, besides the access itself.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Prices {
-    /// Of a value within another: the schema may unfold there without asking for anything.
+    /// Of a value within another: the schema may unfold there without any further access.
     value: u64,
-    /// Of each byte of a text that is read, as a pattern may be matched to it.
+    /// Of each byte of a text, against which a pattern may be matched.
     text_byte: u64,
-    /// Of each byte of a name, as patterns may be matched to it.
+    /// Of each byte of a name, against which patterns may be matched.
     name_byte: u64,
-    /// Of naming a value in an error.
+    /// Of including a value in an error.
     error: u64,
 }
 
@@ -63,7 +63,7 @@ thread_local! {
     };
 }
 
-/// What comes of work on metered data; `None` where it would have cost more than the budget.
+/// Runs work on metered data within a budget; `None` if the budget was spent.
 pub(super) fn within<T>(budget: u64, prices: Prices, work: impl FnOnce() -> T) -> Option<T> {
     METER.with(|meter| {
         meter.left.set(budget);
@@ -73,7 +73,7 @@ pub(super) fn within<T>(budget: u64, prices: Prices, work: impl FnOnce() -> T) -
     METER.with(|meter| meter.left.get() > 0).then_some(result)
 }
 
-/// Counts a look; `false` where nothing is to be seen any more.
+/// Charges for an access; `false` if the budget is spent and the data must look empty.
 fn pays(price: impl FnOnce(Prices) -> u64) -> bool {
     METER.with(|meter| {
         let left = meter.left.get().saturating_sub(price(meter.prices.get()));
@@ -92,7 +92,7 @@ fn pays_name(name: &str) -> bool {
     pays(|prices| prices.value + bytes / BYTES + bytes.saturating_mul(prices.name_byte))
 }
 
-/// Counts all of a value; `false` where the budget does not reach.
+/// Charges for a whole value; `false` if the budget is spent.
 fn pays_whole(value: &Value) -> bool {
     match value {
         Value::String(text) => pays(|_| 1 + text.len() as u64 / BYTES),
@@ -107,10 +107,10 @@ fn pays_whole(value: &Value) -> bool {
     }
 }
 
-/// [`serde_json::Value`] whose reading is counted.
+/// A [`serde_json::Value`] whose accesses are counted.
 pub(super) struct Metered;
 
-/// A value that counts the looks at it.
+/// A value that counts the accesses to it.
 #[derive(Clone, Copy)]
 pub(super) struct Node<'a>(pub(super) &'a Value);
 

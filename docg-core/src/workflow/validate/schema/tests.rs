@@ -1,4 +1,4 @@
-//! What a schema can be made to cost.
+//! Tests how much a schema can be made to cost.
 
 use std::time::Instant;
 
@@ -36,7 +36,7 @@ fn validated(schema: Value, data: &Value) -> Result<Vec<Violation>, Unchecked> {
     broken_by(&workflow, data)
 }
 
-/// Definitions of which each uses the next one twice.
+/// Definitions that each use the next one twice.
 fn doubling(uses: impl Fn(Value) -> Value, last: Value) -> Value {
     let mut definitions = Map::new();
     for index in 0..45 {
@@ -231,7 +231,7 @@ fn what_multiplies_with_the_data_is_too_much_and_no_pass() {
             "{what}: {:?}",
             started.elapsed()
         );
-        // The library may be clever; what counts is the time. Where it is not, it is no pass.
+        // The library may optimize: only the time counts. If it does not, the data must not count as valid.
         assert!(
             !matches!(answer, Err(Unchecked::Unusable(_))),
             "{what}: {answer:?}"
