@@ -39,7 +39,8 @@ pub struct AuditReport {
     pub rows: u64,
     /// The number of checkpoints.
     pub checkpoints: u64,
-    /// The number of rows that no checkpoint covers yet. If they are cut off with their head, nothing shows it.
+    /// The number of rows that no checkpoint covers yet. If they are cut off with their head, nothing
+    /// shows it.
     pub unsigned: u64,
     /// The number of chains whose rows were purged after their retention time.
     pub purged: u64,
