@@ -178,7 +178,7 @@ impl Entry {
         }
     }
 
-    /// The position after this entry, for a reader of an organization stream that reconnects. After a
+    /// The position of this entry, from which a reader of an organization stream continues. After a
     /// failover another entry may have the same id, and later entries may be lost. So the position also
     /// names the event and the history of the data.
     pub(crate) fn position(&self, replication_id: &str) -> String {

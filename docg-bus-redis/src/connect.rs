@@ -157,7 +157,7 @@ impl Connector {
         let mut connection = self.open_server(server, waits).await?;
         match last_entry(key).query_async(&mut connection).await {
             Ok(()) => Ok(connection),
-            // While the slot moves, both servers may refuse the key; the caller then tries again.
+            // While the slot moves, both servers may refuse the key; the reader then connects again.
             Err(error) => match error.redirect_node() {
                 Some((address, _)) => self.open_server(&at(server, address)?, waits).await,
                 None => Err(error),

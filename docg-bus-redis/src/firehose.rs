@@ -60,8 +60,8 @@ struct Reader<'a> {
     backoff: Backoff,
 }
 
-/// States that readers in one history of the data were told of this process's work in other histories,
-/// up to a time.
+/// The time up to which readers in one history of the data were told of this process's work in other
+/// histories.
 struct Told {
     replication_id: Arc<str>,
     until: Instant,
@@ -129,7 +129,7 @@ impl Reader<'_> {
                     self.take(&entries)?;
                 }
             }
-            // No entries for a while: check that the firehose is still the same one.
+            // If idle, and from time to time, check that the firehose is still the same one.
             if is_idle || looked.elapsed() >= config.block {
                 let now = self.look(&mut connection).await?;
                 if now.last_event < self.events

@@ -24,7 +24,7 @@ const ROW_WAIT: Duration = Duration::from_secs(1);
 
 /// An SQL condition that is always true and bounds how long the rest of the statement waits for a row,
 /// without a round trip and whatever the session's limit is. The parameter is the
-/// [`row_wait`](Database::row_wait). The condition must be on the rows before they are locked.
+/// [`row_wait`](Database::row_wait). Put it where the rows are found, before they are locked.
 macro_rules! waits_briefly {
     ($parameter:literal) => {
         concat!(

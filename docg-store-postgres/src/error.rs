@@ -45,7 +45,7 @@ pub(crate) enum Error {
     Environment(DatabaseFault),
 }
 
-/// What a driver error means for the caller that sent the statement.
+/// The meaning of a driver error for the caller that sent the statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Meaning {
     /// The transaction lost a race and was rolled back. The same statement may succeed at once.
@@ -75,7 +75,7 @@ impl From<sqlx::Error> for Error {
 }
 
 impl Error {
-    /// What the error means, if the driver reported it; `None` for this crate's own errors.
+    /// The meaning of a driver error or a timeout; `None` for other errors.
     pub(crate) fn meaning(&self) -> Option<Meaning> {
         match self {
             Self::Driver(error) | Self::NotLetIn(error, _) => Some(meaning(error)),

@@ -46,7 +46,7 @@ struct List {
 }
 
 impl Tenants {
-    /// Halves the stream with the largest events until all fit in `max` bytes.
+    /// Drops half of the largest stream's events, until all streams fit in `max` bytes.
     fn thin_out(&mut self, max: usize) {
         while self.bytes > max {
             let Some(largest) = self.lists.values_mut().max_by_key(|list| list.bytes) else {

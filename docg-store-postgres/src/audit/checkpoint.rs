@@ -132,6 +132,7 @@ impl PgStore {
     /// Signs the ends of all organizations' chains, as [`checkpoint_audit`](Self::checkpoint_audit) does for
     /// one organization, in as many checkpoints as needed. Calls `made` with each checkpoint once it is
     /// stored. Returns the organizations for which it failed; a failure does not stop the others.
+    ///
     /// # Errors
     ///
     /// `Unavailable` where it cannot be told which organizations there are.

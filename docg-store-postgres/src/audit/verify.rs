@@ -181,7 +181,7 @@ impl Verifier {
         if rows.is_empty() && (chain.is_purged || let_go.is_some()) {
             self.report.purged += 1;
             // A role that could remove the rows could also record that their retention time was over, so the
-            // purge must be signed. Without a trusted key no signature counts.
+            // purge must be signed. Without a trusted key no signature can be checked, so none is required.
             let is_signed = let_go.is_some() || self.trusted.is_empty();
             if self.last.contains_key(&chain.organization_id) && !is_signed {
                 let fault = AuditFault::NotSigned { execution_id };
