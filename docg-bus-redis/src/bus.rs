@@ -83,7 +83,7 @@ impl RedisBus {
     ///
     /// # Panics
     ///
-    /// Outside a tokio runtime.
+    /// If it is called outside a tokio runtime.
     pub fn open(config: RedisConfig) -> Result<Self, ConfigError> {
         let connector = Arc::new(Connector::new(&config)?);
         let hub = Hub::new(config.subscriber_buffer, config.wake_buffer, config.timeout);
@@ -115,8 +115,8 @@ impl RedisBus {
         self.shared.link.up().await;
     }
 
-    /// Checks that Redis can be reached and written to, for health checks. It takes no longer than the
-    /// configured timeout.
+    /// Checks that Redis can be reached and written to, for health checks. Each answer may take as long as
+    /// the configured timeout.
     ///
     /// # Errors
     ///

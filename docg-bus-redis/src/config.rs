@@ -75,7 +75,7 @@ impl RedisConfig {
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Url`] and [`ConfigError::Feature`].
+    /// [`ConfigError::Url`] if the URL is not valid; [`ConfigError::Feature`] if it needs a missing feature.
     pub fn new(url: &str) -> Result<Self, ConfigError> {
         let (nodes, is_cluster) = nodes(url)?;
         Ok(Self {

@@ -18,7 +18,7 @@ pub enum RedisFault {
     /// The server is a replica: nothing can be written.
     #[error("the server is a read-only replica: give the address of its primary")]
     Replica,
-    /// Redis would remove events that are still to be read.
+    /// The eviction policy may remove events that are still to be read.
     #[error(
         "maxmemory-policy is {0}: Redis may remove events that are still to be read, and readers then \
          fall back on the store. Set it to noeviction, or where memory is short to volatile-ttl"

@@ -34,7 +34,7 @@ pub(crate) struct Link {
     work: Mutex<Work>,
 }
 
-/// The commands done on each connection. Connections are numbered from 1.
+/// Records on which connections commands were done. Connections are numbered from 1.
 #[derive(Default)]
 struct Work {
     /// The number of the latest connection; 0 if there was none yet.

@@ -20,17 +20,17 @@ use crate::{
 /// A request that can be sent in a batch with others.
 #[async_trait]
 pub(crate) trait Parcel: Send + Sync + Sized + 'static {
-    /// The result for the sender of one parcel.
+    /// The result of one request.
     type Answer: Send + 'static;
 
-    /// The parcel's key. Two parcels with the same key must not go in one batch.
+    /// The request's key. Two requests with the same key must not go in one batch.
     fn mark(&self) -> uuid::Uuid;
 
     /// The approximate size in bytes.
     fn size(&self) -> usize;
 
-    /// Sends the parcels in one statement. Returns one answer for each, in order; an error means that none
-    /// was written.
+    /// Sends the requests in one statement. Returns one answer for each, in order. An error means that the
+    /// whole statement failed.
     async fn send(
         parcels: &[Self],
         database: &Database,
@@ -38,7 +38,7 @@ pub(crate) trait Parcel: Send + Sync + Sized + 'static {
     ) -> Result<Vec<Result<Self::Answer, Error>>, Error>;
 }
 
-/// The approximate maximum size of a batch in bytes, not counting its first parcel.
+/// The approximate maximum size of a batch in bytes, not counting its first request.
 const MAX_BYTES: usize = 8 << 20;
 
 pub(crate) struct Batcher<P: Parcel>(Arc<Shared<P>>);
@@ -69,8 +69,8 @@ struct Flight<P: Parcel> {
     has_landed: bool,
 }
 
-/// If a flight is dropped before it lands, its task panicked or its runtime shut down. Dropping it frees
-/// its place, so that no parcel waits for it.
+/// A batch that is dropped before it ends belongs to a task that panicked, or to a runtime that shut down.
+/// Dropping it frees its place, so that no request waits for it.
 impl<P: Parcel> Drop for Flight<P> {
     fn drop(&mut self) {
         if self.has_landed {
@@ -98,7 +98,7 @@ impl<P: Parcel> Batcher<P> {
         }))
     }
 
-    /// Sends a parcel, alone or with others, and returns its result.
+    /// Sends a request, alone or with others, and returns its result.
     pub(crate) async fn send(&self, parcel: P) -> Result<P::Answer, Error> {
         let (answer, answered) = oneshot::channel();
         let flight = {
@@ -129,7 +129,7 @@ impl<P: Parcel> Flight<P> {
         };
         loop {
             if let Err(error) = self.send(batch, &mut connection).await {
-                // The connection is lost; the waiting parcels go on a new one.
+                // The connection is lost; the waiting requests go on a new one.
                 drop(connection);
                 let Some(next) = self.next() else { return };
                 tracing::warn!("a connection to the database was lost: {error}");
@@ -147,7 +147,7 @@ impl<P: Parcel> Flight<P> {
         }
     }
 
-    /// Takes the next batch. If nothing waits, the flight lands, and the next parcel starts a new one.
+    /// Takes the next batch. If nothing waits, this task ends, and the next request starts a new one.
     fn next(&mut self) -> Option<Vec<Waiting<P>>> {
         let mut state = self.shared.state();
         if state.waiting.is_empty() {
@@ -227,7 +227,7 @@ impl<P: Parcel> Flight<P> {
         lost.map_or(Ok(()), Err)
     }
 
-    /// Fails this batch and all waiting parcels: no connection came free in time for any of them.
+    /// Fails this batch and all waiting requests: no connection came free in time for any of them.
     fn refuse_all(mut self, batch: Vec<Waiting<P>>, error: &Error) {
         let waiting = {
             let mut state = self.shared.state();

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-/// How a [`PgStore`](crate::PgStore) uses its database.
+/// The settings of a [`PgStore`](crate::PgStore).
 ///
 /// ```
 /// use std::time::Duration;

@@ -111,7 +111,7 @@ impl Database {
         running.await.unwrap_or(Err(Error::GivenUp))
     }
 
-    /// Does as [`write`](Self::write) on the caller's own connection. The caller must stay until it ends.
+    /// Runs a statement as [`write`](Self::write) does, on the caller's connection. The caller must stay.
     pub(crate) async fn write_on(
         &self,
         connection: &mut PoolConnection<Postgres>,

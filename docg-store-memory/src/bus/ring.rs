@@ -140,7 +140,7 @@ impl Ring {
         Publication::New
     }
 
-    /// Does as [`publish`](Self::publish), but an empty ring may start with any event.
+    /// Adds an event as [`publish`](Self::publish) does, but an empty ring may start with any event.
     fn restore(&mut self, event: &Arc<Event>, max: usize) -> Publication {
         if self.head == 0 {
             self.add(event, max);

@@ -112,7 +112,7 @@ impl PgStore {
     ///
     /// # Errors
     ///
-    /// `Conflict` where other processes make them all the time; `Unavailable`.
+    /// `Conflict` if other processes keep making checkpoints; `Unavailable` if the database does not answer.
     pub async fn checkpoint_audit(
         &self,
         organization: OrganizationId,
@@ -135,7 +135,7 @@ impl PgStore {
     ///
     /// # Errors
     ///
-    /// `Unavailable` where it cannot be told which organizations there are.
+    /// `Unavailable` if the organizations cannot be listed.
     pub async fn checkpoint_audits(
         &self,
         key: &CheckpointKey,

@@ -102,7 +102,7 @@ impl PgStore {
     ///
     /// # Errors
     ///
-    /// `Unavailable`.
+    /// `Unavailable` if the database does not answer.
     pub async fn audited_organizations(&self) -> Result<Vec<OrganizationId>, StoreError> {
         let read = async || {
             let mut found: BTreeSet<_> = self.signed_for().await?.into_iter().collect();
@@ -161,7 +161,7 @@ impl PgStore {
     ///
     /// # Errors
     ///
-    /// `Unavailable`.
+    /// `Unavailable` if the database does not answer.
     pub async fn audited_organization(
         &self,
         execution: ExecutionId,

@@ -27,7 +27,7 @@ impl PgStore {
     ///
     /// # Errors
     ///
-    /// `Unavailable`.
+    /// `Unavailable` if the database does not answer.
     pub async fn audit_privileges(&self) -> Result<Option<&'static str>, StoreError> {
         self.privileges()
             .await

@@ -67,7 +67,7 @@ macro_rules! most_loaded {
 }
 
 /// The result of a claim, with the run state of the claimed executions, except those that exceed
-/// `most_loaded`. The SQL function sees its own changes and the rows as of its own run; the rest of the
+/// `most_loaded`. The SQL function sees and changes the rows as of its own run; the rest of the
 /// statement sees the rows as of its start. If the two differ, the state is read again.
 macro_rules! claim {
     ($function:literal, counters_checked: $checked:literal) => {
