@@ -1,12 +1,12 @@
-//! How long to wait before the next attempt to connect.
+//! The delay before the next attempt to connect.
 
 use std::time::Duration;
 
 const FIRST: Duration = Duration::from_millis(50);
 const LONGEST: Duration = Duration::from_secs(2);
 
-/// Doubles with each failure. Half of a delay is chance, so that processes do not come back all at
-/// once.
+/// A delay that doubles with each failure. Half of it is random, so that processes do not all reconnect
+/// at once.
 #[derive(Debug, Default)]
 pub(crate) struct Backoff {
     failures: u32,

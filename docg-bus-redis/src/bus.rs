@@ -1,4 +1,4 @@
-//! The bus, and its two tasks.
+//! The bus and its two tasks.
 
 use std::{fmt, sync::Arc};
 
@@ -27,24 +27,24 @@ use crate::{
     lists, publish, subscription,
 };
 
-/// Wake-ups that lie in wait for processes whose connection is down.
+/// The number of wake-ups that Redis keeps for processes whose connection is down.
 const WAKES_KEPT: usize = 1_000;
 
-/// Looks into the past that are under way at once. More would only make each other, and publishing,
-/// wait for answers until Redis seems to be down.
+/// The maximum number of concurrent reads of the past. More would only delay each other and publishing,
+/// until Redis seems to be down.
 const RANGES: usize = 4;
 
-/// Carries events and wake-ups between processes, on Redis Streams.
+/// A bus that carries events and wake-ups between processes, on Redis Streams.
 ///
-/// It has two connections, in a cluster one to each server and one that reads, however many read and
-/// publish. Where Redis is down, calls fail at once and streams end with [`BusError::Unavailable`]; it
-/// goes on by itself when Redis is back.
+/// It has two connections, however many callers read and publish; in a cluster, one to each server and
+/// one that reads. If Redis is down, calls fail at once and streams end with [`BusError::Unavailable`].
+/// The bus reconnects by itself.
 pub struct RedisBus {
     pub(crate) shared: Arc<Shared>,
     tasks: [JoinHandle<()>; 2],
 }
 
-/// What readers need as long as they read.
+/// The state that readers use as long as they read.
 pub(crate) struct Shared {
     pub(crate) config: RedisConfig,
     pub(crate) keys: Keys,
@@ -54,14 +54,14 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// The first entries of a stream, from one on.
+    /// The first `count` entries of a stream from `from` on.
     pub(crate) async fn range(
         &self,
         key: &str,
         from: EntryId,
         count: usize,
     ) -> Result<Vec<Entry>, Error> {
-        // It is never closed.
+        // The semaphore is never closed.
         let _turn = self.ranges.acquire().await;
         let mut cmd = redis::cmd("XRANGE");
         cmd.arg(key)
@@ -74,16 +74,16 @@ impl Shared {
 }
 
 impl RedisBus {
-    /// A bus on the configured server, which need not answer yet: it connects by itself, in tasks
-    /// of the current runtime that end when it is dropped.
+    /// Opens a bus on the configured server, which need not answer yet. The bus connects in tasks of the
+    /// current runtime, which end when it is dropped.
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] where the configuration cannot be right.
+    /// [`ConfigError`] if the configuration is not valid.
     ///
     /// # Panics
     ///
-    /// Outside a tokio runtime.
+    /// If it is called outside a tokio runtime.
     pub fn open(config: RedisConfig) -> Result<Self, ConfigError> {
         let connector = Arc::new(Connector::new(&config)?);
         let hub = Hub::new(config.subscriber_buffer, config.wake_buffer, config.timeout);
@@ -108,23 +108,23 @@ impl RedisBus {
         })
     }
 
-    /// Waits until Redis answers and readers can be served. A bus works without that, and fails
-    /// fast where it cannot.
+    /// Waits until Redis answers and readers can be served. Waiting is optional: until then, calls on the
+    /// bus fail fast.
     pub async fn ready(&self) {
         self.shared.hub.is_up().await;
         self.shared.link.up().await;
     }
 
-    /// Checks that Redis is there and can be written to, for health checks. An answer takes no longer
-    /// than the configured timeout.
+    /// Checks that Redis can be reached and written to, for health checks. Each answer may take as long as
+    /// the configured timeout.
     ///
     /// # Errors
     ///
-    /// [`BusError::Unavailable`], also where only live readers are cut off, and where Redis is full.
+    /// [`BusError::Unavailable`], also if only live readers are cut off, or if Redis is full.
     pub async fn check(&self) -> Result<(), BusError> {
         let Shared { keys, config, .. } = &*self.shared;
         self.shared.hub.check().await?;
-        // A server without memory answers PING, and refuses every write.
+        // Write, because a server that is out of memory answers PING and refuses every write.
         let mut pipeline = redis::pipe();
         pipeline
             .cmd("XADD")
@@ -142,13 +142,13 @@ impl RedisBus {
         Ok(written.await?)
     }
 
-    /// Gives executions' streams that have no end, or a later one than is configured, the
-    /// configured one: those that were restored from a backup, or written before the configuration
-    /// changed. It goes through all keys, a few hundred at a time; once a day is enough.
+    /// Sets the configured TTL on executions' streams that have none or a longer one, because they were
+    /// restored from a backup, or written before the configuration changed. It goes through all keys, a
+    /// few hundred at a time; once a day is enough.
     ///
     /// # Errors
     ///
-    /// [`BusError::Unavailable`]; what was done stays done.
+    /// [`BusError::Unavailable`]; streams that were changed before the error stay changed.
     pub async fn cleanup(&self) -> Result<CleanedUp, BusError> {
         clean_up(&self.shared).await
     }
@@ -218,14 +218,14 @@ impl EventBus for RedisBus {
     }
 
     async fn wakes(&self) -> Result<WakeStream, BusError> {
-        // Before the check: what comes after it is heard.
+        // Subscribe before the check, so that later wake-ups are heard.
         let wakes = self.shared.hub.wakes();
         self.shared.hub.check().await?;
         let wakes = stream::unfold(wakes, |mut wakes| async move {
             loop {
                 match wakes.recv().await {
                     Ok(execution) => return Some((execution, wakes)),
-                    // Polling finds what was missed.
+                    // Polling finds the executions whose wake-ups were missed.
                     Err(RecvError::Lagged(_)) => {}
                     Err(RecvError::Closed) => return None,
                 }

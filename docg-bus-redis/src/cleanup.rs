@@ -1,4 +1,4 @@
-//! Streams that would stay for ever.
+//! Sets a TTL on streams that would otherwise stay forever.
 
 use docg_core::ports::BusError;
 use redis::RedisResult;
@@ -8,21 +8,20 @@ use crate::{
     connect::{Connection, Node, primaries},
 };
 
-/// Keys that are looked at in one round trip.
+/// The number of keys examined in one round trip.
 const BATCH: usize = 500;
 
-/// What a cleanup has seen and done.
+/// The result of a cleanup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct CleanedUp {
-    /// Streams of executions that were looked at.
+    /// The number of executions' streams that were examined.
     pub seen: u64,
-    /// Those among them that now have an end.
+    /// The number of those whose TTL was set.
     pub expiring: u64,
 }
 
-/// Gives each execution's stream that has no end, or a later one than is configured, the configured
-/// one.
+/// Sets the configured TTL on each execution's stream that has none or a longer one.
 pub(crate) async fn clean_up(shared: &Shared) -> Result<CleanedUp, BusError> {
     let mut done = CleanedUp::default();
     for node in shared.link.run(primaries).await? {
@@ -81,7 +80,7 @@ async fn expire(
     });
     let ttls: Vec<i64> = connection.ask_node(node, ttls).await?;
     let mut expires = redis::pipe();
-    // -1 stands for no end, -2 for a key that is gone by now.
+    // -1 means that the key has no TTL, -2 that it no longer exists.
     for (key, _) in keys
         .iter()
         .zip(ttls)

@@ -1,10 +1,9 @@
-//! How events get onto a cluster, where an execution's stream and the firehose lie on different
-//! servers.
+//! Publishing in a cluster, where an execution's stream and the firehose are on different servers.
 //!
-//! No script can reach both, so each has one of its own, and each can be repeated without harm: a
-//! publish that ended between them is made whole by the next, which the firehose refuses until it
-//! has what is missing. The firehose comes second, because whoever has read an event live must find
-//! it in the stream.
+//! No script can write to both, so each has its own script, and both can be repeated without harm. If a
+//! publish ends between the two, the next one completes it: the firehose refuses an event until it has
+//! the earlier ones. The firehose is written second, because a reader that got an event live must also
+//! find it in the stream.
 
 use std::sync::{Arc, LazyLock};
 
@@ -93,7 +92,7 @@ pub(crate) async fn publish(
     Ok(refused.or(unannounced))
 }
 
-/// Notes that an execution's events up to this one need not go into the firehose again.
+/// Records that an execution's events up to `last` need not be added to the firehose again.
 pub(crate) async fn announced(
     shared: &Shared,
     last: &Event,

@@ -1,10 +1,10 @@
-//! What entries hold.
+//! The fields of stream entries.
 //!
-//! The field `event` is the envelope of schema v1 in English, for whoever reads the stream. It has
-//! texts in place of their keys, so docg's own readers, who put them into other languages, need more:
-//! in the firehose, which is docg's own, a field `stored_data` holds `data` with the keys wherever
-//! that differs. The streams of executions have the one field only; for the few events with texts a
-//! reader of the past is sent to the store.
+//! The field `event` is the envelope of schema v1 in English, for any program that reads the stream. It
+//! contains texts instead of their keys, but docg's own readers translate the texts and need the keys.
+//! So an entry of the firehose, which only docg reads, has `data` with the keys in a field
+//! `stored_data` if that differs. The streams of executions have only `event`; for the few events with
+//! texts, a reader of the past is sent to the store.
 
 use std::{fmt, str::FromStr, sync::Arc};
 
@@ -18,11 +18,11 @@ use serde_json::{Map, Value as Json, json};
 
 const STORED_DATA: &str = "stored_data";
 
-/// An event in the form, or the two forms, in which it is published.
+/// The one or two forms in which an event is published.
 pub(crate) struct Encoded {
     /// The field `event`.
     pub(crate) wire: String,
-    /// The field `stored_data`, where that is not what `event` has.
+    /// The field `stored_data`, if it differs from the data in `event`.
     pub(crate) stored_data: Option<String>,
 }
 
@@ -43,7 +43,7 @@ pub(crate) fn encode(event: &Event) -> Encoded {
     Encoded { wire, stored_data }
 }
 
-/// What is for technicians goes into logs, never into events.
+/// Removes technical messages, which belong in logs and never in events.
 fn remove_technical(value: &mut Json) {
     match value {
         Json::Object(members) => {
@@ -55,7 +55,7 @@ fn remove_technical(value: &mut Json) {
     }
 }
 
-/// The event that was encoded.
+/// Decodes an event of the firehose.
 fn decode(wire: &str, stored_data: Option<&str>) -> serde_json::Result<Event> {
     let mut members: Map<String, Json> = serde_json::from_str(wire)?;
     if let Some(stored) = stored_data {
@@ -64,13 +64,13 @@ fn decode(wire: &str, stored_data: Option<&str>) -> serde_json::Result<Event> {
     serde_json::from_value(Json::Object(members))
 }
 
-/// The event, where the field `event` alone tells all of it: unless it has texts.
+/// Decodes an event from the field `event` alone; `None` if the event has texts.
 fn decode_wire(wire: &str) -> serde_json::Result<Option<Event>> {
     let mut members: Map<String, Json> = serde_json::from_str(wire)?;
     match members.get("event_type").and_then(Json::as_str) {
         Some("step.failed" | "execution.failed") => return Ok(None),
         Some("preflight.completed") => {
-            // Every run has one, and most find nothing.
+            // Every execution has such an event, and most have no findings, so these are decoded here.
             let found =
                 |count| members.get("data").and_then(|data| data.get(count)) != Some(&0.into());
             if found("blocking_count") || found("warning_count") {
@@ -98,7 +98,7 @@ pub(crate) struct EntryId {
 }
 
 impl EntryId {
-    /// The id of an execution's event.
+    /// The entry id of an execution's event.
     pub(crate) fn of_seq(seq: u64) -> Self {
         Self {
             major: seq,
@@ -106,8 +106,8 @@ impl EntryId {
         }
     }
 
-    /// Whether nothing lies between it and another entry of the firehose, whose entries are
-    /// numbered 1, 2, 3 … after the moment in which it began; 0-0 stands before the first.
+    /// True if `next` is the entry directly after this one in the firehose. Its entries are numbered 1, 2,
+    /// 3 … after the time at which it began; 0-0 stands before the first.
     pub(crate) fn is_followed_by(self, next: Self) -> bool {
         (self == Self::default() || self.major == next.major)
             && self.minor.checked_add(1) == Some(next.minor)
@@ -136,7 +136,7 @@ impl FromStr for EntryId {
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
     pub(crate) id: EntryId,
-    /// Those that are text.
+    /// The fields whose values are text.
     fields: Vec<(String, String)>,
 }
 
@@ -151,19 +151,19 @@ impl Entry {
         self.field("execution")?.parse().ok()
     }
 
-    /// Whose list it is for.
+    /// The organization whose stream contains the event.
     pub(crate) fn organization(&self) -> Option<OrganizationId> {
         self.field("organization")?.parse().ok()
     }
 
-    /// The event in an entry of the firehose, or `None` where something else has written it.
+    /// The event in an entry of the firehose; `None` if another program wrote the entry.
     pub(crate) fn announced(&self) -> Option<Arc<Event>> {
         let decoded = decode(self.field("event")?, self.field(STORED_DATA));
         self.readable(decoded.map(Some))
     }
 
-    /// The event in an entry of an execution's stream, or `None` where something else has written
-    /// it, or only the store has its texts in all languages.
+    /// The event in an entry of an execution's stream; `None` if another program wrote the entry, or if only
+    /// the store has the event's texts in all languages.
     pub(crate) fn event(&self) -> Option<Arc<Event>> {
         self.readable(decode_wire(self.field("event")?))
     }
@@ -178,17 +178,17 @@ impl Entry {
         }
     }
 
-    /// Where a list's reader goes on that has seen the entry. After a failover another entry may
-    /// have its id, and entries that came after it may be lost, so the position says which event it
-    /// was, and in which history of the data.
+    /// The position of this entry, from which a reader of an organization stream continues. After a
+    /// failover another entry may have the same id, and later entries may be lost. So the position also
+    /// names the event and the history of the data.
     pub(crate) fn position(&self, replication_id: &str) -> String {
         let execution = self.field("execution").unwrap_or_default();
-        // The end of a UUID is chance.
+        // The end of a UUID is random, so it is enough.
         let end = execution
             .get(execution.len().saturating_sub(8)..)
             .unwrap_or_default();
         let seq = self.field("seq").unwrap_or_default();
-        // So is each part of a replication id.
+        // Each part of a replication id is random too.
         let history = replication_id.get(..8).unwrap_or(replication_id);
         format!("{}-{end}.{seq}.{history}", self.id)
     }
@@ -200,7 +200,7 @@ impl FromRedisValue for Entry {
         let id = id
             .parse()
             .map_err(|_| ParsingError::from("an entry's id is no pair of numbers"))?;
-        // Only something else writes what is no text; one such entry must not hide the others.
+        // Only other programs write values that are not text; such an entry must not hide the others.
         let text = |value| redis::from_redis_value::<String>(value).ok();
         let fields = fields
             .into_iter()
@@ -210,7 +210,7 @@ impl FromRedisValue for Entry {
     }
 }
 
-/// Where in the firehose a position is.
+/// The entry of the firehose at a position.
 pub(crate) fn entry_of(position: &str) -> Option<EntryId> {
     position.rsplit_once('-')?.0.parse().ok()
 }
@@ -232,13 +232,13 @@ mod tests {
         event
     }
 
-    /// What a reader of the firehose gets.
+    /// The event that a reader of the firehose gets.
     fn announced(event: &Event) -> Event {
         let Encoded { wire, stored_data } = encode(event);
         decode(&wire, stored_data.as_deref()).expect("is an event")
     }
 
-    /// One of each kind of event that has texts, and some that have none.
+    /// One event of each kind that has texts, and some that have none.
     fn samples() -> Vec<Event> {
         let text = || Text::key("step-failed-human").with("name", "\"x\" {y}");
         let issue = Issue::blocking(Domain::Data, "missing", text());
@@ -268,7 +268,7 @@ mod tests {
         ]
     }
 
-    /// A preflight that has found nothing.
+    /// The event of a preflight without findings.
     fn passed() -> Event {
         let timestamp = with(EventData::Progress { progress: 1 }).timestamp;
         with(EventData::PreflightCompleted {

@@ -1,10 +1,10 @@
-//! Where Redis is, and the bounds: nothing here grows without one.
+//! The address of Redis, and the bounds; nothing grows without one.
 
 use std::{fmt, num::NonZeroU64, time::Duration};
 
 use redis::{ConnectionInfo, IntoConnectionInfo};
 
-/// Where Redis is and how much it keeps.
+/// The address of Redis, and how much the bus keeps there.
 ///
 /// ```
 /// # fn main() -> Result<(), docg_bus_redis::ConfigError> {
@@ -31,11 +31,11 @@ pub struct RedisConfig {
     pub(crate) certificates: crate::connect::Certificates,
 }
 
-/// Why a configuration does not do.
+/// The reason why a configuration is not valid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// The URL, which is not repeated here as it may hold a password.
+    /// The URL is not valid. The error does not repeat it, because it may contain a password.
     #[error("the Redis URL {0}")]
     Url(&'static str),
     /// The URL needs a feature that this program was built without.
@@ -43,17 +43,17 @@ pub enum ConfigError {
         "the Redis URL begins with {scheme}, which needs docg-bus-redis with the feature `{feature}`"
     )]
     Feature {
-        /// How the URL begins.
+        /// The URL's scheme.
         scheme: &'static str,
-        /// The feature.
+        /// The missing feature.
         feature: &'static str,
     },
-    /// Another setting.
+    /// Another setting is not valid.
     #[error("{name} {problem}")]
     Setting {
-        /// Its name.
+        /// The name of the setting.
         name: &'static str,
-        /// What is wrong, and what would be right.
+        /// The problem, and the values that would be valid.
         problem: &'static str,
     },
 }
@@ -65,17 +65,17 @@ const NO_URL: ConfigError = ConfigError::Url(
 const NO_COUNT: &str = "must be a whole number from 1";
 
 impl RedisConfig {
-    /// The server at a URL, with the defaults: a thousand events of each execution, kept for a day
-    /// after its last; ten thousand of all executions together; a reader may be 256 events behind,
-    /// a listener 4096 wake-ups.
+    /// Configures the server at a URL, with the defaults: a thousand events of each execution, kept for a
+    /// day after its last; ten thousand events of all executions together; a reader may be 256 events
+    /// behind, a listener 4096 wake-ups.
     ///
-    /// `redis://[user:password@]host[:port][/database]`; `rediss://…` with TLS (feature `tls`);
-    /// `redis+cluster://host:port,host:port` and `rediss+cluster://…` for a cluster, by some of its
-    /// nodes (feature `cluster`).
+    /// A URL is `redis://[user:password@]host[:port][/database]`, or `rediss://…` with TLS (feature `tls`).
+    /// For a cluster it is `redis+cluster://host:port,host:port` or `rediss+cluster://…`, with some of the
+    /// cluster's nodes (feature `cluster`).
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Url`] and [`ConfigError::Feature`].
+    /// [`ConfigError::Url`] if the URL is not valid; [`ConfigError::Feature`] if it needs a missing feature.
     pub fn new(url: &str) -> Result<Self, ConfigError> {
         let (nodes, is_cluster) = nodes(url)?;
         Ok(Self {
@@ -94,12 +94,12 @@ impl RedisConfig {
         })
     }
 
-    /// Takes over `REDIS_STREAM_MAXLEN` (events) and `REDIS_STREAM_TTL` (seconds) where they are
-    /// set: `|name| std::env::var(name).ok()` reads them in the environment.
+    /// Applies the variables `REDIS_STREAM_MAXLEN` (events) and `REDIS_STREAM_TTL` (seconds), if they are
+    /// set. Pass `|name| std::env::var(name).ok()` to read the environment.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Setting`] where one is no whole number from 1.
+    /// [`ConfigError::Setting`] if a value is not a whole number from 1.
     pub fn vars(mut self, get: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         let count = |name: &'static str| match get(name).map(|value| value.trim().parse()) {
             None => Ok(None),
@@ -119,12 +119,12 @@ impl RedisConfig {
         Ok(self)
     }
 
-    /// Sets what all keys begin with; `docg:` by default. Deployments that share a server need one
-    /// each.
+    /// Sets the prefix of all keys; `docg:` by default. Deployments that share a server need different
+    /// prefixes.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Setting`]: only ASCII letters, digits and `: . _ -` may be in it.
+    /// [`ConfigError::Setting`] if the prefix contains anything but ASCII letters, digits and `: . _ -`.
     pub fn prefix(mut self, prefix: impl Into<String>) -> Result<Self, ConfigError> {
         self.prefix = prefix.into();
         let is_fine = |c: char| c.is_ascii_alphanumeric() || ":._-".contains(c);
@@ -138,8 +138,8 @@ impl RedisConfig {
         }
     }
 
-    /// Sets how many events of an execution are kept, at least one. Redis keeps up to about a
-    /// hundred more, because that is cheaper.
+    /// Sets how many events of an execution are kept; at least one. Redis keeps up to about a hundred more,
+    /// because exact trimming costs more.
     #[must_use]
     pub fn stream_maxlen(mut self, events: u64) -> Self {
         self.stream_maxlen = at_least_one(events);
@@ -153,7 +153,7 @@ impl RedisConfig {
         self
     }
 
-    /// Sets how many events of all executions together are kept, for lists' readers that come back.
+    /// Sets how many events of all executions together are kept, for organization streams that reconnect.
     #[must_use]
     pub fn firehose_maxlen(mut self, events: u64) -> Self {
         self.firehose_maxlen = at_least_one(events);
@@ -174,25 +174,25 @@ impl RedisConfig {
         self
     }
 
-    /// Sets how long an answer may take; 250 ms by default. After that Redis counts as down, and
-    /// calls fail at once until it answers again.
+    /// Sets how long an answer may take; 250 ms by default. After that the bus treats Redis as down, and
+    /// calls fail at once until Redis answers again.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout.max(Duration::from_millis(1));
         self
     }
 
-    /// Sets how long the reading connection waits for something new before it looks whether all is
-    /// well; 500 ms by default. A server that hangs is noticed after this and the timeout.
+    /// Sets how long the reading connection waits for new entries before it checks the server; 500 ms by
+    /// default. A server that hangs is noticed after this time and the timeout.
     #[must_use]
     pub fn block(mut self, block: Duration) -> Self {
-        // Redis takes zero for "for ever".
+        // Redis takes zero to mean forever.
         self.block = block.max(Duration::from_millis(1));
         self
     }
 
-    /// Sets the certificates, as PEM, of the authorities that alone may vouch for the server; the
-    /// system's by default.
+    /// Sets the only certificate authorities that the client trusts for the server, as PEM; by default it
+    /// trusts the system's.
     #[cfg(feature = "tls")]
     #[must_use]
     pub fn root_certificates(mut self, pem: impl Into<Vec<u8>>) -> Self {
@@ -200,7 +200,7 @@ impl RedisConfig {
         self
     }
 
-    /// Sets the certificate and key, as PEM, by which the server knows this client.
+    /// Sets the certificate and key, as PEM, with which this client authenticates to the server.
     #[cfg(feature = "tls")]
     #[must_use]
     pub fn client_certificate(
@@ -239,7 +239,7 @@ fn at_least_one(count: u64) -> NonZeroU64 {
     NonZeroU64::new(count).unwrap_or(NonZeroU64::MIN)
 }
 
-/// The servers that a URL names, and whether they are a cluster's.
+/// The servers that a URL names, and true if they are a cluster's nodes.
 fn nodes(url: &str) -> Result<(Vec<ConnectionInfo>, bool), ConfigError> {
     let (scheme, rest) = url.trim().split_once("://").ok_or(NO_URL)?;
     let (scheme, is_cluster) = match scheme {

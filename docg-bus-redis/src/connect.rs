@@ -15,7 +15,7 @@ use crate::{
     history::{info, replication_id},
 };
 
-/// Whom to trust, and who one is.
+/// The certificates that the client trusts, and its own.
 #[cfg(feature = "tls")]
 #[derive(Clone, Default)]
 pub(crate) struct Certificates {
@@ -42,19 +42,19 @@ fn is_tls(node: &ConnectionInfo) -> bool {
     matches!(node.addr(), ConnectionAddr::TcpTls { .. })
 }
 
-/// Makes connections.
+/// Makes connections to the configured server or cluster.
 pub(crate) struct Connector {
-    /// The server, or those of a cluster that the URL names.
+    /// The server, or the nodes of a cluster that the URL names.
     servers: Vec<Client>,
     #[cfg(feature = "cluster")]
     cluster: Option<redis::cluster::ClusterClient>,
-    /// How long an answer may take.
+    /// The timeout of a command.
     answer: Duration,
-    /// How long connecting may take. It takes several answers, and nobody waits for it.
+    /// The timeout of connecting. It is longer, because connecting takes several answers and no caller waits.
     connect: Duration,
 }
 
-/// A connection that many may use at once; a clone is the same connection.
+/// A connection that many callers may use at once; a clone is the same connection.
 #[derive(Clone)]
 pub(crate) enum Connection {
     Server(MultiplexedConnection),
@@ -78,14 +78,14 @@ impl Connector {
         })
     }
 
-    /// Connects, and has the server answer. Which history its data have, one of a cluster's many
-    /// does not say.
+    /// Connects, and waits until the server answers. Returns the replication id of a single server; a
+    /// cluster's connection leads to many servers, so it has none.
     pub(crate) async fn connect(&self) -> Result<(Connection, Option<Arc<str>>), Error> {
         let connect = async {
             let mut connection = self.open().await?;
             let replication_id = match &mut connection {
                 Connection::Server(server) => {
-                    // A server that is still loading its data answers all but the PING.
+                    // While it loads its data, a server answers INFO but refuses the PING.
                     let mut questions = info();
                     questions.cmd("PING").ignore();
                     let (replication, itself): (InfoDict, InfoDict) =
@@ -105,8 +105,8 @@ impl Connector {
             .unwrap_or(Err(Error::TimedOut))
     }
 
-    /// A cluster's servers are connected to all at once, first those that are named and then those
-    /// that these know; one that does not answer takes up all the time that there is for one.
+    /// The number of connect timeouts that connecting may take. A cluster client connects to the named
+    /// nodes at once, then to those that they know. A node that does not answer takes up a whole timeout.
     fn rounds(&self) -> u32 {
         #[cfg(feature = "cluster")]
         if self.cluster.is_some() {
@@ -128,8 +128,8 @@ impl Connector {
         connection.await.map(Connection::Server)
     }
 
-    /// Connects to the one server that has a key, also in a cluster, whose own connection goes on at
-    /// another server without a word. `waits` is how long commands on this connection may block on
+    /// Connects to the one server that owns a key. A cluster's own connection would silently switch to
+    /// another server if the key moved. `waits` is how long commands on this connection may block on
     /// purpose.
     pub(crate) async fn connect_to_owner(
         &self,
@@ -157,7 +157,7 @@ impl Connector {
         let mut connection = self.open_server(server, waits).await?;
         match last_entry(key).query_async(&mut connection).await {
             Ok(()) => Ok(connection),
-            // While its slot moves, both servers may refuse the key; it is read again after that.
+            // While the slot moves, both servers may refuse the key; the reader then connects again.
             Err(error) => match error.redirect_node() {
                 Some((address, _)) => self.open_server(&at(server, address)?, waits).await,
                 None => Err(error),
@@ -179,8 +179,8 @@ impl Connector {
     }
 }
 
-/// The same as at a server, at another address of its cluster. One that does not know its own host
-/// leaves that out.
+/// A client with the settings of `server`, for another address in its cluster. If a node does not know
+/// its own host, the address lacks the host, and the one of `server` is used.
 fn at(server: &Client, address: &str) -> RedisResult<Client> {
     let unreadable = || RedisError::from((ErrorKind::Parse, "an address that cannot be read"));
     let (to, port) = address.rsplit_once(':').ok_or_else(unreadable)?;
@@ -218,7 +218,7 @@ fn client(config: &RedisConfig, node: &ConnectionInfo) -> Result<Client, ConfigE
         return Client::open(node.clone()).map_err(|_| UNUSABLE);
     }
     if rustls::crypto::CryptoProvider::get_default().is_none() {
-        // The driver takes the process's provider. An error means that another thread was first.
+        // The driver uses the process's default provider. An error means that another thread set one first.
         let _ = rustls::crypto::ring::default_provider().install_default();
     }
     let certificates = config.certificates.clone().into();
@@ -237,7 +237,7 @@ fn cluster(config: &RedisConfig) -> Result<redis::cluster::ClusterClient, Config
     } else {
         builder
     };
-    // More attempts would take longer than anybody waits.
+    // More retries would take longer than any caller waits.
     builder
         .retries(2)
         .tcp_settings(redis::io::tcp::TcpSettings::default().set_nodelay(true))
@@ -279,7 +279,7 @@ impl ConnectionLike for Connection {
 
 /// A server that holds keys of its own.
 pub(crate) enum Node {
-    /// There is only one.
+    /// The only server.
     Only,
     #[cfg(feature = "cluster")]
     At { host: String, port: u16 },
@@ -291,8 +291,8 @@ pub(crate) async fn primaries(connection: Connection) -> RedisResult<Vec<Node>> 
         Connection::Server(_) => Ok(vec![Node::Only]),
         #[cfg(feature = "cluster")]
         Connection::Cluster(mut connection) => {
-            // Of each range of slots: its ends, then its primary and that one's replicas; of each of
-            // these its host, its port and more.
+            // Each range of slots has its two ends, then its primary, then the replicas. Each server has its
+            // host, its port and more.
             let ranges: Vec<Vec<Value>> = redis::cmd("CLUSTER")
                 .arg("SLOTS")
                 .query_async(&mut connection)
@@ -316,7 +316,7 @@ pub(crate) async fn primaries(connection: Connection) -> RedisResult<Vec<Node>> 
 }
 
 impl Connection {
-    /// Asks one server some questions about its own keys.
+    /// Sends commands to one server, about its own keys.
     pub(crate) async fn ask_node<T: FromRedisValue>(
         &mut self,
         node: &Node,

@@ -5,10 +5,10 @@ use redis::InfoDict;
 
 use crate::{RedisBus, error::Error};
 
-/// The oldest version that has all commands.
+/// The oldest version that has all required commands.
 const OLDEST: (u32, u32) = (6, 2);
 
-/// What is wrong with a Redis, and what to do about it.
+/// A fault of a Redis server, with the way to correct it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RedisFault {
@@ -18,7 +18,7 @@ pub enum RedisFault {
     /// The server is a replica: nothing can be written.
     #[error("the server is a read-only replica: give the address of its primary")]
     Replica,
-    /// Redis would remove events that are still to be read.
+    /// The eviction policy may remove events that are still to be read.
     #[error(
         "maxmemory-policy is {0}: Redis may remove events that are still to be read, and readers then \
          fall back on the store. Set it to noeviction, or where memory is short to volatile-ttl"
@@ -27,7 +27,7 @@ pub enum RedisFault {
 }
 
 impl RedisFault {
-    /// Returns true if a bus cannot work with this fault. The others are worth a warning.
+    /// True if a bus cannot work with this fault. Other faults are worth a warning.
     #[must_use]
     pub fn is_fatal(&self) -> bool {
         match self {
@@ -62,7 +62,7 @@ impl RedisBus {
 fn faults_of(info: &InfoDict) -> Vec<RedisFault> {
     let text = |field: &str| info.get::<String>(field);
     let mut faults = Vec::new();
-    // Other servers that speak the protocol count their versions in their own way.
+    // Other servers that speak the protocol have their own version numbers.
     if let Some(version) = text("redis_version") {
         let mut parts = version.split('.').map(|part| part.parse().unwrap_or(0));
         let number = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));

@@ -1,5 +1,5 @@
-//! What can go wrong between here and Redis. Only its text leaves this crate, and no secret is in
-//! it.
+//! The errors between this crate and Redis. Only their texts leave the crate, and these contain no
+//! secret.
 
 use std::sync::Arc;
 
@@ -12,20 +12,20 @@ pub(crate) enum Error {
     Redis(#[from] RedisError),
     #[error("Redis does not answer")]
     TimedOut,
-    /// Nothing was tried: it is known not to answer.
+    /// Redis is known to be down, so nothing was tried.
     #[error("{0}")]
     Down(Arc<str>),
-    /// It may be behind its primary, or cut off from it.
+    /// The server is a replica, so it may be behind its primary or cut off from it.
     #[error("Redis is a replica")]
     Replica,
-    /// Events do not follow those that are there.
+    /// Events leave a gap after the stream's last event.
     #[error("the events of execution {execution} from {from} on are missing")]
     Behind {
         execution: ExecutionId,
         head: u64,
         from: u64,
     },
-    /// The firehose is not what it was: events may be lost.
+    /// The firehose is not the one that was read before, so events may be lost.
     #[error("the firehose was reset")]
     Reset,
 }
@@ -47,7 +47,7 @@ impl From<Error> for BusError {
     }
 }
 
-/// Without the server's own words, which may quote what was sent.
+/// Describes an error without the server's own words, which may quote data that was sent.
 fn describe(error: &RedisError) -> String {
     if let Some(refused) = refused(error) {
         let code = refused.code();
@@ -62,13 +62,13 @@ fn describe(error: &RedisError) -> String {
     }
 }
 
-/// What the server has refused. Of several commands that were sent at once, each may be: the first.
+/// The server's refusal. Of several commands that were sent at once, it is the first refused one.
 fn refused(error: &RedisError) -> Option<ServerError> {
     let errors = error.clone().into_server_errors()?;
     errors.first().map(|(_, error)| error.clone())
 }
 
-/// What the user's ACL lacks, where it does. Of the server's words only a command's name is repeated.
+/// The right that the user's ACL lacks, if that is the cause. Of the server's words only names are repeated.
 fn missing_right(words: &str) -> Option<String> {
     let is_name = |name: &&str| {
         name.bytes()
@@ -92,8 +92,8 @@ fn missing_right(words: &str) -> Option<String> {
     }
 }
 
-/// Whether another connection may do better: this one is broken, or leads to a server that will not
-/// do, such as a primary that has become a replica.
+/// True if a new connection may help: this one is broken, or its server cannot be used, for example
+/// because it has become a replica.
 pub(crate) fn wants_reconnect(error: &RedisError) -> bool {
     error.is_io_error()
         || error.is_timeout()

@@ -1,5 +1,5 @@
-//! The connection that waits: one per process, for all readers and listeners. It reads every event
-//! of every execution and each wake-up, and notices where something may have been lost.
+//! The reading connection: one per process, for all readers and listeners. It reads all executions'
+//! events and all wake-ups, and detects when some may be lost.
 
 use std::{
     convert::Infallible,
@@ -21,10 +21,10 @@ use crate::{
 static BEGIN_ANEW: LazyLock<Script> =
     LazyLock::new(|| Script::new(include_str!("scripts/begin_anew.lua")));
 
-/// Entries that are read at once.
+/// The maximum number of entries per read.
 const BATCH: usize = 1_000;
 
-/// Reads until it is dropped.
+/// Reads the firehose, reconnecting as needed, until the task is dropped.
 pub(crate) async fn read(shared: &Shared, connector: &Connector) {
     let mut reader = Reader {
         shared,
@@ -38,7 +38,7 @@ pub(crate) async fn read(shared: &Shared, connector: &Connector) {
     loop {
         let Err(error) = reader.session(connector).await;
         shared.hub.down(&error);
-        // Once for each time that it is down.
+        // Warn once per outage.
         if std::mem::take(&mut reader.was_up) || !is_told {
             tracing::warn!("live readers are sent to the store, until Redis is back: {error}");
             is_told = true;
@@ -53,21 +53,22 @@ struct Reader<'a> {
     shared: &'a Shared,
     /// The last event that was read.
     events: EntryId,
-    /// The last wake-up that was read. Kept while the connection is down: they lie in wait.
+    /// The last wake-up that was read. It survives a lost connection, because later wake-ups wait in Redis.
     wakes: Option<EntryId>,
     told: Option<Told>,
     was_up: bool,
     backoff: Backoff,
 }
 
-/// Up to when who reads in a history of the data was told of what this process has done in others.
+/// The time up to which readers in one history of the data were told of this process's work in other
+/// histories.
 struct Told {
     replication_id: Arc<str>,
     until: Instant,
 }
 
 impl Reader<'_> {
-    /// From connecting to whatever ends the connection.
+    /// Connects and reads until an error ends the connection.
     async fn session(&mut self, connector: &Connector) -> Result<Infallible, Error> {
         let Shared {
             keys,
@@ -83,10 +84,10 @@ impl Reader<'_> {
         let here = Arc::clone(&found.replication_id);
         let before = self.told.as_ref().map(|told| &told.replication_id);
         if before.is_some_and(|before| *before != here) || link.is_elsewhere(&here) {
-            // What it still publishes elsewhere would be lost.
+            // Commands that the link still sends to the other server would be lost.
             link.move_to(&here);
         }
-        // What ends elsewhere after this is told when it is looked for next.
+        // Work that ends elsewhere after this time is reported by the next check.
         let until = Instant::now();
         if let Some(last) = self.last_untold(&here) {
             self.begin_anew(&mut connection, &here, last).await?;
@@ -128,7 +129,7 @@ impl Reader<'_> {
                     self.take(&entries)?;
                 }
             }
-            // Nothing for a while: because there is nothing? And is it still what it was?
+            // If idle, and from time to time, check that the firehose is still the same one.
             if is_idle || looked.elapsed() >= config.block {
                 let now = self.look(&mut connection).await?;
                 if now.last_event < self.events
@@ -169,7 +170,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// When this process has last done something elsewhere that nobody here was told of.
+    /// The time of this process's last work elsewhere that readers here were not told of.
     fn last_untold(&self, here: &Arc<str>) -> Option<Instant> {
         let before = self.told.as_ref();
         let last = self
@@ -180,8 +181,8 @@ impl Reader<'_> {
         (!is_told).then_some(last)
     }
 
-    /// Another server has taken over. Others may read there already, and not know of what this process
-    /// has published at the one before.
+    /// Restarts the firehose after another server has taken over. Other processes may read there already,
+    /// without knowing what this process published at the previous server.
     async fn begin_anew(
         &self,
         connection: &mut MultiplexedConnection,
@@ -213,14 +214,14 @@ impl Reader<'_> {
     }
 }
 
-/// What a look at the server shows.
+/// The state of the server: its history and its last entries.
 struct Found {
     replication_id: Arc<str>,
     last_event: EntryId,
     last_wake: EntryId,
 }
 
-/// Asks for a stream's last entry.
+/// The command for a stream's last entry.
 pub(crate) fn last_entry(key: &str) -> Cmd {
     let mut cmd = redis::cmd("XREVRANGE");
     cmd.arg(key).arg("+").arg("-").arg("COUNT").arg(1);

@@ -1,4 +1,4 @@
-//! Which history a server's data have: what was known in another one may be missing in it.
+//! The history of a server's data. Data that one history has may be missing in another.
 
 use std::sync::{Arc, Once};
 
@@ -6,8 +6,7 @@ use redis::{InfoDict, Pipeline};
 
 use crate::error::Error;
 
-/// Asks a server about its part in replication and about itself. Redis 6.2 tells one of them at a
-/// time.
+/// The questions about a server's replication and about itself. Redis 6.2 answers one section at a time.
 pub(crate) fn info() -> Pipeline {
     let mut info = redis::pipe();
     info.cmd("INFO")
@@ -17,9 +16,9 @@ pub(crate) fn info() -> Pipeline {
     info
 }
 
-/// Names this history of the data. Each restart and each failover begins another one, in which what
-/// came last may be missing. A replica has its primary's, and may be behind. Where a server does not
-/// name it, the server's own name stands in, which changes with each restart too.
+/// The name of this history of the data: the replication id. Each restart and each failover starts a new
+/// history, in which the latest data may be missing. A replica has its primary's id and may be behind, so
+/// it is refused. If the server has no replication id, its run id stands in, which changes at a restart too.
 pub(crate) fn replication_id(replication: &InfoDict, itself: &InfoDict) -> Result<Arc<str>, Error> {
     if replication
         .get("role")

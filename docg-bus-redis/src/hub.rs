@@ -1,4 +1,4 @@
-//! Who reads live in this process. One connection feeds them all.
+//! The live readers of this process. One connection feeds them all.
 
 use std::{
     collections::HashMap,
@@ -22,7 +22,7 @@ use crate::{
     error::Error,
 };
 
-/// An event in an organization's list.
+/// An event in an organization stream.
 #[derive(Clone)]
 pub(crate) struct Listed {
     pub(crate) id: EntryId,
@@ -41,7 +41,8 @@ pub(crate) struct Hub {
 
 #[derive(Default)]
 struct Readers {
-    /// Changes together with who is in here: who comes while it is there misses nothing.
+    /// The current history, if the hub is up. It changes under the same lock as the readers, so a reader
+    /// that is added while it is set misses nothing.
     replication_id: Option<Arc<str>>,
     executions: HashMap<ExecutionId, Vec<Sender<Arc<Event>>>>,
     organizations: HashMap<OrganizationId, Vec<Sender<Listed>>>,
@@ -54,24 +55,24 @@ enum State {
     Down(Arc<str>),
 }
 
-/// The hub's end.
+/// The half of a live reader that the hub holds.
 struct Sender<T> {
     number: u64,
     events: mpsc::Sender<T>,
     cut_off: Arc<OnceLock<BusError>>,
 }
 
-/// The reader's end. Dropping it ends the reading.
+/// The half of a live reader that the reader holds. Dropping it ends the reading.
 pub(crate) struct Live<T> {
     events: mpsc::Receiver<T>,
-    /// Why the hub let go, where it did.
+    /// The reason why the hub cut the reader off, if it did.
     cut_off: Arc<OnceLock<BusError>>,
-    /// Which history of the server's data this is read in.
+    /// The history of the server's data that is read.
     pub(crate) replication_id: Arc<str>,
     _leaves: Leaves,
 }
 
-/// Takes a reader out of the hub when it is dropped.
+/// Removes a reader from the hub when it is dropped.
 struct Leaves {
     hub: Arc<Hub>,
     what: What,
@@ -100,14 +101,14 @@ impl Hub {
         self.readers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From now on readers miss nothing in this history of the server's data.
+    /// Marks the hub as up: from now on readers miss nothing in this history of the server's data.
     pub(crate) fn up(&self, replication_id: Arc<str>) {
         self.readers().replication_id = Some(replication_id);
         self.state.send_replace(State::Up);
     }
 
-    /// Something may be missed: all who read are told so. Who comes now waits for a moment where a
-    /// new beginning follows at once.
+    /// Cuts off all readers, because events may be missed. After a reset the connection comes back at
+    /// once, so new readers then wait for a moment instead of failing.
     pub(crate) fn down(&self, error: &Error) {
         let reason: Arc<str> = error.to_string().into();
         let mut readers = self.readers();
@@ -132,14 +133,14 @@ impl Hub {
             .for_each(|sender| sender.cut_off(error.clone()));
     }
 
-    /// Waits until readers miss nothing.
+    /// Waits until the hub is up.
     pub(crate) async fn is_up(&self) {
         let mut state = self.state.subscribe();
         // The sender lives as long as `self`.
         let _ = state.wait_for(|state| matches!(state, State::Up)).await;
     }
 
-    /// Fails where readers would miss something; waits for a moment where that is about to end.
+    /// Fails if the hub is down. If it is starting, waits for that, at most for the timeout.
     pub(crate) async fn check(&self) -> Result<(), Error> {
         let mut state = self.state.subscribe();
         let settled = state.wait_for(|state| !matches!(state, State::Starting));
@@ -211,7 +212,7 @@ impl Hub {
         })
     }
 
-    /// Passes an entry of the firehose on to who reads what it is about.
+    /// Passes an entry of the firehose on to the readers of its execution and its organization.
     pub(crate) fn dispatch(&self, entry: &Entry) {
         let mut readers = self.readers();
         let Readers {
@@ -229,7 +230,7 @@ impl Hub {
         if execution.is_none() && organization.is_none() {
             return;
         }
-        // Once for all who read it.
+        // Decode once for all readers.
         let event = entry.announced();
         if let Some(id) = execution {
             pass_on(executions, id, event.as_ref());
@@ -244,9 +245,9 @@ impl Hub {
         }
     }
 
-    /// Passes a wake-up on.
+    /// Passes a wake-up on to the listeners.
     pub(crate) fn wake(&self, execution: ExecutionId) {
-        // An error means that nobody listens.
+        // An error means that nobody is listening.
         let _ = self.wakes.send(execution);
     }
 
@@ -255,7 +256,7 @@ impl Hub {
     }
 }
 
-/// To all who read it; those who cannot take it are let go.
+/// Passes an event on to all its readers. A reader that cannot take it is cut off.
 fn pass_on<K: Hash + Eq, T: Clone>(
     readers: &mut HashMap<K, Vec<Sender<T>>>,
     key: K,
@@ -283,15 +284,15 @@ fn pass_on<K: Hash + Eq, T: Clone>(
 }
 
 impl<T> Sender<T> {
-    /// Ends the reading after what was sent. The reason is set before the channel ends: the reader
-    /// looks for it then.
+    /// Ends the reading after the events that were sent. The reason is set before the channel ends,
+    /// because the reader checks it then.
     fn cut_off(self, reason: BusError) {
         let _ = self.cut_off.set(reason);
     }
 }
 
 impl<T> Live<T> {
-    /// What comes next; `None` at the end.
+    /// The next event; `None` at the end.
     pub(crate) async fn next(&mut self) -> Result<Option<T>, BusError> {
         match self.events.recv().await {
             Some(event) => Ok(Some(event)),

@@ -1,18 +1,18 @@
-//! What lies where.
+//! The names of the keys in Redis.
 //!
-//! The part in braces makes a cluster keep all keys that have it in one slot, so that one command
-//! may name several of them. The streams of single executions are spread over all slots.
+//! A cluster keeps all keys with the same part in braces in one slot, so that one command may use
+//! several of them. The streams of single executions are spread over all slots.
 
 use docg_core::ids::ExecutionId;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Keys {
     prefix: String,
-    /// Every event of every execution, for live readers and lists.
+    /// All executions' events, for live readers and organization streams.
     pub(crate) firehose: String,
-    /// Executions that want a worker.
+    /// The wake-ups: executions that need a worker.
     pub(crate) wakes: String,
-    /// Written by health checks, and never read.
+    /// A stream that health checks write and nobody reads.
     pub(crate) checks: String,
 }
 
@@ -26,7 +26,7 @@ impl Keys {
         }
     }
 
-    /// The events of one execution.
+    /// The stream of one execution's events.
     pub(crate) fn execution(&self, id: ExecutionId) -> String {
         format!("{}exec:{id}", self.prefix)
     }
@@ -37,8 +37,8 @@ impl Keys {
         format!("{}:head:{id}", self.firehose)
     }
 
-    /// Matches the streams of all executions. The prefix is without characters that mean something
-    /// in a pattern.
+    /// A pattern that matches the streams of all executions. The prefix has no characters with a special
+    /// meaning in a pattern.
     pub(crate) fn executions(&self) -> String {
         format!("{}exec:*", self.prefix)
     }

@@ -1,5 +1,5 @@
-//! The connection for everything but waiting: one per process, which all calls share. While it is
-//! down calls fail at once, and a task of its own tries to get it back.
+//! The connection for all commands except blocking reads: one per process, shared by all calls. While it
+//! is down, calls fail at once and a task reconnects.
 
 use std::{
     future::Future,
@@ -19,33 +19,34 @@ use crate::{
     error::{Error, wants_reconnect},
 };
 
-/// Servers and what lies before them drop connections that are idle, often without a word.
+/// How often an idle connection is checked. Servers and proxies drop idle connections, often silently.
 const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Why the connection was left.
+/// The reason why a connection was abandoned.
 const LEFT: &str = "another server may have taken over";
 
 pub(crate) struct Link {
     state: watch::Sender<State>,
     timeout: Duration,
-    /// A command has succeeded since the last failure: what answers a PING may still refuse to work.
+    /// True if a command has succeeded since the last failure. A server may answer a PING and still fail
+    /// commands, so the backoff restarts only after that.
     has_worked: AtomicBool,
     work: Mutex<Work>,
 }
 
-/// What was done on which connections. They are numbered from 1.
+/// Records on which connections commands were done. Connections are numbered from 1.
 #[derive(Default)]
 struct Work {
-    /// The last one; 0 for none yet.
+    /// The number of the latest connection; 0 if there was none yet.
     last: u64,
-    /// Those up to this one were left.
+    /// Connections up to this number were abandoned.
     left: u64,
-    /// In which histories of the data something was done last, two at most.
+    /// The last use in each history of the data, of at most two histories.
     uses: Vec<Use>,
 }
 
 struct Use {
-    /// Unknown in a cluster.
+    /// The history of the data; unknown in a cluster.
     replication_id: Option<Arc<str>>,
     last: Instant,
 }
@@ -56,14 +57,14 @@ enum State {
     Up {
         connection: Connection,
         number: u64,
-        /// Which history the server's data have, where there is one server.
+        /// The history of the server's data; `None` in a cluster.
         replication_id: Option<Arc<str>>,
     },
     Down(Arc<str>),
 }
 
 impl Work {
-    /// Notes that something was done, unless it no longer counts.
+    /// Records a use of a connection. Fails if the connection was abandoned, because the use may be lost.
     fn note(&mut self, number: u64, replication_id: Option<Arc<str>>) -> Result<(), Error> {
         if number <= self.left {
             return Err(Error::Down(LEFT.into()));
@@ -92,7 +93,7 @@ impl Link {
         }
     }
 
-    /// Does something on the connection, at most for the timeout.
+    /// Runs commands on the connection, at most for the timeout.
     pub(crate) async fn run<T, F>(&self, work: impl FnOnce(Connection) -> F) -> Result<T, Error>
     where
         F: Future<Output = RedisResult<T>>,
@@ -129,9 +130,9 @@ impl Link {
         self.work.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Leaves all connections, because another server may have taken over, but for one that is known
-    /// to lead there. What is still under way on them does not count; who comes now waits for the next
-    /// one.
+    /// Abandons all connections, because another server may have taken over, except one that is known to
+    /// lead to that server. Commands under way on the abandoned ones fail. New calls wait for the next
+    /// connection.
     pub(crate) fn move_to(&self, here: &Arc<str>) {
         self.state.send_if_modified(|state| {
             let mut work = self.work();
@@ -148,8 +149,8 @@ impl Link {
         });
     }
 
-    /// When it has last done anything that may not be in this history of the data. A cluster does not
-    /// say where it was done; that is taken to be where it was `before`.
+    /// The time of the last command that may not be in this history of the data. A cluster does not report a
+    /// history, so `before` stands for it.
     pub(crate) fn last_used_elsewhere(
         &self,
         here: &Arc<str>,
@@ -167,7 +168,7 @@ impl Link {
             .map(|used| used.last)
     }
 
-    /// Whether it leads to a server whose data have another history.
+    /// True if the connection is known to lead to another history of the data.
     pub(crate) fn is_elsewhere(&self, here: &Arc<str>) -> bool {
         match &*self.state.borrow() {
             State::Up {
@@ -178,7 +179,7 @@ impl Link {
         }
     }
 
-    /// Asks one question.
+    /// Sends one command.
     pub(crate) async fn ask<T: redis::FromRedisValue>(&self, cmd: &redis::Cmd) -> Result<T, Error> {
         self.run(|mut connection| async move { cmd.query_async(&mut connection).await })
             .await
@@ -202,7 +203,7 @@ impl Link {
         }
     }
 
-    /// Waits until the server answers.
+    /// Waits until the link is up.
     pub(crate) async fn up(&self) {
         let mut state = self.state.subscribe();
         // The sender lives as long as `self`.
@@ -211,7 +212,7 @@ impl Link {
             .await;
     }
 
-    /// Keeps the connection up, until it is dropped.
+    /// Keeps the connection up, until the task is dropped.
     pub(crate) async fn keep(&self, connector: &Connector) {
         let mut backoff = Backoff::default();
         let mut is_told = false;
@@ -245,7 +246,7 @@ impl Link {
                     reason
                 }
             };
-            // Once for each time that it is down.
+            // Warn once per outage.
             if !std::mem::replace(&mut is_told, true) {
                 tracing::warn!("events are not published, until Redis is back: {reason}");
             }
@@ -253,8 +254,8 @@ impl Link {
         }
     }
 
-    /// Finds a connection broken that nobody uses, so that the next who does need not. A cluster's
-    /// mends itself.
+    /// Pings an unused connection, so that the next call does not have to find it broken. A cluster's
+    /// connection repairs itself.
     async fn check(&self) {
         let Ok((Connection::Server(mut connection), number, _)) = self.connection().await else {
             return;
@@ -268,7 +269,7 @@ impl Link {
         }
     }
 
-    /// Waits until somebody has found the connection broken, or left it.
+    /// Waits until the connection is found broken or is abandoned.
     async fn broken(&self) -> Arc<str> {
         let mut states = self.state.subscribe();
         loop {
@@ -291,7 +292,7 @@ mod tests {
     use super::*;
     use crate::config::RedisConfig;
 
-    /// Also where it was found broken by another call before it was left.
+    /// Also holds if another call found the connection broken before it was abandoned.
     #[tokio::test]
     async fn what_ends_on_a_connection_that_was_left_does_not_count() {
         let server = PrivateServer::start();
@@ -310,7 +311,7 @@ mod tests {
                 let failed = link.run(|_| async { RedisResult::<()>::Err(lost.into()) });
                 assert!(failed.await.is_err());
                 link.up().await;
-                // The second one leads there.
+                // The second connection leads to that server.
                 let State::Up { replication_id, .. } = link.state.borrow().clone() else {
                     panic!("it is up");
                 };

@@ -1,4 +1,4 @@
-//! The list events of an organization's executions: from the firehose's past, then live.
+//! An organization stream: the list events of an organization, from the firehose's past, then live.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -15,10 +15,10 @@ use crate::{
     hub::{Listed, Live},
 };
 
-/// Entries of the past that are read at once, when those before are used up.
+/// The number of past entries that one read fetches, once the earlier ones are used up.
 const PAGE: usize = 500;
 
-/// Listens first and looks into the past then, so that nothing falls between.
+/// Subscribes to live events first and reads the past afterwards, so that no event is missed between.
 pub(crate) async fn subscribe(
     shared: Arc<Shared>,
     organization: OrganizationId,
@@ -68,7 +68,7 @@ pub(crate) async fn subscribe(
 struct List {
     shared: Arc<Shared>,
     organization: OrganizationId,
-    /// The last entry of the firehose that was looked at.
+    /// The last entry of the firehose that was examined.
     seen: EntryId,
     past: VecDeque<Entry>,
     is_past_over: bool,

@@ -1,8 +1,8 @@
-//! How events get onto the bus.
+//! Publishing events on the bus.
 //!
-//! On one server a script adds each event to its execution's stream and to the firehose, as one
-//! unit and in one round trip. The stream tells whether the event is new and follows: its entries'
-//! ids are the events' numbers.
+//! On one server a script adds each event to its execution's stream and to the firehose, atomically and
+//! in one round trip. The entry ids of the stream are the events' numbers, so the stream shows whether
+//! an event is new and the next one.
 
 use std::sync::{Arc, LazyLock};
 
@@ -16,7 +16,7 @@ use crate::{
     error::Error,
 };
 
-/// Events that one call of a script takes on: Redis does nothing else meanwhile.
+/// The maximum number of events in one call of a script. Redis does nothing else meanwhile.
 const BATCH: usize = 200;
 
 static PUBLISH: LazyLock<Script> = LazyLock::new(|| {
@@ -34,11 +34,11 @@ static APPEND: LazyLock<Script> = LazyLock::new(|| {
     ))
 });
 
-/// An execution whose events were refused because they do not follow, and the last that is there; 0
-/// for none.
+/// An execution whose events were refused because they leave a gap, and the last event of its stream; 0
+/// if there is none.
 pub(crate) type Refused = (ExecutionId, u64);
 
-/// How a stream may begin.
+/// The events with which an empty stream may start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Beginning {
     #[cfg(feature = "cluster")]
@@ -58,7 +58,7 @@ pub(crate) async fn publish(shared: &Shared, events: &[Arc<Event>]) -> Result<()
     Ok(())
 }
 
-/// Adds an execution's events to its stream alone.
+/// Adds an execution's events to its stream, but not to the firehose.
 pub(crate) async fn restore(shared: &Shared, events: &[Arc<Event>]) -> Result<(), Error> {
     for batch in events.chunks(BATCH) {
         let refused = shared
@@ -70,13 +70,13 @@ pub(crate) async fn restore(shared: &Shared, events: &[Arc<Event>]) -> Result<()
     Ok(())
 }
 
-/// Says what is missing before events that were refused.
+/// Turns a refusal into an error that names the missing events.
 fn check(shared: &Shared, batch: &[Arc<Event>], refused: Option<Refused>) -> Result<(), Error> {
     let Some((execution, head)) = refused else {
         return Ok(());
     };
     let first = batch.iter().find(|event| event.execution_id == execution);
-    // An empty stream needs no more of the past than it keeps.
+    // An empty stream needs only as much of the past as it keeps.
     let kept = shared.config.stream_maxlen.get();
     let reach = first.map_or(1, |event| event.seq.saturating_sub(kept).max(1));
     let from = if head > 0 { head + 1 } else { reach };
@@ -105,7 +105,7 @@ async fn publish_batch(
     let mut executions: Vec<ExecutionId> = Vec::new();
     for event in batch {
         let id = event.execution_id;
-        // From the end: events of one execution mostly come together.
+        // Search from the end, because events of one execution mostly come together.
         let known = executions.iter().rposition(|known| *known == id);
         let stream = known.unwrap_or_else(|| {
             executions.push(id);
@@ -113,7 +113,7 @@ async fn publish_batch(
             executions.len() - 1
         });
         let Encoded { wire, stored_data } = encode(event);
-        // Lua counts from one, and the firehose is first.
+        // Lua counts from one, and the first key is the firehose.
         call.arg(stream + 2)
             .arg(id.to_string())
             .arg(event.seq)
@@ -145,7 +145,7 @@ async fn restore_batch(
     Ok(behind.map(|head| (id, head)))
 }
 
-/// Adds events to an execution's stream; the last one there where they do not follow.
+/// Adds events to an execution's stream. If they leave a gap, returns the last event of the stream instead.
 pub(crate) async fn append(
     shared: &Shared,
     execution: ExecutionId,
@@ -165,7 +165,7 @@ pub(crate) async fn append(
     append.invoke_async(connection).await
 }
 
-/// The organization in whose list an event is; empty for none.
+/// The organization whose stream contains an event; empty if the event is not a list event.
 pub(crate) fn list_of(event: &Event) -> String {
     if event.data.is_for_lists() {
         event.organization_id.to_string()

@@ -1,4 +1,4 @@
-//! One execution's events: what its stream holds, then live.
+//! An execution's event stream: the stored past, then live events.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -15,10 +15,10 @@ use crate::{
     hub::Live,
 };
 
-/// Events of the past that are read at once, when the reader has taken those before.
+/// The number of past events that one read fetches, once the reader has taken the earlier ones.
 const PAGE: usize = 200;
 
-/// Listens first and looks into the past then, so that nothing falls between.
+/// Subscribes to live events first and reads the past afterwards, so that no event is missed between.
 pub(crate) async fn subscribe(
     shared: Arc<Shared>,
     execution: ExecutionId,

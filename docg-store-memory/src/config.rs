@@ -1,27 +1,27 @@
-//! The bounds: nothing here grows without one.
+//! The bounds of the store and the bus; nothing grows without one.
 
 /// The bounds of a [`MemoryStore`](crate::MemoryStore).
 ///
-/// Where executions or bytes reach their bound, executions that have ended make room, the oldest
-/// first, as [`purge`](docg_core::ports::RunStore::purge) would have them do. Where none has ended,
-/// calls that bring something new report `Full`. A commit is always taken, and removes nothing: what has
-/// happened must be kept.
+/// If executions or bytes reach their bound, the store deletes ended executions, the oldest first, as
+/// [`purge`](docg_core::ports::RunStore::purge) would. If none has ended, calls that add something report
+/// `Full`. The store always accepts a commit, and deletes nothing for it, because the commit records
+/// what has already happened.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct StoreConfig {
-    /// Executions kept at once, ended ones included.
+    /// The maximum number of executions, ended ones included.
     pub max_executions: usize,
-    /// Signals that may wait in one execution's inbox.
+    /// The maximum number of pending signals in one execution's signal inbox.
     pub max_inbox: usize,
-    /// Memos kept at once, expired ones aside.
+    /// The maximum number of memos in the TTL store, not counting expired ones.
     pub max_memos: usize,
-    /// Bytes kept at once, nearly: executions with all that belongs to them, workflows, memos. What is
-    /// new has to fit beside the rest; commits and small signals may exceed it.
+    /// The approximate maximum of bytes for executions with their records, workflows and memos. New ones
+    /// have to fit beside the rest; commits and small signals may exceed the bound.
     pub max_bytes: usize,
 }
 
 impl Default for StoreConfig {
-    /// A million executions, a thousand signals for each, a million memos; a gibibyte in all.
+    /// A million executions, a thousand signals for each, a million memos, and 1 GiB in all.
     fn default() -> Self {
         Self {
             max_executions: 1_000_000,
@@ -33,28 +33,28 @@ impl Default for StoreConfig {
 }
 
 impl StoreConfig {
-    /// Sets how many executions are kept at once, ended ones included.
+    /// Sets the maximum number of executions, ended ones included.
     #[must_use]
     pub fn max_executions(mut self, max: usize) -> Self {
         self.max_executions = max;
         self
     }
 
-    /// Sets how many signals may wait in one execution's inbox.
+    /// Sets the maximum number of pending signals in one execution's signal inbox.
     #[must_use]
     pub fn max_inbox(mut self, max: usize) -> Self {
         self.max_inbox = max;
         self
     }
 
-    /// Sets how many memos are kept at once.
+    /// Sets the maximum number of memos.
     #[must_use]
     pub fn max_memos(mut self, max: usize) -> Self {
         self.max_memos = max;
         self
     }
 
-    /// Sets how many bytes are kept at once.
+    /// Sets the approximate maximum number of bytes.
     #[must_use]
     pub fn max_bytes(mut self, max: usize) -> Self {
         self.max_bytes = max;
@@ -66,26 +66,26 @@ impl StoreConfig {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct BusConfig {
-    /// Events kept of one execution, for readers that come later.
+    /// The number of events kept for each execution, for readers that come later.
     pub events_per_execution: usize,
-    /// Executions of which events are kept. One with a live reader is kept beyond this number.
+    /// The number of executions whose events are kept. One with a live reader is kept beyond this number.
     pub max_executions: usize,
-    /// Events kept of one organization's list, for readers that come back.
+    /// The number of events kept for each organization stream, for readers that reconnect.
     pub events_per_organization: usize,
-    /// Organizations whose lists are kept. One with a live reader is kept beyond this number.
+    /// The number of organization streams that are kept. One with a live reader is kept beyond this number.
     pub max_organizations: usize,
-    /// Events that a live reader may be behind before it is cut off.
+    /// The number of events that a live reader may be behind before it is cut off.
     pub subscriber_buffer: usize,
-    /// Wake-ups that a listener may be behind before it misses some.
+    /// The number of wake-ups that a listener may be behind before it misses some.
     pub wake_buffer: usize,
-    /// Bytes of events kept for readers that come later, nearly. Half of them are the executions', half
-    /// the organizations'.
+    /// The approximate number of bytes of events kept for readers that come later. Executions get one half,
+    /// organization streams the other.
     pub max_bytes: usize,
 }
 
 impl Default for BusConfig {
-    /// A thousand events of each of ten thousand executions and of each of a thousand
-    /// organizations, in 256 MiB at most; a reader may be 256 events behind, a listener 4096 wake-ups.
+    /// A thousand events for each of ten thousand executions and each of a thousand organizations, in
+    /// 256 MiB at most. A reader may be 256 events behind, a listener 4096 wake-ups.
     fn default() -> Self {
         Self {
             events_per_execution: 1_000,
@@ -100,28 +100,28 @@ impl Default for BusConfig {
 }
 
 impl BusConfig {
-    /// Sets how many events of one execution are kept. At least one.
+    /// Sets how many events are kept for each execution. At least one.
     #[must_use]
     pub fn events_per_execution(mut self, max: usize) -> Self {
         self.events_per_execution = max.max(1);
         self
     }
 
-    /// Sets of how many executions events are kept. At least one.
+    /// Sets for how many executions events are kept. At least one.
     #[must_use]
     pub fn max_executions(mut self, max: usize) -> Self {
         self.max_executions = max.max(1);
         self
     }
 
-    /// Sets how many events of one organization's list are kept. At least one.
+    /// Sets how many events are kept for each organization stream. At least one.
     #[must_use]
     pub fn events_per_organization(mut self, max: usize) -> Self {
         self.events_per_organization = max.max(1);
         self
     }
 
-    /// Sets of how many organizations lists are kept. At least one.
+    /// Sets how many organization streams are kept. At least one.
     #[must_use]
     pub fn max_organizations(mut self, max: usize) -> Self {
         self.max_organizations = max.max(1);
@@ -135,7 +135,7 @@ impl BusConfig {
         self
     }
 
-    /// Sets how many bytes of events are kept.
+    /// Sets the approximate number of bytes of events that are kept.
     #[must_use]
     pub fn max_bytes(mut self, max: usize) -> Self {
         self.max_bytes = max;

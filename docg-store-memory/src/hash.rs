@@ -1,4 +1,4 @@
-//! A hash for ids. They are made by the engine, not by callers, so it need not withstand attack.
+//! A hash for ids. The engine makes the ids, not callers, so the hash need not resist attacks.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -8,7 +8,7 @@ use std::{
 pub(crate) type IdMap<K, V> = HashMap<K, V, BuildHasherDefault<IdHasher>>;
 pub(crate) type IdSet<K> = HashSet<K, BuildHasherDefault<IdHasher>>;
 
-/// Multiplies and folds, eight bytes at a time.
+/// Hashes eight bytes at a time, by multiplying and folding.
 #[derive(Default)]
 pub(crate) struct IdHasher(u64);
 
@@ -31,7 +31,7 @@ impl Hasher for IdHasher {
     }
 
     fn write_usize(&mut self, _length: usize) {
-        // The length of an id: always the same.
+        // Ignored, because all ids have the same length.
     }
 
     fn finish(&self) -> u64 {

@@ -10,7 +10,7 @@ pub use bus::MemoryBus;
 pub use config::{BusConfig, StoreConfig};
 pub use store::MemoryStore;
 
-/// Its quickstart is a documentation test.
+/// Runs the quickstart of the root README as a documentation test.
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 struct RootReadme;

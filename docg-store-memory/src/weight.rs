@@ -1,4 +1,4 @@
-//! How many bytes things take in memory: near enough for a bound, and cheap to tell.
+//! Estimates of the memory that values take, in bytes: exact enough for a bound, and cheap.
 
 use std::{mem::size_of, sync::Arc};
 
@@ -11,10 +11,10 @@ use docg_core::{
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-/// What the allocator and the map around it add to a piece of its own.
+/// The overhead of a separate allocation and of its place in a map.
 const PIECE: usize = 48;
 
-/// A value as serde_json keeps it: a small object takes ten times as much as its text.
+/// The size of a value in serde_json's form. A small object takes ten times as much as its text.
 pub(crate) fn value(value: &Value) -> usize {
     size_of::<Value>()
         + match value {
@@ -51,7 +51,7 @@ pub(crate) fn event(event: &Event) -> usize {
             EventData::StepFailed { error_human, .. } | EventData::Failed { error_human, .. } => {
                 text(error_human)
             }
-            // Shared with the run state, and counted twice at worst.
+            // Shared with the run state, so at worst it is counted twice.
             EventData::PreflightCompleted { summary } => record(&**summary),
             EventData::Paused { reason, .. } | EventData::Canceled { reason, .. } => {
                 reason.as_ref().map_or(0, String::len)
@@ -88,7 +88,7 @@ pub(crate) fn step(step: &Step) -> usize {
         + step.output.as_deref().map_or(0, value)
 }
 
-/// Records that are only ever added to.
+/// The size of records that are only ever appended.
 pub(crate) fn rows(
     events: &[Arc<Event>],
     logs: &[Arc<LogEntry>],
@@ -99,7 +99,7 @@ pub(crate) fn rows(
         + audit.iter().map(|it| self::audit(it)).sum::<usize>()
 }
 
-/// A record that seldom comes, by the length of its JSON.
+/// The size of a rare record, estimated by the length of its JSON.
 pub(crate) fn record(record: &impl Serialize) -> usize {
     struct Counter(usize);
     impl std::io::Write for Counter {
@@ -112,7 +112,7 @@ pub(crate) fn record(record: &impl Serialize) -> usize {
         }
     }
     let mut counter = Counter(2 * PIECE);
-    // What has no JSON form is no record.
+    // A record without a JSON form counts only as overhead.
     let _ = serde_json::to_writer(&mut counter, record);
     counter.0
 }

@@ -1,7 +1,7 @@
-//! Gathers what arrives together and sends it as one statement, at once where nothing is waiting.
+//! Gathers requests that arrive together into one statement; a request that comes alone is sent at once.
 //!
-//! There is no timer: while a batch is under way, what comes waits for the next one. Whoever comes
-//! first takes the others along.
+//! There is no timer. While the allowed batches are under way, new requests wait; the next batch to
+//! finish takes them along.
 
 use std::{
     collections::VecDeque,
@@ -17,19 +17,20 @@ use crate::{
     error::{Error, Meaning},
 };
 
-/// Something that can be sent in a batch.
+/// A request that can be sent in a batch with others.
 #[async_trait]
 pub(crate) trait Parcel: Send + Sync + Sized + 'static {
-    /// What its sender learns.
+    /// The result of one request.
     type Answer: Send + 'static;
 
-    /// Two parcels with the same mark must not go in one batch.
+    /// The request's key. Two requests with the same key must not go in one batch.
     fn mark(&self) -> uuid::Uuid;
 
-    /// About how many bytes it has.
+    /// The approximate size in bytes.
     fn size(&self) -> usize;
 
-    /// Sends them in one statement: one answer for each in order, or none was taken.
+    /// Sends the requests in one statement. Returns one answer for each, in order. An error means that the
+    /// whole statement failed.
     async fn send(
         parcels: &[Self],
         database: &Database,
@@ -37,7 +38,7 @@ pub(crate) trait Parcel: Send + Sync + Sized + 'static {
     ) -> Result<Vec<Result<Self::Answer, Error>>, Error>;
 }
 
-/// A batch gets no larger than about this, besides its first parcel.
+/// The approximate maximum size of a batch in bytes, not counting its first request.
 const MAX_BYTES: usize = 8 << 20;
 
 pub(crate) struct Batcher<P: Parcel>(Arc<Shared<P>>);
@@ -62,14 +63,14 @@ impl<P: Parcel> Shared<P> {
     }
 }
 
-/// One of the few that may be under way at once.
+/// A batch under way, one of at most `max_flights`.
 struct Flight<P: Parcel> {
     shared: Arc<Shared<P>>,
     has_landed: bool,
 }
 
-/// A flight that has not landed was dropped with its runtime, or panicked: its place is free then,
-/// and nobody waits for a flight that will not be.
+/// A batch that is dropped before it ends belongs to a task that panicked, or to a runtime that shut down.
+/// Dropping it frees its place, so that no request waits for it.
 impl<P: Parcel> Drop for Flight<P> {
     fn drop(&mut self) {
         if self.has_landed {
@@ -78,7 +79,7 @@ impl<P: Parcel> Drop for Flight<P> {
         let mut state = self.shared.state();
         state.flights -= 1;
         if state.flights == 0 {
-            // Their senders are told that it was given up.
+            // Dropping the channels makes each sender report that its statement was given up.
             state.waiting.clear();
         }
     }
@@ -97,7 +98,7 @@ impl<P: Parcel> Batcher<P> {
         }))
     }
 
-    /// Sends a parcel, with others or alone, and returns what became of it.
+    /// Sends a request, alone or with others, and returns its result.
     pub(crate) async fn send(&self, parcel: P) -> Result<P::Answer, Error> {
         let (answer, answered) = oneshot::channel();
         let flight = {
@@ -112,7 +113,7 @@ impl<P: Parcel> Batcher<P> {
             })
         };
         if let Some(flight) = flight {
-            // A task of its own: that this caller goes away must not cost the others their commits.
+            // Use a separate task, so that a caller that is dropped does not cancel the others' commits.
             tokio::spawn(flight.run());
         }
         answered.await.unwrap_or(Err(Error::GivenUp))
@@ -128,7 +129,7 @@ impl<P: Parcel> Flight<P> {
         };
         loop {
             if let Err(error) = self.send(batch, &mut connection).await {
-                // The connection is gone; what waits goes on the next one.
+                // The connection is lost; the waiting requests go on a new one.
                 drop(connection);
                 let Some(next) = self.next() else { return };
                 tracing::warn!("a connection to the database was lost: {error}");
@@ -146,7 +147,7 @@ impl<P: Parcel> Flight<P> {
         }
     }
 
-    /// The next batch. Where nothing waits the flight has landed, and who comes next starts one.
+    /// Takes the next batch. If nothing waits, this task ends, and the next request starts a new one.
     fn next(&mut self) -> Option<Vec<Waiting<P>>> {
         let mut state = self.shared.state();
         if state.waiting.is_empty() {
@@ -175,12 +176,12 @@ impl<P: Parcel> Flight<P> {
         for waiting in later.into_iter().rev() {
             state.waiting.push_front(waiting);
         }
-        // All take their rows in the same order, so that no two batches wait for each other.
+        // All batches lock their rows in the same order, so no two of them wait for each other.
         batch.sort_by_key(|(parcel, _)| parcel.mark());
         Some(batch)
     }
 
-    /// Sends a batch and answers its senders. Fails where the connection is gone.
+    /// Sends a batch and answers its senders. Fails if the connection is lost.
     async fn send(
         &self,
         batch: Vec<Waiting<P>>,
@@ -220,13 +221,13 @@ impl<P: Parcel> Flight<P> {
             }
         };
         for (sender, answer) in senders.into_iter().zip(answers) {
-            // Who does not wait any more asks the version later.
+            // A sender that no longer waits reads the execution's version later.
             let _ = sender.send(answer);
         }
         lost.map_or(Ok(()), Err)
     }
 
-    /// No connection was to be had in time: then nobody who waits gets one either.
+    /// Fails this batch and all waiting requests: no connection came free in time for any of them.
     fn refuse_all(mut self, batch: Vec<Waiting<P>>, error: &Error) {
         let waiting = {
             let mut state = self.shared.state();

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-/// How a [`PgStore`](crate::PgStore) uses its database.
+/// The settings of a [`PgStore`](crate::PgStore).
 ///
 /// ```
 /// use std::time::Duration;
@@ -20,8 +20,8 @@ pub struct PgStoreConfig {
 }
 
 impl Default for PgStoreConfig {
-    /// 10 connections, 5 seconds to get one, 30 seconds for a statement, batches of 64 on two
-    /// connections at once, values of up to 16 MiB, inboxes of up to 10,000 signals.
+    /// 10 connections, 5 seconds to acquire one, 30 seconds for a statement, batches of 64 on two
+    /// connections at once, JSON values of up to 16 MiB, signal inboxes of up to 10,000 signals.
     fn default() -> Self {
         Self {
             max_connections: 10,
@@ -36,53 +36,53 @@ impl Default for PgStoreConfig {
 }
 
 impl PgStoreConfig {
-    /// Sets how many connections there may be. A pool that the host gives has its own limit.
+    /// Sets the maximum number of connections. A pool that the host passes in keeps its own limit.
     #[must_use]
     pub fn max_connections(mut self, connections: u32) -> Self {
         self.max_connections = connections.max(1);
         self
     }
 
-    /// Sets how long to wait for a connection. A pool that the host gives has its own limit.
+    /// Sets how long to wait for a connection. A pool that the host passes in keeps its own limit.
     #[must_use]
     pub fn acquire_timeout(mut self, timeout: Duration) -> Self {
         self.acquire_timeout = timeout;
         self
     }
 
-    /// Sets how long a statement may take, and a third of it is how long it may wait for rows that
-    /// somebody holds; commits and renewals, which others wait with, do so for a second at most. The
-    /// server ends a statement that takes longer; where it does not answer either, the statement is
-    /// given up with its connection.
+    /// Sets how long a statement may take. A statement waits for a locked row for a third of that; commits
+    /// and lease renewals, which share a statement with others, for one second at most. The server ends a
+    /// statement that takes longer. If the server does not answer either, the store drops the statement and
+    /// its connection.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// Sets how many commits, or creations, may go in one transaction.
+    /// Sets how many commits, or creations, may share one transaction.
     #[must_use]
     pub fn batch_size(mut self, size: usize) -> Self {
         self.batch_size = size.max(1);
         self
     }
 
-    /// Sets how many batches of commits may be under way at once, each on a connection of its
-    /// own. The fewer, the more go together.
+    /// Sets how many batches of commits may be under way at once, each on its own connection. The fewer
+    /// batches, the more commits share one.
     #[must_use]
     pub fn batches_at_once(mut self, batches: usize) -> Self {
         self.flights = batches.max(1);
         self
     }
 
-    /// Sets how large one JSON value may be, in bytes. A larger one is refused as invalid.
+    /// Sets the maximum size of one JSON value, in bytes. The store rejects a larger one as `Invalid`.
     #[must_use]
     pub fn max_json_bytes(mut self, bytes: usize) -> Self {
         self.max_json_bytes = bytes;
         self
     }
 
-    /// Sets how many signals may wait in one execution's inbox.
+    /// Sets the maximum number of pending signals in one execution's signal inbox.
     #[must_use]
     pub fn max_inbox(mut self, signals: usize) -> Self {
         self.max_inbox = signals;

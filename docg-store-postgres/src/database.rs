@@ -1,5 +1,5 @@
-//! Statements on the pool: bounded in time, tried again after a lost race, and never left behind
-//! half done on a connection that others get.
+//! Statements on the pool. They are bounded in time and retried after a lost race, and never leave a
+//! connection half used for its next user.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -15,16 +15,16 @@ use tracing::Instrument;
 
 use crate::error::{Error, Meaning};
 
-/// How often a statement that lost a race is tried in all.
+/// The maximum number of attempts for a statement that loses races.
 const ATTEMPTS: u64 = 8;
 
-/// How long a statement waits for a row where others would wait with it. Who works on a row does not
-/// hold it for so long.
+/// The maximum wait for a locked row in a statement that others share. A healthy worker holds a row
+/// for less than that.
 const ROW_WAIT: Duration = Duration::from_secs(1);
 
-/// Bounds, as a condition that always holds, how long the rest of the statement waits for a row:
-/// whatever the session's limit is, and without a round trip. The parameter is the
-/// [`row_wait`](Database::row_wait). It has to stand where rows come from before they are locked.
+/// An SQL condition that is always true and bounds how long the rest of the statement waits for a row,
+/// without a round trip and whatever the session's limit is. The parameter is the
+/// [`row_wait`](Database::row_wait). Put it where the rows are found, before they are locked.
 macro_rules! waits_briefly {
     ($parameter:literal) => {
         concat!(
@@ -46,7 +46,7 @@ macro_rules! arguments {
 }
 pub(crate) use arguments;
 
-/// With its parameters.
+/// A statement with its parameters.
 pub(crate) type Statement = (&'static str, PgArguments);
 
 #[derive(Debug, Clone)]
@@ -56,8 +56,8 @@ pub(crate) struct Database {
     pub(crate) losses: Losses,
 }
 
-/// When a connection was lost last. What lost one may have taken the others too, so none that is
-/// older is used again.
+/// The time when a connection was last lost. The cause may have broken the others too, so no connection
+/// that is older is used again.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Losses(Arc<Mutex<Option<Instant>>>);
 
@@ -66,7 +66,7 @@ impl Losses {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
-    /// Whether a connection that was made `age` ago may be used.
+    /// True if a connection that was made `age` ago may be used.
     pub(crate) fn spare(&self, age: Duration) -> bool {
         let last = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         last.is_none_or(|last| age < last.elapsed())
@@ -74,7 +74,7 @@ impl Losses {
 }
 
 impl Database {
-    /// As a setting, in milliseconds.
+    /// The limit for waiting for a row, as a setting in milliseconds.
     pub(crate) fn row_wait(&self) -> String {
         let wait = ROW_WAIT.min(self.timeout / 3);
         wait.as_millis().max(1).to_string()
@@ -89,7 +89,7 @@ impl Database {
         self.transaction(vec![(sql, arguments)]).await
     }
 
-    /// Runs statements as one transaction; the rows of the last.
+    /// Runs statements as one transaction. Returns the rows of the last.
     pub(crate) async fn transaction(
         &self,
         statements: Vec<Statement>,
@@ -98,8 +98,8 @@ impl Database {
         self.run_apart(connection, statements).await
     }
 
-    /// In a task of its own: a caller that goes away would leave behind a connection that the pool takes
-    /// back when the statement ends, whenever that is.
+    /// Runs statements in a separate task. If the caller were dropped while it ran them itself, the pool
+    /// would get the connection back only when the statement ends, however late.
     async fn run_apart(
         &self,
         mut connection: PoolConnection<Postgres>,
@@ -111,7 +111,7 @@ impl Database {
         running.await.unwrap_or(Err(Error::GivenUp))
     }
 
-    /// As [`write`](Self::write), on a connection that the caller has, and stays for.
+    /// Runs a statement as [`write`](Self::write) does, on the caller's connection. The caller must stay.
     pub(crate) async fn write_on(
         &self,
         connection: &mut PoolConnection<Postgres>,
@@ -143,8 +143,8 @@ impl Database {
         }
     }
 
-    /// Runs a statement that changes nothing. Connections that have died, or are of no use any more,
-    /// since they were used last are replaced, and all that the pool has may be.
+    /// Runs a statement that changes nothing. A connection that died or became unusable since its last use
+    /// is replaced, and so may be every connection of the pool.
     pub(crate) async fn read(
         &self,
         sql: &'static str,
@@ -166,7 +166,7 @@ impl Database {
         }
     }
 
-    /// What there is at this moment, however long it then takes to read.
+    /// Opens a snapshot: all its reads see the database as of now, however long they take.
     pub(crate) async fn snapshot(&self) -> Result<Snapshot, Error> {
         let mut snapshot = Snapshot {
             database: self.clone(),
@@ -201,8 +201,8 @@ impl Database {
         result
     }
 
-    /// Waits until the server has rolled back a statement that it refused. It reports the error first, and
-    /// until the rollback other statements find the rows held, and pass them over.
+    /// Waits until the server has rolled back a refused statement. The server reports the error before it
+    /// rolls back, and until then other statements find the rows locked and skip them.
     async fn is_undone(&self, connection: &mut PoolConnection<Postgres>) -> bool {
         let undone = tokio::time::timeout(self.timeout, connection.ping()).await;
         matches!(undone, Ok(Ok(())))
@@ -225,7 +225,7 @@ impl Snapshot {
         self.database.once(&mut self.connection, &statement).await
     }
 
-    /// Gives the connection back.
+    /// Ends the transaction and returns the connection to the pool.
     pub(crate) async fn end(mut self) -> Result<(), Error> {
         self.read("COMMIT", PgArguments::default()).await?;
         self.is_open = false;
@@ -233,7 +233,8 @@ impl Snapshot {
     }
 }
 
-/// Nobody else gets a connection whose transaction is open; a statement may be under way in it.
+/// Closes the connection if its transaction is open or a statement may still run, so that nobody else
+/// gets it.
 impl Drop for Snapshot {
     fn drop(&mut self) {
         if self.is_open {
@@ -242,7 +243,7 @@ impl Drop for Snapshot {
     }
 }
 
-/// One statement is a transaction by itself.
+/// Runs the statements; a single one is a transaction by itself.
 async fn run(
     connection: &mut PgConnection,
     statements: &[Statement],

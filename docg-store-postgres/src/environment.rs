@@ -1,35 +1,35 @@
-//! Whether a database, and the way to it, can be relied on.
+//! Checks that a database, and the connection to it, are fit for a store.
 
 use docg_core::{ports::StoreError, time::Timestamp};
 use sqlx::postgres::PgArguments;
 
 use crate::{PgStore, codec::field, error::Error, migrate, store::warn_once};
 
-/// The oldest version that the statements are written for, as `server_version_num` counts.
+/// The oldest supported PostgreSQL version, in the form of `server_version_num`.
 const OLDEST: i32 = 140_000;
-/// By so much clocks may differ.
+/// The tolerated difference between this process's clock and the database's.
 const SKEW_MS: u64 = 2_000;
 
-/// What is wrong with a database or with what the role may do there, and what to do about it.
+/// A fault of the database or of the role's rights, with the way to correct it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DatabaseFault {
-    /// Texts in other characters would be refused, or kept as bytes that nobody checks.
+    /// The encoding is not UTF8. The server would refuse some texts, or keep them as unchecked bytes.
     #[error(
         "the database's encoding is {0}: create one with ENCODING 'UTF8' TEMPLATE template0, and move \
          the data there"
     )]
     Encoding(String),
-    /// Statements would fail.
+    /// The server is older than PostgreSQL 14, so statements would fail.
     #[error("the server is PostgreSQL {0}: version 14 or later is needed")]
     Version(String),
-    /// Nothing can be written.
+    /// The server is a standby, so nothing can be written.
     #[error(
         "the server is a standby and takes no writes: connect to the primary, at an address that follows it \
          at a failover"
     )]
     Standby,
-    /// Nothing can be written.
+    /// Transactions are read-only by default, so nothing can be written.
     #[error(
         "default_transaction_read_only is on, for the server, the database or the role: set it to off"
     )]
@@ -40,9 +40,9 @@ pub enum DatabaseFault {
          that made it, or a later one"
     )]
     Newer {
-        /// The schema's.
+        /// The schema's last migration.
         found: i32,
-        /// This library's.
+        /// The last migration that this library knows.
         known: i32,
     },
     /// The schema is missing, or older than this library.
@@ -52,33 +52,33 @@ pub enum DatabaseFault {
          (migrations_sql)"
     )]
     Unmigrated {
-        /// The schema's; 0 if there is none.
+        /// The schema's last migration; 0 if there is no schema.
         found: i32,
-        /// This library's.
+        /// The last migration that this library knows.
         known: i32,
     },
-    /// Part of the schema is gone, as after an incomplete restore.
+    /// A table of the schema is missing, as after an incomplete restore.
     #[error("the table docg.{0} is missing: restore the database from a backup that is complete")]
     Missing(&'static str),
-    /// The role cannot work.
+    /// The role lacks rights that the store needs.
     #[error(
         "the role may not read and write {0}: have the schema's owner run what `reference-server \
          print-migrations --grants ROLE` prints (grants_sql)"
     )]
     Rights(String),
-    /// A crash of the server may lose what was acknowledged.
+    /// `synchronous_commit` is off, so a crash of the server may lose acknowledged commits.
     #[error(
         "synchronous_commit is off: a crash of the server loses what was acknowledged last. Set it to \
          on, for the server, the database or the role"
     )]
     Asynchronous,
-    /// Times that processes write differ.
+    /// The clock of this process differs from the database's, in milliseconds.
     #[error("the clock here is {0} ms off the database's: have both synchronized (NTP)")]
     Skew(i64),
 }
 
 impl DatabaseFault {
-    /// Whether a store must not work there. The rest is worth a warning.
+    /// True if a store must not work on this database. Any other fault is worth a warning only.
     #[must_use]
     pub fn is_fatal(&self) -> bool {
         match self {
@@ -94,16 +94,16 @@ impl DatabaseFault {
         }
     }
 
-    /// Whether it is about the server or the database, which no migration changes.
+    /// True if the fault is of the server or the database, so that no migration or grant corrects it.
     fn is_of_server(&self) -> bool {
         !matches!(self, Self::Unmigrated { .. } | Self::Rights(_))
     }
 }
 
 impl PgStore {
-    /// Looks at the server, the database, the schema and what the role may do there, fatal faults first.
-    /// [`connect`](Self::connect) does this and refuses what no migration mends. An application that
-    /// hands over a pool, or leaves migrating to others, calls it at its start.
+    /// Checks the server, the database, the schema and the role's rights; returns fatal faults first.
+    /// [`connect`](Self::connect) does this too and refuses faults that no migration corrects. An application
+    /// calls this at its start if it passes in a pool, or if something else migrates the schema.
     ///
     /// # Errors
     ///
@@ -114,7 +114,7 @@ impl PgStore {
         Ok(faults)
     }
 
-    /// Refuses a server or database that a store cannot work on, and warns of what is only unwise.
+    /// Refuses a server or database that is unfit for a store, and warns of faults that are not fatal.
     pub(crate) async fn refuse_faults(&self) -> Result<(), Error> {
         for fault in self.find_faults().await? {
             if !fault.is_fatal() {
@@ -201,7 +201,7 @@ impl PgStore {
         Ok(faults)
     }
 
-    /// The last migration that was applied.
+    /// The version of the last migration that was applied.
     async fn version(&self) -> Result<i32, Error> {
         let sql = "SELECT coalesce(max(version), 0) AS version FROM docg.migrations";
         let rows = self.database.read(sql, PgArguments::default()).await?;
@@ -209,7 +209,7 @@ impl PgStore {
     }
 }
 
-/// How far the database's clock is outside the time that the question took.
+/// The clock fault, if the database's time lies outside the interval in which it was asked.
 fn skew(began: Timestamp, there: Timestamp, ended: Timestamp) -> Option<DatabaseFault> {
     let (ahead, behind) = (began.millis_since(there), there.millis_since(ended));
     let signed = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);

@@ -1,4 +1,4 @@
-//! Everything that can go wrong here, and what the engine is told of it.
+//! The errors of this crate, and their mapping to the engine's [`StoreError`].
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,24 +6,24 @@ use docg_core::ports::{StoreError, StoreErrorKind};
 
 use crate::environment::DatabaseFault;
 
-/// A failure within this crate. Cloned where one statement served many callers.
+/// A failure within this crate. It is `Clone` because one statement can serve many callers.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum Error {
     #[error(transparent)]
     Driver(Arc<sqlx::Error>),
-    /// The server does not let us in.
+    /// The server refused the connection; the text says how to correct that.
     #[error("{0}: {1}")]
     NotLetIn(Arc<sqlx::Error>, &'static str),
     /// The database did not answer in time.
     #[error("the database did not answer within {0:?}")]
     TimedOut(Duration),
-    /// There is no connection, and no reason for it.
+    /// No connection came up in time, and no error tells why.
     #[error(
         "no connection to {0} in time: the server does not answer, or lets this role connect no more often \
          (max_connections, CONNECTION LIMIT, the pooler's size)"
     )]
     Silent(String),
-    /// The task that saw to the statement ended first: its runtime did, or it panicked.
+    /// The task that ran the statement ended first: its runtime shut down, or it panicked.
     #[error("the statement was left while it was under way")]
     GivenUp,
     #[error("{0}")]
@@ -40,31 +40,31 @@ pub(crate) enum Error {
     Full(String),
     #[error("{0}")]
     Corrupt(String),
-    /// A store must not work on this database.
+    /// The database has a fatal fault, so the store refuses it.
     #[error(transparent)]
     Environment(DatabaseFault),
 }
 
-/// What the driver's errors mean for whoever sent a statement.
+/// The meaning of a driver error for the caller that sent the statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Meaning {
-    /// The transaction lost a race and was rolled back: the same statement may succeed at once.
+    /// The transaction lost a race and was rolled back. The same statement may succeed at once.
     Again,
-    /// The connection is of no use any more, though it may look well.
+    /// The connection is unusable, even if it looks healthy.
     Gone,
-    /// Somebody holds a row that is needed, for longer than one waits.
+    /// Another session holds a required row for longer than the lock timeout.
     Held,
-    /// The database is there and refuses for now.
+    /// The database is reachable and refuses for now.
     Busy,
     /// The disk is full.
     Full,
-    /// A row is there already.
+    /// The row exists already.
     Duplicate,
-    /// Another execution has a name that leads to one only.
+    /// Another execution has this name, which may lead to one execution only.
     NameTaken,
     /// A value cannot be stored.
     Refused,
-    /// What is stored cannot be read.
+    /// The stored value cannot be read.
     Unreadable,
 }
 
@@ -75,7 +75,7 @@ impl From<sqlx::Error> for Error {
 }
 
 impl Error {
-    /// Where the driver failed, what that means.
+    /// The meaning of a driver error or a timeout; `None` for other errors.
     pub(crate) fn meaning(&self) -> Option<Meaning> {
         match self {
             Self::Driver(error) | Self::NotLetIn(error, _) => Some(meaning(error)),
@@ -84,15 +84,15 @@ impl Error {
         }
     }
 
-    /// Whether what is stored cannot be read, here or by the server: of that the next who asks learns
-    /// nothing else.
+    /// True if the stored value cannot be read, by this program or by the server. Reading it again will
+    /// fail in the same way.
     pub(crate) fn is_unreadable(&self) -> bool {
         let meaning = self.meaning();
         matches!(self, Self::Corrupt(_))
             || matches!(meaning, Some(Meaning::Unreadable | Meaning::Refused))
     }
 
-    /// An error of connecting, with what to do where the server does not let us in.
+    /// Turns an error of connecting into one with advice, if the server refused the connection.
     pub(crate) fn of_connecting(error: sqlx::Error) -> Self {
         let code = error.as_database_error().and_then(|error| error.code());
         match code.as_deref().and_then(to_be_let_in) {
@@ -101,7 +101,7 @@ impl Error {
         }
     }
 
-    /// What the engine is told.
+    /// Turns the error into the [`StoreError`] that the engine sees.
     pub(crate) fn at(self, operation: &'static str) -> StoreError {
         let kind = match &self {
             Self::Driver(error) | Self::NotLetIn(error, _) => kind(meaning(error)),
@@ -155,12 +155,12 @@ fn meaning(error: &sqlx::Error) -> Meaning {
         | sqlx::Error::ColumnNotFound(_)
         | sqlx::Error::ColumnDecode { .. }
         | sqlx::Error::Decode(_) => Meaning::Unreadable,
-        // The pool's own: no connection came free in time, or it is closed.
+        // The pool's own errors: no connection came free in time, or the pool is closed.
         _ => Meaning::Busy,
     }
 }
 
-/// What to do where the server refuses a connection with this code.
+/// The advice for a connection that the server refused with this code.
 fn to_be_let_in(code: &str) -> Option<&'static str> {
     match code {
         "28P01" => Some("correct the user or the password in the URL, or create the role"),
@@ -173,22 +173,22 @@ fn to_be_let_in(code: &str) -> Option<&'static str> {
     }
 }
 
-/// By the classes and codes of PostgreSQL's appendix A.
+/// The meaning of a SQLSTATE, by the classes and codes of PostgreSQL's appendix A.
 fn of_sqlstate(code: &str) -> Meaning {
     match code {
         // Serialization failure, deadlock.
         "40001" | "40P01" => Meaning::Again,
-        // A foreign key: the definition that was there a moment ago has just been purged.
+        // Foreign key violation: the definition existed a moment ago and has just been purged.
         "23503" => Meaning::Again,
         "53100" => Meaning::Full,
         "55P03" => Meaning::Held,
         "23505" => Meaning::Duplicate,
-        // A standby, after a failover: the next connection may lead to the new primary.
+        // The server is a standby after a failover; the next connection may reach the new primary.
         "25006" => Meaning::Gone,
-        // The session's prepared statements are of another schema, or of another session, as behind
-        // some poolers: a new connection prepares them anew.
+        // The session's prepared statements belong to another schema or, behind some poolers, to another
+        // session. A new connection prepares them again.
         "0A000" | "26000" => Meaning::Gone,
-        // Ended by an administrator or a crash; starting up; connection exceptions.
+        // The session was ended by an administrator or a crash, or the server is starting up.
         "57P01" | "57P02" | "57P03" | "57P05" => Meaning::Gone,
         _ if code.starts_with("08") => Meaning::Gone,
         // Data exceptions, integrity constraints, program limits.

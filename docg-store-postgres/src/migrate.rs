@@ -1,13 +1,13 @@
-//! The schema `docg`, its versions, and who made it when.
+//! The schema `docg` and its migrations.
 //!
-//! The table of versions is `docg.migrations`, so a host's own migrations never meet these.
+//! The migrations are recorded in `docg.migrations`, apart from a host's own migrations.
 
 use sha2::{Digest, Sha256};
 use sqlx::{Connection, PgPool, Postgres, Row, pool::PoolConnection, raw_sql};
 
 use crate::error::Error;
 
-/// Processes that start at the same time come one after the other.
+/// The advisory lock that makes processes migrate one after the other.
 const LOCK: i64 = 0x646f_6367_6d69_6772;
 
 struct Migration {
@@ -69,7 +69,7 @@ const MIGRATIONS: [Migration; 10] = [
     },
 ];
 
-/// The tables that the migrations make.
+/// The tables that the migrations create.
 pub(crate) fn tables() -> impl Iterator<Item = &'static str> {
     let created = |migration: &Migration| migration.sql.split("CREATE TABLE docg.").skip(1);
     let name = |rest: &'static str| rest.split_whitespace().next();
@@ -90,9 +90,8 @@ impl Migration {
     }
 }
 
-/// All migrations as plain SQL, for those who run them themselves: in order, on a database that
-/// has none of them. What has been run so counts as run for
-/// [`PgStore::migrate`](crate::PgStore::migrate).
+/// All migrations as plain SQL, in order, to be run by hand on a database that has none of them.
+/// [`PgStore::migrate`](crate::PgStore::migrate) recognizes migrations that were run this way.
 ///
 /// ```
 /// let sql = docg_store_postgres::migrations_sql();
@@ -117,8 +116,8 @@ pub fn migrations_sql() -> String {
     sql
 }
 
-/// SQL that lets `role` work on the schema, and no more: it may add to the audit trail and read
-/// it, but neither change nor remove what is there. To be run by the owner, after each migration.
+/// SQL that grants `role` exactly the rights that a serving store needs: the role may append to the audit
+/// trail and read it, but neither change nor remove rows. The schema's owner runs it after each migration.
 ///
 /// ```
 /// let sql = docg_store_postgres::grants_sql("docg_app");
@@ -177,7 +176,7 @@ pub(crate) fn newest() -> i32 {
 pub(crate) async fn run(pool: &PgPool) -> Result<(), Error> {
     let mut connection: PoolConnection<Postgres> = pool.acquire().await?;
     let mut transaction = connection.begin().await?;
-    // A large table takes its time, and so do others who migrate.
+    // Migrating a large table may take long, and so may the wait for another process that migrates.
     raw_sql("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0")
         .execute(&mut *transaction)
         .await?;
@@ -185,7 +184,7 @@ pub(crate) async fn run(pool: &PgPool) -> Result<(), Error> {
         .bind(LOCK)
         .execute(&mut *transaction)
         .await?;
-    // A role that may not create can still find that there is nothing to do.
+    // Check first: a role without the right to create can still find that the schema is up to date.
     let is_there: bool = sqlx::query("SELECT to_regclass('docg.migrations') IS NOT NULL AS there")
         .fetch_one(&mut *transaction)
         .await?

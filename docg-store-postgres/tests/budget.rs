@@ -1,5 +1,5 @@
-//! What a run costs the database, as the database counts it (`pg_stat_statements`), and what a
-//! worker costs that has nothing to do.
+//! The cost of an execution for the database, as counted by `pg_stat_statements`, and the cost of an
+//! idle worker.
 
 #![expect(clippy::print_stdout, reason = "the figures are what it is run for")]
 
@@ -21,22 +21,22 @@ use futures::StreamExt;
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection, Row};
 
-/// Runs one after the other, so that none shares a transaction with another. The least is judged:
-/// what takes real time - a commit that is held back no longer, the relay's turn, a page that is
-/// tidied - comes on top of some of them, and of nearly all where the machine is busy.
+/// The number of executions, one after the other, so that none shares a transaction with another. The
+/// least cost counts. Effects of real time add to some executions, and to most on a busy machine: a commit
+/// that is no longer held back, the relay's turn, the cleanup of a page.
 const RUNS: usize = 15;
 
-/// A server that counts.
+/// A server with `pg_stat_statements`.
 struct Server {
     server: PrivateServer,
     counts: PgConnection,
 }
 
-/// What the server has done since the counts were last reset.
+/// The server's counts since the last reset.
 #[derive(Debug, Clone, Copy)]
 struct Counts {
     statements: i64,
-    /// Transactions that wrote: statements are transactions of their own here.
+    /// Transactions that wrote. Here each statement is a transaction of its own.
     commits: i64,
     wal_bytes: i64,
 }
@@ -59,7 +59,7 @@ impl Server {
         let server = PrivateServer::start().await;
         let libraries = "shared_preload_libraries";
         server.configure(libraries, "pg_stat_statements").await;
-        // Its own work is not that of runs.
+        // Autovacuum's work is not caused by executions.
         server.configure("autovacuum", "off").await;
         server.stop_fast();
         server.start_again().await;
@@ -75,7 +75,7 @@ impl Server {
         Self { server, counts }
     }
 
-    /// A process of its own, as far as the database can see.
+    /// An engine that looks to the database like a separate process.
     async fn engine(&self, bus: &Arc<MemoryBus>) -> EngineBuilder {
         let store = PgStore::connect(&self.server.url(), PgStoreConfig::default()).await;
         let spec = |name: &'static str| {
@@ -97,8 +97,8 @@ impl Server {
             .expect("resets");
     }
 
-    /// A statement writes if each of its calls does: one that reads may tidy a page now and then, and
-    /// that is written down too.
+    /// Reads the counts. A statement counts as writing if each of its calls wrote: a reading one may
+    /// occasionally clean up a page, which is written to the log too.
     async fn counted(&mut self) -> Counts {
         let row = sqlx::query(
             "SELECT sum(calls)::bigint, (sum(calls) FILTER (WHERE wal_records >= calls))::bigint,
@@ -114,7 +114,7 @@ impl Server {
         }
     }
 
-    /// How often statements with these words were called.
+    /// The number of calls of statements that contain these words.
     async fn calls_of(&mut self, words: &str) -> i64 {
         let sql = "SELECT coalesce(sum(calls), 0)::bigint FROM pg_stat_statements
             WHERE position($1 in query) > 0";
@@ -122,7 +122,7 @@ impl Server {
         calls.fetch_one(&mut self.counts).await.expect("reads")
     }
 
-    /// The statements by their number, for whoever has to find out why there are more.
+    /// The statements by their number of calls, to find out why there are more than expected.
     async fn detail(&mut self) -> String {
         let rows = sqlx::query(
             "SELECT calls, wal_records, left(regexp_replace(query, '\\s+', ' ', 'g'), 110)
@@ -137,7 +137,7 @@ impl Server {
     }
 }
 
-/// Puts a workflow of these node types; its id.
+/// Stores a workflow with nodes of these types and returns its id.
 async fn workflow(engine: &Engine, organization: OrganizationId, types: &[&str]) -> WorkflowId {
     let id = WorkflowId::new();
     let nodes: Vec<_> = types
@@ -157,7 +157,7 @@ async fn workflow(engine: &Engine, organization: OrganizationId, types: &[&str])
     id
 }
 
-/// Starts runs one after the other, and follows each to its end.
+/// Starts executions one after the other, and follows each to its end.
 async fn run(engine: &Engine, organization: OrganizationId, workflow: WorkflowId, runs: u32) {
     for _ in 0..runs {
         let mut request = StartRequest::new(organization, workflow, Actor::user("budget"));
@@ -172,22 +172,22 @@ async fn run(engine: &Engine, organization: OrganizationId, workflow: WorkflowId
     }
 }
 
-/// A kind of run, and what each may take at most.
+/// A kind of execution, and its maximum costs.
 struct Kind {
     name: &'static str,
     types: [&'static str; 5],
-    /// Transactions that write, where another process runs it: one creates it, one claims it, one ends it,
-    /// and one stands before each effect, unless the run begins with it. Where the process runs it that
-    /// creates it, there is no claim.
+    /// Transactions that write, if another process runs the execution: one creates it, one claims it, one
+    /// ends it, and one comes before each effect, except an effect that is the first step. If the process
+    /// that creates the execution also runs it, there is no claim.
     commits: i64,
-    /// Besides those, readers look it up and the relay tells what is published.
+    /// All statements. Readers look the execution up, and the relay marks its events as published.
     statements: i64,
-    /// A little more than was measured when this was written; 500 bytes of it are the trigger data.
+    /// A little more than was measured when the test was written; 500 bytes of it are the trigger data.
     wal_bytes: i64,
 }
 
 const KINDS: [Kind; 3] = [
-    // Nothing is lost when steps that only compute run again, so they are written down together.
+    // Steps that only compute can be repeated without loss, so they are committed together.
     Kind {
         name: "five steps that compute",
         types: ["compute"; 5],
@@ -202,7 +202,7 @@ const KINDS: [Kind; 3] = [
         statements: 10,
         wal_bytes: 34_000,
     },
-    // The intent of each is on disk before it begins.
+    // The intent of each effect is committed before it begins.
     Kind {
         name: "five effects",
         types: ["effect"; 5],
@@ -225,7 +225,7 @@ async fn a_run_takes_few_transactions_and_little_log() {
         for elsewhere in [false, true] {
             let worker = if elsewhere { &other } else { &one };
             let workers = worker.start_workers(WorkerOptions::default());
-            // What comes once - connections, plans, the first page of each index - is left out.
+            // Leave out the one-time costs: connections, plans, the first page of each index.
             run(&one, organization, workflow, 3).await;
             let (mut all, mut detail) = (Vec::new(), String::new());
             for _ in 0..RUNS {
@@ -258,7 +258,7 @@ async fn a_run_takes_few_transactions_and_little_log() {
     }
 }
 
-/// A clock that goes many times as fast as the system's, so that the engine's own times need no
+/// A clock that runs many times as fast as the system's, so that the engine's own intervals need no
 /// change.
 #[derive(Debug)]
 struct FastClock {
@@ -303,7 +303,7 @@ async fn an_idle_worker_asks_six_times_a_minute_at_most() {
     let workflow = workflow(&engine, organization, &["compute"]).await;
     let workers = engine.start_workers(WorkerOptions::default());
     run(&engine, organization, workflow, 1).await;
-    // The sweep after the run tells what was published, and is the last of it.
+    // The sweep after the execution marks its events as published, and is its last statement.
     while server.calls_of("SET published").await == 0 {
         tokio::task::yield_now().await;
     }

@@ -1,5 +1,5 @@
-//! Organizations with more work than their share of leases: no worker is idle while it may take
-//! something that is due. On both stores.
+//! Organizations with more work than their share of leases: no worker is idle while it may claim a due
+//! execution. Tested on both stores.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 
 mod support;
 
-/// Much less than it takes if a single execution waits for a poll.
+/// Much less than the test takes if a single execution waits for a poll.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 struct Completions(mpsc::UnboundedSender<()>);
@@ -26,22 +26,22 @@ struct Completions(mpsc::UnboundedSender<()>);
 impl Observer for Completions {
     fn observe(&self, fact: &Fact<'_>) {
         if matches!(fact, Fact::StatusChanged { to } if *to == Status::Completed) {
-            // The test may have seen enough.
+            // The test may have ended already.
             let _ = self.0.send(());
         }
     }
 }
 
-/// What is to be worked off, and by whom.
+/// The work and the workers of a test.
 struct Plan {
-    /// How many executions each organization has.
+    /// The number of executions of each organization.
     backlog: Vec<usize>,
     processes: Vec<WorkerOptions>,
-    /// Processes hear of one another.
+    /// True if the processes hear each other's wake-ups.
     share_a_bus: bool,
 }
 
-/// Both stores. Postgres lives as long as the database.
+/// Both stores. The PostgreSQL store works as long as the returned database lives.
 async fn stores() -> (Database, HashMap<&'static str, Arc<dyn Store>>) {
     let database = support::migrated().await;
     let postgres = PgStore::connect(database.url(), PgStoreConfig::default()).await;

@@ -1,4 +1,4 @@
-//! The suite that every store must pass, on a real server.
+//! The conformance suite of all stores, on a real server.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! What callers are told of executions of which something cannot be read, also where that lies beside
-//! their own row, and what a cancel leaves of them.
+//! Executions with an unreadable part, also outside their own row: the answers that callers get, and the
+//! effect of a cancel.
 
 use std::{
     sync::{Arc, Mutex},
@@ -29,7 +29,7 @@ const DAMAGES: [&str; 4] = [
     "DELETE FROM docg.execution_steps WHERE execution_id = '$id'",
 ];
 
-/// Keeps the token of the last invitation.
+/// A notifier that keeps the token of the last invitation.
 #[derive(Default)]
 struct Inbox(Mutex<String>);
 
@@ -66,7 +66,7 @@ impl World {
         }
     }
 
-    /// An execution that waits for an approval, and the token of the approver.
+    /// Starts an execution that waits for an approval; returns it with the approver's token.
     async fn waiting(&self) -> (ExecutionId, String) {
         let node = json!({"id": "ok", "type": "approval", "phase": "save",
             "params": {"approvers": ["ann@example.com"]}});

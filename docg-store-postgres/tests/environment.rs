@@ -1,4 +1,4 @@
-//! What an application is told of its database at start.
+//! The faults that an application learns of its database at start.
 
 use docg_core::ports::StoreErrorKind;
 use docg_store_postgres::{DatabaseFault, PgStore, PgStoreConfig};
@@ -15,14 +15,14 @@ async fn run(url: &str, statements: &[&str]) {
     }
 }
 
-/// The same server, another database.
+/// The URL of another database on the same server.
 fn database(url: &str, name: &str) -> String {
     let (server, rest) = url.rsplit_once('/').expect("it names a database");
     let settings = rest.find('?').map_or("", |at| &rest[at..]);
     format!("{server}/{name}{settings}")
 }
 
-/// Why a database is refused.
+/// The fault for which a database is refused.
 async fn refused(url: &str) -> DatabaseFault {
     let error = PgStore::connect(url, PgStoreConfig::default())
         .await

@@ -1,4 +1,4 @@
-//! What a database can do to its clients, on a real one.
+//! Faults that a database can cause its clients, on a real server.
 
 use std::{io::Write, path::PathBuf, process::Command, sync::Arc, time::Duration};
 
@@ -53,7 +53,7 @@ async fn claim(store: &PgStore, id: ExecutionId) -> Claim {
     store.claim(request).await.expect("claims")
 }
 
-/// Makes the next writes of events fail with an SQLSTATE, as the server does when it is in trouble.
+/// Makes the next inserts of events fail with an SQLSTATE, as a server in trouble does.
 fn failing_with(sqlstate: &str, condition: &str) -> String {
     format!(
         "CREATE OR REPLACE FUNCTION public.trouble() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -112,11 +112,11 @@ async fn troubles_are_told_apart_and_leave_nothing_behind() {
     }
 }
 
-/// A disk of a few MiB, for the tables that are put on it. It is gone with this value.
+/// A disk of a few MiB for tables. Dropping the value removes it.
 struct SmallDisk(PathBuf);
 
 impl SmallDisk {
-    /// `None` where this process may not mount.
+    /// Mounts the disk; `None` if this process may not mount.
     fn mounted() -> Option<Self> {
         let dir = std::env::temp_dir().join(format!("docg-disk-{}", Uuid::new_v4().simple()));
         std::fs::create_dir(&dir).expect("creates");
@@ -135,7 +135,7 @@ impl SmallDisk {
         folder
     }
 
-    /// Takes up what is left of it.
+    /// Fills the rest of the disk, and returns the file that does so.
     fn fill(&self) -> PathBuf {
         let path = self.0.join("filler");
         let mut file = std::fs::File::create(&path).expect("creates");
@@ -174,7 +174,7 @@ async fn a_disk_that_is_full_takes_nothing_until_it_has_room() {
     let claimed = claimed(&store).await;
     let filler = disk.fill();
     let mut step = claimed.state.steps[0].clone();
-    // Random, so that it does not shrink.
+    // Random text, so that compression does not shrink it.
     let output: String = (0..10_000).map(|_| Uuid::new_v4().to_string()).collect();
     step.output = Some(Arc::new(output.into()));
     let commit = CommitFixture::on(&claimed)
@@ -195,7 +195,7 @@ async fn a_lost_race_is_run_again_until_it_is_won() {
     let database = support::migrated().await;
     let store = open(database.url(), PgStoreConfig::default()).await;
     let claimed = claimed(&store).await;
-    // Two attempts fail; a sequence is not rolled back with them.
+    // Two attempts fail. The sequence counts them, because a rollback does not reset it.
     sql(
         database.url(),
         "CREATE SEQUENCE public.attempts;
@@ -217,7 +217,7 @@ async fn a_lost_race_is_run_again_until_it_is_won() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_poisoned_commit_fails_alone() {
     let database = support::migrated().await;
-    // One batch at a time, so that the commits are in one.
+    // One batch at a time, so that the commits share one.
     let config = PgStoreConfig::default().batches_at_once(1);
     let store = Arc::new(open(database.url(), config).await);
     let mut all = Vec::new();
@@ -267,7 +267,7 @@ async fn a_statement_that_hangs_is_given_up() {
     let error = asked.expect("is bounded").expect_err("is given up");
     assert_eq!(error.kind, StoreErrorKind::Unavailable);
     transaction.rollback().await.expect("rolls back");
-    // Whether it was written is not known: the version tells.
+    // The outcome of the commit is unknown; the execution's version tells.
     let execution = &claimed.state.execution;
     let found = patient
         .execution(execution.organization_id, execution.id)
@@ -347,7 +347,7 @@ async fn a_standby_is_left_for_the_new_primary() {
         .configure("default_transaction_read_only", "on")
         .await;
     let commit = CommitFixture::on(&claimed).events(1).build();
-    // A session may take the new setting only with its next statement.
+    // A session may use the new setting only from its next statement on.
     let error = loop {
         match store.create(run()).await {
             Ok(_) => tokio::task::yield_now().await,
@@ -355,7 +355,7 @@ async fn a_standby_is_left_for_the_new_primary() {
         }
     };
     assert_eq!(error.kind, StoreErrorKind::Unavailable, "{error}");
-    // Who sent the statement is answered before the connection is closed.
+    // The sender of the statement is answered before the connection is closed.
     let dropped = async {
         while backend().await.iter().any(|pid| before.contains(pid)) {
             tokio::task::yield_now().await;

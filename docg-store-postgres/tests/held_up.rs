@@ -1,5 +1,5 @@
-//! Statements that wait too long, callers that do not wait for them, and sessions that have changed
-//! meanwhile.
+//! Statements that wait too long, callers that give up on them, and sessions that have changed in the
+//! meantime.
 
 use std::{sync::Arc, time::Duration};
 
@@ -40,7 +40,7 @@ async fn claimed(store: &PgStore, organization: OrganizationId) -> Claimed {
     claim.claimed.pop().expect("is free")
 }
 
-/// A pool as a host may have it, which sets no limits at the server.
+/// A pool as a host may have it, without time limits at the server.
 async fn host_pool(database: &Database, connections: u32) -> PgPool {
     let pool = PgPoolOptions::new()
         .max_connections(connections)
@@ -50,7 +50,7 @@ async fn host_pool(database: &Database, connections: u32) -> PgPool {
     pool.expect("connects")
 }
 
-/// Holds an execution's row for as long as the connection lives.
+/// Locks an execution's row for as long as the connection lives.
 async fn hold(connection: &mut PgConnection, id: ExecutionId) {
     let sql = format!("BEGIN; SELECT id FROM docg.executions WHERE id = '{id}' FOR UPDATE");
     sqlx::raw_sql(AssertSqlSafe(sql))
@@ -59,7 +59,7 @@ async fn hold(connection: &mut PgConnection, id: ExecutionId) {
         .expect("locks");
 }
 
-/// Waits until so many statements wait for a row.
+/// Waits until `count` statements wait for a row.
 async fn until_waiting(connection: &mut PgConnection, count: i64) {
     let sql = "SELECT count(*) FROM pg_stat_activity
         WHERE datname = current_database() AND wait_event_type = 'Lock'";
@@ -84,7 +84,7 @@ async fn callers_who_go_away_take_no_connection_with_them() {
     let organization = OrganizationId::new();
     let patient = open(&database, PgStoreConfig::default()).await;
     let id = claimed(&patient, organization).await.lease.execution_id;
-    // A third of it is how long they wait for the row: long enough for both to be seen there.
+    // The statements wait for the row for a third of this: long enough for both to be seen waiting.
     let config = PgStoreConfig::default().timeout(Duration::from_secs(6));
     let store = Arc::new(PgStore::new(pool, config));
     let mut holder = connect(&database).await;
@@ -130,7 +130,7 @@ async fn a_statement_that_was_given_up_does_not_go_on_at_the_server() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_that_somebody_holds_holds_up_no_other_commit_for_long() {
     let database = support::migrated().await;
-    // One batch at a time, so that the commits are in one.
+    // One batch at a time, so that the commits share one.
     let config = PgStoreConfig::default().batches_at_once(1);
     for store in [
         open(&database, config.clone()).await,
@@ -150,7 +150,7 @@ async fn a_row_that_somebody_holds_holds_up_no_other_commit_for_long() {
         });
         let commits: Vec<_> = commits.collect();
         for (claimed, commit) in all.iter().zip(commits) {
-            // A third of the default limit on statements.
+            // The timeout is a third of the default statement timeout, the usual wait for a row.
             let result = tokio::time::timeout(PATIENCE / 2, commit).await;
             let result = result.expect("not for long").expect("does not panic");
             match claimed.lease.execution_id == held {
@@ -161,7 +161,7 @@ async fn a_row_that_somebody_holds_holds_up_no_other_commit_for_long() {
     }
 }
 
-/// Leases, the second of which cannot be prolonged, for somebody holds its row.
+/// Leases, the second of which cannot be renewed, because its row is locked.
 async fn leases(store: &PgStore, holder: &mut PgConnection) -> Vec<Lease> {
     let organization = OrganizationId::new();
     let mut leases = Vec::new();
@@ -172,7 +172,7 @@ async fn leases(store: &PgStore, holder: &mut PgConnection) -> Vec<Lease> {
     leases
 }
 
-/// Whether nobody gets what was leased for less long.
+/// True if nobody else can claim the execution before the new end of its lease.
 async fn is_prolonged(store: &PgStore, lease: &Lease) -> bool {
     let request = ClaimRequest {
         worker_id: WorkerId::new(),
@@ -200,7 +200,7 @@ async fn a_row_that_somebody_holds_costs_no_other_execution_its_lease() {
         assert_eq!((renewed.lost, renewed.unknown), (vec![], vec![held]));
         assert!(is_prolonged(&store, &leases[0]).await);
         assert!(is_prolonged(&store, &leases[2]).await);
-        // Whether it has the lease itself is not known, so it asks again.
+        // The caller cannot know whether it still has the lease, so it asks again.
         let error = store
             .renew(&[held], at(90_000))
             .await
@@ -272,16 +272,16 @@ async fn sessions_whose_prepared_statements_are_gone_or_outdated_are_replaced() 
     let organization = OrganizationId::new();
     let id = claimed(&store, organization).await.lease.execution_id;
     for change in [
-        // As a pooler does, which gives the sessions to somebody else.
+        // A pooler does this when it gives the sessions to another client.
         "DEALLOCATE ALL",
-        // As a migration does, which is run while others serve.
+        // A migration does this while other processes serve.
         "ALTER TABLE docg.executions ALTER COLUMN trigger_type TYPE varchar(99)",
     ] {
         let mut sessions = Vec::new();
         for _ in 0..SESSIONS {
             sessions.push(pool.acquire().await.expect("connects"));
         }
-        // They come by turns: each has prepared the statement then.
+        // The pool hands the sessions out in turn, so afterwards each has prepared the statement.
         drop(sessions);
         for _ in 0..SESSIONS {
             store.execution(organization, id).await.expect("reads");
@@ -298,7 +298,7 @@ async fn sessions_whose_prepared_statements_are_gone_or_outdated_are_replaced() 
     }
 }
 
-/// Has the database look at the session in which an execution is written, and refuse what is wrong there.
+/// Makes the database check the session of each write of an execution, and refuse a wrong one.
 async fn look_at_each_write(database: &Database, look: &str) {
     let sql = format!(
         "CREATE FUNCTION public.look() RETURNS trigger LANGUAGE plpgsql AS $$

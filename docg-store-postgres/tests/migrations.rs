@@ -1,4 +1,4 @@
-//! Bringing the schema up to date: by many at once, by hand, and not by an older program.
+//! Migrating the schema: by many processes at once, by hand, and refused for an older program.
 
 use std::sync::Arc;
 

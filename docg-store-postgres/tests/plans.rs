@@ -1,5 +1,5 @@
-//! Every statement that the store sends is served by an index. Nothing is listed by hand: all that
-//! is called below is found among the session's prepared statements, and its plan is read.
+//! Every statement that the store sends is served by an index. The statements are not listed by hand: the
+//! test calls everything, then reads the plans of the session's prepared statements.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -25,7 +25,7 @@ use sqlx::{
 mod plan;
 mod support;
 
-/// Ten thousand executions of a hundred organizations, each with some rows of each kind.
+/// Fills in ten thousand executions of a hundred organizations, each with some rows of each kind.
 const FILL: &str = "
     INSERT INTO docg.node_type_sets (node_types) VALUES ('{extract,render}');
     INSERT INTO docg.definitions (hash, definition)
@@ -281,7 +281,7 @@ async fn call_everything(store: &PgStore) {
         .expect("purges");
 }
 
-/// How often each index was used that is there to be read, not to keep a key unique.
+/// The number of uses of each index that serves reads rather than keeping a key unique.
 async fn index_scans(pool: &PgPool) -> BTreeMap<String, i64> {
     let rows = sqlx::query(
         "SELECT s.indexrelname::text, s.idx_scan
@@ -295,7 +295,7 @@ async fn index_scans(pool: &PgPool) -> BTreeMap<String, i64> {
 }
 
 async fn sequential_scans(pool: &PgPool) -> BTreeMap<String, i64> {
-    // The counters of this session are written when it says so.
+    // A session's counters are written only on request.
     sqlx::query("SELECT pg_stat_force_next_flush()")
         .execute(pool)
         .await
@@ -313,10 +313,10 @@ async fn sequential_scans(pool: &PgPool) -> BTreeMap<String, i64> {
     rows.iter().map(|row| (row.get(0), row.get(1))).collect()
 }
 
-/// Tables whose size does not grow with what is kept.
+/// Tables whose size does not grow with the number of executions.
 const SMALL: [&str; 2] = ["migrations", "node_type_sets"];
 
-/// Prepared statements with their plans.
+/// The plans of prepared statements.
 async fn plans(pool: &PgPool, statements: &[PgRow]) -> Vec<(String, Value)> {
     let mut plans = Vec::new();
     for row in statements {
@@ -335,8 +335,8 @@ async fn plans(pool: &PgPool, statements: &[PgRow]) -> Vec<(String, Value)> {
     plans
 }
 
-/// What is sorted though few are asked for, because it is few by itself: approvals with one token,
-/// and what stays of what ended long ago.
+/// Sorts below a limit that are allowed, because they sort few rows: approvals with one token, and ended
+/// executions that still have signals.
 const SORTED: [&str; 2] = ["a.arrival DESC", "random()"];
 
 #[tokio::test]
@@ -353,7 +353,7 @@ async fn every_statement_reads_what_it_needs_by_an_index() {
     let store = PgStore::new(pool.clone(), PgStoreConfig::default());
     call_everything(&store).await;
 
-    // What really happened, statements within functions included.
+    // The reads that really happened, including statements within functions.
     let after = sequential_scans(&pool).await;
     for (table, scans) in &after {
         let grown = scans - before.get(table).copied().unwrap_or(0);
@@ -371,7 +371,7 @@ async fn every_statement_reads_what_it_needs_by_an_index() {
         .collect();
     assert!(unused.is_empty(), "nothing has used {unused:?}");
 
-    // What will happen once the plans do not depend on the parameters any more.
+    // The plans that will be used once they do not depend on the parameters any more.
     let statements = sqlx::query(
         "SELECT name, statement, coalesce(array_length(parameter_types, 1), 0)
          FROM pg_prepared_statements WHERE statement ~ 'docg\\.'",
@@ -398,8 +398,8 @@ async fn every_statement_reads_what_it_needs_by_an_index() {
                 .map(|it| format!("{it}:\n{statement}\n{plan:#}")),
         );
     }
-    // So few rows of each kind as there are here are sorted in no time. What is sorted all the same
-    // has no index that gives it in order.
+    // The few rows of this test are sorted in no time. With sorting disabled, a plan sorts only if no
+    // index delivers the order.
     sqlx::raw_sql("SET enable_sort = off; SET enable_bitmapscan = off; DISCARD PLANS")
         .execute(&pool)
         .await

@@ -1,4 +1,4 @@
-//! Removing much that is old holds up nobody who works.
+//! Purging many old executions holds up no worker.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,7 +13,7 @@ use sqlx::{Connection, PgConnection};
 
 mod support;
 
-/// Deleting logs waits for an advisory lock: what it has locked until then stays locked.
+/// Makes the deletion of logs wait for an advisory lock, so that a purge keeps its rows locked.
 const HELD_UP: &str = "
     CREATE FUNCTION public.hold_up() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN PERFORM pg_advisory_xact_lock(42); RETURN OLD; END $$;
@@ -100,7 +100,7 @@ async fn workers_go_on_while_a_batch_is_being_purged() {
             .status(Status::Completed)
             .build();
         store.commit(ended).await.expect("commits");
-        // What is being purged is passed over by the next, too.
+        // The next purge skips the executions that are being purged.
         store.purge(at(0), 500).await.expect("purges")
     };
     let purged = tokio::time::timeout(patience, work).await;

@@ -1,5 +1,5 @@
-//! Texts with characters that not every store keeps: whatever takes them keeps them as they are, or refuses
-//! them by an error that names the field. No execution is left that nobody can commit. On both stores.
+//! Texts with characters that not every store keeps. Each is kept unchanged, or rejected by an error that
+//! names the field, and no execution becomes impossible to commit. Tested on both stores.
 
 use std::{sync::Arc, time::Duration};
 
@@ -28,7 +28,7 @@ use serde_json::{Value, json};
 
 mod support;
 
-/// Characters that stores, readers of JSON or terminals take for more than text.
+/// Texts with characters that stores, JSON readers or terminals may treat as more than text.
 fn odd_text() -> impl Strategy<Value = String> {
     let odd = prop::sample::select(vec![
         '\0',
@@ -57,7 +57,7 @@ fn odd_text() -> impl Strategy<Value = String> {
         .prop_map(|text| format!("x{}", text.into_iter().collect::<String>()))
 }
 
-/// What is taken, or nothing where it was refused in words. A store that fails is no answer.
+/// The accepted result; `None` if the input was rejected properly. A failure of the store is neither.
 fn answered<T>(answer: Result<T, EngineError>, what: &str) -> Option<T> {
     match answer {
         Ok(given) => Some(given),
@@ -67,7 +67,7 @@ fn answered<T>(answer: Result<T, EngineError>, what: &str) -> Option<T> {
     }
 }
 
-/// A handler that puts the text, which is its parameter, wherever a handler can.
+/// A handler that puts the text of its parameter wherever a handler can.
 async fn says(context: EffectContext, params: Value) -> Result<StepOutcome, StepFailure> {
     let text = params["text"].as_str().unwrap_or_default().to_owned();
     let entry = LogDraft::new(LogLevel::Ok, text.clone()).tech(&text);
@@ -175,7 +175,7 @@ impl World {
             odd.trigger_type = text.to_owned();
             odd.correlation_id = text.to_owned();
             answered(engine.start(odd).await, "start by odd names");
-            // Where the text is refused as data, a harmless one takes its place.
+            // If the text is rejected as data, use a harmless one instead.
             let id = match answered(engine.start(request.clone()).await, "start") {
                 Some(started) => {
                     assert_eq!(*started.record.inputs.trigger_data, data);

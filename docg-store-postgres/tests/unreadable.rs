@@ -1,4 +1,4 @@
-//! What cannot be read any more, by damage or by another version, holds up nothing else.
+//! Records that have become unreadable, by damage or by another version, hold up nothing else.
 
 use std::sync::Arc;
 
@@ -106,7 +106,7 @@ async fn an_execution_that_cannot_be_read_does_not_keep_others_from_being_claime
         world.damage(&damage).await;
         good.sort_unstable();
         assert_eq!(ids(&world.claim(0).await), good, "{damage}");
-        // It is not due again at once, and the others are not when their leases run out.
+        // The damaged execution is not due at once; the others are due again only when their leases expire.
         assert_eq!(ids(&world.claim(999).await), []);
         assert_eq!(ids(&world.claim(1_000).await), good, "{damage}");
     }
@@ -122,7 +122,7 @@ async fn executions_that_cannot_be_read_take_up_no_share_of_the_leases() {
         .damage("UPDATE docg.executions SET waiting_for = '{}'")
         .await;
     let good = world.create().await;
-    // They are the longest due, so they come first.
+    // The damaged executions are the longest due, so they come first.
     assert_eq!(ids(&world.claim_share(0, 3).await), []);
     assert_eq!(ids(&world.claim_share(1, 1).await), [good]);
 }
@@ -163,7 +163,7 @@ async fn signals_that_cannot_be_read_leave_the_inbox_and_their_execution_goes_on
     let claim = world.claim(2_000).await;
     let lease = claim.claimed[0].lease;
     assert_eq!(claim.claimed[0].signals, []);
-    // It stays for a technician, and is not taken twice.
+    // The signal's row stays for a technician, and the same signal is not added again.
     world.store.signal(last).await.expect("is known");
     world
         .store
@@ -199,7 +199,7 @@ async fn an_ended_execution_that_cannot_be_read_goes_when_its_signals_are_old_to
             .replace("$deep", &deep);
         world.damage(&damage).await;
         let purge = async |before| world.store.purge(at(before), 10).await.expect("purges");
-        // Somebody has it, who may be able to read it.
+        // A worker holds the execution, and may be able to read it.
         world
             .damage("UPDATE docg.executions SET expires_at = now()")
             .await;
@@ -211,12 +211,12 @@ async fn an_ended_execution_that_cannot_be_read_goes_when_its_signals_are_old_to
         assert_eq!(purge(200).await, 0, "{damage}: one signal is younger");
         assert_eq!(purge(201).await, 1, "{damage}");
         assert!(world.store.signals(bad).await.expect("reads").is_empty());
-        // What can be read is settled by a worker, whenever one comes.
+        // The signals of a readable execution stay until a worker settles them.
         assert_eq!(ids(&world.claim(300).await), [good], "{damage}");
     }
 }
 
-/// As where a disk has lost pages: the server itself cannot read an output of these executions.
+/// SQL that makes the server fail to read an output of these executions, as if a disk had lost pages.
 fn lose_outputs(ids: &[ExecutionId]) -> String {
     let ids: Vec<_> = ids.iter().map(ToString::to_string).collect();
     format!(
@@ -241,7 +241,7 @@ fn lose_outputs(ids: &[ExecutionId]) -> String {
 }
 
 impl World {
-    /// Executions that have ended, with a signal each that came later.
+    /// Creates executions that have ended, each with a signal that came later.
     async fn ended_and_signaled<const N: usize>(&self) -> [ExecutionId; N] {
         let mut ids = [ExecutionId::new(); N];
         for id in &mut ids {
@@ -343,18 +343,18 @@ async fn what_the_server_cannot_read_keeps_nothing_else_from_being_claimed() {
     let world = World::new().await;
     let (lost, good) = (world.create().await, world.create().await);
     world.damage(&lose_outputs(&[lost])).await;
-    // The server tells of its error before it has released the rows: the claim says to ask again.
+    // The server reports its error before it releases the rows, so the claim may have to be repeated.
     let mut claim = world.claim(0).await;
     while claim.claimed.is_empty() && claim.next_due == Some(at(0)) {
         claim = world.claim(0).await;
     }
     assert_eq!(ids(&claim), [good]);
-    // It is put off for a lease, and keeps nothing back then either.
+    // The unreadable execution is put off for a lease, and holds nothing up after that either.
     assert_eq!(ids(&world.claim(1_000).await), [good]);
     assert_eq!(ids(&world.claim(1_001).await), []);
 }
 
-/// Values that a column's type allows and nothing of docg's ever writes.
+/// Values that a column's type allows and docg never writes.
 fn bad_values(data_type: &str) -> Vec<String> {
     let deep = format!("'{}{}'", "[".repeat(200), "]".repeat(200));
     let values: &[&str] = match data_type {
@@ -382,7 +382,7 @@ fn bad_values(data_type: &str) -> Vec<String> {
     values.iter().map(|value| (*value).to_owned()).collect()
 }
 
-/// The tables of what every execution has.
+/// The tables that have rows for every execution.
 const OF_EXECUTIONS: &[&str] = &[
     "executions",
     "execution_data",
@@ -406,8 +406,8 @@ async fn columns(connection: &mut PgConnection, tables: &[&str]) -> Vec<(String,
         .collect()
 }
 
-/// Statements that each damage the execution `$id` in one way: every column with each bad value, in all
-/// rows or, of what numbers them, in the last; and all rows of a table gone.
+/// Statements that each damage the execution `$id` in one way: a bad value in one column, in all rows or,
+/// for sequence numbers, in the last; or all rows of a table deleted.
 async fn damages(connection: &mut PgConnection) -> Vec<String> {
     let mut damages = Vec::new();
     for (table, column, data_type) in columns(connection, OF_EXECUTIONS).await {
@@ -444,7 +444,7 @@ async fn damages(connection: &mut PgConnection) -> Vec<String> {
     damages
 }
 
-/// An engine over the store that has no workers.
+/// An engine over the store, without workers.
 fn engine(store: &Arc<PgStore>) -> Engine {
     let spec = NodeSpec::new("nothing", Phase::Render);
     Engine::builder(Arc::clone(store) as _, Arc::new(MemoryBus::default()))
@@ -452,13 +452,13 @@ fn engine(store: &Arc<PgStore>) -> Engine {
         .build()
 }
 
-/// The executions of a list that is read one by one.
+/// The executions of a list that is read in pages of one.
 async fn page_through(
     engine: &Engine,
     organization: OrganizationId,
 ) -> Result<Vec<ExecutionId>, String> {
     let (mut ids, mut after) = (Vec::new(), None);
-    // No more often than there can be any: a list that goes round is at fault too.
+    // A few more pages than there are executions, to catch a list that goes round.
     for _ in 0..4 {
         let query = ExecutionQuery {
             organization_id: organization,
@@ -477,7 +477,7 @@ async fn page_through(
     Ok(ids)
 }
 
-/// What does not hold with one execution damaged beside a good one.
+/// The checks that fail with one damaged execution beside a good one.
 async fn complaints(
     store: &PgStore,
     engine: &Engine,
@@ -526,7 +526,7 @@ async fn complaints(
         exported.map(|()| true).map_err(|e| e.to_string()),
     );
     for id in [bad, good] {
-        // Of the damaged one, what is gone is not there.
+        // The damaged execution may lack the rows that were deleted.
         let may_lack = is_gone && id == bad;
         let record = engine.execution(organization, id).await;
         must(
@@ -631,7 +631,7 @@ async fn whatever_cannot_be_read_it_is_listed_and_canceled_and_harms_nothing_bes
             let started = engine.start(request).await.expect("accepted");
             *id = started.record.execution.id;
         }
-        // As a superuser may, past what guards the audit rows.
+        // Do this as a superuser can, bypassing the guards of the audit rows.
         let damage = damage.replace("$id", &ids[0].to_string());
         let sql = format!(
             "SET session_replication_role = replica; {damage};
@@ -640,7 +640,7 @@ async fn whatever_cannot_be_read_it_is_listed_and_canceled_and_harms_nothing_bes
         let damaged = sqlx::raw_sql(AssertSqlSafe(sql))
             .execute(&mut connection)
             .await;
-        // Refused by the schema: then it need not be read.
+        // If the schema refuses the damage, reading need not cope with it.
         if damaged.is_ok_and(|done| done.rows_affected() > 0) {
             tried += 1;
             let is_gone = damage.starts_with("DELETE");
@@ -802,7 +802,7 @@ async fn what_people_were_asked_for_is_shown_in_reduced_form_where_it_cannot_be_
     for (table, column, data_type) in columns(&mut of_catalog, &tables).await {
         for value in bad_values(&data_type) {
             let damage = format!("UPDATE docg.{table} SET {column} = {value}");
-            // Refused by the schema: then it need not be read.
+            // If the schema refuses the value, reading need not cope with it.
             if !run(&damage).await {
                 continue;
             }

@@ -1,4 +1,4 @@
-//! What readers of a whole organization get: its executions' list events, in the order of
+//! Organization streams: the list events of all executions of an organization, in the order of
 //! publishing.
 
 use std::{
@@ -20,33 +20,33 @@ use uuid::Uuid;
 
 use crate::{config::BusConfig, hash::IdMap, weight};
 
-/// The lists that somebody reads or has read: a position can only come from a stream.
+/// The streams that are or were read. Others are not kept, because only a stream gives out positions.
 pub(super) struct Lists {
-    /// Tells this bus's positions from those of the one before a restart.
+    /// Distinguishes this bus's positions from those before a restart.
     instance: Uuid,
     lists: Mutex<Tenants>,
-    /// Spares publishing the lock while nobody has read a list yet.
+    /// False until the first stream is read, so that publishing can skip the lock.
     is_read: AtomicBool,
 }
 
 #[derive(Default)]
 struct Tenants {
     lists: IdMap<OrganizationId, List>,
-    /// How many bytes the events of all of them take.
+    /// The size of all streams' events, in bytes.
     bytes: usize,
 }
 
 struct List {
-    /// The last ones; `head` is the number of the newest.
+    /// The newest events; `head` is the number of the last.
     events: VecDeque<Arc<Event>>,
     head: u64,
-    /// How many bytes its events take.
+    /// The size of the stream's events, in bytes.
     bytes: usize,
     live: broadcast::Sender<(u64, Arc<Event>)>,
 }
 
 impl Tenants {
-    /// Lets the list with the most events forget half of them, until all are small enough.
+    /// Drops half of the largest stream's events, until all streams fit in `max` bytes.
     fn thin_out(&mut self, max: usize) {
         while self.bytes > max {
             let Some(largest) = self.lists.values_mut().max_by_key(|list| list.bytes) else {
@@ -82,7 +82,7 @@ impl Lists {
         self.lists.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Passes an event on that was not published before.
+    /// Passes on an event that was not published before.
     pub(super) fn publish(&self, event: &Arc<Event>, config: &BusConfig) {
         if !event.data.is_for_lists() || !self.is_read.load(Ordering::Acquire) {
             return;
@@ -98,7 +98,7 @@ impl Lists {
         list.head += 1;
         list.events.push_back(Arc::clone(event));
         list.bytes += weight::event(event);
-        // An error means that nobody listens now.
+        // An error means that nobody is listening.
         let _ = list.live.send((list.head, Arc::clone(event)));
         tenants.bytes = tenants.bytes - before + list.bytes;
         tenants.thin_out(config.max_bytes / 2);
@@ -156,7 +156,7 @@ impl Lists {
             .boxed())
     }
 
-    /// The number in a position of this bus.
+    /// The number in a position; `None` if the position is not from this bus.
     fn number(&self, position: &str) -> Option<u64> {
         let (instance, number) = position.split_once('-')?;
         (Uuid::try_parse(instance) == Ok(self.instance))

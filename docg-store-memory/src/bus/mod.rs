@@ -1,7 +1,7 @@
-//! The bus: recent events of each execution in rings, live readers on bounded channels.
+//! The bus: recent events of each execution in rings, and live readers on bounded channels.
 //!
-//! [`ring`] is one execution's, [`subscription`] what a reader holds, [`lists`] what readers of a
-//! whole organization get.
+//! [`ring`] holds the events of one execution, [`subscription`] is a reader's stream, and [`lists`]
+//! holds the organization streams.
 
 mod lists;
 mod ring;
@@ -25,14 +25,14 @@ use crate::config::BusConfig;
 use lists::Lists;
 use ring::{Publication, Rings};
 
-/// Rings are spread over at most this many locks.
+/// The maximum number of locks over which the rings are spread.
 const MAX_SHARDS: usize = 16;
 
-/// Carries events and wake-ups within this process.
+/// A bus that carries events and wake-ups within this process.
 ///
-/// It keeps what was published last of each execution, so that a reader who comes later misses
-/// nothing. Of an execution that it does not know, or no longer, a reader gets what is published
-/// from then on; where that does not follow what the reader has, its stream ends with `TooOld`.
+/// It keeps the latest events of each execution, so that a later reader misses nothing. If the bus
+/// has no events of an execution, a reader gets only the events published from then on. If these do not
+/// follow the reader's last event, its stream ends with `TooOld`.
 pub struct MemoryBus {
     config: BusConfig,
     shards: Box<[Mutex<Rings>]>,
@@ -55,10 +55,10 @@ impl fmt::Debug for MemoryBus {
 }
 
 impl MemoryBus {
-    /// A bus on which nothing was published.
+    /// Makes a bus without events.
     #[must_use]
     pub fn new(config: BusConfig) -> Self {
-        // Few rings need few locks; and then the oldest of all is the oldest of its shard.
+        // Few rings need few locks; with one shard, the oldest ring of the shard is the oldest of all.
         let shards = (config.max_executions / 256).clamp(1, MAX_SHARDS);
         let rings_each = config.max_executions.div_ceil(shards);
         let bytes_each = config.max_bytes / 2 / shards;
@@ -134,7 +134,7 @@ impl EventBus for MemoryBus {
     }
 
     async fn wake(&self, execution: ExecutionId) -> Result<(), BusError> {
-        // An error means that nobody listens.
+        // An error means that nobody is listening.
         let _ = self.wakes.send(execution);
         Ok(())
     }
@@ -144,7 +144,7 @@ impl EventBus for MemoryBus {
             loop {
                 match wakes.recv().await {
                     Ok(execution) => return Some((execution, wakes)),
-                    // Polling finds what was missed.
+                    // Polling finds the executions whose wake-ups were missed.
                     Err(RecvError::Lagged(_)) => {}
                     Err(RecvError::Closed) => return None,
                 }

@@ -1,4 +1,4 @@
-//! The last events of each execution, and who reads them live.
+//! The latest events of each execution, and their live readers.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -7,38 +7,38 @@ use docg_core::{event::Event, ids::ExecutionId, ports::BusError};
 use super::subscription::{Subscriber, Subscription};
 use crate::{hash::IdMap, weight};
 
-/// The rings of a shard, of which those that were quiet longest make room for new ones.
+/// The rings of a shard. The rings without recent events make room for new ones.
 pub(super) struct Rings {
     rings: IdMap<ExecutionId, Ring>,
-    /// Every ring once, oldest first.
+    /// The id of every ring once, oldest first.
     order: VecDeque<ExecutionId>,
     max: usize,
     max_bytes: usize,
-    /// How many bytes the events of all of them take.
+    /// The size of all rings' events, in bytes.
     bytes: usize,
 }
 
-/// One execution's last events.
+/// The latest events of one execution.
 #[derive(Default)]
 pub(super) struct Ring {
-    /// Contiguous.
+    /// The events kept, numbered without a gap.
     events: VecDeque<Arc<Event>>,
-    /// The last `seq` that was published; 0 for none.
+    /// The last `seq` that was published; 0 if none was.
     head: u64,
     subscribers: Vec<Subscriber>,
-    /// Something was published since the ring was last up for removal.
+    /// True if an event was published since the ring was last considered for removal.
     is_active: bool,
-    /// How many bytes its events take.
+    /// The size of the ring's events, in bytes.
     bytes: usize,
 }
 
-/// What became of an event.
+/// The outcome of publishing an event.
 #[must_use]
 pub(super) enum Publication {
     New,
-    /// It is there already.
+    /// The event was published before.
     Known,
-    /// The ring has those up to `head`, and wants those from `from` on before it.
+    /// The ring has the events up to `head`, and needs those from `from` on before this one.
     Behind {
         head: u64,
         from: u64,
@@ -56,8 +56,8 @@ impl Rings {
         }
     }
 
-    /// Takes an event into its ring and passes it on, if it follows; where `restores`, an empty ring may
-    /// begin anywhere.
+    /// Adds an event to its ring and passes it on, if it is the next one. If `restores`, an empty ring may
+    /// start with any event.
     pub(super) fn take(&mut self, event: &Arc<Event>, max: usize, restores: bool) -> Publication {
         let ring = self.of(event.execution_id);
         let before = ring.bytes;
@@ -71,8 +71,8 @@ impl Rings {
         publication
     }
 
-    /// Lets the oldest rings give up their events, until the rest is small enough. Who reads one gets
-    /// what comes next all the same.
+    /// Drops the events of the oldest rings until the rest fits in `max_bytes`. Live readers of these
+    /// rings still get the next events.
     fn thin_out(&mut self) {
         for _ in 0..self.order.len() {
             if self.bytes <= self.max_bytes {
@@ -89,7 +89,7 @@ impl Rings {
         }
     }
 
-    /// The ring of an execution; a new one takes the place of an old one.
+    /// The ring of an execution. If there is none, a new one is made, in place of an old one if necessary.
     pub(super) fn of(&mut self, execution: ExecutionId) -> &mut Ring {
         if !self.rings.contains_key(&execution) {
             self.make_room();
@@ -98,10 +98,10 @@ impl Rings {
         self.rings.entry(execution).or_default()
     }
 
-    /// Drops the oldest ring that was quiet since it was last looked at and that nobody reads;
-    /// none where all are read.
+    /// Drops the oldest ring that has no readers and was quiet since it was last considered. If every ring
+    /// is read, none is dropped.
     fn make_room(&mut self) {
-        // Twice round at most: the first time clears the marks.
+        // Two rounds at most: the first clears the `is_active` marks.
         for _ in 0..self.order.len() * 2 {
             if self.rings.len() < self.max {
                 return;
@@ -124,13 +124,13 @@ impl Rings {
 }
 
 impl Ring {
-    /// Takes an event in and passes it on, if it follows.
+    /// Adds an event and passes it on, if it is the next one.
     fn publish(&mut self, event: &Arc<Event>, max: usize) -> Publication {
         if event.seq <= self.head {
             return Publication::Known;
         }
         if event.seq > self.head + 1 {
-            // An empty ring needs no more of the past than it keeps.
+            // An empty ring needs only as much of the past as it can keep.
             let reach = event.seq.saturating_sub(max as u64).max(1);
             let head = self.head;
             let from = if head > 0 { head + 1 } else { reach };
@@ -140,7 +140,7 @@ impl Ring {
         Publication::New
     }
 
-    /// As [`publish`](Self::publish), but an empty ring may begin anywhere.
+    /// Adds an event as [`publish`](Self::publish) does, but an empty ring may start with any event.
     fn restore(&mut self, event: &Arc<Event>, max: usize) -> Publication {
         if self.head == 0 {
             self.add(event, max);

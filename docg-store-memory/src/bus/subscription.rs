@@ -1,4 +1,4 @@
-//! A live reader: the sender's end in the ring, and the stream that the reader holds.
+//! A live reader: the sender's half in the ring, and the stream that the reader holds.
 
 use std::{
     collections::VecDeque,
@@ -11,19 +11,19 @@ use docg_core::{event::Event, ports::BusError};
 use futures::Stream;
 use tokio::sync::mpsc;
 
-/// The ring's end.
+/// The half of a live reader that the ring holds.
 pub(super) struct Subscriber {
     live: mpsc::Sender<Arc<Event>>,
-    /// The last event that the reader has, or will have once it has read on.
+    /// The last event that was sent to the reader or is in its replay.
     sent: u64,
     cut_off: Arc<OnceLock<BusError>>,
 }
 
-/// The reader's end.
+/// The half of a live reader that the reader holds, as a stream.
 pub(super) struct Subscription {
     replay: VecDeque<Arc<Event>>,
     live: mpsc::Receiver<Arc<Event>>,
-    /// Why the ring let go, where it did.
+    /// The reason why the ring cut the reader off, if it did.
     cut_off: Arc<OnceLock<BusError>>,
     is_over: bool,
 }
@@ -52,7 +52,7 @@ impl Subscriber {
         )
     }
 
-    /// Passes an event on; `false` where the reader is gone or cut off.
+    /// Passes an event on. Returns `false` if the reader is gone or cut off.
     pub(super) fn send(&mut self, event: &Arc<Event>) -> bool {
         if event.seq <= self.sent {
             return true;
@@ -69,7 +69,7 @@ impl Subscriber {
         } else {
             BusError::TooOld { after: self.sent }
         };
-        // Set before the sender is dropped: the reader looks here when the channel ends.
+        // Set before the sender is dropped, because the reader checks it when the channel ends.
         let _ = self.cut_off.set(reason);
         false
     }

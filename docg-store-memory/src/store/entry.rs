@@ -1,4 +1,4 @@
-//! One execution with all that belongs to it, and what a commit does to it.
+//! One execution with its records, and the effect of a commit on it.
 
 use std::{
     collections::BTreeSet,
@@ -28,7 +28,7 @@ use super::{
 };
 use crate::weight;
 
-/// One execution: what never changes, and the rest behind its lock.
+/// One execution: the part that never changes, and the rest behind its lock.
 pub(super) struct Entry {
     pub(super) id: ExecutionId,
     pub(super) organization: OrganizationId,
@@ -40,46 +40,46 @@ pub(super) struct Entry {
     run: Mutex<Run>,
 }
 
-/// What changes of an execution.
+/// The part of an execution that changes.
 pub(super) struct Run {
     pub(super) execution: Execution,
     inputs: Arc<Inputs>,
     steps: Vec<Step>,
-    /// What was taken out of the two above, once the execution has ended.
+    /// The values taken out of `inputs` and `steps`, once the execution has ended.
     packed: Option<Packed>,
-    /// Oldest first; the last is the one that the run works with.
+    /// Oldest first; the last is the current one.
     pub(super) signatures: Vec<SignatureRequest>,
-    /// Oldest first; the last is the one that the run works with.
+    /// Oldest first; the last is the current one.
     pub(super) approvals: Vec<Approval>,
     pub(super) events: Vec<Arc<Event>>,
     pub(super) logs: Vec<Arc<LogEntry>>,
     pub(super) audit: Vec<Arc<AuditEvent>>,
     pub(super) inbox: Vec<Signal>,
-    /// Signals that have left the inbox, so that a repeated one is known.
+    /// Signals that have left the inbox, so that a repeated signal is recognized.
     settled: BTreeSet<SignalId>,
     pub(super) published: u64,
-    /// It is in its shard's list of executions that may have unpublished events.
+    /// True if the execution is in its shard's list of those that may have unpublished events.
     pub(super) listed_unpublished: bool,
     pub(super) held: Option<Held>,
-    /// The present holder took it from one that had not let go.
+    /// True if the current lease is a takeover: the previous holder had not released it.
     pub(super) taken_over: bool,
-    /// Claims in a row that took it so, since it last made progress.
+    /// The number of takeovers in a row since the last progress.
     pub(super) takeovers: u32,
     fence: u64,
-    /// When it next wants a worker while nobody holds it.
+    /// The time from which it needs a worker, while nobody holds it.
     due: Option<Timestamp>,
-    /// Counts its places in the queue.
+    /// Counts the changes of its place in the queue.
     pub(super) generation: u64,
-    /// It has been purged; whoever still has the entry has nothing.
+    /// True if the execution was purged. A caller that still has the entry must not use it.
     pub(super) gone: bool,
     weight: Weight,
 }
 
-/// How many bytes an execution takes, by what of it changes together. Its definition is not in it:
-/// executions share it.
+/// The size of an execution in bytes, in parts that change together. The definition does not count,
+/// because executions share it.
 #[derive(Default)]
 struct Weight {
-    /// Events, log and audit trail.
+    /// Events, log entries and audit rows.
     rows: usize,
     /// Inputs and steps.
     values: usize,
@@ -88,22 +88,22 @@ struct Weight {
     inbox: usize,
 }
 
-/// A lease, as the entry knows it.
+/// A lease in the entry.
 pub(super) struct Held {
     pub(super) worker: WorkerId,
     pub(super) fence: u64,
     pub(super) until: Timestamp,
-    /// The end that the queue knows of.
+    /// The expiry that the queue knows.
     queued_until: Timestamp,
-    /// It has run out and the execution is back in line; its holder may still commit until
-    /// somebody takes over.
+    /// True if the lease has expired and the execution is due again. Until a takeover, its holder may still
+    /// commit.
     lapsed: bool,
 }
 
-/// The run state with its places in lists and queues, in bytes.
+/// The size in bytes of the run state and of its places in lists and queues.
 const STATE: usize = 1_024;
 
-/// How many bytes a new run will take.
+/// The size in bytes that a new execution will have.
 pub(super) fn weight_of(run: &NewRun) -> usize {
     let state = &run.state;
     let steps = state.steps.iter().map(weight::step);
@@ -178,7 +178,7 @@ impl Entry {
         (self.created_at, self.id)
     }
 
-    /// The whole run, as a worker gets it.
+    /// The run state, as a worker gets it.
     pub(super) fn state(&self, run: &Run) -> RunState {
         RunState {
             execution: run.execution.clone(),
@@ -216,7 +216,7 @@ impl Run {
         steps
     }
 
-    /// How many bytes it takes.
+    /// The size in bytes.
     pub(super) fn weight(&self) -> usize {
         let Weight {
             rows,
@@ -244,12 +244,12 @@ impl Run {
         self.inbox.push(signal);
     }
 
-    /// The last event's `seq`.
+    /// The `seq` of the last event; 0 if there is none.
     pub(super) fn head(&self) -> u64 {
         self.events.len() as u64
     }
 
-    /// When it counts as ended, where it has.
+    /// The time of the end, if the execution has ended.
     pub(super) fn ended_at(&self) -> Option<Timestamp> {
         let execution = &self.execution;
         execution
@@ -258,7 +258,7 @@ impl Run {
             .then(|| execution.completed_at.unwrap_or(execution.updated_at))
     }
 
-    /// Where the queue should have it.
+    /// The execution's place in the queue.
     pub(super) fn want(&self, types: TypeSet) -> Want {
         match &self.held {
             Some(held) if !held.lapsed => Want::Leased { until: held.until },
@@ -277,14 +277,14 @@ impl Run {
             && held.is_some_and(|held| held.worker == lease.worker_id && held.fence == lease.fence)
     }
 
-    /// Whether somebody holds it at `now`.
+    /// True if a worker holds the lease at `now`.
     pub(super) fn is_leased(&self, now: Timestamp) -> bool {
         self.held
             .as_ref()
             .is_some_and(|held| !held.lapsed && held.until > now)
     }
 
-    /// Gives it to a worker. The caller sees to the queue.
+    /// Leases the execution to a worker. The caller updates the queue.
     pub(super) fn lease(&mut self, id: ExecutionId, worker: WorkerId, until: Timestamp) -> Lease {
         self.fence += 1;
         self.due = None;
@@ -304,8 +304,8 @@ impl Run {
         }
     }
 
-    /// Prolongs the lease, where it would end before; `true` where the queue must know. It need not
-    /// know of a later end: it asks when the one that it knows has come.
+    /// Extends the lease if it would expire earlier. Returns `true` if the caller must update the queue.
+    /// A later expiry needs no update, because the queue asks again at the expiry that it knows.
     pub(super) fn hold_until(&mut self, until: Timestamp) -> bool {
         let Some(held) = &mut self.held else {
             return false;
@@ -319,24 +319,24 @@ impl Run {
         lapsed
     }
 
-    /// Ends the lease; the execution is due at `due`. The caller sees to the queue.
+    /// Ends the lease; the execution is due at `due`. The caller updates the queue.
     fn let_go(&mut self, due: Option<Timestamp>) {
         self.held = None;
         self.due = due;
     }
 
-    /// When it is due, where it wants a worker from `at` on. One that has ended does only for its inbox.
+    /// Returns `at` if the execution needs a worker. An ended one needs a worker only for its inbox.
     fn wants_from(&self, at: Timestamp) -> Option<Timestamp> {
         let is_over = self.execution.status.is_terminal() && self.inbox.is_empty();
         (!is_over).then_some(at)
     }
 
-    /// Ends the lease without a change.
+    /// Releases the lease without a change to the execution.
     pub(super) fn give_back(&mut self, now: Timestamp) {
         self.let_go(self.wants_from(now));
     }
 
-    /// Puts an execution whose lease has run out back in line; also tells the queue's mistakes.
+    /// Makes the execution due if its lease has expired; else corrects the expiry that the queue knows.
     pub(super) fn lapse(&mut self, now: Timestamp) {
         let Some(held) = &mut self.held else { return };
         if held.until <= now {
@@ -352,17 +352,18 @@ impl Run {
         self.settled.contains(&signal) || self.inbox.iter().any(|known| known.id == signal)
     }
 
-    /// Makes it due no later than `at`, where nobody holds it; `true` where the queue must know.
+    /// Makes the execution due no later than `at`, if nobody holds it. Returns `true` if the caller must
+    /// update the queue.
     pub(super) fn due_by(&mut self, at: Timestamp) -> bool {
         if self.held.as_ref().is_some_and(|held| !held.lapsed) {
             return false;
         }
-        // Equal is told as well: an ended execution comes back in line only now.
+        // Return `true` even if the time is unchanged, because an ended execution enters the queue here.
         self.due = Some(self.due.map_or(at, |due| due.min(at)));
         true
     }
 
-    /// Checks that a commit can be applied whole.
+    /// Checks that all of a commit can be applied.
     pub(super) fn check(&self, id: ExecutionId, commit: &Commit) -> Result<(), StoreError> {
         let refuse = |kind, message: String| Err(StoreError::new(kind, "commit", message));
         if !self.holds(&commit.lease) {
@@ -431,8 +432,8 @@ impl Run {
         self.steps.iter().position(|known| known.id == step.id)
     }
 
-    /// Applies a commit that was checked, but for its signature request and its approval; `true`
-    /// where the queue must know what became of the lease.
+    /// Applies a checked commit, except its signature request and its approval. Returns `true` if the caller
+    /// must update the queue.
     pub(super) fn apply(&mut self, commit: Commit) -> bool {
         if let Some(packed) = self.packed.take() {
             packed.put_into_inputs(&mut self.inputs);
@@ -453,7 +454,7 @@ impl Run {
             }
         }
         self.weight.rows += weight::rows(&commit.events, &commit.logs, &commit.audit);
-        // Begun, ended and the status between for each step; a word and a row for each.
+        // Room for two events and a status change of each step, and one log entry and audit row.
         let steps = self.steps.len();
         append(&mut self.events, commit.events, 3 * steps + 8);
         append(&mut self.logs, commit.logs, steps + 3);
@@ -489,7 +490,7 @@ impl Run {
         self.published = self.published.max(seq.min(self.head()));
     }
 
-    /// Gives back memory that an execution that has ended will not need.
+    /// Frees memory that an ended execution does not need.
     pub(super) fn pack(&mut self) {
         if self.packed.is_none() {
             self.packed = Some(Packed::take_from(&mut self.inputs, &mut self.steps));
@@ -502,8 +503,8 @@ impl Run {
     }
 }
 
-/// Adds a commit's rows. Growing copies, so the first time there is made room for all that a run
-/// without trouble is `expected` to leave.
+/// Appends a commit's rows. Growing copies them, so the first call reserves room for the `expected`
+/// number of rows of an execution without failures.
 fn append<T>(rows: &mut Vec<T>, more: Vec<T>, expected: usize) {
     let needed = rows.len() + more.len();
     if needed > rows.capacity() && needed <= expected {
@@ -512,7 +513,7 @@ fn append<T>(rows: &mut Vec<T>, more: Vec<T>, expected: usize) {
     rows.extend(more);
 }
 
-/// Checks that the first records of a run start their sequences and agree with its heads.
+/// Checks that the first records of an execution start their sequences and match its heads.
 pub(super) fn check_new(run: &NewRun) -> Result<(), String> {
     let none = Lengths {
         events: 0,
@@ -522,7 +523,7 @@ pub(super) fn check_new(run: &NewRun) -> Result<(), String> {
     none.check(&run.state.execution, &run.events, &run.logs, &run.audit)
 }
 
-/// How long an execution's sequences are.
+/// The lengths of an execution's sequences.
 struct Lengths {
     events: usize,
     logs: usize,
@@ -530,7 +531,7 @@ struct Lengths {
 }
 
 impl Lengths {
-    /// Checks that new records follow those that are there, and that the execution says so.
+    /// Checks that new records follow the stored ones without a gap, and that the heads count them.
     fn check(
         &self,
         execution: &Execution,

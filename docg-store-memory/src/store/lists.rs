@@ -1,7 +1,7 @@
-//! An organization's executions, newest first, as a whole and by workflow, each by status.
+//! An organization's executions, newest first, in total and by workflow, each by status.
 //!
-//! A change of status is a move between two sets, of which that of the ended ones alone is large.
-//! A list without a status is merged from the twelve.
+//! A change of status is a move between two sets; only the sets of ended executions are large. A list
+//! without a status filter is merged from the twelve sets.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -14,7 +14,7 @@ use docg_core::{
     time::Timestamp,
 };
 
-/// What lists are ordered by.
+/// The sort key of lists.
 pub(super) type ListKey = (Timestamp, ExecutionId);
 
 #[derive(Default)]
@@ -57,7 +57,7 @@ impl TenantLists {
         }
     }
 
-    /// At most `limit` keys that come after `after` in the list.
+    /// At most `limit` keys that follow `after` in the list.
     pub(super) fn page(
         &self,
         workflow: Option<WorkflowId>,

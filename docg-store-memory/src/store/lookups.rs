@@ -1,4 +1,4 @@
-//! Ways to an execution other than its id: its signature requests and its approvals' links.
+//! Finds executions by their signature requests and their approvals' links.
 
 use std::collections::{HashMap, HashSet};
 
@@ -13,13 +13,13 @@ use crate::hash::IdMap;
 #[derive(Default)]
 pub(super) struct Lookups {
     requests: IdMap<SignatureRequestId, ExecutionId>,
-    /// By provider, then by the provider's name for the request.
+    /// By provider, then by the provider's envelope id.
     envelopes: HashMap<String, HashMap<String, (ExecutionId, SignatureRequestId)>>,
     tokens: HashMap<[u8; 32], (ExecutionId, ApprovalId)>,
 }
 
 impl Lookups {
-    /// Whether a name of these requests leads to another execution, or one token to two approvers.
+    /// True if the envelope or a token belongs to another execution, or two approvers share a token.
     pub(super) fn is_taken(
         &self,
         owner: ExecutionId,

@@ -1,4 +1,4 @@
-//! Small facts with an end.
+//! The TTL store: small values that expire.
 
 use std::{
     collections::HashMap,
@@ -15,7 +15,7 @@ use docg_core::{
 use super::{MemoryStore, storable};
 use crate::weight;
 
-/// Expired memos are looked for when there are this many, then when there are twice what is left.
+/// The number of memos that starts the first sweep; each next one starts at twice the remaining number.
 const FIRST_SWEEP: usize = 1_024;
 
 #[derive(Default)]
@@ -23,7 +23,7 @@ pub(super) struct Memos {
     facts: HashMap<MemoKey, Memo>,
     sweep_at: usize,
     weight: usize,
-    /// The latest moment that a caller has named: `replace` names none.
+    /// The latest time that a caller passed; `replace` passes none.
     now: Option<Timestamp>,
 }
 
@@ -31,7 +31,7 @@ pub(super) struct Memos {
 impl MemoStore for MemoryStore {
     async fn remember(&self, memo: Memo, now: Timestamp) -> Result<Option<Memo>, StoreError> {
         check(&memo, "remember")?;
-        // What has ended makes room before any lock is held; else memos that have expired do.
+        // Delete ended executions before taking any lock. If that fails, expired memos make room.
         let _ = self.make_room("remember", 0, 1);
         let mut memos = self.memos();
         memos.now = memos.now.max(Some(now));
@@ -106,7 +106,7 @@ impl MemoryStore {
     }
 }
 
-/// How many bytes a memo takes.
+/// The size of a memo in bytes.
 fn weigh(memo: &Memo) -> usize {
     2 * memo.key.key.len() + weight::value(&memo.value) + 256
 }

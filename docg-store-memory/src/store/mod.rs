@@ -1,12 +1,12 @@
-//! The store: executions in shards by id, each behind a lock of its own, and indexes beside them.
+//! The store: executions in shards by id, each execution behind its own lock, and indexes beside them.
 //!
-//! [`entry`] is one execution and what a commit does to it, [`packed`] what it worked on once it has
-//! ended, [`queue`] who is due, [`types`] which worker can run what, [`lists`] and [`lookups`] the
-//! ways to an execution; [`runs`], [`reads`],
-//! [`workflows`] and [`memos`] implement the four traits.
+//! [`entry`] is one execution and the effect of a commit on it. [`packed`] holds the data of an ended
+//! execution. [`queue`] orders the due executions, and [`types`] tells which worker can run which
+//! definition. [`lists`] and [`lookups`] find executions. [`runs`], [`reads`], [`workflows`] and
+//! [`memos`] implement the four traits.
 //!
-//! Locks are taken in this order and never across an await: an idempotency key's, an execution's,
-//! then any one of the rest.
+//! Locks are taken in this order and never held across an await: the lock of an idempotency key, the
+//! lock of an execution, then any one of the others.
 
 mod entry;
 mod lists;
@@ -48,9 +48,9 @@ use workflows::Workflows;
 
 const SHARDS: usize = 64;
 
-/// Keeps everything in this process's memory, up to the bounds of its configuration.
+/// A store that keeps everything in this process's memory, within the bounds of its configuration.
 ///
-/// Cheap to share behind an `Arc`; when it is dropped, what it kept is gone.
+/// Share it behind an `Arc`. When it is dropped, its content is lost.
 ///
 /// ```
 /// use docg_store_memory::{MemoryStore, StoreConfig};
@@ -76,13 +76,13 @@ pub struct MemoryStore {
 #[derive(Default)]
 struct Shard {
     entries: RwLock<IdMap<ExecutionId, Arc<Entry>>>,
-    /// By when they ended.
+    /// The ended executions, by the time of their end.
     ended: Mutex<BTreeSet<(Timestamp, ExecutionId)>>,
-    /// May have unpublished events. Those that have none leave when somebody asks.
+    /// Executions that may have unpublished events. A query removes those that have none.
     unpublished: Mutex<Vec<ExecutionId>>,
 }
 
-/// Idempotency keys, with what they asked for and what they made.
+/// Idempotency keys, each with the request's fingerprint and the execution that it created.
 type Keys = HashMap<(OrganizationId, Box<str>), ([u8; 32], ExecutionId)>;
 
 impl Default for MemoryStore {
@@ -100,7 +100,7 @@ impl fmt::Debug for MemoryStore {
 }
 
 impl MemoryStore {
-    /// An empty store.
+    /// Makes an empty store.
     #[must_use]
     pub fn new(config: StoreConfig) -> Self {
         Self {
@@ -119,19 +119,19 @@ impl MemoryStore {
         }
     }
 
-    /// How many executions are kept, ended ones included.
+    /// The number of executions, ended ones included.
     #[must_use]
     pub fn len(&self) -> usize {
         self.executions.load(Ordering::Relaxed)
     }
 
-    /// How many bytes all that is kept takes, nearly.
+    /// The approximate number of bytes that the content takes.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Something weighs otherwise than before.
+    /// Updates the total size after something changed its size.
     fn reweigh(&self, before: usize, now: usize) {
         if now >= before {
             self.bytes.fetch_add(now - before, Ordering::Relaxed);
@@ -140,14 +140,14 @@ impl MemoryStore {
         }
     }
 
-    /// Whether no execution is kept.
+    /// True if the store has no executions.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     fn shard(&self, id: ExecutionId) -> &Shard {
-        // The last byte is random in a UUIDv7 and counts in test ids.
+        // The last byte is random in a UUIDv7, and test ids count in it.
         &self.shards[usize::from(id.0.as_bytes()[15]) % SHARDS]
     }
 
@@ -160,7 +160,7 @@ impl MemoryStore {
             .cloned()
     }
 
-    /// The entry, where it is the organization's.
+    /// The entry, if it belongs to the organization.
     fn owned(&self, organization: OrganizationId, id: ExecutionId) -> Option<Arc<Entry>> {
         self.entry(id)
             .filter(|entry| entry.organization == organization)
@@ -193,7 +193,7 @@ impl MemoryStore {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets the queue know where an execution belongs now.
+    /// Updates the execution's place in the queue.
     fn requeue(&self, entry: &Entry, run: &mut Run) {
         run.generation += 1;
         self.queue().place(
@@ -204,7 +204,7 @@ impl MemoryStore {
         );
     }
 
-    /// Lists an execution among those that may have unpublished events.
+    /// Adds the execution to those that may have unpublished events, if it has any.
     fn list_unpublished(&self, entry: &Entry, run: &mut Run) {
         if !run.listed_unpublished && run.published < run.head() {
             run.listed_unpublished = true;

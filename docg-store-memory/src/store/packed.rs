@@ -1,5 +1,5 @@
-//! What an ended execution worked on, as texts: it is seldom read again, and a small JSON object
-//! takes ten times as much memory as a value.
+//! The data of an ended execution, as texts. It is seldom read again, and a small JSON object takes
+//! ten times as much memory as a value.
 
 use std::sync::Arc;
 
@@ -10,10 +10,10 @@ use docg_core::{
 
 use crate::weight;
 
-/// The values that were taken out of an execution's inputs and steps.
+/// The values taken out of an execution's inputs and steps.
 pub(super) struct Packed {
     trigger_data: JsonText,
-    /// One per step.
+    /// The outputs, one per step.
     outputs: Box<[Option<JsonText>]>,
 }
 
@@ -23,7 +23,7 @@ impl Packed {
         Arc::make_mut(inputs).trigger_data = Arc::default();
         let outputs = steps.iter_mut().map(|step| {
             let output = JsonText::from(&*step.output.take()?);
-            // Most outputs are shown as they are.
+            // Most outputs equal the value shown, so both share one text.
             Some(match &step.data_out {
                 Some(shown) if *shown == output => shown.clone(),
                 _ => output,
@@ -35,7 +35,7 @@ impl Packed {
         }
     }
 
-    /// How many bytes it takes.
+    /// The size in bytes.
     pub(super) fn weight(&self) -> usize {
         let outputs = self
             .outputs

@@ -1,13 +1,13 @@
-//! Which executions want a worker, and which have one.
+//! The queue of executions that need a worker or are leased.
 //!
-//! Only those are in here, so an execution that has ended costs nothing. Priorities are levels. In
-//! a level each organization has its own lines, ordered by time, and the organizations take turns:
-//! a tenant's flood makes the tenant wait, not the others. A tenant whose first is not due yet is
-//! kept apart by that time, so that a claim looks only at what is due.
+//! It contains no others, so an ended execution costs nothing. It has a level for each priority. In a
+//! level, each organization has its own lines, ordered by time, and the organizations take turns, so a
+//! flood of executions delays only its own organization. An organization whose first execution is not
+//! due yet is kept apart by that time, so that a claim examines only due executions.
 //!
-//! The entry of an execution, under its own lock, says where it belongs; each change of mind has a
-//! higher `generation`. A claim takes executions from here without their locks, and then gives up
-//! those whose entry has moved on meanwhile.
+//! An execution's entry, under its own lock, determines its place here; each change increments the entry's
+//! `generation`. A claim takes executions from the queue without their locks, and then drops those whose
+//! entry has changed meanwhile.
 
 use std::{
     cmp::Reverse,
@@ -26,41 +26,41 @@ use crate::hash::{IdMap, IdSet};
 
 type Slot = (Timestamp, ExecutionId);
 
-/// An execution that a worker may not take: since when it is due, and whose it is.
+/// An execution that a worker cannot run: the time since when it is due, its id and its organization.
 pub(super) type Left = (Timestamp, ExecutionId, OrganizationId);
 
-/// Where an execution belongs.
+/// An execution's place in the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Want {
-    /// Nowhere: only a signal can move it, or nothing.
+    /// No place: only a signal can make it due, or nothing.
     Nothing,
-    /// In line, from this moment on.
+    /// In a line, due from `at` on.
     Worker {
         at: Timestamp,
         priority: i16,
         types: TypeSet,
     },
-    /// With its holder, until then.
+    /// Leased, until this time.
     Leased { until: Timestamp },
 }
 
-/// A claim of what is due.
+/// A claim of due executions.
 pub(super) struct Ask<'a> {
     pub(super) now: Timestamp,
     pub(super) lease_until: Timestamp,
     pub(super) limit: usize,
     pub(super) per_organization: usize,
-    /// Indexed by [`TypeSet`].
+    /// For each [`TypeSet`], true if the worker has all its types.
     pub(super) allowed: &'a [bool],
 }
 
-/// What a claim took out of the line. Already counted as leased.
+/// The executions that a claim took. They count as leased already.
 #[derive(Debug, Default)]
 pub(super) struct Taken {
-    /// With the generation in which each stood in line.
+    /// Each execution with its generation in the line.
     pub(super) executions: Vec<(ExecutionId, u64)>,
     pub(super) next_due: Option<Timestamp>,
-    /// Something was left only because its organization has its share.
+    /// True if an execution was left only because its organization has its share of leases.
     pub(super) held_back: bool,
 }
 
@@ -78,7 +78,7 @@ pub(super) struct DueQueue {
 struct Place {
     generation: u64,
     organization: OrganizationId,
-    /// When it is due, or the lease ends.
+    /// The time when it is due, or its lease expires.
     at: Timestamp,
     /// `None` while it is leased.
     line: Option<(i16, TypeSet)>,
@@ -88,24 +88,24 @@ struct Place {
 #[derive(Default)]
 struct Level {
     tenants: IdMap<OrganizationId, Tenant>,
-    /// Tenants that may have something due, by their turn.
+    /// Organizations that may have a due execution, by their turn.
     ready: BTreeSet<(u64, OrganizationId)>,
-    /// Tenants that have nothing due yet, by the time of their first.
+    /// Organizations without a due execution, by the time of their first one.
     later: BTreeSet<(Timestamp, OrganizationId)>,
 }
 
 /// One organization's executions of one priority.
 struct Tenant {
-    /// One per set of node types; none is empty.
+    /// One line per set of node types; none is empty.
     lines: Vec<(TypeSet, BTreeSet<Slot>)>,
-    /// The earliest of all lines.
+    /// The earliest time in all lines.
     first: Timestamp,
-    /// Its place in `ready`; `None` while it is in `later`.
+    /// The organization's turn in `ready`; `None` while it is in `later`.
     turn: Option<u64>,
 }
 
 impl DueQueue {
-    /// Puts an execution where it belongs, from wherever it was.
+    /// Moves an execution to its place, from wherever it was.
     pub(super) fn place(
         &mut self,
         id: ExecutionId,
@@ -152,8 +152,8 @@ impl DueQueue {
         );
     }
 
-    /// Executions whose lease, as far as is known here, has run out. Their entries know better:
-    /// prolonging a lease does not come by here.
+    /// Executions whose lease has expired as far as the queue knows. Only the entry knows for sure, because
+    /// a renewal does not update the queue.
     pub(super) fn run_out(&self, now: Timestamp) -> Vec<ExecutionId> {
         self.leases
             .iter()
@@ -162,7 +162,7 @@ impl DueQueue {
             .collect()
     }
 
-    /// Takes what is due, the highest priority first, tenants in turn.
+    /// Takes due executions, the highest priority first and organizations in turn.
     pub(super) fn take(&mut self, ask: &Ask<'_>) -> Taken {
         let mut taken = Taken::default();
         if ask.limit == 0 || ask.per_organization == 0 {
@@ -239,13 +239,14 @@ impl DueQueue {
         taken
     }
 
-    /// Whether a claim was held back until a lease of this organization is released. Told once.
+    /// True if a claim was held back until this organization releases a lease. Only the first call
+    /// returns true.
     pub(super) fn is_share_awaited(&mut self, organization: OrganizationId) -> bool {
         self.awaited.remove(&organization)
     }
 
-    /// Of what a worker may not take: what is due before `before`, by its set of node types, since when and
-    /// whose. The longest due of each come first, at most as many as are told.
+    /// Executions due before `before` that a worker cannot run, by their set of node types. The longest due
+    /// come first, at most [`Unserved::MOST`] per set.
     pub(super) fn left(&self, allowed: &[bool], before: Timestamp) -> BTreeMap<TypeSet, Vec<Left>> {
         let mut left: BTreeMap<_, Vec<Left>> = BTreeMap::new();
         let tenants = self.levels.values().flat_map(|level| &level.tenants);
@@ -269,12 +270,12 @@ impl DueQueue {
         left
     }
 
-    /// How many executions of an organization are leased.
+    /// The number of leased executions of an organization.
     pub(super) fn leased_of(&self, organization: OrganizationId) -> usize {
         self.leased.get(&organization).copied().unwrap_or_default()
     }
 
-    /// How many executions are in line or leased.
+    /// The number of executions in a line or leased.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.places.len()
@@ -361,7 +362,7 @@ impl Level {
         }
     }
 
-    /// Lets the tenants in that have something due by now, behind those that wait already.
+    /// Moves the organizations that have a due execution by now into `ready`, behind the waiting ones.
     fn promote(&mut self, now: Timestamp, turn: &mut u64) {
         while let Some(&(first, organization)) = self.later.first()
             && first <= now
@@ -375,7 +376,7 @@ impl Level {
         }
     }
 
-    /// Puts a tenant that had its turn at the end, or away where it has nothing left.
+    /// Puts an organization after its turn at the end, or removes it if it has nothing left.
     fn served(&mut self, organization: OrganizationId, its_turn: u64, turn: &mut u64) {
         self.ready.remove(&(its_turn, organization));
         let Some(tenant) = self.tenants.get_mut(&organization) else {
@@ -400,7 +401,7 @@ impl Level {
 }
 
 impl Tenant {
-    /// The first execution that the worker can run, and its line.
+    /// The first execution that the worker can run, and the index of its line.
     fn earliest(&self, allowed: &[bool]) -> Option<(usize, Slot)> {
         self.lines
             .iter()

@@ -1,4 +1,4 @@
-//! What reads runs.
+//! [`RunReader`] for the store: reads of executions and their records.
 
 use std::sync::{Arc, PoisonError};
 
@@ -50,7 +50,7 @@ impl RunReader for MemoryStore {
                     });
                 }
                 after = Some(key);
-                // Another status by now, or gone: then it is no longer in the list.
+                // If the execution changed its status or was purged meanwhile, it is no longer in the list.
                 let record = self.read(query.organization_id, key.1, Run::record);
                 items.extend(
                     record.filter(|record| {
@@ -201,7 +201,7 @@ impl MemoryStore {
     }
 }
 
-/// The rows after number `seq`: they are numbered 1, 2, 3 without a hole.
+/// The rows after number `seq`. They are numbered 1, 2, 3 … without a gap.
 fn after<T>(rows: &[T], seq: u64) -> &[T] {
     usize::try_from(seq)
         .ok()

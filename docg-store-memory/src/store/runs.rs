@@ -1,4 +1,4 @@
-//! What changes runs.
+//! [`RunStore`] for the store: all changes of executions.
 
 use std::{
     ops::Bound,
@@ -26,8 +26,8 @@ use super::{
     storable,
 };
 
-/// So large a signal is taken also where there is no room, in bytes: a cancel or an approval lets
-/// executions end, which makes some.
+/// The size in bytes up to which a signal is accepted even if the store is full. A cancel or an approval
+/// is small, and lets executions end, which makes room.
 const SMALL_SIGNAL: usize = 16 * 1024;
 
 #[async_trait]
@@ -35,13 +35,13 @@ impl RunStore for MemoryStore {
     async fn create(&self, run: NewRun) -> Result<Created, StoreError> {
         storable::refuse("create", storable::of_run(&run))?;
         let organization = run.state.execution.organization_id;
-        // What has ended makes room before any lock is held.
+        // Delete ended executions to make room, before taking any lock.
         let room = self.make_room("create", 1, weight_of(&run));
         let Some(idempotency) = run.idempotency.clone() else {
             room?;
             return self.insert(run);
         };
-        // Held until the run is in, so that of two calls with one key the second finds the first.
+        // Hold the lock until the execution is stored, so that a second call with the key finds it.
         let mut keys = self.keys(organization, &idempotency.key);
         let key = (organization, idempotency.key.into_boxed_str());
         if let Some((fingerprint, id)) = keys.get(&key) {
@@ -259,7 +259,7 @@ impl RunStore for MemoryStore {
     ) -> Result<Vec<Unpublished>, StoreError> {
         let mut found = Vec::new();
         for shard in &self.shards {
-            // Taken out while the entries are asked: their locks come before the list's.
+            // Take the list out while the entries are examined, because their locks come before the list's.
             let listed = std::mem::take(
                 &mut *shard
                     .unpublished
@@ -298,7 +298,7 @@ impl RunStore for MemoryStore {
 }
 
 impl MemoryStore {
-    /// Removes executions that ended before this moment.
+    /// Deletes executions that ended before `before`, at most `limit`.
     fn remove_ended(&self, before: Timestamp, limit: usize) -> usize {
         let mut purged = 0;
         for shard in &self.shards {
@@ -339,11 +339,11 @@ impl MemoryStore {
         let lists = self.tenant_or_new(run.state.execution.organization_id);
         let claim = run.claim;
         if claim.is_some() {
-            // Leases that have run out do not count against the organization's share.
+            // Expired leases do not count towards the organization's share.
             self.expire_leases(run.state.execution.created_at);
         }
         let entry = Arc::new(Entry::new(run, types, lists));
-        // Locked before anyone can find it: readers wait until all of it is in place.
+        // Lock the entry before it can be found, so that readers wait until it is complete.
         let mut guard = entry.lock();
         let run = &mut *guard;
         {
@@ -391,7 +391,7 @@ impl MemoryStore {
         Ok(Created::New { lease })
     }
 
-    /// Leases a new run where its organization has not got its share.
+    /// Leases a new execution if its organization is below its share of leases.
     fn grant(&self, entry: &Entry, run: &mut Run, claim: &FirstClaim) -> Option<Lease> {
         let mut queue = self.queue();
         if queue.leased_of(entry.organization) >= claim.per_organization {
@@ -436,14 +436,14 @@ impl MemoryStore {
                 let lease = run.lease(id, worker, ask.lease_until);
                 claim.claimed.push(claimed(&entry, &run, lease));
             } else {
-                // It changed between line and lock, and the change has put it where it belongs.
+                // The execution changed after it was taken from its line, and the change has requeued it.
                 claim.next_due = Some(ask.now);
             }
         }
         claim
     }
 
-    /// Puts back in line what its holder has neither committed nor renewed in time.
+    /// Makes executions due again whose lease expired without a commit or renewal.
     fn expire_leases(&self, now: Timestamp) {
         let run_out = self.queue().run_out(now);
         for id in run_out {
@@ -511,8 +511,8 @@ impl MemoryStore {
         Ok(())
     }
 
-    /// Removes what ended first, until so many `more` executions and `bytes` may be kept. Only for what is
-    /// new: a commit must not remove the execution that it ends before its caller has read it.
+    /// Deletes the executions that ended first, until `more` executions and `bytes` fit. Use it only for new
+    /// things: a commit must not delete the execution that it ends before its caller has read it.
     pub(super) fn make_room(
         &self,
         operation: &'static str,
@@ -547,19 +547,19 @@ impl MemoryStore {
         }
     }
 
-    /// Removes the execution that ended first; `false` where none has ended.
+    /// Deletes the execution that ended first. Returns `false` if none could be deleted.
     fn remove_oldest_ended(&self) -> bool {
         let firsts = self.shards.iter().filter_map(|shard| {
             let ended = shard.ended.lock().unwrap_or_else(PoisonError::into_inner);
             ended.first().copied()
         });
         let oldest = firsts.min();
-        // One whose inbox is not empty yet has to wait; then it is another's turn.
+        // If its inbox is not empty yet, it has to stay, and the next one is deleted.
         oldest.is_some_and(|(_, id)| self.remove(id, Timestamp::MAX))
             || self.remove_ended(Timestamp::MAX, 1) > 0
     }
 
-    /// Whether an execution stays in the list, and into `found` with it where it is asked for.
+    /// True if an execution may still have unpublished events. Adds it to `found` if it was asked for.
     fn is_unpublished(
         &self,
         id: ExecutionId,
@@ -595,7 +595,7 @@ impl MemoryStore {
             let Some(ended_at) = run.ended_at().filter(|at| *at < before && !run.gone) else {
                 return false;
             };
-            // What was accepted is settled before the execution goes.
+            // Signals that were accepted have to be settled before the execution is deleted.
             if !run.inbox.is_empty() {
                 return false;
             }

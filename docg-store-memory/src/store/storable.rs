@@ -1,5 +1,5 @@
-//! What is refused because a database could not keep it: the same here, so that what works in memory
-//! works there.
+//! Rejects values that a database could not keep, so that programs that work with this store work with
+//! a database too.
 
 use docg_core::{
     error::ErrorContext,
@@ -11,10 +11,10 @@ use docg_core::{
 };
 use serde::Serialize;
 
-/// Nothing, or why something cannot be kept.
+/// The reason why a value cannot be stored, if there is one.
 type Fault = Option<Unstorable>;
 
-/// Refuses for what was found.
+/// Turns a fault into an error.
 pub(super) fn refuse(operation: &'static str, fault: Fault) -> Result<(), StoreError> {
     match fault {
         Some(fault) => {
@@ -25,12 +25,12 @@ pub(super) fn refuse(operation: &'static str, fault: Fault) -> Result<(), StoreE
     }
 }
 
-/// A record without [`JsonText`] in it, or one that seldom comes.
+/// Checks a record that has no [`JsonText`] in it, or is rare.
 pub(super) fn of_record(record: &impl Serialize) -> Fault {
     Unstorable::of_record(record, MAX_STORED_DEPTH)
 }
 
-/// A new run. Its definition was checked when it was put.
+/// Checks a new execution. Its definition was checked when it was stored.
 pub(super) fn of_run(run: &NewRun) -> Fault {
     let state = &run.state;
     of_execution(&state.execution)
@@ -46,7 +46,7 @@ pub(super) fn of_run(run: &NewRun) -> Fault {
         .or_else(|| Unstorable::of_text(&run.idempotency.as_ref()?.key))
 }
 
-/// All that a commit changes.
+/// Checks all that a commit changes.
 pub(super) fn of_commit(commit: &Commit) -> Fault {
     of_execution(&commit.execution)
         .or_else(|| commit.inputs.as_deref().and_then(of_inputs))

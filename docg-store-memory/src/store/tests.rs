@@ -1,4 +1,4 @@
-//! What only this store promises: that what has ended weighs nothing.
+//! Tests of a property that only this store has: ended executions cost the queue nothing.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! Sets of node types, each with a number: comparing what an execution needs with what a worker
-//! has is then a look into a table.
+//! Numbered sets of node types. With the numbers, a table lookup tells whether a worker has the types
+//! that an execution needs.
 
 use std::{
     collections::HashMap,
@@ -8,7 +8,7 @@ use std::{
 
 use docg_core::workflow::Workflow;
 
-/// The node types of a workflow.
+/// The number of a workflow's set of node types.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct TypeSet(usize);
 
@@ -20,7 +20,7 @@ impl TypeSet {
 
 type NodeTypes = Arc<[Arc<str>]>;
 
-/// Workers ask with the same list each time; this many different lists are remembered.
+/// The number of lists whose result is cached. A worker asks with the same list each time.
 const REMEMBERED: usize = 16;
 
 #[derive(Default)]
@@ -62,7 +62,7 @@ impl TypeSets {
         }))
     }
 
-    /// What is in a set, in order.
+    /// The node types of a set, in order.
     pub(super) fn names(&self, set: TypeSet) -> Vec<Arc<str>> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         known
@@ -72,7 +72,7 @@ impl TypeSets {
             .unwrap_or_default()
     }
 
-    /// For each set whether all of it is among `node_types`.
+    /// For each set, true if `node_types` contains all its types.
     pub(super) fn allowed(&self, node_types: &NodeTypes) -> Arc<[bool]> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);

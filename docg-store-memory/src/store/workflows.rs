@@ -29,13 +29,12 @@ struct Tenant {
 #[derive(Default)]
 struct Versions {
     latest: u32,
-    /// `None` once it is deleted; the count of versions goes on.
+    /// The current version; `None` once the workflow is deleted. `latest` counts on after that.
     current: Option<Arc<Workflow>>,
 }
 
 impl Versions {
-    /// How many bytes the current version takes. Its predecessors stay only as long as executions do
-    /// that were made with them.
+    /// The size of the current version, in bytes. Earlier versions stay only as long as their executions.
     fn weight(&self) -> usize {
         self.current.as_deref().map_or(0, weight::record)
     }

@@ -1,6 +1,6 @@
-//! Signed checkpoints. A chain alone does not show that its tail was cut together with its head,
-//! nor that somebody who owns the database has made it anew; a signature does, whose key is not in
-//! the database.
+//! Signed checkpoints. A hash chain alone does not reveal that its tail was cut together with its head,
+//! or that the database's owner has rebuilt it. A signature does, because its key is not in the
+//! database.
 
 use std::fmt;
 
@@ -20,8 +20,8 @@ use crate::{
     error::{Error, Meaning},
 };
 
-/// An Ed25519 key that checkpoints are signed with. Keep its seed where the database's
-/// administrators cannot read it.
+/// An Ed25519 key that signs checkpoints. Keep its seed where the database's administrators cannot
+/// read it.
 ///
 /// ```
 /// use docg_store_postgres::CheckpointKey;
@@ -33,13 +33,13 @@ use crate::{
 pub struct CheckpointKey(SigningKey);
 
 impl CheckpointKey {
-    /// From the key's 32 secret bytes.
+    /// Makes the key from its 32 secret bytes.
     #[must_use]
     pub fn from_seed(seed: [u8; 32]) -> Self {
         Self(SigningKey::from_bytes(&seed))
     }
 
-    /// What verifying needs.
+    /// The public key, which verifying needs.
     #[must_use]
     pub fn public_key(&self) -> [u8; 32] {
         self.0.verifying_key().to_bytes()
@@ -52,17 +52,17 @@ impl fmt::Debug for CheckpointKey {
     }
 }
 
-/// A checkpoint that was made. Its number and hash, kept elsewhere, show that it was removed later:
-/// see [`AuditTrust::checkpoint`](crate::AuditTrust::checkpoint).
+/// A checkpoint that was made. If its number and hash are kept elsewhere, verifying notices when the
+/// checkpoint is removed: see [`AuditTrust::checkpoint`](crate::AuditTrust::checkpoint).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CheckpointSummary {
-    /// Of whose trail.
+    /// The organization whose trail was signed.
     pub organization_id: OrganizationId,
-    /// 1, 2, 3 … within the organization.
+    /// The checkpoint's number within the organization: 1, 2, 3 …
     pub seq: u64,
-    /// How many chains had moved since the one before, or were let go.
+    /// The number of chains that have grown since the checkpoint before, or were purged.
     pub chains: usize,
-    /// What was signed.
+    /// The hash that was signed.
     pub hash: [u8; 32],
 }
 
@@ -77,14 +77,13 @@ impl From<&Checkpoint> for CheckpointSummary {
     }
 }
 
-/// So many chains go in one checkpoint.
+/// The maximum number of chains in one checkpoint.
 const CHAINS: usize = 10_000;
 
-/// How often it is tried in all to make a checkpoint while others make them.
+/// The maximum number of attempts to make a checkpoint while other processes make some too.
 pub(super) const ATTEMPTS: u32 = 5;
 
-/// Keeps a checkpoint, and notes of its heads that they are signed. Its parameters are
-/// [`parameters_of`].
+/// Stores a checkpoint and marks its heads as signed. [`parameters_of`] makes its parameters.
 pub(super) const KEEP: &str = "WITH heads AS MATERIALIZED (
         SELECT h.id, h.seq, h.hash
         FROM unnest($9::uuid[], $10::int8[], $11::bytea[]) AS h (id, seq, hash)),
@@ -107,13 +106,13 @@ pub(super) const KEEP: &str = "WITH heads AS MATERIALIZED (
     WHERE e.id = held.id";
 
 impl PgStore {
-    /// Signs where an organization's chains have come to, those that have moved since the last
-    /// checkpoint, purged executions' too; at most 10,000. `None` where there is none. To be called
-    /// from time to time, by any process.
+    /// Signs the ends of an organization's chains that have grown since the last checkpoint, also those of
+    /// purged executions; at most 10,000. Returns `None` if no chain has grown. Any process may call this,
+    /// from time to time.
     ///
     /// # Errors
     ///
-    /// `Conflict` where other processes make them all the time; `Unavailable`.
+    /// `Conflict` if other processes keep making checkpoints; `Unavailable` if the database does not answer.
     pub async fn checkpoint_audit(
         &self,
         organization: OrganizationId,
@@ -123,21 +122,20 @@ impl PgStore {
         let mut attempt = 1;
         loop {
             match self.make_checkpoint(organization, key, now).await {
-                // The other's says what this one would have said, or most of it.
+                // The other process's checkpoint covers all or most of the same chains.
                 Err(Error::Conflict(_)) if attempt < ATTEMPTS => attempt += 1,
                 made => return made.map_err(|e| e.at("checkpoint_audit")),
             }
         }
     }
 
-    /// Signs where the chains of all organizations have come to, as
-    /// [`checkpoint_audit`](Self::checkpoint_audit) does for one, in as many checkpoints as it takes.
-    /// `made` is told of each as soon as it is there. Returns the organizations for which it failed:
-    /// the others have theirs all the same.
+    /// Signs the ends of all organizations' chains, as [`checkpoint_audit`](Self::checkpoint_audit) does for
+    /// one organization, in as many checkpoints as needed. Calls `made` with each checkpoint once it is
+    /// stored. Returns the organizations for which it failed; a failure does not stop the others.
     ///
     /// # Errors
     ///
-    /// `Unavailable` where it cannot be told which organizations there are.
+    /// `Unavailable` if the organizations cannot be listed.
     pub async fn checkpoint_audits(
         &self,
         key: &CheckpointKey,
@@ -147,7 +145,7 @@ impl PgStore {
         let mut failed = Vec::new();
         let organizations = self.signed_for().await;
         for organization in organizations.map_err(|e| e.at("checkpoint_audits"))? {
-            // What has moved again since is for the next round: where much goes on, something always has.
+            // Chains that have grown again are left to the next call: on a busy system some always have.
             let mut is_full = true;
             while is_full {
                 match self.checkpoint_audit(organization, key, now).await {
@@ -171,12 +169,12 @@ impl PgStore {
         key: &CheckpointKey,
         now: Timestamp,
     ) -> Result<Option<CheckpointSummary>, Error> {
-        // Before the heads are read: if others sign meanwhile, this checkpoint has their number,
-        // and is refused.
+        // Read the last checkpoint before the heads. If another process signs meanwhile, this checkpoint
+        // has the same number and is refused.
         let last = self.last_checkpoint(organization).await?;
-        // Who may only serve may write to all tables but the heads that are there already. So only
-        // these are signed of purged executions, and that rows were let go is signed by nobody but
-        // who lets them go.
+        // A role that may only serve can write to every table except the heads that exist already.
+        // So of purged executions only those heads are signed. Only the purge itself signs that rows
+        // were purged.
         let sql = "(SELECT e.id AS execution_id, e.audit_seq, e.audit_hash FROM docg.executions e
                 WHERE e.organization_id = $1 AND NOT e.is_checkpointed AND e.audit_seq > 0
                 ORDER BY e.id LIMIT $2)
@@ -203,7 +201,7 @@ impl PgStore {
         Ok(Some(CheckpointSummary::from(&checkpoint)))
     }
 
-    /// The number and hash of an organization's last checkpoint; zeros where it has none.
+    /// The number and hash of an organization's last checkpoint; zeros if there is none.
     pub(super) async fn last_checkpoint(
         &self,
         organization: OrganizationId,
@@ -219,7 +217,7 @@ impl PgStore {
 }
 
 impl CheckpointKey {
-    /// The checkpoint that follows `last`.
+    /// Signs the checkpoint that follows `last`.
     pub(super) fn sign(
         &self,
         organization_id: OrganizationId,
@@ -266,7 +264,7 @@ pub(super) fn parameters_of(checkpoint: &Checkpoint) -> Result<PgArguments, Erro
     ])
 }
 
-/// What it means that a checkpoint of this number is there already.
+/// Turns a duplicate checkpoint number into a `Conflict`.
 pub(super) fn taken(error: Error) -> Error {
     match error.meaning() {
         Some(Meaning::Duplicate) => {

@@ -1,4 +1,4 @@
-//! Reading the trail from the database: to verify it, or to write it down.
+//! Reads the audit trail from the database, to verify or to export it.
 
 use std::{collections::BTreeSet, io};
 
@@ -22,7 +22,7 @@ use crate::{
     error::Error,
 };
 
-/// So many chains are read at once.
+/// The number of chains that one statement reads.
 const CHAINS: i64 = 200;
 
 macro_rules! rows_of {
@@ -43,12 +43,12 @@ macro_rules! rows_of {
 }
 
 impl PgStore {
-    /// Verifies an organization's audit trail, or that of one of its executions: every chain, and
-    /// every checkpoint.
+    /// Verifies an organization's audit trail, or that of one of its executions: every chain and every
+    /// checkpoint.
     ///
     /// # Errors
     ///
-    /// Where it could not be read, which says nothing about the trail: `Unavailable`, `Corrupt`.
+    /// `Unavailable` or `Corrupt` if the trail could not be read. An error says nothing about its validity.
     pub async fn verify_audit(
         &self,
         organization: OrganizationId,
@@ -66,13 +66,13 @@ impl PgStore {
         }
     }
 
-    /// Writes an organization's audit trail, or that of one of its executions, as lines of JSON
-    /// that [`verify_audit_export`](crate::verify_audit_export) verifies without a database. All of it
-    /// is of one moment, which the database keeps until it is written.
+    /// Writes an organization's audit trail, or that of one of its executions, as lines of JSON, which
+    /// [`verify_audit_export`](crate::verify_audit_export) verifies without a database. The export is a
+    /// snapshot of one moment, which the database keeps open until everything is written.
     ///
     /// # Errors
     ///
-    /// `Invalid` where `out` takes no more; `Unavailable`, `Corrupt`.
+    /// `Invalid` if writing to `out` fails; `Unavailable`, `Corrupt`.
     pub async fn export_audit(
         &self,
         organization: OrganizationId,
@@ -97,12 +97,12 @@ impl PgStore {
         written.await.map_err(|e| e.at("export_audit"))
     }
 
-    /// The organizations that have executions, audit rows of others, or checkpoints: those stay where
-    /// all else was removed.
+    /// The organizations that have executions, audit rows of removed executions, or checkpoints, which
+    /// stay even if everything else was removed.
     ///
     /// # Errors
     ///
-    /// `Unavailable`.
+    /// `Unavailable` if the database does not answer.
     pub async fn audited_organizations(&self) -> Result<Vec<OrganizationId>, StoreError> {
         let read = async || {
             let mut found: BTreeSet<_> = self.signed_for().await?.into_iter().collect();
@@ -123,9 +123,9 @@ impl PgStore {
             .map_err(|e: Error| e.at("audited_organizations"))
     }
 
-    /// The organizations that have executions, purged ones, or checkpoints.
+    /// The organizations that have executions, purged executions, or checkpoints.
     pub(super) async fn signed_for(&self) -> Result<Vec<OrganizationId>, Error> {
-        // By leaps over the indexes, however many rows each organization has.
+        // The query skips along the indexes, so its cost does not depend on the rows per organization.
         let sql = "WITH RECURSIVE live AS (
                 (SELECT e.organization_id FROM docg.executions e ORDER BY e.organization_id LIMIT 1)
                 UNION ALL
@@ -157,16 +157,16 @@ impl PgStore {
         rows.iter().map(id).collect()
     }
 
-    /// Whose audit trail an execution has, also after it was purged.
+    /// The organization that an execution's audit trail belongs to, also after the execution was purged.
     ///
     /// # Errors
     ///
-    /// `Unavailable`.
+    /// `Unavailable` if the database does not answer.
     pub async fn audited_organization(
         &self,
         execution: ExecutionId,
     ) -> Result<Option<OrganizationId>, StoreError> {
-        // Of one that was removed by force, its rows or a checkpoint may know.
+        // If the execution was removed by force, its audit rows or a checkpoint may still name it.
         let sql = "SELECT e.organization_id FROM docg.executions e WHERE e.id = $1
             UNION SELECT h.organization_id FROM docg.audit_heads h WHERE h.execution_id = $1
             UNION SELECT c.organization_id FROM docg.audit_checkpoint_heads c
@@ -189,8 +189,8 @@ impl PgStore {
         execution: Option<ExecutionId>,
         mut take: impl FnMut(Record) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        // Of one moment: rows that are let go while they are read are not missing, and the checkpoint
-        // that says so may come after those which were read.
+        // Read one snapshot. Otherwise rows that are purged meanwhile would seem missing, because the
+        // checkpoint of the purge may come after those that were read.
         let mut snapshot = self.database.snapshot().await?;
         let mut seq = 0;
         while let Some(checkpoint) = next_checkpoint(&mut snapshot, organization, seq).await? {
@@ -205,8 +205,8 @@ impl PgStore {
     }
 }
 
-/// Those of executions that are there, then those of purged ones, then those of executions that are
-/// gone otherwise.
+/// Reads the chains of existing executions, then of purged ones, then of executions that are gone
+/// otherwise.
 async fn all_chains(
     snapshot: &mut Snapshot,
     organization: OrganizationId,
@@ -214,7 +214,7 @@ async fn all_chains(
 ) -> Result<(), Error> {
     let mut after = Uuid::nil();
     loop {
-        // The moment stays in the database: it may be one that cannot be read.
+        // The time stays in the database, because it may be one that cannot be decoded.
         let sql = "SELECT e.id FROM docg.executions e
             WHERE e.organization_id = $1 AND (e.created_at, e.id) > (coalesce(
                 (SELECT x.created_at FROM docg.executions x WHERE x.id = $2), '-infinity'), $2)
@@ -252,8 +252,8 @@ async fn all_chains(
     Ok(())
 }
 
-/// Executions that have audit rows and are neither there nor purged, of one organization or of all. By
-/// leaps over the index and in its order, however many rows each has.
+/// Executions that have audit rows but neither exist nor were purged, of one organization or of all. The
+/// query skips along the index in its order, so its cost does not depend on the rows per execution.
 pub(super) const ORPHANS: &str = "WITH RECURSIVE trail AS (
         (SELECT a.execution_id, a.organization_id FROM docg.audit_events a
             WHERE a.execution_id > $2 ORDER BY a.execution_id LIMIT 1)
@@ -268,7 +268,7 @@ pub(super) const ORPHANS: &str = "WITH RECURSIVE trail AS (
             SELECT FROM docg.audit_heads h WHERE h.execution_id = t.execution_id OFFSET 0)
     LIMIT $3";
 
-/// These chains, each with its rows.
+/// Reads the chains of these executions, each with its rows.
 pub(super) async fn chains(
     snapshot: &mut Snapshot,
     organization: OrganizationId,
@@ -331,7 +331,7 @@ async fn next_checkpoint(
     let heads = snapshot.read(sql, parameters).await?;
     let heads: Result<Vec<Head>, Error> = heads.iter().map(head).collect();
     let signature: &[u8] = field(row, "signature")?;
-    // What cannot be read is replaced, and then is not what was signed.
+    // A value that cannot be read is replaced, so the checkpoint no longer matches its signature.
     Ok(Some(Checkpoint {
         organization_id: organization,
         seq,
@@ -359,7 +359,7 @@ fn chain(row: &PgRow) -> Result<Chain, Error> {
         head: Head {
             execution_id: field::<Uuid>(row, "chain")?.into(),
             audit_seq: seq(row, "head_seq")?,
-            // What cannot be read is no row's hash, and so the chain does not verify.
+            // A hash that cannot be read becomes zeros, which is no row's hash, so the chain is not valid.
             audit_hash: bytes32(row, "head_hash").unwrap_or_default(),
         },
         is_purged: field(row, "is_purged")?,

@@ -1,9 +1,9 @@
-//! What protects the audit trail besides its chains.
+//! Protection of the audit trail beyond its hash chains.
 //!
-//! [`record`] is how the trail is written down outside the database, and [`verify`] goes over such
-//! records, wherever they come from, and makes a [`report`]; [`export`] reads them from the database.
-//! [`checkpoint`] signs what the chains are at a moment, [`retention`] lets rows and personal data
-//! go, [`privileges`] tells whether the running role could get around the guards.
+//! [`record`] defines the trail's form outside the database. [`verify`] checks such records, from any
+//! source, and makes a [`report`]; [`export`] reads them from the database. [`checkpoint`] signs the
+//! state of the chains, [`retention`] deletes rows and personal data, and [`privileges`] reports whether
+//! the store's role could bypass the guards.
 
 mod checkpoint;
 mod export;

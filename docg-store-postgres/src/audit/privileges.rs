@@ -1,4 +1,4 @@
-//! Whether the running role could get around the guards.
+//! Finds rights with which the store's own role could bypass the guards of the audit trail.
 
 use docg_core::ports::StoreError;
 use sqlx::postgres::PgArguments;
@@ -6,9 +6,9 @@ use sqlx::postgres::PgArguments;
 use crate::{PgStore, codec::field, error::Error, store::warn_once};
 
 impl PgStore {
-    /// Warns, by `tracing`, where the role that this store works as could change the audit trail:
-    /// as superuser, as the owner of its table, or by a privilege. Called at each
-    /// [`connect`](Self::connect); whoever hands over a pool calls it when the schema is there.
+    /// Logs a warning if the store's role could change the audit trail: as a superuser, as the owner of
+    /// its table, or by a privilege. Each [`connect`](Self::connect) calls this. A host that passes in a
+    /// pool calls it once the schema exists.
     pub async fn warn_of_privileges(&self) {
         match self.audit_privileges().await {
             Ok(None) => {}
@@ -17,17 +17,17 @@ impl PgStore {
                  trail. Work as another role, with the rights that `reference-server print-migrations \
                  --grants ROLE` prints (grants_sql)"
             )),
-            // The schema may not be there yet.
+            // The schema may not exist yet.
             Err(error) => tracing::debug!("the role's privileges cannot be read: {error}"),
         }
     }
 
-    /// In which way the running role could change the audit trail, in words that follow "the role";
-    /// `None` where it cannot.
+    /// The way in which the store's role could change the audit trail, in words that follow "the role";
+    /// `None` if it cannot.
     ///
     /// # Errors
     ///
-    /// `Unavailable`.
+    /// `Unavailable` if the database does not answer.
     pub async fn audit_privileges(&self) -> Result<Option<&'static str>, StoreError> {
         self.privileges()
             .await

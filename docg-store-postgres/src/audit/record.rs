@@ -1,5 +1,5 @@
-//! The audit trail as records, one JSON object a line: first the checkpoints, then each chain's
-//! head with its rows.
+//! The audit trail as records, one JSON object a line: first the checkpoints, then each chain's head
+//! followed by its rows.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -21,7 +21,7 @@ pub(super) enum Record {
     Event(EventRecord),
 }
 
-/// Where a chain ends.
+/// The end of a chain.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Head {
     pub(super) execution_id: ExecutionId,
@@ -31,7 +31,7 @@ pub(super) struct Head {
 }
 
 impl Head {
-    /// Says that the rows of a chain were let go. No chain that has rows ends so.
+    /// The head that records the purge of a chain's rows. No chain with rows has such a head.
     pub(super) fn let_go(execution_id: ExecutionId) -> Self {
         Self {
             execution_id,
@@ -44,7 +44,7 @@ impl Head {
         self.audit_seq == 0
     }
 
-    /// Whether a chain of these rows went through here.
+    /// True if one of `rows` has this head's number and hash.
     pub(super) fn is_of(&self, rows: &[AuditEvent]) -> bool {
         let index = self.audit_seq.checked_sub(1);
         let row = index.and_then(|index| rows.get(usize::try_from(index).ok()?));
@@ -52,18 +52,18 @@ impl Head {
     }
 }
 
-/// A chain, whose rows follow.
+/// A chain; its rows follow as records of their own.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Chain {
     pub(super) organization_id: OrganizationId,
     #[serde(flatten)]
     pub(super) head: Head,
-    /// Its rows were removed when their time was over.
+    /// True if the rows were purged after their retention time.
     pub(super) is_purged: bool,
-    /// Its execution is neither there nor purged: the rows' own end stands for the head.
+    /// True if the execution neither exists nor was purged. Then the last row stands for the head.
     #[serde(default)]
     pub(super) is_orphaned: bool,
-    /// What its execution has; `None` where that was purged.
+    /// The execution's status; `None` if the execution does not exist.
     #[serde(default)]
     pub(super) status: Option<String>,
 }
@@ -83,8 +83,8 @@ pub(super) struct Checkpoint {
     pub(super) public_key: [u8; 32],
     #[serde(with = "hex")]
     pub(super) signature: [u8; 64],
-    /// The heads that have moved since the checkpoint before, in the order of their executions;
-    /// zeros where a chain was let go.
+    /// The heads that have moved since the checkpoint before, ordered by execution; zeros for a purged
+    /// chain.
     pub(super) heads: Vec<Head>,
 }
 
@@ -159,7 +159,7 @@ impl From<EventRecord> for AuditEvent {
 }
 
 impl Checkpoint {
-    /// Over all heads. Every part has a fixed length, so no two lists give the same bytes.
+    /// The hash over all heads. Each part has a fixed length, so no two lists yield the same bytes.
     pub(super) fn hash_of_heads(heads: &[Head]) -> [u8; 32] {
         let mut hasher = Sha256::new_with_prefix("docg.audit.heads.v1");
         for head in heads {
@@ -170,7 +170,7 @@ impl Checkpoint {
         hasher.finalize().into()
     }
 
-    /// What is signed.
+    /// The hash that is signed, computed from the checkpoint's content.
     pub(super) fn computed_hash(&self) -> [u8; 32] {
         let mut hasher = Sha256::new_with_prefix("docg.audit.checkpoint.v1");
         hasher.update(self.organization_id.0.as_bytes());
@@ -181,7 +181,7 @@ impl Checkpoint {
         hasher.finalize().into()
     }
 
-    /// Whether it is what somebody with one of these keys has signed.
+    /// True if the checkpoint matches its hashes and is signed with a trusted key.
     pub(super) fn is_signed_by(&self, trusted: &[[u8; 32]]) -> bool {
         let holds = || {
             let key = VerifyingKey::from_bytes(&self.public_key).ok()?;

@@ -1,10 +1,10 @@
-//! What verifying is given, and what it shows.
+//! The input and the result of verifying an audit trail.
 
 use std::collections::HashMap;
 
 use docg_core::ids::{ExecutionId, OrganizationId};
 
-/// What an audit trail is held against: what is known of it from elsewhere.
+/// Facts about an audit trail that are known from elsewhere, to verify the trail against.
 #[derive(Debug, Clone, Default)]
 pub struct AuditTrust {
     pub(super) keys: Vec<[u8; 32]>,
@@ -12,7 +12,7 @@ pub struct AuditTrust {
 }
 
 impl AuditTrust {
-    /// The public keys that checkpoints may be signed with.
+    /// Trusts checkpoints that are signed with one of these public keys.
     #[must_use]
     pub fn keys(keys: impl IntoIterator<Item = [u8; 32]>) -> Self {
         Self {
@@ -21,8 +21,8 @@ impl AuditTrust {
         }
     }
 
-    /// Also requires an organization's checkpoint of this number and hash: the last that is known to
-    /// have been made. Without it nothing shows that the last checkpoints were removed.
+    /// Also requires the organization's checkpoint with this number and hash: the last one that is known
+    /// to have been made. Without it, verifying does not notice if the last checkpoints were removed.
     #[must_use]
     pub fn checkpoint(mut self, organization: OrganizationId, seq: u64, hash: [u8; 32]) -> Self {
         self.checkpoints.insert(organization, (seq, hash));
@@ -30,33 +30,34 @@ impl AuditTrust {
     }
 }
 
-/// What verifying an audit trail has shown.
+/// The result of verifying an audit trail.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AuditReport {
-    /// How many executions' chains there are.
+    /// The number of executions with a chain.
     pub chains: u64,
-    /// How many rows they have.
+    /// The number of rows in all chains.
     pub rows: u64,
-    /// How many checkpoints there are.
+    /// The number of checkpoints.
     pub checkpoints: u64,
-    /// How many rows no checkpoint covers yet: nothing shows if they are cut off together with their head.
+    /// The number of rows that no checkpoint covers yet. If they are cut off with their head, nothing
+    /// shows it.
     pub unsigned: u64,
-    /// How many chains have no rows any more, because their time was over.
+    /// The number of chains whose rows were purged after their retention time.
     pub purged: u64,
-    /// Where the last chain ends: its last row's number and hash.
+    /// The end of the last chain: its last row's number and hash.
     pub head: Option<(u64, [u8; 32])>,
-    /// All that does not hold.
+    /// The faults found; empty if the trail is valid.
     pub faults: Vec<AuditFault>,
 }
 
 impl AuditReport {
-    /// Whether all of it holds.
+    /// True if no fault was found.
     #[must_use]
     pub fn is_valid(&self) -> bool {
         self.faults.is_empty()
     }
 
-    /// Adds what verifying another organization's trail has shown.
+    /// Adds the report on another organization's trail to this one.
     pub fn merge(&mut self, other: Self) {
         self.chains += other.chains;
         self.rows += other.rows;
@@ -68,90 +69,90 @@ impl AuditReport {
     }
 }
 
-/// A place where an audit trail does not hold.
+/// A place where an audit trail is not valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AuditFault {
     /// A row was changed, removed, moved or added.
     #[error("the chain of execution {execution_id} breaks at {seq}")]
     Chain {
-        /// Whose chain.
+        /// The execution whose chain breaks.
         execution_id: ExecutionId,
-        /// Where it shows; of a cut tail, the first that is missing.
+        /// The row at which the break shows; for a cut tail, the first missing row.
         seq: u64,
     },
-    /// There are rows of an execution that is not there, though nobody purged it.
+    /// Audit rows belong to an execution that does not exist and was never purged.
     #[error("execution {execution_id} has audit rows, and is neither there nor purged")]
     Orphaned {
-        /// Whose chain.
+        /// The execution whose rows are orphaned.
         execution_id: ExecutionId,
     },
-    /// An execution has another status than its chain leaves it in.
+    /// An execution's status differs from the last status that its chain records.
     #[error("execution {execution_id} does not have the status that row {seq} of its chain tells")]
     Status {
-        /// Whose chain.
+        /// The execution whose status differs.
         execution_id: ExecutionId,
-        /// The row that tells the status.
+        /// The row that records the last status.
         seq: u64,
     },
-    /// A chain is not what it was when a checkpoint was signed.
+    /// A chain differs from its state at the time when a checkpoint was signed.
     #[error(
         "the chain of execution {execution_id} is not as checkpoint {checkpoint} has it at {seq}"
     )]
     Rewritten {
-        /// Whose chain.
+        /// The execution whose chain differs.
         execution_id: ExecutionId,
         /// The row that the checkpoint names.
         seq: u64,
-        /// Which checkpoint.
+        /// The number of the checkpoint.
         checkpoint: u64,
     },
-    /// The rows of a chain are gone, and no checkpoint has signed that their time was over.
+    /// A chain's rows are missing, and no checkpoint has signed that they were purged.
     #[error("the rows of execution {execution_id} are gone, and no checkpoint has signed that")]
     NotSigned {
-        /// Whose chain.
+        /// The execution whose rows are missing.
         execution_id: ExecutionId,
     },
-    /// A checkpoint has signed that the rows of a chain were let go, and yet there are some, or a
-    /// later checkpoint has signed some.
+    /// A checkpoint has signed that a chain's rows were purged, but rows exist, or a later checkpoint has
+    /// signed some.
     #[error(
         "the rows of execution {execution_id} were let go in checkpoint {checkpoint}, and are there"
     )]
     NotLetGo {
-        /// Whose chain.
+        /// The execution whose rows still exist.
         execution_id: ExecutionId,
-        /// Which checkpoint.
+        /// The number of the checkpoint that signed the purge.
         checkpoint: u64,
     },
-    /// A checkpoint was changed, or signed with another key.
+    /// A checkpoint was changed, or signed with a key that is not trusted.
     #[error("checkpoint {seq} of organization {organization_id} is not signed by a trusted key")]
     Signature {
-        /// Whose.
+        /// The organization of the checkpoint.
         organization_id: OrganizationId,
-        /// Which.
+        /// The number of the checkpoint.
         seq: u64,
     },
-    /// A checkpoint that is known to have been made is not there, or is another.
+    /// A checkpoint that is known to have been made is missing, or differs.
     #[error("checkpoint {seq} of organization {organization_id} was made, and is not there")]
     Missing {
-        /// Whose.
+        /// The organization of the checkpoint.
         organization_id: OrganizationId,
-        /// Which.
+        /// The number of the checkpoint.
         seq: u64,
     },
-    /// A checkpoint does not follow the one before.
+    /// A checkpoint does not follow the one before it.
     #[error("checkpoint {seq} of organization {organization_id} does not follow the one before")]
     Checkpoints {
-        /// Whose.
+        /// The organization of the checkpoint.
         organization_id: OrganizationId,
-        /// Which.
+        /// The number of the checkpoint.
         seq: u64,
     },
 }
 
 impl AuditFault {
-    /// Whether it only says that no trusted key has signed something: without a key everything that
-    /// was signed has this fault, which then says nothing about the trail.
+    /// True if the fault is only that no trusted key has signed the checkpoint. If no key is trusted, every
+    /// checkpoint has this fault, and the fault then says nothing about the trail.
     #[must_use]
     pub fn is_of_signature(&self) -> bool {
         match self {

@@ -1,5 +1,5 @@
-//! The two doors in the guards: erasing a person's data, and letting go what is kept no longer.
-//! Both need a role that may change the table; the one that serves requests should not.
+//! The two exceptions in the audit guards: erasing personal data, and purging rows after their
+//! retention time. Both need a role that may change the table. The role that serves requests should not.
 
 use std::collections::BTreeMap;
 
@@ -25,12 +25,12 @@ use crate::{
 };
 
 impl PgStore {
-    /// Erases who acted and the facts from an execution's audit rows, with the salts that would
-    /// prove them. The chain still verifies. Returns how many rows had something to erase.
+    /// Erases the actors and the facts from an execution's audit rows, with the salts that would prove
+    /// them. The chain stays valid. Returns the number of rows that had something to erase.
     ///
     /// # Errors
     ///
-    /// `Unavailable` where the role may not do it.
+    /// `Unavailable` if the role lacks the right.
     pub async fn erase_audit(
         &self,
         organization: OrganizationId,
@@ -53,15 +53,14 @@ impl PgStore {
         erase.await.map_err(|e: Error| e.at("erase_audit"))
     }
 
-    /// Removes the audit rows of executions that are gone, purged or by force, if the last of them is
-    /// from before `before`; of at most `limit` executions. Each organization's go in one transaction with a
-    /// checkpoint that says so: these are returned, and none when there is nothing left to remove.
-    /// A chain that does not verify stays.
+    /// Deletes the audit rows of at most `limit` executions that were purged or removed by force, if their
+    /// last row is from before `before`. Each organization's rows go in one transaction with a checkpoint
+    /// that records the purge. Returns these checkpoints; an empty list means that nothing is left to
+    /// delete. A chain that is not valid stays.
     ///
     /// # Errors
     ///
-    /// `Unavailable` where the role may not do it; `Conflict` where others make checkpoints all the
-    /// time.
+    /// `Unavailable` if the role lacks the right; `Conflict` if other processes keep making checkpoints.
     pub async fn purge_audit(
         &self,
         before: Timestamp,
@@ -80,8 +79,8 @@ impl PgStore {
         key: &CheckpointKey,
         now: Timestamp,
     ) -> Result<Vec<CheckpointSummary>, Error> {
-        // When a run ended is not part of its chain, so this only says where to look. Most heads
-        // are of chains that have gone: OFFSET 0 has those looked up one by one, in the index's order.
+        // The end time is not part of the chain, so it only selects candidates. Most heads belong to
+        // purged chains. OFFSET 0 makes PostgreSQL check these one by one, in the index's order.
         let sql = "SELECT h.execution_id, h.organization_id, h.ended_at FROM docg.audit_heads h
             WHERE h.ended_at < $1 AND (h.ended_at, h.execution_id) > ($2, $3)
                 AND NOT EXISTS (
@@ -116,7 +115,7 @@ impl PgStore {
         }
     }
 
-    /// Lets go those of these candidates that are old.
+    /// Purges those of the candidate chains that are old enough.
     async fn let_go_of(
         &self,
         rows: &[PgRow],
@@ -138,7 +137,7 @@ impl PgStore {
             }
             match self.let_go(organization, &old, key, now).await {
                 Ok(checkpoint) => made.push(checkpoint),
-                // It comes again with the next call.
+                // The next call tries this organization again.
                 Err(_) if !made.is_empty() => return Ok(made),
                 Err(error) => return Err(error),
             }
@@ -146,8 +145,7 @@ impl PgStore {
         Ok(made)
     }
 
-    /// Where those of an organization's chains end that end before `before` and are what they were
-    /// signed as.
+    /// The heads of those chains that ended before `before` and match their signed checkpoints.
     async fn old_chains(
         &self,
         organization: OrganizationId,
@@ -214,7 +212,7 @@ impl PgStore {
     }
 
     async fn let_go_with(&self, checkpoint: &Checkpoint, ends: &[Head]) -> Result<(), Error> {
-        // No row beyond the end: those were added since, and are shown by verifying.
+        // Delete no row beyond the head. Later rows were added since, and verifying reports them.
         let sql = "WITH noted AS (
                 INSERT INTO docg.audit_purges (execution_id, organization_id, purged_at)
                 SELECT o.id, $2, $3 FROM unnest($1::uuid[]) AS o (id))
@@ -240,5 +238,5 @@ impl PgStore {
     }
 }
 
-/// For as long as the transaction lasts.
+/// Opens an exception in the guards until the transaction ends.
 const OPEN_DOOR: &str = "SELECT set_config($1, 'on', true)";

@@ -1,4 +1,4 @@
-//! Going over audit records.
+//! Verifies audit records.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -15,26 +15,26 @@ use super::{
     report::{AuditFault, AuditReport, AuditTrust},
 };
 
-/// Takes records in their order, and keeps in memory one chain and what checkpoints say.
+/// Checks records in their order. It holds one chain in memory, and the content of all checkpoints.
 #[derive(Default)]
 pub(super) struct Verifier {
     trusted: Vec<[u8; 32]>,
-    /// The checkpoints that must be there and have not been seen.
+    /// The required checkpoints that have not been seen yet.
     expected: HashMap<OrganizationId, (u64, [u8; 32])>,
-    /// Whose chain is asked for; without it everybody's.
+    /// The execution whose chain is verified; `None` for all executions.
     only: Option<ExecutionId>,
     report: AuditReport,
     last: HashMap<OrganizationId, (u64, [u8; 32])>,
-    /// Where checkpoints say that each chain had come to, and which.
+    /// The signed ends of each chain, with the number of the checkpoint that signed each.
     signed: HashMap<ExecutionId, Vec<(Head, u64)>>,
-    /// The chains that were let go, and in which checkpoint.
+    /// The purged chains, with the number of the checkpoint that signed the purge.
     let_go: HashMap<ExecutionId, u64>,
     chain: Option<(Chain, Vec<AuditEvent>)>,
     seen: HashSet<ExecutionId>,
 }
 
 impl Verifier {
-    /// `expected` are the checkpoints that must be there.
+    /// Makes a verifier that requires the `expected` checkpoints.
     pub(super) fn new(
         keys: &[[u8; 32]],
         expected: HashMap<OrganizationId, (u64, [u8; 32])>,
@@ -48,7 +48,7 @@ impl Verifier {
         }
     }
 
-    /// Of one organization's trail.
+    /// Makes a verifier for one organization's trail.
     pub(super) fn of(
         organization: OrganizationId,
         trust: &AuditTrust,
@@ -86,7 +86,7 @@ impl Verifier {
         }
     }
 
-    /// The report, when all chains of the organizations have been seen.
+    /// Ends verifying after the last chain, and returns the report.
     pub(super) fn end(mut self) -> AuditReport {
         self.end_chain();
         let mut missing: Vec<_> = self
@@ -122,7 +122,7 @@ impl Verifier {
         self.report.checkpoints += 1;
         let before = self.last.insert(organization_id, (seq, checkpoint.hash));
         let (last, hash) = before.unwrap_or((0, [0; 32]));
-        // Chains are held against the checkpoints that came before them.
+        // Chains are compared with the checkpoints before them, so a checkpoint after a chain is a fault.
         let is_late = self.chain.is_some();
         if seq != last + 1 || checkpoint.prev_hash != hash || is_late {
             self.report.faults.push(AuditFault::Checkpoints {
@@ -174,14 +174,14 @@ impl Verifier {
         }
         self.seen.insert(execution_id);
         self.report.head = Some((chain.head.audit_seq, chain.head.audit_hash));
-        // An orphaned chain is a fault, and no execution's.
+        // An orphaned chain is a fault and belongs to no execution, so it does not count as a chain.
         self.report.chains += u64::from(!chain.is_orphaned);
         self.report.rows += rows.len() as u64;
         let let_go = self.let_go.get(&execution_id).copied();
         if rows.is_empty() && (chain.is_purged || let_go.is_some()) {
             self.report.purged += 1;
-            // Whoever could remove the rows could also note that their time was over. Without a key
-            // nothing is known to be signed.
+            // A role that could remove the rows could also record that their retention time was over, so the
+            // purge must be signed. Without a trusted key no signature can be checked, so none is required.
             let is_signed = let_go.is_some() || self.trusted.is_empty();
             if self.last.contains_key(&chain.organization_id) && !is_signed {
                 let fault = AuditFault::NotSigned { execution_id };
@@ -206,7 +206,7 @@ impl Verifier {
             let fault = AuditFault::Orphaned { execution_id };
             self.report.faults.push(fault);
         }
-        // A chain that does not hold tells nothing.
+        // The status is compared only if the chain is valid.
         if let (None, Some(status), Some((seq, told))) =
             (shown.fault, &chain.status, status_told(&rows))
             && status != told.as_str()
@@ -229,13 +229,13 @@ impl Verifier {
     }
 }
 
-/// Verifies an export of [`PgStore::export_audit`](crate::PgStore::export_audit), or several of them
-/// one after the other, without a database.
+/// Verifies an export of [`PgStore::export_audit`](crate::PgStore::export_audit), or several exports
+/// in a row, without a database.
 ///
 /// # Errors
 ///
-/// Where the export cannot be read, or is of one execution, which
-/// [`verify_audit_export_of`] takes: that says nothing about the trail.
+/// Fails if the export cannot be read, or is of one execution, which needs
+/// [`verify_audit_export_of`]. An error says nothing about the trail.
 pub fn verify_audit_export(
     export: impl BufRead,
     trust: &AuditTrust,
@@ -243,12 +243,12 @@ pub fn verify_audit_export(
     verify(export, None, trust)
 }
 
-/// As [`verify_audit_export`], of one execution's chain and of the checkpoints that speak of it. The
-/// report counts no chain where the export has none of it.
+/// Verifies one execution's chain in an export, and the checkpoints that name it, as
+/// [`verify_audit_export`] does for all chains. If the export lacks the chain, the report counts none.
 ///
 /// # Errors
 ///
-/// Where the export cannot be read: that says nothing about the trail.
+/// Fails if the export cannot be read. An error says nothing about the trail.
 pub fn verify_audit_export_of(
     execution: ExecutionId,
     export: impl BufRead,
@@ -269,9 +269,9 @@ fn verify(
         let invalid = |why: String| {
             io::Error::new(io::ErrorKind::InvalidData, format!("line {number}: {why}"))
         };
-        // Each organization begins with a heading, and has checkpoints of its own.
+        // Each organization begins with a heading and has its own checkpoints.
         if let Ok(Heading { docg_audit_export }) = serde_json::from_str(&line) {
-            // Nothing protects a heading, so it excuses nothing that is missing.
+            // A heading is not signed, so it cannot excuse missing chains.
             if only.is_none() && docg_audit_export != WHOLE {
                 return Err(invalid("an export of one execution: of which?".to_owned()));
             }
@@ -287,10 +287,10 @@ fn verify(
     Ok(report)
 }
 
-/// What the heading of an organization's whole trail says.
+/// The value in the heading of an organization's whole trail.
 pub(super) const WHOLE: &str = "organization";
 
-/// The first line of an organization's export: what it is of, an `organization` or an `execution`.
+/// The first line of an export: `organization` or `execution`, for what it covers.
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Heading {

@@ -1,6 +1,6 @@
-//! Rows of many records as one array for each column, which a statement takes apart with `unnest`.
+//! Rows of many records as one array for each column, which a statement unpacks with `unnest`.
 
-/// Declares a struct of columns: `field: Rust type = "array type"`. Arrays of JSON go as text.
+/// Declares a struct of columns: `field: Rust type = "array type"`. Arrays of JSON are sent as text.
 macro_rules! columns {
     ($(#[$doc:meta])* $name:ident { $($field:ident: $type:ty = $sql:literal),+ $(,)? }) => {
         $(#[$doc])*
@@ -8,11 +8,11 @@ macro_rules! columns {
         pub(crate) struct $name { $(pub(crate) $field: Vec<$type>),+ }
 
         impl $name {
-            /// How many parameters the columns take.
+            /// The number of parameters of the columns.
             #[allow(dead_code, reason = "not needed of the last ones")]
             pub(crate) const COUNT: usize = [$($sql),+].len();
 
-            /// `unnest` over the parameters that begin with number `first`, as a table `alias`.
+            /// SQL for the columns as a table `alias`: `unnest` over the parameters from number `first` on.
             pub(crate) fn unnest(first: usize, alias: &str) -> String {
                 let parameters: Vec<String> = [$($sql),+]
                     .iter()
@@ -23,7 +23,7 @@ macro_rules! columns {
                 format!("unnest({}) AS {alias} ({names})", parameters.join(", "))
             }
 
-            /// The columns' names, each of table `alias`.
+            /// The names of the columns, qualified with `alias`.
             #[allow(dead_code, reason = "needed where a table is passed on")]
             pub(crate) fn names(alias: &str) -> String {
                 let names = [$(stringify!($field)),+].map(|name| format!("{alias}.{name}"));

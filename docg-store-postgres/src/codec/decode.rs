@@ -26,7 +26,7 @@ use uuid::Uuid;
 
 use crate::error::Error;
 
-/// A column's value.
+/// Reads the value of a column.
 pub(crate) fn field<'r, T: Decode<'r, Postgres> + Type<Postgres>>(
     row: &'r PgRow,
     column: &str,
@@ -34,7 +34,7 @@ pub(crate) fn field<'r, T: Decode<'r, Postgres> + Type<Postgres>>(
     row.try_get(column).map_err(Error::from)
 }
 
-/// Reads JSON. A text with a NUL, which nothing here stores, could not be written back.
+/// Reads JSON. It refuses a text with a NUL, which the store never writes and could not write back.
 pub(crate) fn from_json<T: DeserializeOwned>(what: &str, json: &str) -> Result<T, Error> {
     match Unstorable::of_json(json, usize::MAX) {
         Some(fault) => Err(cannot_be_read(what, &fault)),
@@ -46,7 +46,7 @@ fn cannot_be_read(what: &str, why: &dyn Display) -> Error {
     Error::Corrupt(format!("{what} cannot be read: {why}"))
 }
 
-/// A column of JSON, which statements give as text.
+/// Reads a column of JSON, which statements return as text.
 pub(crate) fn json_field<T: DeserializeOwned>(row: &PgRow, column: &str) -> Result<T, Error> {
     from_json(column, field(row, column)?)
 }
@@ -56,7 +56,7 @@ fn optional_json<T: DeserializeOwned>(row: &PgRow, column: &str) -> Result<Optio
     json.map(|json| from_json(column, json)).transpose()
 }
 
-/// A text that is one of a type's names.
+/// Reads a text that names one of a type's variants.
 fn named<T: DeserializeOwned>(row: &PgRow, column: &str) -> Result<T, Error> {
     let name: &str = field(row, column)?;
     variant(column, name)
@@ -67,11 +67,11 @@ fn variant<T: DeserializeOwned>(what: &str, name: &str) -> Result<T, Error> {
         .map_err(|e| Error::Corrupt(format!("{what} cannot be read: {e}")))
 }
 
-/// Stands for a moment that cannot be read.
+/// Stands for a time that cannot be read.
 const EPOCH: Timestamp = Timestamp::from_millis(0);
 
-/// A moment as it is stored. Unlike the driver's own types it reads any: `infinity` and the years
-/// that no calendar here has are errors, not panics.
+/// A stored time. The driver's own types panic on `infinity` and on years that are out of range; this
+/// type reports them as errors.
 struct Moment(DateTime<Utc>);
 
 impl Type<Postgres> for Moment {
@@ -85,7 +85,7 @@ impl<'r> Decode<'r, Postgres> for Moment {
         if value.format() == PgValueFormat::Text {
             return Ok(Self(Decode::<Postgres>::decode(value)?));
         }
-        /// Microseconds from 1970, as the clock here counts, to 2000, as the server's does.
+        /// Microseconds from 1970, where this program counts from, to 2000, where the server does.
         const EPOCH: i64 = 946_684_800_000_000;
         let micros: i64 = Decode::<Postgres>::decode(value)?;
         let since_1970 = micros.checked_add(EPOCH);
@@ -106,7 +106,7 @@ pub(crate) fn optional_time(row: &PgRow, column: &str) -> Result<Option<Timestam
     Ok(moment.map(|moment| moment.0.into()))
 }
 
-/// No number grows beyond this. Where a damaged one is larger, nothing could be counted on from it.
+/// The exclusive bound of all numbers. Counting could not go on from a damaged number above it.
 const LARGEST: i64 = 1 << 62;
 
 pub(crate) fn number<T: TryFrom<i64>>(row: &PgRow, column: &str) -> Result<T, Error> {
@@ -115,8 +115,8 @@ pub(crate) fn number<T: TryFrom<i64>>(row: &PgRow, column: &str) -> Result<T, Er
     read.ok_or_else(|| Error::Corrupt(format!("{column} is {number}")))
 }
 
-/// A row's place in its list. Any that is there is told, so that the rows around it are: one below zero as
-/// 0, where no row is.
+/// Reads a row's sequence number. It accepts damaged numbers, so that the rows around stay readable: a
+/// negative one becomes 0, which no row has.
 pub(crate) fn seq(row: &PgRow, column: &str) -> Result<u64, Error> {
     let seq: i64 = field(row, column)?;
     Ok(u64::try_from(seq).unwrap_or_default())
@@ -129,7 +129,7 @@ pub(crate) fn bytes32(row: &PgRow, column: &str) -> Result<[u8; 32], Error> {
         .map_err(|_| Error::Corrupt(format!("{column} has {} bytes, not 32", bytes.len())))
 }
 
-/// What may be unreadable in a row: each such value is replaced, and the first is told.
+/// Replaces the values of a row that cannot be read, and keeps the first error.
 #[derive(Default)]
 pub(crate) struct Lenient {
     fault: Option<Error>,
@@ -147,12 +147,12 @@ impl Lenient {
         self.or(read, T::default())
     }
 
-    /// What was read, where all of it could be.
+    /// Returns `read` if every value could be read, else the first error.
     fn strict<T>(self, read: T) -> Result<T, Error> {
         self.fault.map_or(Ok(read), Err)
     }
 
-    /// What is told of a thing of which something cannot be read.
+    /// The error that is shown for a record with an unreadable value.
     fn context(&self) -> Option<ErrorContext> {
         let fault = self.fault.as_ref()?;
         Some(ErrorContext {
@@ -185,7 +185,7 @@ fn optional_named<T: DeserializeOwned>(row: &PgRow, column: &str) -> Result<Opti
     name.map(|name| variant(column, name)).transpose()
 }
 
-/// Only ids and the status have to be readable.
+/// Reads an execution. Only its ids and its status must be readable.
 fn execution(row: &PgRow, read: &mut Lenient) -> Result<Execution, Error> {
     let optional_id = |column| -> Result<Option<ExecutionId>, Error> {
         Ok(field::<Option<Uuid>>(row, column)?.map(ExecutionId))
@@ -239,7 +239,7 @@ fn execution(row: &PgRow, read: &mut Lenient) -> Result<Execution, Error> {
     })
 }
 
-/// A phase's times, in an array.
+/// The times of a phase, stored as an array.
 #[derive(Deserialize)]
 struct StoredTimes(
     i64,
@@ -247,7 +247,7 @@ struct StoredTimes(
     u64,
     u64,
     Option<i64>,
-    // What was stored before it was measured has none.
+    // Rows from before this was measured lack it.
     #[serde(default)] Option<i64>,
 );
 
@@ -282,7 +282,7 @@ pub(crate) fn record(row: &PgRow) -> Result<ExecutionRecord, Error> {
     })
 }
 
-/// Says of an execution whose own row can be read that something beside it cannot.
+/// Marks an execution whose own row can be read, because another row of it cannot.
 pub(crate) fn mark_unreadable(record: &mut ExecutionRecord, why: Error) {
     record.execution.error = Lenient { fault: Some(why) }.context();
     record.unreadable = true;
@@ -295,7 +295,7 @@ fn inputs(row: &PgRow) -> Result<Inputs, Error> {
     })
 }
 
-/// All but the definition, which many runs share and which is found apart.
+/// Reads the run state. The definition is passed in, because many executions share one.
 pub(crate) fn run_state(row: &PgRow, workflow: Arc<Workflow>) -> Result<RunState, Error> {
     let mut read = Lenient::default();
     let execution = execution(row, &mut read)?;
@@ -323,7 +323,7 @@ pub(crate) fn run_state(row: &PgRow, workflow: Arc<Workflow>) -> Result<RunState
     })
 }
 
-/// Each node has its step, in the same place, and the current step is one of them.
+/// Checks that each node has its step, in the same place, and that the current step is one of them.
 fn check_steps(execution: &Execution, steps: &[Step], workflow: &Workflow) -> Result<(), Error> {
     let fits = |(index, (step, node)): (usize, (&Step, &Arc<Node>))| {
         step.position as usize == index && step.node_id == node.id
@@ -341,8 +341,8 @@ fn check_steps(execution: &Execution, steps: &[Step], workflow: &Workflow) -> Re
     )))
 }
 
-/// What is needed to cancel a run of which something cannot be read. That touches neither its steps nor
-/// its definition, so neither is there.
+/// Reads the run state that a cancel needs, if the execution cannot be read completely. A cancel touches
+/// neither steps nor definition, so both are empty.
 pub(crate) fn reduced_state(row: &PgRow) -> Result<RunState, Error> {
     let ExecutionRecord {
         mut execution,
@@ -360,7 +360,7 @@ pub(crate) fn reduced_state(row: &PgRow) -> Result<RunState, Error> {
     })
 }
 
-/// Stands for a definition that is not looked at.
+/// An empty definition, for executions whose definition is not used.
 fn no_workflow(execution: &Execution) -> Workflow {
     Workflow {
         id: execution.workflow_id,
@@ -376,7 +376,7 @@ fn no_workflow(execution: &Execution) -> Workflow {
     }
 }
 
-/// A step as statements give it: one of a JSON array, its error in three parts.
+/// A step as statements return it, in a JSON array; its error is in three parts.
 #[derive(Deserialize)]
 struct StoredStep {
     id: Uuid,
@@ -397,14 +397,14 @@ struct StoredStep {
     error_human: Option<docg_core::i18n::Text>,
     error_tech: Option<String>,
     outcome: docg_core::run::Outcome,
-    // Each in an array of one: `null` is also a value that a handler may give.
+    // Each is in an array of one, because `null` is a value that a handler may return.
     data_in: Option<(JsonText,)>,
     data_out: Option<(JsonText,)>,
     output: Option<(Arc<Value>,)>,
     reused_from: Option<ExecutionId>,
 }
 
-/// What is told of a step that cannot be read.
+/// The part of a step that is shown if the rest cannot be read.
 #[derive(Deserialize)]
 struct StepHead {
     id: Uuid,
@@ -422,11 +422,11 @@ pub(crate) fn steps(execution_id: ExecutionId, json: &str) -> Result<Vec<Step>, 
     Ok(stored.into_iter().map(step).collect())
 }
 
-/// A step that comes alone; in reduced form where it cannot be read.
+/// Reads a single step, in reduced form if it cannot be read completely.
 pub(crate) fn lenient_step(execution_id: ExecutionId, json: &str) -> Result<Step, Error> {
     let read = from_json("step", json).map(|stored| step(execution_id, stored));
     let Err(error) = read else { return read };
-    // The rest of it may have a NUL: these are texts, which have none.
+    // The rest of the step may contain a NUL. The fields of the head are texts, which cannot.
     let head: StepHead = serde_json::from_str(json).map_err(|e| cannot_be_read("step", &e))?;
     let mut read = Lenient::default();
     read.or_default(Err::<(), _>(error));
@@ -488,13 +488,13 @@ fn step(execution_id: ExecutionId, it: StoredStep) -> Step {
     }
 }
 
-/// The inbox, as a JSON array of signals.
+/// Reads the signal inbox, a JSON array of signals.
 pub(crate) fn signals(json: Option<&str>) -> Result<Vec<Signal>, Error> {
     json.map_or(Ok(Vec::new()), |json| from_json("signals", json))
 }
 
-/// An event, with what it repeats of its execution. Of one that cannot be read its moment is told, so
-/// that no reader has a hole.
+/// Reads an event, with the values that it shares with its execution. An event that cannot be read keeps
+/// its place, so that no reader sees a gap.
 pub(crate) fn event(row: &PgRow) -> Result<Arc<Event>, Error> {
     let mut read = Lenient::default();
     let progress = read.or_default(progress(row));
@@ -522,7 +522,7 @@ fn event_data(row: &PgRow) -> Result<EventData, Error> {
         .map_err(|e| Error::Corrupt(format!("an event of type {kind} cannot be read: {e}")))
 }
 
-/// A log entry. One that cannot be read says so.
+/// Reads a log entry. If it cannot be read, its message states that.
 pub(crate) fn log_entry(row: &PgRow) -> Result<LogEntry, Error> {
     let mut read = Lenient::default();
     let unreadable = || Text::key("log-unreadable");
@@ -541,8 +541,8 @@ pub(crate) fn log_entry(row: &PgRow) -> Result<LogEntry, Error> {
     })
 }
 
-/// An audit row. What has been erased is empty. What cannot be read is replaced, and then the row does
-/// not verify.
+/// Reads an audit row. Erased values are empty. Unreadable values are replaced, and then the row does not
+/// verify.
 pub(crate) fn audit_event(row: &PgRow) -> Result<AuditEvent, Error> {
     let mut read = Lenient::default();
     let nobody = Actor::system().actor_type;
@@ -573,7 +573,7 @@ pub(crate) fn audit_event(row: &PgRow) -> Result<AuditEvent, Error> {
     })
 }
 
-/// The columns of a row that comes as JSON, each to be read by itself.
+/// The columns of a row that comes as JSON, each of which can be read by itself.
 struct Columns<'j>(BTreeMap<&'j str, &'j RawValue>);
 
 impl<'j> Columns<'j> {
@@ -592,7 +592,7 @@ impl<'j> Columns<'j> {
     }
 }
 
-/// A signature request; in reduced form where it cannot be read.
+/// Reads a signature request, in reduced form if it cannot be read completely.
 pub(crate) fn signature_request(json: &str) -> Result<SignatureRequest, Error> {
     let what = "signature request";
     from_json(what, json).or_else(|_: Error| {
@@ -617,7 +617,7 @@ pub(crate) fn signature_request(json: &str) -> Result<SignatureRequest, Error> {
     })
 }
 
-/// An approval; in reduced form where it cannot be read.
+/// Reads an approval, in reduced form if it cannot be read completely.
 pub(crate) fn approval(json: &str) -> Result<Approval, Error> {
     let what = "approval";
     from_json(what, json).or_else(|_: Error| {
@@ -641,7 +641,8 @@ pub(crate) fn approval(json: &str) -> Result<Approval, Error> {
     })
 }
 
-/// A workflow; in reduced form where it cannot be read. Its version is the one that the next follows.
+/// Reads a workflow, in reduced form if it cannot be read completely. Its version is the one that the next
+/// version follows.
 pub(crate) fn workflow(row: &PgRow) -> Result<Workflow, Error> {
     let mut read = Lenient::default();
     let latest = number(row, "latest")?;

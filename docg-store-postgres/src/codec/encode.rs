@@ -8,14 +8,14 @@ use serde::Serialize;
 use super::Time;
 use crate::error::Error;
 
-/// Writes values down, and refuses what the database could not keep.
+/// Encodes values for the database, and rejects those that it cannot keep.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Encoder {
     pub(crate) max_json_bytes: usize,
 }
 
 impl Encoder {
-    /// A text. PostgreSQL keeps no NUL.
+    /// Encodes a text. It rejects a NUL, which PostgreSQL cannot keep.
     pub(crate) fn text(self, field: &str, text: &str) -> Result<String, Error> {
         match Unstorable::of_text(text) {
             Some(fault) => Err(cannot_be_stored(field, fault)),
@@ -31,14 +31,14 @@ impl Encoder {
         text.map(|text| self.text(field, text)).transpose()
     }
 
-    /// A value as JSON. A string of Rust has no lone surrogate, so none can come here.
+    /// Encodes a value as JSON. A Rust string has no lone surrogates, so the JSON has none either.
     pub(crate) fn json(self, field: &str, value: &impl Serialize) -> Result<String, Error> {
         let json = serde_json::to_string(value)
             .map_err(|e| Error::Invalid(format!("{field} cannot be written as JSON: {e}")))?;
         self.checked(field, json)
     }
 
-    /// A value that is JSON already.
+    /// Encodes a value that is JSON already.
     pub(crate) fn json_text(
         self,
         field: &str,
@@ -76,7 +76,7 @@ fn cannot_be_stored(field: &str, fault: Unstorable) -> Error {
     Error::Invalid(format!("{field} cannot be stored: {fault}"))
 }
 
-/// A number as the database has it. Nothing that docg counts gets near the end of 63 bits.
+/// A number as PostgreSQL stores it. No counter of docg gets near 63 bits.
 pub(crate) fn int(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }

@@ -1,4 +1,4 @@
-//! The row that every commit rewrites.
+//! The execution's row, which every commit rewrites.
 
 use docg_core::run::Execution;
 use serde_json::{Map, Value, json};
@@ -8,7 +8,7 @@ use super::{Encoder, Time, columns, int, time_column};
 use crate::error::Error;
 
 columns! {
-    /// What a commit sets of an execution.
+    /// The columns of an execution that a commit sets.
     ExecutionColumns {
         id: Uuid = "uuid[]",
         status: &'static str = "text[]",
@@ -40,7 +40,7 @@ columns! {
 }
 
 columns! {
-    /// What is set once, when an execution is created.
+    /// The columns that are set once, when an execution is created.
     ExecutionPlace {
         organization_id: Uuid = "uuid[]",
         workflow_id: Uuid = "uuid[]",
@@ -68,7 +68,7 @@ pub(super) fn name(variant: impl serde::Serialize) -> Result<String, Error> {
 impl ExecutionColumns {
     pub(crate) fn one(execution: &Execution, encoder: Encoder) -> Result<Self, Error> {
         let error = execution.error.as_ref();
-        // Numbers in place of names and texts: six phases take 200 bytes, not 1,000.
+        // Numbers in place of names and texts: six phases take 200 bytes instead of 1,000.
         let metrics: Map<String, Value> = execution
             .phase_metrics
             .iter()

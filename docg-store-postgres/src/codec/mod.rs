@@ -1,7 +1,7 @@
-//! Between docg's records and rows. Everything that knows how a record is written down is here.
+//! Conversion between docg's records and rows. All knowledge of how a record is stored is here.
 //!
-//! JSON is kept in columns of type `json`, not `jsonb`: it comes back as it went in, to the last
-//! digit, which is what the audit chain's hashes are taken over.
+//! JSON is kept in columns of type `json`, not `jsonb`, so that it comes back exactly as it was
+//! stored, to the last digit. The audit chain's hashes are computed over these texts.
 
 mod columns;
 mod decode;
@@ -21,5 +21,5 @@ pub(crate) use rows::{
     ApprovalColumns, AuditColumns, EventColumns, LogColumns, SignatureColumns, StepColumns,
 };
 
-/// A moment as the driver takes it.
+/// A time in the driver's type.
 pub(crate) type Time = chrono::DateTime<chrono::Utc>;

@@ -1,4 +1,4 @@
-//! The rows that belong to an execution.
+//! The rows that belong to an execution: steps, events, logs, audit rows, signature requests, approvals.
 
 use docg_core::{
     approval::Approval,
@@ -112,7 +112,8 @@ columns! {
 }
 
 columns! {
-    /// An array of arrays must be a rectangle, so token hashes go joined, 32 bytes each.
+    /// The columns of an approval. PostgreSQL needs arrays of arrays to be rectangular, so token hashes are
+    /// joined, 32 bytes each.
     ApprovalColumns {
         id: Uuid = "uuid[]",
         execution_id: Uuid = "uuid[]",
@@ -189,7 +190,7 @@ impl StepColumns {
 }
 
 impl EventColumns {
-    /// What an event repeats of its execution is not stored again, and so must be the same.
+    /// Adds an event. Values that it shares with its execution are not stored again, so they must be equal.
     pub(crate) fn add(
         &mut self,
         event: &Event,

@@ -1,4 +1,4 @@
-//! The rows that come with a new run or a commit, and the parts of statements that insert them.
+//! The rows that belong to a new execution or a commit, and the SQL that inserts them.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use crate::{
     error::Error,
 };
 
-/// Rows of one execution, or of a batch of them.
+/// The rows of one execution, or of a batch of executions.
 #[derive(Debug, Default)]
 pub(super) struct Children {
     pub(super) steps: StepColumns,
@@ -31,7 +31,7 @@ pub(super) struct Children {
     pub(super) approvals: ApprovalColumns,
 }
 
-/// What an execution and its new records say, before they are written down.
+/// An execution with its new records, before they are encoded.
 pub(super) struct Records<'a> {
     pub(super) execution: &'a Execution,
     pub(super) steps: &'a [Step],
@@ -67,7 +67,7 @@ impl Children {
         Ok(children)
     }
 
-    /// About how many bytes they have.
+    /// The approximate size in bytes.
     pub(super) fn size(&self) -> usize {
         fn texts(column: &[Option<String>]) -> usize {
             column.iter().flatten().map(String::len).sum()
@@ -105,8 +105,8 @@ impl Children {
     }
 }
 
-/// The parts that insert rows of those executions that `allowed` lists, their parameters beginning
-/// with number `first`. Steps are left to the caller: a new run inserts them, a commit updates.
+/// The SQL that inserts rows of the executions in table `allowed`; its parameters start at number `first`.
+/// It leaves the steps to the caller, because a new execution inserts them and a commit updates them.
 pub(super) fn insert_children(first: usize, allowed: &str) -> String {
     let events_at = first + StepColumns::COUNT;
     let logs_at = events_at + EventColumns::COUNT;
@@ -170,7 +170,7 @@ pub(super) fn insert_children(first: usize, allowed: &str) -> String {
     )
 }
 
-/// How long an execution's sequences are.
+/// The lengths of an execution's sequences.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Lengths {
     pub(super) events: u64,
@@ -179,7 +179,7 @@ pub(super) struct Lengths {
 }
 
 impl Lengths {
-    /// Where the sequences must end for these records to follow: their heads, less the records.
+    /// The lengths that these records must follow: the execution's heads, less the records.
     pub(super) fn before(records: &Records<'_>) -> Self {
         let heads = &records.execution.heads;
         Self {
@@ -189,7 +189,7 @@ impl Lengths {
         }
     }
 
-    /// Checks that new records follow those that are there, and that the execution says so.
+    /// Checks that new records follow the stored ones without a gap, and that the heads count them.
     pub(super) fn check(self, records: &Records<'_>) -> Result<(), Error> {
         let (id, heads) = (records.execution.id, &records.execution.heads);
         let events = records.events.iter().map(|event| event.seq);

@@ -1,4 +1,4 @@
-//! Giving executions to workers, and taking them back.
+//! Leases executions to workers, renews leases, and takes them back.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -25,7 +25,7 @@ use crate::{
     error::{Error, Meaning},
 };
 
-/// The rows of execution `e` in a table, of those that have a number to count on from.
+/// The rows of execution `e` in a table that have a valid sequence number.
 macro_rules! counted {
     ($table:literal) => {
         concat!(
@@ -36,7 +36,7 @@ macro_rules! counted {
     };
 }
 
-/// Whether an execution's counters are behind its rows, so that a commit would number rows anew.
+/// True if an execution's counters are behind its rows, so that a commit would reuse numbers.
 macro_rules! counters_lag {
     () => {
         concat!(
@@ -51,25 +51,24 @@ macro_rules! counters_lag {
     };
 }
 
-/// From this many bytes on, as they are stored, an execution is large.
+/// The stored size in bytes from which an execution is large.
 macro_rules! large {
     () => {
         "32768"
     };
 }
 
-/// One claim loads large executions up to this many bytes together, as they are stored, and the one that
-/// exceeds them.
+/// The stored bytes of large executions that one claim loads together. The execution that exceeds the limit
+/// is still loaded, later large ones are not.
 macro_rules! most_loaded {
     () => {
         "1048576"
     };
 }
 
-/// What a claim gives, with the state of what was claimed, save for those that would be too much to be
-/// loaded at once. The function sees and changes what is
-/// there when it runs, the rest of the statement what was there when it began; where that differs,
-/// the state is read again.
+/// The result of a claim, with the run state of the claimed executions, except those that exceed
+/// `most_loaded`. The SQL function sees and changes the rows as of its own run; the rest of the
+/// statement sees the rows as of its start. If the two differ, the state is read again.
 macro_rules! claim {
     ($function:literal, counters_checked: $checked:literal) => {
         ClaimSql {
@@ -117,7 +116,7 @@ macro_rules! claim {
     };
 }
 
-/// How its holder before left an execution.
+/// How the previous lease holder left an execution.
 struct Before {
     taken_over: bool,
     takeovers: u32,
@@ -125,12 +124,12 @@ struct Before {
 
 struct ClaimSql {
     with_state: &'static str,
-    /// For where the server cannot read all that was due: then each state is read by itself.
+    /// The fallback if the server cannot read all of the state: each state is then read by itself.
     alone: &'static str,
 }
 
-/// Prolongs leases, in the order in which commits take their rows. It waits briefly, for the engine
-/// gives up whatever it holds where it is not told in time.
+/// Renews leases, in the order in which commits lock their rows. It waits only briefly, because the engine
+/// abandons its executions if it does not learn in time that their leases are renewed.
 macro_rules! prolong {
     ($of_held_rows:literal) => {
         concat!(
@@ -280,17 +279,17 @@ impl PgStore {
                         state => state?,
                     }
                 };
-                // Purged in the same moment: then there is nothing to work on.
+                // No row: the execution was purged in the meantime, so there is nothing to work on.
                 taken.extend(state.map(|state| (lease, before, state)));
             } else {
                 claim.held_back |= field::<bool>(&row, "held_back")?;
-                // One that cannot be read is so far off that nobody waits for it.
+                // A time that cannot be read is so far away that nobody waits for it.
                 if let Some(due) = optional_time(&row, "next_due").unwrap_or(None) {
                     claim.next_due = Some(claim.next_due.map_or(due, |known| known.min(due)));
                 }
             }
         }
-        // None has this hash that stands for one that cannot be read.
+        // If a hash cannot be read, zeros stand for it; no definition has that hash.
         let hashes: Vec<_> = taken
             .iter()
             .map(|(_, _, state)| bytes32(state, "definition_hash").unwrap_or_default())
@@ -305,7 +304,7 @@ impl PgStore {
             let (run, published, is_unreadable) = match read() {
                 Ok((run, published)) => (run, published, false),
                 Err(_) if by_name => {
-                    // What the claim has set right is in the row only now.
+                    // The claim may have repaired the row, so read it again.
                     let id = lease.execution_id.0;
                     let row = match self.state_row(id).await {
                         Err(error) if error.is_unreadable() => self.bare_row(id).await?,
@@ -321,7 +320,7 @@ impl PgStore {
             };
             let signals = match inbox(&state) {
                 Ok(signals) => signals,
-                // One by one, so that those which can be read are.
+                // Read the signals one by one, so that the readable ones are returned.
                 Err(_) => self.inbox(lease.execution_id).await?,
             };
             claim.claimed.push(Claimed {
@@ -341,17 +340,17 @@ impl PgStore {
             self.put_back(&too_much, request.now).await?;
         }
         if !unreadable.is_empty() || !too_much.is_empty() {
-            // They are nobody's now, and others may have their place.
+            // Nobody holds these now, and other executions may take their place.
             claim.next_due = Some(request.now);
         }
         Ok(claim)
     }
 
-    /// Executions that cannot be read come again when their leases would have run out: given back,
-    /// they would be due at once. Nobody works on them meanwhile, so they take up no lease of their
-    /// organization's share. Of who had it before, only its first lease has nothing before it: any other
-    /// leaves the worker named, so that the next takes over; as nobody has died, that does not add to the
-    /// count of takeovers.
+    /// Makes executions that cannot be read due again when their leases would have expired. If they were
+    /// released, they would be due at once. They have no holder meanwhile, so they do not count towards
+    /// their organization's share of leases. Unless this was the execution's first lease, the worker
+    /// stays named, so that the next claim is a takeover. No worker has died, so the takeover count does
+    /// not grow.
     async fn put_off(&self, unreadable: &[(Lease, Error)]) -> Result<(), Error> {
         let why: Vec<_> = unreadable
             .iter()
@@ -383,8 +382,8 @@ impl PgStore {
         self.database.write(sql, parameters).await.map(|_| ())
     }
 
-    /// Executions that this claim has not loaded are due at once, as if it had not claimed them: the next
-    /// claim takes over from the worker that is named only if this one did.
+    /// Makes executions that this claim did not load due at once, as if they had not been claimed. The next
+    /// claim is a takeover only if this one was.
     async fn put_back(&self, leases: &[(Lease, bool)], now: Timestamp) -> Result<(), Error> {
         let sql = "UPDATE docg.executions e
             SET worker_id = CASE WHEN held.taken_over THEN e.worker_id END,
@@ -405,7 +404,7 @@ impl PgStore {
         self.database.write(sql, parameters).await.map(|_| ())
     }
 
-    /// Counters that are behind the rows go on from the last row.
+    /// Repairs counters that are behind the rows: they continue from the last row.
     async fn mend_counters(&self, lease: Lease) -> Result<(), Error> {
         let sql = concat!(
             "WITH mended AS (
@@ -450,7 +449,7 @@ impl PgStore {
         Ok(self.database.read(sql, arguments![id]).await?.pop())
     }
 
-    /// What is needed to cancel an execution of which the server cannot read all.
+    /// The columns that a cancel needs, if the server cannot read the whole execution.
     async fn bare_row(&self, id: Uuid) -> Result<Option<PgRow>, Error> {
         let sql = "SELECT e.id, e.organization_id, e.workflow_id, e.workflow_version, e.status,
                 e.progress, e.delivery_state, e.signature_state, e.correlation_id, e.trigger_type,
@@ -469,18 +468,18 @@ impl PgStore {
         until: Timestamp,
     ) -> Result<Renewed, Error> {
         let (mut held, mut is_known) = (HashMap::new(), true);
-        // First all whose rows are free, so that a row that somebody holds costs no other its lease.
+        // Renew all leases on free rows first, so that a locked row costs no other execution its lease.
         self.prolong_some(prolong!("SKIP LOCKED"), leases, until, &mut held)
             .await?;
-        // The rest is lost, or a commit is at it.
+        // The remaining leases are lost, or a commit has their rows locked.
         let waited = self.prolong_some(prolong!(""), leases, until, &mut held);
         if let Err(mut error) = waited.await {
             if error.meaning() == Some(Meaning::Held) {
-                // It held up those beside it.
+                // The locked row also held up the others in this statement.
                 let beside = self.prolong_some(prolong!("SKIP LOCKED"), leases, until, &mut held);
                 error = beside.await.err().unwrap_or(error);
             }
-            // What is prolonged is. The rest may be lost, or somebody is at it for long.
+            // Some leases are renewed. The others may be lost, or their rows are locked for long.
             if held.is_empty() {
                 return Err(error);
             }
@@ -499,7 +498,7 @@ impl PgStore {
         Ok(renewed)
     }
 
-    /// Prolongs those that are not among the `held` yet, and adds them: whether each is signaled.
+    /// Renews the leases that are not in `held` yet, and adds each to it: true if it has pending signals.
     async fn prolong_some(
         &self,
         sql: &'static str,
@@ -549,12 +548,12 @@ fn columns(leases: &[Lease]) -> (Vec<Uuid>, Vec<Uuid>, Vec<i64>) {
     (ids, workers, leases.map(|lease| int(lease.fence)).collect())
 }
 
-/// Whether the state is that of the moment when the execution was leased.
+/// True if the state read is the state at the time of the claim.
 fn is_current(row: &PgRow) -> Result<bool, Error> {
     let same_version =
         field::<Option<i64>>(row, "version")? == field::<Option<i64>>(row, "claimed_version")?;
     let pending = pending(row)?;
-    // One that cannot be read so is read one by one.
+    // An inbox that cannot be read here is read signal by signal later.
     let same_inbox = |signals: Vec<Signal>| signals.len() as u64 == u64::from(pending);
     Ok(same_version && inbox(row).map_or(true, same_inbox))
 }

@@ -1,7 +1,7 @@
-//! Commits: those that arrive together go in one statement, and each succeeds or fails by itself.
+//! Commits: those that arrive together share one statement, and each succeeds or fails by itself.
 //!
-//! The first part of the statement updates the executions whose lease, version and sequences are
-//! as the commit says, and the ids that come out of it decide which rows are written besides.
+//! The first part of the statement updates the executions whose lease, version and sequences match
+//! the commit. The ids that it returns decide which other rows are written.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -25,7 +25,7 @@ use crate::{
 };
 
 columns! {
-    /// What a commit is conditional on, and what becomes of the lease and the inbox.
+    /// The conditions of a commit, and its effect on the lease and the signal inbox.
     FenceColumns {
         worker_id: Uuid = "uuid[]",
         fence: i64 = "int8[]",
@@ -60,7 +60,7 @@ columns! {
     }
 }
 
-/// A commit, written down.
+/// A commit, encoded.
 pub(super) struct CommitParcel {
     id: Uuid,
     size: usize,
@@ -71,8 +71,8 @@ pub(super) struct CommitParcel {
     children: Children,
 }
 
-/// What a cancel does not change. Where a part of an execution cannot be read, nobody knows what to write
-/// there.
+/// The columns that a cancel leaves as they are. If a part of an execution cannot be read, there is no
+/// value to write to them.
 const NOT_OF_CANCELS: [&str; 11] = [
     "progress",
     "current_step",
@@ -87,15 +87,15 @@ const NOT_OF_CANCELS: [&str; 11] = [
     "priority",
 ];
 
-/// `expires_at` is when somebody should look whether the lease has run out. It is left alone as
-/// long as it is not past the first half of the lease: then no index needs to be touched.
+/// The statement for a batch of commits. `expires_at` is when a claim should check whether the lease has
+/// expired. It stays unchanged while it lies in the second half of the lease, so that no index is touched.
 static COMMIT: LazyLock<String> = LazyLock::new(|| {
     let execution_at = 2;
     let fence_at = execution_at + ExecutionColumns::COUNT;
     let settled_at = fence_at + FenceColumns::COUNT;
     let inputs_at = settled_at + SettledColumns::COUNT;
     let children_at = inputs_at + InputColumns::COUNT;
-    // Side by side: the arrays of both have the same length, and so one `unnest` takes them.
+    // The arrays of both have the same length, so one `unnest` takes them side by side.
     let execution = ExecutionColumns::unnest(execution_at, "i");
     let fence = FenceColumns::unnest(fence_at, "i");
     let (values, names) = execution.split_once(") AS i (").unwrap_or_default();
@@ -207,7 +207,7 @@ static COMMIT: LazyLock<String> = LazyLock::new(|| {
 
 #[async_trait]
 impl Parcel for CommitParcel {
-    /// `None` where the commit was refused.
+    /// `None` if the commit was refused.
     type Answer = Option<Committed>;
 
     fn mark(&self) -> Uuid {
@@ -275,7 +275,7 @@ impl PgStore {
     pub(super) async fn commit_one(&self, commit: &Commit) -> Result<Committed, Error> {
         let parcel = match self.write_commit_down(commit) {
             Ok(parcel) => parcel,
-            // A lost lease is told before what else is wrong.
+            // If the lease was lost too, report that first.
             Err(Error::Invalid(message)) => {
                 return Err(match self.why_refused(commit).await? {
                     Some(refused @ (Error::Conflict(_) | Error::Signaled(_))) => refused,
@@ -353,7 +353,7 @@ impl PgStore {
         })
     }
 
-    /// Finds out why a commit was refused, as far as the execution's row tells.
+    /// Finds why a commit was refused, as far as the execution's row shows it.
     async fn why_refused(&self, commit: &Commit) -> Result<Option<Error>, Error> {
         let conflict = |message: String| Ok(Some(Error::Conflict(message)));
         let invalid = |message: String| Ok(Some(Error::Invalid(message)));

@@ -1,4 +1,4 @@
-//! Storing new runs, those that come together in one statement.
+//! Stores new executions; those that arrive together share one statement.
 
 use std::{collections::HashMap, sync::LazyLock};
 
@@ -26,7 +26,7 @@ use crate::{
 };
 
 columns! {
-    /// What comes with a new run besides its execution.
+    /// The values of a new execution that are not in its execution row.
     NewColumns {
         type_set: i32 = "int4[]",
         definition_hash: Vec<u8> = "bytea[]",
@@ -47,7 +47,7 @@ columns! {
     }
 }
 
-/// A new run, written down.
+/// A new execution, encoded.
 pub(super) struct CreateParcel {
     id: Uuid,
     size: usize,
@@ -58,8 +58,8 @@ pub(super) struct CreateParcel {
     children: Children,
 }
 
-/// Runs whose id is not taken and whose idempotency key is free are stored; their ids come back, each with
-/// the lease of who claims it.
+/// Stores the executions whose id and idempotency key are free. Returns their ids, each with the lease if
+/// one was granted.
 static CREATE: LazyLock<String> = LazyLock::new(|| {
     let place_at = 1 + ExecutionColumns::COUNT;
     let new_at = place_at + ExecutionPlace::COUNT;
@@ -155,7 +155,7 @@ static CREATE: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-/// A table of columns with each row's place, so that several can be joined side by side.
+/// A table of columns with each row's position, so that several tables can be joined row by row.
 fn numbered(unnest: &str, alias: &str) -> String {
     unnest
         .replacen(" AS ", " WITH ORDINALITY AS ", 1)
@@ -166,7 +166,7 @@ fn numbered(unnest: &str, alias: &str) -> String {
 
 #[async_trait]
 impl Parcel for CreateParcel {
-    /// `None` where it was not stored.
+    /// `None` if the execution was not stored.
     type Answer = Option<Created>;
 
     fn mark(&self) -> Uuid {
@@ -227,7 +227,7 @@ impl PgStore {
         let organization = run.state.execution.organization_id;
         let idempotency = run.idempotency.clone();
         let parcel = match self.write_down(run).await {
-            // A taken id is told before what else is wrong.
+            // If the id is taken too, report that first.
             Err(error @ Error::Invalid(_)) => {
                 let sql = "SELECT id FROM docg.executions WHERE id = $1";
                 let is_free = self.database.read(sql, arguments![id.0]).await?.is_empty();
@@ -238,7 +238,7 @@ impl PgStore {
         match self.creations.send(parcel).await {
             Ok(Some(created)) => return Ok(created),
             Ok(None) => {}
-            // Another transaction has just stored one with this id or key.
+            // Another transaction has just stored an execution with this id or key.
             Err(error) if error.meaning() == Some(Meaning::Duplicate) => {}
             Err(error) => return Err(error),
         }

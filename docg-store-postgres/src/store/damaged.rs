@@ -1,4 +1,4 @@
-//! Executions that are known to be damaged where their own rows do not show it: lists say so too.
+//! Executions that are known to be damaged although their own rows do not show it. Lists mark them.
 
 use std::{
     collections::HashSet,
@@ -11,10 +11,10 @@ use uuid::Uuid;
 use super::PgStore;
 use crate::{codec::mark_unreadable, error::Error};
 
-/// So many are remembered; then all are forgotten, and found again when somebody asks for them.
+/// The maximum number of remembered ids. Beyond it all are forgotten, and found again by later reads.
 const REMEMBERED: usize = 1_024;
 
-/// Those that this process has found.
+/// The ids of damaged executions that this process has found.
 #[derive(Default)]
 pub(super) struct Damaged(Mutex<HashSet<Uuid>>);
 
@@ -23,7 +23,7 @@ impl Damaged {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes whether an execution is damaged.
+    /// Remembers or forgets that an execution is damaged.
     pub(super) fn note(&self, id: Uuid, is_damaged: bool) {
         let mut known = self.known();
         if !is_damaged {
@@ -42,7 +42,7 @@ impl Damaged {
 }
 
 impl PgStore {
-    /// Marks those of a list that are known to be damaged, and still are.
+    /// Marks the records of executions that are known to be damaged and still are.
     pub(super) async fn mark_damaged(&self, records: &mut [ExecutionRecord]) -> Result<(), Error> {
         for record in records.iter_mut().filter(|record| !record.unreadable) {
             let id = record.execution.id.0;

@@ -1,5 +1,4 @@
-//! Definitions that executions were created with, and numbers of sets of node types: neither ever
-//! changes, so both are remembered.
+//! Caches for the definitions of executions and the numbers of node type sets. Neither ever changes.
 
 use std::{
     collections::HashMap,
@@ -15,7 +14,7 @@ use crate::{
     error::Error,
 };
 
-/// This many are remembered of each; then all are forgotten and remembered anew.
+/// The maximum number of entries in each cache. Beyond it the cache is emptied and filled again.
 const REMEMBERED: usize = 1_024;
 
 #[derive(Default)]
@@ -36,14 +35,14 @@ fn remember<K: std::hash::Hash + Eq, V>(mutex: &Mutex<HashMap<K, V>>, key: K, va
     known.insert(key, value);
 }
 
-/// What a definition is found by.
+/// The key of a definition.
 pub(super) fn hash(definition: &str) -> [u8; 32] {
     Sha256::digest(definition).into()
 }
 
 impl Definitions {
-    /// The definitions of these hashes, in order, each by itself to be had or not; those that are
-    /// not known are read, all at once.
+    /// Finds the definitions with these hashes, in order, each with its own result. Those that are not cached
+    /// are read together.
     pub(super) async fn find(
         &self,
         database: &Database,
@@ -77,7 +76,7 @@ impl Definitions {
         Ok(hashes.iter().map(found).collect())
     }
 
-    /// The number of a workflow's set of node types.
+    /// The number of a workflow's set of node types; it is stored if it is new.
     pub(super) async fn type_set(
         &self,
         database: &Database,
@@ -93,8 +92,8 @@ impl Definitions {
         if let Some(number) = lock(&self.type_sets).get(&types) {
             return Ok(*number);
         }
-        // A second look finds what another process has just added: a statement sees only what was
-        // there when it began.
+        // Two attempts: a statement sees the rows as of its start, so only a second one finds a set that
+        // another process has just added.
         let sql = "WITH added AS (
                 INSERT INTO docg.node_type_sets (node_types) SELECT $1
                 WHERE NOT EXISTS (SELECT FROM docg.node_type_sets WHERE node_types = $1)

@@ -1,4 +1,4 @@
-//! Small facts with an end.
+//! The TTL store: small values that expire.
 
 use async_trait::async_trait;
 use docg_core::{
@@ -15,8 +15,8 @@ use crate::{
     error::Error,
 };
 
-/// A repeated try finds what another has just written: a statement sees only what was there when
-/// it began.
+/// The maximum number of tries. A statement sees the rows as of its start, so only a repeated try finds
+/// what another process has just written.
 const TRIES: usize = 5;
 
 fn organization(id: Option<OrganizationId>) -> Uuid {

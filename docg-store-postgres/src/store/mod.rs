@@ -1,9 +1,9 @@
 //! The store: one file for each group of statements.
 //!
-//! [`create`] and [`commit`] write runs, in batches; [`claim`] gives them to workers and takes them
-//! back; [`signals`], [`publishing`] and [`purge`] are the rest of the writing. [`reads`],
-//! [`workflows`] and [`memos`] are what their names say. [`definitions`] remembers what never
-//! changes, [`damaged`] what lists cannot see by themselves.
+//! [`create`] and [`commit`] write executions, in batches. [`claim`] leases executions to workers and
+//! takes the leases back. [`signals`], [`publishing`] and [`purge`] hold the other writes; [`reads`],
+//! [`workflows`] and [`memos`] match their names. [`definitions`] caches rows that never change, and
+//! [`damaged`] remembers damaged rows that lists cannot detect themselves.
 
 mod children;
 mod claim;
@@ -46,7 +46,7 @@ use create::CreateParcel;
 use damaged::Damaged;
 use definitions::Definitions;
 
-/// What the driver reads from the query of a URL.
+/// The query parameters of a URL that the driver understands.
 const PARAMETERS: [&str; 18] = [
     "sslmode",
     "ssl-mode",
@@ -70,7 +70,7 @@ const PARAMETERS: [&str; 18] = [
 
 fn read(url: &str) -> Result<PgConnectOptions, Error> {
     let right = "postgres://user:password@host:5432/database";
-    // The driver reads what follows any scheme.
+    // The driver itself accepts any scheme.
     if !["postgres://", "postgresql://"]
         .iter()
         .any(|scheme| url.starts_with(scheme))
@@ -79,9 +79,9 @@ fn read(url: &str) -> Result<PgConnectOptions, Error> {
             "not a PostgreSQL URL; expected {right}"
         )));
     }
-    // What the driver says may repeat a part of the URL, and so of the password.
+    // The driver's error may repeat a part of the URL, and so of the password.
     known_parameters(url).parse().map_err(|_| {
-        // These texts are constants.
+        // `url`'s error texts are constants.
         let why = url::Url::parse(url).err();
         let why = why.map_or_else(String::new, |error| format!(" ({error})"));
         let hint = "other characters than letters and digits in a password are written as %XX";
@@ -91,7 +91,7 @@ fn read(url: &str) -> Result<PgConnectOptions, Error> {
     })
 }
 
-/// The URL without the parameters that the driver does not know: it would log their values.
+/// Removes the parameters that the driver does not know from a URL: it would log their values.
 fn known_parameters(url: &str) -> String {
     let Some((base, query)) = url.split_once('?') else {
         return url.to_owned();
@@ -110,7 +110,7 @@ fn key(pair: &str) -> &str {
     pair.split('=').next().unwrap_or_default()
 }
 
-/// Names the parameters that are ignored, unless they may be a part of a password that has a `?`.
+/// Names the ignored parameters, unless they may be part of a password that contains a `?`.
 fn ignored(query: &str, unknown: &[&str]) -> String {
     let is_name = |pair: &&&str| {
         let of_names = |byte: u8| byte.is_ascii_lowercase() || byte == b'_';
@@ -134,7 +134,7 @@ fn ignored(query: &str, unknown: &[&str]) -> String {
     )
 }
 
-/// Warns, unless this process has done so: programs connect once to check and once to work.
+/// Logs a warning once per process, because programs connect once to check and once to work.
 pub(crate) fn warn_once(text: String) {
     static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
     let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
@@ -144,7 +144,7 @@ pub(crate) fn warn_once(text: String) {
     }
 }
 
-/// Why there is no connection. A pool tries again until its time is up, and then knows only that.
+/// Finds why there is no connection. A pool retries until its timeout and then reports only that.
 async fn cause(error: sqlx::Error, database: &PgConnectOptions, config: &PgStoreConfig) -> Error {
     if !matches!(error, sqlx::Error::PoolTimedOut) {
         return Error::of_connecting(error);
@@ -156,18 +156,18 @@ async fn cause(error: sqlx::Error, database: &PgConnectOptions, config: &PgStore
     }
 }
 
-/// As PostgreSQL counts milliseconds.
+/// The largest timeout, in milliseconds, that PostgreSQL accepts.
 const LONGEST: u128 = 0x7fff_ffff;
 
-/// What holds in a session, whatever the database's or the role's defaults are, unless a pooler keeps it
-/// from the server. It is asked for as
-/// the session starts: what a statement set would stay, behind a pooler, with whoever gets the
-/// server's session next.
+/// Adds the store's session settings to the connection options. They override the defaults of the
+/// database and the role, unless a pooler withholds them from the server. They are sent as the session
+/// starts: behind a pooler, a setting made by a statement would stay for the session's next client.
 ///
-/// The server ends what takes too long: a statement that only the client gave up would wait on
-/// there, and be done in the end. It is to be first, for its answer says that nothing was written;
-/// of a transaction of several statements, which the client bounds as a whole, it may not be. And a
-/// stricter isolation would only make workers lose races that here they do not run.
+/// The server ends a statement that takes too long. If only the client gave up, the statement would keep
+/// waiting at the server and run in the end. The server's limit is shorter than the client's, because its
+/// answer proves that nothing was written. The client bounds a transaction of several statements as a
+/// whole, so there the client's limit may come first. A stricter isolation level would only make
+/// workers lose races.
 fn settled(database: PgConnectOptions, timeout: Duration) -> PgConnectOptions {
     let timeout = timeout.as_millis();
     let [statement, lock] =
@@ -179,7 +179,7 @@ fn settled(database: PgConnectOptions, timeout: Duration) -> PgConnectOptions {
     ])
 }
 
-/// Keeps everything in a PostgreSQL database, in the schema `docg`.
+/// A store that keeps everything in a PostgreSQL database, in the schema `docg`.
 ///
 /// Share it behind an `Arc`. Any number of processes may work on one database.
 pub struct PgStore {
@@ -201,17 +201,17 @@ impl fmt::Debug for PgStore {
 }
 
 impl PgStore {
-    /// Connects by a URL such as `postgres://user:password@host/database`. It does not migrate:
-    /// see [`migrate`](Self::migrate).
+    /// Connects by a URL such as `postgres://user:password@host/database`. It does not migrate the
+    /// schema: see [`migrate`](Self::migrate).
     ///
-    /// Limits on time are asked for in `options`, as a session starts. PgBouncer refuses these unless
-    /// its `ignore_startup_parameters` has them, and then the limits are the database's or the role's.
+    /// The session's time limits are sent in `options` when a session starts. PgBouncer refuses `options`
+    /// unless `ignore_startup_parameters` lists it; then the limits of the database or the role apply.
     ///
     /// # Errors
     ///
-    /// `Invalid` where the URL is none of a PostgreSQL database, and where that cannot be worked on: the
-    /// source is then a [`DatabaseFault`](crate::DatabaseFault). `Unavailable` where it does not
-    /// answer, or refuses.
+    /// `Invalid` if the URL is not a PostgreSQL URL, or if the database is unfit; then the error's source is
+    /// a [`DatabaseFault`](crate::DatabaseFault). `Unavailable` if the database does not answer, or
+    /// refuses the connection.
     pub async fn connect(url: &str, config: PgStoreConfig) -> Result<Self, StoreError> {
         let database = read(url).map_err(|e| e.at("connect"))?;
         let database = settled(database, config.timeout);
@@ -220,7 +220,7 @@ impl PgStore {
         let pool = PgPoolOptions::new()
             .max_connections(config.max_connections)
             .acquire_timeout(config.acquire_timeout)
-            // A round trip for each use is too much; one after a rest finds what died meanwhile.
+            // A round trip for each use costs too much. A ping after an idle second finds dead connections.
             .test_before_acquire(false)
             .before_acquire(move |connection, meta| {
                 let is_spared = spared.spare(meta.age);
@@ -241,10 +241,11 @@ impl PgStore {
         Ok(store)
     }
 
-    /// Works on a pool that the host has. Its limits on connections and waiting hold, and its sessions
-    /// are left as they are: `read committed`, PostgreSQL's default, is right, and a `statement_timeout`
-    /// and a `lock_timeout` end what takes too long at the server too. Without these a statement that
-    /// was given up goes on there, and a write may be done after its caller was told that it failed.
+    /// Makes a store on the host's pool. The pool's limits on connections and waiting apply, and its
+    /// sessions stay as they are. They should use `read committed`, PostgreSQL's default, and set a
+    /// `statement_timeout` and a `lock_timeout`, so that the server ends slow statements. Without these, a
+    /// statement that was given up goes on at the server, and a write may succeed after its caller was
+    /// told that it failed.
     #[must_use]
     pub fn new(pool: PgPool, config: PgStoreConfig) -> Self {
         Self::on(pool, config, Losses::default())
@@ -269,20 +270,20 @@ impl PgStore {
         }
     }
 
-    /// Brings the schema `docg` up to date. Safe when several processes start at once, and beside
-    /// migrations of the host: it has its own table.
+    /// Brings the schema `docg` up to date. Several processes may call this at once. The host's own
+    /// migrations are not affected, because docg's have their own table.
     ///
     /// # Errors
     ///
-    /// `Unavailable` where the database does not answer or the role may not create; `Corrupt`
-    /// where a migration that was applied is not the one of this version, or is newer.
+    /// `Unavailable` if the database does not answer or the role may not create; `Corrupt` if an applied
+    /// migration differs from this version's, or is newer.
     pub async fn migrate(&self) -> Result<(), StoreError> {
         migrate::run(&self.database.pool)
             .await
             .map_err(|e| e.at("migrate"))
     }
 
-    /// Closes the pool, once what is under way has ended.
+    /// Closes the pool after the statements under way have ended.
     pub async fn close(&self) {
         self.database.pool.close().await;
     }

@@ -1,4 +1,4 @@
-//! What the relay needs: up to where each execution's events are on the bus.
+//! The reads and writes of the relay: up to which event each execution is published.
 
 use docg_core::{ids::ExecutionId, ports::Unpublished, time::Timestamp};
 use uuid::Uuid;
@@ -22,7 +22,7 @@ impl PgStore {
             FROM docg.executions e
             WHERE NOT e.is_published AND e.updated_at < $1 AND e.id > $2
             ORDER BY e.id LIMIT $3";
-        // The nil id comes before all others.
+        // The nil id sorts before all others.
         let after = after.map_or(Uuid::nil(), |id| id.0);
         let parameters = arguments![Time::from(before), after, int(limit as u64)];
         let rows = self.database.read(sql, parameters).await?;
@@ -42,7 +42,7 @@ impl PgStore {
         if published.is_empty() {
             return Ok(());
         }
-        // One that somebody is at is published once more, and marked then.
+        // If an execution's row is locked, its events are published again later and marked then.
         let sql = "UPDATE docg.executions e
             SET published = greatest(e.published, least(marked.seq, e.event_seq))
             FROM (

@@ -1,4 +1,4 @@
-//! Removing what has ended long ago.
+//! Deletes executions that ended long ago.
 
 use docg_core::time::Timestamp;
 use sqlx::postgres::PgArguments;
@@ -11,21 +11,21 @@ use crate::{
     error::Error,
 };
 
-/// Says what a purge did not get done, which a later one takes up.
+/// Logs the failure of a part of a purge, which a later purge repeats.
 fn left_for_later<T>(done: Result<T, Error>) -> Option<T> {
     done.inspect_err(|error| tracing::warn!("not all that is old was purged: {error}"))
         .ok()
 }
 
-/// How many executions that stay for their signals are looked at in one call.
+/// The maximum number of executions with unsettled signals that one call examines.
 const LOOKED_AT: u64 = 100;
 
 impl PgStore {
-    /// Signals that are not settled keep their execution, but not for ever one that nobody can read.
-    /// What has gone has gone, whatever becomes of the rest: a later call takes that up.
+    /// Purges old executions. One with unsettled signals stays, unless it cannot be read. A failure of a
+    /// later part does not undo the earlier ones; a later call repeats it.
     pub(super) async fn purge_some(&self, before: Timestamp, limit: usize) -> Result<usize, Error> {
         let mut purged = self.purge_settled(before, limit).await?;
-        // Nothing is left but what somebody is at, or has signals that are not settled.
+        // Everything else old is locked by another session, or has unsettled signals.
         if purged < limit {
             left_for_later(self.purge_left_over().await);
             let more = self.purge_unreadable(before, limit - purged).await;
@@ -45,10 +45,10 @@ impl PgStore {
         }
     }
 
-    /// Passes over what somebody is at, so that it never waits and nobody waits for it, and over
-    /// what has signals that are not settled. Audit rows stay, and with them where their chain
-    /// ended; what no checkpoint has signed of that waits for the next. Rows that somebody has put
-    /// there before hold up no purge: where they are wrong, verifying shows it.
+    /// Purges old executions without unsettled signals. It skips locked rows, so it never waits and nobody
+    /// waits for it. The audit rows stay, with the chain's head; an unsigned head waits for the next
+    /// checkpoint. If rows with the same keys were put there before, they do not stop the purge;
+    /// verifying reports them if they are wrong.
     async fn purge_settled(&self, before: Timestamp, limit: usize) -> Result<usize, Error> {
         let sql = "WITH old AS MATERIALIZED (
                 SELECT e.id, e.organization_id, e.audit_seq, e.audit_hash, e.is_checkpointed,
@@ -96,9 +96,8 @@ impl PgStore {
         Ok(usize::try_from(field::<i64>(row, "purged")?).unwrap_or(0))
     }
 
-    /// Removes those of these definitions that no execution has any more. One that a new run takes
-    /// up at this moment is kept by its foreign key, and whichever of the two comes second is
-    /// tried again.
+    /// Deletes those definitions that no execution uses any more. If a new execution takes one up at this
+    /// moment, its foreign key keeps the definition; the later of the two transactions is retried.
     async fn purge_definitions(&self, hashes: Vec<Vec<u8>>) -> Result<(), Error> {
         if hashes.is_empty() {
             return Ok(());
@@ -114,8 +113,8 @@ impl PgStore {
             .map(|_| ())
     }
 
-    /// Definitions that no execution has, because they could not be removed with their last one. Of
-    /// many some are looked at, others each time.
+    /// Definitions without an execution, because deleting them with their last one failed. It examines a
+    /// sample, another one each time.
     async fn left_over(&self) -> Result<Vec<Vec<u8>>, Error> {
         let sql = "WITH start AS (SELECT sha256(random()::text::bytea) AS hash)
             SELECT x.hash FROM (
@@ -130,11 +129,11 @@ impl PgStore {
         rows.iter().map(|row| field(row, "hash")).collect()
     }
 
-    /// Settles signals of ended executions that nobody can read, and so nobody will ever settle: they
-    /// are ignored when they too are from before `before`. Until then somebody may repair the
-    /// execution, or a newer version read it. Whether there were any.
+    /// Settles signals of ended executions that cannot be read, because no worker will ever settle them. A
+    /// signal is ignored once it is from before `before` too. Until then somebody may repair the execution,
+    /// or a newer version may read it. Returns true if any signal was settled.
     async fn settle_unreadable(&self, before: Timestamp) -> Result<bool, Error> {
-        // By chance, so that none is left out for ever by what stays.
+        // Choose at random, so that executions that stay do not keep others from their turn.
         let sql = "SELECT e.id FROM docg.executions e
             WHERE e.ended_at < $1 AND e.signals_pending > 0 AND e.signaled_at < $1
                 AND e.expires_at IS NULL
@@ -164,7 +163,7 @@ impl PgStore {
         Ok(found)
     }
 
-    /// Whether signals of an execution are ignored now; `None` where it can be read.
+    /// Returns true if signals of the execution were ignored; `None` if the execution can be read.
     async fn settle_one(&self, id: Uuid, before: Timestamp) -> Result<Option<bool>, Error> {
         match self.unreadable(id).await? {
             Some(why) => self.ignore_signals(id, before, &why).await.map(Some),
@@ -172,7 +171,7 @@ impl PgStore {
         }
     }
 
-    /// Why no worker can be given an execution; `None` where it can be read.
+    /// The reason why no worker can load an execution; `None` if it can be read.
     pub(super) async fn unreadable(&self, id: Uuid) -> Result<Option<Error>, Error> {
         let why = match self.read_whole(id).await {
             Ok(()) => None,
@@ -183,7 +182,7 @@ impl PgStore {
         Ok(why)
     }
 
-    /// Fails where a worker could not be given an execution.
+    /// Fails if a worker could not load the execution.
     async fn read_whole(&self, id: Uuid) -> Result<(), Error> {
         let Some(row) = self.state_row(id).await? else {
             return Ok(());
@@ -201,8 +200,8 @@ impl PgStore {
         before: Timestamp,
         why: &Error,
     ) -> Result<bool, Error> {
-        // The execution's row is taken first, as by whoever adds or settles signals; who has it now
-        // may be one of them.
+        // Lock the execution's row first, as adding and settling signals do. Skip it if it is locked,
+        // because the holder may be doing one of these.
         let sql = "WITH held AS MATERIALIZED (
                 SELECT x.id FROM docg.executions x
                 WHERE x.id = $1 AND x.ended_at < $2 AND x.expires_at IS NULL

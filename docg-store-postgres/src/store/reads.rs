@@ -1,4 +1,4 @@
-//! What reads runs.
+//! The reads of executions and their records.
 
 use std::sync::Arc;
 
@@ -34,12 +34,12 @@ use crate::{
     error::Error,
 };
 
-/// One more than was asked for tells whether there are more.
+/// The limit of a statement: one row more than requested tells whether there are more.
 pub(super) fn limit(limit: usize) -> i64 {
     int(limit as u64).saturating_add(1)
 }
 
-/// Makes a page of rows of which there may be one too many.
+/// Makes a page from rows that may include one beyond the limit.
 pub(super) fn page<T>(
     rows: &[PgRow],
     limit: usize,
@@ -52,8 +52,8 @@ pub(super) fn page<T>(
     })
 }
 
-/// The place from which a list goes on after `after`; `None` where nothing can follow. A list begins with
-/// the rows whose place is damaged and lies before all places.
+/// The sequence number at which a list continues after `after`; `None` if nothing can follow. A list
+/// begins with the rows whose number is damaged and below all valid ones.
 fn begin(after: u64) -> Option<i64> {
     match after {
         0 => Some(i64::MIN),
@@ -61,8 +61,8 @@ fn begin(after: u64) -> Option<i64> {
     }
 }
 
-/// The end of the statement of a list `$row` of `$table`. Rows whose place is damaged come with the first
-/// page, beyond its limit: no place that was shown leads on from them.
+/// The end of the statement of a list `$row` of `$table`. Rows with a damaged sequence number come with the
+/// first page, beyond its limit, because no number that a reader saw leads on from them.
 macro_rules! by_place {
     ($table:literal, $row:literal) => {
         concat!(
@@ -75,7 +75,7 @@ macro_rules! by_place {
     };
 }
 
-/// Makes a page of a list that is read by place.
+/// Makes a page of a list that is read by sequence number.
 fn page_by_place<T>(
     rows: &[PgRow],
     limit: usize,
@@ -86,9 +86,9 @@ fn page_by_place<T>(
     page(rows, limit.saturating_add(damaged), read)
 }
 
-/// The statement for one combination of filters: each has a text of its own, and so a plan. The place
-/// after which it goes on is that of the row itself, for its moment may be one that cannot be shown;
-/// where the row is gone, the moment that was shown.
+/// The statement for one combination of filters; each has its own text, and so its own plan. The list
+/// continues after the creation time stored in the last row shown, because that time may be one that
+/// cannot be shown. If that row is gone, it continues after the time that was shown.
 macro_rules! list {
     ($filter:literal) => {
         list!($filter, execution_columns!())
@@ -109,7 +109,7 @@ macro_rules! list {
     };
 }
 
-/// Without a filter, by status, by workflow, by both.
+/// The statements: without a filter, by status, by workflow, by both.
 const LISTS: [&str; 4] = [
     list!(""),
     list!("AND e.status = $5"),
@@ -117,7 +117,7 @@ const LISTS: [&str; 4] = [
     list!("AND e.workflow_id = $5 AND e.status = $6"),
 ];
 
-/// What an execution shows of itself where the server cannot read all of it.
+/// The columns of an execution that are shown if the server cannot read all of it.
 macro_rules! bare_columns {
     () => {
         "e.id, e.organization_id, e.workflow_id, e.workflow_version, e.status, e.version, \
@@ -125,7 +125,7 @@ macro_rules! bare_columns {
     };
 }
 
-/// What a signature request shows of itself where the server cannot read all of it.
+/// The columns of a signature request that are shown if the server cannot read all of it.
 macro_rules! bare_signature {
     () => {
         "SELECT r.id, r.execution_id, r.organization_id, r.node_id, r.provider, r.envelope_id, \
@@ -134,7 +134,7 @@ macro_rules! bare_signature {
     };
 }
 
-/// What an approval shows of itself where the server cannot read all of it.
+/// The columns of an approval that are shown if the server cannot read all of it.
 macro_rules! bare_approval {
     () => {
         "SELECT a.id, a.execution_id, a.organization_id, a.node_id, a.quorum, a.decision, \
@@ -143,7 +143,7 @@ macro_rules! bare_approval {
     };
 }
 
-/// The same lists, for where the server cannot read all rows.
+/// The statements of `LISTS` with fewer columns, for use if the server cannot read all rows.
 const BARE_LISTS: [&str; 4] = [
     list!("", bare_columns!()),
     list!("AND e.status = $5", bare_columns!()),
@@ -152,7 +152,7 @@ const BARE_LISTS: [&str; 4] = [
 ];
 
 impl PgStore {
-    /// Reads a row, or of one that the server cannot read as a whole, what `bare` asks for.
+    /// Reads rows, or runs the statement `bare` if the server cannot read them completely.
     pub(super) async fn read_or_bare(
         &self,
         sql: &'static str,
@@ -189,7 +189,7 @@ impl PgStore {
     async fn list_executions(&self, query: ExecutionQuery) -> Result<Page<ExecutionRecord>, Error> {
         let filters =
             usize::from(query.status.is_some()) + 2 * usize::from(query.workflow_id.is_some());
-        // Without a place to begin after, the list begins after the end of time.
+        // Without `after`, the list begins after the end of time.
         let last = ExecutionId(uuid::Uuid::max());
         let (created_at, id) = query.after.map_or((None, last), |(at, id)| (Some(at), id));
         let mut parameters = arguments![
@@ -214,7 +214,7 @@ impl PgStore {
         }
     }
 
-    /// Completes a page of executions of which the server cannot read all.
+    /// Reads each execution of a page by itself, because the server could not read all of them at once.
     async fn one_by_one(
         &self,
         mut page: Page<ExecutionRecord>,
@@ -222,7 +222,7 @@ impl PgStore {
         for record in &mut page.items {
             let execution = &record.execution;
             let found = self.find_execution(execution.organization_id, execution.id);
-            // It may have been purged meanwhile.
+            // The execution may have been purged meanwhile.
             if let Some(found) = found.await? {
                 *record = found;
             }
@@ -253,7 +253,7 @@ impl PgStore {
         }
     }
 
-    /// Steps of which some cannot be read.
+    /// Reads the steps one by one, because some cannot be read.
     async fn steps_one_by_one(&self, id: ExecutionId) -> Result<Vec<Step>, Error> {
         let sql = concat!(
             "SELECT row_to_json(step)::text AS step FROM (",

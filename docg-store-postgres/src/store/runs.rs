@@ -1,4 +1,4 @@
-//! The port that changes runs, made of the statements beside it.
+//! [`RunStore`] for [`PgStore`], made of the statements in the files beside this one.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! The inbox.
+//! The signal inbox.
 
 use docg_core::{ids::ExecutionId, ports::Signal};
 use uuid::Uuid;
@@ -11,8 +11,9 @@ use crate::{
 };
 
 impl PgStore {
-    /// The execution's row is taken first: so signals have an order, and a commit that lets go at
-    /// the same time either sees the signal or is seen by it. A count that cannot be right begins anew.
+    /// Adds a signal to the inbox. It locks the execution's row first, so signals have an order. A commit
+    /// that releases at the same time either sees the signal or is seen by it. An impossible count
+    /// restarts at one.
     pub(super) async fn add_signal(&self, signal: &Signal) -> Result<(), Error> {
         let sql = "WITH target AS (
                 UPDATE docg.executions e
@@ -47,7 +48,7 @@ impl PgStore {
             max_inbox,
         ];
         let rows = match self.database.write(sql, parameters).await {
-            // The same signal came twice at once.
+            // The same signal arrived twice at once.
             Err(error) if error.meaning() == Some(Meaning::Duplicate) => return Ok(()),
             other => other?,
         };
@@ -64,7 +65,7 @@ impl PgStore {
         Err(Error::Full(format!("the inbox of {id} is full")))
     }
 
-    /// What cannot be read is set aside; who has the execution goes on with the others.
+    /// The pending signals. It sets unreadable ones aside, so that the lease holder goes on with the others.
     pub(super) async fn inbox(&self, execution: ExecutionId) -> Result<Vec<Signal>, Error> {
         let sql = "SELECT s.id, s.signal::text
             FROM docg.signals s WHERE s.execution_id = $1 AND NOT s.is_settled ORDER BY s.arrival";
@@ -83,8 +84,8 @@ impl PgStore {
         Ok(signals)
     }
 
-    /// Takes signals that nobody can read out of the inbox: waiting there, they would make the
-    /// execution due for ever, and keep it from being purged. Their rows stay, for a technician.
+    /// Takes unreadable signals out of the inbox. Left there, they would make the execution due forever
+    /// and keep it from being purged. Their rows stay, for a technician.
     async fn set_aside(
         &self,
         execution: ExecutionId,
@@ -100,7 +101,7 @@ impl PgStore {
             why.len(),
             why.join("; ")
         );
-        // The execution's row is taken first, as by whoever adds or settles signals.
+        // Lock the execution's row first, as adding and settling signals do.
         let sql = "WITH held AS MATERIALIZED (
                 SELECT x.id FROM docg.executions x WHERE x.id = $1 FOR NO KEY UPDATE),
             aside AS (

@@ -1,6 +1,6 @@
-//! Lists of columns that several statements share. JSON goes as text.
+//! Column lists that several statements share. JSON is sent as text.
 
-/// An execution `e` with its data `d`.
+/// The columns of an execution `e` with its data `d`.
 macro_rules! execution_columns {
     () => {
         "e.id, e.organization_id, e.workflow_id, e.workflow_version, e.status, e.progress, \
@@ -14,7 +14,7 @@ macro_rules! execution_columns {
     };
 }
 
-/// A step `s` as a record.
+/// The columns of a step `s` as a record.
 macro_rules! step_record {
     () => {
         "SELECT s.id, s.node_id, s.node_type, s.label, s.phase, s.position, s.status, \
@@ -30,7 +30,7 @@ macro_rules! step_record {
     };
 }
 
-/// The steps of execution `e` as a JSON array.
+/// The steps of execution `e`, as a JSON array.
 macro_rules! steps_of_execution {
     () => {
         concat!(
@@ -42,7 +42,7 @@ macro_rules! steps_of_execution {
     };
 }
 
-/// A signature request `r` as a record.
+/// The columns of a signature request `r` as a record.
 macro_rules! signature_record {
     () => {
         "SELECT r.id, r.execution_id, r.organization_id, r.node_id, r.provider, r.envelope_id, \
@@ -52,7 +52,7 @@ macro_rules! signature_record {
     };
 }
 
-/// An approval `a` as a record.
+/// The columns of an approval `a` as a record.
 macro_rules! approval_record {
     () => {
         "SELECT a.id, a.execution_id, a.organization_id, a.node_id, a.message, a.approvers, a.quorum, \
@@ -61,7 +61,7 @@ macro_rules! approval_record {
     };
 }
 
-/// All that a worker needs to go on with execution `e` and its data `d`.
+/// All that a worker needs to load execution `e` with its data `d`.
 macro_rules! run_state_columns {
     () => {
         concat!(

@@ -19,8 +19,8 @@ use crate::{
     error::Error,
 };
 
-/// The version of workflow `w` that the next one follows: where it is damaged, the last that an execution
-/// was made with.
+/// The version of workflow `w` that the next version follows. If it is damaged, the highest version that an
+/// execution was created with stands for it.
 macro_rules! latest {
     () => {
         "CASE WHEN w.version BETWEEN 1 AND 4294967294 THEN w.version ELSE coalesce(
@@ -49,7 +49,7 @@ macro_rules! columns {
     };
 }
 
-/// What a workflow shows of itself where the server cannot read all of it.
+/// The columns of a workflow that are shown if the server cannot read all of it.
 macro_rules! bare_columns {
     () => {
         workflows!(", w.name, w.created_at, w.updated_at")
@@ -144,7 +144,7 @@ impl PgStore {
                 let mut page = page(&rows, query.limit, |row| workflow(row).map(Arc::new))?;
                 for listed in &mut page.items {
                     let found = self.find_workflow(listed.organization_id, listed.id);
-                    // It may have been deleted meanwhile.
+                    // The workflow may have been deleted meanwhile.
                     if let Some(found) = found.await? {
                         *listed = found;
                     }

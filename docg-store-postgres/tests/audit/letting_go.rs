@@ -1,4 +1,4 @@
-//! What is erased, purged and let go, and what somebody would have count as that.
+//! Erased and purged audit rows, and forgeries that pretend to be either.
 
 use std::{
     io::{self, Write},
@@ -114,7 +114,7 @@ async fn audit_rows_outlive_their_execution_and_go_by_their_own_rule() {
     let export = world.export().await;
     let report = verify_audit_export(export.as_bytes(), &trusted).expect("can be read");
     assert_eq!(report, world.verify().await);
-    // The notes are worth nothing: what counts is signed.
+    // The records of the purge prove nothing; the signature does.
     world
         .forge(
             "WITH purges AS (DELETE FROM docg.audit_purges) DELETE FROM docg.audit_heads"
@@ -168,7 +168,7 @@ async fn a_chain_is_signed_also_where_its_execution_was_purged_first() {
     assert_eq!(world.verify().await.faults, [expected]);
 }
 
-/// What shows where the fourth row is gone and the first checkpoint has signed it.
+/// The fault if the fourth row is gone and the first checkpoint has signed it.
 fn cut_behind_a_checkpoint(execution_id: ExecutionId) -> AuditFault {
     AuditFault::Rewritten {
         execution_id,
@@ -179,7 +179,7 @@ fn cut_behind_a_checkpoint(execution_id: ExecutionId) -> AuditFault {
 
 #[tokio::test]
 async fn a_role_that_serves_cannot_have_it_signed_that_rows_were_let_go() {
-    // With all that such a role may write.
+    // The forgeries use every right that such a role has.
     for plant in [
         "UPDATE docg.executions SET audit_seq = 0, checkpointed = -1",
         "WITH unsigned AS (
@@ -247,7 +247,7 @@ async fn rows_that_were_let_go_do_not_come_back() {
         checkpoint: 1,
     };
     assert_eq!(world.verify().await.faults, [fault]);
-    // Nor does it help to have them signed again.
+    // Signing the rows again does not help.
     world
         .forge(
             "WITH purges AS (DELETE FROM docg.audit_purges)
@@ -263,7 +263,7 @@ async fn rows_that_were_let_go_do_not_come_back() {
 #[tokio::test]
 async fn only_chains_that_verify_and_are_old_are_let_go() {
     for (forgery, before) in [
-        // Somebody wants rid of a young chain, and of what he did to a chain.
+        // A forger wants to remove a young chain, or a chain that he has changed.
         (
             "UPDATE docg.audit_heads SET ended_at = ended_at - interval '9 years'",
             0,
@@ -285,7 +285,7 @@ async fn only_chains_that_verify_and_are_old_are_let_go() {
         assert_eq!(world.store.purge(at(1_000), 1).await.expect("purges"), 1);
         world.forge(forgery.to_owned()).await;
         assert_eq!(world.purge_audit(before).await, 0, "{forgery}");
-        // It stands in nobody's way.
+        // The chain that stays does not stop the purge of others.
         world.execution().await;
         assert_eq!(
             world.purge_audit(1_000).await,
@@ -305,7 +305,7 @@ async fn without_a_key_nothing_is_said_of_what_was_let_go() {
     assert_eq!((of_signature.count(), report.faults.len()), (2, 2));
 }
 
-/// Takes an export, and lets somebody else do something when the first chain is in it.
+/// A writer of an export that pauses at the first chain and lets another task act.
 struct Interrupted {
     taken: Vec<u8>,
     begun: Option<oneshot::Sender<()>>,
@@ -335,7 +335,7 @@ async fn a_trail_that_is_let_go_while_it_is_read_is_not_taken_for_a_forgery() {
     world.execution().await;
     world.checkpoint().await;
     assert_eq!(world.store.purge(at(1_000), 10).await.expect("purges"), 1);
-    // What is still there is read first.
+    // The chain of an execution that still exists is read first.
     world.execution().await;
     let (begun, has_begun) = oneshot::channel();
     let (done, go_on) = mpsc::channel();

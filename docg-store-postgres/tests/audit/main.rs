@@ -1,4 +1,4 @@
-//! The audit trail against those who would change it, on a real server.
+//! Attempts to change the audit trail, on a real server.
 
 use docg_core::{
     conformance::fixtures::{CommitFixture, RunFixture, at},
@@ -44,7 +44,7 @@ impl World {
         }
     }
 
-    /// An execution with four audit rows that has ended.
+    /// Creates an execution that has ended, with four audit rows.
     async fn execution(&self) -> ExecutionId {
         let run = RunFixture::of(self.organization).build();
         let id = run.state.execution.id;
@@ -74,8 +74,8 @@ impl World {
         made.expect("signs").expect("something has moved")
     }
 
-    /// Executions that ended before `before` go, and the audit rows of those that have gone: of how
-    /// many.
+    /// Purges executions that ended before `before`, then the audit rows of purged executions. Returns for
+    /// how many executions it deleted the audit rows.
     async fn purge_audit(&self, before: i64) -> usize {
         self.store.purge(at(before), 10).await.expect("purges");
         let purge = self.store.purge_audit(at(before), 10, &self.key, at(2_000));
@@ -107,7 +107,7 @@ impl World {
         String::from_utf8(out).expect("is text")
     }
 
-    /// What a superuser can do, who sets the guards aside.
+    /// Runs SQL as a superuser who bypasses the guards.
     async fn forge(&self, sql: String) {
         let mut connection = PgConnection::connect(self.database.url())
             .await
@@ -153,7 +153,7 @@ async fn every_guarded_table_refuses_changes_even_to_its_owner() {
             assert!(error.contains("never changed"), "{change}: {error}");
         }
     }
-    // The doors are narrow.
+    // The exceptions in the guards are narrow.
     for (door, change) in [
         (
             "erasure",

@@ -1,11 +1,11 @@
-//! Audit rows whose execution is gone, though nobody purged it.
+//! Audit rows whose execution is gone, though it was never purged.
 
 use docg_core::{conformance::fixtures::at, ids::ExecutionId};
 use docg_store_postgres::{AuditFault, verify_audit_export, verify_audit_export_of};
 
 use crate::World;
 
-/// Each takes executions away from their rows, or puts rows where no execution is.
+/// Forgeries that remove executions but not their rows, or add rows without an execution.
 const FORGERIES: [&str; 3] = [
     "DELETE FROM docg.executions",
     "UPDATE docg.executions SET id = gen_random_uuid(), audit_seq = 0,
@@ -67,7 +67,7 @@ async fn rows_under_an_unknown_execution_are_noticed_among_others() {
         report.faults
     );
     assert!(!report.is_valid());
-    // They do not verify, so they stay as evidence.
+    // The rows are not valid, so they stay as evidence.
     world.purge_audit(1_000).await;
     assert_eq!(world.verify().await.rows, 4);
 }

@@ -1,4 +1,4 @@
-//! An execution has the status in which its trail leaves it.
+//! An execution's status equals the last one that its audit trail records.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::World;
 
-/// An engine without workers, and an execution that is queued.
+/// An engine without workers, and a queued execution.
 async fn queued(world: &World) -> (Engine, ExecutionId) {
     let store = PgStore::connect(world.database.url(), PgStoreConfig::default()).await;
     let store = Arc::new(store.expect("connects"));

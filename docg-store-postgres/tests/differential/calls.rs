@@ -1,33 +1,33 @@
-//! Calls as they are thought up. What they name they name by number, modulo what there is, so that
-//! any sequence makes sense, and stays one when it shrinks.
+//! Random calls. They refer to things by number, modulo the number of things, so that any sequence of calls
+//! is valid, also after it was shrunk.
 
 use docg_core::run::Status;
 use proptest::prelude::*;
 
-/// Which organization, run, lease, worker, workflow or key.
+/// The number of an organization, execution, lease, worker, workflow or key.
 pub(crate) type Which = usize;
 
 #[derive(Debug, Clone)]
 pub(crate) enum Call {
-    /// Lets time go on, in milliseconds.
+    /// Moves the clock forward, in milliseconds.
     Wait(i64),
     Create {
         organization: Which,
         workflow: Which,
         priority: i16,
-        /// When it is due, from now in milliseconds; `None` where only a signal moves it.
+        /// The time until it is due, in milliseconds; `None` if only a signal makes it due.
         due_in: Option<i64>,
-        /// An idempotency key, and the body that comes with it.
+        /// An idempotency key, and the body of the request.
         key: Option<(Which, u8)>,
-        /// The worker that takes it on, and its organization's share of leases.
+        /// The worker that claims it at once, and its organization's share of leases.
         claim: Option<(Which, usize)>,
     },
-    /// Creates a run that is there already.
+    /// Creates an execution that exists already.
     CreateAgain(Which),
     ClaimDue {
         worker: Which,
         per_organization: usize,
-        /// Whether the worker knows all node types.
+        /// True if the worker knows all node types.
         all_types: bool,
     },
     ClaimOne {
@@ -39,7 +39,7 @@ pub(crate) enum Call {
     Release(Vec<Which>),
     Signal {
         run: Which,
-        /// Whether it comes from the organization that the run belongs to.
+        /// True if the signal comes from the execution's own organization.
         own: bool,
         odd: Option<Odd>,
     },
@@ -50,12 +50,12 @@ pub(crate) enum Call {
         run: Which,
         seq: u64,
     },
-    /// Purges those that ended so long ago, in milliseconds.
+    /// Purges executions that ended at least this long ago, in milliseconds.
     Purge(i64),
     PutWorkflow {
         organization: Which,
         workflow: Which,
-        /// How far its version is from the right one.
+        /// The difference between its version and the right one.
         off_by: u32,
     },
     DeleteWorkflow {
@@ -83,7 +83,7 @@ pub(crate) enum Call {
         status: Option<Status>,
         limit: usize,
     },
-    /// Pages through all that a run has.
+    /// Pages through all records of an execution.
     Read {
         run: Which,
         own: bool,
@@ -91,21 +91,21 @@ pub(crate) enum Call {
     },
 }
 
-/// A value that not every store would keep.
+/// A value that not every store could keep.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Odd {
     Nul,
-    /// Nested so many levels.
+    /// Nested to this depth.
     Nested(usize),
 }
 
-/// A commit, as it should be or not.
+/// A commit, valid or not.
 #[derive(Debug, Clone)]
 pub(crate) struct Change {
     pub(crate) lease: Which,
-    /// The version that it claims to follow is another.
+    /// True if the commit expects another version than the stored one.
     pub(crate) stale: bool,
-    /// An event between the stored ones and its own is missing.
+    /// True if an event is missing between the stored ones and the commit's.
     pub(crate) hole: bool,
     pub(crate) status: Option<Status>,
     pub(crate) events: usize,
@@ -113,15 +113,15 @@ pub(crate) struct Change {
     pub(crate) audit: bool,
     pub(crate) steps: bool,
     pub(crate) inputs: bool,
-    /// What the steps and inputs have in them, where they have something odd.
+    /// The odd value in the steps and inputs, if any.
     pub(crate) odd: Option<Odd>,
     pub(crate) signature: bool,
     pub(crate) approval: bool,
     pub(crate) settle: usize,
     pub(crate) published: bool,
-    /// When it wants a worker next, from now in milliseconds.
+    /// The time until it needs a worker next, in milliseconds.
     pub(crate) wake_in: Option<i64>,
-    /// Keeps the lease for so long, in milliseconds; else lets go.
+    /// The time for which the lease is kept, in milliseconds; `None` releases it.
     pub(crate) keep: Option<i64>,
 }
 

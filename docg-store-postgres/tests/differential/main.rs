@@ -1,6 +1,6 @@
-//! Random calls on a store in memory and on one in PostgreSQL: both give the same answers, and keep
-//! the same. What they may choose freely is left out: the numbers of fences, hints of when to ask
-//! again, and the words of an error.
+//! Random calls on the in-memory store and the PostgreSQL store: both give the same answers and keep the
+//! same records. Differences that are allowed are ignored: fencing tokens, hints when to ask again, and the
+//! words of an error.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -13,7 +13,7 @@ use docg_store_postgres::{PgStore, PgStoreConfig};
 use pair::Pair;
 use proptest::{prelude::*, test_runner::Config};
 
-/// A database for each case: due executions are everybody's.
+/// Runs a case on its own database, because any worker may claim any due execution.
 async fn run(calls: Vec<Call>) {
     let database = support::migrated().await;
     let config = PgStoreConfig::default().max_connections(2);

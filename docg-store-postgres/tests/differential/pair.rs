@@ -1,4 +1,4 @@
-//! Both stores, what has been done to them, and the calls made on both.
+//! Both stores, the state of the test, and the calls made on both.
 
 use std::{fmt::Debug, sync::Arc};
 
@@ -24,11 +24,11 @@ use serde_json::{Map, Value, json};
 
 use super::calls::{Call, Change, Odd, Which};
 
-/// How long claims hold, in milliseconds.
+/// The duration of a lease, in milliseconds.
 const LEASE: u64 = 10_000;
 const ALL: usize = 1_000;
 
-/// One lease, as each store gave it: their fences are theirs.
+/// One lease, as each store gave it. Their fencing tokens may differ.
 struct Held {
     memory: Lease,
     postgres: Lease,
@@ -40,7 +40,7 @@ pub(crate) struct Pair {
     postgres: PgStore,
     now: i64,
     organizations: [OrganizationId; 2],
-    /// Two of each organization.
+    /// Two workflows for each organization.
     workflows: Vec<Arc<Workflow>>,
     workers: [WorkerId; 2],
     runs: Vec<(NewRun, Arc<Workflow>)>,
@@ -50,7 +50,7 @@ pub(crate) struct Pair {
     tokens: Vec<[u8; 32]>,
 }
 
-/// Both answers, which must be equal but for the words of an error.
+/// Checks that both answers are equal, except for the words of an error.
 fn same<T: Debug + PartialEq>(
     what: &dyn Debug,
     memory: Result<T, StoreError>,
@@ -130,7 +130,7 @@ impl Pair {
         held.map(|held| (held.memory, held.postgres)).unzip()
     }
 
-    /// Makes a call on both.
+    /// Makes a call on both stores.
     pub(crate) async fn make(&mut self, call: &Call) {
         match call {
             Call::Wait(millis) => self.now += millis,
@@ -143,7 +143,7 @@ impl Pair {
                 claim,
             } => {
                 let workflow = self.workflow(*organization, *workflow);
-                // No two are due at the same moment: which comes first would be anybody's choice.
+                // No two executions are due at the same time, because each store may order those freely.
                 self.now += 1;
                 let due = due_in.map(|millis| at(self.now + millis * 100));
                 let mut run = RunFixture::with(Arc::clone(&workflow)).created_at(self.now());
@@ -185,7 +185,7 @@ impl Pair {
                     return;
                 };
                 let (owner, id) = (run.state.execution.organization_id, run.state.execution.id);
-                // Whether the id of one that was purged is free again is each store's affair.
+                // Each store may decide whether the id of a purged execution is free again.
                 let found = both!(self, call, execution(owner, id));
                 if found.is_ok_and(|found| found.is_some()) {
                     let _ = both!(self, call, create(run.clone()));
@@ -441,13 +441,13 @@ impl Pair {
         }
     }
 
-    /// A decision of whoever holds, or held, a lease.
+    /// The commit of a present or past lease holder.
     fn decided(&self, index: usize, change: &Change) -> Commit {
         let claimed = &self.held[index].claimed;
         let execution = &claimed.state.execution;
         let was_over = execution.status.is_terminal();
         let mut fixture = CommitFixture::on(claimed).at(self.now());
-        // What has ended stays so; only its inbox is emptied.
+        // An ended execution stays ended; only its inbox is emptied.
         if let Some(status) = change.status.filter(|_| !was_over) {
             fixture = fixture.wake_at(change.wake_in.map(|millis| at(self.now + millis)));
             fixture = fixture.status(status);
@@ -537,7 +537,7 @@ impl Pair {
         }
     }
 
-    /// Compares all that readers see of a run.
+    /// Compares everything that readers see of an execution.
     async fn read(&self, organization_id: OrganizationId, id: ExecutionId, limit: usize) {
         let what = format!("run {id}");
         let _ = both!(self, what, execution(organization_id, id));
@@ -590,7 +590,7 @@ impl Pair {
         }
     }
 
-    /// Compares all that there is.
+    /// Compares everything in both stores.
     pub(crate) async fn compare_all(&self) {
         for (run, _) in &self.runs {
             let execution = &run.state.execution;

@@ -9,7 +9,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use docg_store_postgres::{PgStore, PgStoreConfig, migrations_sql};
 use docg_test_servers::postgres::Database;
 
-/// A database with the schema, of the test's own.
+/// A database with the schema, for one test alone.
 pub async fn migrated() -> Database {
     let mut hasher = DefaultHasher::new();
     migrations_sql().hash(&mut hasher);

@@ -1,20 +1,20 @@
-//! What is wrong with a plan, as `EXPLAIN (FORMAT JSON)` gives it.
+//! Finds the faults of a query plan in the form of `EXPLAIN (FORMAT JSON)`.
 
 use serde_json::Value;
 
-/// How many of a node's rows are asked for.
+/// How many of a node's rows its parent needs.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Asked {
     Few,
     All,
 }
 
-/// The places where a plan does more than it needs.
+/// The places where a plan does more than necessary.
 #[derive(Default)]
 pub(crate) struct Faults {
-    /// A table is read from end to end, or an index without a condition and no limit above it.
+    /// Reads of a whole table, or of an index without a condition and without a limit above it.
     pub(crate) reads: Vec<String>,
-    /// All is sorted before a limit.
+    /// Sorts of all rows below a limit.
     pub(crate) sorts: Vec<String>,
 }
 
@@ -57,7 +57,7 @@ fn walk(node: &Value, asked: Asked, is_small: impl Fn(&str) -> bool + Copy, foun
             "Nested Loop" => text(child, "Parent Relationship") == "Outer",
             _ => false,
         };
-        // Of a subquery in an expression one row is asked for, or whether there is one.
+        // For a subquery in an expression, one row is needed, or only whether there is one.
         let is_scalar = matches!(text(child, "Parent Relationship"), "InitPlan" | "SubPlan")
             && !text(child, "Subplan Name").starts_with("CTE");
         let asked = match kind {
@@ -70,7 +70,7 @@ fn walk(node: &Value, asked: Asked, is_small: impl Fn(&str) -> bool + Copy, foun
     }
 }
 
-/// Whether a node reads rows of a table without a limit below it.
+/// True if a node reads rows of a table without a limit below it.
 fn reads(node: &Value) -> bool {
     match text(node, "Node Type") {
         "Limit" => false,
