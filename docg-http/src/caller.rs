@@ -33,7 +33,7 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// Requires a scope.
+    /// Checks that the caller has a scope.
     ///
     /// # Errors
     ///

@@ -243,7 +243,7 @@ mod tests {
             traceparent: None,
         };
         let (made, began) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
-        // Open for all once it is open.
+        // All calls wait at the gate until the test cancels it.
         let gate = CancellationToken::new();
         let call = || {
             let (made, began, gate) = (Arc::clone(&made), Arc::clone(&began), gate.clone());

@@ -57,7 +57,7 @@ pub(crate) struct Execution {
     /// The id of the chain of calls to which the execution belongs.
     #[schema(value_type = String)]
     correlation_id: Arc<str>,
-    /// What started the execution, such as `manual`.
+    /// The kind of trigger that started the execution, such as `manual`.
     #[schema(value_type = String)]
     trigger_type: Arc<str>,
     /// The trigger data for display: redacted, and cut if it is large. Steps get it unchanged.

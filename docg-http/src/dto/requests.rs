@@ -19,7 +19,7 @@ pub(crate) struct CreateExecution {
     #[schema(value_type = Option<Object>)]
     #[serde(default)]
     pub(crate) trigger_data: Option<Map<String, Value>>,
-    /// What starts the execution; `manual` if it is left out.
+    /// The kind of trigger that starts the execution; `manual` if it is left out.
     #[schema(min_length = 1)]
     #[serde(default)]
     pub(crate) trigger_type: Option<String>,
@@ -127,7 +127,7 @@ pub(crate) struct AskedSigner {
     /// The address to which the request is sent. Without it, the new execution waits for review.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     email: Option<String>,
-    /// For people.
+    /// The signer's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     name: Option<String>,
     /// The signer's turn, if they sign in order.

@@ -22,7 +22,7 @@ pub(crate) struct FieldError {
     pointer: String,
     /// A stable, machine-readable code.
     code: String,
-    /// What is wrong, or what would be right.
+    /// A text that says what is wrong, or what would be right.
     detail: String,
 }
 
@@ -37,12 +37,12 @@ pub(crate) struct CurrentStep {
     node_type: String,
 }
 
-/// Why an execution waits, since when, until when, and who can act.
+/// The reason why an execution waits, with the time, and the people who can act.
 #[derive(ToSchema)]
 pub(crate) struct WaitingFor {
     kind: WaitKind,
     since: Timestamp,
-    /// When the wait ends by itself; null where only a person can end it.
+    /// The time at which the wait ends by itself. Null if only a person can end it.
     until: Option<Timestamp>,
     /// Details that a page may show: who can act, which step, which request.
     detail: Value,
@@ -78,14 +78,14 @@ pub(crate) struct PublicIssue {
     field: Option<String>,
 }
 
-/// What a person can do about a problem.
+/// An action that a person can take to resolve a problem.
 #[derive(ToSchema)]
 pub(crate) struct RecommendedAction {
     /// A stable code, such as `select_template`.
     action: String,
     /// The label for a button, in the reader's language.
     label: String,
-    /// What the action achieves, in the reader's language.
+    /// The purpose of the action, in the reader's language.
     description: String,
     target_node_id: Option<String>,
     params: ActionParams,
@@ -123,7 +123,7 @@ pub(crate) struct Workflow {
 /// Behaviour of a whole workflow.
 #[derive(ToSchema)]
 pub(crate) struct Settings {
-    /// Park executions in `ready` until a person confirms that delivery may begin.
+    /// True if executions wait in `ready` until a person confirms that delivery may begin.
     confirm_before_delivery: bool,
     /// How long a review may take, in milliseconds; null for no limit.
     review_expires_ms: Option<u64>,
@@ -154,7 +154,7 @@ pub(crate) struct Node {
 /// How failed attempts are retried.
 #[derive(ToSchema)]
 pub(crate) struct RetryPolicy {
-    /// Attempts in all, the first included.
+    /// The number of attempts, the first included.
     max_attempts: u32,
     /// The pause after the first failed attempt, in milliseconds.
     initial_ms: u64,
@@ -190,7 +190,7 @@ pub(crate) struct WorkflowDraft {
 #[derive(ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SettingsDraft {
-    /// Park executions in `ready` until a person confirms that delivery may begin.
+    /// True if executions wait in `ready` until a person confirms that delivery may begin.
     #[serde(default)]
     confirm_before_delivery: bool,
     /// How long a review may take, in milliseconds; null for no limit.
@@ -234,7 +234,7 @@ pub(crate) struct NodeDraft {
 #[derive(ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RetryDraft {
-    /// Attempts in all, the first included.
+    /// The number of attempts, the first included.
     #[serde(default)]
     #[schema(minimum = 1, maximum = 100, default = 3)]
     max_attempts: u32,

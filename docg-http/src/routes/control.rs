@@ -72,7 +72,7 @@ impl Asked<'_> {
 
 /// Pauses an execution before its next step
 ///
-/// A paused execution stays as it is.
+/// A paused execution stays unchanged.
 #[utoipa::path(
     post,
     path = "/api/v1/executions/{id}/pause",
@@ -112,8 +112,8 @@ pub(crate) async fn pause(
 
 /// Cancels an execution
 ///
-/// A running step is told to stop at once, and has a grace time to end. A canceled execution stays as it
-/// is.
+/// A running step is told to stop at once, and has a grace time to end. A canceled execution stays
+/// unchanged.
 #[utoipa::path(
     post,
     path = "/api/v1/executions/{id}/cancel",

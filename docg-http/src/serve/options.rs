@@ -32,7 +32,7 @@ pub struct ServeOptions {
     /// Cancel this token to stop the server. It accepts no more connections, and open ones end after their
     /// answers.
     pub shutdown: CancellationToken,
-    /// Counts connections.
+    /// The metrics in which connections are counted.
     pub metrics: Metrics,
 }
 

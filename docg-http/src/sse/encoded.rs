@@ -34,7 +34,7 @@ impl Default for EncodedEvents {
 
 impl EncodedEvents {
     pub(super) fn frame(&self, event: &Event, id: &str, locale: Locale) -> Bytes {
-        // The last 64 bits of the UUID are random in every version that docg creates.
+        // The end of the UUID is random in every version that docg creates.
         let spread = event.event_id.0.as_u64_pair().1 ^ locale as u64 ^ (id.len() as u64) << 2;
         let place = &self.places[usize::try_from(spread % PLACES as u64).unwrap_or(0)];
         let kept = place.lock().unwrap_or_else(PoisonError::into_inner);

@@ -43,7 +43,7 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// Reads the reader from a request for an execution's stream, or for the organization's.
+    /// Authenticates the reader of an execution's stream, or of the organization's, and reads its position.
     pub(super) async fn of(
         state: &AppState,
         request: Request,

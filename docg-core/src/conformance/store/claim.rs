@@ -184,8 +184,8 @@ pub async fn only_what_the_worker_can_run_is_given(StoreUnderTest { store, .. }:
     assert_eq!(ids(&worker.due(&*store, at(0), 10).await), [send]);
 }
 
-/// Executions that are due for too long and that the worker cannot run are reported by node types, across
-/// organizations.
+/// Executions that were due before a given time, and that the worker cannot run, are reported by their
+/// node types, across organizations.
 pub async fn what_the_worker_cannot_run_is_told(StoreUnderTest { store, .. }: StoreUnderTest) {
     let of_types = |node_types: &[&str]| {
         RunFixture::with(Arc::new(workflow(OrganizationId::new(), node_types))).build()
