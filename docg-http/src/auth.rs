@@ -1,4 +1,4 @@
-//! Who calls, and what they may do.
+//! Authentication of callers, and their scopes.
 
 use std::{fmt, str::FromStr};
 
@@ -8,51 +8,51 @@ use docg_core::ids::OrganizationId;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-/// Proves who calls. Implement it for your own tokens or sessions.
+/// Authenticates callers. Implement it for your own tokens or sessions.
 #[async_trait]
 pub trait Authenticator: Send + Sync + 'static {
-    /// Who sent a request with these headers.
+    /// Identifies the principal that sent a request with these headers.
     ///
     /// # Errors
     ///
-    /// [`AuthError`] where they prove nobody.
+    /// [`AuthError`] if the headers hold no valid credentials.
     async fn authenticate(&self, headers: &HeaderMap) -> Result<Principal, AuthError>;
 
-    /// A text by which [`recognize`](Self::recognize) knows these credentials again, in any
-    /// process. It is stored, so it must not be good as credentials itself: a hash, or what a
-    /// signed token claims.
+    /// A text by which [`recognize`](Self::recognize) recognizes these credentials later, in any
+    /// process. The receipt is stored, so it must not be usable as credentials itself. Use a hash, or the
+    /// claims of a signed token.
     ///
     /// # Errors
     ///
-    /// [`AuthError`] where they prove nobody.
+    /// [`AuthError`] if the headers hold no valid credentials.
     async fn receipt(&self, headers: &HeaderMap) -> Result<String, AuthError>;
 
-    /// Who the credentials behind a receipt prove now. An event stream that was opened with a
-    /// token of its own comes back without headers; it is let in for as long as this says so.
+    /// Identifies the principal of the credentials behind a receipt, if they are still valid. The reader of
+    /// an event stream with a stream token reconnects without headers; this call decides each time.
     ///
     /// # Errors
     ///
-    /// [`AuthError`] where they have expired or were withdrawn.
+    /// [`AuthError`] if the credentials have expired or were withdrawn.
     async fn recognize(&self, receipt: &str) -> Result<Principal, AuthError>;
 }
 
-/// The request proves nobody.
+/// The request has no valid credentials.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("no valid credentials")]
 pub struct AuthError;
 
-/// Who calls.
+/// An authenticated caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Principal {
-    /// Free text for the audit trail.
+    /// The actor's name in the audit trail; any text.
     pub actor: String,
-    /// The organizations that they may act for.
+    /// The organizations for which the principal may act.
     pub organizations: Vec<OrganizationId>,
-    /// What they may do.
+    /// The scopes that the principal has.
     pub scopes: Vec<Scope>,
 }
 
-/// What a caller may do.
+/// A permission of a caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Scope {
     /// Read executions, workflows, signers, preflight and streams.
@@ -68,7 +68,7 @@ pub enum Scope {
 }
 
 impl Scope {
-    /// All of them.
+    /// All scopes.
     pub const ALL: [Self; 5] = [
         Self::ExecutionsRead,
         Self::ExecutionsWrite,
@@ -77,7 +77,7 @@ impl Scope {
         Self::WorkflowsWrite,
     ];
 
-    /// The name in tokens.
+    /// The scope's name in tokens.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -106,7 +106,7 @@ impl FromStr for Scope {
     }
 }
 
-/// A fixed list of bearer tokens (RFC 6750). Only their SHA-256 is kept.
+/// A fixed list of bearer tokens (RFC 6750). Only their SHA-256 hashes are kept.
 #[derive(Default)]
 pub struct StaticTokens {
     tokens: Vec<([u8; 32], Principal)>,
@@ -132,7 +132,7 @@ impl fmt::Debug for StaticTokens {
 
 impl StaticTokens {
     fn find(&self, hash: &[u8]) -> Result<Principal, AuthError> {
-        // All are compared, so that the time tells nothing of which one it was.
+        // Compare with all tokens, so that the time does not reveal which one matched.
         let mut found = None;
         for (known, principal) in &self.tokens {
             if bool::from(known.ct_eq(hash)) {
@@ -163,7 +163,7 @@ impl Authenticator for StaticTokens {
     }
 }
 
-/// The bearer token, where there is exactly one `Authorization` header.
+/// The bearer token, if there is exactly one `Authorization` header.
 pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let value = values.next()?.to_str().ok()?;

@@ -1,4 +1,4 @@
-//! What every route knows of its request: who calls, for whom, in which language.
+//! The caller of a request: the actor, the organization, the language.
 
 use axum::{
     extract::FromRequestParts,
@@ -14,26 +14,26 @@ use crate::{
     router::AppState,
 };
 
-/// Who calls, for which organization. As an argument of a handler it makes the route require
-/// credentials.
+/// The caller of a request, and the organization it acts for. A route whose handler takes this as an
+/// argument requires credentials.
 #[derive(Debug, Clone)]
 pub struct Caller {
-    /// Who, for the audit trail.
+    /// The actor, for the audit trail.
     pub actor: Actor,
-    /// For whom.
+    /// The organization that the request is for.
     pub organization: OrganizationId,
-    /// What they may do.
+    /// The scopes of the caller's credentials.
     pub scopes: Vec<Scope>,
-    /// The language of their texts.
+    /// The language of the answer's texts.
     pub locale: Locale,
-    /// Names the chain of calls.
+    /// The id of the chain of calls, for logs and records.
     pub correlation_id: String,
-    /// The W3C trace context.
+    /// The W3C trace context, if the request has a valid one.
     pub traceparent: Option<String>,
 }
 
 impl Caller {
-    /// Requires a scope.
+    /// Checks that the caller has a scope.
     ///
     /// # Errors
     ///
@@ -46,7 +46,7 @@ impl Caller {
             .member("scope", json!(scope.as_str())))
     }
 
-    /// Whether the caller sees texts for technicians.
+    /// True if the caller sees texts for technicians.
     #[must_use]
     pub fn is_technician(&self) -> bool {
         self.scopes.contains(&Scope::ExecutionsDebug)
@@ -93,7 +93,7 @@ pub(crate) fn unauthorized() -> Problem {
         .header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
 }
 
-/// The organization that the request is for: the header only chooses among the principal's own.
+/// The organization that the request is for. The header only chooses among the principal's own.
 fn organization(parts: &Parts, principal: &Principal) -> Result<OrganizationId, Problem> {
     let chosen = parts.headers.get("x-organization-id");
     match (chosen, principal.organizations.as_slice()) {

@@ -1,4 +1,4 @@
-//! Cursors: opaque, and bound to the very list that gave them.
+//! Cursors: opaque, signed, and valid only for the list that issued them.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use docg_core::i18n::Text;
@@ -22,7 +22,7 @@ impl<'a> Cursors<'a> {
     }
 
     pub(crate) fn write(&self, position: &impl Serialize) -> String {
-        // Positions are numbers, ids and times: they have a JSON form.
+        // Never fails: positions are numbers, ids and times.
         let mut bytes = serde_json::to_vec(position).unwrap_or_default();
         let tag = self.mac(&bytes).finalize().into_bytes();
         bytes.extend_from_slice(&tag[..TAG]);
@@ -43,7 +43,7 @@ impl<'a> Cursors<'a> {
     }
 
     fn mac(&self, position: &[u8]) -> Hmac<Sha256> {
-        // RFC 2104 pads a key with zeros to the hash's block.
+        // RFC 2104: pad the key with zeros to the hash's block size.
         let mut block = [0; 64];
         block[..self.key.len()].copy_from_slice(self.key);
         let mut mac = <Hmac<Sha256> as KeyInit>::new(&block.into());
@@ -54,7 +54,7 @@ impl<'a> Cursors<'a> {
     }
 }
 
-/// How many rows a page has: 1 to 100, 50 where nothing is said.
+/// The number of rows of a page: 1 to 100, by default 50.
 pub(crate) fn limit(limit: Option<&str>) -> Result<usize, Problem> {
     match limit.map(str::parse) {
         None => Ok(50),

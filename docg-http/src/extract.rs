@@ -1,4 +1,4 @@
-//! Bodies, queries and ids, each refused in its own way: 400, 404, 413, 415 or 422.
+//! Extractors of bodies, queries and ids. They refuse with 400, 404, 413, 415 or 422.
 
 use std::panic::resume_unwind;
 
@@ -26,7 +26,7 @@ use crate::{
     shape::{escaped, find_nul, typed},
 };
 
-/// An id of the path; one that is not written as ids are given names nothing.
+/// An id in the path. Only the hyphenated form is accepted; any other is not found.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Id(pub(crate) Uuid);
 
@@ -34,7 +34,7 @@ impl FromRequestParts<AppState> for Id {
     type Rejection = Problem;
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Problem> {
         let id = path_parameter("id", parts, state).await?;
-        // Braces, `urn:uuid:` or no hyphens would give a thing several addresses.
+        // Accepting braces, `urn:uuid:` or no hyphens would give a resource several addresses.
         let id = Some(id).filter(|id| id.len() == Hyphenated::LENGTH);
         id.and_then(|id| Uuid::parse_str(&id).ok())
             .map(Self)
@@ -42,7 +42,7 @@ impl FromRequestParts<AppState> for Id {
     }
 }
 
-/// The token of the path: all the proof that its owner has.
+/// The token in the path, which is its owner's only credential.
 pub(crate) struct Token(pub(crate) String);
 
 impl FromRequestParts<AppState> for Token {
@@ -52,7 +52,7 @@ impl FromRequestParts<AppState> for Token {
     }
 }
 
-/// The signature provider that the path names.
+/// The name of the signature provider in the path.
 pub(crate) struct Provider(pub(crate) String);
 
 impl FromRequestParts<AppState> for Provider {
@@ -62,14 +62,15 @@ impl FromRequestParts<AppState> for Provider {
     }
 }
 
-/// A parameter of the path. By name: a host may nest the API under a path with parameters of its own.
+/// A parameter of the path, by name, because an application may nest the API under a path with
+/// parameters of its own.
 async fn path_parameter(
     name: &str,
     parts: &mut Parts,
     state: &AppState,
 ) -> Result<String, Problem> {
     let parameters = RawPathParams::from_request_parts(parts, state).await;
-    // What is not UTF-8 names nothing.
+    // A parameter that is not UTF-8 names nothing.
     let parameters = parameters.map_err(|_| Problem::not_found())?;
     let parameter = parameters.iter().find(|(known, _)| *known == name);
     parameter
@@ -77,7 +78,7 @@ async fn path_parameter(
         .ok_or_else(Problem::not_found)
 }
 
-/// The raw body, bounded.
+/// The raw body, of limited size.
 pub(crate) struct RawBody(pub(crate) Bytes);
 
 impl FromRequest<AppState> for RawBody {
@@ -91,7 +92,7 @@ impl FromRequest<AppState> for RawBody {
         if declared.is_some_and(|length: usize| length > state.options.max_body) {
             return Err(too_large());
         }
-        // The server takes the chunks apart and nothing else.
+        // The server decodes chunks, but no other transfer coding.
         let mut transfer = request.headers().get_all(header::TRANSFER_ENCODING).iter();
         if !transfer.all(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked")) {
             return Err(unsupported());
@@ -113,7 +114,7 @@ impl FromRequest<AppState> for RawBody {
     }
 }
 
-/// Why a body could not be read: it took too long, or broke off.
+/// The problem for a body that could not be read: it took too long, or broke off.
 fn unread(error: &(dyn std::error::Error + 'static)) -> Problem {
     let mut causes = std::iter::successors(Some(error), |error| error.source());
     Problem::of_status(if causes.any(|cause| cause.is::<BodyTimedOut>()) {
@@ -123,10 +124,10 @@ fn unread(error: &(dyn std::error::Error + 'static)) -> Problem {
     })
 }
 
-/// A JSON body; without one, the type's default.
+/// A JSON body. If it is empty, the type's default.
 pub(crate) struct Json<T> {
     pub(crate) value: T,
-    /// What was sent, written in one way, for the fingerprint of a call.
+    /// The body in a normalized form, for the fingerprint of an idempotent call.
     pub(crate) sent: String,
 }
 
@@ -153,12 +154,13 @@ impl<T: DeserializeOwned + Default + Send + 'static> FromRequest<AppState> for J
     }
 }
 
-/// A body from this size on, in bytes, is checked beside the runtime's threads, which serve everybody.
+/// The size in bytes from which a body is checked on a blocking thread, so that it does not hold up the
+/// runtime's threads.
 const LARGE: usize = 64 * 1024;
-/// So many are at once, that some processors are left for what is small.
+/// Limits the large checks at once, so that some processors are left for small bodies.
 static LARGE_AT_ONCE: Semaphore = Semaphore::const_new(2);
 
-/// What a check makes of a body.
+/// Runs a check of a body, on a blocking thread if the body is large.
 async fn checked<T: Send + 'static>(
     bytes: Bytes,
     check: impl FnOnce(&[u8]) -> Result<T, Problem> + Send + 'static,
@@ -166,10 +168,10 @@ async fn checked<T: Send + 'static>(
     if bytes.len() < LARGE {
         return check(&bytes);
     }
-    // It is never closed.
+    // The semaphore is never closed, so a permit always comes.
     let permit = LARGE_AT_ONCE.acquire().await.ok();
     let checked = spawn_blocking(move || {
-        // Who has asked may have gone away; the work goes on all the same.
+        // Keep the permit here: if the client disconnects, the check still runs.
         let _permit = permit;
         check(&bytes)
     });
@@ -178,7 +180,7 @@ async fn checked<T: Send + 'static>(
         .unwrap_or_else(|error| resume_unwind(error.into_panic()))
 }
 
-/// A JSON body that must be there, of which nothing is known yet but that it is JSON.
+/// A required JSON body of any shape.
 pub(crate) struct Sent(pub(crate) Value);
 
 impl FromRequest<AppState> for Sent {
@@ -209,12 +211,12 @@ fn unsupported() -> Problem {
     Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type")
 }
 
-/// Whether a body says that it is JSON in UTF-8 (RFC 8259 knows no other) and not compressed.
+/// True if the headers declare JSON in UTF-8 (RFC 8259 allows no other) without compression.
 fn is_plain_json(headers: &HeaderMap) -> bool {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let mut parts = text(header::CONTENT_TYPE).unwrap_or_default().split(';');
     let essence = parts.next().unwrap_or_default().trim().to_ascii_lowercase();
-    // A patch or a problem is JSON too, and means something else.
+    // Types such as a JSON patch or a problem are JSON too, but mean something else.
     let is_json = essence == "application/json";
     let is_utf_8 = parts
         .filter_map(|parameter| parameter.split_once('='))
@@ -243,14 +245,14 @@ fn without_nul(value: &Value) -> Result<(), Problem> {
     }
 }
 
-/// The query; parameters that the route does not know are refused and named.
+/// The query. Unknown parameters are refused, and the problem names them.
 pub(crate) struct Query<T>(pub(crate) T);
 
 impl<T: DeserializeOwned> FromRequestParts<AppState> for Query<T> {
     type Rejection = Problem;
     async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, Problem> {
         let query = parts.uri.query().unwrap_or_default();
-        // Lossy decoding would make one value of many.
+        // Lossy decoding would turn different values into the same one.
         if percent_decode_str(query).decode_utf8().is_err() {
             let detail = Text::key("problem-query-not-utf-8");
             return Err(Problem::new(StatusCode::BAD_REQUEST, "bad_request").detail(detail));
@@ -261,7 +263,7 @@ impl<T: DeserializeOwned> FromRequestParts<AppState> for Query<T> {
     }
 }
 
-/// The query of a stream. An id in it may be anything: one that was never given is told by a gap.
+/// The query of a stream. Its event id may be any text: an unknown id leads to a `gap` frame.
 pub(crate) struct PositionQuery<T>(pub(crate) T);
 
 impl<T: DeserializeOwned> FromRequestParts<AppState> for PositionQuery<T> {
@@ -272,7 +274,7 @@ impl<T: DeserializeOwned> FromRequestParts<AppState> for PositionQuery<T> {
     }
 }
 
-/// The parameters of a query, each once. What is not UTF-8 is replaced.
+/// The parameters of a query, each at most once. Bytes that are not UTF-8 are replaced.
 fn parameters(query: &str) -> Result<Value, Problem> {
     let mut parameters = Map::new();
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
@@ -293,22 +295,23 @@ fn parameters(query: &str) -> Result<Value, Problem> {
     Ok(Value::Object(parameters))
 }
 
-/// A route that takes no query.
+/// The parameters of a route that takes no query.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NoParameters {}
 
-/// Refuses whatever is in the query.
+/// Refuses any query parameter.
 pub(crate) type NoQuery = Query<NoParameters>;
 
-/// What `If-Match` asks for (RFC 9110, section 13.1.1): one tag, where it could name several.
+/// The condition in `If-Match` (RFC 9110, section 13.1.1). Of the tags that the RFC allows, only a single
+/// one is accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum IfMatch {
-    /// The header is not there.
+    /// The header is missing.
     Absent,
-    /// `*`: that there is one, whichever.
+    /// `*`: the resource must exist, in any version.
     Any,
-    /// This version.
+    /// The resource must have this version.
     Version(u64),
 }
 
@@ -332,11 +335,11 @@ impl IfMatch {
             let version: u64 = tag.parse().ok()?;
             (version.to_string() == tag).then_some(version)
         });
-        // A tag that we have never given matches nothing.
+        // A tag that docg never gave matches no version.
         Ok(Self::Version(version.unwrap_or(u64::MAX)))
     }
 
-    /// The version that it must be, where one is named.
+    /// The version that the resource must have, if the header names one.
     pub(crate) fn version(self) -> Option<u64> {
         match self {
             Self::Absent | Self::Any => None,
@@ -345,13 +348,13 @@ impl IfMatch {
     }
 }
 
-/// The `Idempotency-Key`, where there is one.
+/// The `Idempotency-Key`, if there is one.
 pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let Some(value) = headers.get("idempotency-key") else {
         return Ok(None);
     };
     let key = value.to_str().unwrap_or_default().trim();
-    // A structured-field string comes quoted.
+    // A client may send the key as a structured-field string, which is quoted.
     let key = key
         .strip_prefix('"')
         .and_then(|rest| rest.strip_suffix('"'))

@@ -1,4 +1,4 @@
-//! `Idempotency-Key` on calls: the first answer is given again.
+//! `Idempotency-Key`: a repeated call gets the first answer again.
 
 use std::{future::Future, time::Duration};
 
@@ -18,14 +18,14 @@ use tracing::Instrument;
 
 use crate::{caller::Caller, extract::idempotency_key, problem::Problem, router::AppState};
 
-/// How long an answer is remembered.
+/// How long an answer is stored.
 const REMEMBERED: Duration = Duration::from_secs(24 * 3600);
-/// How long a key is held for a call that is under way, should its process die.
+/// How long a running call reserves its key. If its process dies, the key is free after that.
 const UNDER_WAY: Duration = Duration::from_secs(60);
-/// How often a repeated call looks whether the first has its answer.
+/// The interval at which a repeated call checks for the first call's answer.
 const POLL: Duration = Duration::from_millis(20);
 
-/// The key of a call with what it asks for, where it has one.
+/// The idempotency key of a call, if any, with the fingerprint of the request.
 pub(crate) fn of(
     headers: &HeaderMap,
     route: &str,
@@ -38,13 +38,13 @@ pub(crate) fn of(
     }))
 }
 
-/// What a call answers.
+/// The result of a call: the answer's status and body, or a problem.
 pub(crate) type CallResult = Result<(StatusCode, Value), Problem>;
 
-/// Makes a call, and makes it once for its key. Errors are not remembered: what failed may be
-/// tried again.
+/// Makes a call, and makes it only once for its key. Errors are not stored: a failed call may be
+/// repeated.
 ///
-/// The call goes on where its caller goes away: the answer that it asks for again must be there.
+/// If the client disconnects, the call continues, so that its answer is stored for a repeated request.
 pub(crate) async fn once<F>(
     state: &AppState,
     caller: &Caller,
@@ -66,7 +66,8 @@ where
     keyed(state, key, call).await
 }
 
-/// As [`once`], for a caller whose proof is the token of a link. Each token has keys of its own.
+/// Like [`once`], for a caller whose credentials are the token of a link. Keys are separate for each
+/// token.
 pub(crate) async fn once_for_token<F>(
     state: &AppState,
     token: &str,
@@ -102,7 +103,7 @@ where
     }
 }
 
-/// Runs to its end, also where nobody waits for it any longer.
+/// Runs work to its end, even if the caller stops waiting.
 async fn detached<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
     match tokio::spawn(work.in_current_span()).await {
         Ok(done) => done,
@@ -113,7 +114,7 @@ async fn detached<T: Send + 'static>(work: impl Future<Output = T> + Send + 'sta
 struct Key {
     memo: MemoKey,
     fingerprint: String,
-    /// An answer with texts for technicians is not given to others.
+    /// True if the answer holds texts for technicians, which other callers must not get.
     technical: bool,
 }
 
@@ -132,7 +133,7 @@ impl Key {
             if let Some(first) = self.first_answer(&known)? {
                 return Ok(first);
             }
-            // The same call is under way; its answer counts, and if it fails the key is free.
+            // The same call is running. Wait for its answer; if it fails, the key is free.
             tokio::time::sleep(POLL).await;
         }
         let called = call.await;
@@ -162,7 +163,7 @@ impl Key {
         }
     }
 
-    /// The answer that was given for the key; `None` while the call is under way.
+    /// The stored answer for the key; `None` while the first call is running.
     fn first_answer(&self, memo: &Memo) -> Result<Option<Response>, Problem> {
         let fingerprint = memo.value["fingerprint"].as_str();
         let technical = memo.value["technical"].as_bool();
@@ -193,7 +194,7 @@ impl Key {
     }
 }
 
-/// A JSON answer, with the version of an execution as its entity tag.
+/// A JSON answer. If the body has a `version`, it becomes the entity tag.
 pub(crate) fn answer(status: StatusCode, body: &Value) -> Response {
     let mut response = Response::new(Body::from(body.to_string()));
     *response.status_mut() = status;
@@ -242,7 +243,7 @@ mod tests {
             traceparent: None,
         };
         let (made, began) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
-        // Open for all once it is open.
+        // All calls wait at the gate until the test cancels it.
         let gate = CancellationToken::new();
         let call = || {
             let (made, began, gate) = (Arc::clone(&made), Arc::clone(&began), gate.clone());

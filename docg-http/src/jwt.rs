@@ -13,14 +13,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::auth::{AuthError, Authenticator, Principal, bearer};
 
-/// A shorter secret than the hash can be guessed sooner than the hash (RFC 7518, section 3.2).
+/// The least length of a secret, in bytes. A secret shorter than the hash weakens it (RFC 7518,
+/// section 3.2).
 const SHORTEST_SECRET: usize = 32;
 
-/// Signed tokens of one issuer, all with one key and one algorithm: what a token says of its own
-/// algorithm is never followed.
+/// Authenticates by signed tokens of one issuer, with one key and one algorithm. A token that names
+/// another algorithm is refused.
 ///
-/// `sub` is the actor, `organizations` a list of UUIDs, `scope` a text of scopes with spaces between
-/// them (RFC 8693, section 4.2); scopes that are not docg's are passed over. `exp` must be there.
+/// `sub` is the actor. `organizations` is a list of UUIDs. `scope` is a text of scopes with spaces
+/// between them (RFC 8693, section 4.2); scopes that docg does not know are ignored. `exp` is required.
 ///
 /// ```
 /// use docg_http::JwtTokens;
@@ -42,13 +43,13 @@ pub enum JwtKeyError {
     /// The secret has fewer than 32 bytes.
     #[error("a secret has at least {SHORTEST_SECRET} bytes")]
     ShortSecret,
-    /// The key is not what the algorithm needs.
+    /// The key does not fit the algorithm.
     #[error("the key cannot be read: {0}")]
     Unreadable(String),
 }
 
 impl JwtTokens {
-    /// Tokens that are signed with a shared secret.
+    /// Accepts tokens that are signed with a shared secret (HS256).
     ///
     /// # Errors
     ///
@@ -63,7 +64,7 @@ impl JwtTokens {
         ))
     }
 
-    /// Tokens that are signed with the RSA key to this public key, in PEM.
+    /// Accepts tokens that are signed with the RSA key of this public key, in PEM (RS256).
     ///
     /// # Errors
     ///
@@ -73,7 +74,7 @@ impl JwtTokens {
         Ok(Self::new(key, Algorithm::RS256))
     }
 
-    /// Tokens that are signed with the P-256 key to this public key, in PEM.
+    /// Accepts tokens that are signed with the P-256 key of this public key, in PEM (ES256).
     ///
     /// # Errors
     ///
@@ -83,7 +84,7 @@ impl JwtTokens {
         Ok(Self::new(key, Algorithm::ES256))
     }
 
-    /// Tokens that are signed with the Ed25519 key to this public key, in PEM.
+    /// Accepts tokens that are signed with the Ed25519 key of this public key, in PEM.
     ///
     /// # Errors
     ///
@@ -100,7 +101,7 @@ impl JwtTokens {
         Self { key, validation }
     }
 
-    /// Takes only tokens of this issuer.
+    /// Accepts only tokens of this issuer.
     #[must_use]
     pub fn issuer(mut self, issuer: &str) -> Self {
         self.validation.set_issuer(&[issuer]);
@@ -110,7 +111,7 @@ impl JwtTokens {
         self
     }
 
-    /// Takes only tokens for this audience. Without it, only those that name none.
+    /// Accepts only tokens for this audience. Without this call, tokens that name an audience are refused.
     #[must_use]
     pub fn audience(mut self, audience: &str) -> Self {
         self.validation.set_audience(&[audience]);
@@ -134,7 +135,7 @@ fn unreadable(error: impl fmt::Display) -> JwtKeyError {
     JwtKeyError::Unreadable(error.to_string())
 }
 
-/// What docg needs of a token; also what is kept of it as a receipt.
+/// The claims of a token that docg needs. As JSON they are also the receipt.
 #[derive(Serialize, Deserialize)]
 struct Claims {
     sub: String,
@@ -173,7 +174,7 @@ impl Authenticator for JwtTokens {
         Ok(self.claims(headers)?.principal())
     }
 
-    /// What the token claims, without its signature.
+    /// The token's claims without its signature, so that the receipt is no token.
     async fn receipt(&self, headers: &HeaderMap) -> Result<String, AuthError> {
         serde_json::to_string(&self.claims(headers)?).map_err(|_| AuthError)
     }

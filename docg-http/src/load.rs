@@ -1,5 +1,5 @@
-//! How much is worked on at once: requests by number, their bodies by size. More is refused at once, so
-//! that what was taken on is answered in time.
+//! Limits the requests at once by number, and their bodies by size. Requests beyond the limits are
+//! refused at once, so that the others are answered in time.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -13,14 +13,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{options::HttpOptions, problem::Problem, router::AppState};
 
-/// What tells whether the process lives is answered in any case.
+/// Routes that are answered under any load, because monitoring needs them.
 const ALWAYS: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 
-/// What the process has room for.
+/// The room that is left for requests and bodies.
 #[derive(Debug)]
 pub(crate) struct Load {
     requests: Semaphore,
-    /// In kibibytes.
+    /// One permit for each kibibyte.
     bodies: Arc<Semaphore>,
 }
 
@@ -34,7 +34,7 @@ impl Load {
     }
 }
 
-/// The room that a request's body takes up, until its answer begins.
+/// The room that a request's body occupies, until the answer begins.
 #[derive(Debug, Clone)]
 pub(crate) struct BodyRoom {
     bodies: Arc<Semaphore>,
@@ -42,7 +42,7 @@ pub(crate) struct BodyRoom {
 }
 
 impl BodyRoom {
-    /// Takes up room for so many bytes more.
+    /// Takes room for so many more bytes.
     pub(crate) fn take(&self, bytes: usize) -> Result<(), Problem> {
         let kibibytes = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
         let more = Arc::clone(&self.bodies)
@@ -63,7 +63,7 @@ fn overloaded() -> Problem {
         .header(header::RETRY_AFTER, HeaderValue::from_static("1"))
 }
 
-/// Admits a request if there is room for it.
+/// Admits a request if there is room for it; else answers 503.
 pub(crate) async fn admit(
     State(state): State<AppState>,
     mut request: Request,

@@ -1,5 +1,5 @@
-//! The outermost layers: every request gets its facts, every answer its headers, every error its
-//! problem.
+//! The outermost layers: they read the facts of every request, set the headers of every answer, and
+//! render every error as a problem.
 
 use std::{any::Any, borrow::Cow, time::Duration};
 
@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::{problem::Problem, router::AppState, sse::later};
 
-/// What is known of a request before its route.
+/// Facts about a request that are known before routing.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct RequestFacts {
     pub(crate) locale: Locale,
@@ -52,8 +52,8 @@ fn is_correlation_id(id: &str) -> bool {
             .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
 }
 
-/// W3C Trace Context, section 3.2: version, trace id, parent id and flags in lower-case hex. Later
-/// versions may bring more after the flags; `ff` is none.
+/// True for a valid `traceparent` (W3C Trace Context, section 3.2): version, trace id, parent id and
+/// flags in lower-case hex. Later versions may add fields after the flags; `ff` is not a version.
 fn is_traceparent(value: &str) -> bool {
     let parts: Vec<&str> = value.splitn(5, '-').collect();
     let hex = |part: &str, len| {
@@ -74,7 +74,7 @@ fn is_traceparent(value: &str) -> bool {
     }
 }
 
-/// Headers that have one value. Of two, nobody could say which one is meant.
+/// Headers that may be given only once: of two values, it would be unclear which one is meant.
 const SINGLE: [&str; 6] = [
     "content-type",
     "idempotency-key",
@@ -84,13 +84,13 @@ const SINGLE: [&str; 6] = [
     "x-organization-id",
 ];
 
-/// A header that may be given once and is given more often.
+/// The name of a header that was given more than once, but may be given only once.
 fn given_twice(headers: &HeaderMap) -> Option<&'static str> {
     let mut names = SINGLE.into_iter();
     names.find(|name| headers.get_all(*name).iter().nth(1).is_some())
 }
 
-/// Gives the request its facts and the answer its headers, and renders errors.
+/// Adds the facts to the request and the headers to the answer, and renders errors.
 pub(crate) async fn facts(mut request: Request, next: Next) -> Response {
     let facts = RequestFacts::of(&request);
     let head = request.method() == axum::http::Method::HEAD;
@@ -100,7 +100,7 @@ pub(crate) async fn facts(mut request: Request, next: Next) -> Response {
         .is_some_and(|route| route.as_str().ends_with("/stream"));
     let event_source = is_stream && later::is_event_source(request.method(), request.headers());
     request.extensions_mut().insert(facts.clone());
-    // Of the address only the path, and that without tokens: a query may hold one too.
+    // Log only the path, with tokens replaced: a query may hold a token too.
     let span = tracing::info_span!(
         "request",
         correlation_id = facts.correlation_id,
@@ -140,7 +140,7 @@ pub(crate) async fn facts(mut request: Request, next: Next) -> Response {
     response
 }
 
-/// What browsers are told about every answer, the answers of the CORS layer included.
+/// Adds security headers for browsers to every answer, the answers of the CORS layer included.
 pub(crate) async fn secured(mut response: Response) -> Response {
     let headers = response.headers_mut();
     for (name, value) in [
@@ -153,7 +153,7 @@ pub(crate) async fn secured(mut response: Response) -> Response {
     ] {
         headers.insert(name, HeaderValue::from_static(value));
     }
-    // Pages may have a policy of their own.
+    // An application's own pages may have set their own policy.
     headers
         .entry(header::CONTENT_SECURITY_POLICY)
         .or_insert(HeaderValue::from_static(
@@ -162,13 +162,13 @@ pub(crate) async fn secured(mut response: Response) -> Response {
     response
 }
 
-/// A path as it may be logged: a token proves who its owner is.
+/// A path for the log. Tokens are replaced, because they are credentials.
 fn without_token<'p>(path: &'p str, route: Option<&str>) -> Cow<'p, str> {
     let mut segments: Vec<&str> = path.rsplit('/').collect();
-    // Counted from the end: where the API is nested, its path has lost its beginning.
+    // Count from the end: if the API is nested, the path lacks its beginning.
     let at = match route {
         Some(route) => route.rsplit('/').position(|name| name == "{token}"),
-        // A path without a route may be a mistyped one.
+        // A path that matches no route may be a mistyped link with a token.
         None => segments
             .iter()
             .skip(1)
@@ -182,12 +182,12 @@ fn without_token<'p>(path: &'p str, route: Option<&str>) -> Cow<'p, str> {
     Cow::Owned(segments.join("/"))
 }
 
-/// An error as a problem: a handler's own, or what the framework has refused.
+/// Renders an error as a problem: a handler's own, or a refusal of the framework.
 fn rendered(mut response: Response, facts: &RequestFacts, head: bool) -> Response {
     let status = response.status();
     let problem = match response.extensions_mut().remove::<Problem>() {
         Some(problem) => problem,
-        // Pages and providers' answers bring bodies of their own.
+        // Answers of an application's own routes, such as pages, may have bodies of their own.
         None if !(status.is_client_error() || status.is_server_error())
             || has_own_body(&response) =>
         {
@@ -214,7 +214,7 @@ fn has_own_body(response: &Response) -> bool {
         .is_some_and(|value| value.starts_with("application/") || value.starts_with("text/html"))
 }
 
-/// Bounds the time until an answer begins.
+/// Limits the time until an answer begins.
 pub(crate) async fn time_limit(
     State(state): State<AppState>,
     request: Request,
@@ -229,7 +229,7 @@ pub(crate) async fn time_limit(
     }
 }
 
-/// A panic is a defect; the caller learns that something went wrong, and the log what.
+/// Answers 500 if a route panicked. The cause is logged and not shown to the caller.
 #[allow(clippy::needless_pass_by_value, reason = "the layer hands it over")]
 pub(crate) fn panicked(payload: Box<dyn Any + Send + 'static>) -> Response {
     let text = payload.downcast_ref::<&str>().map(|s| (*s).to_owned());

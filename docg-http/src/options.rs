@@ -5,26 +5,26 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{Metrics, auth::Authenticator};
 
-/// Tells how the bus behind event streams is, for `GET /api/v1/sse/health`.
+/// Reports the state of the bus behind event streams, for `GET /api/v1/sse/health`.
 #[async_trait]
 pub trait BusProbe: Send + Sync + 'static {
-    /// How it is at the moment. An answer that takes longer than two seconds counts as
+    /// The current state. If the answer takes longer than two seconds, the bus counts as
     /// [`BusState::Disconnected`].
     async fn state(&self) -> BusState;
 }
 
-/// How a bus is.
+/// The state of a bus.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BusState {
-    /// It is a part of this process.
+    /// The bus is a part of this process.
     InProcess,
-    /// Its server answers.
+    /// The bus's server answers.
     Connected,
-    /// Its server does not answer. Streams go on, slower: they read the store.
+    /// The bus's server does not answer. Streams continue more slowly, because they read from the store.
     Disconnected,
 }
 
-/// A bus in the process is always well.
+/// The probe for a bus in this process, which is always available.
 struct InProcess;
 
 #[async_trait]
@@ -34,55 +34,56 @@ impl BusProbe for InProcess {
     }
 }
 
-/// How the API behaves.
+/// The options of the API.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct HttpOptions {
-    /// Who proves who calls.
+    /// Authenticates the callers.
     pub authenticator: Arc<dyn Authenticator>,
-    /// Signs cursors, so that one list's cursor is no other's. All processes need the same.
+    /// The key that signs cursors, so that a cursor is valid only for its own list. All processes need the
+    /// same key.
     pub cursor_key: [u8; 32],
-    /// How often an idle stream says that it lives.
+    /// The time after which an idle stream sends a heartbeat.
     pub heartbeat: Duration,
-    /// The largest body that is read, in bytes.
+    /// The largest accepted request body, in bytes.
     pub max_body: usize,
-    /// How many bytes of bodies are in memory at once. More is answered 503. What a body becomes when it
-    /// is read takes several times as much.
+    /// The limit of request bodies in memory at once, in bytes. Requests beyond it are answered 503. A
+    /// parsed body takes several times its size in addition.
     pub body_memory: usize,
-    /// Requests that are worked on at once; streams that are open do not count. More is answered 503.
+    /// The limit of requests at once, without open streams. Requests beyond it are answered 503.
     pub requests: usize,
-    /// How long a request may take; streams are not bound by it.
+    /// How long a request may take until its answer begins. Streams stay open longer.
     pub request_timeout: Duration,
-    /// Streams of one organization at once, in this process.
+    /// The limit of open streams of one organization, in this process.
     pub streams_per_organization: usize,
-    /// Streams at once, in this process.
+    /// The limit of open streams, in this process.
     pub streams: usize,
-    /// A reader that takes longer for one event is closed; it comes back with its last id. Serve by
-    /// [`serve`](crate::serve), or through a [`WriteTimeout`](crate::WriteTimeout), so that its
-    /// connection ends too.
+    /// How long a reader may take for one event. A slower reader's stream is closed; the reader reconnects
+    /// with its last event id. Serve with [`serve`](crate::serve) or a
+    /// [`WriteTimeout`](crate::WriteTimeout), so that its connection is closed too.
     pub slow_reader: Duration,
-    /// No stream stays open for longer, give or take a tenth: its reader comes back with its last
-    /// id, and whether it may is asked again.
+    /// How long a stream stays open, give or take a tenth. Then its reader reconnects with its last event
+    /// id, and is authenticated again.
     pub stream_age: Duration,
-    /// Cancel it as the first thing of a shutdown: `GET /readyz` says that nothing more is to be
-    /// sent here, and everything else goes on.
+    /// Cancel this token first in a shutdown. `GET /readyz` then answers 503, so that load balancers send
+    /// no more requests. Everything else continues.
     pub draining: CancellationToken,
-    /// Cancel it when the server is about to close its connections: streams end.
+    /// Cancel this token before the server closes its connections. All streams then end.
     pub shutdown: CancellationToken,
-    /// Over how long streams end at shutdown, so that not all clients come back at once.
+    /// The time over which streams end at shutdown, so that not all clients reconnect at once.
     pub drain_over: Duration,
-    /// How the bus is; by default it is taken to be in the process.
+    /// Reports the state of the bus. By default the bus counts as part of this process.
     pub bus: Arc<dyn BusProbe>,
     /// Origins whose pages may call the API, such as `https://app.example.com`, or `*`; none by
     /// default.
     pub cors_origins: Vec<String>,
-    /// What `GET /metrics` shows. It asks for no credentials: keep the path from those who are not
-    /// to see it. Without it, which is the default, the path is not found.
+    /// The metrics that `GET /metrics` shows. The route asks for no credentials: restrict access to it
+    /// elsewhere. With `None`, the default, the path is not found.
     pub metrics: Option<Metrics>,
 }
 
 impl HttpOptions {
-    /// The defaults, with the two things that have none.
+    /// The defaults, with the two values that have none.
     #[must_use]
     pub fn new(authenticator: Arc<dyn Authenticator>, cursor_key: [u8; 32]) -> Self {
         Self {

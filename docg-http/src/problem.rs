@@ -1,7 +1,7 @@
-//! Errors on the wire: RFC 9457 problem details.
+//! Errors as RFC 9457 problem details.
 //!
-//! A handler returns a [`Problem`]; the outermost layer gives it the request's language and
-//! correlation id. So does it with what the framework itself refuses.
+//! A handler returns a [`Problem`]; the outermost layer renders it with the request's language and
+//! correlation id. Refusals of the framework itself are rendered the same way.
 
 use axum::{
     body::Body,
@@ -17,26 +17,26 @@ use docg_core::{
 };
 use serde_json::{Map, Value, json};
 
-/// An error, as clients see it.
+/// An error as clients see it.
 #[derive(Debug, Clone)]
 pub struct Problem {
     status: StatusCode,
     code: &'static str,
-    /// Says more than the code's own words.
+    /// A detail text that replaces the code's own.
     detail: Option<Box<Text>>,
     errors: Vec<FieldFault>,
     members: Map<String, Value>,
     headers: Vec<(HeaderName, HeaderValue)>,
 }
 
-/// A code's title in English, which is constant, and its words in both languages.
+/// The texts of a code: its constant English title, and its detail in both languages.
 struct Words {
     title: &'static str,
     en: &'static str,
     pt: &'static str,
 }
 
-/// Every code that the API gives, with its words.
+/// All codes of the API, with their texts.
 #[rustfmt::skip]
 const WORDS: &[(&str, (&str, &str, &str))] = &[
     ("malformed_json", ("Malformed JSON", "The body is not valid JSON.", "O corpo da requisição não é um JSON válido.")),
@@ -69,7 +69,7 @@ const WORDS: &[(&str, (&str, &str, &str))] = &[
     ("internal_error", ("Internal error", "Something went wrong on our side. It has been recorded.", "Ocorreu um erro do nosso lado. Ele foi registrado.")),
 ];
 
-/// A code of an application's own has the words of the last one.
+/// The texts of a code. An application's own code has those of the last one, `internal_error`.
 fn words(code: &str) -> Words {
     let known = WORDS.iter().find(|(known, _)| *known == code);
     let &(title, en, pt) = known
@@ -78,13 +78,13 @@ fn words(code: &str) -> Words {
     Words { title, en, pt }
 }
 
-/// Every code that the API gives.
+/// All codes of the API.
 pub(crate) fn codes() -> impl Iterator<Item = &'static str> {
     WORDS.iter().map(|(code, _)| *code)
 }
 
 impl Problem {
-    /// A problem in its code's own words.
+    /// Creates a problem with the texts of its code.
     #[must_use]
     pub fn new(status: StatusCode, code: &'static str) -> Self {
         Self {
@@ -97,13 +97,13 @@ impl Problem {
         }
     }
 
-    /// There is no such thing, or it is another organization's.
+    /// 404: the resource does not exist, or belongs to another organization.
     #[must_use]
     pub fn not_found() -> Self {
         Self::new(StatusCode::NOT_FOUND, "not_found")
     }
 
-    /// Values that are well formed and wrong.
+    /// 422: values that are well formed but wrong.
     #[must_use]
     pub fn invalid(errors: Vec<FieldFault>) -> Self {
         Self {
@@ -112,7 +112,7 @@ impl Problem {
         }
     }
 
-    /// One value that is well formed and wrong.
+    /// 422: one value that is well formed but wrong.
     pub fn invalid_field(
         pointer: impl Into<String>,
         code: &'static str,
@@ -121,45 +121,45 @@ impl Problem {
         Self::invalid(vec![FieldFault::new(pointer, code, detail)])
     }
 
-    /// What is stored cannot be read.
+    /// 409: a stored record cannot be read.
     pub(crate) fn unreadable() -> Self {
         Self::new(StatusCode::CONFLICT, "unreadable")
     }
 
-    /// Says which status an execution has, and what may be called.
+    /// Adds the execution's status, and the calls that it allows.
     fn allowing(self, from: Status, allowed: &[Call]) -> Self {
         let allowed = allowed.iter().map(|call| call.as_str()).collect();
         self.member("from", json!(from)).member("allowed", allowed)
     }
 
-    /// A failure of this side; the cause goes to the log.
+    /// 500: a failure of the server. The cause is logged.
     pub fn internal(cause: impl std::fmt::Display) -> Self {
         tracing::error!("an unexpected failure: {cause}");
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error")
     }
 
-    /// Says more than the code's own words.
+    /// Sets a detail text that replaces the code's own.
     #[must_use]
     pub fn detail(mut self, detail: impl Into<Text>) -> Self {
         self.detail = Some(Box::new(detail.into()));
         self
     }
 
-    /// Adds an extension member.
+    /// Adds an extension member to the problem's JSON.
     #[must_use]
     pub fn member(mut self, name: &str, value: Value) -> Self {
         self.members.insert(name.to_owned(), value);
         self
     }
 
-    /// Adds a header.
+    /// Adds a header to the answer.
     #[must_use]
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.push((name, value));
         self
     }
 
-    /// What the framework itself has refused.
+    /// The problem for a status with which the framework itself refused a request.
     pub(crate) fn of_status(status: StatusCode) -> Self {
         let code = match status {
             StatusCode::NOT_FOUND => "not_found",
@@ -176,7 +176,7 @@ impl Problem {
         Self::new(status, code)
     }
 
-    /// The body that clients see.
+    /// The JSON body of the answer.
     pub(crate) fn body(&self, locale: Locale, correlation_id: &str) -> Value {
         let words = words(self.code);
         let own = match locale {
@@ -232,7 +232,7 @@ impl Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let mut response = self.render(Locale::En, "");
-        // The outermost layer renders it again, with what only the request tells.
+        // The outermost layer renders it again, with the request's language and correlation id.
         response.extensions_mut().insert(self);
         response
     }
@@ -290,7 +290,7 @@ impl From<EngineError> for Problem {
                     StoreErrorKind::KeyReused => {
                         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused")
                     }
-                    // Only a handler's request can have such a name, and no call stores one.
+                    // Such a name comes only from a handler's signature request, and no API call stores one.
                     StoreErrorKind::NameTaken => {
                         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error")
                     }
@@ -302,7 +302,8 @@ impl From<EngineError> for Problem {
     }
 }
 
-/// What was decided, by whom and when, so that a page can say who was faster.
+/// The problem for a vote that does not count. It names the decision, its author and its time, so that a
+/// page can show who decided first.
 fn vote_refused(refusal: &VoteRefusal) -> Problem {
     let approval = &refusal.approval;
     let own = approval

@@ -1,4 +1,4 @@
-//! Every route on one page.
+//! All routes of the API, and the layers around them.
 
 use std::{sync::Arc, time::Duration};
 
@@ -27,7 +27,8 @@ use crate::{
     sse::{self, encoded::EncodedEvents, limits::StreamLimits, slow::SlowReaders},
 };
 
-/// What routes share. An application's own routes that take it may use [`Caller`](crate::Caller).
+/// The state that routes share. An application's own routes with this state can use
+/// [`Caller`](crate::Caller).
 #[derive(Clone)]
 pub struct AppState {
     /// The engine behind the API.
@@ -41,7 +42,7 @@ pub struct AppState {
 }
 
 impl AppState {
-    /// State over an engine.
+    /// Creates the state over an engine.
     #[must_use]
     pub fn new(engine: Engine, options: HttpOptions) -> Self {
         let metrics = options.metrics.clone().unwrap_or_default();
@@ -68,19 +69,19 @@ impl AppState {
     }
 }
 
-/// The API over an engine, whole.
+/// The complete API over an engine.
 pub fn router(engine: Engine, options: HttpOptions) -> Router {
     let state = AppState::new(engine, options);
     with_layers(api(), &state)
 }
 
-/// The API's routes without its layers, for applications that add their own before
+/// The API's routes without its layers, for applications that add their own routes before
 /// [`with_layers`].
 pub fn api() -> Router<AppState> {
     documented().into()
 }
 
-/// Every route with what it says of itself: its path and method stand with its handler.
+/// All routes with their OpenAPI descriptions. Path and method are declared at each handler.
 pub(crate) fn documented() -> OpenApiRouter<AppState> {
     OpenApiRouter::with_openapi(Api::openapi())
         .routes(routes!(workflows::list))
@@ -114,7 +115,8 @@ pub(crate) fn documented() -> OpenApiRouter<AppState> {
         .routes(routes!(openapi::get))
 }
 
-/// Puts the layers around routes: facts and headers, errors as problems, panics, time limit, CORS.
+/// Puts the layers around routes: request facts and headers, problems for errors, panics, limits of load
+/// and time, metrics, CORS.
 pub fn with_layers(routes: Router<AppState>, state: &AppState) -> Router {
     routes
         .fallback(|| async { Problem::not_found() })
@@ -123,16 +125,16 @@ pub fn with_layers(routes: Router<AppState>, state: &AppState) -> Router {
         .layer(CatchPanicLayer::custom(middleware::panicked))
         .layer(from_fn(middleware::facts))
         .layer(from_fn_with_state(state.clone(), metrics::measure))
-        // Further out than what renders errors: pages of other origins read them too.
+        // Outside the layer that renders errors, so that pages of other origins can read errors too.
         .layer(option_layer(cors(&state.options.cors_origins)))
         .layer(map_response(middleware::secured))
         .with_state(state.clone())
 }
 
-/// How long browsers may go by what they were told of a call, before they ask again.
+/// How long browsers may cache the answer to a CORS preflight request.
 const PREFLIGHT_KEPT: Duration = Duration::from_secs(600);
 
-/// `None` where no origin is allowed: `OPTIONS` is then a method like any other.
+/// The CORS layer; `None` if no origin is allowed. `OPTIONS` is then a method like any other.
 fn cors(origins: &[String]) -> Option<CorsLayer> {
     if origins.is_empty() {
         return None;

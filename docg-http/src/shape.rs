@@ -1,4 +1,4 @@
-//! From JSON to types: objects are objects, and every fault is named.
+//! Converts JSON to types, strictly, and reports every fault.
 
 use std::collections::HashMap;
 
@@ -19,11 +19,11 @@ use serde_json::{Error, Map, Value};
 
 use crate::problem::Problem;
 
-/// No more faults of one value than this are told at once: each costs another reading.
+/// The most faults that are reported of one value, because each costs another read of it.
 const MOST: usize = 100;
 
-/// What stands in, one after the other, for what is wrong, until the rest can be read. First
-/// nothing at all, or null where something must be.
+/// The values that replace a wrong one, tried in order until the rest can be read. The first try
+/// removes the wrong value, or makes it null in an array.
 const STAND_INS: [fn() -> Value; 6] = [
     || Value::Null,
     || Value::String(String::new()),
@@ -33,7 +33,7 @@ const STAND_INS: [fn() -> Value; 6] = [
     || Value::Bool(false),
 ];
 
-/// A value as a type. All that is wrong with it is told at once.
+/// Converts a value to a type. The problem names all faults at once.
 pub(crate) fn typed<T: DeserializeOwned>(value: &Value) -> Result<T, Problem> {
     match read_on(value) {
         (Some(typed), faults) if faults.is_empty() => Ok(typed),
@@ -41,14 +41,14 @@ pub(crate) fn typed<T: DeserializeOwned>(value: &Value) -> Result<T, Problem> {
     }
 }
 
-/// A workflow as far as it can be read, and what is wrong with its shape.
+/// Reads a workflow as far as possible, with the faults of its shape.
 pub(crate) fn workflow(value: &Value) -> (Option<WorkflowDraft>, Vec<FieldFault>) {
-    // Node by node: a fault costs another reading of its own node only.
+    // Read node by node, so that a fault costs another read of its own node only.
     let mut frame = value.clone();
     let nodes = frame.get_mut("nodes").and_then(Value::as_array_mut);
     let nodes = nodes.map(std::mem::take).unwrap_or_default();
     let (mut draft, mut faults) = read_on::<WorkflowDraft>(&frame);
-    // One more than there may be, so that they are known to be too many.
+    // Read one more than is allowed, so that a later check finds that there are too many.
     for (index, node) in nodes.iter().take(MAX_NODES + 1).enumerate() {
         let (node, found) = read_on::<NodeDraft>(node);
         let at = format!("/nodes/{index}");
@@ -61,8 +61,8 @@ pub(crate) fn workflow(value: &Value) -> (Option<WorkflowDraft>, Vec<FieldFault>
     (draft, faults)
 }
 
-/// A value as a type, as far as it can be read, with what is wrong. Serde stops at the first fault:
-/// something else is put in its place, and the rest is read again.
+/// Converts a value to a type as far as possible, with its faults. Serde stops at the first fault, so
+/// the faulty part is replaced and the rest is read again.
 fn read_on<T: DeserializeOwned>(value: &Value) -> (Option<T>, Vec<FieldFault>) {
     let mut fault = match read(value) {
         Ok(typed) => return (Some(typed), Vec::new()),
@@ -72,7 +72,7 @@ fn read_on<T: DeserializeOwned>(value: &Value) -> (Option<T>, Vec<FieldFault>) {
     let mut faults: Vec<FieldFault> = Vec::new();
     let mut tried: HashMap<String, usize> = HashMap::new();
     loop {
-        // Within what stands in nothing is the caller's.
+        // A fault inside a replacement is not the caller's.
         let known = faults
             .iter()
             .any(|known| contains(&known.pointer, &fault.pointer));
@@ -98,14 +98,15 @@ fn read<T: DeserializeOwned>(value: &Value) -> Result<T, FieldFault> {
     serde_path_to_error::deserialize(Strict(value)).map_err(|e| field_fault(&e))
 }
 
-/// Whether one pointer leads to the other's place or into it.
+/// True if `inner` is the same place as `outer`, or lies within it.
 pub(crate) fn contains(outer: &str, inner: &str) -> bool {
     inner
         .strip_prefix(outer)
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// Puts a value at a place; without one, the place is left out, or null where that cannot be.
+/// Puts a value at a place. Without a value, a field is removed, and an array's item or the whole value
+/// becomes null. Returns false if there is no such place.
 fn put(value: &mut Value, pointer: &str, new: Option<Value>) -> bool {
     let Some((parent, name)) = pointer.rsplit_once('/') else {
         *value = new.unwrap_or_default();
@@ -151,7 +152,7 @@ fn field_fault<E: std::fmt::Display>(error: &serde_path_to_error::Error<E>) -> F
             .and_then(|rest| rest.split('`').next())
     };
     let code = if detail.starts_with("unknown field `") {
-        // The path already ends with the field.
+        // The path already ends with the unknown field.
         "unknown_field"
     } else if let Some(field) = named("missing field `") {
         push_token(&mut pointer, field);
@@ -164,18 +165,18 @@ fn field_fault<E: std::fmt::Display>(error: &serde_path_to_error::Error<E>) -> F
     FieldFault::new(pointer, code, json::misfit(error.inner()))
 }
 
-/// A name as a part of a JSON pointer (RFC 6901).
+/// Escapes a name for a JSON pointer (RFC 6901).
 pub(crate) fn escaped(name: &str) -> String {
     name.replace('~', "~0").replace('/', "~1")
 }
 
-/// Appends a name to a JSON pointer. One buffer goes through a whole value: names may be long.
+/// Appends a name to a JSON pointer. One buffer serves a whole value, because names may be long.
 pub(crate) fn push_token(pointer: &mut String, name: &str) {
     pointer.push('/');
     pointer.push_str(&escaped(name));
 }
 
-/// The place of the first text with a NUL below `at`: not every store can keep one.
+/// The place of the first text with a NUL below `at`. Not every store can store a NUL.
 pub(crate) fn find_nul(value: &Value, at: &mut String) -> Option<String> {
     let length = at.len();
     match value {
@@ -197,9 +198,9 @@ pub(crate) fn find_nul(value: &Value, at: &mut String) -> Option<String> {
     }
 }
 
-/// Reads a value as serde_json does, with two exceptions. An array is no struct: serde would take
-/// `["a", "b"]` for the fields in their order. And `2.0` is an integer, as it is in JSON Schema
-/// (2020-12, core, section 4.2.3), by which the API is described.
+/// Reads a value like serde_json, with two exceptions. An array is not accepted as a struct; serde would
+/// read `["a", "b"]` as the fields in order. A whole float such as `2.0` is accepted as an integer, as
+/// in JSON Schema (2020-12, core, section 4.2.3), which describes the API.
 #[derive(Clone, Copy)]
 struct Strict<'a>(&'a Value);
 
@@ -210,17 +211,17 @@ impl<'a> IntoDeserializer<'a, Error> for Strict<'a> {
     }
 }
 
-/// The integer that a number written with a fraction or an exponent is, if it is one.
+/// The integer value of a number that is written with a fraction or an exponent, if it is whole.
 fn integral(value: &Value) -> Option<i64> {
-    /// Above it a float does not say which integer is meant (IEEE 754 binary64).
+    /// The largest float below which every integer is exact (IEEE 754 binary64).
     const EXACT: f64 = 9_007_199_254_740_992.0;
     let number = value.as_f64().filter(|_| value.is_f64())?;
-    // Lossless: it is whole, and small enough.
+    // Lossless: the number is whole and within the exact range.
     #[expect(clippy::cast_possible_truncation)]
     (number.fract() == 0.0 && number.abs() <= EXACT).then_some(number as i64)
 }
 
-/// What integers are asked for with: each takes whole floats too.
+/// Defines the integer methods, which accept whole floats too.
 macro_rules! deserialize_integers {
     ($($method:ident)*) => {$(
         fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {

@@ -1,9 +1,9 @@
 //! The lists of cases, and the macros that turn them into tests.
 //!
-//! A case that is missing here is not exported, so the compiler reports it as unused.
+//! A case that is missing here is not exported, so the compiler reports it as unused code.
 
-/// Makes one test of each case for stores. Takes an async function without arguments that gives a
-/// fresh store: an `Arc` of one, an `Arc<dyn Store>`, or a
+/// Generates one test for each case for stores. The argument is an async function without parameters
+/// that returns a fresh store: an `Arc` of one, an `Arc<dyn Store>`, or a
 /// [`StoreUnderTest`](crate::conformance::StoreUnderTest).
 #[macro_export]
 macro_rules! store_conformance {
@@ -12,8 +12,8 @@ macro_rules! store_conformance {
     };
 }
 
-/// Makes one test of each case for buses. Takes an async function without arguments that gives a
-/// fresh bus: an `Arc` of one, an `Arc<dyn EventBus>`, or a
+/// Generates one test for each case for buses. The argument is an async function without parameters
+/// that returns a fresh bus: an `Arc` of one, an `Arc<dyn EventBus>`, or a
 /// [`BusUnderTest`](crate::conformance::BusUnderTest).
 #[macro_export]
 macro_rules! bus_conformance {

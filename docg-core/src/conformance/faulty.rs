@@ -1,4 +1,4 @@
-//! Ports that fail when they are told to.
+//! Stores and buses that fail as planned.
 
 use std::{
     fmt,
@@ -29,25 +29,25 @@ use crate::{
     workflow::Workflow,
 };
 
-/// How a call fails.
+/// The way in which a call fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// Nothing has happened.
+    /// The call is not made, and fails.
     Before,
-    /// It has happened, and the caller does not learn so.
+    /// The call is made, but its answer is lost: the caller gets an error.
     After,
-    /// Nothing happens, and the caller learns so only after so long.
+    /// The call is not made, and fails after this time.
     Hang(Duration),
-    /// It has happened, and the caller learns so only after so long.
+    /// The call is made, and its answer arrives after this time.
     Slow(Duration),
 }
 
 /// A call that may fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Call {
-    /// 1 for the first.
+    /// The number of the call, 1 for the first.
     pub number: u64,
-    /// The method's name.
+    /// The name of the method.
     pub operation: &'static str,
 }
 
@@ -95,7 +95,7 @@ impl fmt::Debug for FaultyStore {
 }
 
 impl FaultyStore {
-    /// Fails the calls that the closure chooses.
+    /// Creates a decorator that fails the calls chosen by the closure.
     pub fn new(
         inner: Arc<dyn Store>,
         plan: impl Fn(Call) -> Option<Fault> + Send + Sync + 'static,
@@ -106,7 +106,7 @@ impl FaultyStore {
         }
     }
 
-    /// Fails one call; 1 is the first.
+    /// Creates a decorator that fails one call; 1 is the first.
     #[must_use]
     pub fn failing_nth(inner: Arc<dyn Store>, number: u64, fault: Fault) -> Self {
         Self {
@@ -115,7 +115,7 @@ impl FaultyStore {
         }
     }
 
-    /// How many calls there were so far.
+    /// The number of calls so far.
     #[must_use]
     pub fn calls(&self) -> u64 {
         self.faults.calls()
@@ -139,7 +139,7 @@ impl Planned for BusError {
     }
 }
 
-/// One call: not made, made and denied, or made.
+/// Makes one call, or fails it as planned.
 macro_rules! faulty {
     ($self:ident.$method:ident($($argument:expr),*)) => {{
         let unavailable = || Planned::planned(stringify!($method));
@@ -329,7 +329,7 @@ impl fmt::Debug for FaultyBus {
 }
 
 impl FaultyBus {
-    /// Fails the calls that the closure chooses.
+    /// Creates a decorator that fails the calls chosen by the closure.
     pub fn new(
         inner: Arc<dyn EventBus>,
         plan: impl Fn(Call) -> Option<Fault> + Send + Sync + 'static,
@@ -340,7 +340,7 @@ impl FaultyBus {
         }
     }
 
-    /// Fails one call; 1 is the first.
+    /// Creates a decorator that fails one call; 1 is the first.
     #[must_use]
     pub fn failing_nth(inner: Arc<dyn EventBus>, number: u64, fault: Fault) -> Self {
         Self {
@@ -349,7 +349,7 @@ impl FaultyBus {
         }
     }
 
-    /// How many calls there were so far.
+    /// The number of calls so far.
     #[must_use]
     pub fn calls(&self) -> u64 {
         self.faults.calls()

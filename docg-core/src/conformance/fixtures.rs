@@ -1,4 +1,4 @@
-//! Runs, commits and events for tests: valid as they come, with what matters set by the test.
+//! Executions, commits and events for tests. The defaults are valid; a test sets only what it needs.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -25,13 +25,13 @@ use crate::{
     workflow::{Node, OnError, RetryPolicy, Settings, Workflow, handler::OnExpiry},
 };
 
-/// The tests' day, `millis` after its beginning.
+/// The time `millis` milliseconds after the start of the tests' day.
 #[must_use]
 pub const fn at(millis: i64) -> Timestamp {
     Timestamp::from_millis(1_768_435_200_000 + millis)
 }
 
-/// The first version of a workflow with one node of each given type, made at the day's beginning.
+/// The first version of a workflow with one node of each given type, created at `at(0)`.
 #[must_use]
 pub fn workflow(organization_id: OrganizationId, node_types: &[&str]) -> Workflow {
     let node = |(index, node_type): (usize, &&str)| {
@@ -61,7 +61,7 @@ pub fn workflow(organization_id: OrganizationId, node_types: &[&str]) -> Workflo
     }
 }
 
-/// Makes a [`NewRun`]: queued, due at once, with its first event, log entry and audit row.
+/// Builds a [`NewRun`]: queued, due at once, with its first event, log entry and audit row.
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct RunFixture {
@@ -74,12 +74,12 @@ pub struct RunFixture {
 }
 
 impl RunFixture {
-    /// A run of an organization, of a workflow of two nodes, created and due at `at(0)`.
+    /// An execution of an organization, of a workflow with two nodes, created and due at `at(0)`.
     pub fn of(organization: OrganizationId) -> Self {
         Self::with(Arc::new(workflow(organization, &["extract", "render"])))
     }
 
-    /// A run of a workflow, created and due at `at(0)`.
+    /// An execution of a workflow, created and due at `at(0)`.
     pub fn with(workflow: Arc<Workflow>) -> Self {
         Self {
             workflow,
@@ -91,26 +91,26 @@ impl RunFixture {
         }
     }
 
-    /// Sets when it was created and is due.
+    /// Sets the time at which the execution is created and due.
     pub fn created_at(mut self, time: Timestamp) -> Self {
         self.created_at = time;
         self.wake_at = Some(time);
         self
     }
 
-    /// Sets when it is due.
+    /// Sets the time at which the execution is due.
     pub fn wake_at(mut self, time: impl Into<Option<Timestamp>>) -> Self {
         self.wake_at = time.into();
         self
     }
 
-    /// Sets its priority.
+    /// Sets the execution's priority.
     pub fn priority(mut self, priority: i16) -> Self {
         self.priority = priority;
         self
     }
 
-    /// Sets its idempotency key, and what stands for the body that came with it.
+    /// Sets the idempotency key, and a byte that stands for the request's body.
     pub fn key(mut self, key: &str, body: u8) -> Self {
         self.idempotency = Some(Idempotency {
             key: key.to_owned(),
@@ -119,13 +119,13 @@ impl RunFixture {
         self
     }
 
-    /// Sets who takes it on.
+    /// Sets the claim with which the execution is stored and leased at once.
     pub fn claim(mut self, claim: FirstClaim) -> Self {
         self.claim = Some(claim);
         self
     }
 
-    /// A run with a fresh id.
+    /// Builds the execution with a fresh id.
     #[must_use]
     pub fn build(self) -> NewRun {
         let mut execution = self.execution();
@@ -225,7 +225,7 @@ fn step(execution_id: ExecutionId, node: &Node, position: u32) -> Step {
     }
 }
 
-/// The next event of an execution, whose head moves on.
+/// Creates the next event of an execution and advances its head.
 pub fn event(execution: &mut Execution, data: EventData) -> Arc<Event> {
     execution.heads.event_seq += 1;
     Arc::new(Event {
@@ -243,7 +243,7 @@ pub fn event(execution: &mut Execution, data: EventData) -> Arc<Event> {
     })
 }
 
-/// The next log entry of an execution, whose head moves on.
+/// Creates the next log entry of an execution and advances its head.
 pub fn log(
     execution: &mut Execution,
     level: LogLevel,
@@ -256,7 +256,7 @@ pub fn log(
         seq: execution.heads.log_seq,
         execution_id: execution.id,
         step_id,
-        // All at one time: pages must not be cut by it.
+        // All entries have the same time, so that pages cannot be divided by time.
         timestamp: execution.created_at,
         level,
         domain,
@@ -267,7 +267,7 @@ pub fn log(
     }
 }
 
-/// The next audit row of an execution, in its chain, whose head moves on.
+/// Creates the next audit row in an execution's chain and advances its head.
 pub fn audit(execution: &mut Execution, action: &'static str) -> AuditEvent {
     let draft =
         AuditDraft::new(Cow::Borrowed(action), json!({"why": "fixture"})).by(Actor::user("ops"));
@@ -289,13 +289,14 @@ pub fn audit(execution: &mut Execution, action: &'static str) -> AuditEvent {
     row
 }
 
-/// Events 1 to `last` of one execution, for a bus. They are for lists.
+/// Events 1 to `last` of one execution, for a bus. They belong to organization streams too.
 #[must_use]
 pub fn events(last: u64) -> Vec<Arc<Event>> {
     events_of(OrganizationId::new(), last)
 }
 
-/// Events 1 to `last` of one execution of an organization, for a bus. They are for lists.
+/// Events 1 to `last` of one execution of an organization, for a bus. They belong to organization
+/// streams too.
 #[must_use]
 pub fn events_of(organization: OrganizationId, last: u64) -> Vec<Arc<Event>> {
     let mut execution = RunFixture::of(organization).execution();
@@ -304,7 +305,7 @@ pub fn events_of(organization: OrganizationId, last: u64) -> Vec<Arc<Event>> {
         .collect()
 }
 
-/// The first event of an execution, which is not for lists.
+/// The first event of an execution, of a kind that organization streams leave out.
 #[must_use]
 pub fn unlisted_event(organization: OrganizationId) -> Arc<Event> {
     let mut execution = RunFixture::of(organization).execution();
@@ -312,13 +313,13 @@ pub fn unlisted_event(organization: OrganizationId) -> Arc<Event> {
     event(&mut execution, EventData::Resumed { resumed_by })
 }
 
-/// Makes a [`Commit`] on what was claimed, or on a state that follows it.
+/// Builds a [`Commit`] on a claimed execution, or on a state that follows it.
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct CommitFixture(Commit);
 
 impl CommitFixture {
-    /// A commit that changes nothing but the version, at `at(1)`, and releases the lease.
+    /// A commit at `at(1)` that changes only the version and releases the lease.
     pub fn on(claimed: &Claimed) -> Self {
         let mut execution = claimed.state.execution.clone();
         execution.version += 1;
@@ -343,19 +344,19 @@ impl CommitFixture {
         })
     }
 
-    /// Changes the execution as the closure says.
+    /// Lets the closure change the execution.
     pub fn with(mut self, change: impl FnOnce(&mut Execution)) -> Self {
         change(&mut self.0.execution);
         self
     }
 
-    /// Changes the commit as the closure says.
+    /// Lets the closure change the commit.
     pub fn but(mut self, change: impl FnOnce(&mut Commit)) -> Self {
         change(&mut self.0);
         self
     }
 
-    /// Changes the status; a terminal one ends the execution at the time of the commit.
+    /// Sets the status. A terminal status ends the execution at the time of the commit.
     pub fn status(mut self, status: Status) -> Self {
         let execution = &mut self.0.execution;
         execution.status = status;
@@ -366,25 +367,25 @@ impl CommitFixture {
         self
     }
 
-    /// Sets when it happens. Comes before [`status`](Self::status).
+    /// Sets the time of the commit. Call it before [`status`](Self::status).
     pub fn at(mut self, time: Timestamp) -> Self {
         self.0.execution.updated_at = time;
         self
     }
 
-    /// Sets when the execution next wants a worker.
+    /// Sets the time at which the execution is due again.
     pub fn wake_at(mut self, time: impl Into<Option<Timestamp>>) -> Self {
         self.0.execution.wake_at = time.into();
         self
     }
 
-    /// Keeps the lease until then.
+    /// Keeps the lease until a time.
     pub fn keep(mut self, until: Timestamp) -> Self {
         self.0.then = LeaseAfter::Keep(until);
         self
     }
 
-    /// Adds events.
+    /// Adds `count` events.
     pub fn events(mut self, count: usize) -> Self {
         let commit = &mut self.0;
         commit.events.extend(
@@ -419,7 +420,7 @@ impl CommitFixture {
         self
     }
 
-    /// Settles signals.
+    /// Settles signals, which removes them from the inbox.
     pub fn settle(mut self, signals: &[Signal]) -> Self {
         self.0
             .settled
@@ -427,7 +428,7 @@ impl CommitFixture {
         self
     }
 
-    /// The commit.
+    /// Returns the commit.
     #[must_use]
     pub fn build(self) -> Commit {
         self.0
@@ -528,7 +529,7 @@ pub fn token_hash() -> [u8; 32] {
     hash
 }
 
-/// A value of arrays and objects within one another, so many levels.
+/// A value of nested arrays and objects with so many levels.
 #[must_use]
 pub fn nested(levels: usize) -> Value {
     (1..levels).fold(json!([]), |inner, level| match level % 2 {
@@ -537,7 +538,7 @@ pub fn nested(levels: usize) -> Value {
     })
 }
 
-/// A fact that changes from call to call.
+/// A JSON value that differs at each call.
 #[must_use]
 pub fn fact() -> Value {
     json!({"nonce": Uuid::new_v4()})

@@ -1,7 +1,7 @@
-//! The suites that every store and every bus must pass, and decorators that make them fail.
+//! The test suites that every store and every bus must pass, and decorators that inject failures.
 //!
-//! One list of cases, `cases`, drives all adapters: a new case is inherited by each of them. An
-//! adapter's test file names a way to a fresh store or bus, and that is all:
+//! One list of cases, `cases`, drives all adapters, so each adapter inherits a new case. An adapter's test
+//! file only provides a function that creates a fresh store or bus:
 //!
 //! ```ignore
 //! async fn fresh() -> Arc<dyn Store> {
@@ -11,10 +11,10 @@
 //! docg_core::store_conformance!(fresh);
 //! ```
 //!
-//! What differs between adapters without being wrong is said by [`StoreCapabilities`] and
-//! [`BusCapabilities`]; what every adapter promises is not in there.
+//! Adapters declare permitted differences with [`StoreCapabilities`] and [`BusCapabilities`]. The
+//! promises of every adapter are not among them.
 //!
-//! [`fixtures`] makes runs, commits and events; [`store`] and [`bus`] hold the cases; [`faulty`]
+//! [`fixtures`] creates executions, commits and events. [`store`] and [`bus`] hold the cases. [`faulty`]
 //! decorates a port with failures.
 
 pub mod bus;
@@ -27,6 +27,6 @@ mod under_test;
 pub use faulty::{Call, Fault, FaultyBus, FaultyStore};
 pub use under_test::{BusCapabilities, BusUnderTest, StoreCapabilities, StoreUnderTest};
 
-// The macros' expansions name it, so that an adapter needs no runtime of its own choosing.
+// The macros expand to code that uses tokio, so that an adapter needs no dependency on it.
 #[doc(hidden)]
 pub use tokio;

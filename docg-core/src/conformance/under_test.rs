@@ -2,28 +2,28 @@ use std::{any::Any, fmt, sync::Arc};
 
 use crate::ports::{EventBus, Store};
 
-/// A fresh store, and what a case must know of it.
+/// A fresh store, with the facts that a case needs about it.
 pub struct StoreUnderTest {
     /// The store.
     pub store: Arc<dyn Store>,
-    /// The same data as another process sees it; the same store where it lives in one process.
+    /// The same data as another process sees it. For a store in one process, the same store.
     pub peer: Arc<dyn Store>,
-    /// What it does beyond its promises.
+    /// Behavior of the store beyond the promises of the port.
     pub capabilities: StoreCapabilities,
     guard: Option<Box<dyn Any + Send>>,
 }
 
-/// What one store does and another need not.
+/// Optional behavior of a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct StoreCapabilities {
-    /// Within equal priority it gives organizations their turns, even where none has reached its
-    /// share.
+    /// True if organizations take turns within equal priority, even if none has reached its share of
+    /// leases.
     pub takes_turns: bool,
 }
 
 impl StoreCapabilities {
-    /// Says that organizations take turns.
+    /// Declares that organizations take turns.
     #[must_use]
     pub fn takes_turns(mut self) -> Self {
         self.takes_turns = true;
@@ -32,7 +32,7 @@ impl StoreCapabilities {
 }
 
 impl StoreUnderTest {
-    /// A store that does what is promised and no more.
+    /// A store without optional behavior, and without a separate peer.
     #[must_use]
     pub fn new(store: Arc<dyn Store>) -> Self {
         Self {
@@ -43,21 +43,21 @@ impl StoreUnderTest {
         }
     }
 
-    /// Sets how another process sees the same data.
+    /// Sets the store as another process sees it.
     #[must_use]
     pub fn peer(mut self, peer: Arc<dyn Store>) -> Self {
         self.peer = peer;
         self
     }
 
-    /// Sets what it does beyond its promises.
+    /// Sets the store's optional behavior.
     #[must_use]
     pub fn capabilities(mut self, capabilities: StoreCapabilities) -> Self {
         self.capabilities = capabilities;
         self
     }
 
-    /// Keeps something until the case is over, such as a database that is dropped with it.
+    /// Keeps a guard until the case ends, such as a database that is dropped with it.
     #[must_use]
     pub fn keeping(mut self, guard: impl Any + Send) -> Self {
         self.guard = Some(Box::new(guard));
@@ -87,13 +87,13 @@ impl<S: Store> From<Arc<S>> for StoreUnderTest {
     }
 }
 
-/// A fresh bus, and what a case must know of it.
+/// A fresh bus, with the facts that a case needs about it.
 pub struct BusUnderTest {
     /// The bus.
     pub bus: Arc<dyn EventBus>,
-    /// The same bus as another process sees it; the same object where it lives in one process.
+    /// The same bus as another process sees it. For a bus in one process, the same object.
     pub peer: Arc<dyn EventBus>,
-    /// Its bounds.
+    /// The bounds of the bus.
     pub capabilities: BusCapabilities,
     guard: Option<Box<dyn Any + Send>>,
 }
@@ -102,19 +102,19 @@ pub struct BusUnderTest {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BusCapabilities {
-    /// So many events of an execution, and of an organization's list, it keeps for sure. At least 20.
+    /// How many events of an execution, and of an organization's stream, the bus keeps at least. 20 or more.
     pub keeps: u64,
-    /// After so many more it has forgotten the first for sure.
+    /// After how many further events the bus has certainly dropped the first.
     pub forgets_after: u64,
-    /// So many events may a reader be behind for sure. At least 8.
+    /// How many events a reader may be behind without being cut off. 8 or more.
     pub buffers: u64,
-    /// A reader that is so many events behind is cut off for sure.
+    /// How many events behind a reader is certainly cut off.
     pub cuts_off_after: u64,
 }
 
 impl Default for BusCapabilities {
-    /// A thousand events kept and ten thousand forgotten, 200 in the buffer and cut off after ten
-    /// thousand.
+    /// Keeps 1,000 events and has dropped the first after 10,000 more. Buffers 200 events and cuts a reader
+    /// off at 10,000.
     fn default() -> Self {
         Self {
             keeps: 1_000,
@@ -126,16 +126,15 @@ impl Default for BusCapabilities {
 }
 
 impl BusCapabilities {
-    /// Sets how many events of an execution are kept for sure, and after how many the first is
-    /// forgotten for sure.
+    /// Sets how many events of an execution are kept at least, and after how many more the first has
+    /// certainly been dropped.
     #[must_use]
     pub fn history(mut self, keeps: u64, forgets_after: u64) -> Self {
         (self.keeps, self.forgets_after) = (keeps, forgets_after);
         self
     }
 
-    /// Sets how many events a reader may be behind for sure, and after how many it is cut off for
-    /// sure.
+    /// Sets how many events a reader may be behind, and at how many it is certainly cut off.
     #[must_use]
     pub fn backlog(mut self, buffers: u64, cuts_off_after: u64) -> Self {
         (self.buffers, self.cuts_off_after) = (buffers, cuts_off_after);
@@ -155,21 +154,21 @@ impl BusUnderTest {
         }
     }
 
-    /// Sets how another process sees the same bus.
+    /// Sets the bus as another process sees it.
     #[must_use]
     pub fn peer(mut self, peer: Arc<dyn EventBus>) -> Self {
         self.peer = peer;
         self
     }
 
-    /// Sets its bounds.
+    /// Sets the bounds of the bus.
     #[must_use]
     pub fn capabilities(mut self, capabilities: BusCapabilities) -> Self {
         self.capabilities = capabilities;
         self
     }
 
-    /// Keeps something until the case is over, such as a server that stops with it.
+    /// Keeps a guard until the case ends, such as a server that stops with it.
     #[must_use]
     pub fn keeping(mut self, guard: impl Any + Send) -> Self {
         self.guard = Some(Box::new(guard));

@@ -15,34 +15,34 @@ use utoipa::ToSchema;
 
 use crate::openapi::{names, wire};
 
-/// One run of a workflow, and all that a page must know about it.
+/// An execution of a workflow, with all that a page needs.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Execution {
     #[schema(value_type = Uuid)]
     id: ExecutionId,
     #[schema(value_type = Uuid)]
     workflow_id: WorkflowId,
-    /// The version that it was made with.
+    /// The version of the workflow with which the execution was created.
     workflow_version: u32,
     #[schema(value_type = Uuid)]
     organization_id: OrganizationId,
     #[schema(value_type = names::Status)]
     status: run::Status,
-    /// True if some of what is stored of it cannot be read, else left out. Its ids and its status are right
-    /// all the same.
+    /// True if part of the stored execution cannot be read, else left out. Its ids and its status are right
+    /// in any case.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     #[schema(default = false)]
     unreadable: bool,
-    /// Never falls; 100 exactly when completed.
+    /// The progress in percent. It never falls, and is 100 exactly when the execution is completed.
     #[schema(maximum = 100)]
     progress: u8,
     #[schema(value_type = Option<wire::CurrentStep>)]
     current_step: Option<Arc<run::CurrentStep>>,
     #[schema(value_type = Option<wire::WaitingFor>)]
     waiting_for: Option<run::WaitingFor>,
-    /// What went wrong last, in the reader's language.
+    /// The last error, in the reader's language.
     last_error_human: Option<String>,
-    /// The same for technicians; null without the scope `executions:debug`.
+    /// The last error, for technicians. Null without the scope `executions:debug`.
     last_error_tech: Option<String>,
     error_code: Option<String>,
     preflight_summary: Option<PreflightSummary>,
@@ -52,30 +52,30 @@ pub(crate) struct Execution {
     signature_state: run::SignatureState,
     #[schema(value_type = Vec<wire::RecommendedAction>)]
     recommended_actions: Vec<Value>,
-    /// The phases that have begun, by name.
+    /// The times of the phases that have begun, by name.
     phase_metrics: BTreeMap<&'static str, PhaseTimes>,
-    /// Names the chain of calls that it belongs to.
+    /// The id of the chain of calls to which the execution belongs.
     #[schema(value_type = String)]
     correlation_id: Arc<str>,
-    /// What started it, such as `manual`.
+    /// The kind of trigger that started the execution, such as `manual`.
     #[schema(value_type = String)]
     trigger_type: Arc<str>,
-    /// Redacted, and cut where it is large; steps get it as it came.
+    /// The trigger data for display: redacted, and cut if it is large. Steps get it unchanged.
     #[schema(value_type = Value)]
     trigger_data: JsonText,
     /// The execution that this one retries.
     #[schema(value_type = Option<Uuid>)]
     retry_of: Option<ExecutionId>,
-    /// The execution whose document this one goes on with.
+    /// The execution whose document this one uses.
     #[schema(value_type = Option<Uuid>)]
     follows: Option<ExecutionId>,
     dry_run: bool,
     /// The last phase to run.
     #[schema(value_type = Option<names::Phase>)]
     until_phase: Option<run::Phase>,
-    /// 1, and one more for each retry in the chain.
+    /// The attempt: 1, and one more for each retry in the chain.
     attempt: u32,
-    /// Grows with each change; the entity tag for `If-Match`.
+    /// The version, which grows with each change; the entity tag for `If-Match`.
     version: u64,
     #[schema(value_type = names::Timestamp)]
     created_at: Timestamp,
@@ -87,20 +87,20 @@ pub(crate) struct Execution {
     updated_at: Timestamp,
 }
 
-/// When a phase ran.
+/// The times of a phase.
 #[derive(Serialize, ToSchema)]
 struct PhaseTimes {
     #[schema(value_type = names::Timestamp)]
     started_at: Timestamp,
     #[schema(value_type = Option<names::Timestamp>)]
     completed_at: Option<Timestamp>,
-    /// Work, in milliseconds.
+    /// Time spent working, in milliseconds.
     duration_ms: u64,
-    /// Waiting for people, in milliseconds.
+    /// Time spent waiting for people, in milliseconds.
     waiting_ms: u64,
 }
 
-/// What preflight found.
+/// The issues that preflight found.
 #[derive(Serialize, ToSchema)]
 struct PreflightSummary {
     blocking_count: u32,
@@ -112,7 +112,7 @@ struct PreflightSummary {
     groups: Value,
 }
 
-/// The execution object. `technical` says whether the reader sees texts for technicians.
+/// The execution object. `technical` is true if the reader sees texts for technicians.
 pub(crate) fn execution(
     record: &ExecutionRecord,
     actions: &[actions::RecommendedAction],
@@ -199,12 +199,12 @@ fn preflight_summary(
 pub(crate) struct Executions {
     #[schema(value_type = Vec<Execution>)]
     pub(crate) executions: Vec<Value>,
-    /// Gives the next page; null at the end.
+    /// The cursor of the next page; null at the end.
     pub(crate) next_cursor: Option<String>,
     pub(crate) has_more: bool,
 }
 
-/// What an execution's last preflight found.
+/// The result of an execution's last preflight.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct ExecutionPreflight {
     preflight_summary: Option<PreflightSummary>,
@@ -221,10 +221,10 @@ impl From<Execution> for ExecutionPreflight {
     }
 }
 
-/// What preflight finds in a workflow and trigger data. Nothing is created.
+/// The result of a preflight of a workflow and trigger data, without an execution.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct PreflightReport {
-    /// Whether nothing blocks.
+    /// True if no issue is blocking.
     can_execute: bool,
     blocking_count: u32,
     warning_count: u32,
@@ -250,30 +250,30 @@ pub(crate) fn preflight_report(
     }
 }
 
-/// The execution that a retry has made.
+/// The new execution that a retry created.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Retried {
     #[schema(value_type = Uuid)]
     pub(crate) execution_id: ExecutionId,
-    /// As it was made.
+    /// The status with which the new execution was created.
     #[schema(value_type = names::Status)]
     pub(crate) status: run::Status,
     #[schema(value_type = Execution)]
     pub(crate) execution: Value,
 }
 
-/// The request was passed on to the process that has the execution at hand.
+/// The request was passed on to the worker that holds the execution's lease.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct SignalSent {
     status: &'static str,
 }
 
-/// Says that a request was passed on.
+/// The answer for a request that was passed on.
 pub(crate) const SIGNAL_SENT: SignalSent = SignalSent {
     status: "signal_sent",
 };
 
-/// The steps of an execution, in their order.
+/// The steps of an execution, in order.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Steps {
     pub(crate) steps: Vec<Step>,
@@ -288,21 +288,21 @@ pub(crate) struct Step {
     execution_id: ExecutionId,
     #[schema(value_type = String)]
     node_id: NodeId,
-    /// Repeats `node_id`.
+    /// The same as `node_id`.
     #[schema(value_type = String)]
     step_id: NodeId,
     #[schema(value_type = String)]
     node_type: Arc<str>,
-    /// For people.
+    /// A label for people.
     #[schema(value_type = String)]
     label: Arc<str>,
     #[schema(value_type = names::Phase)]
     phase: run::Phase,
-    /// 0-based place in the workflow.
+    /// The 0-based position in the workflow.
     position: u32,
     #[schema(value_type = names::StepStatus)]
     status: run::StepStatus,
-    /// Attempts that ended with a result; 0 where a retry reused the output.
+    /// The number of attempts that ended with a result. It is 0 if a retry reused the output.
     attempt: u32,
     #[schema(value_type = Option<names::Timestamp>)]
     started_at: Option<Timestamp>,
@@ -310,19 +310,19 @@ pub(crate) struct Step {
     completed_at: Option<Timestamp>,
     duration_ms: Option<u64>,
     error_code: Option<String>,
-    /// What went wrong, in the reader's language.
+    /// The error, in the reader's language.
     error_human: Option<String>,
-    /// Repeats `error_human`.
+    /// The same as `error_human`.
     error_details: Option<String>,
-    /// Null without the scope `executions:debug`.
+    /// The error, for technicians. Null without the scope `executions:debug`.
     error_tech: Option<String>,
-    /// The parameters as resolved; redacted, and cut where they are large.
+    /// The parameters after variables were resolved: redacted, and cut if they are large.
     #[schema(value_type = Value)]
     data_in: Option<JsonText>,
-    /// The output; redacted, and cut where it is large.
+    /// The output: redacted, and cut if it is large.
     #[schema(value_type = Value)]
     data_out: Option<JsonText>,
-    /// The execution whose output a retry reused.
+    /// The execution whose output a retry reused for this step.
     #[schema(value_type = Option<Uuid>)]
     reused_from: Option<ExecutionId>,
 }

@@ -1,4 +1,4 @@
-//! What clients send and get, apart from what the engine holds.
+//! Requests and answers as clients see them, separate from the engine's own types.
 
 mod execution;
 mod records;
@@ -23,7 +23,7 @@ pub(crate) use workflow::Workflows;
 use serde::Serialize;
 use serde_json::Value;
 
-/// An answer as JSON. What is answered has a JSON form: its keys are texts.
+/// Converts an answer to JSON. This cannot fail: the keys of all answers are texts.
 pub(crate) fn json(answer: &impl Serialize) -> Value {
     serde_json::to_value(answer).unwrap_or_default()
 }

@@ -18,7 +18,7 @@ use crate::openapi::names;
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Logs {
     pub(crate) logs: Vec<LogEntry>,
-    /// Gives the next page; null at the end.
+    /// The cursor of the next page; null at the end.
     pub(crate) next_cursor: Option<String>,
     pub(crate) has_more: bool,
 }
@@ -30,7 +30,7 @@ pub(crate) struct LogEntry {
     id: LogId,
     #[schema(value_type = Uuid)]
     execution_id: ExecutionId,
-    /// The node's id, where the entry is about one.
+    /// The id of the node that the entry is about, if any.
     #[schema(value_type = Option<String>)]
     step_id: Option<NodeId>,
     #[schema(value_type = names::Timestamp)]
@@ -39,12 +39,12 @@ pub(crate) struct LogEntry {
     level: observe::LogLevel,
     #[schema(value_type = names::LogDomain)]
     domain: observe::LogDomain,
-    /// In the reader's language, where docg itself has written it.
+    /// The text for people. It is in the reader's language if docg itself wrote it.
     message_human: String,
-    /// Null without the scope `executions:debug`.
+    /// Details for technicians. Null without the scope `executions:debug`.
     #[schema(value_type = Value)]
     details_tech: Option<JsonText>,
-    /// Null without the scope `executions:debug`.
+    /// The text for technicians. Null without the scope `executions:debug`.
     message_tech: Option<String>,
     #[schema(value_type = String)]
     correlation_id: Arc<str>,
@@ -69,7 +69,7 @@ pub(crate) fn log_entry(entry: &observe::LogEntry, locale: Locale, technical: bo
 #[derive(Serialize, ToSchema)]
 pub(crate) struct AuditEvents {
     pub(crate) events: Vec<AuditEvent>,
-    /// Gives the next page; null at the end.
+    /// The cursor of the next page; null at the end.
     pub(crate) next_cursor: Option<String>,
     pub(crate) has_more: bool,
 }
@@ -79,7 +79,7 @@ pub(crate) struct AuditEvents {
 pub(crate) struct AuditEvent {
     #[schema(value_type = Uuid)]
     id: AuditId,
-    /// Counts 1, 2, 3 within the execution, without a hole.
+    /// The sequence number within the execution: 1, 2, 3, without gaps.
     #[schema(minimum = 1)]
     seq: u64,
     #[schema(value_type = Uuid)]
@@ -92,7 +92,7 @@ pub(crate) struct AuditEvent {
     actor_type: observe::ActorType,
     #[schema(value_type = String)]
     actor_id: Arc<str>,
-    /// Such as `execution.started`.
+    /// The action, such as `execution.started`.
     #[schema(value_type = String)]
     action: Cow<'static, str>,
     #[schema(value_type = String)]
@@ -100,10 +100,10 @@ pub(crate) struct AuditEvent {
     target_id: String,
     #[schema(value_type = Value)]
     metadata: JsonText,
-    /// With it `commitment` is made of actor and metadata; null where they were erased.
+    /// The salt with which actor and metadata are hashed into `commitment`. Null if they were erased.
     #[schema(value_type = Option<Uuid>)]
     salt: Option<uuid::Uuid>,
-    /// What stands for actor and metadata in `hash`.
+    /// The salted hash of actor and metadata. `hash` covers it in place of them.
     #[schema(value_type = names::Sha256)]
     commitment: String,
     #[schema(value_type = names::Sha256)]
@@ -132,14 +132,14 @@ pub(crate) fn audit_event(row: &observe::AuditEvent) -> AuditEvent {
     }
 }
 
-/// Whether an audit trail is whole.
+/// The result of an audit trail's verification.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct AuditReport {
     valid: bool,
     count: u64,
     #[schema(value_type = names::Sha256)]
     head_hash: String,
-    /// The first row that is wrong; of a cut tail, the first that is missing.
+    /// The first row that is wrong. If the end of the trail is missing, the first missing row.
     #[schema(minimum = 1)]
     first_invalid_seq: Option<u64>,
 }
@@ -153,7 +153,7 @@ pub(crate) fn audit_report(report: &ChainReport) -> AuditReport {
     }
 }
 
-/// What a page for a decision needs.
+/// An approval, with all that a page for the decision needs.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Approval {
     #[schema(value_type = Uuid)]
@@ -163,33 +163,33 @@ pub(crate) struct Approval {
     workflow_name: String,
     #[schema(value_type = names::ApprovalStatus)]
     status: approval::ApprovalStatus,
-    /// True if some of what is stored of it cannot be read, else left out. Its ids are right all the same.
+    /// True if part of the stored record cannot be read, else left out. Its ids are right in any case.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     #[schema(default = false)]
     unreadable: bool,
-    /// What the approvers are told.
+    /// The message to the approvers.
     message: Option<String>,
-    /// The address of the approver whose token it is.
+    /// The e-mail address of the approver to whom the token belongs.
     approver: String,
     approvers: Vec<Approver>,
-    /// How many must agree. One refusal decides.
+    /// How many approvers must agree. A single rejection decides.
     #[schema(minimum = 1)]
     quorum: u32,
     #[schema(value_type = names::Timestamp)]
     created_at: Timestamp,
     #[schema(value_type = Option<names::Timestamp>)]
     expires_at: Option<Timestamp>,
-    /// Null while it is open.
+    /// The decision; null while the approval is open.
     #[schema(value_type = Option<names::Decision>)]
     decision: Option<approval::Decision>,
     decided_by: Option<String>,
-    /// What the approvers have said.
+    /// The comments of the approvers, one on each line.
     comment: Option<String>,
     #[schema(value_type = Option<names::Timestamp>)]
     decided_at: Option<Timestamp>,
 }
 
-/// One who may decide.
+/// An approver, with their vote.
 #[derive(Serialize, ToSchema)]
 struct Approver {
     email: String,
@@ -227,14 +227,14 @@ pub(crate) fn approval(open: &OpenApproval) -> Approval {
     }
 }
 
-/// Who signs, and how far they are.
+/// A signature request and the progress of its signers.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Signers {
     #[schema(value_type = Uuid)]
     signature_request_id: SignatureRequestId,
     #[schema(value_type = names::SignatureStatus)]
     status: signature::RequestStatus,
-    /// True if some of what is stored of it cannot be read, else left out. Its ids are right all the same.
+    /// True if part of the stored record cannot be read, else left out. Its ids are right in any case.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     #[schema(default = false)]
     unreadable: bool,
@@ -245,7 +245,7 @@ pub(crate) struct Signers {
     signers: Vec<Signer>,
 }
 
-/// One who is asked to sign.
+/// A person who is asked to sign.
 #[derive(Serialize, ToSchema)]
 struct Signer {
     email: String,
@@ -280,18 +280,18 @@ pub(crate) fn signers(request: &signature::SignatureRequest) -> Signers {
     }
 }
 
-/// A webhook was taken.
+/// The answer to a webhook that was accepted.
 #[derive(Serialize, ToSchema)]
 #[serde(untagged)]
 pub(crate) enum WebhookTaken {
-    /// For the first time.
+    /// The webhook was received for the first time.
     First {
-        /// True.
+        /// Always true.
         received: bool,
     },
-    /// It had been taken before, and changes nothing.
+    /// The webhook had been received before, and changes nothing.
     Again {
-        /// True.
+        /// Always true.
         duplicate: bool,
     },
 }
@@ -299,9 +299,9 @@ pub(crate) enum WebhookTaken {
 /// A token for one stream.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct StreamToken {
-    /// For the parameter `token` of the stream.
+    /// The token, for the query parameter `token` of the stream.
     pub(crate) token: String,
-    /// Until when it must have connected once.
+    /// The time by which the token must have been used for a first connection.
     #[schema(value_type = names::Timestamp)]
     pub(crate) expires_at: Timestamp,
 }

@@ -11,19 +11,19 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::{openapi::names, problem::Problem, shape::escaped};
 
-/// Starts an execution.
+/// The input of a new execution.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct CreateExecution {
-    /// The data that the workflow reads as `trigger`.
+    /// The trigger data, which the workflow reads as `trigger`.
     #[schema(value_type = Option<Object>)]
     #[serde(default)]
     pub(crate) trigger_data: Option<Map<String, Value>>,
-    /// What started it; `manual` where it is left out.
+    /// The kind of trigger that starts the execution; `manual` if it is left out.
     #[schema(min_length = 1)]
     #[serde(default)]
     pub(crate) trigger_type: Option<String>,
-    /// Runs preflight, trigger and render only, and touches nothing.
+    /// True for a dry run: preflight, trigger and render only, without any effect.
     #[serde(default)]
     pub(crate) dry_run: Option<bool>,
     /// The last phase to run.
@@ -32,49 +32,48 @@ pub(crate) struct CreateExecution {
     pub(crate) until_phase: Option<Phase>,
 }
 
-/// What preflight is to look at.
+/// The data that preflight checks.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PreflightBody {
-    /// The data that the workflow reads as `trigger`.
+    /// The trigger data, which the workflow reads as `trigger`.
     #[schema(value_type = Option<Object>)]
     #[serde(default)]
     pub(crate) trigger_data: Option<Map<String, Value>>,
 }
 
-/// Why it is done.
+/// The reason for a pause or a cancel.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Reason {
-    /// For the audit trail.
+    /// The reason, which the audit trail keeps.
     #[serde(default)]
     pub(crate) reason: Option<String>,
 }
 
-/// What the approver says with the decision.
+/// The approver's comment on the decision.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Comment {
-    /// In their own words.
+    /// The comment, in the approver's own words.
     #[serde(default)]
     pub(crate) comment: Option<String>,
 }
 
-/// What is different this time; what is left out is as it was, except that all phases run where no
-/// `until_phase` is given.
+/// The changes for a retry. Fields that are left out stay as they were, except `until_phase`: without
+/// it, all phases run.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RetryBody {
-    /// The data that the workflow reads as `trigger`.
+    /// The trigger data, which the workflow reads as `trigger`.
     #[schema(value_type = Option<Object>)]
     #[serde(default)]
     pub(crate) trigger_data: Option<Map<String, Value>>,
-    /// The step to begin with: a node id, or a 0-based position. The steps before it give what they
-    /// gave.
+    /// The step to begin with: a node id, or a 0-based position. The steps before it keep their outputs.
     #[serde(default, deserialize_with = "step_ref")]
     #[schema(value_type = Option<FromStep>)]
     pub(crate) from_step: Option<StepRef>,
-    /// Runs preflight, trigger and render only, and touches nothing.
+    /// True for a dry run: preflight, trigger and render only, without any effect.
     #[serde(default)]
     pub(crate) dry_run: Option<bool>,
     /// The last phase to run.
@@ -107,57 +106,57 @@ fn step_ref<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<StepRef
     }
 }
 
-/// Who is to sign, and through whom they are asked.
+/// The signers, and the signature provider that asks them.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RequestSignatureBody {
-    /// The signature provider; left out, the one that the service takes by default.
+    /// The signature provider. If it is left out, the service's default provider is used.
     #[schema(min_length = 1)]
     #[serde(default)]
     pub(crate) provider: Option<String>,
-    /// Who is to sign. What is wrong with one of them is found by the new execution's preflight.
+    /// The people who are to sign. The new execution's preflight reports what is wrong with a signer.
     #[schema(required, max_items = 50, value_type = Vec<AskedSigner>)]
     #[serde(default)]
     pub(crate) signers: Option<Vec<AskedSigner>>,
 }
 
-/// Somebody who is to sign.
+/// A person who is to sign.
 #[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct AskedSigner {
-    /// Where the request is sent to. Without it the new execution waits for review.
+    /// The address to which the request is sent. Without it, the new execution waits for review.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     email: Option<String>,
-    /// For people.
+    /// The signer's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     name: Option<String>,
-    /// The turn in which they sign, where there is an order.
+    /// The signer's turn, if they sign in order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     order: Option<u32>,
 }
 
-/// What a person has decided or repaired.
+/// A person's decision, or the repaired data.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ResumeBody {
     /// False ends the execution with the code `review_rejected`.
     #[serde(default)]
     approved: Option<bool>,
-    /// `{"trigger_data": {…}, "nodes": {node_id: {param: value}}}`, either or both; without these
-    /// keys it is merged into the trigger data.
+    /// The changes: `{"trigger_data": {…}, "nodes": {node_id: {param: value}}}`, either or both. If neither
+    /// key is there, the object itself is merged into the trigger data.
     #[schema(value_type = Option<Object>)]
     #[serde(default)]
     changes: Option<Map<String, Value>>,
-    /// Settles an outcome that nobody knows.
+    /// Settles a step whose outcome is unknown.
     #[serde(default)]
     resolution: Option<Resolution>,
-    /// What the step would have given; only with `confirm_done`.
+    /// The step's output, which the handler did not return; only with `confirm_done`.
     #[schema(value_type = Value)]
     #[serde(default)]
     output: Option<Value>,
 }
 
-/// What became of the step: it was done, or it is to run again.
+/// How to settle the step: its effect happened, or the step runs again.
 #[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 enum Resolution {
@@ -166,7 +165,7 @@ enum Resolution {
 }
 
 impl ResumeBody {
-    /// `changes` has `trigger_data` and `nodes`; without these keys it is trigger data itself.
+    /// Converts the body. `changes` without `trigger_data` and `nodes` is trigger data itself.
     pub(crate) fn into_signal(self) -> Result<ResumeSignal, Problem> {
         let mut signal = ResumeSignal {
             approved: self.approved,
@@ -211,7 +210,7 @@ impl ResumeBody {
     }
 }
 
-/// Takes a part of the changes out of them.
+/// Removes the object `name` from the changes and returns it.
 fn object(
     changes: &mut Map<String, Value>,
     name: &str,
@@ -227,24 +226,25 @@ fn object(
     }
 }
 
-/// Which stream it is for.
+/// The stream that a token is for.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SseTokenBody {
-    /// The execution's stream; the organization's where it is left out.
+    /// The execution whose stream the token opens. If it is left out, the token opens the organization's
+    /// stream.
     #[serde(default)]
     pub(crate) execution_id: Option<uuid::Uuid>,
 }
 
-/// A part of a list.
+/// The page of a list.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct Listing {
-    /// The `next_cursor` of the page before, of this very list.
+    /// The `next_cursor` of the previous page. It is valid only for the same list with the same filters.
     #[serde(default)]
     pub(crate) cursor: Option<String>,
-    /// Rows of a page.
+    /// The number of rows on a page.
     #[param(value_type = Option<u32>, minimum = 1, maximum = 100, default = 50)]
     #[serde(default)]
     pub(crate) limit: Option<String>,
@@ -254,18 +254,18 @@ pub(crate) struct Listing {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct ExecutionsQuery {
-    /// Only those in this status.
+    /// Only executions in this status.
     #[param(value_type = Option<names::Status>)]
     #[serde(default)]
     pub(crate) status: Option<String>,
-    /// Only those of this workflow.
+    /// Only executions of this workflow.
     #[param(value_type = Option<uuid::Uuid>)]
     #[serde(default)]
     pub(crate) workflow_id: Option<String>,
-    /// The `next_cursor` of the page before, of this very list.
+    /// The `next_cursor` of the previous page. It is valid only for the same list with the same filters.
     #[serde(default)]
     pub(crate) cursor: Option<String>,
-    /// Rows of a page.
+    /// The number of rows on a page.
     #[param(value_type = Option<u32>, minimum = 1, maximum = 100, default = 50)]
     #[serde(default)]
     pub(crate) limit: Option<String>,
@@ -279,17 +279,17 @@ pub(crate) struct LogsQuery {
     #[param(value_type = Option<names::LogLevel>)]
     #[serde(default)]
     pub(crate) level: Option<String>,
-    /// Only entries about this.
+    /// Only entries about this domain.
     #[param(value_type = Option<names::LogDomain>)]
     #[serde(default)]
     pub(crate) domain: Option<String>,
     /// Only entries about this node.
     #[serde(default)]
     pub(crate) step_id: Option<String>,
-    /// The `next_cursor` of the page before, of this very list.
+    /// The `next_cursor` of the previous page. It is valid only for the same list with the same filters.
     #[serde(default)]
     pub(crate) cursor: Option<String>,
-    /// Rows of a page.
+    /// The number of rows on a page.
     #[param(value_type = Option<u32>, minimum = 1, maximum = 100, default = 50)]
     #[serde(default)]
     pub(crate) limit: Option<String>,
@@ -304,39 +304,39 @@ pub(crate) struct StreamQuery {
     pub(crate) token: Option<String>,
 }
 
-/// Those of one workflow, which the path names.
+/// The filters for the executions of one workflow, which the path names.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct WorkflowExecutionsQuery {
-    /// Only those in this status.
+    /// Only executions in this status.
     #[param(value_type = Option<names::Status>)]
     #[serde(default)]
     pub(crate) status: Option<String>,
-    /// The `next_cursor` of the page before, of this very list.
+    /// The `next_cursor` of the previous page. It is valid only for the same list with the same filters.
     #[serde(default)]
     pub(crate) cursor: Option<String>,
-    /// Rows of a page.
+    /// The number of rows on a page.
     #[param(value_type = Option<u32>, minimum = 1, maximum = 100, default = 50)]
     #[serde(default)]
     pub(crate) limit: Option<String>,
 }
 
-/// Where a stream goes on. The parameter `token` of its query is a way to prove who reads.
+/// The position from which a stream continues. The query may also hold a `token`, as credentials.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 #[allow(dead_code, reason = "it describes what StreamQuery takes")]
 pub(crate) struct StreamPosition {
-    /// The id of the last event that the reader has.
+    /// The id of the last event that the reader received.
     last_event_id: Option<String>,
 }
 
-/// A call that is made once for its key.
+/// The header of calls that take effect once for each idempotency key.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Header)]
 #[allow(dead_code, reason = "it describes what idempotency::of reads")]
 pub(crate) struct Keyed {
-    /// The same key and request again give the first answer again, for 24 hours.
+    /// An idempotency key. For 24 hours, the same request with the same key gets the first answer again.
     #[param(
         rename = "Idempotency-Key",
         min_length = 1,
@@ -346,12 +346,12 @@ pub(crate) struct Keyed {
     key: Option<String>,
 }
 
-/// A call that is refused where what it changes has changed.
+/// The header of calls that are refused if the resource has another version.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Header)]
 #[allow(dead_code, reason = "it describes what IfMatch::of reads")]
 pub(crate) struct Conditional {
-    /// `"<version>"`, or `*` for any.
+    /// The version that the resource must have: `"<version>"`, or `*` for any.
     #[param(rename = "If-Match", example = "\"3\"", pattern = "^[^,]*$")]
     version: Option<String>,
 }

@@ -9,7 +9,7 @@ use crate::openapi::wire;
 pub(crate) struct Workflows {
     #[schema(value_type = Vec<wire::Workflow>)]
     pub(crate) workflows: Vec<Value>,
-    /// Gives the next page; null at the end.
+    /// The cursor of the next page; null at the end.
     pub(crate) next_cursor: Option<String>,
     pub(crate) has_more: bool,
 }

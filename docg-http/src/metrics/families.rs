@@ -3,16 +3,16 @@ use prometheus::{
     Registry, core::Collector,
 };
 
-/// Seconds of what is done at once: requests, calls of a store.
+/// Histogram buckets in seconds for short work: requests, calls of a store.
 const SHORT: &[f64] = &[
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 ];
-/// Seconds of what may take its time: steps, waiting for a worker.
+/// Histogram buckets in seconds for long work: steps, waiting for a worker.
 const LONG: &[f64] = &[
     0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0,
 ];
 
-/// Every metric, under its name.
+/// All metrics with their names.
 pub(super) struct Families {
     pub(super) registry: Registry,
     pub(super) executions_created: IntCounter,
@@ -157,7 +157,7 @@ struct Maker(Registry);
 
 impl Maker {
     fn of<C: Collector + Clone + 'static>(&self, made: prometheus::Result<C>) -> C {
-        // Names, labels and buckets are all above, and each name is there once.
+        // Cannot fail: names, labels and buckets are constants above, and each name occurs once.
         let collector = made.expect("a metric's name, labels and buckets are well formed");
         self.0
             .register(Box::new(collector.clone()))

@@ -1,5 +1,5 @@
-//! Metrics for Prometheus. The engine tells what it does, the layers tell of requests and streams;
-//! [`families`] says what each is called.
+//! Metrics for Prometheus. The engine reports its own work, the layers report requests and streams.
+//! [`families`] holds the metrics with their names.
 
 mod families;
 
@@ -17,13 +17,13 @@ use prometheus::{IntGauge, TextEncoder};
 
 use crate::{extract::NoQuery, problem::Problem, router::AppState, sse::later::RefusedWith};
 
-/// The text format's name, as scrapers ask for it.
+/// The content type of Prometheus' text format.
 const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Counters, gauges and histograms of an engine and of the API over it. Clones are one.
+/// Counters, gauges and histograms of an engine and of the API over it. Clones share their values.
 ///
-/// Given to [`HttpOptions`](crate::HttpOptions) they are shown at `GET /metrics`; their
-/// [text](Self::render) may be shown elsewhere too, as by a process that works and serves nothing.
+/// If they are given to [`HttpOptions`](crate::HttpOptions), `GET /metrics` shows them. A process that
+/// runs workers and serves no API can publish their [text](Self::render) in another way.
 #[derive(Clone, Default)]
 pub struct Metrics(Arc<Families>);
 
@@ -33,7 +33,7 @@ impl std::fmt::Debug for Metrics {
     }
 }
 
-/// What a stream shows.
+/// The kind of an event stream: one execution's, or an organization's.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum StreamKind {
     Execution,
@@ -49,18 +49,18 @@ impl StreamKind {
     }
 }
 
-/// Why a connection was closed from this side.
+/// Why the server closed a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ClosedFor {
     /// The client sent no whole request head in time.
     Head,
-    /// It sent no request for too long.
+    /// The client sent no request for too long.
     Idle,
-    /// It took nothing of an answer.
+    /// The client took nothing of an answer for too long.
     Slow,
-    /// Its place was needed for a new one.
+    /// The connection was closed to make room for a new one.
     Room,
-    /// There was no place for it.
+    /// There was no room for the new connection.
     Full,
 }
 
@@ -86,12 +86,12 @@ impl Drop for OpenStream {
 }
 
 impl Metrics {
-    /// All of them in Prometheus' text format, version 0.0.4.
+    /// Renders all metrics in Prometheus' text format, version 0.0.4.
     #[must_use]
     pub fn render(&self) -> String {
         let mut text = String::new();
         if let Err(error) = TextEncoder::new().encode_utf8(&self.0.registry.gather(), &mut text) {
-            // Only a metric without a sample, or one that a text cannot hold; there is none here.
+            // Cannot happen: each metric has a sample and can be written as text.
             tracing::error!("metrics cannot be written out: {error}");
         }
         text
@@ -181,13 +181,13 @@ impl Observer for Families {
                     .with_label_values(&[*provider, outcome.as_str()])
                     .inc();
             }
-            // What a later core tells has no metric yet.
+            // Facts of later versions of docg-core have no metric yet.
             _ => {}
         }
     }
 }
 
-/// The process in numbers, for Prometheus
+/// Reads the metrics for Prometheus
 #[utoipa::path(
     get,
     path = "/metrics",
@@ -222,9 +222,9 @@ pub(crate) async fn measure(
     let route = request.extensions().get::<MatchedPath>().cloned();
     let began = Instant::now();
     let response = next.run(request).await;
-    // The path as it came is anybody's choice; there are only so many routes.
+    // Label by route: clients can send any path, but the number of routes is bounded.
     let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
-    // An `EventSource` is told a refusal as a success.
+    // A refused `EventSource` gets status 200; count the refusal.
     let refused = response.extensions().get::<RefusedWith>();
     let status = refused.map_or(response.status(), |refused| refused.0);
     let class = match status.as_u16() {
@@ -244,7 +244,7 @@ pub(crate) async fn measure(
     response
 }
 
-/// A method's name; a client may send any.
+/// A method's name as a label. Unknown methods share one label, because clients can send any.
 fn method(method: &Method) -> &'static str {
     match method.as_str() {
         "GET" => "GET",

@@ -1,4 +1,4 @@
-//! What operations of a kind have in common is said here once, and added to each of them.
+//! Adds the parts that operations have in common: problems, headers, parameters, security.
 
 use serde_json::{Map, Value, json};
 
@@ -6,7 +6,7 @@ use docg_core::limits::{NODE_ID, TEXTS};
 
 use crate::problem::codes;
 
-/// The problems by their status: its name, what it says, and the codes that tell them apart.
+/// The problems by status: name, description, and the codes that a client may see with it.
 const PROBLEMS: [(&str, &str, &str, &[&str]); 14] = [
     (
         "400",
@@ -106,15 +106,15 @@ const PROBLEMS: [(&str, &str, &str, &[&str]); 14] = [
     ),
 ];
 
-/// Headers that every operation reads.
+/// The headers that every operation reads.
 const READ_BY_ALL: [&str; 3] = ["CorrelationId", "Traceparent", "AcceptLanguage"];
-/// Headers that every answer has.
+/// The headers that every answer has.
 const GIVEN_BY_ALL: [(&str, &str); 2] = [
     ("X-Correlation-ID", "CorrelationId"),
     ("Content-Language", "ContentLanguage"),
 ];
 
-/// Completes a document.
+/// Completes a document with the parts that all operations share.
 pub(super) fn completed(mut document: Value) -> Value {
     document["components"]["securitySchemes"] = security_schemes();
     document["components"]["parameters"] = parameters();
@@ -137,8 +137,9 @@ fn each(object: &mut Value, mut visit: impl FnMut(&str, &mut Value)) {
     }
 }
 
-/// In an answer absent values are null, so every property is required, but for those that are left out
-/// while false. What refuses unknown properties is a request's, and says itself what it requires.
+/// Marks the properties of answers as required, because absent values are null. Properties that default
+/// to false are left out while false. Schemas that refuse unknown properties are those of requests:
+/// they name their required properties themselves.
 fn nothing_left_out(schema: &mut Value) {
     match schema {
         Value::Object(map) if map.get("additionalProperties") != Some(&Value::Bool(false)) => {
@@ -156,7 +157,7 @@ fn nothing_left_out(schema: &mut Value) {
     }
 }
 
-/// How long a request's texts may be and what they may hold, from the table that they are checked by.
+/// Adds the lengths and patterns of a request's texts, from the table that the engine checks them by.
 fn bound_texts(schema: &mut Value) {
     if schema["additionalProperties"] != false {
         return;
@@ -169,7 +170,7 @@ fn bound_text(name: &str, schema: &mut Value) {
         || schema["type"]
             .as_array()
             .is_some_and(|types| types.contains(&json!("string")));
-    // Where a step is named, it is by its node's id.
+    // A request names a step by its node's id.
     let name = if name == "step_id" {
         NODE_ID.name
     } else {
@@ -201,7 +202,7 @@ fn complete(path: &str, operation: &mut Value) {
         let told = told.map(|text| format!("{text}\n\n")).unwrap_or_default();
         operation["description"] = json!(format!("{told}Scope: `{scope}`."));
     }
-    // It may be left out, and is no null.
+    // An optional body may be left out, but it is never null.
     if let Some(schema) = operation.pointer_mut("/requestBody/content/application~1json/schema")
         && let Some(given) = schema.pointer_mut("/oneOf/0")
     {
@@ -216,7 +217,7 @@ fn complete(path: &str, operation: &mut Value) {
             if let Some(name) = parameter["name"].as_str().map(str::to_owned) {
                 bound_text(&name, &mut parameter["schema"]);
             }
-            // Outside a body there is no null.
+            // A parameter cannot be null.
             if let Some(kind) = parameter.pointer_mut("/schema/type")
                 && kind.is_array()
             {
@@ -258,7 +259,7 @@ fn complete(path: &str, operation: &mut Value) {
             Some((_, name, ..)) if answer.get("content").is_none() => {
                 *answer = json!({"$ref": format!("#/components/responses/{name}")});
             }
-            // It has a shape of its own as well.
+            // The operation describes a body of its own for this status; the problem is added beside it.
             Some((_, _, _, codes)) => {
                 answer["content"]["application/problem+json"] =
                     json!({"schema": problem_of(status, codes)});
@@ -274,7 +275,7 @@ fn complete(path: &str, operation: &mut Value) {
     });
 }
 
-/// The answers that are problems.
+/// The shared responses: one problem for each status.
 fn responses() -> Value {
     let mut responses = json!({});
     for (status, name, description, codes) in PROBLEMS {
@@ -295,14 +296,14 @@ fn responses() -> Value {
     responses
 }
 
-/// Names the headers of an answer.
+/// Adds an answer's headers: those of every answer, and its `own`.
 fn give(answer: &mut Value, own: &[(&str, &str)]) {
     for (name, header) in GIVEN_BY_ALL.iter().chain(own) {
         answer["headers"][name] = json!({"$ref": format!("#/components/headers/{header}")});
     }
 }
 
-/// Whether the answer is a thing with a version.
+/// True if the answer is an execution or a workflow, which have a version.
 fn has_version(answer: &Value) -> bool {
     let schema = &answer["content"]["application/json"]["schema"]["$ref"];
     ["Execution", "Workflow"]

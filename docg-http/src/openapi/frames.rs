@@ -1,4 +1,4 @@
-//! Frames of event streams: the name of what comes, and its data as JSON in a text.
+//! Schemas of the frames of event streams: the event's name, and its data as JSON in a text.
 
 use utoipa::{
     PartialSchema, ToSchema,
@@ -10,7 +10,7 @@ use utoipa::{
 
 use super::wire::{Connected, Event, Gap, Heartbeat, ListConnected};
 
-/// The schemas that a schema refers to, by name.
+/// Schemas by name, those that a schema refers to.
 type Named = Vec<(String, RefOr<Schema>)>;
 
 fn text() -> ObjectBuilder {
@@ -26,12 +26,12 @@ fn frame<T: ToSchema>(event: ObjectBuilder) -> ObjectBuilder {
         .property("data", data)
 }
 
-/// A frame about the stream itself. It has no id, so that the reader's last id stays.
+/// A frame about the stream itself. It has no id, so that the reader keeps its last event's id.
 fn control<T: ToSchema>(event: &str) -> ObjectBuilder {
     frame::<T>(text().enum_values(Some([event])))
 }
 
-/// The first frame.
+/// The first frame of a stream.
 fn connected<T: ToSchema>() -> ObjectBuilder {
     let retry = ObjectBuilder::new()
         .schema_type(SchemaType::Type(Type::Integer))

@@ -1,4 +1,4 @@
-//! The OpenAPI document: what the routes say of themselves, completed by what all have in common.
+//! The OpenAPI document: the descriptions of the routes, and the parts that all routes share.
 
 mod complete;
 pub(crate) mod frames;
@@ -18,7 +18,7 @@ use utoipa_axum::router::OpenApiRouter;
 
 use crate::{extract::NoQuery, problem::Problem, router::documented};
 
-/// What is said of the API as a whole.
+/// The description of the API as a whole.
 #[derive(OpenApi)]
 #[openapi(
     info(
@@ -44,18 +44,18 @@ pub(crate) struct Api;
 
 static DOCUMENT: LazyLock<String> = LazyLock::new(|| {
     let described = OpenApiRouter::into_openapi(documented());
-    // What utoipa builds has a JSON form.
+    // Cannot fail: every document that utoipa builds can be written as JSON.
     let described = serde_json::to_value(described).unwrap_or(Value::Object(Map::new()));
     complete::completed(described).to_string()
 });
 
-/// The OpenAPI 3.1 document of the API, as `GET /openapi.json` gives it.
+/// The OpenAPI 3.1 document of the API, as `GET /openapi.json` returns it.
 #[must_use]
 pub fn openapi() -> &'static str {
     &DOCUMENT
 }
 
-/// This document
+/// Reads this OpenAPI document
 #[utoipa::path(
     get,
     path = "/openapi.json",

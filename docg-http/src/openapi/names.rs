@@ -1,4 +1,4 @@
-//! Closed sets of names, read from docg-core's own tables, and texts with a form of their own.
+//! Schemas of enumerations, read from docg-core's own tables, and of texts with a fixed format.
 
 use docg_core::{approval, engine, observe, preflight, run, signature, workflow};
 use serde::Serialize;
@@ -16,7 +16,7 @@ fn text() -> ObjectBuilder {
 }
 
 fn one_of<T: Serialize>(all: &[T], description: &str) -> RefOr<Schema> {
-    // A unit variant has a JSON form.
+    // Never fails: a unit variant can be written as JSON.
     let names = all
         .iter()
         .filter_map(|name| serde_json::to_value(name).ok());
@@ -59,7 +59,7 @@ names! {
     "A call on an execution." Call = engine::Call::ALL.map(engine::Call::as_str);
 }
 
-/// A moment: RFC 3339, UTC, milliseconds.
+/// A point in time: RFC 3339, UTC, milliseconds.
 pub(crate) struct Timestamp;
 impl PartialSchema for Timestamp {
     fn schema() -> RefOr<Schema> {
@@ -73,7 +73,7 @@ impl PartialSchema for Timestamp {
 }
 impl ToSchema for Timestamp {}
 
-/// SHA-256 in hex.
+/// A SHA-256 hash in hexadecimal.
 pub(crate) struct Sha256;
 impl PartialSchema for Sha256 {
     fn schema() -> RefOr<Schema> {

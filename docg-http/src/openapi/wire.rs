@@ -1,5 +1,5 @@
-//! What docg-core itself reads and writes as JSON, described field by field. The tests hold every
-//! answer and every event that they see against it.
+//! Schemas of the JSON that docg-core itself reads and writes, field by field. The tests check every
+//! answer and every event against them.
 
 #![allow(
     dead_code,
@@ -14,86 +14,87 @@ use uuid::Uuid;
 
 use super::names::{IssueDomain, OnError, Phase, Severity, Status, Timestamp, WaitKind};
 
-/// A value that is well formed and wrong.
+/// A value that is well formed but wrong.
 #[derive(ToSchema)]
 pub(crate) struct FieldError {
-    /// Where: a JSON pointer into the body (RFC 6901), or `/` and the name of a query parameter.
+    /// The place of the value: a JSON pointer into the body (RFC 6901), or `/` and the name of a query
+    /// parameter.
     pointer: String,
-    /// Stable and machine-readable.
+    /// A stable, machine-readable code.
     code: String,
-    /// What is wrong or what would be right.
+    /// A text that says what is wrong, or what would be right.
     detail: String,
 }
 
-/// The step under way or next.
+/// The step that is running, or the next one.
 #[derive(ToSchema)]
 pub(crate) struct CurrentStep {
-    /// 0-based place in the workflow.
+    /// The 0-based position in the workflow.
     index: u32,
-    /// For people.
+    /// A label for people.
     label: String,
     node_id: String,
     node_type: String,
 }
 
-/// Why an execution does not move, since when, until when, and who can act.
+/// The reason why an execution waits, with the time, and the people who can act.
 #[derive(ToSchema)]
 pub(crate) struct WaitingFor {
     kind: WaitKind,
     since: Timestamp,
-    /// When the wait ends by itself; null where only a person can end it.
+    /// The time at which the wait ends by itself. Null if only a person can end it.
     until: Option<Timestamp>,
-    /// What a page may show: who can act, which step, which request.
+    /// Details that a page may show: who can act, which step, which request.
     detail: Value,
 }
 
-/// One thing that preflight found.
+/// One problem that preflight found.
 #[derive(ToSchema)]
 pub(crate) struct Issue {
-    /// Stable, such as `unresolved_variables`.
+    /// A stable code, such as `unresolved_variables`.
     code: String,
     domain: IssueDomain,
     severity: Severity,
-    /// In the reader's language.
+    /// The text for people, in the reader's language.
     message_human: String,
-    /// Null without the scope `executions:debug`.
+    /// The text for technicians. Null without the scope `executions:debug`.
     message_tech: Option<String>,
     node_id: Option<String>,
     /// A parameter's name, or a path such as `trigger.customer.email`.
     field: Option<String>,
 }
 
-/// One thing that preflight found, as events tell it.
+/// One problem that preflight found, as events report it: without the text for technicians.
 #[derive(ToSchema)]
 pub(crate) struct PublicIssue {
-    /// Stable, such as `unresolved_variables`.
+    /// A stable code, such as `unresolved_variables`.
     code: String,
     domain: IssueDomain,
     severity: Severity,
-    /// In the reader's language.
+    /// The text for people, in the reader's language.
     message_human: String,
     node_id: Option<String>,
     /// A parameter's name, or a path such as `trigger.customer.email`.
     field: Option<String>,
 }
 
-/// What a person can do about a problem.
+/// An action that a person can take to resolve a problem.
 #[derive(ToSchema)]
 pub(crate) struct RecommendedAction {
-    /// Stable, such as `select_template`.
+    /// A stable code, such as `select_template`.
     action: String,
-    /// For a button, in the reader's language.
+    /// The label for a button, in the reader's language.
     label: String,
-    /// What it is good for, in the reader's language.
+    /// The purpose of the action, in the reader's language.
     description: String,
     target_node_id: Option<String>,
     params: ActionParams,
 }
 
-/// What a client needs to carry an action out; actions may have more.
+/// The values that a client needs to carry out an action. Actions may add more.
 #[derive(ToSchema)]
 pub(crate) struct ActionParams {
-    /// The code of the issue or error that it helps against.
+    /// The code of the issue or error that the action resolves.
     issue_code: String,
     #[serde(flatten)]
     more: HashMap<String, Value>,
@@ -105,16 +106,16 @@ pub(crate) struct Workflow {
     id: Uuid,
     organization_id: Uuid,
     name: String,
-    /// Counts 1, 2, 3 with each change.
+    /// The version number: 1, and one more with each change.
     version: u32,
-    /// JSON Schema 2020-12 of the trigger data.
+    /// The JSON Schema (2020-12) of the trigger data.
     #[schema(value_type = Object)]
     input_schema: Value,
     settings: Settings,
     nodes: Vec<Node>,
     created_at: Timestamp,
     updated_at: Timestamp,
-    /// True if some of what is stored of it cannot be read, else left out. Storing it anew repairs it.
+    /// True if part of the stored workflow cannot be read, else left out. Storing it again repairs it.
     #[schema(default = false)]
     unreadable: bool,
 }
@@ -122,11 +123,11 @@ pub(crate) struct Workflow {
 /// Behaviour of a whole workflow.
 #[derive(ToSchema)]
 pub(crate) struct Settings {
-    /// Park executions in `ready` until a person confirms that delivery may begin.
+    /// True if executions wait in `ready` until a person confirms that delivery may begin.
     confirm_before_delivery: bool,
-    /// How long a review may take, in milliseconds; null for ever.
+    /// How long a review may take, in milliseconds; null for no limit.
     review_expires_ms: Option<u64>,
-    /// Higher is claimed first.
+    /// Executions with a higher priority are claimed first.
     priority: i16,
 }
 
@@ -136,10 +137,10 @@ pub(crate) struct Node {
     id: String,
     /// The node type, such as `render-pdf`.
     r#type: String,
-    /// For people.
+    /// A label for people.
     label: String,
     phase: Phase,
-    /// Runs the node only where this expression is true.
+    /// The node runs only if this expression is true.
     when: Option<String>,
     /// Values for the node type's parameters.
     #[schema(value_type = Object)]
@@ -150,20 +151,20 @@ pub(crate) struct Node {
     on_error: OnError,
 }
 
-/// How failed attempts are repeated.
+/// How failed attempts are retried.
 #[derive(ToSchema)]
 pub(crate) struct RetryPolicy {
-    /// Attempts in all, the first included.
+    /// The number of attempts, the first included.
     max_attempts: u32,
-    /// The pause after the first failure, in milliseconds.
+    /// The pause after the first failed attempt, in milliseconds.
     initial_ms: u64,
-    /// No pause is longer than this, in milliseconds.
+    /// The longest pause, in milliseconds.
     max_ms: u64,
-    /// What each pause is multiplied by to give the next.
+    /// The factor between one pause and the next.
     multiplier: f64,
 }
 
-/// What a caller may say of a workflow.
+/// A workflow as a caller sends it.
 #[derive(ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({
@@ -171,16 +172,16 @@ pub(crate) struct RetryPolicy {
     "nodes": [{"id": "details", "type": "extract", "params": {"fields": {"customer": "{{trigger.customer}}"}}}],
 }))]
 pub(crate) struct WorkflowDraft {
-    /// For people; not blank.
+    /// The name for people; not blank.
     #[schema(min_length = 1)]
     name: String,
-    /// JSON Schema 2020-12 of the trigger data; an empty object allows anything.
+    /// The JSON Schema (2020-12) of the trigger data; an empty object allows anything.
     #[serde(default)]
     #[schema(value_type = Object)]
     input_schema: Value,
     #[serde(default)]
     settings: SettingsDraft,
-    /// In the order in which they run.
+    /// The nodes, in the order in which they run.
     #[schema(min_items = 1, max_items = 200)]
     nodes: Vec<NodeDraft>,
 }
@@ -189,20 +190,20 @@ pub(crate) struct WorkflowDraft {
 #[derive(ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SettingsDraft {
-    /// Park executions in `ready` until a person confirms that delivery may begin.
+    /// True if executions wait in `ready` until a person confirms that delivery may begin.
     #[serde(default)]
     confirm_before_delivery: bool,
-    /// How long a review may take, in milliseconds; null for ever.
+    /// How long a review may take, in milliseconds; null for no limit.
     #[serde(default)]
     #[schema(minimum = 1, maximum = 315_360_000_000_i64, default = 604_800_000)]
     review_expires_ms: Option<u64>,
-    /// Higher is claimed first.
+    /// Executions with a higher priority are claimed first.
     #[serde(default)]
     #[schema(minimum = -32768, maximum = 32767)]
     priority: i16,
 }
 
-/// A node; what is left out takes the node type's defaults.
+/// A node as a caller sends it. Fields that are left out take the node type's defaults.
 #[derive(ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NodeDraft {
@@ -211,11 +212,11 @@ pub(crate) struct NodeDraft {
     id: String,
     /// A node type that the server knows, such as `render-pdf`.
     r#type: String,
-    /// For people; the id where it is left out.
+    /// A label for people. If it is left out, the node's id is the label.
     label: Option<String>,
-    /// May be left out where the node type knows only one.
+    /// The phase. It may be left out if the node type supports only one.
     phase: Option<Phase>,
-    /// Runs the node only where this expression is true (minijinja's syntax).
+    /// The node runs only if this expression is true (minijinja's syntax).
     when: Option<String>,
     /// Values for the node type's parameters; texts may hold `{{path}}`.
     #[serde(default)]
@@ -229,23 +230,23 @@ pub(crate) struct NodeDraft {
     on_error: OnError,
 }
 
-/// How failed attempts are repeated. `initial_ms` is at most `max_ms`.
+/// How failed attempts are retried. `initial_ms` is at most `max_ms`.
 #[derive(ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RetryDraft {
-    /// Attempts in all, the first included.
+    /// The number of attempts, the first included.
     #[serde(default)]
     #[schema(minimum = 1, maximum = 100, default = 3)]
     max_attempts: u32,
-    /// The pause after the first failure, in milliseconds.
+    /// The pause after the first failed attempt, in milliseconds.
     #[serde(default)]
     #[schema(maximum = 604_800_000, default = 500)]
     initial_ms: u64,
-    /// No pause is longer than this, in milliseconds.
+    /// The longest pause, in milliseconds.
     #[serde(default)]
     #[schema(maximum = 604_800_000, default = 30_000)]
     max_ms: u64,
-    /// What each pause is multiplied by to give the next.
+    /// The factor between one pause and the next.
     #[serde(default)]
     #[schema(minimum = 1, maximum = 1000, default = 2.0)]
     multiplier: f64,
@@ -254,11 +255,11 @@ pub(crate) struct RetryDraft {
 /// An event of schema v1.
 #[derive(ToSchema)]
 pub(crate) struct Event {
-    /// 1.
+    /// Always 1.
     #[schema(minimum = 1, maximum = 1)]
     schema_version: u32,
     event_id: Uuid,
-    /// Counts 1, 2, 3 within an execution, without a hole.
+    /// The sequence number within the execution: 1, 2, 3, without gaps.
     #[schema(minimum = 1)]
     seq: u64,
     timestamp: Timestamp,
@@ -266,7 +267,7 @@ pub(crate) struct Event {
     workflow_id: Uuid,
     organization_id: Uuid,
     correlation_id: String,
-    /// As of this event, as are progress and current step.
+    /// The status after this event. Progress and current step are as of this event too.
     status: Status,
     #[schema(maximum = 100)]
     progress: u8,
@@ -275,7 +276,7 @@ pub(crate) struct Event {
     data: EventData,
 }
 
-/// What happened.
+/// The type of an event, and its data.
 #[derive(ToSchema)]
 #[serde(tag = "event_type", content = "data")]
 pub(crate) enum EventData {
@@ -296,7 +297,7 @@ pub(crate) enum EventData {
     PreflightCompleted {
         blocking_count: u64,
         warning_count: u64,
-        /// By domain.
+        /// The issues by domain.
         groups: HashMap<String, Vec<PublicIssue>>,
     },
     #[serde(rename = "step.started")]
@@ -396,7 +397,7 @@ pub(crate) enum EventData {
     },
 }
 
-/// The state at the moment at which an execution's stream begins.
+/// The execution's state when its stream begins.
 #[derive(ToSchema)]
 pub(crate) struct Connected {
     execution_id: Uuid,
@@ -408,24 +409,24 @@ pub(crate) struct Connected {
     last_event_id: Option<String>,
 }
 
-/// Whose list a stream follows.
+/// The organization whose executions a stream reports.
 #[derive(ToSchema)]
 pub(crate) struct ListConnected {
     organization_id: Uuid,
 }
 
-/// Reading cannot go on from the given id.
+/// The stream cannot continue from the given id without missing events.
 #[derive(ToSchema)]
 pub(crate) struct Gap {
     reason: GapReason,
-    /// The id of the first event that is left; null where none is, and in a list.
+    /// The id of the oldest event that is kept. Null if none is kept, and in an organization's stream.
     earliest: Option<String>,
     latest: Option<String>,
-    /// Null in a list, which is to be read again.
+    /// The execution's state. Null in an organization's stream: read the list of executions again.
     state: Option<RunState>,
 }
 
-/// What is wrong with the given id.
+/// Why the stream cannot continue from the given id.
 #[derive(ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum GapReason {
@@ -434,7 +435,7 @@ pub(crate) enum GapReason {
     Ahead,
 }
 
-/// The state that a page needs to be right again.
+/// The state that a page needs to be up to date again.
 #[derive(ToSchema)]
 pub(crate) struct RunState {
     status: Status,
@@ -443,7 +444,7 @@ pub(crate) struct RunState {
     current_step: Option<CurrentStep>,
 }
 
-/// The stream lives.
+/// A sign that the stream is alive.
 #[derive(ToSchema)]
 pub(crate) struct Heartbeat {
     timestamp: Timestamp,

@@ -1,4 +1,4 @@
-//! What approvers do. The token in the path is their proof: these routes take no credentials.
+//! Routes for approvers. The token in the path proves who they are: no credentials are needed.
 
 use axum::{
     extract::State,
@@ -39,7 +39,7 @@ pub(crate) async fn get(
     Ok(answer(StatusCode::OK, &dto::json(&dto::approval(&open))))
 }
 
-/// Approves, in the name of the approver whose token it is
+/// Approves, in the name of the approver to whom the token belongs
 #[utoipa::path(
     post,
     path = "/api/v1/approvals/{token}/approve",
@@ -63,7 +63,7 @@ pub(crate) async fn approve(
     vote(state, token, Decision::Approved, headers, body).await
 }
 
-/// Refuses, in the name of the approver whose token it is
+/// Rejects, in the name of the approver to whom the token belongs
 #[utoipa::path(
     post,
     path = "/api/v1/approvals/{token}/reject",
@@ -87,8 +87,8 @@ pub(crate) async fn reject(
     vote(state, token, Decision::Rejected, headers, body).await
 }
 
-/// Invitations go out before the question is stored, so that none can be missing: a link may be opened
-/// a moment too early, and nothing tells it from one that never was.
+/// Converts an error. Invitations are sent before the approval is stored, so that none can be missing.
+/// A link that is opened too early therefore looks like an unknown one, and the text says so.
 fn refused(error: EngineError) -> Problem {
     match error {
         EngineError::NotFound(_) => Problem::not_found().detail(Text::key("problem-no-approval")),

@@ -34,7 +34,7 @@ fn request(caller: &Caller, id: Uuid, headers: &HeaderMap) -> Result<ControlRequ
     Ok(request)
 }
 
-/// What the routes of one signal have in common: which call, on which execution, and how it came.
+/// A request for a signal: which call, on which execution, by which caller.
 struct Asked<'r> {
     state: AppState,
     caller: Caller,
@@ -45,7 +45,7 @@ struct Asked<'r> {
 }
 
 impl Asked<'_> {
-    /// Makes the call, once for its key, and answers with what became of the execution.
+    /// Makes the call once for its idempotency key, and answers with the execution.
     async fn once<F>(
         self,
         signal: impl FnOnce(Engine, ControlRequest) -> F,
@@ -70,9 +70,9 @@ impl Asked<'_> {
     }
 }
 
-/// Stops an execution before its next step
+/// Pauses an execution before its next step
 ///
-/// One that is paused stays as it is.
+/// A paused execution stays unchanged.
 #[utoipa::path(
     post,
     path = "/api/v1/executions/{id}/pause",
@@ -110,9 +110,10 @@ pub(crate) async fn pause(
     asked.once(signal).await
 }
 
-/// Ends an execution
+/// Cancels an execution
 ///
-/// A running step is told at once and has a grace time. One that is canceled stays as it is.
+/// A running step is told to stop at once, and has a grace time to end. A canceled execution stays
+/// unchanged.
 #[utoipa::path(
     post,
     path = "/api/v1/executions/{id}/cancel",
@@ -150,10 +151,10 @@ pub(crate) async fn cancel(
     asked.once(signal).await
 }
 
-/// Lets an execution go on
+/// Resumes an execution
 ///
-/// That is one paused by a person, in `needs_review`, or in `ready` with a confirmation due. Changes
-/// are applied and preflight runs again before it goes on.
+/// The execution was paused by a person, is in `needs_review`, or is in `ready` and needs a confirmation.
+/// Before it continues, the changes are applied and preflight runs again.
 #[utoipa::path(
     post,
     path = "/api/v1/executions/{id}/resume",
@@ -191,9 +192,9 @@ pub(crate) async fn resume(
     asked.once(signal).await
 }
 
-/// Tries an ended execution again
+/// Retries an execution that has ended
 ///
-/// That makes a new one; the old one stays as it is.
+/// This creates a new execution; the old one stays as it is.
 #[utoipa::path(
     post,
     path = "/api/v1/executions/{id}/retry",
@@ -245,9 +246,9 @@ pub(crate) async fn retry(
     idempotency::once(&state, &caller, key, call).await
 }
 
-/// Asks for signatures on the document of a completed execution
+/// Requests signatures on the document of a completed execution
 ///
-/// That makes a new execution, which follows this one; this one stays as it is.
+/// This creates a new execution, which follows the completed one. The completed one stays as it is.
 #[utoipa::path(
     post,
     path = "/api/v1/executions/{id}/request-signature",
@@ -275,7 +276,7 @@ pub(crate) async fn request_signature(
     let key = idempotency::of(&headers, &format!("request-signature {id}"), &body.sent)?;
     let RequestSignatureBody { provider, signers } = body.value;
     let Some(signers) = signers else {
-        // Whose execution it is comes first: another organization's is not found.
+        // Check the organization first: another organization's execution must be answered as not found.
         let (organization, id) = (request.organization_id, request.execution_id);
         state.engine.execution(organization, id).await?;
         let detail = Text::key("fault-signers");

@@ -29,7 +29,7 @@ use crate::{
     router::AppState,
 };
 
-/// How many rows of a page are completed at once.
+/// How many executions of a page are prepared concurrently.
 const AT_ONCE: usize = 8;
 
 /// The execution object as this caller sees it.
@@ -39,8 +39,8 @@ pub(crate) async fn shown(
     record: &ExecutionRecord,
 ) -> Result<Execution, Problem> {
     let execution = &record.execution;
-    // Only what went wrong in a step needs the steps. A cancel cuts off the one under way, and is no
-    // error.
+    // Actions depend on the steps only if a step failed or was interrupted. A cancel interrupts the
+    // running step without an error.
     let needs_steps = execution.error.is_some() || execution.status == Status::Canceled;
     let steps = if needs_steps {
         state
@@ -61,7 +61,7 @@ pub(crate) async fn shown(
     ))
 }
 
-/// The same as JSON.
+/// The execution object as this caller sees it, as JSON.
 pub(crate) async fn shown_json(
     state: &AppState,
     caller: &Caller,
@@ -184,7 +184,7 @@ pub(crate) async fn steps(
     Ok(answer(StatusCode::OK, &dto::json(&Steps { steps })))
 }
 
-/// Reads what preflight has found
+/// Reads the result of an execution's last preflight
 #[utoipa::path(
     get,
     path = "/api/v1/executions/{id}/preflight",
@@ -214,7 +214,7 @@ pub(crate) async fn preflight(
 
 /// Lists executions
 ///
-/// Newest first.
+/// The newest come first.
 #[utoipa::path(
     get,
     path = "/api/v1/executions",
@@ -236,7 +236,7 @@ pub(crate) async fn list(
 
 /// Lists a workflow's executions
 ///
-/// Newest first.
+/// The newest come first.
 #[utoipa::path(
     get,
     path = "/api/v1/workflows/{id}/executions",
@@ -255,7 +255,7 @@ pub(crate) async fn of_workflow(
     Query(query): Query<WorkflowExecutionsQuery>,
 ) -> Result<Response, Problem> {
     caller.need(Scope::ExecutionsRead)?;
-    // One that was deleted has left its executions.
+    // A deleted workflow still has executions, so only a workflow that never existed is not found.
     state
         .engine
         .latest_workflow_version(caller.organization, WorkflowId(workflow))
@@ -311,7 +311,7 @@ async fn page(
         page.items.last().filter(|_| page.has_more).map(|last| {
             cursors.write(&(last.execution.created_at.as_millis(), last.execution.id.0))
         });
-    // Those that went wrong ask the store once more; a few at a time, in the page's order.
+    // A failed execution needs another read of the store. Do a few at a time, in the page's order.
     let executions = stream::iter(page.items).map(|record| {
         let (state, caller) = (state.clone(), caller.clone());
         async move { shown_json(&state, &caller, &record).await }

@@ -1,4 +1,4 @@
-//! Health endpoints keep their own shape, also when something is wrong.
+//! Health endpoints. Their answers have a shape of their own, also for errors.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::{
     router::AppState,
 };
 
-/// How a process is.
+/// The health of a process.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Health {
     status: HealthStatus,
@@ -28,7 +28,7 @@ enum HealthStatus {
     StoreUnavailable,
 }
 
-/// How live events reach the process.
+/// How live events reach the process, if the bus is available.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct StreamHealth {
     status: &'static str,
@@ -36,7 +36,7 @@ pub(crate) struct StreamHealth {
     mode: Mode,
 }
 
-/// As long as it does not answer there is no mode.
+/// The state of an unavailable bus. It has no mode while the bus does not answer.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct StreamUnhealth {
     status: &'static str,
@@ -58,10 +58,10 @@ enum Mode {
     Streams,
 }
 
-/// How long a store or a bus may take to say how it is.
+/// How long a store or a bus may take to report its health.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Whether the process lives
+/// Checks that the process is alive
 #[utoipa::path(
     get,
     path = "/healthz",
@@ -75,9 +75,9 @@ pub(crate) async fn live() -> Response {
     health(StatusCode::OK, HealthStatus::Ok)
 }
 
-/// Whether the process can serve
+/// Checks that the process can serve requests
 ///
-/// Its store answers, and it is not shutting down.
+/// A process is ready if its store answers and it is not shutting down.
 #[utoipa::path(
     get,
     path = "/readyz",
@@ -95,7 +95,7 @@ pub(crate) async fn ready(State(state): State<AppState>) -> Response {
     if draining.is_cancelled() || shutdown.is_cancelled() {
         return health(StatusCode::SERVICE_UNAVAILABLE, HealthStatus::ShuttingDown);
     }
-    // Why not is logged by the engine.
+    // The engine logs the cause.
     match tokio::time::timeout(PATIENCE, state.engine.ready()).await {
         Ok(Ok(())) => health(StatusCode::OK, HealthStatus::Ready),
         Ok(Err(_)) | Err(_) => health(
@@ -105,7 +105,7 @@ pub(crate) async fn ready(State(state): State<AppState>) -> Response {
     }
 }
 
-/// How live events reach the process
+/// Checks how live events reach the process
 #[utoipa::path(
     get,
     path = "/api/v1/sse/health",

@@ -1,4 +1,4 @@
-//! What each route does: read the request, ask the engine, write the answer.
+//! The routes. Each reads the request, calls the engine and writes the answer.
 
 pub(crate) mod approvals;
 pub(crate) mod control;

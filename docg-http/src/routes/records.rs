@@ -19,7 +19,7 @@ use crate::{
 
 /// Reads an execution's log
 ///
-/// Oldest first.
+/// The oldest entries come first.
 #[utoipa::path(
     get,
     path = "/api/v1/executions/{id}/logs",
@@ -110,7 +110,7 @@ pub(crate) async fn logs(
 
 /// Reads an execution's audit trail
 ///
-/// Oldest first.
+/// The oldest entries come first.
 #[utoipa::path(
     get,
     path = "/api/v1/executions/{id}/audit",
@@ -167,7 +167,7 @@ pub(crate) async fn audit(
     ))
 }
 
-/// Checks an execution's audit trail
+/// Verifies an execution's audit trail
 #[utoipa::path(
     get,
     path = "/api/v1/executions/{id}/audit/verify",

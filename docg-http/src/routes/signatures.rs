@@ -15,7 +15,7 @@ use crate::{
     router::AppState,
 };
 
-/// Reads who signs, and how far they are
+/// Reads the signers of a signature request, and their progress
 #[utoipa::path(
     get,
     path = "/api/v1/signatures/{id}/signers",
@@ -41,9 +41,9 @@ pub(crate) async fn signers(
     Ok(answer(StatusCode::OK, &dto::json(&dto::signers(&request))))
 }
 
-/// Takes a provider's report
+/// Receives a webhook of a signature provider
 ///
-/// Its signature over the raw body is what proves it.
+/// The provider's signature over the raw body authenticates the webhook.
 #[utoipa::path(
     post,
     path = "/api/v1/webhooks/signature/{provider}",

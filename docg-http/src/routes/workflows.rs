@@ -29,8 +29,8 @@ use crate::{
     shape::{self, contains, push_token},
 };
 
-/// A workflow as this caller sees it: what nodes are given may hold secrets, which are for those who
-/// write them.
+/// A workflow as this caller sees it. Parameters of nodes may hold secrets, which only callers with the
+/// scope `workflows:write` may see.
 fn shown(state: &AppState, caller: &Caller, workflow: &Workflow) -> Value {
     let mut shown = dto::json(workflow);
     if !caller.scopes.contains(&Scope::WorkflowsWrite) {
@@ -46,8 +46,8 @@ fn shown(state: &AppState, caller: &Caller, workflow: &Workflow) -> Value {
 
 /// Lists workflows
 ///
-/// Newest first. Callers without the scope `workflows:write` see `[redacted]` where parameters of
-/// nodes hold secrets.
+/// The newest come first. Callers without the scope `workflows:write` see `[redacted]` in place of
+/// secrets in the parameters of nodes.
 #[utoipa::path(
     get,
     path = "/api/v1/workflows",
@@ -97,8 +97,8 @@ pub(crate) async fn list(
 
 /// Reads a workflow
 ///
-/// Callers without the scope `workflows:write` see `[redacted]` where parameters of nodes hold
-/// secrets.
+/// Callers without the scope `workflows:write` see `[redacted]` in place of secrets in the parameters of
+/// nodes.
 #[utoipa::path(
     get,
     path = "/api/v1/workflows/{id}",
@@ -124,11 +124,11 @@ pub(crate) async fn get(
     Ok(answer(StatusCode::OK, &shown(&state, &caller, &workflow)))
 }
 
-/// Stores a version of a workflow
+/// Stores a new version of a workflow
 ///
 /// A definition that cannot run is refused, with every fault in `errors`. Executions keep the
-/// version that they were made with. `[redacted]` is no secret: where it stands in place of one,
-/// the definition is refused too.
+/// version with which they were created. A definition that holds `[redacted]` in place of a secret is
+/// refused too, because storing it would lose the secret.
 #[utoipa::path(
     put,
     path = "/api/v1/workflows/{id}",
@@ -181,7 +181,7 @@ pub(crate) async fn put(
     Ok(answer(status, &dto::json(&put.workflow)))
 }
 
-/// A workflow as it was sent. Where its shape is wrong, what else is wrong is told as well.
+/// Reads a workflow as it was sent. If its shape is wrong, the other faults are reported as well.
 async fn draft(
     state: &AppState,
     organization: OrganizationId,
@@ -213,7 +213,8 @@ async fn draft(
     }
 }
 
-/// Where below `at` a secret has been replaced. Whoever stores a copy that was made for readers would lose it.
+/// Finds the places below `at` that hold `[redacted]` in place of a secret. Storing a redacted copy would
+/// lose the secret.
 fn find_redacted(
     redaction: &Redaction,
     value: &Value,
@@ -246,7 +247,9 @@ fn find_redacted(
     }
 }
 
-/// Hides a workflow
+/// Deletes a workflow
+///
+/// The workflow is hidden; its executions stay.
 #[utoipa::path(
     delete,
     path = "/api/v1/workflows/{id}",
@@ -272,9 +275,9 @@ pub(crate) async fn delete(
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-/// Looks whether a workflow can run
+/// Checks that a workflow can run
 ///
-/// Nothing is created.
+/// No execution is created.
 #[utoipa::path(
     post,
     path = "/api/v1/workflows/{id}/preflight",

@@ -1,4 +1,4 @@
-//! Of each connection: whose turn it is, and since when.
+//! Tracks for each connection whether client or server has to act next, and since when.
 
 use std::{
     collections::HashMap,
@@ -16,49 +16,50 @@ use tokio_util::sync::CancellationToken;
 use super::options::ServeOptions;
 use crate::metrics::{ClosedFor, Metrics};
 
-/// How long a client that is waited for in the middle of a request keeps its connection in any case.
+/// How long a client may keep the server waiting within a request before its connection can be closed
+/// for a new one.
 const SPARED: Duration = Duration::from_secs(1);
 
-/// All connections of a server.
+/// All open connections of a server.
 pub(super) struct Connections {
     open: Mutex<HashMap<u64, Arc<Activity>>>,
     next: AtomicU64,
     metrics: Metrics,
 }
 
-/// A connection.
+/// The activity of one connection.
 pub(super) struct Activity {
     id: u64,
     state: Mutex<State>,
-    /// Its client has taken too long: it is to end, with its last words.
+    /// Cancelled if the client took too long. The connection ends, and may finish its last answer.
     closing: CancellationToken,
-    /// Its place is needed: it is to end at once.
+    /// Cancelled if a new connection needs the place. The connection ends at once.
     closed: CancellationToken,
 }
 
 struct State {
     requests: HashMap<u64, Turn>,
     next: u64,
-    /// Since when there has been no request.
+    /// When the last request ended, or the connection began.
     idle_since: Instant,
-    /// Since when a request's head is awaited.
+    /// Since when the server waits for a request's head.
     head_since: Option<Instant>,
     is_http2: bool,
 }
 
-/// Who has to do something next for a request.
+/// The side that has to act next for a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Turn {
-    /// The server.
+    /// The server has to act.
     Server,
-    /// The client is to send more of the body.
+    /// Since this time the client has to send more of the body.
     Sending(Instant),
-    /// The client is to take more of the answer.
+    /// Since this time the client has to take more of the answer.
     Taking(Instant),
 }
 
 impl Turn {
-    /// Since when the client is waited for.
+    /// Since when the server waits for the client; `None` if it is the server's turn.
     fn client_since(self) -> Option<Instant> {
         match self {
             Self::Server => None,
@@ -84,7 +85,7 @@ impl Connections {
         self.open().len()
     }
 
-    /// A place for a new connection, until it is dropped.
+    /// Registers a new connection until the place is dropped.
     pub(super) fn enter(self: &Arc<Self>) -> Place {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let activity = Arc::new(Activity::new(id));
@@ -103,7 +104,7 @@ impl Connections {
         self.metrics.connections(open.len());
     }
 
-    /// Has connections end whose client has taken too long.
+    /// Asks all connections to end whose client took too long.
     pub(super) fn close_overdue(&self, options: &ServeOptions) {
         let now = Instant::now();
         for activity in self.open().values() {
@@ -113,8 +114,8 @@ impl Connections {
         }
     }
 
-    /// Closes the connection that has been idle longest; failing that, one whose client has been waited
-    /// for longest in the middle of a request. Whether there was one.
+    /// Closes the connection that has been idle longest. If none is idle, closes the one whose client has
+    /// kept the server waiting longest within a request. Returns true if one was closed.
     pub(super) fn close_oldest_idle(&self) -> bool {
         let now = Instant::now();
         let mut open = self.open();
@@ -132,7 +133,7 @@ impl Connections {
     }
 }
 
-/// A connection's place among all; dropping it frees the place.
+/// A connection's entry in [`Connections`]. Dropping it removes the entry.
 pub(super) struct Place {
     connections: Arc<Connections>,
     activity: Arc<Activity>,
@@ -171,32 +172,32 @@ impl Activity {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Resolves when it is to end.
+    /// Resolves when the connection has to end.
     pub(super) async fn closing(&self) {
         self.closing.cancelled().await;
     }
 
-    /// Resolves when it is to end at once.
+    /// Resolves when the connection has to end at once.
     pub(super) async fn closed(&self) {
         self.closed.cancelled().await;
     }
 
-    /// Something was read.
+    /// Records that data was read.
     pub(super) fn received(&self) {
         let mut state = self.state();
-        // Between requests HTTP/2 sends frames that begin none.
+        // Between requests, HTTP/2 also sends frames that begin no request.
         if state.requests.is_empty() && !state.is_http2 {
             state.head_since.get_or_insert_with(Instant::now);
         }
     }
 
-    /// Whether a request's head is awaited, and some of it may have come.
+    /// True if the server waits for a request's head, of which a part may have arrived.
     pub(super) fn awaits_head(&self) -> bool {
         let state = self.state();
         state.requests.is_empty() && state.head_since.is_some()
     }
 
-    /// A request's head is there.
+    /// Records that a request's head has arrived.
     pub(super) fn begin(self: &Arc<Self>, version: Version) -> Running {
         let mut state = self.state();
         state.is_http2 = version == Version::HTTP_2;
@@ -236,7 +237,7 @@ impl Activity {
             .then_some(ClosedFor::Slow)
     }
 
-    /// Asks it to end, once.
+    /// Asks the connection to end, and counts it once.
     fn close(&self, reason: ClosedFor, metrics: &Metrics) {
         if !self.closing.is_cancelled() {
             metrics.connection_closed(reason);
@@ -244,7 +245,8 @@ impl Activity {
         }
     }
 
-    /// Since when it could be spared, those in the middle of a request last.
+    /// Since when the connection could be closed for a new one, as a sort key: idle connections come first.
+    /// `None` if it must be kept.
     fn spare_since(&self, now: Instant) -> Option<(bool, Instant)> {
         let state = self.state();
         if state.requests.is_empty() {
@@ -260,14 +262,14 @@ impl Activity {
     }
 }
 
-/// A request that is answered, until it is dropped.
+/// A running request. Dropping it ends the request.
 pub(super) struct Running {
     activity: Arc<Activity>,
     request: u64,
 }
 
 impl Running {
-    /// A second hand on it, which does not keep it running.
+    /// A handle to the request, which does not keep it running.
     pub(super) fn hand(&self) -> Hand {
         Hand {
             activity: Arc::clone(&self.activity),
@@ -290,7 +292,7 @@ impl Drop for Running {
     }
 }
 
-/// Tells whose turn it is.
+/// A handle that records whose turn it is for a request.
 pub(super) struct Hand {
     activity: Arc<Activity>,
     request: u64,

@@ -1,4 +1,4 @@
-//! Bodies that tell whose turn it is.
+//! Bodies that report whether the server or the client has to act next.
 
 use std::{
     pin::Pin,
@@ -18,12 +18,13 @@ use super::activity::{Hand, Running, Turn};
 #[error("the body was not there within {0:?}")]
 pub(crate) struct BodyTimedOut(Duration);
 
-/// What a request brings. It fails if it takes too long as a whole: a byte each second is no progress.
+/// A request's body. It fails if it takes too long as a whole, so that a client cannot stretch it with a
+/// byte each second.
 pub(super) struct ReceivedBody {
     body: Incoming,
     hand: Hand,
     limit: Duration,
-    /// Runs from when the body is awaited.
+    /// The time limit. It starts when the body is first awaited.
     over: Option<Pin<Box<Sleep>>>,
     is_awaited: bool,
 }
@@ -75,7 +76,7 @@ impl HttpBody for ReceivedBody {
     }
 }
 
-/// What is answered. The request is running until it is gone.
+/// An answer's body. The request counts as running until this is dropped.
 pub(super) struct SentBody {
     body: Body,
     running: Running,
@@ -97,7 +98,7 @@ impl HttpBody for SentBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let frame = Pin::new(&mut self.body).poll_frame(context);
-        // It is asked for more when the client has taken what there was.
+        // The connection asks for the next frame once the client has taken the one before.
         self.running.turn(match frame {
             Poll::Pending => Turn::Server,
             Poll::Ready(_) => Turn::Taking(Instant::now()),

@@ -12,12 +12,12 @@ use super::{
     refusal,
 };
 
-/// A connection that tells when something was read, and keeps its place until it is closed.
+/// A connection that reports reads, and keeps its place until it is closed.
 pub(super) struct WatchedIo<Io> {
     io: Io,
     activity: Arc<Activity>,
     _place: Place,
-    /// What is written in place of something else, from where it has come to.
+    /// An answer that replaces the HTTP library's, with the number of bytes already written.
     own: Option<(Vec<u8>, usize)>,
 }
 
@@ -31,7 +31,7 @@ impl<Io> WatchedIo<Io> {
         }
     }
 
-    /// If the HTTP library refuses what is no request, an answer with a body takes its place.
+    /// Replaces the HTTP library's empty answer to an invalid request by one with a body. True if it did.
     fn takes_over(&mut self, bytes: &[u8]) -> bool {
         if !self.activity.awaits_head() {
             return false;
@@ -44,7 +44,7 @@ impl<Io> WatchedIo<Io> {
 }
 
 impl<Io: AsyncWrite + Unpin> WatchedIo<Io> {
-    /// Writes what is left of its own answer.
+    /// Writes the rest of the replacing answer.
     fn poll_own(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while let Some((answer, written)) = &mut self.own {
             if *written == answer.len() {

@@ -1,8 +1,8 @@
-//! Serving a router over TCP with a bound on everything a client can hold.
+//! Serves a router over TCP, with a limit on every resource that a client can hold.
 //!
-//! [`serve`] accepts connections. [`activity`] knows of each connection whose turn it is, client's or
-//! server's, and for how long. [`io`] tells it what is read, [`body`] what becomes of bodies.
-//! [`refusal`] gives words to answers that the HTTP library leaves empty.
+//! [`serve`] accepts connections. [`activity`] tracks for each connection whether client or server has
+//! to act next, and for how long. [`io`] reports reads to it, and [`body`] the progress of bodies.
+//! [`refusal`] adds a body to answers that the HTTP library leaves empty.
 
 mod activity;
 mod body;
@@ -45,39 +45,39 @@ pub(crate) use body::BodyTimedOut;
 pub use options::{ServeOptions, open_files};
 pub use write_timeout::{TimedWrites, WriteTimeout};
 
-/// How long a connection that is asked to end may take for its last words.
+/// How long a connection that is asked to end may take to finish its answer.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-/// How long no connection is accepted after the system had nothing for one.
+/// The pause in accepting connections after the system could not provide one.
 const REST: Duration = Duration::from_millis(100);
-/// How often the same complaint is logged at most.
+/// The shortest time between two log entries about a lack of connections.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
-/// How many clients are told at once that there is no room.
+/// How many clients may be answered 503 at once for lack of room.
 const TOLD_AT_ONCE: usize = 4;
-/// Enough for the longest path and headers that anybody sends in earnest.
+/// HTTP/1: the largest head of a request, in bytes.
 const MAX_HEAD: usize = 64 * 1024;
-/// HTTP/2: the fields of one request, uncompressed.
+/// HTTP/2: the largest size of one request's header fields, uncompressed, in bytes.
 const MAX_HEADER_LIST: u32 = 32 * 1024;
-/// HTTP/2: streams that a client may have reset before this side has heard of them (rapid reset).
+/// HTTP/2: how many streams a client may reset before the server has accepted them (rapid reset).
 const MAX_PENDING_RESETS: usize = 20;
 
 /// Serves `router` on `listener` until [`ServeOptions::shutdown`] is cancelled and every connection has
 /// ended. If the future is dropped, all connections are closed at once.
 ///
-/// `axum::serve` lets a client keep a connection for as long as it likes, so that a few dozen silent
-/// ones can use up a process's open files. Here a connection ends if its client
+/// `axum::serve` lets a client keep a connection for as long as it likes, so that silent clients can use
+/// up a process's open files. Here a connection ends if its client
 ///
 /// - sends no whole request head within [`ServeOptions::head_timeout`],
 /// - sends no request for [`ServeOptions::idle_timeout`],
 /// - takes no byte of an answer for [`ServeOptions::slow_reader`].
 ///
-/// A body that is not there within [`ServeOptions::body_timeout`] fails. Event streams last for as long
-/// as their reader takes what comes.
+/// A body that is not complete within [`ServeOptions::body_timeout`] fails. Event streams last as long
+/// as their reader takes the data.
 ///
-/// If there are [`ServeOptions::connections`], the connection that has been idle longest is closed for a
-/// new one. If none is idle, the new one is answered 503. If the system has no more open files, the same
-/// is done and logged with what to do, and accepting goes on after a moment.
+/// If [`ServeOptions::connections`] are open, the one that has been idle longest is closed for a new
+/// one. If none is idle, the new one is answered 503. If no more files can be opened, the one that has
+/// been idle longest is closed too, the log says what to do, and accepting continues after a moment.
 ///
-/// A request of HTTP/1.1 without exactly one `Host` is answered 400, as RFC 9112 demands.
+/// An HTTP/1.1 request without exactly one `Host` is answered 400, as RFC 9112 requires.
 ///
 /// ```no_run
 /// # async fn run(app: axum::Router) -> std::io::Result<()> {
@@ -135,7 +135,7 @@ pub async fn serve(listener: TcpListener, router: Router, options: ServeOptions)
     }
 }
 
-/// Where connections come in: when it is closed for a moment, and what was said about it.
+/// The state of accepting connections: the pause, the last log entry, the refusals under way.
 struct Door {
     closed_until: Instant,
     complained_at: Option<Instant>,
@@ -153,7 +153,7 @@ impl Default for Door {
 }
 
 impl Door {
-    /// Whether it is time to complain again.
+    /// True if it is time to log again.
     fn may_complain(&mut self) -> bool {
         let now = Instant::now();
         let is_due = self
@@ -180,9 +180,9 @@ impl Door {
         }
     }
 
-    /// After an `accept` that gave no connection.
+    /// Handles an `accept` that failed.
     fn failed(&mut self, error: &std::io::Error, connections: &Connections) {
-        // Its client went away before it was accepted.
+        // The client went away before its connection was accepted.
         if matches!(
             error.kind(),
             ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset | ErrorKind::Interrupted
@@ -210,7 +210,7 @@ impl Door {
         }
     }
 
-    /// Tells a client that there is no room, if not too many are being told.
+    /// Answers a client 503 for lack of room, unless too many are being answered.
     fn refuse(&self, stream: TcpStream, tasks: &mut JoinSet<()>) {
         if let Ok(permit) = Arc::clone(&self.telling).try_acquire_owned() {
             tasks.spawn(tell_full(stream, permit));
@@ -218,12 +218,12 @@ impl Door {
     }
 }
 
-/// Whether the process (EMFILE) or the system (ENFILE) has no more files to open.
+/// True if the process (EMFILE) or the system (ENFILE) can open no more files.
 fn is_out_of_files(error: &std::io::Error) -> bool {
     matches!(error.raw_os_error(), Some(23 | 24))
 }
 
-/// Nothing of the request is read first: it may never come.
+/// Answers 503 without reading the request first, because it may never come.
 async fn tell_full(mut stream: TcpStream, _permit: OwnedSemaphorePermit) {
     let problem = Problem::of_status(StatusCode::SERVICE_UNAVAILABLE)
         .detail("Too many connections are open. Try again.")
@@ -237,10 +237,10 @@ async fn tell_full(mut stream: TcpStream, _permit: OwnedSemaphorePermit) {
     let told = async {
         stream.write_all(answer.as_bytes()).await?;
         stream.shutdown().await?;
-        // A close with unread bytes would make the system discard the answer.
+        // Read first: closing with unread bytes would make the system discard the answer.
         stream.read(&mut [0; 4096]).await
     };
-    // A client that does not listen cannot be told.
+    // If the client does not read the answer, nothing more can be done.
     let _ = timeout(LAST_WORDS, told).await;
 }
 
@@ -253,7 +253,7 @@ async fn connection(
     options: Arc<ServeOptions>,
 ) {
     let activity = place.activity();
-    // Answers are written whole; waiting for more to send would only delay them.
+    // Answers are written whole; Nagle's algorithm would only delay them.
     let _ = stream.set_nodelay(true);
     let io = TimedWrites::new(stream, options.slow_reader, options.metrics.clone());
     let io = TokioIo::new(WatchedIo::new(io, place));
@@ -268,7 +268,7 @@ async fn connection(
     builder
         .http2()
         .timer(TokioTimer::new())
-        // A peer that is gone without a word is noticed, also while a stream is open to it.
+        // Detect a client that vanished, also while a stream is open.
         .keep_alive_interval(options.idle_timeout)
         .keep_alive_timeout(options.head_timeout)
         .max_concurrent_streams(options.streams_per_connection)
@@ -300,7 +300,7 @@ async fn connection(
     }
 }
 
-/// Has the router answer a request, and watches both bodies.
+/// Lets the router answer a request, and tracks both bodies.
 async fn answered(
     router: Router,
     activity: Arc<Activity>,
@@ -320,7 +320,8 @@ async fn answered(
     Ok(answer.map(|body| Body::new(SentBody::new(body, running))))
 }
 
-/// RFC 9112, section 3.2. HTTP/1.0 has no such rule, and HTTP/2 names the host in another way.
+/// True if an HTTP/1.1 request has exactly one `Host` (RFC 9112, section 3.2). HTTP/1.0 has no such
+/// rule, and HTTP/2 names the host in another way.
 fn has_one_host<B>(request: &Request<B>) -> bool {
     request.version() != Version::HTTP_11
         || request.headers().get_all(header::HOST).iter().count() == 1

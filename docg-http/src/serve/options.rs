@@ -4,48 +4,49 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Metrics;
 
-/// As many as are of use where the system sets no limit.
+/// The largest number of connections, however many files the process may open.
 const MOST: usize = 25_000;
-/// Open files of a process for which its system tells no limit.
+/// The assumed limit of open files if the system reports none.
 const UNTOLD: usize = 1_024;
-/// Limits are kept to within a fraction of themselves, and looked at no more often than this.
+/// The shortest interval at which connections are checked against the limits.
 const SHORTEST_WATCH: Duration = Duration::from_millis(5);
 
 /// The limits of [`serve`](crate::serve).
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ServeOptions {
-    /// Connections at once.
+    /// The largest number of connections at once.
     pub connections: usize,
-    /// How long a request's head may take, from its first byte on; on a new connection from the
-    /// beginning. 10 s by default.
+    /// How long a request's head may take from its first byte, or from the start of a new connection. 10 s
+    /// by default.
     pub head_timeout: Duration,
     /// How long a connection may stay open without a request. 60 s by default.
     pub idle_timeout: Duration,
     /// How long a request's body may take as a whole, from when the handler asks for it. 20 s by
     /// default; give more to an application that takes large uploads.
     pub body_timeout: Duration,
-    /// How long a client may take none of what it is sent. 30 s by default.
+    /// How long a client may take no byte of an answer. 30 s by default.
     pub slow_reader: Duration,
-    /// HTTP/2: requests, event streams among them, that one connection may have open. 100 by default.
+    /// HTTP/2: how many requests, event streams included, one connection may have open. 100 by default.
     pub streams_per_connection: u32,
-    /// Cancel it to stop: nothing more is accepted, and connections end with their answers.
+    /// Cancel this token to stop the server. It accepts no more connections, and open ones end after their
+    /// answers.
     pub shutdown: CancellationToken,
-    /// Counts connections.
+    /// The metrics in which connections are counted.
     pub metrics: Metrics,
 }
 
 impl Default for ServeOptions {
-    /// Keeps 64 files open for others than clients.
+    /// The options of [`keeping_files(64)`](Self::keeping_files).
     fn default() -> Self {
         Self::keeping_files(64)
     }
 }
 
 impl ServeOptions {
-    /// The defaults, with as many connections as the process may have open files (`RLIMIT_NOFILE`)
-    /// beside `kept`, which are for databases, other services and files. Clients get no less than half
-    /// of all, and no more than 25,000.
+    /// The defaults, with the number of connections derived from the limit on open files
+    /// (`RLIMIT_NOFILE`). `kept` files are reserved for databases, other services and files. Clients get at
+    /// least half of all, and at most 25,000.
     #[must_use]
     pub fn keeping_files(kept: usize) -> Self {
         Self {
@@ -60,7 +61,7 @@ impl ServeOptions {
         }
     }
 
-    /// How often connections are held to the limits.
+    /// The interval at which connections are checked: a quarter of the shortest limit.
     pub(super) fn watch_every(&self) -> Duration {
         let shortest = self
             .head_timeout
@@ -70,8 +71,8 @@ impl ServeOptions {
     }
 }
 
-/// How many files this process may have open at once (`RLIMIT_NOFILE`); `None` if it is not limited, or
-/// the system does not tell.
+/// How many files this process may have open at once (`RLIMIT_NOFILE`). `None` if there is no limit, or
+/// the system does not report it.
 #[must_use]
 pub fn open_files() -> Option<usize> {
     #[cfg(unix)]

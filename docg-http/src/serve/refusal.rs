@@ -1,12 +1,12 @@
-//! The answers of the HTTP library itself, to what is no request, are empty. Here they get a body.
+//! Adds a body to the empty answers with which the HTTP library refuses invalid requests.
 
 use axum::http::StatusCode;
 use docg_core::i18n::Locale;
 
 use crate::problem::Problem;
 
-/// The answer in place of an empty one, if that is what these bytes are: a head alone, of a client
-/// error, after which the connection is closed.
+/// The answer that replaces an empty refusal. `None` if the bytes are anything other than a head alone,
+/// of a client error, after which the connection is closed.
 pub(super) fn in_words(bytes: &[u8]) -> Option<Vec<u8>> {
     let head = std::str::from_utf8(bytes).ok()?;
     let mut lines = head.strip_suffix("\r\n\r\n")?.split("\r\n");

@@ -13,12 +13,11 @@ use tokio::{
 
 use crate::metrics::Metrics;
 
-/// A listener whose connections are closed where their client takes nothing of what it is sent for
-/// some time.
+/// A listener that closes a connection if its client takes no data for some time.
 ///
-/// A server waits for ever until it can write, and a client that never reads would keep its
-/// connection, with what is buffered for it, for as long as it likes. Time in which there is nothing
-/// to write does not count. [`serve`](crate::serve) does this too, and bounds the rest.
+/// A server waits without limit until it can write. A client that never reads would keep its connection
+/// and the data buffered for it for as long as it likes. Time in which there is nothing to write does
+/// not count. [`serve`](crate::serve) has this limit too, and others.
 ///
 /// ```no_run
 /// # async fn serve(app: axum::Router, options: docg_http::HttpOptions) -> std::io::Result<()> {
@@ -36,7 +35,8 @@ pub struct WriteTimeout<L> {
 }
 
 impl<L> WriteTimeout<L> {
-    /// What `listener` accepts, closed after this time without a byte taken; `metrics` count it.
+    /// Wraps `listener`. A connection is closed if its client takes no byte for `patience`; `metrics` count
+    /// the closed connections.
     pub fn new(listener: L, patience: Duration, metrics: Metrics) -> Self {
         Self {
             listener,
@@ -67,7 +67,7 @@ pub struct TimedWrites<Io> {
     io: Io,
     patience: Duration,
     metrics: Metrics,
-    /// Ends the patience with a client that does not take what is written.
+    /// The timer of the pending write, if the client is not taking data.
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
@@ -81,7 +81,7 @@ impl<Io> TimedWrites<Io> {
         }
     }
 
-    /// What a write came to, if it has come to something; an error where it has been too long.
+    /// Passes on a finished write. A pending write fails once it has waited for `patience`.
     fn timed<T>(
         &mut self,
         context: &mut Context<'_>,

@@ -5,20 +5,20 @@ use docg_core::{event::Event, i18n::Locale, ids::EventId};
 
 use super::frame;
 
-/// How many frames are kept.
+/// The number of frames that are kept.
 const PLACES: usize = 1024;
-/// A larger frame is not kept, so that all together are bounded.
+/// The largest frame that is kept, in bytes, so that the memory for all is bounded.
 const LARGEST: usize = 16 * 1024;
 
-/// Frames of late, so that an event is encoded once and its bytes are shared by all its readers.
-/// Each event has one place; whoever needs it for another event takes it.
+/// A cache of recent frames: an event is encoded once, and all its readers share the bytes. Each event
+/// maps to one place, where it replaces the event before.
 pub(crate) struct EncodedEvents {
     places: Box<[Mutex<Option<Kept>>]>,
 }
 
 struct Kept {
     event: EventId,
-    /// An execution's stream and its organization's give it different ones.
+    /// The id in the frame. An execution's stream and its organization's give an event different ids.
     id: String,
     locale: Locale,
     frame: Bytes,
@@ -34,7 +34,7 @@ impl Default for EncodedEvents {
 
 impl EncodedEvents {
     pub(super) fn frame(&self, event: &Event, id: &str, locale: Locale) -> Bytes {
-        // The end of a UUID is random in every version that is made here.
+        // The end of the UUID is random in every version that docg creates.
         let spread = event.event_id.0.as_u64_pair().1 ^ locale as u64 ^ (id.len() as u64) << 2;
         let place = &self.places[usize::try_from(spread % PLACES as u64).unwrap_or(0)];
         let kept = place.lock().unwrap_or_else(PoisonError::into_inner);

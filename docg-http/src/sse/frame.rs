@@ -1,31 +1,30 @@
-//! Frames as they go over the wire.
+//! Encoding of stream frames.
 
 use bytes::Bytes;
 use docg_core::{event::Event, i18n::Locale};
 use serde_json::Value;
 
-/// An event of docg. Its id and type have no line break by construction, and JSON on one line has
-/// none.
+/// A frame with an event of docg. Id, type and data hold no line break: the JSON is on one line.
 pub(super) fn event(event: &Event, id: &str, locale: Locale) -> Bytes {
     let data = event.encode(locale);
     let event_type = event.event_type();
     Bytes::from(format!("id: {id}\nevent: {event_type}\ndata: {data}\n\n"))
 }
 
-/// A frame about the stream itself: without an id, so that the reader's last id stays.
+/// A frame about the stream itself. It has no id, so that the reader keeps its last event id.
 pub(super) fn control(name: &'static str, data: &Value) -> Bytes {
     Bytes::from(format!("event: {name}\ndata: {data}\n\n"))
 }
 
-/// The first frame: how long a reader waits before it comes back, in milliseconds, and how things
-/// are. (A `retry` in a block of its own is a message without data to some readers.)
+/// The first frame: the time in milliseconds before a reader reconnects, and the current state. `retry`
+/// is in the same block, because some readers take a block of its own for a message without data.
 pub(super) fn connected(retry_millis: u64, data: &Value) -> Bytes {
     Bytes::from(format!(
         "retry: {retry_millis}\nevent: connected\ndata: {data}\n\n"
     ))
 }
 
-/// The sequence number of an event id; `None` where it has another form.
+/// The sequence number in an event id; `None` if the id has another form.
 pub(super) fn parse_id(id: &str) -> Option<u64> {
     let (seq, rest) = id.split_once('-')?;
     (rest == "0" && seq.len() <= 19 && seq.bytes().all(|b| b.is_ascii_digit()))

@@ -1,4 +1,4 @@
-//! What an `EventSource` is told instead of "not now".
+//! Answers that make a refused `EventSource` come back later.
 
 use axum::{
     body::Body,
@@ -8,14 +8,14 @@ use axum::{
 
 use super::open::jitter;
 
-/// A reader that is refused does not come back sooner.
+/// The least number of seconds after which a refused reader comes back.
 const AT_LEAST_SECONDS: u64 = 5;
 
-/// What an answer of [`come_back`] stands for.
+/// The status of the refusal that an answer of [`come_back`] replaces.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RefusedWith(pub(crate) StatusCode);
 
-/// Whether whoever asks reads like an `EventSource`, which is the one to ask for this type.
+/// True if the client asks for `text/event-stream`, as an `EventSource` does.
 pub(crate) fn is_event_source(method: &Method, headers: &HeaderMap) -> bool {
     let accept = headers.get_all(header::ACCEPT).iter();
     let mut types = accept
@@ -28,9 +28,9 @@ pub(crate) fn is_event_source(method: &Method, headers: &HeaderMap) -> bool {
         })
 }
 
-/// A refusal that will not last, as an `EventSource` understands it: it gives up for good on every
-/// answer but 200 (HTML standard, section 9.2.3), so it gets a stream which says only when to come
-/// back, and ends.
+/// Converts a temporary refusal (429 or 503) for an `EventSource`, which gives up for good on every
+/// status but 200 (HTML standard, section 9.2.3). The answer is a stream that only says when to
+/// reconnect, and ends.
 pub(crate) fn come_back(refusal: &Response) -> Option<Response> {
     if !matches!(
         refusal.status(),
@@ -41,7 +41,7 @@ pub(crate) fn come_back(refusal: &Response) -> Option<Response> {
     let asked = refusal.headers().get(header::RETRY_AFTER);
     let asked = asked.and_then(|value| value.to_str().ok()?.parse().ok());
     let millis = asked.unwrap_or(0).max(AT_LEAST_SECONDS) * 1_000;
-    // Not all that were refused together at once.
+    // Spread the reconnects of readers that were refused together.
     let retry = millis + jitter(millis);
     let mut response = Response::new(Body::from(format!(
         "retry: {retry}\n: refused for now ({})\n\n",

@@ -7,13 +7,13 @@ use std::{
 use docg_core::ids::OrganizationId;
 use tokio::sync::Notify;
 
-/// Counts open streams, in all and by organization.
+/// Counts and limits open streams, in all and by organization.
 #[derive(Debug)]
 pub(crate) struct StreamLimits {
     total: usize,
     per_organization: usize,
     open: Mutex<HashMap<OrganizationId, usize>>,
-    /// Told when the last one closes.
+    /// Notified when the last stream closes.
     none_open: Notify,
 }
 
@@ -34,11 +34,11 @@ impl StreamLimits {
         }
     }
 
-    /// Resolves when none is open.
+    /// Resolves when no stream is open.
     pub(crate) async fn none_open(&self) {
         loop {
             let mut closed = pin!(self.none_open.notified());
-            // Before looking, so that what closes in between is not missed.
+            // Register before checking, so that a close in between is not missed.
             closed.as_mut().enable();
             if self
                 .open
@@ -52,7 +52,7 @@ impl StreamLimits {
         }
     }
 
-    /// A place, if there is one.
+    /// Takes a place for a stream; `None` if a limit is reached.
     pub(crate) fn enter(self: &Arc<Self>, organization: OrganizationId) -> Option<StreamPlace> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if open.values().sum::<usize>() >= self.total {

@@ -1,4 +1,4 @@
-//! An organization's stream: what happens to all of its executions, for lists and dashboards.
+//! An organization's stream: the events of all its executions, for lists and dashboards.
 
 use std::sync::Arc;
 
@@ -25,8 +25,8 @@ use crate::{
 
 /// Follows an organization's executions
 ///
-/// For lists and dashboards: created, status, progress and ends. Read the lists after each `connected`:
-/// a reader that has no id yet is told of nothing that happened before.
+/// For lists and dashboards: creations, status changes, progress and ends. Read the lists after each
+/// `connected`: a reader without a last event id gets no earlier events.
 #[utoipa::path(
     get,
     path = "/api/v1/sse/executions/stream",
@@ -57,7 +57,7 @@ pub(crate) async fn organization(
             metrics.event_sent(StreamKind::Organization);
             encoded.frame(&listed.event, &listed.position, locale)
         }
-        // There is no state of a list, and no first or last event of one: it is to be read again.
+        // A list has no state and no first or last event. The reader has to read the list again.
         ListItem::Gap => frame::control(
             "gap",
             &json!({"reason": "too_old", "earliest": null, "latest": null, "state": null}),

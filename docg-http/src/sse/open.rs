@@ -1,7 +1,7 @@
-//! What all streams share: who reads, from where, and how the answer is kept open.
+//! The parts that all streams share: the reader, its position, and the answer that stays open.
 //!
-//! The body is pulled by the connection, so a reader that does not keep up costs no memory: what
-//! it has not taken stays where it is.
+//! The connection pulls the body, so a slow reader costs no memory: events that it has not taken stay in
+//! the store or the bus.
 
 use std::time::Duration;
 
@@ -36,25 +36,25 @@ use crate::{
     router::AppState,
 };
 
-/// Who wants to read, and the last id that they have, if they have one.
+/// The reader of a stream, with the last event id that it received, if any.
 pub(super) struct Reader {
     pub(super) holder: TokenHolder,
     pub(super) last_event_id: Option<String>,
 }
 
 impl Reader {
-    /// Of a request for an execution's stream, or for the organization's.
+    /// Authenticates the reader of an execution's stream, or of the organization's, and reads its position.
     pub(super) async fn of(
         state: &AppState,
         request: Request,
         query: StreamQuery,
         execution: Option<ExecutionId>,
     ) -> Result<Self, Problem> {
-        // Whatever it is made of: what is no id of ours is told by a gap.
+        // Accept any bytes: an id that docg never gave leads to a `gap` frame.
         let given = request.headers().get_all("last-event-id").iter();
         let last_event_id = given
             .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
-            // Two are as unknown as one that was never given.
+            // Two ids are joined into one unknown id, which leads to a gap.
             .reduce(|one, other| format!("{one}, {other}"))
             .or(query.last_event_id)
             .map(|id| id.trim().to_owned())
@@ -77,7 +77,7 @@ impl Reader {
         })
     }
 
-    /// A place for a stream.
+    /// Takes a place for a stream.
     pub(super) fn place(&self, state: &AppState) -> Result<StreamPlace, Problem> {
         state
             .streams
@@ -91,19 +91,19 @@ impl Reader {
 
 /// An open stream.
 pub(super) struct Open {
-    /// To be given before the others.
+    /// The `connected` frame, until it is sent.
     first: Option<Bytes>,
-    /// They end where the stream does.
+    /// The further frames. The stream ends with them.
     frames: BoxStream<'static, Bytes>,
     heartbeat: Duration,
-    /// Resolves at this stream's own end, whatever is left to be read.
+    /// Resolves when this stream must end, even if frames are left.
     ends: BoxFuture<'static, ()>,
     _counted: OpenStream,
     _place: StreamPlace,
 }
 
 impl Open {
-    /// A stream that begins with the state as it is.
+    /// Opens a stream that begins with a `connected` frame.
     pub(super) fn new(
         state: &AppState,
         kind: StreamKind,
@@ -129,13 +129,13 @@ impl Open {
         response(state.slow_readers.watch(frames.boxed()), locale)
     }
 
-    /// The next frame, when there is one.
+    /// Waits for the next frame; `None` at the stream's end.
     async fn next(&mut self) -> Option<Bytes> {
         if let Some(first) = self.first.take() {
             return Some(first);
         }
         tokio::select! {
-            // The end first: a long replay must not keep a server from going down.
+            // Check the end first: a long replay must not delay a shutdown.
             biased;
             () = &mut self.ends => None,
             frame = self.frames.next() => frame,
@@ -146,12 +146,13 @@ impl Open {
     }
 }
 
-/// Spreads what would otherwise happen to all at once; it needs no good randomness.
+/// A random number below a bound. It spreads reconnects over time, so weak randomness is enough.
 pub(crate) fn jitter(below: u64) -> u64 {
     uuid::Uuid::new_v4().as_u64_pair().0 % below.max(1)
 }
 
-/// Resolves when a stream has been open for its time, or some time after the shutdown has begun.
+/// Resolves when a stream has reached its age, or at a random time within `drain_over` after shutdown
+/// begins.
 fn ends(options: &HttpOptions) -> BoxFuture<'static, ()> {
     let age = options.stream_age;
     let age = age - age / 10 + random(age / 5);
@@ -166,7 +167,7 @@ fn ends(options: &HttpOptions) -> BoxFuture<'static, ()> {
     .boxed()
 }
 
-/// A moment within a time, so that streams do not end together.
+/// A random part of a duration, so that streams do not end together.
 fn random(within: Duration) -> Duration {
     let millis = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
     Duration::from_millis(jitter(millis))
@@ -180,7 +181,7 @@ fn response(frames: WatchedFrames, locale: Locale) -> Response {
         (header::CONTENT_TYPE, "text/event-stream"),
         (header::CACHE_CONTROL, "no-cache"),
         (HeaderName::from_static("x-accel-buffering"), "no"),
-        // A token keeps the language in which it was asked for.
+        // A stream token keeps the language of the request that created it.
         (header::CONTENT_LANGUAGE, locale.tag()),
     ] {
         headers.insert(name, HeaderValue::from_static(value));

@@ -11,10 +11,10 @@ use tokio::time::Instant;
 
 use crate::metrics::Metrics;
 
-/// Closes streams whose reader does not take what it is given.
+/// Closes streams whose reader does not take its frames.
 ///
-/// A connection that cannot write asks for no further frame, so its stream cannot notice by
-/// itself. One task looks at all open streams; it lives as long as there are any.
+/// A connection that cannot write asks for no further frame, so its stream cannot detect the stall
+/// itself. One task checks all open streams; it runs while any is open.
 pub(crate) struct SlowReaders {
     patience: Duration,
     metrics: Metrics,
@@ -29,11 +29,11 @@ struct Watched {
 
 struct Reader {
     frames: Option<BoxStream<'static, Bytes>>,
-    /// When it was given a frame, until it asks for the next.
+    /// When the reader got a frame; `None` once it has taken it and waits for the next.
     given_at: Option<Instant>,
 }
 
-/// The frames of one stream, for as long as their reader keeps up.
+/// The frames of one stream. They end if their reader does not keep up.
 pub(super) struct WatchedFrames {
     reader: Arc<Mutex<Reader>>,
     patience: Duration,
@@ -56,7 +56,7 @@ impl SlowReaders {
     pub(super) fn watch(self: &Arc<Self>, frames: BoxStream<'static, Bytes>) -> WatchedFrames {
         let reader = Arc::new(Mutex::new(Reader {
             frames: Some(frames),
-            // Its first frame is as good as given: nobody may ever ask for it.
+            // Count from the start: a stalled connection may never ask for the first frame.
             given_at: Some(Instant::now()),
         }));
         let mut open = lock(&self.open);
@@ -94,7 +94,7 @@ impl SlowReaders {
                 });
                 if open.streams.is_empty() {
                     open.watching = false;
-                    // What is dropped with the guard frees places, and needs no lock of ours.
+                    // Release the lock before the stalled streams are dropped and free their places.
                     drop(open);
                     return;
                 }

@@ -1,4 +1,4 @@
-//! One execution's stream: the state, what the reader has missed, then what happens.
+//! An execution's stream: its state, then the events that the reader missed, then live events.
 
 use std::sync::Arc;
 
@@ -74,7 +74,7 @@ pub(crate) async fn execution(
                 Some(stream::iter(gap.into_iter().chain([frame])))
             }
             Err(error) => {
-                // The reader comes back with its last id.
+                // End the stream: the reader reconnects with its last event id.
                 tracing::warn!("a stream ends early: {error}");
                 None
             }
@@ -95,7 +95,7 @@ pub(crate) async fn execution(
     Ok(open.into_response(&state, locale))
 }
 
-/// What the given id is worth; `None` where reading can go on from it.
+/// Why the stream cannot continue from the given id; `None` if it can.
 fn gap_reason(given: Option<u64>, earliest: u64, latest: u64) -> Option<&'static str> {
     match given {
         None => Some("unknown_id"),
@@ -105,7 +105,7 @@ fn gap_reason(given: Option<u64>, earliest: u64, latest: u64) -> Option<&'static
     }
 }
 
-/// The gap before an event, where those that should have come after `last` are gone.
+/// The gap before an event, if events after `last` are gone.
 fn missed(last: u64, event: &Event, latest: u64) -> Option<Value> {
     (event.seq > last + 1).then(|| {
         json!({
@@ -121,12 +121,12 @@ fn missed(last: u64, event: &Event, latest: u64) -> Option<Value> {
     })
 }
 
-/// The id of the first event that is left, if one is.
+/// The id of the oldest event that is kept, if any.
 fn first_left(earliest: u64, latest: u64) -> Option<String> {
     (earliest <= latest).then(|| format!("{earliest}-0"))
 }
 
-/// Where a stream begins.
+/// The position at which a stream begins, and the gap before it, if any.
 struct Start {
     after: u64,
     gap: Option<Value>,

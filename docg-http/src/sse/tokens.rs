@@ -1,4 +1,4 @@
-//! Tokens for readers that cannot send headers. Each is good for one stream, and is stored hashed.
+//! Tokens for readers that cannot send headers. Each is valid for one stream. Only its hash is stored.
 
 use std::time::Duration;
 
@@ -27,13 +27,13 @@ use crate::{
     router::AppState,
 };
 
-/// How long there is to connect.
+/// The time within which a new token must be used to connect.
 const TO_CONNECT: Duration = Duration::from_secs(60);
-/// How long a token is kept for a stream that has connected. Whether it may come back is asked of
-/// the authenticator each time.
+/// How long a token is kept after its stream connected. At each reconnect the authenticator decides
+/// again.
 const TO_RECONNECT: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// Whose stream a token opens.
+/// The organization whose stream a token opens, and the reader's language.
 pub(super) struct TokenHolder {
     pub(super) organization: OrganizationId,
     pub(super) locale: Locale,
@@ -47,7 +47,7 @@ fn key(token: &str) -> MemoKey {
     }
 }
 
-/// Gives a token for a stream
+/// Creates a token for a stream
 ///
 /// For `EventSource`, which cannot send headers.
 #[utoipa::path(
@@ -99,7 +99,7 @@ pub(crate) async fn create(
     ))
 }
 
-/// Opens an execution's stream, or the organization's, with a token.
+/// Checks a token for an execution's stream, or for the organization's, and keeps it for reconnects.
 pub(super) async fn redeem(
     state: &AppState,
     token: &str,

@@ -1,4 +1,4 @@
-//! What the cases do again and again.
+//! Helpers of the cases for buses.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::{
     ports::{BusError, EventBus, EventStream},
 };
 
-/// Waits for what must come soon, so that a case fails instead of hanging.
+/// Waits for a result under a timeout, so that a case fails instead of hanging.
 pub(super) async fn soon<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(20), future)
         .await
@@ -26,7 +26,7 @@ pub(super) async fn subscribe(
         .expect("subscribes")
 }
 
-/// The numbers of the next `count` events.
+/// The sequence numbers of the next `count` events.
 pub(super) async fn next(stream: &mut EventStream, count: u64) -> Vec<u64> {
     let mut seqs = Vec::new();
     for _ in 0..count {
@@ -41,7 +41,7 @@ pub(super) async fn next(stream: &mut EventStream, count: u64) -> Vec<u64> {
     seqs
 }
 
-/// The numbers of all events until the stream ends, and the error that ended it.
+/// The sequence numbers of all events until the stream ends, and the error that ended it.
 pub(super) async fn rest(stream: &mut EventStream) -> (Vec<u64>, Option<BusError>) {
     let mut seqs = Vec::new();
     loop {

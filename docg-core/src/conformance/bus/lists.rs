@@ -20,7 +20,7 @@ async fn list(
         .expect("subscribes")
 }
 
-/// What comes next: of which execution, which event, and where it stands.
+/// The next event: its execution, its sequence number, and its position in the stream.
 async fn next(stream: &mut OrganizationStream) -> (ExecutionId, u64, String) {
     let listed = soon(stream.next())
         .await
@@ -29,8 +29,8 @@ async fn next(stream: &mut OrganizationStream) -> (ExecutionId, u64, String) {
     (listed.event.execution_id, listed.event.seq, listed.position)
 }
 
-/// All executions of the organization in one stream; each one's events in order, and only those that
-/// lists are for.
+/// An organization's stream has the events of all its executions, in order for each. Kinds of events
+/// that are not for lists are left out.
 pub async fn a_list_has_the_list_events_of_all_its_executions(
     BusUnderTest { bus, peer, .. }: BusUnderTest,
 ) {
@@ -58,7 +58,7 @@ pub async fn a_list_has_the_list_events_of_all_its_executions(
     }
 }
 
-/// A reader that comes back misses and repeats nothing, at any process.
+/// A reader that reconnects at any process with its last position misses and repeats nothing.
 pub async fn a_list_goes_on_after_a_position(BusUnderTest { bus, peer, .. }: BusUnderTest) {
     let organization = OrganizationId::new();
     let mut first = list(&*bus, organization, None).await;
@@ -85,7 +85,7 @@ pub async fn a_list_goes_on_after_a_position(BusUnderTest { bus, peer, .. }: Bus
     assert_eq!(next(&mut at_the_end).await.0, more[0].execution_id);
 }
 
-/// Without a position nothing is replayed.
+/// Without a position, no earlier event is replayed.
 pub async fn a_list_begins_now_without_a_position(BusUnderTest { bus, peer, .. }: BusUnderTest) {
     let organization = OrganizationId::new();
     let mut before = list(&*bus, organization, None).await;
@@ -98,7 +98,7 @@ pub async fn a_list_begins_now_without_a_position(BusUnderTest { bus, peer, .. }
     assert_eq!(next(&mut now).await.0, new[0].execution_id);
 }
 
-/// Nobody sees another organization's executions.
+/// A stream never holds another organization's events.
 pub async fn organizations_lists_do_not_mix(BusUnderTest { bus, peer, .. }: BusUnderTest) {
     let (one, two) = (OrganizationId::new(), OrganizationId::new());
     let mut of_two = list(&*peer, two, None).await;
@@ -110,7 +110,7 @@ pub async fn organizations_lists_do_not_mix(BusUnderTest { bus, peer, .. }: BusU
     assert_eq!(next(&mut of_one).await.0, first[0].execution_id);
 }
 
-/// A second publish of the same events changes nothing.
+/// Publishing the same events twice changes nothing.
 pub async fn what_is_published_twice_is_in_the_list_once(
     BusUnderTest { bus, peer, .. }: BusUnderTest,
 ) {
@@ -125,8 +125,7 @@ pub async fn what_is_published_twice_is_in_the_list_once(
     }
 }
 
-/// A position that was never given is refused, and so is one of which something that followed is
-/// gone.
+/// The bus refuses a position that it never gave, and one after which events have been dropped.
 pub async fn a_position_that_is_unknown_or_forgotten_is_refused(
     BusUnderTest {
         bus, capabilities, ..

@@ -8,7 +8,7 @@ use crate::{
     ports::BusError,
 };
 
-/// A reader may come before anything is published.
+/// A reader may subscribe before the first event is published.
 pub async fn an_unknown_execution_is_waited_for(BusUnderTest { bus, peer, .. }: BusUnderTest) {
     let events = events(3);
     let mut stream = subscribe(&*peer, events[0].execution_id, 0).await;
@@ -16,7 +16,7 @@ pub async fn an_unknown_execution_is_waited_for(BusUnderTest { bus, peer, .. }: 
     assert_eq!(next(&mut stream, 3).await, seqs(1, 3));
 }
 
-/// Events come as they are published, one by one or many at once.
+/// Events arrive in order, whether they are published one by one or many at once.
 pub async fn what_is_published_later_arrives_in_order(
     BusUnderTest { bus, peer, .. }: BusUnderTest,
 ) {
@@ -36,8 +36,8 @@ pub async fn what_is_published_later_arrives_in_order(
     assert_eq!(next(&mut stream, 10).await, seqs(11, 20));
 }
 
-/// While events are published, twice over and from two sides, readers come with any position and
-/// get all after it once.
+/// While two processes publish the same events, readers subscribe at any position. Each gets every later
+/// event once.
 pub async fn readers_that_come_at_any_time_miss_and_repeat_nothing(under_test: BusUnderTest) {
     let BusUnderTest {
         bus,
@@ -82,7 +82,7 @@ pub async fn readers_that_come_at_any_time_miss_and_repeat_nothing(under_test: B
     }
 }
 
-/// Two readers each get everything, and one that leaves takes nothing from the other.
+/// Each reader gets all events, and a reader that leaves takes none from the others.
 pub async fn readers_do_not_disturb_one_another(BusUnderTest { bus, peer, .. }: BusUnderTest) {
     let events = events(6);
     let id = events[0].execution_id;
@@ -97,8 +97,8 @@ pub async fn readers_do_not_disturb_one_another(BusUnderTest { bus, peer, .. }: 
     assert_eq!(next(&mut elsewhere, 6).await, seqs(1, 6));
 }
 
-/// A reader that does not read gets an unbroken beginning, then is told that it has missed some;
-/// one that keeps up gets everything.
+/// A reader that does not read gets the first events without gaps, then the error `Lagged`. A reader that
+/// keeps up gets all events.
 pub async fn a_slow_reader_is_cut_off_and_the_others_are_not(
     BusUnderTest {
         bus, capabilities, ..
@@ -126,7 +126,8 @@ pub async fn a_slow_reader_is_cut_off_and_the_others_are_not(
     assert_eq!(error, Some(BusError::Lagged));
 }
 
-/// Who was cut off subscribes again after what it has, and misses nothing that is still kept.
+/// A reader that was cut off can subscribe again after its last event, and gets all later events that are
+/// kept.
 pub async fn a_reader_that_was_cut_off_can_come_back(
     BusUnderTest {
         bus,
@@ -139,7 +140,7 @@ pub async fn a_reader_that_was_cut_off_can_come_back(
     let events = events(last);
     let id = events[0].execution_id;
     let mut slow = subscribe(&*peer, id, 0).await;
-    // The first event is live for sure before the flood comes.
+    // Read one live event first, so that the subscription is live before the flood.
     bus.publish(&events[..1]).await.expect("publishes");
     assert_eq!(next(&mut slow, 1).await, [1]);
     for some in events[1..].chunks(8) {

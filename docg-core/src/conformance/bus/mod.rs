@@ -1,4 +1,4 @@
-//! The cases for buses: what the port promises, one function for each promise.
+//! The cases for buses: one function for each promise of the port.
 
 mod listen;
 mod lists;

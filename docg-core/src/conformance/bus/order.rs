@@ -9,8 +9,8 @@ use crate::{
     ports::{BusError, OrganizationStream},
 };
 
-/// What the bus has of an execution, and from which event on it wants more before those that it has
-/// refused.
+/// The numbers in a `Behind` error: the last event that the bus has, and the first that it needs before
+/// the refused ones.
 fn wanted(result: Result<(), BusError>, events: &[Arc<Event>]) -> (u64, u64) {
     match result.expect_err("something is missing") {
         BusError::Behind {
@@ -22,7 +22,7 @@ fn wanted(result: Result<(), BusError>, events: &[Arc<Event>]) -> (u64, u64) {
     }
 }
 
-/// What the next `count` events in the organization's list are.
+/// The sequence numbers of the next `count` events in the organization's stream.
 async fn listed(stream: &mut OrganizationStream, count: usize) -> Vec<u64> {
     let mut seqs = Vec::new();
     while seqs.len() < count {
@@ -32,8 +32,8 @@ async fn listed(stream: &mut OrganizationStream, count: usize) -> Vec<u64> {
     seqs
 }
 
-/// An event that comes before its time disturbs nobody, whoever publishes it, and comes once in its
-/// turn.
+/// An event that is published too early is refused and disturbs no reader. Published in its turn, it
+/// arrives once.
 pub async fn what_does_not_follow_is_refused(BusUnderTest { bus, peer, .. }: BusUnderTest) {
     let events = events(6);
     let (id, organization) = (events[0].execution_id, events[0].organization_id);
@@ -51,7 +51,7 @@ pub async fn what_does_not_follow_is_refused(BusUnderTest { bus, peer, .. }: Bus
     assert_eq!(next(&mut late, 6).await, seqs(1, 6));
 }
 
-/// Two publishers who each have a part, and try until the bus takes it.
+/// Two publishers each have a part of the events, and retry until the bus accepts it.
 pub async fn of_publishers_in_any_order_none_leaves_a_hole(
     BusUnderTest { bus, peer, .. }: BusUnderTest,
 ) {
@@ -78,8 +78,8 @@ pub async fn of_publishers_in_any_order_none_leaves_a_hole(
     assert_eq!(listed(&mut list, 20).await, seqs(1, 20));
 }
 
-/// A bus that has lost an execution is given its last events back: who comes later finds them, and
-/// lists, which told of them before, tell only of what is new.
+/// A bus that lost an execution gets its last events back. Later readers find them. Organization streams
+/// had them before, so they report only new events.
 pub async fn what_was_lost_is_given_back_in_silence(BusUnderTest { bus, peer, .. }: BusUnderTest) {
     let events = events(8);
     let (id, organization) = (events[0].execution_id, events[0].organization_id);
@@ -98,7 +98,7 @@ pub async fn what_was_lost_is_given_back_in_silence(BusUnderTest { bus, peer, ..
     );
 }
 
-/// Nothing that is given back lies behind a hole or comes twice.
+/// Restored events must follow those that the bus has, and each arrives once.
 pub async fn what_is_given_back_follows_what_is_there(
     BusUnderTest { bus, peer, .. }: BusUnderTest,
 ) {
@@ -112,7 +112,7 @@ pub async fn what_is_given_back_follows_what_is_there(
     assert_eq!(next(&mut late, 8).await, seqs(1, 8));
 }
 
-/// Of a long execution that it does not know, the bus wants as much as it keeps, not all.
+/// For a long execution that the bus does not know, it asks only for as many events as it keeps.
 pub async fn no_more_is_wanted_back_than_is_kept(
     BusUnderTest {
         bus, capabilities, ..

@@ -4,7 +4,7 @@ use crate::{
     ports::BusError,
 };
 
-/// Who subscribes after the fact gets all that is kept, in order and as it was published.
+/// A late reader gets all events that are kept, in order and as they were published.
 pub async fn a_late_reader_gets_what_was_published_in_order(
     BusUnderTest { bus, peer, .. }: BusUnderTest,
 ) {
@@ -25,7 +25,7 @@ pub async fn a_late_reader_gets_what_was_published_in_order(
     }
 }
 
-/// Who has some already gets what follows, also where that is nothing yet.
+/// A reader that has some events gets the following ones, also if none is published yet.
 pub async fn a_reader_goes_on_after_what_it_has(BusUnderTest { bus, peer, .. }: BusUnderTest) {
     let events = events(12);
     bus.publish(&events[..10]).await.expect("publishes");
@@ -37,7 +37,7 @@ pub async fn a_reader_goes_on_after_what_it_has(BusUnderTest { bus, peer, .. }: 
     assert_eq!(next(&mut from_the_end, 2).await, seqs(11, 12));
 }
 
-/// A second publish of the same events changes nothing, for replay and live.
+/// Publishing the same events twice changes nothing for late and live readers.
 pub async fn what_is_published_twice_comes_once(BusUnderTest { bus, peer, .. }: BusUnderTest) {
     let events = events(8);
     let id = events[0].execution_id;
@@ -52,7 +52,7 @@ pub async fn what_is_published_twice_comes_once(BusUnderTest { bus, peer, .. }: 
     assert_eq!(next(&mut late, 8).await, seqs(1, 8));
 }
 
-/// Each reader gets its own execution's events, published together or not.
+/// Each reader gets only its own execution's events, even if they were published with others.
 pub async fn executions_do_not_mix(BusUnderTest { bus, peer, .. }: BusUnderTest) {
     use futures::StreamExt;
     let (one, two) = (events(4), events(4));
@@ -82,7 +82,7 @@ pub async fn executions_do_not_mix(BusUnderTest { bus, peer, .. }: BusUnderTest)
     }
 }
 
-/// Who has read in the store what is not published yet does not get it again.
+/// A reader that read unpublished events in the store does not get them again from the bus.
 pub async fn a_reader_that_is_ahead_waits_for_what_is_new(
     BusUnderTest { bus, peer, .. }: BusUnderTest,
 ) {
@@ -93,7 +93,8 @@ pub async fn a_reader_that_is_ahead_waits_for_what_is_new(
     assert_eq!(next(&mut stream, 3).await, seqs(6, 8));
 }
 
-/// What is no longer kept is not passed over in silence; what is kept can still be had.
+/// A reader that asks for dropped events gets an error, not a silent gap. The kept events can still be
+/// read.
 pub async fn what_is_forgotten_is_too_old(
     BusUnderTest {
         bus,

@@ -3,7 +3,7 @@ use futures::{StreamExt, future::join_all};
 use super::listen::soon;
 use crate::{conformance::BusUnderTest, ids::ExecutionId};
 
-/// Every listener of every process hears it, that of the sender included.
+/// A wake reaches every listener in every process, the sender's included.
 pub async fn a_wake_reaches_every_listener(BusUnderTest { bus, peer, .. }: BusUnderTest) {
     let mut listeners = Vec::new();
     for bus in [&bus, &bus, &peer] {
@@ -22,12 +22,12 @@ pub async fn a_wake_reaches_every_listener(BusUnderTest { bus, peer, .. }: BusUn
     assert_eq!(heard, vec![wanted; 3]);
 }
 
-/// Nobody needs to listen.
+/// A wake without a listener succeeds.
 pub async fn a_wake_that_nobody_hears_is_no_error(BusUnderTest { bus, .. }: BusUnderTest) {
     bus.wake(ExecutionId::new()).await.expect("wakes");
 }
 
-/// A listener that left, or does not listen, takes nothing from the others.
+/// A listener that left, or that does not read, takes no wake from the others.
 pub async fn a_listener_that_left_disturbs_nobody(BusUnderTest { bus, peer, .. }: BusUnderTest) {
     let left = bus.wakes().await.expect("listens");
     let _idle = bus.wakes().await.expect("listens");

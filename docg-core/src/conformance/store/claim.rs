@@ -11,7 +11,7 @@ use crate::{
     run::Status,
 };
 
-/// A worker gets the run as it was stored, and an empty inbox.
+/// A claim returns the execution's whole state as it was stored, and an empty inbox.
 pub async fn what_is_due_is_given_with_its_whole_state(
     StoreUnderTest { store, .. }: StoreUnderTest,
 ) {
@@ -26,7 +26,7 @@ pub async fn what_is_due_is_given_with_its_whole_state(
     assert_eq!(claim.claimed[0].lease.worker_id, worker.id);
 }
 
-/// It is due at its moment, not before; without one it is not due at all.
+/// An execution is due at its `wake_at`, not before. Without `wake_at` it is not due.
 pub async fn what_is_not_due_is_not_given(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
     let later = create(
@@ -40,7 +40,7 @@ pub async fn what_is_not_due_is_not_given(StoreUnderTest { store, .. }: StoreUnd
     assert_eq!(due(&*store, at(101)).await, []);
 }
 
-/// Priority decides; among equals of one organization, who has waited longer.
+/// A higher priority is claimed first. Among equal ones of one organization, the longest due comes first.
 pub async fn higher_priority_then_longer_due_comes_first(
     StoreUnderTest { store, .. }: StoreUnderTest,
 ) {
@@ -67,7 +67,7 @@ pub async fn higher_priority_then_longer_due_comes_first(
     assert_eq!(ids(&worker.due(&*store, at(20), 3).await), [fourth, last]);
 }
 
-/// However many workers ask at once, each execution is given once.
+/// Many concurrent workers claim each execution only once.
 pub async fn many_workers_get_each_execution_once(under_test: StoreUnderTest) {
     let StoreUnderTest { store, peer, .. } = &under_test;
     let organizations = [OrganizationId::new(), OrganizationId::new()];
@@ -87,14 +87,14 @@ pub async fn many_workers_get_each_execution_once(under_test: StoreUnderTest) {
         }
     })
     .await;
-    // A worker may go away empty because others were at it; what is left comes with the next claim.
+    // A claim may return nothing while others run; the next claim finds the rest.
     let mut given: Vec<_> = given.into_iter().flatten().collect();
     given.extend(due(&**store, at(0)).await);
     assert_eq!(given.len(), created.len(), "each is given once");
     assert_eq!(given.into_iter().collect::<HashSet<_>>(), created);
 }
 
-/// Of many who ask for one execution by name at once, one gets it.
+/// Of many concurrent claims of one execution by id, one succeeds.
 pub async fn of_many_claims_of_one_execution_one_gets_it(under_test: StoreUnderTest) {
     let StoreUnderTest { store, peer, .. } = &under_test;
     let id = create(&**store, RunFixture::of(OrganizationId::new()).build()).await;
@@ -104,7 +104,7 @@ pub async fn of_many_claims_of_one_execution_one_gets_it(under_test: StoreUnderT
     assert_eq!(got.await.into_iter().filter(|got| *got).count(), 1);
 }
 
-/// What somebody holds is given to nobody, due or by name, its holder included.
+/// A leased execution cannot be claimed, as due or by id, not even by its holder.
 pub async fn what_is_leased_is_not_given(StoreUnderTest { store, .. }: StoreUnderTest) {
     let id = create(&*store, RunFixture::of(OrganizationId::new()).build()).await;
     let worker = Worker::new();
@@ -114,7 +114,7 @@ pub async fn what_is_leased_is_not_given(StoreUnderTest { store, .. }: StoreUnde
     assert!(Worker::new().one(&*store, at(1), id).await.is_none());
 }
 
-/// By name an execution is given whether it is due, waits or has ended.
+/// A claim by id succeeds if the execution is due, waits, or has ended.
 pub async fn one_by_name_is_given_due_or_not_ended_or_not(
     StoreUnderTest { store, .. }: StoreUnderTest,
 ) {
@@ -135,7 +135,7 @@ pub async fn one_by_name_is_given_due_or_not_ended_or_not(
     }
 }
 
-/// An unknown id gives nothing and is no error.
+/// A claim of an unknown id returns nothing, and is no error.
 pub async fn one_that_is_not_there_is_not_given(StoreUnderTest { store, .. }: StoreUnderTest) {
     assert!(
         Worker::new()
@@ -145,7 +145,7 @@ pub async fn one_that_is_not_there_is_not_given(StoreUnderTest { store, .. }: St
     );
 }
 
-/// Each claim of an execution has a higher fence, whoever claims it and however it came free.
+/// Each claim of an execution has a higher fencing token, however the lease before ended.
 pub async fn fences_grow_with_every_claim(StoreUnderTest { store, .. }: StoreUnderTest) {
     let id = create(&*store, RunFixture::of(OrganizationId::new()).build()).await;
     let first = take(&*store, at(0), id).await;
@@ -162,7 +162,7 @@ pub async fn fences_grow_with_every_claim(StoreUnderTest { store, .. }: StoreUnd
     assert!(fourth.lease.fence > third.lease.fence);
 }
 
-/// A worker gets only executions all of whose node types it knows.
+/// A worker gets only executions whose node types it knows completely.
 pub async fn only_what_the_worker_can_run_is_given(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
     let of_types = |node_types: &[&str]| {
@@ -184,7 +184,8 @@ pub async fn only_what_the_worker_can_run_is_given(StoreUnderTest { store, .. }:
     assert_eq!(ids(&worker.due(&*store, at(0), 10).await), [send]);
 }
 
-/// What has waited too long for another worker is told by what it needs, whoever it belongs to.
+/// Executions that were due before a given time, and that the worker cannot run, are reported by their
+/// node types, across organizations.
 pub async fn what_the_worker_cannot_run_is_told(StoreUnderTest { store, .. }: StoreUnderTest) {
     let of_types = |node_types: &[&str]| {
         RunFixture::with(Arc::new(workflow(OrganizationId::new(), node_types))).build()
@@ -235,8 +236,8 @@ pub async fn what_the_worker_cannot_run_is_told(StoreUnderTest { store, .. }: St
     assert_eq!(unserved(&["render"], 1).await, []);
 }
 
-/// No organization gets more leases at once than its share, whoever holds them, and what comes
-/// free can be given again.
+/// An organization never has more leases than its share, over all workers. A released lease makes room
+/// for another.
 pub async fn an_organization_gets_no_more_than_its_share(
     StoreUnderTest { store, .. }: StoreUnderTest,
 ) {
@@ -270,7 +271,7 @@ pub async fn an_organization_gets_no_more_than_its_share(
     );
 }
 
-/// A lease that has run out no longer counts against the share.
+/// An expired lease no longer counts against the share.
 pub async fn leases_that_ran_out_do_not_count_as_share(
     StoreUnderTest { store, .. }: StoreUnderTest,
 ) {
@@ -285,7 +286,7 @@ pub async fn leases_that_ran_out_do_not_count_as_share(
     assert_eq!(worker.due(&*store, now, 10).await.claimed.len(), 2);
 }
 
-/// One organization's many leave room for another's one that came later.
+/// An organization with many due executions leaves room for a later one of another organization.
 pub async fn a_flood_leaves_room_for_other_organizations(
     StoreUnderTest { store, .. }: StoreUnderTest,
 ) {
@@ -301,7 +302,7 @@ pub async fn a_flood_leaves_room_for_other_organizations(
     assert!(given.contains(&late));
 }
 
-/// Where organizations take turns, a second one need not wait until the first has its share.
+/// If organizations take turns, the second need not wait until the first has its share.
 pub async fn organizations_take_turns(
     StoreUnderTest {
         store,
@@ -319,7 +320,7 @@ pub async fn organizations_take_turns(
     assert!(given.contains(&late) || !capabilities.takes_turns);
 }
 
-/// What has ended is not due any more, however a lease on it ended.
+/// An ended execution is not due, whether a later lease on it was released or expired.
 pub async fn what_has_ended_is_not_given(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
     for status in [Status::Completed, Status::Failed, Status::Canceled] {
@@ -338,7 +339,7 @@ pub async fn what_has_ended_is_not_given(StoreUnderTest { store, .. }: StoreUnde
     assert_eq!(due(&*store, at(1_000_000)).await, []);
 }
 
-/// A signal makes what has ended due from then on, and not from when a lease on it ended.
+/// An ended execution is due from the time of its signal, not from the end of a lease on it.
 pub async fn what_has_ended_is_due_since_its_signal(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
     let end = 2 + LEASE.cast_signed();
@@ -352,7 +353,7 @@ pub async fn what_has_ended_is_due_since_its_signal(StoreUnderTest { store, .. }
         if is_released {
             store.release(&[lease], at(3)).await.expect("releases");
         }
-        // Whoever looks for work finds that the lease has expired.
+        // A worker that looks for work finds the expired lease, but no due execution.
         assert_eq!(due(&*store, at(end)).await, []);
         let before = RunFixture::of(organization).wake_at(at(end + 1)).build();
         let before = create(&*store, before).await;
@@ -365,7 +366,7 @@ pub async fn what_has_ended_is_due_since_its_signal(StoreUnderTest { store, .. }
     }
 }
 
-/// The moment that a claim names is never later than that of what becomes due next.
+/// The `next_due` of a claim is never later than the time at which the next execution becomes due.
 pub async fn next_due_is_not_too_late(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
     let worker = Worker::new();
@@ -404,8 +405,8 @@ pub async fn next_due_is_not_too_late(StoreUnderTest { store, .. }: StoreUnderTe
     );
 }
 
-/// A claim says that it left something because of an organization's share, and the next commit that
-/// releases one of its leases says that somebody waits for it: once, and no other commit does.
+/// A claim reports that an organization's share held back executions. The next commit that releases one
+/// of the organization's leases then sets `share_awaited`, once; no other commit does.
 pub async fn a_claim_that_the_share_cuts_short_is_told_when_a_lease_is_released(
     StoreUnderTest { store, .. }: StoreUnderTest,
 ) {

@@ -16,7 +16,7 @@ use crate::{
     signature::{RequestStatus, SignerStatus},
 };
 
-/// State, steps, inputs, events, logs and audit rows are all there afterwards.
+/// After a commit, its state, steps, inputs, events, logs and audit rows are all stored.
 pub async fn a_commit_is_applied_whole(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
     let id = create(&*store, RunFixture::of(organization).build()).await;
@@ -76,7 +76,7 @@ pub async fn a_commit_is_applied_whole(StoreUnderTest { store, .. }: StoreUnderT
     );
 }
 
-/// A commit that names no inputs, steps or requests keeps those that are there.
+/// A commit without inputs, steps or requests keeps the stored ones.
 pub async fn a_commit_leaves_alone_what_it_does_not_name(
     StoreUnderTest { store, .. }: StoreUnderTest,
 ) {
@@ -102,7 +102,7 @@ pub async fn a_commit_leaves_alone_what_it_does_not_name(
     assert_eq!(state.approval, Some(approval));
 }
 
-/// A decision on an old version changes nothing.
+/// A commit on an old version is refused and changes nothing.
 pub async fn a_stale_version_is_refused_whole(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
     let id = create(&*store, RunFixture::of(organization).build()).await;
@@ -125,7 +125,7 @@ pub async fn a_stale_version_is_refused_whole(StoreUnderTest { store, .. }: Stor
     assert_eq!(due(&*store, at(2)).await, [], "the lease is still held");
 }
 
-/// A commit by who has lost the lease changes nothing, be it free again or held by another.
+/// A commit by a worker that lost its lease changes nothing, whether the lease is free or held by another.
 pub async fn a_lost_lease_is_refused_whole(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
     let id = create(&*store, RunFixture::of(organization).build()).await;
@@ -170,7 +170,7 @@ pub async fn a_lost_lease_is_refused_whole(StoreUnderTest { store, .. }: StoreUn
     );
 }
 
-/// The fence alone is not enough: it must be the worker's own lease.
+/// The fencing token alone is not enough: the lease must belong to the worker that commits.
 pub async fn another_workers_lease_is_refused(StoreUnderTest { store, .. }: StoreUnderTest) {
     let id = create(&*store, RunFixture::of(OrganizationId::new()).build()).await;
     let claimed = take(&*store, at(0), id).await;
@@ -188,7 +188,7 @@ pub async fn another_workers_lease_is_refused(StoreUnderTest { store, .. }: Stor
     commit(&*store, CommitFixture::on(&claimed).build()).await;
 }
 
-/// Of two decisions on the same version exactly one is applied.
+/// Of two commits on the same version, exactly one is applied.
 pub async fn of_two_commits_on_one_version_one_wins(under_test: StoreUnderTest) {
     let StoreUnderTest { store, peer, .. } = &under_test;
     let organization = OrganizationId::new();
@@ -216,7 +216,7 @@ pub async fn of_two_commits_on_one_version_one_wins(under_test: StoreUnderTest) 
     }
 }
 
-/// Events that leave a hole, or repeat what is stored, refuse the commit.
+/// A commit whose events leave a gap or repeat stored ones is refused as a whole.
 pub async fn events_that_do_not_follow_are_refused_whole(
     StoreUnderTest { store, .. }: StoreUnderTest,
 ) {
@@ -248,7 +248,7 @@ pub async fn events_that_do_not_follow_are_refused_whole(
     commit(&*store, following.build()).await;
 }
 
-/// With the lease gone, the execution is due at the moment that the commit names.
+/// After a commit that releases the lease, the execution is due at the commit's `wake_at`.
 pub async fn a_release_makes_due_at_wake_at(StoreUnderTest { store, .. }: StoreUnderTest) {
     let id = create(&*store, RunFixture::of(OrganizationId::new()).build()).await;
     work(&*store, at(0), id, |it| {
@@ -259,7 +259,7 @@ pub async fn a_release_makes_due_at_wake_at(StoreUnderTest { store, .. }: StoreU
     assert_eq!(due(&*store, at(70)).await, [id]);
 }
 
-/// Without a moment it is not due until a signal comes.
+/// Without `wake_at`, the execution is not due until it gets a signal.
 pub async fn a_release_without_wake_at_waits_for_a_signal(
     StoreUnderTest { store, .. }: StoreUnderTest,
 ) {
@@ -277,7 +277,7 @@ pub async fn a_release_without_wake_at_waits_for_a_signal(
     assert_eq!(due(&*store, at(2)).await, [id]);
 }
 
-/// A signature request is found by its id and by its envelope, with its last changes.
+/// A signature request is found by its id and by its envelope, in its latest state.
 pub async fn signature_requests_are_found_and_change(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
     let id = create(&*store, RunFixture::of(organization).build()).await;
@@ -343,7 +343,7 @@ pub async fn signature_requests_are_found_and_change(StoreUnderTest { store, .. 
     assert_eq!((by_id, by_envelope), (Some(request.clone()), Some(request)));
 }
 
-/// A run's second request becomes the one that it works with; the first can still be found.
+/// An execution's second signature request becomes its current one; the first can still be found.
 pub async fn a_later_signature_request_leaves_the_earlier_to_be_found(
     StoreUnderTest { store, .. }: StoreUnderTest,
 ) {
@@ -377,7 +377,7 @@ pub async fn a_later_signature_request_leaves_the_earlier_to_be_found(
     );
 }
 
-/// Each approver's token finds the approval, with its last changes.
+/// Each approver's token finds the approval, in its latest state.
 pub async fn approvals_are_found_by_token_and_change(StoreUnderTest { store, .. }: StoreUnderTest) {
     let id = create(&*store, RunFixture::of(OrganizationId::new()).build()).await;
     let claimed = take(&*store, at(0), id).await;
@@ -422,7 +422,8 @@ pub async fn approvals_are_found_by_token_and_change(StoreUnderTest { store, .. 
     );
 }
 
-/// A link or an envelope leads to one execution, whatever its organization, and also after it has ended.
+/// A token or an envelope belongs to one execution, across all organizations and also after its end. A
+/// commit that uses it for another execution is refused as a whole.
 pub async fn a_name_that_leads_to_another_execution_is_refused_whole(
     StoreUnderTest { store, .. }: StoreUnderTest,
 ) {
@@ -439,7 +440,7 @@ pub async fn a_name_that_leads_to_another_execution_is_refused_whole(
         .approval(approval)
         .wake_at(at(2));
     commit(&*store, first.build()).await;
-    // The execution itself may ask again under its names.
+    // The execution itself may use its own token and envelope again.
     let mut again = None;
     work(&*store, at(2), id, |it| {
         let request = fixtures::signature_request(&it.state.execution, &envelope);
@@ -471,7 +472,7 @@ pub async fn a_name_that_leads_to_another_execution_is_refused_whole(
             assert_eq!(kind, StoreErrorKind::NameTaken);
             assert_eq!(everything(&*store, organization, other).await, before);
         }
-        // The same envelope of another provider is another one, and the lease is still held.
+        // The same envelope id of another provider is a different name. The lease is still held.
         let mut elsewhere = fixtures::signature_request(execution, &envelope);
         elsewhere.provider = SignalId::new().to_string();
         let kept = CommitFixture::on(&claimed)

@@ -14,7 +14,8 @@ use crate::{
 };
 
 impl Worker {
-    /// Stores a run for it to take on; what it holds then, where it does.
+    /// Stores an execution with a claim for this worker. Returns the claimed execution, or the id of an
+    /// execution that was stored without a lease.
     async fn create(&self, store: &dyn Store, run: RunFixture) -> Result<Claimed, ExecutionId> {
         let claim = FirstClaim {
             worker_id: self.id,
@@ -39,8 +40,8 @@ impl Worker {
     }
 }
 
-/// Who takes a run on as it is stored holds it as if by a claim: nobody else gets it before the lease
-/// ends, and then it is told as taken over.
+/// A lease from creation is like one from a claim: no other worker gets the execution before it expires,
+/// and the claim after that is a takeover.
 pub async fn a_run_can_be_leased_as_it_is_stored(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
     let worker = Worker::new();
@@ -62,7 +63,7 @@ pub async fn a_run_can_be_leased_as_it_is_stored(StoreUnderTest { store, .. }: S
     assert!(after.lease.fence > held.lease.fence);
 }
 
-/// What was leased as it was stored can be given back, and is then due to anyone.
+/// A lease from creation can be released, and the execution is then due for every worker.
 pub async fn what_was_leased_as_it_was_stored_can_be_given_back(
     StoreUnderTest { store, .. }: StoreUnderTest,
 ) {
@@ -78,8 +79,8 @@ pub async fn what_was_leased_as_it_was_stored_can_be_given_back(
     assert!(claimed.lease.fence > held.lease.fence);
 }
 
-/// A run is stored, but not leased, where its organization has its share; leases of either kind count,
-/// up to their ends.
+/// If the organization has its share of leases, an execution is stored without a lease. Leases from
+/// claims and from creation both count until they expire.
 pub async fn leases_of_new_runs_are_of_their_organizations_share(
     StoreUnderTest { store, .. }: StoreUnderTest,
 ) {
@@ -111,7 +112,7 @@ pub async fn leases_of_new_runs_are_of_their_organizations_share(
     assert!(due(&*store, later).await.contains(&waiting));
 }
 
-/// Claims and creations at once give an organization no more than its share.
+/// Concurrent claims and creations give an organization no more leases than its share.
 pub async fn of_runs_stored_at_once_no_more_than_the_share_are_leased(under_test: StoreUnderTest) {
     let StoreUnderTest { store, peer, .. } = &under_test;
     let organization = OrganizationId::new();
@@ -136,7 +137,7 @@ pub async fn of_runs_stored_at_once_no_more_than_the_share_are_leased(under_test
     assert_eq!(leased + rest, 5, "nothing of the share is lost");
 }
 
-/// A repeated key leases nothing.
+/// A creation with a repeated key leases no execution.
 pub async fn a_repeated_key_leases_nothing(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
     let first = create(&*store, RunFixture::of(organization).key("k", 1).build()).await;
@@ -154,7 +155,7 @@ pub async fn a_repeated_key_leases_nothing(StoreUnderTest { store, .. }: StoreUn
     assert_eq!(due(&*store, at(0)).await, [first]);
 }
 
-/// What was created is what readers find.
+/// Readers find a new execution exactly as it was created.
 pub async fn a_new_run_is_there_whole(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
     let run = RunFixture::of(organization).build();
@@ -175,7 +176,7 @@ pub async fn a_new_run_is_there_whole(StoreUnderTest { store, .. }: StoreUnderTe
     );
 }
 
-/// A second call with the same key and body names the first run and stores nothing.
+/// A second call with the same key and body returns the first execution and stores nothing.
 pub async fn a_repeated_key_gives_the_first_run(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
     let first = create(&*store, RunFixture::of(organization).key("k", 1).build()).await;
@@ -194,7 +195,7 @@ pub async fn a_repeated_key_gives_the_first_run(StoreUnderTest { store, .. }: St
     );
 }
 
-/// A key that came with another body is refused, and nothing is stored.
+/// A key that was used with another body is refused, and nothing is stored.
 pub async fn a_key_with_another_body_is_refused(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
     create(&*store, RunFixture::of(organization).key("k", 1).build()).await;
@@ -213,7 +214,7 @@ pub async fn a_key_with_another_body_is_refused(StoreUnderTest { store, .. }: St
     );
 }
 
-/// Two organizations may use the same key, and so may one organization two keys.
+/// Two organizations may use the same key, and one organization may use several keys.
 pub async fn a_key_is_bound_to_its_organization(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
     create(&*store, RunFixture::of(organization).key("k", 1).build()).await;
@@ -225,7 +226,7 @@ pub async fn a_key_is_bound_to_its_organization(StoreUnderTest { store, .. }: St
     .await;
 }
 
-/// Of many calls with one key at once, one stores and the others learn its id.
+/// Of many concurrent calls with one key, one stores its execution and the others get its id.
 pub async fn of_concurrent_creates_with_one_key_one_is_new(under_test: StoreUnderTest) {
     let StoreUnderTest { store, peer, .. } = &under_test;
     let organization = OrganizationId::new();
@@ -255,7 +256,7 @@ pub async fn of_concurrent_creates_with_one_key_one_is_new(under_test: StoreUnde
     );
 }
 
-/// A run that was refused has not used its key up.
+/// A refused creation leaves its key unused.
 pub async fn a_refused_create_does_not_use_its_key_up(
     StoreUnderTest { store, .. }: StoreUnderTest,
 ) {
@@ -269,7 +270,7 @@ pub async fn a_refused_create_does_not_use_its_key_up(
     create(&*store, RunFixture::of(organization).key("k", 2).build()).await;
 }
 
-/// A run with the id of another is refused, and the other stays as it was.
+/// An execution with an existing id is refused, and the existing one stays unchanged.
 pub async fn a_taken_id_is_refused_whole(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
     let id = create(&*store, RunFixture::of(organization).build()).await;
@@ -294,7 +295,7 @@ pub async fn a_taken_id_is_refused_whole(StoreUnderTest { store, .. }: StoreUnde
     create(&*store, RunFixture::of(organization).key("k", 2).build()).await;
 }
 
-/// The first events must be 1, 2, 3; a run with a hole in them is refused, and nothing is stored.
+/// The first events must be 1, 2, 3 without gaps; else the creation is refused, and nothing is stored.
 pub async fn first_events_with_a_hole_are_refused(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
     let mut run = RunFixture::of(organization).build();

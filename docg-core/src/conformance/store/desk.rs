@@ -1,4 +1,4 @@
-//! What the cases do again and again.
+//! Helpers of the cases for stores.
 
 use std::{fmt::Debug, sync::Arc};
 
@@ -17,7 +17,7 @@ use crate::{
     time::Timestamp,
 };
 
-/// How long the cases' leases hold, in milliseconds.
+/// The duration of the cases' leases, in milliseconds.
 pub(super) const LEASE: u64 = 10_000;
 
 /// The node types of the fixtures' workflows.
@@ -25,7 +25,7 @@ pub(super) fn all_types() -> Arc<[Arc<str>]> {
     ["extract", "render", "send"].map(Arc::from).into()
 }
 
-/// All that readers can see of an execution.
+/// All data of an execution that readers can see.
 #[derive(Debug, PartialEq)]
 pub(super) struct Everything {
     pub(super) record: Option<ExecutionRecord>,
@@ -89,7 +89,7 @@ pub(super) fn all_executions(organization_id: OrganizationId) -> ExecutionQuery 
     }
 }
 
-/// Stores a run that must be new.
+/// Stores an execution, which must be new.
 pub(super) async fn create(store: &dyn Store, run: NewRun) -> ExecutionId {
     let id = run.state.execution.id;
     let created = store.create(run).await.expect("stores");
@@ -124,7 +124,7 @@ impl Worker {
         store.claim(request).await.expect("claims")
     }
 
-    /// Claims what is due.
+    /// Claims executions that are due.
     pub(super) async fn due(&self, store: &dyn Store, now: Timestamp, limit: usize) -> Claim {
         let node_types = Arc::clone(&self.node_types);
         self.ask(
@@ -139,7 +139,7 @@ impl Worker {
         .await
     }
 
-    /// Claims one by name.
+    /// Claims one execution by id.
     pub(super) async fn one(
         &self,
         store: &dyn Store,
@@ -150,12 +150,12 @@ impl Worker {
     }
 }
 
-/// Claims one by name that must be free.
+/// Claims one execution by id, which must be free.
 pub(super) async fn take(store: &dyn Store, now: Timestamp, id: ExecutionId) -> Claimed {
     Worker::new().one(store, now, id).await.expect("is free")
 }
 
-/// The ids of what a fresh worker finds due. It keeps them.
+/// Claims all due executions with a fresh worker, which keeps the leases, and returns their ids.
 pub(super) async fn due(store: &dyn Store, now: Timestamp) -> Vec<ExecutionId> {
     ids(&Worker::new().due(store, now, 1_000).await)
 }
@@ -168,12 +168,12 @@ pub(super) fn ids(claim: &Claim) -> Vec<ExecutionId> {
         .collect()
 }
 
-/// Commits what must be taken.
+/// Makes a commit that the store must accept.
 pub(super) async fn commit(store: &dyn Store, commit: Commit) -> Committed {
     store.commit(commit).await.expect("commits")
 }
 
-/// Claims an execution and commits what the closure makes of it.
+/// Claims an execution and makes the commit that the closure builds.
 pub(super) async fn work(
     store: &dyn Store,
     now: Timestamp,
@@ -184,12 +184,12 @@ pub(super) async fn work(
     commit(store, make(&claimed)).await
 }
 
-/// The kind of an error that must have come.
+/// The kind of the error; the call must have failed.
 pub(super) fn refused<T: Debug>(result: Result<T, StoreError>) -> StoreErrorKind {
     result.expect_err("is refused").kind
 }
 
-/// Reads pages until the end. Each but the last must be full, and none may be empty.
+/// Reads pages until the end. All pages but the last must be full, and none may be empty.
 pub(super) async fn pages<T, C, F: Future<Output = Page<T>>>(
     limit: usize,
     read: impl Fn(Option<C>) -> F,
@@ -214,7 +214,7 @@ pub(super) async fn pages<T, C, F: Future<Output = Page<T>>>(
     }
 }
 
-/// Runs `count` tasks at once, half of them on the peer, and gives their results in order.
+/// Runs `count` tasks at once, half of them on the peer, and returns their results in order.
 pub(super) async fn at_once<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
     store: &Arc<dyn Store>,
     peer: &Arc<dyn Store>,

@@ -9,7 +9,7 @@ use crate::{
     run::Status,
 };
 
-/// It keeps others away up to its end and not beyond.
+/// A lease keeps other workers away until it expires, and not longer.
 pub async fn a_lease_holds_until_its_end(StoreUnderTest { store, .. }: StoreUnderTest) {
     let id = create(&*store, RunFixture::of(OrganizationId::new()).build()).await;
     take(&*store, at(0), id).await;
@@ -19,7 +19,7 @@ pub async fn a_lease_holds_until_its_end(StoreUnderTest { store, .. }: StoreUnde
     assert_eq!(due(&*store, at(end)).await, [id]);
 }
 
-/// Who claims learns whether the holder before had let go: released, committed, or run out.
+/// A claim is a takeover only if the previous lease expired, not if it was released or committed.
 pub async fn a_takeover_is_told_from_what_was_given_back(
     StoreUnderTest { store, .. }: StoreUnderTest,
 ) {
@@ -42,8 +42,8 @@ pub async fn a_takeover_is_told_from_what_was_given_back(
     assert!(due.claimed[0].taken_over, "and again, found as due");
 }
 
-/// A lease that has run out still lets its holder commit, and so prolong it, while nobody else has
-/// asked for the execution.
+/// The holder of an expired lease can still commit, and so extend it, until another worker claims the
+/// execution.
 pub async fn who_ran_out_may_commit_until_somebody_takes_over(
     StoreUnderTest { store, .. }: StoreUnderTest,
 ) {
@@ -51,7 +51,7 @@ pub async fn who_ran_out_may_commit_until_somebody_takes_over(
     let id = create(&*store, RunFixture::of(organization).build()).await;
     let claimed = take(&*store, at(0), id).await;
     let end = at(0).plus_millis(LEASE);
-    // Others look for work meanwhile, but for none of this kind.
+    // Another worker looks for work meanwhile, but does not know these node types.
     let mut other = Worker::new();
     other.node_types = [].into();
     assert_eq!(other.due(&*store, end, 1).await.claimed.len(), 0);
@@ -61,7 +61,7 @@ pub async fn who_ran_out_may_commit_until_somebody_takes_over(
     assert_eq!(due(&*store, until).await, [id]);
 }
 
-/// A worker that died loses its execution to another; what it still commits is refused whole.
+/// After a takeover, commits of the old worker are refused as a whole.
 pub async fn what_ran_out_is_taken_over_and_its_holder_refused(
     StoreUnderTest { store, .. }: StoreUnderTest,
 ) {
@@ -85,7 +85,7 @@ pub async fn what_ran_out_is_taken_over_and_its_holder_refused(
     commit(&*store, CommitFixture::on(&new).events(1).build()).await;
 }
 
-/// A renewed lease holds until its new end.
+/// A renewed lease is valid until its new end.
 pub async fn renewing_prolongs(StoreUnderTest { store, .. }: StoreUnderTest) {
     let id = create(&*store, RunFixture::of(OrganizationId::new()).build()).await;
     let claimed = take(&*store, at(0), id).await;
@@ -99,7 +99,7 @@ pub async fn renewing_prolongs(StoreUnderTest { store, .. }: StoreUnderTest) {
     assert_eq!(due(&*store, until).await, [id]);
 }
 
-/// Renewing tells which leases are lost, and prolongs the others all the same.
+/// Renewing reports the leases that are lost, and extends the others.
 pub async fn renewing_returns_what_is_lost(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
     let mut leases = Vec::new();
@@ -134,7 +134,7 @@ pub async fn renewing_returns_what_is_lost(StoreUnderTest { store, .. }: StoreUn
     );
 }
 
-/// Renewing tells which executions have something in their inbox, as long as it is there.
+/// Renewing reports the executions with pending signals, as long as they are pending.
 pub async fn renewing_tells_who_has_signals(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
     let mut claimed = Vec::new();
@@ -165,7 +165,7 @@ pub async fn renewing_tells_who_has_signals(StoreUnderTest { store, .. }: StoreU
     );
 }
 
-/// A commit that keeps the lease moves its end.
+/// A commit that keeps the lease extends it.
 pub async fn a_commit_that_keeps_the_lease_prolongs_it(
     StoreUnderTest { store, .. }: StoreUnderTest,
 ) {
@@ -177,7 +177,7 @@ pub async fn a_commit_that_keeps_the_lease_prolongs_it(
     assert_eq!(due(&*store, until).await, [id]);
 }
 
-/// A commit that was under way for long brings an end that has been overtaken.
+/// If a slow commit carries an earlier end than a renewal that overtook it, the later end stays.
 pub async fn a_late_commit_does_not_shorten_a_lease_that_was_renewed(
     StoreUnderTest { store, .. }: StoreUnderTest,
 ) {
@@ -191,7 +191,7 @@ pub async fn a_late_commit_does_not_shorten_a_lease_that_was_renewed(
     assert_eq!(due(&*store, until).await, [id]);
 }
 
-/// What is given back is due at once, also where it was not due before.
+/// A released execution is due at once, even if it was not due before.
 pub async fn giving_back_makes_due_at_once(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
     let waiting = create(&*store, RunFixture::of(organization).wake_at(None).build()).await;
@@ -210,7 +210,7 @@ pub async fn giving_back_makes_due_at_once(StoreUnderTest { store, .. }: StoreUn
     assert_eq!(found, [waiting, later]);
 }
 
-/// Who has lost a lease cannot give it back from under its new holder.
+/// A worker that lost its lease cannot release the lease of the new holder.
 pub async fn giving_back_a_lost_lease_changes_nothing(
     StoreUnderTest { store, .. }: StoreUnderTest,
 ) {
@@ -225,8 +225,8 @@ pub async fn giving_back_a_lost_lease_changes_nothing(
     commit(&*store, CommitFixture::on(&new).build()).await;
 }
 
-/// Each claim of what its holder had not released counts, whatever was committed in between without
-/// progress; what was released, or goes on, begins anew.
+/// Each takeover counts, also after commits without progress. A release or a commit with progress resets
+/// the count.
 pub async fn takeovers_are_counted_until_a_commit_makes_progress(
     StoreUnderTest { store, .. }: StoreUnderTest,
 ) {

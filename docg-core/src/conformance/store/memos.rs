@@ -24,7 +24,7 @@ fn key() -> MemoKey {
     }
 }
 
-/// The second to use a name learns what the first has left there.
+/// The second call to remember a key gets the memo that the first stored.
 pub async fn a_name_is_remembered_once(StoreUnderTest { store, .. }: StoreUnderTest) {
     let key = key();
     let (first, second) = (memo(&key), memo(&key));
@@ -40,7 +40,7 @@ pub async fn a_name_is_remembered_once(StoreUnderTest { store, .. }: StoreUnderT
     assert_eq!(store.recall(&key, at(2)).await.expect("reads"), Some(first));
 }
 
-/// Of many who use a name at once, one is first and the others learn its fact.
+/// Of many concurrent calls with one key, one stores its memo and the others get it.
 pub async fn of_concurrent_memos_one_is_remembered(under_test: StoreUnderTest) {
     let StoreUnderTest { store, peer, .. } = &under_test;
     let key = key();
@@ -72,7 +72,7 @@ pub async fn of_concurrent_memos_one_is_remembered(under_test: StoreUnderTest) {
     );
 }
 
-/// It is there up to its end and not beyond.
+/// A memo can be read until it expires, and not longer.
 pub async fn a_memo_is_forgotten_when_it_expires(StoreUnderTest { store, .. }: StoreUnderTest) {
     let key = key();
     let it = memo(&key);
@@ -81,7 +81,7 @@ pub async fn a_memo_is_forgotten_when_it_expires(StoreUnderTest { store, .. }: S
     assert_eq!(store.recall(&key, at(100)).await.expect("reads"), None);
 }
 
-/// A name whose fact has expired can be used anew.
+/// The key of an expired memo can be used again.
 pub async fn an_expired_name_is_free_again(StoreUnderTest { store, .. }: StoreUnderTest) {
     let key = key();
     store.remember(memo(&key), at(0)).await.expect("stores");
@@ -96,7 +96,7 @@ pub async fn an_expired_name_is_free_again(StoreUnderTest { store, .. }: StoreUn
     assert_eq!(store.recall(&key, at(150)).await.expect("reads"), Some(new));
 }
 
-/// A fact is replaced with its end, or remembered where there is none.
+/// Replacing changes a memo's value and expiry, or stores a new memo if there is none.
 pub async fn replacing_changes_the_fact(StoreUnderTest { store, .. }: StoreUnderTest) {
     let key = key();
     let first = memo(&key);
@@ -113,7 +113,7 @@ pub async fn replacing_changes_the_fact(StoreUnderTest { store, .. }: StoreUnder
     );
 }
 
-/// The same key of another organization, of none, or of another kind is another name.
+/// The same key text is a different key for another organization, for none, or for another kind.
 pub async fn names_differ_by_organization_and_kind(StoreUnderTest { store, .. }: StoreUnderTest) {
     let key = key();
     let keys = [

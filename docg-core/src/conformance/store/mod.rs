@@ -1,4 +1,4 @@
-//! The cases for stores: what the ports promise, one function for each promise.
+//! The cases for stores: one function for each promise of the ports.
 
 mod claim;
 mod commit;

@@ -33,7 +33,7 @@ async fn list(
     pages(limit, read, place).await.iter().map(place).collect()
 }
 
-/// Pages of any size add up to the list, newest first, by id where the times are equal.
+/// Pages of any size add up to the list, newest first. Executions of the same time are ordered by id.
 pub async fn executions_come_newest_first_without_loss_or_repeat(
     StoreUnderTest { store, .. }: StoreUnderTest,
 ) {
@@ -56,7 +56,7 @@ pub async fn executions_come_newest_first_without_loss_or_repeat(
     }
 }
 
-/// Filters leave out what is not asked for, alone and together, over all pages.
+/// Filters by workflow and status work alone and together, over all pages.
 pub async fn executions_are_filtered_by_workflow_and_status(
     StoreUnderTest { store, .. }: StoreUnderTest,
 ) {
@@ -112,7 +112,7 @@ pub async fn executions_are_filtered_by_workflow_and_status(
     }
 }
 
-/// While others create, and move executions on, a reader still gets each that was there, once.
+/// During concurrent creations and commits, a reader gets each execution that existed before once.
 pub async fn lists_stand_still_under_concurrent_creates_and_commits(under_test: StoreUnderTest) {
     let StoreUnderTest { store, peer, .. } = &under_test;
     let organization = OrganizationId::new();
@@ -160,7 +160,7 @@ pub async fn lists_stand_still_under_concurrent_creates_and_commits(under_test: 
     .await;
 }
 
-/// Pages of a log add up to the log, though all its entries have one time.
+/// Pages of a log add up to the log, even if all entries have the same time.
 pub async fn logs_are_paged_without_loss_or_repeat(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
     let id = create(&*store, RunFixture::of(organization).build()).await;
@@ -178,7 +178,7 @@ pub async fn logs_are_paged_without_loss_or_repeat(StoreUnderTest { store, .. }:
     }
 }
 
-/// Pages of a filtered log are full, and there is no last page without a row.
+/// Pages of a filtered log are full, and the last page is never empty.
 pub async fn filtered_logs_are_paged_without_loss_or_repeat(
     StoreUnderTest { store, .. }: StoreUnderTest,
 ) {
@@ -229,7 +229,7 @@ pub async fn audit_rows_are_paged_without_loss_or_repeat(
     }
 }
 
-/// While commits add to a log and a trail, a reader gets each row once and in order.
+/// While commits add to a log and an audit trail, a reader gets each row once and in order.
 pub async fn pages_stand_still_under_concurrent_commits(under_test: StoreUnderTest) {
     let StoreUnderTest { store, peer, .. } = &under_test;
     let organization = OrganizationId::new();

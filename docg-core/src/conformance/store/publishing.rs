@@ -31,8 +31,8 @@ fn expected(
     }
 }
 
-/// An execution is listed, with both numbers, until all its events are marked; and again with new
-/// ones.
+/// An execution is listed, with its published and its last number, until all events are marked as
+/// published. New events list it again.
 pub async fn what_was_not_published_is_listed_until_it_is(
     StoreUnderTest { store, .. }: StoreUnderTest,
 ) {
@@ -68,7 +68,7 @@ pub async fn what_was_not_published_is_listed_until_it_is(
     );
 }
 
-/// Who has just committed is about to publish; only what is older is listed.
+/// Recently changed executions are not listed, because their drivers are about to publish.
 pub async fn what_changed_of_late_is_not_listed(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
     let old = create(
@@ -90,7 +90,7 @@ pub async fn what_changed_of_late_is_not_listed(StoreUnderTest { store, .. }: St
     assert_eq!(unpublished(&*store).await.len(), 2);
 }
 
-/// A late mark with a lower number changes nothing, and a mark for nothing is no error.
+/// A late mark with a lower number changes nothing, and a mark for an unknown id is no error.
 pub async fn published_never_goes_back(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
     let id = create(&*store, RunFixture::of(organization).build()).await;
@@ -115,7 +115,7 @@ pub async fn published_never_goes_back(StoreUnderTest { store, .. }: StoreUnderT
     );
 }
 
-/// A commit carries how far the worker has published before.
+/// A commit can record how far the worker has published so far.
 pub async fn a_commit_can_say_what_was_published(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
     let id = create(&*store, RunFixture::of(organization).build()).await;
@@ -132,7 +132,7 @@ pub async fn a_commit_can_say_what_was_published(StoreUnderTest { store, .. }: S
     );
 }
 
-/// The list is as long as was asked for, and who marks what it got finds the rest.
+/// The list is at most as long as requested. After marking its entries, the rest is listed.
 pub async fn no_more_is_listed_than_asked_for(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
     for _ in 0..10 {
@@ -152,7 +152,7 @@ pub async fn no_more_is_listed_than_asked_for(StoreUnderTest { store, .. }: Stor
     assert_eq!(marked, 10);
 }
 
-/// Who takes an execution over knows how far its events were published.
+/// A claim reports how far the execution's events were published.
 pub async fn a_claim_says_what_was_published(StoreUnderTest { store, .. }: StoreUnderTest) {
     let id = create(&*store, RunFixture::of(OrganizationId::new()).build()).await;
     let claimed = take(&*store, at(0), id).await;
@@ -167,8 +167,8 @@ pub async fn a_claim_says_what_was_published(StoreUnderTest { store, .. }: Store
     assert_eq!(take(&*store, lapsed, id).await.published, 3);
 }
 
-/// What stays unpublished does not keep the rest from being found: they come in the order of their
-/// ids, and one can go on after any of them.
+/// The list is in order of ids and can be continued after any id, so that entries that stay unpublished
+/// do not hide the rest.
 pub async fn the_list_of_what_was_not_published_goes_on_after_an_execution(
     StoreUnderTest { store, .. }: StoreUnderTest,
 ) {

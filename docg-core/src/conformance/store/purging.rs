@@ -22,7 +22,7 @@ async fn ended(store: &dyn Store, organization: OrganizationId, when: Timestamp)
     id
 }
 
-/// The execution goes, and nothing of it is found by any way.
+/// A purged execution is gone, and no read finds any part of it.
 pub async fn old_ended_executions_go_with_all_that_is_theirs(
     StoreUnderTest { store, .. }: StoreUnderTest,
 ) {
@@ -88,7 +88,7 @@ pub async fn old_ended_executions_go_with_all_that_is_theirs(
     assert_eq!(store.purge(at(1_000), 100).await.expect("purges"), 0);
 }
 
-/// A signal that was accepted is settled first, however long the execution has ended.
+/// An execution with pending signals is not purged, however long ago it ended: they are settled first.
 pub async fn what_has_signals_pending_is_not_purged(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
     let (late, other) = (
@@ -97,7 +97,7 @@ pub async fn what_has_signals_pending_is_not_purged(StoreUnderTest { store, .. }
     );
     let sent = fixtures::signal(organization, late, at(20));
     store.signal(sent.clone()).await.expect("signals");
-    // It does not stand in the way of the other.
+    // The execution with a signal does not block the purge of the other.
     assert_eq!(store.purge(at(1_000), 1).await.expect("purges"), 1);
     assert_eq!(store.purge(at(1_000), 1).await.expect("purges"), 0);
     let found = store.execution(organization, other).await.expect("reads");
@@ -113,7 +113,7 @@ pub async fn what_has_signals_pending_is_not_purged(StoreUnderTest { store, .. }
     assert_eq!(store.purge(at(1_000), 1).await.expect("purges"), 1);
 }
 
-/// What ended at the moment or later stays, and so does what has not ended, however old.
+/// Executions that ended at the given time or later are kept, and so are those that have not ended.
 pub async fn nothing_else_goes(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
     let open = create(
@@ -149,7 +149,7 @@ pub async fn nothing_else_goes(StoreUnderTest { store, .. }: StoreUnderTest) {
     assert_eq!(due(&*store, at(10)).await, [open]);
 }
 
-/// It goes in batches.
+/// A purge removes at most `limit` executions.
 pub async fn no_more_goes_than_asked_for(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
     for _ in 0..7 {
@@ -169,7 +169,7 @@ pub async fn no_more_goes_than_asked_for(StoreUnderTest { store, .. }: StoreUnde
     }
 }
 
-/// With the execution goes its idempotency key.
+/// Purging an execution frees its idempotency key.
 pub async fn a_purged_key_is_free_again(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
     let id = create(&*store, RunFixture::of(organization).key("k", 1).build()).await;

@@ -9,7 +9,7 @@ use crate::{
     ports::{EventQuery, LogQuery},
 };
 
-/// No read gives anything of another organization's execution.
+/// No read returns any data of another organization's execution.
 pub async fn another_organization_sees_nothing(StoreUnderTest { store, .. }: StoreUnderTest) {
     let (organization, other) = (OrganizationId::new(), OrganizationId::new());
     let id = create(&*store, RunFixture::of(organization).build()).await;
@@ -49,7 +49,7 @@ pub async fn another_organization_sees_nothing(StoreUnderTest { store, .. }: Sto
     );
 }
 
-/// Asking for what there is not is no error.
+/// A read of an unknown id returns an empty result, not an error.
 pub async fn what_is_not_there_is_empty_not_an_error(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
     let seen = everything(&*store, organization, ExecutionId::new()).await;
@@ -87,7 +87,7 @@ pub async fn what_is_not_there_is_empty_not_an_error(StoreUnderTest { store, .. 
     );
 }
 
-/// Events are read on from any number, as many as are asked for; ahead of the end there are none.
+/// Events can be read after any sequence number, up to the limit. After the last there are none.
 pub async fn events_are_read_on_from_a_number(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
     let id = create(&*store, RunFixture::of(organization).build()).await;
@@ -117,7 +117,7 @@ pub async fn events_are_read_on_from_a_number(StoreUnderTest { store, .. }: Stor
     assert_eq!(read(u64::from(u32::MAX), 5).await, [0; 0]);
 }
 
-/// Level, domain and step each leave out what is not asked for, alone and together.
+/// Log filters by level, domain and step work alone and together.
 pub async fn logs_are_filtered_by_level_domain_and_step(
     StoreUnderTest { store, .. }: StoreUnderTest,
 ) {
@@ -185,7 +185,7 @@ pub async fn logs_are_filtered_by_level_domain_and_step(
     );
 }
 
-/// What is read back is, byte for byte, what was hashed.
+/// Audit rows are read back byte for byte as they were hashed, so that the chain verifies.
 pub async fn the_audit_trail_verifies(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
     let id = create(&*store, RunFixture::of(organization).build()).await;

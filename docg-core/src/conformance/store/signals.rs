@@ -11,12 +11,12 @@ use crate::{
     run::Status,
 };
 
-/// Stores a run that only a signal can move.
+/// Stores an execution that is due only after a signal.
 async fn waiting(store: &dyn Store, organization: OrganizationId) -> ExecutionId {
     create(store, RunFixture::of(organization).wake_at(None).build()).await
 }
 
-/// An execution that waits, or whose moment is far, is due once it has a signal.
+/// An execution that waits, or is due much later, is due at once when it has a signal.
 pub async fn a_signal_makes_a_waiting_execution_due(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
     let id = waiting(&*store, organization).await;
@@ -36,7 +36,7 @@ pub async fn a_signal_makes_a_waiting_execution_due(StoreUnderTest { store, .. }
     assert_eq!(found, [id, far]);
 }
 
-/// It writes no run state.
+/// A signal changes no run state, only the inbox.
 pub async fn a_signal_changes_nothing_but_the_inbox(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
     let id = waiting(&*store, organization).await;
@@ -55,13 +55,13 @@ pub async fn a_signal_changes_nothing_but_the_inbox(StoreUnderTest { store, .. }
     );
 }
 
-/// The inbox is in order of arrival, for readers and for who claims.
+/// Readers and claims see the inbox in order of arrival.
 pub async fn signals_keep_their_order(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
     let id = waiting(&*store, organization).await;
     let mut sent = Vec::new();
     for _ in 0..5 {
-        // All at the same time: order of arrival is what counts.
+        // All have the same time, so that only the order of arrival can decide.
         sent.push(signal(organization, id, at(10)));
         store
             .signal(sent[sent.len() - 1].clone())
@@ -86,7 +86,7 @@ pub async fn signals_keep_their_order(StoreUnderTest { store, .. }: StoreUnderTe
     );
 }
 
-/// The same signal twice is in the inbox once.
+/// A signal that is sent twice is in the inbox once.
 pub async fn a_repeated_signal_changes_nothing(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
     let id = waiting(&*store, organization).await;
@@ -97,7 +97,7 @@ pub async fn a_repeated_signal_changes_nothing(StoreUnderTest { store, .. }: Sto
     assert_eq!(store.signals(id).await.expect("reads"), [sent]);
 }
 
-/// A signal that was settled does not come back with a late repeat.
+/// A settled signal that is sent again does not return to the inbox.
 pub async fn a_settled_signal_that_is_repeated_stays_settled(
     StoreUnderTest { store, .. }: StoreUnderTest,
 ) {
@@ -114,7 +114,7 @@ pub async fn a_settled_signal_that_is_repeated_stays_settled(
     assert_eq!(due(&*store, at(1_000_000)).await, []);
 }
 
-/// Its holder learns of it with the next commit; nobody else gets the execution for it.
+/// A signal to a leased execution does not make it due. The holder sees the signal at its next commit.
 pub async fn a_signal_to_a_leased_execution_waits_for_its_holder(
     StoreUnderTest { store, .. }: StoreUnderTest,
 ) {
@@ -149,7 +149,7 @@ pub async fn a_signal_to_a_leased_execution_waits_for_its_holder(
     assert_eq!(due(&*store, at(1_000_000)).await, []);
 }
 
-/// A commit that releases with something left in the inbox leaves the execution due.
+/// If a commit releases the lease while signals are pending, the execution is due at once.
 pub async fn a_release_with_signals_pending_is_due_at_once(
     StoreUnderTest { store, .. }: StoreUnderTest,
 ) {
@@ -174,8 +174,8 @@ pub async fn a_release_with_signals_pending_is_due_at_once(
     assert_eq!(again.claimed[0].signals, [sent]);
 }
 
-/// A commit that yields to signals is refused whole while one is in the inbox that it does not settle;
-/// one that passes signals over is not.
+/// A commit with `unless_signaled` is refused as a whole while the inbox has a signal that it does not
+/// settle. Other commits are accepted.
 pub async fn a_commit_that_yields_to_signals_is_refused_until_it_settles_them(
     StoreUnderTest { store, .. }: StoreUnderTest,
 ) {
@@ -216,7 +216,7 @@ pub async fn a_commit_that_yields_to_signals_is_refused_until_it_settles_them(
     assert_eq!(status, Status::Canceled);
 }
 
-/// Also an ended execution is due while its inbox is not empty: each signal must be accounted for.
+/// An ended execution with pending signals is due, because each signal must be settled.
 pub async fn a_signal_to_an_ended_execution_makes_it_due(
     StoreUnderTest { store, .. }: StoreUnderTest,
 ) {
@@ -258,7 +258,7 @@ pub async fn a_signal_to_an_ended_execution_makes_it_due(
     assert_eq!(due(&*store, at(1_000_000)).await, []);
 }
 
-/// Nobody can signal to another organization's execution, or to none.
+/// A signal to another organization's execution, or to an unknown one, is refused as not found.
 pub async fn another_organizations_signal_is_refused(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
     let id = waiting(&*store, organization).await;
@@ -273,7 +273,7 @@ pub async fn another_organizations_signal_is_refused(StoreUnderTest { store, .. 
     assert_eq!(due(&*store, at(1_000_000)).await, []);
 }
 
-/// Signals that arrive at once, while commits go on, are each in the inbox once and settled once.
+/// Signals that arrive concurrently with commits are each in the inbox once and settled once.
 pub async fn concurrent_signals_all_arrive(under_test: StoreUnderTest) {
     let StoreUnderTest { store, peer, .. } = &under_test;
     let organization = OrganizationId::new();

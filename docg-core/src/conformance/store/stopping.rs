@@ -1,5 +1,5 @@
-//! An engine on the store: what becomes of executions whose handlers are told to stop, whatever the
-//! handlers then answer, and whoever applies it.
+//! Cases with an engine on the store: handlers are told to stop, answer in every way, and the executions
+//! must end as promised, whichever process applies it.
 
 use std::{
     collections::HashMap,
@@ -28,7 +28,7 @@ use crate::{
     time::{Clock, ManualClock, SystemClock, Timestamp},
 };
 
-/// Longer than anything takes here.
+/// A timeout that is longer than any wait in these cases.
 const PATIENCE: Duration = Duration::from_secs(60);
 const SIGNER: &str = "signer@example.com";
 const KINDS: [&str; 5] = ["compute", "repeatable", "effect", "signed", "asked"];
@@ -45,7 +45,7 @@ const ANSWERS: [&str; 10] = [
     "never",
 ];
 
-/// A bus that tells nobody anything: processes find out by the store alone.
+/// A bus that delivers nothing, so that processes learn of changes only from the store.
 struct SilentBus;
 
 #[async_trait]
@@ -74,7 +74,7 @@ impl EventBus for SilentBus {
     }
 }
 
-/// One way to answer, in one kind of step, under one `on_error`.
+/// One combination of a step's kind, a handler's answer and an `on_error`.
 #[derive(Debug, Clone, Copy)]
 struct Cell {
     kind: &'static str,
@@ -96,22 +96,22 @@ impl Cell {
                 }
             }
         }
-        // What only computes has nothing to wait for.
+        // A step that only computes cannot wait.
         cells.retain(|cell| cell.kind != "compute" || cell.answer != "wait");
         cells
     }
 }
 
-/// What the handlers of all processes share.
+/// State that the handlers of all processes share.
 struct Handlers {
     begun: mpsc::UnboundedSender<ExecutionId>,
-    /// Lets handlers answer that nobody has told to stop.
+    /// Lets handlers answer that were not told to stop.
     released: CancellationToken,
     told: Mutex<HashMap<ExecutionId, Option<StopReason>>>,
 }
 
 impl Handlers {
-    /// Says that it has begun, and waits until it is told to stop.
+    /// Reports that the handler has begun, and waits until it is told to stop.
     async fn waits(&self, context: &StepContext, answer: &str) {
         let _ = self.begun.send(context.execution_id);
         tokio::select! {
@@ -137,7 +137,7 @@ impl Handlers {
             "review" => StepFailure::review("own", "Unclear."),
             "final" => StepFailure::fatal("own", "Impossible."),
             "unknown" => StepFailure::outcome_unknown("own", "Lost."),
-            // A panic without its line on the terminal.
+            // Panic without a message on the terminal.
             "panic" => std::panic::resume_unwind(Box::new("as planned")),
             "large" => return Ok(json!("x".repeat(2_000))),
             _ => return Ok(json!({"file": "f"})),
@@ -191,7 +191,7 @@ impl World {
         }
     }
 
-    /// A process whose handlers wait until they are told to stop, or are `done` at once.
+    /// An engine whose handlers wait until they are told to stop, or succeed at once if `done`.
     fn engine(&self, store: Arc<dyn Store>, clock: Arc<dyn Clock>, done: bool) -> Engine {
         let spec = |name: &'static str, phase| {
             NodeSpec::new(name, phase).param(ParamSpec::required("answer", ParamKind::Text))
@@ -281,12 +281,12 @@ impl World {
         self.engine(store, Arc::new(SystemClock), false)
     }
 
-    /// Another process.
+    /// An engine in another process.
     fn second(&self, clock: Arc<dyn Clock>, done: bool) -> Engine {
         self.engine(Arc::clone(&self.under_test.peer), clock, done)
     }
 
-    /// Runs the cells, each up to where its handler waits.
+    /// Starts an execution for each cell, and waits until its handler has begun.
     async fn start(
         &mut self,
         engine: &Engine,
@@ -322,7 +322,7 @@ impl World {
         started
     }
 
-    /// The signer signs as soon as they are asked.
+    /// Signs as the signer, as soon as the request is stored.
     async fn sign(&self, engine: &Engine, id: ExecutionId) {
         let request = until(async || {
             let envelope = id.to_string();
@@ -357,7 +357,7 @@ impl World {
         .await
     }
 
-    /// Cancels all at once, each by a call that is never refused.
+    /// Cancels all executions at once; no cancel may be refused.
     async fn cancel(&self, engine: &Engine, started: &HashMap<ExecutionId, Cell>) {
         let cancels = started.iter().map(async |(id, cell)| {
             let request = ControlRequest::new(self.organization, *id, Actor::user("somebody"));
@@ -372,7 +372,7 @@ impl World {
         join_all(cancels).await;
     }
 
-    /// All are canceled, without an error of their own, and with what is known of the step.
+    /// Checks that all executions are canceled, without an error, and that their steps record the outcome.
     async fn are_canceled(&self, started: &HashMap<ExecutionId, Cell>, answered: bool) {
         for (id, cell) in started {
             let execution = self.becomes(*id, Status::Canceled).await;
@@ -402,7 +402,7 @@ impl World {
     }
 }
 
-/// Asks until there is an answer.
+/// Polls until there is an answer.
 async fn until<T>(ask: impl AsyncFn() -> Option<T>) -> T {
     let asking = async {
         loop {
@@ -420,7 +420,7 @@ fn crowd() -> WorkerOptions {
     WorkerOptions::concurrency(400).per_organization(400)
 }
 
-/// A cancel through the process that runs the handlers.
+/// A cancel by the process that runs the handlers wins over every answer.
 pub async fn a_cancel_ends_an_execution_canceled_whatever_its_handler_answers(
     under_test: StoreUnderTest,
 ) {
@@ -433,7 +433,7 @@ pub async fn a_cancel_ends_an_execution_canceled_whatever_its_handler_answers(
     world.were_told(&started, StopReason::Cancel);
 }
 
-/// A cancel through a process without workers, which the holder finds when it renews its lease.
+/// A cancel by a process without workers wins too. The holder finds it when it renews its lease.
 pub async fn a_cancel_through_another_process_wins_too(under_test: StoreUnderTest) {
     let mut world = World::new(under_test);
     let engine = world.first();
@@ -445,8 +445,8 @@ pub async fn a_cancel_through_another_process_wins_too(under_test: StoreUnderTes
     world.were_told(&started, StopReason::Cancel);
 }
 
-/// A cancel of what a process has left that is cut off: who applies it has no workers. What the
-/// handlers answer later reaches nobody.
+/// A process without workers cancels the executions of a process that is cut off. Later answers of the
+/// old handlers have no effect.
 pub async fn a_cancel_at_takeover_wins_over_what_the_old_worker_answers(
     under_test: StoreUnderTest,
 ) {
@@ -458,7 +458,7 @@ pub async fn a_cancel_at_takeover_wins_over_what_the_old_worker_answers(
     });
     let engine = world.engine(Arc::new(faulty), Arc::new(SystemClock), false);
     let workers = engine.start_workers(crowd());
-    // What is asked is asked again by who takes over, who would wait as well.
+    // Leave out "asked": the process that takes over would probe again, and that probe waits too.
     let mut cells = Cell::all();
     cells.retain(|cell| cell.kind != "asked" && cell.on_error == "continue");
     let started = world.start(&engine, &cells, 3_600_000).await;
@@ -478,19 +478,19 @@ pub async fn a_cancel_at_takeover_wins_over_what_the_old_worker_answers(
     }
 }
 
-/// Whether the step is known to the store to be under way.
+/// `Some` if the store knows that the step is running.
 async fn is_running(world: &World, id: ExecutionId) -> Option<()> {
     let step = world.step(id).await;
     step.activity.is_at_work().then_some(())
 }
 
-/// A deployment: the next process goes on with every step, and no attempt is used up.
+/// After a shutdown, the next process continues every step, and no attempt is used up.
 pub async fn a_shutdown_ends_nothing_whatever_the_handlers_answer(under_test: StoreUnderTest) {
     let mut world = World::new(under_test);
     let engine = world.first();
     let workers = engine.start_workers(crowd());
     let mut cells = Cell::all();
-    // An attempt whose outcome was unknown before the shutdown is judged by what its probe says.
+    // Leave out "asked": its outcome was unknown before the shutdown, so its probe decides.
     cells.retain(|cell| cell.kind != "asked");
     let started = world.start(&engine, &cells, 3_600_000).await;
     workers.shutdown().await;
@@ -516,7 +516,7 @@ pub async fn a_shutdown_ends_nothing_whatever_the_handlers_answer(under_test: St
     next_workers.shutdown().await;
 }
 
-/// At its deadline a step has timed out, whatever its handler calls it.
+/// A step that passes its deadline has timed out, whichever error its handler returns.
 pub async fn at_its_deadline_a_step_has_timed_out_whatever_its_handler_answers(
     under_test: StoreUnderTest,
 ) {
@@ -538,7 +538,7 @@ pub async fn at_its_deadline_a_step_has_timed_out_whatever_its_handler_answers(
     });
     let started = world.start(&engine, &cells, 200).await;
     for (id, cell) in &started {
-        // What people have signed is not given up.
+        // Signatures that people have given are not discarded: the execution waits for review.
         if cell.kind == "signed" {
             world.becomes(*id, Status::NeedsReview).await;
             continue;
@@ -550,8 +550,8 @@ pub async fn at_its_deadline_a_step_has_timed_out_whatever_its_handler_answers(
     world.were_told(&started, StopReason::Deadline);
 }
 
-/// A signal that the holder has not seen when the execution ends by itself: a cancel wins, anything
-/// else comes too late and is recorded as ignored.
+/// If an execution ends while the holder has an unseen signal, a cancel wins. Any other signal is too
+/// late, and is recorded as ignored.
 pub async fn the_end_of_an_execution_yields_to_a_cancel_in_its_inbox(under_test: StoreUnderTest) {
     let mut world = World::new(under_test);
     let engine = world.first();
@@ -592,7 +592,7 @@ pub async fn the_end_of_an_execution_yields_to_a_cancel_in_its_inbox(under_test:
     for (id, cell) in &paused {
         let ended = until(async || {
             let status = world.execution(*id).await.status;
-            // Who renews the lease in time finds the pause before the end.
+            // If the holder renews its lease in time, it finds the pause before the end.
             (status.is_terminal() || status == Status::Paused).then_some(status)
         });
         let ended = ended.await;

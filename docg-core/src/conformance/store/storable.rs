@@ -1,5 +1,5 @@
-//! What a store keeps and what it refuses: the same for all, so that nothing works on one and not on
-//! another.
+//! The values that a store keeps and refuses. They are the same for all stores, so that no value works
+//! only on some.
 
 use std::{iter, sync::Arc};
 
@@ -21,7 +21,7 @@ use crate::{
     time::Timestamp,
 };
 
-/// Commits that have the value, each in another place.
+/// Commits that hold the value, each in a different place.
 fn commits_with(claimed: &Claimed, value: &Value) -> Vec<Commit> {
     let base = || {
         CommitFixture::on(claimed)
@@ -74,7 +74,7 @@ fn commits_with(claimed: &Claimed, value: &Value) -> Vec<Commit> {
     steps.map(with_step).into_iter().chain(others).collect()
 }
 
-/// As [`commits_with`], for texts.
+/// Commits that hold the text, each in a different place.
 fn commits_with_text(claimed: &Claimed, text: &str) -> Vec<Commit> {
     let base = || {
         CommitFixture::on(claimed)
@@ -104,8 +104,8 @@ fn commits_with_text(claimed: &Claimed, text: &str) -> Vec<Commit> {
     errors.map(with_error).into_iter().chain(others).collect()
 }
 
-/// A commit with a NUL anywhere, or with a value that could not be read again, changes nothing; the
-/// lease is kept, and a commit without it is taken.
+/// A commit with a NUL anywhere, or with a value that could not be read back, changes nothing. The lease
+/// stays, and a commit without the value is accepted.
 pub async fn a_commit_that_cannot_be_kept_is_refused_whole(
     StoreUnderTest { store, .. }: StoreUnderTest,
 ) {
@@ -132,7 +132,7 @@ pub async fn a_commit_that_cannot_be_kept_is_refused_whole(
     commit(&*store, CommitFixture::on(&claimed).events(1).build()).await;
 }
 
-/// Neither does a new run, a signal or a memo.
+/// A new execution, a signal or a memo with such a value is refused too.
 pub async fn what_comes_with_a_call_and_cannot_be_kept_is_refused(
     StoreUnderTest { store, .. }: StoreUnderTest,
 ) {
@@ -169,7 +169,7 @@ pub async fn what_comes_with_a_call_and_cannot_be_kept_is_refused(
     assert_eq!(store.signals(id).await.expect("reads"), []);
 }
 
-/// Nesting as deep as is allowed comes back, to readers and to who claims.
+/// Values of the greatest allowed depth are read back, by readers and by claims.
 pub async fn what_is_nested_as_deep_as_allowed_comes_back(
     StoreUnderTest { store, .. }: StoreUnderTest,
 ) {
@@ -211,8 +211,8 @@ pub async fn what_is_nested_as_deep_as_allowed_comes_back(
     assert!(read.audit.iter().any(|row| row.metadata == deep));
 }
 
-/// The first and the last moment there is come back wherever a moment is kept, and every list that
-/// holds them can be read.
+/// The earliest and the latest timestamp can be stored in every place and read back, and every list with
+/// them can be read.
 pub async fn the_first_and_the_last_moment_come_back(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
     for end in [Timestamp::MIN, Timestamp::MAX] {

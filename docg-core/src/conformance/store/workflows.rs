@@ -21,7 +21,7 @@ fn next(current: &Workflow) -> Workflow {
     }
 }
 
-/// The first is 1, and any other must follow the one before.
+/// The first version is 1, and each other version must follow the one before.
 pub async fn versions_follow_one_another(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
     let first = workflow(organization, &["extract"]);
@@ -69,7 +69,7 @@ pub async fn versions_follow_one_another(StoreUnderTest { store, .. }: StoreUnde
     );
 }
 
-/// Of many who store the same version at once, one does.
+/// Of many concurrent calls that store the same version, one succeeds.
 pub async fn of_concurrent_versions_one_is_stored(under_test: StoreUnderTest) {
     let StoreUnderTest { store, peer, .. } = &under_test;
     let organization = OrganizationId::new();
@@ -105,7 +105,7 @@ pub async fn of_concurrent_versions_one_is_stored(under_test: StoreUnderTest) {
     );
 }
 
-/// A deleted one is not found and not listed; stored again, it goes on counting.
+/// A deleted workflow is not found and not listed. If it is stored again, its versions continue.
 pub async fn a_deleted_workflow_is_hidden_and_its_versions_go_on(
     StoreUnderTest { store, .. }: StoreUnderTest,
 ) {
@@ -175,7 +175,8 @@ pub async fn a_deleted_workflow_is_hidden_and_its_versions_go_on(
     );
 }
 
-/// What an execution was created with stays its definition, whatever becomes of the workflow.
+/// An execution keeps the workflow version with which it was created, even if the workflow is changed or
+/// deleted.
 pub async fn an_execution_keeps_its_version(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
     let first = workflow(organization, &["extract"]);
@@ -198,7 +199,7 @@ pub async fn an_execution_keeps_its_version(StoreUnderTest { store, .. }: StoreU
     );
 }
 
-/// No organization sees, counts, deletes or blocks another's workflows.
+/// An organization cannot see, count, delete or block another's workflows.
 pub async fn another_organizations_workflows_are_hidden(
     StoreUnderTest { store, .. }: StoreUnderTest,
 ) {
@@ -239,7 +240,7 @@ pub async fn another_organizations_workflows_are_hidden(
     );
 }
 
-/// Pages of any size add up to the list of current versions, also while others are stored.
+/// Pages of any size add up to the list of current versions, also during concurrent changes.
 pub async fn workflows_come_newest_first_without_loss_or_repeat(under_test: StoreUnderTest) {
     let StoreUnderTest { store, peer, .. } = &under_test;
     let organization = OrganizationId::new();
