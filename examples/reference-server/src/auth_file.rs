@@ -50,9 +50,9 @@ pub struct Identities {
 
 /// The size of the largest file that is read, in bytes: enough for a hundred thousand tokens.
 const LARGEST: u64 = 32 << 20;
-/// The least characters of a good token; a shorter one can be guessed, and causes a warning.
+/// The length below which a token can be guessed, and causes a warning.
 const ENOUGH: usize = 16;
-/// The least characters of a token; a shorter one is rejected.
+/// The length below which a token is rejected.
 const LEAST: usize = 8;
 
 /// Reads an auth file.

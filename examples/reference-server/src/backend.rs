@@ -20,7 +20,7 @@ use crate::{
     options::{self, Options},
 };
 
-/// How often leftovers in Redis are cleaned up.
+/// How often streams in Redis that lack their TTL get it.
 const CLEANUP: Duration = Duration::from_secs(24 * 3600);
 
 /// The reason why there is no backend.
@@ -131,8 +131,8 @@ impl Backend {
         Some(Arc::new(RedisProbe(redis)))
     }
 
-    /// Maintains the adapters until `stop` is cancelled: cleans up in Redis and signs checkpoints of audit
-    /// trails. The returned task ends after the last checkpoint.
+    /// Maintains the adapters until `stop` is cancelled: gives streams in Redis their TTL, and signs
+    /// checkpoints of audit trails. The returned task ends after the last checkpoint.
     pub fn look_after(&self, secret: &Secret, stop: &CancellationToken) -> JoinHandle<()> {
         if let Some(redis) = self.redis.clone() {
             let work = clean_up(redis);
@@ -164,7 +164,7 @@ pub fn checkpoint_key(secret: &Secret) -> CheckpointKey {
     CheckpointKey::from_seed(secret.checkpoint_seed())
 }
 
-/// The most connections to the database. Commits share transactions, so a few connections serve many
+/// The maximum number of connections to the database. Commits share transactions, so a few connections serve many
 /// executions.
 pub(crate) fn connections(options: &Options) -> u32 {
     let enough = (8 + options.concurrency / 8).min(32);

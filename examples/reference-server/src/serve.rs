@@ -142,7 +142,7 @@ pub struct Server {
     pub works: bool,
     workers: Workers,
     http: Option<Http>,
-    /// Stops the backend's background tasks; `looked_after` ends once they have ended.
+    /// Stops the backend's background tasks. `looked_after` ends after the last checkpoint.
     stop: CancellationToken,
     looked_after: JoinHandle<()>,
 }

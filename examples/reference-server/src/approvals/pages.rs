@@ -25,7 +25,7 @@ use crate::{
     html::{self, Token, common_headers, moment},
 };
 
-/// The most bytes of a form: a comment of 2000 characters, each in its longest encoding.
+/// The largest form, in bytes: a comment of 2000 characters, each in its longest encoding.
 const MAX_FORM: usize = 32 * 1024;
 
 const PAGE_POLICY: &str = "default-src 'none'; style-src 'self'; form-action 'self'; \

@@ -359,7 +359,7 @@ impl Outbox {
         Ok(())
     }
 
-    /// Sends a mail to a signer. If it is unknown if the mail was accepted, reports that to docg.
+    /// Sends a mail to a signer. If the mail's outcome is unknown, reports that to docg.
     async fn send(
         &self,
         envelope: &Envelope,

@@ -110,7 +110,7 @@ impl Secret {
         self.sign(Purpose::Checkpoints, b"")
     }
 
-    /// The bearer token of a server without an auth file: whoever can read the key file may call.
+    /// The bearer token of a server without an auth file: everybody who can read the key file may call.
     #[must_use]
     pub fn development_token(&self) -> String {
         format!("dev-{}", hex::encode(self.sign(Purpose::Development, b"")))

@@ -40,11 +40,11 @@ const OF_BUCKETS: &[&str] = &[
     "AWS_ALLOW_HTTP",
     "AWS_VIRTUAL_HOSTED_STYLE_REQUEST",
 ];
-/// The least number of connections for clients; fewer are too few for a small office.
+/// The smallest number of connections for clients without a warning: a small office has that many open.
 const FEW: usize = 256;
 /// The likeness from which an unknown name is taken for a misspelt known one.
 const ALIKE: f64 = 0.8;
-/// The most wrong letters with which a name without our prefix is taken for a misspelt one of ours.
+/// The number of wrong letters up to which a name without our prefix is taken for a misspelt one of ours.
 const SLIPS: usize = 2;
 
 pub(super) fn variables(options: &Options) -> Vec<Finding> {

@@ -23,7 +23,7 @@ pub enum RecordKind {
     Outbox,
     /// The description of a template when it was last used.
     Template,
-    /// A test whether notes can be written, and only once per name.
+    /// A test note, to check that a name can be written only once.
     Probe,
 }
 

@@ -13,7 +13,7 @@ use lettre::{
 
 use super::{Mail, MailError};
 
-/// The header from which [`recipients`] reads a mail file's recipients. Addresses in other headers may be
+/// The header from which [`recipients`] reads a mail file's recipients. Names in other headers may be
 /// encoded; here they are not.
 const RECIPIENTS: &str = "X-Docg-Recipients";
 
@@ -21,7 +21,7 @@ const RECIPIENTS: &str = "X-Docg-Recipients";
 const MAX_LINE: usize = 998;
 /// The longest text, in bytes, that a header line holds unencoded.
 const MAX_PLAIN: usize = 60;
-/// The most bytes in one encoded word: a line with an encoded word ends before column 77 (RFC 2047).
+/// The longest text in one encoded word, in bytes: a line with an encoded word ends before column 77 (RFC 2047).
 const MAX_ENCODED: usize = 39;
 
 /// Writes a mail. With `note_recipients`, [`recipients`] can read its recipients again.

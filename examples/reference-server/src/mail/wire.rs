@@ -1,5 +1,5 @@
-//! Talks to the SMTP server (RFC 5321), command by command: the command that failed decides whether the mail
-//! may have been taken.
+//! Talks to the SMTP server (RFC 5321), command by command: the command that failed decides if the server
+//! may have taken the mail.
 
 use std::{future::Future, time::Duration};
 

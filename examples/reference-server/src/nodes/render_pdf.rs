@@ -26,7 +26,7 @@ use crate::{
     renders::{RenderFailure, Renderer},
 };
 
-/// The most issues that are shown: data that lack everything would fill the screen.
+/// The maximum number of issues: data that lack everything would fill the screen.
 const MAX_ISSUES: usize = 20;
 
 #[derive(Deserialize)]

@@ -129,7 +129,7 @@ const OF_VALUES: [&str; 9] = [
     "cannot add ",
     "cannot compare ",
 ];
-/// The most characters of such a message that people see.
+/// The length to which such a message is cut for people, in characters.
 const MAX_REFUSAL: usize = 300;
 
 /// A problem and its place in the template.

@@ -23,9 +23,9 @@ use super::{
 /// cached; parts of one contract are dropped.
 const KEEP_FOR: usize = 8;
 
-/// The most pages in one document.
+/// The maximum number of pages in one document.
 const MAX_PAGES: usize = 2_000;
-/// The most bytes in one document. With the signature page added, it can still be read again.
+/// The maximum size of one document, in bytes. With the signature page added, it can still be read again.
 const MAX_BYTES: usize = 24 * 1024 * 1024;
 
 /// A finished document.

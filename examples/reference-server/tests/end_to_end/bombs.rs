@@ -13,7 +13,7 @@ use crate::process::Server;
 
 /// How long `/healthz` may take while a bomb is evaluated, on a machine that also builds other things.
 const HEALTHY: Duration = Duration::from_secs(2);
-/// The most additional memory of the process under all bombs together, in bytes.
+/// How much more memory the process may use under all bombs together, in bytes.
 const MEMORY: u64 = 700 * 1024 * 1024;
 /// The number of executions of each bomb that are started at once.
 const AT_ONCE: usize = 12;

@@ -36,9 +36,9 @@ use crate::{
     nodes::text,
 };
 
-/// The most bytes of an answer. The answer is part of the step's output, which may have 1 MiB.
+/// The largest answer, in bytes. It is part of the step's output, which may have 1 MiB.
 const MAX_BODY: usize = 512 * 1024;
-/// The most bytes of a refusal that technicians see.
+/// The length to which a refusal is cut for technicians, in bytes.
 const MAX_EXCERPT: usize = 500;
 /// The error code of a URL that may not be called.
 const URL_NOT_ALLOWED: &str = "url_not_allowed";
