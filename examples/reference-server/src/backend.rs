@@ -164,8 +164,8 @@ pub fn checkpoint_key(secret: &Secret) -> CheckpointKey {
     CheckpointKey::from_seed(secret.checkpoint_seed())
 }
 
-/// The maximum number of connections to the database. Commits share transactions, so a few connections serve many
-/// executions.
+/// The maximum number of connections to the database. Commits share transactions, so a few connections
+/// serve many executions.
 pub(crate) fn connections(options: &Options) -> u32 {
     let enough = (8 + options.concurrency / 8).min(32);
     options.database_connections.unwrap_or(enough)

@@ -13,15 +13,16 @@ use lettre::{
 
 use super::{Mail, MailError};
 
-/// The header from which [`recipients`] reads a mail file's recipients. Names in other headers may be
-/// encoded; here they are not.
+/// The header from which [`recipients`] reads a mail file's recipients. Other headers may be encoded; this
+/// one is not.
 const RECIPIENTS: &str = "X-Docg-Recipients";
 
 /// The longest line of a mail, without its end (RFC 5322, section 2.1.1).
 const MAX_LINE: usize = 998;
 /// The longest text, in bytes, that a header line holds unencoded.
 const MAX_PLAIN: usize = 60;
-/// The longest text in one encoded word, in bytes: a line with an encoded word ends before column 77 (RFC 2047).
+/// The longest text in one encoded word, in bytes: a line with an encoded word ends before column 77
+/// (RFC 2047).
 const MAX_ENCODED: usize = 39;
 
 /// Writes a mail. With `note_recipients`, [`recipients`] can read its recipients again.

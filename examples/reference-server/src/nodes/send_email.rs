@@ -19,7 +19,8 @@ use crate::{
     mail::{Attachment, Mail, MailError, Mailer, Outcome, Receipt},
 };
 
-/// The largest total size of attachments, in bytes. Mail servers accept 20 to 30 MiB, and encoding adds a third.
+/// The largest total size of attachments, in bytes. Mail servers accept 20 to 30 MiB, and encoding adds a
+/// third.
 const MAX_ATTACHED: u64 = 16 * 1024 * 1024;
 
 #[derive(Deserialize)]

@@ -14,7 +14,7 @@ use typst::{
 
 use super::{bundle, fields};
 
-/// The maximum number of missing paths that are reported: a list of a hundred thousand entries may lack every one.
+/// The maximum number of missing paths in a report: a list of a hundred thousand entries may lack each one.
 pub const MOST_MISSING: usize = 50;
 
 /// A set of templates with the files that they use.
