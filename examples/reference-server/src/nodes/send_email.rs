@@ -115,7 +115,8 @@ async fn compose(
     })
 }
 
-/// Parses a media type. Parameters are dropped, because they could hold any text.
+/// Parses a media type. A type with parameters becomes `application/octet-stream`, because parameters could
+/// hold any text.
 fn content_type(text: &str) -> ContentType {
     let is_name = |c: char| c.is_ascii_alphanumeric() || "!#$&^_.+-/".contains(c);
     let parsed = ContentType::parse(text).ok();

@@ -102,7 +102,7 @@ struct Inner {
     turns: Arc<Turns>,
     /// Children that wait for a document.
     idle: Mutex<Vec<Process>>,
-    /// True in unit tests: they have no program to start children from.
+    /// True if renders run in this process: unit tests have no program to start children from.
     #[cfg(test)]
     in_process: bool,
 }

@@ -46,7 +46,7 @@ const URL_NOT_ALLOWED: &str = "url_not_allowed";
 const ANSWER_NOT_TEXT: &str = "answer_not_text";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// The headers that a workflow may not set: the client sets them, or they redirect the request.
+/// The headers that a workflow may not set: the client sets them, or they could change its destination.
 const OWN_HEADERS: [&str; 7] = [
     "host",
     "content-length",

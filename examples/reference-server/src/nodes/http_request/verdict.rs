@@ -93,7 +93,7 @@ const REFUSED: Verdict = verdict(
     "url",
 );
 
-/// A redirect without an address, or a 304 to a request without a condition.
+/// A redirect without an address, such as a 304 to a request without a condition.
 pub(super) const LEADS_NOWHERE: Verdict = Verdict {
     text: "issue-redirect-without-address",
     ..REFUSED
