@@ -164,7 +164,7 @@ def schemathesis(server, examples, seed):
 
 
 def generated_client(server):
-    # It leaves out what REST clients do not need: events, and the providers' webhook.
+    # The generator skips operations that REST clients do not need: event streams and providers' webhooks.
     (server.folder / "client.yaml").write_text("post_hooks: []\n")
     made = subprocess.run(
         [TOOLS / "openapi-python-client", "generate", "--url", f"{server.url}/openapi.json",

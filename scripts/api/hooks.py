@@ -11,14 +11,14 @@ MATERIAL = [json.loads(line) for line in pathlib.Path("workflows.txt").read_text
 
 @schemathesis.hook
 def before_call(context, case, kwargs):
-    # The other operations need these workflows to the end.
+    # Never delete these workflows: the other operations need them.
     if case.method == "DELETE" and (case.path_parameters or {}).get("id") in MATERIAL:
         case.path_parameters["id"] = str(uuid.uuid4())
     if case.meta is None or not case.meta.generation.mode.is_positive:
         return
-    # A cursor is given by the server, for one list; none can be thought up.
+    # Send no generated cursor: only the server can make one, for one list.
     if case.query:
         case.query.pop("cursor", None)
-    # A key is used once. Small generated keys would meet again with other bodies.
+    # Use each key once: short generated keys would repeat with other bodies.
     if case.headers and "Idempotency-Key" in case.headers:
         case.headers["Idempotency-Key"] = str(uuid.uuid4())

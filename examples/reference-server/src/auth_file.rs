@@ -1,4 +1,4 @@
-//! Who may call: a file of tokens.
+//! Reads the auth file: the tokens of all callers.
 
 use std::{
     collections::HashSet,
@@ -16,15 +16,15 @@ use docg_core::{
 use docg_http::{Principal, Scope, StaticTokens};
 use serde_json::{Map, Value};
 
-/// Why the file cannot be used.
+/// The reason why the auth file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthFileError {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("the auth file {path} cannot be read: {source}")]
     Unreadable {
         /// The file.
         path: String,
-        /// Why.
+        /// The error of the operating system.
         source: std::io::Error,
     },
     /// A field is wrong.
@@ -32,39 +32,39 @@ pub enum AuthFileError {
     Field {
         /// The file.
         path: String,
-        /// Which field, as `tokens[0].scopes[1]`.
+        /// The field, as `tokens[0].scopes[1]`.
         field: String,
-        /// What is wrong with it.
+        /// The fault.
         why: String,
     },
 }
 
-/// Who may call.
+/// The callers of a file.
 #[derive(Debug)]
 pub struct Identities {
     /// The tokens, hashed.
     pub tokens: StaticTokens,
-    /// All organizations that any of them may act for.
+    /// All organizations that the tokens may act for.
     pub organizations: Vec<OrganizationId>,
 }
 
 /// The size of the largest file that is read, in bytes: enough for a hundred thousand tokens.
 const LARGEST: u64 = 32 << 20;
-/// Shorter ones can be guessed.
+/// The length below which a token can be guessed, and causes a warning.
 const ENOUGH: usize = 16;
-/// Shorter ones are guessed at once.
+/// The length below which a token is rejected.
 const LEAST: usize = 8;
 
-/// Reads a file of tokens.
+/// Reads an auth file.
 ///
 /// # Errors
 ///
-/// [`AuthFileError`] names the field that is wrong, and never a token.
+/// [`AuthFileError`] names the wrong field, and never contains a token.
 pub fn read(path: &Path) -> Result<Identities, AuthFileError> {
     callers(path).map(Identities::of)
 }
 
-/// A warning for each token of a file that can be guessed.
+/// A warning for each token of a file that is short enough to guess.
 ///
 /// # Errors
 ///
@@ -82,20 +82,20 @@ pub fn short_tokens(path: &Path) -> Result<Vec<String>, AuthFileError> {
     Ok(short.map(warning).collect())
 }
 
-/// Somebody who may call, as a client needs it. `Debug` is left out: it holds a token.
+/// A caller with its token, for commands that act as a client. It has no `Debug`, because it holds a token.
 #[derive(Clone)]
 pub struct Caller {
     /// The bearer token.
     pub token: String,
-    /// Who that is.
+    /// The identity and rights of the caller.
     pub principal: Principal,
 }
 
-/// The first of a file who may do all this.
+/// The first caller of a file that has all these scopes.
 ///
 /// # Errors
 ///
-/// As [`read`], and where there is none.
+/// As [`read`], and if no caller has them.
 pub fn first_with(path: &Path, scopes: &[Scope]) -> Result<Caller, AuthFileError> {
     let may = |caller: &Caller| {
         let granted = &caller.principal.scopes;
@@ -160,13 +160,13 @@ fn contents(path: &Path) -> io::Result<Vec<u8>> {
     Ok(contents)
 }
 
-/// Which field, and what is wrong with it. Neither repeats anything of the file but the names of known
-/// fields: whatever stands in a wrong place may be a token.
+/// A field and its fault. Neither quotes the file, except for the names of known fields: a text in a wrong
+/// place may be a token.
 type Fault = (String, String);
 
-/// Some editors begin a file with it.
+/// Some editors start a file with it.
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
-/// From this likeness on, a name is taken for a misspelt known one. A token is less alike.
+/// The likeness from which an unknown name is taken for a misspelt known one. A token is less alike.
 const ALIKE: f64 = 0.8;
 
 fn parse(text: &[u8]) -> Result<Vec<Caller>, Fault> {
@@ -233,9 +233,9 @@ fn caller(entry: &Fields<'_>) -> Result<Caller, Fault> {
     })
 }
 
-/// An object of the file.
+/// A JSON object of the file.
 struct Fields<'a> {
-    /// Where it stands; empty for the file itself.
+    /// The path of the object. Empty for the file itself.
     at: String,
     members: &'a Map<String, Value>,
 }
@@ -258,7 +258,7 @@ impl<'a> Fields<'a> {
         let is_alike = |other: &&&str| strsim::normalized_levenshtein(name, other) >= ALIKE;
         Err(match known.iter().find(is_alike) {
             Some(other) => fields.fault(name, &format!("it is not known: {other} may be meant")),
-            // No token is so short.
+            // A name this short is safe to show: it is shorter than any token.
             None if name.len() < LEAST => {
                 fields.fault(name, &format!("it is not known: there are {names}"))
             }
@@ -289,7 +289,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// The values of a list, each read from a text.
+    /// Reads the values of a list, each from a text.
     fn each<T>(
         &self,
         name: &str,

@@ -1,4 +1,4 @@
-//! What keeps executions and carries their events: this process's memory, or Postgres and Redis.
+//! The store and the bus: this process's memory, or Postgres and Redis.
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,17 +20,17 @@ use crate::{
     options::{self, Options},
 };
 
-/// How often what was left behind in Redis is given an end.
+/// How often streams in Redis that lack their TTL get it.
 const CLEANUP: Duration = Duration::from_secs(24 * 3600);
 
-/// Why there is no backend.
+/// The reason why there is no backend.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BackendError {
     /// The database cannot be used.
     #[error("--database-url: {0}")]
     Database(StoreError),
-    /// The URL of Redis, or a setting, is wrong.
+    /// The URL of Redis or one of its settings is wrong.
     #[error("--redis-url: {0}")]
     Redis(ConfigError),
     /// Other servers of the database sign with another key.
@@ -42,11 +42,11 @@ pub enum BackendError {
     OtherKey(String),
 }
 
-/// The adapters that the options ask for.
+/// The adapters that the options select.
 pub struct Backend {
-    /// Keeps executions.
+    /// The store of executions.
     pub store: Arc<dyn Store>,
-    /// Carries events.
+    /// The bus of events.
     pub bus: Arc<dyn EventBus>,
     redis: Option<Arc<RedisBus>>,
     database: Option<Arc<PgStore>>,
@@ -54,12 +54,12 @@ pub struct Backend {
 }
 
 impl Backend {
-    /// Opens what the options name. The database is brought up to date unless they say otherwise.
-    /// Redis need not be up.
+    /// Opens the adapters that the options name. Unless the options say otherwise, the database schema is
+    /// migrated. Redis need not be up.
     ///
     /// # Errors
     ///
-    /// [`BackendError`], each by its option.
+    /// [`BackendError`] names the option that is wrong.
     pub async fn open(options: &Options) -> Result<Self, BackendError> {
         let redis = match &options.redis_url {
             Some(url) => Some(Arc::new(
@@ -91,12 +91,12 @@ impl Backend {
         })
     }
 
-    /// Has all servers of a database use one key: the first notes its fingerprint there, and later ones are
-    /// held to it. With `accept_new_key` this one's key takes its place.
+    /// Makes all servers of a database use one key. The first server stores the key's fingerprint in the
+    /// database, and later ones must match it. With `accept_new_key`, this server's fingerprint replaces it.
     ///
     /// # Errors
     ///
-    /// [`BackendError::OtherKey`]; `Database` where it cannot be read or noted.
+    /// [`BackendError::OtherKey`] if the keys differ; `Database` if the fingerprint cannot be read or stored.
     pub async fn share_key(&self, secret: &Secret, options: &Options) -> Result<(), BackendError> {
         if self.database.is_none() {
             return Ok(());
@@ -124,15 +124,15 @@ impl Backend {
         }
     }
 
-    /// How the bus is.
+    /// The health probe of the bus. `None` without Redis.
     #[must_use]
     pub fn probe(&self) -> Option<Arc<dyn BusProbe>> {
         let redis = self.redis.clone()?;
         Some(Arc::new(RedisProbe(redis)))
     }
 
-    /// Looks after the adapters until it is told to stop: what is left behind in Redis gets an end,
-    /// and audit trails their checkpoints. What is returned ends when the last checkpoint is made.
+    /// Maintains the adapters until `stop` is cancelled: gives streams in Redis their TTL, and signs
+    /// checkpoints of audit trails. The returned task ends after the last checkpoint.
     pub fn look_after(&self, secret: &Secret, stop: &CancellationToken) -> JoinHandle<()> {
         if let Some(redis) = self.redis.clone() {
             let work = clean_up(redis);
@@ -158,19 +158,20 @@ async fn clean_up(redis: Arc<RedisBus>) {
     }
 }
 
-/// The key that this installation signs checkpoints with.
+/// The key with which this installation signs checkpoints.
 #[must_use]
 pub fn checkpoint_key(secret: &Secret) -> CheckpointKey {
     CheckpointKey::from_seed(secret.checkpoint_seed())
 }
 
-/// Connections to the database. Commits go together, so a few serve many executions.
+/// The maximum number of connections to the database. Commits share transactions, so a few connections
+/// serve many executions.
 pub(crate) fn connections(options: &Options) -> u32 {
     let enough = (8 + options.concurrency / 8).min(32);
     options.database_connections.unwrap_or(enough)
 }
 
-/// Connects to the database of the options.
+/// Connects to the database with the options' settings.
 ///
 /// # Errors
 ///

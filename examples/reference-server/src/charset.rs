@@ -1,4 +1,4 @@
-//! Bytes from outside as text, without changing any.
+//! Decodes bytes from outside as text without losing a character.
 
 use axum::{
     extract::{FromRequest, Request},
@@ -9,19 +9,19 @@ use bytes::Bytes;
 use encoding_rs::{Encoding, UTF_8};
 use serde::de::{DeserializeOwned, value::MapDeserializer};
 
-/// Why bytes are no text.
+/// The reason why bytes are not text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotText {
-    /// The declared charset is unknown here.
+    /// The declared charset is unknown.
     #[error("the charset {0:?} is unknown")]
     UnknownCharset(String),
-    /// The bytes do not fit the charset.
+    /// The bytes are invalid in the charset.
     #[error("it is not {0} as {1}")]
     Malformed(&'static str, &'static str),
 }
 
-/// Reads bytes as the text that they are: by a byte order mark, else by the charset that `content_type` declares,
-/// else as UTF-8. A byte order mark is no part of the text.
+/// Decodes bytes as text: by a byte order mark, else by the charset of `content_type`, else as UTF-8. The
+/// byte order mark is removed.
 ///
 /// ```
 /// use reference_server::charset::decode;
@@ -32,7 +32,7 @@ pub enum NotText {
 ///
 /// # Errors
 ///
-/// [`NotText`] where a character would be lost.
+/// [`NotText`] if a character would be lost.
 pub fn decode(content_type: Option<&str>, bytes: &[u8]) -> Result<String, NotText> {
     let declared = content_type.and_then(charset);
     let (encoding, why) = match (Encoding::for_bom(bytes), declared) {
@@ -52,7 +52,7 @@ pub fn decode(content_type: Option<&str>, bytes: &[u8]) -> Result<String, NotTex
     }
 }
 
-/// The `charset` of a content type, without quotes.
+/// The `charset` parameter of a content type, without quotes.
 fn charset(content_type: &str) -> Option<&str> {
     let mut parameters = content_type.split(';').skip(1);
     parameters.find_map(|parameter| {
@@ -62,7 +62,7 @@ fn charset(content_type: &str) -> Option<&str> {
     })
 }
 
-/// The fields of a form (`application/x-www-form-urlencoded`), each as the text that was typed.
+/// The fields of a form (`application/x-www-form-urlencoded`), decoded to the text that was typed.
 #[derive(Debug)]
 pub(crate) struct Form<T>(pub(crate) T);
 
@@ -89,14 +89,14 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Form<T> {
         let fields = fields(&content_type, &body)
             .map_err(|_| Unreadable(StatusCode::UNPROCESSABLE_ENTITY))?;
         let fields = MapDeserializer::new(fields.into_iter());
-        // Fields that are there twice are refused too: nobody could say which one is meant.
+        // A repeated field is rejected too: either value may be the intended one.
         T::deserialize(fields)
             .map(Self)
             .map_err(|_: serde::de::value::Error| Unreadable(StatusCode::UNPROCESSABLE_ENTITY))
     }
 }
 
-/// A form that cannot be read, and the status that says so.
+/// A form that cannot be read, and the status of the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Unreadable(pub(crate) StatusCode);
 
@@ -160,7 +160,7 @@ mod tests {
             (Some("text/plain; charset=shift_jis"), b"\x83", None),
             (Some("text/plain; charset=big5"), b"\xA4\xA4", Some("中")),
             (Some("text/plain; charset=klingon"), b"a", None),
-            // A byte order mark says it best, and is no part of the text.
+            // A byte order mark wins over the content type, and is removed.
             (None, b"\xEF\xBB\xBFa", Some("a")),
             (
                 Some("text/plain; charset=latin1"),
@@ -176,7 +176,7 @@ mod tests {
                 Some("1"),
             ),
             (None, b"", Some("")),
-            // What was sent as U+FFFD is not a loss.
+            // A U+FFFD that was sent is not a loss.
             (None, b"\xEF\xBF\xBD", Some("\u{FFFD}")),
         ] {
             let decoded = decode(content_type, bytes);

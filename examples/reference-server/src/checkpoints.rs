@@ -1,6 +1,6 @@
-//! Signed checkpoints of the organizations' audit trails, made from time to time. The last of each is
-//! kept beside the key that signs them: who removes the last checkpoints from the database leaves a
-//! trail that holds, and here it is known that there were more.
+//! Signs checkpoints of the organizations' audit trails at intervals. The last one of each organization is
+//! noted beside the signing key. If somebody removes the last checkpoints from the database, the rest of the
+//! trail still verifies; only the note shows that there were more.
 
 use std::{
     collections::BTreeMap,
@@ -16,26 +16,26 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-/// The file in the data directory.
+/// The name of the file in the data directory.
 const FILE: &str = "checkpoints.json";
 
-/// How soon after the start audit trails get a checkpoint.
+/// How soon after the start audit trails get their first checkpoint.
 const FIRST: Duration = Duration::from_secs(10);
 
-/// How often they get one then.
+/// How often they get one after that.
 const PERIOD: Duration = Duration::from_secs(600);
 
-/// How long the last one, at the end, may take.
+/// How long the last round, at the stop, may take.
 pub(crate) const LAST: Duration = Duration::from_secs(3);
 
-/// How soon what has failed is tried again at first; then twice as long each time, up to the period.
+/// The pause before a failed round is retried. It doubles each time, up to the period.
 const RETRY: Duration = Duration::from_secs(60);
 
-/// Where the last checkpoints are noted.
+/// The file with the last checkpoint of each organization.
 #[derive(Debug, Clone)]
 pub struct Checkpoints(PathBuf);
 
-/// A checkpoint, as it is noted.
+/// A checkpoint as the file holds it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Noted {
     seq: u64,
@@ -44,13 +44,13 @@ struct Noted {
 }
 
 impl Checkpoints {
-    /// Those of the installation whose data directory this is.
+    /// The checkpoints of the installation with this data directory.
     #[must_use]
     pub fn of(data_dir: &Path) -> Self {
         Self(data_dir.join(FILE))
     }
 
-    /// Has all audit trails signed from time to time, and once more when it is told to stop; notes it.
+    /// Signs and notes checkpoints of all audit trails at intervals, and once more when `stop` is cancelled.
     pub async fn keep(self, database: Arc<PgStore>, key: CheckpointKey, stop: CancellationToken) {
         let sign = || self.sign_all(&database, &key);
         stop.run_until_cancelled(repeat(sign)).await;
@@ -59,7 +59,8 @@ impl Checkpoints {
         }
     }
 
-    /// Signs what no checkpoint has signed yet. Whether that was done for all organizations.
+    /// Signs all audit rows that no checkpoint covers yet. Returns true if it succeeded for all
+    /// organizations.
     async fn sign_all(&self, database: &PgStore, key: &CheckpointKey) -> bool {
         let note = |made| self.made(&made);
         match database
@@ -82,8 +83,8 @@ impl Checkpoints {
         }
     }
 
-    /// Logs a checkpoint that was made, and notes it. Where it cannot be noted the one before stays,
-    /// which verifies too.
+    /// Logs and notes a new checkpoint. If noting fails, the older note stays; the trail verifies with that
+    /// too.
     pub fn made(&self, checkpoint: &CheckpointSummary) {
         tracing::info!(
             organization_id = %checkpoint.organization_id,
@@ -97,11 +98,11 @@ impl Checkpoints {
         }
     }
 
-    /// Requires what is noted of the trails to be verified.
+    /// Adds the noted checkpoints to those that a verification requires.
     ///
     /// # Errors
     ///
-    /// Where it cannot be read.
+    /// If the file cannot be read.
     pub fn required(&self, trust: AuditTrust) -> io::Result<AuditTrust> {
         let noted = self.read()?.into_iter();
         Ok(noted.fold(trust, |trust, (organization, noted)| {
@@ -109,11 +110,11 @@ impl Checkpoints {
         }))
     }
 
-    /// Whose checkpoints are noted.
+    /// The organizations that have a noted checkpoint.
     ///
     /// # Errors
     ///
-    /// Where it cannot be read.
+    /// If the file cannot be read.
     pub fn organizations(&self) -> io::Result<Vec<OrganizationId>> {
         Ok(self.read()?.into_keys().collect())
     }
@@ -126,8 +127,8 @@ impl Checkpoints {
         }
     }
 
-    /// Other processes may note theirs at the same moment: a file is whole at all times, and a note
-    /// that is lost leaves an older one.
+    /// Notes a checkpoint. Other processes may write at the same moment: the file is replaced atomically, and
+    /// if a note is lost, an older one stays.
     fn note(&self, made: &CheckpointSummary) -> io::Result<()> {
         let mut noted = self.read()?;
         let is_known = |noted: &Noted| noted.seq >= made.seq;
@@ -140,14 +141,15 @@ impl Checkpoints {
         let written = std::fs::write(&staged, serde_json::to_vec_pretty(&noted)?)
             .and_then(|()| std::fs::rename(&staged, &self.0));
         if written.is_err() {
-            // Nothing but what this call has made.
+            // Remove only the file that this call created.
             let _ = std::fs::remove_file(&staged);
         }
         written
     }
 }
 
-/// Does a round soon, then one each period, and sooner after one that did not do everything.
+/// Runs a first round soon, then one each period. After a round that failed in part, the next one comes
+/// sooner.
 async fn repeat<F: Future<Output = bool>>(mut round: impl FnMut() -> F) {
     let (mut failures, mut pause) = (0, FIRST);
     loop {
@@ -157,7 +159,7 @@ async fn repeat<F: Future<Output = bool>>(mut round: impl FnMut() -> F) {
     }
 }
 
-/// How long to wait after so many rounds in a row in which something failed.
+/// The pause after this many failed rounds in a row.
 fn wait(failures: u32) -> Duration {
     match failures.checked_sub(1) {
         None => PERIOD,

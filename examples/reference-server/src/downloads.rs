@@ -12,13 +12,13 @@ use docg_http::{AppState, Caller, Problem, Scope};
 
 use crate::files::{Document, Files, FilesError};
 
-/// The route, to be added to those of the API.
+/// The download route, to merge into the API's routes.
 pub fn routes(files: Files) -> Router<AppState> {
     let download = move |caller, state, path| download(caller, state, path, files.clone());
     Router::new().route("/api/v1/executions/{id}/files/{node_id}", get(download))
 }
 
-/// The document that a step's output names: the signed one where there is one.
+/// The document in a step's output. If it was signed, the signed form.
 pub(crate) fn document_of(step: &Step) -> Option<Document> {
     let output = step.output.as_deref()?;
     let described = output.get("signed_file").or(output.get("file"))?;
@@ -32,7 +32,7 @@ async fn download(
     files: Files,
 ) -> Result<Response, Problem> {
     caller.need(Scope::ExecutionsRead)?;
-    // What is not UTF-8 names nothing.
+    // A path that is not UTF-8 names no file.
     let Path((id, node)) = path.map_err(|_| Problem::not_found())?;
     let id: ExecutionId = id.parse().map_err(|_| Problem::not_found())?;
     let steps = state.engine.steps(caller.organization, id).await?;
@@ -56,7 +56,7 @@ async fn download(
     Ok((headers, content).into_response())
 }
 
-/// The value of `Content-Disposition` (RFC 6266): the name in ASCII, and as it is.
+/// The value of `Content-Disposition` (RFC 6266): the name in ASCII, and the exact name.
 #[must_use]
 pub fn disposition(kind: &str, filename: &str) -> String {
     use std::fmt::Write as _;
@@ -75,7 +75,6 @@ pub fn disposition(kind: &str, filename: &str) -> String {
         if byte.is_ascii_alphanumeric() || b"._-".contains(&byte) {
             encoded.push(char::from(byte));
         } else {
-            // Writing to a String cannot fail.
             let _ = write!(encoded, "%{byte:02X}");
         }
     }

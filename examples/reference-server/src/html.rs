@@ -1,4 +1,4 @@
-//! What all pages of the server have in common: no scripts, nothing from elsewhere, nothing kept.
+//! The common parts of all pages: no scripts, no outside resources, no caching.
 
 use std::convert::Infallible;
 
@@ -11,7 +11,7 @@ use docg_core::i18n::Locale;
 use minijinja::{AutoEscape, Environment, Value};
 use url::Url;
 
-/// A page from a template; every value is escaped.
+/// Renders a page from a template. Every value is escaped.
 pub(crate) fn page(
     status: StatusCode,
     policy: &'static str,
@@ -31,13 +31,13 @@ pub(crate) fn page(
     }
 }
 
-/// Whether an answer is a page.
+/// True if a response is an HTML page.
 pub(crate) fn is_page(response: &Response) -> bool {
     let content_type = response.headers().get(header::CONTENT_TYPE);
     content_type.is_some_and(|value| value.as_bytes().starts_with(b"text/html"))
 }
 
-/// Whether a client asks for pages by name, as browsers do.
+/// True if a client explicitly accepts HTML, as browsers do.
 pub(crate) fn is_asked_for(headers: &HeaderMap) -> bool {
     let mut accepted = headers.get_all(header::ACCEPT).iter();
     accepted.any(|value| {
@@ -47,7 +47,7 @@ pub(crate) fn is_asked_for(headers: &HeaderMap) -> bool {
     })
 }
 
-/// The token in a page's path. What is not UTF-8 is read as the empty text, which is no token either.
+/// The token in a page's path. A path that is not UTF-8 gives an empty token, which is never valid.
 pub(crate) struct Token(pub(crate) String);
 
 impl<S: Send + Sync> FromRequestParts<S> for Token {
@@ -60,7 +60,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Token {
     }
 }
 
-/// The address bar holds the token: nothing may keep it or pass it on.
+/// The headers of all pages. The address bar holds the token, so nothing may store it or pass it on.
 pub(crate) fn common_headers() -> [(HeaderName, &'static str); 4] {
     [
         (header::CACHE_CONTROL, "no-store"),
@@ -70,13 +70,13 @@ pub(crate) fn common_headers() -> [(HeaderName, &'static str); 4] {
     ]
 }
 
-/// The path of the public URL, where it has one. A URL's path holds no quotes and no angle brackets.
+/// The path prefix of the public URL. Safe unescaped: a URL's path holds no quotes and no angle brackets.
 pub(crate) fn base(public_url: &Url) -> Value {
     let path = public_url.path().trim_end_matches('/');
     Value::from_safe_string(path.to_owned())
 }
 
-/// The language that a browser asks for.
+/// The language that the browser prefers.
 pub(crate) fn locale(headers: &HeaderMap) -> Locale {
     let languages = headers
         .get(header::ACCEPT_LANGUAGE)
@@ -84,7 +84,7 @@ pub(crate) fn locale(headers: &HeaderMap) -> Locale {
     languages.map_or(Locale::En, Locale::negotiate)
 }
 
-/// A moment for people.
+/// Formats a time for people.
 pub(crate) fn moment(time: docg_core::time::Timestamp) -> String {
     let time: chrono::DateTime<chrono::Utc> = time.into();
     time.format("%Y-%m-%d %H:%M UTC").to_string()

@@ -1,4 +1,4 @@
-//! One line for the operator: where a server keeps what.
+//! One log line for the operator: the services and folders that a server uses.
 
 use url::Url;
 
@@ -8,7 +8,7 @@ use crate::{
     serve::{FILES_FOLDER, MAIL_FOLDER},
 };
 
-/// What a server uses, without users, passwords and keys.
+/// Describes the services and folders that a server uses, without users, passwords and keys.
 pub(crate) fn told(options: &Options, links: &Url) -> String {
     let executions = match &options.database_url {
         Some(url) => format!("PostgreSQL {}", database(url.expose())),
@@ -38,7 +38,7 @@ pub(crate) fn told(options: &Options, links: &Url) -> String {
     )
 }
 
-/// Host and port.
+/// The host and port of a URL.
 fn authority(url: &str) -> String {
     let Ok(url) = Url::parse(url) else {
         return "at its URL".to_owned();
@@ -50,7 +50,7 @@ fn authority(url: &str) -> String {
     }
 }
 
-/// Host, port and name. Parameters count more than what stands before them.
+/// The host, port and name of a database. Query parameters override the parts before them.
 fn database(url: &str) -> String {
     let Ok(parsed) = Url::parse(url) else {
         return "at its URL".to_owned();

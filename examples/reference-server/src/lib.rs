@@ -1,5 +1,5 @@
 #![doc = include_str!("../README.md")]
-// A test that cannot go on may panic.
+// A test may panic to fail.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod approvals;

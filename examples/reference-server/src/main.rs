@@ -1,4 +1,4 @@
-//! The program: options, logs, and the command that was asked for.
+//! The program: reads options, sets up logs and runs the command.
 
 use std::{io::Write, process::ExitCode, time::Duration};
 
@@ -10,8 +10,8 @@ use reference_server::{
 };
 use tracing_subscriber::{Layer, filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
 
-/// How long what still runs on the runtime's threads has when the command has ended. It may block its
-/// thread; the process ends all the same.
+/// How long tasks that still run may take when the command has ended. Even if one blocks its thread, the
+/// process ends after this time.
 const LAST_MOMENTS: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
@@ -36,12 +36,12 @@ fn main() -> ExitCode {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => fail(&error),
             },
-            // It has no runtime.
+            // Handled above, because a render worker has no runtime.
             Command::RenderWorker => renders::run_child(),
             Command::Run(args) => ended(cli::run(&options, &args).await),
             Command::Watch(args) => ended(cli::watch(&options, &args).await),
             Command::Migrate => done(cli::migrate(&options).await),
-            // What was cut off must not be taken for the whole.
+            // Report a failed write: a truncated migration must not be taken for the whole.
             Command::PrintMigrations(args) => {
                 let text = cli::migrations(&args);
                 let mut out = std::io::stdout().lock();
@@ -80,7 +80,7 @@ fn main() -> ExitCode {
     status
 }
 
-/// 0 if it completed, 1 if not, 2 if no server is there.
+/// The exit status: 0 if the execution completed, 1 if not, 2 if no server answers.
 fn ended(ended: Result<Ended, CliError>) -> ExitCode {
     match ended {
         Ok(Ended::Completed) => ExitCode::SUCCESS,
@@ -100,7 +100,7 @@ fn done(done: Result<(), CliError>) -> ExitCode {
     }
 }
 
-/// 0 if it holds, 1 if it does not, 2 if that could not be checked.
+/// The exit status: 0 if the audit trail is valid, 1 if not, 2 if it could not be checked.
 fn verified(verdict: Result<Verdict, CliError>) -> ExitCode {
     match verdict {
         Ok(Verdict { is_valid, text }) => {
@@ -114,18 +114,18 @@ fn verified(verdict: Result<Verdict, CliError>) -> ExitCode {
     }
 }
 
-/// The answer that was asked for, on standard output.
+/// Prints the command's answer on standard output.
 fn say(line: &str) {
-    // Who has closed it does not want the answer; the exit status tells it too.
+    // If standard output is closed, nobody wants the answer; the exit status carries it too.
     let _ = writeln!(std::io::stdout(), "{line}");
 }
 
-/// What went wrong, on standard error, which may be closed.
+/// Prints an error on standard error, which may be closed.
 fn tell(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
-/// `RUST_LOG` says what is logged, as `info,docg_core=debug`.
+/// Logs to standard error. `RUST_LOG` selects the level, for example `info,docg_core=debug`.
 fn log_to_standard_error(default: &str) {
     let wanted = std::env::var("RUST_LOG").ok();
     let targets: Targets = wanted
@@ -134,7 +134,7 @@ fn log_to_standard_error(default: &str) {
         .unwrap_or_default();
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
-        // A standard error that is closed cannot be told that it is.
+        // If standard error is closed, errors of logging cannot be printed either.
         .log_internal_errors(false)
         .with_ansi(false);
     tracing_subscriber::registry()

@@ -1,4 +1,4 @@
-//! Folders and files for the server's user alone, whatever the process's umask is: they hold links,
+//! Creates folders and files that only the server's user may access, whatever the umask: they hold links,
 //! keys and documents.
 
 use std::{
@@ -7,7 +7,7 @@ use std::{
     path::Path,
 };
 
-/// Makes a folder, with those that it lies in. One that is there stays as it is.
+/// Creates a folder and its parents. Existing folders stay as they are.
 pub(crate) fn create_dir_all(folder: &Path) -> io::Result<()> {
     let mut builder = DirBuilder::new();
     builder.recursive(true);
@@ -16,7 +16,7 @@ pub(crate) fn create_dir_all(folder: &Path) -> io::Result<()> {
     builder.create(folder)
 }
 
-/// Makes a file that is not there yet.
+/// Creates a file. It must not exist.
 pub(crate) fn create_new(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
@@ -25,14 +25,15 @@ pub(crate) fn create_new(path: &Path) -> io::Result<File> {
     options.open(path)
 }
 
-/// From here on, what this process makes is for its user alone. Before any other thread runs.
+/// Makes all files that this process creates private to its user. Call it before any other thread runs.
 pub fn by_default() {
     #[cfg(unix)]
     rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
 }
 
-/// Closes a file, or a folder and everything in it, to all other users; whether it was open. Links are
-/// not followed. Within a folder that is closed nothing is looked at: nobody else can reach it.
+/// Removes the access of other users to a file, or to a folder and its content. Returns true if others had
+/// access. Links are not followed. If a folder is already closed, its content is not checked: nobody else can
+/// reach it.
 #[cfg(unix)]
 pub(crate) fn close(path: &Path) -> io::Result<bool> {
     use std::os::unix::fs::PermissionsExt;
@@ -69,7 +70,7 @@ fn tighten(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Elsewhere the folder's own access list decides.
+/// Other systems have access lists; the folder's own list decides.
 #[cfg(not(unix))]
 pub(crate) fn is_open_to_writers(_: &Path) -> bool {
     false

@@ -1,4 +1,4 @@
-//! How preflight learns whether templates, folders and connections can be used.
+//! Tells preflight if templates, folders and connections can be used.
 
 use async_trait::async_trait;
 use docg_core::{
@@ -8,7 +8,7 @@ use docg_core::{
 
 use crate::{files::Files, pdf::Templates};
 
-/// Asks the bundled templates, the storage, and the list of signature providers.
+/// A probe of the bundled templates, the storage, and the list of signature providers.
 #[derive(Debug, Clone)]
 pub struct Probe {
     files: Files,
@@ -17,7 +17,7 @@ pub struct Probe {
 }
 
 impl Probe {
-    /// A probe over what the server has. `connections` are the names of its providers.
+    /// Creates a probe. `connections` are the names of the signature providers.
     #[must_use]
     pub fn new(files: Files, templates: Templates, connections: Vec<String>) -> Self {
         Self {

@@ -1,4 +1,4 @@
-//! Puts the server together, runs it, and takes it down in order.
+//! Starts the server, runs it and stops it in order.
 
 use std::{
     io::Write,
@@ -43,58 +43,58 @@ use crate::{
     workflows::{self, PutError, WorkflowFaults},
 };
 
-/// The organization of the development token: the same in every start, so that notes and scripts
-/// stay right.
+/// The organization of the development token. It is the same in every start, so that notes and scripts stay
+/// valid.
 const DEVELOPMENT_ORGANIZATION: &str = "00000000-0000-7000-8000-000000000001";
-/// The key of an installation, in its data directory.
+/// The name of the file in the data directory that holds the installation's key.
 pub(crate) const SECRET_FILE: &str = "signature.key";
-/// Where documents and notes are kept in the data directory, unless `--files-url` says otherwise.
+/// The folder in the data directory for documents and notes, unless `--files-url` names another place.
 pub(crate) const FILES_FOLDER: &str = "files";
-/// Where mails are written in the data directory, unless there is a mail server.
+/// The folder in the data directory where mails are written if there is no mail server.
 pub(crate) const MAIL_FOLDER: &str = "mail";
-/// How long it may take to ask what became of an effect, and a little more.
+/// The time that a probe (asking whether an effect happened) may take, with a little to spare.
 const LONGEST_PROBE: Duration = Duration::from_secs(15);
-/// How long connections may take to end after the last stream has.
+/// How long connections may take to end after the last stream has ended.
 const HTTP_GRACE: Duration = Duration::from_secs(10);
-/// How long stopping may take beyond the times that its stages have, before the process ends anyway.
+/// How long a stop may exceed the sum of its stages' times before the process ends anyway.
 const LAST_RESORT: Duration = Duration::from_secs(5);
 
-/// Why the server does not run.
+/// The reason why the server does not run.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServeError {
-    /// The options, the environment or what they name cannot be used.
+    /// The options, the environment or the things that they name cannot be used.
     #[error(transparent)]
     Refused(#[from] Refusals),
     /// Another server uses the data directory.
     #[error(transparent)]
     Locked(#[from] LockError),
-    /// What keeps executions cannot be used.
+    /// The store or the bus cannot be used.
     #[error(transparent)]
     Backend(#[from] BackendError),
     /// The auth file is wrong.
     #[error(transparent)]
     Auth(#[from] AuthFileError),
-    /// The address cannot be listened on.
+    /// The server cannot listen on the address.
     #[error("--bind {address}: {source}{}", what_to_do(.source))]
     Bind {
-        /// Which address.
+        /// The address.
         address: SocketAddr,
-        /// Why.
+        /// The error of the operating system.
         source: std::io::Error,
     },
     /// The data directory cannot be used.
     #[error("--data-dir {folder}: {source}")]
     DataDir {
-        /// Which folder.
+        /// The folder.
         folder: String,
-        /// Why.
+        /// The error of the operating system.
         source: std::io::Error,
     },
-    /// Files cannot be kept.
+    /// Files cannot be stored.
     #[error("--files-url: {0}")]
     Files(#[from] FilesError),
-    /// The mail server's URL is none.
+    /// The value of `--smtp-url` is not an SMTP URL.
     #[error("--smtp-url: {0}")]
     Smtp(#[from] SmtpUrlError),
     /// Links and webhooks cannot be signed.
@@ -109,45 +109,45 @@ pub enum ServeError {
     /// Workflows could not be stored.
     #[error(transparent)]
     Put(#[from] PutError),
-    /// No HTTP client can be made.
+    /// The HTTP client cannot be created.
     #[error("the HTTP client: {0}")]
     Client(#[from] reqwest::Error),
-    /// Serving broke off.
+    /// The server stopped serving HTTP because of an error.
     #[error("serving broke off: {0}")]
     Http(std::io::Error),
-    /// Signals cannot be listened to.
+    /// The handlers for operating system signals cannot be installed.
     #[error("signals cannot be listened to: {0}")]
     Signals(std::io::Error),
-    /// The start has panicked.
+    /// The start panicked.
     #[error("the server could not start: {0}")]
     Broken(JoinError),
 }
 
-/// Who may call where there is no auth file.
+/// The development credentials, used if there is no auth file.
 #[derive(Debug, Clone)]
 pub struct Development {
-    /// The same in every start with the same data directory, so that other commands find it.
+    /// The token. It stays the same for a data directory, so that other commands find it.
     pub token: String,
-    /// For whom.
+    /// The organization that the token acts for.
     pub organization: OrganizationId,
 }
 
-/// A server that runs.
+/// A running server.
 pub struct Server {
-    /// Where it listens, if it serves HTTP.
+    /// The address it listens on, if it serves HTTP.
     pub address: Option<SocketAddr>,
-    /// Who may call, where there is no auth file.
+    /// The development credentials, if there is no auth file.
     pub development: Option<Development>,
-    /// Whether it takes executions forward.
+    /// True if it runs workers.
     pub works: bool,
     workers: Workers,
     http: Option<Http>,
-    /// What looks after other things, and when that has ended.
+    /// Stops the backend's background tasks. `looked_after` ends after the last checkpoint.
     stop: CancellationToken,
     looked_after: JoinHandle<()>,
 }
 
-/// The part of a server that others call.
+/// The HTTP part of a server.
 struct Http {
     serving: JoinHandle<()>,
     ending: Ending,
@@ -155,26 +155,26 @@ struct Http {
     stop_outbox: CancellationToken,
 }
 
-/// The stages in which a server ends.
+/// The stages in which the HTTP part stops, in this order.
 struct Ending {
-    /// Readiness fails.
+    /// Makes the readiness check fail.
     draining: CancellationToken,
-    /// Streams end.
+    /// Ends the streams.
     streams: CancellationToken,
-    /// Over this time.
+    /// The time over which the ends of the streams are spread.
     streams_over: Duration,
-    /// Knows when the last has ended.
+    /// Reports when the last stream has ended.
     state: AppState,
-    /// Nothing more is accepted, and connections end with their answers.
+    /// Stops accepting connections; open ones end after their answers.
     connections: CancellationToken,
 }
 
 impl Server {
-    /// Serves and works, from the moment when this returns.
+    /// Starts the server. It serves HTTP and runs workers from the moment when this returns.
     ///
     /// # Errors
     ///
-    /// Everything that can be wrong with the options, each by its name.
+    /// An error for each option that is wrong, with the option's name.
     pub async fn start(options: &Options) -> Result<Self, ServeError> {
         checks::pass(options).await?;
         let data_dir = data_dir(options)?;
@@ -199,7 +199,7 @@ impl Server {
         };
         let accounts = Accounts::from_env()?.providers(&files)?;
 
-        // From here on others can connect; they are answered once everything stands.
+        // Clients can connect from here on; they are answered once the start is complete.
         let bind_error = |source| ServeError::Bind {
             address: options.bind,
             source,
@@ -217,7 +217,7 @@ impl Server {
         let public_url = options
             .public_url
             .clone()
-            // A worker's mails lead to where the others listen.
+            // Links in a worker's mails lead to the address that the HTTP servers listen on.
             .unwrap_or_else(|| url_at(address.unwrap_or(options.bind)));
         let backend = Backend::open(options).await?;
         backend.share_key(&secret, options).await?;
@@ -253,7 +253,7 @@ impl Server {
                     HttpOptions::new(Arc::new(identities.tokens), secret.cursor_key());
                 http_options.heartbeat = Duration::from_millis(options.heartbeat_ms);
                 http_options.cors_origins.clone_from(&options.cors_origins);
-                // A cancel is answered when the handler has had its time, and its effect is asked about.
+                // A cancel is answered only after the handler's grace time and the probe of its effect.
                 let patience = Duration::from_millis(options.cancel_grace_ms) + LONGEST_PROBE;
                 http_options.request_timeout = http_options.request_timeout.max(patience);
                 let metrics = Metrics::default();
@@ -267,7 +267,7 @@ impl Server {
                 let mut serve_options = ServeOptions::keeping_files(connections_kept_free(options));
                 serve_options.slow_reader = http_options.slow_reader;
                 serve_options.metrics = metrics;
-                // Calls find a connection however many streams are open.
+                // Leave connections for calls, however many streams are open.
                 let for_streams = (serve_options.connections * 3 / 4).max(1);
                 http_options.streams = http_options.streams.min(for_streams);
                 let state = AppState::new(engine.clone(), http_options);
@@ -308,7 +308,7 @@ impl Server {
         })
     }
 
-    /// Waits until serving breaks off, which it does not by itself.
+    /// Waits until serving HTTP fails. It does not end otherwise.
     async fn broken(&mut self) -> ServeError {
         match &mut self.http {
             Some(http) => http.broken().await,
@@ -316,7 +316,7 @@ impl Server {
         }
     }
 
-    /// How long an orderly stop takes at most, where handlers have this time to end.
+    /// The longest time of an orderly stop, if handlers have `grace` to end.
     fn longest_stop(&self, grace: Duration) -> Duration {
         let streams = self.http.as_ref().map(|http| http.ending.streams_over);
         grace
@@ -327,9 +327,13 @@ impl Server {
             + LAST_RESORT
     }
 
-    /// Stops in order: it is said to be going, so that nothing new is sent here; nothing new is claimed,
-    /// running steps get their grace and the rest is handed back; then streams end, one after the
-    /// other, and their readers go elsewhere; then connections. At the end what was recorded is signed.
+    /// Stops the server in order.
+    ///
+    /// 1. Readiness fails, so that no new requests are sent here.
+    /// 2. Workers claim nothing more. Running steps get their grace time, and leases are released.
+    /// 3. Streams end one after the other, and their readers reconnect elsewhere.
+    /// 4. Connections end.
+    /// 5. The audit records written so far are signed.
     pub async fn stop(self) {
         if let Some(http) = &self.http {
             http.ending.draining.cancel();
@@ -376,9 +380,10 @@ impl Http {
     async fn stop(self) {
         self.stop_outbox.cancel();
         self.ending.streams.cancel();
-        // What is not delivered by now is in the outbox.
+        // Deliveries that are pending now stay in the outbox.
         let _ = self.outbox.await;
-        // Whoever comes back before it is known elsewhere that this server goes still gets an answer.
+        // Accept connections until streams have ended: a reader that reconnects before load balancers have
+        // noticed the stop still gets an answer.
         let ended = self.ending.state.streams_ended();
         let _ = tokio::time::timeout(self.ending.streams_over, ended).await;
         self.ending.connections.cancel();
@@ -477,7 +482,7 @@ fn data_dir(options: &Options) -> Result<PathBuf, ServeError> {
     Ok(folder)
 }
 
-/// What an error of a bind asks for.
+/// The advice that the message of a bind error ends with.
 fn what_to_do(error: &std::io::Error) -> &'static str {
     match error.kind() {
         std::io::ErrorKind::AddrInUse => {
@@ -489,8 +494,8 @@ fn what_to_do(error: &std::io::Error) -> &'static str {
     }
 }
 
-/// Open files that are not for clients: what a process has open at once for itself, its database, Redis,
-/// and the files and services of steps that run at the same time.
+/// The open files that are reserved and not for clients: the process itself, its database, Redis, and the
+/// files and services of steps that run at the same time.
 pub(crate) fn connections_kept_free(options: &Options) -> usize {
     const ITSELF: u32 = 24;
     const REDIS: u32 = 6;
@@ -502,7 +507,7 @@ pub(crate) fn connections_kept_free(options: &Options) -> usize {
     usize::try_from(ITSELF + database + redis + options.concurrency).unwrap_or(usize::MAX)
 }
 
-/// Whether a URL leads to this machine alone.
+/// True if the URL leads to this machine.
 pub(crate) fn url_is_local(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
@@ -513,7 +518,6 @@ pub(crate) fn url_is_local(url: &Url) -> bool {
 }
 
 pub(crate) fn url_at(address: SocketAddr) -> Url {
-    // An address makes a URL.
     Url::parse(&format!("http://{address}/")).expect("a socket address is a URL's authority")
 }
 
@@ -521,7 +525,7 @@ fn join(base: &Url, path: &str) -> Url {
     base.join(path).expect("a relative path joins")
 }
 
-/// The address at which a process of this machine is reached.
+/// The address at which processes of this machine reach the server.
 pub(crate) fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -531,15 +535,15 @@ pub(crate) fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-/// Runs the server until it is told to stop, by SIGTERM, SIGINT or SIGHUP. A second signal does not wait.
+/// Runs the server until it receives SIGTERM, SIGINT or SIGHUP. A second signal ends it without waiting.
 ///
 /// # Errors
 ///
-/// As [`Server::start`], and where serving breaks off.
+/// As [`Server::start`], and if serving HTTP fails.
 pub async fn serve(options: &Options) -> Result<(), ServeError> {
     let mut signals = Signals::new().map_err(ServeError::Signals)?;
     let _lock = Lock::take(options)?;
-    // In a task of its own: a start that blocks its thread hears no signal.
+    // In a task of its own, so that signals are noticed even if the start blocks its thread.
     let starting = options.clone();
     let starting = tokio::spawn(async move { Server::start(&starting).await });
     let starting = AbortOnDropHandle::new(starting);
@@ -559,7 +563,7 @@ pub async fn serve(options: &Options) -> Result<(), ServeError> {
         return Err(error);
     }
     tracing::info!("stopping");
-    // Leases of what does not end in time run out, and others take over.
+    // If work does not end in time, its leases expire and other workers take over.
     let longest = server.longest_stop(Duration::from_millis(options.cancel_grace_ms));
     tokio::select! {
         () = server.stop() => tracing::info!("stopped"),
@@ -571,7 +575,7 @@ pub async fn serve(options: &Options) -> Result<(), ServeError> {
     Ok(())
 }
 
-/// What others read: where it listens on standard output, how to call it on standard error.
+/// Prints the address on standard output, and how to call the server on standard error.
 fn announce(server: &Server) {
     if let Some(development) = &server.development {
         let Development {
@@ -585,7 +589,7 @@ fn announce(server: &Server) {
                 "to begin with: curl -H 'Authorization: Bearer {token}' http://{address}/api/v1/workflows\n"
             ));
         }
-        // A standard error that is closed is read by nobody.
+        // If standard error is closed, nobody reads this text.
         let _ = std::io::stderr().write_all(text.as_bytes());
     }
     let listening = server
@@ -595,7 +599,7 @@ fn announce(server: &Server) {
     let mut out = std::io::stdout().lock();
     let said = write!(out, "{}{working}", listening.unwrap_or_default());
     if let Err(e) = said.and_then(|()| out.flush()) {
-        // Whoever does not listen cannot be told.
+        // If standard output is closed, the only place left to report it is the log.
         tracing::warn!("standard output is closed: {e}");
     }
 }
@@ -605,12 +609,12 @@ struct Signals {
     terminate: tokio::signal::unix::Signal,
     #[cfg(unix)]
     interrupt: tokio::signal::unix::Signal,
-    /// The terminal was closed, or somebody expects that settings are read again: a supervisor starts
-    /// the server anew, and it reads them.
+    /// SIGHUP: the terminal was closed, or somebody wants the settings to be read again. The server stops; a
+    /// supervisor starts it again with the new settings.
     #[cfg(unix)]
     hangup: tokio::signal::unix::Signal,
-    /// A file has reached the limit of the process (`ulimit -f`). The write fails then, as on a full disk;
-    /// without a handler, the signal would end the process.
+    /// SIGXFSZ: a file has reached the limit of the process (`ulimit -f`). With a handler the write fails, as
+    /// on a full disk; without one the signal would end the process.
     #[cfg(unix)]
     _file_size: tokio::signal::unix::Signal,
 }

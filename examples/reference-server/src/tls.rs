@@ -1,8 +1,8 @@
-//! Which cryptography TLS uses.
+//! Selects the cryptography for TLS.
 
-/// Has TLS use ring in this process, as lettre does: reqwest is built without a provider of its own,
-/// and panics where there is none. A choice that was made before stays.
+/// Makes TLS use ring in this process, as lettre does. reqwest is built without a provider and panics if
+/// there is none. An earlier choice stays.
 pub fn prepare() {
-    // That there is one already is as good.
+    // An error means that a provider is already installed, which is fine.
     let _ = rustls::crypto::ring::default_provider().install_default();
 }

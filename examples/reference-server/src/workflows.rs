@@ -1,4 +1,4 @@
-//! The workflows that the server comes with, or finds in a folder, for every organization.
+//! The workflows that every organization gets, bundled or from a folder.
 
 use std::{fmt, path::Path};
 
@@ -20,17 +20,17 @@ use sha2::{Digest, Sha256};
 /// A workflow from a file.
 #[derive(Debug, Clone)]
 pub struct WorkflowFile {
-    /// Where it comes from, for messages.
+    /// The file's name, for messages.
     pub file: String,
-    /// Its id in every organization.
+    /// The workflow's id in every organization.
     pub id: WorkflowId,
-    /// What it says.
+    /// The workflow.
     pub draft: WorkflowDraft,
-    /// A hash of what it says, not of how it is written: by it a file that has changed is known.
+    /// A hash of the content, independent of formatting. It shows if the file has changed.
     digest: String,
 }
 
-/// What is wrong with workflow files: every fault of every file.
+/// All faults of all workflow files.
 #[derive(Debug)]
 pub struct WorkflowFaults(Vec<String>);
 
@@ -46,7 +46,7 @@ impl fmt::Display for WorkflowFaults {
 
 impl std::error::Error for WorkflowFaults {}
 
-/// The examples that are part of the program.
+/// The example workflows in the program.
 const BUNDLED: [(&str, &str); 3] = [
     (
         "approved-contract.json",
@@ -62,7 +62,7 @@ const BUNDLED: [(&str, &str); 3] = [
     ),
 ];
 
-/// What comes with the program.
+/// The workflows that come with the program.
 ///
 /// # Errors
 ///
@@ -72,11 +72,11 @@ pub fn bundled() -> Result<Vec<WorkflowFile>, WorkflowFaults> {
     read(&files)
 }
 
-/// All `*.json` files of a folder, `*.schema.json` aside: those are what `input_schema` may name.
+/// Reads all `*.json` files of a folder, except `*.schema.json`: `input_schema` may name those.
 ///
 /// # Errors
 ///
-/// [`WorkflowFaults`], also where the folder cannot be read or has no workflow.
+/// [`WorkflowFaults`], also if the folder cannot be read or has no workflow.
 pub fn in_folder(folder: &Path) -> Result<Vec<WorkflowFile>, WorkflowFaults> {
     let fault = |path: &Path, e: &dyn fmt::Display| {
         WorkflowFaults(vec![format!("{}: {e}", path.display())])
@@ -139,7 +139,7 @@ fn read_one(name: &str, text: &str, files: &[(String, String)]) -> Result<Workfl
             json::read(text.as_bytes()).map_err(|e| format!("/input_schema: {schema}: {e}"))?;
         fields.insert("input_schema".to_owned(), schema);
     }
-    // Of the file's own words: a draft also holds the defaults of this version of the program.
+    // Hash the file's content and not the draft: a draft also holds this program version's defaults.
     let digest = hex::encode(Sha256::digest(JsonText::from(&value).as_str()));
     let draft = serde_path_to_error::deserialize(value).map_err(|e| {
         format!(
@@ -156,10 +156,10 @@ fn read_one(name: &str, text: &str, files: &[(String, String)]) -> Result<Workfl
     })
 }
 
-/// Why workflows were not stored.
+/// The reason why workflows were not stored.
 #[derive(Debug, thiserror::Error)]
 pub enum PutError {
-    /// They cannot run.
+    /// The engine rejects the workflows.
     #[error(transparent)]
     Faults(WorkflowFaults),
     /// The store failed.
@@ -167,17 +167,17 @@ pub enum PutError {
     Engine(#[from] EngineError),
 }
 
-/// The end of year 9999: what is remembered of a file is not forgotten.
+/// The end of year 9999: the record of a file never expires.
 const NEVER: Timestamp = Timestamp::MAX;
-/// Workflows that are given at the same time, so that many organizations do not hold up a start.
+/// The number of workflows stored at once, so that many organizations do not delay the start.
 const PUTS_AT_ONCE: usize = 16;
 
-/// Gives workflows to organizations, each file once: what became of the workflow since, changed or
-/// deleted by a client, stays until the file itself changes.
+/// Stores workflows for organizations, each file once. If a client changes or deletes the workflow later,
+/// that stays until the file itself changes.
 ///
 /// # Errors
 ///
-/// [`PutError::Faults`] before anything is stored.
+/// [`PutError::Faults`] before anything is stored. [`PutError::Engine`] if the store fails.
 pub async fn put_all(
     engine: &Engine,
     workflows: &[WorkflowFile],
@@ -239,7 +239,7 @@ async fn put(
     engine.replace(given).await
 }
 
-/// Whether the workflow says what the file says: another process may be giving it at this moment.
+/// True if the stored workflow equals the file. Another process may be storing it at this moment.
 async fn is_current(
     engine: &Engine,
     file: &WorkflowFile,

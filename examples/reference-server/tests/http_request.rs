@@ -19,7 +19,7 @@ use reference_server::{files::Files, mail::Mailer, nodes::Services};
 use serde_json::{Value, json};
 use support::{Harness, Ran};
 
-/// What was called, in order.
+/// The calls that were received, in order.
 type Calls = Arc<Mutex<Vec<(Method, String, HeaderMap, Bytes)>>>;
 
 async fn answer(

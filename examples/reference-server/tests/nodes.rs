@@ -1,4 +1,4 @@
-//! Node types in an engine: what they give, and what becomes of their faults.
+//! Node types in an engine: their outputs and their failures.
 
 mod support;
 

@@ -1,4 +1,4 @@
-//! Renders in processes of their own: whatever a template or its data do, the server goes on and tells it.
+//! Renders in child processes: the server survives every template and all data, and reports the fault.
 
 mod support;
 
@@ -28,7 +28,7 @@ fn templates(source: &str) -> Templates {
     Templates::new(files).expect("a template")
 }
 
-/// Renders of these templates that may take little.
+/// A renderer of these templates with low limits.
 fn renderer(source: &str) -> Renderer {
     let mut limits = Limits::default();
     limits.memory = 512 * 1024 * 1024;
@@ -65,7 +65,7 @@ async fn whatever_a_template_does_is_an_outcome_and_the_next_render_is_well() {
             Err(RenderFailure::Document(
                 RenderError::TooLarge(_) | RenderError::InvalidTemplate { .. },
             )) => {}
-            // Huge pictures are scaled.
+            // Typst scales huge pictures down.
             Ok(pdf) => assert!(source.contains("svg"), "{source}: {pdf:?}"),
             Err(other) => panic!("{source}: {other}"),
         }
@@ -88,7 +88,7 @@ async fn a_render_is_too_large_by_its_cpu_time_and_too_late_by_the_clock() {
     };
     assert!(what.contains("SIGXCPU"), "{what}");
 
-    // The same document on a machine that has no time for it.
+    // The same document, on a machine that has no time for it.
     limits.wall_time = Duration::ZERO;
     let renderer = Renderer::with_program(PROGRAM, templates(source), limits);
     let late = set(&renderer, json!({})).await;
@@ -107,7 +107,7 @@ async fn a_program_that_does_not_render_is_no_fault_of_the_data() {
     }
 }
 
-/// The sample, with another address of the customer.
+/// The sample with another address of the customer.
 fn contract(address: &str) -> Value {
     let mut data: Value =
         serde_json::from_str(include_str!("../samples/contract.good.json")).expect("a sample");
@@ -217,9 +217,9 @@ async fn data_that_contradict_each_other_wait_for_a_person_who_reads_what_the_te
 async fn data_that_cannot_be_set_wait_for_a_person_and_go_on_when_they_are_mended() {
     let harness = Harness::offline();
     for address in [
-        // Breaks the shaper.
+        // Breaks Typst's shaper.
         format!("a{}", "\u{301}".repeat(130_000)),
-        // More than a document's data may have.
+        // Exceeds the limit of a document's data.
         "x".repeat(1_100_000),
     ] {
         let ran = render(&harness, contract(&address)).await;

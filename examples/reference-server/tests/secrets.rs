@@ -1,10 +1,10 @@
-//! What stands in options and must not be seen is not printed, however broken it is.
+//! Secrets in options are never printed, however malformed the value is.
 
 use std::process::{Command, Output};
 
 const CANARY: &str = "canary";
 
-/// Variables that may hold a secret, each with values that the server refuses.
+/// Variables that may hold a secret, each with values that the server rejects.
 const BROKEN: [(&str, &[&str]); 6] = [
     (
         "DATABASE_URL",

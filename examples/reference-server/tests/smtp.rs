@@ -1,4 +1,4 @@
-//! `send-email` and `approval` against a real SMTP server, which answers well, badly, or not at all.
+//! `send-email` and `approval` with a real SMTP server that accepts, rejects or does not answer.
 
 #[path = "support/mail_server.rs"]
 mod mail_server;
@@ -194,7 +194,7 @@ async fn approvers_are_written_to_once_though_another_s_address_has_to_be_correc
             .collect::<Vec<_>>(),
         to
     );
-    // The link that went out before the correction is good.
+    // The link in the first mail, sent before the correction, still works.
     let link = mails[0].lines().find(|line| line.contains("/approvals/"));
     let token = link.and_then(|link| link.trim().rsplit('/').next());
     let token = token.expect("a link on one line");

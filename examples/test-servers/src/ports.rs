@@ -1,4 +1,4 @@
-//! Ports of the loopback that stay free for whoever asked for one.
+//! Ports of loopback that stay reserved for their process.
 
 use std::{
     env,
@@ -11,11 +11,11 @@ use std::{
 
 use uuid::Uuid;
 
-/// Below those from which systems give clients theirs, so that no connection takes a port between two starts of a
-/// server.
+/// The ports to choose from. They are below the systems' range for client connections, so that no connection
+/// takes a port between two starts of a server.
 const PORTS: std::ops::Range<u16> = 10_000..32_000;
 
-/// A port of 127.0.0.1 at which nobody listens. No other test is given it as long as this process lives.
+/// Reserves a free port of 127.0.0.1. No other test gets it as long as this process lives.
 #[must_use]
 pub fn reserve() -> u16 {
     static RESERVED: Mutex<Vec<File>> = Mutex::new(Vec::new());
@@ -25,7 +25,7 @@ pub fn reserve() -> u16 {
     for offset in 0..count {
         let port = PORTS.start + u16::try_from((first + offset) % count).expect("one of them");
         let reserved = File::create(folder.join(port.to_string())).expect("the folder is ours");
-        // A server that another process reserved it for may still be there.
+        // Also try to listen: a server of an earlier reservation may still be running.
         if reserved.try_lock().is_ok() && TcpListener::bind(("127.0.0.1", port)).is_ok() {
             let mut all = RESERVED.lock().unwrap_or_else(PoisonError::into_inner);
             all.push(reserved);
@@ -35,7 +35,7 @@ pub fn reserve() -> u16 {
     panic!("no port of the loopback is free");
 }
 
-/// Of this user, whose checkouts share the ports.
+/// The folder of the reservations. It belongs to the user, because all of a user's checkouts share the ports.
 fn folder() -> PathBuf {
     let user = fs::metadata("/proc/self").map_or(0, |it| it.uid());
     let folder = env::temp_dir().join(format!("docg-test-ports-{user}"));

@@ -18,10 +18,10 @@ use uuid::Uuid;
 
 use crate::process::{Program, Running, home, in_path, is_root, require, run};
 
-/// The lock under which templates are made.
+/// The advisory lock under which templates are made.
 const TEMPLATES: i64 = 0x646f_6367_7465_7374;
 
-/// Between two tests of nextest there may be no process that uses it.
+/// A shared server. Its grace bridges the moments between two tests, when no process uses it.
 const SHARED: Program = Program {
     stop: "INT",
     command,
@@ -36,7 +36,7 @@ const PRIVATE: Program = Program {
     ..SHARED
 };
 
-/// A database of one test's own. It is dropped with this value.
+/// A database for one test. It is dropped with this value.
 #[derive(Debug)]
 pub struct Database {
     url: String,
@@ -45,15 +45,15 @@ pub struct Database {
 }
 
 impl Database {
-    /// An empty one, on the server of `DATABASE_URL`, else on one that is shared by all test
-    /// processes and stops by itself.
+    /// An empty database, on the server of `DATABASE_URL`, or else on one that all test processes share and
+    /// that stops by itself.
     pub async fn empty() -> Self {
         Self::create(shared().await, None).await
     }
 
-    /// A copy of the database that `prepare` makes of an empty one, given its URL. It is made
-    /// once for each `template`, whatever process comes first; so the name must change with what
-    /// is made.
+    /// A copy of a template database, which `prepare` makes from an empty one, given its URL. The first
+    /// process makes the template; later ones reuse it by its name. So if `prepare` changes, `template` must
+    /// change too.
     pub async fn copy_of(template: &str, prepare: impl AsyncFnOnce(String)) -> Self {
         let admin = shared().await;
         let template = format!("docg_template_{template}");
@@ -72,7 +72,7 @@ impl Database {
             let unfinished = Self::create(admin.clone(), None).await;
             prepare(unfinished.url.clone()).await;
             let rename = format!("ALTER DATABASE {} RENAME TO {template}", unfinished.name);
-            // Connections that were closed a moment ago may still be there.
+            // Retry: connections that were just closed may still be listed.
             let patience = Instant::now() + Duration::from_secs(10);
             while let Err(error) = sqlx::query(AssertSqlSafe(rename.clone()))
                 .execute(&mut connection)
@@ -86,12 +86,12 @@ impl Database {
             }
         }
         let database = Self::create(admin, Some(&template)).await;
-        // Closing ends the session, and the lock with it.
+        // Closing ends the session and releases the lock.
         let _ = connection.close().await;
         database
     }
 
-    /// How to connect to it.
+    /// The URL of the database.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
@@ -115,7 +115,7 @@ impl Database {
 impl Drop for Database {
     fn drop(&mut self) {
         let (admin, name) = (self.admin.clone(), self.name.clone());
-        // On a thread of its own: this one may be running an async runtime.
+        // In another thread, because this one may be running an async runtime.
         let dropping = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -135,12 +135,12 @@ impl Drop for Database {
     }
 }
 
-/// A server of one test's own, which it may break. It is gone with this value.
+/// A server for one test, which may break it. It ends when this value is dropped.
 #[derive(Debug)]
 pub struct PrivateServer(Running);
 
 impl PrivateServer {
-    /// Starts one.
+    /// Starts a server.
     pub async fn start() -> Self {
         let server = blocking(|| {
             let dir = home(&format!("postgres-{}", Uuid::new_v4().simple()));
@@ -151,28 +151,28 @@ impl PrivateServer {
         server
     }
 
-    /// How to connect to its database `postgres`, as its superuser.
+    /// The URL of the database `postgres`, as superuser.
     #[must_use]
     pub fn url(&self) -> String {
         options(self.0.port).to_url_lossy().to_string()
     }
 
-    /// Ends it at once, as a crash does, but lets it tell its clients (`pg_ctl stop -m immediate`).
+    /// Ends the server at once, like a crash, except that clients are notified (`pg_ctl stop -m immediate`).
     pub fn stop(&self) {
         self.0.end("QUIT");
     }
 
-    /// Ends it in good order: sessions are told that an administrator ends them.
+    /// Ends the server in an orderly way: sessions are told that an administrator ends them.
     pub fn stop_fast(&self) {
         self.0.end("INT");
     }
 
-    /// Kills its main process; the others notice and go.
+    /// Kills the main process; the other processes notice and end.
     pub fn kill(&self) {
         self.0.end("KILL");
     }
 
-    /// Starts it again, on the same port, with the data that it has.
+    /// Restarts the server on the same port, with its data.
     pub async fn start_again(&self) {
         let running = &self.0;
         std::thread::scope(|scope| {
@@ -181,7 +181,7 @@ impl PrivateServer {
         ready(&options(running.port)).await;
     }
 
-    /// Changes a setting, as `ALTER SYSTEM` does, for new and present sessions.
+    /// Changes a setting by `ALTER SYSTEM`, for new and existing sessions.
     pub async fn configure(&self, name: &str, value: &str) {
         let mut connection = connect(&options(self.0.port)).await;
         let set = format!("ALTER SYSTEM SET {name} = '{value}'");
@@ -206,7 +206,7 @@ async fn shared() -> PgConnectOptions {
         return PgConnectOptions::from_str(&url)
             .unwrap_or_else(|e| panic!("DATABASE_URL is no address of a database: {e}"));
     }
-    // Held until the process ends: that is what says that somebody uses the server.
+    // Keep the lock until the process ends: it shows that the server is in use.
     static SERVER: OnceLock<Running> = OnceLock::new();
     let port = blocking(|| {
         SERVER
@@ -235,7 +235,7 @@ async fn connect(options: &PgConnectOptions) -> PgConnection {
         .unwrap_or_else(|e| panic!("these tests need a PostgreSQL server: {e}"))
 }
 
-/// A server listens a moment before it lets clients in.
+/// Waits until the server accepts clients: it listens a moment earlier.
 async fn ready(options: &PgConnectOptions) {
     let patience = Instant::now() + Duration::from_secs(60);
     loop {
@@ -254,7 +254,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
     }
 }
 
-/// Makes a cluster by copying one, which is made the first time: `initdb` takes seconds.
+/// Copies a cluster into the directory. `initdb` takes seconds, so it runs only the first time.
 fn prepare(dir: &Path) {
     let programs = programs();
     let version = programs.display().to_string().replace('/', "-");
@@ -292,7 +292,7 @@ fn command(dir: &Path, port: u16) -> Vec<OsString> {
     command.push(programs().join("postgres").into());
     command.push("-D".into());
     command.push(dir.join("data").into());
-    // Small. Tests end servers, and never the machine: what was written is there without waiting for the disk.
+    // Small, and without waiting for the disk: tests end servers but never the machine, so no write is lost.
     let port = format!("port={port}");
     for setting in [
         port.as_str(),
@@ -310,7 +310,7 @@ fn command(dir: &Path, port: u16) -> Vec<OsString> {
     command
 }
 
-/// PostgreSQL refuses to run as root.
+/// The command prefix that runs the server as another user: PostgreSQL refuses to run as root.
 fn as_server_user(dir: &Path) -> Vec<OsString> {
     if !is_root(dir.parent().unwrap_or(dir)) {
         return Vec::new();
@@ -336,7 +336,7 @@ fn give_away(dir: &Path) {
     }
 }
 
-/// The folder with the server's programs: of `PATH`, else the newest that a distribution has.
+/// The folder with the server's programs: from `PATH`, or else the newest that a distribution has.
 fn programs() -> PathBuf {
     let complete = |dir: &PathBuf| {
         ["initdb", "postgres"]

@@ -1,4 +1,4 @@
-//! Server processes that end by themselves once nobody uses them.
+//! Server processes that stop by themselves once no process uses them.
 
 use std::{
     env,
@@ -15,8 +15,9 @@ use std::{
 
 use crate::ports;
 
-/// The parent of a server. It starts the server, and stops it when nobody has held the lock
-/// `users` for some seconds. Taking `starting` keeps away whoever would join at that moment.
+/// The parent of a server, a shell script. It starts the server, and stops it when no process has held the
+/// lock `users` for some seconds. While it stops the server it holds `starting`, so that no process joins at
+/// that moment.
 const GUARDIAN: &str = r#"
 dir=$1 remove=$2 grace=$3 signal=$4; shift 4
 "$@" >>"$dir/log" 2>&1 9>&- &
@@ -43,25 +44,25 @@ done
 wait "$server"
 "#;
 
-/// How long a server may take to come up.
+/// How long a server may take to start or to end.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What a kind of server is started by.
+/// The way to start a kind of server.
 pub(crate) struct Program {
-    /// The signal that stops it in good order.
+    /// The signal that stops it in an orderly way.
     pub(crate) stop: &'static str,
-    /// Program and arguments, for a directory that is the server's own and a port.
+    /// The program and its arguments, for the server's own directory and a port.
     pub(crate) command: fn(&Path, u16) -> Vec<OsString>,
-    /// Only one process may use it; nothing of it is left then.
+    /// True if only one process may use the server, and its data are deleted at the end.
     pub(crate) is_private: bool,
-    /// How long it stays up when nobody uses it.
+    /// How long the server stays up without users.
     pub(crate) grace_seconds: u32,
-    /// What must be done once in the directory before the first start.
+    /// Prepares the directory before the first start.
     pub(crate) prepare: fn(&Path),
 }
 
-/// A directory of this checkout's tests, under the temporary directory: the server may run as
-/// another user, to whom the checkout is closed.
+/// A directory for this checkout's tests. It is under the temporary directory, because the server may run as
+/// another user, who cannot read the checkout.
 pub(crate) fn home(name: &str) -> PathBuf {
     let probe = env::temp_dir();
     let mut hasher = DefaultHasher::new();
@@ -73,13 +74,12 @@ pub(crate) fn home(name: &str) -> PathBuf {
     dir
 }
 
-/// Whether this process may do anything, so that servers which refuse to run as root need another
-/// user.
+/// True if this process runs as root. Servers that refuse to run as root then need another user.
 pub(crate) fn is_root(dir: &Path) -> bool {
     fs::metadata(dir).is_ok_and(|it| it.uid() == 0)
 }
 
-/// A server that is up, for as long as this lives. Another process's lock keeps it up as well.
+/// A running server. It stays up at least as long as this value, or another process's lock.
 #[derive(Debug)]
 pub(crate) struct Running {
     pub(crate) dir: PathBuf,
@@ -109,7 +109,7 @@ impl Running {
         Self { dir, port, users }
     }
 
-    /// Starts the server again, on the same port, after it ended.
+    /// Restarts the server on the same port after it ended.
     pub(crate) fn start_again(&self, program: &Program) {
         spawn(&self.dir, program, self.port);
         wait_until_up(&self.dir, self.port);
@@ -122,12 +122,12 @@ impl Running {
         }
     }
 
-    /// Sends the server a signal that ends it, and waits until it has ended.
+    /// Sends the server a signal that ends it, and waits for its end.
     pub(crate) fn end(&self, signal: &str) {
         let Some(pid) = self.pid() else { return };
         self.signal(signal);
         let patience = Instant::now() + PATIENCE;
-        // Its parent takes note of its end, so the pid is gone then.
+        // The server's parent reaps it, so the pid disappears.
         while is_alive(pid) {
             assert!(Instant::now() < patience, "the server {pid} does not end");
             thread::sleep(Duration::from_millis(20));
@@ -135,11 +135,11 @@ impl Running {
         let _ = fs::remove_file(self.dir.join("pid"));
     }
 
-    /// Ends the server without grace and removes all that it kept.
+    /// Ends the server at once and deletes its data.
     pub(crate) fn remove(&self) {
         self.end("QUIT");
         let _ = self.users.unlock();
-        // Its children are a moment behind it and may still write.
+        // Retry: the server's children end a moment later and may still write.
         let patience = Instant::now() + PATIENCE;
         while fs::remove_dir_all(&self.dir).is_err() && self.dir.exists() {
             assert!(
@@ -194,17 +194,17 @@ fn spawn(dir: &Path, program: &Program, port: u16) {
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
-        // A group of its own: who ends the test's group does not end the server under others.
+        // A process group of its own: if a user ends the test's group, the server stays up for other tests.
         .process_group(0)
         .spawn();
     let mut guardian = guardian.expect("there is a shell");
-    // So that it is gone from the list of processes when it ends before this one.
+    // Reap the guardian if it ends before this process.
     thread::spawn(move || guardian.wait());
 }
 
 fn wait_until_up(dir: &Path, port: u16) {
     let patience = Instant::now() + PATIENCE;
-    // It may listen before its pid is noted, without which no signal would get to it.
+    // Also wait for the pid file: without it, signals cannot reach the server.
     while !(answers(port) && dir.join("pid").exists()) {
         let log = || fs::read_to_string(dir.join("log")).unwrap_or_default();
         let ended = fs::read_to_string(dir.join("pid"))
@@ -233,7 +233,7 @@ fn is_alive(pid: u32) -> bool {
     status.is_ok_and(|status| status.success())
 }
 
-/// Runs a program that must succeed.
+/// Runs a program and panics if it fails.
 pub(crate) fn run<I: IntoIterator<Item: AsRef<OsStr>>>(program: impl AsRef<OsStr>, arguments: I) {
     let program = program.as_ref();
     let output = Command::new(program)
@@ -251,7 +251,7 @@ pub(crate) fn run<I: IntoIterator<Item: AsRef<OsStr>>>(program: impl AsRef<OsStr
     );
 }
 
-/// Fails where a program is not there, and says what to install.
+/// Panics if a program is missing, and names the package to install.
 pub(crate) fn require(program: &str, package: &str) {
     assert!(
         in_path(program).is_some(),
@@ -259,7 +259,7 @@ pub(crate) fn require(program: &str, package: &str) {
     );
 }
 
-/// The first folder of `PATH` that has this program.
+/// The first folder of `PATH` that has the program.
 pub(crate) fn in_path(program: &str) -> Option<PathBuf> {
     env::split_paths(&env::var_os("PATH")?).find(|dir| dir.join(program).is_file())
 }

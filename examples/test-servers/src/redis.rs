@@ -1,4 +1,4 @@
-//! Redis: a part of a server for each test, and servers that a test may break.
+//! Redis: a key prefix for each test, and servers that a test may break.
 
 use std::{
     env,
@@ -19,15 +19,15 @@ use crate::{
     process::{Program, Running, home, in_path},
 };
 
-/// Settings beyond those that every server gets, in its directory.
+/// The file in a server's directory with its extra settings.
 const SETTINGS: &str = "more.conf";
-/// What makes a server a cluster of its own.
+/// The settings that make a server a cluster node.
 const CLUSTER: &str = "cluster-enabled yes\ncluster-announce-ip 127.0.0.1\n";
 const SLOTS: u16 = 16_384;
 /// How long a cluster may take to come up.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Between two tests of nextest there may be no process that uses it.
+/// A shared server. Its grace bridges the moments between two tests, when no process uses it.
 const SHARED: Program = Program {
     stop: "TERM",
     command,
@@ -42,8 +42,7 @@ const PRIVATE: Program = Program {
     ..SHARED
 };
 
-/// A part of a server that one test has for itself: all keys that begin with its prefix. What is
-/// left in it ends with the server, or when its time to live is over.
+/// A key prefix that only one test uses. Its keys disappear when their TTL expires or when the server ends.
 #[derive(Debug, Clone)]
 pub struct Keyspace {
     url: String,
@@ -51,26 +50,25 @@ pub struct Keyspace {
 }
 
 impl Keyspace {
-    /// A fresh one, on the server of `REDIS_URL`, else on one that is shared by all test processes
-    /// and stops by itself.
+    /// A fresh prefix, on the server of `REDIS_URL`, or else on one that all test processes share and that
+    /// stops by itself.
     #[must_use]
     pub fn fresh() -> Self {
         let url = env::var("REDIS_URL").ok().filter(|url| !url.is_empty());
         Self::fresh_in(url.unwrap_or_else(shared))
     }
 
-    /// A fresh one in a cluster of one server, which is shared by all test processes and stops by
-    /// itself.
+    /// A fresh prefix in a cluster of one server, which all test processes share and which stops by itself.
     #[must_use]
     pub fn in_cluster() -> Self {
-        // Held until the process ends: that is what says that somebody uses the server.
+        // Keep the lock until the process ends: it shows that the server is in use.
         static SERVER: OnceLock<Running> = OnceLock::new();
         let server = SERVER.get_or_init(|| {
             let dir = home("redis-cluster");
-            // Processes may come at once: what they write is the same.
+            // Several processes may write at once; they write the same text.
             fs::write(dir.join(SETTINGS), CLUSTER).expect("the directory is ours");
             let server = Running::join(dir, &SHARED);
-            // An answer that they are taken is as good.
+            // An error that the slots are already assigned is fine.
             ask(server.port, "CLUSTER ADDSLOTSRANGE 0 16383");
             wait_for_cluster(server.port);
             server
@@ -83,33 +81,32 @@ impl Keyspace {
         Self { url, prefix }
     }
 
-    /// How to connect to the server.
+    /// The URL of the server.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// What the test's keys begin with.
+    /// The prefix of the test's keys.
     #[must_use]
     pub fn prefix(&self) -> &str {
         &self.prefix
     }
 }
 
-/// A server of one test's own, which it may break. It keeps nothing on disk, and is gone with this
-/// value.
+/// A server for one test, which may break it. It stores nothing on disk, and ends when this value is dropped.
 #[derive(Debug)]
 pub struct PrivateServer(Running);
 
 impl PrivateServer {
-    /// Starts one.
+    /// Starts a server.
     #[must_use]
     pub fn start() -> Self {
         Self::start_with(|_| String::new())
     }
 
-    /// Starts one with more settings, lines as in `redis.conf`, given its directory; `{port}` stands
-    /// for its port, `{tls-port}` for another one that is free.
+    /// Starts a server with more settings: lines as in `redis.conf`, made for the server's directory.
+    /// `{port}` stands for its port, `{tls-port}` for another free port.
     #[must_use]
     pub fn start_with(settings: impl FnOnce(&Path) -> String) -> Self {
         let dir = home(&format!("redis-{}", Uuid::new_v4().simple()));
@@ -117,30 +114,30 @@ impl PrivateServer {
         Self(Running::join(dir, &PRIVATE))
     }
 
-    /// Where it listens, on 127.0.0.1.
+    /// The port on 127.0.0.1.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.0.port
     }
 
-    /// Where it listens for TLS, if its settings have a port for that beside the other one.
+    /// The port for TLS, if the settings have a second port for it.
     #[must_use]
     pub fn tls_port(&self) -> u16 {
         port_of(&self.0.dir, "tls-port ")
     }
 
-    /// How to connect to it, without TLS.
+    /// The URL without TLS.
     #[must_use]
     pub fn url(&self) -> String {
         url(self.0.port)
     }
 
-    /// Kills it, as a crash does.
+    /// Kills the server, as a crash would.
     pub fn kill(&self) {
         self.0.end("KILL");
     }
 
-    /// Empties it, as an operator's `FLUSHALL` does.
+    /// Deletes all data, like an operator's `FLUSHALL`.
     pub fn flush(&self) {
         let mut connection =
             TcpStream::connect(("127.0.0.1", self.0.port)).expect("the server listens");
@@ -152,14 +149,14 @@ impl PrivateServer {
         assert_eq!(&answer, b"+OK\r\n");
     }
 
-    /// Makes it a replica of another one, and returns once it has what that one has.
+    /// Makes this server a replica of another one. Returns once it has that one's data.
     pub fn follow(&self, primary: &Self) {
         let follow = format!("REPLICAOF 127.0.0.1 {}", primary.port());
         assert_eq!(ask(self.port(), &follow), "+OK");
         primary.wait_for_a_replica();
     }
 
-    /// Makes it a primary again, with what it has.
+    /// Makes this server a primary again, with the data that it has.
     pub fn promote(&self) {
         assert_eq!(ask(self.port(), "REPLICAOF NO ONE"), "+OK");
     }
@@ -175,17 +172,17 @@ impl PrivateServer {
         assert_eq!(ask(self.port(), &wait), ":1", "no replica comes");
     }
 
-    /// Makes it hang: connections stay open and nothing answers.
+    /// Suspends the server: connections stay open, but get no answer.
     pub fn pause(&self) {
         self.0.signal("STOP");
     }
 
-    /// Ends the pause.
+    /// Ends the suspension.
     pub fn resume(&self) {
         self.0.signal("CONT");
     }
 
-    /// Starts it again, empty and on the same port.
+    /// Restarts the server, empty and on the same port.
     pub fn start_again(&self) {
         self.0.start_again(&PRIVATE);
     }
@@ -193,24 +190,24 @@ impl PrivateServer {
 
 impl Drop for PrivateServer {
     fn drop(&mut self) {
-        // One that hangs hears no other signal.
+        // A suspended server reacts to no other signal.
         self.0.end("KILL");
         self.0.remove();
     }
 }
 
-/// A cluster of one test's own, which it may break. It is gone with this value.
+/// A cluster for one test, which may break it. It ends when this value is dropped.
 #[derive(Debug)]
 pub struct PrivateCluster(Vec<PrivateServer>);
 
 impl PrivateCluster {
-    /// Starts one of so many servers, each with its share of the slots.
+    /// Starts a cluster of this many servers, each with an equal share of the slots.
     #[must_use]
     pub fn start(servers: u16) -> Self {
         Self::start_with(servers, |_| String::new())
     }
 
-    /// Starts one of servers with more settings, as [`PrivateServer::start_with`] takes them.
+    /// Starts a cluster whose servers have more settings, as in [`PrivateServer::start_with`].
     #[must_use]
     pub fn start_with(servers: u16, settings: impl Fn(&Path) -> String) -> Self {
         let start = |_| PrivateServer::start_with(|dir| format!("{CLUSTER}{}", settings(dir)));
@@ -228,12 +225,12 @@ impl PrivateCluster {
         Self(nodes)
     }
 
-    /// Starts a replica of one of its servers, which has what that one has.
+    /// Starts a replica of one of the servers. Returns once it has that one's data.
     #[must_use]
     pub fn replica_of(&self, primary: &PrivateServer) -> PrivateServer {
         let replica = PrivateServer::start_with(|_| CLUSTER.to_owned());
         self.0.iter().for_each(|server| replica.meet(server));
-        // It knows them, and which slots are whose.
+        // Wait until it knows the other servers and their slots.
         wait_for_cluster(replica.port());
         let id = ask(primary.port(), "CLUSTER MYID");
         let follow = format!("CLUSTER REPLICATE {id}");
@@ -242,13 +239,13 @@ impl PrivateCluster {
         replica
     }
 
-    /// Its servers.
+    /// The servers of the cluster.
     #[must_use]
     pub fn servers(&self) -> &[PrivateServer] {
         &self.0
     }
 
-    /// How to connect to it, by its first server.
+    /// The URL of the cluster, by its first server.
     #[must_use]
     pub fn url(&self) -> String {
         format!("redis+cluster://127.0.0.1:{}", self.0[0].port())
@@ -256,7 +253,7 @@ impl PrivateCluster {
 }
 
 fn shared() -> String {
-    // Held until the process ends: that is what says that somebody uses the server.
+    // Keep the lock until the process ends: it shows that the server is in use.
     static SERVER: OnceLock<Running> = OnceLock::new();
     let server = SERVER.get_or_init(|| Running::join(home("redis"), &SHARED));
     url(server.port)
@@ -279,20 +276,20 @@ fn command(dir: &Path, port: u16) -> Vec<OsString> {
     );
     let more = fs::read_to_string(dir.join(SETTINGS)).unwrap_or_default();
     if more.contains("cluster-enabled") {
-        // By itself it takes one that is 10000 higher, which may not exist.
+        // The default is the port plus 10000, which may not be a valid port.
         settings.push_str(&format!("cluster-port {}\n", ports::reserve()));
     }
     let more = more
         .replace("{port}", &port.to_string())
         .replace("{tls-port}", &ports::reserve().to_string());
-    // Later lines win.
+    // Later lines override earlier ones.
     settings.push_str(&more);
     let file = dir.join("redis.conf");
     fs::write(&file, settings).expect("the directory is ours");
     vec![program().into(), file.into()]
 }
 
-/// A port that a server's settings name.
+/// Reads a port from a server's settings.
 fn port_of(dir: &Path, name: &str) -> u16 {
     let settings = fs::read_to_string(dir.join("redis.conf")).expect("was written");
     let port = settings.lines().find_map(|line| line.strip_prefix(name));
@@ -300,7 +297,8 @@ fn port_of(dir: &Path, name: &str) -> u16 {
         .expect("its settings have it")
 }
 
-/// Servers say that the cluster is down until all slots are served, and for a moment after.
+/// Waits until the cluster is up. Servers report it as down until all slots are served, and for a moment
+/// after.
 fn wait_for_cluster(port: u16) {
     let patience = Instant::now() + PATIENCE;
     while ask(port, "SET docg-test:cluster up EX 60").starts_with("-CLUSTERDOWN") {
@@ -309,7 +307,7 @@ fn wait_for_cluster(port: u16) {
     }
 }
 
-/// The first line of what a server answers, after its length if it has one.
+/// Sends a command. Returns the first line of the answer, without a length line before it.
 fn ask(port: u16, question: &str) -> String {
     let answer = || {
         let mut connection = TcpStream::connect(("127.0.0.1", port))?;

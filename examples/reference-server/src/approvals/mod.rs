@@ -1,5 +1,5 @@
-//! Approvals by mail and browser: each approver gets a link of their own, and decides on the page
-//! that it opens. What is decided, docg keeps; nothing is stored here.
+//! Approvals by mail and browser: each approver gets a link of their own, and decides on the page that it
+//! opens. docg stores the decisions; this module stores nothing.
 
 mod pages;
 mod texts;
@@ -24,7 +24,7 @@ use crate::{
     mail::{Mail, MailError, Mailer},
 };
 
-/// What mails and pages share. Cheap to clone.
+/// The shared state of mails and pages. Cheap to clone.
 #[derive(Clone)]
 pub struct Approvals(Arc<Inner>);
 
@@ -32,15 +32,15 @@ struct Inner {
     files: Files,
     mailer: Mailer,
     key: [u8; 32],
-    /// What links in mails begin with.
+    /// The URL that links in mails begin with.
     public_url: Url,
-    /// There once the engine is built, which needs the node type first.
+    /// Set after the engine is built, because building it requires the node type.
     engine: OnceLock<Engine>,
 }
 
 impl Approvals {
-    /// Approvals whose tokens are derived from `key`, whose mails go through `mailer`, and whose
-    /// links begin with `public_url`. Pages show documents out of `files`.
+    /// Creates approvals. Tokens are derived from `key`, mails go through `mailer`, links begin with
+    /// `public_url`, and pages show documents from `files`.
     #[must_use]
     pub fn new(files: Files, mailer: Mailer, key: [u8; 32], public_url: Url) -> Self {
         Self(Arc::new(Inner {
@@ -52,9 +52,9 @@ impl Approvals {
         }))
     }
 
-    /// Lets the pages reach what is to be decided. Without it no link opens.
+    /// Gives the pages access to the engine's approvals. Without it no link opens.
     pub fn attach(&self, engine: Engine) {
-        // A second engine would be a mistake of the program; the first one stays.
+        // A second engine would be a bug; keep the first.
         let _ = self.0.engine.set(engine);
     }
 
@@ -67,8 +67,8 @@ impl Approvals {
         engine.ok_or(EngineError::NotFound("approval"))
     }
 
-    /// Sends an approver their link, once. If it is not known whether the mail server took it, it counts
-    /// as sent, and the execution's log says so.
+    /// Sends an approver their link, once. If the outcome of the mail is unknown, it counts as sent, and the
+    /// execution's log reports that.
     pub(crate) async fn write_to(
         &self,
         context: &EffectContext,
@@ -116,7 +116,7 @@ impl Approvals {
         Ok(())
     }
 
-    /// What is to be approved: the last document that was made before the node was reached.
+    /// The document to approve: the last one that was made before the node.
     async fn document(
         &self,
         organization: OrganizationId,
@@ -132,7 +132,7 @@ impl Approvals {
     }
 }
 
-/// The language that the approvers of a document are written to in.
+/// The language of mails to the approvers of a document.
 fn language_of(document: Option<&Document>) -> Locale {
     document
         .and_then(|document| document.language.as_deref())

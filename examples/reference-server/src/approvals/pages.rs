@@ -1,5 +1,5 @@
-//! What approvers see. Plain pages: they work without scripts and load nothing from elsewhere. The
-//! token in the link is all the authority there is, so a form on a foreign page can do nothing.
+//! The approvers' pages. They work without scripts and load nothing from other sites. The token in the link
+//! is the only credential, so a form on another site can do nothing.
 
 use axum::{
     Router,
@@ -25,16 +25,16 @@ use crate::{
     html::{self, Token, common_headers, moment},
 };
 
-/// A comment of 2000 characters, each in the longest form that a browser may send it.
+/// The largest form, in bytes: a comment of 2000 characters, each in its longest encoding.
 const MAX_FORM: usize = 32 * 1024;
 
 const PAGE_POLICY: &str = "default-src 'none'; style-src 'self'; form-action 'self'; \
     base-uri 'none'; frame-ancestors 'none'";
 
-/// Nothing more: browsers put a viewer of their own around a PDF.
+/// Restrict nothing else: browsers wrap a PDF in their own viewer.
 const DOCUMENT_POLICY: &str = "frame-ancestors 'none'";
 
-/// The pages, for the root of the public URL.
+/// The routes of the pages, for the root of the public URL.
 pub fn routes(approvals: Approvals) -> Router {
     Router::new()
         .route("/approvals/{token}", get(page))
@@ -51,7 +51,7 @@ struct DecisionForm {
     comment: String,
 }
 
-/// A visit: whose link, in which language.
+/// A request to a page: the link's token and the visitor's language.
 struct Visit {
     approvals: Approvals,
     token: String,
@@ -77,7 +77,7 @@ impl Visit {
         Ok(open)
     }
 
-    /// The page of a link that does not open.
+    /// The page for a link that does not open.
     fn closed(&self, error: &EngineError) -> Response {
         if matches!(error, EngineError::NotFound(_)) {
             return self.bare(StatusCode::NOT_FOUND, notice(self.words.not_found));
@@ -86,12 +86,12 @@ impl Visit {
         self.bare(StatusCode::SERVICE_UNAVAILABLE, notice(self.words.broken))
     }
 
-    /// A page with nothing but a notice.
+    /// A page that shows only a notice.
     fn bare(&self, status: StatusCode, notice: Notice) -> Response {
         self.respond(status, context! { notice => notice.to_vec() })
     }
 
-    /// The page of an approval: as it stands, or with something to say first.
+    /// The page of an approval, with a notice or an error if there is one.
     async fn page(
         &self,
         status: StatusCode,
@@ -162,7 +162,7 @@ impl Visit {
         form: Result<Form<DecisionForm>, Unreadable>,
     ) -> Response {
         let comment = match form {
-            // A form ends its lines so.
+            // Browsers send CRLF as the line end in forms.
             Ok(Form(form)) => form.comment.replace("\r\n", "\n"),
             Err(Unreadable(status)) => {
                 return match self.open().await {
@@ -240,7 +240,7 @@ async fn reject(
     visit.vote(Decision::Rejected, form).await
 }
 
-/// The document that is to be approved, as long as there is a decision to make.
+/// Serves the document to approve, as long as the decision is pending.
 async fn document(
     State(approvals): State<Approvals>,
     Token(token): Token,

@@ -1,4 +1,4 @@
-//! The words of pages and mails, in English and Brazilian Portuguese.
+//! The texts of pages and mails, in English and Brazilian Portuguese.
 
 use docg_core::{
     approval::{Approval, ApprovalStatus, Decision, Invitation},
@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::html::moment;
 
-/// The words of the page.
+/// The texts of the page in one language.
 #[derive(Debug, Serialize)]
 pub(super) struct Words {
     #[serde(skip)]
@@ -52,7 +52,7 @@ impl Words {
         }
     }
 
-    /// What an approver has answered so far.
+    /// The text for an approver's answer so far.
     pub(super) fn answer(&self, vote: Option<Decision>) -> &'static str {
         match vote {
             Some(Decision::Approved) => self.approved,
@@ -61,7 +61,7 @@ impl Words {
         }
     }
 
-    /// What there is to say of an approval that the approver cannot, or can no longer, decide.
+    /// The notice about an approval that the approver cannot decide, or not any more.
     pub(super) fn standing(
         &self,
         approval: &Approval,
@@ -88,7 +88,7 @@ impl Words {
         }
     }
 
-    /// Why an answer does not count.
+    /// The notice for an answer that does not count.
     pub(super) fn refused(&self, reason: RefusedVote, approval: &Approval) -> Notice {
         match (reason, self.locale) {
             (RefusedVote::Decided, Locale::En) => [
@@ -146,7 +146,7 @@ impl Words {
         }
     }
 
-    /// Who decided what and when.
+    /// The text that states who decided, what and when.
     fn decision_made(&self, approval: &Approval) -> String {
         let at = approval.decided_at.map(moment).unwrap_or_default();
         let decider = approval.decided_by.as_deref().unwrap_or_default();
@@ -243,15 +243,15 @@ static PT_BR: Words = Words {
     ],
 };
 
-/// What a mail is about.
+/// The subject of a mail: workflow and document, with the language.
 pub(super) struct About<'a> {
     pub(super) workflow: Option<&'a str>,
     pub(super) document: Option<&'a str>,
     pub(super) locale: Locale,
 }
 
-/// Subject and text of the mail with an approver's link. The English words are plain ASCII, so that
-/// the link stands in the mail's source as it is.
+/// The subject and text of the mail with an approver's link. The English texts are plain ASCII, so that the
+/// link appears unencoded in the mail's source.
 pub(super) fn invitation(
     about: &About<'_>,
     invitation: &Invitation,

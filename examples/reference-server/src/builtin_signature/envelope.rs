@@ -1,4 +1,4 @@
-//! What the provider knows: who is asked to sign which document, and what each has decided.
+//! The provider's records: the signers of each document, and each one's decision.
 
 use std::collections::HashMap;
 
@@ -17,7 +17,7 @@ use crate::files::{Document, FilesError, RecordKind};
 pub(super) struct Envelope {
     pub(super) id: String,
     pub(super) organization_id: OrganizationId,
-    /// The execution that asks for the signatures. Older records do not name it.
+    /// The execution that requests the signatures. Older records do not have it.
     #[serde(default)]
     pub(super) execution_id: Option<ExecutionId>,
     pub(super) document: Document,
@@ -26,18 +26,18 @@ pub(super) struct Envelope {
     pub(super) expires_at: Option<Timestamp>,
     pub(super) remind_every_ms: Option<u64>,
     pub(super) created_at: Timestamp,
-    /// The first who are to sign have been written to.
+    /// True if the signers who are first in the order have been sent their mails.
     pub(super) invited: bool,
 }
 
-/// A signer's answer. The first one counts.
+/// A signer's decision. The first one counts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Decision {
     pub(super) kind: DecisionKind,
     pub(super) at: Timestamp,
-    /// The name that was typed in place of a signature.
+    /// The name that was typed as a signature.
     pub(super) name: Option<String>,
-    /// Why it was refused.
+    /// The reason for declining.
     pub(super) reason: Option<String>,
 }
 
@@ -59,8 +59,8 @@ impl Envelope {
         self.expires_at.is_some_and(|at| at <= now)
     }
 
-    /// Those whose turn it is: all with the lowest order that has not signed yet. Who has no order
-    /// is asked at once.
+    /// The signers whose turn it is: all with the lowest order that has an undecided signer. Signers without
+    /// an order are asked at once.
     pub(super) fn due<'e>(&'e self, decisions: &Decisions) -> Vec<&'e NewSigner> {
         let open = |signer: &&NewSigner| decisions.of(self, &signer.email).is_none();
         let turn = self
@@ -77,7 +77,7 @@ impl Envelope {
     }
 }
 
-/// The decisions of one envelope, by the signer's key.
+/// The decisions on one envelope, by the signer's key.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Decisions(HashMap<String, Decision>);
 
@@ -136,7 +136,7 @@ impl Desk {
             .await
     }
 
-    /// Keeps a decision unless there is one; whether it did.
+    /// Stores a decision unless there is one. Returns true if it was stored.
     pub(super) async fn decide(
         &self,
         signer: &SignerRef,
@@ -148,7 +148,7 @@ impl Desk {
             .await
     }
 
-    /// Keeps that a signer has looked; whether it was for the first time.
+    /// Records that a signer has viewed the document. Returns true for the first time.
     pub(super) async fn view(&self, signer: &SignerRef, at: Timestamp) -> Result<bool, FilesError> {
         let files = &self.0.files;
         files

@@ -1,4 +1,4 @@
-//! The mails with the links.
+//! The mails with the signers' links.
 
 use docg_core::{address::Address, i18n::Locale, signature::NewSigner};
 use tokio_util::sync::CancellationToken;
@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Desk, envelope::Envelope, link::SignerRef, texts};
 use crate::mail::{Mail, MailError};
 
-/// Which mail to a signer it is.
+/// The occasion of a mail to a signer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Occasion {
     Invitation,
@@ -15,8 +15,8 @@ pub(super) enum Occasion {
 }
 
 impl Desk {
-    /// Sends a signer their link. The same mail again does nothing, also where its outcome is unknown.
-    /// Returns whether it is known that it was accepted.
+    /// Sends a signer their link. The same mail is never sent twice, even if its outcome is unknown. Returns
+    /// true if the mail is known to be accepted.
     pub(super) async fn write_to(
         &self,
         envelope: &Envelope,
@@ -27,7 +27,7 @@ impl Desk {
             .email
             .parse()
             .map_err(|e| MailError::Unwritable(format!("{:?}: {e}", signer.email)))?;
-        // Envelopes from before names were checked may have one that no mail can carry.
+        // Older envelopes may have a name that no mail can carry, because names were not checked then.
         let name = signer.name.as_deref();
         let address = address.clone().named(name).unwrap_or(address);
         let reference = SignerRef::new(&envelope.id, &signer.email);
@@ -38,7 +38,8 @@ impl Desk {
         let link = self.link(&reference);
         let (subject, body) = texts::invitation(envelope, signer, &link, occasion);
         let mail = Mail {
-            // The document is part of the key: where a person had it corrected, it is another mail.
+            // The key contains the document's hash: if a person has corrected the document, a new mail goes
+            // out.
             key: format!(
                 "builtin/{}/{}/{occasion_name}",
                 reference.record_name(),
@@ -60,7 +61,7 @@ impl Desk {
     }
 }
 
-/// The language that a document's signers are written to in.
+/// The language of mails to the signers of a document.
 pub(super) fn language_of(envelope: &Envelope) -> Locale {
     let language = envelope.document.language.as_deref();
     language

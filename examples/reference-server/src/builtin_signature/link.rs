@@ -1,17 +1,17 @@
-//! Tokens in links: they name an envelope and a signer, and prove that this server made them. Nothing
-//! is stored for them.
+//! Tokens in links. A token names an envelope and a signer, and its signature proves that this server made
+//! it. Tokens are not stored.
 
 use docg_core::address::AddressKey;
 use sha2::{Digest, Sha256};
 
 use super::secret::{Purpose, Secret};
 
-/// Names a signer within an envelope.
+/// The identity of a signer within an envelope.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct SignerRef {
-    /// 32 hexadecimal digits.
+    /// The id of the envelope, 32 hexadecimal digits.
     pub(super) envelope: String,
-    /// 16 hexadecimal digits, from the address.
+    /// The key of the signer, 16 hexadecimal digits derived from the address.
     pub(super) signer: String,
 }
 
@@ -23,7 +23,7 @@ impl SignerRef {
         }
     }
 
-    /// The name of what is kept about the signer.
+    /// The name of the records about the signer.
     pub(super) fn record_name(&self) -> String {
         format!("{}.{}", self.envelope, self.signer)
     }
@@ -35,14 +35,14 @@ impl SignerRef {
         format!("{name}.{}", hex::encode(signature))
     }
 
-    /// Reads a token; `None` for everything that this server did not make.
+    /// Reads a token. `None` if this server did not make it.
     pub(super) fn from_token(token: &str, secret: &Secret) -> Option<Self> {
         let (name, signature) = token.rsplit_once('.')?;
         let (envelope, signer) = name.split_once('.')?;
         let is_hex = |text: &str, length| {
             text.len() == length && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
         };
-        // Before anything becomes part of a file name.
+        // Check the format first: parts of the token become file names.
         if !is_hex(envelope, 32) || !is_hex(signer, 16) || !is_hex(signature, 64) {
             return None;
         }
@@ -56,7 +56,7 @@ impl SignerRef {
     }
 }
 
-/// An address as part of names: it does not show, and has a fixed length.
+/// The hash of an address, for use in names: it hides the address and has a fixed length.
 pub(super) fn signer_key(email: &str) -> String {
     let digest = Sha256::digest(AddressKey::of(email).as_str());
     hex::encode(&digest[..8])

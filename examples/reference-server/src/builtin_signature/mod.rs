@@ -1,10 +1,9 @@
-//! The signature provider that comes with the server: people sign in the browser, on a page that a
-//! link in a mail opens.
+//! The built-in signature provider: people sign in the browser, on a page that a link in a mail opens.
 //!
-//! It is built as a provider outside would be: it keeps its own records, and tells docg what
-//! happened by an HMAC-signed webhook over HTTP. [`Provider`] is the side that docg calls, `pages`
-//! what signers see, `outbox` the deliveries that are still to be made, `link` the tokens in mails,
-//! `webhook` the signed reports, `envelope` the records that all of them share.
+//! It works like an external provider: it keeps its own records, and reports events to docg by an HMAC-signed
+//! webhook over HTTP. [`Provider`] is the interface that docg calls. `pages` serves the signers' pages.
+//! `outbox` delivers pending mails and reports. `link` makes the tokens in mails, `webhook` signs the
+//! reports, and `envelope` holds the records that all of them share.
 
 mod envelope;
 mod invitation;
@@ -38,7 +37,7 @@ use crate::{files::Files, mail::Mailer};
 /// The provider's name in workflows, URLs and stored requests.
 pub const NAME: &str = "builtin";
 
-/// What all parts of the provider share. Cheap to clone.
+/// The shared state of all parts of the provider. Cheap to clone.
 #[derive(Clone)]
 pub struct Desk(Arc<Inner>);
 
@@ -46,17 +45,17 @@ struct Inner {
     files: Files,
     mailer: Mailer,
     secret: Secret,
-    /// What links in mails begin with.
+    /// The URL that links in mails begin with.
     public_url: Url,
     /// Wakes the outbox.
     posted: tokio::sync::Notify,
-    /// There once the engine is built, which needs the provider first.
+    /// Set after the engine is built, because building it requires the provider.
     engine: OnceLock<Engine>,
 }
 
 impl Desk {
-    /// A provider that keeps its records in `files`, writes through `mailer`, and whose links begin
-    /// with `public_url`.
+    /// Creates a provider that stores its records in `files` and sends mails through `mailer`. Its links
+    /// begin with `public_url`.
     #[must_use]
     pub fn new(files: Files, mailer: Mailer, secret: Secret, public_url: Url) -> Self {
         Self(Arc::new(Inner {
@@ -69,15 +68,15 @@ impl Desk {
         }))
     }
 
-    /// Lets the pages know what docg has made of a request: that a run was canceled, for one.
+    /// Gives the pages access to docg's state of a request, for example that its execution was canceled.
     pub fn attach(&self, engine: Engine) {
-        // A second engine would be a mistake of the program; the first one stays.
+        // A second engine would be a bug; keep the first.
         let _ = self.0.engine.set(engine);
     }
 
-    /// Where docg sees a request. `None` while its execution still makes it: docg knows a request once
-    /// all invitations are out. An execution that has ended, is lost, or awaits the signatures of another
-    /// request makes it no more.
+    /// The status of a request in docg. `None` while its execution is still creating it: docg stores a
+    /// request once all invitations are sent. If the execution has ended, is lost, or waits for another
+    /// request's signatures, it no longer creates this one, and the status is canceled.
     async fn request_status(
         &self,
         envelope: &Envelope,
@@ -85,7 +84,7 @@ impl Desk {
         let Some(engine) = self.0.engine.get() else {
             return Ok(None);
         };
-        // The execution first: its request is stored in one commit with its wait.
+        // Read the execution before the request: one commit stores both the request and the wait for it.
         let is_withdrawn = match envelope.execution_id {
             Some(id) => found(engine.execution(envelope.organization_id, id).await)?
                 .is_none_or(|record| has_moved_on(&record.execution)),
@@ -98,7 +97,7 @@ impl Desk {
 }
 
 impl Desk {
-    /// Has the log of the execution say that nobody can tell whether a mail to a signer arrived.
+    /// Writes to the execution's log that a mail to a signer may or may not have arrived.
     async fn report_unconfirmed(
         &self,
         envelope: &Envelope,
@@ -119,7 +118,7 @@ impl Desk {
     }
 }
 
-/// Whether an execution makes no request any more.
+/// True if an execution no longer creates a request.
 fn has_moved_on(execution: &Execution) -> bool {
     let waiting = execution.waiting_for.as_ref();
     execution.status.is_terminal() || waiting.is_some_and(|it| it.kind == WaitKind::Signature)

@@ -1,7 +1,7 @@
-//! What is still to be delivered: reports to docg, mails to those whose turn has come, reminders.
+//! Pending deliveries: reports to docg, mails to signers whose turn has come, and reminders.
 //!
-//! An entry is written before the fact that it reports, and removed when the delivery has been
-//! answered. So a crash at any point loses nothing: an entry whose fact never came to be is dropped.
+//! An entry is written before the fact that it reports, and removed once the delivery is answered. So a crash
+//! at any point loses nothing. If the fact is never recorded, the entry is dropped.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -24,13 +24,13 @@ use super::{
 };
 use crate::files::{FilesError, RecordKind};
 
-/// How often the folder is looked at when nothing wakes the outbox: other processes write there too.
+/// How often the outbox checks the folder without being woken: other processes write there too.
 const POLL: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// Then nobody waits for it any more.
+/// The time after which an undelivered entry is dropped: nobody waits for it any more.
 const GIVE_UP_MS: u64 = 7 * 24 * 3_600_000;
-/// An entry is this old at most before its fact is there.
+/// The time that an entry waits for its fact to be recorded.
 const GRACE_MS: u64 = 60_000;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -38,7 +38,7 @@ struct Entry {
     envelope: String,
     signer: String,
     what: What,
-    /// Not before this moment.
+    /// The earliest time of the delivery.
     due_at: Timestamp,
     written_at: Timestamp,
 }
@@ -82,7 +82,7 @@ impl Desk {
         self.post(signer, what, 0).await
     }
 
-    /// The fact is there: what was announced may go out.
+    /// Wakes the outbox once an announced fact is recorded, so that it is reported.
     pub(super) fn wake_outbox(&self) {
         self.0.posted.notify_one();
     }
@@ -102,7 +102,7 @@ impl Desk {
             every_ms,
         };
         let (name, entry) = entry(&signer, what, every_ms);
-        // One that is planned already stays as it is.
+        // A reminder that is already planned stays as it is.
         let files = &self.0.files;
         files
             .create_record(RecordKind::Outbox, &name, &entry)
@@ -131,28 +131,28 @@ fn entry(signer: &SignerRef, what: What, in_ms: u64) -> (String, Entry) {
     (format!("{}.{}", signer.record_name(), what.name()), entry)
 }
 
-/// Delivers what is in the outbox, in the process that serves HTTP.
+/// Delivers the outbox's entries, in the process that serves HTTP.
 pub struct Outbox {
     desk: Desk,
     target: Url,
     client: reqwest::Client,
-    /// Entries that are not looked at before a moment: reminders, and, with the length of the last
-    /// pause, what could not be delivered. After a restart all are looked at once.
+    /// Entries to skip until a time: reminders, and failed deliveries with the length of their last pause.
+    /// After a restart all entries are tried at once.
     paused: HashMap<String, (Duration, Instant)>,
 }
 
-/// What is to become of an entry.
+/// The fate of an entry after its delivery.
 enum Verdict {
     Remove,
     Keep,
 }
 
 impl Outbox {
-    /// An outbox that reports to `target`, docg's webhook for this provider.
+    /// Creates an outbox that reports to `target`, docg's webhook for this provider.
     ///
     /// # Errors
     ///
-    /// Where no HTTP client can be made.
+    /// If the HTTP client cannot be created.
     pub fn new(desk: Desk, target: Url) -> Result<Self, reqwest::Error> {
         crate::tls::prepare();
         let client = reqwest::Client::builder()
@@ -169,7 +169,7 @@ impl Outbox {
         })
     }
 
-    /// Works until it is told to stop.
+    /// Delivers entries until `stop` is cancelled.
     pub async fn run(mut self, stop: CancellationToken) {
         let desk = self.desk.clone();
         loop {
@@ -188,13 +188,13 @@ impl Outbox {
         }
     }
 
-    /// Delivers what is due, and says when to look again.
+    /// Delivers due entries. Returns the time until the next check.
     async fn work(&mut self, stop: &CancellationToken) -> Result<Duration, FilesError> {
         let mut names = self.desk.0.files.record_names(RecordKind::Outbox).await?;
         self.paused
             .retain(|name, _| names.binary_search(name).is_ok());
-        // Who has signed has looked before: the last signature ends the run, and a look that is
-        // reported after it comes too late.
+        // Views first: the last signature ends the execution's wait, and a view that is reported after it
+        // comes too late.
         names.sort_by_key(|name| !name.ends_with(What::Viewed.name()));
         let mut next = POLL;
         for name in names {
@@ -213,7 +213,7 @@ impl Outbox {
             let files = self.desk.0.files.clone();
             let entry: Option<Entry> = match files.record(RecordKind::Outbox, &name).await {
                 Ok(entry) => entry,
-                // One that cannot be read must not hold up the others.
+                // An unreadable entry must not hold up the others.
                 Err(e) => {
                     tracing::warn!(name, "an entry of the outbox cannot be read: {e}");
                     self.pause(&name);
@@ -222,7 +222,7 @@ impl Outbox {
             };
             let Some(entry) = entry else { continue };
             if entry.due_at > now {
-                // It is looked at again soon: the clock may be set.
+                // Check again soon even if it is due much later: the clock may be set.
                 let left = Duration::from_millis(entry.due_at.millis_since(now)).min(LONGEST_PAUSE);
                 self.paused
                     .insert(name, (Duration::ZERO, Instant::now() + left));
@@ -304,7 +304,7 @@ impl Outbox {
             }
         };
         let Some(at) = at else {
-            // Announced, and not (yet) done.
+            // Announced, but the fact is not recorded yet, or never will be.
             let old = Timestamp::now().millis_since(entry.written_at) > GRACE_MS;
             return if old {
                 Ok(Verdict::Remove)
@@ -337,21 +337,21 @@ impl Outbox {
             .header(webhook::HEADER, signature)
             .body(body);
         let response = request.send().await.map_err(|e| e.to_string())?;
-        // 404: the run that waits has not been stored yet, or docg has lost it.
+        // 404: docg has not stored the waiting execution yet, or has lost it.
         match response.status() {
             status if status.is_success() => Ok(()),
             status => Err(format!("docg answered {status}")),
         }
     }
 
-    /// Once a turn is over, the next one is written to.
+    /// Invites the signers whose turn comes after a signature.
     async fn invite_next(&self, envelope: &Envelope) -> Result<(), FilesError> {
         let decisions = self.desk.decisions(envelope).await?;
         if decisions.any_declined() {
             return Ok(());
         }
         for signer in envelope.due(&decisions) {
-            // Who has been written to is not written to again: it is the same mail.
+            // A signer who was invited before gets no second mail: it has the same key.
             let signer = SignerRef::new(&envelope.id, &signer.email);
             self.desk.post(&signer, What::Invite, 0).await?;
         }
@@ -359,7 +359,7 @@ impl Outbox {
         Ok(())
     }
 
-    /// Writes to a signer. Where nobody can tell whether the mail arrived, docg is told.
+    /// Sends a mail to a signer. If the mail's outcome is unknown, reports that to docg.
     async fn send(
         &self,
         envelope: &Envelope,
@@ -405,7 +405,7 @@ impl Outbox {
             number: number + 1,
             every_ms,
         };
-        // Under the same name, so it takes this one's place.
+        // The next reminder has the same name, so it replaces this entry.
         self.desk
             .post(&signer, next, every_ms)
             .await

@@ -1,5 +1,5 @@
-//! What signers see. Plain pages: they work without scripts and load nothing from elsewhere. The
-//! token in the link is all the authority there is, so a form on a foreign page can do nothing.
+//! The signers' pages. They work without scripts and load nothing from other sites. The token in the link is
+//! the only credential, so a form on another site can do nothing.
 
 use std::fmt;
 
@@ -35,10 +35,11 @@ const MAX_REASON: usize = 1000;
 
 const PAGE_POLICY: &str = "default-src 'none'; style-src 'self'; frame-src 'self'; \
     form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
-/// The page shows it in a frame. Nothing more: browsers put a viewer of their own around a PDF.
+/// The signing page shows the document in a frame. Restrict nothing else: browsers wrap a PDF in their own
+/// viewer.
 const DOCUMENT_POLICY: &str = "frame-ancestors 'self'";
 
-/// The pages, for the root of the public URL.
+/// The routes of the pages, for the root of the public URL.
 pub fn routes(desk: Desk) -> Router {
     Router::new()
         .route("/sign/assets/style.css", get(style))
@@ -49,8 +50,8 @@ pub fn routes(desk: Desk) -> Router {
         .with_state(desk)
 }
 
-/// Has every error below the paths of pages be a page, also what no page has answered: a path that leads
-/// nowhere, a body that is too large, a panic. A wrong method is one for browsers alone: forms send none.
+/// Turns every error under the pages' paths into a page, also errors from outside the handlers: an unknown
+/// path, a body that is too large, a panic. A wrong method becomes a page only for browsers: forms send none.
 pub fn with_error_pages(app: Router, desk: Desk) -> Router {
     app.layer(from_fn_with_state(desk, error_page))
 }
@@ -95,12 +96,12 @@ struct DeclineForm {
     reason: String,
 }
 
-/// Where a signer stands.
+/// The state of a signer's link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Standing {
     Open,
     NotYourTurn,
-    /// Not all are invited yet. Who signs may still be corrected, so nobody can decide.
+    /// Some signers are not invited yet. The list may still be corrected, so nobody can decide.
     Preparing,
     Signed,
     Complete,
@@ -125,7 +126,7 @@ impl Standing {
         }
     }
 
-    /// Whether there is anything left to look at.
+    /// True if there is nothing left to look at.
     fn is_over(self) -> bool {
         match self {
             Self::Open | Self::NotYourTurn | Self::Preparing | Self::Signed => false,
@@ -146,7 +147,7 @@ impl Standing {
     }
 }
 
-/// A link that was opened.
+/// A valid link that was opened.
 struct Opened {
     desk: Desk,
     token: String,
@@ -157,10 +158,10 @@ struct Opened {
     words: &'static Words,
 }
 
-/// Why a link does not open.
+/// The reason why a link does not open.
 enum Closed {
     NotFound,
-    /// The signer has been left out since they were invited.
+    /// The signer was removed from the request after the invitation.
     Withdrawn,
     Broken(String),
 }
@@ -213,7 +214,7 @@ impl Opened {
         })
     }
 
-    /// The page as it stands, or with what went wrong with the form.
+    /// Renders the page in its current state, with an error of the form if there is one.
     fn page(&self, status: StatusCode, typed: &str, error: Option<&str>) -> Response {
         self.render(status, self.standing.notice(), typed, error)
     }
@@ -262,11 +263,11 @@ impl Opened {
         )
     }
 
-    /// Records an answer, and says how it went.
+    /// Records a decision and answers with its result.
     async fn decide(mut self, decision: Decision) -> Response {
         let kind = decision.kind;
         let recorded = async {
-            // First the note that it is to be reported: what is recorded is then never lost.
+            // Write the outbox entry first, so that no recorded decision is left unreported.
             self.desk.announce_decision(&self.signer, kind).await?;
             self.desk.decide(&self.signer, &decision).await
         };
@@ -283,7 +284,7 @@ impl Opened {
                 }
                 self.render(StatusCode::OK, Some(notice), "", None)
             }
-            // Another click was faster, and may have been the other button.
+            // Another click came first, perhaps on the other button.
             Ok(false) => match Self::new(&self.desk, self.token, self.words).await {
                 Ok(now) => now
                     .refusal()
@@ -294,7 +295,7 @@ impl Opened {
         }
     }
 
-    /// Why the signer cannot answer now; `None` where they can.
+    /// The answer for a signer who cannot decide now. `None` if they can.
     fn refusal(&self) -> Option<Response> {
         let (status, told) = match self.standing {
             Standing::Open => return None,
@@ -358,7 +359,7 @@ async fn page(
         Ok(opened) => opened,
         Err(closed) => return closed,
     };
-    // A HEAD request looks at nothing.
+    // Ignore HEAD requests: they show nothing.
     if opened.standing == Standing::Open && method == Method::GET {
         let looked = async {
             if desk.viewed_at(&opened.signer).await?.is_none() {
@@ -368,7 +369,7 @@ async fn page(
             }
             Ok::<_, FilesError>(())
         };
-        // Whoever wants to sign is not kept from it by this.
+        // An error here must not keep the signer from signing.
         if let Err(e) = looked.await {
             tracing::warn!("that a signer has seen the document was not noted: {e}");
         }
@@ -400,7 +401,7 @@ async fn sign(
         Ok(name) => name,
         Err(fault) => {
             let error = opened.words.name_fault(fault);
-            // The form shows again what can be shown.
+            // Show the typed name again in the form, as far as it can be shown.
             let typed = one_line(&form.name, usize::MAX);
             return opened.page(StatusCode::UNPROCESSABLE_ENTITY, &typed, Some(error));
         }

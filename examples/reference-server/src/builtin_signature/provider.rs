@@ -1,4 +1,4 @@
-//! The side that docg calls.
+//! The provider's interface to docg.
 
 use async_trait::async_trait;
 use docg_core::{
@@ -30,7 +30,7 @@ use crate::{
     renders::{RenderFailure, Renderer},
 };
 
-/// The built-in provider, as docg knows it.
+/// The built-in provider, as docg calls it.
 #[derive(Clone)]
 pub struct Provider {
     desk: Desk,
@@ -38,7 +38,7 @@ pub struct Provider {
 }
 
 impl Provider {
-    /// The provider at this desk, whose signed documents get their last page from `renderer`.
+    /// Creates the provider over a desk. `renderer` makes the last page of signed documents.
     #[must_use]
     pub fn new(desk: Desk, renderer: Renderer) -> Self {
         Self { desk, renderer }
@@ -54,7 +54,7 @@ impl SignatureProvider for Provider {
     async fn create(&self, request: EnvelopeRequest) -> Result<TakenEnvelope, ProviderError> {
         let desk = &self.desk;
         let document = Document::from_value(&request.file).map_err(refused)?;
-        // What cannot be shown cannot be signed.
+        // Check that the document can be read: nobody can sign a document that cannot be shown.
         desk.0
             .files
             .read_document(request.organization_id, &document)
@@ -83,7 +83,7 @@ impl SignatureProvider for Provider {
                 .decisions(&known)
                 .await
                 .map_err(FilesError::provider_error)?;
-            // Once somebody has decided, what they decided on stays.
+            // Once a signer has decided, the document they decided on stays.
             if known.invited && (same || !decisions.is_empty()) {
                 return Ok(taken(known.id));
             }
@@ -115,7 +115,7 @@ impl SignatureProvider for Provider {
                 Err(error) => failed.push(error),
             }
         }
-        // Those who could be invited are. A repeat invites the others.
+        // Every signer who could be invited is. A retry invites the others.
         if let Some(error) = joined(failed) {
             return Err(error);
         }
@@ -166,7 +166,7 @@ impl SignatureProvider for Provider {
                 name: name.unwrap_or_else(|| signer.email.clone()),
                 email: signer.email.clone(),
                 signed_at: signed_at.into(),
-                // Behind a proxy, what the server sees is the proxy's.
+                // Behind a proxy, the server sees only the proxy's address.
                 ip: None,
             });
         }
@@ -232,12 +232,12 @@ impl SignatureProvider for Provider {
         Ok(facts)
     }
 
-    /// The outbox writes reminders.
+    /// Does nothing: the outbox sends reminders.
     async fn remind(&self, _: &SignatureRequest) -> Result<(), ProviderError> {
         Ok(())
     }
 
-    /// The pages ask docg whether a request is still open.
+    /// Does nothing: the pages ask docg if a request is still open.
     async fn cancel(&self, _: &SignatureRequest) -> Result<(), ProviderError> {
         Ok(())
     }
@@ -251,13 +251,13 @@ impl SignatureProvider for Provider {
     }
 }
 
-/// The execution that asks: the keys of its steps begin with its id.
+/// The execution that made a request: its id begins the idempotency keys of its steps.
 fn execution_of(request: &EnvelopeRequest) -> Option<ExecutionId> {
     let (execution, _) = request.idempotency_key.split_once('/')?;
     execution.parse().ok()
 }
 
-/// The same for the same request, so that a repeat finds what it made.
+/// The id of a request's envelope. It is derived from the request, so that a retry finds the envelope.
 pub(super) fn envelope_id(request: &EnvelopeRequest) -> String {
     let mut hasher = Sha256::new();
     hasher.update(b"docg.builtin.envelope.v1\0");
@@ -278,7 +278,7 @@ fn unavailable(error: impl ToString) -> ProviderError {
     ProviderError::Unavailable(error.to_string())
 }
 
-/// Several failures as one, which names them all. It may pass where one of them may.
+/// Joins several errors into one that names them all. It is retryable if one of them is.
 fn joined(errors: Vec<MailError>) -> Option<ProviderError> {
     let texts: Vec<_> = errors.iter().map(ToString::to_string).collect();
     let errors: Vec<_> = errors.into_iter().map(from_mail).collect();

@@ -1,11 +1,11 @@
-//! The key that links and webhooks are signed with.
+//! The key from which the server derives its signing keys.
 
 use std::{io::Write, path::Path};
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-/// Why there is no key.
+/// The reason why there is no key.
 #[derive(Debug, thiserror::Error)]
 #[error("the secret of the built-in signatures, {path}: {why}")]
 pub struct SecretError {
@@ -13,12 +13,12 @@ pub struct SecretError {
     why: String,
 }
 
-/// A random key of 32 bytes. Links and webhooks are signed with keys derived from it, so that a
-/// signature for one is none for the other.
+/// A random key of 32 bytes. Each purpose has its own derived key, so that a signature for one purpose is
+/// invalid for another.
 #[derive(Clone)]
 pub struct Secret([u8; 32]);
 
-/// What is signed.
+/// The purpose of a signature.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Purpose {
     Link,
@@ -31,11 +31,11 @@ pub(super) enum Purpose {
 }
 
 impl Secret {
-    /// Reads the key from a file, which is made, for its owner alone, where there is none.
+    /// Reads the key from a file. If the file is missing, creates it for its owner alone.
     ///
     /// # Errors
     ///
-    /// Where it can neither be read nor made, or is no key.
+    /// If the file can neither be read nor created, or does not hold a key.
     pub fn load_or_create(path: &Path) -> Result<Self, SecretError> {
         let error = |why: &dyn std::fmt::Display| SecretError {
             path: path.display().to_string(),
@@ -51,17 +51,17 @@ impl Secret {
     ///
     /// # Errors
     ///
-    /// Where it cannot be read, or is no key.
+    /// If the file cannot be read, or does not hold a key.
     pub fn load(path: &Path) -> Result<Self, SecretError> {
         let error = |why: &dyn std::fmt::Display| SecretError {
             path: path.display().to_string(),
             why: why.to_string(),
         };
         let text = std::fs::read(path).map_err(|e| error(&e))?;
-        // Some editors begin a file with a byte order mark.
+        // Some editors start a file with a byte order mark.
         let text = text.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&text);
         let mut key = [0; 32];
-        // What the decoder says repeats a part of the key.
+        // Drop the decoder's error: it quotes a part of the key.
         hex::decode_to_slice(text.trim_ascii(), &mut key)
             .map_err(|_| error(&"64 hexadecimal digits are needed"))?;
         Ok(Self(key))
@@ -69,11 +69,11 @@ impl Secret {
 
     fn create(path: &Path) -> std::io::Result<()> {
         let mut key = Vec::with_capacity(32);
-        // Each has 122 random bits from the operating system's generator.
+        // Each UUID has 122 random bits from the operating system's generator.
         key.extend_from_slice(uuid::Uuid::new_v4().as_bytes());
         key.extend_from_slice(uuid::Uuid::new_v4().as_bytes());
-        // Written aside and linked into place: another process that starts at this moment reads a
-        // whole key, and both use the same one.
+        // Write to a temporary file and link it into place. A process that starts at the same moment then
+        // reads a whole key, and both use the same one.
         let staged = path.with_extension(format!("{}.part", uuid::Uuid::new_v4()));
         let mut options = std::fs::OpenOptions::new();
         options.write(true).create_new(true);
@@ -87,36 +87,36 @@ impl Secret {
                 linked => linked,
             }
         });
-        // Nothing but what this call has made.
+        // Remove only the file that this call created.
         let _ = std::fs::remove_file(&staged);
         written
     }
 
-    /// A key for the cursors of the API's lists, the same in all processes that share this secret.
+    /// The key for cursors of the API's lists. It is the same in all processes that share this secret.
     #[must_use]
     pub fn cursor_key(&self) -> [u8; 32] {
         self.sign(Purpose::Cursors, b"")
     }
 
-    /// A key for the tokens of approvers, the same in all processes that share this secret.
+    /// The key for approvers' tokens. It is the same in all processes that share this secret.
     #[must_use]
     pub fn approval_key(&self) -> [u8; 32] {
         self.sign(Purpose::Approvals, b"")
     }
 
-    /// The seed of the key that checkpoints of audit trails are signed with.
+    /// The seed of the key that signs checkpoints of audit trails.
     #[must_use]
     pub fn checkpoint_seed(&self) -> [u8; 32] {
         self.sign(Purpose::Checkpoints, b"")
     }
 
-    /// The bearer token of a server without an auth file: whoever may read the key's file may call.
+    /// The bearer token of a server without an auth file: everybody who can read the key file may call.
     #[must_use]
     pub fn development_token(&self) -> String {
         format!("dev-{}", hex::encode(self.sign(Purpose::Development, b"")))
     }
 
-    /// Tells this key from others, and gives nothing of it away.
+    /// A fingerprint that distinguishes this key from others and reveals nothing of it.
     #[must_use]
     pub fn fingerprint(&self) -> String {
         hex::encode(&self.sign(Purpose::Fingerprint, b"")[..16])
@@ -126,7 +126,7 @@ impl Secret {
         self.mac(purpose, message).finalize().into_bytes().into()
     }
 
-    /// In constant time.
+    /// Verifies a signature in constant time.
     pub(super) fn verifies(&self, purpose: Purpose, message: &[u8], signature: &[u8]) -> bool {
         self.mac(purpose, message).verify_slice(signature).is_ok()
     }
@@ -156,7 +156,7 @@ impl std::fmt::Debug for Secret {
 }
 
 fn keyed(key: &[u8]) -> Hmac<Sha256> {
-    // HMAC takes keys of every length (RFC 2104).
+    // HMAC takes keys of any length (RFC 2104).
     Hmac::new_from_slice(key).expect("every length will do")
 }
 

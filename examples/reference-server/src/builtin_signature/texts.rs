@@ -1,4 +1,4 @@
-//! The words of pages and mails, in English and Brazilian Portuguese.
+//! The texts of pages and mails, in English and Brazilian Portuguese.
 
 use docg_core::{address::NameError, i18n::Locale, signature::NewSigner};
 use serde::Serialize;
@@ -9,7 +9,7 @@ use super::{
 };
 use crate::html::moment;
 
-/// The words of the page.
+/// The texts of the page in one language.
 #[derive(Debug, Serialize)]
 pub(super) struct Words {
     pub(super) lang: &'static str,
@@ -47,7 +47,7 @@ pub(super) struct Words {
     broken: [&'static str; 2],
 }
 
-/// What a page has to say besides the form: its heading and a sentence.
+/// A notice on a page besides the form: a heading and a sentence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Notice {
     NotFound,
@@ -89,7 +89,7 @@ impl Words {
         }
     }
 
-    /// Why a typed name cannot stand under a document.
+    /// The message for a typed name that is unfit as a signature.
     pub(super) fn name_fault(&self, fault: NameError) -> &'static str {
         match fault {
             NameError::TooLong => self.too_long,
@@ -249,8 +249,8 @@ static PT_BR: Words = Words {
     ],
 };
 
-/// Subject and text of the mail with a signer's link. The English words are plain ASCII, so that the
-/// link stands in the mail's source as it is.
+/// The subject and text of the mail with a signer's link. The English texts are plain ASCII, so that the link
+/// appears unencoded in the mail's source.
 pub(super) fn invitation(
     envelope: &Envelope,
     signer: &NewSigner,

@@ -9,15 +9,15 @@ use serde::{Deserialize, Serialize};
 
 use super::secret::{Purpose, Secret};
 
-/// Carries `sha256=` and the HMAC-SHA256 of the raw body in hexadecimal digits.
+/// The header with `sha256=` and the HMAC-SHA256 of the raw body in hexadecimal digits.
 pub(super) const HEADER: &str = "x-docg-signature";
 
-/// What is reported.
+/// The body of a report.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Report {
-    /// `signer.viewed`, `signer.signed` or `signer.declined`.
+    /// The event: `signer.viewed`, `signer.signed` or `signer.declined`.
     pub(super) event: String,
-    /// The same in every delivery of the same report.
+    /// The id of the report. It is the same in every delivery of that report.
     pub(super) delivery_id: String,
     pub(super) envelope_id: String,
     pub(super) signer_email: String,
@@ -33,7 +33,7 @@ pub(super) fn signature(secret: &Secret, body: &[u8]) -> String {
     )
 }
 
-/// Proves where a webhook comes from, and reads it.
+/// Verifies the signature of a webhook and reads it.
 pub(super) fn read(
     secret: &Secret,
     request: &WebhookRequest,
@@ -54,7 +54,7 @@ pub(super) fn read(
         "signer.viewed" => Some(SignerFactKind::Viewed),
         "signer.signed" => Some(SignerFactKind::Signed),
         "signer.declined" => Some(SignerFactKind::Declined),
-        // From a later version of this program: taken in, and nothing follows from it.
+        // An event from a later version of this program: accept and ignore it.
         _ => None,
     };
     let facts = kind.map(|kind| SignerFact {

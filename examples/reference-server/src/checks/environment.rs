@@ -1,4 +1,4 @@
-//! Variables, options, and the limits of the process.
+//! Checks of variables, options, and the limits of the process.
 
 use std::ffi::OsString;
 
@@ -11,7 +11,7 @@ use crate::{
     serve::{connections_kept_free, url_at, url_is_local},
 };
 
-/// Variables that are read elsewhere than in the options.
+/// The variables that are not read through the options.
 const OTHERS: &[&str] = &[
     "DOCG_CLICKSIGN_TOKEN",
     "DOCG_CLICKSIGN_WEBHOOK_SECRET",
@@ -22,13 +22,13 @@ const OTHERS: &[&str] = &[
     "REDIS_STREAM_MAXLEN",
     "REDIS_STREAM_TTL",
 ];
-/// Those of `scripts/services`, which a shell that started it may still have.
+/// The variables of `scripts/services`. A shell that started it may still have them.
 const OF_SERVICES: &[&str] = &[
     "DOCG_SERVICES_HOME",
     "DOCG_POSTGRES_PORT",
     "DOCG_REDIS_PORT",
 ];
-/// Those that are commonly set for a bucket.
+/// The usual variables for a bucket.
 const OF_BUCKETS: &[&str] = &[
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
@@ -40,11 +40,11 @@ const OF_BUCKETS: &[&str] = &[
     "AWS_ALLOW_HTTP",
     "AWS_VIRTUAL_HOSTED_STYLE_REQUEST",
 ];
-/// Fewer connections than a small office has open.
+/// The smallest number of connections for clients without a warning: a small office has that many open.
 const FEW: usize = 256;
-/// From this likeness on, one name is taken for a misspelt other.
+/// The likeness from which an unknown name is taken for a misspelt known one.
 const ALIKE: f64 = 0.8;
-/// A name that is anybody's is taken for a misspelt one of ours up to so many wrong letters.
+/// The number of wrong letters up to which a name without our prefix is taken for a misspelt one of ours.
 const SLIPS: usize = 2;
 
 pub(super) fn variables(options: &Options) -> Vec<Finding> {
@@ -58,11 +58,11 @@ pub(super) fn variables(options: &Options) -> Vec<Finding> {
 }
 
 fn text(name: OsString) -> Option<String> {
-    // Ours are ASCII.
+    // Names that are not UTF-8 are not ours: ours are ASCII.
     name.into_string().ok()
 }
 
-/// Each variable that is set, and whether it is empty.
+/// Reports unknown and empty variables. `set` holds each variable, and true if it is empty.
 fn unknown_or_empty(set: &[(String, bool)], of_others: &[&str]) -> Vec<Finding> {
     let known = known();
     let mut findings = Vec::new();
@@ -75,7 +75,7 @@ fn unknown_or_empty(set: &[(String, bool)], of_others: &[&str]) -> Vec<Finding> 
                 findings.push(Finding::warned(text));
             }
         } else if name.starts_with("DOCG_TEST_") || OF_SERVICES.contains(&name.as_str()) {
-            // It is meant for a script.
+            // Variables for scripts are ignored.
         } else if name.starts_with("DOCG_") {
             let nearest = known
                 .iter()
@@ -108,7 +108,7 @@ fn unknown_or_empty(set: &[(String, bool)], of_others: &[&str]) -> Vec<Finding> 
     findings
 }
 
-/// Every variable that this program reads.
+/// All variables that this program reads.
 fn known() -> Vec<String> {
     let mut known: Vec<String> = OTHERS.iter().map(|&name| name.to_owned()).collect();
     let mut commands = vec![Cli::command()];
@@ -153,14 +153,15 @@ pub(super) fn options(options: &Options) -> Vec<Finding> {
     findings
 }
 
-/// Why nobody can open the links in mails.
+/// The reason why people cannot open the links in mails, if there is one.
 fn closed_links(options: &Options) -> Option<String> {
     const TO_DO: &str = "Give --public-url, the address at which people reach the server";
     let bind = options.bind;
     if options.public_url.is_some() {
         return None;
     }
-    // Links to executions in memory end with the process, and so may a port of its own.
+    // Without a database, links end with the process. On loopback, a port that changes at each start then
+    // does no harm.
     let outlive = options.database_url.is_some() || !bind.ip().is_loopback();
     if bind.ip().to_canonical().is_unspecified() {
         Some(format!(
@@ -200,7 +201,7 @@ pub(super) fn open_files(options: &Options) -> Vec<Finding> {
     ))]
 }
 
-/// What is wrong with a URL that links begin with.
+/// Reads the public URL, which links begin with, or explains its fault.
 pub(crate) fn public_url(text: &str) -> Result<Url, String> {
     const RIGHT: &str = "right would be https://docs.example.com or https://example.com/docs";
     let wrong = |why: &str| Err(format!("{why}; {RIGHT}"));

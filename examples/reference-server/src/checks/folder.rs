@@ -1,4 +1,4 @@
-//! The data directory, what is in it, and files that the options name.
+//! Checks of the data directory, its content, and the files that the options name.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -21,9 +21,9 @@ use crate::{
     workflows,
 };
 
-/// The file that tells one server of another.
+/// The lock file, by which servers detect each other.
 const LOCK_FILE: &str = "server.lock";
-/// How long a bucket may take for an answer.
+/// The time limit for a bucket's answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(super) fn data_dir(options: &Options) -> Vec<Finding> {
@@ -45,25 +45,25 @@ pub(super) fn data_dir(options: &Options) -> Vec<Finding> {
     ))]
 }
 
-/// Writes and removes a file: rights, full disks and read-only systems show only then.
+/// Writes and removes a file: only a write reveals missing rights, full disks and read-only systems.
 fn probe(folder: &Path) -> io::Result<()> {
     let path = folder.join(format!(".docg-probe-{}", uuid::Uuid::new_v4()));
     let written = File::create_new(&path).and_then(|mut file| {
         file.write_all(b"docg")?;
         file.sync_all()
     });
-    // Absent where it could not be made.
+    // The file is missing if it could not be created.
     let _ = fs::remove_file(&path);
     written
 }
 
-/// What a server holds as long as it uses a data directory.
+/// The lock that a server holds while it uses a data directory.
 #[derive(Debug)]
 pub(crate) struct Lock {
     _file: Option<File>,
 }
 
-/// Another server uses the data directory, and does not share a database with this one.
+/// Another server uses the data directory, and the two do not share a database.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "--data-dir {0}: another server uses this folder, and {1}. Stop it, give each its own folder, or \
@@ -72,13 +72,13 @@ pub(crate) struct Lock {
 pub struct LockError(String, &'static str);
 
 impl Lock {
-    /// Servers with a database share a folder; one without has it for itself.
+    /// Locks the data directory. Servers with a database share it; a server without one needs it for itself.
     pub(crate) fn take(options: &Options) -> Result<Self, LockError> {
         let path = options.data_dir.join(LOCK_FILE);
         let has_database = options.database_url.is_some();
         let opened = fs::create_dir_all(&options.data_dir)
             .and_then(|()| File::options().create(true).append(true).open(&path));
-        // A folder that cannot be written is refused by its own check.
+        // Ignore the error here: the check of the data directory reports it.
         let Ok(file) = opened else {
             return Ok(Self { _file: None });
         };
@@ -108,10 +108,10 @@ impl Lock {
     }
 }
 
-/// The storage of documents that the options name.
+/// Opens the file storage that the options name.
 pub(crate) fn opened(options: &Options) -> Result<Files, FilesError> {
     match &options.files_url {
-        // The text is not repeated: it may hold a key.
+        // Do not quote the text: it may hold a key.
         Some(url) => match Url::parse(url.expose()) {
             Ok(url) => Files::at_url(&url),
             Err(e) => Err(FilesError::Other(format!("not a URL: {e}"))),
@@ -120,7 +120,7 @@ pub(crate) fn opened(options: &Options) -> Result<Files, FilesError> {
     }
 }
 
-/// The option that says where files are.
+/// The option that sets the place of files.
 fn files_option(options: &Options) -> String {
     match &options.files_url {
         Some(_) => "--files-url".to_owned(),
@@ -128,7 +128,7 @@ fn files_option(options: &Options) -> String {
     }
 }
 
-/// An error in one line. What a bucket answers repeats the request and who made it: its code says enough.
+/// An error in one line. A bucket's answer repeats the request and its sender, so only its code is kept.
 fn brief(error: &FilesError) -> String {
     let text = error.to_string();
     let code = text
@@ -140,7 +140,7 @@ fn brief(error: &FilesError) -> String {
     }
 }
 
-/// Which variables a bucket's settings come from, and which of them are not set.
+/// Names the variables of a bucket's settings, and those that are not set.
 fn of_bucket(options: &Options) -> String {
     let url = options.files_url.as_ref();
     if !url.is_some_and(|url| url.expose().starts_with("s3:")) {
@@ -219,13 +219,13 @@ pub(super) async fn key(options: &Options) -> Vec<Finding> {
     }
 }
 
-/// Whether something was signed with a key, as far as files tell.
+/// True if files show that the installation's key was used.
 async fn has_documents(options: &Options) -> bool {
     let noted = Checkpoints::of(&options.data_dir).organizations();
     if noted.is_ok_and(|organizations| !organizations.is_empty()) {
         return true;
     }
-    // What cannot be opened or asked is another check's.
+    // Errors of opening or reading the storage are reported by another check.
     let Ok(files) = opened(options) else {
         return false;
     };
@@ -268,7 +268,7 @@ pub(super) fn workflows(options: &Options) -> Vec<Finding> {
     }
 }
 
-/// What others than a file's owner may do with it.
+/// The rights of other users on a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Others {
     Nothing,

@@ -60,14 +60,14 @@ impl Finding {
     }
 }
 
-/// A check that is made at once.
+/// Wraps a check that finishes at once.
 macro_rules! at_once {
     ($check:path) => {
         |options| futures::future::ready($check(options)).boxed()
     };
 }
 
-/// A check that waits for answers.
+/// Wraps a check that waits for answers.
 macro_rules! waiting {
     ($check:path) => {
         |options| $check(options).boxed()

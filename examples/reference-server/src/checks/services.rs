@@ -1,4 +1,4 @@
-//! Services that the options name.
+//! Checks of the services that the options name.
 
 use std::time::Duration;
 
@@ -14,9 +14,9 @@ use crate::{
     options::Options,
 };
 
-/// How long Redis may take to answer, which need not be up.
+/// The time limit for Redis's answer. Redis need not be up.
 const REDIS: Duration = Duration::from_secs(1);
-/// How long a mail server may take to let us in, which need not be up.
+/// The time limit for signing in to the mail server. The server need not be up.
 const MAIL: Duration = Duration::from_secs(3);
 
 pub(super) async fn database(options: &Options) -> Vec<Finding> {
@@ -35,7 +35,7 @@ pub(super) async fn database(options: &Options) -> Vec<Finding> {
     };
     faults
         .into_iter()
-        // What is only unwise was logged as it was connected.
+        // Faults that are not fatal were logged when the server connected.
         .filter(DatabaseFault::is_fatal)
         .filter(|fault| options.no_migrate || !matches!(fault, DatabaseFault::Unmigrated { .. }))
         .map(|fault| Finding::refused(format!("--database-url: {fault}")))
@@ -50,7 +50,7 @@ pub(super) async fn redis(options: &Options) -> Vec<Finding> {
         Ok(bus) => bus,
         Err(error) => return vec![Finding::refused(format!("--redis-url: {error}"))],
     };
-    // Where it does not get ready, the faults say why.
+    // If Redis does not get ready, the faults show why.
     let _ = timeout(REDIS, bus.ready()).await;
     let faults = match bus.faults().await {
         Ok(faults) => faults,
@@ -86,7 +86,7 @@ fn slower(error: &BusError) -> Finding {
     ))
 }
 
-/// Whether an error of Redis is about who connects.
+/// True if an error of Redis is about the user or the password.
 fn wants_password(error: &str) -> bool {
     [
         "NOAUTH",

@@ -1,4 +1,4 @@
-//! `audit verify`: over a file of rows, by asking the server that keeps them, or on the database.
+//! `audit verify`: verifies audit rows in a file, in a server's store, or in the database.
 
 use std::{borrow::Cow, cmp::Ordering, path::Path, sync::Arc};
 
@@ -15,20 +15,20 @@ use uuid::Uuid;
 use super::{CliError, database, local::named};
 use crate::options::{Options, VerifyArgs};
 
-/// What verifying has shown.
+/// The result of a verification.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verdict {
-    /// Whether all of it holds.
+    /// True if all rows are valid.
     pub is_valid: bool,
-    /// What was seen and what does not hold, for people.
+    /// A report for people: the rows that were checked and the faults that were found.
     pub text: String,
 }
 
-/// Verifies audit trails: of a file, or as a server or the database keeps them.
+/// Verifies audit trails: in a file, in a server's store, or in the database.
 ///
 /// # Errors
 ///
-/// Where that could not be done, which says nothing about the trail.
+/// If the verification could not be done. The trail may be valid or not.
 pub async fn verify(options: &Options, args: &VerifyArgs) -> Result<Verdict, CliError> {
     let kept = kept(args).await?;
     let execution = args.execution.map(ExecutionId);
@@ -62,7 +62,7 @@ pub async fn verify(options: &Options, args: &VerifyArgs) -> Result<Verdict, Cli
     Ok(verdict)
 }
 
-/// What the server that is named keeps of the execution.
+/// Asks the named server to verify its trail of the execution.
 async fn kept(args: &VerifyArgs) -> Result<Option<Chain>, CliError> {
     let Some(url) = &args.server.url else {
         return Ok(None);
@@ -79,14 +79,14 @@ async fn kept(args: &VerifyArgs) -> Result<Option<Chain>, CliError> {
     read_answer(&answer).map(Some)
 }
 
-/// What one chain is.
+/// The outcome of verifying one chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Chain {
-    /// How many rows there are.
+    /// The number of rows.
     count: u64,
-    /// The last row's hash, in hexadecimal digits.
+    /// The hash of the last row, in hexadecimal digits.
     head_hash: String,
-    /// Where the chain breaks; `None` where it holds.
+    /// The sequence number of the first invalid row. `None` if the chain is valid.
     first_invalid_seq: Option<u64>,
 }
 
@@ -152,7 +152,8 @@ fn read_answer(answer: &Value) -> Result<Chain, CliError> {
     })
 }
 
-/// Rows alone cannot show that their end was cut off; what the server keeps can.
+/// Verifies rows, and compares them with the server's trail: only that comparison shows that the end was cut
+/// off.
 fn verify_rows(rows: &[AuditEvent], kept: Option<&Chain>) -> Chain {
     let last = rows.last();
     let (seq, hash) = last.map_or((0, [0; 32]), |row| (row.seq, row.hash));
@@ -166,7 +167,7 @@ fn verify_rows(rows: &[AuditEvent], kept: Option<&Chain>) -> Chain {
     }
 }
 
-/// The first row by which a chain that ends like this is not the one that the server keeps.
+/// The first row in which a chain with this end differs from the server's.
 fn first_difference(count: u64, head: [u8; 32], kept: &Chain) -> Option<u64> {
     match count.cmp(&kept.count) {
         Ordering::Less => Some(count + 1),
@@ -175,7 +176,7 @@ fn first_difference(count: u64, head: [u8; 32], kept: &Chain) -> Option<u64> {
     }
 }
 
-/// JSON Lines, an array, or pages as the API gives them.
+/// Reads an export: JSON Lines, an array, or pages as the API returns them.
 fn read_export(path: &Path, only: Option<ExecutionId>) -> Result<Vec<AuditEvent>, CliError> {
     let error = |why: String| CliError::File {
         file: path.display().to_string(),
@@ -217,8 +218,8 @@ fn read_export(path: &Path, only: Option<ExecutionId>) -> Result<Vec<AuditEvent>
     Ok(read)
 }
 
-/// A row of an export: as the API shows it, with what its hash is made of. Hashes are hexadecimal,
-/// with or without the `\x` that Postgres puts before them; of an erased row the actor may be `null`.
+/// A row of an export, with the API's fields and the inputs of its hash. Hashes are hexadecimal, with or
+/// without the `\x` that Postgres puts before them. The actor of an erased row may be `null`.
 #[derive(Deserialize)]
 struct Row {
     id: AuditId,

@@ -1,4 +1,4 @@
-//! The API's client, as far as the commands need it.
+//! A small client of the API for the commands.
 
 use std::time::Duration;
 
@@ -9,12 +9,12 @@ use uuid::Uuid;
 
 use super::CliError;
 
-/// How long a server may take to be connected to, and to begin with a stream.
+/// The time limit for connecting to a server, and for the start of a stream.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long it may take for any other answer.
+/// The time limit for any other answer.
 const ANSWER: Duration = Duration::from_secs(30);
 
-/// A server, and who calls it.
+/// A server, and the credentials to call it.
 #[derive(Clone)]
 pub(super) struct Client {
     http: reqwest::Client,
@@ -56,7 +56,7 @@ impl Client {
         json(self.answer(request.timeout(ANSWER)).await?).await
     }
 
-    /// An event stream, from after the event with this id.
+    /// Opens an event stream that starts after the event with this id.
     pub(super) async fn stream(
         &self,
         path: &str,
@@ -101,7 +101,7 @@ impl Client {
     }
 }
 
-/// The response, unless the server refused.
+/// Passes on a successful response; an error status becomes an error.
 async fn accepted(response: Response) -> Result<Response, CliError> {
     let status = response.status();
     if status.is_success() {
@@ -137,7 +137,7 @@ pub(super) fn http_error(error: &reqwest::Error) -> CliError {
     CliError::Http(with_causes(error))
 }
 
-/// An error with its causes: reqwest's own text stops at "error sending request".
+/// The text of an error with its causes: reqwest's own text stops at "error sending request".
 fn with_causes(error: &reqwest::Error) -> String {
     let mut text = error.to_string();
     let mut next = std::error::Error::source(error);

@@ -1,4 +1,4 @@
-//! The commands that work on the database itself, without a server.
+//! The commands that work on the database directly, without a server.
 
 use std::{
     fs::File,
@@ -23,20 +23,20 @@ use crate::{
     options::{Options, PrintMigrationsArgs, PurgeArgs},
 };
 
-/// So many go at once, so that workers never wait for long.
+/// The number of executions or trails that one transaction purges, so that workers never wait for long.
 const BATCH: usize = 500;
 const DAY_MS: i64 = 24 * 3600 * 1000;
 
-/// Brings the schema up to date.
+/// Migrates the schema to the newest version.
 ///
 /// # Errors
 ///
-/// Where there is no database, or it does not let us.
+/// If there is no database, or the user lacks the rights.
 pub async fn migrate(options: &Options) -> Result<(), CliError> {
     open(options).await?.migrate().await.map_err(failed)
 }
 
-/// The migrations as plain SQL, for those who run them themselves.
+/// The migrations as plain SQL, for operators who run them with their own tools.
 #[must_use]
 pub fn migrations(args: &PrintMigrationsArgs) -> String {
     match &args.grants {
@@ -45,12 +45,12 @@ pub fn migrations(args: &PrintMigrationsArgs) -> String {
     }
 }
 
-/// Removes what ended long ago. The number of executions and of audit trails that went.
+/// Purges executions and audit trails that ended long ago. Returns the number of each.
 ///
 /// # Errors
 ///
-/// Where there is no database, or it does not let us: audit rows go by the schema's owner alone, and
-/// with the key that signs it.
+/// If there is no database, or the user lacks the rights. Only the schema's owner may purge audit rows, and
+/// only with the key that signs the purge.
 pub async fn purge(options: &Options, args: &PurgeArgs) -> Result<(usize, usize), CliError> {
     let store = open(options).await?;
     let audit = match args.audit_older_than_days {
@@ -78,7 +78,7 @@ pub async fn purge(options: &Options, args: &PurgeArgs) -> Result<(usize, usize)
             let made = match purged {
                 Ok(made) if made.is_empty() => break,
                 Ok(made) => made,
-                // What has gone has gone; the next call takes the rest.
+                // Earlier batches are purged; the next call purges the rest.
                 Err(e) if e.kind == StoreErrorKind::Conflict => {
                     tracing::warn!("some audit rows stay until the next purge: {e}");
                     break;
@@ -94,12 +94,12 @@ pub async fn purge(options: &Options, args: &PurgeArgs) -> Result<(usize, usize)
     Ok((executions, trails))
 }
 
-/// Erases the personal data of an execution's audit trail. The number of rows that had any.
+/// Erases the personal data in an execution's audit trail. Returns the number of rows that had any.
 ///
 /// # Errors
 ///
-/// Where there is no database, or no such execution, or it does not let us: that is for the schema's
-/// owner alone.
+/// If there is no database, or no such execution, or the user lacks the rights: only the schema's owner may
+/// erase.
 pub async fn erase(options: &Options, execution: ExecutionId) -> Result<u64, CliError> {
     let store = open(options).await?;
     let mut rows = 0;
@@ -110,11 +110,11 @@ pub async fn erase(options: &Options, execution: ExecutionId) -> Result<u64, Cli
     Ok(rows)
 }
 
-/// Verifies the audit trails of all organizations in the database, or that of one execution.
+/// Verifies the audit trails of all organizations in the database, or of one execution.
 ///
 /// # Errors
 ///
-/// Where that could not be done, which says nothing about the trails.
+/// If the verification could not be done. The trails may be valid or not.
 pub(super) async fn verify(
     options: &Options,
     execution: Option<ExecutionId>,
@@ -138,11 +138,11 @@ pub(super) async fn verify(
     judged(all, key.is_some(), options)
 }
 
-/// Verifies a file that [`export`] has written; `None` where it is of another form.
+/// Verifies a file that [`export`] has written. `None` if the file has another format.
 ///
 /// # Errors
 ///
-/// Where that could not be done, which says nothing about the trail.
+/// If the verification could not be done. The trail may be valid or not.
 pub(super) fn verify_export(
     options: &Options,
     path: &Path,
@@ -159,7 +159,7 @@ pub(super) fn verify_export(
         return Ok(None);
     }
     let key = checkpoint_key(options)?;
-    // It may be from before the last checkpoints, so none is required of it.
+    // Require no checkpoints: the file may be older than the last ones.
     let trust = trust(key.as_ref());
     let report = match execution {
         Some(id) => verify_audit_export_of(id, file, &trust),
@@ -175,7 +175,8 @@ pub(super) fn verify_export(
     judged(report, key.is_some(), options).map(Some)
 }
 
-/// Without a key, what is signed can be neither right nor wrong; the rest can be wrong.
+/// Without a key, ignores faults of signatures, since they cannot be checked. Fails if no other fault is
+/// left.
 fn judged(
     mut report: AuditReport,
     has_key: bool,
@@ -195,11 +196,11 @@ fn judged(
     Ok(report)
 }
 
-/// Writes the audit trails of all organizations, or of one execution, as lines of JSON.
+/// Writes the audit trails of all organizations, or of one execution, as JSON Lines.
 ///
 /// # Errors
 ///
-/// Where there is no database, or no such execution, or `out` takes no more.
+/// If there is no database, or no such execution, or `out` cannot be written.
 pub async fn export(
     options: &Options,
     execution: Option<ExecutionId>,
@@ -215,7 +216,7 @@ pub async fn export(
     Ok(())
 }
 
-/// All who have audit trails, or the one who has that of this execution.
+/// All organizations that have audit trails, or the one that owns this execution's trail.
 async fn organizations(
     store: &PgStore,
     execution: Option<ExecutionId>,
@@ -238,12 +239,12 @@ async fn open(options: &Options) -> Result<PgStore, CliError> {
         .map_err(|e| CliError::Usage(e.to_string()))
 }
 
-/// What trails are held against: the key of this installation.
+/// The keys that a verification trusts: this installation's key, if there is one.
 fn trust(key: Option<&CheckpointKey>) -> AuditTrust {
     AuditTrust::keys(key.map(CheckpointKey::public_key))
 }
 
-/// The key that this installation signs checkpoints with, if it has one.
+/// The key with which this installation signs checkpoints, if it has one.
 fn checkpoint_key(options: &Options) -> Result<Option<CheckpointKey>, CliError> {
     let secret = local::secret(options)?;
     Ok(secret.map(|secret| backend::checkpoint_key(&secret)))

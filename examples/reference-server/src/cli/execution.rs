@@ -12,22 +12,22 @@ use super::{
     sse::{Parser, SseEvent},
 };
 
-/// Where following an execution ended.
+/// The state in which following an execution ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
-    /// It is completed.
+    /// The execution completed.
     Completed,
-    /// It failed or was canceled.
+    /// The execution failed or was canceled.
     NotCompleted,
-    /// A person has to look at it.
+    /// The execution waits for a person's review.
     NeedsReview,
 }
 
-/// Comes back so often after a stream that ended without an event before it gives up.
+/// The number of reconnects in a row without an event before the client gives up.
 const MAX_BREAKS: u32 = 30;
 
-/// Follows an execution and shows its progress. With `stop_at_review`, a review ends it. A server that
-/// goes away, once it has answered, is waited for.
+/// Follows an execution and shows its progress. With `stop_at_review`, a review ends it. If the server goes
+/// away after it has answered once, the client waits for it.
 pub(super) async fn follow(
     client: &Client,
     id: Uuid,
@@ -63,7 +63,8 @@ pub(super) async fn follow(
                 return Ok(ended);
             }
             Ok(None) | Err(_) if is_away => {}
-            // The stream ended before the execution: the server is restarting, or we were too slow.
+            // The stream ended before the execution: the server is restarting, or this client reads too
+            // slowly.
             Ok(None) | Err(_) if breaks < MAX_BREAKS => breaks += 1,
             Ok(None) => {
                 return Err(CliError::Http(
@@ -77,7 +78,7 @@ pub(super) async fn follow(
     }
 }
 
-/// Whether a server that has answered before may soon do so again. Proxies answer in its place.
+/// True if a server that answered before may soon answer again. Proxies answer for an absent server.
 fn is_passing(error: &CliError) -> bool {
     match error {
         CliError::Unanswered { .. } | CliError::Http(_) => true,
@@ -93,7 +94,7 @@ async fn read(
     stop_at_review: bool,
     breaks: &mut u32,
 ) -> Result<Option<Ended>, CliError> {
-    // 204: nothing comes after the last event that we have.
+    // Status 204 has no chunks: no event comes after the last one that was received.
     while let Some(chunk) = response.chunk().await.map_err(|e| http_error(&e))? {
         for event in parser.feed(&chunk) {
             *breaks = 0;
@@ -105,7 +106,7 @@ async fn read(
     Ok(None)
 }
 
-/// Shows an event; the end of the execution where it is that.
+/// Shows an event. Returns the end of the execution, if the event is that.
 fn take(event: &SseEvent, progress: &Progress, stop_at_review: bool) -> Option<Ended> {
     if event.event == "heartbeat" {
         return None;
@@ -117,7 +118,7 @@ fn take(event: &SseEvent, progress: &Progress, stop_at_review: bool) -> Option<E
         &data
     };
     progress.show(&event.event, state);
-    // What `connected` tells is the state; the events that led there still come.
+    // `connected` carries the current state, but the events that led to it still follow.
     if event.event == "connected" {
         return None;
     }
@@ -129,7 +130,7 @@ fn take(event: &SseEvent, progress: &Progress, stop_at_review: bool) -> Option<E
     }
 }
 
-/// What an execution says of itself that a person should read when it did not complete.
+/// The texts of an execution that explain to a person why it did not complete.
 pub(super) fn why(execution: &Value) -> Vec<String> {
     let text =
         |value: &Value, name: &str| value.get(name).and_then(Value::as_str).map(str::to_owned);

@@ -1,4 +1,4 @@
-//! The server that these options describe: where it listens, and whom it lets call.
+//! Finds the server that these options describe, and credentials to call it.
 
 use docg_http::Scope;
 use url::{Host, Url};
@@ -11,8 +11,8 @@ use crate::{
     serve::{SECRET_FILE, reachable, url_at},
 };
 
-/// A client of the server that the arguments name, or else of the one that these options describe,
-/// as the first of its callers who may do all this.
+/// A client of the server that the arguments name, or else of the one that these options describe. It calls
+/// as the first caller that has all these scopes.
 pub(super) fn client(
     options: &Options,
     server: &ServerArgs,
@@ -36,13 +36,13 @@ pub(super) fn client(
 /// A client of the server that the arguments name.
 pub(super) fn named(server: &ServerArgs, url: &Url) -> Result<Client, CliError> {
     let token = server.token.as_ref().ok_or_else(|| {
-        // The options' own tokens are not shown to whoever is named.
+        // Never send the options' own tokens to a server that --url names.
         CliError::Usage("--url needs --token (or DOCG_TOKEN)".to_owned())
     })?;
     Client::new(url, token.expose(), server.organization)
 }
 
-/// A client of a server with these options that is found here.
+/// A client of a server that runs with these options on this machine.
 pub(super) fn caller(
     options: &Options,
     server: &ServerArgs,

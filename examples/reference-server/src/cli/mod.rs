@@ -1,5 +1,5 @@
-//! The commands besides `serve`. Those about executions talk to a server over HTTP, as every client
-//! does, and `run` brings one along where none is named; those about the database open it.
+//! The commands besides `serve`. Commands about executions call a server over HTTP, as every client does;
+//! `run` starts its own server if none is named. Commands about the database open it directly.
 
 mod audit;
 mod client;
@@ -17,43 +17,43 @@ pub use database::{erase, export, migrate, migrations, purge};
 pub use execution::Ended;
 pub use run::{run, watch};
 
-/// Why a command could not do its work.
+/// The reason why a command failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CliError {
-    /// No server is there.
+    /// No server answers.
     #[error(
         "nothing answers at {url} ({why}): start a server there, or give the --url of one that runs"
     )]
     Unanswered {
-        /// Where.
+        /// The URL.
         url: Url,
-        /// Why.
+        /// The reason.
         why: String,
     },
-    /// The server cannot be reached, or broke off.
+    /// The connection failed, or broke off.
     #[error("{0}")]
     Http(String),
-    /// The server refused.
+    /// The server rejected the request.
     #[error("{status}: {detail}")]
     Refused {
         /// The HTTP status.
         status: u16,
-        /// What the server said.
+        /// The server's explanation.
         detail: String,
     },
     /// A file cannot be read.
     #[error("{file}: {why}")]
     File {
-        /// Which.
+        /// The file.
         file: String,
-        /// Why.
+        /// The reason.
         why: String,
     },
-    /// The options do not say enough.
+    /// The options are incomplete or contradict each other.
     #[error("{0}")]
     Usage(String),
-    /// The server that `run` brings along does not start.
+    /// The server that `run` starts failed to start.
     #[error(transparent)]
     Serve(#[from] crate::serve::ServeError),
 }

@@ -1,4 +1,4 @@
-//! Progress in the terminal: a bar where somebody watches, lines where the output goes elsewhere.
+//! Progress in the terminal: a bar if standard error is a terminal, else lines.
 
 use std::{cell::RefCell, io::IsTerminal};
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 pub(super) struct Progress {
     bar: Option<ProgressBar>,
-    /// What was said last, so that nothing is said twice.
+    /// The last line, so that none is printed twice.
     said: RefCell<String>,
 }
 
@@ -26,7 +26,7 @@ impl Progress {
         }
     }
 
-    /// Shows where an execution stands: an event, or a state.
+    /// Shows the progress of an execution, from an event or a state.
     pub(super) fn show(&self, event: &str, state: &Value) {
         let text = |value: &Value, name: &str| {
             value
@@ -71,7 +71,7 @@ impl Progress {
         }
     }
 
-    /// Says something beside the progress.
+    /// Prints a line beside the progress bar.
     pub(super) fn note(&self, line: &str) {
         match &self.bar {
             Some(bar) => bar.println(line),

@@ -1,4 +1,4 @@
-//! `run` and `watch`.
+//! The commands `run` and `watch`.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -20,11 +20,11 @@ use crate::{
     serve::{Server, reachable, url_at},
 };
 
-/// Starts a workflow, watches it, and says why where it is not completed.
+/// Starts a workflow and shows its progress. If it does not complete, prints the reason.
 ///
 /// # Errors
 ///
-/// Where it cannot be started or watched.
+/// If the execution cannot be started or watched.
 pub async fn run(options: &Options, args: &RunArgs) -> Result<Ended, CliError> {
     let data = read_data(&args.data)?;
     if let Some(url) = &args.server.url {
@@ -46,7 +46,7 @@ pub async fn run(options: &Options, args: &RunArgs) -> Result<Ended, CliError> {
         );
     }
     let ended = async {
-        // A token is one for the server that --url names.
+        // The token argument is for the server that --url names, so it is not used here.
         let here = ServerArgs {
             token: None,
             ..args.server.clone()
@@ -63,17 +63,17 @@ pub async fn run(options: &Options, args: &RunArgs) -> Result<Ended, CliError> {
     ended
 }
 
-/// A server of its own for as long as it takes, so that people can sign: beside any other that the
-/// same options may have started.
+/// The options of a server that runs only as long as the command, so that people can sign. It listens on a
+/// free port, beside any other server with the same options.
 fn alone(options: &Options) -> Options {
     let mut own = options.clone();
     own.role = Role::All;
     own.bind = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     if own.database_url.is_none() {
-        // No other server knows the execution.
+        // No other server knows the execution, so links must lead to this one.
         own.public_url = None;
     } else if own.public_url.is_none() && options.bind.port() != 0 {
-        // Mails of this one, which takes forward whatever waits, are opened when it is gone.
+        // Links in mails must work after this server has ended, so they lead to the usual one.
         own.public_url = Some(url_at(reachable(options.bind)));
     }
     own
@@ -83,7 +83,7 @@ fn alone(options: &Options) -> Options {
 ///
 /// # Errors
 ///
-/// Where the server is not found, or it cannot be watched.
+/// If no server is found, or the execution cannot be watched.
 pub async fn watch(options: &Options, args: &WatchArgs) -> Result<Ended, CliError> {
     let client = local::client(options, &args.server, &[Scope::ExecutionsRead])?;
     let ended = follow(&client, args.id, false).await?;
@@ -117,7 +117,7 @@ async fn explain(client: &Client, id: Uuid, ended: Ended) {
     }
 }
 
-/// By id, by name, or by the name in lower case with hyphens.
+/// Finds a workflow by id, by name, or by its name in lower case with hyphens.
 async fn find_workflow(client: &Client, wanted: &str) -> Result<Uuid, CliError> {
     if let Ok(id) = wanted.parse() {
         return Ok(id);

@@ -5,12 +5,12 @@ use std::time::Duration;
 /// One event.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct SseEvent {
-    /// `message` where the stream does not say.
+    /// The event's type. `message` if the stream does not name one.
     pub(super) event: String,
     pub(super) data: String,
 }
 
-/// Takes in bytes as they come, and gives events.
+/// Parses an event stream from bytes as they arrive.
 #[derive(Debug, Default)]
 pub(super) struct Parser {
     buffer: Vec<u8>,
@@ -22,7 +22,8 @@ pub(super) struct Parser {
 }
 
 impl Parser {
-    /// What is left of a broken connection: the last id, and when to come back.
+    /// The parser for the next connection. It keeps the last id and the retry delay, and drops a partial
+    /// event.
     pub(super) fn for_next_connection(self) -> Self {
         Self {
             last_id: self.last_id,
@@ -31,7 +32,7 @@ impl Parser {
         }
     }
 
-    /// Takes in bytes; gives the events that they complete.
+    /// Adds bytes, and returns the events that they complete.
     pub(super) fn feed(&mut self, bytes: &[u8]) -> Vec<SseEvent> {
         self.buffer.extend_from_slice(bytes);
         let mut events = Vec::new();
@@ -42,7 +43,7 @@ impl Parser {
         events
     }
 
-    /// The next whole line, and how many bytes it has with its end.
+    /// The next whole line, and its length in bytes with the line end.
     fn next_line(&self) -> Option<(String, usize)> {
         let end = self
             .buffer
@@ -50,11 +51,12 @@ impl Parser {
             .position(|b| matches!(b, b'\n' | b'\r'))?;
         let length = match (self.buffer[end], self.buffer.get(end + 1)) {
             (b'\r', Some(b'\n')) => end + 2,
-            // What follows decides whether the line ends with one byte or two.
+            // The next byte decides if the line ends with one byte or two.
             (b'\r', None) => return None,
             _ => end + 1,
         };
-        // Event streams are decoded so (HTML Standard, section 9.2.5); this is for the terminal alone.
+        // The standard requires this decoding (HTML Standard, section 9.2.5); the text is for the terminal
+        // only.
         let line = String::from_utf8_lossy(&self.buffer[..end]).into_owned();
         Some((line, length))
     }
@@ -82,7 +84,7 @@ impl Parser {
             "data" => self.data.push(value.to_owned()),
             "id" if !value.contains('\0') => self.last_id = Some(value.to_owned()),
             "retry" => self.retry = value.parse().ok().map(Duration::from_millis),
-            // A comment, or nothing that is known.
+            // A comment or an unknown field.
             _ => {}
         }
         None

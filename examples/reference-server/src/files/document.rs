@@ -4,30 +4,30 @@ use serde_json::Value;
 
 use super::{FilesError, names::clean_stem};
 
-/// A document that a step made, as its output describes it and later steps name it.
+/// A document that a step made. It appears in the step's output, and later steps refer to it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Document {
-    /// Where it is kept.
+    /// The path in the file storage.
     pub path: String,
-    /// What it is called.
+    /// The file name.
     pub filename: String,
-    /// What people read: the name as it was given, in one line. Older documents have none.
+    /// The title for people: the original name, in one line. Older documents have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub title: Option<String>,
-    /// What it is, as HTTP says it.
+    /// The media type, as in the HTTP header `Content-Type`.
     pub content_type: String,
-    /// Its size.
+    /// The size, in bytes.
     pub bytes: u64,
-    /// Its SHA-256, in hexadecimal digits.
+    /// The SHA-256 of the content, in hexadecimal digits.
     pub sha256: String,
-    /// The language it is written in, where that is known.
+    /// The language of the document, if known.
     #[serde(default)]
     pub language: Option<String>,
 }
 
 impl Document {
-    /// Reads what an earlier step gave.
+    /// Reads a document from the output of an earlier step.
     ///
     /// # Errors
     ///
@@ -37,7 +37,7 @@ impl Document {
             .map_err(|e| FilesError::NotADocument(json::misfit(&e).render(Locale::En)))
     }
 
-    /// One document or a list of them.
+    /// Reads one document or a list of them.
     ///
     /// # Errors
     ///
@@ -50,13 +50,13 @@ impl Document {
         }
     }
 
-    /// What the signed document is called.
+    /// The file name of the signed document.
     #[must_use]
     pub fn signed_filename(&self) -> String {
         clean_stem(self.stem(), "-signed.pdf")
     }
 
-    /// What people read. Documents without a title show their file's name without its ending.
+    /// The title for people. Documents without one show their file name without its ending.
     #[must_use]
     pub fn title(&self) -> &str {
         self.title.as_deref().unwrap_or_else(|| self.stem())

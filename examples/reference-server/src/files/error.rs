@@ -7,41 +7,41 @@ use docg_core::{
     signature::ProviderError,
 };
 
-/// Why a file was not written or read.
+/// The reason why a file was not written or read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FilesError {
-    /// There is none, or it is another organization's.
+    /// The file does not exist, or belongs to another organization.
     #[error("there is no file {0:?}")]
     NotFound(String),
     /// The disk is full, or the quota is used up.
     #[error("no space is left: {0}")]
     Full(String),
-    /// The server's user may not do it.
+    /// The server's user lacks the permission.
     #[error("not permitted: {0}")]
     Denied(String),
-    /// A file stands where a folder is needed, or the folder has gone.
+    /// A file stands where a folder is needed, or the folder is gone.
     #[error("not a folder: {0}")]
     NotAFolder(String),
-    /// A folder name that cannot be one, or that would leave the organization's folder.
+    /// The folder name is invalid, or would leave the organization's folder.
     #[error("{0:?} is no folder name")]
     BadFolder(String),
-    /// A path that the storage does not take, whatever is tried.
+    /// The storage rejects the path; a retry does not help.
     #[error("the storage takes no such name: {0}")]
     BadName(String),
-    /// The storage is not what its settings say: no such bucket, no such region, credentials that are wrong.
+    /// The storage does not match its settings: a wrong bucket, region or credentials.
     #[error("the storage's settings are wrong: {0}")]
     Misconfigured(String),
-    /// Something that is no description of a document.
+    /// The value does not describe a document.
     #[error("not a document that an earlier step made: {0}")]
     NotADocument(String),
-    /// The content is not what was kept.
+    /// The content has changed since it was stored.
     #[error("{0:?} is not what was kept there: its SHA-256 differs")]
     Changed(String),
-    /// Larger than can be handled.
+    /// The file is larger than can be handled, in bytes.
     #[error("{0} bytes are too many")]
     TooLarge(u64),
-    /// A kind of storage that this program was built without.
+    /// This program was built without support for the URL's scheme.
     #[error(
         "files at {0:?} URLs are not for this build; it has file:///absolute/path{more}",
         more = if cfg!(feature = "s3") { " and s3://bucket/prefix" } else { "" }
@@ -53,7 +53,7 @@ pub enum FilesError {
 }
 
 impl FilesError {
-    /// What it means for a signature provider.
+    /// Converts to the error of a signature provider.
     pub(crate) fn provider_error(self) -> ProviderError {
         match self {
             Self::NotFound(_)
@@ -75,8 +75,8 @@ impl FilesError {
         Self::by_kind(error.kind(), error.to_string())
     }
 
-    /// By what a bucket answered, which `object_store` tells in words alone. It has tried again by itself where
-    /// that may help.
+    /// Classifies an error by the bucket's answer, which `object_store` passes on only as text. It has
+    /// already retried where that may help.
     fn by_answer(text: String) -> Self {
         let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
         if says(&[
@@ -105,12 +105,12 @@ impl FilesError {
             }
             Kind::InvalidFilename | Kind::InvalidInput => Self::BadName(text),
             Kind::NotFound => Self::NotFound(text),
-            // What may be otherwise the next time.
+            // These may succeed the next time.
             _ => Self::Other(text),
         }
     }
 
-    /// Whether an operator has to mend it, whatever the document.
+    /// True if an operator has to mend the storage, whatever the document.
     fn is_of_storage(&self) -> bool {
         match self {
             Self::Full(_) | Self::Denied(_) | Self::Misconfigured(_) | Self::Other(_) => true,
@@ -125,7 +125,7 @@ impl FilesError {
         }
     }
 
-    /// What it means for a step. `label` names the step for people, `field` the parameter.
+    /// Converts to the failure of a step. `label` is the step's name for people, `field` the parameter.
     #[must_use]
     pub fn failure(self, label: &impl ToString, field: &str) -> StepFailure {
         let text = |key| {
@@ -160,7 +160,7 @@ impl FilesError {
         failure.tech(self)
     }
 
-    /// What it means for a preflight check of a folder.
+    /// Converts to the failure of a preflight check of a folder.
     #[must_use]
     pub fn probe_failure(self) -> ProbeFailure {
         let code = match &self {
@@ -185,7 +185,7 @@ impl FilesError {
 impl From<object_store::Error> for FilesError {
     fn from(error: object_store::Error) -> Self {
         if let object_store::Error::NotFound { path, source } = &error {
-            // A file in a folder's place is reported as a path that is not found.
+            // `object_store` reports a file in a folder's place as a path that is not found.
             return match io_kind(source.as_ref()) {
                 Some(io::ErrorKind::NotADirectory) => Self::NotAFolder(error.to_string()),
                 None if source.to_string().contains("NoSuchBucket") => {
@@ -216,7 +216,7 @@ impl From<object_store::path::Error> for FilesError {
     }
 }
 
-/// The operating system's verdict at the bottom of an error.
+/// The kind of the I/O error that caused an error, if any.
 fn io_kind(error: &(dyn Error + 'static)) -> Option<io::ErrorKind> {
     let mut next = Some(error);
     while let Some(error) = next {

@@ -1,15 +1,15 @@
-//! Everything that the server keeps in files, over `object_store`.
+//! The server's file storage, over `object_store`.
 //!
-//! Three rooms, and no way from one into another:
+//! There are three areas, and no path leads from one into another:
 //!
-//! - `documents/<organization>/<execution>/<node>/<name>`: what steps made. A workflow may name such a
-//!   document, so whatever names one is checked: the organization, the form of the path, and the
+//! - `documents/<organization>/<execution>/<node>/<name>`: documents that steps made. A workflow may name
+//!   such a document, so a reference is always checked: the organization, the form of the path, and the
 //!   content against its SHA-256.
 //! - `saved/<organization>/<folder>/<execution>/<node>/<name>`: where `save-file` puts documents for people.
-//! - `records/<kind>/<name>.json`: the server's own notes (sent mails, envelopes, the outbox). Nothing
-//!   that comes from outside ever becomes part of such a path.
+//! - `records/<kind>/<name>.json`: the server's own notes (sent mails, envelopes, the outbox). No part of
+//!   such a path comes from outside.
 //!
-//! Every write is atomic, and synced to the disk or acknowledged by the bucket before it counts as done.
+//! Every write is atomic. It counts as done once it is synced to the disk or acknowledged by the bucket.
 
 mod document;
 mod error;
@@ -35,47 +35,48 @@ pub use error::FilesError;
 use names::clean_filename;
 pub use records::RecordKind;
 
-/// The largest document that is kept and read: mails and pages are made of whole documents.
+/// The largest document that is stored and read, in bytes: whole documents are loaded to make mails and
+/// pages.
 const MAX_DOCUMENT: u64 = 32 * 1024 * 1024;
 
-/// Where files are kept. Cheap to clone.
+/// The file storage. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Files {
     store: Arc<dyn ObjectStore>,
-    /// What URLs of files begin with.
+    /// The URL that the URLs of all files begin with.
     base: Url,
-    /// The folder, where it is one of this machine.
+    /// The folder, if the files are on this machine.
     root: Option<PathBuf>,
 }
 
-/// Which step of which run a document belongs to.
+/// The step of an execution that a document belongs to.
 #[derive(Debug, Clone)]
 pub struct Origin {
     /// The tenant.
     pub organization_id: OrganizationId,
-    /// The run.
+    /// The execution.
     pub execution_id: ExecutionId,
     /// The step's node.
     pub node_id: NodeId,
 }
 
-/// A file that was put where people look for it.
+/// A file that was saved for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Saved {
-    /// Where it is.
+    /// The URL of the file.
     pub url: String,
-    /// Its size.
+    /// Its size, in bytes.
     pub bytes: u64,
     /// Its SHA-256, in hexadecimal digits.
     pub sha256: String,
 }
 
 impl Files {
-    /// Files in a folder of this machine, which is made where there is none.
+    /// Stores files in a folder of this machine, which is created if it is missing.
     ///
     /// # Errors
     ///
-    /// Where the folder cannot be made or opened.
+    /// If the folder cannot be created or opened.
     pub fn in_folder(root: impl Into<PathBuf>) -> Result<Self, FilesError> {
         let root = root.into();
         crate::private::create_dir_all(&root).map_err(|e| FilesError::from_io(&e))?;
@@ -90,15 +91,15 @@ impl Files {
         })
     }
 
-    /// Files where a URL says: `file:///absolute/path`, or with the feature `s3` also
-    /// `s3://bucket/prefix`, for which the environment has the usual `AWS_…` variables.
+    /// Stores files at a URL: `file:///absolute/path`, or with the feature `s3` also `s3://bucket/prefix`,
+    /// for which the environment has the usual `AWS_…` variables.
     ///
     /// # Errors
     ///
-    /// [`FilesError::Unsupported`] for every other scheme; where the bucket's settings are wrong; else
-    /// as [`Files::in_folder`].
+    /// [`FilesError::Unsupported`] for every other scheme. An error if the bucket's settings are wrong.
+    /// Otherwise as [`Files::in_folder`].
     pub fn at_url(url: &Url) -> Result<Self, FilesError> {
-        // It would be part of every saved file's URL.
+        // Refuse secrets: they would be part of every saved file's URL.
         let has_secret = !url.username().is_empty() || url.password().is_some();
         if has_secret || url.query().is_some() {
             let text =
@@ -116,7 +117,7 @@ impl Files {
 
     #[cfg(feature = "s3")]
     fn in_bucket(url: &Url) -> Result<Self, FilesError> {
-        // Others' variables need not be UTF-8.
+        // Variables of other programs need not be UTF-8.
         let settings = std::env::vars_os().filter_map(|(name, value)| {
             let name = name.to_str()?.to_ascii_lowercase();
             Some((name, value.into_string().ok()?)).filter(|(name, _)| name.starts_with("aws_"))
@@ -129,11 +130,11 @@ impl Files {
         })
     }
 
-    /// Keeps a document that a step made. The same step writes over what it wrote before.
+    /// Stores a document that a step made. If the step runs again, it overwrites its earlier document.
     ///
     /// # Errors
     ///
-    /// [`FilesError::TooLarge`] where it could not be read again; else where it cannot be written.
+    /// [`FilesError::TooLarge`] if it is too large to be read again. An error if it cannot be written.
     pub async fn put_document(
         &self,
         origin: &Origin,
@@ -161,7 +162,7 @@ impl Files {
         Ok(document)
     }
 
-    /// Keeps the signed form of a document. It keeps the title.
+    /// Stores the signed form of a document, with the title of the original.
     ///
     /// # Errors
     ///
@@ -182,12 +183,12 @@ impl Files {
         })
     }
 
-    /// The content of a document, which must be the organization's own and unchanged.
+    /// Reads a document. It must belong to the organization and be unchanged.
     ///
     /// # Errors
     ///
-    /// [`FilesError::NotFound`] also where the document is another organization's;
-    /// [`FilesError::Changed`] where the content is not what was kept.
+    /// [`FilesError::NotFound`] also if the document belongs to another organization; [`FilesError::Changed`]
+    /// if the content has changed since it was stored.
     pub async fn read_document(
         &self,
         organization: OrganizationId,
@@ -203,12 +204,12 @@ impl Files {
         Ok(content)
     }
 
-    /// Puts a file where people look for it. The place follows from the step, so that a repeat writes
-    /// the same file, and no other step or run writes over it, whatever its file is called.
+    /// Saves a file for people. The path contains the execution and the node: a repeated step overwrites its
+    /// own file, and no other step or execution can, whatever its file is called.
     ///
     /// # Errors
     ///
-    /// [`FilesError::BadFolder`] for a folder that leaves the organization's; else where it cannot be
+    /// [`FilesError::BadFolder`] for a folder outside the organization's. An error if the file cannot be
     /// written.
     pub async fn save(
         &self,
@@ -230,12 +231,13 @@ impl Files {
         Ok(saved)
     }
 
-    /// Whether a folder can be written, by writing to it: permissions, full disks and files in the
-    /// folder's place show only then. Nothing is left behind, and a folder of this machine is not made.
+    /// Checks that a folder can be written, by writing to it. Only a write reveals missing permissions, a
+    /// full disk or a file in the folder's place. The test file is removed, and a folder of this machine is
+    /// not created.
     ///
     /// # Errors
     ///
-    /// What stands in the way.
+    /// The reason why the folder cannot be written.
     pub async fn probe_folder(
         &self,
         organization: OrganizationId,
@@ -251,7 +253,7 @@ impl Files {
         };
         let wanted = root.join(path.as_ref());
         let probed = tokio::task::spawn_blocking(move || {
-            // The nearest folder that there is decides whether the rest can be made.
+            // The nearest existing folder decides whether the rest can be created.
             let existing = wanted
                 .ancestors()
                 .take_while(|path| path.starts_with(&root))
@@ -263,7 +265,7 @@ impl Files {
                 .create_new(true)
                 .open(&probe)
                 .and_then(|mut file| std::io::Write::write_all(&mut file, b"docg"));
-            // Absent where it could not be made.
+            // The file is missing if it could not be created.
             let _ = std::fs::remove_file(&probe);
             written
         });
@@ -271,18 +273,18 @@ impl Files {
         written.map_err(|e| FilesError::from_io(&e))
     }
 
-    /// Whether nothing is kept yet.
+    /// True if nothing is stored yet.
     ///
     /// # Errors
     ///
-    /// Where that cannot be seen.
+    /// If the storage cannot be listed.
     pub async fn is_empty(&self) -> Result<bool, FilesError> {
         Ok(self.store.list(None).try_next().await?.is_none())
     }
 
     fn url_of(&self, path: &Path) -> String {
         let mut url = self.base.clone();
-        // Of a URL without segments, such as `mailto:`, there are no files.
+        // URLs without segments, such as `mailto:`, are rejected when `Files` is created.
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.pop_if_empty().extend(path.as_ref().split('/'));
         }

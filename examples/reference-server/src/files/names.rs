@@ -1,5 +1,5 @@
-//! Paths from names that others chose. What a person reads is kept where it does no harm; what could
-//! leave its folder is not repaired but refused.
+//! Builds paths from names that others chose. A name for people is cleaned so that it does no harm. A folder
+//! that could lead outside is rejected, not repaired.
 
 use docg_core::{ids::OrganizationId, storable::one_line};
 
@@ -8,31 +8,30 @@ use unicode_segmentation::UnicodeSegmentation;
 
 use super::{FilesError, Origin};
 
-/// A file name, in bytes: file systems take 255, and what writes or signs a file adds to its name.
+/// The longest file name, in bytes. File systems take 255; writing and signing a file add to its name.
 const MAX_NAME: usize = 200;
-/// A title, in characters: it stands in the subjects of mails.
+/// The longest title, in characters: titles appear in the subjects of mails.
 const MAX_TITLE: usize = 200;
 const MAX_FOLDERS: usize = 16;
-/// A folder with those above it, in bytes: a whole key has 1,024 in a bucket.
+/// The longest path of a folder and its parents, in bytes. A whole key in a bucket may have 1,024.
 const MAX_FOLDER: usize = 512;
-/// Names that are devices under Windows, whatever their ending.
+/// Names of devices under Windows, whatever their ending.
 const DEVICES: [&str; 6] = ["con", "prn", "aux", "nul", "conin$", "conout$"];
 
-/// A file name out of any text: no separators, no control or bidirectional marks, no leading dot, one
+/// Makes a file name from any text: no separators, no control or bidirectional marks, no leading dot, one
 /// ending, composed characters, at most 200 bytes. `2026/0042` becomes `2026-0042.pdf`.
 pub(crate) fn clean_filename(text: &str, ending: &str) -> String {
     let suffix = format!(".{ending}");
     clean_stem(without(text, &suffix), &suffix)
 }
 
-/// A title out of the name that a file was given: as it is, in one line and without the ending.
-/// `None` where nothing is left to read.
+/// Makes a title from a file's original name: in one line and without the ending. `None` if nothing is left.
 pub(super) fn title_of(name: &str, ending: &str) -> Option<String> {
     let title = one_line(without(name.trim(), &format!(".{ending}")), MAX_TITLE);
     (!title.is_empty()).then_some(title)
 }
 
-/// A text without this end, in capitals or not.
+/// Removes a suffix from a text, ignoring ASCII case.
 fn without<'t>(text: &'t str, suffix: &str) -> &'t str {
     let at = text.len().saturating_sub(suffix.len());
     match text.split_at_checked(at) {
@@ -41,7 +40,7 @@ fn without<'t>(text: &'t str, suffix: &str) -> &'t str {
     }
 }
 
-/// As [`clean_filename`], of a name that ends in `suffix` however long it is.
+/// As [`clean_filename`], for a name that ends in `suffix`. The stem is cut so that the suffix always fits.
 pub(super) fn clean_stem(stem: &str, suffix: &str) -> String {
     let clean: String = stem
         .nfc()
@@ -54,14 +53,14 @@ pub(super) fn clean_stem(stem: &str, suffix: &str) -> String {
         "" => "document",
         stem => stem,
     };
-    // A device is named by what comes before the first dot.
+    // Windows takes the part before the first dot for the device.
     if is_device(stem) {
         return format!("_{stem}{suffix}");
     }
     format!("{stem}{suffix}")
 }
 
-/// The beginning of a text that has at most `most` bytes and ends with a whole character, as readers see it.
+/// Cuts a text to at most `most` bytes, between characters as readers see them (grapheme clusters).
 fn cut_at_character(text: &str, most: usize) -> &str {
     let ends = text
         .grapheme_indices(true)
@@ -69,13 +68,13 @@ fn cut_at_character(text: &str, most: usize) -> &str {
     &text[..ends.take_while(|end| *end <= most).last().unwrap_or(0)]
 }
 
-/// Whether a character does no harm in a file name, on any system.
+/// True if a character is harmless in a file name on any system.
 fn is_fit_for_names(c: char) -> bool {
     let is_separator = matches!(
         c,
         '/' | '\\' | ':' | '*' | '?' | '"' | '<' | '>' | '|' | '%' | '#'
     );
-    // Unseen, or they change the order in which others are seen. Scripts need the joiners U+200C and U+200D.
+    // Invisible characters and those that reorder others. Scripts need the joiners U+200C and U+200D.
     let is_unseen = matches!(
         c,
         '\u{AD}' | '\u{61C}' | '\u{200B}' | '\u{200E}'..='\u{200F}' | '\u{2028}'..='\u{202E}'
@@ -96,7 +95,7 @@ fn is_device(stem: &str) -> bool {
     is_port || DEVICES.contains(&name.as_str())
 }
 
-/// Where a step's document is kept. The last segment is plain ASCII, whatever people call the file.
+/// The path of a step's document. The last segment is plain ASCII, whatever people call the file.
 pub(super) fn document_path(origin: &Origin, filename: &str) -> String {
     let Origin {
         organization_id,
@@ -110,8 +109,8 @@ pub(super) fn document_path(origin: &Origin, filename: &str) -> String {
     format!("documents/{organization_id}/{execution_id}/{node_id}/{name}")
 }
 
-/// Whether a path is that of a document of this organization, in exactly the form in which
-/// [`document_path`] writes them.
+/// True if a path belongs to a document of this organization, in exactly the form that [`document_path`]
+/// writes.
 pub(super) fn is_document_of(path: &str, organization: OrganizationId) -> bool {
     let parts: Vec<&str> = path.split('/').collect();
     let [room, tenant, execution, node, name] = parts.as_slice() else {
@@ -132,7 +131,7 @@ fn is_plain(c: char) -> bool {
     c.is_ascii_alphanumeric() || "._-()".contains(c)
 }
 
-/// The organization's folder, and in it the one that was asked for.
+/// The path of a folder inside the organization's folder.
 pub(super) fn folder_path(
     organization: OrganizationId,
     folder: &str,
@@ -142,7 +141,7 @@ pub(super) fn folder_path(
     if trimmed.is_empty() {
         return Ok(path);
     }
-    // One folder, however its name is typed.
+    // Compose characters, so that one name typed in two ways is one folder.
     let trimmed: String = trimmed.nfc().collect();
     let segments: Vec<&str> = trimmed.split('/').collect();
     let fits = |segment: &&str| {

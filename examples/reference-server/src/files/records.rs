@@ -6,7 +6,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use super::{Files, FilesError};
 
-/// What a note is about; each kind has a folder.
+/// The subject of a note; each kind has a folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RecordKind {
     /// A mail is about to be handed over.
@@ -19,11 +19,11 @@ pub enum RecordKind {
     Viewed,
     /// A signer has decided.
     Decision,
-    /// Something that is still to be delivered.
+    /// A delivery that is pending.
     Outbox,
-    /// What a template was when it was last used.
+    /// The description of a template when it was last used.
     Template,
-    /// Whether notes can be written, and once.
+    /// A test note, to check that a name can be written only once.
     Probe,
 }
 
@@ -41,7 +41,7 @@ impl RecordKind {
         }
     }
 
-    /// Names are made by the program, from hashes and numbers: anything else is a mistake of its own.
+    /// Builds the path of a note. The program makes names from hashes and numbers; any other name is a bug.
     fn path(self, name: &str) -> Result<Path, FilesError> {
         let plain = !name.is_empty()
             && !name.starts_with('.')
@@ -59,11 +59,11 @@ impl RecordKind {
 }
 
 impl Files {
-    /// Writes a note, over an older one of that name.
+    /// Writes a note. It replaces an older note of that name.
     ///
     /// # Errors
     ///
-    /// Where it cannot be written.
+    /// If the note cannot be written.
     pub async fn put_record<T: Serialize + Sync>(
         &self,
         kind: RecordKind,
@@ -74,11 +74,11 @@ impl Files {
             .await
     }
 
-    /// Writes a note unless there is one of that name; whether it did.
+    /// Writes a note unless one of that name exists. Returns true if it was written.
     ///
     /// # Errors
     ///
-    /// Where it cannot be written.
+    /// If the note cannot be written.
     pub async fn create_record<T: Serialize + Sync>(
         &self,
         kind: RecordKind,
@@ -96,12 +96,12 @@ impl Files {
         }
     }
 
-    /// Whether a note that is there is left alone by a second one of its name, on which decisions rely.
-    /// Nothing is left behind.
+    /// Returns true if the storage refuses to overwrite a note in [`create_record`](Self::create_record), on
+    /// which decisions rely. The test note is removed.
     ///
     /// # Errors
     ///
-    /// Where nothing can be written.
+    /// If nothing can be written.
     pub async fn probe_writes_once(&self) -> Result<bool, FilesError> {
         let name = uuid::Uuid::new_v4().to_string();
         self.create_record(RecordKind::Probe, &name, &"first")
@@ -117,7 +117,7 @@ impl Files {
     ///
     /// # Errors
     ///
-    /// Where it is there and cannot be read.
+    /// If the note exists and cannot be read.
     pub async fn record<T: DeserializeOwned>(
         &self,
         kind: RecordKind,
@@ -132,11 +132,11 @@ impl Files {
         }
     }
 
-    /// Removes a note; nothing happens where there is none.
+    /// Removes a note. A missing note is no error.
     ///
     /// # Errors
     ///
-    /// Where it is there and cannot be removed.
+    /// If the note exists and cannot be removed.
     pub async fn delete_record(&self, kind: RecordKind, name: &str) -> Result<(), FilesError> {
         match self.store.delete(&kind.path(name)?).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
@@ -148,7 +148,7 @@ impl Files {
     ///
     /// # Errors
     ///
-    /// Where the folder cannot be read.
+    /// If the folder cannot be read.
     pub async fn record_names(&self, kind: RecordKind) -> Result<Vec<String>, FilesError> {
         let folder = Path::parse(format!("records/{}", kind.folder()))?;
         let entries: Vec<_> = self.store.list(Some(&folder)).try_collect().await?;

@@ -209,7 +209,7 @@ fn operating_system_errors_become_codes_with_an_action() {
         let error = FilesError::from_io(&Error::from(kind));
         let failure = error.failure(&"save", "folder");
         assert_eq!(failure.context.code, code, "{kind:?}");
-        // Only what may be otherwise by itself is tried again.
+        // Only errors that may pass by themselves are retried.
         let class = match code {
             "storage_error" => FailureClass::Retryable,
             _ => FailureClass::Review,
@@ -369,7 +369,7 @@ fn file_names_stay_readable() {
             "{signed}"
         );
     }
-    // Whole characters, as readers see them.
+    // Names are cut between characters as readers see them.
     let family = clean_filename(&"👩\u{200D}👩\u{200D}👧".repeat(60), "pdf");
     assert!(family.ends_with("👧.pdf"), "{family}");
 }

@@ -1,4 +1,4 @@
-//! Mail as `.eml` files, where no SMTP server is configured.
+//! Writes mail as `.eml` files if no SMTP server is configured.
 
 use std::{
     io::Write,
@@ -7,7 +7,7 @@ use std::{
 
 use crate::{files::FilesError, private};
 
-/// Writes a mail. It is there whole or not at all, and it is on the disk when this returns.
+/// Writes a mail atomically. It is on the disk when this returns.
 pub(super) async fn put(folder: &Path, name: &str, message: Vec<u8>) -> Result<(), FilesError> {
     let (folder, file) = (folder.to_owned(), file(folder, name));
     let written = tokio::task::spawn_blocking(move || {
@@ -21,7 +21,7 @@ pub(super) async fn put(folder: &Path, name: &str, message: Vec<u8>) -> Result<(
             std::fs::File::open(&folder)?.sync_all()
         });
         if written.is_err() {
-            // Nothing but what this call has made.
+            // Remove only the file that this call created.
             let _ = std::fs::remove_file(&staged);
         }
         written
@@ -32,7 +32,7 @@ pub(super) async fn put(folder: &Path, name: &str, message: Vec<u8>) -> Result<(
     written.map_err(|e| FilesError::from_io(&e))
 }
 
-/// Who a written mail is for; `None` where it has not been written.
+/// The recipients of a written mail. `None` if it has not been written.
 pub(super) async fn recipients(
     folder: &Path,
     name: &str,

@@ -1,4 +1,4 @@
-//! The mail itself (RFC 5322).
+//! Writes the mail itself (RFC 5322).
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use docg_core::address::Address;
@@ -13,20 +13,22 @@ use lettre::{
 
 use super::{Mail, MailError};
 
-/// Tells the recipients of a mail when only its file is left. Names may be encoded; this is not.
+/// The header from which [`recipients`] reads a mail file's recipients. Other headers may be encoded; this
+/// one is not.
 const RECIPIENTS: &str = "X-Docg-Recipients";
 
 /// The longest line of a mail, without its end (RFC 5322, section 2.1.1).
 const MAX_LINE: usize = 998;
-/// What stands in a header's line as it is has at most so many bytes.
+/// The longest text, in bytes, that a header line holds unencoded.
 const MAX_PLAIN: usize = 60;
-/// An encoded word holds at most so many bytes: lines that have one end before column 77 (RFC 2047).
+/// The longest text in one encoded word, in bytes: a line with an encoded word ends before column 77
+/// (RFC 2047).
 const MAX_ENCODED: usize = 39;
 
-/// Writes a mail out; with `note_recipients` so that [`recipients`] can tell them.
+/// Writes a mail. With `note_recipients`, [`recipients`] can read its recipients again.
 ///
-/// Headers with texts from outside are encoded here, so that none can break a line, begin another
-/// header or be too long for one.
+/// Header texts from outside are encoded here, so that none can break a line, start another header or be too
+/// long.
 pub(super) fn write(
     mail: &Mail,
     from: &Address,
@@ -69,9 +71,9 @@ pub(super) fn write(
     Ok(message.formatted())
 }
 
-/// Who a mail server is told that the mail is from and for.
+/// The SMTP envelope: the sender and all recipients of a mail.
 pub(super) fn envelope(from: &Address, mail: &Mail) -> Result<Envelope, MailError> {
-    // The parts of an address are held to stricter rules than lettre's.
+    // Skip lettre's checks: [`Address`] holds its parts to stricter rules.
     let address = |address: &Address| {
         let (local, domain) = address.parts();
         lettre::Address::new_dangerous(local, domain)
@@ -81,7 +83,7 @@ pub(super) fn envelope(from: &Address, mail: &Mail) -> Result<Envelope, MailErro
     Envelope::new(Some(address(from)), everybody).map_err(|e| MailError::Unwritable(e.to_string()))
 }
 
-/// A header whose value is encoded and folded already. `plain` is what lettre reads of it.
+/// A header whose value is already encoded and folded. `plain` is the value that lettre itself reads.
 fn raw(name: &'static str, plain: &str, encoded: String) -> HeaderValue {
     let name = HeaderName::new_from_ascii_str(name);
     HeaderValue::dangerous_new_pre_encoded(name, plain.to_owned(), encoded)
@@ -108,7 +110,7 @@ fn subject(text: &str) -> String {
     }
 }
 
-/// Whether a text fits into one line of a header, and means the same there.
+/// True if a text fits into one header line and keeps its meaning there.
 fn is_plain(text: &str) -> bool {
     text.len() <= MAX_PLAIN
         && text.trim() == text
@@ -116,8 +118,8 @@ fn is_plain(text: &str) -> bool {
         && !text.contains("=?")
 }
 
-/// A text as words that hold any character (RFC 2047), each in a line of its own. Readers put them
-/// together without the blanks between them.
+/// Encodes a text as words that hold any character (RFC 2047), one a line. Mail readers join the words
+/// without the blanks between them.
 fn encoded_words(text: &str) -> String {
     let mut words = Vec::new();
     let mut rest = text;
@@ -129,10 +131,10 @@ fn encoded_words(text: &str) -> String {
     words.join("\r\n ")
 }
 
-/// Plain ASCII stays as it is, so that a link in it can be read in the mail's source; lettre would
-/// break lines of more than 76 characters.
+/// The text part of a mail. Plain ASCII stays unencoded, so that a link in it can be read in the mail's
+/// source; lettre would break lines of more than 76 characters.
 fn text_part(text: &str) -> SinglePart {
-    // A carriage return alone has no place in a mail.
+    // A lone carriage return is not allowed in a mail.
     let text = text.replace("\r\n", "\n").replace('\r', "\n");
     let lines: Vec<&str> = text.lines().collect();
     let fits = |line: &&str| {
@@ -152,7 +154,7 @@ fn text_part(text: &str) -> SinglePart {
         .body(Body::dangerous_pre_encoded(content.into_bytes(), encoding))
 }
 
-/// The addresses that a written mail is for.
+/// The recipients' addresses of a written mail.
 pub(super) fn recipients(mail: &[u8]) -> Vec<String> {
     let text = String::from_utf8_lossy(mail);
     let head = text.split("\r\n\r\n").next().unwrap_or_default();
@@ -167,7 +169,7 @@ pub(super) fn recipients(mail: &[u8]) -> Vec<String> {
         .collect()
 }
 
-/// A line break in a header would begin another one.
+/// Replaces control characters by blanks: a line break would start another header.
 fn one_line(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_control() { ' ' } else { c })

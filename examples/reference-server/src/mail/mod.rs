@@ -1,10 +1,10 @@
-//! Mail that is handed over once.
+//! Sends each mail once.
 //!
-//! Each mail has a key; its Message-ID and the names of its notes follow from it. By SMTP, `wire` is
-//! asked to note the intent just before the message itself goes out, and the acceptance is noted
-//! after the server has taken it. So whoever comes after a crash can tell: accepted, not sent, or -
-//! between the two notes - unknown. Without an SMTP server, mails become `.eml` files (`folder`),
-//! and the file itself is the note.
+//! Each mail has a key; its Message-ID and the names of its notes are derived from the key. With an SMTP
+//! server (`wire`), the intent is noted just before the message itself goes out, and the acceptance after the
+//! server has taken it. After a crash the notes show the mail's state: accepted, not sent, or - if only the
+//! intent is noted - unknown. Without an SMTP server, mails become `.eml` files (`folder`), and the file
+//! itself is the note.
 
 mod folder;
 mod message;
@@ -21,25 +21,25 @@ use tokio_util::sync::CancellationToken;
 pub use self::server::{SmtpServer, SmtpUrlError};
 use crate::files::{Files, FilesError, RecordKind};
 
-/// A mail that is to go out.
+/// A mail to send.
 #[derive(Debug, Clone)]
 pub struct Mail {
-    /// Names it: the same key is the same mail.
+    /// The identity of the mail: the same key is the same mail.
     pub key: String,
-    /// Who it is for.
+    /// The recipients.
     pub to: Vec<Address>,
-    /// Who gets a copy.
+    /// The recipients of a copy.
     pub cc: Vec<Address>,
     /// The subject.
     pub subject: String,
     /// The text.
     pub body: String,
-    /// What comes with it.
+    /// The attachments.
     pub attachments: Vec<Attachment>,
 }
 
 impl Mail {
-    /// Who the mail is for and who gets a copy, each mailbox once.
+    /// The recipients and the recipients of a copy, each mailbox once.
     fn recipients(&self) -> (Vec<&Address>, Vec<&Address>) {
         let mut seen: HashSet<AddressKey> = HashSet::new();
         let to = self.to.iter().filter(|it| seen.insert(it.key())).collect();
@@ -47,7 +47,7 @@ impl Mail {
         (to, cc)
     }
 
-    /// The addresses that a mail server is given.
+    /// The addresses of all recipients, as a mail server gets them.
     fn accepted(&self) -> Vec<String> {
         let (to, cc) = self.recipients();
         let everybody = to.into_iter().chain(cc);
@@ -55,77 +55,77 @@ impl Mail {
     }
 }
 
-/// A file in a mail.
+/// An attached file.
 #[derive(Debug, Clone)]
 pub struct Attachment {
-    /// What it is called.
+    /// The file name.
     pub filename: String,
-    /// What it is.
+    /// The media type.
     pub content_type: ContentType,
-    /// The file.
+    /// The content.
     pub content: bytes::Bytes,
 }
 
-/// What is known of a mail that was accepted.
+/// The record of a mail that was accepted.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Receipt {
-    /// Its Message-ID, with the angle brackets.
+    /// The Message-ID, with the angle brackets.
     pub message_id: String,
-    /// The addresses that it was accepted for.
+    /// The addresses that the mail was accepted for.
     pub accepted: Vec<String>,
 }
 
-/// What became of a mail.
+/// The state of a mail, as its notes show it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// It was accepted.
+    /// The mail was accepted.
     Accepted(Receipt),
-    /// It was not handed over.
+    /// The mail was not handed over.
     NotSent,
-    /// The message went out, and no answer was noted.
+    /// The message may have gone out, but no answer was noted.
     Unknown,
 }
 
-/// Why a mail was not accepted.
+/// The reason why a mail was not accepted.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MailError {
     /// The mail cannot be put together.
     #[error("the mail cannot be written: {0}")]
     Unwritable(String),
-    /// The server cannot be reached, or went away before it had the message.
+    /// The server cannot be reached, or closed the connection before it had the message.
     #[error("the mail server cannot be reached: {0}")]
     Unreachable(String),
-    /// It answered that it cannot at the moment.
+    /// The server asks to try again later.
     #[error("the mail server asks to try again later: {0}")]
     Later(String),
-    /// It does not take these recipients.
+    /// The server rejects these recipients.
     #[error("the mail server refuses {}", list(.0))]
     Recipients(Vec<RefusedRecipient>),
-    /// It takes no mail from this sender.
+    /// The server rejects mail from this sender.
     #[error("the mail server refuses the sender {address}: {reply}")]
     Sender {
-        /// Who sends.
+        /// The sender's address.
         address: String,
-        /// What the server said.
+        /// The server's reply.
         reply: String,
     },
-    /// The mail is larger than it takes.
+    /// The mail is larger than the server accepts.
     #[error("the mail is too large for the mail server: {0}")]
     TooLarge(String),
-    /// It takes no more mail, or keeps no more, than it has by now.
+    /// A quota of the server for sending or storing mail is used up.
     #[error("a quota of the mail server is used up: {0}")]
     Quota(String),
-    /// It does not take this mail.
+    /// The server rejects this mail.
     #[error("the mail server refuses the mail: {0}")]
     Refused(String),
-    /// It does not accept who we are.
+    /// The server rejects our sign-in.
     #[error("the mail server refuses the sign-in: {0}")]
     SignIn(String),
-    /// We were told to stop before the message went out.
+    /// The caller stopped the delivery before the message went out.
     #[error("stopped before the mail was handed over")]
     Stopped,
-    /// It broke off after the message had gone out.
+    /// The connection failed after the message had gone out. The outcome is unknown.
     #[error("whether the mail server took the mail is unknown: {0}")]
     Unknown(String),
     /// The notes or the `.eml` file could not be written.
@@ -136,11 +136,11 @@ pub enum MailError {
 /// A recipient that a mail server refuses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RefusedRecipient {
-    /// Which one.
+    /// The address.
     pub address: String,
-    /// Whether it does not count as an address at all.
+    /// True if the server says that the address is malformed.
     pub malformed: bool,
-    /// What the server said.
+    /// The server's reply.
     pub reply: String,
 }
 
@@ -169,13 +169,13 @@ enum Route {
 }
 
 impl Mailer {
-    /// Hands mail to an SMTP server; the notes go to `files`.
+    /// Sends mail through an SMTP server; the notes go to `files`.
     #[must_use]
     pub fn smtp(server: SmtpServer, from: Address, files: Files) -> Self {
         Self::new(Route::Server(server), from, files)
     }
 
-    /// Writes mail as `.eml` files into a folder, which is made where there is none.
+    /// Writes mail as `.eml` files into a folder, which is created if it is missing.
     #[must_use]
     pub fn folder(folder: PathBuf, from: Address, files: Files) -> Self {
         Self::new(Route::Folder(folder), from, files)
@@ -185,12 +185,11 @@ impl Mailer {
         Self(Arc::new(Inner { from, files, route }))
     }
 
-    /// Hands a mail over, unless that has been done before. `stop` is heeded until the message
-    /// itself goes out.
+    /// Sends a mail unless it was accepted before. `stop` has an effect until the message itself goes out.
     ///
     /// # Errors
     ///
-    /// [`MailError::Unknown`] where it may have been accepted; after every other error it was not.
+    /// [`MailError::Unknown`] if the mail may have been accepted. After every other error it was not.
     pub async fn deliver(
         &self,
         mail: &Mail,
@@ -220,9 +219,10 @@ impl Mailer {
         Ok(receipt)
     }
 
-    /// As [`deliver`](Self::deliver), for mail that people can ask for again: it counts as sent where
-    /// its outcome is unknown, now or from an earlier attempt. Nobody gets it twice. Returns whether
-    /// it is known that it was accepted.
+    /// As [`deliver`](Self::deliver), for mail that people can request again.
+    ///
+    /// If the outcome is unknown, now or from an earlier attempt, the mail counts as sent, so that nobody
+    /// gets it twice. Returns true if the mail is known to be accepted.
     ///
     /// # Errors
     ///
@@ -248,11 +248,11 @@ impl Mailer {
         Ok(false)
     }
 
-    /// What became of the mail with this key.
+    /// Reads the state of the mail with this key.
     ///
     /// # Errors
     ///
-    /// Where the notes cannot be read.
+    /// If the notes cannot be read.
     pub async fn outcome(&self, key: &str) -> Result<Outcome, FilesError> {
         let name = note_name(key);
         match &self.0.route {
@@ -294,14 +294,14 @@ impl Mailer {
             .await?;
         let result = ready.hand_over(message).await;
         if !matches!(result, Ok(()) | Err(MailError::Unknown(_))) {
-            // Refused for certain. Where the note stays behind, a person is asked in vain; that is
-            // better than a mail that is sent twice.
+            // The mail was certainly not taken. If deleting the note fails, a person is asked needlessly;
+            // that is better than sending a mail twice.
             files.delete_record(RecordKind::MailIntent, name).await?;
         }
         result
     }
 
-    /// The mail is out: that it could not be noted is no reason to say that it is not.
+    /// Notes that a mail was accepted. A failure is only logged: the mail is out all the same.
     async fn note_accepted(&self, name: &str, receipt: &Receipt) {
         let files = &self.0.files;
         let noted = files.put_record(RecordKind::MailSent, name, receipt).await;
@@ -322,7 +322,7 @@ impl Mailer {
     }
 }
 
-/// The name of a mail's notes; its first 40 digits are in the Message-ID.
+/// The name of a mail's notes. Its first 40 digits are in the Message-ID.
 fn note_name(key: &str) -> String {
     let mut hasher = Sha256::new();
     hasher.update(b"docg.mail.v1\0");

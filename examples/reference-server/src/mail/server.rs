@@ -1,4 +1,4 @@
-//! Where an SMTP server is, and how to sign in.
+//! The address of an SMTP server and its credentials.
 
 use std::{fmt, time::Duration};
 
@@ -7,7 +7,7 @@ use url::Url;
 
 use super::{MailError, wire};
 
-/// Why a text is no SMTP URL. It repeats nothing of the text: that may hold a password.
+/// The reason why a text is not an SMTP URL. It quotes nothing of the text, which may hold a password.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "an SMTP URL is smtp://[user:password@]host[:port][?tls=required|opportunistic|none] or smtps://…: {0}"
@@ -17,11 +17,11 @@ pub struct SmtpUrlError(String);
 /// Encryption of the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Encryption {
-    /// From the first byte on.
+    /// TLS from the first byte on.
     Wrapped,
-    /// By STARTTLS, or not at all.
+    /// STARTTLS; without it, no mail is sent.
     Required,
-    /// By STARTTLS where the server offers it.
+    /// STARTTLS if the server offers it.
     Opportunistic,
     None,
 }
@@ -33,7 +33,7 @@ pub struct SmtpServer {
     pub(super) port: u16,
     pub(super) encryption: Encryption,
     pub(super) credentials: Option<Credentials>,
-    /// For one command and its answer.
+    /// The time limit for one command and its answer.
     pub(super) timeout: Duration,
 }
 
@@ -44,22 +44,21 @@ impl fmt::Debug for SmtpServer {
 }
 
 impl SmtpServer {
-    /// Reads an SMTP URL. With a password, the connection must be encrypted unless `tls` says
-    /// otherwise.
+    /// Reads an SMTP URL. If it has a password, the connection must be encrypted unless `tls` says otherwise.
     ///
     /// # Errors
     ///
-    /// Where it is none.
+    /// If the text is not an SMTP URL.
     pub fn from_text(text: &str) -> Result<Self, SmtpUrlError> {
         let url = Url::parse(text.trim());
         Self::from_url(&url.map_err(|e| SmtpUrlError(e.to_string()))?)
     }
 
-    /// As [`from_text`](Self::from_text), of a text that is known to be a URL.
+    /// As [`from_text`](Self::from_text), for a parsed URL.
     ///
     /// # Errors
     ///
-    /// Where it is none of a mail server.
+    /// If the URL is not that of a mail server.
     pub fn from_url(url: &Url) -> Result<Self, SmtpUrlError> {
         let error = |why: &str| SmtpUrlError(why.to_owned());
         let wrapped = match url.scheme() {
@@ -71,7 +70,7 @@ impl SmtpServer {
         let host = host.ok_or_else(|| error("there is no host"))?;
         let text = |encoded: &str| {
             let mut pairs = url::form_urlencoded::parse(encoded.as_bytes());
-            // A `+` in a user's name is a plus, in a form it would be a space.
+            // A `+` in a user name is a plus; the form decoder would read a space.
             pairs.next().map(|(name, _)| name.into_owned())
         };
         let credentials = match (url.username(), url.password()) {
@@ -110,7 +109,7 @@ impl SmtpServer {
         })
     }
 
-    /// Its host and port.
+    /// The host and port.
     #[must_use]
     pub fn address(&self) -> (&str, u16) {
         (&self.host, self.port)
@@ -120,12 +119,12 @@ impl SmtpServer {
     ///
     /// # Errors
     ///
-    /// As a mail would meet before it is sent.
+    /// The errors that [`deliver`](super::Mailer::deliver) may return before the message is sent.
     pub async fn greet(&self) -> Result<(), MailError> {
         wire::greet(self).await
     }
 
-    /// Sets how long one command and its answer may take.
+    /// Sets the time limit for one command and its answer.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;

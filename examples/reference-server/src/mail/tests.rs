@@ -78,7 +78,7 @@ async fn a_mail_that_cannot_be_written_says_why() {
     );
 }
 
-/// What no mail may break: lines end in CRLF and are not too long, and headers are printable ASCII.
+/// Asserts the rules for every mail: lines end in CRLF and are not too long, and headers are printable ASCII.
 fn assert_well_formed(written: &[u8]) {
     let text = String::from_utf8(written.to_vec()).unwrap();
     let plain = text.replace("\r\n", "");
@@ -94,7 +94,7 @@ fn assert_well_formed(written: &[u8]) {
     }
 }
 
-/// Writes a mail, and holds what another library reads of it against what was given.
+/// Writes a mail and compares the values that another library reads from it with the originals.
 fn assert_reads_the_same(mail: &Mail) {
     let from = "docg <docg@example.com>".parse().unwrap();
     let written = message::write(mail, &from, "<id@example.com>", true).unwrap();
@@ -136,7 +136,7 @@ fn assert_reads_the_same(mail: &Mail) {
     assert_eq!(read.attachment_count(), mail.attachments.len());
 }
 
-/// Names as people write them, and as nobody should.
+/// Names as people write them, and hostile ones.
 fn names() -> impl Strategy<Value = String> {
     let ugly = [
         "Ana",

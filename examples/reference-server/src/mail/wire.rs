@@ -1,5 +1,5 @@
-//! The conversation with the SMTP server (RFC 5321), command by command: which command an error
-//! belongs to decides whether the mail may have been taken.
+//! Talks to the SMTP server (RFC 5321), command by command: the command that failed decides if the server
+//! may have taken the mail.
 
 use std::{future::Future, time::Duration};
 
@@ -20,13 +20,13 @@ use super::{
     server::{Encryption, SmtpServer},
 };
 
-/// A server that has accepted sender and recipients and awaits the message.
+/// A connection whose server has accepted sender and recipients and awaits the message.
 pub(super) struct Ready {
     connection: AsyncSmtpConnection,
     timeout: Duration,
 }
 
-/// Everything up to the message. Nothing has happened when this fails or is dropped.
+/// Does everything before the message. If it fails or is dropped, nothing was sent.
 pub(super) async fn prepare(
     server: &SmtpServer,
     envelope: &Envelope,
@@ -65,7 +65,7 @@ pub(super) async fn prepare(
             }])
         };
         match answer(&error, refusal) {
-            // The server may say more of the others.
+            // Continue: the server may reject more recipients.
             MailError::Recipients(one) => refused.extend(one),
             asked @ MailError::Later(_) => later = later.or(Some(asked)),
             other => return Err(other),
@@ -83,10 +83,10 @@ pub(super) async fn prepare(
     })
 }
 
-/// Connects and signs in, as before a mail.
+/// Connects and signs in as before a mail, then disconnects.
 pub(super) async fn greet(server: &SmtpServer) -> Result<(), MailError> {
     let mut connection = connect(server).await?;
-    // It let us in, however the goodbye goes.
+    // The sign-in succeeded, even if QUIT fails.
     let _ = within(Duration::from_secs(1), connection.quit()).await;
     Ok(())
 }
@@ -127,7 +127,7 @@ async fn connect(server: &SmtpServer) -> Result<AsyncSmtpConnection, MailError> 
         within(server.timeout, signing_in)
             .await?
             .map_err(|e| match e.status() {
-                // The server offers no way to sign in.
+                // The server offers no way to sign in that we know.
                 None if e.is_client() => MailError::SignIn(full_text(&e)),
                 _ => answer(&e, MailError::SignIn),
             })?;
@@ -136,19 +136,19 @@ async fn connect(server: &SmtpServer) -> Result<AsyncSmtpConnection, MailError> 
 }
 
 impl Ready {
-    /// Sends the message. From here on an answer is needed to know anything.
+    /// Sends the message. From here on, the outcome is unknown until the server answers.
     pub(super) async fn hand_over(mut self, message: &[u8]) -> Result<(), MailError> {
         let begin = self.connection.command(Data);
-        // Before the server has said that it is ready, it has nothing.
+        // Until the server answers DATA, it has nothing of the message.
         within(self.timeout, begin)
             .await?
             .map_err(|e| answer(&e, MailError::Refused))?;
         let sending = self.connection.message(message);
-        // Large mails take their time on the way, and servers may scan them before they answer.
+        // Large mails take long to transfer, and servers may scan them before they answer.
         let sent = tokio::time::timeout(self.timeout * 6, sending).await;
         match sent {
             Ok(Ok(_)) => {
-                // It is accepted, however the goodbye goes.
+                // The mail is accepted, even if QUIT fails.
                 let _ = within(Duration::from_secs(2), self.connection.quit()).await;
                 Ok(())
             }
@@ -166,8 +166,8 @@ async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Result<T, 
     timed.map_err(|_| MailError::Unreachable(format!("no answer within {} s", limit.as_secs())))
 }
 
-/// What an answer means that is not the one that was hoped for; without an answer, the server is not
-/// reached. A permanent one that is not about the sign-in, a size or a quota is a `refusal` of what was asked.
+/// Converts an error of the SMTP client. Without an answer, the server is unreachable. A permanent answer
+/// about the sign-in, a size or a quota has its own error; `refusal` makes the error for any other.
 fn answer(error: &smtp::Error, refusal: impl FnOnce(String) -> MailError) -> MailError {
     let reply = error.to_string();
     match error.status().map(|code| code.to_string()) {
@@ -176,14 +176,14 @@ fn answer(error: &smtp::Error, refusal: impl FnOnce(String) -> MailError) -> Mai
         Some(code) => match (&*code, enhanced(&reply)) {
             ("530" | "534" | "535" | "538", _) => MailError::SignIn(reply),
             (_, "5.3.4" | "5.2.3") | ("552", "") => MailError::TooLarge(reply),
-            // A mailbox that is full is the recipient's.
+            // Not 5.2.2: a full mailbox is the recipient's problem.
             (_, "5.4.5" | "5.7.28") => MailError::Quota(reply),
             _ => refusal(reply),
         },
     }
 }
 
-/// The enhanced status code that a reply begins with (RFC 2034); empty where it has none.
+/// The enhanced status code at the start of a reply (RFC 2034). Empty if there is none.
 fn enhanced(reply: &str) -> &str {
     let text = reply.split_once(": ").map_or("", |(_, text)| text);
     let code = text.split([' ', '\n']).next().unwrap_or_default();
@@ -194,7 +194,7 @@ fn enhanced(reply: &str) -> &str {
     if is_code { code } else { "" }
 }
 
-/// With what caused it: lettre's own text does not say who refused.
+/// The text of an error with its causes: lettre's own text does not name the cause.
 fn full_text(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();

@@ -1,4 +1,4 @@
-//! `approval`: docg's own node type, with the links going out by mail.
+//! `approval`: docg's own node type, with links sent by mail.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use docg_core::{
 use super::send_email::failure;
 use crate::approvals::Approvals;
 
-/// The node type.
+/// The handler of the node type.
 pub(super) fn handler(approvals: Approvals) -> Handler {
     approval::node(approvals.key(), Arc::new(ByMail(approvals)))
 }

@@ -1,4 +1,4 @@
-//! `extract`: gives names to values that later nodes need.
+//! `extract`: names values for later nodes.
 
 use docg_core::{
     run::Phase,
@@ -12,12 +12,12 @@ struct Params {
     fields: Map<String, Value>,
 }
 
-/// The node type.
+/// The handler of the node type.
 pub(super) fn handler() -> Handler {
     let spec = NodeSpec::new("extract", Phase::Trigger)
         .param(ParamSpec::required("fields", ParamKind::Object))
         .outputs_of_param("fields");
-    // Variables have been put in by now.
+    // Variables in the fields are already replaced by their values.
     compute(
         spec,
         |_context, params: Params| async move { Ok(params.fields) },

@@ -1,7 +1,7 @@
-//! The node types that workflows of this server are made of, one file each.
+//! The node types for this server's workflows, one file each.
 //!
-//! What a node type needs from outside is in [`Services`]; what it may be given is declared in its
-//! `NodeSpec`, so that preflight checks it. [`handlers`] is the whole list.
+//! [`Services`] holds everything that node types need from outside. Their parameters are declared in their
+//! `NodeSpec`, so that preflight checks them. [`handlers`] lists all node types.
 
 mod approval;
 mod extract;
@@ -29,26 +29,26 @@ use crate::{
     renders::Renderer,
 };
 
-/// What node types work with.
+/// The services that node types use.
 #[derive(Clone)]
 pub struct Services {
     /// Documents and notes.
     pub files: Files,
     /// Outgoing mail.
     pub mailer: Mailer,
-    /// Who renders documents.
+    /// Renders documents.
     pub renderer: Renderer,
-    /// Who brings approvers their links.
+    /// Sends approvers their links.
     pub approvals: Approvals,
-    /// Who collects signatures.
+    /// The signature providers.
     pub providers: Vec<Arc<dyn SignatureProvider>>,
-    /// Whether `http-request` may reach addresses that are not public.
+    /// True if `http-request` may reach addresses that are not public.
     pub allow_private_http: bool,
-    /// Adds the node types for tests; their ledgers lie in this folder unless they say where.
+    /// Adds the node types for tests, if set. A relative path of a ledger is inside this folder.
     pub test_nodes: Option<PathBuf>,
 }
 
-/// All node types.
+/// The handlers of all node types.
 #[must_use]
 pub fn handlers(services: &Services) -> Vec<Handler> {
     let mut handlers = vec![
@@ -66,7 +66,7 @@ pub fn handlers(services: &Services) -> Vec<Handler> {
     handlers
 }
 
-/// Where the documents of the step that runs belong.
+/// The owner of the documents that the running step makes.
 fn origin(context: &StepContext) -> Origin {
     Origin {
         organization_id: context.organization_id,
@@ -75,7 +75,7 @@ fn origin(context: &StepContext) -> Origin {
     }
 }
 
-/// docg's own words for a problem of a step.
+/// A text of docg's catalogue about a problem of a step.
 fn text(key: &'static str, context: &StepContext, field: &str) -> Text {
     Text::key(key)
         .with("label", &context.label)
@@ -88,7 +88,7 @@ mod tests {
 
     use docg_core::i18n::{Locale, message};
 
-    /// The keys of docg's catalogues that the sources in a folder name.
+    /// Collects the keys of docg's catalogues that the sources in a folder use.
     fn keys(folder: &Path, found: &mut BTreeSet<String>) {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();

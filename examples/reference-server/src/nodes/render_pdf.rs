@@ -1,4 +1,4 @@
-//! `render-pdf`: a bundled Typst template and data become a PDF.
+//! `render-pdf`: makes a PDF from a bundled Typst template and data.
 
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ use crate::{
     renders::{RenderFailure, Renderer},
 };
 
-/// A template that lacks everything would fill the screen.
+/// The maximum number of issues: data that lack everything would fill the screen.
 const MAX_ISSUES: usize = 20;
 
 #[derive(Deserialize)]
@@ -42,7 +42,7 @@ struct RenderPdf {
     renderer: Renderer,
 }
 
-/// The node type.
+/// The handler of the node type.
 pub(super) fn handler(files: Files, renderer: Renderer) -> Handler {
     let spec = NodeSpec::new("render-pdf", Phase::Render)
         .param(ParamSpec::required("template", ParamKind::Template))
@@ -58,7 +58,7 @@ pub(super) fn handler(files: Files, renderer: Renderer) -> Handler {
 }
 
 impl RenderPdf {
-    /// Puts into the trail that a template is not what it was when the organization last used it.
+    /// Writes an audit row if the template has changed since the organization last used it.
     async fn note_template(&self, context: &StepContext, template: &str) -> Result<(), FilesError> {
         let digest = |text: &str| hex::encode(Sha256::digest(text));
         let Some(now) = self.renderer.templates().source(template).map(digest) else {
@@ -86,8 +86,8 @@ impl ComputeHandler for RenderPdf {
         &self.spec
     }
 
-    /// Whether the data fill the template. Data that a later step gives are still text here, and
-    /// are checked when it has run.
+    /// Checks that the data fill the template. Data that come from a later step are still placeholder text
+    /// here; they are checked after that step.
     async fn check(&self, request: CheckRequest) -> Vec<Issue> {
         let template = request.params.get("template").and_then(Value::as_str);
         let data = request.params.get("data").filter(|data| data.is_object());
@@ -141,7 +141,7 @@ impl ComputeHandler for RenderPdf {
             .await
             .map_err(|e| e.failure(&context.label, "filename"))?;
         if let Err(error) = self.note_template(&context, &template).await {
-            // The document is there, and worth more than the note.
+            // Do not fail: the document exists, and is worth more than the note.
             tracing::warn!(
                 template,
                 "whether a template has changed is not known: {error}"
@@ -156,7 +156,7 @@ impl ComputeHandler for RenderPdf {
     }
 }
 
-/// The day on which the run was made, so that every attempt gives the same bytes.
+/// The day on which the execution was created, so that every attempt gives the same bytes.
 fn day_of(context: &StepContext) -> NaiveDate {
     let made = context.execution_id.0.get_timestamp();
     let made = made.and_then(|time| {
@@ -167,8 +167,8 @@ fn day_of(context: &StepContext) -> NaiveDate {
         .date_naive()
 }
 
-/// What a document that was not made means for the step. All that data or templates can cause is for a person
-/// to repair.
+/// Converts a render failure to the failure of the step. If data or templates are the cause, a person has to
+/// repair it.
 fn failure(failure: &RenderFailure, context: &StepContext) -> StepFailure {
     let told = match failure {
         RenderFailure::Document(error) => {

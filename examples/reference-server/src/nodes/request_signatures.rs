@@ -1,4 +1,4 @@
-//! `request-signatures`: has a document signed, and goes on when all have signed.
+//! `request-signatures`: has a document signed, and waits until all have signed.
 
 use std::sync::Arc;
 
@@ -42,7 +42,7 @@ struct RequestSignatures {
     providers: Vec<Arc<dyn SignatureProvider>>,
 }
 
-/// The node type, over these providers.
+/// The handler of the node type, with these providers.
 pub(super) fn handler(providers: Vec<Arc<dyn SignatureProvider>>) -> Handler {
     let spec = NodeSpec::new(REQUEST_SIGNATURES, Phase::Signature)
         .param(ParamSpec::required("provider", ParamKind::Connection))
@@ -64,7 +64,7 @@ impl RequestSignatures {
     ) -> Result<(&Arc<dyn SignatureProvider>, EnvelopeRequest), StepFailure> {
         let params: Params = read_params(params)?;
         let provider = self.provider(&params.provider, context)?;
-        // Who is asked again after a request has ended is asked by another one.
+        // A new request after an ended one needs a new key.
         let key = match context.previous_signature {
             Some(ended) => format!("{}/{ended}", context.idempotency_key()),
             None => context.idempotency_key(),
@@ -95,7 +95,7 @@ impl RequestSignatures {
     }
 }
 
-/// The wait for the signatures on an envelope that was made for this.
+/// Makes the wait for the signatures on an envelope.
 fn wait_for(
     provider: &dyn SignatureProvider,
     envelope: Envelope,
@@ -156,7 +156,7 @@ impl EffectHandler for RequestSignatures {
             );
             return Err(failure.tech("the wait for signatures ended with something else"));
         };
-        // The request names the provider that took it, whatever the parameters say by now.
+        // Use the provider that took the request, even if the parameters have changed.
         let provider = self.provider(&request.provider, &context)?;
         let signed_file = provider
             .signed_document(&request)
@@ -169,8 +169,8 @@ impl EffectHandler for RequestSignatures {
         })))
     }
 
-    /// Whether an envelope was made under the key. A provider gives it again when it is asked once
-    /// more.
+    /// Looks for an envelope with the step's idempotency key. If there is one, the step's wait begins with
+    /// it.
     async fn probe(&self, context: EffectContext, params: Value) -> Probe {
         let Ok((provider, request)) = self.read(&context, params) else {
             return Probe::Unknown;

@@ -1,4 +1,4 @@
-//! `save-file`: puts a document where people look for it.
+//! `save-file`: saves a document in a folder for people.
 
 use docg_core::{
     run::Phase,
@@ -17,7 +17,7 @@ struct Params {
     filename: Option<String>,
 }
 
-/// The node type. It is safe to repeat: the place follows from the run and the parameters.
+/// The handler of the node type. It is safe to repeat: execution and parameters determine the path.
 pub(super) fn handler(files: Files) -> Handler {
     let spec = NodeSpec::new("save-file", Phase::Save)
         .param(ParamSpec::required("file", ParamKind::File))

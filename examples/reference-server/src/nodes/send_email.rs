@@ -1,4 +1,4 @@
-//! `send-email`: one mail, sent once.
+//! `send-email`: sends a mail once.
 
 use docg_core::{
     address::Addresses,
@@ -19,7 +19,8 @@ use crate::{
     mail::{Attachment, Mail, MailError, Mailer, Outcome, Receipt},
 };
 
-/// What a mail may weigh. Mail servers take 20 to 30 MiB, and a file grows by a third on the way.
+/// The largest total size of attachments, in bytes. Mail servers accept 20 to 30 MiB, and encoding adds a
+/// third.
 const MAX_ATTACHED: u64 = 16 * 1024 * 1024;
 
 #[derive(Deserialize)]
@@ -32,7 +33,7 @@ struct Params {
     attachments: Attached,
 }
 
-/// One document or a list of them, not too large for a mail.
+/// A document or a list of documents, small enough for a mail.
 #[derive(Default)]
 struct Attached(Vec<Document>);
 
@@ -49,7 +50,7 @@ impl<'de> Deserialize<'de> for Attached {
     }
 }
 
-/// The node type.
+/// The handler of the node type.
 pub(super) fn handler(files: Files, mailer: Mailer) -> Handler {
     let spec = NodeSpec::new("send-email", Phase::Delivery)
         .param(ParamSpec::required("to", ParamKind::EmailList))
@@ -114,7 +115,8 @@ async fn compose(
     })
 }
 
-/// A media type as HTTP and mail write it; without parameters, in which anything could stand.
+/// Parses a media type. A type with parameters becomes `application/octet-stream`, because parameters could
+/// hold any text.
 fn content_type(text: &str) -> ContentType {
     let is_name = |c: char| c.is_ascii_alphanumeric() || "!#$&^_.+-/".contains(c);
     let parsed = ContentType::parse(text).ok();
@@ -125,7 +127,7 @@ fn content_type(text: &str) -> ContentType {
         )
 }
 
-/// What a mail that did not go out means for the step; `field` names who it was for.
+/// Converts a mail error to the failure of the step. `field` names the parameter with the recipients.
 pub(super) fn failure(error: MailError, context: &StepContext, field: &'static str) -> StepFailure {
     let text = |key| text(key, context, field);
     let failure = match &error {

@@ -1,4 +1,4 @@
-//! The files of `templates/`, compiled in. A test holds this list against the folder.
+//! The files of `templates/`, compiled in. A test compares this list with the folder.
 
 macro_rules! bundle {
     ($($path:literal),+ $(,)?) => {
@@ -6,7 +6,7 @@ macro_rules! bundle {
     };
 }
 
-/// Path inside `templates/`, and content.
+/// The path inside `templates/`, and the content.
 pub(super) const FILES: &[(&str, &[u8])] = bundle![
     "assets/logo.svg",
     "contract.json",

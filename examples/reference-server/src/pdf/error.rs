@@ -1,35 +1,35 @@
-//! What can go wrong, told so that a technician finds the place.
+//! The errors of rendering, with the place in the template for technicians.
 
 use std::fmt;
 
 use docg_core::error::codes;
 use serde::{Deserialize, Serialize};
 
-/// The code of a document that takes more than one may.
+/// The error code of a document that exceeds a limit of renders.
 pub const RENDER_TOO_LARGE: &str = "render_too_large";
 
-/// Why there is no PDF.
+/// The reason why there is no PDF.
 #[derive(Debug, thiserror::Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum RenderError {
-    /// No template of that name comes with the program.
+    /// The program has no template of that name.
     #[error("there is no template `{name}`; there are: {}", known.join(", "))]
     UnknownTemplate {
-        /// What was asked for.
+        /// The requested name.
         name: String,
-        /// What there is.
+        /// The names of all templates.
         known: Vec<String>,
     },
-    /// The data lacks what the template declares that it needs.
+    /// The data lacks fields that the template declares as required.
     #[error("the data does not fill what template `{template}` needs: {}", paths.join(", "))]
     MissingFields {
         /// The template.
         template: String,
-        /// Paths in the data that are absent, null or blank, as `customer.name` or `items[0].quantity`.
+        /// The paths in the data that are absent, null or blank, as `customer.name` or `items[0].quantity`.
         paths: Vec<String>,
     },
-    /// The template cannot be set: its syntax is broken, it reads something that nothing gives, or it
-    /// refuses the data itself.
+    /// Typst cannot compile the template: its syntax is broken, it reads a value that does not exist, or it
+    /// rejects the data itself.
     #[error("template `{template}` cannot be set: {}", Lines(problems))]
     InvalidTemplate {
         /// The template.
@@ -40,30 +40,30 @@ pub enum RenderError {
     /// The document was laid out and could not be written as PDF.
     #[error("the PDF could not be written: {}", Lines(problems))]
     Export {
-        /// What Typst says.
+        /// Typst's messages.
         problems: Vec<TemplateProblem>,
     },
-    /// The document takes more than one may: memory, time, pages or bytes; or the typesetter broke on it.
+    /// The document exceeds a limit: memory, time, pages or bytes. Also if the typesetter panicked on it.
     #[error("the document takes more than a render may: {0}")]
     TooLarge(String),
-    /// The PDF that a page is to be added to cannot be read or changed.
+    /// The PDF to extend cannot be read or changed.
     #[error("the original PDF cannot be extended: {reason}")]
     UnusableOriginal {
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
-    /// The page would state the hash of another document.
+    /// The signature page would state the hash of another document.
     #[error("the page is to state SHA-256 {stated}, the document has {actual}")]
     HashMismatch {
-        /// The hash that was to be printed.
+        /// The hash to be printed.
         stated: String,
-        /// The hash of the document.
+        /// The actual hash of the document.
         actual: String,
     },
 }
 
 impl RenderError {
-    /// What the template itself says against the data, in one line: the message of its `assert` or `panic`.
+    /// The template's own objection to the data, in one line: the message of its `assert` or `panic`.
     #[must_use]
     pub fn refusal(&self) -> Option<String> {
         let Self::InvalidTemplate { problems, .. } = self else {
@@ -77,9 +77,8 @@ impl RenderError {
         Some(line.chars().take(MAX_REFUSAL).collect())
     }
 
-    /// What the template cannot do with the data, in one line and with the place, where Typst says that of a
-    /// value: it is too large to be counted with, say, or of
-    /// another type.
+    /// Typst's objection to a value, in one line and with the place: for example, a number is too large, or a
+    /// value has the wrong type.
     #[must_use]
     pub fn misfit(&self) -> Option<String> {
         let Self::InvalidTemplate { problems, .. } = self else {
@@ -93,7 +92,7 @@ impl RenderError {
         Some(problem.in_one_line())
     }
 
-    /// The code by which a step or a preflight issue is known.
+    /// The error code for a step or a preflight issue.
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
@@ -110,49 +109,49 @@ impl RenderError {
     }
 }
 
-/// What Typst puts before the message of a template that ends by `assert` or `panic`.
+/// The prefixes that Typst puts before the message of a failed `assert` or of `panic`.
 const REFUSALS: [&str; 4] = [
     "assertion failed: ",
     "equality assertion failed: ",
     "inequality assertion failed: ",
     "panicked with: ",
 ];
-/// What Typst says of values, whatever the template does with them.
+/// Parts of Typst's messages about values, whatever the template does with them.
 const OF_VALUES: [&str; 9] = [
     "too large",
     "too small",
     "divide by zero",
     "out of bounds",
     " is invalid",
-    // Of another type than is needed.
+    // A value of the wrong type.
     ", found ",
     "cannot apply ",
     "cannot add ",
     "cannot compare ",
 ];
-/// Characters of such a message that people are shown.
+/// The length to which such a message is cut for people, in characters.
 const MAX_REFUSAL: usize = 300;
 
-/// One problem, and where in the template it lies.
+/// A problem and its place in the template.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct TemplateProblem {
-    /// The file among the bundled ones, where Typst names a place.
+    /// The bundled file, if Typst names a place.
     pub file: Option<String>,
-    /// Line from 1, where Typst names a place.
+    /// The line, from 1, if Typst names a place.
     pub line: Option<usize>,
-    /// Column from 1, where Typst names a place.
+    /// The column, from 1, if Typst names a place.
     pub column: Option<usize>,
-    /// What the template says there, as `data.customer.name`; at most one line of it.
+    /// The template's text at the place, as `data.customer.name`; at most one line.
     pub excerpt: Option<String>,
-    /// What is wrong.
+    /// Typst's message.
     pub message: String,
-    /// What Typst proposes.
+    /// Typst's suggestions.
     pub hints: Vec<String>,
 }
 
 impl TemplateProblem {
-    /// What people are shown: what is wrong, and with what.
+    /// The text for people: the message and the template's text at the place.
     fn in_one_line(&self) -> String {
         let text = match &self.excerpt {
             Some(excerpt) => format!("{}: {excerpt}", self.message),

@@ -2,9 +2,9 @@
 
 use serde_json::Value;
 
-/// The first `most` places under `pattern` that `data` does not fill: absent, null, or blank text. A list entry is
-/// named by its number. `items[]` at the end of a pattern asks for at least one entry; in its middle it
-/// asks of each entry, and of the list only that it is there.
+/// The first `most` places under `pattern` that are unfilled in `data`: absent, null or blank. A list entry
+/// is named by its index. At the end of a pattern, `items[]` requires at least one entry. In the middle, each
+/// entry is checked, and the list itself must only exist.
 pub(super) fn unfilled(pattern: &str, data: &Value, most: usize) -> Vec<String> {
     let mut missing = Vec::new();
     let steps: Vec<&str> = pattern.split('.').collect();

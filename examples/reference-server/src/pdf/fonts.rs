@@ -1,5 +1,4 @@
-//! The fonts in the program. Those of the machine are not looked at, so that a document looks the same
-//! everywhere.
+//! The fonts in the program. Fonts of the machine are ignored, so that a document looks the same everywhere.
 
 use std::sync::LazyLock;
 
@@ -9,13 +8,13 @@ use typst::{
     utils::LazyHash,
 };
 
-/// Every font, and the index that Typst chooses from.
+/// All fonts, and the index that Typst chooses from.
 pub(super) struct Fonts {
     pub(super) book: LazyHash<FontBook>,
     pub(super) fonts: Vec<Font>,
 }
 
-/// Parsed once for the life of the process.
+/// The fonts, parsed once in a process.
 pub(super) static FONTS: LazyLock<Fonts> = LazyLock::new(|| {
     let fonts: Vec<Font> = typst_assets::fonts()
         .flat_map(|data| Font::iter(Bytes::new(data)))

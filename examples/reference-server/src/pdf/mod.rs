@@ -1,18 +1,18 @@
-//! PDF documents, set by Typst from templates that come with the program.
+//! Makes PDF documents with Typst, from templates that come with the program.
 //!
-//! - [`Templates`]: what there is to render, and which data each template needs.
-//! - [`render`]: a template and its data become a PDF.
-//! - [`append_signature_page`]: who signed, when, and what, on a page after the original ones.
+//! - [`Templates`]: the templates, and the data that each one needs.
+//! - [`render`]: makes a PDF from a template and its data.
+//! - [`append_signature_page`]: adds a page that states who signed, when, and which document.
 //!
-//! A template is code, and the data is somebody else's: what a template can read ends at the bundled
-//! files, the fonts in the program and the data that it is given. There is no file system, no package
-//! and no clock behind it, so equal input gives equal bytes.
+//! A template is code, and the data comes from strangers. A template can therefore read only the bundled
+//! files, the fonts in the program and its data. It has no file system, no packages and no clock, so equal
+//! input gives equal bytes.
 //!
-//! Rendering is work for the processor, from tens of milliseconds up; it awaits nothing, and nothing interrupts
-//! it. So the server calls it in processes of their own, through [`Renderer`](crate::renders::Renderer).
+//! Rendering is CPU work, from tens of milliseconds up. It never awaits and cannot be interrupted, so the
+//! server runs it in child processes, through [`Renderer`](crate::renders::Renderer).
 //!
-//! Inside, `render` and `signature_page` use `world` (what a template sees), which uses `fonts` and
-//! `templates`; `fields` knows only JSON.
+//! Inside, `render` and `signature_page` use `world` (everything that a template sees), which uses `fonts`
+//! and `templates`; `fields` knows only JSON.
 
 mod bundle;
 mod error;

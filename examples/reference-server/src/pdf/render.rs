@@ -1,4 +1,4 @@
-//! A template and its data become a PDF.
+//! Makes a PDF from a template and its data.
 
 use std::ops::Range;
 
@@ -19,22 +19,22 @@ use super::{
     world::{Sandbox, day},
 };
 
-/// For how many renderings something that was computed is kept without being used again. What templates
-/// have in common stays warm, what belonged to one contract goes.
+/// The number of renders for which Typst's cache keeps an unused result. Common parts of templates stay
+/// cached; parts of one contract are dropped.
 const KEEP_FOR: usize = 8;
 
-/// The pages of one document.
+/// The maximum number of pages in one document.
 const MAX_PAGES: usize = 2_000;
-/// The bytes of one document. With the page that says who signed, it can still be read again.
+/// The maximum size of one document, in bytes. With the signature page added, it can still be read again.
 const MAX_BYTES: usize = 24 * 1024 * 1024;
 
 /// A finished document.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Pdf {
-    /// The file.
+    /// The PDF file.
     pub bytes: Vec<u8>,
-    /// How many pages it has.
+    /// The number of pages.
     pub pages: usize,
 }
 
@@ -47,21 +47,21 @@ impl std::fmt::Debug for Pdf {
     }
 }
 
-/// What to render.
+/// A template to render, with its data.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct RenderRequest<'a> {
-    /// Name of the template, as `contract.typ`.
+    /// The name of the template, as `contract.typ`.
     pub template: &'a str,
-    /// What the template reads from `/data.json`.
+    /// The content of `/data.json`, which the template reads.
     pub data: &'a Value,
-    /// The date that `datetime.today()` gives, and that the file bears. Take it from the execution, not
-    /// from the clock, where a second attempt is to give the same bytes.
+    /// The date that `datetime.today()` returns and that the file bears. Take it from the execution and not
+    /// from the clock if a retry must give the same bytes.
     pub today: NaiveDate,
 }
 
 impl<'a> RenderRequest<'a> {
-    /// This template with this data, on this day.
+    /// A request for this template with this data on this day.
     #[must_use]
     pub fn new(template: &'a str, data: &'a Value, today: NaiveDate) -> Self {
         Self {
@@ -72,15 +72,15 @@ impl<'a> RenderRequest<'a> {
     }
 }
 
-/// Renders a template. The server calls it in a process of its own, through
+/// Renders a template. The server calls it in a child process, through
 /// [`Renderer`](crate::renders::Renderer).
 ///
 /// # Errors
 ///
-/// - [`RenderError::UnknownTemplate`]: there is none of that name.
-/// - [`RenderError::MissingFields`]: the data does not fill a path that the template declares.
-/// - [`RenderError::InvalidTemplate`]: Typst refuses the template, or the template refuses the data.
-/// - [`RenderError::TooLarge`]: it has more than 2,000 pages or 24 MiB.
+/// - [`RenderError::UnknownTemplate`]: there is no template of that name.
+/// - [`RenderError::MissingFields`]: a path that the template declares is not filled.
+/// - [`RenderError::InvalidTemplate`]: Typst rejects the template, or the template rejects the data.
+/// - [`RenderError::TooLarge`]: the document has more than 2,000 pages or 24 MiB.
 /// - [`RenderError::Export`]: the finished layout cannot be written as PDF.
 ///
 /// ```
@@ -114,14 +114,14 @@ pub fn render(templates: &Templates, request: RenderRequest<'_>) -> Result<Pdf, 
     typeset(templates, main, data, today, Tagging::Tagged)
 }
 
-/// Whether the PDF carries a structure tree for screen readers.
+/// Selects if the PDF carries a structure tree for screen readers.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Tagging {
     Tagged,
     Untagged,
 }
 
-/// Sets the file `main`, whatever the data holds.
+/// Renders the file `main` without checking the required fields.
 pub(super) fn typeset(
     templates: &Templates,
     main: FileId,
@@ -131,7 +131,7 @@ pub(super) fn typeset(
 ) -> Result<Pdf, RenderError> {
     let world = Sandbox::new(templates, main, data, today);
     let result = compile(&world, today, tagging);
-    // Typst remembers what it computed, for the whole process and without a bound of its own.
+    // Evict here, because Typst's cache is shared by the whole process and has no bound of its own.
     typst::comemo::evict(KEEP_FOR);
     result
 }
@@ -210,7 +210,7 @@ fn place(world: &Sandbox<'_>, span: DiagSpan) -> Option<Place> {
     })
 }
 
-/// The whole of `data.customer.name` where Typst points at `name` alone: the path is what is looked for.
+/// Widens Typst's range from `name` to the whole of `data.customer.name`: people look for the full path.
 fn widened(source: &Source, range: Range<usize>) -> Range<usize> {
     let mut node = LinkedNode::new(source.root()).leaf_at(range.start, Side::After);
     let mut widest = range.clone();

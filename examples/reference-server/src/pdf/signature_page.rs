@@ -1,8 +1,8 @@
-//! A page after the document that says who signed it, when, and what.
+//! Appends a page that states who signed the document and when.
 //!
-//! The page is appended as an incremental update: the original file is kept byte for byte as the
-//! beginning of the new one, with its links, outline and structure. Cutting the new file to the length of
-//! the original gives back the file whose hash the page states.
+//! The page is appended as an incremental update: the new file begins with the original, byte for byte, with
+//! its links, outline and structure. If the new file is cut to the original's length, it is again the file
+//! whose hash the page states.
 
 use std::collections::{BTreeMap, VecDeque, btree_map::Entry};
 
@@ -18,18 +18,18 @@ use super::{
     templates::{Templates, file_id},
 };
 
-/// What the page states.
+/// The content of the page.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SignaturePage {
-    /// What the document is called.
+    /// The title of the document.
     pub title: String,
     /// SHA-256 of the original file, in hexadecimal digits.
     pub document_sha256: String,
-    /// Who signed, in the order to be shown.
+    /// The signers, in the order to show them.
     pub signers: Vec<SignedBy>,
-    /// How the provider of signatures knows the request.
+    /// The signature provider's id of the request.
     pub envelope_id: String,
-    /// When the last signature was given.
+    /// The time of the last signature.
     pub completed_at: DateTime<Utc>,
 }
 
@@ -40,22 +40,22 @@ pub struct SignedBy {
     pub name: String,
     /// The signer's address.
     pub email: String,
-    /// When.
+    /// The time of the signature.
     pub signed_at: DateTime<Utc>,
-    /// From where, where that is known.
+    /// The signer's IP address, if known.
     pub ip: Option<String>,
 }
 
 /// Adds a page to `original` that states who signed it, in `language` (`en` or `pt-BR`). `pages` of the
-/// result counts the added ones. The server calls it in a process of its own, through
+/// result counts the added pages only. The server calls it in a child process, through
 /// [`Renderer`](crate::renders::Renderer).
 ///
 /// # Errors
 ///
-/// - [`RenderError::HashMismatch`]: `document_sha256` is not the hash of `original`. The page would be
+/// - [`RenderError::HashMismatch`]: `document_sha256` is not the hash of `original`, so the page would be
 ///   false.
-/// - [`RenderError::UnusableOriginal`]: `original` is no PDF, or is encrypted.
-/// - [`RenderError::InvalidTemplate`]: no such language.
+/// - [`RenderError::UnusableOriginal`]: `original` is not a PDF, or is encrypted.
+/// - [`RenderError::InvalidTemplate`]: the language is unknown.
 /// - [`RenderError::Export`]: the page cannot be written as PDF.
 pub fn append_signature_page(
     original: &[u8],
@@ -89,7 +89,7 @@ pub fn append_signature_page(
     })
 }
 
-/// The page as a document of its own.
+/// Renders the page as a document of its own.
 fn record(
     page: &SignaturePage,
     sha256: &str,
@@ -118,7 +118,7 @@ fn record(
         "signers": signers,
     });
     let main = file_id("parts/signature-page.typ").expect("a bundled path is a path");
-    // Its structure tree would not fit into that of the original.
+    // Untagged: the page's structure tree would not fit into the original's.
     typeset(
         &Templates::bundled(),
         main,
@@ -128,7 +128,7 @@ fn record(
     )
 }
 
-/// `original` with the pages of `addition` after its own.
+/// Appends the pages of `addition` to `original`.
 fn append(original: &[u8], document: Document, addition: &[u8]) -> lopdf::Result<Vec<u8>> {
     let mut addition = Document::load_mem(addition)?;
     addition.renumber_objects_with(first_free_id(&document));
@@ -145,7 +145,7 @@ fn append(original: &[u8], document: Document, addition: &[u8]) -> lopdf::Result
     let mut objects = BTreeMap::new();
     for page_id in addition.get_pages().into_values() {
         let mut page = addition.get_dictionary(page_id)?.clone();
-        // What a page inherits from its tree does not come with it into another one.
+        // Copy inherited attributes to the page, because it moves to another page tree.
         for key in [b"Resources".as_slice(), b"MediaBox", b"CropBox", b"Rotate"] {
             if !page.has(key)
                 && let Some(value) = inherited(&addition, &page, key)
@@ -174,8 +174,8 @@ fn append(original: &[u8], document: Document, addition: &[u8]) -> lopdf::Result
     Ok(bytes)
 }
 
-/// The number after all that the document uses or reserves: a cross-reference stream is counted in the
-/// trailer, and not among the objects.
+/// The first object number after all that the document uses or reserves. The trailer's size also counts a
+/// cross-reference stream, which is not among the objects.
 fn first_free_id(document: &Document) -> u32 {
     let size = document
         .trailer
@@ -190,7 +190,7 @@ fn first_free_id(document: &Document) -> u32 {
 
 fn inherited(document: &Document, page: &Dictionary, key: &[u8]) -> Option<Object> {
     let mut node = page;
-    // No honest page tree is deeper, and a dishonest one may be a ring.
+    // Limit the depth: a malicious page tree may be a ring, and no honest one is deeper.
     for _ in 0..64 {
         node = document
             .get_dictionary(node.get(b"Parent").ok()?.as_reference().ok()?)
@@ -202,7 +202,7 @@ fn inherited(document: &Document, page: &Dictionary, key: &[u8]) -> Option<Objec
     None
 }
 
-/// Puts into `objects` all that the page draws with, and not the tree that it hung in.
+/// Collects into `objects` all objects that the page refers to, except its parent tree.
 fn collect_references(
     document: &Document,
     page: &Dictionary,

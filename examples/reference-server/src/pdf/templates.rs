@@ -1,4 +1,4 @@
-//! Which templates there are, and what they need.
+//! The templates and the data that they need.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -14,12 +14,12 @@ use typst::{
 
 use super::{bundle, fields};
 
-/// A list of a hundred thousand entries may lack every one.
+/// The maximum number of missing paths in a report: a list of a hundred thousand entries may lack each one.
 pub const MOST_MISSING: usize = 50;
 
 /// A set of templates with the files that they use.
 ///
-/// A `.typ` file at the top is a template and goes by its file name; what lies in folders is used by
+/// A `.typ` file at the top level is a template, named by its file name. Files in folders are used by
 /// templates and cannot be rendered by name. `contract.json` beside `contract.typ` is its [`Declaration`].
 #[derive(Debug, Clone)]
 pub struct Templates {
@@ -30,51 +30,51 @@ pub struct Templates {
 #[derive(Debug, Clone)]
 struct File {
     bytes: Bytes,
-    /// It lies in a folder.
+    /// True if the file is in a folder, so that every template may use it.
     is_shared: bool,
-    /// Parsed once, where it is Typst.
+    /// The parsed source, if it is a Typst file.
     source: Option<Source>,
 }
 
-/// What a template says about itself.
+/// A template's description and required data.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Declaration {
-    /// What the document is, in a sentence.
+    /// A sentence that says what the document is.
     pub description: String,
-    /// Paths in the data that the template cannot do without. `items[].quantity` asks for `quantity` in
-    /// each entry of the list `items`, `items[]` for at least one entry.
+    /// The paths in the data that the template requires. `items[].quantity` requires `quantity` in each entry
+    /// of the list `items`; `items[]` requires at least one entry.
     pub required: Vec<String>,
 }
 
-/// Why files do not make a set of templates.
+/// The reason why files do not make a set of templates.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TemplatesError {
-    /// A path that leaves the folder, or that Typst cannot express.
+    /// The path leaves the folder, or Typst cannot express it.
     #[error("`{path}` is no path inside a folder of templates: {reason}")]
     Path {
         /// The path as given.
         path: String,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
-    /// A Typst file that is not UTF-8.
+    /// The Typst file is not UTF-8.
     #[error("`{path}` is not UTF-8")]
     NotText {
         /// The path as given.
         path: String,
     },
-    /// A declaration that is not the JSON it should be.
+    /// The declaration is not valid JSON for a [`Declaration`].
     #[error("`{path}` is no declaration: {source}")]
     Declaration {
         /// The path as given.
         path: String,
-        /// What the parser says.
+        /// The parser's error.
         source: serde_json::Error,
     },
-    /// A template without a declaration.
+    /// The template has no declaration.
     #[error("template `{name}` has no declaration beside it")]
     Undeclared {
         /// The template.
@@ -83,7 +83,7 @@ pub enum TemplatesError {
 }
 
 impl Templates {
-    /// The templates that come with the program. They are parsed once; a further call is cheap.
+    /// The templates that come with the program. They are parsed at the first call; further calls are cheap.
     ///
     /// # Panics
     ///
@@ -96,11 +96,11 @@ impl Templates {
         BUNDLED.clone()
     }
 
-    /// Templates from files in memory, each with its path inside the folder of templates.
+    /// Makes a set from files in memory, each with its path inside the folder of templates.
     ///
     /// # Errors
     ///
-    /// [`TemplatesError`] names the file that does not fit.
+    /// [`TemplatesError`] names the file that is wrong.
     pub fn new<P, D>(files: impl IntoIterator<Item = (P, D)>) -> Result<Self, TemplatesError>
     where
         P: Into<String>,
@@ -153,13 +153,13 @@ impl Templates {
         Ok(templates)
     }
 
-    /// Whether there is a template of this name.
+    /// True if there is a template of this name.
     #[must_use]
     pub fn contains(&self, name: &str) -> bool {
         self.main(name).is_some()
     }
 
-    /// The names, in alphabetical order.
+    /// The names of the templates, in alphabetical order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.declarations
             .keys()
@@ -167,14 +167,14 @@ impl Templates {
             .filter(|name| self.contains(name))
     }
 
-    /// The Typst text of a template.
+    /// The Typst source of a template.
     #[must_use]
     pub fn source(&self, name: &str) -> Option<&str> {
         let file = self.files.get(&self.main(name)?)?;
         file.source.as_ref().map(Source::text)
     }
 
-    /// All files, each with its path, as [`new`](Self::new) takes them.
+    /// All files with their paths, as [`new`](Self::new) takes them.
     pub(crate) fn files(&self) -> Vec<(String, Vec<u8>)> {
         let files = self.files.iter();
         let file = |(id, file): (&FileId, &File)| {
@@ -184,7 +184,7 @@ impl Templates {
         files.map(file).collect()
     }
 
-    /// How many bytes a template has, with what lies in folders: any template may use that.
+    /// The size of a template in bytes, with all files in folders, because any template may use those.
     #[must_use]
     pub fn size(&self, name: &str) -> Option<usize> {
         let shared = self.files.values().filter(|file| file.is_shared);
@@ -192,7 +192,7 @@ impl Templates {
         self.source(name).map(|text| text.len() + shared)
     }
 
-    /// What a template says about itself.
+    /// The declaration of a template.
     #[must_use]
     pub fn declaration(&self, name: &str) -> Option<&Declaration> {
         self.contains(name)
@@ -200,8 +200,8 @@ impl Templates {
             .flatten()
     }
 
-    /// The first [`MOST_MISSING`] paths that `data` does not fill and the template needs: absent, null, or
-    /// blank text. Empty also for a template that there is not; ask [`contains`](Self::contains) for that.
+    /// The first [`MOST_MISSING`] required paths that `data` does not fill: absent, null, or blank text. Also
+    /// empty if there is no such template; check with [`contains`](Self::contains).
     ///
     /// ```
     /// use reference_server::pdf::Templates;
@@ -220,7 +220,7 @@ impl Templates {
         let mut missing: Vec<String> = Vec::new();
         for pattern in &declaration.required {
             for path in fields::unfilled(pattern, data, MOST_MISSING) {
-                // A list that is not there is found once for each field of its entries.
+                // A missing list is reported by the pattern of each field of its entries; keep one.
                 if missing.len() < MOST_MISSING && !missing.contains(&path) {
                     missing.push(path);
                 }
@@ -229,7 +229,7 @@ impl Templates {
         missing
     }
 
-    /// The file to begin with, for a name that is a template's.
+    /// The main file of a template. `None` if there is no such template.
     pub(super) fn main(&self, name: &str) -> Option<FileId> {
         if !self.declarations.contains_key(name) {
             return None;
@@ -238,19 +238,19 @@ impl Templates {
         self.files.contains_key(&id).then_some(id)
     }
 
-    /// The parsed Typst file of this id.
+    /// The parsed Typst file of an id.
     pub(super) fn parsed(&self, id: FileId) -> Option<Source> {
         self.files.get(&id)?.source.clone()
     }
 
-    /// The content of the file of this id.
+    /// The content of the file of an id.
     pub(super) fn bytes(&self, id: FileId) -> Option<Bytes> {
         Some(self.files.get(&id)?.bytes.clone())
     }
 }
 
-/// The id under which Typst knows a bundled file. Ids are never given back, so this is asked only about
-/// names that are known to be among the files.
+/// Interns a path and returns Typst's id for it. Typst never frees ids, so call it only for names that are
+/// among the known files.
 pub(super) fn file_id(path: &str) -> Result<FileId, TemplatesError> {
     let path = VirtualPath::new(path).map_err(|reason| TemplatesError::Path {
         path: path.to_owned(),

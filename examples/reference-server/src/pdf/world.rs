@@ -1,4 +1,4 @@
-//! What a template sees: the bundled files, the fonts, its data, and a date.
+//! Everything that a template sees: the bundled files, the fonts, its data, and a date.
 
 use std::sync::LazyLock;
 
@@ -18,7 +18,7 @@ use super::{
     templates::{Templates, file_id},
 };
 
-/// Where templates read their data: `json("/data.json")`.
+/// The file that templates read their data from: `json("/data.json")`.
 const DATA: &str = "data.json";
 
 static LIBRARY: LazyLock<LazyHash<Library>> = LazyLock::new(|| LazyHash::new(Library::default()));
@@ -26,7 +26,7 @@ static LIBRARY: LazyLock<LazyHash<Library>> = LazyLock::new(|| LazyHash::new(Lib
 static DATA_ID: LazyLock<FileId> =
     LazyLock::new(|| file_id(DATA).expect("a plain file name is a path"));
 
-/// One compilation's view.
+/// The world of one compilation.
 pub(super) struct Sandbox<'a> {
     templates: &'a Templates,
     main: FileId,
@@ -78,13 +78,13 @@ impl World for Sandbox<'_> {
         FONTS.fonts.get(index).cloned()
     }
 
-    /// The given day, in whatever time zone is asked for.
+    /// The given day, regardless of the time zone.
     fn today(&self, _offset: Option<Duration>) -> Option<Datetime> {
         day(self.today)
     }
 }
 
-/// Data whose tabs and the like are blanks: fonts have no glyph for them.
+/// Replaces control characters such as tabs by blanks, except line breaks: fonts have no glyph for them.
 fn spaced(data: &Value) -> Value {
     let blank = |c: char| match c {
         '\n' | '\r' => c,
@@ -104,7 +104,7 @@ fn spaced(data: &Value) -> Value {
     }
 }
 
-/// A date as Typst has it; `None` for years that it cannot express.
+/// Converts a date to Typst's type. `None` for years that Typst cannot express.
 pub(super) fn day(date: NaiveDate) -> Option<Datetime> {
     let (month, day) = (
         u8::try_from(date.month()).ok()?,

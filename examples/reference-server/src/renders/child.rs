@@ -1,4 +1,4 @@
-//! A child from inside.
+//! The child's side of rendering.
 
 use std::{
     any::Any,
@@ -12,10 +12,10 @@ use std::{
 use super::wire::{self, Job, Ready, Reply, Setup};
 use crate::pdf::{Pdf, RenderError, RenderRequest, Templates, append_signature_page, render};
 
-/// Typst goes as deep as its templates and data do.
+/// The stack size, in bytes: Typst recurses as deep as templates and data are nested.
 const STACK: usize = 16 * 1024 * 1024;
 
-/// Renders what standard input asks for, until it ends.
+/// Renders the jobs from standard input until it is closed.
 pub fn run() -> ExitCode {
     match serve() {
         Ok(()) => ExitCode::SUCCESS,
@@ -32,7 +32,7 @@ fn serve() -> io::Result<()> {
         return Ok(());
     };
     limits::set(&setup)?;
-    // What a panic says goes to the server, in the reply.
+    // A panic's message goes to the server in the reply, not to standard error.
     std::panic::set_hook(Box::new(|_| {}));
     let templates = Templates::new(setup.templates).map_err(io::Error::other)?;
     let (jobs, due) = mpsc::sync_channel(1);
@@ -46,7 +46,7 @@ fn serve() -> io::Result<()> {
             break;
         }
     }
-    // The server has gone. With this thread the process ends, whatever the other one is at.
+    // The server is gone. Returning from this thread ends the process, whatever the other thread is doing.
     Ok(())
 }
 
@@ -105,19 +105,19 @@ mod limits {
 
     pub(super) fn set(setup: &Setup) -> io::Result<()> {
         set_limit(Resource::As, setup.memory)?;
-        // It writes no file, and its memory is somebody's contract.
+        // The child writes no file, and a core dump would contain somebody's contract.
         set_limit(Resource::Fsize, 0)?;
         set_limit(Resource::Core, 0)
     }
 
-    /// Bounds the CPU time from now on. The system ends the process when it is used up.
+    /// Limits the CPU time from now on. If it is used up, the system kills the process.
     pub(super) fn allow_cpu_seconds(seconds: u64) -> io::Result<()> {
         let used = clock_gettime(ClockId::ProcessCPUTime).tv_sec;
         let used = u64::try_from(used).map_err(io::Error::other)?;
         set_limit(Resource::Cpu, used + 1 + seconds)
     }
 
-    /// Whether so much memory is mapped that the next document would have much less than the first.
+    /// True if so much memory is mapped that the next document would get much less than the first.
     pub(super) fn is_half_used() -> bool {
         let Some(most) = getrlimit(Resource::As).current else {
             return false;
@@ -141,7 +141,7 @@ mod limits {
     }
 }
 
-/// Elsewhere the server's deadline is the only bound.
+/// Other systems have no such limits; the server's deadline is the only one there.
 #[cfg(not(unix))]
 mod limits {
     use std::io;

@@ -1,18 +1,20 @@
-//! Documents rendered in processes of their own.
+//! Renders documents in child processes.
 //!
-//! Typst cannot be interrupted, and what it needs follows from data that strangers send: an address of 900 kB
-//! takes hundreds of megabytes, and some texts break its shaper. So [`Renderer`] hands each document to a child
-//! process: this same program, with the hidden command [`COMMAND`]. The child bounds its own memory and CPU time:
-//! what is too large for a busy machine is too large for an idle one. It has an empty environment and no secret,
-//! and ends when its standard input does. The server kills it when its time by the clock is up, or when nobody
-//! waits for the document any more. However a child ends, the server learns of it as a [`RenderFailure`].
+//! Typst cannot be interrupted, and its memory and time depend on data from strangers: an address of 900 kB
+//! takes hundreds of megabytes, and some texts break its shaper. So [`Renderer`] hands each document to a
+//! child process: this same program with the hidden command [`COMMAND`].
 //!
-//! A child that has rendered well is kept for the next document, because a warm one is much faster: it has read
-//! its fonts, and Typst remembers what templates have in common.
+//! The child limits its own memory and CPU time, so a document that is too large for a busy machine is too
+//! large for an idle one. It has an empty environment and no secret, and ends when its standard input is
+//! closed. The server kills the child if the wall time is used up, or if nobody waits for the document any
+//! more. However a child ends, the server reports it as a [`RenderFailure`].
 //!
-//! - `turns`: how many render at once, shared fairly between organizations.
-//! - `process`: a child as the server sees it. `child`: the same from inside.
-//! - `wire`: what the two say to each other.
+//! A child that has rendered well is kept for the next document, because a warm child is much faster: it has
+//! loaded its fonts, and Typst has cached the common parts of templates.
+//!
+//! - `turns`: limits the renders at once and shares them fairly between organizations.
+//! - `process`: the server's side of a child. `child`: the child's own side.
+//! - `wire`: the protocol between the two.
 
 mod child;
 mod process;
@@ -37,26 +39,26 @@ use process::Process;
 use turns::{Turn, Turns};
 use wire::Job;
 
-/// The command with which the program becomes a child that renders.
+/// The command that makes the program a child that renders.
 pub const COMMAND: &str = "render-worker";
 
-/// A child that has rendered so many documents is replaced: Typst never gives back the names that it has met.
+/// The number of documents after which a child is replaced: Typst never frees the names that it has interned.
 const RENDERS_PER_PROCESS: u32 = 200;
 
-/// What renders may take.
+/// The limits of renders.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Renders at once. One organization gets one less than that, so that others find a place.
+    /// The number of renders at once. One organization gets at most one less, so that others find a place.
     pub at_once: usize,
     /// The address space of one child, in bytes. A child maps about 150 MB before it renders anything.
     pub memory: u64,
-    /// The CPU time of one document, rounded up to whole seconds. One that takes more is too large.
+    /// The CPU time of one document, rounded up to whole seconds. A document that needs more is too large.
     pub time: Duration,
-    /// How long one document may take by the clock, waiting for a place not counted. One that takes longer is tried
-    /// again: the machine is busy.
+    /// The wall time of one document, without waiting for a place. A document that takes longer is retried:
+    /// the machine is busy.
     pub wall_time: Duration,
-    /// The size of the data of one document, in bytes of JSON.
+    /// The size limit of one document's data, in bytes of JSON.
     pub data: usize,
 }
 
@@ -73,17 +75,17 @@ impl Default for Limits {
     }
 }
 
-/// Why there is no document.
+/// The reason why a render made no document.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RenderFailure {
-    /// The template or the data do not make a document, or exceed what one may take.
+    /// The template or the data do not make a document, or exceed a limit.
     #[error(transparent)]
     Document(#[from] RenderError),
-    /// No child could be started. The next attempt may go better.
+    /// No child could be started. A retry may succeed.
     #[error("no process for rendering could be started: {0}")]
     Unavailable(io::Error),
-    /// The machine was too busy to make the document in time. The next attempt may go better.
+    /// The machine was too busy to make the document in time. A retry may succeed.
     #[error("the document was not done within {} ms, and its CPU time was not used up", .0.as_millis())]
     TimedOut(Duration),
 }
@@ -100,13 +102,13 @@ struct Inner {
     turns: Arc<Turns>,
     /// Children that wait for a document.
     idle: Mutex<Vec<Process>>,
-    /// Unit tests have no program for children.
+    /// True if renders run in this process: unit tests have no program to start children from.
     #[cfg(test)]
     in_process: bool,
 }
 
 impl Renderer {
-    /// Renders these templates. The children are this program, which has to call [`run_child`] when its first
+    /// Renders these templates. The children are this program; it must call [`run_child`] if its first
     /// argument is [`COMMAND`].
     #[must_use]
     pub fn new(templates: Templates, limits: Limits) -> Self {
@@ -134,17 +136,17 @@ impl Renderer {
         Self(inner)
     }
 
-    /// What can be rendered.
+    /// The templates that can be rendered.
     #[must_use]
     pub fn templates(&self) -> &Templates {
         &self.0.templates
     }
 
-    /// Says what is wrong with the size of a document's data, if anything.
+    /// Checks the size of a document's data.
     ///
     /// # Errors
     ///
-    /// [`RenderError::TooLarge`].
+    /// [`RenderError::TooLarge`] if the data exceed [`Limits::data`].
     pub fn check_size(&self, data: &Value) -> Result<(), RenderError> {
         let (bytes, most) = (json_size(data), self.0.limits.data);
         if bytes > most {
@@ -154,8 +156,8 @@ impl Renderer {
         Ok(())
     }
 
-    /// Renders a template for an organization. Waits as long as others are in its way, which uses up no time of the
-    /// step that asks. Dropping the future ends the render.
+    /// Renders a template for an organization. It first waits for a free place; that wait does not count
+    /// against the step's timeout. Dropping the future ends the render.
     ///
     /// # Errors
     ///
@@ -176,8 +178,8 @@ impl Renderer {
         self.run(organization, &job, &[]).await
     }
 
-    /// Adds the page that states who signed a document, as
-    /// [`append_signature_page`](crate::pdf::append_signature_page) does.
+    /// Adds the page that states who signed a document, like
+    /// [`append_signature_page`](crate::pdf::append_signature_page).
     ///
     /// # Errors
     ///
@@ -218,7 +220,7 @@ impl Renderer {
                 let pages = reply.pages?;
                 Ok(Pdf { bytes, pages })
             }
-            // A child that is dropped is killed.
+            // Not returned to `idle`: a dropped child is killed.
             Ok(Err(e)) => {
                 let what = format!("its process {}: {e}", process.end().await);
                 Err(RenderError::TooLarge(what).into())
@@ -230,11 +232,11 @@ impl Renderer {
 
 impl Inner {
     fn idle(&self) -> MutexGuard<'_, Vec<Process>> {
-        // Nothing panics while it is locked.
+        // A poisoned lock is harmless: no code panics while it holds the lock.
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A turn for an organization, and a child that is ready.
+    /// Waits for an organization's turn, and returns it with a child that is ready.
     async fn place(&self, organization: OrganizationId) -> io::Result<(Turn, Process)> {
         let turn = self.turns.take(organization).await;
         let process = match self.waiting_process() {
@@ -244,7 +246,7 @@ impl Inner {
         Ok((turn, process))
     }
 
-    /// A child that waits for a document, and has not ended meanwhile.
+    /// Takes an idle child that is still alive.
     fn waiting_process(&self) -> Option<Process> {
         let mut idle = self.idle();
         while let Some(mut process) = idle.pop() {
@@ -256,7 +258,7 @@ impl Inner {
     }
 }
 
-/// How many bytes a value has as JSON.
+/// The size of a value as JSON, in bytes.
 fn json_size(value: &Value) -> usize {
     struct Count(usize);
     impl io::Write for Count {
@@ -271,12 +273,12 @@ fn json_size(value: &Value) -> usize {
     let mut count = Count(0);
     match serde_json::to_writer(&mut count, value) {
         Ok(()) => count.0,
-        // A value without a size fits nowhere.
+        // A value that cannot be serialized counts as too large.
         Err(_) => usize::MAX,
     }
 }
 
-/// This program, also where its file has been replaced by a newer one since it was started.
+/// The path of this program. It stays valid if the file is replaced by a newer one while this process runs.
 fn this_program() -> PathBuf {
     let own = Path::new("/proc/self/exe");
     match std::env::current_exe() {

@@ -1,4 +1,4 @@
-//! A child as the server sees it.
+//! The server's side of a child process.
 
 use std::{io, path::Path, process::Stdio, time::Duration};
 
@@ -13,23 +13,23 @@ use super::{
 };
 use crate::pdf::Templates;
 
-/// How long a child may take until it can render, on however busy a machine.
+/// How long a child may take to start until it can render, even on a busy machine.
 const START: Duration = Duration::from_secs(30);
 /// How long a child that has closed its output may take to end.
 const END: Duration = Duration::from_secs(2);
 
-/// A child that renders. Dropping it kills it.
+/// A child process that renders. Dropping it kills it.
 #[derive(Debug)]
 pub(super) struct Process {
     child: Child,
     input: ChildStdin,
     output: ChildStdout,
-    /// How many documents it was given.
+    /// The number of documents it was given.
     pub(super) renders: u32,
 }
 
 impl Process {
-    /// Starts a child, and waits until it is ready.
+    /// Starts a child and waits until it is ready.
     pub(super) async fn start(
         program: &Path,
         templates: &Templates,
@@ -44,9 +44,10 @@ impl Process {
         command
             .arg(COMMAND)
             .env_clear()
-            // The server renders several documents at once; each takes one core.
+            // One core a document: the server already renders several at once.
             .env("RAYON_NUM_THREADS", "1")
-            // glibc reserves 64 MB for each arena, and the bound is on what is reserved.
+            // glibc reserves 64 MB of address space for each arena, and the memory limit counts reserved
+            // space.
             .env("MALLOC_ARENA_MAX", "1")
             .current_dir("/")
             .stdin(Stdio::piped())
@@ -78,7 +79,7 @@ impl Process {
         }
     }
 
-    /// Has a document made.
+    /// Sends a job and waits for the reply and the document.
     pub(super) async fn exchange(&mut self, job: &[u8]) -> io::Result<(Reply, Vec<u8>)> {
         self.renders += 1;
         self.input.write_all(job).await?;
@@ -89,7 +90,7 @@ impl Process {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// How a child ended that no longer speaks.
+    /// Describes how a child ended that no longer answers.
     pub(super) async fn end(mut self) -> String {
         match tokio::time::timeout(END, self.child.wait()).await {
             Ok(Ok(status)) => format!("ended with {status}"),

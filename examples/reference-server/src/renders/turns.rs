@@ -1,4 +1,4 @@
-//! Turns at something of which there is little, shared fairly between organizations.
+//! Turns at a scarce resource, shared fairly between organizations.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -8,7 +8,7 @@ use std::{
 use docg_core::ids::OrganizationId;
 use tokio::sync::oneshot;
 
-/// Hands out turns: to each organization that waits one after the other, and of those to its first. One
+/// Hands out turns. Waiting organizations are served in rotation, each with its oldest request. One
 /// organization alone never holds the last turn, so that no other waits for all of its work.
 #[derive(Debug)]
 pub(super) struct Turns {
@@ -24,7 +24,7 @@ struct State {
     waiting: VecDeque<(OrganizationId, VecDeque<oneshot::Sender<Turn>>)>,
 }
 
-/// A turn, over when it is dropped.
+/// A turn. It ends when it is dropped.
 #[derive(Debug)]
 pub(super) struct Turn {
     turns: Arc<Turns>,
@@ -50,7 +50,7 @@ impl Turns {
             let (sender, receiver) = oneshot::channel();
             self.state().wait(organization, sender);
             self.serve();
-            // A sender is dropped with the queue alone, which lives as long as this.
+            // The receiver fails only if the queue is dropped, and the queue lives as long as `self`.
             if let Ok(turn) = receiver.await {
                 return turn;
             }
@@ -59,7 +59,8 @@ impl Turns {
 
     fn serve(self: &Arc<Self>) {
         loop {
-            // The lock is free again before a turn is sent: one that nobody takes ends at once, and serves others.
+            // Release the lock before sending: a turn that nobody receives is dropped at once, and its drop
+            // locks again.
             let next = self.state().next(self.per_organization);
             let Some((organization, sender)) = next else {
                 return;
@@ -73,7 +74,7 @@ impl Turns {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Nothing panics while it is locked.
+        // A poisoned lock is harmless: no code panics while it holds the lock.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -87,7 +88,7 @@ impl State {
         }
     }
 
-    /// Takes out who is served next, if somebody can be.
+    /// Removes the next request that may be served, if there is one.
     fn next(&mut self, per_organization: usize) -> Option<(OrganizationId, oneshot::Sender<Turn>)> {
         if self.free == 0 {
             return None;

@@ -1,4 +1,5 @@
-//! What the server and a child say to each other: frames of a JSON header and bytes, each after its length.
+//! The protocol between the server and a child. A frame is a JSON header and bytes, with both lengths before
+//! them.
 
 use std::io::{self, Read, Write};
 
@@ -9,21 +10,21 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 use crate::pdf::{RenderError, SignaturePage};
 
-/// No frame is larger: beyond that the other side has lost its place.
+/// The largest part of a frame, in bytes. A larger length means that the other side is out of sync.
 const LARGEST: u32 = 128 * 1024 * 1024;
 
-/// The first thing that a child is told.
+/// The first message to a child.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Setup {
-    /// Its address space, in bytes.
+    /// The limit of its address space, in bytes.
     pub(super) memory: u64,
-    /// Its CPU time for one document, in seconds.
+    /// The CPU time for one document, in seconds.
     pub(super) cpu_seconds: u64,
     /// The files of the templates, each with its path.
     pub(super) templates: Vec<(String, Vec<u8>)>,
 }
 
-/// The child has set itself up.
+/// The child's answer to [`Setup`]: it is ready.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Ready;
 
@@ -35,22 +36,22 @@ pub(super) enum Job {
         data: Value,
         today: NaiveDate,
     },
-    /// The original follows as bytes.
+    /// The original document follows as bytes.
     Append {
         page: SignaturePage,
         language: String,
     },
 }
 
-/// What came of it; the document follows as bytes.
+/// The result of a job. The document follows as bytes.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Reply {
     pub(super) pages: Result<usize, RenderError>,
-    /// The child is not to be used again.
+    /// True if the child must not be used again.
     pub(super) worn: bool,
 }
 
-/// A frame, ready to be sent.
+/// Encodes a frame.
 pub(super) fn frame(header: &impl Serialize, bytes: &[u8]) -> io::Result<Vec<u8>> {
     let length = |bytes: &[u8]| {
         let length = u32::try_from(bytes.len()).ok();
@@ -74,7 +75,7 @@ pub(super) fn write(
     output.flush()
 }
 
-/// The next frame; `None` where the other side has ended.
+/// Reads the next frame. `None` if the other side has closed its end.
 pub(super) fn read<T: DeserializeOwned>(input: &mut impl Read) -> io::Result<Option<(T, Vec<u8>)>> {
     let mut lengths = [0; 8];
     match input.read_exact(&mut lengths) {
@@ -88,7 +89,7 @@ pub(super) fn read<T: DeserializeOwned>(input: &mut impl Read) -> io::Result<Opt
     Ok(Some((serde_json::from_slice(&header)?, bytes)))
 }
 
-/// The next frame.
+/// Reads the next frame, asynchronously.
 pub(super) async fn receive<T: DeserializeOwned>(
     input: &mut (impl AsyncRead + Unpin),
 ) -> io::Result<(T, Vec<u8>)> {

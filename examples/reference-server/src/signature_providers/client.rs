@@ -9,7 +9,7 @@ use reqwest::{
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How providers are reached.
+/// The HTTP client for calls to providers.
 pub(super) struct Client(reqwest::Client);
 
 impl Client {
@@ -33,7 +33,7 @@ impl Client {
         let mut built = self.0.request(method, request.url).timeout(request.timeout);
         for (name, value) in request.headers {
             let name = HeaderName::from_static(name);
-            // A token with a line break in it is a mistake of the configuration.
+            // A token with a line break is an error of the configuration.
             let mut value = HeaderValue::try_from(value)
                 .map_err(|_| format!("the value of {name} cannot be sent"))?;
             value.set_sensitive(name == AUTHORIZATION);
@@ -70,7 +70,7 @@ impl HttpClient for Client {
 }
 
 fn failure(error: reqwest::Error) -> HttpError {
-    // A link to a document is as good as the document.
+    // Remove the URL: a link to a document gives access to the document.
     let error = error.without_url();
     let mut text = error.to_string();
     let mut source = error.source();

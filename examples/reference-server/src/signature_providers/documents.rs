@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::files::{Document, Files, FilesError, Origin};
 
-/// The documents of this server's steps.
+/// Gives providers access to the documents of this server's steps.
 pub(super) struct FileDocuments(Files);
 
 impl FileDocuments {

@@ -1,5 +1,5 @@
-//! Signature providers that live elsewhere: ClickSign and ZapSign, where the environment names an account
-//! there. [`Accounts`] reads it; `client` is how they are reached, `documents` what they sign.
+//! External signature providers: ClickSign and ZapSign, if the environment names an account. [`Accounts`]
+//! reads the accounts, `client` makes the HTTP calls, and `documents` reads and stores the documents.
 
 mod client;
 mod documents;
@@ -15,39 +15,41 @@ use docg_core::signature::{
 
 use crate::files::Files;
 
-/// Why a provider's account cannot be used.
+/// The reason why a provider's account cannot be used.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AccountError {
-    /// Half of an account.
+    /// One of an account's two values is missing.
     #[error("{missing} is not set, and {given} is: an account needs both")]
     Missing {
-        /// What is needed.
+        /// The variable that is not set.
         missing: String,
-        /// What is there.
+        /// The variable that is set.
         given: String,
     },
-    /// A value that cannot be.
+    /// A value is invalid.
     #[error("DOCG_{provider}_*: {source}")]
     Config {
-        /// Whose.
+        /// The provider, as it appears in the variables' names.
         provider: &'static str,
-        /// What is wrong.
+        /// The fault.
         source: ConfigError,
     },
 }
 
-/// The accounts that the environment names: `DOCG_CLICKSIGN_TOKEN`, `DOCG_CLICKSIGN_WEBHOOK_SECRET` and,
-/// where it is not the usual one, `DOCG_CLICKSIGN_BASE_URL`; and the same with `ZAPSIGN`. While a webhook
-/// secret is changed at the provider, the old and the new one stand there with a comma between. They are read
-/// from the environment alone: what stands on a command line is seen by all of a machine's users.
+/// The accounts that the environment names.
+///
+/// ClickSign's variables are `DOCG_CLICKSIGN_TOKEN`, `DOCG_CLICKSIGN_WEBHOOK_SECRET` and, for an unusual URL,
+/// `DOCG_CLICKSIGN_BASE_URL`. ZapSign's have the same names with `ZAPSIGN`. While a webhook secret is being
+/// changed at the provider, its variable holds the old and the new one, separated by a comma. There are no
+/// options for these values, because all users of a machine see command lines.
 #[derive(Debug, Clone, Default)]
 pub struct Accounts {
     clicksign: Option<ClickSignConfig>,
     zapsign: Option<ZapSignConfig>,
 }
 
-/// What is read of one account.
+/// The values of one account.
 struct Account {
     base_url: Option<String>,
     token: Secret,
@@ -56,7 +58,7 @@ struct Account {
 }
 
 impl Accounts {
-    /// Those of this process's environment.
+    /// Reads the accounts from this process's environment.
     ///
     /// # Errors
     ///
@@ -90,11 +92,11 @@ impl Accounts {
         Ok(accounts)
     }
 
-    /// The providers of these accounts, over the server's files.
+    /// Creates the providers of these accounts. Their documents are in the server's files.
     ///
     /// # Errors
     ///
-    /// Where no HTTP client can be made.
+    /// If the HTTP client cannot be created.
     pub fn providers(
         self,
         files: &Files,
@@ -127,7 +129,7 @@ impl Account {
     ) -> Result<Option<Self>, AccountError> {
         let names = ["BASE_URL", "TOKEN", "WEBHOOK_SECRET"];
         let names = names.map(|name| format!("DOCG_{provider}_{name}"));
-        // An empty value is how a variable is unset where it cannot be removed.
+        // An empty value counts as unset, because some environments cannot remove a variable.
         let value = |name: &str| value(name).filter(|value| !value.trim().is_empty());
         let [base_url, token, webhook_secret] = [&names[0], &names[1], &names[2]].map(|n| value(n));
         let missing = |missing: &str, given: &str| AccountError::Missing {

@@ -103,7 +103,7 @@ async fn what_clients_have_changed_or_deleted_stays_until_the_file_changes() {
 fn a_file_is_known_by_what_it_says_not_by_what_this_version_adds_or_how_it_is_written() {
     let digest = |text: &str| read_one("echo.json", text, &[]).unwrap().digest;
     let written = digest(&workflow().to_string());
-    // SHA-256 of {"name":"Echo","nodes":[{"id":"a","type":"echo"}]}, which no default is part of.
+    // SHA-256 of {"name":"Echo","nodes":[{"id":"a","type":"echo"}]}, without any default.
     assert_eq!(
         written,
         "15870a2010b795074323a6a7bef6c80f628c5e67f65f6aa02182eb0b1565e757"

@@ -1,4 +1,4 @@
-//! What must hold, whatever failed.
+//! The guarantees that must hold after every fault.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -12,7 +12,7 @@ use crate::{
     lists::{Lists, listed},
 };
 
-/// What was seen, where everything holds.
+/// The numbers of a successful check.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     runs: BTreeMap<String, usize>,
@@ -115,8 +115,8 @@ fn status(value: &Value) -> Status {
     text(value).parse().expect("a status")
 }
 
-/// Numbers without a hole, changes that the table allows, progress that never falls, an end that
-/// is the end; and what they add up to is the stored state.
+/// Asserts that sequence numbers have no gap, that transitions are allowed, that progress never falls, and
+/// that nothing follows the end. The events must add up to the stored state.
 fn events_hold(state: &Value, events: &[Value]) {
     let (mut at, mut paused_from, mut progress, mut ended) = (Status::Queued, None, 0, false);
     for (number, event) in (1..).zip(events) {
@@ -149,8 +149,8 @@ fn events_hold(state: &Value, events: &[Value]) {
     }
 }
 
-/// What the events of the steps add up to is what is stored of them. No result twice; an effect
-/// that has a result happened, and none happened twice that did not say that it may.
+/// Asserts that the events of the steps add up to the stored steps. No result comes twice. An effect with a
+/// result happened, and only effects that are safe to repeat happened more than once.
 fn steps_hold(
     state: &Value,
     events: &[Value],
@@ -204,7 +204,7 @@ fn steps_hold(
     }
 }
 
-/// Each change of status has its row.
+/// Asserts that each change of status has its audit row.
 fn audit_holds(state: &Value, events: &[Value], rows: &[Value]) {
     let changes: Vec<_> = events
         .iter()
@@ -224,16 +224,15 @@ fn audit_holds(state: &Value, events: &[Value], rows: &[Value]) {
     assert_eq!(changes, recorded, "{state}");
 }
 
-/// The calls that control a run, and the actions by which they are recorded where they did
-/// something.
+/// The calls that control an execution, and the actions in their audit rows.
 const CALLS: [(&str, &str); 3] = [
     ("pause", "execution.paused"),
     ("resume", "execution.resumed"),
     ("cancel", "execution.canceled"),
 ];
 
-/// Every signal has left exactly one trace: applied, or ignored and recorded as that. And what was
-/// accepted has been a signal, unless it asked for what was so already.
+/// Asserts that each signal left exactly one audit row: applied, or ignored. Each accepted call made a
+/// signal, unless it asked for a state that already held.
 fn calls_hold(world: &World, run: Run, signals: &BTreeMap<String, usize>, rows: &[Value]) {
     for (call, action) in CALLS {
         let sent = signals.get(call).copied().unwrap_or(0);
@@ -244,7 +243,8 @@ fn calls_hold(world: &World, run: Run, signals: &BTreeMap<String, usize>, rows: 
         });
         assert_eq!(traces.count(), sent, "each {call} of {run:?}: {rows:?}");
         let accepted = world.calls(run).iter().filter(|it| **it == call).count();
-        // Only who pauses or cancels can ask for what is so already, and then it has been asked for.
+        // Only a pause or a cancel can ask for a state that already holds; then an earlier signal asked for
+        // it.
         let least = if call == "resume" {
             accepted
         } else {
@@ -257,7 +257,7 @@ fn calls_hold(world: &World, run: Run, signals: &BTreeMap<String, usize>, rows: 
     }
 }
 
-/// How many signals of each kind were accepted.
+/// The number of accepted signals of each kind.
 async fn signals(database: &mut sqlx::PgConnection, run: Run) -> BTreeMap<String, usize> {
     let sql = "SELECT kind, count(*) FROM docg.signals WHERE execution_id = $1 GROUP BY kind";
     let counted: Vec<(String, i64)> = sqlx::query_as(sql)

@@ -1,5 +1,5 @@
-//! Clients that go on whatever answers, or does not: they start runs, control them, and read their
-//! streams, at any process.
+//! Clients that continue despite errors and missing answers. They start and control executions, and read
+//! their streams, at random processes.
 
 use std::{
     collections::BTreeMap,
@@ -16,22 +16,22 @@ use uuid::Uuid;
 
 use crate::{client::frame, cluster::Cluster, random::Random, site::TENANTS};
 
-/// How long everything may take to come to rest once nothing is broken any more.
+/// How long all executions may take to end once nothing is broken any more.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 const ENDED: [&str; 3] = ["completed", "failed", "canceled"];
 
-/// A run, and who may see it.
+/// An execution and the tenant that may see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Run {
     pub(crate) id: Uuid,
     pub(crate) tenant: usize,
 }
 
-/// What clients were told.
+/// The answers that clients got.
 #[derive(Debug, Default)]
 struct Told {
     runs: Vec<Run>,
-    /// Calls that were accepted, by run.
+    /// The calls that were accepted, by execution.
     calls: BTreeMap<Uuid, Vec<&'static str>>,
 }
 
@@ -86,7 +86,7 @@ impl World {
             .timeout(Duration::from_secs(5))
     }
 
-    /// What a path gives, from any process that answers.
+    /// Gets a path from any process that answers.
     pub(crate) async fn get(&self, tenant: usize, path: &str) -> Value {
         let patience = Instant::now() + PATIENCE;
         for server in (0..self.cluster.size()).cycle() {
@@ -103,7 +103,7 @@ impl World {
         unreachable!("the cycle does not end")
     }
 
-    /// All events of a run that has ended, as its stream replays them.
+    /// All events of an execution that has ended, as its stream replays them.
     pub(crate) async fn events(&self, run: Run) -> Vec<Value> {
         let path = format!("/api/v1/sse/executions/{}/stream", run.id);
         let answer = self.request(0, run.tenant, Method::GET, &path).send().await;
@@ -131,7 +131,7 @@ impl World {
         format!("{} runs and {calls} calls were accepted", told.runs.len())
     }
 
-    /// Lets go of what is paused, and waits until every run that was accepted has ended.
+    /// Resumes paused executions, and waits until every accepted execution has ended.
     pub(crate) async fn come_to_rest(&self) -> Vec<Run> {
         let runs = self
             .told
@@ -154,7 +154,7 @@ impl World {
                 assert!(Instant::now() < patience, "it is stuck: {state}");
                 if status == "paused" {
                     let path = format!("/api/v1/executions/{}/resume", run.id);
-                    // A pause that was sent before may come after; then this is done again.
+                    // A pause that was sent earlier may arrive later; the loop then resumes again.
                     let _ = self
                         .request(0, run.tenant, Method::POST, &path)
                         .send()
@@ -169,12 +169,12 @@ impl World {
     }
 }
 
-/// The envelope in an SSE block, where it is one of an event.
+/// The envelope in an SSE block, if the block is an event.
 fn event(block: &str) -> Option<Value> {
     frame(block).map(|(_, _, event)| event)
 }
 
-/// Starts runs, each until somebody has said that it is accepted.
+/// Starts executions. Each start is retried until a process accepts it.
 pub(crate) async fn start_runs(world: Arc<World>, mut random: Random, end: CancellationToken) {
     while !end.is_cancelled() {
         let tenant = random.index(TENANTS.len());
@@ -208,7 +208,7 @@ pub(crate) async fn start_runs(world: Arc<World>, mut random: Random, end: Cance
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
             if end.is_cancelled() {
-                // Whether it was accepted nobody has told.
+                // No process has answered, so the start may or may not be accepted.
                 return;
             }
         }
@@ -216,7 +216,7 @@ pub(crate) async fn start_runs(world: Arc<World>, mut random: Random, end: Cance
     }
 }
 
-/// Pauses, resumes and cancels runs, and notes what was accepted.
+/// Pauses, resumes and cancels executions, and notes the accepted calls.
 pub(crate) async fn control_runs(world: Arc<World>, mut random: Random, end: CancellationToken) {
     while !end.is_cancelled() {
         tokio::time::sleep(random.millis(100)).await;
@@ -236,13 +236,13 @@ pub(crate) async fn control_runs(world: Arc<World>, mut random: Random, end: Can
     }
 }
 
-/// A run, and the positions of its events in the order in which a reader saw them.
+/// An execution, and the sequence numbers of its events in the order in which a reader saw them.
 pub(crate) type Read = (Run, Vec<u64>);
 
-/// So many read runs at once: as many as a slow machine can bear while everything breaks.
+/// The number of executions read at once: as many as a slow machine can bear during the faults.
 const READERS: usize = 100;
 
-/// What readers have seen of each run.
+/// The tasks that read executions.
 #[derive(Clone)]
 pub(crate) struct Readers(Arc<Mutex<JoinSet<Read>>>, Arc<Semaphore>);
 
@@ -253,7 +253,7 @@ impl Default for Readers {
 }
 
 impl Readers {
-    /// Waits until all have come to the end of their streams.
+    /// Waits until all readers have reached the end of their streams.
     pub(crate) async fn finish(self) -> Vec<Read> {
         let tasks = std::mem::take(&mut *self.0.lock().expect("no client panics in it"));
         tokio::time::timeout(PATIENCE, tasks.join_all())
@@ -262,7 +262,7 @@ impl Readers {
     }
 }
 
-/// Begins to read runs while they go on.
+/// Starts readers of executions that are under way.
 pub(crate) async fn read_runs(
     world: Arc<World>,
     readers: Readers,
@@ -289,8 +289,8 @@ pub(crate) async fn read_runs(
     }
 }
 
-/// Reads one run to its end, as an EventSource does: after every break from the last id, at any
-/// process; and it breaks off at random by itself.
+/// Reads one execution to its end, as an EventSource does: after every break it reconnects with the last id,
+/// at a random process. It also disconnects at random times.
 async fn read(world: Arc<World>, run: Run, mut random: Random) -> Read {
     let mut seen: Vec<u64> = Vec::new();
     loop {

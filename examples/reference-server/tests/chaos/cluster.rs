@@ -1,4 +1,4 @@
-//! Three server processes, a database and a Redis, each of which can be broken and mended.
+//! Three server processes, a database and a Redis. Each can be broken and repaired.
 
 use std::{
     sync::Mutex,
@@ -9,9 +9,9 @@ use docg_test_servers::{ports, postgres, redis};
 
 use crate::{program::Running, site::Site};
 
-/// How long a worker holds an execution: short, so that takeovers happen within the test.
+/// The lease of workers. It is short, so that takeovers happen within the test.
 pub(crate) const LEASE: Duration = Duration::from_millis(1_500);
-/// Nothing takes longer, on however slow a machine.
+/// A time limit that even a slow machine keeps.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) struct Cluster {
@@ -79,7 +79,7 @@ impl Cluster {
         format!("http://127.0.0.1:{}", self.processes[number].port)
     }
 
-    /// Kills a process as a crash does, and starts another in its place.
+    /// Kills a process like a crash, and starts another one in its place.
     pub(crate) fn kill(&self, number: usize) {
         let process = &self.processes[number];
         let mut running = process.running.lock().expect("no test panics in it");
@@ -93,7 +93,7 @@ impl Cluster {
         running.expect("no test panics in it").signal(name);
     }
 
-    /// Starts what has ended, as a supervisor does.
+    /// Restarts processes that have ended, as a supervisor does.
     pub(crate) fn supervise(&self) {
         for (number, process) in self.processes.iter().enumerate() {
             let mut running = process.running.lock().expect("no test panics in it");
@@ -103,7 +103,7 @@ impl Cluster {
         }
     }
 
-    /// Everything is up again.
+    /// Resumes all suspended processes, and waits until everything is up.
     pub(crate) async fn heal(&self) {
         for number in 0..self.size() {
             self.signal(number, "CONT");
@@ -111,7 +111,7 @@ impl Cluster {
         self.all_up().await;
     }
 
-    /// The end of what a process has logged.
+    /// The last lines of a process's log.
     fn last_words(&self, number: usize) -> String {
         let running = self.processes[number].running.lock();
         let log = running.expect("no test panics in it").log();

@@ -1,4 +1,4 @@
-//! Readers of an organization's list, who reconnect at random as an EventSource does.
+//! Readers of an organization stream, who reconnect at random as an EventSource does.
 
 use std::{
     collections::BTreeMap,
@@ -19,10 +19,10 @@ use crate::{
     site::TENANTS,
 };
 
-/// Readers of each tenant's list.
+/// The number of readers of each tenant's stream.
 const EACH: usize = 3;
 
-/// The events that go into lists.
+/// The types of events in organization streams.
 const LISTED: [&str; 6] = [
     "execution.created",
     "execution.status_changed",
@@ -32,20 +32,20 @@ const LISTED: [&str; 6] = [
     "execution.canceled",
 ];
 
-/// The numbers of the events that go into lists.
+/// The sequence numbers of the events that belong in organization streams.
 pub(crate) fn listed(events: &[Value]) -> Vec<u64> {
     let is_listed = |event: &&Value| LISTED.iter().any(|it| event["event_type"] == *it);
     let seq = |event: &Value| event["seq"].as_u64().expect("a number");
     events.iter().filter(is_listed).map(seq).collect()
 }
 
-/// What a reader was told between two gaps: of each execution the numbers of its events.
+/// The events that a reader received between two gaps: for each execution their sequence numbers.
 type Stretch = BTreeMap<Uuid, Vec<u64>>;
 
-/// What one reader was told.
+/// The events that one reader received.
 struct Seen {
     tenant: usize,
-    /// The first begins before any run does.
+    /// The first stretch begins before any execution.
     stretches: Vec<Stretch>,
     last_id: Option<String>,
 }
@@ -73,7 +73,7 @@ impl Seen {
         }
     }
 
-    /// Whether it has seen how a run ended, or a gap may have swallowed it.
+    /// True if the reader has seen the end of an execution, or a gap may have hidden it.
     fn is_through(&self, run: Run, listed: &[u64]) -> bool {
         let last = self.stretches.last().and_then(|it| it.get(&run.id));
         match last {
@@ -82,8 +82,8 @@ impl Seen {
         }
     }
 
-    /// Between gaps nothing is missing, comes twice or in another order; and before the first gap
-    /// and after the last nothing is missing at the run's beginning and end.
+    /// Asserts that between gaps no event is missing, repeated or out of order. Before the first gap the
+    /// beginning is complete, and after the last gap the end.
     fn check(&self, run: Run, listed: &[u64]) {
         let last = self.stretches.len() - 1;
         for (index, stretch) in self.stretches.iter().enumerate() {
@@ -106,14 +106,14 @@ impl Seen {
     }
 }
 
-/// The readers of all lists.
+/// The readers of all organization streams.
 pub(crate) struct Lists {
     seen: Vec<Arc<Mutex<Seen>>>,
     tasks: JoinSet<()>,
 }
 
 impl Lists {
-    /// Begins to read, and returns once all do.
+    /// Starts the readers, and returns once all of them read.
     pub(crate) async fn read(world: &Arc<World>, random: &mut Random) -> Self {
         let reads = Arc::new(Barrier::new(TENANTS.len() * EACH + 1));
         let mut lists = Self {
@@ -134,8 +134,8 @@ impl Lists {
         lists
     }
 
-    /// Waits until all have seen the runs' ends, and checks what they were told. Returns how many
-    /// gaps that were.
+    /// Waits until all readers have seen the ends of the executions, and checks their events. Returns the
+    /// number of gaps.
     pub(crate) async fn check(self, runs: &[(Run, Vec<u64>)]) -> usize {
         let patience = Instant::now() + PATIENCE;
         let mut gaps = 0;
@@ -163,7 +163,7 @@ impl Lists {
     }
 }
 
-/// Reads until it is dropped, at any process; and it breaks off at random by itself.
+/// Reads until it is dropped, at random processes. It disconnects at random times.
 async fn read(world: Arc<World>, seen: Arc<Mutex<Seen>>, mut random: Random, reads: Arc<Barrier>) {
     let tenant = seen.lock().expect("no reader panics in it").tenant;
     let mut is_first = true;
@@ -174,7 +174,7 @@ async fn read(world: Arc<World>, seen: Arc<Mutex<Seen>>, mut random: Random, rea
         let last_id = seen.lock().expect("no reader panics in it").last_id.clone();
         match last_id {
             Some(id) => request = request.header("Last-Event-ID", id),
-            // Without an id it begins now, and knows that it may miss something.
+            // Without an id the stream starts now, so the reader may have missed events.
             None if !is_first => seen.lock().expect("no reader panics in it").gap(),
             None => {}
         }

@@ -1,8 +1,8 @@
-//! Three processes share a database and a Redis while all of them, and both servers, are killed,
-//! stopped and restarted at random. Afterwards everything that docg promises must hold.
+//! Three processes share a database and a Redis. All processes and both services are killed, suspended and
+//! restarted at random. Afterwards all of docg's guarantees must hold.
 //!
-//! `DOCG_CHAOS_SECONDS` and `DOCG_CHAOS_SEED` say for how long and with which random numbers;
-//! `scripts/chaos` sets them.
+//! `DOCG_CHAOS_SECONDS` sets the duration, `DOCG_CHAOS_SEED` the seed of the random numbers. `scripts/chaos`
+//! sets both.
 
 #![expect(
     clippy::print_stdout,
@@ -44,7 +44,7 @@ async fn whatever_dies_nothing_that_was_told_is_lost() {
     let seconds = number("DOCG_CHAOS_SECONDS", 15);
     let seed = number("DOCG_CHAOS_SEED", 1);
     println!("chaos: {seconds} s, seed {seed}");
-    // For the client; there is one provider of cryptography for all.
+    // reqwest needs a TLS provider for the whole process.
     reference_server::tls::prepare();
     let cluster = Arc::new(Cluster::start().await);
     let world = Arc::new(World::new(Arc::clone(&cluster)).await);

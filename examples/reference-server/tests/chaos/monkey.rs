@@ -1,4 +1,4 @@
-//! Breaks things.
+//! Breaks processes and services at random.
 
 use std::{
     fmt,
@@ -10,7 +10,7 @@ use crate::{
     random::Random,
 };
 
-/// How often what was broken.
+/// The number of faults of each kind.
 #[derive(Debug, Default)]
 pub(crate) struct Faults {
     kills: u32,
@@ -37,7 +37,7 @@ impl fmt::Display for Faults {
     }
 }
 
-/// A process is killed at every turn; besides, one of the rarer faults may happen.
+/// Breaks things for a while. Each turn kills a process, and may cause one of the rarer faults.
 pub(crate) async fn rage(
     cluster: &Cluster,
     random: &mut Random,

@@ -1,4 +1,4 @@
-//! Random numbers that a seed brings back (SplitMix64).
+//! Random numbers that a seed reproduces (SplitMix64).
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ impl Random {
         Self(seed)
     }
 
-    /// Another sequence, which depends on this one's place.
+    /// A new sequence, derived from the next number of this one.
     pub(crate) fn fork(&mut self) -> Self {
         Self(self.next())
     }
@@ -23,7 +23,7 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// Less than `end`, which is not 0.
+    /// A number less than `end`, which must not be 0.
     pub(crate) fn below(&mut self, end: u64) -> u64 {
         self.next() % end
     }

@@ -1,4 +1,4 @@
-//! `compose.yaml` starts what the README says, and what the server can use.
+//! `compose.yaml` starts the services of the README, in versions that the server supports.
 
 use clap::CommandFactory;
 use reference_server::options::Cli;
@@ -7,14 +7,14 @@ use url::Url;
 
 use crate::readme;
 
-/// The numbers of the version that an image is tagged with, or a text begins with.
+/// The version number at the start of a text, such as the tag of an image.
 fn version(text: &str) -> Vec<u32> {
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.');
     let numbers = text[..end.unwrap_or(text.len())].split('.');
     numbers.map(|number| number.parse().expect(text)).collect()
 }
 
-/// What the README gives a variable after `docker compose up`.
+/// The value of a variable in the README, after `docker compose up`.
 fn given(readme: &str, variable: &str) -> Url {
     let (_, after) = readme.split_once("docker compose up").expect("it is named");
     let (_, value) = after
@@ -57,7 +57,7 @@ fn the_services_of_compose_yaml_are_those_that_the_readme_s_variables_lead_to() 
             assert_eq!(environment["POSTGRES_USER"], url.username());
             let password = url.password().expect("a password");
             assert_eq!(environment["POSTGRES_PASSWORD"], password);
-            // The image names the database as the user unless it is told otherwise.
+            // By default, the image names the database after the user.
             assert!(environment["POSTGRES_DB"].is_null());
             assert_eq!(url.path(), format!("/{}", url.username()));
         }

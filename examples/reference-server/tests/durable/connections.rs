@@ -1,4 +1,4 @@
-//! What many readers cost.
+//! The resources that many readers use.
 
 use std::process::Command;
 
@@ -19,10 +19,10 @@ use crate::{
 };
 
 const READERS: usize = 1_000;
-/// So many come at once: the test is about those that stay.
+/// The number of connections opened at once: the test is about open connections, not about opening them.
 const AT_ONCE: usize = 32;
 
-/// Lets this process, and those that it starts, have as many files as its readers need.
+/// Raises the limit of open files for this process and its children to the readers' need.
 fn allow_many_files() {
     let allowed = Command::new("prlimit")
         .args(["--pid", &std::process::id().to_string(), "--nofile=4096"])
@@ -33,7 +33,7 @@ fn allow_many_files() {
     );
 }
 
-/// A stream of a server: no more of HTTP than it needs.
+/// An event stream of a server, over the simplest HTTP that works.
 struct Stream {
     connection: TcpStream,
     text: String,
@@ -64,7 +64,7 @@ impl Stream {
         stream
     }
 
-    /// Reads until this was in it.
+    /// Reads until the stream has contained this text.
     async fn until(&mut self, text: &str) {
         while !self.text.contains(text) {
             let mut bytes = [0; 4_096];
@@ -76,7 +76,7 @@ impl Stream {
     }
 }
 
-/// What Redis says of its clients, one on a line, without the one that asks.
+/// Redis's list of its clients, one a line, without the connection that asks.
 async fn clients_of(redis: &redis::PrivateServer) -> Vec<String> {
     let address = ("127.0.0.1", redis.port());
     let mut connection = TcpStream::connect(address).await.expect("it listens");

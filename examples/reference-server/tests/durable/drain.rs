@@ -1,4 +1,4 @@
-//! Servers that are told to stop: what they can finish they finish, the rest they hand over.
+//! Servers that are told to stop finish the work that they can, and hand over the rest.
 
 use std::{
     sync::Arc,
@@ -23,7 +23,7 @@ use crate::{
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_told_to_stop_finishes_what_it_can_and_hands_over_the_rest_at_once() {
     let grace = Duration::from_secs(6);
-    // Much shorter than the lease, and than the time between two looks for work.
+    // Much shorter than the lease, and than the interval at which workers poll.
     let at_once = Duration::from_secs(12);
     let (database, redis) = (Database::empty().await, redis::PrivateServer::start());
     let site = Site::new(
@@ -40,7 +40,7 @@ async fn a_server_that_is_told_to_stop_finishes_what_it_can_and_hands_over_the_r
         ],
     );
     let second = Server::start(&site, "second", &[]);
-    // Until all runs are with the first.
+    // Suspend the second server until the first has claimed all executions.
     second.running.signal("STOP");
     let mut first = Server::start(&site, "first", &[]);
     let servers = Servers::of(&first);
@@ -60,7 +60,7 @@ async fn a_server_that_is_told_to_stop_finishes_what_it_can_and_hands_over_the_r
     until_it_is_not_ready(&first).await;
 
     let [mut finishing, mut obeying, mut resisting] = runs;
-    // What is done within the grace is done by the one that began it, and the next step elsewhere.
+    // The first server finishes the step that ends within the grace time. The next step runs elsewhere.
     finishing.until_it_has("step.completed", "short").await;
     assert!(first.running.has_ended().is_none(), "it still drains");
     second.until(&short, &["completed"]).await;
@@ -103,7 +103,7 @@ async fn a_server_that_is_told_to_stop_finishes_what_it_can_and_hands_over_the_r
             let is = |event: &&Value| event["event_type"] == kind;
             seen.events.iter().filter(is).count()
         };
-        // Only of the step that was canceled in the end.
+        // Only the step that was canceled at the end has failed.
         assert_eq!(of("step.failed"), usize::from(end == "canceled"));
     }
     let logs = second.all(&short, "logs").await;
@@ -113,7 +113,7 @@ async fn a_server_that_is_told_to_stop_finishes_what_it_can_and_hands_over_the_r
     assert!(first.running.log().contains("stopped"));
 }
 
-/// Waits until a server says that nothing more is to be sent to it.
+/// Waits until a server reports that it is not ready for new requests.
 async fn until_it_is_not_ready(server: &Server) {
     let began = Instant::now();
     loop {
@@ -129,7 +129,7 @@ async fn until_it_is_not_ready(server: &Server) {
     }
 }
 
-/// Starts runs at whichever server answers, each until one has said that it is accepted.
+/// Starts executions at any server that answers, each until one accepts it.
 async fn start_runs(servers: Servers, path: Arc<str>, end: CancellationToken) -> Vec<Follower> {
     let mut accepted = Vec::new();
     for turn in 0.. {

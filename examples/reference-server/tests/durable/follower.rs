@@ -1,5 +1,5 @@
-//! Reads the events of a run as an EventSource does: after every break from the last id, at
-//! whichever server answers.
+//! Follows the events of an execution as an EventSource does: after every break it reconnects with the last
+//! id, at any server that answers.
 
 use std::time::Duration;
 
@@ -10,22 +10,22 @@ use tokio::{sync::watch, task::JoinHandle};
 
 use crate::{client::frame, program::DEADLINE, server::Servers};
 
-/// A server that says nothing for so long is left; it says more often that it lives.
+/// The silence after which a follower leaves a server. Heartbeats come more often.
 const SILENCE: Duration = Duration::from_secs(8);
 
-/// What was read so far.
+/// The events and breaks that a follower has seen so far.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Seen {
     pub(crate) events: Vec<Value>,
-    /// Streams that were opened.
+    /// The number of opened streams.
     pub(crate) opened: usize,
-    /// Of these, streams that broke off in the middle of an answer.
+    /// The number of streams that broke within an answer.
     pub(crate) broken: usize,
     pub(crate) heartbeats: usize,
 }
 
 impl Seen {
-    /// What happened so far to a node's step, of this kind.
+    /// The events of this type for a node's step.
     pub(crate) fn of<'a>(
         &'a self,
         event_type: &'a str,
@@ -51,7 +51,7 @@ impl Drop for Follower {
 }
 
 impl Follower {
-    /// Begins to read a run.
+    /// Starts following an execution.
     pub(crate) fn start(servers: &Servers, id: &str) -> Self {
         let (sender, seen) = watch::channel(Seen::default());
         let task = tokio::spawn(follow(servers.clone(), id.to_owned(), sender));
@@ -63,7 +63,7 @@ impl Follower {
         self.seen.borrow().clone()
     }
 
-    /// Waits until this has been read.
+    /// Waits until the follower has seen this.
     pub(crate) async fn until(&mut self, what: &str, reached: impl FnMut(&Seen) -> bool) -> Seen {
         let reading = tokio::time::timeout(DEADLINE, self.seen.wait_for(reached)).await;
         if let Ok(Ok(seen)) = reading.map(|seen| seen.map(|seen| seen.clone())) {
@@ -72,14 +72,14 @@ impl Follower {
         panic!("{} never came to {what}: {:#?}", self.id, self.seen());
     }
 
-    /// Waits until a node's step has come to this.
+    /// Waits until a node's step has an event of this type.
     pub(crate) async fn until_it_has(&mut self, event_type: &str, node: &str) -> Seen {
         let what = format!("{event_type} of {node}");
         self.until(&what, |seen| seen.of(event_type, node).next().is_some())
             .await
     }
 
-    /// Waits until a node's step has begun so many times; how it did the last time.
+    /// Waits until a node's step has started this many times. Returns the last start's event.
     pub(crate) async fn until_it_started(&mut self, node: &str, times: usize) -> Value {
         let what = format!("{times} starts of {node}");
         let began = |seen: &Seen| seen.of("step.started", node).nth(times - 1).cloned();
@@ -87,7 +87,7 @@ impl Follower {
         began(&seen).expect("it was seen")
     }
 
-    /// Reads to the end of the run. Every event was there once and in order, whatever was between.
+    /// Follows the execution to its end. Asserts that every event came once and in order, despite all breaks.
     pub(crate) async fn finish(mut self) -> Seen {
         let ended = tokio::time::timeout(DEADLINE, &mut self.task).await;
         let Ok(ended) = ended else {
@@ -119,14 +119,14 @@ async fn follow(servers: Servers, id: String, seen: watch::Sender<Seen>) {
                     seen.send_modify(|seen| seen.broken += 1);
                 }
             }
-            // Down, or not yet up.
+            // The server is down, or not up yet.
             _ => {}
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
-/// Reads a stream; whether it came to an end, and did not break off.
+/// Reads a stream. Returns true if it ended regularly, and false if it broke.
 async fn read(answer: reqwest::Response, seen: &watch::Sender<Seen>) -> bool {
     let mut text = String::new();
     let mut body = answer.bytes_stream();

@@ -1,4 +1,4 @@
-//! Events that an operator has removed: readers are told, and wait for nothing.
+//! Events that an operator has removed: readers are told, and do not wait for them.
 
 use docg_test_servers::postgres::Database;
 use reqwest::Method;
@@ -10,7 +10,7 @@ use crate::{
     site::Site,
 };
 
-/// The names and data of a stream's frames, to its end.
+/// The names and data of all frames of a stream.
 async fn frames(server: &Server, id: &str, after: Option<&str>) -> Vec<(String, Value)> {
     let path = format!("/api/v1/sse/executions/{id}/stream");
     let mut request = server.request(Method::GET, &path);

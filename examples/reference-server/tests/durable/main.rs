@@ -1,7 +1,7 @@
-//! Processes that are killed, stopped and replaced, and servers behind them that go away: what was
-//! told stays true, and the work goes on.
+//! Processes are killed, suspended and replaced, and services go down. Everything that clients were told
+//! stays true, and the work continues.
 //!
-//! Each test breaks one thing and looks closely; the chaos test breaks everything at once.
+//! Each test breaks one thing and checks the details; the chaos test breaks everything at once.
 
 #[path = "../support/client.rs"]
 mod client;

@@ -1,4 +1,4 @@
-//! Servers behind ours that go away for a while.
+//! Outages of the services that the server uses.
 
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ use crate::{
     site::Site,
 };
 
-/// Sends a request without a body; what comes of it, and how long that took.
+/// Sends a request without a body. Returns the answer and the time it took.
 async fn ask(server: &Client, method: Method, path: &str) -> (Response, Duration) {
     let began = Instant::now();
     let answer = server.request(method, path).send().await;
@@ -42,14 +42,15 @@ async fn until_it_answers(server: &Client, path: &str, status: StatusCode) -> Va
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_redis_runs_go_on_and_streams_lose_nothing() {
-    // Redis is soon found dead, and calls to it fail at once; the rest is for a busy machine.
+    // The server soon notices that Redis is down, and calls to it fail at once. The rest allows for a busy
+    // machine.
     let slowest = Duration::from_secs(10);
     let (database, redis) = (Database::empty().await, redis::PrivateServer::start());
     let arguments = ["--heartbeat-ms", "200", "--enable-test-nodes"];
     let site = Site::new(database.url(), Some(&redis.url()), &arguments);
     let server = Server::start(&site, "server", &[]);
     let servers = Servers::of(&server);
-    // Each step waits for the one before it, so that something happens all the time.
+    // Each step waits for the one before it, so that events keep coming.
     let nodes: Vec<_> = (0..8)
         .map(|n| delay(&format!("n{n}"), json!("{{trigger.ms}}")))
         .collect();
@@ -96,7 +97,7 @@ async fn without_redis_runs_go_on_and_streams_lose_nothing() {
     audit_verifies(&server, &id).await;
 }
 
-/// A request that cannot be served is told so, and soon.
+/// Asserts that a request is rejected as unavailable, and soon.
 async fn is_refused(request: RequestBuilder) {
     let began = Instant::now();
     let answer = request.send().await.expect("it answers");
@@ -123,7 +124,7 @@ async fn without_postgres_requests_are_refused_nothing_is_half_done_and_it_recov
     let site = Site::new(&postgres.url(), None, &arguments);
     let server = Server::start(&site, "server", &[]);
     let servers = Servers::of(&server);
-    // It goes away in the middle of a step, and in the middle of an effect.
+    // The database goes down during a step, and during an effect.
     let nodes = [
         delay("wait", json!("{{trigger.ms}}")),
         effect("effect", 500),
@@ -208,7 +209,7 @@ async fn it_is_not_ready_while_nothing_can_be_written() {
         ),
     ] {
         until_it_answers(&server, "/readyz", StatusCode::OK).await;
-        // Sessions begin anew, as after a failover.
+        // End all sessions, as a failover does.
         let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'app'";
         run_sql(&owner, &format!("{broken}; {end}")).await;
         let why = until_it_answers(&server, "/readyz", StatusCode::SERVICE_UNAVAILABLE).await;

@@ -1,4 +1,4 @@
-//! What the environment says of Redis.
+//! The settings of Redis in the environment.
 
 use docg_test_servers::{postgres::Database, redis::PrivateServer};
 use serde_json::json;
@@ -12,7 +12,7 @@ use crate::{
     site::Site,
 };
 
-/// The number that Redis answers.
+/// Sends a command to Redis that answers with a number.
 async fn ask(redis: &PrivateServer, question: &str) -> i64 {
     let address = ("127.0.0.1", redis.port());
     let mut connection = TcpStream::connect(address).await.expect("it listens");
@@ -43,7 +43,7 @@ async fn streams_are_as_long_and_live_as_long_as_the_environment_says() {
     let events = server.stream(&id, None).await.len();
     assert!(events > 100, "{events} events of {ended}");
     let length = ask(&redis, &format!("XLEN docg:exec:{id}")).await;
-    // Redis trims by whole nodes of some entries.
+    // Redis trims whole nodes, each with several entries.
     assert!((20..60).contains(&length), "{length} of {events}");
     let left = ask(&redis, &format!("TTL docg:exec:{id}")).await;
     assert!((540..=600).contains(&left), "{left}");

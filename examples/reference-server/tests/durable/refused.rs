@@ -1,4 +1,4 @@
-//! Starts that are refused or warned of, with what to do.
+//! Starts that are refused or cause a warning, with an advice.
 
 use std::{
     io::{Read, Write},
@@ -12,7 +12,7 @@ use crate::{server::Server, site::Site};
 
 const BIND: [&str; 2] = ["--bind", "127.0.0.1:0"];
 
-/// What a server says that does not start.
+/// The messages of a server whose start is refused.
 fn refusal(site: &Site, arguments: &[&str]) -> String {
     let ended = site.output(&[&BIND, arguments].concat());
     let said = String::from_utf8_lossy(&ended.stderr).into_owned();

@@ -1,4 +1,4 @@
-//! One server, killed in the middle of its work, and the next one on the same database.
+//! A server is killed in the middle of its work, and the next one continues on the same database.
 
 use docg_test_servers::{postgres::Database, redis};
 use futures::future::join_all;
@@ -11,7 +11,7 @@ use crate::{
     site::Site,
 };
 
-/// What a client was told of a run.
+/// The state of an execution as a client saw it.
 struct Told {
     id: String,
     events: usize,
@@ -41,7 +41,7 @@ async fn what_the_only_server_told_outlives_it_and_the_next_one_finishes_its_wor
         effect("after", 0),
     ];
     let path = first.put_nodes(json!(nodes)).await;
-    // Some are over when it is killed, others in the middle.
+    // Some executions end before the server is killed; others are under way.
     let mut runs = Vec::new();
     for ms in [0, 10, 100, 400, 4_000, 4_000, 4_000, 5_000] {
         let id = first.start_at(&path, &json!({"ms": ms})).await;

@@ -1,4 +1,4 @@
-//! A server of a site, its client, and the nodes of the workflows that it runs.
+//! A server of a site, its client, and nodes for the workflows.
 
 use std::{
     ops::Deref,
@@ -18,7 +18,7 @@ pub(crate) struct Server {
     client: Client,
 }
 
-/// It is called as a client does.
+/// A server can be used as its own client.
 impl Deref for Server {
     type Target = Client;
     fn deref(&self) -> &Client {
@@ -27,14 +27,15 @@ impl Deref for Server {
 }
 
 impl Server {
-    /// Starts a server that serves and works.
+    /// Starts a server with HTTP and workers.
     pub(crate) fn start(site: &Site, name: &str, arguments: &[&str]) -> Self {
         let server = Self::start_http(site, name, arguments);
         assert_eq!(server.running.line(), "working");
         server
     }
 
-    /// One that was started otherwise, serves and works; it is called with its development token.
+    /// Wraps a server that was started elsewhere, with HTTP and workers. The client uses its development
+    /// token.
     pub(crate) fn of(running: Running) -> Self {
         let url = running.address();
         assert_eq!(running.line(), "working");
@@ -43,14 +44,14 @@ impl Server {
         Self { running, client }
     }
 
-    /// One of a site that was started otherwise, serves and works.
+    /// Wraps a server of a site that was started elsewhere, with HTTP and workers.
     pub(crate) fn of_site(running: Running) -> Self {
         let client = Client::new(running.address(), TENANTS[0].0.to_owned());
         assert_eq!(running.line(), "working");
         Self { running, client }
     }
 
-    /// Starts a server that serves, whatever else it does.
+    /// Starts a server with HTTP, and workers depending on the arguments.
     pub(crate) fn start_http(site: &Site, name: &str, arguments: &[&str]) -> Self {
         let running = site.spawn(name, &[&["--bind", "127.0.0.1:0"], arguments].concat());
         let client = Client::new(running.address(), TENANTS[0].0.to_owned());
@@ -58,7 +59,7 @@ impl Server {
     }
 }
 
-/// What clients know of the servers, as a load balancer would: some may be gone.
+/// The servers that clients know, as a load balancer would. Some may be down.
 #[derive(Clone, Default)]
 pub(crate) struct Servers(Arc<Mutex<Vec<Client>>>);
 
@@ -79,25 +80,25 @@ impl Servers {
         servers.retain(|client| client.url != server.url);
     }
 
-    /// The server whose turn it is.
+    /// The server for this turn, in rotation.
     pub(crate) fn turn(&self, turn: usize) -> Client {
         let servers = self.0.lock().expect("nobody panics in it");
         servers[turn % servers.len()].clone()
     }
 }
 
-/// A node that takes its time, and stops when it is told to.
+/// A node that waits, and stops if it is cancelled.
 pub(crate) fn delay(id: &str, ms: Value) -> Value {
     json!({"id": id, "type": "test-delay", "phase": "save", "params": {"ms": ms}})
 }
 
-/// A node with an effect, which takes its time whoever tells it to stop.
+/// A node with an effect. It waits first, and a cancellation does not shorten that.
 pub(crate) fn effect(id: &str, ms: u64) -> Value {
     json!({"id": id, "type": "test-effect", "phase": "save",
         "params": {"ledger": "ledger.tsv", "ms": ms}})
 }
 
-/// A node that ends only when it is told to, or not even then.
+/// A node that ends only if it is cancelled, or not even then.
 pub(crate) fn hang(id: &str, ignore_cancel: bool) -> Value {
     json!({"id": id, "type": "test-hang", "phase": "save",
         "params": {"ignore_cancel": ignore_cancel}})

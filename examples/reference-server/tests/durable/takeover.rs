@@ -1,4 +1,4 @@
-//! A server that is gone, or seems to be, and another that takes over its work.
+//! A server dies or seems dead, and another takes over its work.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -14,14 +14,14 @@ use crate::{
     site::Site,
 };
 
-/// A time as JSON has it.
+/// Parses a time in JSON.
 pub(crate) fn time(value: &Value) -> SystemTime {
     let text = value.as_str().unwrap_or_default();
     let time = text.parse::<DateTime<Utc>>();
     time.unwrap_or_else(|e| panic!("{value}: {e}")).into()
 }
 
-/// When a step was taken over, as its log says.
+/// The time of a step's takeover, according to its log.
 pub(crate) async fn taken_over(server: &Client, id: &str) -> SystemTime {
     let began = Instant::now();
     loop {
@@ -38,7 +38,7 @@ pub(crate) async fn taken_over(server: &Client, id: &str) -> SystemTime {
     }
 }
 
-/// Runs that a server has begun and that wait in a step for so many milliseconds, and who follows each.
+/// Starts executions that wait in a step for `millis` milliseconds. Returns each with its follower.
 pub(crate) async fn waiting_runs(
     server: &Server,
     servers: &Servers,
@@ -65,7 +65,7 @@ pub(crate) async fn waiting_runs(
 #[tokio::test(flavor = "multi_thread")]
 async fn steps_of_a_server_that_was_killed_are_taken_over_within_one_and_a_half_leases() {
     let lease = Duration::from_secs(6);
-    // What a busy machine may add.
+    // The delay that a busy machine may add.
     let late = Duration::from_secs(6);
     let (database, redis) = (Database::empty().await, redis::PrivateServer::start());
     let site = Site::new(
@@ -80,7 +80,7 @@ async fn steps_of_a_server_that_was_killed_are_taken_over_within_one_and_a_half_
         ],
     );
     let second = Server::start(&site, "second", &[]);
-    // Until all runs are with the first.
+    // Suspend the second server until the first has claimed all executions.
     second.running.signal("STOP");
     let mut first = Server::start(&site, "first", &[]);
     let servers = Servers::of(&first);
@@ -94,7 +94,7 @@ async fn steps_of_a_server_that_was_killed_are_taken_over_within_one_and_a_half_
         let after = taken_over(&second, &id).await.duration_since(killed);
         let after = after.expect("it is later");
         assert!(after <= lease * 3 / 2 + late, "{id} waited for {after:?}");
-        // A lease is renewed when a third of it is over.
+        // A lease is renewed after a third of it, so about two thirds were left.
         assert!(after >= lease / 2, "{id} was taken {after:?} after");
         follower.finish().await;
         assert_eq!(second.execution(&id).await["status"], "completed");
@@ -125,7 +125,7 @@ async fn a_server_that_slept_past_its_lease_writes_nothing_stale_and_goes_on_wit
     let sleeper = Server::start(&site, "sleeper", &[]);
     let servers = Servers::of(&sleeper);
     let follow = |id: &str| Follower::start(&servers, id);
-    // It is stopped in the middle of an effect, before an effect, and in a step without an end.
+    // The server is suspended during an effect, before an effect, and in an endless step.
     let within = sleeper.start_nodes(json!([effect("effect", 700)])).await;
     let nodes = [delay("delay", json!(700)), effect("effect", 0)];
     let before = sleeper.start_nodes(json!(nodes)).await;
@@ -145,7 +145,7 @@ async fn a_server_that_slept_past_its_lease_writes_nothing_stale_and_goes_on_wit
     sleeper.running.signal("CONT");
     let told = "the lease is lost: the handler was told to stop";
     sleeper.running.until_logged(told).await;
-    // Whatever it had in hand comes to nothing before it serves this.
+    // The handlers stop without a result before the server answers this.
     sleeper.until(&endless, &["running"]).await;
     cancel(&other, &endless).await;
     for (follower, id) in runs.into_iter().zip([&within, &before, &endless]) {
@@ -154,7 +154,7 @@ async fn a_server_that_slept_past_its_lease_writes_nothing_stale_and_goes_on_wit
     }
     assert_eq!(other.execution(&endless).await["status"], "canceled");
 
-    // It is the only one left.
+    // From here on, the sleeper is the only server left.
     other.running.signal("TERM");
     let mut other = other;
     assert!(other.running.wait().success());

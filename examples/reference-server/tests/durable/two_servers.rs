@@ -1,4 +1,4 @@
-//! The two servers of the README, as a reader starts them: its commands, a terminal for each block.
+//! The two servers of the README, started by its commands, in a terminal for each block.
 
 use std::{
     fs::Permissions,
@@ -15,7 +15,7 @@ use crate::{
     takeover::waiting_runs,
 };
 
-/// At the top of a repository of their own, with services of their own, which end with the value.
+/// A reader with their own repository folder and services. The services end when this value is dropped.
 struct Reader {
     folder: tempfile::TempDir,
     variables: Vec<(&'static str, String)>,
@@ -23,7 +23,7 @@ struct Reader {
 
 impl Reader {
     fn new() -> Self {
-        // Postgres has another user where this one is root.
+        // As root, Postgres runs as another user, who must be able to enter the folder.
         let folder = tempfile::Builder::new()
             .permissions(Permissions::from_mode(0o755))
             .tempdir()
@@ -44,7 +44,7 @@ impl Reader {
         Self { folder, variables }
     }
 
-    /// A terminal in which this is typed.
+    /// A terminal that runs these commands.
     fn terminal(&self, commands: &str) -> Command {
         let mut shell = shell(commands);
         shell
@@ -53,7 +53,7 @@ impl Reader {
         shell
     }
 
-    /// A terminal in which a server runs then.
+    /// A terminal that runs these commands, which start a server.
     fn server(&self, name: &str, commands: &str) -> Server {
         let log = self.folder.path().join(format!("{name}.log"));
         Server::of(Running::start(self.terminal(commands), log))
@@ -81,10 +81,10 @@ async fn the_readme_s_two_servers_share_the_work_and_one_goes_on_where_the_other
     let second = reader.server("second", &other);
     assert_eq!(first.token, second.token, "one --data-dir, one token");
 
-    // Until all runs are with the first.
+    // Suspend the second server until the first has claimed all executions.
     second.running.signal("STOP");
     let servers = Servers::of(&first);
-    // For longer than it takes to start three runs, whatever else the machine does.
+    // The steps take longer than the start of three executions, even on a busy machine.
     let runs = waiting_runs(&first, &servers, 3, 5_000).await;
     second.running.signal("CONT");
     servers.add(&second);

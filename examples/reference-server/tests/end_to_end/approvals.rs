@@ -1,4 +1,4 @@
-//! Approvals, from the mail with the link to the page that says who decided.
+//! Approvals, from the mail with the link to the page that states the decision.
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -11,7 +11,7 @@ const PROVIDER: &str = "contracts@provider.example.com";
 const ANN: &str = "ann@example.com";
 const BEN: &str = "ben@example.com";
 
-/// Starts a run of one approval, and waits until it is asked for.
+/// Starts an execution with one approval, and waits until the approvers are asked.
 async fn ask(server: &Server, params: Value) -> String {
     let node = json!({"id": "ok", "type": "approval", "phase": "save", "params": params});
     let id = server.start_nodes(json!([node])).await;
@@ -24,7 +24,7 @@ async fn link(server: &Server, address: &str) -> String {
     server.link_to(address, "/approvals/").await
 }
 
-/// The targets of the forms of a page.
+/// The targets of a page's forms.
 fn forms(page: &str) -> Vec<String> {
     let parts = page.split("<form method=\"post\" action=\"").skip(1);
     let target = |part: &str| part.split('"').next().unwrap_or_default().to_owned();
@@ -110,7 +110,7 @@ async fn a_contract_is_approved_in_the_browser_before_it_is_sent() {
         (&json!(PROVIDER), &json!("Looks good\nto me"))
     );
 
-    // The link stays good for looking, and for nothing else.
+    // The link still shows the decision, but not the document.
     let (status, page) = server.browse(&link).await;
     assert!(
         status == StatusCode::OK && page.contains("contracts@provider.example.com approved on")
@@ -259,7 +259,7 @@ async fn the_api_and_the_page_take_the_same_token_and_expiry_closes_both() {
         status == StatusCode::CONFLICT && page.contains("The time to decide is over"),
         "{page}"
     );
-    // A person has the approvers asked again.
+    // A person resumes the execution, and the approvers are asked again.
     let changes = json!({"changes": {"nodes": {"ok": {"expires_in_ms": 600_000}}}});
     let (status, _) = server
         .post(&format!("/api/v1/executions/{id}/resume"), &changes)

@@ -1,5 +1,5 @@
-//! What tenants write can be made to cost. Others do not notice, the execution says what is wrong, and the
-//! server still ends when it is told to.
+//! Workflows of tenants that are expensive to evaluate. Other tenants do not notice, the execution reports
+//! the fault, and the server still stops when told to.
 
 use std::{
     cell::Cell,
@@ -11,19 +11,19 @@ use serde_json::{Map, Value, json};
 
 use crate::process::Server;
 
-/// So long `/healthz` may take while a bomb is evaluated, on a machine that builds other things meanwhile.
+/// How long `/healthz` may take while a bomb is evaluated, on a machine that also builds other things.
 const HEALTHY: Duration = Duration::from_secs(2);
-/// The process may take so much more memory under all bombs together.
+/// How much more memory the process may use under all bombs together, in bytes.
 const MEMORY: u64 = 700 * 1024 * 1024;
-/// As many executions of each bomb are started at once.
+/// The number of executions of each bomb that are started at once.
 const AT_ONCE: usize = 12;
 
 struct Bomb {
     name: &'static str,
-    /// Beside name and nodes.
+    /// The fields of the workflow besides name and nodes.
     workflow: Value,
     data: Value,
-    /// What its executions come to: the code of what blocks them.
+    /// The error code that blocks its executions.
     code: &'static str,
 }
 
@@ -89,7 +89,8 @@ fn bombs() -> Vec<Bomb> {
     ]
 }
 
-/// Does something, and asks all the while how the server is: the longest that took, and what came of it.
+/// Runs some work, and polls the server's health meanwhile. Returns the slowest answer's time and the work's
+/// result.
 async fn watched<T>(server: &Server, work: impl Future<Output = T>) -> (Duration, T) {
     let slowest = Cell::new(Duration::ZERO);
     let asking = async {
@@ -107,7 +108,7 @@ async fn watched<T>(server: &Server, work: impl Future<Output = T>) -> (Duration
     (slowest.get(), done)
 }
 
-/// The most memory that the server has had, in bytes.
+/// The peak memory of the server, in bytes.
 fn memory(server: &Server) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", server.id()));
     let status = status.expect("it runs");
@@ -150,7 +151,7 @@ async fn bombs_of_a_tenant_stall_nobody_and_the_server_still_ends() {
         assert_eq!(groups[0]["severity"], "blocking", "{}", bomb.name);
     }
     assert!(memory(&server).saturating_sub(before) < MEMORY);
-    // More than can be evaluated before the end.
+    // Start more work than can be evaluated before the stop.
     for (bomb, ids) in &started {
         for id in ids {
             let change = json!({"changes": {"trigger_data": {"again": bomb.name}}});

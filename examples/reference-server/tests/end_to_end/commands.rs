@@ -1,4 +1,4 @@
-//! `run`, `watch` and `audit verify`.
+//! The commands `run`, `watch` and `audit verify`.
 
 use reqwest::StatusCode;
 use serde_json::{Value, json};
@@ -123,7 +123,7 @@ async fn an_audit_trail_is_valid_or_not_or_could_not_be_checked() {
     assert!(code == Some(2) && said.contains("--export"), "{said}");
     let (code, said) = verify(&["--export", "missing.jsonl"]);
     assert!(code == Some(2) && said.contains("missing.jsonl"), "{said}");
-    // What the API shows is verified without it, and nothing in it can be changed unnoticed.
+    // Rows from the API verify without the server, and any change to them is noticed.
     let mut page = server.get(&format!("/api/v1/executions/{id}/audit")).await;
     let folder = tempfile::tempdir().expect("a temporary folder");
     let file = folder.path().join("page.json");

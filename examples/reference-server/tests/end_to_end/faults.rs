@@ -1,5 +1,4 @@
-//! Steps that fail in every way: each ends in a clear error with something to do about it, and the
-//! server goes on.
+//! Steps that fail in every way. Each failure has a clear error and an action, and the server continues.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +11,7 @@ fn one(node_type: &str, params: Value) -> Value {
         "retry": {"max_attempts": 2, "initial_ms": 10, "max_ms": 20, "multiplier": 2.0}}])
 }
 
-/// The execution tells in words what happened and what to do, and another one runs.
+/// Asserts that the execution explains its error and an action, and that another execution completes.
 async fn is_clear_and_goes_on(server: &Server, execution: &Value, code: &str, action: &str) {
     assert_eq!(execution["error_code"], code, "{execution:#}");
     assert!(
@@ -120,7 +119,7 @@ async fn a_mail_server_that_is_not_there_is_told_apart() {
 async fn a_folder_that_cannot_be_written_is_repaired_and_the_contract_goes_on() {
     let server = Server::start(&["--enable-test-nodes"]);
     let organization = "00000000-0000-7000-8000-000000000001";
-    // Where documents are rendered to, nothing in preflight looks.
+    // Preflight does not check the folder of rendered documents.
     let rooms = server.data().join("files/documents");
     std::fs::create_dir_all(&rooms).expect("a folder");
     let taken = rooms.join(organization);

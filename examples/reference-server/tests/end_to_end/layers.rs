@@ -1,4 +1,4 @@
-//! What all that the server serves has in common, its pages for people included.
+//! Behaviour that all routes share, including the pages for people.
 
 use reqwest::{Method, StatusCode};
 use serde_json::Value;

@@ -1,5 +1,5 @@
-//! Mail by STARTTLS: only to a mail server that an authority vouches for which this one trusts, and
-//! never in plain text instead.
+//! Mail by STARTTLS: only to a mail server with a certificate of a trusted authority, and never in plain text
+//! instead.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::{mail_server::MailServer, process::Server};
 
-/// An authority, and the folder with its files.
+/// A certificate authority, and the folder with its files.
 struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     folder: tempfile::TempDir,
@@ -26,12 +26,12 @@ impl Authority {
         Self { issuer, folder }
     }
 
-    /// The certificate that vouches for all others, as a file.
+    /// The file of the root certificate.
     fn root(&self) -> PathBuf {
         self.folder.path().join("ca.pem")
     }
 
-    /// A mail server for which it vouches by this name.
+    /// Starts a mail server with a certificate of this authority for `name`.
     fn mail_server(&self, name: &str, options: &[&str]) -> MailServer {
         let params = CertificateParams::new([name.to_owned()]).expect("a name");
         let key = KeyPair::generate().expect("a key");
@@ -44,7 +44,7 @@ impl Authority {
     }
 }
 
-/// A server that trusts whom this file names, and what becomes of a mail that it sends.
+/// Sends a mail from a server that trusts the certificates in `trusted`. Returns the execution.
 async fn send(trusted: &Path, smtp_url: &str) -> Value {
     let server = Server::start_in(&[("SSL_CERT_FILE", trusted)], &["--smtp-url", smtp_url]);
     let nodes = json!([{"id": "send", "type": "send-email",
@@ -62,7 +62,7 @@ async fn mail_goes_to_a_server_that_wants_encryption_and_shows_a_trusted_certifi
     let options = ["--require-starttls", "--login", "desk:secret"];
     let mail_server = authority.mail_server("127.0.0.1", &options);
     let at = format!("127.0.0.1:{}", mail_server.port);
-    // With a password encryption is a must.
+    // With a password, encryption is required.
     let execution = send(&authority.root(), &format!("smtp://desk:secret@{at}")).await;
     assert_eq!(execution["status"], "completed", "{execution:#}");
     assert_eq!(mail_server.mails().len(), 1);
@@ -75,7 +75,7 @@ async fn mail_goes_to_no_server_whose_certificate_is_wrong_nor_in_plain_text_ins
         ("127.0.0.1", stranger.root(), "UnknownIssuer"),
         ("mail.example.com", authority.root(), "not valid for name"),
     ] {
-        // It would take mail without encryption, too.
+        // This mail server would also accept mail without encryption.
         let mail_server = authority.mail_server(name, &[]);
         for encryption in ["", "?tls=opportunistic", "?tls=required"] {
             let execution = send(&root, &format!("{}{encryption}", mail_server.url())).await;

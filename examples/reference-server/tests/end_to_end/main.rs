@@ -1,4 +1,4 @@
-//! The real program, as others meet it: started as a process, called over HTTP, stopped by signals.
+//! The real program from outside: started as a process, called over HTTP, stopped by signals.
 
 #[path = "../support/client.rs"]
 mod client;

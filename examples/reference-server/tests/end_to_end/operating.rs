@@ -1,4 +1,4 @@
-//! The server in an operator's hands: what it refuses at start, and what it survives.
+//! The server as an operator sees it: refused starts, and faults that it survives.
 
 use std::{
     fs::{self, Permissions},
@@ -22,7 +22,7 @@ use crate::{
     program::DEADLINE,
 };
 
-/// What a start with these arguments says that is refused.
+/// The messages of a start that is refused with these arguments.
 fn refused(data: &Path, arguments: &[&str]) -> String {
     let data = data.to_string_lossy().into_owned();
     let whole = [&["--bind", "127.0.0.1:0", "--data-dir", &data], arguments].concat();
@@ -145,7 +145,7 @@ fn an_auth_file_that_anybody_could_use_is_refused_by_field() {
     assert!(said.contains("larger than"), "{said}");
 }
 
-/// A start that waits for a file that nobody writes hears a signal all the same.
+/// A signal also ends a start that waits for a file that nobody writes.
 #[test]
 fn a_signal_ends_a_start_that_hangs() {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -162,7 +162,7 @@ fn a_signal_ends_a_start_that_hangs() {
         .stderr(Stdio::piped())
         .spawn()
         .expect("it starts");
-    // It listens to signals before it makes the folder that it locks.
+    // The server listens for signals before it creates the folder that it locks.
     let began = Instant::now();
     while !data.is_dir() {
         assert!(began.elapsed() < DEADLINE);
@@ -252,7 +252,7 @@ async fn seventy_silent_connections_do_not_silence_a_server_with_64_open_files()
     );
 }
 
-/// Sends a request's head as it is, and reads the whole answer.
+/// Sends the head of a request unchanged, and reads the whole answer.
 async fn exchange(server: &Server, head: &str) -> String {
     let address = server.url.strip_prefix("http://").expect("a URL");
     let mut client = TcpStream::connect(address).await.expect("connects");
@@ -328,7 +328,7 @@ async fn it_serves_though_nobody_reads_what_it_says() {
         .stderr(Stdio::piped())
         .spawn()
         .expect("it starts");
-    // As `reference-server | head -0` does, and a log that went away.
+    // Closed like the output of `reference-server | head -0`, and like a log whose reader has ended.
     drop((child.stdout.take(), child.stderr.take()));
     let health = async {
         loop {

@@ -1,4 +1,4 @@
-//! A server process with a folder of its own, and what people find in its mails.
+//! A server process with its own folder, and the mails that it writes.
 
 use std::{
     ffi::OsStr,
@@ -17,7 +17,7 @@ use crate::{
     program::{Running, program_after},
 };
 
-/// The workflow that comes with the program.
+/// The contract workflow that comes with the program.
 pub(crate) const CONTRACT: &str = "01980000-0000-7000-8000-00005e781ce0";
 
 pub(crate) struct Server {
@@ -26,7 +26,7 @@ pub(crate) struct Server {
     client: Client,
 }
 
-/// It is called as a client does.
+/// A server can be used as its own client.
 impl Deref for Server {
     type Target = Client;
     fn deref(&self) -> &Client {
@@ -40,7 +40,7 @@ impl DerefMut for Server {
     }
 }
 
-/// Runs the program to its end.
+/// Runs the program until it ends.
 pub(crate) fn output(arguments: &[&str]) -> Output {
     program(arguments)
         .stdin(Stdio::null())
@@ -68,20 +68,20 @@ impl Server {
         Self::start_as(program(&[]), arguments)
     }
 
-    /// With variables in its environment.
+    /// Starts a server with these environment variables.
     pub(crate) fn start_in<V: AsRef<OsStr>>(variables: &[(&str, V)], arguments: &[&str]) -> Self {
         let mut command = program(&[]);
         command.envs(variables.iter().map(|(name, value)| (name, value)));
         Self::start_as(command, arguments)
     }
 
-    /// With files of at most so many blocks of 512 bytes, which is what a full disk looks like to
-    /// a process.
+    /// Starts a server whose files may have at most this many blocks of 512 bytes. A process sees that like a
+    /// full disk.
     pub(crate) fn start_with_small_files(blocks: u32, arguments: &[&str]) -> Self {
         Self::start_as(program_after(&format!("ulimit -f {blocks}")), arguments)
     }
 
-    /// With so many open files at most.
+    /// Starts a server that may have at most this many open files.
     pub(crate) fn start_with_few_files(files: u32, arguments: &[&str]) -> Self {
         Self::start_as(program_after(&format!("ulimit -n {files}")), arguments)
     }
@@ -112,7 +112,6 @@ impl Server {
         self.running.log()
     }
 
-    /// Its process id.
     pub(crate) fn id(&self) -> u32 {
         self.running.id()
     }
@@ -130,7 +129,7 @@ impl Server {
         self.running.wait()
     }
 
-    /// Without credentials, as a signer's browser does.
+    /// Gets a page without credentials, as a signer's browser does.
     pub(crate) async fn browse(&self, url: &str) -> (StatusCode, String) {
         let response = self
             .http
@@ -153,12 +152,12 @@ impl Server {
         (response.status(), response.text().await.expect("a page"))
     }
 
-    /// Starts the contract workflow; the execution's id.
+    /// Starts the contract workflow. Returns the execution's id.
     pub(crate) async fn start_contract(&self, sample: &str) -> String {
         self.start_with_sample(CONTRACT, sample).await
     }
 
-    /// Starts a workflow with one of the samples; the execution's id.
+    /// Starts a workflow with one of the samples. Returns the execution's id.
     pub(crate) async fn start_with_sample(&self, workflow: &str, sample: &str) -> String {
         let body = json!({"trigger_data": sample_data(sample)});
         let (status, execution) = self
@@ -168,7 +167,8 @@ impl Server {
         execution["id"].as_str().expect("an id").to_owned()
     }
 
-    /// Has both signers of the contract sign, once it asks them; the completed execution.
+    /// Waits for the invitations, and signs for both signers of the contract. Returns the completed
+    /// execution.
     pub(crate) async fn sign_all(&self, id: &str) -> Value {
         self.until_it_awaits_signatures(id).await;
         for signer in ["signer.one@example.com", "signer.two@example.com"] {
@@ -179,7 +179,7 @@ impl Server {
         self.until(id, &["completed"]).await
     }
 
-    /// The mails that were written, by receiver; a mail to several is there for each.
+    /// The mails to an address. A mail to several recipients is found for each of them.
     pub(crate) fn mails_to(&self, address: &str) -> Vec<String> {
         let Ok(entries) = std::fs::read_dir(self.data().join("mail")) else {
             return Vec::new();
@@ -203,7 +203,7 @@ impl Server {
         self.link_to(address, "/sign/").await
     }
 
-    /// The link to such a page in a mail.
+    /// The link in a mail to a page of this kind.
     pub(crate) async fn link_to(&self, address: &str, page: &str) -> String {
         let began = Instant::now();
         loop {

@@ -1,4 +1,4 @@
-//! How the server begins and ends.
+//! How the server starts and stops.
 
 use std::{net::SocketAddr, process::Stdio};
 
@@ -67,7 +67,7 @@ fn what_it_cannot_do_it_refuses_by_name() {
     }
 }
 
-/// An address where nobody listens.
+/// An address on which nobody listens.
 fn closed_port() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], ports::reserve()))
 }
@@ -139,7 +139,7 @@ async fn a_signal_stops_it_in_order() {
             .expect("it answers");
         assert_eq!(stream.status(), StatusCode::OK);
         server.signal(signal);
-        // It ends by itself, though the execution has not.
+        // The stream ends although the execution has not ended.
         let events = stream.text().await.expect("the stream ends cleanly");
         assert!(events.contains("event: connected"), "{events}");
         assert!(server.wait().success(), "{}", server.log());

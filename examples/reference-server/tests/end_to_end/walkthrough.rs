@@ -1,4 +1,4 @@
-//! The commands of the README, as a reader types them: block after block in one shell.
+//! Runs the commands of the README as a reader would: block after block in one shell.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -15,7 +15,7 @@ use crate::{
     readme,
 };
 
-/// A shell in a reader's terminal: at the top of the repository, beside a server.
+/// A reader's shell, in the top folder of the repository, beside a server.
 struct Terminal {
     shell: Child,
     input: ChildStdin,
@@ -50,7 +50,7 @@ impl Terminal {
         }
     }
 
-    /// Runs a block; what it printed.
+    /// Runs a block of commands. Returns its output.
     fn run(&mut self, block: &str) -> String {
         const END: &str = "--- end of block ---";
         writeln!(self.input, "{block}\necho; echo '{END}'").expect("the shell reads");
@@ -80,7 +80,7 @@ impl Drop for Terminal {
     }
 }
 
-/// The JSON values that were printed one after the other.
+/// Parses the JSON values in an output.
 fn values(printed: &str) -> Vec<Value> {
     let values = serde_json::Deserializer::from_str(printed).into_iter();
     values
@@ -88,7 +88,7 @@ fn values(printed: &str) -> Vec<Value> {
         .collect()
 }
 
-/// The ids of the events that were printed.
+/// The ids of the events in an output.
 fn event_ids(printed: &str) -> Vec<&str> {
     let ids = printed.lines().filter_map(|line| line.strip_prefix("id: "));
     ids.collect()
@@ -127,7 +127,7 @@ async fn the_readme_s_commands_do_what_it_says() {
     };
     let unsigned = pdf("contract.pdf");
 
-    // The links are in the mails, once these are written.
+    // Wait for the mails: the next block reads their links.
     for signer in ["signer.one@example.com", "signer.two@example.com"] {
         server.link_for(signer).await;
     }

@@ -1,6 +1,6 @@
-//! A client of one server: it calls the API, and waits until a run has come somewhere.
+//! A client of one server. It calls the API, and waits until an execution reaches a state.
 
-// Every test binary uses some of it.
+// Each test binary uses a part of this module.
 #![allow(dead_code)]
 
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn new(url: String, token: String) -> Self {
-        // For the client; there is one provider of cryptography for all.
+        // reqwest needs a TLS provider for the whole process.
         reference_server::tls::prepare();
         let http = reqwest::Client::builder()
             .no_proxy()
@@ -69,7 +69,7 @@ impl Client {
         self.send(Method::POST, path, body).await
     }
 
-    /// Stores a workflow of these nodes; where it is started.
+    /// Stores a workflow of these nodes. Returns the path at which to start it.
     pub(crate) async fn put_nodes(&self, nodes: Value) -> String {
         let path = format!("/api/v1/workflows/{}", uuid::Uuid::new_v4());
         let workflow = json!({"name": "Test", "nodes": nodes});
@@ -78,7 +78,7 @@ impl Client {
         format!("{path}/executions")
     }
 
-    /// Starts what is at this path; the execution's id.
+    /// Starts the workflow at this path. Returns the execution's id.
     pub(crate) async fn start_at(&self, path: &str, trigger_data: &Value) -> String {
         let body = json!({"trigger_data": trigger_data});
         let (status, execution) = self.post(path, &body).await;
@@ -86,7 +86,7 @@ impl Client {
         execution["id"].as_str().expect("an id").to_owned()
     }
 
-    /// Stores and starts a workflow of these nodes; the execution's id.
+    /// Stores and starts a workflow of these nodes. Returns the execution's id.
     pub(crate) async fn start_nodes(&self, nodes: Value) -> String {
         self.start_nodes_with(nodes, &json!({})).await
     }
@@ -100,7 +100,7 @@ impl Client {
         self.get(&format!("/api/v1/executions/{id}")).await
     }
 
-    /// Everything on the pages of a list of an execution, such as its `logs`.
+    /// All entries of a paged list of an execution, such as its `logs`.
     pub(crate) async fn all(&self, id: &str, list: &str) -> Vec<Value> {
         let name = if list == "audit" { "events" } else { list };
         let (mut all, mut cursor) = (Vec::new(), String::new());
@@ -149,7 +149,7 @@ impl Client {
         }
     }
 
-    /// The event stream after an event, to its end: id, type and data of each event with an id.
+    /// Reads the event stream after an event, to its end. Returns id, type and data of each event with an id.
     pub(crate) async fn stream(
         &self,
         id: &str,
@@ -167,7 +167,7 @@ impl Client {
     }
 }
 
-/// Id, type and data of a frame of a stream, where it is an event's.
+/// The id, type and data of a frame, if it is an event.
 pub(crate) fn frame(block: &str) -> Option<(String, String, Value)> {
     let field = |name: &str| {
         let line = block.lines().find_map(|line| line.strip_prefix(name));

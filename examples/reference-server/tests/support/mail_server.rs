@@ -1,6 +1,6 @@
 //! A real SMTP server, as a process.
 
-// Every test binary uses some of it.
+// Each test binary uses a part of this module.
 #![allow(dead_code)]
 
 use std::{
@@ -9,7 +9,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-/// A server process of its own, ended with the test.
+/// A mail server in its own process, which ends with the test.
 pub(crate) struct MailServer {
     child: Child,
     folder: tempfile::TempDir,
@@ -17,7 +17,7 @@ pub(crate) struct MailServer {
 }
 
 impl MailServer {
-    /// Starts it with these options of `smtpd.py`.
+    /// Starts a mail server with these options of `smtpd.py`.
     pub(crate) fn start(options: &[&str]) -> Self {
         let python = std::env::var("DOCG_TEST_SMTPD").expect(
             "DOCG_TEST_SMTPD must name a python that has aiosmtpd: these tests need a real SMTP server. \
@@ -51,12 +51,12 @@ impl MailServer {
         }
     }
 
-    /// Where it is, for who says nothing of encryption.
+    /// The URL of the server, without a setting for encryption.
     pub(crate) fn url(&self) -> String {
         format!("smtp://127.0.0.1:{}", self.port)
     }
 
-    /// What it has accepted, in order.
+    /// The accepted mails, in order.
     pub(crate) fn mails(&self) -> Vec<String> {
         let entries = std::fs::read_dir(self.folder.path()).expect("the folder is there");
         let mut paths: Vec<PathBuf> = entries
@@ -72,7 +72,7 @@ impl MailServer {
 
 impl Drop for MailServer {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // An error means that the server has already ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,6 +1,6 @@
-//! What the tests of whole workflows share: an engine in this process, over the server's node types.
+//! The common part of tests of whole workflows: an engine in this process, with the server's node types.
 
-// Every test binary uses some of it.
+// Each test binary uses a part of this module.
 #![allow(dead_code)]
 
 use std::{sync::Arc, time::Duration};
@@ -25,13 +25,13 @@ use reference_server::{
 };
 use serde_json::{Value, json};
 
-/// The server, which renders in processes of itself.
+/// The server's program, which also renders in child processes.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_reference-server");
 
-/// Nothing here takes longer, on however slow a machine.
+/// A time limit that even a slow machine keeps.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
-/// An engine with workers and a folder of its own.
+/// An engine with workers and its own folder.
 pub(crate) struct Harness {
     pub(crate) folder: tempfile::TempDir,
     pub(crate) files: Files,
@@ -40,7 +40,7 @@ pub(crate) struct Harness {
     workers: Workers,
 }
 
-/// A run that has ended, or waits for a person.
+/// An execution that has ended, or waits for a person.
 pub(crate) struct Ran {
     pub(crate) record: ExecutionRecord,
     pub(crate) steps: Vec<Step>,
@@ -65,7 +65,7 @@ impl Ran {
         error.and_then(|error| error.tech.as_deref()).unwrap_or("")
     }
 
-    /// The code of what stopped it: of an error, or of the first blocking issue.
+    /// The code of the error, or of the first blocking issue.
     pub(crate) fn blame(&self) -> String {
         let preflight = self.record.execution.preflight.as_ref();
         let issue = preflight.and_then(|summary| summary.blocking().next());
@@ -79,10 +79,10 @@ impl Ran {
     }
 }
 
-/// Renders as the program does, in processes of it.
+/// A renderer with child processes, as the server has.
 pub(crate) fn renderer() -> Renderer {
     let mut limits = Limits::default();
-    // What is too large is found out within the tests' deadline on a busy machine, too.
+    // A low limit, so that even on a busy machine a document that is too large fails within the deadline.
     limits.time = Duration::from_secs(4);
     Renderer::with_program(PROGRAM, Templates::bundled(), limits)
 }
@@ -110,7 +110,7 @@ impl Harness {
         Self::with(folder, services)
     }
 
-    /// With mails as files.
+    /// A harness that writes mails as files.
     pub(crate) fn offline() -> Self {
         Self::new(|files, folder| {
             let from = "docg@example.com".parse().expect("an address");

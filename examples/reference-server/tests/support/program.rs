@@ -1,6 +1,6 @@
-//! The real program as a process: started, listened to, sent signals, and gone with its value.
+//! Runs the real program as a process, which ends when its value is dropped.
 
-// Every test binary uses some of it.
+// Each test binary uses a part of this module.
 #![allow(dead_code)]
 
 use std::{
@@ -12,19 +12,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Nothing here takes longer, on however slow a machine.
+/// A time limit that even a slow machine keeps.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
-/// So much of its log is shown when a test fails.
+/// The number of log lines that a failing test shows.
 const LAST_LINES: usize = 60;
 
-/// The program with these arguments, without what the environment may hold for it.
+/// The program with these arguments, without the settings in this process's environment.
 pub(crate) fn program(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_reference-server"));
     clean(&mut command).args(arguments);
     command
 }
 
-/// A shell that runs this, then the program in its own place.
+/// A shell that runs a script and then replaces itself by the program.
 pub(crate) fn program_after(script: &str) -> Command {
     let binary = env!("CARGO_BIN_EXE_reference-server");
     let mut shell = Command::new("sh");
@@ -33,8 +33,7 @@ pub(crate) fn program_after(script: &str) -> Command {
     shell
 }
 
-/// A shell that is given these commands; what they run with `cargo` is the program, in the shell's
-/// own place.
+/// A shell that runs these commands. If they run the server with `cargo`, the program replaces the shell.
 pub(crate) fn shell(commands: &str) -> Command {
     let binary = env!("CARGO_BIN_EXE_reference-server");
     let cargo = "cargo() {
@@ -64,7 +63,7 @@ fn clean(command: &mut Command) -> &mut Command {
     command
 }
 
-/// The program while it runs.
+/// The running program.
 pub(crate) struct Running {
     child: Child,
     lines: mpsc::Receiver<String>,
@@ -72,7 +71,7 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Starts it. What it logs is appended to a file.
+    /// Starts the program. Its log is appended to a file.
     pub(crate) fn start(mut command: Command, log: PathBuf) -> Self {
         let file = File::options().create(true).append(true).open(&log);
         let mut child = command
@@ -85,33 +84,32 @@ impl Running {
         Self { child, lines, log }
     }
 
-    /// The next line of its standard output.
+    /// The next line of the program's standard output.
     pub(crate) fn line(&self) -> String {
         self.lines
             .recv_timeout(DEADLINE)
             .unwrap_or_else(|_| panic!("no line: {}", self.log()))
     }
 
-    /// What else it has said on standard output, once it has ended.
+    /// The remaining lines of standard output, after the program has ended.
     pub(crate) fn remaining_lines(&self) -> Vec<String> {
         self.lines.iter().collect()
     }
 
-    /// Where it listens, which is the first thing that it says.
+    /// The URL that the program listens on, from its first line.
     pub(crate) fn address(&self) -> String {
         let line = self.line();
         let url = line.strip_prefix("listening on ");
         url.unwrap_or_else(|| panic!("{line:?}")).to_owned()
     }
 
-    /// The token that it prints, where it has one for development.
+    /// The development token in the program's output, if it printed one.
     pub(crate) fn development_token(&self) -> Option<String> {
         let log = self.log();
         let mut lines = log.lines();
         lines.find_map(|line| Some(line.strip_prefix("development token: ")?.to_owned()))
     }
 
-    /// Its process id.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
@@ -120,7 +118,7 @@ impl Running {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// Waits until it has logged this.
+    /// Waits until the log contains this text.
     pub(crate) async fn until_logged(&self, text: &str) {
         let began = Instant::now();
         while !self.log().contains(text) {
@@ -129,7 +127,7 @@ impl Running {
         }
     }
 
-    /// Sends it a signal.
+    /// Sends the program a signal.
     pub(crate) fn signal(&self, name: &str) {
         let sent = Command::new("kill")
             .args(["-s", name, &self.child.id().to_string()])
@@ -137,7 +135,7 @@ impl Running {
         assert!(sent.expect("there is a kill").success());
     }
 
-    /// Ends it as a crash does.
+    /// Kills the program, as a crash would.
     pub(crate) fn kill(&mut self) {
         self.child.kill().expect("it is ours");
         self.child.wait().expect("it is ours");
@@ -147,7 +145,7 @@ impl Running {
         self.child.try_wait().expect("it is ours")
     }
 
-    /// Waits until it has ended by itself.
+    /// Waits until the program ends by itself.
     pub(crate) fn wait(&mut self) -> ExitStatus {
         let began = Instant::now();
         loop {
@@ -166,7 +164,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // An error means that the program has already ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
@@ -183,7 +181,7 @@ fn lines_of(child: &mut Child) -> mpsc::Receiver<String> {
     let output = child.stdout.take().expect("it is piped");
     std::thread::spawn(move || {
         for line in BufReader::new(output).lines().map_while(Result::ok) {
-            // Nobody reads more than the first lines.
+            // An error means that nobody reads the lines any more.
             let _ = sender.send(line);
         }
     });

@@ -1,16 +1,16 @@
-//! The commands in the README.
+//! Reads the commands in the README.
 
-// Every test binary uses some of it.
+// Each test binary uses a part of this module.
 #![allow(dead_code)]
 
 use std::path::{Path, PathBuf};
 
-/// The top of the repository, where its commands are typed.
+/// The top folder of the repository, in which the README's commands are run.
 pub(crate) fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-/// What stands under a heading.
+/// The text under a heading.
 pub(crate) fn section(heading: &str) -> String {
     let readme = std::fs::read_to_string(repository().join("README.md")).expect("a README");
     let (_, rest) = readme

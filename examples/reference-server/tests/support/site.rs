@@ -1,6 +1,6 @@
-//! What the servers of one test share: a database, a Redis, a folder, and who may call.
+//! The shared parts of a test's servers: database, Redis, folder and callers.
 
-// Every test binary uses some of it.
+// Each test binary uses a part of this module.
 #![allow(dead_code)]
 
 use std::{path::PathBuf, process::Output};
@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::program::{Running, program};
 
-/// One for each of two organizations, and all of their rights.
+/// A token with all rights for each of two organizations.
 pub(crate) const TENANTS: [(&str, &str); 2] = [
     (
         "test-token-of-the-first-tenant",
@@ -28,7 +28,7 @@ pub(crate) struct Site {
 }
 
 impl Site {
-    /// Servers get these arguments too, all of them.
+    /// A site whose servers all get these arguments.
     pub(crate) fn new(database_url: &str, redis_url: Option<&str>, arguments: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let tokens = TENANTS.map(|(token, organization)| {
@@ -51,13 +51,13 @@ impl Site {
         }
     }
 
-    /// Servers have this in their environment.
+    /// Adds a variable to the environment of all servers.
     pub(crate) fn variable(mut self, name: &'static str, value: &'static str) -> Self {
         self.variables.push((name, value));
         self
     }
 
-    /// Starts a server; its name is that of its log.
+    /// Starts a server. `name` is the name of its log file.
     pub(crate) fn spawn(&self, name: &str, arguments: &[&str]) -> Running {
         let mut command = program(&[]);
         command.args(&self.arguments).args(arguments);
@@ -65,7 +65,7 @@ impl Site {
         Running::start(command, self.folder.path().join(format!("{name}.log")))
     }
 
-    /// Runs a command to its end.
+    /// Runs a command until it ends.
     pub(crate) fn output(&self, arguments: &[&str]) -> Output {
         let mut command = program(&[]);
         let command = command.args(&self.arguments).args(arguments);

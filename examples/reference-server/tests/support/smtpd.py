@@ -61,7 +61,7 @@ class Handler:
         self.number += 1
         name = f"{self.number:04}.eml"
         head = f"X-MailFrom: {envelope.mail_from}\r\nX-RcptTo: {', '.join(envelope.rcpt_tos)}\r\n"
-        # Under another name until it is whole, so that nobody who watches for it reads half of it.
+        # Write under another name first, so that a waiting test never reads half a mail.
         unfinished = self.directory / f"{name}.part"
         unfinished.write_bytes(head.encode(errors="surrogateescape") + envelope.original_content)
         os.replace(unfinished, self.directory / name)
@@ -88,7 +88,7 @@ async def serve(options):
         user, _, password = options.login.partition(":")
         known = (user.encode(), password.encode())
         is_known = (given.login, given.password) == known
-        # Not handled: the server is to say no by itself.
+        # handled=False: aiosmtpd itself sends the refusal.
         return AuthResult(success=is_known, handled=False, message=handler.answers.get("auth"))
 
     starttls = {}

@@ -1,4 +1,4 @@
-//! The provider as a whole: from the request to the signed document.
+//! Tests of the whole provider, from the request to the signed document.
 
 mod outbox;
 mod pages;
@@ -32,7 +32,7 @@ struct Fixture {
 }
 
 impl Fixture {
-    /// With a document that is no PDF: nothing looks into it before it is signed.
+    /// A fixture whose document is not a PDF: nothing parses it before it is signed.
     async fn new() -> Self {
         Self::with(b"a document".to_vec()).await
     }
@@ -97,7 +97,7 @@ impl Fixture {
         )
     }
 
-    /// Asks for signatures; the name of the envelope.
+    /// Requests signatures. Returns the id of the envelope.
     async fn ask(&self, signers: &[(&str, Option<u32>)]) -> String {
         let taken = self.provider.create(self.request(signers)).await.unwrap();
         taken.envelope_id
@@ -122,7 +122,7 @@ impl Fixture {
         assert!(self.desk.decide(&signer, &decision).await.unwrap());
     }
 
-    /// The mails so far: the receiver and the whole text.
+    /// The mails so far: each with its recipient and the whole text.
     fn mails(&self) -> Vec<(String, String)> {
         let Ok(entries) = std::fs::read_dir(self.folder.path().join("mail")) else {
             return Vec::new();
@@ -144,7 +144,7 @@ impl Fixture {
         self.mails().into_iter().map(|(to, _)| to).collect()
     }
 
-    /// As the engine hands it over once all have signed.
+    /// The request as the engine passes it on once all have signed.
     fn finished(&self, envelope: &str, signers: &[&str]) -> SignatureRequest {
         let signers = signers.iter().map(|email| Signer {
             email: (*email).to_owned(),

@@ -145,14 +145,15 @@ async fn nobody_is_listed_who_has_not_signed() {
     assert!(refused.to_string().contains(TWO), "{refused}");
 }
 
-/// What a mail server does once it has a message.
+/// The mail server's reaction to a complete message.
 #[derive(Clone, Copy)]
 enum Answer {
     HangUp,
     Bytes(&'static [u8]),
 }
 
-/// A mail server that refuses one address; the addresses whose messages it has taken.
+/// Starts a mail server that refuses one address. Returns its URL and the addresses whose messages it
+/// accepted.
 async fn mail_server(answer: Answer, refused: &'static str) -> (String, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("smtp://{}", listener.local_addr().unwrap());
@@ -160,7 +161,7 @@ async fn mail_server(answer: Answer, refused: &'static str) -> (String, Arc<Mute
     let mails = taken.clone();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            // A client may hang up at any time.
+            // A client may disconnect at any time.
             let _ = talk(stream, answer, refused, &mails).await;
         }
     });
@@ -232,7 +233,7 @@ async fn an_invitation_is_sent_once_whatever_the_mail_server_answers_and_whoever
         let envelope = fixture.ask(&corrected).await;
         assert_eq!(fixture.ask(&corrected).await, envelope);
         assert_eq!(*taken.lock().unwrap(), [ONE, TWO, "third@example.com"]);
-        // Who sends it knows whether it arrived.
+        // A repeated mail reports if the first one is known to be accepted.
         let kept = fixture.desk.envelope(&envelope).await.unwrap().unwrap();
         let again = fixture
             .desk

@@ -1,4 +1,4 @@
-//! One HTTP call with its limits.
+//! Makes one HTTP call, within limits.
 
 use std::{
     borrow::Cow,
@@ -36,17 +36,17 @@ use crate::{
     nodes::text,
 };
 
-/// An answer is part of a step's output, which may have 1 MiB.
+/// The largest answer, in bytes. It is part of the step's output, which may have 1 MiB.
 const MAX_BODY: usize = 512 * 1024;
-/// What technicians are shown of a refusal, in bytes.
+/// The length to which a refusal is cut for technicians, in bytes.
 const MAX_EXCERPT: usize = 500;
-/// The code of a URL that is not called.
+/// The error code of a URL that may not be called.
 const URL_NOT_ALLOWED: &str = "url_not_allowed";
-/// The code of an answer whose bytes are not the text that it says.
+/// The error code of an answer that is not text in its declared charset.
 const ANSWER_NOT_TEXT: &str = "answer_not_text";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// Set by the client itself, or able to change where a request goes.
+/// The headers that a workflow may not set: the client sets them, or they could change its destination.
 const OWN_HEADERS: [&str; 7] = [
     "host",
     "content-length",
@@ -72,7 +72,7 @@ impl Params {
         self.method.to_ascii_uppercase()
     }
 
-    /// Whether a repeat changes nothing (RFC 9110, section 9.2.2).
+    /// True if a repeat has no further effect (RFC 9110, section 9.2.2).
     pub(super) fn is_idempotent(&self) -> bool {
         matches!(
             self.method().as_str(),
@@ -80,7 +80,7 @@ impl Params {
         )
     }
 
-    /// The headers that say who calls.
+    /// The values of the headers that carry credentials.
     fn credentials(&self) -> impl Iterator<Item = &Value> {
         let redaction = Redaction::default();
         let mut headers = self.headers.iter();
@@ -92,20 +92,20 @@ impl Params {
         self.credentials().next().is_some() || matches!(redact_text(&self.url), Cow::Owned(_))
     }
 
-    /// Whether it asks for an answer only if there is news (RFC 9110, section 13.1).
+    /// True if the request has a condition, so that 304 is a regular answer (RFC 9110, section 13.1).
     fn is_conditional(&self) -> bool {
         let conditions = ["if-none-match", "if-modified-since"];
         let mut names = self.headers.keys().map(|name| name.to_ascii_lowercase());
         names.any(|name| conditions.contains(&name.as_str()))
     }
 
-    /// Whether it only reads.
+    /// True if the call only reads.
     pub(super) fn is_safe(&self) -> bool {
         matches!(self.method().as_str(), "GET" | "HEAD" | "OPTIONS")
     }
 }
 
-/// Calls, and gives status, headers and body.
+/// Makes the call. Returns status, headers and body.
 pub(super) async fn call(
     context: &StepContext,
     params: Params,
@@ -115,7 +115,7 @@ pub(super) async fn call(
     let work = exchange(context, &params, key, allow_private);
     tokio::select! {
         result = work => result,
-        // What the other side has made of it is not known; a repeat of a safe call does no harm.
+        // The other side may have acted on the call. Repeating an idempotent call does no harm.
         () = context.cancellation.cancelled() => Err(if params.is_idempotent() {
             StepFailure::stopped()
         } else {
@@ -136,7 +136,7 @@ async fn exchange(
         .map_err(|e| invalid(context, "method", &e.to_string()))?;
     let headers = headers(context, params, key).map_err(|why| invalid(context, "headers", &why))?;
     let host = url.host_str().unwrap_or_default();
-    // The name is not looked up a second time: what was checked is what is called.
+    // Pin the checked addresses: a second lookup of the name could give others.
     let client = reqwest::Client::builder()
         .resolve_to_addrs(host, &addresses)
         .redirect(Policy::none())
@@ -197,11 +197,11 @@ async fn exchange(
     Ok(json!({"status": status.as_u16(), "headers": headers, "body": body}))
 }
 
-/// Why a URL is not called.
+/// The reason why a URL is not called.
 enum NotAllowed {
-    /// It is not one to call, whoever asks.
+    /// The URL is never allowed.
     Url(String),
-    /// It leads into a private network, which the operator may allow.
+    /// The URL leads into a private network, which the operator may allow.
     Private { host: String, ip: IpAddr },
 }
 
@@ -238,7 +238,7 @@ impl NotAllowed {
     }
 }
 
-/// Where a call goes, or why that cannot be.
+/// Parses the URL of a call and checks that it is allowed.
 fn target(text: &str, allow_private: bool) -> Result<Url, NotAllowed> {
     let url = Url::parse(text).map_err(|e| NotAllowed::url(e.to_string()))?;
     if !matches!(url.scheme(), "http" | "https") {
@@ -263,7 +263,7 @@ fn target(text: &str, allow_private: bool) -> Result<Url, NotAllowed> {
     }
 }
 
-/// What the call would be refused for before anything is sent, as far as it is known.
+/// The issues of a call that are known before anything is sent.
 pub(super) fn issues(request: &CheckRequest, allow_private: bool) -> Vec<Issue> {
     let mut issues = request.misfits::<Params>();
     let params = request.sound_params();
@@ -289,8 +289,8 @@ pub(super) fn issues(request: &CheckRequest, allow_private: bool) -> Vec<Issue> 
     issues
 }
 
-/// All addresses of the host, each of which must be allowed: which one is called is not for the
-/// owner of the name to choose.
+/// Resolves the host. Every address must be allowed; otherwise the owner of the name could choose a private
+/// one for the call.
 async fn resolve(
     context: &StepContext,
     url: &Url,
@@ -321,7 +321,7 @@ async fn resolve(
         .collect())
 }
 
-/// The headers that a workflow sets, or why it cannot.
+/// Reads the headers that a workflow sets, or explains the fault.
 fn given_headers(given: &Map<String, Value>) -> Result<HeaderMap, String> {
     let mut headers = HeaderMap::new();
     for (name, value) in given {
@@ -358,7 +358,7 @@ fn headers(
     Ok(headers)
 }
 
-/// What a status means for the step.
+/// Converts a status that is not a success to the failure of the step.
 fn judge(
     context: &StepContext,
     params: &Params,
@@ -409,7 +409,7 @@ fn judge(
     })
 }
 
-/// The beginning of a refusal, without secrets: neither those by name nor the credentials of the call.
+/// The beginning of a refusal, without secrets: neither fields with secret names nor the call's credentials.
 fn said(params: &Params, headers: &HeaderMap, body: &[u8]) -> String {
     let content_type = headers.get(CONTENT_TYPE);
     let content_type = content_type.and_then(|value| value.to_str().ok());
@@ -427,7 +427,7 @@ fn said(params: &Params, headers: &HeaderMap, body: &[u8]) -> String {
     excerpt(&text)
 }
 
-/// The beginning of a text from the other side, in one line and without the secrets in its URLs.
+/// The beginning of a text from the other side, in one line and without the secrets in URLs.
 fn excerpt(text: &str) -> String {
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     let redacted = redact_text(&line);
@@ -435,7 +435,7 @@ fn excerpt(text: &str) -> String {
     redacted[..end].to_owned()
 }
 
-/// The headers of an answer. Those of the old kind are in ISO-8859-1 (RFC 9110, section 5.5).
+/// The headers of an answer. Values that are not UTF-8 are read as ISO-8859-1 (RFC 9110, section 5.5).
 fn shown(headers: &HeaderMap) -> Result<Map<String, Value>, NotText> {
     let mut shown: Map<String, Value> = Map::new();
     for (name, value) in headers {
@@ -450,7 +450,7 @@ fn shown(headers: &HeaderMap) -> Result<Map<String, Value>, NotText> {
     Ok(shown)
 }
 
-/// JSON where it says that it is JSON and can be kept as it is, else text.
+/// The body of an answer: JSON if it is declared as JSON and can be stored unchanged, else text.
 fn content(context: &StepContext, headers: &HeaderMap, body: &[u8]) -> Result<Value, NotText> {
     let content_type = headers.get(CONTENT_TYPE);
     let content_type = content_type.and_then(|value| value.to_str().ok());
@@ -472,8 +472,8 @@ fn content(context: &StepContext, headers: &HeaderMap, body: &[u8]) -> Result<Va
     })
 }
 
-/// The other side has done what it was asked for, and its answer cannot be kept. What may be repeated can be once
-/// the cause is mended; of the rest a person has to say that it is done.
+/// The failure if the call succeeded but its answer cannot be stored. An idempotent call can be repeated once
+/// the cause is mended. For any other call a person has to confirm that it is done.
 fn unusable(params: &Params, code: &'static str, human: Text) -> StepFailure {
     if params.is_idempotent() {
         StepFailure::review(code, human)
@@ -504,7 +504,7 @@ fn unknown(context: &StepContext, why: &str) -> StepFailure {
     StepFailure::outcome_unknown(codes::OUTCOME_UNKNOWN, text).tech(why)
 }
 
-/// An error with its causes, without the URL: it may hold what is not for the log.
+/// The causes of an error, without the URL, which may hold secrets.
 fn chain(error: &reqwest::Error) -> String {
     let mut text = String::new();
     let mut next = std::error::Error::source(error);

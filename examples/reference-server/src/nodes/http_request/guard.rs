@@ -1,11 +1,11 @@
-//! Which addresses may be called. Workflows come from users, and the server stands in a network that
-//! they are not meant to reach (server-side request forgery).
+//! Decides which addresses may be called. Workflows come from users, who must not reach the server's own
+//! network (server-side request forgery).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Whether an address is reachable for everybody anyway. Everything else is refused: loopback,
-/// private networks, link-local (and with it the metadata services of clouds), carrier-grade NAT,
-/// multicast, reserved and documentation ranges, and IPv6 forms that carry an IPv4 address.
+/// True if an address is public. All other addresses are refused: loopback, private networks, link-local
+/// (with the metadata services of clouds), carrier-grade NAT, multicast, reserved and documentation ranges,
+/// and IPv6 forms that carry an IPv4 address.
 pub(super) fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => is_public_v4(v4),
@@ -13,8 +13,8 @@ pub(super) fn is_public(address: IpAddr) -> bool {
     }
 }
 
-/// Ports of other protocols, whose servers could take a request for one of their own, as browsers refuse them
-/// (Fetch Standard, section 2.10).
+/// Ports of other protocols, whose servers could mistake a request for one of theirs. Browsers block the same
+/// ports (Fetch Standard, section 2.10).
 const OTHER_PROTOCOLS: [u16; 83] = [
     0, 1, 7, 9, 11, 13, 15, 17, 19, 20, 21, 22, 23, 25, 37, 42, 43, 53, 69, 77, 79, 87, 95, 101,
     102, 103, 104, 109, 110, 111, 113, 115, 117, 119, 123, 135, 137, 139, 143, 161, 179, 389, 427,
@@ -23,7 +23,7 @@ const OTHER_PROTOCOLS: [u16; 83] = [
     6668, 6669, 6679, 6697, 10080,
 ];
 
-/// Whether a port belongs to another protocol than HTTP.
+/// True if a port belongs to a protocol other than HTTP.
 pub(super) fn is_other_protocol(port: Option<u16>) -> bool {
     port.is_some_and(|port| OTHER_PROTOCOLS.contains(&port))
 }
@@ -48,7 +48,7 @@ const NOT_PUBLIC_V4: [(Ipv4Addr, u32); 15] = [
 ];
 
 fn is_public_v4(address: Ipv4Addr) -> bool {
-    // Reachable for every virtual machine of that cloud, and for nobody else.
+    // Reachable by all virtual machines of that cloud, and by nobody else.
     const AZURE_METADATA: Ipv4Addr = Ipv4Addr::new(168, 63, 129, 16);
     let bits = address.to_bits();
     address != AZURE_METADATA
@@ -69,8 +69,8 @@ const NOT_PUBLIC_V6: [(Ipv6Addr, u32); 4] = [
 
 fn is_public_v6(address: Ipv6Addr) -> bool {
     let bits = address.to_bits();
-    // Outside of global unicast lie loopback, unique local, link-local, multicast, IPv4-mapped,
-    // NAT64 (64:ff9b::/96 and 64:ff9b:1::/48) and segment routing.
+    // Outside of global unicast are loopback, unique local, link-local, multicast, IPv4-mapped, NAT64
+    // (64:ff9b::/96 and 64:ff9b:1::/48) and segment routing.
     bits >> 125 == 0b001
         && !NOT_PUBLIC_V6
             .iter()

@@ -1,5 +1,5 @@
-//! `http-request`: calls an HTTP service, within limits (`call`) and not into the server's own
-//! network (`guard`). What an answer means for the step is in `verdict`.
+//! `http-request`: calls an HTTP service, within limits (`call`) and outside the server's own network
+//! (`guard`). `verdict` decides if an answer fails the step.
 
 mod call;
 mod guard;
@@ -26,7 +26,7 @@ struct HttpRequest {
     allow_private: bool,
 }
 
-/// The node type.
+/// The handler of the node type.
 pub(super) fn handler(allow_private: bool) -> Handler {
     crate::tls::prepare();
     let methods = vec!["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"];
@@ -71,11 +71,11 @@ impl EffectHandler for HttpRequest {
         params: Value,
         _resolution: Resolution,
     ) -> Result<StepOutcome, StepFailure> {
-        // It never asks to wait.
+        // Never called: this node type never waits.
         self.run(context, params).await
     }
 
-    /// What may be repeated is repeated; of the rest only the other side knows.
+    /// An idempotent call is repeated. For any other call the outcome stays unknown.
     async fn probe(&self, _context: EffectContext, params: Value) -> Probe {
         match read_params::<Params>(params) {
             Ok(params) if params.is_idempotent() => Probe::NotDone,
@@ -91,7 +91,7 @@ impl EffectHandler for HttpRequest {
     }
 }
 
-/// What a dry run does: reads for real, and leaves alone what would change something.
+/// The handler for dry runs: it makes calls that only read, and skips all others.
 struct Preview {
     spec: NodeSpec,
     allow_private: bool,

@@ -1,18 +1,18 @@
-//! What an answer, or its absence, means for the step: one table.
+//! A table that decides how a call fails the step, by its answer or by the lack of one.
 
 use std::error::Error;
 
 use docg_core::error::{FailureClass, codes};
 use reqwest::StatusCode;
 
-/// What a step fails with.
+/// The failure of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Verdict {
     pub(super) class: FailureClass,
     pub(super) code: &'static str,
-    /// The key of what people are told.
+    /// The key of the text for people.
     pub(super) text: &'static str,
-    /// The parameter to look at.
+    /// The parameter to check.
     pub(super) field: &'static str,
 }
 
@@ -70,7 +70,7 @@ const REDIRECT: Verdict = verdict(
     "issue-redirect-not-followed",
     "url",
 );
-/// Of a call without credentials that the other side wants to know the caller of.
+/// A call without credentials, to which the other side answers that it needs some.
 const NO_KEY: Verdict = Verdict {
     text: "issue-credentials-missing",
     ..KEY
@@ -81,7 +81,7 @@ const FORBIDDEN: Verdict = verdict(
     "issue-call-forbidden",
     "headers",
 );
-/// Of a call without credentials.
+/// A call without credentials, which the other side forbids.
 const FORBIDDEN_TO_STRANGERS: Verdict = Verdict {
     text: "issue-call-forbidden-to-strangers",
     ..FORBIDDEN
@@ -93,13 +93,14 @@ const REFUSED: Verdict = verdict(
     "url",
 );
 
-/// Of a redirect, or of news about an answer that nobody has, that names no address.
+/// A redirect without an address, such as a 304 to a request without a condition.
 pub(super) const LEADS_NOWHERE: Verdict = Verdict {
     text: "issue-redirect-without-address",
     ..REFUSED
 };
 
-/// Of a status; `None` where it is a success. Redirects are not followed, so what was asked for is not done.
+/// The verdict on a status. `None` if it is a success. A redirect is a failure: it is not followed, so the
+/// call did nothing.
 pub(super) fn of_status(
     status: StatusCode,
     is_idempotent: bool,
@@ -112,10 +113,10 @@ pub(super) fn of_status(
         401 | 407 => NO_KEY,
         403 if has_credentials => FORBIDDEN,
         403 => FORBIDDEN_TO_STRANGERS,
-        // Said before anything was done.
+        // Sent before the other side has done anything.
         429 => SLOW_DOWN,
         425 | 503 => BUSY,
-        // The other side has not what it takes, and will not have it the next time.
+        // The other side lacks a feature; a retry does not help.
         501 | 505 | 506 | 508 | 510 | 511 => REFUSED,
         408 | 500.. if is_idempotent => BUSY,
         408 | 500.. => UNKNOWN,
@@ -123,7 +124,7 @@ pub(super) fn of_status(
     })
 }
 
-/// Of a call that got no answer, or half of one. `is_sent` says whether the request may have arrived.
+/// The verdict on a call with no answer or half of one. `is_sent` is true if the request may have arrived.
 pub(super) fn of_silence(
     error: &(dyn Error + 'static),
     is_sent: bool,
@@ -143,7 +144,8 @@ pub(super) fn of_silence(
     UNREACHABLE
 }
 
-/// Of a name that was not resolved. The system tells in words alone whether there is no such host.
+/// The verdict on a name that was not resolved. The system reports only in its text that there is no such
+/// host.
 pub(super) fn of_name(error: &std::io::Error) -> Verdict {
     let text = error.to_string();
     let none = [
@@ -158,7 +160,7 @@ pub(super) fn of_name(error: &std::io::Error) -> Verdict {
     }
 }
 
-/// An error and its causes, those that stand in an I/O error included.
+/// An error and its causes, including those inside an I/O error.
 fn causes<'e>(error: &'e (dyn Error + 'static)) -> impl Iterator<Item = &'e (dyn Error + 'static)> {
     std::iter::successors(Some(error), |error: &&'e (dyn Error + 'static)| {
         let error = *error;

@@ -1,4 +1,4 @@
-//! What can go wrong in a step, on demand.
+//! Node types that fail in various ways.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ struct Delay {
     ms: u64,
 }
 
-/// `test-delay`: takes its time, and stops when it is told to.
+/// `test-delay`: waits, and stops if it is cancelled.
 pub(super) fn delay() -> Handler {
     let spec = NodeSpec::new("test-delay", Phase::Trigger)
         .any_phase()
@@ -46,7 +46,7 @@ fn default_retryable() -> bool {
     true
 }
 
-/// `test-fail`: the first attempts of an execution fail.
+/// `test-fail`: fails in the first `times` attempts.
 pub(super) fn fail() -> Handler {
     let spec = NodeSpec::new("test-fail", Phase::Trigger)
         .any_phase()
@@ -70,7 +70,7 @@ pub(super) fn fail() -> Handler {
 #[derive(Deserialize)]
 struct Nothing {}
 
-/// `test-panic`: a handler with a mistake in it.
+/// `test-panic`: panics.
 pub(super) fn panic() -> Handler {
     let spec = NodeSpec::new("test-panic", Phase::Trigger).any_phase();
     compute::<Nothing, Value, _, _>(spec, |_context, _params| async move {
@@ -84,7 +84,7 @@ struct Hang {
     ignore_cancel: bool,
 }
 
-/// `test-hang`: never ends by itself; with `ignore_cancel` not when it is told to, either.
+/// `test-hang`: never ends by itself. With `ignore_cancel`, it also ignores a cancellation.
 pub(super) fn hang() -> Handler {
     let spec = NodeSpec::new("test-hang", Phase::Trigger)
         .any_phase()

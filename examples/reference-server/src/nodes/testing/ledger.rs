@@ -1,8 +1,10 @@
-//! `test-effect` and `test-repeatable`: effects that can be counted.
+//! `test-effect` and `test-repeatable`: effects that can be counted in a ledger.
 //!
-//! `test-repeatable` says of itself that it is safe to repeat. `test-effect` shows how an effect that cannot be taken back keeps out a worker that was stopped in the middle
-//! of it and goes on after another has taken over: whoever asks what happened leaves its fencing token,
-//! and a write with a lower one is refused.
+//! `test-repeatable` declares that it is safe to repeat.
+//!
+//! `test-effect` shows how an effect that cannot be undone keeps out a stale worker, which was suspended in
+//! the middle of the step and continues after a takeover. The new worker's probe leaves its fencing token,
+//! and a write with a lower token is rejected.
 
 use std::{
     fs::File,
@@ -24,8 +26,8 @@ use serde_json::{Value, json};
 #[derive(Deserialize)]
 struct Params {
     ledger: String,
-    /// How long `test-effect` takes before it writes, and `test-repeatable` after, whoever tells it
-    /// to stop.
+    /// The time that `test-effect` waits before it writes, and `test-repeatable` after. A cancellation does
+    /// not shorten it.
     #[serde(default)]
     ms: u64,
 }
@@ -72,7 +74,7 @@ pub(super) fn handler(folder: PathBuf) -> Handler {
     .into()
 }
 
-/// An effect that whoever takes over has again, without asking.
+/// An effect that is safe to repeat: after a takeover it runs again without a probe.
 pub(super) fn repeatable(folder: PathBuf) -> Handler {
     let spec = NodeSpec::new("test-repeatable", Phase::Delivery)
         .any_phase()
@@ -85,10 +87,10 @@ pub(super) fn repeatable(folder: PathBuf) -> Handler {
         async move {
             let key = context.idempotency_key();
             let line = line(&context);
-            // Nobody asks about it, so no fence keeps it out.
+            // No probe leaves a fencing token for this effect, so any token will do.
             let written =
                 tokio::task::spawn_blocking(move || append(&path, &line, &key, u64::MAX)).await;
-            // A worker that dies now leaves it done and without a result.
+            // If the worker dies during this wait, the effect is done but has no result.
             tokio::time::sleep(Duration::from_millis(params.ms)).await;
             match written {
                 Ok(Ok(_)) => Ok(StepOutcome::Done(output(
@@ -117,7 +119,7 @@ fn output(key: &str, attempt: u32) -> Value {
     json!({"idempotency_key": key, "attempt": attempt})
 }
 
-/// The ledger and the fences beside it, under the ledger's lock.
+/// Opens the ledger and the file of fencing tokens beside it, under the ledger's lock.
 fn open(path: &Path) -> std::io::Result<(File, File)> {
     let open = |path: &Path| {
         let mut options = File::options();
@@ -136,8 +138,8 @@ fn text(mut file: &File) -> std::io::Result<String> {
     Ok(text)
 }
 
-/// Writes a line, which is on the disk when this returns; `false`, and nothing is written, where a
-/// worker with a higher fence has asked about the effect.
+/// Appends a line and syncs it to the disk. Returns `false` and writes nothing if a worker with a higher
+/// fencing token has probed the effect.
 fn append(path: &Path, line: &str, key: &str, fence: u64) -> std::io::Result<bool> {
     let (mut ledger, fences) = open(path)?;
     let highest = text(&fences)?
@@ -153,7 +155,7 @@ fn append(path: &Path, line: &str, key: &str, fence: u64) -> std::io::Result<boo
     Ok(true)
 }
 
-/// Whether the effect has happened; from here on it does not by anybody with a lower fence.
+/// Checks if the effect has happened. From now on, workers with a lower fencing token cannot do it.
 fn ask(path: &Path, key: &str, fence: u64) -> std::io::Result<Probe> {
     let (ledger, mut fences) = open(path)?;
     fences.write_all(format!("{key}\t{fence}\n").as_bytes())?;

@@ -1,5 +1,5 @@
-//! Node types for tests, behind `--enable-test-nodes`: they wait, fail, panic, hang, and write down
-//! that they ran. They belong to every phase.
+//! Node types for tests, behind `--enable-test-nodes`: they wait, fail, panic, hang, and write to a ledger.
+//! Each fits every phase.
 
 mod faults;
 mod ledger;

@@ -1,4 +1,4 @@
-//! The page after a signed document.
+//! Tests of the page that is appended to a signed document.
 
 use chrono::{DateTime, Utc};
 use lopdf::{Document, Object, dictionary};

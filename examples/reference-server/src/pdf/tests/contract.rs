@@ -1,10 +1,10 @@
-//! What stands in the contract.
+//! Tests of the contract's text.
 
 use serde_json::{Value, json};
 
 use super::{contract, sample, text};
 
-/// The good contract with one item of this price, and no discount.
+/// The good contract, with a single item of this price and no discount.
 fn priced(language: &str, currency: &str, cents: i64) -> Value {
     let mut data = sample("good");
     data["language"] = json!(language);
@@ -92,7 +92,7 @@ fn money_follows_language_and_currency() {
         ("pt-BR", "BRL", 123_456, "Total R$ 1.234,56"),
         ("pt-BR", "USD", 99_999, "Total US$ 999,99"),
         ("pt-BR", "EUR", 0, "Total € 0,00"),
-        // More than a floating-point number holds exactly.
+        // More than a floating-point number can hold exactly.
         (
             "en",
             "USD",

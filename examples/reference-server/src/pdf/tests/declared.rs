@@ -1,4 +1,4 @@
-//! The declaration beside the template is true: no path too many, none too few.
+//! Tests that the template's declaration is exact: no path too many, none missing.
 
 use serde_json::{Map, Value};
 
@@ -8,7 +8,7 @@ use crate::pdf::{
     render::{Tagging, typeset},
 };
 
-/// Takes away what `path` names; of list entries, in the first one.
+/// Removes the value at `path`; in a list, from the first entry.
 fn remove(path: &str, data: &mut Value) {
     let (parents, last) = path.rsplit_once('.').unwrap_or(("", path));
     let mut value = data;
@@ -24,7 +24,7 @@ fn remove(path: &str, data: &mut Value) {
     }
 }
 
-/// `data` with nothing but what `required` names.
+/// Reduces `data` to the values that `required` names.
 fn only(required: &[String], data: &Value, at: &str) -> Value {
     match data {
         Value::Array(entries) => entries
@@ -88,7 +88,7 @@ fn every_declared_path_is_found_missing_and_is_needed_by_the_template() {
         };
         assert_eq!(templates.missing_fields(CONTRACT, &data), [exact]);
 
-        // Also without the check of the declaration.
+        // Compile without the check of the declaration: the template itself must fail too.
         let set = typeset(&templates, main, &data, super::today(), Tagging::Tagged);
         let error = set.expect_err(&path).to_string();
         let field = path.trim_end_matches("[]").rsplit('.').next().unwrap();

@@ -1,4 +1,4 @@
-//! Behaviour of the whole module, on the samples that come with the program.
+//! Tests of the whole module, with the samples that come with the program.
 
 mod appended;
 mod contract;
@@ -36,7 +36,7 @@ fn contract(data: &Value) -> Result<Pdf, RenderError> {
     )
 }
 
-/// The text of the pages, with line breaks and runs of blanks made into one blank.
+/// The text of the pages, with each run of whitespace replaced by one blank.
 fn text(pdf: &Pdf) -> String {
     let document = Document::load_mem(&pdf.bytes).unwrap();
     let pages: Vec<u32> = document.get_pages().into_keys().collect();

@@ -1,4 +1,4 @@
-//! The samples, the schema that describes them, and what rendering says of the broken ones.
+//! Tests of the samples, the schema that describes them, and the errors for the broken ones.
 
 use std::fs;
 
@@ -13,7 +13,7 @@ fn schema() -> jsonschema::Validator {
     jsonschema::draft202012::new(&schema).unwrap()
 }
 
-/// Pointers of what the schema refuses.
+/// The JSON pointers of the values that the schema rejects.
 fn refused(data: &Value) -> Vec<String> {
     schema()
         .iter_errors(data)

@@ -1,4 +1,4 @@
-//! What a template can reach, and what is said when it reaches further.
+//! Tests of the limits of a template's access, and of the errors beyond them.
 
 use std::{
     collections::BTreeSet,
@@ -135,7 +135,7 @@ fn today_is_what_the_caller_says() {
 fn equal_input_gives_equal_bytes() {
     let data = sample("good");
     let first = contract(&data).unwrap();
-    // Other work in between, so that what was remembered is not all that is compared.
+    // Render other data in between and clear Typst's cache, so that more than the cache is compared.
     contract(&sample("good.pt-BR")).unwrap();
     typst::comemo::evict(0);
     assert_eq!(first.bytes, contract(&data).unwrap().bytes);

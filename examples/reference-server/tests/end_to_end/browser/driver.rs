@@ -25,7 +25,7 @@ use crate::process::DEADLINE;
 const INSTALL: &str = "the browser tests need chromedriver and chromium: install them (Debian: apt-get \
      install chromium chromium-driver), or name them in CHROMEDRIVER and CHROMIUM";
 
-/// What a person has set in a browser.
+/// The settings of a person's browser.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Settings {
     pub(super) language: &'static str,
@@ -41,18 +41,18 @@ impl Default for Settings {
     }
 }
 
-/// A browser, which ends with the test however that ends.
+/// A browser. It ends with the test, however the test ends.
 pub(super) struct Browser {
     page: Client,
     driver: Child,
-    // Profiles lie in it; gone after both.
+    // Holds the profiles. Dropped last, after browser and driver have ended.
     _folder: tempfile::TempDir,
 }
 
 impl Browser {
     pub(super) async fn open(settings: Settings) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        // The shell's input closes when this process ends, even by a kill; it then ends its process
+        // The shell's input closes when this process ends, even by a kill. The shell then kills its process
         // group: itself, the driver and the browser.
         let mut driver = Command::new("sh")
             .args(["-c", "\"$@\" & read -r _; kill -s KILL 0", "sh"])
@@ -135,14 +135,14 @@ impl Browser {
         ran.expect("the script runs")
     }
 
-    /// Runs a script that hands its result to the last of its arguments.
+    /// Runs a script that passes its result to its last argument.
     pub(super) async fn run_to_its_end(&self, script: &str) -> Value {
         let ran = self.page.execute_async(script, Vec::new()).await;
         ran.expect("the script comes to its end")
     }
 
-    /// What the browser has complained of since it was asked last: broken policies, failing scripts,
-    /// and resources that could not be had, the icon aside that it looks for by itself.
+    /// The browser's warnings since the last call: violated policies, failing scripts, and missing resources.
+    /// A missing favicon is ignored, because the browser requests that by itself.
     pub(super) async fn complaints(&self) -> Vec<String> {
         let log = self.page.issue_cmd(BrowserLog).await.expect("a log");
         let entries = log.as_array().expect("a list").iter();
@@ -157,12 +157,12 @@ impl Browser {
 impl Drop for Browser {
     fn drop(&mut self) {
         drop(self.driver.stdin.take());
-        // The profile is deleted after this.
+        // Wait, because the profile is deleted after this.
         let _ = self.driver.wait();
     }
 }
 
-/// Chromium's own addition to WebDriver.
+/// Chromium's extension of WebDriver that returns the browser's log.
 #[derive(Debug)]
 struct BrowserLog;
 

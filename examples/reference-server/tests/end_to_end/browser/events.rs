@@ -1,4 +1,4 @@
-//! A page of another origin follows a run with nothing but `EventSource`.
+//! A page of another origin follows an execution with `EventSource` alone.
 
 use serde_json::{Value, json};
 use url::Url;
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::process::Server;
 
-/// The types of all events that this run has; an `EventSource` hears only what it names.
+/// The types of all events of this execution: an `EventSource` receives only the types that it names.
 const TYPES: &str = "execution.created,execution.status_changed,execution.progress,preflight.completed,\
     step.started,step.completed,step.failed,step.skipped,execution.paused,execution.resumed,\
     execution.completed,execution.failed,execution.canceled,approval.requested,approval.decided,\
@@ -28,7 +28,7 @@ async fn an_event_source_of_another_origin_hears_each_event_once_though_connecti
     assert_eq!(status, 201, "{token}");
     let token = token["token"].as_str().expect("a token");
 
-    // One connection breaks in the middle of an event of the past, another in one of the present.
+    // One connection breaks within a replayed event, another within a live one.
     let cuts = ["id: 4-0\nevent", "event: signature.signer.signed\nda"];
     let proxy = CuttingProxy::to(&server.url, &cuts).await;
     let stream = format!(
@@ -40,7 +40,7 @@ async fn an_event_source_of_another_origin_hears_each_event_once_though_connecti
     let page = Url::parse_with_params(&page, parameters).expect("a URL");
     let browser = Browser::open(Settings::default()).await;
     browser.goto(page.as_str()).await;
-    // It has come to the present once, after the first break.
+    // Wait until the page has caught up with live events once, after the first break.
     browser
         .run_to_its_end(
             "const done = arguments[0];
@@ -65,7 +65,8 @@ async fn an_event_source_of_another_origin_hears_each_event_once_though_connecti
         "execution.completed"
     );
 
-    // Two breaks and the end of the stream; then it is told to stop, and stops.
+    // The page connects again after two breaks and after the end of the stream. The server then tells it to
+    // stop.
     let last = |event: Option<&Value>| {
         let id = event.and_then(|event| event["id"].as_str());
         Some(id.expect("an id").to_owned())

@@ -1,5 +1,5 @@
-//! A real browser on the real program: what signers and approvers do with its pages, and how a page of another
-//! origin follows a run.
+//! A real browser and the real program: signers and approvers use the pages, and a page of another origin
+//! follows an execution.
 
 mod approving;
 mod driver;

@@ -2,7 +2,7 @@
 
 use axum::{Router, response::Html, routing::get};
 
-/// Serves a page on an address of its own for as long as the test runs; the page's URL.
+/// Serves a page at its own address as long as the test runs. Returns the page's URL.
 pub(super) async fn serve(page: &'static str) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
         .await

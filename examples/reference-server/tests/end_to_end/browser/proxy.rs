@@ -1,4 +1,4 @@
-//! A connection that breaks where a test wants it to.
+//! A proxy that breaks connections at chosen places.
 
 use std::{
     collections::VecDeque,
@@ -13,8 +13,8 @@ use tokio::{
     },
 };
 
-/// Passes everything on, and cuts a connection right after each of some texts has come through from
-/// the server: each once, in their order.
+/// Forwards all bytes. After the server has sent one of the given texts, it cuts the connection: once for
+/// each text, in order.
 pub(super) struct CuttingProxy {
     pub(super) url: String,
     state: Arc<State>,
@@ -45,7 +45,7 @@ impl CuttingProxy {
         Self { url, state }
     }
 
-    /// Of each request for an event stream, the last event id that it gave.
+    /// The last event id in each request for an event stream.
     pub(super) fn asked_after(&self) -> Vec<Option<String>> {
         let asked = self.state.asked.lock().expect("nobody panics with it");
         let asked = String::from_utf8_lossy(&asked).into_owned();
@@ -74,7 +74,7 @@ async fn pass(client: TcpStream, state: Arc<State>) {
     };
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
-    // Whichever ends first ends both: dropped, its halves close the connections.
+    // If one direction ends, drop both: dropping the halves closes the connections.
     tokio::select! {
         () = there(from_client, to_server, &state) => {}
         () = back(from_server, to_client, &state) => {}
@@ -106,7 +106,7 @@ async fn back(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: &State) {
     }
 }
 
-/// Where to cut in what was seen, of which so much has been sent.
+/// The position at which to cut the received bytes, of which the first `sent` were forwarded.
 fn cut_in(seen: &[u8], sent: usize, state: &State) -> Option<usize> {
     let mut cuts = state.cuts.lock().expect("nobody panics with it");
     let text = cuts.front()?.as_bytes();

@@ -1,4 +1,4 @@
-//! Signers at their screens.
+//! Signers with a real browser.
 
 use super::{
     driver::{Browser, Settings},
@@ -9,11 +9,11 @@ use crate::process::Server;
 const ONE: &str = "signer.one@example.com";
 const TWO: &str = "signer.two@example.com";
 
-/// Looks at the document in the page, and by the link below it: it is the one whose fingerprint the
-/// page shows.
+/// Opens the document in the page's frame and by the link below it. Asserts that it has the fingerprint that
+/// the page shows.
 async fn read_the_document(browser: &Browser, link: &str) {
     browser.enter_frame("iframe").await;
-    // The browser's own viewer, which hides all that it shows from others.
+    // The frame holds the browser's PDF viewer, whose content scripts cannot read.
     let shown = browser.run("return document.contentType").await;
     assert_eq!(shown, "application/pdf");
     browser.leave_frame().await;
@@ -45,7 +45,7 @@ async fn a_contract_is_read_and_signed_with_and_without_scripts() {
     browser.goto(&first).await;
     assert_eq!(browser.text("h1").await, "Sign a document");
     read_the_document(&browser, &first).await;
-    // The browser itself sends no form without a name and consent.
+    // The browser does not submit the form without a name and consent.
     browser.click("form button").await;
     assert_eq!(browser.text("h1").await, "Sign a document");
     browser.type_into("#name", "Signer One").await;

@@ -30,7 +30,7 @@ struct Envelope {
     events: Vec<Value>,
 }
 
-/// A ClickSign of this test's own. Its envelopes are `env-0`, `env-1` …, their documents `doc-0` ….
+/// A fake ClickSign for one test. Its envelopes are `env-0`, `env-1` …, their documents `doc-0` ….
 #[derive(Clone)]
 pub(super) struct ClickSign {
     pub(super) desk: Desk,
@@ -49,10 +49,10 @@ fn resource(kind: &str, id: String) -> Response {
     (StatusCode::CREATED, Json(body)).into_response()
 }
 
-/// What is wrong with a request.
+/// The status and reason of a rejected request.
 type Refused = (StatusCode, &'static str);
 
-/// The attributes of a resource of this type, as JSON:API wants it.
+/// The attributes in a JSON:API body, if its resource has this type.
 fn attributes(body: &Value, kind: &str) -> Result<Value, Refused> {
     match body["data"]["type"] == kind {
         true => Ok(body["data"]["attributes"].clone()),
@@ -102,13 +102,13 @@ impl ClickSign {
         self.all(|all| all[envelope].status)
     }
 
-    /// How many envelopes have reached their signers.
+    /// The number of envelopes that were sent to their signers.
     pub(super) fn sent(&self) -> usize {
         let reached = |envelope: &&Envelope| !matches!(envelope.status, "draft" | "deleted");
         self.all(|all| all.iter().filter(reached).count())
     }
 
-    /// Something happens, which the API tells of and no webhook.
+    /// Adds an event that the API lists but no webhook reports.
     fn happens(&self, envelope: usize, event: &Value) {
         let listed = json!({"type": "events", "attributes": {
             "name": event["name"], "data": event["data"], "created": event["occurred_at"]}});
@@ -262,7 +262,7 @@ fn event(name: &str, email: &str, occurred_at: &str) -> Value {
         "account": {"key": "acc"}}})
 }
 
-/// A webhook's body, with the history that it carries.
+/// The body of a webhook, with the history that it carries.
 fn body(envelope: usize, event: &Value, history: &[&Value]) -> String {
     let document = json!({"key": format!("doc-{envelope}"), "filename": "Contract 7.pdf",
         "events": history});
@@ -301,7 +301,7 @@ async fn a_contract_is_signed_though_webhooks_come_twice_late_forged_and_not_at_
     let name = &asked[0]["data"]["attributes"]["name"];
     assert_eq!(name, "Legal representative of the provider");
 
-    // The first signer: a signature, again, and what came before it.
+    // The first signer: the signature, the same again, and an earlier event.
     let seen = event("signature_started", ONE, "2026-03-02T09:01:00.000-03:00");
     let signed = event("sign", ONE, "2026-03-02T09:02:00.000-03:00");
     let taken = body(0, &signed, &[]);
@@ -321,7 +321,7 @@ async fn a_contract_is_signed_though_webhooks_come_twice_late_forged_and_not_at_
     assert_eq!(one["signed_at"], "2026-03-02T12:02:00.000Z");
     assert_eq!(state["all_signed"], false);
 
-    // Who does not know the secret changes nothing; nor does what nobody knows.
+    // A webhook with a wrong secret changes nothing; nor does an unknown event.
     let forged = body(0, &event("sign", TWO, "2026-03-02T09:03:00.000-03:00"), &[]);
     let mut wrong = proof(&forged).into_bytes();
     let last = wrong.last_mut().expect("a digit");
@@ -356,7 +356,7 @@ async fn a_contract_is_signed_though_webhooks_come_twice_late_forged_and_not_at_
         "pending"
     );
 
-    // The last signature is told by no webhook: the provider is asked.
+    // No webhook reports the last signature: the server asks the provider.
     fake.close(0);
     fake.happens(0, &event("sign", TWO, "2026-03-02T09:04:00.000-03:00"));
     let execution = server.until(&id, &["completed"]).await;
@@ -411,7 +411,7 @@ async fn a_refusal_ends_the_run_at_once_and_withdraws_the_envelope() {
         .until_called("PATCH /api/v3/envelopes/env-0")
         .await;
     assert_eq!(withdrawn["data"]["type"], "envelopes");
-    // The body of the last one; it was activated by another.
+    // Another PATCH has activated the envelope before, and may have matched; wait for the cancellation.
     let began = std::time::Instant::now();
     while fake.status(0) != "canceled" {
         assert!(began.elapsed() < crate::process::DEADLINE, "it stays open");
@@ -453,7 +453,7 @@ async fn a_document_that_is_not_finished_is_fetched_later_and_nobody_is_asked_ag
     let one = event("sign", ONE, "2026-03-02T09:02:00.000-03:00");
     let two = event("sign", TWO, "2026-03-02T09:04:00.000-03:00");
     assert_eq!(send(&server, &body(0, &two, &[&one, &two])).await.0, 200);
-    // All attempts fail: a person looks, because all have signed.
+    // All attempts fail. All have signed, so the execution waits for a person instead of failing.
     server.until(&id, &["needs_review"]).await;
     is_clear(&server, &id, "clicksign.service_unavailable", "retry").await;
     let path = format!("/api/v1/executions/{id}/resume");

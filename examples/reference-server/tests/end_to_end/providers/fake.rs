@@ -1,5 +1,4 @@
-//! What both fake providers are made of: a server on this machine that notes every call, and can be told
-//! to do badly.
+//! The common part of both fake providers: an HTTP server that records every call and can be told to fail.
 
 use std::{
     collections::VecDeque,
@@ -20,16 +19,16 @@ use tokio::net::TcpListener;
 
 use crate::process::DEADLINE;
 
-/// An answer that is given in place of the right one.
+/// A wrong answer to a call.
 pub(super) struct Fault {
-    /// The call that it is for, such as `POST /api/v1/docs/`.
+    /// The call that it answers, such as `POST /api/v1/docs/`.
     pub(super) call: &'static str,
     pub(super) status: u16,
     pub(super) body: &'static str,
     pub(super) retry_after: Option<&'static str>,
-    /// The call is done all the same, and only its answer is lost.
+    /// True if the call takes effect and only its answer is lost.
     pub(super) done: bool,
-    /// The answer never comes.
+    /// True if the answer never comes.
     pub(super) held: bool,
 }
 
@@ -46,7 +45,7 @@ impl Fault {
     }
 }
 
-/// How a provider is talked to.
+/// The HTTP side of a fake provider: its URL, recorded calls and faults.
 #[derive(Clone)]
 pub(super) struct Desk {
     pub(super) url: String,
@@ -60,8 +59,8 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Desk {
-    /// Serves a provider's API on a free port. Whoever does not show `authorization` is turned away,
-    /// but for documents, which have links of their own.
+    /// Serves a provider's API on a free port. Calls without `authorization` are rejected, except those for
+    /// documents, which have secret links.
     pub(super) async fn serve(
         authorization: &'static str,
         router: impl FnOnce(Self) -> Router,
@@ -83,14 +82,14 @@ impl Desk {
         locked(&self.faults).push_back(fault);
     }
 
-    /// The bodies of the calls that began so.
+    /// The bodies of the calls whose line begins with `call`.
     pub(super) fn calls(&self, call: &str) -> Vec<Value> {
         let calls = locked(&self.calls);
         let those = calls.iter().filter(|(made, _)| made.starts_with(call));
         those.map(|(_, body)| body.clone()).collect()
     }
 
-    /// Waits until a call has been made.
+    /// Waits for a call, and returns the last one's body.
     pub(super) async fn until_called(&self, call: &str) -> Value {
         let began = Instant::now();
         loop {
@@ -146,7 +145,7 @@ async fn guarded(State(desk): State<Desk>, request: Request, next: Next) -> Resp
     (status, headers, fault.body).into_response()
 }
 
-/// What answers everything that a provider does not have.
+/// The answer to every route that a provider does not have.
 pub(super) async fn unknown(method: Method, uri: Uri, _: Bytes) -> Response {
     (StatusCode::NOT_FOUND, format!("there is no {method} {uri}")).into_response()
 }

@@ -1,5 +1,4 @@
-//! A provider that does badly: each time what happened is told in both languages, with something to do
-//! about it.
+//! Providers that fail. Each error is explained in both languages, with an action.
 
 use std::time::{Duration, Instant};
 
@@ -26,7 +25,7 @@ async fn what_may_pass_is_tried_again_and_then_told() {
         let before = fake.desk.calls(ENVELOPES).len();
         for _ in 0..3 {
             let mut fault = Fault::new(ENVELOPES, status, body);
-            // Else a limit is given ten seconds.
+            // Without this, the server waits ten seconds after a rate limit.
             fault.retry_after = Some("0");
             fake.desk.fails(fault);
         }
@@ -40,7 +39,7 @@ async fn what_may_pass_is_tried_again_and_then_told() {
         );
     }
     assert_eq!(fake.sent(), 0);
-    // It recovers, and so does the run.
+    // The provider recovers, and so does the execution.
     fake.desk.fails(Fault::new(ENVELOPES, 500, ""));
     let id = start(&server, "clicksign", usual()).await;
     server.until_it_awaits_signatures(&id).await;
@@ -109,7 +108,7 @@ async fn a_document_that_could_not_be_made_is_told_and_asked_for_no_second_time_
     server.until(&id, &["failed"]).await;
     is_clear(&server, &id, "zapsign.service_unavailable", "retry").await;
     assert_eq!(fake.desk.calls(create).len(), 3);
-    // Whether it was made cannot be found out: a person decides.
+    // The outcome is unknown: the server looks for the document before it creates it again.
     fake.desk.fails(Fault::new(create, 500, "oops"));
     let list = "GET /api/v1/docs/";
     let lists = fake.desk.calls(list).len();

@@ -1,5 +1,5 @@
-//! Signatures through providers that live elsewhere: the program calls an API that this process plays, and
-//! is sent webhooks as the provider sends them.
+//! Signatures through external providers. The program calls an API that this process fakes, and receives
+//! webhooks as the provider sends them.
 
 mod clicksign;
 mod fake;
@@ -11,13 +11,13 @@ use serde_json::{Value, json};
 
 use crate::process::{Server, sample_data};
 
-/// Secrets that must be seen nowhere.
+/// Secrets that must appear nowhere.
 const TOKEN: &str = "api-token-51a9c3";
 const SECRET: &str = "webhook-secret-7fe02b";
 const ONE: &str = "signer.one@example.com";
 const TWO: &str = "signer.two@example.com";
 
-/// A server with an account at the provider, which asks every second and logs all that it can.
+/// A server with an account at the provider. It polls every second and logs everything.
 fn server(provider: &str, base_url: &str) -> Server {
     let names = ["BASE_URL", "TOKEN", "WEBHOOK_SECRET"];
     let [url, token, secret] = names.map(|name| format!("DOCG_{provider}_{name}"));
@@ -35,7 +35,7 @@ fn server(provider: &str, base_url: &str) -> Server {
     Server::start_in(&variables, &[])
 }
 
-/// A contract that is rendered and signed; the execution's id.
+/// Starts the rendering and signing of a contract. Returns the execution's id.
 async fn start(server: &Server, provider: &str, retry: Value) -> String {
     let nodes = json!([
         {"id": "render", "type": "render-pdf", "phase": "render",
@@ -54,7 +54,7 @@ fn usual() -> Value {
     json!({"max_attempts": 3, "initial_ms": 20, "max_ms": 50, "multiplier": 2.0})
 }
 
-/// Sends a webhook, with a header that proves it.
+/// Sends a webhook, with a header that authenticates it.
 async fn webhook(
     server: &Server,
     provider: &str,
@@ -81,14 +81,14 @@ async fn signers(server: &Server, execution: &Value) -> Value {
         .await
 }
 
-/// The execution as somebody sees it who reads this language.
+/// The execution as a reader of this language gets it.
 async fn in_language(server: &Server, id: &str, language: &str) -> Value {
     let request = server.request(Method::GET, &format!("/api/v1/executions/{id}"));
     let response = request.header("accept-language", language).send().await;
     response.expect("it answers").json().await.expect("JSON")
 }
 
-/// What went wrong is told in both languages, with something to do about it, and without a secret.
+/// Asserts that the error is explained in both languages, with an action and without a secret.
 async fn is_clear(server: &Server, id: &str, code: &str, action: &str) {
     let english = in_language(server, id, "en").await;
     let portuguese = in_language(server, id, "pt-BR").await;
@@ -109,7 +109,7 @@ async fn is_clear(server: &Server, id: &str, code: &str, action: &str) {
     says_no_secret(server, id).await;
 }
 
-/// Neither the API nor the log show a secret.
+/// Asserts that neither the API nor the log shows a secret.
 async fn says_no_secret(server: &Server, id: &str) {
     let mut shown = server.log();
     assert!(shown.contains("TRACE"), "the log is as full as it can be");
@@ -122,7 +122,7 @@ async fn says_no_secret(server: &Server, id: &str) {
     }
 }
 
-/// The signed document, as the step's output names it.
+/// The content of the signed document in the step's output.
 async fn signed_document(server: &Server, id: &str) -> String {
     let path = format!("/api/v1/executions/{id}/steps");
     let steps = server.get(&path).await;

@@ -20,7 +20,7 @@ use crate::process::Server;
 
 const CREATE: &str = "POST /api/v1/docs/";
 
-/// A ZapSign of this test's own. Its documents are `tok-0`, `tok-1` ….
+/// A fake ZapSign for one test. Its documents are `tok-0`, `tok-1` ….
 #[derive(Clone)]
 pub(super) struct ZapSign {
     pub(super) desk: Desk,
@@ -56,7 +56,7 @@ impl ZapSign {
         read(&mut self.documents.lock().expect("not poisoned"))
     }
 
-    /// Something happens to a document: what a webhook says of it.
+    /// Changes a document, and returns the webhook's body about it.
     fn happens(&self, change: impl FnOnce(&mut Value), event_type: &str) -> String {
         self.all(|all| {
             change(&mut all[0]);
@@ -176,7 +176,7 @@ async fn a_contract_is_signed_though_webhooks_come_twice_forged_and_not_at_all()
     assert_eq!(state["signers"][0]["status"], "signed");
     assert_eq!(state["all_signed"], false, "one signature is not all");
 
-    // The last signature is told by no webhook: the provider is asked.
+    // No webhook reports the last signature: the server asks the provider.
     fake.signs(1, "2026-03-02T12:04:00.000000Z");
     server.until(&id, &["completed"]).await;
     let signed = signed_document(&server, &id).await;
