@@ -68,7 +68,6 @@ async fn who_was_cut_off_does_not_take_what_its_successor_wrote_for_its_own() {
     });
     let first = engine(Arc::new(faulty), Arc::new(SystemClock), &begun, &gate);
     let (organization, workflow) = (OrganizationId::new(), WorkflowId::new());
-    // The claim stands for the intent of the first effect, but not for that of the second.
     let nodes = json!([{"id": "a", "type": "quick"}, {"id": "b", "type": "effect"}]);
     let draft = json!({"name": "test", "nodes": nodes});
     let draft = serde_json::from_value(draft).expect("readable");
