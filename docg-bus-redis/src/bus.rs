@@ -122,24 +122,32 @@ impl RedisBus {
     ///
     /// [`BusError::Unavailable`], also if only live readers are cut off, or if Redis is full.
     pub async fn check(&self) -> Result<(), BusError> {
-        let Shared { keys, config, .. } = &*self.shared;
         self.shared.hub.check().await?;
         // Write, because a server that is out of memory answers PING and refuses every write.
+        self.append(&self.shared.keys.checks, 1, ["", ""]).await
+    }
+
+    /// Appends an entry with one field to a stream of about `most` entries.
+    async fn append(&self, stream: &str, most: usize, entry: [&str; 2]) -> Result<(), BusError> {
         let mut pipeline = redis::pipe();
         pipeline
             .cmd("XADD")
-            .arg(&keys.checks)
-            .arg(&["MAXLEN", "1", "*", "", ""])
+            .arg(stream)
+            .arg("MAXLEN")
+            .arg("~")
+            .arg(most)
+            .arg("*")
+            .arg(&entry)
             .ignore()
             .cmd("EXPIRE")
-            .arg(&keys.checks)
-            .arg(config.stream_ttl.as_secs())
+            .arg(stream)
+            .arg(self.shared.config.stream_ttl.as_secs())
             .ignore();
-        let written = self
+        let appended = self
             .shared
             .link
             .run(|mut connection| async move { pipeline.query_async::<()>(&mut connection).await });
-        Ok(written.await?)
+        Ok(appended.await?)
     }
 
     /// Sets the configured TTL on executions' streams that have none or a longer one, because they were
@@ -194,27 +202,10 @@ impl EventBus for RedisBus {
     }
 
     async fn wake(&self, execution: ExecutionId) -> Result<(), BusError> {
-        let Shared { keys, config, .. } = &*self.shared;
-        let mut pipeline = redis::pipe();
-        pipeline
-            .cmd("XADD")
-            .arg(&keys.wakes)
-            .arg("MAXLEN")
-            .arg("~")
-            .arg(WAKES_KEPT)
-            .arg("*")
-            .arg("execution")
-            .arg(execution.to_string())
-            .ignore()
-            .cmd("EXPIRE")
-            .arg(&keys.wakes)
-            .arg(config.stream_ttl.as_secs())
-            .ignore();
-        let woken = self
-            .shared
-            .link
-            .run(|mut connection| async move { pipeline.query_async::<()>(&mut connection).await });
-        Ok(woken.await?)
+        let execution = execution.to_string();
+        let wakes = &self.shared.keys.wakes;
+        self.append(wakes, WAKES_KEPT, ["execution", &execution])
+            .await
     }
 
     async fn wakes(&self) -> Result<WakeStream, BusError> {

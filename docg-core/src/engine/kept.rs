@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     address::{Address, AddressKey},
-    error::{ErrorContext, FailureClass, StepFailure, codes},
+    error::{ErrorContext, FailureClass, StepFailure, answer_refused, codes},
     i18n::{Locale, Text},
     limits,
     observe::{ExecutionLogger, LogDraft, LogLevel, Redaction, StepRecorder},
@@ -25,19 +25,6 @@ use crate::{
     time::{MAX_DURATION_MS, Timestamp},
     workflow::{Node, Probe, StepOutcome, Wait, handler::NewApproval},
 };
-
-/// The text for an answer that is rejected although the handler's effect is done.
-pub(crate) const REFUSED: &str = "error-answer-refused";
-
-/// Why a handler's answer was rejected, if this error is about a rejected answer.
-pub(super) fn why_refused(error: &ErrorContext) -> Option<&Text> {
-    match &error.human {
-        Text::Key { key, params } if key == REFUSED => params
-            .iter()
-            .find_map(|(name, text)| (name == "why").then_some(text)),
-        Text::Key { .. } | Text::Literal(_) => None,
-    }
-}
 
 /// The input that replaces one that brings a wait, if the store finds that the wait's link or envelope
 /// already leads to another execution. `None` if no input brings a wait.
@@ -101,7 +88,7 @@ pub(super) fn without_wait(engine: &Inner, state: &RunState, inputs: &[Input]) -
 fn failure(mut context: ErrorContext, mut class: FailureClass, repeatable: bool) -> StepFailure {
     if !repeatable {
         class = FailureClass::OutcomeUnknown;
-        context.human = Text::key(REFUSED).with_text("why", context.human);
+        context.human = answer_refused(context.human);
     }
     StepFailure {
         class,

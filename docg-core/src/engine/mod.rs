@@ -41,7 +41,6 @@ pub use control::{ControlAnswer, ControlRequest, ResumeRequest};
 pub use decide::{Call, allowed_calls};
 pub use error::EngineError;
 pub use feed::EventFeed;
-pub(crate) use kept::REFUSED;
 pub use list_feed::{ListFeed, ListItem};
 pub use observer::{Fact, OTHER, Observer, StepEnd, WebhookEnd};
 pub use read::PreflightAnswer;

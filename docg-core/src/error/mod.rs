@@ -121,8 +121,7 @@ impl StepFailure {
     /// [`outcome_unknown`](Self::outcome_unknown), but people read the reason.
     #[must_use]
     pub fn answer_unusable(code: impl Into<Cow<'static, str>>, why: impl Into<Text>) -> Self {
-        let human = Text::key(crate::engine::REFUSED).with_text("why", why.into());
-        Self::outcome_unknown(code, human)
+        Self::outcome_unknown(code, answer_refused(why.into()))
     }
 
     /// The handler stopped because it was told to, before its effect.
@@ -176,6 +175,24 @@ impl fmt::Display for StepFailure {
 }
 
 impl std::error::Error for StepFailure {}
+
+/// The key of [`answer_refused`].
+const REFUSED: &str = "error-answer-refused";
+
+/// The text for an answer that is rejected, because of `why`, although the handler's effect is done.
+pub(crate) fn answer_refused(why: Text) -> Text {
+    Text::key(REFUSED).with_text("why", why)
+}
+
+/// Why a handler's answer was rejected, if this text is about a rejected answer.
+pub(crate) fn why_refused(text: &Text) -> Option<&Text> {
+    match text {
+        Text::Key { key, params } if key == REFUSED => params
+            .iter()
+            .find_map(|(name, text)| (name == "why").then_some(text)),
+        Text::Key { .. } | Text::Literal(_) => None,
+    }
+}
 
 #[cfg(test)]
 mod tests {

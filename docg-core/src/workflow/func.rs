@@ -18,8 +18,7 @@ use super::{
     variables::shortened,
 };
 use crate::{
-    engine::REFUSED,
-    error::{FailureClass, StepFailure, codes},
+    error::{FailureClass, StepFailure, answer_refused, codes},
     i18n::{Locale, Text},
     json,
     preflight::Issue,
@@ -90,7 +89,7 @@ impl StepOutcome {
     pub fn done(output: impl Serialize) -> Result<Self, StepFailure> {
         to_output(output).map(Self::Done).map_err(|mut failure| {
             failure.class = FailureClass::OutcomeUnknown;
-            failure.context.human = Text::key(REFUSED).with_text("why", failure.context.human);
+            failure.context.human = answer_refused(failure.context.human);
             failure
         })
     }

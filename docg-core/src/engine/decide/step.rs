@@ -7,8 +7,7 @@ use serde_json::{Value, json};
 use super::{advance::skip_unwanted, draft::Draft, stop};
 use crate::{
     approval::Decision,
-    engine::kept,
-    error::{ErrorContext, FailureClass, StepFailure, codes},
+    error::{ErrorContext, FailureClass, StepFailure, codes, why_refused},
     event::EventData,
     i18n::Text,
     observe::{AuditDraft, LogLevel, Redaction, actions},
@@ -89,7 +88,7 @@ pub(super) fn finished(
         // The handler answered, but the answer was rejected: the failure is no timeout.
         (Err(failure), Some(StopReason::Deadline))
             if failure.class == FailureClass::OutcomeUnknown
-                && kept::why_refused(&failure.context).is_some() =>
+                && why_refused(&failure.context.human).is_some() =>
         {
             failed_attempt(draft, index, failure)
         }
@@ -222,7 +221,7 @@ pub(super) fn probed(
         Probe::Unknown => {
             let error = draft.state.steps[index].error.clone();
             let why = error.as_ref().filter(|_| after_failure);
-            let why = why.and_then(kept::why_refused).cloned();
+            let why = why.and_then(|error| why_refused(&error.human)).cloned();
             let text = match why {
                 Some(ref why) => Text::key("error-answer-not-kept").with_text("why", why.clone()),
                 None => Text::key("error-outcome-unknown"),
