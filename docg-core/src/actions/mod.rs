@@ -191,7 +191,7 @@ impl ActionCatalogue {
             let mut targets = actions.iter().filter_map(|it| it.target_node_id.as_ref());
             targets.any(|node| *node == step.node_id)
         };
-        let failed = |step: &&Step| step.status == StepStatus::Failed;
+        let failed = |step: &&Step| step.status() == StepStatus::Failed;
         let others: Vec<_> = steps.iter().filter(failed).filter(|it| !told(it)).collect();
         for step in others {
             if let Some(error) = &step.error {
@@ -312,7 +312,7 @@ fn failed_step<'s>(execution: &Execution, steps: &'s [Step]) -> Option<&'s Step>
         steps
             .iter()
             .rev()
-            .find(|step| step.status == StepStatus::Failed && step.error.is_some())
+            .find(|step| step.status() == StepStatus::Failed && step.error.is_some())
     })
 }
 

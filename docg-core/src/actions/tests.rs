@@ -3,7 +3,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use super::*;
 use crate::{
     preflight::PreflightSummary,
-    run::{CurrentStep, WaitingFor},
+    run::{CurrentStep, Outcome, StepState, WaitingFor},
     time::Timestamp,
     workflow::variables::tests::{execution, step},
 };
@@ -271,7 +271,7 @@ fn stopped(status: Status, code: &'static str) -> (Execution, Vec<Step>) {
     let mut execution = execution();
     execution.status = status;
     let mut failed = step("mail", 1, None);
-    failed.status = StepStatus::Failed;
+    failed.state = StepState::Failed(Outcome::Known);
     failed.phase = Phase::Delivery;
     failed.error = Some(error(code));
     execution.error = failed.error.clone();
@@ -320,7 +320,7 @@ fn a_step_that_was_left_behind_has_an_action_in_every_status() {
     for status in Status::ALL {
         let (mut execution, mut steps) = stopped(status, "smtp_refused");
         let mut left = step("left", 0, None);
-        left.status = StepStatus::Failed;
+        left.state = StepState::Failed(Outcome::Known);
         left.error = Some(error("storage_full"));
         steps[0] = left;
         let actions = catalogue.for_execution(&execution, &steps);

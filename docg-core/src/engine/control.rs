@@ -7,13 +7,14 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::{
-    Engine, EngineError, FieldFault, decide,
-    drive::{Holding, Mode},
+    Engine, EngineError, FieldFault,
+    driver::{Holding, Mode},
     kept::OutputRoom,
+    machine,
     start::{none, unstorable},
 };
 use crate::{
-    engine::decide::{Call, Verdict},
+    engine::machine::{Call, Verdict},
     i18n::Text,
     ids::{ExecutionId, OrganizationId, SignalId},
     limits,
@@ -213,7 +214,7 @@ impl Engine {
                 actual: execution.version,
             });
         }
-        match decide::judge(execution, call) {
+        match machine::judge(execution, call) {
             // A resume or pause needs the whole state; only a cancel works on an unreadable execution.
             _ if record.unreadable && call != Call::Cancel => Err(refusal(execution, true)),
             Verdict::Apply => {
@@ -396,7 +397,7 @@ fn unstorable_of(how: &mut ResumeRequest) -> Vec<FieldFault> {
 
 /// The error for a rejected call. It names the calls that are allowed.
 pub(super) fn refusal(execution: &Execution, unreadable: bool) -> EngineError {
-    let (from, mut allowed) = (execution.status, decide::allowed_calls(execution));
+    let (from, mut allowed) = (execution.status, machine::allowed_calls(execution));
     if unreadable {
         allowed.retain(|call| *call == Call::Cancel);
         return EngineError::Unreadable { from, allowed };

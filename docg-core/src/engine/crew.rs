@@ -16,7 +16,7 @@ use tokio_util::{
 
 use super::{
     Inner, WorkerOptions,
-    drive::{Holding, Mode},
+    driver::{Holding, Mode},
 };
 use crate::{
     ids::{ExecutionId, WorkerId},

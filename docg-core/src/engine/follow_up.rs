@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     Inner,
-    decide::{Checked, Input},
+    machine::{Checked, Input},
 };
 use crate::signature::{
     ProviderError, RequestStatus, SignatureProvider, SignatureRequest, SignerFact,

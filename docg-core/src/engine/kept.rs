@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::{
     EngineOptions, Inner,
-    decide::{Input, Notes, is_repeatable},
+    machine::{Input, Notes, is_repeatable},
 };
 use crate::{
     address::{Address, AddressKey},
@@ -67,17 +67,6 @@ pub(super) fn without_wait(engine: &Inner, state: &RunState, inputs: &[Input]) -
             effect: Probe::Unknown,
             notes: told(*index, notes),
             told: *reason,
-        }),
-        Input::StepDropped {
-            index,
-            effect: Probe::Begun(_),
-            failure,
-            notes,
-        } => Some(Input::StepDropped {
-            index: *index,
-            effect: Probe::Unknown,
-            failure: failure.clone(),
-            notes: told(*index, notes),
         }),
         _ => None,
     })

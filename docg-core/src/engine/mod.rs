@@ -11,14 +11,14 @@ mod approvals;
 mod builder;
 mod control;
 mod crew;
-pub(crate) mod decide;
-mod drive;
+mod driver;
 mod error;
 mod feed;
 mod follow_up;
 mod kept;
 mod lasting;
 mod list_feed;
+pub(crate) mod machine;
 mod observed;
 mod observer;
 mod read;
@@ -38,10 +38,10 @@ pub use crate::error::FieldFault;
 pub use approvals::{OpenApproval, RefusedVote, VoteAnswer, VoteRefusal};
 pub use builder::{BuildError, EngineBuilder, EngineOptions};
 pub use control::{ControlAnswer, ControlRequest, ResumeRequest};
-pub use decide::{Call, allowed_calls};
 pub use error::EngineError;
 pub use feed::EventFeed;
 pub use list_feed::{ListFeed, ListItem};
+pub use machine::{Call, allowed_calls};
 pub use observer::{Fact, OTHER, Observer, StepEnd, WebhookEnd};
 pub use read::PreflightAnswer;
 pub use request_signature::{REQUEST_SIGNATURE, RequestSignature};
@@ -116,8 +116,8 @@ impl Inner {
         SystemIds
     }
 
-    pub(crate) fn env(&self) -> decide::Env<'_> {
-        decide::Env {
+    pub(crate) fn env(&self) -> machine::Env<'_> {
+        machine::Env {
             registry: &self.registry,
             dry: &self.dry,
             redaction: &self.redaction,

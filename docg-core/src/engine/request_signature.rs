@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::{
     ControlRequest, Engine, EngineError, FieldFault, Started,
     control::refusal,
-    decide::{Call, NewRunFacts, Verdict, judge},
+    machine::{Call, NewRunFacts, Verdict, judge},
     start::{called, none},
 };
 use crate::{
@@ -185,7 +185,7 @@ fn document(steps: &[Step]) -> Option<Value> {
     let done = steps
         .iter()
         .rev()
-        .filter(|step| step.status == StepStatus::Success);
+        .filter(|step| step.status() == StepStatus::Success);
     done.filter_map(|step| step.output.as_ref()?.get("file"))
         .find(|file| !file.is_null())
         .cloned()

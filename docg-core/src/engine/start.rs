@@ -9,8 +9,8 @@ use super::{
     ControlRequest, Engine, EngineError, FieldFault, Inner,
     control::refusal,
     crew::FreeWorker,
-    decide::{Call, Moment, NewRunFacts, Reuse, Verdict, create, judge},
-    drive::Holding,
+    driver::Holding,
+    machine::{Attendance, Call, Moment, NewRunFacts, Reuse, Role, Verdict, create, judge},
 };
 use crate::{
     i18n::Text,
@@ -248,7 +248,7 @@ impl Engine {
         let first = first.ok_or_else(|| wrong(Text::key("fault-step")))?;
         let mut reuse = Vec::with_capacity(first);
         for (index, step) in steps.into_iter().take(first).enumerate() {
-            match (step.status, step.output) {
+            match (step.status(), step.output) {
                 (StepStatus::Success, Some(output)) => {
                     let from = step.reused_from.unwrap_or(request.execution_id);
                     reuse.push((
@@ -278,7 +278,8 @@ impl Engine {
             now,
             recorded: now,
             ids: &mut ids,
-            opens_steps: true,
+            role: Role::Worker,
+            attendance: Attendance::Nobody,
         };
         let run: NewRun = create(facts, moment, self.inner.env());
         let (execution, inputs) = (run.state.execution.clone(), Arc::clone(&run.state.inputs));

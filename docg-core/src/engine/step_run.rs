@@ -18,8 +18,8 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Inner,
     active::Handle,
-    decide::{Input, Notes},
     kept::{Keeper, OutputRoom},
+    machine::{Input, Notes},
     observer::{Fact, OTHER, Observers},
 };
 use crate::{
@@ -63,6 +63,8 @@ pub(crate) struct StepRun {
     cancellation: CancellationToken,
     /// Why the handler was told to stop, if it was.
     told: watch::Sender<Option<StopReason>>,
+    /// The end of its grace time, if it was told to stop.
+    grace: Option<tokio::time::Instant>,
     recorder: StepRecorder,
     redaction: Redaction,
     began: Instant,
@@ -264,6 +266,7 @@ impl StepRun {
             work: Work::begin(call).await,
             cancellation,
             told,
+            grace: None,
             recorder,
             redaction: engine.redaction.clone(),
             began,
@@ -272,8 +275,9 @@ impl StepRun {
         }
     }
 
-    /// Tells the handler to stop, and why. The first reason stays, unless a cancel or a lost lease follows.
-    pub(crate) fn tell_to_stop(&self, reason: StopReason) {
+    /// Tells the handler to stop, and why. The first reason stays, unless a cancel or a lost lease follows; so
+    /// does the first grace time.
+    pub(crate) fn tell_to_stop(&mut self, reason: StopReason, grace: tokio::time::Instant) {
         self.told.send_if_modified(|told| {
             let replaces = match reason {
                 StopReason::Cancel | StopReason::LeaseLost => true,
@@ -284,7 +288,13 @@ impl StepRun {
             }
             replaces
         });
+        self.grace.get_or_insert(grace);
         self.cancellation.cancel();
+    }
+
+    /// Why the handler was told to stop, and the end of its grace time.
+    pub(crate) fn stop(&self) -> Option<(StopReason, tokio::time::Instant)> {
+        self.told().zip(self.grace)
     }
 
     fn told(&self) -> Option<StopReason> {

@@ -9,7 +9,7 @@ use futures::StreamExt;
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Engine, Inner, crew::Crew, drive::Holding, relay, unserved};
+use super::{Engine, Inner, crew::Crew, driver::Holding, relay, unserved};
 use crate::{
     ports::{ClaimWhat, Claimed},
     time::Timestamp,

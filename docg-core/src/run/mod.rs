@@ -11,7 +11,7 @@ pub use execution::{
 };
 pub use phase::{Phase, UnknownPhase};
 pub use status::{InvalidTransition, Status, TRANSITIONS, UnknownStatus, state_diagram};
-pub use step::{Activity, Outcome, Step, StepStatus};
+pub use step::{Activity, Doubt, Outcome, Step, StepState, StepStatus};
 
 #[cfg(test)]
 mod tests;

@@ -75,35 +75,150 @@ impl FromStr for StepStatus {
     }
 }
 
-/// The current activity of a step. After a takeover, the new worker reads from it how to go on.
+/// Where a step stands. A combination that makes no sense, such as a skipped step with a handler at work, cannot
+/// be built.
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Activity {
-    /// The step is not running.
+pub enum StepState {
+    /// Not begun, or between two attempts.
     #[default]
-    Idle,
-    /// The handler is running.
+    Pending,
+    /// The handler runs, or is about to.
     Running,
-    /// After a takeover, the handler is asked whether the effect happened before the old worker died.
-    ProbingTakeover,
-    /// After a failed attempt, the handler is asked whether the effect happened all the same.
-    ProbingFailure,
+    /// The handler continues after its wait, or is about to.
+    Resuming,
+    /// The handler is asked whether its effect happened, or is about to be.
+    Probing(Doubt),
     /// No handler runs; the step waits for the answer to its request.
     Waiting,
-    /// The handler continues after its wait.
-    Resuming,
+    /// Ended with success.
+    Succeeded,
+    /// Ended with an error.
+    Failed(Outcome),
+    /// Left out; the reason is in its output.
+    Skipped,
 }
 
-impl Activity {
-    /// True if a handler is working, or is about to.
+/// Why it is in doubt whether a step's effect happened.
+#[non_exhaustive]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Doubt {
+    /// The worker that ran the handler has died or shut down.
+    LeftOpen,
+    /// The attempt failed, and its error does not tell.
+    AttemptFailed,
+    /// The handler was told to stop because of a cancel, and its error does not tell.
+    Canceled,
+}
+
+impl StepState {
+    /// The status that clients see.
     #[must_use]
-    pub const fn is_at_work(self) -> bool {
+    pub const fn status(self) -> StepStatus {
         match self {
-            Self::Running | Self::ProbingTakeover | Self::ProbingFailure | Self::Resuming => true,
-            Self::Idle | Self::Waiting => false,
+            Self::Pending => StepStatus::Pending,
+            Self::Running | Self::Resuming | Self::Probing(_) | Self::Waiting => {
+                StepStatus::Running
+            }
+            Self::Succeeded => StepStatus::Success,
+            Self::Failed(_) => StepStatus::Failed,
+            Self::Skipped => StepStatus::Skipped,
         }
     }
+
+    /// True if a handler is at work, or is about to be.
+    #[must_use]
+    pub const fn is_open(self) -> bool {
+        matches!(self, Self::Running | Self::Resuming | Self::Probing(_))
+    }
+
+    /// True if the step has ended: nothing more happens to it by itself.
+    #[must_use]
+    pub const fn is_ended(self) -> bool {
+        self.status().is_ended()
+    }
+
+    /// The detail that a store keeps beside the status, and the outcome.
+    #[must_use]
+    pub const fn stored(self) -> (StepStatus, Activity, Outcome) {
+        let activity = match self {
+            Self::Running => Activity::Running,
+            Self::Resuming => Activity::Resuming,
+            Self::Probing(Doubt::LeftOpen) => Activity::ProbingTakeover,
+            Self::Probing(Doubt::AttemptFailed) => Activity::ProbingFailure,
+            Self::Probing(Doubt::Canceled) => Activity::ProbingCancel,
+            Self::Waiting => Activity::Waiting,
+            Self::Pending | Self::Succeeded | Self::Failed(_) | Self::Skipped => Activity::Idle,
+        };
+        let outcome = match self {
+            Self::Failed(outcome) => outcome,
+            _ => Outcome::Known,
+        };
+        (self.status(), activity, outcome)
+    }
+
+    /// The state that [`stored`](Self::stored) has taken apart; `None` if the parts do not fit together.
+    #[must_use]
+    pub const fn from_stored(
+        status: StepStatus,
+        activity: Activity,
+        outcome: Outcome,
+    ) -> Option<Self> {
+        Some(match (status, activity, outcome) {
+            (StepStatus::Pending, Activity::Idle, Outcome::Known) => Self::Pending,
+            (StepStatus::Success, Activity::Idle, Outcome::Known) => Self::Succeeded,
+            (StepStatus::Skipped, Activity::Idle, Outcome::Known) => Self::Skipped,
+            (StepStatus::Failed, Activity::Idle, outcome) => Self::Failed(outcome),
+            (StepStatus::Running, Activity::Running, Outcome::Known) => Self::Running,
+            (StepStatus::Running, Activity::Resuming, Outcome::Known) => Self::Resuming,
+            (StepStatus::Running, Activity::Waiting, Outcome::Known) => Self::Waiting,
+            (StepStatus::Running, Activity::ProbingTakeover, Outcome::Known) => {
+                Self::Probing(Doubt::LeftOpen)
+            }
+            (StepStatus::Running, Activity::ProbingFailure, Outcome::Known) => {
+                Self::Probing(Doubt::AttemptFailed)
+            }
+            (StepStatus::Running, Activity::ProbingCancel, Outcome::Known) => {
+                Self::Probing(Doubt::Canceled)
+            }
+            _ => return None,
+        })
+    }
+
+    /// The state to show for a step of which only the status can be read.
+    #[must_use]
+    pub const fn from_status(status: StepStatus) -> Self {
+        match status {
+            StepStatus::Pending => Self::Pending,
+            StepStatus::Running => Self::Running,
+            StepStatus::Success => Self::Succeeded,
+            StepStatus::Failed => Self::Failed(Outcome::Known),
+            StepStatus::Skipped => Self::Skipped,
+        }
+    }
+}
+
+/// What a store keeps beside a step's status; see [`StepState::stored`].
+#[non_exhaustive]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Activity {
+    /// No handler runs, and nothing is awaited.
+    Idle,
+    /// [`StepState::Running`].
+    Running,
+    /// [`StepState::Probing`] with [`Doubt::LeftOpen`].
+    ProbingTakeover,
+    /// [`StepState::Probing`] with [`Doubt::AttemptFailed`].
+    ProbingFailure,
+    /// [`StepState::Probing`] with [`Doubt::Canceled`].
+    ProbingCancel,
+    /// [`StepState::Waiting`].
+    Waiting,
+    /// [`StepState::Resuming`].
+    Resuming,
 }
 
 /// How a failed step ended, as far as it is known. Decides what may follow, independent of the error's code.
@@ -138,10 +253,8 @@ pub struct Step {
     pub phase: Phase,
     /// The node's 0-based position in the workflow.
     pub position: u32,
-    /// The current status.
-    pub status: StepStatus,
-    /// The current activity, while the status is `running`.
-    pub activity: Activity,
+    /// Where it stands.
+    pub state: StepState,
     /// Attempts that began and were not cut off by their worker's death.
     pub attempt: u32,
     /// Attempts before a person's repair, which do not count against the retry policy.
@@ -156,8 +269,6 @@ pub struct Step {
     pub waiting_ms: u64,
     /// Why the step, or its latest attempt, failed.
     pub error: Option<ErrorContext>,
-    /// How it failed, as far as it is known.
-    pub outcome: Outcome,
     /// The resolved parameters, redacted and bounded.
     pub data_in: Option<JsonText>,
     /// The output, redacted and bounded.
@@ -169,10 +280,16 @@ pub struct Step {
 }
 
 impl Step {
+    /// The status that clients see.
+    #[must_use]
+    pub const fn status(&self) -> StepStatus {
+        self.state.status()
+    }
+
     /// True if the step failed and may have had its effect all the same.
     #[must_use]
     pub fn is_outcome_open(&self) -> bool {
-        self.status == StepStatus::Failed && self.outcome == Outcome::Unknown
+        matches!(self.state, StepState::Failed(Outcome::Unknown))
     }
 
     /// The time from the first attempt's start to the step's end, in milliseconds, without waiting for

@@ -339,7 +339,7 @@ pub(crate) fn step(step: &run::Step, locale: Locale, technical: bool) -> Step {
         label: Arc::clone(&step.label),
         phase: step.phase,
         position: step.position,
-        status: step.status,
+        status: step.status(),
         attempt: step.attempt,
         started_at: step.started_at,
         completed_at: step.completed_at,

@@ -9,7 +9,7 @@ use docg_core::{
     ids::{ExecutionId, NodeId, OrganizationId},
     observe::{Actor, AuditEvent, JsonText, LogEntry, Target},
     ports::{ExecutionRecord, RunState, Signal},
-    run::{Execution, Heads, Inputs, Phase, PhaseMetrics, PhaseTimes, Step, WaitKind},
+    run::{Execution, Heads, Inputs, Phase, PhaseMetrics, PhaseTimes, Step, StepState, WaitKind},
     signature::SignatureRequest,
     storable::Unstorable,
     time::{MAX_DURATION_MS, Timestamp},
@@ -419,12 +419,12 @@ struct StepHead {
 pub(crate) fn steps(execution_id: ExecutionId, json: &str) -> Result<Vec<Step>, Error> {
     let stored: Vec<StoredStep> = from_json("steps", json)?;
     let step = |it| step(execution_id, it);
-    Ok(stored.into_iter().map(step).collect())
+    stored.into_iter().map(step).collect()
 }
 
 /// Reads a single step, in reduced form if it cannot be read completely.
 pub(crate) fn lenient_step(execution_id: ExecutionId, json: &str) -> Result<Step, Error> {
-    let read = from_json("step", json).map(|stored| step(execution_id, stored));
+    let read = from_json("step", json).and_then(|stored| step(execution_id, stored));
     let Err(error) = read else { return read };
     // The rest of the step may contain a NUL. The fields of the head are texts, which cannot.
     let head: StepHead = serde_json::from_str(json).map_err(|e| cannot_be_read("step", &e))?;
@@ -438,8 +438,7 @@ pub(crate) fn lenient_step(execution_id: ExecutionId, json: &str) -> Result<Step
         label: head.label,
         phase: head.phase,
         position: u32::try_from(head.position).unwrap_or_default(),
-        status: head.status,
-        activity: docg_core::run::Activity::Idle,
+        state: StepState::from_status(head.status),
         attempt: 0,
         attempts_before: 0,
         takeovers: 0,
@@ -447,7 +446,6 @@ pub(crate) fn lenient_step(execution_id: ExecutionId, json: &str) -> Result<Step
         completed_at: None,
         waiting_ms: 0,
         error: read.context(),
-        outcome: docg_core::run::Outcome::default(),
         data_in: None,
         data_out: None,
         output: None,
@@ -455,8 +453,13 @@ pub(crate) fn lenient_step(execution_id: ExecutionId, json: &str) -> Result<Step
     })
 }
 
-fn step(execution_id: ExecutionId, it: StoredStep) -> Step {
-    Step {
+fn step(execution_id: ExecutionId, it: StoredStep) -> Result<Step, Error> {
+    let (status, activity, outcome) = (it.status, it.activity, it.outcome);
+    let state = StepState::from_stored(status, activity, outcome).ok_or_else(|| {
+        let found = format!("status {status} with activity {activity:?} and outcome {outcome:?}");
+        cannot_be_read("step", &found)
+    })?;
+    Ok(Step {
         id: it.id.into(),
         execution_id,
         node_id: it.node_id,
@@ -464,8 +467,7 @@ fn step(execution_id: ExecutionId, it: StoredStep) -> Step {
         label: it.label,
         phase: it.phase,
         position: it.position,
-        status: it.status,
-        activity: it.activity,
+        state,
         attempt: it.attempt,
         attempts_before: it.attempts_before,
         takeovers: it.takeovers,
@@ -480,12 +482,11 @@ fn step(execution_id: ExecutionId, it: StoredStep) -> Step {
                 human,
                 tech: it.error_tech,
             }),
-        outcome: it.outcome,
         data_in: it.data_in.map(|(value,)| value),
         data_out: it.data_out.map(|(value,)| value),
         output: it.output.map(|(value,)| value),
         reused_from: it.reused_from,
-    }
+    })
 }
 
 /// Reads the signal inbox, a JSON array of signals.

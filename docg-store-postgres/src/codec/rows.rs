@@ -153,6 +153,7 @@ impl StepColumns {
         let position = i32::try_from(step.position)
             .map_err(|_| Error::Invalid(format!("{} is no position of a step", step.position)))?;
         let error = step.error.as_ref();
+        let (status, activity, outcome) = step.state.stored();
         self.execution_id.push(step.execution_id.0);
         self.position.push(position);
         self.id.push(step.id.0);
@@ -162,8 +163,8 @@ impl StepColumns {
             .push(encoder.text("node_type", &step.node_type)?);
         self.label.push(encoder.text("label", &step.label)?);
         self.phase.push(step.phase.as_str());
-        self.status.push(step.status.as_str());
-        self.activity.push(name(step.activity)?);
+        self.status.push(status.as_str());
+        self.activity.push(name(activity)?);
         self.attempt.push(step.attempt.into());
         self.attempts_before.push(step.attempts_before.into());
         self.takeovers.push(step.takeovers.into());
@@ -177,7 +178,7 @@ impl StepColumns {
         let tech = error.and_then(|it| it.tech.as_deref());
         self.error_tech
             .push(encoder.optional_text("error_tech", tech)?);
-        self.outcome.push(name(step.outcome)?);
+        self.outcome.push(name(outcome)?);
         self.data_in
             .push(encoder.json_text("data_in", step.data_in.as_ref())?);
         self.data_out

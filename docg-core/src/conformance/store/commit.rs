@@ -12,7 +12,7 @@ use crate::{
     ids::{OrganizationId, SignalId, WorkerId},
     observe::{LogDomain, LogLevel},
     ports::{Committed, StoreErrorKind},
-    run::{Inputs, Phase, PhaseTimes, Status, StepStatus},
+    run::{Inputs, Phase, PhaseTimes, Status, StepState},
     signature::{RequestStatus, SignerStatus},
 };
 
@@ -23,7 +23,7 @@ pub async fn a_commit_is_applied_whole(StoreUnderTest { store, .. }: StoreUnderT
     let before = everything(&*store, organization, id).await;
     let claimed = take(&*store, at(0), id).await;
     let mut step = claimed.state.steps[1].clone();
-    step.status = StepStatus::Running;
+    step.state = StepState::Running;
     step.attempt = 1;
     step.started_at = Some(at(1));
     step.waiting_ms = 7;

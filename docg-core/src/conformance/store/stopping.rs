@@ -379,9 +379,9 @@ impl World {
             assert_eq!(execution.error, None, "{cell:?}");
             let step = self.step(*id).await;
             if answered && cell.answer == "done" {
-                assert_eq!(step.status, StepStatus::Success, "{cell:?}");
+                assert_eq!(step.status(), StepStatus::Success, "{cell:?}");
             } else {
-                assert_eq!(step.status, StepStatus::Failed, "{cell:?}");
+                assert_eq!(step.status(), StepStatus::Failed, "{cell:?}");
                 assert!(step.error.is_some(), "{cell:?}");
             }
             for envelope in [id.to_string(), format!("{id}/again")] {
@@ -481,7 +481,7 @@ pub async fn a_cancel_at_takeover_wins_over_what_the_old_worker_answers(
 /// `Some` if the store knows that the step is running.
 async fn is_running(world: &World, id: ExecutionId) -> Option<()> {
     let step = world.step(id).await;
-    step.activity.is_at_work().then_some(())
+    step.state.is_open().then_some(())
 }
 
 /// After a shutdown, the next process continues every step, and no attempt is used up.
@@ -511,7 +511,7 @@ pub async fn a_shutdown_ends_nothing_whatever_the_handlers_answer(under_test: St
             true => StepStatus::Running,
             false => StepStatus::Success,
         };
-        assert_eq!(step.status, expected, "{cell:?}");
+        assert_eq!(step.status(), expected, "{cell:?}");
     }
     next_workers.shutdown().await;
 }

@@ -83,7 +83,7 @@ fn look_at<'a>(
     findings: &mut Findings,
 ) -> Standing<'a> {
     if let Some(step) = request.steps.iter().find(|step| step.node_id == node.id) {
-        match step.status {
+        match step.status() {
             StepStatus::Success => {
                 return step
                     .output

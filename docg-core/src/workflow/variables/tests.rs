@@ -7,10 +7,7 @@ use super::*;
 use crate::{
     ids::{ExecutionId, NodeId, OrganizationId, StepId, WorkflowId},
     observe::Actor,
-    run::{
-        Activity, DeliveryState, Heads, Outcome, Phase, PhaseMetrics, SignatureState, Status,
-        StepStatus,
-    },
+    run::{DeliveryState, Heads, Phase, PhaseMetrics, SignatureState, Status, StepState},
     time::Timestamp,
 };
 
@@ -63,12 +60,11 @@ pub(crate) fn step(node: &str, position: u32, output: Option<Value>) -> Step {
         label: node.into(),
         phase: Phase::Trigger,
         position,
-        status: if output.is_some() {
-            StepStatus::Success
+        state: if output.is_some() {
+            StepState::Succeeded
         } else {
-            StepStatus::Pending
+            StepState::Pending
         },
-        activity: Activity::Idle,
         attempt: 0,
         attempts_before: 0,
         takeovers: 0,
@@ -76,7 +72,6 @@ pub(crate) fn step(node: &str, position: u32, output: Option<Value>) -> Step {
         started_at: None,
         completed_at: None,
         error: None,
-        outcome: Outcome::Known,
         data_in: None,
         data_out: None,
         output: output.map(Arc::new),

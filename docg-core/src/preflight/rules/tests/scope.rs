@@ -1,5 +1,8 @@
 use super::*;
-use crate::{run::StepStatus, workflow::variables::tests::step};
+use crate::{
+    run::{Outcome, StepState},
+    workflow::variables::tests::step,
+};
 
 /// A render, a save of its file, a mail with the saved file's URL; the mail has nobody to go to.
 fn chain(when_save: Value) -> Value {
@@ -106,10 +109,10 @@ async fn steps_that_have_ended_are_not_checked_again_and_their_outputs_are_known
     assert_eq!(case.found().await, ["delivery invalid_email_format s to"]);
     case.steps[0].output = Some(Arc::new(json!({})));
     assert_eq!(case.found().await, ["data unresolved_variables s to"]);
-    case.steps[0].status = StepStatus::Skipped;
+    case.steps[0].state = StepState::Skipped;
     case.steps[0].output = None;
     assert_eq!(case.found().await, ["data unresolved_variables s to"]);
     // A step that failed is repaired and run again, so it is checked.
-    case.steps[0].status = StepStatus::Failed;
+    case.steps[0].state = StepState::Failed(Outcome::Known);
     assert_eq!(case.found().await, ["data unresolved_variables e fields"]);
 }

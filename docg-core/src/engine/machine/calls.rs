@@ -1,0 +1,93 @@
+//! The calls that a run state allows.
+
+use std::fmt;
+
+use crate::run::{Execution, Status, WaitKind};
+
+/// A call on an execution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Call {
+    /// Let the execution go on.
+    Resume,
+    /// Pause the execution before its next step.
+    Pause,
+    /// Cancel the execution.
+    Cancel,
+    /// Create a new execution that retries this one.
+    Retry,
+    /// Request signatures on the execution's document.
+    RequestSignature,
+}
+
+impl Call {
+    /// All calls.
+    pub const ALL: [Self; 5] = [
+        Self::Resume,
+        Self::Pause,
+        Self::Cancel,
+        Self::Retry,
+        Self::RequestSignature,
+    ];
+
+    /// The name in URLs and in `allowed`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Resume => "resume",
+            Self::Pause => "pause",
+            Self::Cancel => "cancel",
+            Self::Retry => "retry",
+            Self::RequestSignature => "request-signature",
+        }
+    }
+}
+
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// How a run state responds to a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// The call changes the execution.
+    Apply,
+    /// The execution is already as the call wants it.
+    NoChange,
+    /// The call is not allowed.
+    Refuse,
+}
+
+/// How an execution in this state responds to a call.
+pub(crate) fn judge(execution: &Execution, call: Call) -> Verdict {
+    let waits_for = execution.waiting_for.as_ref().map(|waiting| waiting.kind);
+    match (call, execution.status) {
+        (Call::Pause, Status::Paused) | (Call::Cancel, Status::Canceled) => Verdict::NoChange,
+        (Call::Pause, status) if status.check(Status::Paused, None).is_ok() => Verdict::Apply,
+        (Call::Cancel, status) if status.check(Status::Canceled, None).is_ok() => Verdict::Apply,
+        (Call::Resume, Status::NeedsReview) => Verdict::Apply,
+        (Call::Resume, Status::Paused) if waits_for == Some(WaitKind::Pause) => Verdict::Apply,
+        (Call::Resume, Status::Ready) if waits_for == Some(WaitKind::Confirmation) => {
+            Verdict::Apply
+        }
+        (Call::Retry, status) if status.is_terminal() => Verdict::Apply,
+        (Call::RequestSignature, Status::Completed) => Verdict::Apply,
+        (Call::Pause | Call::Cancel | Call::Resume | Call::Retry | Call::RequestSignature, _) => {
+            Verdict::Refuse
+        }
+    }
+}
+
+/// True if the call would change an execution in this state.
+pub(super) fn allows(execution: &Execution, call: Call) -> bool {
+    judge(execution, call) == Verdict::Apply
+}
+
+/// The calls that would change an execution in this state.
+#[must_use]
+pub fn allowed_calls(execution: &Execution) -> Vec<Call> {
+    let allowed = |call: &Call| allows(execution, *call);
+    Call::ALL.into_iter().filter(allowed).collect()
+}

@@ -1,0 +1,532 @@
+//! The machine: a run state and inputs give the new run state, its records, and the next thing to do.
+//!
+//! It has no clock, no I/O and no randomness: time and ids come in with [`Moment`]. [`decide`] is the one
+//! place that answers "what may happen next?". Below it, in layers that only use those further down:
+//!
+//! ```text
+//! rules/     one file for each kind of input        plan      the next thing to do
+//! end        how an execution ends
+//! steps      what happens to one step               requests  a step's requests to people
+//! status     the status and its wait                phases    progress and times
+//! draft      the only writer of run state           view, timers, calls   questions, no changes
+//! ```
+
+mod calls;
+mod create;
+mod draft;
+mod end;
+mod phases;
+mod plan;
+mod requests;
+mod rules;
+mod status;
+mod steps;
+mod timers;
+mod view;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+pub use calls::{Call, allowed_calls};
+pub(crate) use calls::{Verdict, judge};
+pub(crate) use create::{NewRunFacts, Reuse, create};
+use draft::Draft;
+use rules::{
+    approval::{self, Vote},
+    attempt, claim, follow_up, preflight, resume, signals, signature,
+};
+pub(crate) use rules::{claim::begin, signals::end_execution};
+use timers::Expiry;
+pub(crate) use view::is_repeatable;
+
+use crate::{
+    error::{ErrorContext, StepFailure, codes},
+    event::Event,
+    i18n::Text,
+    ids::{IdSource, SignalId},
+    observe::{Actor, AuditDraft, AuditEvent, LogDraft, LogEntry, Redaction},
+    ports::{RunState, Signal, SignalKind},
+    preflight::Issue,
+    programs,
+    run::InvalidTransition,
+    signature::{ProviderError, SignerFact},
+    time::Timestamp,
+    workflow::{DryRegistry, Probe, Registry, Resolution, StepOutcome, StopReason},
+};
+
+/// The declarations that decisions use besides the run state; no code of handlers.
+#[derive(Clone, Copy)]
+pub(crate) struct Env<'a> {
+    pub(crate) registry: &'a Registry,
+    pub(crate) dry: &'a DryRegistry,
+    pub(crate) redaction: &'a Redaction,
+    /// The interval between questions about an open signature request, in milliseconds.
+    pub(crate) signature_check_ms: u64,
+}
+
+/// The circumstances of a decision, and the source of its ids.
+pub(crate) struct Moment<'a> {
+    pub(crate) now: Timestamp,
+    /// The time for records. From one decision to the next it grows by the time that has passed, even if the
+    /// clock was set meanwhile.
+    pub(crate) recorded: Timestamp,
+    pub(crate) ids: &'a mut dyn IdSource,
+    pub(crate) role: Role,
+    pub(crate) attendance: Attendance,
+}
+
+/// What the holder of the lease is there for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Moves the execution forward.
+    Worker,
+    /// Applies the signals in the inbox and opens no step.
+    SignalApplier,
+}
+
+/// Who attends to the open step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Attendance {
+    /// Nobody: an earlier holder left it open, or its handler has returned.
+    Nobody,
+    /// Its handler is at work in this process.
+    AtWork,
+    /// This process has opened it, and has not yet called its handler.
+    NotBegun,
+}
+
+/// The facts of a claim.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Claim {
+    /// True if an earlier lease has expired.
+    pub(crate) taken_over: bool,
+    /// How many leases in a row have expired without any progress.
+    pub(crate) takeovers: u32,
+}
+
+/// An input of a decision.
+#[derive(Debug)]
+pub(crate) enum Input {
+    /// The execution was claimed.
+    Claimed(Claim),
+    /// Preflight has ended.
+    Preflight {
+        issues: Vec<Issue>,
+        started_at: Timestamp,
+    },
+    /// The handler reported its progress, from 0.0 to 1.0.
+    Progress(f32),
+    /// The handler returned, or was cut off as the [`StepFailure`] says. `told` is why it was told to stop
+    /// before that.
+    StepFinished {
+        index: usize,
+        result: Result<StepOutcome, StepFailure>,
+        notes: Notes,
+        told: Option<StopReason>,
+    },
+    /// The handler answered a probe of its effect. `told` is why it was told to stop before that.
+    Probed {
+        index: usize,
+        effect: Probe,
+        notes: Notes,
+        told: Option<StopReason>,
+    },
+    /// The provider of an open signature request was asked for its state.
+    SignaturesChecked(Checked),
+    /// The provider of an open signature request was asked to remind the signers.
+    Reminded(Result<(), ProviderError>),
+    /// A signal from the inbox. Signals come after all other inputs.
+    Signal(Signal),
+}
+
+/// The result of asking a signature provider.
+#[derive(Debug)]
+pub(crate) enum Checked {
+    /// The facts that the provider knows.
+    Answered(Vec<SignerFact>),
+    /// The provider did not answer, or not usefully.
+    Failed(ProviderError),
+    /// No provider of that name is registered: reports come from the application, so do not ask again.
+    Nobody,
+}
+
+/// The logs and audit rows of a handler.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Notes {
+    pub(crate) logs: Vec<LogDraft>,
+    pub(crate) audit: Vec<AuditDraft>,
+}
+
+/// The thing to do after the commit.
+#[derive(Debug)]
+pub(crate) enum Next {
+    /// Run preflight.
+    Preflight,
+    /// Call the handler. `has_begun` is true if an earlier call of this attempt has begun the effect.
+    Run {
+        index: usize,
+        params: Arc<Value>,
+        has_begun: bool,
+    },
+    /// Let the handler continue after its wait.
+    Resume {
+        index: usize,
+        params: Arc<Value>,
+        resolution: Resolution,
+    },
+    /// Ask the handler whether its effect happened.
+    Probe { index: usize, params: Arc<Value> },
+    /// Tell the handler at work to stop, because a person ends the execution. Then apply the signals.
+    Stop { signals: Vec<Signal> },
+    /// Ask the handler whether its effect happened, because a person ends the execution. Then apply the
+    /// signals.
+    ProbeToEnd {
+        index: usize,
+        params: Arc<Value>,
+        signals: Vec<Signal>,
+    },
+    /// Ask the provider for the state of the open signature request.
+    CheckSignatures,
+    /// Ask the provider to remind the signers of the open signature request.
+    Remind,
+    /// Nothing until `wake_at` or a signal.
+    Rest,
+    /// Nothing, because the execution has ended.
+    Done,
+}
+
+impl Next {
+    /// True if the next thing comes with the signals from the inbox.
+    pub(crate) fn carries_signals(&self) -> bool {
+        matches!(self, Self::Stop { .. } | Self::ProbeToEnd { .. })
+    }
+
+    /// Who attends to the open step before the next thing is done.
+    pub(crate) fn attendance(&self) -> Attendance {
+        match self {
+            // An earlier call may have begun the effect.
+            Self::Run {
+                has_begun: true, ..
+            } => Attendance::Nobody,
+            Self::Run { .. } | Self::Resume { .. } => Attendance::NotBegun,
+            _ => Attendance::Nobody,
+        }
+    }
+}
+
+/// An end to which an execution comes by itself.
+#[derive(Debug)]
+pub(crate) enum End {
+    Completed,
+    /// The reason for the audit trail, and the error.
+    Failed(&'static str, ErrorContext),
+}
+
+/// The records that a decision writes, besides the run state.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Records {
+    pub(crate) events: Vec<Arc<Event>>,
+    pub(crate) logs: Vec<Arc<LogEntry>>,
+    pub(crate) audit: Vec<Arc<AuditEvent>>,
+    pub(crate) settled: Vec<SignalId>,
+    /// The settled signals that no longer applied.
+    pub(crate) ignored: Vec<SignalId>,
+    pub(crate) inputs_changed: bool,
+    pub(crate) signature_changed: bool,
+    pub(crate) approval_changed: bool,
+    /// The positions of the changed steps.
+    pub(crate) touched: Vec<usize>,
+}
+
+impl Records {
+    /// Adds the records of a later decision.
+    pub(crate) fn extend(&mut self, later: Self) {
+        if self.is_empty() {
+            *self = later;
+            return;
+        }
+        self.events.extend(later.events);
+        self.logs.extend(later.logs);
+        self.audit.extend(later.audit);
+        self.settled.extend(later.settled);
+        self.ignored.extend(later.ignored);
+        self.touched.extend(later.touched);
+        self.inputs_changed |= later.inputs_changed;
+        self.signature_changed |= later.signature_changed;
+        self.approval_changed |= later.approval_changed;
+    }
+
+    /// True if there is nothing to commit.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.events.is_empty()
+            && self.logs.is_empty()
+            && self.audit.is_empty()
+            && self.settled.is_empty()
+            && self.touched.is_empty()
+            && !self.inputs_changed
+            && !self.signature_changed
+            && !self.approval_changed
+    }
+}
+
+/// The result of a decision.
+#[derive(Debug)]
+pub(crate) struct Decision {
+    pub(crate) state: RunState,
+    pub(crate) records: Records,
+    pub(crate) next: Next,
+    /// True if the holder keeps its lease, false if it releases the lease with the commit.
+    pub(crate) keeps_lease: bool,
+    /// True if the commit may wait for the next decision: what comes next has no effect, and if the worker
+    /// dies, it is done again.
+    pub(crate) may_wait: bool,
+    /// The state before the execution ended by itself, if it did. A person's cancel that arrived before that
+    /// end still wins.
+    pub(crate) before_end: Option<BeforeEnd>,
+}
+
+/// The state and the records of a decision before the execution ended by itself.
+pub(crate) type BeforeEnd = Box<(RunState, Records)>;
+
+/// The holder waits through a shorter rest without releasing its lease.
+const SHORT_REST_MS: u64 = 1_000;
+
+/// Makes a decision. If there is anything to commit, the new version is the old one plus 1.
+///
+/// # Errors
+///
+/// A change of status that the table does not allow. It is a defect of the engine, and nothing of the
+/// decision may be used.
+pub(crate) fn decide<'a>(
+    state: RunState,
+    inputs: Vec<Input>,
+    moment: Moment<'a>,
+    env: Env<'a>,
+) -> Result<Decision, InvalidTransition> {
+    let mut draft = Draft::new(state, moment, env);
+    let mut inbox = Vec::new();
+    for input in inputs {
+        apply(&mut draft, input, &mut inbox)?;
+    }
+    let mut before = None;
+    if end_execution(draft.state(), &inbox) {
+        if let Some(next) = before_end(&mut draft, &mut inbox) {
+            return Ok(finish(draft, next, None));
+        }
+        // A person's end wins over one to which the execution comes by itself.
+        draft.end = None;
+    } else if !inbox.is_empty() {
+        // Any other signal is too late.
+        before = end_by_itself(&mut draft)?;
+    }
+    for signal in inbox {
+        apply_signal(&mut draft, &signal)?;
+    }
+    if draft.end.is_none() && !draft.execution().status.is_terminal() {
+        for expiry in timers::expired(draft.state(), draft.clock) {
+            expire(&mut draft, expiry)?;
+        }
+    }
+    // A pause came before the handler was called: the step begins when the pause ends.
+    if draft.attendance == Attendance::NotBegun
+        && view::is_stopped(draft.state())
+        && let Some(index) = view::open_step(draft.state())
+    {
+        steps::put_back(&mut draft, index);
+    }
+    let next = if draft.end.is_none() {
+        let next = plan::next(&mut draft)?;
+        follow_up::before_rest(&mut draft, next)
+    } else {
+        Next::Done
+    };
+    before = end_by_itself(&mut draft)?.or(before);
+    Ok(finish(draft, next, before))
+}
+
+/// Applies an input. Signals are only collected.
+fn apply(
+    draft: &mut Draft<'_>,
+    input: Input,
+    inbox: &mut Vec<Signal>,
+) -> Result<(), InvalidTransition> {
+    match input {
+        Input::Claimed(claim) => claim::claimed(draft, claim)?,
+        Input::Preflight { issues, started_at } => preflight::finished(draft, issues, started_at)?,
+        Input::Progress(fraction) => phases::progress_within_step(draft, fraction),
+        Input::StepFinished {
+            index,
+            result,
+            notes,
+            told,
+        } => {
+            draft.take_notes(index, notes);
+            attempt::finished(draft, index, result, told)?;
+        }
+        Input::Probed {
+            index,
+            effect,
+            notes,
+            told,
+        } => {
+            draft.take_notes(index, notes);
+            attempt::probed(draft, index, effect, told)?;
+        }
+        Input::SignaturesChecked(checked) => {
+            let request = timers::awaited_request(draft.state()).map(|request| request.id);
+            follow_up::checked(draft, &checked);
+            if let (Some(id), Checked::Answered(facts)) = (request, checked) {
+                signature::reported(draft, id, &facts, &Actor::system())?;
+            }
+        }
+        Input::Reminded(result) => follow_up::reminded(draft, result),
+        Input::Signal(signal) => inbox.push(signal),
+    }
+    Ok(())
+}
+
+/// Applies a signal, or records that it no longer applies.
+fn apply_signal(draft: &mut Draft<'_>, signal: &Signal) -> Result<(), InvalidTransition> {
+    let is_expected = signals::is_expected(draft, signal);
+    draft.settle(signal.id);
+    let actor = &signal.actor;
+    let is_applied = match &signal.kind {
+        _ if !is_expected => false,
+        SignalKind::Pause { reason } => signals::pause(draft, actor, reason.as_ref())?,
+        SignalKind::Cancel { reason } => signals::cancel(draft, actor, reason.as_ref())?,
+        SignalKind::Resume(request) => resume::apply(draft, actor, request)?,
+        SignalKind::ApprovalVote {
+            approval_id,
+            email,
+            decision,
+            comment,
+        } => {
+            let vote = Vote {
+                approval_id: *approval_id,
+                email,
+                decision: *decision,
+                comment: comment.as_ref(),
+                received_at: signal.received_at,
+            };
+            approval::voted(draft, vote)?
+        }
+        SignalKind::SignatureFacts {
+            signature_request_id,
+            facts,
+        } => signature::reported(draft, *signature_request_id, facts, actor)?,
+        SignalKind::NoWorker { node_types } => {
+            signals::no_worker(draft, node_types);
+            true
+        }
+    };
+    if !is_applied {
+        signals::ignore(draft, signal);
+    }
+    Ok(())
+}
+
+/// Ends a wait for people that has expired.
+fn expire(draft: &mut Draft<'_>, expiry: Expiry) -> Result<(), InvalidTransition> {
+    match expiry {
+        Expiry::Review => {
+            let error = ErrorContext {
+                code: codes::REVIEW_EXPIRED.into(),
+                human: Text::key("error-review-expired"),
+                tech: None,
+            };
+            draft.end = Some(End::Failed("review_expired", error));
+            Ok(())
+        }
+        Expiry::Approval => approval::expired(draft),
+        Expiry::Signatures => signature::expired(draft, Actor::system()),
+    }
+}
+
+/// What must be known of an open step before a person ends the execution. `None` if nothing is left to find
+/// out.
+fn before_end(draft: &mut Draft<'_>, inbox: &mut Vec<Signal>) -> Option<Next> {
+    match draft.attendance {
+        Attendance::AtWork => Some(Next::Stop {
+            signals: std::mem::take(inbox),
+        }),
+        Attendance::NotBegun => None,
+        Attendance::Nobody => {
+            let index = view::effect_in_doubt(draft.state(), draft.env)?;
+            steps::put_in_doubt(draft, index);
+            Some(Next::ProbeToEnd {
+                index,
+                params: view::params_to_probe(draft.env, draft.state(), index),
+                signals: std::mem::take(inbox),
+            })
+        }
+    }
+}
+
+/// Ends the execution if it has come to its end by itself. Returns the state before that.
+fn end_by_itself(draft: &mut Draft<'_>) -> Result<Option<BeforeEnd>, InvalidTransition> {
+    let Some(end) = draft.end.take() else {
+        return Ok(None);
+    };
+    let before = Box::new(draft.snapshot());
+    end::by_itself(draft, end)?;
+    Ok(Some(before))
+}
+
+fn finish(mut draft: Draft<'_>, next: Next, before_end: Option<BeforeEnd>) -> Decision {
+    let (now, works) = (draft.clock, draft.role == Role::Worker);
+    let wake_at = match &next {
+        Next::Done => None,
+        Next::Rest => timers::next_wake(draft.state(), draft.role, now),
+        _ => Some(now),
+    };
+    let is_soon = wake_at.is_some_and(|wake| wake.millis_since(now) <= SHORT_REST_MS);
+    let keeps_lease = match &next {
+        Next::Done => false,
+        Next::Stop { .. } | Next::ProbeToEnd { .. } => true,
+        _ if draft.attendance == Attendance::AtWork => true,
+        Next::Rest => works && is_soon,
+        _ => works,
+    };
+    let may_wait = match &next {
+        Next::Preflight | Next::Stop { .. } | Next::ProbeToEnd { .. } => true,
+        Next::Run { index, .. } => view::computes(draft.state(), draft.env, *index),
+        _ => false,
+    };
+    let (is_changed, now) = (!draft.records().is_empty(), draft.now);
+    let execution = draft.edit();
+    execution.wake_at = wake_at;
+    if is_changed {
+        execution.version += 1;
+        execution.updated_at = now;
+    }
+    let (state, records) = draft.into_parts();
+    Decision {
+        state,
+        records,
+        next,
+        keeps_lease,
+        may_wait,
+        before_end,
+    }
+}
+
+/// True if it is cheap to make a decision in this role.
+pub(crate) fn is_cheap(state: &RunState, inputs: &[Input], role: Role) -> bool {
+    let is_little = |input: &Input| match input {
+        Input::StepFinished {
+            result: Ok(StepOutcome::Done(output)),
+            ..
+        }
+        | Input::Probed {
+            effect: Probe::Done(output),
+            ..
+        } => programs::is_little(output),
+        _ => true,
+    };
+    // A signal applier evaluates no condition.
+    inputs.iter().all(is_little) && (role == Role::SignalApplier || view::is_small(state))
+}

@@ -1,0 +1,203 @@
+//! The next thing to do: skips steps that must not run, moves the status along with the phases, and opens the
+//! next step.
+
+use serde_json::json;
+
+use super::{End, Env, Next, Role, draft::Draft, phases, status, steps, view};
+use crate::{
+    i18n::Text,
+    observe::LogLevel,
+    ports::RunState,
+    run::{DeliveryState, InvalidTransition, Phase, SignatureState, Status, StepState, WaitKind},
+};
+
+/// Finds the next thing to do. If the execution has come to its end, notes that in the draft.
+pub(super) fn next(draft: &mut Draft<'_>) -> Result<Next, InvalidTransition> {
+    loop {
+        let works = draft.role == Role::Worker;
+        match draft.execution().status {
+            Status::Completed | Status::Failed | Status::Canceled => return Ok(Next::Done),
+            // If a step was under way when the pause came, its driver lets it end.
+            Status::Paused | Status::NeedsReview => return Ok(Next::Rest),
+            Status::Queued if works => {
+                status::begin(draft)?;
+                draft.log_run(LogLevel::Ok, Text::key("log-started"));
+                continue;
+            }
+            Status::Queued => return Ok(Next::Rest),
+            _ => {}
+        }
+        if let Some(index) = view::open_step(draft.state()) {
+            return Ok(call(draft, index));
+        }
+        // Skip preflight while waiting for people: no step is about to start.
+        let waits = view::waiting_step(draft.state()).is_some();
+        if draft.execution().preflight_due && !waits {
+            return Ok(if works { Next::Preflight } else { Next::Rest });
+        }
+        settle_status(draft)?;
+        // An unreadable execution has no steps here; any other has some.
+        if draft.state().steps.is_empty() {
+            return Ok(Next::Rest);
+        }
+        let mut states = draft.state().steps.iter();
+        let Some(index) = states.position(|step| !step.state.is_ended()) else {
+            draft.end = Some(End::Completed);
+            return Ok(Next::Done);
+        };
+        // A step that waits for people ends its wait by a signal or a timer.
+        if waits || is_waiting_still(draft) || !works {
+            return Ok(Next::Rest);
+        }
+        if let Some(reason) = reason_to_skip(draft.state(), draft.env, index) {
+            steps::skip(draft, index, reason);
+            continue;
+        }
+        match view::is_wanted(draft.state(), index) {
+            Ok(true) => {}
+            Ok(false) => {
+                steps::skip(draft, index, steps::UNWANTED);
+                continue;
+            }
+            Err(failure) => {
+                steps::fail_unopened(draft, index, failure)?;
+                if draft.end.is_some() {
+                    return Ok(Next::Done);
+                }
+                continue;
+            }
+        }
+        if !enter_phase(draft, index)? {
+            return Ok(Next::Rest);
+        }
+        match steps::open(draft, index) {
+            Ok(params) => draft.params = Some(params),
+            Err(failure) => {
+                steps::fail_unopened(draft, index, failure)?;
+                if draft.end.is_some() {
+                    return Ok(Next::Done);
+                }
+            }
+        }
+    }
+}
+
+/// The call of the open step's handler.
+fn call(draft: &mut Draft<'_>, index: usize) -> Next {
+    let params = match draft.params.take() {
+        Some(params) => params,
+        // An earlier decision opened the step. Its variables were present then and have not changed.
+        None => view::params_of(draft.env, draft.state(), index).unwrap_or_default(),
+    };
+    let resolution = view::resolution(draft.state(), index);
+    match (draft.state().steps[index].state, resolution) {
+        (StepState::Probing(_), _) => Next::Probe { index, params },
+        (StepState::Resuming, Some(resolution)) => Next::Resume {
+            index,
+            params,
+            resolution,
+        },
+        _ => Next::Run {
+            index,
+            params,
+            has_begun: draft.has_begun,
+        },
+    }
+}
+
+fn is_waiting_still(draft: &Draft<'_>) -> bool {
+    let waiting = draft.execution().waiting_for.as_ref();
+    waiting.is_some_and(|waiting| match waiting.kind {
+        WaitKind::Retry => waiting.until.is_some_and(|until| until > draft.clock),
+        WaitKind::Confirmation => !draft.execution().delivery_confirmed,
+        WaitKind::Review | WaitKind::Approval | WaitKind::Signature | WaitKind::Pause => true,
+    })
+}
+
+/// Leaves `sending` or `signing` when its step ends; between two attempts the status stays.
+fn settle_status(draft: &mut Draft<'_>) -> Result<(), InvalidTransition> {
+    let steps = &draft.state().steps;
+    let under_way = |phase| {
+        steps
+            .iter()
+            .any(|step| step.phase == phase && !step.state.is_ended() && step.started_at.is_some())
+    };
+    let succeeded = |phase| {
+        let mut begun = steps.iter().filter(|step| step.started_at.is_some());
+        let last = begun.rfind(|step| step.phase == phase);
+        last.is_some_and(|step| step.state == StepState::Succeeded)
+    };
+    match draft.execution().status {
+        Status::Sending if !under_way(Phase::Delivery) => {
+            let state = if succeeded(Phase::Delivery) {
+                DeliveryState::Sent
+            } else {
+                DeliveryState::Failed
+            };
+            draft.edit().delivery_state = state;
+            status::change(draft, Status::Sent, "delivered")
+        }
+        Status::Signing if !under_way(Phase::Signature) => {
+            if succeeded(Phase::Signature) {
+                draft.edit().signature_state = SignatureState::Signed;
+            }
+            status::change(draft, Status::Signed, "signed")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The reason and the log message for a step that must not run at all.
+fn reason_to_skip(
+    state: &RunState,
+    env: Env<'_>,
+    index: usize,
+) -> Option<(&'static str, &'static str)> {
+    let (node, execution) = (&state.workflow.nodes[index], &state.execution);
+    // A step that has begun is not skipped for these reasons.
+    if state.steps[index].started_at.is_some() {
+        return None;
+    }
+    if execution
+        .until_phase
+        .is_some_and(|until| node.phase > until)
+    {
+        return Some(("until_phase", "log-step-skipped-until-phase"));
+    }
+    let runs_dry = node.phase.runs_dry() && env.dry.get(&node.node_type).is_some();
+    if execution.dry_run && !runs_dry {
+        return Some(("dry_run", "log-step-skipped-dry-run"));
+    }
+    None
+}
+
+/// Moves the status to that of the step's phase; returns `false` if a person must confirm first.
+fn enter_phase(draft: &mut Draft<'_>, index: usize) -> Result<bool, InvalidTransition> {
+    let target = match draft.state().steps[index].phase {
+        Phase::Delivery => Status::Sending,
+        Phase::Signature => Status::Signing,
+        Phase::Preflight | Phase::Trigger | Phase::Render | Phase::Save => Status::Running,
+    };
+    if draft.execution().status == target {
+        return Ok(true);
+    }
+    if target == Status::Running {
+        status::change(draft, Status::Running, "phase")?;
+        return Ok(true);
+    }
+    let confirms = draft.state().workflow.settings.confirm_before_delivery
+        && !draft.execution().delivery_confirmed;
+    let is_ready = draft.execution().status == Status::Ready;
+    if draft.execution().status == Status::Running || confirms && !is_ready {
+        status::change(draft, Status::Ready, "documents_ready")?;
+    }
+    if confirms {
+        phases::set_current(draft, index);
+        let detail = json!({"action": "resume"});
+        status::wait(draft, WaitKind::Confirmation, None, detail);
+        draft.log_run(LogLevel::Ok, Text::key("log-waiting-confirmation"));
+        return Ok(false);
+    }
+    status::change(draft, target, "phase")?;
+    Ok(true)
+}

@@ -1,0 +1,123 @@
+//! What a claim says: whether workers died while they held the execution, and what of it can be read.
+
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::super::{Claim, Input, Role, draft::Draft, phases, status, steps, view};
+use crate::{
+    error::{ErrorContext, codes},
+    i18n::Text,
+    observe::LogLevel,
+    ports::{Claimed, MAX_TAKEOVERS, RunState, SignalKind},
+    run::{InvalidTransition, Status, StepState},
+};
+
+/// The first inputs for a claimed execution, and whether its state had to be reduced to its own row.
+pub(crate) struct Begin {
+    pub(crate) inputs: Vec<Input>,
+    pub(crate) is_reduced: bool,
+}
+
+/// Takes the claim apart. `None` if nothing can be done: a part of the execution cannot be read, and only a
+/// cancel works without that part.
+pub(crate) fn begin(claimed: &mut Claimed) -> Option<Begin> {
+    let mut signals = std::mem::take(&mut claimed.signals);
+    let cancels = |kind: &SignalKind| matches!(kind, SignalKind::Cancel { .. });
+    // If workers died even while parking it, a cancel touches only its own row, as if it were unreadable.
+    let killed_its_parkers = claimed.takeovers > MAX_TAKEOVERS;
+    let is_reduced = claimed.unreadable
+        || killed_its_parkers && signals.iter().any(|signal| cancels(&signal.kind));
+    let mut inputs = Vec::with_capacity(signals.len() + 1);
+    if is_reduced {
+        reduce(&mut claimed.state);
+        signals.retain(|signal| cancels(&signal.kind));
+        if signals.is_empty() {
+            return None;
+        }
+    } else {
+        inputs.push(Input::Claimed(Claim {
+            taken_over: claimed.taken_over,
+            takeovers: claimed.takeovers,
+        }));
+    }
+    inputs.extend(signals.into_iter().map(Input::Signal));
+    Some(Begin { inputs, is_reduced })
+}
+
+/// Reduces a run state to the execution's own row.
+fn reduce(state: &mut RunState) {
+    state.steps.clear();
+    Arc::make_mut(&mut state.workflow).nodes.clear();
+    state.execution.current_step = None;
+    state.signature = None;
+    state.approval = None;
+}
+
+/// Applies the facts of the claim. Only a worker goes on with a step that an earlier worker left open.
+pub(in super::super) fn claimed(
+    draft: &mut Draft<'_>,
+    claim: Claim,
+) -> Result<(), InvalidTransition> {
+    if draft.execution().status.is_terminal() {
+        return Ok(());
+    }
+    if claim.takeovers >= MAX_TAKEOVERS {
+        return park(draft);
+    }
+    let Some(index) = view::open_step(draft.state()) else {
+        return Ok(());
+    };
+    let is_abandoned = match draft.state().steps[index].state {
+        StepState::Running => true,
+        // Such a step may have been left in good order, before anything began.
+        _ => claim.taken_over,
+    };
+    if draft.role == Role::Worker && is_abandoned {
+        take_over(draft, index)?;
+    }
+    Ok(())
+}
+
+/// Goes on with a step whose worker died.
+fn take_over(draft: &mut Draft<'_>, index: usize) -> Result<(), InvalidTransition> {
+    if draft.execution().status == Status::Paused {
+        // The handler continued during the pause. The rest of the step begins when the pause ends.
+        phases::rest(draft);
+    }
+    let step = draft.edit_step(index);
+    step.takeovers += 1;
+    if step.takeovers >= MAX_TAKEOVERS {
+        return steps::give_up(draft, index);
+    }
+    if view::effect_in_doubt(draft.state(), draft.env).is_some() {
+        steps::put_in_doubt(draft, index);
+    }
+    let node = draft.node(index);
+    let text = Text::key("log-step-taken-over").with("label", &node.label);
+    draft.log_step(LogLevel::Warn, &node, text, None);
+    Ok(())
+}
+
+/// Parks the execution, because it may itself be what kills its workers. Nothing that its tenant wrote is
+/// evaluated. A step under way fails; if its effect may have begun, the outcome is unknown.
+fn park(draft: &mut Draft<'_>) -> Result<(), InvalidTransition> {
+    draft.is_interrupted = true;
+    draft.log_run(LogLevel::Error, Text::key("log-too-many-interruptions"));
+    if draft.execution().status == Status::Queued {
+        status::begin(draft)?;
+    }
+    if let Some(index) = view::open_step(draft.state()) {
+        steps::give_up(draft, index)?;
+    }
+    if draft.execution().status == Status::NeedsReview || draft.end.is_some() {
+        return Ok(());
+    }
+    let code = codes::TOO_MANY_INTERRUPTIONS;
+    draft.edit().error = Some(ErrorContext {
+        code: code.into(),
+        human: Text::key("error-too-many-interruptions"),
+        tech: None,
+    });
+    status::park(draft, code, json!({"error_code": code}))
+}

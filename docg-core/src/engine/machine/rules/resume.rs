@@ -1,0 +1,153 @@
+//! A person lets the execution go on.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+
+use super::super::{
+    calls::{Call, allows},
+    draft::Draft,
+    end, phases, requests, status, steps, view,
+};
+use crate::{
+    error::{ErrorContext, codes},
+    event::EventData,
+    i18n::Text,
+    observe::{Actor, LogLevel, actions},
+    ports::{ResumeSignal, Settlement},
+    run::{InvalidTransition, Outcome, Status, StepState},
+};
+
+/// Applies a resume. Returns false if it does not fit the state.
+pub(in super::super) fn apply(
+    draft: &mut Draft<'_>,
+    actor: &Actor,
+    request: &ResumeSignal,
+) -> Result<bool, InvalidTransition> {
+    // A resume that was sent before the execution was parked may be what killed its workers.
+    if draft.is_interrupted || !allows(draft.execution(), Call::Resume) {
+        return Ok(false);
+    }
+    if request.approved == Some(false) {
+        return reject(draft, actor.clone());
+    }
+    // If the outcome is unknown, the person must settle it, because going on could repeat the effect. If the
+    // outcome is known, the person must not settle it.
+    let failed = failed_step(draft);
+    let is_open = failed == Some(Outcome::Unknown);
+    if is_open != request.settlement.is_some() {
+        return Ok(false);
+    }
+    let changed = change_inputs(draft, request);
+    status::end_wait(draft);
+    let settlement = request.settlement.as_ref();
+    let facts = json!({"changed": changed, "settlement": settlement.map(name_of)});
+    let by = actor.actor_id.to_string();
+    let actor = actor.clone();
+    match draft.execution().status {
+        Status::NeedsReview => {
+            status::resume(draft, Status::Running, actor, facts)?;
+            draft.edit().preflight_due = true;
+            if let (Some(_), Some(index)) = (failed, view::current(draft.state())) {
+                match settlement {
+                    Some(Settlement::ConfirmDone(output)) => {
+                        steps::succeed(draft, index, Arc::new(output.clone()));
+                    }
+                    Some(Settlement::RunAgain) | None => steps::reopen(draft, index),
+                }
+            }
+            draft.edit().error = view::left_over_error(draft.state());
+            requests::await_as_before(draft)?;
+        }
+        Status::Paused => {
+            let to = draft.execution().paused_from.unwrap_or(Status::Running);
+            status::resume(draft, to, actor, facts)?;
+            draft.edit().preflight_due |= changed;
+            requests::await_signatures(draft);
+            phases::work_again(draft);
+        }
+        _ => {
+            draft.edit().delivery_confirmed = true;
+            draft.edit().preflight_due |= changed;
+            draft.audit_call(actions::RESUMED, actor, facts);
+        }
+    }
+    draft.event(EventData::Resumed {
+        resumed_by: by.clone(),
+    });
+    draft.log_run(LogLevel::Ok, Text::key("log-resumed").with("by", by));
+    Ok(true)
+}
+
+fn reject(draft: &mut Draft<'_>, actor: Actor) -> Result<bool, InvalidTransition> {
+    let error = ErrorContext {
+        code: codes::REVIEW_REJECTED.into(),
+        human: Text::key("error-review-rejected"),
+        tech: None,
+    };
+    end::fail(draft, "review_rejected", error, Some(actor))?;
+    Ok(true)
+}
+
+/// How the step failed that a person reviews, if the review is about a step.
+fn failed_step(draft: &Draft<'_>) -> Option<Outcome> {
+    let index = view::current(draft.state())?;
+    match draft.state().steps[index].state {
+        StepState::Failed(outcome) if draft.execution().status == Status::NeedsReview => {
+            Some(outcome)
+        }
+        _ => None,
+    }
+}
+
+fn name_of(settlement: &Settlement) -> &'static str {
+    match settlement {
+        Settlement::ConfirmDone(_) => "confirm_done",
+        Settlement::RunAgain => "run_again",
+    }
+}
+
+/// Applies a person's changes; returns true if there were any.
+fn change_inputs(draft: &mut Draft<'_>, request: &ResumeSignal) -> bool {
+    let data = request
+        .trigger_data
+        .as_ref()
+        .filter(|data| !data.is_empty());
+    if data.is_none() && request.nodes.is_empty() {
+        return false;
+    }
+    let inputs = draft.edit_inputs();
+    if let Some(data) = data {
+        merge(Arc::make_mut(&mut inputs.trigger_data), data);
+    }
+    for (node, params) in &request.nodes {
+        let overrides = inputs
+            .node_overrides
+            .entry(node.clone())
+            .or_insert_with(|| Value::Object(Map::new()));
+        // A parameter is replaced as a whole; its old value is not merged.
+        if let (Value::Object(overrides), Value::Object(params)) = (overrides, params) {
+            overrides.extend(params.clone());
+        }
+    }
+    true
+}
+
+/// Merges objects at every depth and replaces anything else. Unlike in RFC 7396, `null` is a value, because
+/// trigger data may need one.
+fn merge(target: &mut Value, changes: &Map<String, Value>) {
+    if !target.is_object() {
+        *target = Value::Object(Map::new());
+    }
+    let Value::Object(target) = target else {
+        return;
+    };
+    for (key, change) in changes {
+        match (target.get_mut(key), change) {
+            (Some(old @ Value::Object(_)), Value::Object(change)) => merge(old, change),
+            _ => {
+                target.insert(key.clone(), change.clone());
+            }
+        }
+    }
+}

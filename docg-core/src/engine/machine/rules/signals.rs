@@ -1,0 +1,112 @@
+//! Calls of people, as they come from the inbox. A signal that no longer applies is recorded as ignored.
+
+use serde_json::json;
+
+use super::super::{
+    calls::{Call, allows},
+    draft::Draft,
+    end, status,
+};
+use crate::{
+    event::EventData,
+    i18n::Text,
+    observe::{Actor, LogLevel, actions},
+    ports::{RunState, Signal, SignalKind},
+    run::{InvalidTransition, Status, WaitKind},
+};
+
+/// True if one of the signals ends the execution on a person's behalf: a cancel, or a resume that rejects it.
+/// A signal that was sent on a version counts only as the first on that version.
+pub(crate) fn end_execution<'s>(
+    state: &RunState,
+    signals: impl IntoIterator<Item = &'s Signal>,
+) -> bool {
+    let ends = |(place, signal): (usize, &Signal)| {
+        let call = match &signal.kind {
+            SignalKind::Cancel { .. } => Call::Cancel,
+            SignalKind::Resume(how) if how.approved == Some(false) => Call::Resume,
+            _ => return false,
+        };
+        let version = state.execution.version;
+        let is_expected = signal
+            .if_version
+            .is_none_or(|it| place == 0 && it == version);
+        is_expected && allows(&state.execution, call)
+    };
+    signals.into_iter().enumerate().any(ends)
+}
+
+/// True if the signal was sent on no version, or on that at which the decision began. Of several signals that
+/// were sent on the same version, only the first applies.
+pub(in super::super) fn is_expected(draft: &Draft<'_>, signal: &Signal) -> bool {
+    let is_first = draft.records().settled.is_empty();
+    let version = draft.execution().version;
+    signal
+        .if_version
+        .is_none_or(|expected| is_first && expected == version)
+}
+
+fn name_of(kind: &SignalKind) -> &'static str {
+    match kind {
+        SignalKind::Pause { .. } => "pause",
+        SignalKind::Resume(_) => "resume",
+        SignalKind::Cancel { .. } => "cancel",
+        SignalKind::ApprovalVote { .. } => "approval_vote",
+        SignalKind::SignatureFacts { .. } => "signature_facts",
+        SignalKind::NoWorker { .. } => "no_worker",
+    }
+}
+
+/// Records that a signal changed nothing.
+pub(in super::super) fn ignore(draft: &mut Draft<'_>, signal: &Signal) {
+    draft.ignore(signal.id);
+    let name = name_of(&signal.kind);
+    let facts = json!({"signal": name, "status": draft.execution().status});
+    draft.audit_call(actions::SIGNAL_IGNORED, signal.actor.clone(), facts);
+    let text = Text::key("log-signal-ignored").with("signal", name);
+    draft.log_run(LogLevel::Warn, text);
+}
+
+pub(in super::super) fn pause(
+    draft: &mut Draft<'_>,
+    actor: &Actor,
+    reason: Option<&String>,
+) -> Result<bool, InvalidTransition> {
+    if !allows(draft.execution(), Call::Pause) {
+        return Ok(false);
+    }
+    status::end_wait(draft);
+    let by = actor.actor_id.to_string();
+    let (reason, actor) = (reason.cloned(), Some(actor.clone()));
+    let facts = json!({"note": reason});
+    status::change_by(draft, Status::Paused, "paused_by_person", actor, facts)?;
+    let detail = json!({"paused_by": by, "reason": reason, "action": "resume"});
+    status::wait(draft, WaitKind::Pause, None, detail);
+    let waiting_for = draft.execution().waiting_for.clone().map(Box::new);
+    draft.event(EventData::Paused {
+        reason,
+        waiting_for,
+    });
+    draft.log_run(LogLevel::Ok, Text::key("log-paused").with("by", by));
+    Ok(true)
+}
+
+pub(in super::super) fn cancel(
+    draft: &mut Draft<'_>,
+    actor: &Actor,
+    reason: Option<&String>,
+) -> Result<bool, InvalidTransition> {
+    if !allows(draft.execution(), Call::Cancel) {
+        return Ok(false);
+    }
+    end::cancel(draft, actor.clone(), reason.cloned())?;
+    Ok(true)
+}
+
+/// Logs that no running worker knows all node types of the execution.
+pub(in super::super) fn no_worker(draft: &mut Draft<'_>, node_types: &[String]) {
+    if !draft.execution().status.is_terminal() {
+        let text = Text::key("log-no-worker").with("types", node_types.join(", "));
+        draft.log_run(LogLevel::Warn, text);
+    }
+}

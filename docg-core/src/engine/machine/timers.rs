@@ -1,0 +1,140 @@
+//! When something expires or is due. Nothing here changes anything.
+
+use super::{Role, view};
+use crate::{
+    ports::RunState,
+    run::{Status, WaitKind},
+    signature::{
+        FollowUp, NewSignatureRequest, RequestStatus, SHORTEST_REMINDING_MS, SignatureRequest,
+    },
+    time::Timestamp,
+};
+
+/// The first question comes earlier than the others, because a webhook may arrive before the request is
+/// stored.
+const FIRST_CHECK_MS: u64 = 5 * 60_000;
+/// How long after its end a request still waits for a provider that does not answer. People may have signed,
+/// and a lost webhook must not void their signatures.
+const GRACE_MS: u64 = 3_600_000;
+
+/// A wait for people that ends by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Expiry {
+    Review,
+    Approval,
+    Signatures,
+}
+
+/// The ends of the waits for people that the execution is in.
+fn expiries(state: &RunState) -> impl Iterator<Item = (Expiry, Timestamp)> {
+    let waiting = state.execution.waiting_for.as_ref();
+    let review = waiting.filter(|waiting| waiting.kind == WaitKind::Review);
+    let approval = state.approval.as_ref();
+    let approval = approval.filter(|approval| approval.decided_at.is_none());
+    let ends = [
+        (Expiry::Review, review.and_then(|it| it.until)),
+        (Expiry::Approval, approval.and_then(|it| it.expires_at)),
+        (Expiry::Signatures, given_up_at(state)),
+    ];
+    ends.into_iter()
+        .filter_map(|(expiry, at)| Some((expiry, at?)))
+}
+
+/// The waits for people that have expired.
+pub(super) fn expired(state: &RunState, now: Timestamp) -> Vec<Expiry> {
+    let expired = expiries(state).filter(|(_, at)| *at <= now);
+    expired.map(|(expiry, _)| expiry).collect()
+}
+
+/// The next time at which a resting execution needs a worker.
+pub(super) fn next_wake(state: &RunState, role: Role, now: Timestamp) -> Option<Timestamp> {
+    let execution = &state.execution;
+    let ends = expiries(state).map(|(_, at)| at);
+    let people = ends.chain(follow_up_at(state)).min();
+    if matches!(execution.status, Status::Paused | Status::NeedsReview) {
+        return people;
+    }
+    let waiting = execution.waiting_for.as_ref();
+    let retry = waiting
+        .filter(|waiting| waiting.kind == WaitKind::Retry)
+        .and_then(|waiting| waiting.until);
+    let waits_for_people = waiting.is_some_and(|waiting| {
+        waiting.kind.is_for_people()
+            && !(waiting.kind == WaitKind::Confirmation && execution.delivery_confirmed)
+    });
+    if retry.is_none() && !waits_for_people && role == Role::SignalApplier {
+        // This decision only applied signals; a worker opens the next step.
+        return Some(now);
+    }
+    retry.into_iter().chain(people).min()
+}
+
+/// The request whose signatures are awaited. `None` while a person reviews the execution, because nothing is
+/// done then.
+pub(super) fn awaited_request(state: &RunState) -> Option<&SignatureRequest> {
+    if state.execution.status == Status::NeedsReview {
+        return None;
+    }
+    view::waiting_step(state)?;
+    let request = state.signature.as_ref();
+    request.filter(|request| request.status == RequestStatus::Signing)
+}
+
+/// The time at which the awaited request is given up.
+fn given_up_at(state: &RunState) -> Option<Timestamp> {
+    let request = awaited_request(state)?;
+    let end = request.expires_at?;
+    let follow_up = &request.follow_up;
+    let asked = follow_up.checked_at.is_some_and(|at| at >= end);
+    if asked || follow_up.check_at.is_none() {
+        return Some(end);
+    }
+    // Give up only after a failed question. After a long outage on this side, the provider may know of
+    // signatures.
+    (follow_up.failed_checks > 0).then(|| end.plus_millis(GRACE_MS))
+}
+
+/// The time of the next question or reminder for the awaited request.
+fn follow_up_at(state: &RunState) -> Option<Timestamp> {
+    let follow_up = &awaited_request(state)?.follow_up;
+    let remind_at = follow_up
+        .remind_at
+        .filter(|_| state.execution.status != Status::Paused);
+    follow_up.check_at.into_iter().chain(remind_at).min()
+}
+
+/// The follow-up of a new request, if its provider is asked every `check_ms`.
+pub(super) fn first_follow_up(
+    new: &NewSignatureRequest,
+    now: Timestamp,
+    check_ms: u64,
+) -> FollowUp {
+    let reminding = new.remind_every_ms;
+    let remind_every_ms = reminding.map(|millis| millis.max(SHORTEST_REMINDING_MS));
+    FollowUp {
+        remind_every_ms,
+        remind_at: remind_every_ms.map(|millis| now.plus_millis(millis)),
+        check_at: Some(next_check(
+            now,
+            new.expires_at,
+            check_ms.min(FIRST_CHECK_MS),
+        )),
+        checked_at: None,
+        failed_checks: 0,
+    }
+}
+
+/// The next question comes after a pause, but not after the request's end, so that it is asked before it is
+/// given up.
+pub(super) fn next_check(
+    now: Timestamp,
+    expires_at: Option<Timestamp>,
+    pause_ms: u64,
+) -> Timestamp {
+    let next = now.plus_millis(pause_ms);
+    match expires_at {
+        Some(end) if end > now => next.min(end),
+        Some(end) => next.min(end.plus_millis(GRACE_MS)),
+        None => next,
+    }
+}

@@ -1,0 +1,207 @@
+//! Questions about a run state. Nothing here changes anything.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::Env;
+use crate::{
+    approval::Decision,
+    error::{ErrorContext, FailureClass, StepFailure, codes},
+    i18n::Text,
+    ports::RunState,
+    programs,
+    run::{Execution, Phase, Status, StepState},
+    signature::RequestStatus,
+    workflow::{
+        EffectClass, Handler, Node, Registry, Resolution, condition,
+        variables::{self, Scope},
+    },
+};
+
+/// The position of the step whose handler is at work, or is about to be.
+pub(super) fn open_step(state: &RunState) -> Option<usize> {
+    state.steps.iter().position(|step| step.state.is_open())
+}
+
+/// The position of the step that waits for the answer to its request.
+pub(super) fn waiting_step(state: &RunState) -> Option<usize> {
+    let mut steps = state.steps.iter();
+    steps.position(|step| step.state == StepState::Waiting)
+}
+
+/// The position of the step in progress, or of the next one.
+pub(super) fn current(state: &RunState) -> Option<usize> {
+    let current = state.execution.current_step.as_ref()?;
+    Some(current.index as usize)
+}
+
+pub(super) fn current_phase(state: &RunState) -> Phase {
+    current(state).map_or(Phase::Preflight, |index| state.steps[index].phase)
+}
+
+/// True if a person must let the execution go on, whatever else it waits for.
+pub(super) fn is_stopped(state: &RunState) -> bool {
+    matches!(state.execution.status, Status::Paused | Status::NeedsReview)
+}
+
+/// True if all signatures that a step requested are there, so that the step only has to finish.
+pub(super) fn is_signed(state: &RunState, index: usize) -> bool {
+    let node = &state.steps[index].node_id;
+    let request = state.signature.as_ref();
+    request.is_some_and(|it| it.node_id == *node && it.status == RequestStatus::Signed)
+}
+
+fn is_approved(state: &RunState, index: usize) -> bool {
+    let node = &state.steps[index].node_id;
+    let approval = state.approval.as_ref();
+    approval.is_some_and(|it| it.node_id == *node && it.decision == Some(Decision::Approved))
+}
+
+/// True if people have given all that the step requested. The step only has to finish, and does not ask them
+/// again.
+pub(super) fn is_answered(state: &RunState, index: usize) -> bool {
+    is_approved(state, index) || is_signed(state, index)
+}
+
+/// The result of a step's successful wait, for its handler.
+pub(super) fn resolution(state: &RunState, index: usize) -> Option<Resolution> {
+    if is_signed(state, index) {
+        let request = state.signature.clone()?;
+        return Some(Resolution::Signed(Box::new(request)));
+    }
+    let approval = state.approval.as_ref();
+    let approval = approval.filter(|_| is_approved(state, index))?;
+    Some(Resolution::Approved(json!({
+        "decision": approval.decision,
+        "decided_by": approval.decided_by,
+        "comment": approval.comment(),
+    })))
+}
+
+/// The error of the last failed step that the execution continued past.
+pub(super) fn left_over_error(state: &RunState) -> Option<ErrorContext> {
+    let mut steps = state.steps.iter();
+    let failed = steps.rfind(|step| matches!(step.state, StepState::Failed(_)))?;
+    failed.error.clone()
+}
+
+/// True if the retry policy allows another attempt.
+pub(super) fn has_attempts_left(state: &RunState, index: usize) -> bool {
+    attempts(state, index) < state.workflow.nodes[index].retry.max_attempts
+}
+
+/// The attempts that count against the retry policy.
+pub(super) fn attempts(state: &RunState, index: usize) -> u32 {
+    let step = &state.steps[index];
+    step.attempt - step.attempts_before
+}
+
+/// True if a step is safe to run twice: it has no effect, or its handler says so.
+pub(crate) fn is_repeatable(registry: &Registry, execution: &Execution, node: &Node) -> bool {
+    execution.dry_run
+        || match registry.get(&node.node_type) {
+            Some(Handler::Compute(_)) => true,
+            Some(Handler::Effect(handler)) => handler.spec().effect == EffectClass::Repeatable,
+            // Unknown node type: assume it is not repeatable.
+            None => false,
+        }
+}
+
+/// True if the step at this position is safe to run twice.
+pub(super) fn may_repeat(state: &RunState, env: Env<'_>, index: usize) -> bool {
+    let node = &state.workflow.nodes[index];
+    is_repeatable(env.registry, &state.execution, node)
+}
+
+/// True if a step only computes.
+pub(super) fn computes(state: &RunState, env: Env<'_>, index: usize) -> bool {
+    let handler = env.registry.get(&state.workflow.nodes[index].node_type);
+    state.execution.dry_run || matches!(handler, Some(Handler::Compute(_)))
+}
+
+/// The open step whose effect may have happened and is not safe to repeat. After its wait a step is safe to
+/// repeat: its effect was the request, and the request is done.
+pub(super) fn effect_in_doubt(state: &RunState, env: Env<'_>) -> Option<usize> {
+    let index = open_step(state)?;
+    let in_doubt = match state.steps[index].state {
+        StepState::Probing(_) => true,
+        StepState::Running => !may_repeat(state, env, index),
+        _ => false,
+    };
+    in_doubt.then_some(index)
+}
+
+/// True if the error of a handler that was told to stop leaves the outcome unknown.
+pub(super) fn leaves_doubt(
+    state: &RunState,
+    env: Env<'_>,
+    index: usize,
+    class: FailureClass,
+) -> bool {
+    if may_repeat(state, env, index) {
+        return false;
+    }
+    match class {
+        // The handler says that it may run again.
+        FailureClass::Stopped | FailureClass::Retryable => false,
+        FailureClass::OutcomeUnknown => true,
+        FailureClass::Review | FailureClass::Final => {
+            state.steps[index].state == StepState::Running
+        }
+    }
+}
+
+pub(super) fn scope(state: &RunState) -> Scope<'_> {
+    Scope {
+        trigger: &state.inputs.trigger_data,
+        steps: &state.steps,
+        execution: &state.execution,
+    }
+}
+
+/// A step's parameters as a handler gets them; `None` if a variable is missing.
+pub(super) fn params_of(env: Env<'_>, state: &RunState, index: usize) -> Option<Arc<Value>> {
+    let node = &state.workflow.nodes[index];
+    let params = variables::effective_params(node, &state.inputs.node_overrides);
+    let mut params = variables::resolve(&params, &scope(state)).ok()?;
+    if let (Some(handler), Value::Object(given)) = (env.registry.get(&node.node_type), &mut params)
+    {
+        handler.spec().drop_blanks(given);
+    }
+    Some(Arc::new(params))
+}
+
+/// The parameters of a step for a probe: as its handler got them, or at least as people see them.
+pub(super) fn params_to_probe(env: Env<'_>, state: &RunState, index: usize) -> Arc<Value> {
+    let shown = || {
+        let data = state.steps[index].data_in.as_ref()?;
+        Some(Arc::new(data.to_value()))
+    };
+    params_of(env, state, index)
+        .or_else(shown)
+        .unwrap_or_default()
+}
+
+/// True unless the step's condition is false.
+pub(super) fn is_wanted(state: &RunState, index: usize) -> Result<bool, StepFailure> {
+    let Some(expression) = &state.workflow.nodes[index].when else {
+        return Ok(true);
+    };
+    condition::evaluate(expression, &scope(state)).map_err(|e| {
+        let text = Text::key("error-condition-failed");
+        StepFailure::review(codes::INVALID_CONDITION, text).tech(e)
+    })
+}
+
+/// True if it is cheap to evaluate a decision: the conditions and variables of the steps that have not ended.
+pub(crate) fn is_small(state: &RunState) -> bool {
+    let outputs = state.steps.iter().filter_map(|step| step.output.as_deref());
+    let nodes = state.steps.iter().zip(&state.workflow.nodes);
+    let open = nodes.filter(|(step, _)| !step.state.is_ended());
+    programs::is_small(
+        outputs.chain([&*state.inputs.trigger_data]),
+        open.map(|(_, node)| &**node),
+        &state.inputs.node_overrides,
+    )
+}
