@@ -235,7 +235,7 @@ async fn approvers_that_an_earlier_step_gives_are_checked_before_anybody_is_aske
         let error = execution.error.as_ref().expect("an error");
         assert_eq!(error.code, code, "{people}");
         let steps = engine.steps(organization, id).await.expect("steps");
-        assert_eq!(steps[1].status, StepStatus::Failed);
+        assert_eq!(steps[1].status(), StepStatus::Failed);
         let actions = engine.recommended_actions(&execution, &steps);
         assert!(!actions.is_empty(), "{people}");
     }

@@ -236,7 +236,7 @@ async fn a_cancel_that_meets_a_commit_of_progress_gives_the_handler_its_grace() 
     tried.changed().await.expect("it tries to commit");
     let canceled = world.cancel(&engine, id);
     tokio::join!(canceled, gate.opens_once_signaled(&world, id));
-    assert_eq!(world.canceled(id).await.status, StepStatus::Success);
+    assert_eq!(world.canceled(id).await.status(), StepStatus::Success);
 }
 
 #[tokio::test(start_paused = true)]
@@ -402,7 +402,7 @@ async fn whoever_cancels_what_no_worker_has_withdraws_what_was_begun() {
 async fn whoever_cancels_what_no_worker_has_says_what_became_of_it() {
     let done = Probe::Done(json!({"file": "f"}));
     let (_, step) = a_cancel_of_an_abandoned_run_that_no_worker_has(done).await;
-    assert_eq!(step.status, StepStatus::Success);
+    assert_eq!(step.status(), StepStatus::Success);
     let (_, step) = a_cancel_of_an_abandoned_run_that_no_worker_has(Probe::Unknown).await;
     assert!(is_unknown(&step));
 }

@@ -203,7 +203,7 @@ async fn an_effect_finds_stored_what_came_before_it() {
     let id = world.start(&["echo", "sees"]).await;
     world.completed(id).await;
     let seen = world.seen.lock().expect("seen").clone();
-    let statuses: Vec<_> = seen.iter().map(|step| step.status.as_str()).collect();
+    let statuses: Vec<_> = seen.iter().map(|step| step.status().as_str()).collect();
     assert_eq!(statuses, ["success", "running"]);
 }
 
@@ -275,7 +275,7 @@ async fn after_a_takeover_nothing_begins_without_a_trace() {
     world.completed(id).await;
     let seen = world.seen.lock().expect("seen").clone();
     assert_eq!(
-        seen[0].status.as_str(),
+        seen[0].status().as_str(),
         "running",
         "a death under it would be counted"
     );

@@ -270,11 +270,11 @@ async fn a_cancel_reaches_a_running_handler_at_once() {
         .await
         .expect("steps");
     assert_eq!(
-        steps[0].status,
+        steps[0].status(),
         StepStatus::Success,
         "it ended in its grace time, and that is recorded"
     );
-    assert_eq!(steps[1].status, StepStatus::Pending);
+    assert_eq!(steps[1].status(), StepStatus::Pending);
 }
 
 #[tokio::test(start_paused = true)]
@@ -493,7 +493,7 @@ async fn a_retry_from_a_step_reuses_the_outputs_before_it() {
         .await
         .expect("steps");
     assert_eq!(
-        (steps[0].status, steps[0].attempt, steps[0].reused_from),
+        (steps[0].status(), steps[0].attempt, steps[0].reused_from),
         (StepStatus::Success, 0, Some(id))
     );
     assert_eq!(
@@ -678,7 +678,7 @@ async fn shutdown_waits_for_handlers_within_their_grace_and_hands_the_rest_back(
         .await
         .expect("steps");
     assert_eq!(
-        (steps[0].status, steps[1].status),
+        (steps[0].status(), steps[1].status()),
         (StepStatus::Success, StepStatus::Pending),
         "nothing new begins"
     );

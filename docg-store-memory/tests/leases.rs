@@ -223,7 +223,7 @@ async fn a_commit_that_is_tried_again_keeps_the_lease_from_then_on() {
     // What was decided before is committed while the effect is under way.
     let is_told = async || {
         let steps = store.steps(world.organization, id).await;
-        steps.expect("reads")[0].status == StepStatus::Running
+        steps.expect("reads")[0].status() == StepStatus::Running
     };
     let told = async {
         while !is_told().await {

@@ -156,12 +156,12 @@ pub(crate) fn check_run(trail: &Trail) {
         let told = folded.steps.get(&step.node_id).copied();
         let told = told.unwrap_or(StepStatus::Pending);
         // Of a step that its worker handed back schema v1 has no event: it is begun again.
-        let is_handed_back = (told, step.status) == (StepStatus::Running, StepStatus::Pending);
+        let is_handed_back = (told, step.status()) == (StepStatus::Running, StepStatus::Pending);
         assert!(
-            told == step.status || is_handed_back,
+            told == step.status() || is_handed_back,
             "{} is {} and told to be {told}: {events:#?}",
             step.node_id,
-            step.status
+            step.status()
         );
     }
 
@@ -193,7 +193,7 @@ pub(crate) fn check_run(trail: &Trail) {
         "it is stuck: {execution:#?} {steps:#?}"
     );
     // Whoever resumes a run whose worker died in a step finds it open, and asks what became of it.
-    let is_at_work = steps.iter().any(|step| step.activity.is_at_work());
+    let is_at_work = steps.iter().any(|step| step.state.is_open());
     assert!(
         !is_at_work || execution.status == Status::Paused,
         "nothing is under way: {steps:#?}"
@@ -250,7 +250,7 @@ pub(crate) fn check_effects(trail: &Trail, outside: &Outside) {
             step.node_id,
             trail.events
         );
-        if is_effect && step.status == StepStatus::Success {
+        if is_effect && step.status() == StepStatus::Success {
             assert!(times >= 1, "{} is done, and was not", step.node_id);
         }
     }

@@ -14,7 +14,7 @@ use docg_core::{
         Page, Renewed, ResumeSignal, RunReader, RunStore, Signal, SignalKind, StoreError,
         StoreErrorKind, Unpublished, WorkflowQuery, WorkflowStore,
     },
-    run::{Inputs, Status, StepStatus},
+    run::{Inputs, Status, StepState},
     time::Timestamp,
     workflow::Workflow,
 };
@@ -477,7 +477,7 @@ impl Pair {
         let mut commit = fixture.settle(&settled).build();
         if change.steps && !was_over {
             let mut step = claimed.state.steps[0].clone();
-            step.status = StepStatus::Success;
+            step.state = StepState::Succeeded;
             step.attempt += 1;
             let output = || json!({"n": 1e21, "text": "ação", "at": self.now});
             step.output = Some(change.odd.map_or_else(output, value).into());

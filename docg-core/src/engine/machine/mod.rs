@@ -13,8 +13,10 @@
 
 mod calls;
 mod create;
+mod decision;
 mod draft;
 mod end;
+mod input;
 mod phases;
 mod plan;
 mod requests;
@@ -27,14 +29,13 @@ mod view;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
-
-use serde_json::Value;
-
 pub use calls::{Call, allowed_calls};
 pub(crate) use calls::{Verdict, judge};
 pub(crate) use create::{NewRunFacts, Reuse, create};
+use decision::{BeforeEnd, End};
+pub(crate) use decision::{Decision, Next, Records};
 use draft::Draft;
+pub(crate) use input::{Attendance, Checked, Claim, Env, Input, Moment, Notes, Role};
 use rules::{
     approval::{self, Vote},
     attempt, claim, follow_up, preflight, resume, signals, signature,
@@ -44,253 +45,14 @@ use timers::Expiry;
 pub(crate) use view::is_repeatable;
 
 use crate::{
-    error::{ErrorContext, StepFailure, codes},
-    event::Event,
+    error::{ErrorContext, codes},
     i18n::Text,
-    ids::{IdSource, SignalId},
-    observe::{Actor, AuditDraft, AuditEvent, LogDraft, LogEntry, Redaction},
+    observe::Actor,
     ports::{RunState, Signal, SignalKind},
-    preflight::Issue,
     programs,
     run::InvalidTransition,
-    signature::{ProviderError, SignerFact},
-    time::Timestamp,
-    workflow::{DryRegistry, Probe, Registry, Resolution, StepOutcome, StopReason},
+    workflow::{Probe, StepOutcome},
 };
-
-/// The declarations that decisions use besides the run state; no code of handlers.
-#[derive(Clone, Copy)]
-pub(crate) struct Env<'a> {
-    pub(crate) registry: &'a Registry,
-    pub(crate) dry: &'a DryRegistry,
-    pub(crate) redaction: &'a Redaction,
-    /// The interval between questions about an open signature request, in milliseconds.
-    pub(crate) signature_check_ms: u64,
-}
-
-/// The circumstances of a decision, and the source of its ids.
-pub(crate) struct Moment<'a> {
-    pub(crate) now: Timestamp,
-    /// The time for records. From one decision to the next it grows by the time that has passed, even if the
-    /// clock was set meanwhile.
-    pub(crate) recorded: Timestamp,
-    pub(crate) ids: &'a mut dyn IdSource,
-    pub(crate) role: Role,
-    pub(crate) attendance: Attendance,
-}
-
-/// What the holder of the lease is there for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Role {
-    /// Moves the execution forward.
-    Worker,
-    /// Applies the signals in the inbox and opens no step.
-    SignalApplier,
-}
-
-/// Who attends to the open step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Attendance {
-    /// Nobody: an earlier holder left it open, or its handler has returned.
-    Nobody,
-    /// Its handler is at work in this process.
-    AtWork,
-    /// This process has opened it, and has not yet called its handler.
-    NotBegun,
-}
-
-/// The facts of a claim.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Claim {
-    /// True if an earlier lease has expired.
-    pub(crate) taken_over: bool,
-    /// How many leases in a row have expired without any progress.
-    pub(crate) takeovers: u32,
-}
-
-/// An input of a decision.
-#[derive(Debug)]
-pub(crate) enum Input {
-    /// The execution was claimed.
-    Claimed(Claim),
-    /// Preflight has ended.
-    Preflight {
-        issues: Vec<Issue>,
-        started_at: Timestamp,
-    },
-    /// The handler reported its progress, from 0.0 to 1.0.
-    Progress(f32),
-    /// The handler returned, or was cut off as the [`StepFailure`] says. `told` is why it was told to stop
-    /// before that.
-    StepFinished {
-        index: usize,
-        result: Result<StepOutcome, StepFailure>,
-        notes: Notes,
-        told: Option<StopReason>,
-    },
-    /// The handler answered a probe of its effect. `told` is why it was told to stop before that.
-    Probed {
-        index: usize,
-        effect: Probe,
-        notes: Notes,
-        told: Option<StopReason>,
-    },
-    /// The provider of an open signature request was asked for its state.
-    SignaturesChecked(Checked),
-    /// The provider of an open signature request was asked to remind the signers.
-    Reminded(Result<(), ProviderError>),
-    /// A signal from the inbox. Signals come after all other inputs.
-    Signal(Signal),
-}
-
-/// The result of asking a signature provider.
-#[derive(Debug)]
-pub(crate) enum Checked {
-    /// The facts that the provider knows.
-    Answered(Vec<SignerFact>),
-    /// The provider did not answer, or not usefully.
-    Failed(ProviderError),
-    /// No provider of that name is registered: reports come from the application, so do not ask again.
-    Nobody,
-}
-
-/// The logs and audit rows of a handler.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Notes {
-    pub(crate) logs: Vec<LogDraft>,
-    pub(crate) audit: Vec<AuditDraft>,
-}
-
-/// The thing to do after the commit.
-#[derive(Debug)]
-pub(crate) enum Next {
-    /// Run preflight.
-    Preflight,
-    /// Call the handler. `has_begun` is true if an earlier call of this attempt has begun the effect.
-    Run {
-        index: usize,
-        params: Arc<Value>,
-        has_begun: bool,
-    },
-    /// Let the handler continue after its wait.
-    Resume {
-        index: usize,
-        params: Arc<Value>,
-        resolution: Resolution,
-    },
-    /// Ask the handler whether its effect happened.
-    Probe { index: usize, params: Arc<Value> },
-    /// Tell the handler at work to stop, because a person ends the execution. Then apply the signals.
-    Stop { signals: Vec<Signal> },
-    /// Ask the handler whether its effect happened, because a person ends the execution. Then apply the
-    /// signals.
-    ProbeToEnd {
-        index: usize,
-        params: Arc<Value>,
-        signals: Vec<Signal>,
-    },
-    /// Ask the provider for the state of the open signature request.
-    CheckSignatures,
-    /// Ask the provider to remind the signers of the open signature request.
-    Remind,
-    /// Nothing until `wake_at` or a signal.
-    Rest,
-    /// Nothing, because the execution has ended.
-    Done,
-}
-
-impl Next {
-    /// True if the next thing comes with the signals from the inbox.
-    pub(crate) fn carries_signals(&self) -> bool {
-        matches!(self, Self::Stop { .. } | Self::ProbeToEnd { .. })
-    }
-
-    /// Who attends to the open step before the next thing is done.
-    pub(crate) fn attendance(&self) -> Attendance {
-        match self {
-            // An earlier call may have begun the effect.
-            Self::Run {
-                has_begun: true, ..
-            } => Attendance::Nobody,
-            Self::Run { .. } | Self::Resume { .. } => Attendance::NotBegun,
-            _ => Attendance::Nobody,
-        }
-    }
-}
-
-/// An end to which an execution comes by itself.
-#[derive(Debug)]
-pub(crate) enum End {
-    Completed,
-    /// The reason for the audit trail, and the error.
-    Failed(&'static str, ErrorContext),
-}
-
-/// The records that a decision writes, besides the run state.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Records {
-    pub(crate) events: Vec<Arc<Event>>,
-    pub(crate) logs: Vec<Arc<LogEntry>>,
-    pub(crate) audit: Vec<Arc<AuditEvent>>,
-    pub(crate) settled: Vec<SignalId>,
-    /// The settled signals that no longer applied.
-    pub(crate) ignored: Vec<SignalId>,
-    pub(crate) inputs_changed: bool,
-    pub(crate) signature_changed: bool,
-    pub(crate) approval_changed: bool,
-    /// The positions of the changed steps.
-    pub(crate) touched: Vec<usize>,
-}
-
-impl Records {
-    /// Adds the records of a later decision.
-    pub(crate) fn extend(&mut self, later: Self) {
-        if self.is_empty() {
-            *self = later;
-            return;
-        }
-        self.events.extend(later.events);
-        self.logs.extend(later.logs);
-        self.audit.extend(later.audit);
-        self.settled.extend(later.settled);
-        self.ignored.extend(later.ignored);
-        self.touched.extend(later.touched);
-        self.inputs_changed |= later.inputs_changed;
-        self.signature_changed |= later.signature_changed;
-        self.approval_changed |= later.approval_changed;
-    }
-
-    /// True if there is nothing to commit.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.events.is_empty()
-            && self.logs.is_empty()
-            && self.audit.is_empty()
-            && self.settled.is_empty()
-            && self.touched.is_empty()
-            && !self.inputs_changed
-            && !self.signature_changed
-            && !self.approval_changed
-    }
-}
-
-/// The result of a decision.
-#[derive(Debug)]
-pub(crate) struct Decision {
-    pub(crate) state: RunState,
-    pub(crate) records: Records,
-    pub(crate) next: Next,
-    /// True if the holder keeps its lease, false if it releases the lease with the commit.
-    pub(crate) keeps_lease: bool,
-    /// True if the commit may wait for the next decision: what comes next has no effect, and if the worker
-    /// dies, it is done again.
-    pub(crate) may_wait: bool,
-    /// The state before the execution ended by itself, if it did. A person's cancel that arrived before that
-    /// end still wins.
-    pub(crate) before_end: Option<BeforeEnd>,
-}
-
-/// The state and the records of a decision before the execution ended by itself.
-pub(crate) type BeforeEnd = Box<(RunState, Records)>;
 
 /// The holder waits through a shorter rest without releasing its lease.
 const SHORT_REST_MS: u64 = 1_000;

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::{super::*, world::*};
 use crate::{
     approval::Decision,
-    error::codes,
+    error::{StepFailure, codes},
     ports::{ResumeSignal, Settlement, SignalKind},
     run::{Status, WaitKind},
     signature::{NewSignatureRequest, NewSigner},

@@ -10,5 +10,6 @@ mod matrix;
 mod scenarios;
 mod sequences;
 mod stopped;
+mod table;
 mod times;
 mod world;

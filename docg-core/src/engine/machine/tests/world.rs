@@ -6,15 +6,17 @@ use serde_json::{Value, json};
 
 use super::super::*;
 use crate::{
-    event::EventData,
-    ids::{CountingIds, OrganizationId, SignalId, WorkflowId},
-    observe::{Actor, verify_chain},
+    error::StepFailure,
+    event::{Event, EventData},
+    ids::{CountingIds, IdSource, OrganizationId, SignalId, WorkflowId},
+    observe::{Actor, AuditEvent, LogEntry, Redaction, verify_chain},
     ports::{MAX_TAKEOVERS, SignalKind},
     preflight::{Domain, Issue},
     run::{Execution, Inputs, Phase, Status, Step, StepState, WaitKind},
+    time::Timestamp,
     workflow::{
-        NodeSpec, ParamKind, ParamSpec, Workflow, WorkflowDraft, compute, effect,
-        validate::validate,
+        DryRegistry, NodeSpec, ParamKind, ParamSpec, Registry, StopReason, Workflow, WorkflowDraft,
+        compute, effect, validate::validate,
     },
 };
 

@@ -1,0 +1,146 @@
+//! What comes out of a decision.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::Attendance;
+use crate::{
+    error::ErrorContext,
+    event::Event,
+    ids::SignalId,
+    observe::{AuditEvent, LogEntry},
+    ports::{RunState, Signal},
+    workflow::Resolution,
+};
+
+/// The thing to do after the commit.
+#[derive(Debug)]
+pub(crate) enum Next {
+    /// Run preflight.
+    Preflight,
+    /// Call the handler. `has_begun` is true if an earlier call of this attempt has begun the effect.
+    Run {
+        index: usize,
+        params: Arc<Value>,
+        has_begun: bool,
+    },
+    /// Let the handler continue after its wait.
+    Resume {
+        index: usize,
+        params: Arc<Value>,
+        resolution: Resolution,
+    },
+    /// Ask the handler whether its effect happened.
+    Probe { index: usize, params: Arc<Value> },
+    /// Tell the handler at work to stop, because a person ends the execution. Then apply the signals.
+    Stop { signals: Vec<Signal> },
+    /// Ask the handler whether its effect happened, because a person ends the execution. Then apply the
+    /// signals.
+    ProbeToEnd {
+        index: usize,
+        params: Arc<Value>,
+        signals: Vec<Signal>,
+    },
+    /// Ask the provider for the state of the open signature request.
+    CheckSignatures,
+    /// Ask the provider to remind the signers of the open signature request.
+    Remind,
+    /// Nothing until `wake_at` or a signal.
+    Rest,
+    /// Nothing, because the execution has ended.
+    Done,
+}
+
+impl Next {
+    /// True if the next thing comes with the signals from the inbox.
+    pub(crate) fn carries_signals(&self) -> bool {
+        matches!(self, Self::Stop { .. } | Self::ProbeToEnd { .. })
+    }
+
+    /// Who attends to the open step before the next thing is done.
+    pub(crate) fn attendance(&self) -> Attendance {
+        match self {
+            // An earlier call may have begun the effect.
+            Self::Run {
+                has_begun: true, ..
+            } => Attendance::Nobody,
+            Self::Run { .. } | Self::Resume { .. } => Attendance::NotBegun,
+            _ => Attendance::Nobody,
+        }
+    }
+}
+
+/// An end to which an execution comes by itself.
+#[derive(Debug)]
+pub(crate) enum End {
+    Completed,
+    /// The reason for the audit trail, and the error.
+    Failed(&'static str, ErrorContext),
+}
+
+/// The records that a decision writes, besides the run state.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Records {
+    pub(crate) events: Vec<Arc<Event>>,
+    pub(crate) logs: Vec<Arc<LogEntry>>,
+    pub(crate) audit: Vec<Arc<AuditEvent>>,
+    pub(crate) settled: Vec<SignalId>,
+    /// The settled signals that no longer applied.
+    pub(crate) ignored: Vec<SignalId>,
+    pub(crate) inputs_changed: bool,
+    pub(crate) signature_changed: bool,
+    pub(crate) approval_changed: bool,
+    /// The positions of the changed steps.
+    pub(crate) touched: Vec<usize>,
+}
+
+impl Records {
+    /// Adds the records of a later decision.
+    pub(crate) fn extend(&mut self, later: Self) {
+        if self.is_empty() {
+            *self = later;
+            return;
+        }
+        self.events.extend(later.events);
+        self.logs.extend(later.logs);
+        self.audit.extend(later.audit);
+        self.settled.extend(later.settled);
+        self.ignored.extend(later.ignored);
+        self.touched.extend(later.touched);
+        self.inputs_changed |= later.inputs_changed;
+        self.signature_changed |= later.signature_changed;
+        self.approval_changed |= later.approval_changed;
+    }
+
+    /// True if there is nothing to commit.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.events.is_empty()
+            && self.logs.is_empty()
+            && self.audit.is_empty()
+            && self.settled.is_empty()
+            && self.touched.is_empty()
+            && !self.inputs_changed
+            && !self.signature_changed
+            && !self.approval_changed
+    }
+}
+
+/// The result of a decision.
+#[derive(Debug)]
+pub(crate) struct Decision {
+    pub(crate) state: RunState,
+    pub(crate) records: Records,
+    pub(crate) next: Next,
+    /// True if the holder keeps its lease, false if it releases the lease with the commit.
+    pub(crate) keeps_lease: bool,
+    /// True if the commit may wait for the next decision: what comes next has no effect, and if the worker
+    /// dies, it is done again.
+    pub(crate) may_wait: bool,
+    /// The state before the execution ended by itself, if it did. A person's cancel that arrived before that
+    /// end still wins.
+    pub(crate) before_end: Option<BeforeEnd>,
+}
+
+/// The state and the records of a decision before the execution ended by itself.
+pub(crate) type BeforeEnd = Box<(RunState, Records)>;

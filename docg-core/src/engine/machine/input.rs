@@ -1,0 +1,115 @@
+//! What goes into a decision.
+
+use crate::{
+    error::StepFailure,
+    ids::IdSource,
+    observe::{AuditDraft, LogDraft, Redaction},
+    ports::Signal,
+    preflight::Issue,
+    signature::{ProviderError, SignerFact},
+    time::Timestamp,
+    workflow::{DryRegistry, Probe, Registry, StepOutcome, StopReason},
+};
+
+/// The declarations that decisions use besides the run state; no code of handlers.
+#[derive(Clone, Copy)]
+pub(crate) struct Env<'a> {
+    pub(crate) registry: &'a Registry,
+    pub(crate) dry: &'a DryRegistry,
+    pub(crate) redaction: &'a Redaction,
+    /// The interval between questions about an open signature request, in milliseconds.
+    pub(crate) signature_check_ms: u64,
+}
+
+/// The circumstances of a decision, and the source of its ids.
+pub(crate) struct Moment<'a> {
+    pub(crate) now: Timestamp,
+    /// The time for records. From one decision to the next it grows by the time that has passed, even if the
+    /// clock was set meanwhile.
+    pub(crate) recorded: Timestamp,
+    pub(crate) ids: &'a mut dyn IdSource,
+    pub(crate) role: Role,
+    pub(crate) attendance: Attendance,
+}
+
+/// What the holder of the lease is there for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Moves the execution forward.
+    Worker,
+    /// Applies the signals in the inbox and opens no step.
+    SignalApplier,
+}
+
+/// Who attends to the open step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Attendance {
+    /// Nobody: an earlier holder left it open, or its handler has returned.
+    Nobody,
+    /// Its handler is at work in this process.
+    AtWork,
+    /// This process has opened it, and has not yet called its handler.
+    NotBegun,
+}
+
+/// The facts of a claim.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Claim {
+    /// True if an earlier lease has expired.
+    pub(crate) taken_over: bool,
+    /// How many leases in a row have expired without any progress.
+    pub(crate) takeovers: u32,
+}
+
+/// An input of a decision.
+#[derive(Debug)]
+pub(crate) enum Input {
+    /// The execution was claimed.
+    Claimed(Claim),
+    /// Preflight has ended.
+    Preflight {
+        issues: Vec<Issue>,
+        started_at: Timestamp,
+    },
+    /// The handler reported its progress, from 0.0 to 1.0.
+    Progress(f32),
+    /// The handler returned, or was cut off as the [`StepFailure`] says. `told` is why it was told to stop
+    /// before that.
+    StepFinished {
+        index: usize,
+        result: Result<StepOutcome, StepFailure>,
+        notes: Notes,
+        told: Option<StopReason>,
+    },
+    /// The handler answered a probe of its effect. `told` is why it was told to stop before that.
+    Probed {
+        index: usize,
+        effect: Probe,
+        notes: Notes,
+        told: Option<StopReason>,
+    },
+    /// The provider of an open signature request was asked for its state.
+    SignaturesChecked(Checked),
+    /// The provider of an open signature request was asked to remind the signers.
+    Reminded(Result<(), ProviderError>),
+    /// A signal from the inbox. Signals come after all other inputs.
+    Signal(Signal),
+}
+
+/// The result of asking a signature provider.
+#[derive(Debug)]
+pub(crate) enum Checked {
+    /// The facts that the provider knows.
+    Answered(Vec<SignerFact>),
+    /// The provider did not answer, or not usefully.
+    Failed(ProviderError),
+    /// No provider of that name is registered: reports come from the application, so do not ask again.
+    Nobody,
+}
+
+/// The logs and audit rows of a handler.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Notes {
+    pub(crate) logs: Vec<LogDraft>,
+    pub(crate) audit: Vec<AuditDraft>,
+}
