@@ -14,14 +14,14 @@ use std::{
 
 use docg_core::{
     engine::{
-        ControlAnswer, ControlRequest, EngineBuilder, EngineError, RetryRequest, StartRequest,
-        StepRef, WorkerOptions, Workers,
+        ControlAnswer, ControlRequest, EngineBuilder, EngineError, Repair, RetryRequest,
+        StartRequest, StepRef, WorkerOptions, Workers,
     },
     error::codes,
     event::{Event, EventData},
     i18n::Locale,
     observe::{Actor, LogLevel},
-    ports::{AuditQuery, ExecutionRecord, Idempotency, LogQuery, ResumeSignal},
+    ports::{AuditQuery, ExecutionRecord, Idempotency, LogQuery},
     prelude::*,
     run::{StepStatus, WaitKind},
     time::{Clock, ManualClock, SystemClock, Timestamp},
@@ -428,25 +428,24 @@ async fn what_preflight_finds_is_repaired_through_resume() {
     assert_eq!(execution.status, Status::NeedsReview);
     let actions = world.engine.recommended_actions(&execution, &[]);
     assert_eq!(actions[0].action, "map_fields");
-    let mut unknown = ResumeSignal::default();
+    let mut unknown = Repair::default();
     unknown.nodes = json!({"other": {}})
         .as_object()
         .cloned()
         .unwrap_or_default();
     let error = world
         .engine
-        .resume(world.control(id), unknown)
+        .resume(world.control(id), unknown.into())
         .await
         .expect_err("no such node");
     assert!(
         matches!(error, EngineError::InvalidInput(faults) if faults[0].pointer == "/changes/nodes/other")
     );
-    let mut change = ResumeSignal::default();
-    change.trigger_data = json!({"customer": "c"}).as_object().cloned();
+    let change = Repair::default().trigger_data("customer", json!("c"));
     applied(
         world
             .engine
-            .resume(world.control(id), change)
+            .resume(world.control(id), change.into())
             .await
             .expect("allowed"),
     );

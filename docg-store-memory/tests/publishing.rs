@@ -12,9 +12,7 @@ use std::{
 
 use docg_core::{
     conformance::{Fault, FaultyBus},
-    engine::{
-        ControlRequest, Engine, ListFeed, ListItem, ResumeRequest, StartRequest, WorkerOptions,
-    },
+    engine::{ControlRequest, Engine, ListFeed, ListItem, Resume, StartRequest, WorkerOptions},
     event::{Event, EventData},
     ids::{ExecutionId, OrganizationId, WorkflowId},
     observe::Actor,
@@ -175,7 +173,7 @@ async fn what_a_dead_process_has_committed_is_published_before_what_follows() {
     let unpublished = world.stored(id).await;
     assert!(unpublished.len() > 1);
     let _workers = lives.start_workers(WorkerOptions::default());
-    let resumed = lives.resume(world.of(id), ResumeRequest::default());
+    let resumed = lives.resume(world.of(id), Resume::default());
     resumed.await.expect("goes on");
     world.assert_told(list, id).await;
 }
@@ -237,7 +235,7 @@ async fn a_bus_that_has_forgotten_a_run_gets_it_back_in_silence() {
         let request = StartRequest::new(elsewhere, other, Actor::user("somebody"));
         engine.start(request).await.expect("accepted");
     }
-    let resumed = engine.resume(world.of(id), ResumeRequest::default());
+    let resumed = engine.resume(world.of(id), Resume::default());
     resumed.await.expect("goes on");
     let stored = world.stored(id).await;
     world.assert_has(id, &stored).await;

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use docg_core::{
     conformance::fixtures::nested,
-    engine::{ControlRequest, EngineError, RequestSignature, ResumeRequest, RetryRequest},
+    engine::{ControlRequest, EngineError, Repair, RequestSignature, RetryRequest},
     error::codes,
     event::EventData,
     limits::{self, CUT_MARK, TextLimit},
@@ -359,22 +359,15 @@ async fn a_value_without_a_bottom_is_refused_wherever_an_embedder_gives_it() {
     let signers = RequestSignature::new(vec![json!({}), bottomless(), bottomless()]);
     let asked = world.engine.request_signature(control(id), signers).await;
     refusals.push(asked.map(drop));
-    let changes = || [("deep".to_owned(), bottomless())].into_iter().collect();
-    for how in [
-        ResumeRequest {
-            trigger_data: Some(changes()),
-            ..ResumeRequest::default()
-        },
-        ResumeRequest {
-            nodes: changes(),
-            ..ResumeRequest::default()
-        },
-        ResumeRequest {
-            settlement: Some(Settlement::ConfirmDone(bottomless())),
-            ..ResumeRequest::default()
-        },
+    let mut node = Repair::default();
+    node.nodes = [("deep".to_owned(), bottomless())].into_iter().collect();
+    for repair in [
+        Repair::default().trigger_data("deep", bottomless()),
+        node,
+        Repair::default().settlement(Settlement::ConfirmDone(bottomless())),
     ] {
-        refusals.push(world.engine.resume(control(id), how).await.map(drop));
+        let resumed = world.engine.resume(control(id), repair.into());
+        refusals.push(resumed.await.map(drop));
     }
     for (place, refusal) in refusals.into_iter().enumerate() {
         let Err(EngineError::InvalidInput(faults)) = refusal else {

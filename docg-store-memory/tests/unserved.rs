@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use docg_core::{
     approval::{Decision, token_hash},
-    engine::{ControlRequest, EngineBuilder, ResumeRequest},
+    engine::{ControlRequest, EngineBuilder, Resume},
     event::EventData,
     i18n::Locale,
     observe::LogLevel,
@@ -124,7 +124,7 @@ async fn the_log_of_an_execution_under_way_says_once_that_no_worker_can_claim_it
             }
             At::Review => {
                 let control = ControlRequest::new(organization, id, Actor::user("ann"));
-                let resumed = first.resume(control, ResumeRequest::default()).await;
+                let resumed = first.resume(control, Resume::default()).await;
                 resumed.expect("resumed");
             }
         }

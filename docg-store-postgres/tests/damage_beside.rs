@@ -8,7 +8,7 @@ use std::{
 
 use docg_core::{
     approval::{self, ApprovalNotifier, Decision, Invitation},
-    engine::{Call, ControlAnswer, ControlRequest, EngineError, ResumeRequest, RetryRequest},
+    engine::{Call, ControlAnswer, ControlRequest, EngineError, Resume, RetryRequest},
     error::codes,
     ports::{AuditQuery, ExecutionQuery, RunReader, RunStore},
     prelude::*,
@@ -172,9 +172,7 @@ async fn every_call_but_cancel_is_told_at_once_that_the_execution_cannot_be_read
             .retry(world.request(id), RetryRequest::default())
             .await;
         assert!(is_unreadable(&retry, &[]), "{damage}: {retry:?}");
-        let resume = engine
-            .resume(world.request(id), ResumeRequest::default())
-            .await;
+        let resume = engine.resume(world.request(id), Resume::default()).await;
         assert!(resume.is_err());
     }
 }

@@ -7,23 +7,17 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::{
-    Engine, EngineError, FieldFault, decide,
+    Engine, EngineError, Repair, Resume, decide,
     drive::{Holding, Mode},
-    kept::OutputRoom,
-    start::{none, unstorable},
+    start::none,
 };
 use crate::{
     engine::decide::{Call, Verdict},
-    i18n::Text,
     ids::{ExecutionId, OrganizationId, SignalId},
     limits,
     observe::Actor,
-    ports::{
-        ClaimWhat, ExecutionRecord, ResumeSignal, Settlement, Signal, SignalKind, StoreErrorKind,
-    },
-    run::{Execution, Status, Step},
-    storable::Unstorable,
-    workflow::{validate::check_overrides, variables::push_token},
+    ports::{ClaimWhat, ExecutionRecord, Signal, SignalKind, StoreErrorKind},
+    run::{Execution, Status},
 };
 
 /// A call on one execution: which execution, who calls, and on which version.
@@ -52,9 +46,6 @@ impl ControlRequest {
         }
     }
 }
-
-/// How a resumed execution goes on.
-pub type ResumeRequest = ResumeSignal;
 
 /// The result of a call.
 #[derive(Debug, Clone)]
@@ -101,8 +92,8 @@ impl Engine {
         request: ControlRequest,
         reason: Option<String>,
     ) -> Result<ControlAnswer, EngineError> {
-        self.control(request, Call::Pause, SignalKind::Pause { reason })
-            .await
+        let kind = SignalKind::Pause { reason };
+        self.control(request, Call::Pause, kind, None).await
     }
 
     /// Cancels an execution. A handler at work is told to stop at once, and dropped after its grace time.
@@ -118,87 +109,41 @@ impl Engine {
         request: ControlRequest,
         reason: Option<String>,
     ) -> Result<ControlAnswer, EngineError> {
-        self.control(request, Call::Cancel, SignalKind::Cancel { reason })
-            .await
+        let kind = SignalKind::Cancel { reason };
+        self.control(request, Call::Cancel, kind, None).await
     }
 
     /// Resumes an execution: after a pause, after a review (with the repaired values), or into delivery.
+    /// [`Resume::Reject`] ends it instead.
     ///
     /// # Errors
     ///
-    /// `NotFound`, `InvalidTransition`, `Unreadable`, `VersionMismatch`; `InvalidInput` if the changes name
-    /// unknown nodes, if an outcome is unknown and the request does not settle it, or if the request settles
-    /// a known one.
+    /// `NotFound`, `InvalidTransition`, `Unreadable`, `VersionMismatch`; `InvalidInput` if the repair names
+    /// unknown nodes, if an outcome is unknown and the repair does not settle it, or if the repair settles a
+    /// known one.
     pub async fn resume(
         &self,
         request: ControlRequest,
-        mut how: ResumeRequest,
+        mut how: Resume,
     ) -> Result<ControlAnswer, EngineError> {
-        none(unstorable_of(&mut how))?;
-        self.control(request, Call::Resume, SignalKind::Resume(how))
-            .await
-    }
-
-    async fn check_resume(
-        &self,
-        request: &ControlRequest,
-        execution: &Execution,
-        how: &ResumeRequest,
-    ) -> Result<(), EngineError> {
-        let steps = self
-            .inner
-            .store
-            .steps(request.organization_id, execution.id)
-            .await?;
-        let mut faults = Vec::new();
-        if !how.nodes.is_empty() {
-            let workflow = self
-                .inner
-                .store
-                .snapshot(request.organization_id, execution.id)
-                .await?;
-            let nodes = workflow
-                .as_ref()
-                .map_or(&[][..], |workflow| &workflow.nodes);
-            if let Err(found) = check_overrides(nodes, &how.nodes, &self.inner.registry) {
-                faults.extend(
-                    found
-                        .into_iter()
-                        .map(|fault| fault.within("/changes/nodes")),
-                );
+        let repair = match &mut how {
+            Resume::Continue(repair) => {
+                none(repair.unstorable())?;
+                Some(repair.clone())
             }
-        }
-        let is_open =
-            execution.status == Status::NeedsReview && steps.iter().any(Step::is_outcome_open);
-        let resolution = match (is_open, &how.settlement) {
-            _ if how.approved == Some(false) => None,
-            (true, None) => Some(("resolution_required", Text::key("fault-resolution"))),
-            (false, Some(_)) => Some((
-                "nothing_to_resolve",
-                Text::key("fault-resolution-of-nothing"),
-            )),
-            (true, Some(_)) | (false, None) => None,
+            Resume::Reject => None,
         };
-        if let Some((code, detail)) = resolution {
-            faults.push(FieldFault::new("/resolution", code, detail));
-        }
-        if let Some(Settlement::ConfirmDone(output)) = &how.settlement
-            && let Some(index) = steps.iter().position(Step::is_outcome_open)
-            && !OutputRoom::of(&self.inner.options, &steps, index).holds(output)
-        {
-            let detail = Text::key("fault-output-too-large");
-            faults.push(FieldFault::new("/output", "too_large", detail));
-        }
-        none(faults)
+        let kind = SignalKind::Resume(how.into());
+        self.control(request, Call::Resume, kind, repair).await
     }
 
     /// Returns the execution if the call would change it, or `None` if the execution is already as the call
-    /// wants it. `how` belongs to a resume.
+    /// wants it. `repair` belongs to a resume.
     async fn checked(
         &self,
         request: &ControlRequest,
         call: Call,
-        how: Option<&ResumeRequest>,
+        repair: Option<&Repair>,
     ) -> Result<Option<ExecutionRecord>, EngineError> {
         let record = self
             .execution(request.organization_id, request.execution_id)
@@ -220,8 +165,8 @@ impl Engine {
                 if call != Call::Cancel {
                     self.check_readable(&record).await?;
                 }
-                if let Some(how) = how {
-                    self.check_resume(request, execution, how).await?;
+                if let Some(repair) = repair {
+                    self.check_repair(request, execution, repair).await?;
                 }
                 Ok(Some(record))
             }
@@ -249,6 +194,7 @@ impl Engine {
         request: ControlRequest,
         call: Call,
         kind: SignalKind,
+        repair: Option<Repair>,
     ) -> Result<ControlAnswer, EngineError> {
         let reason = match &kind {
             SignalKind::Pause { reason } | SignalKind::Cancel { reason } => reason.as_deref(),
@@ -258,11 +204,8 @@ impl Engine {
         let of_actor = limits::ACTOR.of_field(Some(&request.actor.actor_id));
         none(of_reason.into_iter().chain(of_actor))?;
         let (organization, id) = (request.organization_id, request.execution_id);
-        let how = match &kind {
-            SignalKind::Resume(how) => Some(how.clone()),
-            _ => None,
-        };
-        if self.checked(&request, call, how.as_ref()).await?.is_none() {
+        let repair = repair.as_ref();
+        if self.checked(&request, call, repair).await?.is_none() {
             return Ok(ControlAnswer::Applied(Box::new(
                 self.execution(organization, id).await?,
             )));
@@ -282,7 +225,7 @@ impl Engine {
             ))),
             // Another signal was applied first. Judge the call again, so that the caller hears the present
             // reason.
-            Delivery::Ignored => match self.checked(&request, call, how.as_ref()).await? {
+            Delivery::Ignored => match self.checked(&request, call, repair).await? {
                 None => Ok(ControlAnswer::Applied(Box::new(
                     self.execution(organization, id).await?,
                 ))),
@@ -366,32 +309,6 @@ impl Engine {
         tokio::spawn(holding.drive(Mode::ApplySignals));
         Ok(true)
     }
-}
-
-/// The values of a resume that the store cannot keep.
-fn unstorable_of(how: &mut ResumeRequest) -> Vec<FieldFault> {
-    let data = how.trigger_data.iter_mut().flatten();
-    let data = data.map(|(name, value)| ("/changes/trigger_data", Some(name), value));
-    let nodes = how.nodes.iter_mut();
-    let nodes = nodes.map(|(node, params)| ("/changes/nodes", Some(node), params));
-    let output = match &mut how.settlement {
-        Some(Settlement::ConfirmDone(output)) => Some(("/output", None, output)),
-        Some(Settlement::RunAgain) | None => None,
-    };
-    let values = data.chain(nodes).chain(output);
-    let faults = values.filter_map(|(at, name, value)| {
-        let pointer = || {
-            let mut pointer = at.to_owned();
-            if let Some(name) = name {
-                push_token(&mut pointer, name);
-            }
-            pointer
-        };
-        let of_name = name.and_then(|name| Unstorable::of_name(name));
-        let of_value = unstorable(value, pointer);
-        of_name.map(|fault| fault.of_field(pointer())).or(of_value)
-    });
-    faults.collect()
 }
 
 /// The error for a rejected call. It names the calls that are allowed.

@@ -187,7 +187,7 @@ pub(crate) async fn resume(
         sent: &body.sent,
     };
     let signal = |engine: Engine, request| async move {
-        Ok(engine.resume(request, body.value.into_signal()?).await?)
+        Ok(engine.resume(request, body.value.into_resume()?).await?)
     };
     asked.once(signal).await
 }

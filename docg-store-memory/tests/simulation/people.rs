@@ -5,10 +5,10 @@ use std::{sync::Arc, time::Duration};
 
 use docg_core::{
     approval::Decision,
-    engine::{ControlAnswer, ControlRequest, EngineError},
+    engine::{ControlAnswer, ControlRequest, EngineError, Repair, Resume},
     event::EventData,
     ids::OrganizationId,
-    ports::{EventQuery, ResumeSignal, RunReader, Settlement},
+    ports::{EventQuery, RunReader, Settlement},
     prelude::*,
 };
 use docg_store_memory::MemoryStore;
@@ -100,7 +100,7 @@ impl Caller {
     }
 
     /// Goes on, and says what is known of an effect in doubt: who looks can see it.
-    async fn repair(&self) -> ResumeSignal {
+    async fn repair(&self) -> Resume {
         let steps = self.store.steps(self.organization, self.execution).await;
         let steps = steps.expect("the store itself does not fail");
         let in_doubt = steps.iter().find(|step| step.is_outcome_open());
@@ -111,10 +111,9 @@ impl Caller {
                     _ => Settlement::ConfirmDone(json!({})),
                 },
             );
-        ResumeSignal {
-            settlement,
-            ..ResumeSignal::default()
-        }
+        let mut repair = Repair::default();
+        repair.settlement = settlement;
+        repair.into()
     }
 
     /// The request that signers were sent last.
