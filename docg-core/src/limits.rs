@@ -81,9 +81,9 @@ pub const PROVIDER: TextLimit = TextLimit::line("provider", 100).needed();
 /// An e-mail address, with or without a display name.
 pub const EMAIL: TextLimit = TextLimit::line("email", 500);
 /// The correlation id of a chain of calls.
-pub const CORRELATION_ID: TextLimit = TextLimit::line("correlation_id", 128);
+pub const CORRELATION_ID: TextLimit = TextLimit::line("correlation_id", 128).needed();
 /// The W3C trace context of a call.
-pub const TRACEPARENT: TextLimit = TextLimit::line("traceparent", 512);
+pub const TRACEPARENT: TextLimit = TextLimit::line("traceparent", 512).needed();
 /// The idempotency key of a call.
 pub const IDEMPOTENCY_KEY: TextLimit = TextLimit::line("idempotency_key", 255).needed();
 /// The caller's name.

@@ -278,6 +278,22 @@ async fn a_retry_of_a_retry_names_the_run_that_did_the_work() {
 }
 
 #[tokio::test]
+async fn a_retry_has_the_correlation_id_of_the_old_execution_unless_it_brings_its_own() {
+    let world = World::new();
+    let old = world.in_review().await;
+    let cancel = world.engine.cancel(world.control(old.id), None);
+    cancel.await.expect("allowed");
+    for (retry, expected) in [
+        (RetryRequest::default(), &*old.correlation_id),
+        (RetryRequest::default().correlation_id("mine"), "mine"),
+    ] {
+        let retried = world.engine.retry(world.control(old.id), retry).await;
+        let retried = retried.expect("it has ended").record.execution;
+        assert_eq!(&*retried.correlation_id, expected);
+    }
+}
+
+#[tokio::test]
 async fn an_application_sets_the_bounds_of_preflight() {
     let world = World::new();
     let nodes = json!([{"id": "r", "type": "render", "params": {"template": "contract"}}]);

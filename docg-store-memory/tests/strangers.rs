@@ -315,13 +315,15 @@ async fn an_embedders_texts_are_held_to_the_same_limits_as_requests() {
         let at = format!("/{}", limit.name);
         let good = world.engine.start(with(limit, "x".repeat(limit.max))).await;
         good.unwrap_or_else(|error| panic!("{at}: {error}"));
-        for (text, code) in [
+        let blank = [String::new(), " ".to_owned()].map(|text| (text, "required"));
+        let blank = blank.into_iter().filter(|_| limit != limits::ACTOR);
+        for (text, code) in blank.chain([
             ("x".repeat(limit.max + 1), "too_long"),
             ("x".repeat(900_000), "too_long"),
             ("a\nb".to_owned(), "invalid_text"),
             ("a\0b".to_owned(), "invalid_text"),
             ("a\u{202e}b".to_owned(), "invalid_text"),
-        ] {
+        ]) {
             let answer = world.engine.start(with(limit, text)).await;
             let faults = answer.map(drop).map_err(refused);
             assert_eq!(faults, Err(vec![(at.clone(), code)]));
@@ -336,6 +338,16 @@ async fn an_embedders_texts_are_held_to_the_same_limits_as_requests() {
     assert_eq!(paused.map(drop).map_err(refused), expected);
     let canceled = world.engine.cancel(control(), long()).await;
     assert_eq!(canceled.map(drop).map_err(refused), expected);
+    let retry = RetryRequest::default().correlation_id("").traceparent("");
+    let retried = world.engine.retry(control(), retry).await.map(drop);
+    let asked = RequestSignature::new(Vec::new())
+        .correlation_id("")
+        .traceparent("");
+    let asked = world.engine.request_signature(control(), asked).await;
+    for answer in [retried, asked.map(drop)] {
+        let faults = ["/correlation_id", "/traceparent"].map(|at| (at.to_owned(), "required"));
+        assert_eq!(answer.map_err(refused), Err(faults.to_vec()));
+    }
     world.read_all(id).await;
 }
 

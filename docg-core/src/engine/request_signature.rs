@@ -50,8 +50,8 @@ pub struct RequestSignature {
     pub provider: Option<String>,
     /// A list of `{email, name?, order?}`. Preflight of the new execution checks it.
     pub signers: Vec<Value>,
-    /// An id shared by all calls of one chain; empty takes that of the completed execution.
-    pub correlation_id: String,
+    /// An id shared by all calls of one chain; `None` takes that of the completed execution.
+    pub correlation_id: Option<String>,
     /// The W3C trace context.
     pub traceparent: Option<String>,
     /// If set, a repeated call returns the first execution.
@@ -66,6 +66,27 @@ impl RequestSignature {
             signers,
             ..Self::default()
         }
+    }
+
+    /// Sets the signature provider.
+    #[must_use]
+    pub fn provider(mut self, name: impl Into<String>) -> Self {
+        self.provider = Some(name.into());
+        self
+    }
+
+    /// Sets the id shared by all calls of one chain.
+    #[must_use]
+    pub fn correlation_id(mut self, id: impl Into<String>) -> Self {
+        self.correlation_id = Some(id.into());
+        self
+    }
+
+    /// Sets the W3C trace context.
+    #[must_use]
+    pub fn traceparent(mut self, traceparent: impl Into<String>) -> Self {
+        self.traceparent = Some(traceparent.into());
+        self
     }
 }
 
@@ -96,7 +117,7 @@ impl Engine {
             .collect();
         let called = called(
             &request.actor,
-            &how.correlation_id,
+            how.correlation_id.as_deref(),
             how.traceparent.as_deref(),
             how.idempotency.as_ref(),
         );
@@ -153,10 +174,9 @@ impl Engine {
         let provider = how
             .provider
             .unwrap_or_else(|| configured.provider.to_string());
-        let correlation_id = match how.correlation_id.is_empty() {
-            true => Arc::clone(&old.correlation_id),
-            false => how.correlation_id.into(),
-        };
+        let correlation_id = how
+            .correlation_id
+            .map_or_else(|| Arc::clone(&old.correlation_id), Into::into);
         let data = json!({"provider": provider, "file": file, "signers": how.signers});
         self.create(NewRunFacts {
             workflow: Arc::new(one_node(&followed, spec)),

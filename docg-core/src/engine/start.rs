@@ -75,6 +75,41 @@ impl StartRequest {
         self.trigger_data = data;
         self
     }
+
+    /// Sets the origin of the request.
+    #[must_use]
+    pub fn trigger_type(mut self, trigger_type: impl Into<String>) -> Self {
+        self.trigger_type = trigger_type.into();
+        self
+    }
+
+    /// Runs only preflight, trigger and render, without any effect.
+    #[must_use]
+    pub fn dry_run(mut self) -> Self {
+        self.dry_run = true;
+        self
+    }
+
+    /// Sets the last phase to run.
+    #[must_use]
+    pub fn until_phase(mut self, phase: Phase) -> Self {
+        self.until_phase = Some(phase);
+        self
+    }
+
+    /// Sets the id shared by all calls of one chain.
+    #[must_use]
+    pub fn correlation_id(mut self, id: impl Into<String>) -> Self {
+        self.correlation_id = id.into();
+        self
+    }
+
+    /// Sets the W3C trace context.
+    #[must_use]
+    pub fn traceparent(mut self, traceparent: impl Into<String>) -> Self {
+        self.traceparent = Some(traceparent.into());
+        self
+    }
 }
 
 /// The result of a request to start or retry.
@@ -98,12 +133,56 @@ pub struct RetryRequest {
     pub dry_run: Option<bool>,
     /// The last phase to run; `None` runs all phases.
     pub until_phase: Option<Phase>,
-    /// An id shared by all calls of one chain; empty takes the old execution's id.
-    pub correlation_id: String,
+    /// An id shared by all calls of one chain; `None` takes the old execution's id.
+    pub correlation_id: Option<String>,
     /// The W3C trace context.
     pub traceparent: Option<String>,
     /// If set, a repeated call returns the first execution.
     pub idempotency: Option<Idempotency>,
+}
+
+impl RetryRequest {
+    /// Replaces the trigger data.
+    #[must_use]
+    pub fn trigger_data(mut self, data: Value) -> Self {
+        self.trigger_data = Some(data);
+        self
+    }
+
+    /// Sets the first step to run. The outputs of earlier steps are reused.
+    #[must_use]
+    pub fn from_step(mut self, step: StepRef) -> Self {
+        self.from_step = Some(step);
+        self
+    }
+
+    /// Sets whether the new execution is a dry run.
+    #[must_use]
+    pub fn dry_run(mut self, dry_run: bool) -> Self {
+        self.dry_run = Some(dry_run);
+        self
+    }
+
+    /// Sets the last phase to run.
+    #[must_use]
+    pub fn until_phase(mut self, phase: Phase) -> Self {
+        self.until_phase = Some(phase);
+        self
+    }
+
+    /// Sets the id shared by all calls of one chain.
+    #[must_use]
+    pub fn correlation_id(mut self, id: impl Into<String>) -> Self {
+        self.correlation_id = Some(id.into());
+        self
+    }
+
+    /// Sets the W3C trace context.
+    #[must_use]
+    pub fn traceparent(mut self, traceparent: impl Into<String>) -> Self {
+        self.traceparent = Some(traceparent.into());
+        self
+    }
 }
 
 /// Names a step of an execution.
@@ -125,7 +204,7 @@ impl Engine {
     pub async fn start(&self, mut request: StartRequest) -> Result<Started, EngineError> {
         let called = called(
             &request.actor,
-            &request.correlation_id,
+            Some(&request.correlation_id),
             request.traceparent.as_deref(),
             request.idempotency.as_ref(),
         );
@@ -170,7 +249,7 @@ impl Engine {
     ) -> Result<Started, EngineError> {
         let called = called(
             &request.actor,
-            &how.correlation_id,
+            how.correlation_id.as_deref(),
             how.traceparent.as_deref(),
             how.idempotency.as_ref(),
         );
@@ -202,11 +281,9 @@ impl Engine {
         if let Some(data) = how.trigger_data {
             inputs.trigger_data = data.into();
         }
-        let correlation_id = if how.correlation_id.is_empty() {
-            Arc::clone(&old.correlation_id)
-        } else {
-            how.correlation_id.into()
-        };
+        let correlation_id = how
+            .correlation_id
+            .map_or_else(|| Arc::clone(&old.correlation_id), Into::into);
         self.create(NewRunFacts {
             workflow,
             inputs,
@@ -318,14 +395,14 @@ impl Engine {
 /// The faults in the fields that every call that creates an execution has.
 pub(super) fn called(
     actor: &Actor,
-    correlation_id: &str,
+    correlation_id: Option<&str>,
     traceparent: Option<&str>,
     idempotency: Option<&Idempotency>,
 ) -> impl Iterator<Item = FieldFault> + use<> {
     let key = idempotency.map(|idempotency| idempotency.key.as_str());
     let faults = [
         limits::ACTOR.of_field(Some(&actor.actor_id)),
-        limits::CORRELATION_ID.of_field(Some(correlation_id)),
+        limits::CORRELATION_ID.of_field(correlation_id),
         limits::TRACEPARENT.of_field(traceparent),
         limits::IDEMPOTENCY_KEY.of_field(key),
     ];

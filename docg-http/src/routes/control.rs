@@ -230,7 +230,7 @@ pub(crate) async fn retry(
     how.from_step = from_step;
     how.dry_run = dry_run;
     how.until_phase = until_phase;
-    how.correlation_id.clone_from(&caller.correlation_id);
+    how.correlation_id = Some(caller.correlation_id.clone());
     how.traceparent.clone_from(&caller.traceparent);
     how.idempotency.clone_from(&key);
     let (inner, by) = (state.clone(), caller.clone());
@@ -284,7 +284,7 @@ pub(crate) async fn request_signature(
     };
     let mut how = RequestSignature::new(signers.iter().map(dto::json).collect());
     how.provider = provider;
-    how.correlation_id.clone_from(&caller.correlation_id);
+    how.correlation_id = Some(caller.correlation_id.clone());
     how.traceparent.clone_from(&caller.traceparent);
     how.idempotency.clone_from(&key);
     let (inner, by) = (state.clone(), caller.clone());
