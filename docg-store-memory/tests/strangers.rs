@@ -10,7 +10,7 @@ use docg_core::{
     event::EventData,
     limits::{self, CUT_MARK, TextLimit},
     observe::{LogDraft, LogLevel},
-    ports::{AuditQuery, ExecutionQuery, ExecutionRecord, Idempotency, LogQuery, Settlement},
+    ports::{AuditQuery, ExecutionQuery, ExecutionRecord, LogQuery, Settlement},
     prelude::*,
     time::{MAX_DURATION_MS, Timestamp},
     workflow::{
@@ -287,13 +287,7 @@ async fn an_embedders_texts_are_held_to_the_same_limits_as_requests() {
             limits::CORRELATION_ID => request.correlation_id = text,
             limits::TRACEPARENT => request.traceparent = Some(text),
             limits::ACTOR => request.actor = Actor::user(text),
-            limits::IDEMPOTENCY_KEY => {
-                let fingerprint = [0; 32];
-                request.idempotency = Some(Idempotency {
-                    key: text,
-                    fingerprint,
-                });
-            }
+            limits::IDEMPOTENCY_KEY => request.idempotency_key = Some(text.into()),
             _ => unreachable!("{limit:?}"),
         }
         request

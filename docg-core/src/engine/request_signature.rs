@@ -5,16 +5,15 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::{
-    ControlRequest, Engine, EngineError, FieldFault, Started,
+    ControlRequest, Engine, EngineError, FieldFault, IdempotencyKey, Started,
     control::refusal,
     decide::{Call, NewRunFacts, Verdict, judge},
     start::{called, none},
 };
 use crate::{
     i18n::Text,
-    ids::NodeId,
+    ids::{ExecutionId, NodeId},
     limits,
-    ports::Idempotency,
     run::{Inputs, Phase, Step, StepStatus},
     signature::MAX_SIGNERS,
     storable,
@@ -55,7 +54,7 @@ pub struct RequestSignature {
     /// The W3C trace context.
     pub traceparent: Option<String>,
     /// If set, a repeated call returns the first execution.
-    pub idempotency: Option<Idempotency>,
+    pub idempotency_key: Option<IdempotencyKey>,
 }
 
 impl RequestSignature {
@@ -88,6 +87,23 @@ impl RequestSignature {
         self.traceparent = Some(traceparent.into());
         self
     }
+
+    /// Returns the first execution if this request is repeated with the same key.
+    #[must_use]
+    pub fn idempotency_key(mut self, key: impl Into<IdempotencyKey>) -> Self {
+        self.idempotency_key = Some(key.into());
+        self
+    }
+
+    /// What the request asks for, without who asks and when.
+    fn content(&self, execution: ExecutionId) -> Value {
+        json!({
+            "call": "request_signature",
+            "execution_id": execution,
+            "provider": self.provider,
+            "signers": self.signers,
+        })
+    }
 }
 
 impl Engine {
@@ -119,7 +135,7 @@ impl Engine {
             &request.actor,
             how.correlation_id.as_deref(),
             how.traceparent.as_deref(),
-            how.idempotency.as_ref(),
+            how.idempotency_key.as_ref(),
         );
         let of_provider = limits::PROVIDER.of_field(how.provider.as_deref());
         let too_many = (how.signers.len() > MAX_SIGNERS).then(|| {
@@ -143,6 +159,8 @@ impl Engine {
                 .chain(of_signers),
         )?;
         let (organization, id) = (request.organization_id, request.execution_id);
+        let key = how.idempotency_key.take();
+        let idempotency = key.map(|key| key.into_stored(|| how.content(id)));
         let record = self.execution(organization, id).await?;
         let old = &record.execution;
         if let Some(expected) = request
@@ -194,7 +212,7 @@ impl Engine {
             follows: Some(old.id),
             attempt: 1,
             reuse: Vec::new(),
-            idempotency: how.idempotency,
+            idempotency,
         })
         .await
     }

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use super::{
-    ControlRequest, Engine, EngineError, FieldFault, Inner,
+    ControlRequest, Engine, EngineError, FieldFault, IdempotencyKey, Inner,
     control::refusal,
     crew::FreeWorker,
     decide::{Call, Moment, NewRunFacts, Reuse, Verdict, create, judge},
@@ -14,13 +14,10 @@ use super::{
 };
 use crate::{
     i18n::Text,
-    ids::{OrganizationId, WorkerId, WorkflowId},
+    ids::{ExecutionId, OrganizationId, WorkerId, WorkflowId},
     limits,
     observe::Actor,
-    ports::{
-        Claimed, Created, ExecutionRecord, FirstClaim, Idempotency, NewRun, StoreError,
-        StoreErrorKind,
-    },
+    ports::{Claimed, Created, ExecutionRecord, FirstClaim, NewRun, StoreError, StoreErrorKind},
     run::{Inputs, Phase, StepStatus},
     storable::{self, MAX_DEPTH, Unstorable},
 };
@@ -48,7 +45,7 @@ pub struct StartRequest {
     /// The W3C trace context.
     pub traceparent: Option<String>,
     /// If set, a repeated call returns the first execution.
-    pub idempotency: Option<Idempotency>,
+    pub idempotency_key: Option<IdempotencyKey>,
 }
 
 impl StartRequest {
@@ -65,7 +62,7 @@ impl StartRequest {
             until_phase: None,
             correlation_id: uuid::Uuid::now_v7().to_string(),
             traceparent: None,
-            idempotency: None,
+            idempotency_key: None,
         }
     }
 
@@ -110,6 +107,25 @@ impl StartRequest {
         self.traceparent = Some(traceparent.into());
         self
     }
+
+    /// Returns the first execution if this request is repeated with the same key.
+    #[must_use]
+    pub fn idempotency_key(mut self, key: impl Into<IdempotencyKey>) -> Self {
+        self.idempotency_key = Some(key.into());
+        self
+    }
+
+    /// What the request asks for, without who asks and when.
+    fn content(&self) -> Value {
+        json!({
+            "call": "start",
+            "workflow_id": self.workflow_id,
+            "trigger_data": self.trigger_data,
+            "trigger_type": self.trigger_type,
+            "dry_run": self.dry_run,
+            "until_phase": self.until_phase,
+        })
+    }
 }
 
 /// The result of a request to start or retry.
@@ -138,7 +154,7 @@ pub struct RetryRequest {
     /// The W3C trace context.
     pub traceparent: Option<String>,
     /// If set, a repeated call returns the first execution.
-    pub idempotency: Option<Idempotency>,
+    pub idempotency_key: Option<IdempotencyKey>,
 }
 
 impl RetryRequest {
@@ -183,6 +199,29 @@ impl RetryRequest {
         self.traceparent = Some(traceparent.into());
         self
     }
+
+    /// Returns the first execution if this request is repeated with the same key.
+    #[must_use]
+    pub fn idempotency_key(mut self, key: impl Into<IdempotencyKey>) -> Self {
+        self.idempotency_key = Some(key.into());
+        self
+    }
+
+    /// What the request asks for, without who asks and when.
+    fn content(&self, execution: ExecutionId) -> Value {
+        json!({
+            "call": "retry",
+            "execution_id": execution,
+            "trigger_data": self.trigger_data,
+            "from_step": match &self.from_step {
+                Some(StepRef::Node(node)) => json!(node),
+                Some(StepRef::Position(position)) => json!(position),
+                None => Value::Null,
+            },
+            "dry_run": self.dry_run,
+            "until_phase": self.until_phase,
+        })
+    }
 }
 
 /// Names a step of an execution.
@@ -206,11 +245,13 @@ impl Engine {
             &request.actor,
             Some(&request.correlation_id),
             request.traceparent.as_deref(),
-            request.idempotency.as_ref(),
+            request.idempotency_key.as_ref(),
         );
         let of_data = data_fault(&mut request.trigger_data);
         let of_type = limits::TRIGGER_TYPE.of_field(Some(&request.trigger_type));
         none(of_data.into_iter().chain(of_type).chain(called))?;
+        let key = request.idempotency_key.take();
+        let idempotency = key.map(|key| key.into_stored(|| request.content()));
         let workflow = self
             .whole_workflow(request.organization_id, request.workflow_id)
             .await?;
@@ -230,7 +271,7 @@ impl Engine {
             follows: None,
             attempt: 1,
             reuse: Vec::new(),
-            idempotency: request.idempotency,
+            idempotency,
         })
         .await
     }
@@ -251,11 +292,13 @@ impl Engine {
             &request.actor,
             how.correlation_id.as_deref(),
             how.traceparent.as_deref(),
-            how.idempotency.as_ref(),
+            how.idempotency_key.as_ref(),
         );
         let of_data = how.trigger_data.as_mut().and_then(data_fault);
         none(of_data.into_iter().chain(called))?;
         let (organization, id) = (request.organization_id, request.execution_id);
+        let key = how.idempotency_key.take();
+        let idempotency = key.map(|key| key.into_stored(|| how.content(id)));
         let record = self.execution(organization, id).await?;
         let (old, inputs) = (&record.execution, &record.inputs);
         if let Some(expected) = request
@@ -297,7 +340,7 @@ impl Engine {
             follows: old.follows,
             attempt: old.attempt + 1,
             reuse,
-            idempotency: how.idempotency,
+            idempotency,
         })
         .await
     }
@@ -397,9 +440,9 @@ pub(super) fn called(
     actor: &Actor,
     correlation_id: Option<&str>,
     traceparent: Option<&str>,
-    idempotency: Option<&Idempotency>,
+    idempotency_key: Option<&IdempotencyKey>,
 ) -> impl Iterator<Item = FieldFault> + use<> {
-    let key = idempotency.map(|idempotency| idempotency.key.as_str());
+    let key = idempotency_key.map(IdempotencyKey::as_str);
     let faults = [
         limits::ACTOR.of_field(Some(&actor.actor_id)),
         limits::CORRELATION_ID.of_field(correlation_id),

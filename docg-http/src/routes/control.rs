@@ -21,7 +21,7 @@ use crate::{
         RetryBody, SignalSent,
     },
     extract::{Id, IfMatch, Json, NoQuery},
-    idempotency,
+    idempotency::{self, KeyedRequest},
     problem::Problem,
     router::AppState,
 };
@@ -232,7 +232,7 @@ pub(crate) async fn retry(
     how.until_phase = until_phase;
     how.correlation_id = Some(caller.correlation_id.clone());
     how.traceparent.clone_from(&caller.traceparent);
-    how.idempotency.clone_from(&key);
+    how.idempotency_key = key.as_ref().map(KeyedRequest::for_engine);
     let (inner, by) = (state.clone(), caller.clone());
     let call = async move {
         let started = inner.engine.retry(request, how).await?;
@@ -286,7 +286,7 @@ pub(crate) async fn request_signature(
     how.provider = provider;
     how.correlation_id = Some(caller.correlation_id.clone());
     how.traceparent.clone_from(&caller.traceparent);
-    how.idempotency.clone_from(&key);
+    how.idempotency_key = key.as_ref().map(KeyedRequest::for_engine);
     let (inner, by) = (state.clone(), caller.clone());
     let call = async move {
         let started = inner.engine.request_signature(request, how).await?;
