@@ -75,7 +75,9 @@ impl World {
             ..PreflightLimits::default()
         })
         .build();
-        let workers = engine.start_workers(WorkerOptions::default());
+        let workers = engine
+            .start_workers(WorkerOptions::default())
+            .expect("no other workers run");
         Self {
             engine,
             organization: OrganizationId::new(),

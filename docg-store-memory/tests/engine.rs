@@ -96,7 +96,11 @@ fn builder(shared: &Arc<Shared>) -> EngineBuilder {
 impl World {
     fn new(shared: &Arc<Shared>) -> Self {
         let engine = builder(shared).build();
-        let workers = Some(engine.start_workers(WorkerOptions::default()));
+        let workers = Some(
+            engine
+                .start_workers(WorkerOptions::default())
+                .expect("no other workers run"),
+        );
         Self {
             engine,
             workers,
@@ -691,7 +695,11 @@ async fn a_worker_that_disappears_is_taken_over_and_the_effect_is_asked_about() 
                 .record
                 .execution
                 .id;
-            std::mem::forget(first.start_workers(WorkerOptions::default()));
+            std::mem::forget(
+                first
+                    .start_workers(WorkerOptions::default())
+                    .expect("no other workers run"),
+            );
             id
         })
         .await
@@ -699,7 +707,9 @@ async fn a_worker_that_disappears_is_taken_over_and_the_effect_is_asked_about() 
     shared.begun.notified().await;
     doomed.shutdown_background();
     let second = engine(&shared, an_hour_later());
-    let workers = second.start_workers(WorkerOptions::default());
+    let workers = second
+        .start_workers(WorkerOptions::default())
+        .expect("no other workers run");
     let world = World {
         engine: second,
         workers: Some(workers),
@@ -745,7 +755,10 @@ async fn shutdown_waits_for_handlers_within_their_grace_and_hands_the_rest_back(
     );
     assert_eq!(world.record(hangs).await.execution.status, Status::Running);
     // What was handed back is due at once, for whoever comes.
-    let _workers = world.engine.start_workers(WorkerOptions::default());
+    let _workers = world
+        .engine
+        .start_workers(WorkerOptions::default())
+        .expect("no other workers run");
     world
         .until(polite, |event| {
             matches!(event.data, EventData::Completed { .. })

@@ -84,7 +84,9 @@ impl World {
             kills,
             claimed: sender,
         }));
-        let workers = engine.start_workers(WorkerOptions::default());
+        let workers = engine
+            .start_workers(WorkerOptions::default())
+            .expect("no other workers run");
         Self {
             clock,
             engine,

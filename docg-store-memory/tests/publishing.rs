@@ -172,7 +172,9 @@ async fn what_a_dead_process_has_committed_is_published_before_what_follows() {
     dies.pause(world.of(id), None).await.expect("paused");
     let unpublished = world.stored(id).await;
     assert!(unpublished.len() > 1);
-    let _workers = lives.start_workers(WorkerOptions::default());
+    let _workers = lives
+        .start_workers(WorkerOptions::default())
+        .expect("no other workers run");
     let resumed = lives.resume(world.of(id), Resume::default());
     resumed.await.expect("goes on");
     world.assert_told(list, id).await;
@@ -186,7 +188,9 @@ async fn what_one_publish_did_not_bring_or_not_for_sure_the_next_one_brings() {
             let engine = world.faulty(move |number| (number == failing).then_some(fault));
             let list = engine.list_feed(world.organization, None).await;
             let id = world.start(&engine).await;
-            let workers = engine.start_workers(WorkerOptions::default());
+            let workers = engine
+                .start_workers(WorkerOptions::default())
+                .expect("no other workers run");
             let ended = engine
                 .feed(world.organization, id, 0)
                 .await
@@ -208,7 +212,9 @@ async fn a_run_whose_beginning_is_published_late_is_told_of_from_its_beginning()
     let (accepts, works) = (world.dies(), world.healthy());
     let list = works.list_feed(world.organization, None).await;
     let id = world.start(&accepts).await;
-    let _workers = works.start_workers(WorkerOptions::default());
+    let _workers = works
+        .start_workers(WorkerOptions::default())
+        .expect("no other workers run");
     world.assert_told(list, id).await;
     // It was only slow.
     let first = world.stored(id).await.remove(0);
@@ -260,7 +266,9 @@ async fn one_look_of_the_sweeper_brings_all_but_what_the_bus_refuses() {
         world.start(&dies).await;
     }
     let sweeps = world.faulty(|number| (number == 7).then_some(Fault::Before));
-    let _workers = sweeps.start_workers(WorkerOptions::concurrency(0));
+    let _workers = sweeps
+        .start_workers(WorkerOptions::concurrency(0))
+        .expect("no other workers run");
     while world.left().await == 250 {
         world.tick().await;
     }
@@ -273,7 +281,9 @@ async fn one_look_of_the_sweeper_brings_all_but_what_the_bus_refuses() {
 async fn a_sweeper_that_has_found_something_does_not_wait_a_minute() {
     let world = World::new(BusConfig::default()).await;
     let (dies, idle) = (world.dies(), world.healthy());
-    let _workers = idle.start_workers(WorkerOptions::concurrency(0));
+    let _workers = idle
+        .start_workers(WorkerOptions::concurrency(0))
+        .expect("no other workers run");
     world.start(&dies).await;
     assert!(world.is_published_within(66).await);
     world.start(&dies).await;
@@ -295,7 +305,9 @@ async fn a_bus_that_is_down_ends_a_sweep() {
         asks.fetch_add(1, Ordering::SeqCst);
         is_down.load(Ordering::SeqCst).then_some(Fault::Before)
     });
-    let _workers = sweeps.start_workers(WorkerOptions::concurrency(0));
+    let _workers = sweeps
+        .start_workers(WorkerOptions::concurrency(0))
+        .expect("no other workers run");
     while asked.load(Ordering::SeqCst) == 0 {
         world.tick().await;
     }

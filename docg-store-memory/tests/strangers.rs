@@ -178,7 +178,10 @@ impl World {
 
     /// Starts a run, and waits until it rests or has ended.
     async fn run(&self) -> ExecutionRecord {
-        let _workers = self.engine.start_workers(WorkerOptions::default());
+        let _workers = self
+            .engine
+            .start_workers(WorkerOptions::default())
+            .expect("no other workers run");
         let started = self.engine.start(self.request()).await.expect("accepted");
         let id = started.record.execution.id;
         let feed = self.engine.feed(self.organization, id, 0).await;

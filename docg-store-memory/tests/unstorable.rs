@@ -58,7 +58,9 @@ async fn run_in(phase: &str, engine: Engine, node_type: &str) -> Ran {
 }
 
 async fn run_all(phase: &str, engine: Engine, node_types: &[&str]) -> Ran {
-    let _workers = engine.start_workers(WorkerOptions::default());
+    let _workers = engine
+        .start_workers(WorkerOptions::default())
+        .expect("no other workers run");
     let (organization, workflow) = (OrganizationId::new(), WorkflowId::new());
     // Without a second attempt, a wait that a probe finds is awaited as it is.
     let node = |(at, node_type)| json!({"id": format!("n{at}"), "type": node_type, "phase": phase, "retry": {"max_attempts": 1}});

@@ -80,7 +80,10 @@ impl World {
         let request = StartRequest::new(self.organization, workflow, Actor::user("somebody"));
         let started = self.engine.start(request).await.expect("starts");
         let id = started.record.execution.id;
-        let workers = self.engine.start_workers(WorkerOptions::concurrency(1));
+        let workers = self
+            .engine
+            .start_workers(WorkerOptions::concurrency(1))
+            .expect("no other workers run");
         let mut feed = self
             .engine
             .feed(self.organization, id, 0)

@@ -250,7 +250,10 @@ async fn odd_texts_are_kept_or_refused_and_leave_no_execution_that_cannot_go_on(
     texts.extend((0..12).map(|_| odd_text().new_tree(&mut runner).expect("a text").current()));
     for store in stores {
         let world = World::over(store);
-        let workers = world.engine.start_workers(WorkerOptions::default());
+        let workers = world
+            .engine
+            .start_workers(WorkerOptions::default())
+            .expect("no other workers run");
         for text in &texts {
             world.say(text).await;
         }

@@ -1,4 +1,7 @@
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use super::{
     Engine, Inner, active::ActiveRuns, crew::WakeUp, lasting::LastingWarnings, observed::Observed,
@@ -262,6 +265,7 @@ impl EngineBuilder {
             active: ActiveRuns::default(),
             relay: Relay::default(),
             warnings: LastingWarnings::default(),
+            has_workers: AtomicBool::new(false),
             wake: WakeUp::default(),
             observers,
         };

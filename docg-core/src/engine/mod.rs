@@ -34,7 +34,7 @@ mod unserved;
 mod worker;
 mod workflows;
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicBool};
 
 pub use crate::error::FieldFault;
 pub use approvals::{OpenApproval, RefusedVote, VoteAnswer, VoteRefusal};
@@ -51,7 +51,7 @@ pub use request_signature::{REQUEST_SIGNATURE, RequestSignature};
 pub use resume::{Repair, Resume};
 pub use signatures::WebhookAnswer;
 pub use start::{RetryRequest, StartRequest, Started, StepRef};
-pub use worker::{WorkerOptions, Workers};
+pub use worker::{WorkerOptions, Workers, WorkersRunning};
 pub use workflows::PutWorkflow;
 
 use crate::{
@@ -90,6 +90,8 @@ pub(crate) struct Inner {
     pub(crate) options: EngineOptions,
     pub(crate) active: active::ActiveRuns,
     pub(crate) relay: relay::Relay,
+    /// True while workers of this engine run.
+    pub(crate) has_workers: AtomicBool,
     pub(crate) wake: crew::WakeUp,
     pub(crate) steadiness: steadiness::Steadiness,
     pub(crate) warnings: lasting::LastingWarnings,

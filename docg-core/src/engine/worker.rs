@@ -80,12 +80,43 @@ pub struct Workers {
     background: CancellationToken,
     drivers: TaskTracker,
     claiming: tokio::task::JoinHandle<()>,
-    engine: Engine,
+    only: OnlyWorkers,
+}
+
+/// The engine's workers run already. An engine has one worker pool at a time: its
+/// [`concurrency`](WorkerOptions::concurrency) is the limit of the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the workers of this engine run already; shut them down before starting others")]
+pub struct WorkersRunning;
+
+/// The right to run the engine's workers; dropping it gives the right to the next caller.
+#[derive(Debug)]
+struct OnlyWorkers(Engine);
+
+impl OnlyWorkers {
+    fn of(engine: &Engine) -> Result<Self, WorkersRunning> {
+        let is_taken = engine.inner.has_workers.swap(true, Ordering::AcqRel);
+        (!is_taken)
+            .then(|| Self(engine.clone()))
+            .ok_or(WorkersRunning)
+    }
+}
+
+impl Drop for OnlyWorkers {
+    fn drop(&mut self) {
+        self.0.inner.has_workers.store(false, Ordering::Release);
+    }
 }
 
 impl Engine {
-    /// Starts workers, which claim executions and move them forward. Call it once per process.
-    pub fn start_workers(&self, options: WorkerOptions) -> Workers {
+    /// Starts workers, which claim executions and move them forward, until the returned handle is shut down
+    /// or dropped. After that, workers can be started again. All clones of an engine share its workers.
+    ///
+    /// # Errors
+    ///
+    /// [`WorkersRunning`] if the engine's workers run already. They are not changed.
+    pub fn start_workers(&self, options: WorkerOptions) -> Result<Workers, WorkersRunning> {
+        let only = OnlyWorkers::of(self)?;
         let options = options.bounded();
         let (shutdown, background) = (CancellationToken::new(), CancellationToken::new());
         let drivers = TaskTracker::new();
@@ -114,13 +145,13 @@ impl Engine {
                 }
             });
         }
-        Workers {
+        Ok(Workers {
             shutdown,
             background,
             drivers,
             claiming,
-            engine: self.clone(),
-        }
+            only,
+        })
     }
 }
 
@@ -134,7 +165,7 @@ impl Workers {
         self.drivers.close();
         self.drivers.wait().await;
         self.background.cancel();
-        if let Err(e) = relay::flush(&self.engine.inner).await {
+        if let Err(e) = relay::flush(&self.only.0.inner).await {
             tracing::warn!("what is on the bus could not be noted: {e}");
         }
     }

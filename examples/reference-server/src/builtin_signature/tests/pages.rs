@@ -400,7 +400,9 @@ async fn in_review(organization: OrganizationId) -> (Engine, Workers, ExecutionI
     )
     .step(handler)
     .build();
-    let workers = engine.start_workers(WorkerOptions::concurrency(1));
+    let workers = engine
+        .start_workers(WorkerOptions::concurrency(1))
+        .expect("no other workers run");
     let workflow = WorkflowId::new();
     let nodes = json!([{"id": "sign", "type": "refused"}]);
     let draft: WorkflowDraft =
