@@ -180,7 +180,7 @@ impl World {
 fn applied(answer: ControlAnswer) -> ExecutionRecord {
     match answer {
         ControlAnswer::Applied(record) => *record,
-        ControlAnswer::Sent => panic!("this process holds it and applies the call"),
+        ControlAnswer::Pending => panic!("this process holds it and applies the call"),
     }
 }
 

@@ -52,8 +52,12 @@ impl ControlRequest {
 pub enum ControlAnswer {
     /// The call was applied; this is the execution after it.
     Applied(Box<ExecutionRecord>),
-    /// Another process holds the execution and will apply the call.
-    Sent,
+    /// The call is stored, but not yet applied. The worker that holds the execution applies it at its next
+    /// wake-up or lease renewal; if that worker dies, the next one does. If something else changes the
+    /// execution first, so that it no longer allows the call, the call is ignored.
+    ///
+    /// To see what became of the call, read the execution again, or follow its [`feed`](Engine::feed).
+    Pending,
 }
 
 /// The result of sending a signal.
@@ -64,7 +68,7 @@ pub(super) enum Delivery {
     /// The signal no longer applied when its turn came.
     Ignored,
     /// The signal is in the inbox and not yet settled.
-    Sent,
+    Pending,
 }
 
 async fn within(time: Duration, settled: &mut oneshot::Receiver<bool>) -> Option<Delivery> {
@@ -77,7 +81,7 @@ async fn within(time: Duration, settled: &mut oneshot::Receiver<bool>) -> Option
 
 /// How long a call waits for a holder in this process, on top of the handler's grace and probe time.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How long a call waits for a holder in another process before it answers `Sent`.
+/// How long a call waits for a holder in another process before it answers `Pending`.
 const ELSEWHERE: Duration = Duration::from_millis(100);
 
 impl Engine {
@@ -233,17 +237,17 @@ impl Engine {
             },
             // An execution never ends over a cancel in its inbox. If it ended otherwise, it ended before the
             // cancel arrived.
-            Delivery::Sent if call == Call::Cancel => {
+            Delivery::Pending if call == Call::Cancel => {
                 let record = self.execution(organization, id).await?;
                 match record.execution.status {
                     Status::Canceled => Ok(ControlAnswer::Applied(Box::new(record))),
                     status if status.is_terminal() => {
                         Err(refusal(&record.execution, record.unreadable))
                     }
-                    _ => Ok(ControlAnswer::Sent),
+                    _ => Ok(ControlAnswer::Pending),
                 }
             }
-            Delivery::Sent => Ok(ControlAnswer::Sent),
+            Delivery::Pending => Ok(ControlAnswer::Pending),
         }
     }
 
@@ -286,7 +290,7 @@ impl Engine {
             delivery = within(patience, &mut settled).await;
         }
         self.inner.active.forget(id);
-        Ok(delivery.unwrap_or(Delivery::Sent))
+        Ok(delivery.unwrap_or(Delivery::Pending))
     }
 
     /// True if a signal is in the inbox, and also if the inbox cannot be read.

@@ -63,7 +63,7 @@ impl Asked<'_> {
                 ControlAnswer::Applied(record) => {
                     Ok((StatusCode::OK, shown_json(&state, &caller, &record).await?))
                 }
-                ControlAnswer::Sent => Ok((StatusCode::ACCEPTED, dto::json(&dto::SIGNAL_SENT))),
+                ControlAnswer::Pending => Ok((StatusCode::ACCEPTED, dto::json(&dto::SIGNAL_SENT))),
             }
         };
         idempotency::once(&self.state, &self.caller, key, call).await

@@ -25,7 +25,7 @@ pub(crate) struct Asked {
     pub(crate) execution: ExecutionId,
     pub(crate) actor: Actor,
     /// It was said to be in the inbox.
-    pub(crate) is_sent: bool,
+    pub(crate) is_pending: bool,
     /// It was a cancel that was not refused.
     pub(crate) is_cancel: bool,
 }
@@ -55,7 +55,7 @@ impl Caller {
         };
         let answer = tokio::time::timeout(PATIENCE, asking).await.ok().flatten();
         Asked {
-            is_sent: matches!(answer, Some(ControlAnswer::Sent)),
+            is_pending: matches!(answer, Some(ControlAnswer::Pending)),
             is_cancel: matches!(wish, Wish::Cancel) && answer.is_some(),
             execution: self.execution,
             actor: self.actor,

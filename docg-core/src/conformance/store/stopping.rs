@@ -365,7 +365,7 @@ impl World {
                 Ok(ControlAnswer::Applied(record)) => {
                     assert_eq!(record.execution.status, Status::Canceled, "{cell:?}");
                 }
-                Ok(ControlAnswer::Sent) => {}
+                Ok(ControlAnswer::Pending) => {}
                 Err(refused) => panic!("{cell:?}: {refused}"),
             }
         });
