@@ -67,7 +67,7 @@ pub const NODE_ID: TextLimit = TextLimit::line("node_id", 64).needed();
 /// The name of a node type.
 pub const NODE_TYPE: TextLimit = TextLimit::line("type", 100).needed();
 /// The condition of a node.
-pub const WHEN: TextLimit = TextLimit::lines("when", 10_000);
+pub const WHEN: TextLimit = TextLimit::lines("when", 2_000);
 /// The kind of trigger that started an execution.
 pub const TRIGGER_TYPE: TextLimit = TextLimit::line("trigger_type", 100).needed();
 /// The reason for a pause or a cancel.

@@ -101,8 +101,8 @@ impl Engine {
     /// # Errors
     ///
     /// `NotFound` as for [`approval`](Self::approval); `VoteRefused` if the vote does not count;
-    /// `InvalidInput` if the comment exceeds its [limit](crate::limits::COMMENT); `Unreadable` if the
-    /// approval cannot be read, or the vote could not be applied.
+    /// `InvalidInput` if the comment breaks its [limit](crate::limits::COMMENT); `Unreadable` if the
+    /// approval or its execution cannot be read.
     pub async fn vote(
         &self,
         token: &str,

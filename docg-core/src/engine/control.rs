@@ -89,7 +89,7 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// `NotFound`, `InvalidTransition`, `Unreadable`, `VersionMismatch`; `InvalidInput` if a text exceeds its
+    /// `NotFound`, `InvalidTransition`, `Unreadable`, `VersionMismatch`; `InvalidInput` if a text breaks its
     /// [limit](crate::limits).
     pub async fn pause(
         &self,
@@ -106,8 +106,8 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// `NotFound`, `InvalidTransition`, `Unreadable`, `VersionMismatch`; `InvalidInput` if a text exceeds its
-    /// [limit](crate::limits).
+    /// `NotFound`; `InvalidTransition`; `Unreadable` only if the execution has ended, since an unreadable one
+    /// can be canceled; `VersionMismatch`; `InvalidInput` if a text breaks its [limit](crate::limits).
     pub async fn cancel(
         &self,
         request: ControlRequest,
@@ -123,8 +123,9 @@ impl Engine {
     /// # Errors
     ///
     /// `NotFound`, `InvalidTransition`, `Unreadable`, `VersionMismatch`; `InvalidInput` if the repair names
-    /// unknown nodes, if an outcome is unknown and the repair does not settle it, or if the repair settles a
-    /// known one.
+    /// unknown nodes or parameters, if a value is too large or cannot be [stored](crate::storable), if an
+    /// outcome is unknown and the repair does not settle it, if the repair settles a known one, or if a text
+    /// breaks its [limit](crate::limits).
     pub async fn resume(
         &self,
         request: ControlRequest,

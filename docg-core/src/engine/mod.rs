@@ -69,6 +69,9 @@ use crate::{
 ///
 /// Build it with [`Engine::builder`], start [workers](Engine::start_workers), then [start](Engine::start)
 /// executions.
+///
+/// If the store fails, every method that uses it returns [`EngineError::Store`]. The methods name this error
+/// only if they have no other.
 #[derive(Clone)]
 pub struct Engine {
     pub(crate) inner: Arc<Inner>,

@@ -253,7 +253,8 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// `NotFound`; `InvalidInput` for trigger data that [`start`](Self::start) refuses.
+    /// `NotFound` for the workflow; `InvalidInput` for trigger data that [`start`](Self::start) refuses, and if the
+    /// workflow cannot be read.
     pub async fn preflight(
         &self,
         organization: OrganizationId,

@@ -117,9 +117,9 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// `NotFound`; `InvalidTransition` if the execution is not completed; `VersionMismatch`; `NoDocument`;
+    /// `NotFound`; `InvalidTransition` if the execution is not completed; `Unreadable`; `VersionMismatch`; `NoDocument`;
     /// `SignaturesNotConfigured`; `InvalidInput` if the provider is blank, there are more than
-    /// [`MAX_SIGNERS`] signers, or a text exceeds its [limit](crate::limits); `KeyReused`.
+    /// [`MAX_SIGNERS`] signers, one is nested too deep, or a text breaks its [limit](crate::limits); `KeyReused`.
     pub async fn request_signature(
         &self,
         request: ControlRequest,

@@ -238,8 +238,9 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// `NotFound` for the workflow; `InvalidInput` if the trigger data is no object or a text exceeds its
-    /// [limit](crate::limits); `KeyReused`.
+    /// `NotFound` for the workflow; `InvalidInput` if the trigger data is no object or cannot be
+    /// [stored](crate::storable), a text breaks its [limit](crate::limits), or the workflow cannot be read;
+    /// `KeyReused`.
     pub async fn start(&self, mut request: StartRequest) -> Result<Started, EngineError> {
         let called = called(
             &request.actor,
@@ -281,8 +282,10 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// `NotFound`; `InvalidTransition` if the execution has not ended; `InvalidInput` if `from_step` names no
-    /// step, or an earlier step has no output to reuse; `KeyReused`.
+    /// `NotFound`; `InvalidTransition` if the execution has not ended; `Unreadable`; `VersionMismatch`;
+    /// `InvalidInput` if `from_step` names no step, an earlier step has no output to reuse, the trigger data is
+    /// no object or cannot be [stored](crate::storable), or a text breaks its [limit](crate::limits);
+    /// `KeyReused`.
     pub async fn retry(
         &self,
         request: ControlRequest,

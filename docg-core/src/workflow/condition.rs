@@ -58,7 +58,7 @@
 //!
 //! # Limits
 //!
-//! An expression has at most 2,000 bytes and 64 levels. Its evaluation takes at most 4 million operations:
+//! An expression has at most 2,000 characters and 64 levels. Its evaluation takes at most 4 million operations:
 //! about one for each value visited, and one for each 16 bytes of text. A number has at most 400 digits.
 //! Exceeding a limit is an error like any other.
 

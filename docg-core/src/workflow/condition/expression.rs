@@ -9,10 +9,11 @@ use super::{
     ConditionError,
     number::{Arithmetic, Number},
 };
-use crate::workflow::variables::{PathError, Root, Target, shortened};
+use crate::{
+    limits,
+    workflow::variables::{PathError, Root, Target, shortened},
+};
 
-/// The longest expression, in bytes.
-const LONGEST: usize = 2_000;
 /// The deepest nesting of expressions.
 const DEEPEST: usize = 64;
 
@@ -166,8 +167,9 @@ pub(super) struct Parsed {
 }
 
 pub(super) fn parse(source: &str) -> Result<Parsed, ConditionError> {
-    if source.len() > LONGEST {
-        return refused(format!("the condition is longer than {LONGEST} bytes"));
+    let most = limits::WHEN.max;
+    if source.chars().nth(most).is_some() {
+        return refused(format!("the condition is longer than {most} characters"));
     }
     let expression = parse_expr(source).map_err(|e| ConditionError::Syntax(e.to_string()))?;
     let mut parser = Parser {
