@@ -4,8 +4,11 @@ use std::{
 };
 
 use super::{
-    Engine, Inner, active::ActiveRuns, crew::WakeUp, lasting::LastingWarnings, observed::Observed,
-    observer::Observers, relay::Relay, request_signature::SignatureNode, steadiness::Steadiness,
+    Engine, Inner,
+    api::request_signature::SignatureNode,
+    read::relay::Relay,
+    report::{Observed, Observers, Warnings},
+    worker::{active::ActiveExecutions, clock_guard::ClockGuard, pool::WakeUp},
 };
 use crate::{
     actions::{ActionCatalogue, ActionTemplate},
@@ -252,7 +255,7 @@ impl EngineBuilder {
             node_types: self.registry.node_types(),
             store: Observed::new(self.store, &observers),
             bus: Observed::new(self.bus, &observers),
-            steadiness: Steadiness::of(&*self.clock),
+            clock_guard: ClockGuard::of(&*self.clock),
             clock: self.clock,
             registry: self.registry,
             probe: self.probe,
@@ -262,9 +265,9 @@ impl EngineBuilder {
             providers: self.providers.into(),
             signature_node: self.signature_node,
             options: self.options.bounded(),
-            active: ActiveRuns::default(),
+            active: ActiveExecutions::default(),
             relay: Relay::default(),
-            warnings: LastingWarnings::default(),
+            warnings: Warnings::default(),
             has_workers: AtomicBool::new(false),
             wake: WakeUp::default(),
             observers,

@@ -16,11 +16,13 @@ use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Inner,
-    active::Handle,
+    Fact, Inner, OTHER,
     decide::{Input, Notes},
-    kept::{Keeper, OutputRoom},
-    observer::{Fact, OTHER, Observers},
+    report::Observers,
+    worker::{
+        active::Handle,
+        answers::{Keeper, OutputRoom},
+    },
 };
 use crate::{
     error::{FailureClass, StepFailure, codes},

@@ -8,8 +8,8 @@ use super::{Driver, Mode, attend};
 use crate::{
     engine::{
         Inner,
-        active::Handle,
         decide::{self, Input, Records},
+        worker::active::Handle,
     },
     event::Event,
     ports::{Claimed, Lease, MAX_TAKEOVERS, RunState},

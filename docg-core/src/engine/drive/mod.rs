@@ -17,12 +17,10 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use holding::Holding;
 
 use super::{
-    Inner,
-    active::Handle,
+    Fact, Inner,
     decide::{self, Decision, Input, Moment, Next, Records, decide},
-    kept,
-    observer::Fact,
     step_run::{StepRun, Task},
+    worker::{active::Handle, answers},
 };
 use crate::{
     ports::{Claimed, Lease, RunState},
@@ -112,7 +110,7 @@ impl Driver {
             let asked = inputs
                 .iter()
                 .any(|input| matches!(input, Input::Probed { .. }));
-            if let Some(input) = kept::without_wait(&self.engine, &state, &inputs) {
+            if let Some(input) = answers::without_wait(&self.engine, &state, &inputs) {
                 instead = Some(Instead {
                     state: state.clone(),
                     held: self.held.clone(),

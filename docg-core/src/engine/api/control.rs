@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::{
-    Engine, EngineError, Repair, Resume, decide,
-    drive::{Holding, Mode},
-    start::none,
-};
+use super::{Repair, Resume, start::none};
 use crate::{
-    engine::decide::{Call, Verdict},
+    engine::{
+        Engine, EngineError,
+        decide::{self, Call, Verdict},
+        drive::{Holding, Mode},
+    },
     ids::{ExecutionId, OrganizationId, SignalId},
     limits,
     observe::Actor,
@@ -62,7 +62,7 @@ pub enum ControlAnswer {
 
 /// The result of sending a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Delivery {
+pub(in crate::engine) enum Delivery {
     /// The signal was applied.
     Applied,
     /// The signal no longer applied when its turn came.
@@ -181,7 +181,10 @@ impl Engine {
     }
 
     /// Rejects an execution of which a part cannot be read. Only a cancel works without that part.
-    pub(super) async fn check_readable(&self, record: &ExecutionRecord) -> Result<(), EngineError> {
+    pub(in crate::engine) async fn check_readable(
+        &self,
+        record: &ExecutionRecord,
+    ) -> Result<(), EngineError> {
         let execution = &record.execution;
         if !record.unreadable {
             match self.inner.store.readable(execution.id).await {
@@ -253,12 +256,15 @@ impl Engine {
     }
 
     /// Appends a signal to the inbox. If this process can, it applies the signal before this returns.
-    pub(super) async fn send(&self, signal: Signal) -> Result<Delivery, EngineError> {
+    pub(in crate::engine) async fn send(&self, signal: Signal) -> Result<Delivery, EngineError> {
         self.deliver(signal, false).await
     }
 
     /// Sends a signal that may have been sent before. A signal that was already settled is `Ignored`.
-    pub(super) async fn send_again(&self, signal: Signal) -> Result<Delivery, EngineError> {
+    pub(in crate::engine) async fn send_again(
+        &self,
+        signal: Signal,
+    ) -> Result<Delivery, EngineError> {
         self.deliver(signal, true).await
     }
 
@@ -317,7 +323,7 @@ impl Engine {
 }
 
 /// The error for a rejected call. It names the calls that are allowed.
-pub(super) fn refusal(execution: &Execution, unreadable: bool) -> EngineError {
+pub(in crate::engine) fn refusal(execution: &Execution, unreadable: bool) -> EngineError {
     let (from, mut allowed) = (execution.status, decide::allowed_calls(execution));
     if unreadable {
         allowed.retain(|call| *call == Call::Cancel);

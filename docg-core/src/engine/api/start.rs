@@ -5,14 +5,14 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
-use super::{
-    ControlRequest, Engine, EngineError, FieldFault, IdempotencyKey, Inner,
-    control::refusal,
-    crew::FreeWorker,
-    decide::{Call, Moment, NewRunFacts, Reuse, Verdict, create, judge},
-    drive::Holding,
-};
+use super::{ControlRequest, IdempotencyKey, control::refusal};
 use crate::{
+    engine::{
+        Engine, EngineError, FieldFault, Inner,
+        decide::{Call, Moment, NewRunFacts, Reuse, Verdict, create, judge},
+        drive::Holding,
+        worker::pool::FreeWorker,
+    },
     i18n::Text,
     ids::{ExecutionId, OrganizationId, WorkerId, WorkflowId},
     limits,
@@ -394,7 +394,10 @@ impl Engine {
         Ok(reuse)
     }
 
-    pub(super) async fn create(&self, facts: NewRunFacts) -> Result<Started, EngineError> {
+    pub(in crate::engine) async fn create(
+        &self,
+        facts: NewRunFacts,
+    ) -> Result<Started, EngineError> {
         let mut ids = self.inner.ids();
         let now = self.inner.now();
         let moment = Moment {
@@ -439,7 +442,7 @@ impl Engine {
 }
 
 /// The faults in the fields that every call that creates an execution has.
-pub(super) fn called(
+pub(in crate::engine) fn called(
     actor: &Actor,
     correlation_id: Option<&str>,
     traceparent: Option<&str>,
@@ -456,7 +459,7 @@ pub(super) fn called(
 }
 
 /// The fault in trigger data that no workflow accepts.
-pub(super) fn data_fault(data: &mut Value) -> Option<FieldFault> {
+pub(in crate::engine) fn data_fault(data: &mut Value) -> Option<FieldFault> {
     let pointer = || "/trigger_data".to_owned();
     let fault = unstorable(data, pointer);
     fault.or_else(|| {
@@ -467,7 +470,10 @@ pub(super) fn data_fault(data: &mut Value) -> Option<FieldFault> {
 
 /// Checks that the store can keep a value from outside. A value that is nested too deep is replaced with
 /// `null`.
-pub(super) fn unstorable(value: &mut Value, pointer: impl Fn() -> String) -> Option<FieldFault> {
+pub(in crate::engine) fn unstorable(
+    value: &mut Value,
+    pointer: impl Fn() -> String,
+) -> Option<FieldFault> {
     let too_deep = storable::refuse_deep(value, &pointer);
     too_deep.or_else(|| {
         let fault = Unstorable::of_value(value, MAX_DEPTH)?;
@@ -476,7 +482,9 @@ pub(super) fn unstorable(value: &mut Value, pointer: impl Fn() -> String) -> Opt
 }
 
 /// Rejects a call if it has faults.
-pub(super) fn none(faults: impl IntoIterator<Item = FieldFault>) -> Result<(), EngineError> {
+pub(in crate::engine) fn none(
+    faults: impl IntoIterator<Item = FieldFault>,
+) -> Result<(), EngineError> {
     let faults: Vec<_> = faults.into_iter().collect();
     if faults.is_empty() {
         Ok(())

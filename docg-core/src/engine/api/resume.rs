@@ -3,11 +3,11 @@
 use serde_json::{Map, Value};
 
 use super::{
-    ControlRequest, Engine, EngineError, FieldFault,
-    kept::OutputRoom,
+    ControlRequest,
     start::{none, unstorable},
 };
 use crate::{
+    engine::{Engine, EngineError, FieldFault, worker::answers::OutputRoom},
     i18n::Text,
     ports::{ResumeSignal, Settlement},
     run::{Execution, Status, Step},
@@ -98,7 +98,7 @@ impl Repair {
     }
 
     /// The values that the store cannot keep.
-    pub(super) fn unstorable(&mut self) -> Vec<FieldFault> {
+    pub(in crate::engine) fn unstorable(&mut self) -> Vec<FieldFault> {
         let data = self.trigger_data.iter_mut();
         let data = data.map(|(name, value)| ("/changes/trigger_data", Some(name), value));
         let nodes = self.nodes.iter_mut();
@@ -149,7 +149,7 @@ impl From<Resume> for ResumeSignal {
 impl Engine {
     /// Checks a repair against the execution: its nodes must exist, and it must settle an unknown outcome and
     /// no other.
-    pub(super) async fn check_repair(
+    pub(in crate::engine) async fn check_repair(
         &self,
         request: &ControlRequest,
         execution: &Execution,

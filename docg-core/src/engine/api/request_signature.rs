@@ -5,12 +5,15 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::{
-    ControlRequest, Engine, EngineError, FieldFault, IdempotencyKey, Started,
+    ControlRequest, IdempotencyKey, Started,
     control::refusal,
-    decide::{Call, NewRunFacts, Verdict, judge},
     start::{called, none},
 };
 use crate::{
+    engine::{
+        Engine, EngineError, FieldFault,
+        decide::{Call, NewRunFacts, Verdict, judge},
+    },
     i18n::Text,
     ids::{ExecutionId, NodeId},
     limits,
@@ -111,7 +114,7 @@ impl Engine {
     /// execution stays unchanged. The document is the `file` of the last step that produced one.
     ///
     /// The new execution has one node, of the type set by
-    /// [`EngineBuilder::signature_requests`](super::EngineBuilder::signature_requests). It runs as any other:
+    /// [`EngineBuilder::signature_requests`](crate::engine::EngineBuilder::signature_requests). It runs as any other:
     /// preflight checks the signers. Its trigger data hold `provider`, `file` and `signers`, so that a person
     /// can correct them in a review.
     ///

@@ -14,11 +14,11 @@ use tokio_util::{
     task::{TaskTracker, task_tracker::TaskTrackerToken},
 };
 
-use super::{
-    Inner, WorkerOptions,
-    drive::{Holding, Mode},
-};
 use crate::{
+    engine::{
+        Inner, WorkerOptions,
+        drive::{Holding, Mode},
+    },
     ids::{ExecutionId, WorkerId},
     ports::{Claim, ClaimRequest, ClaimWhat, StoreError},
     time::Timestamp,
@@ -28,34 +28,34 @@ use crate::{
 /// Wakes the claiming loop: at once, or at a given time.
 #[derive(Debug)]
 pub(crate) struct WakeUp {
-    pub(super) notify: Notify,
+    pub(in crate::engine) notify: Notify,
     /// The earliest known time at which an execution becomes due, in milliseconds.
-    pub(super) due: AtomicI64,
+    pub(in crate::engine) due: AtomicI64,
     /// The worker pool of this process while it waits for work.
-    idle: Mutex<Option<Crew>>,
+    idle: Mutex<Option<WorkerPool>>,
 }
 
 /// The worker pool of one process.
 #[derive(Debug, Clone)]
-pub(super) struct Crew {
-    pub(super) options: WorkerOptions,
-    pub(super) permits: Arc<Semaphore>,
-    pub(super) shutdown: CancellationToken,
-    pub(super) drivers: TaskTracker,
+pub(in crate::engine) struct WorkerPool {
+    pub(in crate::engine) options: WorkerOptions,
+    pub(in crate::engine) permits: Arc<Semaphore>,
+    pub(in crate::engine) shutdown: CancellationToken,
+    pub(in crate::engine) drivers: TaskTracker,
 }
 
 /// A worker that is free for one execution.
 #[derive(Debug)]
-pub(super) struct FreeWorker {
+pub(in crate::engine) struct FreeWorker {
     permit: OwnedSemaphorePermit,
     shutdown: CancellationToken,
     /// A shutdown waits until this token is dropped.
     at_work: TaskTrackerToken,
-    pub(super) per_organization: usize,
+    pub(in crate::engine) per_organization: usize,
 }
 
-impl Crew {
-    pub(super) fn worker(&self, permit: OwnedSemaphorePermit) -> FreeWorker {
+impl WorkerPool {
+    pub(in crate::engine) fn worker(&self, permit: OwnedSemaphorePermit) -> FreeWorker {
         FreeWorker {
             permit,
             shutdown: self.shutdown.clone(),
@@ -73,7 +73,7 @@ impl Crew {
 
 impl FreeWorker {
     /// Moves a held execution forward until it rests or ends.
-    pub(super) async fn work(self, holding: Holding) {
+    pub(in crate::engine) async fn work(self, holding: Holding) {
         let shutdown = self.shutdown;
         holding.drive(Mode::Work { shutdown }).await;
         drop((self.permit, self.at_work));
@@ -91,7 +91,7 @@ impl Default for WakeUp {
 }
 
 impl WakeUp {
-    pub(super) fn idle(&self) -> MutexGuard<'_, Option<Crew>> {
+    pub(in crate::engine) fn idle(&self) -> MutexGuard<'_, Option<WorkerPool>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -115,7 +115,7 @@ impl Inner {
 
     /// A worker of this process that waits for work and knows all node types of a workflow, if there is one.
     /// While a worker waits, nothing else that it could claim is due.
-    pub(super) fn free_worker(&self, workflow: &Workflow) -> Option<FreeWorker> {
+    pub(in crate::engine) fn free_worker(&self, workflow: &Workflow) -> Option<FreeWorker> {
         let mut nodes = workflow.nodes.iter();
         let knows_all = nodes.all(|node| self.registry.get(&node.node_type).is_some());
         if !knows_all || self.hold_off_claims().is_some() {

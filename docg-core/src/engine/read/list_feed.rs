@@ -14,8 +14,8 @@ use futures::{
     stream::{self, BoxStream},
 };
 
-use super::{Engine, Inner};
 use crate::{
+    engine::{Engine, Inner},
     ids::OrganizationId,
     ports::{BusError, ListEvent, OrganizationStream},
 };

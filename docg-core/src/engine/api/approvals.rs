@@ -3,12 +3,12 @@
 use std::fmt;
 
 use super::{
-    Engine, EngineError,
     control::{Delivery, refusal},
     start::none,
 };
 use crate::{
     approval::{Approval, ApprovalStatus, Decision, token_hash},
+    engine::{Engine, EngineError},
     ids::SignalId,
     limits,
     observe::Actor,

@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 use crate::{observe::JsonText, ports::Idempotency};
 
 /// Makes a call that creates an execution repeatable: the same request with the same key returns the first
-/// execution. Another request with the same key is [`KeyReused`](super::EngineError::KeyReused). Keys are
+/// execution. Another request with the same key is [`KeyReused`](crate::engine::EngineError::KeyReused). Keys are
 /// separate for each organization, and live as long as the execution.
 ///
 /// The engine compares requests by what they ask for. The caller, the correlation id and the trace context may
@@ -46,7 +46,7 @@ impl IdempotencyKey {
 
     /// The form in which stores keep the key. `request` is what the call asks for. Changing that form makes
     /// stored keys refuse their repeats.
-    pub(super) fn into_stored(self, request: impl FnOnce() -> Value) -> Idempotency {
+    pub(in crate::engine) fn into_stored(self, request: impl FnOnce() -> Value) -> Idempotency {
         let of_request = || Sha256::digest(JsonText::from(request()).as_str()).into();
         Idempotency {
             fingerprint: self.content.unwrap_or_else(of_request),
