@@ -12,7 +12,10 @@ use std::{
 
 use docg_core::{
     conformance::{Fault, FaultyBus},
-    engine::{ControlRequest, Engine, ListFeed, ListItem, Resume, StartRequest, WorkerOptions},
+    engine::{
+        ControlRequest, Engine, OrganizationFeed, OrganizationItem, Resume, StartRequest,
+        WorkerOptions,
+    },
     event::{Event, EventData},
     ids::{ExecutionId, OrganizationId, WorkflowId},
     observe::Actor,
@@ -105,7 +108,7 @@ impl World {
 
     /// All that the list is told until the run completes is what was stored for lists; and the bus
     /// has the whole run for whoever comes later.
-    async fn assert_told(&self, mut list: ListFeed, id: ExecutionId) {
+    async fn assert_told(&self, mut list: OrganizationFeed, id: ExecutionId) {
         let mut told = Vec::new();
         while !told
             .last()
@@ -113,8 +116,8 @@ impl World {
         {
             let item = tokio::time::timeout(PATIENCE, list.next()).await;
             match item.expect("it is published").expect("goes on") {
-                ListItem::Event(listed) => told.push(listed.event),
-                ListItem::Gap => panic!("after {told:?}"),
+                OrganizationItem::Event(listed) => told.push(listed.event),
+                OrganizationItem::Gap => panic!("after {told:?}"),
             }
         }
         let stored = self.stored(id).await;
@@ -167,7 +170,7 @@ fn completes(event: &Event) -> bool {
 async fn what_a_dead_process_has_committed_is_published_before_what_follows() {
     let world = World::new(BusConfig::default()).await;
     let (dies, lives) = (world.dies(), world.healthy());
-    let list = lives.list_feed(world.organization, None).await;
+    let list = lives.organization_feed(world.organization, None).await;
     let id = world.start(&lives).await;
     dies.pause(world.of(id), None).await.expect("paused");
     let unpublished = world.stored(id).await;
@@ -186,7 +189,7 @@ async fn what_one_publish_did_not_bring_or_not_for_sure_the_next_one_brings() {
         for failing in 1..=4 {
             let world = World::new(BusConfig::default()).await;
             let engine = world.faulty(move |number| (number == failing).then_some(fault));
-            let list = engine.list_feed(world.organization, None).await;
+            let list = engine.organization_feed(world.organization, None).await;
             let id = world.start(&engine).await;
             let workers = engine
                 .start_workers(WorkerOptions::default())
@@ -210,7 +213,7 @@ async fn what_one_publish_did_not_bring_or_not_for_sure_the_next_one_brings() {
 async fn a_run_whose_beginning_is_published_late_is_told_of_from_its_beginning() {
     let world = World::new(BusConfig::default()).await;
     let (accepts, works) = (world.dies(), world.healthy());
-    let list = works.list_feed(world.organization, None).await;
+    let list = works.organization_feed(world.organization, None).await;
     let id = world.start(&accepts).await;
     let _workers = works
         .start_workers(WorkerOptions::default())
@@ -228,7 +231,7 @@ async fn a_run_whose_beginning_is_published_late_is_told_of_from_its_beginning()
 async fn a_bus_that_has_forgotten_a_run_gets_it_back_in_silence() {
     let world = World::new(BusConfig::default().max_executions(1)).await;
     let engine = world.healthy();
-    let list = engine.list_feed(world.organization, None).await;
+    let list = engine.organization_feed(world.organization, None).await;
     let id = world.start(&engine).await;
     engine.pause(world.of(id), None).await.expect("paused");
     let other = WorkflowId::new();
@@ -250,8 +253,8 @@ async fn a_bus_that_has_forgotten_a_run_gets_it_back_in_silence() {
         .filter(|event| event.data.is_for_lists())
         .collect();
     let told = list.take(for_lists.len()).map(|item| match item {
-        ListItem::Event(listed) => listed.event,
-        ListItem::Gap => panic!("nothing is missing"),
+        OrganizationItem::Event(listed) => listed.event,
+        OrganizationItem::Gap => panic!("nothing is missing"),
     });
     let told = tokio::time::timeout(PATIENCE, told.collect::<Vec<_>>()).await;
     assert_eq!(told.expect("is told"), for_lists);

@@ -8,7 +8,7 @@ use std::{
 
 use docg_core::{
     approval::{self, ApprovalNotifier, Decision, Invitation},
-    engine::{Call, ControlAnswer, ControlRequest, EngineError, Resume, RetryRequest},
+    engine::{Command, ControlAnswer, ControlRequest, EngineError, Resume, RetryRequest},
     error::codes,
     ports::{AuditQuery, ExecutionQuery, RunReader, RunStore},
     prelude::*,
@@ -113,7 +113,7 @@ impl World {
     }
 }
 
-fn is_unreadable<T>(answer: &Result<T, EngineError>, expected: &[Call]) -> bool {
+fn is_unreadable<T>(answer: &Result<T, EngineError>, expected: &[Command]) -> bool {
     matches!(answer, Err(EngineError::Unreadable { allowed, .. }) if allowed == expected)
 }
 
@@ -146,7 +146,10 @@ async fn every_call_but_cancel_is_told_at_once_that_the_execution_cannot_be_read
 
         let began = Instant::now();
         let vote = engine.vote(&token, Decision::Approved, None).await;
-        assert!(is_unreadable(&vote, &[Call::Cancel]), "{damage}: {vote:?}");
+        assert!(
+            is_unreadable(&vote, &[Command::Cancel]),
+            "{damage}: {vote:?}"
+        );
         assert!(began.elapsed() < Duration::from_secs(2), "{damage}");
         let inbox = world.store.signals(id).await.expect("can be read");
         assert!(
@@ -206,7 +209,7 @@ async fn an_execution_that_was_repaired_goes_on() {
     };
     world.damage(&rename("zzz")).await;
     let vote = world.engine.vote(&token, Decision::Approved, None).await;
-    assert!(is_unreadable(&vote, &[Call::Cancel]));
+    assert!(is_unreadable(&vote, &[Command::Cancel]));
     world.damage(&rename("ok")).await;
     world
         .engine

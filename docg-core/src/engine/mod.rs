@@ -32,9 +32,9 @@ pub use api::{
     VoteAnswer, VoteRefusal, WebhookAnswer,
 };
 pub use builder::{BuildError, EngineBuilder, EngineOptions};
-pub use decide::{Call, allowed_calls};
+pub use decide::{Call as Command, allowed_calls as allowed_commands};
 pub use error::EngineError;
-pub use read::{EventFeed, ListFeed, ListItem, PreflightAnswer};
+pub use read::{EventFeed, OrganizationFeed, OrganizationItem, PreflightAnswer};
 pub use report::{Fact, OTHER, Observer, StepEnd, WebhookEnd};
 pub use worker::{WorkerOptions, Workers, WorkersRunning};
 

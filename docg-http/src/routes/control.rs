@@ -4,7 +4,7 @@ use axum::{
     response::Response,
 };
 use docg_core::{
-    engine::{Call, ControlAnswer, ControlRequest, Engine, RequestSignature, RetryRequest},
+    engine::{Command, ControlAnswer, ControlRequest, Engine, RequestSignature, RetryRequest},
     i18n::Text,
     ids::ExecutionId,
     run::Status,
@@ -34,11 +34,11 @@ fn request(caller: &Caller, id: Uuid, headers: &HeaderMap) -> Result<ControlRequ
     Ok(request)
 }
 
-/// A request for a signal: which call, on which execution, by which caller.
+/// A request for a signal: which command, on which execution, by which caller.
 struct Asked<'r> {
     state: AppState,
     caller: Caller,
-    call: Call,
+    command: Command,
     id: Uuid,
     headers: &'r HeaderMap,
     sent: &'r str,
@@ -54,7 +54,7 @@ impl Asked<'_> {
         F: Future<Output = Result<ControlAnswer, Problem>> + Send + 'static,
     {
         let request = request(&self.caller, self.id, self.headers)?;
-        let route = format!("{} {}", self.call, self.id);
+        let route = format!("{} {}", self.command, self.id);
         let key = idempotency::of(self.headers, &route, self.sent)?;
         let sent = signal(self.state.engine.clone(), request);
         let (state, caller) = (self.state.clone(), self.caller.clone());
@@ -99,7 +99,7 @@ pub(crate) async fn pause(
     let asked = Asked {
         state,
         caller,
-        call: Call::Pause,
+        command: Command::Pause,
         id,
         headers: &headers,
         sent: &body.sent,
@@ -140,7 +140,7 @@ pub(crate) async fn cancel(
     let asked = Asked {
         state,
         caller,
-        call: Call::Cancel,
+        command: Command::Cancel,
         id,
         headers: &headers,
         sent: &body.sent,
@@ -181,7 +181,7 @@ pub(crate) async fn resume(
     let asked = Asked {
         state,
         caller,
-        call: Call::Resume,
+        command: Command::Resume,
         id,
         headers: &headers,
         sent: &body.sent,

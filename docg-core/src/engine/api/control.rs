@@ -1,4 +1,4 @@
-//! Calls on existing executions. A call is checked against the current state and appended to the signal
+//! Commands on existing executions. A command is checked against the current state and appended to the signal
 //! inbox. The holder of the lease applies it; if nobody holds the execution, this process claims it and
 //! applies it.
 
@@ -9,8 +9,8 @@ use tokio::sync::oneshot;
 use super::{Repair, Resume, start::none};
 use crate::{
     engine::{
-        Engine, EngineError,
-        decide::{self, Call, Verdict},
+        Command, Engine, EngineError, allowed_commands,
+        decide::{self, Verdict},
         drive::{Holding, Mode},
     },
     ids::{ExecutionId, OrganizationId, SignalId},
@@ -20,17 +20,17 @@ use crate::{
     run::{Execution, Status},
 };
 
-/// A call on one execution: which execution, who calls, and on which version.
+/// A command on one execution: which execution, who gives it, and for which version.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ControlRequest {
     /// The organization that owns the execution.
     pub organization_id: OrganizationId,
-    /// The execution that the call is for.
+    /// The execution that the command is for.
     pub execution_id: ExecutionId,
-    /// The person or system that makes the call.
+    /// The person or system that gives the command.
     pub actor: Actor,
-    /// If set, the call is rejected unless the execution has this version.
+    /// If set, the command is rejected unless the execution has this version.
     pub if_version: Option<u64>,
 }
 
@@ -47,16 +47,16 @@ impl ControlRequest {
     }
 }
 
-/// The result of a call.
+/// The result of a command.
 #[derive(Debug, Clone)]
 pub enum ControlAnswer {
-    /// The call was applied; this is the execution after it.
+    /// The command was applied; this is the execution after it.
     Applied(Box<ExecutionRecord>),
-    /// The call is stored, but not yet applied. The worker that holds the execution applies it at its next
+    /// The command is stored, but not yet applied. The worker that holds the execution applies it at its next
     /// wake-up or lease renewal; if that worker dies, the next one does. If something else changes the
-    /// execution first, so that it no longer allows the call, the call is ignored.
+    /// execution first, so that it no longer allows the command, the command is ignored.
     ///
-    /// To see what became of the call, read the execution again, or follow its [`feed`](Engine::feed).
+    /// To see what became of the command, read the execution again, or follow its [`feed`](Engine::feed).
     Pending,
 }
 
@@ -97,7 +97,7 @@ impl Engine {
         reason: Option<String>,
     ) -> Result<ControlAnswer, EngineError> {
         let kind = SignalKind::Pause { reason };
-        self.control(request, Call::Pause, kind, None).await
+        self.control(request, Command::Pause, kind, None).await
     }
 
     /// Cancels an execution. A handler at work is told to stop at once, and dropped after its grace time.
@@ -114,7 +114,7 @@ impl Engine {
         reason: Option<String>,
     ) -> Result<ControlAnswer, EngineError> {
         let kind = SignalKind::Cancel { reason };
-        self.control(request, Call::Cancel, kind, None).await
+        self.control(request, Command::Cancel, kind, None).await
     }
 
     /// Resumes an execution: after a pause, after a review (with the repaired values), or into delivery.
@@ -139,15 +139,15 @@ impl Engine {
             Resume::Reject => None,
         };
         let kind = SignalKind::Resume(how.into());
-        self.control(request, Call::Resume, kind, repair).await
+        self.control(request, Command::Resume, kind, repair).await
     }
 
-    /// Returns the execution if the call would change it, or `None` if the execution is already as the call
+    /// Returns the execution if the command would change it, or `None` if the execution is already as the command
     /// wants it. `repair` belongs to a resume.
     async fn checked(
         &self,
         request: &ControlRequest,
-        call: Call,
+        command: Command,
         repair: Option<&Repair>,
     ) -> Result<Option<ExecutionRecord>, EngineError> {
         let record = self
@@ -163,11 +163,11 @@ impl Engine {
                 actual: execution.version,
             });
         }
-        match decide::judge(execution, call) {
+        match decide::judge(execution, command) {
             // A resume or pause needs the whole state; only a cancel works on an unreadable execution.
-            _ if record.unreadable && call != Call::Cancel => Err(refusal(execution, true)),
+            _ if record.unreadable && command != Command::Cancel => Err(refusal(execution, true)),
             Verdict::Apply => {
-                if call != Call::Cancel {
+                if command != Command::Cancel {
                     self.check_readable(&record).await?;
                 }
                 if let Some(repair) = repair {
@@ -200,7 +200,7 @@ impl Engine {
     async fn control(
         &self,
         request: ControlRequest,
-        call: Call,
+        command: Command,
         kind: SignalKind,
         repair: Option<Repair>,
     ) -> Result<ControlAnswer, EngineError> {
@@ -213,7 +213,7 @@ impl Engine {
         none(of_reason.into_iter().chain(of_actor))?;
         let (organization, id) = (request.organization_id, request.execution_id);
         let repair = repair.as_ref();
-        if self.checked(&request, call, repair).await?.is_none() {
+        if self.checked(&request, command, repair).await?.is_none() {
             return Ok(ControlAnswer::Applied(Box::new(
                 self.execution(organization, id).await?,
             )));
@@ -231,9 +231,9 @@ impl Engine {
             Delivery::Applied => Ok(ControlAnswer::Applied(Box::new(
                 self.execution(organization, id).await?,
             ))),
-            // Another signal was applied first. Judge the call again, so that the caller hears the present
+            // Another signal was applied first. Judge the command again, so that the caller hears the present
             // reason.
-            Delivery::Ignored => match self.checked(&request, call, repair).await? {
+            Delivery::Ignored => match self.checked(&request, command, repair).await? {
                 None => Ok(ControlAnswer::Applied(Box::new(
                     self.execution(organization, id).await?,
                 ))),
@@ -241,7 +241,7 @@ impl Engine {
             },
             // An execution never ends over a cancel in its inbox. If it ended otherwise, it ended before the
             // cancel arrived.
-            Delivery::Pending if call == Call::Cancel => {
+            Delivery::Pending if command == Command::Cancel => {
                 let record = self.execution(organization, id).await?;
                 match record.execution.status {
                     Status::Canceled => Ok(ControlAnswer::Applied(Box::new(record))),
@@ -322,11 +322,11 @@ impl Engine {
     }
 }
 
-/// The error for a rejected call. It names the calls that are allowed.
+/// The error for a rejected command. It names the commands that are allowed.
 pub(in crate::engine) fn refusal(execution: &Execution, unreadable: bool) -> EngineError {
-    let (from, mut allowed) = (execution.status, decide::allowed_calls(execution));
+    let (from, mut allowed) = (execution.status, allowed_commands(execution));
     if unreadable {
-        allowed.retain(|call| *call == Call::Cancel);
+        allowed.retain(|command| *command == Command::Cancel);
         return EngineError::Unreadable { from, allowed };
     }
     EngineError::InvalidTransition { from, allowed }

@@ -11,8 +11,8 @@ use super::{
 };
 use crate::{
     engine::{
-        Engine, EngineError, FieldFault,
-        decide::{Call, NewRunFacts, Verdict, judge},
+        Command, Engine, EngineError, FieldFault,
+        decide::{NewRunFacts, Verdict, judge},
     },
     i18n::Text,
     ids::{ExecutionId, NodeId},
@@ -175,7 +175,7 @@ impl Engine {
                 actual: old.version,
             });
         }
-        if judge(old, Call::RequestSignature) != Verdict::Apply {
+        if judge(old, Command::RequestSignature) != Verdict::Apply {
             return Err(refusal(old, record.unreadable));
         }
         self.check_readable(&record).await?;

@@ -8,10 +8,10 @@ use tokio::sync::oneshot;
 use super::{ControlRequest, IdempotencyKey, control::refusal};
 use crate::{
     engine::{
-        Engine, EngineError, FieldFault, Inner,
-        decide::{Call, Moment, NewRunFacts, Reuse, Verdict, create, judge},
+        Command, Engine, EngineError, FieldFault, Inner,
+        decide::{Moment, NewRunFacts, Reuse, Verdict, create, judge},
         drive::Holding,
-        worker::pool::FreeWorker,
+        worker::pool::Slot,
     },
     i18n::Text,
     ids::{ExecutionId, OrganizationId, WorkerId, WorkflowId},
@@ -313,7 +313,7 @@ impl Engine {
                 actual: old.version,
             });
         }
-        if record.unreadable || judge(old, Call::Retry) != Verdict::Apply {
+        if record.unreadable || judge(old, Command::Retry) != Verdict::Apply {
             return Err(refusal(old, record.unreadable));
         }
         self.check_readable(&record).await?;
@@ -408,13 +408,13 @@ impl Engine {
         };
         let run: NewRun = create(facts, moment, self.inner.env());
         let (execution, inputs) = (run.state.execution.clone(), Arc::clone(&run.state.inputs));
-        // A free worker of this process is leased the execution as it is stored; that saves a claim.
-        let created = match self.inner.free_worker(&run.state.workflow) {
-            Some(worker) => {
+        // If this process has a free slot, it leases the execution as it is stored; that saves a claim.
+        let created = match self.inner.free_slot(&run.state.workflow) {
+            Some(slot) => {
                 let (answer, created) = oneshot::channel();
                 // Spawned, because the caller may go away while the store works.
                 let inner = Arc::clone(&self.inner);
-                tokio::spawn(inner.store_and_work(run, worker, answer));
+                tokio::spawn(inner.store_and_drive(run, slot, answer));
                 let given_up =
                     |_| StoreError::new(StoreErrorKind::Unavailable, "create", "given up");
                 created.await.map_err(given_up)??
@@ -494,12 +494,12 @@ pub(in crate::engine) fn none(
 }
 
 impl Inner {
-    /// Stores a new execution and publishes its events. If `worker` is set, the store may lease the execution
+    /// Stores a new execution and publishes its events. If `slot` is set, the store may lease the execution
     /// to it; then the holding is returned.
     async fn store_new(
         self: &Arc<Self>,
         mut run: NewRun,
-        worker: Option<&FreeWorker>,
+        slot: Option<&Slot>,
     ) -> Result<(Created, Option<Holding>), StoreError> {
         let (id, state, events) = (
             run.state.execution.id,
@@ -507,10 +507,10 @@ impl Inner {
             run.events.clone(),
         );
         let until = self.clock.elapsed() + self.options.relied_on();
-        run.claim = worker.map(|worker| FirstClaim {
+        run.claim = slot.map(|slot| FirstClaim {
             worker_id: WorkerId::new(),
             lease_until: self.now() + self.options.lease,
-            per_organization: worker.per_organization,
+            per_organization: slot.per_organization,
         });
         let created = self.store.create(run).await?;
         let Created::New { lease } = created else {
@@ -536,21 +536,21 @@ impl Inner {
         Ok((created, Some(holding)))
     }
 
-    /// Stores a new execution, answers the caller, and lets the worker go on with it.
-    async fn store_and_work(
+    /// Stores a new execution, answers the caller, and drives it.
+    async fn store_and_drive(
         self: Arc<Self>,
         run: NewRun,
-        worker: FreeWorker,
+        slot: Slot,
         answer: oneshot::Sender<Result<Created, StoreError>>,
     ) {
-        let (created, holding) = match self.store_new(run, Some(&worker)).await {
+        let (created, holding) = match self.store_new(run, Some(&slot)).await {
             Ok((created, holding)) => (Ok(created), holding),
             Err(error) => (Err(error), None),
         };
         // The caller may have gone away.
         let _ = answer.send(created);
         if let Some(holding) = holding {
-            worker.work(holding).await;
+            slot.drive(holding).await;
         }
     }
 }

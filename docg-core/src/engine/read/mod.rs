@@ -3,10 +3,10 @@
 //! The relay brings committed events to the bus, where the feeds find them.
 
 mod feed;
-mod list_feed;
+mod organization_feed;
 mod records;
 pub(super) mod relay;
 
 pub use feed::EventFeed;
-pub use list_feed::{ListFeed, ListItem};
+pub use organization_feed::{OrganizationFeed, OrganizationItem};
 pub use records::PreflightAnswer;

@@ -32,10 +32,10 @@ pub(super) async fn run(inner: Arc<Inner>, pool: WorkerPool) {
                 Err(_) => return,
             },
         };
-        let mut free = vec![pool.worker(first)];
+        let mut free = vec![pool.slot(first)];
         while free.len() < BATCH {
             match Arc::clone(&pool.permits).try_acquire_owned() {
-                Ok(permit) => free.push(pool.worker(permit)),
+                Ok(permit) => free.push(pool.slot(permit)),
                 Err(_) => break,
             }
         }
@@ -56,9 +56,9 @@ pub(super) async fn run(inner: Arc<Inner>, pool: WorkerPool) {
                     if !held_back || !claimed.is_empty() {
                         look_again = HELD_BACK.0;
                     }
-                    for (claimed, worker) in claimed.into_iter().zip(free) {
+                    for (claimed, slot) in claimed.into_iter().zip(free) {
                         let holding = Holding::begin(&inner, claimed, until);
-                        tokio::spawn(worker.work(holding));
+                        tokio::spawn(slot.drive(holding));
                     }
                     if full {
                         continue;

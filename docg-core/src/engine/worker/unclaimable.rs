@@ -25,7 +25,7 @@ const INTERVAL: Duration = Duration::from_secs(60);
 const SIGNAL: u128 = 0x6e6f_5f77_6f72_6b65_725f_6861_735f_6974;
 
 /// Checks at intervals until the future is dropped. A process without workers logs all waiting executions.
-pub(in crate::engine) async fn run(inner: &Arc<Inner>, works: bool) {
+pub(super) async fn run(inner: &Arc<Inner>, works: bool) {
     let known = if works {
         Arc::clone(&inner.node_types)
     } else {

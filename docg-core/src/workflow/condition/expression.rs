@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     limits,
-    workflow::variables::{PathError, Root, Target, shortened},
+    workflow::variables::{OwnedPath, PathError, Root, shortened},
 };
 
 /// The deepest nesting of expressions.
@@ -25,7 +25,7 @@ pub(super) enum Node {
     Number(Number),
     Text(String),
     /// A chain of names that begins at `trigger`, `steps` or `execution`.
-    Path(Target),
+    Path(OwnedPath),
     Field(Box<Node>, String),
     Index(Box<Node>, Box<Node>),
     List(Vec<Node>),
@@ -162,7 +162,7 @@ names! {
 #[derive(Debug)]
 pub(super) struct Parsed {
     pub(super) root: Node,
-    pub(super) reads: Vec<Target>,
+    pub(super) reads: Vec<OwnedPath>,
     pub(super) loops: bool,
 }
 
@@ -192,7 +192,7 @@ fn refused<T>(why: impl Into<String>) -> Result<T, ConditionError> {
 
 struct Parser<'s> {
     source: &'s str,
-    reads: Vec<Target>,
+    reads: Vec<OwnedPath>,
     loops: bool,
     depth: usize,
 }
@@ -379,7 +379,7 @@ impl Parser<'_> {
         if root == Root::Steps && segments.is_empty() {
             return refused(PathError::NoNode);
         }
-        let target = Target { root, segments };
+        let target = OwnedPath { root, segments };
         if !self.reads.contains(&target) {
             self.reads.push(target.clone());
         }
