@@ -10,7 +10,7 @@ use common::{address::Address, ask, config, open, publish, publishing, raw, soon
 use docg_bus_redis::RedisBus;
 use docg_core::{
     conformance::fixtures::{events, events_of},
-    engine::{Engine, ListFeed, ListItem},
+    engine::{Engine, OrganizationFeed, OrganizationItem},
     event::Event,
     ids::OrganizationId,
     ports::{BusError, EventBus},
@@ -29,19 +29,23 @@ async fn quick(url: &str) -> Arc<RedisBus> {
 }
 
 /// What dashboards read.
-async fn feed(bus: &Arc<RedisBus>, organization: OrganizationId, after: Option<&str>) -> ListFeed {
+async fn feed(
+    bus: &Arc<RedisBus>,
+    organization: OrganizationId,
+    after: Option<&str>,
+) -> OrganizationFeed {
     let engine = Engine::builder(Arc::new(MemoryStore::default()), bus.clone()).build();
-    soon(engine.list_feed(organization, after.map(str::to_owned))).await
+    soon(engine.organization_feed(organization, after.map(str::to_owned))).await
 }
 
-async fn is_gap(feed: &mut ListFeed) -> bool {
-    soon(feed.next()).await == Some(ListItem::Gap)
+async fn is_gap(feed: &mut OrganizationFeed) -> bool {
+    soon(feed.next()).await == Some(OrganizationItem::Gap)
 }
 
 /// The position of an event, which comes next.
-async fn told(feed: &mut ListFeed, event: &Event) -> String {
+async fn told(feed: &mut OrganizationFeed, event: &Event) -> String {
     match soon(feed.next()).await {
-        Some(ListItem::Event(listed)) if *listed.event == *event => listed.position,
+        Some(OrganizationItem::Event(listed)) if *listed.event == *event => listed.position,
         other => panic!("{other:?} in place of {event:?}"),
     }
 }
@@ -240,7 +244,7 @@ async fn a_process_that_comes_while_the_address_moves_gets_to_one_server() {
             // What is refused, or was at the server that is left, is not told.
             let _ = bus.publish(&events_of(organization, 1)).await;
             let next = tokio::time::timeout(BLOCK, list.next()).await;
-            if matches!(next, Ok(Some(ListItem::Event(_)))) {
+            if matches!(next, Ok(Some(OrganizationItem::Event(_)))) {
                 break;
             }
         }

@@ -79,7 +79,9 @@ async fn a_run_goes_on_and_its_readers_miss_and_repeat_nothing() {
     let works = process(&store, &server, &sender, &gate).await;
     let reads = process(&store, &server, &sender, &gate).await;
     let organization = OrganizationId::new();
-    let _workers = works.start_workers(WorkerOptions::concurrency(4));
+    let _workers = works
+        .start_workers(WorkerOptions::concurrency(4))
+        .expect("no other workers run");
     let id = start(&works, organization).await;
     let feed = async || reads.feed(organization, id, 0).await.expect("is there");
     let mut readers = vec![tokio::spawn(read(feed().await))];
@@ -168,7 +170,9 @@ async fn what_a_failover_took_from_a_run_lists_are_told_again() {
             break list;
         }
     };
-    let _workers = works.start_workers(WorkerOptions::concurrency(4));
+    let _workers = works
+        .start_workers(WorkerOptions::concurrency(4))
+        .expect("no other workers run");
     let id = start(&works, organization).await;
     soon(runs.recv()).await.expect("it runs");
     let stored = async || {

@@ -67,7 +67,7 @@ pub const NODE_ID: TextLimit = TextLimit::line("node_id", 64).needed();
 /// The name of a node type.
 pub const NODE_TYPE: TextLimit = TextLimit::line("type", 100).needed();
 /// The condition of a node.
-pub const WHEN: TextLimit = TextLimit::lines("when", 10_000);
+pub const WHEN: TextLimit = TextLimit::lines("when", 2_000);
 /// The kind of trigger that started an execution.
 pub const TRIGGER_TYPE: TextLimit = TextLimit::line("trigger_type", 100).needed();
 /// The reason for a pause or a cancel.
@@ -81,9 +81,9 @@ pub const PROVIDER: TextLimit = TextLimit::line("provider", 100).needed();
 /// An e-mail address, with or without a display name.
 pub const EMAIL: TextLimit = TextLimit::line("email", 500);
 /// The correlation id of a chain of calls.
-pub const CORRELATION_ID: TextLimit = TextLimit::line("correlation_id", 128);
+pub const CORRELATION_ID: TextLimit = TextLimit::line("correlation_id", 128).needed();
 /// The W3C trace context of a call.
-pub const TRACEPARENT: TextLimit = TextLimit::line("traceparent", 512);
+pub const TRACEPARENT: TextLimit = TextLimit::line("traceparent", 512).needed();
 /// The idempotency key of a call.
 pub const IDEMPOTENCY_KEY: TextLimit = TextLimit::line("idempotency_key", 255).needed();
 /// The caller's name.

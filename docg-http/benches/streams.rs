@@ -18,7 +18,7 @@ use std::{
 use axum::{Router, body::Body, response::IntoResponse, routing, serve::ListenerExt};
 use bytes::Bytes;
 use docg_core::{
-    engine::{ControlRequest, ResumeRequest, StartRequest},
+    engine::{ControlRequest, Resume, StartRequest},
     observe::Actor,
     prelude::*,
 };
@@ -226,8 +226,7 @@ impl Server {
         if stops {
             self.engine.pause(request, None).await?;
         } else {
-            let how = ResumeRequest::default();
-            self.engine.resume(request, how).await?;
+            self.engine.resume(request, Resume::default()).await?;
         }
         Ok(())
     }

@@ -9,7 +9,8 @@ use axum::{
 };
 use docg_core::{
     approval::token_hash,
-    ports::{Idempotency, Memo, MemoKey},
+    engine::IdempotencyKey,
+    ports::{Memo, MemoKey},
     time::Timestamp,
 };
 use serde_json::{Value, json};
@@ -25,16 +26,35 @@ const UNDER_WAY: Duration = Duration::from_secs(60);
 /// The interval at which a repeated call checks for the first call's answer.
 const POLL: Duration = Duration::from_millis(20);
 
-/// The idempotency key of a call, if any, with the fingerprint of the request.
+/// The idempotency key of a call, and the request that it came with.
+#[derive(Debug, Clone)]
+pub(crate) struct KeyedRequest {
+    key: String,
+    /// The route and the body.
+    content: String,
+}
+
+impl KeyedRequest {
+    /// The key for a call of the engine.
+    pub(crate) fn for_engine(&self) -> IdempotencyKey {
+        IdempotencyKey::of_content(self.key.as_str(), &self.content)
+    }
+
+    fn fingerprint(&self) -> String {
+        hex::encode(Sha256::digest(&self.content))
+    }
+}
+
+/// The idempotency key of a call, if any, with its route and body.
 pub(crate) fn of(
     headers: &HeaderMap,
     route: &str,
     sent: &str,
-) -> Result<Option<Idempotency>, Problem> {
+) -> Result<Option<KeyedRequest>, Problem> {
     let key = idempotency_key(headers)?;
-    Ok(key.map(|key| Idempotency {
+    Ok(key.map(|key| KeyedRequest {
         key,
-        fingerprint: Sha256::digest(format!("{route}\n{sent}").as_bytes()).into(),
+        content: format!("{route}\n{sent}"),
     }))
 }
 
@@ -48,19 +68,19 @@ pub(crate) type CallResult = Result<(StatusCode, Value), Problem>;
 pub(crate) async fn once<F>(
     state: &AppState,
     caller: &Caller,
-    idempotency: Option<Idempotency>,
+    request: Option<KeyedRequest>,
     call: F,
 ) -> Result<Response, Problem>
 where
     F: Future<Output = CallResult> + Send + 'static,
 {
-    let key = idempotency.map(|given| Key {
+    let key = request.map(|request| Key {
+        fingerprint: request.fingerprint(),
         memo: MemoKey {
             organization_id: Some(caller.organization),
             kind: "idempotency",
-            key: given.key,
+            key: request.key,
         },
-        fingerprint: hex::encode(given.fingerprint),
         technical: caller.is_technician(),
     });
     keyed(state, key, call).await
@@ -71,20 +91,20 @@ where
 pub(crate) async fn once_for_token<F>(
     state: &AppState,
     token: &str,
-    idempotency: Option<Idempotency>,
+    request: Option<KeyedRequest>,
     call: F,
 ) -> Result<Response, Problem>
 where
     F: Future<Output = CallResult> + Send + 'static,
 {
     let owner = hex::encode(token_hash(token));
-    let key = idempotency.map(|given| Key {
+    let key = request.map(|request| Key {
         memo: MemoKey {
             organization_id: None,
             kind: "idempotency",
-            key: format!("{owner}/{}", given.key),
+            key: format!("{owner}/{}", request.key),
         },
-        fingerprint: hex::encode(given.fingerprint),
+        fingerprint: request.fingerprint(),
         technical: false,
     });
     keyed(state, key, call).await
@@ -247,9 +267,9 @@ mod tests {
         let gate = CancellationToken::new();
         let call = || {
             let (made, began, gate) = (Arc::clone(&made), Arc::clone(&began), gate.clone());
-            let key = Idempotency {
+            let key = KeyedRequest {
                 key: "k".to_owned(),
-                fingerprint: [1; 32],
+                content: String::new(),
             };
             once(&state, &caller, Some(key), async move {
                 let count = made.fetch_add(1, Ordering::SeqCst) + 1;

@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use docg_core::{
-    engine::{Call, EngineError, VoteRefusal},
+    engine::{Command, EngineError, VoteRefusal},
     error::FieldFault,
     i18n::{Locale, Text},
     ports::StoreErrorKind,
@@ -127,7 +127,7 @@ impl Problem {
     }
 
     /// Adds the execution's status, and the calls that it allows.
-    fn allowing(self, from: Status, allowed: &[Call]) -> Self {
+    fn allowing(self, from: Status, allowed: &[Command]) -> Self {
         let allowed = allowed.iter().map(|call| call.as_str()).collect();
         self.member("from", json!(from)).member("allowed", allowed)
     }

@@ -79,7 +79,7 @@ impl Bench {
         }))
         .step(effect(spec("send", Phase::Delivery), last))
         .build();
-        let workers = engine.start_workers(options);
+        let workers = engine.start_workers(options).expect("no other workers run");
         let (organization, workflow) = (OrganizationId::new(), WorkflowId::new());
         let draft = serde_json::from_value(json!({"name": "bench", "nodes": [
             {"id": "extract", "type": "extract", "params": {"in": "{{trigger.deal.amount}}"}},

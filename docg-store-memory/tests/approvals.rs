@@ -153,7 +153,9 @@ async fn asking_again_after_a_failure_gives_out_the_same_links() {
     let (store, bus) = (Arc::default(), Arc::default());
     let inbox = Inbox::new(Fault::Fails);
     let engine = engine(&store, &bus, &inbox);
-    let _workers = engine.start_workers(WorkerOptions::default());
+    let _workers = engine
+        .start_workers(WorkerOptions::default())
+        .expect("no other workers run");
     let organization = OrganizationId::new();
     let id = start(
         &engine,
@@ -187,14 +189,20 @@ async fn whoever_takes_over_from_a_worker_that_died_gives_out_the_same_links() {
     let begun = doomed.spawn(async move {
         let nodes = asking(json!({"approvers": [ANN, BEN]}));
         let id = start(&first, organization, nodes).await;
-        std::mem::forget(first.start_workers(WorkerOptions::default()));
+        std::mem::forget(
+            first
+                .start_workers(WorkerOptions::default())
+                .expect("no other workers run"),
+        );
         id
     });
     let id = begun.await.expect("started");
     inbox.hangs.notified().await;
     doomed.shutdown_background();
     let second = engine_at(&store, &bus, &inbox, an_hour_later());
-    let _workers = second.start_workers(WorkerOptions::default());
+    let _workers = second
+        .start_workers(WorkerOptions::default())
+        .expect("no other workers run");
     until(&second, organization, id, "approval.requested").await;
     first_links_still_open(&second, &inbox).await;
     until(&second, organization, id, "execution.completed").await;
@@ -207,7 +215,9 @@ async fn approvers_that_an_earlier_step_gives_are_checked_before_anybody_is_aske
     let (store, bus) = (Arc::default(), Arc::default());
     let inbox = Inbox::new(Fault::None);
     let engine = engine(&store, &bus, &inbox);
-    let _workers = engine.start_workers(WorkerOptions::default());
+    let _workers = engine
+        .start_workers(WorkerOptions::default())
+        .expect("no other workers run");
     let organization = OrganizationId::new();
     for (people, code) in [
         (json!([ANN]), codes::INVALID_QUORUM),
@@ -247,7 +257,9 @@ async fn nobody_is_asked_for_a_decision_that_would_be_due_at_once() {
     let (store, bus) = (Arc::default(), Arc::default());
     let inbox = Inbox::new(Fault::None);
     let engine = engine(&store, &bus, &inbox);
-    let _workers = engine.start_workers(WorkerOptions::default());
+    let _workers = engine
+        .start_workers(WorkerOptions::default())
+        .expect("no other workers run");
     let organization = OrganizationId::new();
     for on_expiry in ["fail", "approve", "review"] {
         let nodes = json!([
@@ -271,7 +283,9 @@ async fn a_vote_that_does_not_count_says_why() {
     let (store, bus) = (Arc::default(), Arc::default());
     let inbox = Inbox::new(Fault::None);
     let engine = engine(&store, &bus, &inbox);
-    let _workers = engine.start_workers(WorkerOptions::default());
+    let _workers = engine
+        .start_workers(WorkerOptions::default())
+        .expect("no other workers run");
     let organization = OrganizationId::new();
     let params = json!({"approvers": [ANN, BEN], "quorum": 2});
     let id = start(&engine, organization, asking(params)).await;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use docg_core::{
     conformance::fixtures::{self, CommitFixture, RunFixture, at, events, fact, signal},
-    engine::{Engine, WorkerOptions},
+    engine::{Engine, WorkerOptions, WorkersRunning},
     ids::{ExecutionId, OrganizationId, WorkerId},
     ports::{
         BusError, ClaimRequest, ClaimWhat, Claimed, Created, EventBus, Memo, MemoKey, MemoStore,
@@ -347,7 +347,22 @@ async fn workers_begin_and_end_with_any_options() {
             let (store, bus) = (MemoryStore::default(), MemoryBus::default());
             let engine = Engine::builder(Arc::new(store), Arc::new(bus)).build();
             let options = WorkerOptions::concurrency(concurrency).per_organization(limit);
-            engine.start_workers(options).shutdown().await;
+            let workers = engine.start_workers(options);
+            workers.expect("no other workers run").shutdown().await;
         }
     }
+}
+
+#[tokio::test]
+async fn an_engine_has_one_worker_pool_at_a_time() {
+    let (store, bus) = (MemoryStore::default(), MemoryBus::default());
+    let engine = Engine::builder(Arc::new(store), Arc::new(bus)).build();
+    let start = || engine.clone().start_workers(WorkerOptions::default());
+    let first = start().expect("no other workers run");
+    assert_eq!(start().map(drop), Err(WorkersRunning));
+    first.shutdown().await;
+    let second = start().expect("the first were shut down");
+    assert_eq!(start().map(drop), Err(WorkersRunning));
+    drop(second);
+    start().expect("the second were dropped").shutdown().await;
 }

@@ -230,7 +230,9 @@ async fn a_cancel_that_meets_a_commit_of_progress_gives_the_handler_its_grace() 
     let engine = world.engine(store, Arc::new(SystemClock), run, |_| async {
         Probe::Unknown
     });
-    let _workers = engine.start_workers(WorkerOptions::default());
+    let _workers = engine
+        .start_workers(WorkerOptions::default())
+        .expect("no other workers run");
     let id = world.start(&engine).await;
     world.sees(Seen::Begun).await;
     tried.changed().await.expect("it tries to commit");
@@ -249,7 +251,9 @@ async fn a_handler_that_cannot_tell_in_its_grace_is_asked() {
     let engine = world.engine(world.store.clone(), Arc::new(SystemClock), run, |_| async {
         Probe::Begun(signatures())
     });
-    let _workers = engine.start_workers(WorkerOptions::default());
+    let _workers = engine
+        .start_workers(WorkerOptions::default())
+        .expect("no other workers run");
     let id = world.start(&engine).await;
     world.sees(Seen::Begun).await;
     world.cancel(&engine, id).await;
@@ -269,7 +273,9 @@ async fn what_a_probe_finds_begun_after_the_cancel_is_withdrawn() {
             Probe::Begun(signatures())
         },
     );
-    let _workers = engine.start_workers(WorkerOptions::default());
+    let _workers = engine
+        .start_workers(WorkerOptions::default())
+        .expect("no other workers run");
     let id = world.start(&engine).await;
     world.sees(Seen::Begun).await;
     world.sees(Seen::Asked).await;
@@ -287,7 +293,9 @@ async fn what_a_probe_does_not_answer_is_not_known() {
         |_| async { Err(lost_answer()) },
         |_| std::future::pending(),
     );
-    let _workers = engine.start_workers(WorkerOptions::default());
+    let _workers = engine
+        .start_workers(WorkerOptions::default())
+        .expect("no other workers run");
     let id = world.start(&engine).await;
     world.sees(Seen::Begun).await;
     world.sees(Seen::Asked).await;
@@ -302,7 +310,9 @@ async fn what_follows_a_wait_is_not_asked_about() {
     let engine = world.engine(world.store.clone(), Arc::new(SystemClock), run, |_| async {
         Probe::Unknown
     });
-    let _workers = engine.start_workers(WorkerOptions::default());
+    let _workers = engine
+        .start_workers(WorkerOptions::default())
+        .expect("no other workers run");
     let id = world.start(&engine).await;
     world.sees(Seen::Begun).await;
     let request = world.requested().await;
@@ -328,7 +338,9 @@ async fn abandoned(world: &mut World) -> (Workers, ExecutionId) {
         |_| std::future::pending(),
         |_| async { Probe::Unknown },
     );
-    let workers = engine.start_workers(WorkerOptions::default());
+    let workers = engine
+        .start_workers(WorkerOptions::default())
+        .expect("no other workers run");
     let id = world.start(&engine).await;
     world.sees(Seen::Begun).await;
     cut_off.store(true, Ordering::SeqCst);
@@ -362,7 +374,9 @@ async fn a_cancel_that_is_found_with_an_abandoned_step(on_version: bool) {
         |_| std::future::pending(),
         |_| async { Probe::Begun(signatures()) },
     );
-    let _second = second.start_workers(WorkerOptions::default());
+    let _second = second
+        .start_workers(WorkerOptions::default())
+        .expect("no other workers run");
     world.canceled(id).await;
     assert!(world.is_withdrawn().await);
     assert_eq!(world.asked.load(Ordering::SeqCst), 1);
@@ -425,7 +439,9 @@ async fn what_was_begun_and_is_not_yet_picked_up_is_withdrawn() {
             async { Probe::Begun(signatures()) }
         },
     );
-    let _second = second.start_workers(WorkerOptions::default());
+    let _second = second
+        .start_workers(WorkerOptions::default())
+        .expect("no other workers run");
     tried.changed().await.expect("it tries to commit");
     let canceled = world.cancel(&second, id);
     tokio::join!(canceled, gate.opens_once_signaled(&world, id));
@@ -454,7 +470,9 @@ async fn a_cancel_that_meets_its_holder_as_it_lets_go_is_not_left_to_polling() {
     let engine = world.engine(Arc::new(faulty), Arc::new(SystemClock), run, |_| async {
         Probe::Unknown
     });
-    let _workers = engine.start_workers(WorkerOptions::default());
+    let _workers = engine
+        .start_workers(WorkerOptions::default())
+        .expect("no other workers run");
     let id = world.start(&engine).await;
     world.sees(Seen::Begun).await;
     world.until(id, Status::Paused).await;

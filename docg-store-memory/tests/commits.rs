@@ -167,7 +167,10 @@ impl World {
 #[tokio::test(start_paused = true)]
 async fn what_touches_nothing_is_committed_together() {
     let world = World::new();
-    let _workers = world.engine.start_workers(WorkerOptions::default());
+    let _workers = world
+        .engine
+        .start_workers(WorkerOptions::default())
+        .expect("no other workers run");
     let id = world
         .start(&["echo", "echo", "echo", "effect", "effect"])
         .await;
@@ -180,7 +183,10 @@ async fn what_touches_nothing_is_committed_together() {
 #[tokio::test(start_paused = true)]
 async fn the_intent_of_every_effect_is_committed_before_it_begins() {
     let world = World::new();
-    let _workers = world.engine.start_workers(WorkerOptions::default());
+    let _workers = world
+        .engine
+        .start_workers(WorkerOptions::default())
+        .expect("no other workers run");
     let id = world
         .start(&["effect", "effect", "effect", "effect", "effect"])
         .await;
@@ -199,7 +205,10 @@ async fn the_intent_of_every_effect_is_committed_before_it_begins() {
 #[tokio::test(start_paused = true)]
 async fn an_effect_finds_stored_what_came_before_it() {
     let world = World::new();
-    let _workers = world.engine.start_workers(WorkerOptions::default());
+    let _workers = world
+        .engine
+        .start_workers(WorkerOptions::default())
+        .expect("no other workers run");
     let id = world.start(&["echo", "sees"]).await;
     world.completed(id).await;
     let seen = world.seen.lock().expect("seen").clone();
@@ -210,7 +219,10 @@ async fn an_effect_finds_stored_what_came_before_it() {
 #[tokio::test(start_paused = true)]
 async fn a_second_attempt_is_told_before_it_begins() {
     let world = World::new();
-    let _workers = world.engine.start_workers(WorkerOptions::default());
+    let _workers = world
+        .engine
+        .start_workers(WorkerOptions::default())
+        .expect("no other workers run");
     let id = world.start(&["fails_once"]).await;
     world.completed(id).await;
     // The intent of the first attempt; its failure; the intent of the second; the end.
@@ -221,7 +233,10 @@ async fn a_second_attempt_is_told_before_it_begins() {
 #[tokio::test(start_paused = true)]
 async fn who_has_free_workers_takes_on_what_it_creates() {
     let world = World::new();
-    let _workers = world.engine.start_workers(WorkerOptions::default());
+    let _workers = world
+        .engine
+        .start_workers(WorkerOptions::default())
+        .expect("no other workers run");
     // They have looked for work, and wait for it.
     tokio::task::yield_now().await;
     let claims = world.claims.load(Ordering::SeqCst);
@@ -233,7 +248,10 @@ async fn who_has_free_workers_takes_on_what_it_creates() {
 #[tokio::test(start_paused = true)]
 async fn what_has_no_free_worker_waits_in_line() {
     let world = World::new();
-    let _workers = world.engine.start_workers(WorkerOptions::concurrency(1));
+    let _workers = world
+        .engine
+        .start_workers(WorkerOptions::concurrency(1))
+        .expect("no other workers run");
     tokio::task::yield_now().await;
     let first = world.start(&["gated"]).await;
     let second = world.start(&["gated"]).await;
@@ -247,7 +265,10 @@ async fn what_has_no_free_worker_waits_in_line() {
 #[tokio::test]
 async fn what_takes_long_is_told_while_it_is_under_way() {
     let world = World::new();
-    let _workers = world.engine.start_workers(WorkerOptions::default());
+    let _workers = world
+        .engine
+        .start_workers(WorkerOptions::default())
+        .expect("no other workers run");
     let id = world.start(&["echo", "gated"]).await;
     let gated = |data: &EventData| matches!(data, EventData::StepStarted { node_id, .. } if node_id == "n1");
     world.until(id, gated).await;
@@ -271,7 +292,10 @@ async fn after_a_takeover_nothing_begins_without_a_trace() {
         world.store.claim(gone).await.expect("claims").claimed.len(),
         1
     );
-    let _workers = world.engine.start_workers(WorkerOptions::default());
+    let _workers = world
+        .engine
+        .start_workers(WorkerOptions::default())
+        .expect("no other workers run");
     world.completed(id).await;
     let seen = world.seen.lock().expect("seen").clone();
     assert_eq!(

@@ -10,12 +10,12 @@ use std::{
 
 use docg_core::{
     engine::{
-        ControlAnswer, ControlRequest, EngineError, RetryRequest, StartRequest, StepRef,
-        WorkerOptions, Workers,
+        ControlAnswer, ControlRequest, EngineError, Repair, Resume, RetryRequest, StartRequest,
+        StepRef, WorkerOptions, Workers,
     },
     ids::OrganizationId,
     observe::{Actor, REDACTED, actions},
-    ports::{AuditQuery, ResumeSignal, Settlement},
+    ports::{AuditQuery, Settlement},
     preflight::PreflightLimits,
     prelude::*,
     run::Execution,
@@ -75,7 +75,9 @@ impl World {
             ..PreflightLimits::default()
         })
         .build();
-        let workers = engine.start_workers(WorkerOptions::default());
+        let workers = engine
+            .start_workers(WorkerOptions::default())
+            .expect("no other workers run");
         Self {
             engine,
             organization: OrganizationId::new(),
@@ -154,7 +156,7 @@ async fn of_two_calls_on_one_version_only_the_first_does_something() {
     let resumed = {
         let mut request = world.control(execution.id);
         request.if_version = Some(execution.version);
-        world.engine.resume(request, ResumeSignal::default())
+        world.engine.resume(request, Resume::default())
     };
     let (resumed, canceled) = tokio::join!(resumed, call());
     let is_refused = |answer: &Result<ControlAnswer, EngineError>| {
@@ -198,9 +200,11 @@ async fn a_cancel_on_the_right_version_reaches_a_running_handler_and_no_other_do
 async fn what_is_known_needs_no_resolution() {
     let world = World::new();
     let execution = world.in_review().await;
-    let mut how = ResumeSignal::default();
-    how.settlement = Some(Settlement::ConfirmDone(json!({"sent": true})));
-    let refused = world.engine.resume(world.control(execution.id), how).await;
+    let done = Repair::default().settlement(Settlement::ConfirmDone(json!({"sent": true})));
+    let resumed = world
+        .engine
+        .resume(world.control(execution.id), done.into());
+    let refused = resumed.await;
     let Err(EngineError::InvalidInput(faults)) = refused else {
         panic!("{refused:?}")
     };
@@ -215,7 +219,7 @@ async fn what_people_do_is_found_in_the_trail_by_its_name() {
     let execution = world.in_review().await;
     let resumed = world
         .engine
-        .resume(world.control(execution.id), ResumeSignal::default());
+        .resume(world.control(execution.id), Resume::default());
     resumed.await.expect("allowed");
     world.until(execution.id, Status::Completed).await;
     let audit = world.audit(execution.id).await;
@@ -273,6 +277,22 @@ async fn a_retry_of_a_retry_names_the_run_that_did_the_work() {
         }
     }
     assert_eq!(world.given.lock().expect("not poisoned").len(), 1);
+}
+
+#[tokio::test]
+async fn a_retry_has_the_correlation_id_of_the_old_execution_unless_it_brings_its_own() {
+    let world = World::new();
+    let old = world.in_review().await;
+    let cancel = world.engine.cancel(world.control(old.id), None);
+    cancel.await.expect("allowed");
+    for (retry, expected) in [
+        (RetryRequest::default(), &*old.correlation_id),
+        (RetryRequest::default().correlation_id("mine"), "mine"),
+    ] {
+        let retried = world.engine.retry(world.control(old.id), retry).await;
+        let retried = retried.expect("it has ended").record.execution;
+        assert_eq!(&*retried.correlation_id, expected);
+    }
 }
 
 #[tokio::test]

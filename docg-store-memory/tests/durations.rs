@@ -40,7 +40,9 @@ async fn run_with(jumps: [i64; 3]) -> Vec<u64> {
         .clock(Arc::new(clock))
         .step(handler)
         .build();
-    let workers = engine.start_workers(WorkerOptions::default());
+    let workers = engine
+        .start_workers(WorkerOptions::default())
+        .expect("no other workers run");
     let (organization, workflow) = (OrganizationId::new(), WorkflowId::new());
     let nodes = json!([{"id": "one", "type": "work"}, {"id": "two", "type": "work"}]);
     let draft = serde_json::from_value(json!({"name": "test", "nodes": nodes})).expect("readable");

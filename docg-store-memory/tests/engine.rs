@@ -14,14 +14,14 @@ use std::{
 
 use docg_core::{
     engine::{
-        ControlAnswer, ControlRequest, EngineBuilder, EngineError, RetryRequest, StartRequest,
-        StepRef, WorkerOptions, Workers,
+        ControlAnswer, ControlRequest, EngineBuilder, EngineError, IdempotencyKey, Repair,
+        RetryRequest, StartRequest, StepRef, WorkerOptions, Workers,
     },
     error::codes,
     event::{Event, EventData},
     i18n::Locale,
     observe::{Actor, LogLevel},
-    ports::{AuditQuery, ExecutionRecord, Idempotency, LogQuery, ResumeSignal},
+    ports::{AuditQuery, ExecutionRecord, LogQuery},
     prelude::*,
     run::{StepStatus, WaitKind},
     time::{Clock, ManualClock, SystemClock, Timestamp},
@@ -96,7 +96,11 @@ fn builder(shared: &Arc<Shared>) -> EngineBuilder {
 impl World {
     fn new(shared: &Arc<Shared>) -> Self {
         let engine = builder(shared).build();
-        let workers = Some(engine.start_workers(WorkerOptions::default()));
+        let workers = Some(
+            engine
+                .start_workers(WorkerOptions::default())
+                .expect("no other workers run"),
+        );
         Self {
             engine,
             workers,
@@ -176,7 +180,7 @@ impl World {
 fn applied(answer: ControlAnswer) -> ExecutionRecord {
     match answer {
         ControlAnswer::Applied(record) => *record,
-        ControlAnswer::Sent => panic!("this process holds it and applies the call"),
+        ControlAnswer::Pending => panic!("this process holds it and applies the call"),
     }
 }
 
@@ -428,25 +432,24 @@ async fn what_preflight_finds_is_repaired_through_resume() {
     assert_eq!(execution.status, Status::NeedsReview);
     let actions = world.engine.recommended_actions(&execution, &[]);
     assert_eq!(actions[0].action, "map_fields");
-    let mut unknown = ResumeSignal::default();
+    let mut unknown = Repair::default();
     unknown.nodes = json!({"other": {}})
         .as_object()
         .cloned()
         .unwrap_or_default();
     let error = world
         .engine
-        .resume(world.control(id), unknown)
+        .resume(world.control(id), unknown.into())
         .await
         .expect_err("no such node");
     assert!(
         matches!(error, EngineError::InvalidInput(faults) if faults[0].pointer == "/changes/nodes/other")
     );
-    let mut change = ResumeSignal::default();
-    change.trigger_data = json!({"customer": "c"}).as_object().cloned();
+    let change = Repair::default().trigger_data("customer", json!("c"));
     applied(
         world
             .engine
-            .resume(world.control(id), change)
+            .resume(world.control(id), change.into())
             .await
             .expect("allowed"),
     );
@@ -537,7 +540,7 @@ async fn a_dry_run_calls_no_effect() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_same_idempotency_key_gives_the_same_execution() {
+async fn the_same_request_with_the_same_idempotency_key_gives_the_same_execution() {
     let world = World::new(&Arc::default());
     let workflow = WorkflowId::new();
     let draft =
@@ -548,19 +551,81 @@ async fn the_same_idempotency_key_gives_the_same_execution() {
         .put_workflow(world.organization, workflow, draft, None)
         .await
         .expect("valid");
-    let start = |fingerprint| {
-        let mut request = StartRequest::new(world.organization, workflow, world.actor.clone());
-        request.idempotency = Some(Idempotency {
-            key: "k".to_owned(),
-            fingerprint: [fingerprint; 32],
-        });
-        world.engine.start(request)
+    let request = || {
+        StartRequest::new(world.organization, workflow, world.actor.clone())
+            .trigger_data(json!({"a": 1, "b": {"c": 2, "d": 3}}))
     };
-    let first = start(1).await.expect("accepted");
-    let again = start(1).await.expect("the same");
+    let start = |request: StartRequest| world.engine.start(request.idempotency_key("k"));
+    let first = start(request()).await.expect("accepted");
+    let id = first.record.execution.id;
+    assert!(first.created);
+    // Who asks, and for which chain of calls, is no part of the request. The order of fields is none either.
+    let mut other = request().correlation_id("other").traceparent("other");
+    other.actor = Actor::user("other");
+    let reordered = request().trigger_data(json!({"b": {"d": 3, "c": 2}, "a": 1}));
+    for same in [request(), other, reordered] {
+        let again = start(same).await.expect("the same");
+        assert_eq!((again.created, again.record.execution.id), (false, id));
+    }
+    let of = |workflow| StartRequest::new(world.organization, workflow, world.actor.clone());
+    for another in [
+        of(workflow),
+        request().trigger_data(json!({"a": 1})),
+        request().trigger_type("other"),
+        request().dry_run(),
+        request().until_phase(Phase::Render),
+    ] {
+        let refused = start(another.clone()).await;
+        assert!(
+            matches!(refused, Err(EngineError::KeyReused)),
+            "{another:?}"
+        );
+    }
+
+    // A retry has its own content, also under a key of its own.
+    world.until_rest(id).await;
+    let retry = |how: RetryRequest| world.engine.retry(world.control(id), how);
+    let taken = retry(RetryRequest::default().idempotency_key("k")).await;
+    assert!(matches!(taken, Err(EngineError::KeyReused)));
+    let keyed = || RetryRequest::default().idempotency_key("r");
+    let first = retry(keyed()).await.expect("it has ended");
+    let again = retry(keyed().correlation_id("other")).await.expect("again");
     assert_eq!((first.created, again.created), (true, false));
     assert_eq!(first.record.execution.id, again.record.execution.id);
-    assert!(matches!(start(2).await, Err(EngineError::KeyReused)));
+    for another in [
+        keyed().trigger_data(json!({})),
+        keyed().from_step(StepRef::Position(0)),
+        keyed().dry_run(true),
+        keyed().until_phase(Phase::Render),
+    ] {
+        let refused = retry(another.clone()).await;
+        assert!(
+            matches!(refused, Err(EngineError::KeyReused)),
+            "{another:?}"
+        );
+    }
+
+    // A caller may give the content to compare.
+    let start = |content: &str, data| {
+        let key = IdempotencyKey::of_content("c", content);
+        world
+            .engine
+            .start(of(workflow).trigger_data(data).idempotency_key(key))
+    };
+    assert!(
+        start("same", json!({"a": 1}))
+            .await
+            .expect("accepted")
+            .created
+    );
+    assert!(
+        !start("same", json!({"a": 2}))
+            .await
+            .expect("the first")
+            .created
+    );
+    let other = start("other", json!({"a": 1})).await;
+    assert!(matches!(other, Err(EngineError::KeyReused)));
 }
 
 /// For whom the lease of a process that died has expired.
@@ -630,7 +695,11 @@ async fn a_worker_that_disappears_is_taken_over_and_the_effect_is_asked_about() 
                 .record
                 .execution
                 .id;
-            std::mem::forget(first.start_workers(WorkerOptions::default()));
+            std::mem::forget(
+                first
+                    .start_workers(WorkerOptions::default())
+                    .expect("no other workers run"),
+            );
             id
         })
         .await
@@ -638,7 +707,9 @@ async fn a_worker_that_disappears_is_taken_over_and_the_effect_is_asked_about() 
     shared.begun.notified().await;
     doomed.shutdown_background();
     let second = engine(&shared, an_hour_later());
-    let workers = second.start_workers(WorkerOptions::default());
+    let workers = second
+        .start_workers(WorkerOptions::default())
+        .expect("no other workers run");
     let world = World {
         engine: second,
         workers: Some(workers),
@@ -684,7 +755,10 @@ async fn shutdown_waits_for_handlers_within_their_grace_and_hands_the_rest_back(
     );
     assert_eq!(world.record(hangs).await.execution.status, Status::Running);
     // What was handed back is due at once, for whoever comes.
-    let _workers = world.engine.start_workers(WorkerOptions::default());
+    let _workers = world
+        .engine
+        .start_workers(WorkerOptions::default())
+        .expect("no other workers run");
     world
         .until(polite, |event| {
             matches!(event.data, EventData::Completed { .. })

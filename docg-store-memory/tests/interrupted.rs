@@ -9,11 +9,13 @@ use std::{
 };
 
 use docg_core::{
-    engine::{ControlRequest, Engine, Fact, Observer, StartRequest, WorkerOptions, Workers},
+    engine::{
+        ControlRequest, Engine, Fact, Observer, Resume, StartRequest, WorkerOptions, Workers,
+    },
     error::codes,
     ids::{OrganizationId, WorkflowId},
     observe::Actor,
-    ports::{MAX_TAKEOVERS, ResumeSignal},
+    ports::MAX_TAKEOVERS,
     prelude::*,
     run::{Execution, WaitKind},
     time::{ManualClock, Timestamp},
@@ -82,7 +84,9 @@ impl World {
             kills,
             claimed: sender,
         }));
-        let workers = engine.start_workers(WorkerOptions::default());
+        let workers = engine
+            .start_workers(WorkerOptions::default())
+            .expect("no other workers run");
         Self {
             clock,
             engine,
@@ -162,9 +166,7 @@ async fn an_execution_that_kills_its_workers_waits_for_a_person_and_others_go_on
     let other = world.start().await;
     world.status(other, Status::Completed).await;
     // A person has it tried again, from the first count on.
-    let resumed = world
-        .engine
-        .resume(world.request(id), ResumeSignal::default());
+    let resumed = world.engine.resume(world.request(id), Resume::default());
     resumed.await.expect("is allowed");
     world.status(id, Status::Completed).await;
     assert_eq!(world.calls.load(Ordering::SeqCst), 2);

@@ -159,7 +159,9 @@ async fn a_cancel_reaches_a_holder_elsewhere_though_its_wake_up_is_lost() {
     });
     let bus: Arc<dyn EventBus> = Arc::new(deaf);
     let holder = world.engine(store.clone(), Arc::clone(&bus));
-    let workers = holder.start_workers(WorkerOptions::default());
+    let workers = holder
+        .start_workers(WorkerOptions::default())
+        .expect("no other workers run");
     let id = world.begun(&holder).await;
 
     let other = world.engine(store.clone(), bus);
@@ -182,7 +184,9 @@ async fn a_handler_is_told_to_stop_at_the_end_of_its_lease_though_the_store_does
     });
     let engine = world.engine(Arc::new(store), Arc::new(MemoryBus::default()));
     // Dropped without grace: nothing can be handed back.
-    let _workers = engine.start_workers(WorkerOptions::default());
+    let _workers = engine
+        .start_workers(WorkerOptions::default())
+        .expect("no other workers run");
     world.begun(&engine).await;
     world.passes(3 * LEASE).await;
     assert!(world.seen.is_empty(), "it is renewed as long as it can be");
@@ -218,7 +222,9 @@ async fn a_commit_that_is_tried_again_keeps_the_lease_from_then_on() {
         _ => None,
     });
     let engine = world.engine(Arc::new(faulty), Arc::new(MemoryBus::default()));
-    let _workers = engine.start_workers(WorkerOptions::default());
+    let _workers = engine
+        .start_workers(WorkerOptions::default())
+        .expect("no other workers run");
     let id = world.begun(&engine).await;
     // What was decided before is committed while the effect is under way.
     let is_told = async || {
@@ -252,7 +258,9 @@ async fn what_was_leased_as_it_was_created_is_renewed_while_the_bus_is_slow() {
         is_slow.then_some(Fault::Slow(Duration::from_millis(500)))
     });
     let engine = world.engine(store, Arc::new(bus));
-    let workers = engine.start_workers(WorkerOptions::default());
+    let workers = engine
+        .start_workers(WorkerOptions::default())
+        .expect("no other workers run");
     world.settle().await;
     let time_passes = async {
         world.passes(LEASE).await;
@@ -271,7 +279,9 @@ async fn a_clock_that_is_set_back_keeps_no_lease_from_being_renewed() {
     let memory = Arc::new(MemoryStore::default());
     let (store, mut renewals) = tapped(memory.clone());
     let engine = world.engine(store, Arc::new(MemoryBus::default()));
-    let workers = engine.start_workers(WorkerOptions::default());
+    let workers = engine
+        .start_workers(WorkerOptions::default())
+        .expect("no other workers run");
     let id = world.begun(&engine).await;
     world.settle().await;
 
@@ -310,9 +320,13 @@ async fn a_clock_that_is_set_forth_takes_nobodys_lease() {
         world.engine(store.clone(), bus.clone()),
         world.engine(store.clone(), bus),
     );
-    let workers = holder.start_workers(WorkerOptions::default());
+    let workers = holder
+        .start_workers(WorkerOptions::default())
+        .expect("no other workers run");
     let id = world.begun(&holder).await;
-    let others = other.start_workers(WorkerOptions::default());
+    let others = other
+        .start_workers(WorkerOptions::default())
+        .expect("no other workers run");
     world.settle().await;
 
     world.clock.set(world.clock.now() + MINUTES);
@@ -334,7 +348,9 @@ async fn who_claims_nothing_because_of_its_clock_wakes_others() {
         None
     });
     let engine = world.engine(Arc::new(MemoryStore::default()), Arc::new(bus));
-    let _workers = engine.start_workers(WorkerOptions::default());
+    let _workers = engine
+        .start_workers(WorkerOptions::default())
+        .expect("no other workers run");
     world.settle().await;
     world.clock.set(world.clock.now() + MINUTES);
     // With the first it learns of it at the latest.
@@ -368,7 +384,9 @@ async fn a_handler_has_its_grace_though_its_lease_is_lost_as_its_worker_shuts_do
     let draft = serde_json::from_value(draft).expect("readable");
     let stored = engine.put_workflow(organization, workflow, draft, None);
     stored.await.expect("a valid definition");
-    let workers = engine.start_workers(WorkerOptions::default());
+    let workers = engine
+        .start_workers(WorkerOptions::default())
+        .expect("no other workers run");
     let request = StartRequest::new(organization, workflow, Actor::user("somebody"));
     let started = engine.start(request).await.expect("accepted");
     assert_eq!(seen.recv().await, Some(Seen::Begun));

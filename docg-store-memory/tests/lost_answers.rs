@@ -163,7 +163,10 @@ async fn a_commit_that_keeps_or_lets_go_is_known_as_made_though_its_answer_is_lo
     for lost in 0..2 {
         let world = World::new();
         world.lose_answer_of_commit(lost);
-        let workers = world.engine.start_workers(WorkerOptions::default());
+        let workers = world
+            .engine
+            .start_workers(WorkerOptions::default())
+            .expect("no other workers run");
         let id = world.start().await;
         world.published_until(id, ends(Status::Completed)).await;
         assert_eq!(world.effects.load(Ordering::SeqCst), 2);
@@ -194,7 +197,10 @@ async fn who_waits_for_a_call_is_answered_though_the_answer_to_its_commit_is_los
 #[tokio::test(start_paused = true)]
 async fn whoever_goes_away_leaves_no_lease_behind() {
     let world = World::new();
-    let workers = world.engine.start_workers(WorkerOptions::default());
+    let workers = world
+        .engine
+        .start_workers(WorkerOptions::default())
+        .expect("no other workers run");
     world.workers_wait().await;
     let request = world.request().await;
     let slow = Duration::from_millis(200);
@@ -210,7 +216,10 @@ async fn whoever_goes_away_leaves_no_lease_behind() {
 #[tokio::test(start_paused = true)]
 async fn a_shutdown_waits_for_what_is_being_stored_and_hands_it_back() {
     let world = World::new();
-    let workers = world.engine.start_workers(WorkerOptions::default());
+    let workers = world
+        .engine
+        .start_workers(WorkerOptions::default())
+        .expect("no other workers run");
     world.workers_wait().await;
     let request = world.request().await;
     world.make_go_wrong("create", 0, Fault::Slow(Duration::from_millis(200)));
@@ -221,7 +230,10 @@ async fn a_shutdown_waits_for_what_is_being_stored_and_hands_it_back() {
     let started = starting.await.expect("does not panic").expect("accepted");
     assert_eq!(started.record.execution.id, id);
     assert_eq!(world.effects.load(Ordering::SeqCst), 0);
-    let workers = world.engine.start_workers(WorkerOptions::default());
+    let workers = world
+        .engine
+        .start_workers(WorkerOptions::default())
+        .expect("no other workers run");
     world.published_until(id, ends(Status::Completed)).await;
     workers.shutdown().await;
 }

@@ -46,7 +46,9 @@ async fn run(executions: usize, work_ms: u64) -> Vec<(Status, Step)> {
         .clock(Arc::new(clock))
         .step(work)
         .build();
-    let workers = engine.start_workers(WorkerOptions::concurrency(executions));
+    let workers = engine
+        .start_workers(WorkerOptions::concurrency(executions))
+        .expect("no other workers run");
     let (organization, workflow) = (OrganizationId::new(), WorkflowId::new());
     let nodes = json!([{"id": "work", "type": "work", "timeout_ms": TIMEOUT_MS, "retry": {"max_attempts": 1}}]);
     let draft = serde_json::from_value(json!({"name": "test", "nodes": nodes})).expect("readable");

@@ -13,7 +13,8 @@ use std::{
 use docg_core::{
     conformance::{Fault, FaultyBus},
     engine::{
-        ControlRequest, Engine, ListFeed, ListItem, ResumeRequest, StartRequest, WorkerOptions,
+        ControlRequest, Engine, OrganizationFeed, OrganizationItem, Resume, StartRequest,
+        WorkerOptions,
     },
     event::{Event, EventData},
     ids::{ExecutionId, OrganizationId, WorkflowId},
@@ -107,7 +108,7 @@ impl World {
 
     /// All that the list is told until the run completes is what was stored for lists; and the bus
     /// has the whole run for whoever comes later.
-    async fn assert_told(&self, mut list: ListFeed, id: ExecutionId) {
+    async fn assert_told(&self, mut list: OrganizationFeed, id: ExecutionId) {
         let mut told = Vec::new();
         while !told
             .last()
@@ -115,8 +116,8 @@ impl World {
         {
             let item = tokio::time::timeout(PATIENCE, list.next()).await;
             match item.expect("it is published").expect("goes on") {
-                ListItem::Event(listed) => told.push(listed.event),
-                ListItem::Gap => panic!("after {told:?}"),
+                OrganizationItem::Event(listed) => told.push(listed.event),
+                OrganizationItem::Gap => panic!("after {told:?}"),
             }
         }
         let stored = self.stored(id).await;
@@ -169,13 +170,15 @@ fn completes(event: &Event) -> bool {
 async fn what_a_dead_process_has_committed_is_published_before_what_follows() {
     let world = World::new(BusConfig::default()).await;
     let (dies, lives) = (world.dies(), world.healthy());
-    let list = lives.list_feed(world.organization, None).await;
+    let list = lives.organization_feed(world.organization, None).await;
     let id = world.start(&lives).await;
     dies.pause(world.of(id), None).await.expect("paused");
     let unpublished = world.stored(id).await;
     assert!(unpublished.len() > 1);
-    let _workers = lives.start_workers(WorkerOptions::default());
-    let resumed = lives.resume(world.of(id), ResumeRequest::default());
+    let _workers = lives
+        .start_workers(WorkerOptions::default())
+        .expect("no other workers run");
+    let resumed = lives.resume(world.of(id), Resume::default());
     resumed.await.expect("goes on");
     world.assert_told(list, id).await;
 }
@@ -186,9 +189,11 @@ async fn what_one_publish_did_not_bring_or_not_for_sure_the_next_one_brings() {
         for failing in 1..=4 {
             let world = World::new(BusConfig::default()).await;
             let engine = world.faulty(move |number| (number == failing).then_some(fault));
-            let list = engine.list_feed(world.organization, None).await;
+            let list = engine.organization_feed(world.organization, None).await;
             let id = world.start(&engine).await;
-            let workers = engine.start_workers(WorkerOptions::default());
+            let workers = engine
+                .start_workers(WorkerOptions::default())
+                .expect("no other workers run");
             let ended = engine
                 .feed(world.organization, id, 0)
                 .await
@@ -208,9 +213,11 @@ async fn what_one_publish_did_not_bring_or_not_for_sure_the_next_one_brings() {
 async fn a_run_whose_beginning_is_published_late_is_told_of_from_its_beginning() {
     let world = World::new(BusConfig::default()).await;
     let (accepts, works) = (world.dies(), world.healthy());
-    let list = works.list_feed(world.organization, None).await;
+    let list = works.organization_feed(world.organization, None).await;
     let id = world.start(&accepts).await;
-    let _workers = works.start_workers(WorkerOptions::default());
+    let _workers = works
+        .start_workers(WorkerOptions::default())
+        .expect("no other workers run");
     world.assert_told(list, id).await;
     // It was only slow.
     let first = world.stored(id).await.remove(0);
@@ -224,7 +231,7 @@ async fn a_run_whose_beginning_is_published_late_is_told_of_from_its_beginning()
 async fn a_bus_that_has_forgotten_a_run_gets_it_back_in_silence() {
     let world = World::new(BusConfig::default().max_executions(1)).await;
     let engine = world.healthy();
-    let list = engine.list_feed(world.organization, None).await;
+    let list = engine.organization_feed(world.organization, None).await;
     let id = world.start(&engine).await;
     engine.pause(world.of(id), None).await.expect("paused");
     let other = WorkflowId::new();
@@ -237,7 +244,7 @@ async fn a_bus_that_has_forgotten_a_run_gets_it_back_in_silence() {
         let request = StartRequest::new(elsewhere, other, Actor::user("somebody"));
         engine.start(request).await.expect("accepted");
     }
-    let resumed = engine.resume(world.of(id), ResumeRequest::default());
+    let resumed = engine.resume(world.of(id), Resume::default());
     resumed.await.expect("goes on");
     let stored = world.stored(id).await;
     world.assert_has(id, &stored).await;
@@ -246,8 +253,8 @@ async fn a_bus_that_has_forgotten_a_run_gets_it_back_in_silence() {
         .filter(|event| event.data.is_for_lists())
         .collect();
     let told = list.take(for_lists.len()).map(|item| match item {
-        ListItem::Event(listed) => listed.event,
-        ListItem::Gap => panic!("nothing is missing"),
+        OrganizationItem::Event(listed) => listed.event,
+        OrganizationItem::Gap => panic!("nothing is missing"),
     });
     let told = tokio::time::timeout(PATIENCE, told.collect::<Vec<_>>()).await;
     assert_eq!(told.expect("is told"), for_lists);
@@ -262,7 +269,9 @@ async fn one_look_of_the_sweeper_brings_all_but_what_the_bus_refuses() {
         world.start(&dies).await;
     }
     let sweeps = world.faulty(|number| (number == 7).then_some(Fault::Before));
-    let _workers = sweeps.start_workers(WorkerOptions::concurrency(0));
+    let _workers = sweeps
+        .start_workers(WorkerOptions::concurrency(0))
+        .expect("no other workers run");
     while world.left().await == 250 {
         world.tick().await;
     }
@@ -275,7 +284,9 @@ async fn one_look_of_the_sweeper_brings_all_but_what_the_bus_refuses() {
 async fn a_sweeper_that_has_found_something_does_not_wait_a_minute() {
     let world = World::new(BusConfig::default()).await;
     let (dies, idle) = (world.dies(), world.healthy());
-    let _workers = idle.start_workers(WorkerOptions::concurrency(0));
+    let _workers = idle
+        .start_workers(WorkerOptions::concurrency(0))
+        .expect("no other workers run");
     world.start(&dies).await;
     assert!(world.is_published_within(66).await);
     world.start(&dies).await;
@@ -297,7 +308,9 @@ async fn a_bus_that_is_down_ends_a_sweep() {
         asks.fetch_add(1, Ordering::SeqCst);
         is_down.load(Ordering::SeqCst).then_some(Fault::Before)
     });
-    let _workers = sweeps.start_workers(WorkerOptions::concurrency(0));
+    let _workers = sweeps
+        .start_workers(WorkerOptions::concurrency(0))
+        .expect("no other workers run");
     while asked.load(Ordering::SeqCst) == 0 {
         world.tick().await;
     }

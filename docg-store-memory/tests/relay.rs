@@ -54,7 +54,9 @@ async fn a_reader_whose_bus_stays_silent_gets_everything_from_the_store() {
         (call.operation == "publish").then_some(Fault::Before)
     });
     let engine = engine(Arc::new(faulty), Arc::new(SystemClock));
-    let _workers = engine.start_workers(WorkerOptions::default());
+    let _workers = engine
+        .start_workers(WorkerOptions::default())
+        .expect("no other workers run");
     let organization = OrganizationId::new();
     let id = run_one(&engine, organization).await;
     let feed = engine.feed(organization, id, 0).await.expect("a feed");
@@ -75,7 +77,9 @@ async fn what_the_bus_refused_is_published_later_and_no_reader_misses_it() {
     });
     let clock = Arc::new(ManualClock::new(Timestamp::now()));
     let engine = engine(Arc::new(faulty), Arc::clone(&clock) as _);
-    let _workers = engine.start_workers(WorkerOptions::default());
+    let _workers = engine
+        .start_workers(WorkerOptions::default())
+        .expect("no other workers run");
     let organization = OrganizationId::new();
     let id = run_one(&engine, organization).await;
 

@@ -135,7 +135,9 @@ impl World {
         .clock(Arc::clone(&clock) as _)
         .options(|options| options.signature_timeout = Duration::from_millis(200))
         .build();
-        let workers = engine.start_workers(WorkerOptions::default());
+        let workers = engine
+            .start_workers(WorkerOptions::default())
+            .expect("no other workers run");
         let (organization, workflow) = (OrganizationId::new(), WorkflowId::new());
         let nodes = json!([{"id": "sign", "type": "sign"}]);
         let draft = serde_json::from_value(json!({"name": "test", "nodes": nodes}));

@@ -5,12 +5,12 @@ use std::{sync::Arc, time::Duration};
 
 use docg_core::{
     conformance::fixtures::nested,
-    engine::{ControlRequest, EngineError, RequestSignature, ResumeRequest, RetryRequest},
+    engine::{ControlRequest, EngineError, Repair, RequestSignature, RetryRequest},
     error::codes,
     event::EventData,
     limits::{self, CUT_MARK, TextLimit},
     observe::{LogDraft, LogLevel},
-    ports::{AuditQuery, ExecutionQuery, ExecutionRecord, Idempotency, LogQuery, Settlement},
+    ports::{AuditQuery, ExecutionQuery, ExecutionRecord, LogQuery, Settlement},
     prelude::*,
     time::{MAX_DURATION_MS, Timestamp},
     workflow::{
@@ -178,7 +178,10 @@ impl World {
 
     /// Starts a run, and waits until it rests or has ended.
     async fn run(&self) -> ExecutionRecord {
-        let _workers = self.engine.start_workers(WorkerOptions::default());
+        let _workers = self
+            .engine
+            .start_workers(WorkerOptions::default())
+            .expect("no other workers run");
         let started = self.engine.start(self.request()).await.expect("accepted");
         let id = started.record.execution.id;
         let feed = self.engine.feed(self.organization, id, 0).await;
@@ -287,13 +290,7 @@ async fn an_embedders_texts_are_held_to_the_same_limits_as_requests() {
             limits::CORRELATION_ID => request.correlation_id = text,
             limits::TRACEPARENT => request.traceparent = Some(text),
             limits::ACTOR => request.actor = Actor::user(text),
-            limits::IDEMPOTENCY_KEY => {
-                let fingerprint = [0; 32];
-                request.idempotency = Some(Idempotency {
-                    key: text,
-                    fingerprint,
-                });
-            }
+            limits::IDEMPOTENCY_KEY => request.idempotency_key = Some(text.into()),
             _ => unreachable!("{limit:?}"),
         }
         request
@@ -315,13 +312,15 @@ async fn an_embedders_texts_are_held_to_the_same_limits_as_requests() {
         let at = format!("/{}", limit.name);
         let good = world.engine.start(with(limit, "x".repeat(limit.max))).await;
         good.unwrap_or_else(|error| panic!("{at}: {error}"));
-        for (text, code) in [
+        let blank = [String::new(), " ".to_owned()].map(|text| (text, "required"));
+        let blank = blank.into_iter().filter(|_| limit != limits::ACTOR);
+        for (text, code) in blank.chain([
             ("x".repeat(limit.max + 1), "too_long"),
             ("x".repeat(900_000), "too_long"),
             ("a\nb".to_owned(), "invalid_text"),
             ("a\0b".to_owned(), "invalid_text"),
             ("a\u{202e}b".to_owned(), "invalid_text"),
-        ] {
+        ]) {
             let answer = world.engine.start(with(limit, text)).await;
             let faults = answer.map(drop).map_err(refused);
             assert_eq!(faults, Err(vec![(at.clone(), code)]));
@@ -336,6 +335,16 @@ async fn an_embedders_texts_are_held_to_the_same_limits_as_requests() {
     assert_eq!(paused.map(drop).map_err(refused), expected);
     let canceled = world.engine.cancel(control(), long()).await;
     assert_eq!(canceled.map(drop).map_err(refused), expected);
+    let retry = RetryRequest::default().correlation_id("").traceparent("");
+    let retried = world.engine.retry(control(), retry).await.map(drop);
+    let asked = RequestSignature::new(Vec::new())
+        .correlation_id("")
+        .traceparent("");
+    let asked = world.engine.request_signature(control(), asked).await;
+    for answer in [retried, asked.map(drop)] {
+        let faults = ["/correlation_id", "/traceparent"].map(|at| (at.to_owned(), "required"));
+        assert_eq!(answer.map_err(refused), Err(faults.to_vec()));
+    }
     world.read_all(id).await;
 }
 
@@ -359,22 +368,15 @@ async fn a_value_without_a_bottom_is_refused_wherever_an_embedder_gives_it() {
     let signers = RequestSignature::new(vec![json!({}), bottomless(), bottomless()]);
     let asked = world.engine.request_signature(control(id), signers).await;
     refusals.push(asked.map(drop));
-    let changes = || [("deep".to_owned(), bottomless())].into_iter().collect();
-    for how in [
-        ResumeRequest {
-            trigger_data: Some(changes()),
-            ..ResumeRequest::default()
-        },
-        ResumeRequest {
-            nodes: changes(),
-            ..ResumeRequest::default()
-        },
-        ResumeRequest {
-            settlement: Some(Settlement::ConfirmDone(bottomless())),
-            ..ResumeRequest::default()
-        },
+    let mut node = Repair::default();
+    node.nodes = [("deep".to_owned(), bottomless())].into_iter().collect();
+    for repair in [
+        Repair::default().trigger_data("deep", bottomless()),
+        node,
+        Repair::default().settlement(Settlement::ConfirmDone(bottomless())),
     ] {
-        refusals.push(world.engine.resume(control(id), how).await.map(drop));
+        let resumed = world.engine.resume(control(id), repair.into());
+        refusals.push(resumed.await.map(drop));
     }
     for (place, refusal) in refusals.into_iter().enumerate() {
         let Err(EngineError::InvalidInput(faults)) = refusal else {

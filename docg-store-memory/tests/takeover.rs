@@ -73,7 +73,9 @@ async fn who_was_cut_off_does_not_take_what_its_successor_wrote_for_its_own() {
     let draft = serde_json::from_value(draft).expect("readable");
     let stored = first.put_workflow(organization, workflow, draft, None);
     stored.await.expect("a valid definition");
-    let first_workers = first.start_workers(WorkerOptions::default());
+    let first_workers = first
+        .start_workers(WorkerOptions::default())
+        .expect("no other workers run");
     let request = StartRequest::new(organization, workflow, Actor::user("somebody"));
     let id = first.start(request).await.expect("accepted");
     let id = id.record.execution.id;
@@ -87,7 +89,9 @@ async fn who_was_cut_off_does_not_take_what_its_successor_wrote_for_its_own() {
         &begun,
         &gate,
     );
-    let second_workers = second.start_workers(WorkerOptions::default());
+    let second_workers = second
+        .start_workers(WorkerOptions::default())
+        .expect("no other workers run");
     let started = tokio::time::timeout(PATIENCE, effects.recv()).await;
     started.expect("the second begins the effect");
 

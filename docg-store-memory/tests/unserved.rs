@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use docg_core::{
     approval::{Decision, token_hash},
-    engine::{ControlRequest, EngineBuilder, ResumeRequest},
+    engine::{ControlRequest, EngineBuilder, Resume},
     event::EventData,
     i18n::Locale,
     observe::LogLevel,
@@ -63,7 +63,9 @@ async fn left_alone(world: &World, at: At) -> (OrganizationId, ExecutionId) {
     let spec = NodeSpec::new("rare", Phase::Save).safe_to_repeat();
     let rare = effect(spec, move |_, _: Value| async move { answer(at) });
     let engine = world.builder().step(rare).build();
-    let workers = engine.start_workers(WorkerOptions::default());
+    let workers = engine
+        .start_workers(WorkerOptions::default())
+        .expect("no other workers run");
     let (organization, workflow) = (OrganizationId::new(), WorkflowId::new());
     let nodes = json!([{"id": "n", "type": "rare", "phase": "save"}]);
     let draft = serde_json::from_value(json!({"name": "test", "nodes": nodes})).expect("readable");
@@ -115,7 +117,9 @@ async fn the_log_of_an_execution_under_way_says_once_that_no_worker_can_claim_it
         let (organization, id) = left_alone(&world, at).await;
         let engines = [world.builder().build(), world.builder().build()];
         let [first, second] = &engines;
-        let _workers = first.start_workers(WorkerOptions::default());
+        let _workers = first
+            .start_workers(WorkerOptions::default())
+            .expect("no other workers run");
         match at {
             At::Retry => {}
             At::Approval => {
@@ -124,7 +128,7 @@ async fn the_log_of_an_execution_under_way_says_once_that_no_worker_can_claim_it
             }
             At::Review => {
                 let control = ControlRequest::new(organization, id, Actor::user("ann"));
-                let resumed = first.resume(control, ResumeRequest::default()).await;
+                let resumed = first.resume(control, Resume::default()).await;
                 resumed.expect("resumed");
             }
         }
@@ -137,7 +141,9 @@ async fn the_log_of_an_execution_under_way_says_once_that_no_worker_can_claim_it
         let told = tokio::time::timeout(PATIENCE, told).await;
         told.unwrap_or_else(|_| panic!("{at:?}: nothing is logged"));
         // Neither the same process nor another one repeats it.
-        let _others = second.start_workers(WorkerOptions::default());
+        let _others = second
+            .start_workers(WorkerOptions::default())
+            .expect("no other workers run");
         for _ in 0..200 {
             world.clock.advance(MINUTES);
             tokio::task::yield_now().await;

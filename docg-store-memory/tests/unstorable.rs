@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use docg_core::{
     approval::token_hash,
     conformance::fixtures::nested,
-    engine::{ControlRequest, EngineBuilder, EngineError, ResumeRequest},
+    engine::{ControlRequest, EngineBuilder, EngineError, Repair, Resume},
     error::codes,
     event::EventData,
     i18n::Locale,
@@ -58,7 +58,9 @@ async fn run_in(phase: &str, engine: Engine, node_type: &str) -> Ran {
 }
 
 async fn run_all(phase: &str, engine: Engine, node_types: &[&str]) -> Ran {
-    let _workers = engine.start_workers(WorkerOptions::default());
+    let _workers = engine
+        .start_workers(WorkerOptions::default())
+        .expect("no other workers run");
     let (organization, workflow) = (OrganizationId::new(), WorkflowId::new());
     // Without a second attempt, a wait that a probe finds is awaited as it is.
     let node = |(at, node_type)| json!({"id": format!("n{at}"), "type": node_type, "phase": phase, "retry": {"max_attempts": 1}});
@@ -160,13 +162,10 @@ async fn an_effect_whose_answer_cannot_be_kept_is_settled_by_a_person_and_not_re
         let execution = &ran.record.execution;
         let control =
             || ControlRequest::new(execution.organization_id, execution.id, Actor::user("ana"));
-        let plain = ran.engine.resume(control(), ResumeRequest::default()).await;
+        let plain = ran.engine.resume(control(), Resume::default()).await;
         assert!(matches!(plain, Err(EngineError::InvalidInput(_))), "{case}");
-        let how = ResumeRequest {
-            settlement: Some(Settlement::ConfirmDone(json!({}))),
-            ..ResumeRequest::default()
-        };
-        let settled = ran.engine.resume(control(), how).await;
+        let done = Repair::default().settlement(Settlement::ConfirmDone(json!({})));
+        let settled = ran.engine.resume(control(), done.into()).await;
         settled.unwrap_or_else(|error| panic!("{case}: {error}"));
         assert_eq!(runs.load(Ordering::SeqCst), 1, "{case}");
     }
@@ -395,11 +394,8 @@ async fn an_output_that_is_too_large_beside_the_others_fails_its_step() {
     let confirm = async |output| {
         let (organization, id) = (execution.organization_id, execution.id);
         let control = ControlRequest::new(organization, id, Actor::user("ana"));
-        let how = ResumeRequest {
-            settlement: Some(Settlement::ConfirmDone(output)),
-            ..ResumeRequest::default()
-        };
-        acted.engine.resume(control, how).await
+        let done = Repair::default().settlement(Settlement::ConfirmDone(output));
+        acted.engine.resume(control, done.into()).await
     };
     match confirm(json!({"text": text})).await {
         Err(EngineError::InvalidInput(faults)) => assert_eq!(faults[0].pointer, "/output"),

@@ -19,7 +19,7 @@ use crate::{
 
 /// A request that can be sent in a batch with others.
 #[async_trait]
-pub(crate) trait Parcel: Send + Sync + Sized + 'static {
+pub(crate) trait BatchItem: Send + Sync + Sized + 'static {
     /// The result of one request.
     type Answer: Send + 'static;
 
@@ -32,7 +32,7 @@ pub(crate) trait Parcel: Send + Sync + Sized + 'static {
     /// Sends the requests in one statement. Returns one answer for each, in order. An error means that the
     /// whole statement failed.
     async fn send(
-        parcels: &[Self],
+        items: &[Self],
         database: &Database,
         connection: &mut PoolConnection<Postgres>,
     ) -> Result<Vec<Result<Self::Answer, Error>>, Error>;
@@ -41,86 +41,86 @@ pub(crate) trait Parcel: Send + Sync + Sized + 'static {
 /// The approximate maximum size of a batch in bytes, not counting its first request.
 const MAX_BYTES: usize = 8 << 20;
 
-pub(crate) struct Batcher<P: Parcel>(Arc<Shared<P>>);
+pub(crate) struct Batcher<P: BatchItem>(Arc<Shared<P>>);
 
-struct Shared<P: Parcel> {
+struct Shared<P: BatchItem> {
     database: Database,
     batch_size: usize,
-    max_flights: usize,
+    max_batches: usize,
     state: Mutex<State<P>>,
 }
 
-struct State<P: Parcel> {
+struct State<P: BatchItem> {
     waiting: VecDeque<Waiting<P>>,
-    flights: usize,
+    running: usize,
 }
 
-type Waiting<P> = (P, oneshot::Sender<Result<<P as Parcel>::Answer, Error>>);
+type Waiting<P> = (P, oneshot::Sender<Result<<P as BatchItem>::Answer, Error>>);
 
-impl<P: Parcel> Shared<P> {
+impl<P: BatchItem> Shared<P> {
     fn state(&self) -> MutexGuard<'_, State<P>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A batch under way, one of at most `max_flights`.
-struct Flight<P: Parcel> {
+/// Sends one batch after the other. At most `max_batches` of these tasks run at once.
+struct BatchTask<P: BatchItem> {
     shared: Arc<Shared<P>>,
-    has_landed: bool,
+    has_ended: bool,
 }
 
-/// A batch that is dropped before it ends belongs to a task that panicked, or to a runtime that shut down.
+/// A task that is dropped before it ends has panicked, or its runtime was shut down.
 /// Dropping it frees its place, so that no request waits for it.
-impl<P: Parcel> Drop for Flight<P> {
+impl<P: BatchItem> Drop for BatchTask<P> {
     fn drop(&mut self) {
-        if self.has_landed {
+        if self.has_ended {
             return;
         }
         let mut state = self.shared.state();
-        state.flights -= 1;
-        if state.flights == 0 {
+        state.running -= 1;
+        if state.running == 0 {
             // Dropping the channels makes each sender report that its statement was given up.
             state.waiting.clear();
         }
     }
 }
 
-impl<P: Parcel> Batcher<P> {
-    pub(crate) fn new(database: Database, batch_size: usize, max_flights: usize) -> Self {
+impl<P: BatchItem> Batcher<P> {
+    pub(crate) fn new(database: Database, batch_size: usize, max_batches: usize) -> Self {
         Self(Arc::new(Shared {
             database,
             batch_size,
-            max_flights,
+            max_batches,
             state: Mutex::new(State {
                 waiting: VecDeque::new(),
-                flights: 0,
+                running: 0,
             }),
         }))
     }
 
     /// Sends a request, alone or with others, and returns its result.
-    pub(crate) async fn send(&self, parcel: P) -> Result<P::Answer, Error> {
+    pub(crate) async fn send(&self, item: P) -> Result<P::Answer, Error> {
         let (answer, answered) = oneshot::channel();
-        let flight = {
+        let task = {
             let mut state = self.0.state();
-            state.waiting.push_back((parcel, answer));
-            (state.flights < self.0.max_flights).then(|| {
-                state.flights += 1;
-                Flight {
+            state.waiting.push_back((item, answer));
+            (state.running < self.0.max_batches).then(|| {
+                state.running += 1;
+                BatchTask {
                     shared: Arc::clone(&self.0),
-                    has_landed: false,
+                    has_ended: false,
                 }
             })
         };
-        if let Some(flight) = flight {
+        if let Some(task) = task {
             // Use a separate task, so that a caller that is dropped does not cancel the others' commits.
-            tokio::spawn(flight.run());
+            tokio::spawn(task.run());
         }
         answered.await.unwrap_or(Err(Error::GivenUp))
     }
 }
 
-impl<P: Parcel> Flight<P> {
+impl<P: BatchItem> BatchTask<P> {
     async fn run(mut self) {
         let Some(mut batch) = self.next() else { return };
         let mut connection = match self.shared.database.connection().await {
@@ -151,8 +151,8 @@ impl<P: Parcel> Flight<P> {
     fn next(&mut self) -> Option<Vec<Waiting<P>>> {
         let mut state = self.shared.state();
         if state.waiting.is_empty() {
-            state.flights -= 1;
-            self.has_landed = true;
+            state.running -= 1;
+            self.has_ended = true;
             return None;
         }
         let mut batch: Vec<Waiting<P>> = Vec::new();
@@ -161,15 +161,15 @@ impl<P: Parcel> Flight<P> {
         while batch.len() < self.shared.batch_size
             && let Some(waiting) = state.waiting.pop_front()
         {
-            let parcel = &waiting.0;
-            let full = !batch.is_empty() && bytes + parcel.size() > MAX_BYTES;
-            if full || batch.iter().any(|(other, _)| other.mark() == parcel.mark()) {
+            let item = &waiting.0;
+            let full = !batch.is_empty() && bytes + item.size() > MAX_BYTES;
+            if full || batch.iter().any(|(other, _)| other.mark() == item.mark()) {
                 later.push_back(waiting);
                 if full {
                     break;
                 }
             } else {
-                bytes += parcel.size();
+                bytes += item.size();
                 batch.push(waiting);
             }
         }
@@ -177,7 +177,7 @@ impl<P: Parcel> Flight<P> {
             state.waiting.push_front(waiting);
         }
         // All batches lock their rows in the same order, so no two of them wait for each other.
-        batch.sort_by_key(|(parcel, _)| parcel.mark());
+        batch.sort_by_key(|(item, _)| item.mark());
         Some(batch)
     }
 
@@ -187,24 +187,24 @@ impl<P: Parcel> Flight<P> {
         batch: Vec<Waiting<P>>,
         connection: &mut PoolConnection<Postgres>,
     ) -> Result<(), Error> {
-        let (parcels, senders): (Vec<P>, Vec<_>) = batch.into_iter().unzip();
+        let (items, senders): (Vec<P>, Vec<_>) = batch.into_iter().unzip();
         let database = &self.shared.database;
         let mut lost = None;
-        let answers = match P::send(&parcels, database, connection).await {
+        let answers = match P::send(&items, database, connection).await {
             Ok(answers) => answers,
             Err(error) if error.meaning() == Some(Meaning::Gone) => {
                 lost = Some(error.clone());
-                parcels.iter().map(|_| Err(error.clone())).collect()
+                items.iter().map(|_| Err(error.clone())).collect()
             }
-            Err(error) if parcels.len() == 1 => vec![Err(error)],
+            Err(error) if items.len() == 1 => vec![Err(error)],
             Err(error) => {
                 tracing::debug!("a batch was refused, so each goes alone: {error}");
-                let mut answers = Vec::with_capacity(parcels.len());
-                for parcel in &parcels {
+                let mut answers = Vec::with_capacity(items.len());
+                for item in &items {
                     answers.push(match &lost {
                         Some(error) => Err(Error::clone(error)),
                         None => {
-                            let alone = std::slice::from_ref(parcel);
+                            let alone = std::slice::from_ref(item);
                             let sent = P::send(alone, database, connection).await;
                             lost = sent
                                 .as_ref()
@@ -231,8 +231,8 @@ impl<P: Parcel> Flight<P> {
     fn refuse_all(mut self, batch: Vec<Waiting<P>>, error: &Error) {
         let waiting = {
             let mut state = self.shared.state();
-            state.flights -= 1;
-            self.has_landed = true;
+            state.running -= 1;
+            self.has_ended = true;
             std::mem::take(&mut state.waiting)
         };
         for (_, sender) in batch.into_iter().chain(waiting) {

@@ -14,7 +14,7 @@ pub struct PgStoreConfig {
     pub(crate) acquire_timeout: Duration,
     pub(crate) timeout: Duration,
     pub(crate) batch_size: usize,
-    pub(crate) flights: usize,
+    pub(crate) max_batches: usize,
     pub(crate) max_json_bytes: usize,
     pub(crate) max_inbox: usize,
 }
@@ -28,7 +28,7 @@ impl Default for PgStoreConfig {
             acquire_timeout: Duration::from_secs(5),
             timeout: Duration::from_secs(30),
             batch_size: 64,
-            flights: 2,
+            max_batches: 2,
             max_json_bytes: 16 << 20,
             max_inbox: 10_000,
         }
@@ -71,7 +71,7 @@ impl PgStoreConfig {
     /// batches, the more commits share one.
     #[must_use]
     pub fn batches_at_once(mut self, batches: usize) -> Self {
-        self.flights = batches.max(1);
+        self.max_batches = batches.max(1);
         self
     }
 

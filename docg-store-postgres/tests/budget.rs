@@ -224,7 +224,9 @@ async fn a_run_takes_few_transactions_and_little_log() {
         let workflow = workflow(&one, organization, &kind.types).await;
         for elsewhere in [false, true] {
             let worker = if elsewhere { &other } else { &one };
-            let workers = worker.start_workers(WorkerOptions::default());
+            let workers = worker
+                .start_workers(WorkerOptions::default())
+                .expect("no other workers run");
             // Leave out the one-time costs: connections, plans, the first page of each index.
             run(&one, organization, workflow, 3).await;
             let (mut all, mut detail) = (Vec::new(), String::new());
@@ -301,7 +303,9 @@ async fn an_idle_worker_asks_six_times_a_minute_at_most() {
     let engine = engine.clock(Arc::clone(&clock) as _).build();
     let organization = OrganizationId::new();
     let workflow = workflow(&engine, organization, &["compute"]).await;
-    let workers = engine.start_workers(WorkerOptions::default());
+    let workers = engine
+        .start_workers(WorkerOptions::default())
+        .expect("no other workers run");
     run(&engine, organization, workflow, 1).await;
     // The sweep after the execution marks its events as published, and is its last statement.
     while server.calls_of("SET published").await == 0 {

@@ -79,7 +79,9 @@ async fn all_is_done_without_a_poll(plan: Plan) {
             let own: Arc<dyn EventBus> = Arc::new(MemoryBus::default());
             let engine = engine(store, if plan.share_a_bus { &bus } else { &own });
             engine.observe(Arc::new(Completions(sender.clone())));
-            engine.start_workers(*options)
+            engine
+                .start_workers(*options)
+                .expect("no other workers run")
         };
         let workers: Vec<_> = plan.processes.iter().map(begin).collect();
         let total = plan.backlog.iter().sum::<usize>();

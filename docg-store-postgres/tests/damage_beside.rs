@@ -8,7 +8,7 @@ use std::{
 
 use docg_core::{
     approval::{self, ApprovalNotifier, Decision, Invitation},
-    engine::{Call, ControlAnswer, ControlRequest, EngineError, ResumeRequest, RetryRequest},
+    engine::{Command, ControlAnswer, ControlRequest, EngineError, Resume, RetryRequest},
     error::codes,
     ports::{AuditQuery, ExecutionQuery, RunReader, RunStore},
     prelude::*,
@@ -80,7 +80,10 @@ impl World {
         let request = StartRequest::new(self.organization, workflow, Actor::user("somebody"));
         let started = self.engine.start(request).await.expect("starts");
         let id = started.record.execution.id;
-        let workers = self.engine.start_workers(WorkerOptions::concurrency(1));
+        let workers = self
+            .engine
+            .start_workers(WorkerOptions::concurrency(1))
+            .expect("no other workers run");
         let mut feed = self
             .engine
             .feed(self.organization, id, 0)
@@ -110,7 +113,7 @@ impl World {
     }
 }
 
-fn is_unreadable<T>(answer: &Result<T, EngineError>, expected: &[Call]) -> bool {
+fn is_unreadable<T>(answer: &Result<T, EngineError>, expected: &[Command]) -> bool {
     matches!(answer, Err(EngineError::Unreadable { allowed, .. }) if allowed == expected)
 }
 
@@ -143,7 +146,10 @@ async fn every_call_but_cancel_is_told_at_once_that_the_execution_cannot_be_read
 
         let began = Instant::now();
         let vote = engine.vote(&token, Decision::Approved, None).await;
-        assert!(is_unreadable(&vote, &[Call::Cancel]), "{damage}: {vote:?}");
+        assert!(
+            is_unreadable(&vote, &[Command::Cancel]),
+            "{damage}: {vote:?}"
+        );
         assert!(began.elapsed() < Duration::from_secs(2), "{damage}");
         let inbox = world.store.signals(id).await.expect("can be read");
         assert!(
@@ -172,9 +178,7 @@ async fn every_call_but_cancel_is_told_at_once_that_the_execution_cannot_be_read
             .retry(world.request(id), RetryRequest::default())
             .await;
         assert!(is_unreadable(&retry, &[]), "{damage}: {retry:?}");
-        let resume = engine
-            .resume(world.request(id), ResumeRequest::default())
-            .await;
+        let resume = engine.resume(world.request(id), Resume::default()).await;
         assert!(resume.is_err());
     }
 }
@@ -205,7 +209,7 @@ async fn an_execution_that_was_repaired_goes_on() {
     };
     world.damage(&rename("zzz")).await;
     let vote = world.engine.vote(&token, Decision::Approved, None).await;
-    assert!(is_unreadable(&vote, &[Call::Cancel]));
+    assert!(is_unreadable(&vote, &[Command::Cancel]));
     world.damage(&rename("ok")).await;
     world
         .engine

@@ -6,8 +6,7 @@ use std::{sync::Arc, time::Duration};
 use docg_core::{
     approval::{Decision, token_hash},
     engine::{
-        ControlRequest, Engine, EngineError, ResumeRequest, RetryRequest, StartRequest,
-        WorkerOptions,
+        ControlRequest, Engine, EngineError, Repair, RetryRequest, StartRequest, WorkerOptions,
     },
     event::EventData,
     ids::{ExecutionId, OrganizationId, WorkflowId},
@@ -193,15 +192,15 @@ impl World {
             self.rest(id).await;
             let changes = || json!({text: text}).as_object().cloned().expect("an object");
             for settlement in [Some(Settlement::ConfirmDone(json!({text: text}))), None] {
-                let how = ResumeRequest {
-                    trigger_data: Some(changes()),
-                    nodes: [("n".to_owned(), json!({text: text, "as": "output"}))]
-                        .into_iter()
-                        .collect(),
-                    settlement,
-                    ..ResumeRequest::default()
-                };
-                answered(engine.resume(self.control(id), how).await, "resume");
+                let mut repair = Repair::default().param("n", text, json!(text)).param(
+                    "n",
+                    "as",
+                    json!("output"),
+                );
+                repair.trigger_data = changes();
+                repair.settlement = settlement;
+                let resumed = engine.resume(self.control(id), repair.into());
+                answered(resumed.await, "resume");
             }
             let voted = engine
                 .vote(&id.to_string(), Decision::Rejected, Some(text.to_owned()))
@@ -251,7 +250,10 @@ async fn odd_texts_are_kept_or_refused_and_leave_no_execution_that_cannot_go_on(
     texts.extend((0..12).map(|_| odd_text().new_tree(&mut runner).expect("a text").current()));
     for store in stores {
         let world = World::over(store);
-        let workers = world.engine.start_workers(WorkerOptions::default());
+        let workers = world
+            .engine
+            .start_workers(WorkerOptions::default())
+            .expect("no other workers run");
         for text in &texts {
             world.say(text).await;
         }

@@ -601,7 +601,7 @@ async fn complaints(
         let request = ControlRequest::new(organization, id, Actor::user("somebody"));
         let canceled = match engine.cancel(request, None).await {
             Ok(ControlAnswer::Applied(record)) => Ok(record.execution.status == Status::Canceled),
-            Ok(ControlAnswer::Sent) => Err("sent".to_owned()),
+            Ok(ControlAnswer::Pending) => Err("sent".to_owned()),
             Err(error) => Err(error.to_string()),
         };
         must("it can be canceled", canceled);

@@ -1,8 +1,15 @@
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use super::{
-    Engine, Inner, active::ActiveRuns, crew::WakeUp, lasting::LastingWarnings, observed::Observed,
-    observer::Observers, relay::Relay, request_signature::SignatureNode, steadiness::Steadiness,
+    Engine, Inner,
+    api::request_signature::SignatureNode,
+    driver::active::ActiveExecutions,
+    read::relay::Relay,
+    report::{Observed, Observers, Warnings},
+    worker::{clock_guard::ClockGuard, pool::WakeUp},
 };
 use crate::{
     actions::{ActionCatalogue, ActionTemplate},
@@ -249,7 +256,7 @@ impl EngineBuilder {
             node_types: self.registry.node_types(),
             store: Observed::new(self.store, &observers),
             bus: Observed::new(self.bus, &observers),
-            steadiness: Steadiness::of(&*self.clock),
+            clock_guard: ClockGuard::of(&*self.clock),
             clock: self.clock,
             registry: self.registry,
             probe: self.probe,
@@ -259,9 +266,10 @@ impl EngineBuilder {
             providers: self.providers.into(),
             signature_node: self.signature_node,
             options: self.options.bounded(),
-            active: ActiveRuns::default(),
+            active: ActiveExecutions::default(),
             relay: Relay::default(),
-            warnings: LastingWarnings::default(),
+            warnings: Warnings::default(),
+            has_workers: AtomicBool::new(false),
             wake: WakeUp::default(),
             observers,
         };

@@ -1,5 +1,5 @@
 use crate::{
-    engine::{Call, VoteRefusal},
+    engine::{Command, VoteRefusal},
     error::{FieldFault, told},
     ports::{StoreError, StoreErrorKind},
     run::Status,
@@ -20,8 +20,8 @@ pub enum EngineError {
     InvalidTransition {
         /// The execution's status.
         from: Status,
-        /// The calls that the status allows.
-        allowed: Vec<Call>,
+        /// The commands that the status allows.
+        allowed: Vec<Command>,
     },
     /// A part of the stored execution cannot be read.
     #[error(
@@ -31,8 +31,8 @@ pub enum EngineError {
     Unreadable {
         /// The execution's status.
         from: Status,
-        /// The calls that are still allowed.
-        allowed: Vec<Call>,
+        /// The commands that are still allowed.
+        allowed: Vec<Command>,
     },
     /// The vote does not count.
     #[error("the vote does not count: {}", .0.reason)]
@@ -71,12 +71,12 @@ pub enum EngineError {
     Store(StoreError),
 }
 
-fn names(allowed: &[Call]) -> String {
+fn names(allowed: &[Command]) -> String {
     match allowed {
         [] => "nothing".to_owned(),
-        calls => calls
+        commands => commands
             .iter()
-            .map(|call| call.as_str())
+            .map(|command| command.as_str())
             .collect::<Vec<_>>()
             .join(", "),
     }

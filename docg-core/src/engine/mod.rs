@@ -1,54 +1,40 @@
 //! The engine: moves executions forward, one decision and one commit at a time.
 //!
-//! `decide` is pure: run state and input give a new run state, its records and the next thing to do. `drive`
-//! executes that for one held execution, and is the only module that commits to an existing execution.
-//! `worker` claims executions and renews their leases. `crew` is the worker pool as the rest of the process
-//! sees it. `control` and `start` are the calls of applications. `read`, `feed`, `list_feed` and `relay`
-//! deliver what was recorded. `observer` reports the engine's work, for metrics.
+//! | module | what it is |
+//! |---|---|
+//! | `api` | what an application calls: workflows, start and retry, control, votes, webhooks |
+//! | `machine` | every decision, without I/O: run state and input give a new run state, its records and the next thing to do |
+//! | `driver` | carries out decisions for one held execution, calls its handlers, and is the only module that commits to an existing execution |
+//! | `worker` | the worker pool: claims executions, renews leases, and reports what nobody can claim |
+//! | `read` | what readers get: stored records and feeds of events |
+//! | `report` | what operators see: facts for metrics, and warnings |
+//! | `builder`, `error` | how an engine is built, and why it rejects a call |
+//!
+//! `api` and `worker` use `driver`, and `driver` uses `machine`. `machine` uses none of the others.
 
-mod active;
-mod approvals;
+mod api;
 mod builder;
-mod control;
-mod crew;
 mod driver;
 mod error;
-mod feed;
-mod follow_up;
-mod kept;
-mod lasting;
-mod list_feed;
 pub(crate) mod machine;
-mod observed;
-mod observer;
 mod read;
-mod relay;
-mod request_signature;
-mod signatures;
-mod start;
-mod steadiness;
-mod step_run;
-mod unserved;
+mod report;
 mod worker;
-mod workflows;
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicBool};
 
 pub use crate::error::FieldFault;
-pub use approvals::{OpenApproval, RefusedVote, VoteAnswer, VoteRefusal};
+pub use api::{
+    ControlAnswer, ControlRequest, IdempotencyKey, OpenApproval, PutWorkflow, REQUEST_SIGNATURE,
+    RefusedVote, Repair, RequestSignature, Resume, RetryRequest, StartRequest, Started, StepRef,
+    VoteAnswer, VoteRefusal, WebhookAnswer,
+};
 pub use builder::{BuildError, EngineBuilder, EngineOptions};
-pub use control::{ControlAnswer, ControlRequest, ResumeRequest};
 pub use error::EngineError;
-pub use feed::EventFeed;
-pub use list_feed::{ListFeed, ListItem};
-pub use machine::{Call, allowed_calls};
-pub use observer::{Fact, OTHER, Observer, StepEnd, WebhookEnd};
-pub use read::PreflightAnswer;
-pub use request_signature::{REQUEST_SIGNATURE, RequestSignature};
-pub use signatures::WebhookAnswer;
-pub use start::{RetryRequest, StartRequest, Started, StepRef};
-pub use worker::{WorkerOptions, Workers};
-pub use workflows::PutWorkflow;
+pub use machine::{Command, allowed_commands};
+pub use read::{EventFeed, OrganizationFeed, OrganizationItem, PreflightAnswer};
+pub use report::{Fact, OTHER, Observer, StepEnd, WebhookEnd};
+pub use worker::{WorkerOptions, Workers, WorkersRunning};
 
 use crate::{
     actions::ActionCatalogue,
@@ -65,6 +51,9 @@ use crate::{
 ///
 /// Build it with [`Engine::builder`], start [workers](Engine::start_workers), then [start](Engine::start)
 /// executions.
+///
+/// If the store fails, every method that uses it returns [`EngineError::Store`]. The methods name this error
+/// only if they have no other.
 #[derive(Clone)]
 pub struct Engine {
     pub(crate) inner: Arc<Inner>,
@@ -82,14 +71,16 @@ pub(crate) struct Inner {
     pub(crate) redaction: Redaction,
     pub(crate) actions: ActionCatalogue,
     pub(crate) providers: Arc<[Arc<dyn SignatureProvider>]>,
-    pub(crate) signature_node: Option<request_signature::SignatureNode>,
+    pub(crate) signature_node: Option<api::request_signature::SignatureNode>,
     pub(crate) options: EngineOptions,
-    pub(crate) active: active::ActiveRuns,
-    pub(crate) relay: relay::Relay,
-    pub(crate) wake: crew::WakeUp,
-    pub(crate) steadiness: steadiness::Steadiness,
-    pub(crate) warnings: lasting::LastingWarnings,
-    pub(crate) observers: Arc<observer::Observers>,
+    pub(crate) active: driver::active::ActiveExecutions,
+    pub(crate) relay: read::relay::Relay,
+    /// True while workers of this engine run.
+    pub(crate) has_workers: AtomicBool,
+    pub(crate) wake: worker::pool::WakeUp,
+    pub(crate) clock_guard: worker::clock_guard::ClockGuard,
+    pub(crate) warnings: report::Warnings,
+    pub(crate) observers: Arc<report::Observers>,
 }
 
 impl Engine {

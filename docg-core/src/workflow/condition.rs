@@ -58,7 +58,7 @@
 //!
 //! # Limits
 //!
-//! An expression has at most 2,000 bytes and 64 levels. Its evaluation takes at most 4 million operations:
+//! An expression has at most 2,000 characters and 64 levels. Its evaluation takes at most 4 million operations:
 //! about one for each value visited, and one for each 16 bytes of text. A number has at most 400 digits.
 //! Exceeding a limit is an error like any other.
 
@@ -70,7 +70,7 @@ use self::{
 };
 use super::{
     validate::Recent,
-    variables::{Scope, Source, Target},
+    variables::{OwnedPath, Scope, Source},
 };
 
 mod evaluate;
@@ -102,11 +102,11 @@ pub enum ConditionError {
 /// [`ConditionError::Syntax`] if the text is not an expression, reads anything but `trigger`,
 /// `steps.<node id>` and `execution`, or uses a feature that conditions do not have.
 pub fn check(expr: &str) -> Result<Vec<String>, ConditionError> {
-    Ok(targets(expr)?.iter().map(ToString::to_string).collect())
+    Ok(read_paths(expr)?.iter().map(ToString::to_string).collect())
 }
 
 /// As [`check`], with the paths split into segments.
-pub(crate) fn targets(expr: &str) -> Result<Vec<Target>, ConditionError> {
+pub(crate) fn read_paths(expr: &str) -> Result<Vec<OwnedPath>, ConditionError> {
     Ok(parsed(expr)?.reads.clone())
 }
 

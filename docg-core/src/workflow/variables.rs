@@ -20,7 +20,7 @@ pub(crate) mod tests;
 mod text;
 
 pub(crate) use path::{EXECUTION_FIELDS, Path, descend, shortened};
-pub use path::{PathError, Root, Target};
+pub use path::{OwnedPath, PathError, Root};
 use text::{Piece, pieces, sole};
 
 /// The most bytes, roughly, by which variables may enlarge the parameters of one step. Needed because a small
@@ -182,7 +182,7 @@ pub struct Reference {
     /// The text between the braces, shortened if it is very long.
     pub path: String,
     /// The parsed path, or why the text is not a path.
-    pub target: Result<Target, PathError>,
+    pub target: Result<OwnedPath, PathError>,
 }
 
 /// Finds the `{{…}}` in a value, at most 10,000, including those that are not paths.
@@ -203,7 +203,7 @@ fn collect(value: &Value, pointer: &mut String, found: &mut Vec<Reference>) {
                     Piece::Literal(_) => continue,
                     Piece::Unclosed(rest) => (rest, Err(PathError::Unclosed)),
                     Piece::Variable { inner, .. } => {
-                        (inner, Path::parse(inner).map(|path| path.to_target()))
+                        (inner, Path::parse(inner).map(|path| path.to_owned_path()))
                     }
                 };
                 found.push(Reference {

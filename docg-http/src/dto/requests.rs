@@ -1,8 +1,8 @@
 use docg_core::{
-    engine::StepRef,
+    engine::{Repair, Resume, StepRef},
     error::FieldFault,
     i18n::Text,
-    ports::{ResumeSignal, Settlement},
+    ports::Settlement,
     run::Phase,
 };
 use serde::{Deserialize, Deserializer, Serialize, de};
@@ -166,15 +166,12 @@ enum Resolution {
 
 impl ResumeBody {
     /// Converts the body. `changes` without `trigger_data` and `nodes` is trigger data itself.
-    pub(crate) fn into_signal(self) -> Result<ResumeSignal, Problem> {
-        let mut signal = ResumeSignal {
-            approved: self.approved,
-            ..ResumeSignal::default()
-        };
+    pub(crate) fn into_resume(self) -> Result<Resume, Problem> {
+        let mut repair = Repair::default();
         if let Some(mut changes) = self.changes {
             if changes.contains_key("trigger_data") || changes.contains_key("nodes") {
-                signal.trigger_data = object(&mut changes, "trigger_data")?;
-                signal.nodes = object(&mut changes, "nodes")?.unwrap_or_default();
+                repair.trigger_data = object(&mut changes, "trigger_data")?;
+                repair.nodes = object(&mut changes, "nodes")?;
                 let unknown = changes.keys().map(|name| {
                     let detail = Text::key("fault-changes");
                     FieldFault::new(
@@ -188,10 +185,10 @@ impl ResumeBody {
                     return Err(Problem::invalid(unknown));
                 }
             } else {
-                signal.trigger_data = Some(changes);
+                repair.trigger_data = changes;
             }
         }
-        signal.settlement = match (self.resolution, self.output) {
+        repair.settlement = match (self.resolution, self.output) {
             (Some(Resolution::ConfirmDone), output) => Some(Settlement::ConfirmDone(
                 output.unwrap_or_else(|| Value::Object(Map::new())),
             )),
@@ -206,18 +203,18 @@ impl ResumeBody {
                 ));
             }
         };
-        Ok(signal)
+        Ok(match self.approved {
+            Some(false) => Resume::Reject,
+            Some(true) | None => Resume::Continue(repair),
+        })
     }
 }
 
-/// Removes the object `name` from the changes and returns it.
-fn object(
-    changes: &mut Map<String, Value>,
-    name: &str,
-) -> Result<Option<Map<String, Value>>, Problem> {
+/// Removes the object `name` from the changes and returns it; an empty one if it is left out.
+fn object(changes: &mut Map<String, Value>, name: &str) -> Result<Map<String, Value>, Problem> {
     match changes.remove(name) {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::Object(map)) => Ok(Some(map)),
+        None | Some(Value::Null) => Ok(Map::new()),
+        Some(Value::Object(map)) => Ok(map),
         Some(_) => Err(Problem::invalid_field(
             format!("/changes/{name}"),
             "invalid_type",

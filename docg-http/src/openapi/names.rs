@@ -56,7 +56,7 @@ names! {
     "Where an approval stands." ApprovalStatus = approval::ApprovalStatus::ALL;
     "Yes or no." Decision = approval::Decision::ALL;
     "What a failure that is not repeated does to the execution." OnError = workflow::OnError::ALL;
-    "A call on an execution." Call = engine::Call::ALL.map(engine::Call::as_str);
+    "A call on an execution." Call = engine::Command::ALL.map(engine::Command::as_str);
 }
 
 /// A point in time: RFC 3339, UTC, milliseconds.

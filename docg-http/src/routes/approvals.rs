@@ -113,7 +113,7 @@ async fn vote(
         let voted = inner.engine.vote(&token, decision, body.value.comment);
         Ok(match voted.await.map_err(refused)? {
             VoteAnswer::Counted(open) => (StatusCode::OK, dto::json(&dto::approval(&open))),
-            VoteAnswer::Sent => (StatusCode::ACCEPTED, dto::json(&dto::SIGNAL_SENT)),
+            VoteAnswer::Pending => (StatusCode::ACCEPTED, dto::json(&dto::SIGNAL_SENT)),
         })
     };
     idempotency::once_for_token(&state, &owner, key, call).await

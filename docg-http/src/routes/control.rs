@@ -4,7 +4,7 @@ use axum::{
     response::Response,
 };
 use docg_core::{
-    engine::{Call, ControlAnswer, ControlRequest, Engine, RequestSignature, RetryRequest},
+    engine::{Command, ControlAnswer, ControlRequest, Engine, RequestSignature, RetryRequest},
     i18n::Text,
     ids::ExecutionId,
     run::Status,
@@ -21,7 +21,7 @@ use crate::{
         RetryBody, SignalSent,
     },
     extract::{Id, IfMatch, Json, NoQuery},
-    idempotency,
+    idempotency::{self, KeyedRequest},
     problem::Problem,
     router::AppState,
 };
@@ -34,11 +34,11 @@ fn request(caller: &Caller, id: Uuid, headers: &HeaderMap) -> Result<ControlRequ
     Ok(request)
 }
 
-/// A request for a signal: which call, on which execution, by which caller.
+/// A request for a signal: which command, on which execution, by which caller.
 struct Asked<'r> {
     state: AppState,
     caller: Caller,
-    call: Call,
+    command: Command,
     id: Uuid,
     headers: &'r HeaderMap,
     sent: &'r str,
@@ -54,7 +54,7 @@ impl Asked<'_> {
         F: Future<Output = Result<ControlAnswer, Problem>> + Send + 'static,
     {
         let request = request(&self.caller, self.id, self.headers)?;
-        let route = format!("{} {}", self.call, self.id);
+        let route = format!("{} {}", self.command, self.id);
         let key = idempotency::of(self.headers, &route, self.sent)?;
         let sent = signal(self.state.engine.clone(), request);
         let (state, caller) = (self.state.clone(), self.caller.clone());
@@ -63,7 +63,7 @@ impl Asked<'_> {
                 ControlAnswer::Applied(record) => {
                     Ok((StatusCode::OK, shown_json(&state, &caller, &record).await?))
                 }
-                ControlAnswer::Sent => Ok((StatusCode::ACCEPTED, dto::json(&dto::SIGNAL_SENT))),
+                ControlAnswer::Pending => Ok((StatusCode::ACCEPTED, dto::json(&dto::SIGNAL_SENT))),
             }
         };
         idempotency::once(&self.state, &self.caller, key, call).await
@@ -99,7 +99,7 @@ pub(crate) async fn pause(
     let asked = Asked {
         state,
         caller,
-        call: Call::Pause,
+        command: Command::Pause,
         id,
         headers: &headers,
         sent: &body.sent,
@@ -140,7 +140,7 @@ pub(crate) async fn cancel(
     let asked = Asked {
         state,
         caller,
-        call: Call::Cancel,
+        command: Command::Cancel,
         id,
         headers: &headers,
         sent: &body.sent,
@@ -181,13 +181,13 @@ pub(crate) async fn resume(
     let asked = Asked {
         state,
         caller,
-        call: Call::Resume,
+        command: Command::Resume,
         id,
         headers: &headers,
         sent: &body.sent,
     };
     let signal = |engine: Engine, request| async move {
-        Ok(engine.resume(request, body.value.into_signal()?).await?)
+        Ok(engine.resume(request, body.value.into_resume()?).await?)
     };
     asked.once(signal).await
 }
@@ -230,9 +230,9 @@ pub(crate) async fn retry(
     how.from_step = from_step;
     how.dry_run = dry_run;
     how.until_phase = until_phase;
-    how.correlation_id.clone_from(&caller.correlation_id);
+    how.correlation_id = Some(caller.correlation_id.clone());
     how.traceparent.clone_from(&caller.traceparent);
-    how.idempotency.clone_from(&key);
+    how.idempotency_key = key.as_ref().map(KeyedRequest::for_engine);
     let (inner, by) = (state.clone(), caller.clone());
     let call = async move {
         let started = inner.engine.retry(request, how).await?;
@@ -284,9 +284,9 @@ pub(crate) async fn request_signature(
     };
     let mut how = RequestSignature::new(signers.iter().map(dto::json).collect());
     how.provider = provider;
-    how.correlation_id.clone_from(&caller.correlation_id);
+    how.correlation_id = Some(caller.correlation_id.clone());
     how.traceparent.clone_from(&caller.traceparent);
-    how.idempotency.clone_from(&key);
+    how.idempotency_key = key.as_ref().map(KeyedRequest::for_engine);
     let (inner, by) = (state.clone(), caller.clone());
     let call = async move {
         let started = inner.engine.request_signature(request, how).await?;

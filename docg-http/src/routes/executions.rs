@@ -112,7 +112,8 @@ pub(crate) async fn create(
     request.until_phase = until_phase;
     request.correlation_id.clone_from(&caller.correlation_id);
     request.traceparent.clone_from(&caller.traceparent);
-    request.idempotency = idempotency::of(&headers, &format!("create {workflow}"), &body.sent)?;
+    let key = idempotency::of(&headers, &format!("create {workflow}"), &body.sent)?;
+    request.idempotency_key = key.map(|key| key.for_engine());
     let started = state.engine.start(request).await?;
     let status = if started.created {
         StatusCode::CREATED

@@ -6,7 +6,7 @@ use axum::{
     extract::{Request, State},
     response::Response,
 };
-use docg_core::engine::ListItem;
+use docg_core::engine::OrganizationItem;
 use futures::StreamExt;
 use serde_json::json;
 
@@ -49,16 +49,16 @@ pub(crate) async fn organization(
     let (organization, locale) = (reader.holder.organization, reader.holder.locale);
     let feed = state
         .engine
-        .list_feed(organization, reader.last_event_id)
+        .organization_feed(organization, reader.last_event_id)
         .await;
     let (encoded, metrics) = (Arc::clone(&state.encoded), state.metrics.clone());
     let frames = feed.map(move |item| match item {
-        ListItem::Event(listed) => {
+        OrganizationItem::Event(listed) => {
             metrics.event_sent(StreamKind::Organization);
             encoded.frame(&listed.event, &listed.position, locale)
         }
         // A list has no state and no first or last event. The reader has to read the list again.
-        ListItem::Gap => frame::control(
+        OrganizationItem::Gap => frame::control(
             "gap",
             &json!({"reason": "too_old", "earliest": null, "latest": null, "state": null}),
         ),

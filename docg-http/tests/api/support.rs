@@ -359,7 +359,9 @@ impl World {
         options.drain_over = Duration::ZERO;
         change(&mut options);
         let world = Self {
-            _workers: engine.start_workers(WorkerOptions::default()),
+            _workers: engine
+                .start_workers(WorkerOptions::default())
+                .expect("no other workers run"),
             router: docg_http::router(engine.clone(), options),
             engine,
             organization,

@@ -320,7 +320,7 @@ impl Run {
     }
 
     /// Ends the lease; the execution is due at `due`. The caller updates the queue.
-    fn let_go(&mut self, due: Option<Timestamp>) {
+    fn end_lease(&mut self, due: Option<Timestamp>) {
         self.held = None;
         self.due = due;
     }
@@ -332,8 +332,8 @@ impl Run {
     }
 
     /// Releases the lease without a change to the execution.
-    pub(super) fn give_back(&mut self, now: Timestamp) {
-        self.let_go(self.wants_from(now));
+    pub(super) fn release(&mut self, now: Timestamp) {
+        self.end_lease(self.wants_from(now));
     }
 
     /// Makes the execution due if its lease has expired; else corrects the expiry that the queue knows.
@@ -477,7 +477,7 @@ impl Run {
             LeaseAfter::Release => {
                 let wake_at = self.execution.wake_at;
                 let signaled = self.inbox.first().map(|signal| signal.received_at);
-                self.let_go(match (wake_at, signaled) {
+                self.end_lease(match (wake_at, signaled) {
                     (Some(wake_at), Some(signaled)) => Some(wake_at.min(signaled)),
                     (wake_at, signaled) => wake_at.or(signaled),
                 });

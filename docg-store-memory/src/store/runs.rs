@@ -134,7 +134,7 @@ impl RunStore for MemoryStore {
             };
             let mut run = entry.lock();
             if run.holds(lease) {
-                run.give_back(now);
+                run.release(now);
                 self.requeue(&entry, &mut run);
             }
         }

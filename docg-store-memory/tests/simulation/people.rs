@@ -5,10 +5,10 @@ use std::{sync::Arc, time::Duration};
 
 use docg_core::{
     approval::Decision,
-    engine::{ControlAnswer, ControlRequest, EngineError},
+    engine::{ControlAnswer, ControlRequest, EngineError, Repair, Resume},
     event::EventData,
     ids::OrganizationId,
-    ports::{EventQuery, ResumeSignal, RunReader, Settlement},
+    ports::{EventQuery, RunReader, Settlement},
     prelude::*,
 };
 use docg_store_memory::MemoryStore;
@@ -25,7 +25,7 @@ pub(crate) struct Asked {
     pub(crate) execution: ExecutionId,
     pub(crate) actor: Actor,
     /// It was said to be in the inbox.
-    pub(crate) is_sent: bool,
+    pub(crate) is_pending: bool,
     /// It was a cancel that was not refused.
     pub(crate) is_cancel: bool,
 }
@@ -55,7 +55,7 @@ impl Caller {
         };
         let answer = tokio::time::timeout(PATIENCE, asking).await.ok().flatten();
         Asked {
-            is_sent: matches!(answer, Some(ControlAnswer::Sent)),
+            is_pending: matches!(answer, Some(ControlAnswer::Pending)),
             is_cancel: matches!(wish, Wish::Cancel) && answer.is_some(),
             execution: self.execution,
             actor: self.actor,
@@ -100,7 +100,7 @@ impl Caller {
     }
 
     /// Goes on, and says what is known of an effect in doubt: who looks can see it.
-    async fn repair(&self) -> ResumeSignal {
+    async fn repair(&self) -> Resume {
         let steps = self.store.steps(self.organization, self.execution).await;
         let steps = steps.expect("the store itself does not fail");
         let in_doubt = steps.iter().find(|step| step.is_outcome_open());
@@ -111,10 +111,9 @@ impl Caller {
                     _ => Settlement::ConfirmDone(json!({})),
                 },
             );
-        ResumeSignal {
-            settlement,
-            ..ResumeSignal::default()
-        }
+        let mut repair = Repair::default();
+        repair.settlement = settlement;
+        repair.into()
     }
 
     /// The request that signers were sent last.

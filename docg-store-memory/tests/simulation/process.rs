@@ -139,7 +139,7 @@ impl Process {
             })
             .build();
         let options = WorkerOptions::concurrency(8).per_organization(PER_ORGANIZATION);
-        let workers = engine.start_workers(options);
+        let workers = engine.start_workers(options).expect("no other workers run");
         Self {
             engine,
             life,

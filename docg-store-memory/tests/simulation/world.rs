@@ -3,12 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use docg_core::{
-    engine::Engine,
-    event::Event,
-    ids::OrganizationId,
-    ports::{Idempotency, RunStore},
-    prelude::*,
-    time::Clock,
+    engine::Engine, event::Event, ids::OrganizationId, ports::RunStore, prelude::*, time::Clock,
 };
 use docg_store_memory::{MemoryBus, MemoryStore};
 use serde_json::json;
@@ -206,14 +201,11 @@ impl World {
     /// Runs a workflow. The caller asks again until there is an answer, as callers do.
     async fn start(&mut self, which: usize) {
         let workflow = self.workflows[which % self.workflows.len()];
-        let idempotency = Idempotency {
-            key: format!("run-{}", self.runs.len()),
-            fingerprint: [1; 32],
-        };
+        let key = format!("run-{}", self.runs.len());
         for turn in self.runs.len().. {
             let actor = Actor::user("who starts");
-            let mut request = StartRequest::new(self.organization, workflow, actor);
-            request.idempotency = Some(idempotency.clone());
+            let request = StartRequest::new(self.organization, workflow, actor);
+            let request = request.idempotency_key(key.as_str());
             let engine = &self.processes[turn % self.processes.len()].engine;
             if let Ok(started) = engine.start(request).await {
                 self.runs.push(started.record.execution.id);

@@ -111,7 +111,9 @@ fn idle_run(criterion: &mut Criterion) {
             StepOutcome::done(json!({}))
         }))
         .build();
-    let workers = engine.start_workers(WorkerOptions::default());
+    let workers = engine
+        .start_workers(WorkerOptions::default())
+        .expect("no other workers run");
     let (organization, workflow) = (OrganizationId::new(), WorkflowId::new());
     let node = |n: usize| json!({"id": format!("n{n}"), "type": "effect", "phase": "save"});
     let nodes: Vec<_> = (0..5).map(node).collect();

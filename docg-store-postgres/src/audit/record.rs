@@ -32,7 +32,7 @@ pub(super) struct Head {
 
 impl Head {
     /// The head that records the purge of a chain's rows. No chain with rows has such a head.
-    pub(super) fn let_go(execution_id: ExecutionId) -> Self {
+    pub(super) fn of_purge(execution_id: ExecutionId) -> Self {
         Self {
             execution_id,
             audit_seq: 0,
@@ -40,7 +40,7 @@ impl Head {
         }
     }
 
-    pub(super) fn is_let_go(&self) -> bool {
+    pub(super) fn is_purge(&self) -> bool {
         self.audit_seq == 0
     }
 

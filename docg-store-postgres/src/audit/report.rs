@@ -116,9 +116,9 @@ pub enum AuditFault {
     /// A checkpoint has signed that a chain's rows were purged, but rows exist, or a later checkpoint has
     /// signed some.
     #[error(
-        "the rows of execution {execution_id} were let go in checkpoint {checkpoint}, and are there"
+        "the rows of execution {execution_id} were purged in checkpoint {checkpoint}, and are there"
     )]
-    NotLetGo {
+    NotPurged {
         /// The execution whose rows still exist.
         execution_id: ExecutionId,
         /// The number of the checkpoint that signed the purge.
@@ -162,7 +162,7 @@ impl AuditFault {
             | Self::Status { .. }
             | Self::Rewritten { .. }
             | Self::NotSigned { .. }
-            | Self::NotLetGo { .. }
+            | Self::NotPurged { .. }
             | Self::Missing { .. }
             | Self::Checkpoints { .. } => false,
         }

@@ -68,11 +68,11 @@ impl PgStore {
         key: &CheckpointKey,
         now: Timestamp,
     ) -> Result<Vec<CheckpointSummary>, StoreError> {
-        let purged = self.let_go_some(before, limit, key, now).await;
+        let purged = self.purge_old_chains(before, limit, key, now).await;
         purged.map_err(|e| e.at("purge_audit"))
     }
 
-    async fn let_go_some(
+    async fn purge_old_chains(
         &self,
         before: Timestamp,
         limit: usize,
@@ -94,7 +94,7 @@ impl PgStore {
             let rows = self.database.read(sql, parameters).await?;
             let Some(last) = rows.last() else { break };
             after = (field(last, "ended_at")?, field(last, "execution_id")?);
-            let made = self.let_go_of(&rows, before, key, now).await?;
+            let made = self.purge_candidates(&rows, before, key, now).await?;
             if !made.is_empty() {
                 return Ok(made);
             }
@@ -108,7 +108,7 @@ impl PgStore {
                 return Ok(Vec::new());
             };
             after = field(last, "execution_id")?;
-            let made = self.let_go_of(&rows, before, key, now).await?;
+            let made = self.purge_candidates(&rows, before, key, now).await?;
             if !made.is_empty() {
                 return Ok(made);
             }
@@ -116,7 +116,7 @@ impl PgStore {
     }
 
     /// Purges those of the candidate chains that are old enough.
-    async fn let_go_of(
+    async fn purge_candidates(
         &self,
         rows: &[PgRow],
         before: Timestamp,
@@ -135,7 +135,7 @@ impl PgStore {
             if old.is_empty() {
                 continue;
             }
-            match self.let_go(organization, &old, key, now).await {
+            match self.purge_chains(organization, &old, key, now).await {
                 Ok(checkpoint) => made.push(checkpoint),
                 // The next call tries this organization again.
                 Err(_) if !made.is_empty() => return Ok(made),
@@ -190,28 +190,28 @@ impl PgStore {
         Ok(old)
     }
 
-    async fn let_go(
+    async fn purge_chains(
         &self,
         organization: OrganizationId,
         ends: &[Head],
         key: &CheckpointKey,
         now: Timestamp,
     ) -> Result<CheckpointSummary, Error> {
-        let heads = ends.iter().map(|end| Head::let_go(end.execution_id));
+        let heads = ends.iter().map(|end| Head::of_purge(end.execution_id));
         let mut heads: Vec<Head> = heads.collect();
         heads.sort_unstable_by_key(|head| head.execution_id);
         let mut attempt = 1;
         loop {
             let last = self.last_checkpoint(organization).await?;
             let checkpoint = key.sign(organization, last, heads.clone(), now);
-            match self.let_go_with(&checkpoint, ends).await.map_err(taken) {
+            match self.purge_with(&checkpoint, ends).await.map_err(taken) {
                 Err(Error::Conflict(_)) if attempt < ATTEMPTS => attempt += 1,
                 done => return done.map(|()| CheckpointSummary::from(&checkpoint)),
             }
         }
     }
 
-    async fn let_go_with(&self, checkpoint: &Checkpoint, ends: &[Head]) -> Result<(), Error> {
+    async fn purge_with(&self, checkpoint: &Checkpoint, ends: &[Head]) -> Result<(), Error> {
         // Delete no row beyond the head. Later rows were added since, and verifying reports them.
         let sql = "WITH noted AS (
                 INSERT INTO docg.audit_purges (execution_id, organization_id, purged_at)
@@ -219,7 +219,7 @@ impl PgStore {
             DELETE FROM docg.audit_events a
             USING unnest($1::uuid[], $4::int8[]) AS o (id, seq)
             WHERE a.execution_id = o.id AND a.seq <= o.seq";
-        let let_go = arguments![
+        let parameters = arguments![
             ends.iter()
                 .map(|end| end.execution_id.0)
                 .collect::<Vec<Uuid>>(),
@@ -232,7 +232,7 @@ impl PgStore {
         let statements = vec![
             (OPEN_DOOR, arguments!["docg.audit_retention"]),
             (KEEP, parameters_of(checkpoint)?),
-            (sql, let_go),
+            (sql, parameters),
         ];
         self.database.transaction(statements).await.map(|_| ())
     }

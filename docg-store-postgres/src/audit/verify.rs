@@ -28,7 +28,7 @@ pub(super) struct Verifier {
     /// The signed ends of each chain, with the number of the checkpoint that signed each.
     signed: HashMap<ExecutionId, Vec<(Head, u64)>>,
     /// The purged chains, with the number of the checkpoint that signed the purge.
-    let_go: HashMap<ExecutionId, u64>,
+    purges: HashMap<ExecutionId, u64>,
     chain: Option<(Chain, Vec<AuditEvent>)>,
     seen: HashSet<ExecutionId>,
 }
@@ -92,7 +92,7 @@ impl Verifier {
         let mut missing: Vec<_> = self
             .signed
             .iter()
-            .filter(|(id, _)| !self.seen.contains(id) && !self.let_go.contains_key(id))
+            .filter(|(id, _)| !self.seen.contains(id) && !self.purges.contains_key(id))
             .collect();
         missing.sort_unstable_by_key(|(id, _)| **id);
         for (execution_id, heads) in missing {
@@ -145,12 +145,12 @@ impl Verifier {
             if !self.asks_for(execution_id) {
                 continue;
             }
-            if head.is_let_go() {
-                self.let_go.entry(execution_id).or_insert(seq);
+            if head.is_purge() {
+                self.purges.entry(execution_id).or_insert(seq);
                 continue;
             }
-            if let Some(&checkpoint) = self.let_go.get(&execution_id) {
-                self.report.faults.push(AuditFault::NotLetGo {
+            if let Some(&checkpoint) = self.purges.get(&execution_id) {
+                self.report.faults.push(AuditFault::NotPurged {
                     execution_id,
                     checkpoint,
                 });
@@ -177,20 +177,20 @@ impl Verifier {
         // An orphaned chain is a fault and belongs to no execution, so it does not count as a chain.
         self.report.chains += u64::from(!chain.is_orphaned);
         self.report.rows += rows.len() as u64;
-        let let_go = self.let_go.get(&execution_id).copied();
-        if rows.is_empty() && (chain.is_purged || let_go.is_some()) {
+        let purge = self.purges.get(&execution_id).copied();
+        if rows.is_empty() && (chain.is_purged || purge.is_some()) {
             self.report.purged += 1;
             // A role that could remove the rows could also record that their retention time was over, so the
             // purge must be signed. Without a trusted key no signature can be checked, so none is required.
-            let is_signed = let_go.is_some() || self.trusted.is_empty();
+            let is_signed = purge.is_some() || self.trusted.is_empty();
             if self.last.contains_key(&chain.organization_id) && !is_signed {
                 let fault = AuditFault::NotSigned { execution_id };
                 self.report.faults.push(fault);
             }
             return;
         }
-        if let Some(checkpoint) = let_go {
-            self.report.faults.push(AuditFault::NotLetGo {
+        if let Some(checkpoint) = purge {
+            self.report.faults.push(AuditFault::NotPurged {
                 execution_id,
                 checkpoint,
             });

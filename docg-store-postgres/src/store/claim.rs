@@ -521,7 +521,11 @@ impl PgStore {
         Ok(())
     }
 
-    pub(super) async fn give_back(&self, leases: &[Lease], now: Timestamp) -> Result<(), Error> {
+    pub(super) async fn release_leases(
+        &self,
+        leases: &[Lease],
+        now: Timestamp,
+    ) -> Result<(), Error> {
         if leases.is_empty() {
             return Ok(());
         }

@@ -18,7 +18,7 @@ use super::{
     children::{Children, Lengths, Records, insert_children},
 };
 use crate::{
-    batch::Parcel,
+    batch::BatchItem,
     codec::{ExecutionColumns, StepColumns, Time, columns, field, int, number, time},
     database::{Database, arguments, waits_briefly},
     error::Error,
@@ -61,7 +61,7 @@ columns! {
 }
 
 /// A commit, encoded.
-pub(super) struct CommitParcel {
+pub(super) struct CommitItem {
     id: Uuid,
     size: usize,
     execution: ExecutionColumns,
@@ -206,7 +206,7 @@ static COMMIT: LazyLock<String> = LazyLock::new(|| {
 });
 
 #[async_trait]
-impl Parcel for CommitParcel {
+impl BatchItem for CommitItem {
     /// `None` if the commit was refused.
     type Answer = Option<Committed>;
 
@@ -219,7 +219,7 @@ impl Parcel for CommitParcel {
     }
 
     async fn send(
-        parcels: &[Self],
+        items: &[Self],
         database: &Database,
         connection: &mut PoolConnection<Postgres>,
     ) -> Result<Vec<Result<Option<Committed>, Error>>, Error> {
@@ -228,12 +228,12 @@ impl Parcel for CommitParcel {
         let mut settled = SettledColumns::default();
         let mut inputs = InputColumns::default();
         let mut children = Children::default();
-        for parcel in parcels {
-            execution.append(&parcel.execution);
-            fence.append(&parcel.fence);
-            settled.append(&parcel.settled);
-            inputs.append(&parcel.inputs);
-            children.append(&parcel.children);
+        for item in items {
+            execution.append(&item.execution);
+            fence.append(&item.fence);
+            settled.append(&item.settled);
+            inputs.append(&item.inputs);
+            children.append(&item.children);
         }
         let mut arguments = arguments![database.row_wait()];
         execution.bind(&mut arguments)?;
@@ -241,7 +241,7 @@ impl Parcel for CommitParcel {
         settled.bind(&mut arguments)?;
         inputs.bind(&mut arguments)?;
         children.bind(&mut arguments)?;
-        let mut moved = HashMap::with_capacity(parcels.len());
+        let mut moved = HashMap::with_capacity(items.len());
         let mut told = HashSet::new();
         for row in database.write_on(connection, &COMMIT, arguments).await? {
             let pending: i32 = field(&row, "signals_pending")?;
@@ -252,9 +252,9 @@ impl Parcel for CommitParcel {
             };
             moved.insert(field::<Uuid>(&row, "id")?, committed);
         }
-        Ok(parcels
+        Ok(items
             .iter()
-            .map(|parcel| Ok(moved.remove(&parcel.id)))
+            .map(|item| Ok(moved.remove(&item.id)))
             .collect())
     }
 }
@@ -273,8 +273,8 @@ fn records(commit: &Commit) -> Records<'_> {
 
 impl PgStore {
     pub(super) async fn commit_one(&self, commit: &Commit) -> Result<Committed, Error> {
-        let parcel = match self.write_commit_down(commit) {
-            Ok(parcel) => parcel,
+        let item = match self.write_commit_down(commit) {
+            Ok(item) => item,
             // If the lease was lost too, report that first.
             Err(Error::Invalid(message)) => {
                 return Err(match self.why_refused(commit).await? {
@@ -284,7 +284,7 @@ impl PgStore {
             }
             Err(error) => return Err(error),
         };
-        match self.commits.send(parcel).await? {
+        match self.commits.send(item).await? {
             Some(committed) => Ok(committed),
             None => {
                 let id = commit.lease.execution_id;
@@ -300,7 +300,7 @@ impl PgStore {
         }
     }
 
-    fn write_commit_down(&self, commit: &Commit) -> Result<CommitParcel, Error> {
+    fn write_commit_down(&self, commit: &Commit) -> Result<CommitItem, Error> {
         let encoder = self.encoder;
         let execution = &commit.execution;
         let id = commit.lease.execution_id;
@@ -323,7 +323,7 @@ impl PgStore {
             LeaseAfter::Keep(until) => Some(until.into()),
             LeaseAfter::Release => None,
         };
-        Ok(CommitParcel {
+        Ok(CommitItem {
             id: id.0,
             size: children.size() + 1_000,
             execution: ExecutionColumns::one(execution, encoder)?,

@@ -16,7 +16,7 @@ use super::{
     definitions::hash,
 };
 use crate::{
-    batch::Parcel,
+    batch::BatchItem,
     codec::{
         ExecutionColumns, ExecutionPlace, StepColumns, Time, bytes32, columns, field, int, number,
         time_column,
@@ -48,7 +48,7 @@ columns! {
 }
 
 /// A new execution, encoded.
-pub(super) struct CreateParcel {
+pub(super) struct CreateItem {
     id: Uuid,
     size: usize,
     execution: ExecutionColumns,
@@ -165,7 +165,7 @@ fn numbered(unnest: &str, alias: &str) -> String {
 }
 
 #[async_trait]
-impl Parcel for CreateParcel {
+impl BatchItem for CreateItem {
     /// `None` if the execution was not stored.
     type Answer = Option<Created>;
 
@@ -178,7 +178,7 @@ impl Parcel for CreateParcel {
     }
 
     async fn send(
-        parcels: &[Self],
+        items: &[Self],
         database: &Database,
         connection: &mut PoolConnection<Postgres>,
     ) -> Result<Vec<Result<Option<Created>, Error>>, Error> {
@@ -187,14 +187,14 @@ impl Parcel for CreateParcel {
         let mut new = NewColumns::default();
         let mut definitions = DefinitionColumns::default();
         let mut children = Children::default();
-        for parcel in parcels {
-            execution.append(&parcel.execution);
-            place.append(&parcel.place);
-            new.append(&parcel.new);
-            if !definitions.hash.contains(&parcel.definition.hash[0]) {
-                definitions.append(&parcel.definition);
+        for item in items {
+            execution.append(&item.execution);
+            place.append(&item.place);
+            new.append(&item.new);
+            if !definitions.hash.contains(&item.definition.hash[0]) {
+                definitions.append(&item.definition);
             }
-            children.append(&parcel.children);
+            children.append(&item.children);
         }
         let mut arguments = PgArguments::default();
         execution.bind(&mut arguments)?;
@@ -216,8 +216,8 @@ impl Parcel for CreateParcel {
             };
             made.insert(id, Created::New { lease });
         }
-        let answer = |parcel: &Self| Ok(made.get(&parcel.id).copied());
-        Ok(parcels.iter().map(answer).collect())
+        let answer = |item: &Self| Ok(made.get(&item.id).copied());
+        Ok(items.iter().map(answer).collect())
     }
 }
 
@@ -226,7 +226,7 @@ impl PgStore {
         let id = run.state.execution.id;
         let organization = run.state.execution.organization_id;
         let idempotency = run.idempotency.clone();
-        let parcel = match self.write_down(run).await {
+        let item = match self.write_down(run).await {
             // If the id is taken too, report that first.
             Err(error @ Error::Invalid(_)) => {
                 let sql = "SELECT id FROM docg.executions WHERE id = $1";
@@ -235,7 +235,7 @@ impl PgStore {
             }
             other => other?,
         };
-        match self.creations.send(parcel).await {
+        match self.creations.send(item).await {
             Ok(Some(created)) => return Ok(created),
             Ok(None) => {}
             // Another transaction has just stored an execution with this id or key.
@@ -245,7 +245,7 @@ impl PgStore {
         self.why_not_created(id, organization, idempotency).await
     }
 
-    async fn write_down(&self, run: NewRun) -> Result<CreateParcel, Error> {
+    async fn write_down(&self, run: NewRun) -> Result<CreateItem, Error> {
         let encoder = self.encoder;
         let state = &run.state;
         let records = Records {
@@ -279,7 +279,7 @@ impl PgStore {
             per_organization: vec![run.claim.map(|claim| int(claim.per_organization as u64))],
         };
         let children = Children::of(&records, encoder)?;
-        Ok(CreateParcel {
+        Ok(CreateItem {
             id: state.execution.id.0,
             size: children.size() + new.trigger_data[0].len() + 1_000,
             execution: ExecutionColumns::one(&state.execution, encoder)?,

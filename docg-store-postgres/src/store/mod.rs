@@ -41,8 +41,8 @@ use crate::{
     error::Error,
     migrate,
 };
-use commit::CommitParcel;
-use create::CreateParcel;
+use commit::CommitItem;
+use create::CreateItem;
 use damaged::Damaged;
 use definitions::Definitions;
 
@@ -186,8 +186,8 @@ pub struct PgStore {
     pub(crate) database: Database,
     pub(crate) encoder: Encoder,
     config: PgStoreConfig,
-    commits: Batcher<CommitParcel>,
-    creations: Batcher<CreateParcel>,
+    commits: Batcher<CommitItem>,
+    creations: Batcher<CreateItem>,
     definitions: Definitions,
     damaged: Damaged,
 }
@@ -261,8 +261,8 @@ impl PgStore {
             encoder: Encoder {
                 max_json_bytes: config.max_json_bytes,
             },
-            commits: Batcher::new(database.clone(), config.batch_size, config.flights),
-            creations: Batcher::new(database.clone(), config.batch_size, config.flights),
+            commits: Batcher::new(database.clone(), config.batch_size, config.max_batches),
+            creations: Batcher::new(database.clone(), config.batch_size, config.max_batches),
             definitions: Definitions::default(),
             damaged: Damaged::default(),
             database,

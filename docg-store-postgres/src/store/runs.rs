@@ -38,7 +38,7 @@ impl RunStore for PgStore {
     }
 
     async fn release(&self, leases: &[Lease], now: Timestamp) -> Result<(), StoreError> {
-        self.give_back(leases, now)
+        self.release_leases(leases, now)
             .await
             .map_err(|e| e.at("release"))
     }

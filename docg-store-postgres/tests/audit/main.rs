@@ -19,8 +19,8 @@ mod support;
 
 mod checkpoints;
 mod exports;
-mod letting_go;
 mod orphans;
+mod purging;
 mod statuses;
 
 struct World {
@@ -131,8 +131,8 @@ async fn every_guarded_table_refuses_changes_even_to_its_owner() {
     world.execution().await;
     world.checkpoint().await;
     assert_eq!(world.store.purge(at(1_000), 1).await.expect("purges"), 1);
-    let let_go = world.store.purge_audit(at(1_000), 1, &world.key, at(2_000));
-    assert_eq!(let_go.await.expect("purges")[0].chains, 1);
+    let purge = world.store.purge_audit(at(1_000), 1, &world.key, at(2_000));
+    assert_eq!(purge.await.expect("purges")[0].chains, 1);
     let mut connection = PgConnection::connect(world.database.url())
         .await
         .expect("connects");

@@ -39,7 +39,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .step(effect(spec("send", Phase::Delivery).safe_to_repeat(), send))
         .step(effect(spec("sign", Phase::Signature), sign))
         .build();
-    let workers = engine.start_workers(WorkerOptions::default());
+    let workers = engine.start_workers(WorkerOptions::default())?;
     let (org, id) = (OrganizationId::new(), WorkflowId::new());
     let workflow = serde_json::from_str(include_str!("contract.json"))?;
     engine.put_workflow(org, id, workflow, None).await?;

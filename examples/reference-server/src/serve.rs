@@ -10,7 +10,7 @@ use std::{
 
 use axum::Router;
 use docg_core::{
-    engine::{Engine, WorkerOptions, Workers},
+    engine::{Engine, WorkerOptions, Workers, WorkersRunning},
     ids::OrganizationId,
     signature::SignatureProvider,
 };
@@ -75,6 +75,9 @@ pub enum ServeError {
     /// The auth file is wrong.
     #[error(transparent)]
     Auth(#[from] AuthFileError),
+    /// The engine's workers run already.
+    #[error(transparent)]
+    Workers(#[from] WorkersRunning),
     /// The server cannot listen on the address.
     #[error("--bind {address}: {source}{}", what_to_do(.source))]
     Bind {
@@ -296,7 +299,7 @@ impl Server {
             Ok(concurrency) => concurrency,
             Err(_) => usize::MAX,
         };
-        let workers = engine.start_workers(WorkerOptions::concurrency(concurrency));
+        let workers = engine.start_workers(WorkerOptions::concurrency(concurrency))?;
         Ok(Self {
             address,
             development,

@@ -3,7 +3,7 @@
 mod support;
 
 use docg_core::{
-    engine::{ControlRequest, ResumeRequest},
+    engine::{ControlRequest, Repair},
     observe::{Actor, actions},
     ports::AuditQuery,
     run::Status,
@@ -127,13 +127,10 @@ async fn a_folder_that_cannot_be_written_waits_for_a_person_and_then_goes_on() {
     assert_eq!(ran.actions, ["select_folder"]);
     let id = ran.record.execution.id;
     let request = ControlRequest::new(harness.organization, id, Actor::user("test"));
-    let mut changes = ResumeRequest::default();
-    changes
-        .nodes
-        .insert("save".to_owned(), json!({"folder": "elsewhere"}));
+    let changes = Repair::default().param("save", "folder", json!("elsewhere"));
     harness
         .engine
-        .resume(request, changes)
+        .resume(request, changes.into())
         .await
         .expect("it goes on");
     let ended = harness.ended(id).await;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use chrono::NaiveDate;
 use docg_core::{
-    engine::{ControlRequest, ResumeRequest},
+    engine::{ControlRequest, Repair},
     i18n::Locale,
     ids::OrganizationId,
     observe::Actor,
@@ -232,13 +232,10 @@ async fn data_that_cannot_be_set_wait_for_a_person_and_go_on_when_they_are_mende
         assert_eq!(ran.actions, ["reduce_data"]);
         let id = ran.record.execution.id;
         let request = ControlRequest::new(harness.organization, id, Actor::user("test"));
-        let mut changes = ResumeRequest::default();
-        changes.trigger_data = json!({"customer": {"address": "A street"}})
-            .as_object()
-            .cloned();
+        let changes = Repair::default().trigger_data("customer", json!({"address": "A street"}));
         harness
             .engine
-            .resume(request, changes)
+            .resume(request, changes.into())
             .await
             .expect("it goes on");
         let ended = harness.ended(id).await;

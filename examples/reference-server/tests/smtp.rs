@@ -6,7 +6,7 @@ mod support;
 
 use docg_core::{
     approval::Decision,
-    engine::{ControlRequest, ResumeRequest, VoteAnswer},
+    engine::{ControlRequest, Repair, VoteAnswer},
     i18n::Locale,
     observe::{Actor, LogLevel},
     ports::{LogQuery, Settlement},
@@ -102,13 +102,10 @@ async fn a_refused_recipient_goes_to_a_person_and_the_corrected_mail_arrives() {
 
     let id = ran.record.execution.id;
     let request = ControlRequest::new(harness.organization, id, Actor::user("test"));
-    let mut changes = ResumeRequest::default();
-    changes
-        .nodes
-        .insert("send".to_owned(), json!({"to": "recipient@example.com"}));
+    let changes = Repair::default().param("send", "to", json!("recipient@example.com"));
     harness
         .engine
-        .resume(request, changes)
+        .resume(request, changes.into())
         .await
         .expect("it goes on");
     let ended = harness.ended(id).await;
@@ -176,12 +173,10 @@ async fn approvers_are_written_to_once_though_another_s_address_has_to_be_correc
     assert_eq!(ran.steps[0].attempt, 2, "the first one met a busy server");
     let id = ran.record.execution.id;
     let request = ControlRequest::new(harness.organization, id, Actor::user("test"));
-    let mut corrected = ResumeRequest::default();
-    let params = json!({"approvers": [ANN, CARL]});
-    corrected.nodes.insert("ok".to_owned(), params);
+    let corrected = Repair::default().param("ok", "approvers", json!([ANN, CARL]));
     harness
         .engine
-        .resume(request, corrected)
+        .resume(request, corrected.into())
         .await
         .expect("allowed");
     harness.until(id, |status| status == Status::Paused).await;
@@ -430,12 +425,11 @@ async fn hanging_up_after_the_message_is_left_to_a_person() {
 
         let id = ran.record.execution.id;
         let request = ControlRequest::new(harness.organization, id, Actor::user("test"));
-        let mut knows = ResumeRequest::default();
         let output = json!({"message_id": "<seen@example.com>", "accepted": []});
-        knows.settlement = Some(Settlement::ConfirmDone(output));
+        let knows = Repair::default().settlement(Settlement::ConfirmDone(output));
         harness
             .engine
-            .resume(request, knows)
+            .resume(request, knows.into())
             .await
             .expect("a person knows");
         assert_eq!(harness.ended(id).await.status(), Status::Completed);

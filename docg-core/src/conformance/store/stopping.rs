@@ -365,7 +365,7 @@ impl World {
                 Ok(ControlAnswer::Applied(record)) => {
                     assert_eq!(record.execution.status, Status::Canceled, "{cell:?}");
                 }
-                Ok(ControlAnswer::Sent) => {}
+                Ok(ControlAnswer::Pending) => {}
                 Err(refused) => panic!("{cell:?}: {refused}"),
             }
         });
@@ -426,7 +426,7 @@ pub async fn a_cancel_ends_an_execution_canceled_whatever_its_handler_answers(
 ) {
     let mut world = World::new(under_test);
     let engine = world.first();
-    let _workers = engine.start_workers(crowd());
+    let _workers = engine.start_workers(crowd()).expect("no other workers run");
     let started = world.start(&engine, &Cell::all(), 3_600_000).await;
     world.cancel(&engine, &started).await;
     world.are_canceled(&started, true).await;
@@ -437,7 +437,7 @@ pub async fn a_cancel_ends_an_execution_canceled_whatever_its_handler_answers(
 pub async fn a_cancel_through_another_process_wins_too(under_test: StoreUnderTest) {
     let mut world = World::new(under_test);
     let engine = world.first();
-    let _workers = engine.start_workers(crowd());
+    let _workers = engine.start_workers(crowd()).expect("no other workers run");
     let started = world.start(&engine, &Cell::all(), 3_600_000).await;
     let other = world.second(Arc::new(SystemClock), false);
     world.cancel(&other, &started).await;
@@ -457,7 +457,7 @@ pub async fn a_cancel_at_takeover_wins_over_what_the_old_worker_answers(
         is_cut_off.borrow().then_some(Fault::Before)
     });
     let engine = world.engine(Arc::new(faulty), Arc::new(SystemClock), false);
-    let workers = engine.start_workers(crowd());
+    let workers = engine.start_workers(crowd()).expect("no other workers run");
     // Leave out "asked": the process that takes over would probe again, and that probe waits too.
     let mut cells = Cell::all();
     cells.retain(|cell| cell.kind != "asked" && cell.on_error == "continue");
@@ -488,7 +488,7 @@ async fn is_running(world: &World, id: ExecutionId) -> Option<()> {
 pub async fn a_shutdown_ends_nothing_whatever_the_handlers_answer(under_test: StoreUnderTest) {
     let mut world = World::new(under_test);
     let engine = world.first();
-    let workers = engine.start_workers(crowd());
+    let workers = engine.start_workers(crowd()).expect("no other workers run");
     let mut cells = Cell::all();
     // Leave out "asked": its outcome was unknown before the shutdown, so its probe decides.
     cells.retain(|cell| cell.kind != "asked");
@@ -496,7 +496,7 @@ pub async fn a_shutdown_ends_nothing_whatever_the_handlers_answer(under_test: St
     workers.shutdown().await;
     world.were_told(&started, StopReason::Shutdown);
     let next = world.second(Arc::new(SystemClock), true);
-    let next_workers = next.start_workers(crowd());
+    let next_workers = next.start_workers(crowd()).expect("no other workers run");
     for (id, cell) in &started {
         let waits = cell.answer == "wait" && cell.kind != "compute";
         let status = match waits {
@@ -522,7 +522,7 @@ pub async fn at_its_deadline_a_step_has_timed_out_whatever_its_handler_answers(
 ) {
     let mut world = World::new(under_test);
     let engine = world.first();
-    let _workers = engine.start_workers(crowd());
+    let _workers = engine.start_workers(crowd()).expect("no other workers run");
     let mut cells = Cell::all();
     let errors = [
         "stopped",
@@ -555,7 +555,7 @@ pub async fn at_its_deadline_a_step_has_timed_out_whatever_its_handler_answers(
 pub async fn the_end_of_an_execution_yields_to_a_cancel_in_its_inbox(under_test: StoreUnderTest) {
     let mut world = World::new(under_test);
     let engine = world.first();
-    let _workers = engine.start_workers(crowd());
+    let _workers = engine.start_workers(crowd()).expect("no other workers run");
     let mut cells = Cell::all();
     cells.retain(|cell| {
         let answers = ["done", "final", "large"];

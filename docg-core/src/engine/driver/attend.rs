@@ -6,12 +6,12 @@ use futures::future::BoxFuture;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::{Driver, Exit};
+use super::{
+    Driver, Exit,
+    step_run::{StepRun, Task},
+};
 use crate::{
-    engine::{
-        machine::{Input, Notes},
-        step_run::{StepRun, Task},
-    },
+    engine::machine::{Input, Notes},
     ports::{RunState, Signal},
     workflow::{Probe, StopReason},
 };

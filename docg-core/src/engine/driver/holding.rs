@@ -5,13 +5,11 @@ use std::{sync::Arc, time::Duration};
 use futures::FutureExt;
 use tokio_util::sync::CancellationToken;
 
-use super::Driver;
+use super::{Driver, active::Handle};
 use crate::{
     engine::{
-        Inner,
-        active::Handle,
+        Fact, Inner,
         machine::{self, Records},
-        observer::Fact,
     },
     event::Event,
     ports::{Claimed, Lease},

@@ -2,10 +2,18 @@
 //!
 //! The driver decides nothing about the execution. It is the only writer while it holds the lease. Decisions
 //! are committed together if no effect begins between them and they take only a moment.
+//!
+//! `holding` is the execution from its claim to the end of its driver, and `active` lists all that this process
+//! holds. `attend` waits for a handler, `step_run` is one call of it, and `answers` checks what it returns.
+//! `commit` passes decisions to the store. `provider_calls` asks signature providers.
 
+pub(super) mod active;
+pub(super) mod answers;
 mod attend;
 mod commit;
 mod holding;
+pub(super) mod provider_calls;
+mod step_run;
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
@@ -14,13 +22,12 @@ use tokio::time::Instant;
 use commit::Uncommitted;
 pub(crate) use holding::{Holding, Mode};
 
+use active::Handle;
+use step_run::{StepRun, Task};
+
 use super::{
-    Inner,
-    active::Handle,
-    kept,
+    Fact, Inner,
     machine::{self, Attendance, Decision, Input, Moment, Next, Records, Role, decide},
-    observer::Fact,
-    step_run::{StepRun, Task},
 };
 use crate::{
     ports::{Lease, RunState},
@@ -88,7 +95,7 @@ impl Driver {
     async fn go_on(&mut self, mut state: RunState, mut inputs: Vec<Input>) -> Result<(), Exit> {
         let (mut attendance, mut before_end, mut without_wait) = (Attendance::Nobody, None, None);
         loop {
-            if let Some(input) = kept::without_wait(&self.engine, &state, &inputs) {
+            if let Some(input) = answers::without_wait(&self.engine, &state, &inputs) {
                 without_wait = Some(WithoutWait {
                     state: state.clone(),
                     held: self.held.clone(),

@@ -8,10 +8,10 @@
 //! end        how an execution ends
 //! steps      what happens to one step               requests  a step's requests to people
 //! status     the status and its wait                phases    progress and times
-//! draft      the only writer of run state           view, timers, calls   questions, no changes
+//! draft      the only writer of run state           view, timers, commands   questions, no changes
 //! ```
 
-mod calls;
+mod commands;
 mod create;
 mod decision;
 mod draft;
@@ -29,8 +29,8 @@ mod view;
 #[cfg(test)]
 mod tests;
 
-pub use calls::{Call, allowed_calls};
-pub(crate) use calls::{Verdict, judge};
+pub use commands::{Command, allowed_commands};
+pub(crate) use commands::{Verdict, judge};
 pub(crate) use create::{NewRunFacts, Reuse, create};
 use decision::{BeforeEnd, End};
 pub(crate) use decision::{Decision, Next, Records};

@@ -9,7 +9,7 @@ use super::{
     number::{Arithmetic, Number},
     value::{List, Unreadable, Value},
 };
-use crate::workflow::variables::{Found, Path, Source, Target};
+use crate::workflow::variables::{Found, OwnedPath, Path, Source};
 
 /// The budget of one evaluation: about one for each value visited, and one for each 16 bytes of text.
 /// Spending all of it takes some hundredths of a second.
@@ -207,7 +207,7 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    fn find(&self, target: &Target) -> Outcome<'a> {
+    fn find(&self, target: &OwnedPath) -> Outcome<'a> {
         let path = Path {
             root: target.root,
             segments: target.segments.iter().map(String::as_str).collect(),

@@ -9,10 +9,11 @@ use super::{
     ConditionError,
     number::{Arithmetic, Number},
 };
-use crate::workflow::variables::{PathError, Root, Target, shortened};
+use crate::{
+    limits,
+    workflow::variables::{OwnedPath, PathError, Root, shortened},
+};
 
-/// The longest expression, in bytes.
-const LONGEST: usize = 2_000;
 /// The deepest nesting of expressions.
 const DEEPEST: usize = 64;
 
@@ -24,7 +25,7 @@ pub(super) enum Node {
     Number(Number),
     Text(String),
     /// A chain of names that begins at `trigger`, `steps` or `execution`.
-    Path(Target),
+    Path(OwnedPath),
     Field(Box<Node>, String),
     Index(Box<Node>, Box<Node>),
     List(Vec<Node>),
@@ -161,13 +162,14 @@ names! {
 #[derive(Debug)]
 pub(super) struct Parsed {
     pub(super) root: Node,
-    pub(super) reads: Vec<Target>,
+    pub(super) reads: Vec<OwnedPath>,
     pub(super) loops: bool,
 }
 
 pub(super) fn parse(source: &str) -> Result<Parsed, ConditionError> {
-    if source.len() > LONGEST {
-        return refused(format!("the condition is longer than {LONGEST} bytes"));
+    let most = limits::WHEN.max;
+    if source.chars().nth(most).is_some() {
+        return refused(format!("the condition is longer than {most} characters"));
     }
     let expression = parse_expr(source).map_err(|e| ConditionError::Syntax(e.to_string()))?;
     let mut parser = Parser {
@@ -190,7 +192,7 @@ fn refused<T>(why: impl Into<String>) -> Result<T, ConditionError> {
 
 struct Parser<'s> {
     source: &'s str,
-    reads: Vec<Target>,
+    reads: Vec<OwnedPath>,
     loops: bool,
     depth: usize,
 }
@@ -377,7 +379,7 @@ impl Parser<'_> {
         if root == Root::Steps && segments.is_empty() {
             return refused(PathError::NoNode);
         }
-        let target = Target { root, segments };
+        let target = OwnedPath { root, segments };
         if !self.reads.contains(&target) {
             self.reads.push(target.clone());
         }

@@ -110,6 +110,20 @@ fn expressions_are_worked_out_over_trigger_steps_and_execution() {
 }
 
 #[test]
+fn an_expression_may_be_as_long_as_the_published_limit_of_when() {
+    let of_length = |length: usize| {
+        let frame = "'' != ''".chars().count();
+        format!("'' != '{}'", "é".repeat(length - frame))
+    };
+    let limit = crate::limits::WHEN;
+    assert_eq!(limit.fault("/when", &of_length(limit.max)), None);
+    assert_eq!(evaluated(&of_length(limit.max)), Ok(true));
+    let longer = of_length(limit.max + 1);
+    assert!(limit.fault("/when", &longer).is_some());
+    assert!(matches!(check(&longer), Err(ConditionError::Syntax(_))));
+}
+
+#[test]
 fn reading_what_is_not_there_is_an_error_that_names_it() {
     for (expr, path) in [
         ("trigger.absent == 1", "trigger.absent"),

@@ -155,7 +155,7 @@ impl NodeCheck<'_, '_> {
             // The condition is far longer than allowed: other faults in it do not matter.
             return;
         }
-        match condition::targets(when) {
+        match condition::read_paths(when) {
             Err(e) => self.fault(
                 "/when",
                 "invalid_condition",

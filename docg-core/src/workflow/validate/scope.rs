@@ -8,7 +8,7 @@ use crate::{
     i18n::Text,
     workflow::{
         spec::{NodeSpec, Outputs},
-        variables::{EXECUTION_FIELDS, Root, Target, shortened},
+        variables::{EXECUTION_FIELDS, OwnedPath, Root, shortened},
     },
 };
 
@@ -28,7 +28,7 @@ pub(super) struct Readable<'c, 'd> {
 
 impl Readable<'_, '_> {
     /// Why there can be no value at this path, in a text that names the path.
-    pub(super) fn fault(&self, target: &Target) -> Option<Text> {
+    pub(super) fn fault(&self, target: &OwnedPath) -> Option<Text> {
         let why = self.why(target)?;
         Some(
             Text::key("fault-unresolved")
@@ -37,7 +37,7 @@ impl Readable<'_, '_> {
         )
     }
 
-    fn why(&self, target: &Target) -> Option<Text> {
+    fn why(&self, target: &OwnedPath) -> Option<Text> {
         match (target.root, target.segments.as_slice()) {
             // The trigger data decides; preflight checks these.
             (Root::Trigger, _) | (Root::Execution, []) | (Root::Steps, []) => None,

@@ -71,14 +71,14 @@ pub enum PathError {
 
 /// A parsed path.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Target {
+pub struct OwnedPath {
     /// The start of the path.
     pub root: Root,
     /// The names after the root; list indexes as digits.
     pub segments: Vec<String>,
 }
 
-impl fmt::Display for Target {
+impl fmt::Display for OwnedPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.root.as_str())?;
         for segment in &self.segments {
@@ -130,8 +130,8 @@ impl<'t> Path<'t> {
         }
     }
 
-    pub(crate) fn to_target(&self) -> Target {
-        Target {
+    pub(crate) fn to_owned_path(&self) -> OwnedPath {
+        OwnedPath {
             root: self.root,
             segments: self
                 .segments

@@ -315,7 +315,7 @@ fn references_have_their_place_and_say_what_is_wrong() {
     let found = references(
         &json!({"a/b": ["x", "{{trigger.a}} {{steps.r[0]}}"], "c~": "{{env.HOME}}", "d": "{{ }}", "e": "{{x"}),
     );
-    let target = |root, segments: &[&str]| Target {
+    let target = |root, segments: &[&str]| OwnedPath {
         root,
         segments: segments.iter().map(|&s| s.to_owned()).collect(),
     };

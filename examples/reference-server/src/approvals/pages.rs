@@ -180,7 +180,7 @@ impl Visit {
         };
         match voted.await {
             Ok(VoteAnswer::Counted(open)) => self.page(StatusCode::OK, &open, None, None).await,
-            Ok(VoteAnswer::Sent) => self.bare(StatusCode::ACCEPTED, notice(self.words.sent)),
+            Ok(VoteAnswer::Pending) => self.bare(StatusCode::ACCEPTED, notice(self.words.sent)),
             Err(EngineError::VoteRefused(refusal)) => {
                 let said = self.words.refused(refusal.reason, &refusal.approval);
                 match self.open().await {

@@ -126,7 +126,9 @@ impl Harness {
             builder = builder.step(handler);
         }
         let engine = builder.build();
-        let workers = engine.start_workers(WorkerOptions::concurrency(4));
+        let workers = engine
+            .start_workers(WorkerOptions::concurrency(4))
+            .expect("no other workers run");
         let organization = OrganizationId::new();
         Self {
             folder,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::super::{
-    calls::{Call, allows},
+    commands::{Command, allows},
     draft::Draft,
     end, phases, requests, status, steps, view,
 };
@@ -25,7 +25,7 @@ pub(in super::super) fn apply(
     request: &ResumeSignal,
 ) -> Result<bool, InvalidTransition> {
     // A resume that was sent before the execution was parked may be what killed its workers.
-    if draft.is_interrupted || !allows(draft.execution(), Call::Resume) {
+    if draft.is_interrupted || !allows(draft.execution(), Command::Resume) {
         return Ok(false);
     }
     if request.approved == Some(false) {

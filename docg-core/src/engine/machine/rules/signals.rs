@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::super::{
-    calls::{Call, allows},
+    commands::{Command, allows},
     draft::Draft,
     end, status,
 };
@@ -23,8 +23,8 @@ pub(crate) fn end_execution<'s>(
 ) -> bool {
     let ends = |(place, signal): (usize, &Signal)| {
         let call = match &signal.kind {
-            SignalKind::Cancel { .. } => Call::Cancel,
-            SignalKind::Resume(how) if how.approved == Some(false) => Call::Resume,
+            SignalKind::Cancel { .. } => Command::Cancel,
+            SignalKind::Resume(how) if how.approved == Some(false) => Command::Resume,
             _ => return false,
         };
         let version = state.execution.version;
@@ -72,7 +72,7 @@ pub(in super::super) fn pause(
     actor: &Actor,
     reason: Option<&String>,
 ) -> Result<bool, InvalidTransition> {
-    if !allows(draft.execution(), Call::Pause) {
+    if !allows(draft.execution(), Command::Pause) {
         return Ok(false);
     }
     status::end_wait(draft);
@@ -96,7 +96,7 @@ pub(in super::super) fn cancel(
     actor: &Actor,
     reason: Option<&String>,
 ) -> Result<bool, InvalidTransition> {
-    if !allows(draft.execution(), Call::Cancel) {
+    if !allows(draft.execution(), Command::Cancel) {
         return Ok(false);
     }
     end::cancel(draft, actor.clone(), reason.cloned())?;

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::world::{Options, World, blocking_issue, taken_over};
 use crate::{
     approval::Decision,
-    engine::machine::{Call, Input, Next, Notes, Role, Verdict, allowed_calls, judge},
+    engine::machine::{Command, Input, Next, Notes, Role, Verdict, allowed_commands, judge},
     error::StepFailure,
     ids::ApprovalId,
     ports::{ResumeSignal, Settlement, SignalKind},
@@ -248,14 +248,14 @@ fn every_status_takes_every_input_without_breaking_the_table() {
 fn a_call_that_is_allowed_is_applied_and_any_other_is_ignored() {
     for (name, world) in worlds() {
         for (call, kind) in [
-            (Call::Pause, SignalKind::Pause { reason: None }),
-            (Call::Cancel, SignalKind::Cancel { reason: None }),
-            (Call::Resume, SignalKind::Resume(ResumeSignal::default())),
+            (Command::Pause, SignalKind::Pause { reason: None }),
+            (Command::Cancel, SignalKind::Cancel { reason: None }),
+            (Command::Resume, SignalKind::Resume(ResumeSignal::default())),
         ] {
-            let unsettled = name == "needs_review, outcome unknown" && call == Call::Resume;
+            let unsettled = name == "needs_review, outcome unknown" && call == Command::Resume;
             let (mut world, allowed) = (
                 worlds_by_name(name, &world),
-                allowed_calls(world.execution()).contains(&call),
+                allowed_commands(world.execution()).contains(&call),
             );
             assert_eq!(allowed, judge(world.execution(), call) == Verdict::Apply);
             let audited = world.audit.len();

@@ -25,7 +25,7 @@ enum Move {
     Pause,
     Resume(u8),
     /// A person cancels: while the handler is at work, which then answers in one of several ways, or between
-    /// two calls.
+    /// two commands.
     Cancel(Option<u8>),
     Facts(u8),
     Vote(bool),

@@ -5,7 +5,7 @@ use axum::{
     response::Response,
 };
 use docg_core::{
-    engine::{ControlRequest, ResumeRequest, StartRequest, WorkerOptions, Workers},
+    engine::{ControlRequest, Resume, StartRequest, WorkerOptions, Workers},
     error::StepFailure,
     ids::WorkflowId,
     observe::Actor,
@@ -400,7 +400,9 @@ async fn in_review(organization: OrganizationId) -> (Engine, Workers, ExecutionI
     )
     .step(handler)
     .build();
-    let workers = engine.start_workers(WorkerOptions::concurrency(1));
+    let workers = engine
+        .start_workers(WorkerOptions::concurrency(1))
+        .expect("no other workers run");
     let workflow = WorkflowId::new();
     let nodes = json!([{"id": "sign", "type": "refused"}]);
     let draft: WorkflowDraft =
@@ -460,9 +462,7 @@ async fn a_link_closes_when_its_execution_ends_before_docg_knows_the_request() {
         match end {
             End::Canceled => drop(engine.cancel(control, None).await.unwrap()),
             End::Rejected => {
-                let mut rejected = ResumeRequest::default();
-                rejected.approved = Some(false);
-                engine.resume(control, rejected).await.unwrap();
+                engine.resume(control, Resume::Reject).await.unwrap();
             }
             End::Lost => {}
         }

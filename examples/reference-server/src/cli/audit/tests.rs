@@ -25,7 +25,9 @@ async fn rows() -> Vec<Value> {
         .put_workflow(organization_id, workflow, draft, None)
         .await
         .unwrap();
-    let workers = engine.start_workers(docg_core::engine::WorkerOptions::concurrency(1));
+    let workers = engine
+        .start_workers(docg_core::engine::WorkerOptions::concurrency(1))
+        .expect("no other workers run");
     let request = StartRequest::new(organization_id, workflow, Actor::user("someone"));
     let started = engine.start(request).await.unwrap();
     let execution_id = started.record.execution.id;

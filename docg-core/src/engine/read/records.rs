@@ -1,14 +1,16 @@
+//! Reads what is stored: executions, steps, logs, the audit trail, and signature requests.
+
 use std::sync::Arc;
 
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{
-    Engine, EngineError,
-    start::{data_fault, none},
-};
 use crate::{
     actions::RecommendedAction,
+    engine::{
+        Engine, EngineError,
+        api::start::{data_fault, none},
+    },
     error::{ErrorContext, codes},
     i18n::Text,
     ids::{ExecutionId, OrganizationId, SignatureRequestId, WorkflowId},
@@ -253,7 +255,8 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// `NotFound`; `InvalidInput` for trigger data that [`start`](Self::start) refuses.
+    /// `NotFound` for the workflow; `InvalidInput` for trigger data that [`start`](Self::start) refuses, and if the
+    /// workflow cannot be read.
     pub async fn preflight(
         &self,
         organization: OrganizationId,

@@ -2,25 +2,22 @@
 
 use std::sync::Arc;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
-use super::{
-    ControlRequest, Engine, EngineError, FieldFault, Inner,
-    control::refusal,
-    crew::FreeWorker,
-    driver::Holding,
-    machine::{Attendance, Call, Moment, NewRunFacts, Reuse, Role, Verdict, create, judge},
-};
+use super::{ControlRequest, IdempotencyKey, control::refusal};
 use crate::{
+    engine::{
+        Command, Engine, EngineError, FieldFault, Inner,
+        driver::Holding,
+        machine::{Attendance, Moment, NewRunFacts, Reuse, Role, Verdict, create, judge},
+        worker::pool::Slot,
+    },
     i18n::Text,
-    ids::{OrganizationId, WorkerId, WorkflowId},
+    ids::{ExecutionId, OrganizationId, WorkerId, WorkflowId},
     limits,
     observe::Actor,
-    ports::{
-        Claimed, Created, ExecutionRecord, FirstClaim, Idempotency, NewRun, StoreError,
-        StoreErrorKind,
-    },
+    ports::{Claimed, Created, ExecutionRecord, FirstClaim, NewRun, StoreError, StoreErrorKind},
     run::{Inputs, Phase, StepStatus},
     storable::{self, MAX_DEPTH, Unstorable},
 };
@@ -48,7 +45,7 @@ pub struct StartRequest {
     /// The W3C trace context.
     pub traceparent: Option<String>,
     /// If set, a repeated call returns the first execution.
-    pub idempotency: Option<Idempotency>,
+    pub idempotency_key: Option<IdempotencyKey>,
 }
 
 impl StartRequest {
@@ -65,7 +62,7 @@ impl StartRequest {
             until_phase: None,
             correlation_id: uuid::Uuid::now_v7().to_string(),
             traceparent: None,
-            idempotency: None,
+            idempotency_key: None,
         }
     }
 
@@ -74,6 +71,60 @@ impl StartRequest {
     pub fn trigger_data(mut self, data: Value) -> Self {
         self.trigger_data = data;
         self
+    }
+
+    /// Sets the origin of the request.
+    #[must_use]
+    pub fn trigger_type(mut self, trigger_type: impl Into<String>) -> Self {
+        self.trigger_type = trigger_type.into();
+        self
+    }
+
+    /// Runs only preflight, trigger and render, without any effect.
+    #[must_use]
+    pub fn dry_run(mut self) -> Self {
+        self.dry_run = true;
+        self
+    }
+
+    /// Sets the last phase to run.
+    #[must_use]
+    pub fn until_phase(mut self, phase: Phase) -> Self {
+        self.until_phase = Some(phase);
+        self
+    }
+
+    /// Sets the id shared by all calls of one chain.
+    #[must_use]
+    pub fn correlation_id(mut self, id: impl Into<String>) -> Self {
+        self.correlation_id = id.into();
+        self
+    }
+
+    /// Sets the W3C trace context.
+    #[must_use]
+    pub fn traceparent(mut self, traceparent: impl Into<String>) -> Self {
+        self.traceparent = Some(traceparent.into());
+        self
+    }
+
+    /// Returns the first execution if this request is repeated with the same key.
+    #[must_use]
+    pub fn idempotency_key(mut self, key: impl Into<IdempotencyKey>) -> Self {
+        self.idempotency_key = Some(key.into());
+        self
+    }
+
+    /// What the request asks for, without who asks and when.
+    fn content(&self) -> Value {
+        json!({
+            "call": "start",
+            "workflow_id": self.workflow_id,
+            "trigger_data": self.trigger_data,
+            "trigger_type": self.trigger_type,
+            "dry_run": self.dry_run,
+            "until_phase": self.until_phase,
+        })
     }
 }
 
@@ -98,12 +149,79 @@ pub struct RetryRequest {
     pub dry_run: Option<bool>,
     /// The last phase to run; `None` runs all phases.
     pub until_phase: Option<Phase>,
-    /// An id shared by all calls of one chain; empty takes the old execution's id.
-    pub correlation_id: String,
+    /// An id shared by all calls of one chain; `None` takes the old execution's id.
+    pub correlation_id: Option<String>,
     /// The W3C trace context.
     pub traceparent: Option<String>,
     /// If set, a repeated call returns the first execution.
-    pub idempotency: Option<Idempotency>,
+    pub idempotency_key: Option<IdempotencyKey>,
+}
+
+impl RetryRequest {
+    /// Replaces the trigger data.
+    #[must_use]
+    pub fn trigger_data(mut self, data: Value) -> Self {
+        self.trigger_data = Some(data);
+        self
+    }
+
+    /// Sets the first step to run. The outputs of earlier steps are reused.
+    #[must_use]
+    pub fn from_step(mut self, step: StepRef) -> Self {
+        self.from_step = Some(step);
+        self
+    }
+
+    /// Sets whether the new execution is a dry run.
+    #[must_use]
+    pub fn dry_run(mut self, dry_run: bool) -> Self {
+        self.dry_run = Some(dry_run);
+        self
+    }
+
+    /// Sets the last phase to run.
+    #[must_use]
+    pub fn until_phase(mut self, phase: Phase) -> Self {
+        self.until_phase = Some(phase);
+        self
+    }
+
+    /// Sets the id shared by all calls of one chain.
+    #[must_use]
+    pub fn correlation_id(mut self, id: impl Into<String>) -> Self {
+        self.correlation_id = Some(id.into());
+        self
+    }
+
+    /// Sets the W3C trace context.
+    #[must_use]
+    pub fn traceparent(mut self, traceparent: impl Into<String>) -> Self {
+        self.traceparent = Some(traceparent.into());
+        self
+    }
+
+    /// Returns the first execution if this request is repeated with the same key.
+    #[must_use]
+    pub fn idempotency_key(mut self, key: impl Into<IdempotencyKey>) -> Self {
+        self.idempotency_key = Some(key.into());
+        self
+    }
+
+    /// What the request asks for, without who asks and when.
+    fn content(&self, execution: ExecutionId) -> Value {
+        json!({
+            "call": "retry",
+            "execution_id": execution,
+            "trigger_data": self.trigger_data,
+            "from_step": match &self.from_step {
+                Some(StepRef::Node(node)) => json!(node),
+                Some(StepRef::Position(position)) => json!(position),
+                None => Value::Null,
+            },
+            "dry_run": self.dry_run,
+            "until_phase": self.until_phase,
+        })
+    }
 }
 
 /// Names a step of an execution.
@@ -120,18 +238,21 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// `NotFound` for the workflow; `InvalidInput` if the trigger data is no object or a text exceeds its
-    /// [limit](crate::limits); `KeyReused`.
+    /// `NotFound` for the workflow; `InvalidInput` if the trigger data is no object or cannot be
+    /// [stored](crate::storable), a text breaks its [limit](crate::limits), or the workflow cannot be read;
+    /// `KeyReused`.
     pub async fn start(&self, mut request: StartRequest) -> Result<Started, EngineError> {
         let called = called(
             &request.actor,
-            &request.correlation_id,
+            Some(&request.correlation_id),
             request.traceparent.as_deref(),
-            request.idempotency.as_ref(),
+            request.idempotency_key.as_ref(),
         );
         let of_data = data_fault(&mut request.trigger_data);
         let of_type = limits::TRIGGER_TYPE.of_field(Some(&request.trigger_type));
         none(of_data.into_iter().chain(of_type).chain(called))?;
+        let key = request.idempotency_key.take();
+        let idempotency = key.map(|key| key.into_stored(|| request.content()));
         let workflow = self
             .whole_workflow(request.organization_id, request.workflow_id)
             .await?;
@@ -151,7 +272,7 @@ impl Engine {
             follows: None,
             attempt: 1,
             reuse: Vec::new(),
-            idempotency: request.idempotency,
+            idempotency,
         })
         .await
     }
@@ -161,8 +282,10 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// `NotFound`; `InvalidTransition` if the execution has not ended; `InvalidInput` if `from_step` names no
-    /// step, or an earlier step has no output to reuse; `KeyReused`.
+    /// `NotFound`; `InvalidTransition` if the execution has not ended; `Unreadable`; `VersionMismatch`;
+    /// `InvalidInput` if `from_step` names no step, an earlier step has no output to reuse, the trigger data is
+    /// no object or cannot be [stored](crate::storable), or a text breaks its [limit](crate::limits);
+    /// `KeyReused`.
     pub async fn retry(
         &self,
         request: ControlRequest,
@@ -170,13 +293,15 @@ impl Engine {
     ) -> Result<Started, EngineError> {
         let called = called(
             &request.actor,
-            &how.correlation_id,
+            how.correlation_id.as_deref(),
             how.traceparent.as_deref(),
-            how.idempotency.as_ref(),
+            how.idempotency_key.as_ref(),
         );
         let of_data = how.trigger_data.as_mut().and_then(data_fault);
         none(of_data.into_iter().chain(called))?;
         let (organization, id) = (request.organization_id, request.execution_id);
+        let key = how.idempotency_key.take();
+        let idempotency = key.map(|key| key.into_stored(|| how.content(id)));
         let record = self.execution(organization, id).await?;
         let (old, inputs) = (&record.execution, &record.inputs);
         if let Some(expected) = request
@@ -188,7 +313,7 @@ impl Engine {
                 actual: old.version,
             });
         }
-        if record.unreadable || judge(old, Call::Retry) != Verdict::Apply {
+        if record.unreadable || judge(old, Command::Retry) != Verdict::Apply {
             return Err(refusal(old, record.unreadable));
         }
         self.check_readable(&record).await?;
@@ -202,11 +327,9 @@ impl Engine {
         if let Some(data) = how.trigger_data {
             inputs.trigger_data = data.into();
         }
-        let correlation_id = if how.correlation_id.is_empty() {
-            Arc::clone(&old.correlation_id)
-        } else {
-            how.correlation_id.into()
-        };
+        let correlation_id = how
+            .correlation_id
+            .map_or_else(|| Arc::clone(&old.correlation_id), Into::into);
         self.create(NewRunFacts {
             workflow,
             inputs,
@@ -220,7 +343,7 @@ impl Engine {
             follows: old.follows,
             attempt: old.attempt + 1,
             reuse,
-            idempotency: how.idempotency,
+            idempotency,
         })
         .await
     }
@@ -271,7 +394,10 @@ impl Engine {
         Ok(reuse)
     }
 
-    pub(super) async fn create(&self, facts: NewRunFacts) -> Result<Started, EngineError> {
+    pub(in crate::engine) async fn create(
+        &self,
+        facts: NewRunFacts,
+    ) -> Result<Started, EngineError> {
         let mut ids = self.inner.ids();
         let now = self.inner.now();
         let moment = Moment {
@@ -283,13 +409,13 @@ impl Engine {
         };
         let run: NewRun = create(facts, moment, self.inner.env());
         let (execution, inputs) = (run.state.execution.clone(), Arc::clone(&run.state.inputs));
-        // A free worker of this process is leased the execution as it is stored; that saves a claim.
-        let created = match self.inner.free_worker(&run.state.workflow) {
-            Some(worker) => {
+        // If this process has a free slot, it leases the execution as it is stored; that saves a claim.
+        let created = match self.inner.free_slot(&run.state.workflow) {
+            Some(slot) => {
                 let (answer, created) = oneshot::channel();
                 // Spawned, because the caller may go away while the store works.
                 let inner = Arc::clone(&self.inner);
-                tokio::spawn(inner.store_and_work(run, worker, answer));
+                tokio::spawn(inner.store_and_drive(run, slot, answer));
                 let given_up =
                     |_| StoreError::new(StoreErrorKind::Unavailable, "create", "given up");
                 created.await.map_err(given_up)??
@@ -317,16 +443,16 @@ impl Engine {
 }
 
 /// The faults in the fields that every call that creates an execution has.
-pub(super) fn called(
+pub(in crate::engine) fn called(
     actor: &Actor,
-    correlation_id: &str,
+    correlation_id: Option<&str>,
     traceparent: Option<&str>,
-    idempotency: Option<&Idempotency>,
+    idempotency_key: Option<&IdempotencyKey>,
 ) -> impl Iterator<Item = FieldFault> + use<> {
-    let key = idempotency.map(|idempotency| idempotency.key.as_str());
+    let key = idempotency_key.map(IdempotencyKey::as_str);
     let faults = [
         limits::ACTOR.of_field(Some(&actor.actor_id)),
-        limits::CORRELATION_ID.of_field(Some(correlation_id)),
+        limits::CORRELATION_ID.of_field(correlation_id),
         limits::TRACEPARENT.of_field(traceparent),
         limits::IDEMPOTENCY_KEY.of_field(key),
     ];
@@ -334,7 +460,7 @@ pub(super) fn called(
 }
 
 /// The fault in trigger data that no workflow accepts.
-pub(super) fn data_fault(data: &mut Value) -> Option<FieldFault> {
+pub(in crate::engine) fn data_fault(data: &mut Value) -> Option<FieldFault> {
     let pointer = || "/trigger_data".to_owned();
     let fault = unstorable(data, pointer);
     fault.or_else(|| {
@@ -345,7 +471,10 @@ pub(super) fn data_fault(data: &mut Value) -> Option<FieldFault> {
 
 /// Checks that the store can keep a value from outside. A value that is nested too deep is replaced with
 /// `null`.
-pub(super) fn unstorable(value: &mut Value, pointer: impl Fn() -> String) -> Option<FieldFault> {
+pub(in crate::engine) fn unstorable(
+    value: &mut Value,
+    pointer: impl Fn() -> String,
+) -> Option<FieldFault> {
     let too_deep = storable::refuse_deep(value, &pointer);
     too_deep.or_else(|| {
         let fault = Unstorable::of_value(value, MAX_DEPTH)?;
@@ -354,7 +483,9 @@ pub(super) fn unstorable(value: &mut Value, pointer: impl Fn() -> String) -> Opt
 }
 
 /// Rejects a call if it has faults.
-pub(super) fn none(faults: impl IntoIterator<Item = FieldFault>) -> Result<(), EngineError> {
+pub(in crate::engine) fn none(
+    faults: impl IntoIterator<Item = FieldFault>,
+) -> Result<(), EngineError> {
     let faults: Vec<_> = faults.into_iter().collect();
     if faults.is_empty() {
         Ok(())
@@ -364,12 +495,12 @@ pub(super) fn none(faults: impl IntoIterator<Item = FieldFault>) -> Result<(), E
 }
 
 impl Inner {
-    /// Stores a new execution and publishes its events. If `worker` is set, the store may lease the execution
+    /// Stores a new execution and publishes its events. If `slot` is set, the store may lease the execution
     /// to it; then the holding is returned.
     async fn store_new(
         self: &Arc<Self>,
         mut run: NewRun,
-        worker: Option<&FreeWorker>,
+        slot: Option<&Slot>,
     ) -> Result<(Created, Option<Holding>), StoreError> {
         let (id, state, events) = (
             run.state.execution.id,
@@ -377,10 +508,10 @@ impl Inner {
             run.events.clone(),
         );
         let until = self.clock.elapsed() + self.options.relied_on();
-        run.claim = worker.map(|worker| FirstClaim {
+        run.claim = slot.map(|slot| FirstClaim {
             worker_id: WorkerId::new(),
             lease_until: self.now() + self.options.lease,
-            per_organization: worker.per_organization,
+            per_organization: slot.per_organization,
         });
         let created = self.store.create(run).await?;
         let Created::New { lease } = created else {
@@ -406,21 +537,21 @@ impl Inner {
         Ok((created, Some(holding)))
     }
 
-    /// Stores a new execution, answers the caller, and lets the worker go on with it.
-    async fn store_and_work(
+    /// Stores a new execution, answers the caller, and drives it.
+    async fn store_and_drive(
         self: Arc<Self>,
         run: NewRun,
-        worker: FreeWorker,
+        slot: Slot,
         answer: oneshot::Sender<Result<Created, StoreError>>,
     ) {
-        let (created, holding) = match self.store_new(run, Some(&worker)).await {
+        let (created, holding) = match self.store_new(run, Some(&slot)).await {
             Ok((created, holding)) => (Ok(created), holding),
             Err(error) => (Err(error), None),
         };
         // The caller may have gone away.
         let _ = answer.send(created);
         if let Some(holding) = holding {
-            worker.work(holding).await;
+            slot.drive(holding).await;
         }
     }
 }

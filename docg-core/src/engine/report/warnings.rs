@@ -1,5 +1,5 @@
-//! Warnings about lasting conditions, such as a bus that is down. Loops and requests would repeat them for
-//! ever.
+//! Warnings about conditions that may last, such as a bus that is down. Without a limit, loops and requests
+//! would log them again and again.
 
 use std::{
     fmt::Display,
@@ -10,38 +10,35 @@ use std::{
 /// The shortest time between two log lines of one warning.
 const INTERVAL: Duration = Duration::from_secs(60);
 
-/// All lasting warnings of an engine.
+/// The warnings of an engine.
 #[derive(Debug)]
-pub(crate) struct LastingWarnings {
-    pub(crate) not_ready: LastingWarning,
-    pub(crate) claiming: LastingWarning,
-    pub(crate) renewing: LastingWarning,
-    pub(crate) publishing: LastingWarning,
-    pub(crate) sweeping: LastingWarning,
-    pub(crate) wakes: LastingWarning,
+pub(crate) struct Warnings {
+    pub(crate) not_ready: Warning,
+    pub(crate) claiming: Warning,
+    pub(crate) renewing: Warning,
+    pub(crate) publishing: Warning,
+    pub(crate) sweeping: Warning,
+    pub(crate) wakes: Warning,
 }
 
-impl Default for LastingWarnings {
+impl Default for Warnings {
     fn default() -> Self {
         Self {
-            not_ready: LastingWarning::new("not ready", "ready again"),
-            claiming: LastingWarning::new(
+            not_ready: Warning::new("not ready", "ready again"),
+            claiming: Warning::new(
                 "claiming failed and will be tried again",
                 "claiming works again",
             ),
-            renewing: LastingWarning::new(
-                "leases could not be renewed",
-                "leases are renewed again",
-            ),
-            publishing: LastingWarning::new(
+            renewing: Warning::new("leases could not be renewed", "leases are renewed again"),
+            publishing: Warning::new(
                 "events will be published later",
                 "events are published again",
             ),
-            sweeping: LastingWarning::new(
+            sweeping: Warning::new(
                 "publishing what was left behind failed and will be tried again",
                 "what was left behind is published again",
             ),
-            wakes: LastingWarning::new(
+            wakes: Warning::new(
                 "wake-ups from other processes do not arrive",
                 "wake-ups from other processes arrive again",
             ),
@@ -49,10 +46,10 @@ impl Default for LastingWarnings {
     }
 }
 
-/// A warning that is logged when a condition begins, once a minute with a count while it lasts, and once when
+/// A warning about a condition that may last. It is logged when the condition begins, once a minute with a count while it lasts, and once when
 /// it is over.
 #[derive(Debug)]
-pub(crate) struct LastingWarning {
+pub(crate) struct Warning {
     begins: &'static str,
     is_over: &'static str,
     tally: Mutex<Tally>,
@@ -67,7 +64,7 @@ struct Tally {
     is_open: bool,
 }
 
-impl LastingWarning {
+impl Warning {
     fn new(begins: &'static str, is_over: &'static str) -> Self {
         Self {
             begins,

@@ -1,4 +1,4 @@
-//! Calls on existing executions. A call is checked against the current state and appended to the signal
+//! Commands on existing executions. A command is checked against the current state and appended to the signal
 //! inbox. The holder of the lease applies it; if nobody holds the execution, this process claims it and
 //! applies it.
 
@@ -6,38 +6,31 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::{
-    Engine, EngineError, FieldFault,
-    driver::{Holding, Mode},
-    kept::OutputRoom,
-    machine,
-    start::{none, unstorable},
-};
+use super::{Repair, Resume, start::none};
 use crate::{
-    engine::machine::{Call, Verdict},
-    i18n::Text,
+    engine::{
+        Command, Engine, EngineError, allowed_commands,
+        driver::{Holding, Mode},
+        machine::{self, Verdict},
+    },
     ids::{ExecutionId, OrganizationId, SignalId},
     limits,
     observe::Actor,
-    ports::{
-        ClaimWhat, ExecutionRecord, ResumeSignal, Settlement, Signal, SignalKind, StoreErrorKind,
-    },
-    run::{Execution, Status, Step},
-    storable::Unstorable,
-    workflow::{validate::check_overrides, variables::push_token},
+    ports::{ClaimWhat, ExecutionRecord, Signal, SignalKind, StoreErrorKind},
+    run::{Execution, Status},
 };
 
-/// A call on one execution: which execution, who calls, and on which version.
+/// A command on one execution: which execution, who gives it, and for which version.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ControlRequest {
     /// The organization that owns the execution.
     pub organization_id: OrganizationId,
-    /// The execution that the call is for.
+    /// The execution that the command is for.
     pub execution_id: ExecutionId,
-    /// The person or system that makes the call.
+    /// The person or system that gives the command.
     pub actor: Actor,
-    /// If set, the call is rejected unless the execution has this version.
+    /// If set, the command is rejected unless the execution has this version.
     pub if_version: Option<u64>,
 }
 
@@ -54,27 +47,28 @@ impl ControlRequest {
     }
 }
 
-/// How a resumed execution goes on.
-pub type ResumeRequest = ResumeSignal;
-
-/// The result of a call.
+/// The result of a command.
 #[derive(Debug, Clone)]
 pub enum ControlAnswer {
-    /// The call was applied; this is the execution after it.
+    /// The command was applied; this is the execution after it.
     Applied(Box<ExecutionRecord>),
-    /// Another process holds the execution and will apply the call.
-    Sent,
+    /// The command is stored, but not yet applied. The worker that holds the execution applies it at its next
+    /// wake-up or lease renewal; if that worker dies, the next one does. If something else changes the
+    /// execution first, so that it no longer allows the command, the command is ignored.
+    ///
+    /// To see what became of the command, read the execution again, or follow its [`feed`](Engine::feed).
+    Pending,
 }
 
 /// The result of sending a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Delivery {
+pub(in crate::engine) enum Delivery {
     /// The signal was applied.
     Applied,
     /// The signal no longer applied when its turn came.
     Ignored,
     /// The signal is in the inbox and not yet settled.
-    Sent,
+    Pending,
 }
 
 async fn within(time: Duration, settled: &mut oneshot::Receiver<bool>) -> Option<Delivery> {
@@ -87,7 +81,7 @@ async fn within(time: Duration, settled: &mut oneshot::Receiver<bool>) -> Option
 
 /// How long a call waits for a holder in this process, on top of the handler's grace and probe time.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How long a call waits for a holder in another process before it answers `Sent`.
+/// How long a call waits for a holder in another process before it answers `Pending`.
 const ELSEWHERE: Duration = Duration::from_millis(100);
 
 impl Engine {
@@ -95,15 +89,15 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// `NotFound`, `InvalidTransition`, `Unreadable`, `VersionMismatch`; `InvalidInput` if a text exceeds its
+    /// `NotFound`, `InvalidTransition`, `Unreadable`, `VersionMismatch`; `InvalidInput` if a text breaks its
     /// [limit](crate::limits).
     pub async fn pause(
         &self,
         request: ControlRequest,
         reason: Option<String>,
     ) -> Result<ControlAnswer, EngineError> {
-        self.control(request, Call::Pause, SignalKind::Pause { reason })
-            .await
+        let kind = SignalKind::Pause { reason };
+        self.control(request, Command::Pause, kind, None).await
     }
 
     /// Cancels an execution. A handler at work is told to stop at once, and dropped after its grace time.
@@ -112,94 +106,49 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// `NotFound`, `InvalidTransition`, `Unreadable`, `VersionMismatch`; `InvalidInput` if a text exceeds its
-    /// [limit](crate::limits).
+    /// `NotFound`; `InvalidTransition`; `Unreadable` only if the execution has ended, since an unreadable one
+    /// can be canceled; `VersionMismatch`; `InvalidInput` if a text breaks its [limit](crate::limits).
     pub async fn cancel(
         &self,
         request: ControlRequest,
         reason: Option<String>,
     ) -> Result<ControlAnswer, EngineError> {
-        self.control(request, Call::Cancel, SignalKind::Cancel { reason })
-            .await
+        let kind = SignalKind::Cancel { reason };
+        self.control(request, Command::Cancel, kind, None).await
     }
 
     /// Resumes an execution: after a pause, after a review (with the repaired values), or into delivery.
+    /// [`Resume::Reject`] ends it instead.
     ///
     /// # Errors
     ///
-    /// `NotFound`, `InvalidTransition`, `Unreadable`, `VersionMismatch`; `InvalidInput` if the changes name
-    /// unknown nodes, if an outcome is unknown and the request does not settle it, or if the request settles
-    /// a known one.
+    /// `NotFound`, `InvalidTransition`, `Unreadable`, `VersionMismatch`; `InvalidInput` if the repair names
+    /// unknown nodes or parameters, if a value is too large or cannot be [stored](crate::storable), if an
+    /// outcome is unknown and the repair does not settle it, if the repair settles a known one, or if a text
+    /// breaks its [limit](crate::limits).
     pub async fn resume(
         &self,
         request: ControlRequest,
-        mut how: ResumeRequest,
+        mut how: Resume,
     ) -> Result<ControlAnswer, EngineError> {
-        none(unstorable_of(&mut how))?;
-        self.control(request, Call::Resume, SignalKind::Resume(how))
-            .await
-    }
-
-    async fn check_resume(
-        &self,
-        request: &ControlRequest,
-        execution: &Execution,
-        how: &ResumeRequest,
-    ) -> Result<(), EngineError> {
-        let steps = self
-            .inner
-            .store
-            .steps(request.organization_id, execution.id)
-            .await?;
-        let mut faults = Vec::new();
-        if !how.nodes.is_empty() {
-            let workflow = self
-                .inner
-                .store
-                .snapshot(request.organization_id, execution.id)
-                .await?;
-            let nodes = workflow
-                .as_ref()
-                .map_or(&[][..], |workflow| &workflow.nodes);
-            if let Err(found) = check_overrides(nodes, &how.nodes, &self.inner.registry) {
-                faults.extend(
-                    found
-                        .into_iter()
-                        .map(|fault| fault.within("/changes/nodes")),
-                );
+        let repair = match &mut how {
+            Resume::Continue(repair) => {
+                none(repair.unstorable())?;
+                Some(repair.clone())
             }
-        }
-        let is_open =
-            execution.status == Status::NeedsReview && steps.iter().any(Step::is_outcome_open);
-        let resolution = match (is_open, &how.settlement) {
-            _ if how.approved == Some(false) => None,
-            (true, None) => Some(("resolution_required", Text::key("fault-resolution"))),
-            (false, Some(_)) => Some((
-                "nothing_to_resolve",
-                Text::key("fault-resolution-of-nothing"),
-            )),
-            (true, Some(_)) | (false, None) => None,
+            Resume::Reject => None,
         };
-        if let Some((code, detail)) = resolution {
-            faults.push(FieldFault::new("/resolution", code, detail));
-        }
-        if let Some(Settlement::ConfirmDone(output)) = &how.settlement
-            && let Some(index) = steps.iter().position(Step::is_outcome_open)
-            && !OutputRoom::of(&self.inner.options, &steps, index).holds(output)
-        {
-            let detail = Text::key("fault-output-too-large");
-            faults.push(FieldFault::new("/output", "too_large", detail));
-        }
-        none(faults)
+        let kind = SignalKind::Resume(how.into());
+        self.control(request, Command::Resume, kind, repair).await
     }
 
-    /// Returns the execution if the call would change it, or `None` if the execution is already as the call
-    /// wants it. `how` belongs to a resume.
+    /// Returns the execution if the command would change it, or `None` if the execution is already as the command
+    /// wants it. `repair` belongs to a resume.
     async fn checked(
         &self,
         request: &ControlRequest,
-        call: Call,
-        how: Option<&ResumeRequest>,
+        command: Command,
+        repair: Option<&Repair>,
     ) -> Result<Option<ExecutionRecord>, EngineError> {
         let record = self
             .execution(request.organization_id, request.execution_id)
@@ -214,15 +163,15 @@ impl Engine {
                 actual: execution.version,
             });
         }
-        match machine::judge(execution, call) {
+        match machine::judge(execution, command) {
             // A resume or pause needs the whole state; only a cancel works on an unreadable execution.
-            _ if record.unreadable && call != Call::Cancel => Err(refusal(execution, true)),
+            _ if record.unreadable && command != Command::Cancel => Err(refusal(execution, true)),
             Verdict::Apply => {
-                if call != Call::Cancel {
+                if command != Command::Cancel {
                     self.check_readable(&record).await?;
                 }
-                if let Some(how) = how {
-                    self.check_resume(request, execution, how).await?;
+                if let Some(repair) = repair {
+                    self.check_repair(request, execution, repair).await?;
                 }
                 Ok(Some(record))
             }
@@ -232,7 +181,10 @@ impl Engine {
     }
 
     /// Rejects an execution of which a part cannot be read. Only a cancel works without that part.
-    pub(super) async fn check_readable(&self, record: &ExecutionRecord) -> Result<(), EngineError> {
+    pub(in crate::engine) async fn check_readable(
+        &self,
+        record: &ExecutionRecord,
+    ) -> Result<(), EngineError> {
         let execution = &record.execution;
         if !record.unreadable {
             match self.inner.store.readable(execution.id).await {
@@ -248,8 +200,9 @@ impl Engine {
     async fn control(
         &self,
         request: ControlRequest,
-        call: Call,
+        command: Command,
         kind: SignalKind,
+        repair: Option<Repair>,
     ) -> Result<ControlAnswer, EngineError> {
         let reason = match &kind {
             SignalKind::Pause { reason } | SignalKind::Cancel { reason } => reason.as_deref(),
@@ -259,11 +212,8 @@ impl Engine {
         let of_actor = limits::ACTOR.of_field(Some(&request.actor.actor_id));
         none(of_reason.into_iter().chain(of_actor))?;
         let (organization, id) = (request.organization_id, request.execution_id);
-        let how = match &kind {
-            SignalKind::Resume(how) => Some(how.clone()),
-            _ => None,
-        };
-        if self.checked(&request, call, how.as_ref()).await?.is_none() {
+        let repair = repair.as_ref();
+        if self.checked(&request, command, repair).await?.is_none() {
             return Ok(ControlAnswer::Applied(Box::new(
                 self.execution(organization, id).await?,
             )));
@@ -281,9 +231,9 @@ impl Engine {
             Delivery::Applied => Ok(ControlAnswer::Applied(Box::new(
                 self.execution(organization, id).await?,
             ))),
-            // Another signal was applied first. Judge the call again, so that the caller hears the present
+            // Another signal was applied first. Judge the command again, so that the caller hears the present
             // reason.
-            Delivery::Ignored => match self.checked(&request, call, how.as_ref()).await? {
+            Delivery::Ignored => match self.checked(&request, command, repair).await? {
                 None => Ok(ControlAnswer::Applied(Box::new(
                     self.execution(organization, id).await?,
                 ))),
@@ -291,27 +241,30 @@ impl Engine {
             },
             // An execution never ends over a cancel in its inbox. If it ended otherwise, it ended before the
             // cancel arrived.
-            Delivery::Sent if call == Call::Cancel => {
+            Delivery::Pending if command == Command::Cancel => {
                 let record = self.execution(organization, id).await?;
                 match record.execution.status {
                     Status::Canceled => Ok(ControlAnswer::Applied(Box::new(record))),
                     status if status.is_terminal() => {
                         Err(refusal(&record.execution, record.unreadable))
                     }
-                    _ => Ok(ControlAnswer::Sent),
+                    _ => Ok(ControlAnswer::Pending),
                 }
             }
-            Delivery::Sent => Ok(ControlAnswer::Sent),
+            Delivery::Pending => Ok(ControlAnswer::Pending),
         }
     }
 
     /// Appends a signal to the inbox. If this process can, it applies the signal before this returns.
-    pub(super) async fn send(&self, signal: Signal) -> Result<Delivery, EngineError> {
+    pub(in crate::engine) async fn send(&self, signal: Signal) -> Result<Delivery, EngineError> {
         self.deliver(signal, false).await
     }
 
     /// Sends a signal that may have been sent before. A signal that was already settled is `Ignored`.
-    pub(super) async fn send_again(&self, signal: Signal) -> Result<Delivery, EngineError> {
+    pub(in crate::engine) async fn send_again(
+        &self,
+        signal: Signal,
+    ) -> Result<Delivery, EngineError> {
         self.deliver(signal, true).await
     }
 
@@ -344,7 +297,7 @@ impl Engine {
             delivery = within(patience, &mut settled).await;
         }
         self.inner.active.forget(id);
-        Ok(delivery.unwrap_or(Delivery::Sent))
+        Ok(delivery.unwrap_or(Delivery::Pending))
     }
 
     /// True if a signal is in the inbox, and also if the inbox cannot be read.
@@ -369,37 +322,11 @@ impl Engine {
     }
 }
 
-/// The values of a resume that the store cannot keep.
-fn unstorable_of(how: &mut ResumeRequest) -> Vec<FieldFault> {
-    let data = how.trigger_data.iter_mut().flatten();
-    let data = data.map(|(name, value)| ("/changes/trigger_data", Some(name), value));
-    let nodes = how.nodes.iter_mut();
-    let nodes = nodes.map(|(node, params)| ("/changes/nodes", Some(node), params));
-    let output = match &mut how.settlement {
-        Some(Settlement::ConfirmDone(output)) => Some(("/output", None, output)),
-        Some(Settlement::RunAgain) | None => None,
-    };
-    let values = data.chain(nodes).chain(output);
-    let faults = values.filter_map(|(at, name, value)| {
-        let pointer = || {
-            let mut pointer = at.to_owned();
-            if let Some(name) = name {
-                push_token(&mut pointer, name);
-            }
-            pointer
-        };
-        let of_name = name.and_then(|name| Unstorable::of_name(name));
-        let of_value = unstorable(value, pointer);
-        of_name.map(|fault| fault.of_field(pointer())).or(of_value)
-    });
-    faults.collect()
-}
-
-/// The error for a rejected call. It names the calls that are allowed.
-pub(super) fn refusal(execution: &Execution, unreadable: bool) -> EngineError {
-    let (from, mut allowed) = (execution.status, machine::allowed_calls(execution));
+/// The error for a rejected command. It names the commands that are allowed.
+pub(in crate::engine) fn refusal(execution: &Execution, unreadable: bool) -> EngineError {
+    let (from, mut allowed) = (execution.status, allowed_commands(execution));
     if unreadable {
-        allowed.retain(|call| *call == Call::Cancel);
+        allowed.retain(|command| *command == Command::Cancel);
         return EngineError::Unreadable { from, allowed };
     }
     EngineError::InvalidTransition { from, allowed }

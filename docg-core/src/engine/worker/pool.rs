@@ -14,11 +14,11 @@ use tokio_util::{
     task::{TaskTracker, task_tracker::TaskTrackerToken},
 };
 
-use super::{
-    Inner, WorkerOptions,
-    driver::{Holding, Mode},
-};
 use crate::{
+    engine::{
+        Inner, WorkerOptions,
+        driver::{Holding, Mode},
+    },
     ids::{ExecutionId, WorkerId},
     ports::{Claim, ClaimRequest, ClaimWhat, StoreError},
     time::Timestamp,
@@ -32,31 +32,31 @@ pub(crate) struct WakeUp {
     /// The earliest known time at which an execution becomes due, in milliseconds.
     pub(super) due: AtomicI64,
     /// The worker pool of this process while it waits for work.
-    idle: Mutex<Option<Crew>>,
+    idle: Mutex<Option<WorkerPool>>,
 }
 
 /// The worker pool of one process.
 #[derive(Debug, Clone)]
-pub(super) struct Crew {
+pub(super) struct WorkerPool {
     pub(super) options: WorkerOptions,
     pub(super) permits: Arc<Semaphore>,
     pub(super) shutdown: CancellationToken,
     pub(super) drivers: TaskTracker,
 }
 
-/// A worker that is free for one execution.
+/// A slot of the worker pool: the right to drive one execution.
 #[derive(Debug)]
-pub(super) struct FreeWorker {
+pub(in crate::engine) struct Slot {
     permit: OwnedSemaphorePermit,
     shutdown: CancellationToken,
     /// A shutdown waits until this token is dropped.
     at_work: TaskTrackerToken,
-    pub(super) per_organization: usize,
+    pub(in crate::engine) per_organization: usize,
 }
 
-impl Crew {
-    pub(super) fn worker(&self, permit: OwnedSemaphorePermit) -> FreeWorker {
-        FreeWorker {
+impl WorkerPool {
+    pub(super) fn slot(&self, permit: OwnedSemaphorePermit) -> Slot {
+        Slot {
             permit,
             shutdown: self.shutdown.clone(),
             at_work: self.drivers.token(),
@@ -64,16 +64,16 @@ impl Crew {
         }
     }
 
-    fn free_worker(&self) -> Option<FreeWorker> {
-        let worker = self.worker(Arc::clone(&self.permits).try_acquire_owned().ok()?);
+    fn free_slot(&self) -> Option<Slot> {
+        let slot = self.slot(Arc::clone(&self.permits).try_acquire_owned().ok()?);
         // Check the shutdown after taking the token: either it is seen here, or it waits for the token.
-        (!self.shutdown.is_cancelled()).then_some(worker)
+        (!self.shutdown.is_cancelled()).then_some(slot)
     }
 }
 
-impl FreeWorker {
+impl Slot {
     /// Moves a held execution forward until it rests or ends.
-    pub(super) async fn work(self, holding: Holding) {
+    pub(in crate::engine) async fn drive(self, holding: Holding) {
         let shutdown = self.shutdown;
         holding.drive(Mode::Work { shutdown }).await;
         drop((self.permit, self.at_work));
@@ -91,7 +91,7 @@ impl Default for WakeUp {
 }
 
 impl WakeUp {
-    pub(super) fn idle(&self) -> MutexGuard<'_, Option<Crew>> {
+    pub(super) fn idle(&self) -> MutexGuard<'_, Option<WorkerPool>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -113,15 +113,15 @@ impl Inner {
         let _ = self.bus.wake(execution).await;
     }
 
-    /// A worker of this process that waits for work and knows all node types of a workflow, if there is one.
-    /// While a worker waits, nothing else that it could claim is due.
-    pub(super) fn free_worker(&self, workflow: &Workflow) -> Option<FreeWorker> {
+    /// A free slot of this process for an execution of a workflow, if it has one and knows all node types.
+    /// While a slot is free, nothing else that it could claim is due.
+    pub(in crate::engine) fn free_slot(&self, workflow: &Workflow) -> Option<Slot> {
         let mut nodes = workflow.nodes.iter();
         let knows_all = nodes.all(|node| self.registry.get(&node.node_type).is_some());
         if !knows_all || self.hold_off_claims().is_some() {
             return None;
         }
-        self.wake.idle().as_ref()?.free_worker()
+        self.wake.idle().as_ref()?.free_slot()
     }
 
     pub(crate) fn wake_workers(&self) {

@@ -1,4 +1,4 @@
-//! The calls that a run state allows.
+//! The commands that a run state allows.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use crate::run::{Execution, Status, WaitKind};
 /// A call on an execution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Call {
+pub enum Command {
     /// Let the execution go on.
     Resume,
     /// Pause the execution before its next step.
@@ -20,8 +20,8 @@ pub enum Call {
     RequestSignature,
 }
 
-impl Call {
-    /// All calls.
+impl Command {
+    /// All commands.
     pub const ALL: [Self; 5] = [
         Self::Resume,
         Self::Pause,
@@ -43,7 +43,7 @@ impl Call {
     }
 }
 
-impl fmt::Display for Call {
+impl fmt::Display for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
@@ -61,33 +61,38 @@ pub(crate) enum Verdict {
 }
 
 /// How an execution in this state responds to a call.
-pub(crate) fn judge(execution: &Execution, call: Call) -> Verdict {
+pub(crate) fn judge(execution: &Execution, call: Command) -> Verdict {
     let waits_for = execution.waiting_for.as_ref().map(|waiting| waiting.kind);
     match (call, execution.status) {
-        (Call::Pause, Status::Paused) | (Call::Cancel, Status::Canceled) => Verdict::NoChange,
-        (Call::Pause, status) if status.check(Status::Paused, None).is_ok() => Verdict::Apply,
-        (Call::Cancel, status) if status.check(Status::Canceled, None).is_ok() => Verdict::Apply,
-        (Call::Resume, Status::NeedsReview) => Verdict::Apply,
-        (Call::Resume, Status::Paused) if waits_for == Some(WaitKind::Pause) => Verdict::Apply,
-        (Call::Resume, Status::Ready) if waits_for == Some(WaitKind::Confirmation) => {
+        (Command::Pause, Status::Paused) | (Command::Cancel, Status::Canceled) => Verdict::NoChange,
+        (Command::Pause, status) if status.check(Status::Paused, None).is_ok() => Verdict::Apply,
+        (Command::Cancel, status) if status.check(Status::Canceled, None).is_ok() => Verdict::Apply,
+        (Command::Resume, Status::NeedsReview) => Verdict::Apply,
+        (Command::Resume, Status::Paused) if waits_for == Some(WaitKind::Pause) => Verdict::Apply,
+        (Command::Resume, Status::Ready) if waits_for == Some(WaitKind::Confirmation) => {
             Verdict::Apply
         }
-        (Call::Retry, status) if status.is_terminal() => Verdict::Apply,
-        (Call::RequestSignature, Status::Completed) => Verdict::Apply,
-        (Call::Pause | Call::Cancel | Call::Resume | Call::Retry | Call::RequestSignature, _) => {
-            Verdict::Refuse
-        }
+        (Command::Retry, status) if status.is_terminal() => Verdict::Apply,
+        (Command::RequestSignature, Status::Completed) => Verdict::Apply,
+        (
+            Command::Pause
+            | Command::Cancel
+            | Command::Resume
+            | Command::Retry
+            | Command::RequestSignature,
+            _,
+        ) => Verdict::Refuse,
     }
 }
 
 /// True if the call would change an execution in this state.
-pub(super) fn allows(execution: &Execution, call: Call) -> bool {
+pub(super) fn allows(execution: &Execution, call: Command) -> bool {
     judge(execution, call) == Verdict::Apply
 }
 
-/// The calls that would change an execution in this state.
+/// The commands that would change an execution in this state.
 #[must_use]
-pub fn allowed_calls(execution: &Execution) -> Vec<Call> {
-    let allowed = |call: &Call| allows(execution, *call);
-    Call::ALL.into_iter().filter(allowed).collect()
+pub fn allowed_commands(execution: &Execution) -> Vec<Command> {
+    let allowed = |call: &Command| allows(execution, *call);
+    Command::ALL.into_iter().filter(allowed).collect()
 }

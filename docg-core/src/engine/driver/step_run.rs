@@ -16,13 +16,15 @@ use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Inner,
     active::Handle,
-    kept::{Keeper, OutputRoom},
-    machine::{Input, Notes},
-    observer::{Fact, OTHER, Observers},
+    answers::{Keeper, OutputRoom},
 };
 use crate::{
+    engine::{
+        Fact, Inner, OTHER,
+        machine::{Input, Notes},
+        report::Observers,
+    },
     error::{FailureClass, StepFailure, codes},
     i18n::Text,
     observe::{Redaction, StepRecorder},

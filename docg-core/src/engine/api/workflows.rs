@@ -1,7 +1,9 @@
+//! Workflows: checked, stored in versions, read and hidden.
+
 use std::sync::Arc;
 
-use super::{Engine, EngineError};
 use crate::{
+    engine::{Engine, EngineError},
     error::{FieldFault, codes},
     i18n::Text,
     ids::{OrganizationId, WorkflowId},
@@ -158,7 +160,7 @@ impl Engine {
     }
 
     /// The current version of a workflow, which must be fully readable.
-    pub(super) async fn whole_workflow(
+    pub(in crate::engine) async fn whole_workflow(
         &self,
         organization: OrganizationId,
         id: WorkflowId,

@@ -8,12 +8,12 @@ use std::{collections::HashSet, sync::Arc};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{
-    EngineOptions, Inner,
-    machine::{Input, Notes, is_repeatable},
-};
 use crate::{
     address::{Address, AddressKey},
+    engine::{
+        EngineOptions, Inner,
+        machine::{Input, Notes, is_repeatable},
+    },
     error::{ErrorContext, FailureClass, StepFailure, answer_refused, codes},
     i18n::{Locale, Text},
     limits,
@@ -28,7 +28,11 @@ use crate::{
 
 /// The input that replaces one that brings a wait, if the store finds that the wait's link or envelope
 /// already leads to another execution. `None` if no input brings a wait.
-pub(super) fn without_wait(engine: &Inner, state: &RunState, inputs: &[Input]) -> Option<Input> {
+pub(in crate::engine) fn without_wait(
+    engine: &Inner,
+    state: &RunState,
+    inputs: &[Input],
+) -> Option<Input> {
     let refused = |index: usize| {
         let node = &state.workflow.nodes[index];
         let text = Text::key("error-wait-taken").with("label", &node.label);
@@ -87,7 +91,7 @@ fn failure(mut context: ErrorContext, mut class: FailureClass, repeatable: bool)
 }
 
 /// The limits on a step's output.
-pub(super) struct OutputRoom {
+pub(in crate::engine) struct OutputRoom {
     most: usize,
     most_in_total: usize,
     /// The outputs of the other steps.
@@ -95,7 +99,7 @@ pub(super) struct OutputRoom {
 }
 
 impl OutputRoom {
-    pub(super) fn of(options: &EngineOptions, steps: &[Step], index: usize) -> Self {
+    pub(in crate::engine) fn of(options: &EngineOptions, steps: &[Step], index: usize) -> Self {
         let others = steps
             .iter()
             .enumerate()
@@ -108,7 +112,7 @@ impl OutputRoom {
     }
 
     /// True if the step may have this output.
-    pub(super) fn holds(&self, output: &Value) -> bool {
+    pub(in crate::engine) fn holds(&self, output: &Value) -> bool {
         fits(output, self.most) && self.holds_beside_others(output)
     }
 
@@ -120,20 +124,20 @@ impl OutputRoom {
 }
 
 /// Checks the answers of one handler.
-pub(super) struct Keeper {
-    pub(super) node: Arc<Node>,
+pub(in crate::engine) struct Keeper {
+    pub(in crate::engine) node: Arc<Node>,
     /// True if the handler's effect is safe to repeat.
-    pub(super) repeatable: bool,
-    pub(super) room: OutputRoom,
-    pub(super) started_at: Timestamp,
-    pub(super) recorder: StepRecorder,
-    pub(super) redaction: Redaction,
-    pub(super) providers: Arc<[Arc<dyn SignatureProvider>]>,
+    pub(in crate::engine) repeatable: bool,
+    pub(in crate::engine) room: OutputRoom,
+    pub(in crate::engine) started_at: Timestamp,
+    pub(in crate::engine) recorder: StepRecorder,
+    pub(in crate::engine) redaction: Redaction,
+    pub(in crate::engine) providers: Arc<[Arc<dyn SignatureProvider>]>,
 }
 
 impl Keeper {
     /// The handler's result, or the failure that replaces a result that cannot be stored.
-    pub(super) fn result(
+    pub(in crate::engine) fn result(
         &self,
         result: Result<StepOutcome, StepFailure>,
     ) -> Result<StepOutcome, StepFailure> {
@@ -154,7 +158,7 @@ impl Keeper {
     }
 
     /// The probe's answer. If it cannot be stored, the outcome is unknown and a person decides.
-    pub(super) fn probe(&self, effect: Probe) -> Probe {
+    pub(in crate::engine) fn probe(&self, effect: Probe) -> Probe {
         let outcome = match effect {
             Probe::Done(output) => StepOutcome::Done(output),
             Probe::Begun(wait) => StepOutcome::Wait(wait),
@@ -173,7 +177,7 @@ impl Keeper {
     }
 
     /// Logs that the handler held its thread past its deadline.
-    pub(super) fn warn_of_blocking(&self) {
+    pub(in crate::engine) fn warn_of_blocking(&self) {
         let text = self.text("log-step-blocked");
         self.recorder.log(LogDraft::new(LogLevel::Warn, text));
     }

@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 use crate::World;
 
 #[tokio::test]
-async fn rows_of_executions_that_are_there_are_not_let_go() {
+async fn rows_of_executions_that_are_there_are_not_purged() {
     let world = World::new().await;
     world.execution().await;
     let mut connection = PgConnection::connect(world.database.url())
@@ -178,7 +178,7 @@ fn cut_behind_a_checkpoint(execution_id: ExecutionId) -> AuditFault {
 }
 
 #[tokio::test]
-async fn a_role_that_serves_cannot_have_it_signed_that_rows_were_let_go() {
+async fn a_role_that_serves_cannot_have_it_signed_that_rows_were_purged() {
     // The forgeries use every right that such a role has.
     for plant in [
         "UPDATE docg.executions SET audit_seq = 0, checkpointed = -1",
@@ -226,7 +226,7 @@ async fn what_was_noted_to_be_signed_of_a_run_that_is_there_holds_up_nothing() {
 }
 
 #[tokio::test]
-async fn rows_that_were_let_go_do_not_come_back() {
+async fn rows_that_were_purged_do_not_come_back() {
     let world = World::new().await;
     let execution_id = world.execution().await;
     let keep = "CREATE TABLE public.kept AS SELECT * FROM docg.audit_events";
@@ -242,7 +242,7 @@ async fn rows_that_were_let_go_do_not_come_back() {
     assert_eq!(world.verify().await.faults, []);
     let back = "INSERT INTO docg.audit_events SELECT * FROM public.kept";
     world.forge(back.to_owned()).await;
-    let fault = AuditFault::NotLetGo {
+    let fault = AuditFault::NotPurged {
         execution_id,
         checkpoint: 1,
     };
@@ -261,7 +261,7 @@ async fn rows_that_were_let_go_do_not_come_back() {
 }
 
 #[tokio::test]
-async fn only_chains_that_verify_and_are_old_are_let_go() {
+async fn only_chains_that_verify_and_are_old_are_purged() {
     for (forgery, before) in [
         // A forger wants to remove a young chain, or a chain that he has changed.
         (
@@ -295,7 +295,7 @@ async fn only_chains_that_verify_and_are_old_are_let_go() {
 }
 
 #[tokio::test]
-async fn without_a_key_nothing_is_said_of_what_was_let_go() {
+async fn without_a_key_nothing_is_said_of_what_was_purged() {
     let world = World::new().await;
     world.execution().await;
     world.checkpoint().await;
@@ -330,7 +330,7 @@ impl Write for Interrupted {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_trail_that_is_let_go_while_it_is_read_is_not_taken_for_a_forgery() {
+async fn a_trail_that_is_purged_while_it_is_read_is_not_taken_for_a_forgery() {
     let world = Arc::new(World::new().await);
     world.execution().await;
     world.checkpoint().await;
@@ -351,10 +351,10 @@ async fn a_trail_that_is_let_go_while_it_is_read_is_not_taken_for_a_forgery() {
         read.map(|()| export.taken)
     });
     has_begun.await.expect("the checkpoints are read");
-    let let_go = world
+    let purge = world
         .store
         .purge_audit(at(1_000), 10, &world.key, at(2_000));
-    assert_eq!(let_go.await.expect("purges")[0].chains, 1);
+    assert_eq!(purge.await.expect("purges")[0].chains, 1);
     done.send(()).expect("the reader waits");
     let export = reading.await.expect("does not panic").expect("writes");
     let report = verify_audit_export(&*export, &world.trust()).expect("can be read");

@@ -1,13 +1,11 @@
+//! Facts about signers from outside: the webhooks of signature providers, and reports of applications.
+
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{
-    Engine, EngineError,
-    follow_up::printable,
-    observer::{Fact, OTHER, WebhookEnd},
-};
 use crate::{
+    engine::{Engine, EngineError, Fact, OTHER, WebhookEnd, driver::provider_calls::printable},
     ids::{OrganizationId, SignalId, SignatureRequestId},
     json,
     observe::Actor,

@@ -6,14 +6,14 @@ use std::{
     time::Duration,
 };
 
-use super::Inner;
 use crate::{
+    engine::Inner,
     event::{Event, EventData},
     ports::StoreErrorKind,
     run::Status,
 };
 
-/// Receives the facts that an engine reports. See [`Engine::observe`](super::Engine::observe).
+/// Receives the facts that an engine reports. See [`Engine::observe`](crate::engine::Engine::observe).
 pub trait Observer: Send + Sync + 'static {
     /// Receives a fact. The engine calls it while it works, so it must neither block nor panic.
     fn observe(&self, fact: &Fact<'_>);
@@ -149,7 +149,7 @@ impl fmt::Debug for Observers {
 }
 
 impl Observers {
-    pub(super) fn add(&self, observer: Arc<dyn Observer>) {
+    pub(in crate::engine) fn add(&self, observer: Arc<dyn Observer>) {
         let mut observers = self.0.write().unwrap_or_else(PoisonError::into_inner);
         // An observer that is added twice would count everything twice.
         let is_known = |known: &Arc<dyn Observer>| {
@@ -169,17 +169,17 @@ impl Observers {
 }
 
 impl Inner {
-    pub(super) fn tell(&self, fact: &Fact<'_>) {
+    pub(in crate::engine) fn tell(&self, fact: &Fact<'_>) {
         self.observers.tell(fact);
     }
 
     /// True if a node type may appear in facts.
-    pub(super) fn is_registered(&self, node_type: &str) -> bool {
+    pub(in crate::engine) fn is_registered(&self, node_type: &str) -> bool {
         self.node_types.iter().any(|known| **known == *node_type)
     }
 
     /// Reports committed events as facts.
-    pub(super) fn tell_events(&self, events: &[Arc<Event>]) {
+    pub(in crate::engine) fn tell_events(&self, events: &[Arc<Event>]) {
         for event in events {
             let step = |node_type, outcome| Fact::StepEnded {
                 node_type: if self.is_registered(node_type) {

@@ -23,13 +23,13 @@ use crate::{
 };
 
 /// A port, and the observers of its calls.
-pub(super) struct Observed<P: ?Sized> {
+pub(in crate::engine) struct Observed<P: ?Sized> {
     port: Arc<P>,
     observers: Arc<Observers>,
 }
 
 impl<P: ?Sized> Observed<P> {
-    pub(super) fn new(port: Arc<P>, observers: &Arc<Observers>) -> Arc<Self> {
+    pub(in crate::engine) fn new(port: Arc<P>, observers: &Arc<Observers>) -> Arc<Self> {
         Arc::new(Self {
             port,
             observers: Arc::clone(observers),

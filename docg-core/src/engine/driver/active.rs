@@ -26,7 +26,7 @@ pub(crate) struct Handle {
 
 /// A held execution.
 #[derive(Debug)]
-struct ActiveRun {
+struct ActiveExecution {
     handle: Handle,
     /// The end of the lease unless it is renewed, on the scale of
     /// [`Clock::elapsed`](crate::time::Clock::elapsed). This process must stop then, however long the store
@@ -34,15 +34,15 @@ struct ActiveRun {
     until: Duration,
 }
 
-impl ActiveRun {
+impl ActiveExecution {
     fn is_lost(&self) -> bool {
         self.handle.lost.is_cancelled()
     }
 }
 
 #[derive(Debug, Default)]
-pub(crate) struct ActiveRuns {
-    runs: Mutex<HashMap<ExecutionId, ActiveRun>>,
+pub(crate) struct ActiveExecutions {
+    executions: Mutex<HashMap<ExecutionId, ActiveExecution>>,
     waiters: Mutex<HashMap<SignalId, oneshot::Sender<bool>>>,
 }
 
@@ -50,19 +50,19 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl ActiveRuns {
+impl ActiveExecutions {
     pub(crate) fn enter(&self, lease: Lease, until: Duration) -> Handle {
         let handle = Handle {
             lease,
             signal: Arc::new(Notify::new()),
             lost: CancellationToken::new(),
         };
-        let run = ActiveRun {
+        let held = ActiveExecution {
             handle: handle.clone(),
             until,
         };
-        let mut runs = locked(&self.runs);
-        match runs.get(&lease.execution_id) {
+        let mut executions = locked(&self.executions);
+        match executions.get(&lease.execution_id) {
             // The claim's answer came late: this process has already taken over from itself.
             Some(newer) if newer.handle.lease.fence > lease.fence => {
                 handle.lost.cancel();
@@ -71,17 +71,17 @@ impl ActiveRuns {
             Some(older) => older.handle.lost.cancel(),
             None => {}
         }
-        runs.insert(lease.execution_id, run);
+        executions.insert(lease.execution_id, held);
         handle
     }
 
     pub(crate) fn leave(&self, lease: Lease) {
-        let mut runs = locked(&self.runs);
-        if runs
+        let mut executions = locked(&self.executions);
+        if executions
             .get(&lease.execution_id)
-            .is_some_and(|run| run.handle.lease == lease)
+            .is_some_and(|held| held.handle.lease == lease)
         {
-            runs.remove(&lease.execution_id);
+            executions.remove(&lease.execution_id);
         }
     }
 
@@ -92,57 +92,57 @@ impl ActiveRuns {
 
     /// The held leases that end by `elapsed`.
     pub(crate) fn leases_until(&self, elapsed: Duration) -> Vec<Lease> {
-        locked(&self.runs)
+        locked(&self.executions)
             .values()
-            .filter(|run| run.until <= elapsed && !run.is_lost())
-            .map(|run| run.handle.lease)
+            .filter(|held| held.until <= elapsed && !held.is_lost())
+            .map(|held| held.handle.lease)
             .collect()
     }
 
     /// The earliest end of a held lease.
     pub(crate) fn first_end(&self) -> Option<Duration> {
-        let runs = locked(&self.runs);
-        let held = runs.values().filter(|run| !run.is_lost());
-        held.map(|run| run.until).min()
+        let executions = locked(&self.executions);
+        let leased = executions.values().filter(|held| !held.is_lost());
+        leased.map(|held| held.until).min()
     }
 
     /// Records that leases were renewed.
     pub(crate) fn prolong(&self, leases: &[Lease], until: Duration) {
-        let mut runs = locked(&self.runs);
+        let mut executions = locked(&self.executions);
         for lease in leases {
-            if let Some(run) = runs.get_mut(&lease.execution_id)
-                && run.handle.lease == *lease
+            if let Some(held) = executions.get_mut(&lease.execution_id)
+                && held.handle.lease == *lease
             {
-                run.until = until;
+                held.until = until;
             }
         }
     }
 
     pub(crate) fn count(&self) -> usize {
-        locked(&self.runs).len()
+        locked(&self.executions).len()
     }
 
     /// Tells a driver that its lease is lost; returns `false` if that was known already.
     pub(crate) fn lose(&self, lease: Lease) -> bool {
-        let runs = locked(&self.runs);
-        let run = runs
+        let executions = locked(&self.executions);
+        let held = executions
             .get(&lease.execution_id)
-            .filter(|run| run.handle.lease == lease && !run.is_lost());
-        if let Some(run) = run {
-            run.handle.lost.cancel();
+            .filter(|held| held.handle.lease == lease && !held.is_lost());
+        if let Some(held) = held {
+            held.handle.lost.cancel();
         }
-        run.is_some()
+        held.is_some()
     }
 
     /// Tells an execution's driver to read the inbox. Returns `false` if this process has no driver that may
     /// still commit.
     pub(crate) fn notify(&self, execution: ExecutionId) -> bool {
-        let runs = locked(&self.runs);
-        let run = runs.get(&execution).filter(|run| !run.is_lost());
-        if let Some(run) = run {
-            run.handle.signal.notify_one();
+        let executions = locked(&self.executions);
+        let held = executions.get(&execution).filter(|held| !held.is_lost());
+        if let Some(held) = held {
+            held.handle.signal.notify_one();
         }
-        run.is_some()
+        held.is_some()
     }
 
     /// Resolves once a commit of this process settles the signal: true if it was applied, false if ignored.
@@ -183,7 +183,7 @@ mod tests {
             fence,
         };
         for [first, second] in [[1, 2], [2, 1]] {
-            let active = ActiveRuns::default();
+            let active = ActiveExecutions::default();
             let [first, second] =
                 [first, second].map(|fence| active.enter(lease(fence), Duration::MAX));
             let (newer, older) = match first.lease.fence {
@@ -198,7 +198,7 @@ mod tests {
 
     #[test]
     fn nobody_relies_on_a_driver_that_has_lost_its_lease() {
-        let active = ActiveRuns::default();
+        let active = ActiveExecutions::default();
         let lease = Lease {
             execution_id: ExecutionId::new(),
             worker_id: WorkerId::new(),

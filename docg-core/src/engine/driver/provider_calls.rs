@@ -3,12 +3,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{
-    Inner,
-    machine::{Checked, Input},
-};
-use crate::signature::{
-    ProviderError, RequestStatus, SignatureProvider, SignatureRequest, SignerFact,
+use crate::{
+    engine::{
+        Inner,
+        machine::{Checked, Input},
+    },
+    signature::{ProviderError, RequestStatus, SignatureProvider, SignatureRequest, SignerFact},
 };
 
 /// The longest pause that a provider can ask for; a longer one is cut to this.
@@ -24,7 +24,7 @@ impl Inner {
     }
 
     /// Asks the provider for the state of a request.
-    pub(super) async fn check_signatures(&self, request: &SignatureRequest) -> Input {
+    pub(in crate::engine) async fn check_signatures(&self, request: &SignatureRequest) -> Input {
         let Some(provider) = self.provider_of(request) else {
             return Input::SignaturesChecked(Checked::Nobody);
         };
@@ -40,7 +40,7 @@ impl Inner {
 
     /// Asks the provider to remind the signers. The call runs in a task of its own, so that no signal
     /// interrupts it.
-    pub(super) async fn remind(self: &Arc<Self>, request: &SignatureRequest) -> Input {
+    pub(in crate::engine) async fn remind(self: &Arc<Self>, request: &SignatureRequest) -> Input {
         let (inner, request) = (Arc::clone(self), request.clone());
         let reminding = tokio::spawn(async move {
             match inner.provider_of(&request) {
@@ -54,7 +54,7 @@ impl Inner {
 
     /// Withdraws a request that ended without all signatures, in a task of its own. Nothing waits for it: the
     /// execution has ended or gone on, and otherwise the provider's own deadline ends the request.
-    pub(super) fn withdraw(self: &Arc<Self>, request: &SignatureRequest) {
+    pub(in crate::engine) fn withdraw(self: &Arc<Self>, request: &SignatureRequest) {
         let ended = match request.status {
             RequestStatus::Declined | RequestStatus::Expired | RequestStatus::Canceled => true,
             RequestStatus::Signing | RequestStatus::Signed => false,
@@ -95,6 +95,6 @@ impl Inner {
 }
 
 /// Facts about signers in the form that stores can keep.
-pub(super) fn printable(facts: Vec<SignerFact>) -> Vec<SignerFact> {
+pub(in crate::engine) fn printable(facts: Vec<SignerFact>) -> Vec<SignerFact> {
     facts.into_iter().map(SignerFact::printable).collect()
 }

@@ -9,8 +9,8 @@ use std::{
 
 use uuid::Uuid;
 
-use super::{Engine, Inner};
 use crate::{
+    engine::{Engine, Inner},
     ids::{ExecutionId, OrganizationId, SignalId},
     observe::Actor,
     ports::{Signal, SignalKind, Unserved},
@@ -38,25 +38,25 @@ pub(super) async fn run(inner: &Arc<Inner>, works: bool) {
     loop {
         let asked_at = inner.now();
         inner.clock.sleep(patience).await;
-        let unserved = match inner.store.unserved(Arc::clone(&known), asked_at).await {
+        let unclaimable = match inner.store.unserved(Arc::clone(&known), asked_at).await {
             Ok(unserved) => unserved,
             Err(e) => {
-                tracing::debug!("whether executions wait in vain is not known: {e}");
+                tracing::debug!("unclaimable executions could not be read: {e}");
                 continue;
             }
         };
-        logged.log(missing(&unserved, &known), inner.clock.elapsed());
+        logged.log(missing(&unclaimable, &known), inner.clock.elapsed());
         // A process without workers does not know the node types of others: it may be a mere backlog.
         if works {
-            tell_executions(inner, &unserved, &known, &mut told).await;
+            tell_executions(inner, &unclaimable, &known, &mut told).await;
         }
     }
 }
 
 /// The missing node types, and since when the first execution waits for each.
-fn missing<'u>(unserved: &'u [Unserved], known: &[Arc<str>]) -> BTreeMap<&'u str, Timestamp> {
+fn missing<'u>(unclaimable: &'u [Unserved], known: &[Arc<str>]) -> BTreeMap<&'u str, Timestamp> {
     let mut missing = BTreeMap::new();
-    for waiting in unserved {
+    for waiting in unclaimable {
         for node_type in waiting.node_types.iter().filter(|it| !known.contains(it)) {
             let since = missing.entry(&**node_type).or_insert(waiting.due_since);
             *since = (*since).min(waiting.due_since);
@@ -93,7 +93,7 @@ impl Logged {
 /// executions that this process has signaled.
 async fn tell_executions(
     inner: &Arc<Inner>,
-    unserved: &[Unserved],
+    unclaimable: &[Unserved],
     known: &[Arc<str>],
     told: &mut HashSet<ExecutionId>,
 ) {
@@ -105,7 +105,7 @@ async fn tell_executions(
         node_types,
         executions,
         ..
-    } in unserved
+    } in unclaimable
     {
         let missing = node_types.iter().filter(|it| !known.contains(it));
         let missing: Vec<_> = missing.map(ToString::to_string).collect();
@@ -116,7 +116,7 @@ async fn tell_executions(
                     .send_again(signal(inner, *organization, *id, missing.clone()))
                     .await
             {
-                tracing::debug!(execution_id = %id, "its log does not say that it waits: {e}");
+                tracing::debug!(execution_id = %id, "the note in the log of an unclaimable execution was not sent: {e}");
             }
         }
     }

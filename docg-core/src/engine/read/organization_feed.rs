@@ -14,8 +14,8 @@ use futures::{
     stream::{self, BoxStream},
 };
 
-use super::{Engine, Inner};
 use crate::{
+    engine::{Engine, Inner},
     ids::OrganizationId,
     ports::{BusError, ListEvent, OrganizationStream},
 };
@@ -25,7 +25,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 
 /// An item of an organization stream.
 #[derive(Debug, Clone, PartialEq)]
-pub enum ListItem {
+pub enum OrganizationItem {
     /// An event of one of the organization's executions.
     Event(ListEvent),
     /// Events may have been missed: read the list of executions again.
@@ -34,27 +34,34 @@ pub enum ListItem {
 
 /// The organization stream: creations, changes of status, progress and ends of all of an organization's
 /// executions. It does not end by itself. Dropping it ends its subscription.
-pub struct ListFeed(BoxStream<'static, ListItem>);
+pub struct OrganizationFeed(BoxStream<'static, OrganizationItem>);
 
-impl Stream for ListFeed {
-    type Item = ListItem;
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<ListItem>> {
+impl Stream for OrganizationFeed {
+    type Item = OrganizationItem;
+    fn poll_next(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<OrganizationItem>> {
         self.0.as_mut().poll_next(context)
     }
 }
 
-impl std::fmt::Debug for ListFeed {
+impl std::fmt::Debug for OrganizationFeed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("ListFeed")
+        f.write_str("OrganizationFeed")
     }
 }
 
 impl Engine {
     /// An organization's events from now on, or after a position that an earlier feed returned. If the bus no
-    /// longer knows the position, a [`ListItem::Gap`] comes first.
+    /// longer knows the position, a [`OrganizationItem::Gap`] comes first.
     ///
     /// Returns once it has subscribed, or once the bus has turned out to be down.
-    pub async fn list_feed(&self, organization: OrganizationId, after: Option<String>) -> ListFeed {
+    pub async fn organization_feed(
+        &self,
+        organization: OrganizationId,
+        after: Option<String>,
+    ) -> OrganizationFeed {
         let mut reader = Reader {
             inner: Arc::clone(&self.inner),
             organization,
@@ -69,7 +76,7 @@ impl Engine {
             let item = reader.next().await;
             Some((item, reader))
         });
-        ListFeed(items.boxed())
+        OrganizationFeed(items.boxed())
     }
 }
 
@@ -81,11 +88,11 @@ struct Reader {
     /// True if a new subscription misses events.
     missed: bool,
     live: Option<OrganizationStream>,
-    ready: VecDeque<ListItem>,
+    ready: VecDeque<OrganizationItem>,
 }
 
 impl Reader {
-    async fn next(&mut self) -> ListItem {
+    async fn next(&mut self) -> OrganizationItem {
         loop {
             if let Some(item) = self.ready.pop_front() {
                 return item;
@@ -98,7 +105,7 @@ impl Reader {
             match live.next().await {
                 Some(Ok(event)) => {
                     self.after = Some(event.position.clone());
-                    return ListItem::Event(event);
+                    return OrganizationItem::Event(event);
                 }
                 ended => {
                     self.live = None;
@@ -129,7 +136,7 @@ impl Reader {
                 self.live = Some(live);
                 if !goes_on {
                     self.after = None;
-                    self.ready.push_back(ListItem::Gap);
+                    self.ready.push_back(OrganizationItem::Gap);
                 }
                 self.missed = false;
             }

@@ -5,11 +5,11 @@ use std::{
     time::Duration,
 };
 
-use super::Inner;
-use crate::time::Clock;
+use crate::{engine::Inner, time::Clock};
 
+/// Notices jumps of the wall clock.
 #[derive(Debug)]
-pub(crate) struct Steadiness(Mutex<Watch>);
+pub(crate) struct ClockGuard(Mutex<Watch>);
 
 #[derive(Debug)]
 struct Watch {
@@ -19,7 +19,7 @@ struct Watch {
     holds_off_until: Duration,
 }
 
-impl Steadiness {
+impl ClockGuard {
     pub(crate) fn of(clock: &dyn Clock) -> Self {
         Self(Mutex::new(Watch {
             ahead: ahead(clock),
@@ -46,11 +46,11 @@ impl Inner {
     /// leases by the new time or releases them.
     pub(crate) fn hold_off_claims(&self) -> Option<Duration> {
         let (ahead, elapsed) = (ahead(&*self.clock), self.clock.elapsed());
-        let watch = self.steadiness.0.lock();
+        let watch = self.clock_guard.0.lock();
         let mut watch = watch.unwrap_or_else(PoisonError::into_inner);
         let leap = u64::try_from(ahead.saturating_sub(watch.ahead)).unwrap_or(0);
         if Duration::from_millis(leap) > self.options.clock_tolerance() {
-            tracing::warn!("the clock was set forth by {leap} ms: nothing is claimed for a lease");
+            tracing::warn!("clock jumped forward by {leap} ms; claiming pauses for one lease");
             watch.holds_off_until = elapsed + self.options.lease;
             watch.ahead = ahead;
         }

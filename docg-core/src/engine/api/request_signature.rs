@@ -5,16 +5,18 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::{
-    ControlRequest, Engine, EngineError, FieldFault, Started,
+    ControlRequest, IdempotencyKey, Started,
     control::refusal,
-    machine::{Call, NewRunFacts, Verdict, judge},
     start::{called, none},
 };
 use crate::{
+    engine::{
+        Command, Engine, EngineError, FieldFault,
+        machine::{NewRunFacts, Verdict, judge},
+    },
     i18n::Text,
-    ids::NodeId,
+    ids::{ExecutionId, NodeId},
     limits,
-    ports::Idempotency,
     run::{Inputs, Phase, Step, StepStatus},
     signature::MAX_SIGNERS,
     storable,
@@ -50,12 +52,12 @@ pub struct RequestSignature {
     pub provider: Option<String>,
     /// A list of `{email, name?, order?}`. Preflight of the new execution checks it.
     pub signers: Vec<Value>,
-    /// An id shared by all calls of one chain; empty takes that of the completed execution.
-    pub correlation_id: String,
+    /// An id shared by all calls of one chain; `None` takes that of the completed execution.
+    pub correlation_id: Option<String>,
     /// The W3C trace context.
     pub traceparent: Option<String>,
     /// If set, a repeated call returns the first execution.
-    pub idempotency: Option<Idempotency>,
+    pub idempotency_key: Option<IdempotencyKey>,
 }
 
 impl RequestSignature {
@@ -67,6 +69,44 @@ impl RequestSignature {
             ..Self::default()
         }
     }
+
+    /// Sets the signature provider.
+    #[must_use]
+    pub fn provider(mut self, name: impl Into<String>) -> Self {
+        self.provider = Some(name.into());
+        self
+    }
+
+    /// Sets the id shared by all calls of one chain.
+    #[must_use]
+    pub fn correlation_id(mut self, id: impl Into<String>) -> Self {
+        self.correlation_id = Some(id.into());
+        self
+    }
+
+    /// Sets the W3C trace context.
+    #[must_use]
+    pub fn traceparent(mut self, traceparent: impl Into<String>) -> Self {
+        self.traceparent = Some(traceparent.into());
+        self
+    }
+
+    /// Returns the first execution if this request is repeated with the same key.
+    #[must_use]
+    pub fn idempotency_key(mut self, key: impl Into<IdempotencyKey>) -> Self {
+        self.idempotency_key = Some(key.into());
+        self
+    }
+
+    /// What the request asks for, without who asks and when.
+    fn content(&self, execution: ExecutionId) -> Value {
+        json!({
+            "call": "request_signature",
+            "execution_id": execution,
+            "provider": self.provider,
+            "signers": self.signers,
+        })
+    }
 }
 
 impl Engine {
@@ -74,15 +114,15 @@ impl Engine {
     /// execution stays unchanged. The document is the `file` of the last step that produced one.
     ///
     /// The new execution has one node, of the type set by
-    /// [`EngineBuilder::signature_requests`](super::EngineBuilder::signature_requests). It runs as any other:
+    /// [`EngineBuilder::signature_requests`](crate::engine::EngineBuilder::signature_requests). It runs as any other:
     /// preflight checks the signers. Its trigger data hold `provider`, `file` and `signers`, so that a person
     /// can correct them in a review.
     ///
     /// # Errors
     ///
-    /// `NotFound`; `InvalidTransition` if the execution is not completed; `VersionMismatch`; `NoDocument`;
+    /// `NotFound`; `InvalidTransition` if the execution is not completed; `Unreadable`; `VersionMismatch`; `NoDocument`;
     /// `SignaturesNotConfigured`; `InvalidInput` if the provider is blank, there are more than
-    /// [`MAX_SIGNERS`] signers, or a text exceeds its [limit](crate::limits); `KeyReused`.
+    /// [`MAX_SIGNERS`] signers, one is nested too deep, or a text breaks its [limit](crate::limits); `KeyReused`.
     pub async fn request_signature(
         &self,
         request: ControlRequest,
@@ -96,9 +136,9 @@ impl Engine {
             .collect();
         let called = called(
             &request.actor,
-            &how.correlation_id,
+            how.correlation_id.as_deref(),
             how.traceparent.as_deref(),
-            how.idempotency.as_ref(),
+            how.idempotency_key.as_ref(),
         );
         let of_provider = limits::PROVIDER.of_field(how.provider.as_deref());
         let too_many = (how.signers.len() > MAX_SIGNERS).then(|| {
@@ -122,6 +162,8 @@ impl Engine {
                 .chain(of_signers),
         )?;
         let (organization, id) = (request.organization_id, request.execution_id);
+        let key = how.idempotency_key.take();
+        let idempotency = key.map(|key| key.into_stored(|| how.content(id)));
         let record = self.execution(organization, id).await?;
         let old = &record.execution;
         if let Some(expected) = request
@@ -133,7 +175,7 @@ impl Engine {
                 actual: old.version,
             });
         }
-        if judge(old, Call::RequestSignature) != Verdict::Apply {
+        if judge(old, Command::RequestSignature) != Verdict::Apply {
             return Err(refusal(old, record.unreadable));
         }
         self.check_readable(&record).await?;
@@ -153,10 +195,9 @@ impl Engine {
         let provider = how
             .provider
             .unwrap_or_else(|| configured.provider.to_string());
-        let correlation_id = match how.correlation_id.is_empty() {
-            true => Arc::clone(&old.correlation_id),
-            false => how.correlation_id.into(),
-        };
+        let correlation_id = how
+            .correlation_id
+            .map_or_else(|| Arc::clone(&old.correlation_id), Into::into);
         let data = json!({"provider": provider, "file": file, "signers": how.signers});
         self.create(NewRunFacts {
             workflow: Arc::new(one_node(&followed, spec)),
@@ -174,7 +215,7 @@ impl Engine {
             follows: Some(old.id),
             attempt: 1,
             reuse: Vec::new(),
-            idempotency: how.idempotency,
+            idempotency,
         })
         .await
     }

@@ -16,8 +16,8 @@ use std::{
     time::Duration,
 };
 
-use super::Inner;
 use crate::{
+    engine::Inner,
     event::Event,
     ids::ExecutionId,
     ports::{BusError, EventQuery, StoreError, Unpublished},
@@ -102,7 +102,7 @@ impl Inner {
     /// Publishes the new events of one execution, and those that the bus lacks before them. `published` and
     /// the result are the `seq` up to which the events are known to be on the bus. The sweeper publishes what
     /// the bus refused.
-    pub(super) async fn publish(&self, events: &[Arc<Event>], published: u64) -> u64 {
+    pub(in crate::engine) async fn publish(&self, events: &[Arc<Event>], published: u64) -> u64 {
         let (Some(first), Some(last)) = (events.first(), events.last()) else {
             return published;
         };
@@ -180,7 +180,7 @@ impl Inner {
 }
 
 /// Sweeps at intervals until the future is dropped.
-pub(super) async fn run(engine: &Inner) {
+pub(in crate::engine) async fn run(engine: &Inner) {
     let mut looked_at = engine.clock.elapsed();
     let mut swept = None;
     loop {
@@ -241,7 +241,7 @@ async fn sweep(engine: &Inner, swept: &mut Option<ExecutionId>) -> Result<(), St
 }
 
 /// Tells the store what this process has published.
-pub(super) async fn flush(engine: &Inner) -> Result<(), StoreError> {
+pub(in crate::engine) async fn flush(engine: &Inner) -> Result<(), StoreError> {
     let published = engine.relay.take();
     if published.is_empty() {
         Ok(())

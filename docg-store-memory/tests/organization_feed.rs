@@ -10,7 +10,7 @@ use std::{
 
 use docg_core::{
     conformance::{Fault, FaultyBus, fixtures::events_of},
-    engine::{Engine, ListItem},
+    engine::{Engine, OrganizationItem},
     ids::OrganizationId,
     ports::EventBus,
 };
@@ -60,14 +60,20 @@ async fn soon<T>(work: impl Future<Output = T>) -> T {
 #[tokio::test]
 async fn a_reader_that_fell_behind_goes_on_where_it_was() {
     let world = World::new();
-    let mut feed = world.engine.list_feed(world.organization, None).await;
+    let mut feed = world
+        .engine
+        .organization_feed(world.organization, None)
+        .await;
     world.publish(1).await;
-    assert!(matches!(soon(feed.next()).await, Some(ListItem::Event(_))));
+    assert!(matches!(
+        soon(feed.next()).await,
+        Some(OrganizationItem::Event(_))
+    ));
     // More than its buffer takes, and less than the bus keeps.
     world.publish(15).await;
     for seq in 1..=15 {
         match soon(feed.next()).await {
-            Some(ListItem::Event(listed)) => assert_eq!(listed.event.seq, seq),
+            Some(OrganizationItem::Event(listed)) => assert_eq!(listed.event.seq, seq),
             other => panic!("{other:?}"),
         }
     }
@@ -76,14 +82,20 @@ async fn a_reader_that_fell_behind_goes_on_where_it_was() {
 #[tokio::test]
 async fn a_reader_that_missed_something_is_told() {
     let world = World::new();
-    let mut feed = world.engine.list_feed(world.organization, None).await;
+    let mut feed = world
+        .engine
+        .organization_feed(world.organization, None)
+        .await;
     world.publish(1).await;
     soon(feed.next()).await;
     // More than the bus keeps.
     world.publish(40).await;
-    assert_eq!(soon(feed.next()).await, Some(ListItem::Gap));
+    assert_eq!(soon(feed.next()).await, Some(OrganizationItem::Gap));
     world.publish(1).await;
-    assert!(matches!(soon(feed.next()).await, Some(ListItem::Event(_))));
+    assert!(matches!(
+        soon(feed.next()).await,
+        Some(OrganizationItem::Event(_))
+    ));
     assert!(feed.next().now_or_never().is_none(), "nothing twice");
 }
 
@@ -91,9 +103,15 @@ async fn a_reader_that_missed_something_is_told() {
 async fn a_bus_that_was_down_gives_a_gap_when_it_is_back() {
     let world = World::new();
     world.is_down.store(true, Ordering::SeqCst);
-    let mut feed = world.engine.list_feed(world.organization, None).await;
+    let mut feed = world
+        .engine
+        .organization_feed(world.organization, None)
+        .await;
     world.is_down.store(false, Ordering::SeqCst);
-    assert_eq!(soon(feed.next()).await, Some(ListItem::Gap));
+    assert_eq!(soon(feed.next()).await, Some(OrganizationItem::Gap));
     world.publish(1).await;
-    assert!(matches!(soon(feed.next()).await, Some(ListItem::Event(_))));
+    assert!(matches!(
+        soon(feed.next()).await,
+        Some(OrganizationItem::Event(_))
+    ));
 }

@@ -3,12 +3,12 @@
 use std::fmt;
 
 use super::{
-    Engine, EngineError,
     control::{Delivery, refusal},
     start::none,
 };
 use crate::{
     approval::{Approval, ApprovalStatus, Decision, token_hash},
+    engine::{Engine, EngineError},
     ids::SignalId,
     limits,
     observe::Actor,
@@ -35,8 +35,9 @@ pub struct OpenApproval {
 pub enum VoteAnswer {
     /// The vote counts; this is the approval after it.
     Counted(Box<OpenApproval>),
-    /// Another process holds the execution. It will count the vote if the approval is still open.
-    Sent,
+    /// The vote is stored, but not yet counted. The worker that holds the execution counts it if the approval
+    /// is still open then. Open the approval again to see whether it did.
+    Pending,
 }
 
 /// A vote that does not count.
@@ -100,8 +101,8 @@ impl Engine {
     /// # Errors
     ///
     /// `NotFound` as for [`approval`](Self::approval); `VoteRefused` if the vote does not count;
-    /// `InvalidInput` if the comment exceeds its [limit](crate::limits::COMMENT); `Unreadable` if the
-    /// approval cannot be read, or the vote could not be applied.
+    /// `InvalidInput` if the comment breaks its [limit](crate::limits::COMMENT); `Unreadable` if the
+    /// approval or its execution cannot be read.
     pub async fn vote(
         &self,
         token: &str,
@@ -141,8 +142,8 @@ impl Engine {
             },
         };
         let delivery = self.send(signal).await?;
-        if delivery == Delivery::Sent {
-            return Ok(VoteAnswer::Sent);
+        if delivery == Delivery::Pending {
+            return Ok(VoteAnswer::Pending);
         }
         let (approval, approver) = self.find_approval(token).await?;
         if delivery == Delivery::Ignored {

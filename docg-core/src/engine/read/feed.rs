@@ -12,8 +12,8 @@ use futures::{
     stream::{self, BoxStream},
 };
 
-use super::{Engine, EngineError, Inner};
 use crate::{
+    engine::{Engine, EngineError, Inner},
     event::{Event, EventData},
     ids::{ExecutionId, OrganizationId},
     ports::{BusError, EventQuery, EventStream},

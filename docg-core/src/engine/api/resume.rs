@@ -1,0 +1,235 @@
+//! How a person resumes an execution, and the checks of it.
+
+use serde_json::{Map, Value};
+
+use super::{
+    ControlRequest,
+    start::{none, unstorable},
+};
+use crate::{
+    engine::{Engine, EngineError, FieldFault, driver::answers::OutputRoom},
+    i18n::Text,
+    ports::{ResumeSignal, Settlement},
+    run::{Execution, Status, Step},
+    storable::Unstorable,
+    workflow::{validate::check_overrides, variables::push_token},
+};
+
+/// What a person decides about an execution that waits for them.
+///
+/// ```
+/// use docg_core::engine::{Repair, Resume};
+/// use serde_json::json;
+///
+/// let unchanged = Resume::default();
+/// assert_eq!(unchanged, Resume::Continue(Repair::default()));
+///
+/// let repaired = Repair::default()
+///     .trigger_data("customer", json!({"name": "Ann"}))
+///     .param("send-mail", "to", json!("ann@example.com"));
+/// let resume = Resume::from(repaired);
+/// assert_ne!(resume, Resume::Reject);
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub enum Resume {
+    /// The execution goes on, with these repairs.
+    Continue(Repair),
+    /// The execution ends `failed`, with the code `review_rejected`.
+    Reject,
+}
+
+/// The execution goes on as it is.
+impl Default for Resume {
+    fn default() -> Self {
+        Self::Continue(Repair::default())
+    }
+}
+
+impl From<Repair> for Resume {
+    fn from(repair: Repair) -> Self {
+        Self::Continue(repair)
+    }
+}
+
+/// What a person corrects before an execution goes on; by default nothing.
+#[derive(Debug, Clone, PartialEq, Default)]
+#[non_exhaustive]
+pub struct Repair {
+    /// Fields to merge into the trigger data.
+    pub trigger_data: Map<String, Value>,
+    /// Node parameters to set: an object of parameters, by node id.
+    pub nodes: Map<String, Value>,
+    /// The person's answer to an unknown outcome. It is required if the outcome of a step is unknown, and a
+    /// fault if it is known.
+    pub settlement: Option<Settlement>,
+}
+
+impl Repair {
+    /// Sets a field of the trigger data. Objects are merged; anything else replaces the old value.
+    #[must_use]
+    pub fn trigger_data(mut self, field: impl Into<String>, value: Value) -> Self {
+        self.trigger_data.insert(field.into(), value);
+        self
+    }
+
+    /// Sets a parameter of a node.
+    #[must_use]
+    pub fn param(
+        mut self,
+        node: impl Into<String>,
+        param: impl Into<String>,
+        value: Value,
+    ) -> Self {
+        let params = self.nodes.entry(node).or_insert(Value::Null);
+        if !params.is_object() {
+            *params = Value::Object(Map::new());
+        }
+        if let Value::Object(params) = params {
+            params.insert(param.into(), value);
+        }
+        self
+    }
+
+    /// Answers an unknown outcome.
+    #[must_use]
+    pub fn settlement(mut self, settlement: Settlement) -> Self {
+        self.settlement = Some(settlement);
+        self
+    }
+
+    /// The values that the store cannot keep.
+    pub(in crate::engine) fn unstorable(&mut self) -> Vec<FieldFault> {
+        let data = self.trigger_data.iter_mut();
+        let data = data.map(|(name, value)| ("/changes/trigger_data", Some(name), value));
+        let nodes = self.nodes.iter_mut();
+        let nodes = nodes.map(|(node, params)| ("/changes/nodes", Some(node), params));
+        let output = match &mut self.settlement {
+            Some(Settlement::ConfirmDone(output)) => Some(("/output", None, output)),
+            Some(Settlement::RunAgain) | None => None,
+        };
+        let values = data.chain(nodes).chain(output);
+        let faults = values.filter_map(|(at, name, value)| {
+            let pointer = || {
+                let mut pointer = at.to_owned();
+                if let Some(name) = name {
+                    push_token(&mut pointer, name);
+                }
+                pointer
+            };
+            let of_name = name.and_then(|name| Unstorable::of_name(name));
+            let of_value = unstorable(value, pointer);
+            of_name.map(|fault| fault.of_field(pointer())).or(of_value)
+        });
+        faults.collect()
+    }
+}
+
+/// The form in which the signal inbox keeps it.
+impl From<Resume> for ResumeSignal {
+    fn from(resume: Resume) -> Self {
+        match resume {
+            Resume::Continue(Repair {
+                trigger_data,
+                nodes,
+                settlement,
+            }) => Self {
+                approved: None,
+                trigger_data: (!trigger_data.is_empty()).then_some(trigger_data),
+                nodes,
+                settlement,
+            },
+            Resume::Reject => Self {
+                approved: Some(false),
+                ..Self::default()
+            },
+        }
+    }
+}
+
+impl Engine {
+    /// Checks a repair against the execution: its nodes must exist, and it must settle an unknown outcome and
+    /// no other.
+    pub(in crate::engine) async fn check_repair(
+        &self,
+        request: &ControlRequest,
+        execution: &Execution,
+        repair: &Repair,
+    ) -> Result<(), EngineError> {
+        let store = &self.inner.store;
+        let steps = store.steps(request.organization_id, execution.id).await?;
+        let mut faults = Vec::new();
+        if !repair.nodes.is_empty() {
+            let workflow = store
+                .snapshot(request.organization_id, execution.id)
+                .await?;
+            let nodes = workflow
+                .as_ref()
+                .map_or(&[][..], |workflow| &workflow.nodes);
+            if let Err(found) = check_overrides(nodes, &repair.nodes, &self.inner.registry) {
+                faults.extend(
+                    found
+                        .into_iter()
+                        .map(|fault| fault.within("/changes/nodes")),
+                );
+            }
+        }
+        let is_open =
+            execution.status == Status::NeedsReview && steps.iter().any(Step::is_outcome_open);
+        let resolution = match (is_open, &repair.settlement) {
+            (true, None) => Some(("resolution_required", Text::key("fault-resolution"))),
+            (false, Some(_)) => Some((
+                "nothing_to_resolve",
+                Text::key("fault-resolution-of-nothing"),
+            )),
+            (true, Some(_)) | (false, None) => None,
+        };
+        if let Some((code, detail)) = resolution {
+            faults.push(FieldFault::new("/resolution", code, detail));
+        }
+        if let Some(Settlement::ConfirmDone(output)) = &repair.settlement
+            && let Some(index) = steps.iter().position(Step::is_outcome_open)
+            && !OutputRoom::of(&self.inner.options, &steps, index).holds(output)
+        {
+            let detail = Text::key("fault-output-too-large");
+            faults.push(FieldFault::new("/output", "too_large", detail));
+        }
+        none(faults)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn stored(resume: Resume) -> Value {
+        serde_json::to_value(ResumeSignal::from(resume)).expect("a signal is JSON")
+    }
+
+    #[test]
+    fn a_resume_is_stored_in_the_form_that_older_inboxes_have() {
+        assert_eq!(
+            stored(Resume::default()),
+            json!({"approved": null, "trigger_data": null, "nodes": {}, "settlement": null})
+        );
+        assert_eq!(
+            stored(Resume::Reject),
+            json!({"approved": false, "trigger_data": null, "nodes": {}, "settlement": null})
+        );
+        let repair = Repair::default()
+            .trigger_data("a", json!(1))
+            .param("n", "to", json!("x"))
+            .param("n", "cc", json!("y"))
+            .settlement(Settlement::RunAgain);
+        assert_eq!(
+            stored(repair.into()),
+            json!({
+                "approved": null,
+                "trigger_data": {"a": 1},
+                "nodes": {"n": {"to": "x", "cc": "y"}},
+                "settlement": "run_again",
+            })
+        );
+    }
+}
