@@ -141,6 +141,7 @@ impl RunFixture {
         let log = log(&mut execution, LogLevel::Ok, LogDomain::Execution, None);
         let audit = audit(&mut execution, "execution.started");
         NewRun {
+            due_at: execution.wake_at,
             state: RunState {
                 execution,
                 inputs: Arc::new(Inputs {
@@ -338,9 +339,8 @@ impl CommitFixture {
             signature: None,
             approval: None,
             published: None,
-            unless_signaled: false,
             made_progress: true,
-            then: LeaseAfter::Release,
+            then: LeaseAfter::Release { due_at: None },
         })
     }
 
@@ -428,10 +428,14 @@ impl CommitFixture {
         self
     }
 
-    /// Returns the commit.
+    /// Returns the commit. Unless it keeps the lease, it releases it as the execution's state demands.
     #[must_use]
     pub fn build(self) -> Commit {
-        self.0
+        let mut commit = self.0;
+        if !matches!(commit.then, LeaseAfter::Keep(_)) {
+            commit.then = LeaseAfter::release(&commit.execution);
+        }
+        commit
     }
 }
 

@@ -45,6 +45,8 @@ pub struct NewRun {
     pub logs: Vec<Arc<LogEntry>>,
     /// The first audit rows.
     pub audit: Vec<Arc<AuditEvent>>,
+    /// When the execution is first due; `None` if only a signal makes it due.
+    pub due_at: Option<Timestamp>,
     /// The key with which a repeated call returns the first execution.
     pub idempotency: Option<Idempotency>,
     /// The worker that leases the execution on creation, if any.
@@ -219,24 +221,42 @@ pub struct Commit {
     pub approval: Option<Approval>,
     /// The `seq` of the last event known to be on the bus.
     pub published: Option<u64>,
-    /// True if the store must refuse the commit when the inbox holds a signal that it does not settle: the
-    /// execution would end without having seen that signal.
-    pub unless_signaled: bool,
     /// True if the execution advanced: its count of takeovers restarts at 0.
     pub made_progress: bool,
-    /// Keeps or releases the lease.
+    /// What becomes of the lease, and when the execution is due next.
     pub then: LeaseAfter,
 }
 
-/// Keeps or releases the lease after a commit.
+/// What becomes of the lease after a commit, and when the execution is due next. The engine decides it from
+/// the run state, so that a store interprets neither status nor `wake_at`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LeaseAfter {
     /// The worker keeps the lease until this moment, or until the lease's current end if that is later: a
     /// commit may arrive after a renewal that was sent later.
     Keep(Timestamp),
-    /// The worker releases the lease. The execution is due at its `wake_at`, or at once if its inbox is not
-    /// empty.
-    Release,
+    /// The worker releases the lease.
+    Release {
+        /// When the execution is due; `None` if only a signal makes it due. If its inbox is not empty, it is
+        /// due at once.
+        due_at: Option<Timestamp>,
+    },
+    /// The worker releases the lease of an execution that has ended, with this commit or before. The store
+    /// refuses the commit if the inbox holds a signal that it does not settle: the execution would end
+    /// without having seen that signal. From then on, only a signal makes the execution due.
+    End,
+}
+
+impl LeaseAfter {
+    /// Releases the lease of an execution in this state.
+    #[must_use]
+    pub const fn release(execution: &Execution) -> Self {
+        if execution.status.is_terminal() {
+            Self::End
+        } else {
+            let due_at = execution.wake_at;
+            Self::Release { due_at }
+        }
+    }
 }
 
 /// The store's answer to a commit.
@@ -482,4 +502,29 @@ pub struct Memo {
     pub value: Value,
     /// When the fact expires.
     pub expires_at: Timestamp,
+}
+
+#[cfg(all(test, feature = "conformance"))]
+mod tests {
+    use super::*;
+    use crate::conformance::fixtures::{RunFixture, at};
+
+    #[test]
+    fn a_released_execution_is_due_at_its_wake_at_until_it_has_ended() {
+        let state = RunFixture::of(OrganizationId::new()).build().state;
+        for status in Status::ALL {
+            for wake_at in [None, Some(at(7))] {
+                let execution = Execution {
+                    status,
+                    wake_at,
+                    ..state.execution.clone()
+                };
+                let expected = match status {
+                    Status::Completed | Status::Failed | Status::Canceled => LeaseAfter::End,
+                    _ => LeaseAfter::Release { due_at: wake_at },
+                };
+                assert_eq!(LeaseAfter::release(&execution), expected, "{status}");
+            }
+        }
+    }
 }

@@ -82,8 +82,8 @@ pub trait RunStore: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// `Conflict` if the lease is lost or the version differs; `Signaled` if the commit yields to signals
-    /// that it does not settle; `NameTaken` if a new request has a name that leads to another stored
+    /// `Conflict` if the lease is lost or the version differs; `Signaled` if the commit
+    /// [ends](super::LeaseAfter::End) the execution without settling its whole inbox; `NameTaken` if a new request has a name that leads to another stored
     /// execution, ended or not; `Full`; `Invalid`, also if the events do not follow those stored.
     async fn commit(&self, commit: Commit) -> Result<Committed, StoreError>;
     /// Appends a signal to an execution's inbox and makes the execution due, even if it has ended. Idempotent

@@ -66,6 +66,7 @@ pub(super) struct Run {
     /// The number of takeovers in a row since the last progress.
     pub(super) takeovers: u32,
     fence: u64,
+    has_ended: bool,
     /// The time from which it needs a worker, while nobody holds it.
     due: Option<Timestamp>,
     /// Counts the changes of its place in the queue.
@@ -119,6 +120,7 @@ impl Entry {
             logs,
             audit,
             idempotency,
+            due_at,
             claim: _,
         } = run;
         let RunState {
@@ -130,7 +132,8 @@ impl Entry {
             approval,
         } = state;
         let mut run = Run {
-            due: execution.wake_at,
+            due: due_at,
+            has_ended: false,
             weight: Weight {
                 rows: weight::rows(&events, &logs, &audit),
                 ..Weight::default()
@@ -252,17 +255,15 @@ impl Run {
     /// The time of the end, if the execution has ended.
     pub(super) fn ended_at(&self) -> Option<Timestamp> {
         let execution = &self.execution;
-        execution
-            .status
-            .is_terminal()
-            .then(|| execution.completed_at.unwrap_or(execution.updated_at))
+        let end = execution.completed_at.unwrap_or(execution.updated_at);
+        self.has_ended.then_some(end)
     }
 
     /// The execution's place in the queue.
     pub(super) fn want(&self, types: TypeSet) -> Want {
         match &self.held {
             Some(held) if !held.lapsed => Want::Leased { until: held.until },
-            _ if self.execution.status.is_terminal() && self.inbox.is_empty() => Want::Nothing,
+            _ if self.is_over() => Want::Nothing,
             _ => self.due.map_or(Want::Nothing, |at| Want::Worker {
                 at,
                 priority: self.execution.priority,
@@ -327,8 +328,11 @@ impl Run {
 
     /// Returns `at` if the execution needs a worker. An ended one needs a worker only for its inbox.
     fn wants_from(&self, at: Timestamp) -> Option<Timestamp> {
-        let is_over = self.execution.status.is_terminal() && self.inbox.is_empty();
-        (!is_over).then_some(at)
+        (!self.is_over()).then_some(at)
+    }
+
+    fn is_over(&self) -> bool {
+        self.has_ended && self.inbox.is_empty()
     }
 
     /// Releases the lease without a change to the execution.
@@ -398,7 +402,7 @@ impl Run {
             );
         }
         let is_settled = |signal: &Signal| commit.settled.contains(&signal.id);
-        if commit.unless_signaled && !self.inbox.iter().all(is_settled) {
+        if matches!(commit.then, LeaseAfter::End) && !self.inbox.iter().all(is_settled) {
             return refuse(
                 StoreErrorKind::Signaled,
                 format!("{id} has signals in its inbox"),
@@ -474,13 +478,17 @@ impl Run {
         }
         match commit.then {
             LeaseAfter::Keep(until) => self.hold_until(until),
-            LeaseAfter::Release => {
-                let wake_at = self.execution.wake_at;
+            LeaseAfter::Release { due_at } => {
                 let signaled = self.inbox.first().map(|signal| signal.received_at);
-                self.let_go(match (wake_at, signaled) {
-                    (Some(wake_at), Some(signaled)) => Some(wake_at.min(signaled)),
-                    (wake_at, signaled) => wake_at.or(signaled),
+                self.let_go(match (due_at, signaled) {
+                    (Some(due_at), Some(signaled)) => Some(due_at.min(signaled)),
+                    (due_at, signaled) => due_at.or(signaled),
                 });
+                true
+            }
+            LeaseAfter::End => {
+                self.has_ended = true;
+                self.let_go(None);
                 true
             }
         }

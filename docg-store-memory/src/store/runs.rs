@@ -376,13 +376,6 @@ impl MemoryStore {
                 .iter()
                 .for_each(|approval| lookups.add_approval(approval));
         }
-        if let Some(at) = run.ended_at() {
-            self.shard(entry.id)
-                .ended
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .insert((at, entry.id));
-        }
         self.list_unpublished(&entry, run);
         let lease = claim.and_then(|claim| self.grant(&entry, run, &claim));
         if lease.is_none() {

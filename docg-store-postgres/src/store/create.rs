@@ -34,6 +34,7 @@ columns! {
         node_overrides: String = "text[]::json[]",
         idempotency_key: Option<String> = "text[]",
         fingerprint: Option<Vec<u8>> = "bytea[]",
+        due_at: Option<Time> = "timestamptz[]",
         claimed_by: Option<Uuid> = "uuid[]",
         claimed_until: Option<Time> = "timestamptz[]",
         per_organization: Option<i64> = "int8[]",
@@ -127,8 +128,7 @@ static CREATE: LazyLock<String> = LazyLock::new(|| {
                 i.delivery_confirmed, i.priority, i.wake_at, i.event_seq, i.log_seq, i.audit_seq,
                 i.audit_hash, i.type_set, g.claimed_by,
                 CASE WHEN g.claimed_by IS NULL THEN 0 ELSE 1 END, g.claimed_until, g.claimed_until,
-                CASE WHEN g.claimed_by IS NULL
-                    AND i.status NOT IN ('completed', 'failed', 'canceled') THEN i.wake_at END
+                CASE WHEN g.claimed_by IS NULL THEN i.due_at END
             FROM input i LEFT JOIN granted g USING (id)
             WHERE NOT EXISTS (SELECT FROM docg.executions x WHERE x.id = i.id)
                 AND (i.idempotency_key IS NULL OR i.id IN (SELECT execution_id FROM keys))
@@ -274,6 +274,7 @@ impl PgStore {
                 encoder.optional_text("idempotency key", key.map(|it| &*it.key))?,
             ],
             fingerprint: vec![key.map(|it| it.fingerprint.to_vec())],
+            due_at: vec![time_column(run.due_at)],
             claimed_by: vec![run.claim.map(|claim| claim.worker_id.0)],
             claimed_until: vec![time_column(run.claim.map(|claim| claim.lease_until))],
             per_organization: vec![run.claim.map(|claim| int(claim.per_organization as u64))],

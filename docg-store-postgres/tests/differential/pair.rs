@@ -436,7 +436,7 @@ impl Pair {
             state.steps[step.position as usize] = step.clone();
         }
         state.execution = commit.execution;
-        if let LeaseAfter::Release = commit.then {
+        if !matches!(commit.then, LeaseAfter::Keep(_)) {
             self.held.remove(index);
         }
     }
@@ -493,11 +493,9 @@ impl Pair {
             commit.published = Some(commit.execution.heads.event_seq);
         }
         let over = commit.execution.status.is_terminal();
-        commit.then = match change.keep.filter(|_| !over) {
-            Some(millis) => LeaseAfter::Keep(at(self.now + millis)),
-            None => LeaseAfter::Release,
-        };
-        commit.unless_signaled = over;
+        if let Some(millis) = change.keep.filter(|_| !over) {
+            commit.then = LeaseAfter::Keep(at(self.now + millis));
+        }
         if change.stale {
             commit.expected_version += 1;
         }

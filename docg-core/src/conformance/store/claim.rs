@@ -26,15 +26,15 @@ pub async fn what_is_due_is_given_with_its_whole_state(
     assert_eq!(claim.claimed[0].lease.worker_id, worker.id);
 }
 
-/// An execution is due at its `wake_at`, not before. Without `wake_at` it is not due.
+/// A new execution is due at its `due_at`, whatever its `wake_at`. Without `due_at` it is not due.
 pub async fn what_is_not_due_is_not_given(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
-    let later = create(
-        &*store,
-        RunFixture::of(organization).wake_at(at(100)).build(),
-    )
-    .await;
-    create(&*store, RunFixture::of(organization).wake_at(None).build()).await;
+    let [later, never] = [Some(at(100)), None].map(|due_at| NewRun {
+        due_at,
+        ..RunFixture::of(organization).wake_at(at(5)).build()
+    });
+    let later = create(&*store, later).await;
+    create(&*store, never).await;
     assert_eq!(due(&*store, at(99)).await, []);
     assert_eq!(due(&*store, at(100)).await, [later]);
     assert_eq!(due(&*store, at(101)).await, []);

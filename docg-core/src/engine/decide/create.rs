@@ -130,6 +130,7 @@ pub(crate) fn create<'a>(facts: NewRunFacts, moment: Moment<'a>, env: Env<'a>) -
     }
     let decision = draft.finish(super::Next::Preflight);
     NewRun {
+        due_at: decision.state.execution.wake_at,
         state: decision.state,
         events: decision.records.events,
         logs: decision.records.logs,

@@ -72,8 +72,12 @@ impl Driver {
         }
         records.touched.sort_unstable();
         records.touched.dedup();
-        let unless_signaled = state.execution.status.is_terminal();
-        let kept = unless_signaled.then(|| records.clone());
+        let then = if goes_on {
+            LeaseAfter::Keep(self.lease_end())
+        } else {
+            LeaseAfter::release(&state.execution)
+        };
+        let kept = matches!(then, LeaseAfter::End).then(|| records.clone());
         let (events, ignored) = (records.events.clone(), records.ignored);
         let made_progress = !events.is_empty() || !goes_on;
         let signature_changed = records.signature_changed;
@@ -98,13 +102,8 @@ impl Driver {
                 .filter(|_| records.signature_changed),
             approval: state.approval.clone().filter(|_| records.approval_changed),
             published: Some(self.published),
-            unless_signaled,
             made_progress,
-            then: if goes_on {
-                LeaseAfter::Keep(self.lease_end())
-            } else {
-                LeaseAfter::Release
-            },
+            then,
         };
         let settled = commit.settled.clone();
         let committed = match self.store_commit(commit).await {
@@ -193,7 +192,7 @@ impl Driver {
         loop {
             let answer = match commit.then {
                 LeaseAfter::Keep(_) => self.is_still_held().await,
-                LeaseAfter::Release => self.is_recorded(commit).await,
+                LeaseAfter::Release { .. } | LeaseAfter::End => self.is_recorded(commit).await,
             };
             match answer {
                 Ok(was_made) => return was_made,
