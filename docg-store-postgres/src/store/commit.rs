@@ -19,7 +19,9 @@ use super::{
 };
 use crate::{
     batch::Parcel,
-    codec::{ExecutionColumns, StepColumns, Time, columns, field, int, number, time, time_column},
+    codec::{
+        ExecutionColumns, StepColumns, Time, columns, field, int, number, time, time_column, unnest,
+    },
     database::{Database, arguments, waits_briefly},
     error::Error,
 };
@@ -96,20 +98,11 @@ static COMMIT: LazyLock<String> = LazyLock::new(|| {
     let settled_at = fence_at + FenceColumns::COUNT;
     let inputs_at = settled_at + SettledColumns::COUNT;
     let children_at = inputs_at + InputColumns::COUNT;
-    // The arrays of both have the same length, so one `unnest` takes them side by side.
-    let execution = ExecutionColumns::unnest(execution_at, "i");
-    let fence = FenceColumns::unnest(fence_at, "i");
-    let (values, names) = execution.split_once(") AS i (").unwrap_or_default();
-    let (more_values, more_names) = fence.split_once(") AS i (").unwrap_or_default();
-    let names = names.trim_end_matches(')');
-    let more_values = more_values.trim_start_matches("unnest(");
-    let input = format!("{values}, {more_values}) AS i ({names}, {more_names}");
-    let all = format!(
-        "{}, {}",
-        ExecutionColumns::names("i"),
-        FenceColumns::names("i")
+    let input = unnest(
+        &[ExecutionColumns::COLUMNS, FenceColumns::COLUMNS],
+        execution_at,
+        "i",
     );
-    let step_names = StepColumns::names("r");
     let settled = SettledColumns::unnest(settled_at, "r");
     let inputs = InputColumns::unnest(inputs_at, "r");
     let steps = StepColumns::unnest(children_at, "r");
@@ -120,7 +113,7 @@ static COMMIT: LazyLock<String> = LazyLock::new(|| {
     });
     let unless_reduced = unless_reduced.join(", ");
     format!(
-        "WITH step_input AS MATERIALIZED (SELECT {step_names} FROM {steps}),
+        "WITH step_input AS MATERIALIZED (SELECT r.* FROM {steps}),
         known AS (
             SELECT r.execution_id, count(*) AS steps
             FROM step_input r JOIN docg.execution_steps s
@@ -133,7 +126,7 @@ static COMMIT: LazyLock<String> = LazyLock::new(|| {
                 ON s.id = r.id AND s.execution_id = r.execution_id AND NOT s.is_settled
             GROUP BY r.execution_id),
         checked AS MATERIALIZED (
-            SELECT {all}, coalesce(k.steps, 0) AS known_steps, coalesce(l.signals, 0) AS leaving
+            SELECT i.*, coalesce(k.steps, 0) AS known_steps, coalesce(l.signals, 0) AS leaving
             FROM {input} LEFT JOIN known k ON k.execution_id = i.id
                 LEFT JOIN leaving l ON l.execution_id = i.id
             WHERE {waits_briefly}),

@@ -19,7 +19,7 @@ use crate::{
     batch::Parcel,
     codec::{
         ExecutionColumns, ExecutionPlace, StepColumns, Time, bytes32, columns, field, int, number,
-        time_column,
+        time_column, unnest,
     },
     database::{Database, arguments},
     error::{Error, Meaning},
@@ -62,29 +62,20 @@ pub(super) struct CreateParcel {
 /// Stores the executions whose id and idempotency key are free. Returns their ids, each with the lease if
 /// one was granted.
 static CREATE: LazyLock<String> = LazyLock::new(|| {
-    let place_at = 1 + ExecutionColumns::COUNT;
-    let new_at = place_at + ExecutionPlace::COUNT;
-    let definitions_at = new_at + NewColumns::COUNT;
-    let children_at = definitions_at + DefinitionColumns::COUNT;
-    let execution = ExecutionColumns::unnest(1, "e");
-    let tables = [
-        numbered(&execution, "e"),
-        numbered(&ExecutionPlace::unnest(place_at, "p"), "p"),
-        numbered(&NewColumns::unnest(new_at, "n"), "n"),
+    let input = [
+        ExecutionColumns::COLUMNS,
+        ExecutionPlace::COLUMNS,
+        NewColumns::COLUMNS,
     ];
-    let names = [
-        ExecutionColumns::names("e"),
-        ExecutionPlace::names("p"),
-        NewColumns::names("n"),
-    ]
-    .join(", ");
+    let definitions_at = 1 + input.iter().map(|columns| columns.len()).sum::<usize>();
+    let children_at = definitions_at + DefinitionColumns::COUNT;
+    let input = unnest(&input, 1, "i");
     let definitions = DefinitionColumns::unnest(definitions_at, "r");
     let steps = StepColumns::unnest(children_at, "r");
     let children = insert_children(children_at, "made");
     format!(
         "WITH input AS MATERIALIZED (
-            SELECT {names} FROM {} JOIN {} ON p.p_place = e.e_place
-                JOIN {} ON n.n_place = e.e_place),
+            SELECT i.* FROM {input}),
         definitions AS (
             INSERT INTO docg.definitions (hash, definition)
             SELECT r.hash, r.definition FROM {definitions} ON CONFLICT DO NOTHING),
@@ -150,19 +141,9 @@ static CREATE: LazyLock<String> = LazyLock::new(|| {
                 r.outcome, r.data_in, r.data_out, r.output, r.reused_from
             FROM {steps} JOIN made m ON m.id = r.execution_id),
         {children}
-        SELECT id, worker_id, fence FROM made",
-        tables[0], tables[1], tables[2]
+        SELECT id, worker_id, fence FROM made"
     )
 });
-
-/// A table of columns with each row's position, so that several tables can be joined row by row.
-fn numbered(unnest: &str, alias: &str) -> String {
-    unnest
-        .replacen(" AS ", " WITH ORDINALITY AS ", 1)
-        .trim_end_matches(')')
-        .to_owned()
-        + &format!(", {alias}_place)")
-}
 
 #[async_trait]
 impl Parcel for CreateParcel {
