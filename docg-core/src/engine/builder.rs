@@ -1,13 +1,13 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    Engine, Inner, active::ActiveRuns, crew::WakeUp, lasting::LastingWarnings, observed::Observed,
+    Engine, Inner, active::ActiveRuns, crew::WakeUp, lasting::LastingWarnings, observed::Reports,
     observer::Observers, relay::Relay, request_signature::SignatureNode, steadiness::Steadiness,
 };
 use crate::{
     actions::{ActionCatalogue, ActionTemplate},
     observe::Redaction,
-    ports::{EventBus, Store},
+    ports::{EventBus, Intercepted, Store},
     preflight::{AllowAll, PreflightLimits, ResourceProbe},
     signature::SignatureProvider,
     time::{Clock, MAX_DURATION, SystemClock},
@@ -247,8 +247,11 @@ impl EngineBuilder {
         let inner = Inner {
             dry: self.registry.dry(),
             node_types: self.registry.node_types(),
-            store: Observed::new(self.store, &observers),
-            bus: Observed::new(self.bus, &observers),
+            store: Arc::new(Intercepted::wrap(
+                self.store,
+                Reports(Arc::clone(&observers)),
+            )),
+            bus: Arc::new(Intercepted::wrap(self.bus, Reports(Arc::clone(&observers)))),
             steadiness: Steadiness::of(&*self.clock),
             clock: self.clock,
             registry: self.registry,

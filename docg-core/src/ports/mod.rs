@@ -3,6 +3,7 @@
 
 mod bus;
 mod error;
+mod intercept;
 #[cfg(feature = "mock")]
 mod mock;
 mod model;
@@ -12,6 +13,7 @@ mod store;
 pub use bus::MockEventBus;
 pub use bus::{BusError, EventBus, EventStream, ListEvent, OrganizationStream, WakeStream};
 pub use error::{StoreError, StoreErrorKind};
+pub use intercept::{Intercepted, Interceptor};
 #[cfg(feature = "mock")]
 pub use mock::MockStore;
 pub use model::{
