@@ -287,12 +287,7 @@ async fn a_clock_that_is_set_back_keeps_no_lease_from_being_renewed() {
     assert!(world.seen.is_empty(), "the handler works on");
 
     world.completes(&memory, id).await;
-    let query = docg_core::ports::EventQuery {
-        organization_id: world.organization,
-        execution_id: id,
-        after: 0,
-        limit: 100,
-    };
+    let query = docg_core::query::EventQuery::of(world.organization, id);
     let events = memory.events(query).await.expect("reads");
     assert!(
         events.is_sorted_by_key(|event| event.timestamp),

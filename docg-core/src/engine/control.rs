@@ -18,9 +18,8 @@ use crate::{
     ids::{ExecutionId, OrganizationId, SignalId},
     limits,
     observe::Actor,
-    ports::{
-        ClaimWhat, ExecutionRecord, ResumeSignal, Settlement, Signal, SignalKind, StoreErrorKind,
-    },
+    ports::{ClaimWhat, ResumeSignal, Settlement, Signal, SignalKind, StoreErrorKind},
+    query::ExecutionRecord,
     run::{Execution, Status, Step},
     storable::Unstorable,
     workflow::{validate::check_overrides, variables::push_token},

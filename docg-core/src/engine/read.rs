@@ -16,12 +16,10 @@ use crate::{
         AuditEvent, ChainFault, ChainReport, JsonText, LogEntry, Redaction, status_told,
         verify_chain,
     },
-    ports::{
-        AuditQuery, EventQuery, ExecutionQuery, ExecutionRecord, LogQuery, Memo, MemoKey, Page,
-        StoreErrorKind,
-    },
+    ports::{Memo, MemoKey, StoreErrorKind},
     preflight::{self, PreflightRequest, PreflightSummary},
     programs,
+    query::{AuditQuery, EventQuery, ExecutionQuery, ExecutionRecord, LogQuery, Page},
     run::{Execution, Inputs, Step},
     signature::SignatureRequest,
     time::Timestamp,
@@ -159,12 +157,7 @@ impl Engine {
         organization_id: OrganizationId,
         execution_id: ExecutionId,
     ) -> Result<u64, EngineError> {
-        let query = EventQuery {
-            organization_id,
-            execution_id,
-            after: 0,
-            limit: 1,
-        };
+        let query = EventQuery::of(organization_id, execution_id).limit(1);
         if let Some(event) = self.inner.store.events(query).await?.first() {
             return Ok(event.seq);
         }
@@ -212,12 +205,9 @@ impl Engine {
         let mut rows = Vec::new();
         loop {
             let after = rows.last().map_or(0, |row: &Arc<AuditEvent>| row.seq);
-            let query = AuditQuery {
-                organization_id,
-                execution_id,
-                after,
-                limit: BATCH,
-            };
+            let query = AuditQuery::of(organization_id, execution_id)
+                .after(after)
+                .limit(BATCH);
             let page = self.inner.store.audit(query).await?;
             let added = page.items.len();
             rows.extend(page.items);

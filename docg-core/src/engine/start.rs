@@ -17,10 +17,8 @@ use crate::{
     ids::{OrganizationId, WorkerId, WorkflowId},
     limits,
     observe::Actor,
-    ports::{
-        Claimed, Created, ExecutionRecord, FirstClaim, Idempotency, NewRun, StoreError,
-        StoreErrorKind,
-    },
+    ports::{Claimed, Created, FirstClaim, Idempotency, NewRun, StoreError, StoreErrorKind},
+    query::ExecutionRecord,
     run::{Inputs, Phase, StepStatus},
     storable::{self, MAX_DEPTH, Unstorable},
 };
@@ -297,11 +295,7 @@ impl Engine {
         };
         match created {
             Created::New { .. } => Ok(Started {
-                record: ExecutionRecord {
-                    execution,
-                    inputs,
-                    unreadable: false,
-                },
+                record: ExecutionRecord::new(execution, inputs),
                 created: true,
             }),
             Created::Existing(id) => {
@@ -391,15 +385,7 @@ impl Inner {
             self.wake_a_worker(id).await;
             return Ok((created, None));
         };
-        let claimed = Claimed {
-            lease,
-            taken_over: false,
-            takeovers: 0,
-            unreadable: false,
-            state,
-            signals: Vec::new(),
-            published: 0,
-        };
+        let claimed = Claimed::new(lease, state);
         let mut holding = Holding::begin(self, claimed, until);
         holding.publish(&events).await;
         Ok((created, Some(holding)))

@@ -5,16 +5,18 @@ use std::{fmt, sync::Arc};
 use async_trait::async_trait;
 
 use super::{
-    AuditQuery, BusError, Claim, ClaimRequest, Commit, Committed, Created, EventBus, EventQuery,
-    EventStream, ExecutionQuery, ExecutionRecord, Lease, LogQuery, Memo, MemoKey, MemoStore,
-    NewRun, OrganizationStream, Page, Renewed, RunReader, RunStore, Signal, StoreError,
-    Unpublished, Unserved, WakeStream, WorkflowQuery, WorkflowStore,
+    BusError, Claim, ClaimRequest, Commit, Committed, Created, EventBus, EventStream, Lease, Memo,
+    MemoKey, MemoStore, NewRun, OrganizationStream, Renewed, RunReader, RunStore, Signal,
+    StoreError, Unpublished, Unserved, WakeStream, WorkflowStore,
 };
 use crate::{
     approval::Approval,
     event::Event,
     ids::{ExecutionId, OrganizationId, SignatureRequestId, WorkflowId},
     observe::{AuditEvent, LogEntry},
+    query::{
+        AuditQuery, EventQuery, ExecutionQuery, ExecutionRecord, LogQuery, Page, WorkflowQuery,
+    },
     run::Step,
     signature::SignatureRequest,
     time::Timestamp,

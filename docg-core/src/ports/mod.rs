@@ -17,9 +17,8 @@ pub use intercept::{Intercepted, Interceptor};
 #[cfg(feature = "mock")]
 pub use mock::MockStore;
 pub use model::{
-    AuditQuery, Claim, ClaimRequest, ClaimWhat, Claimed, Commit, Committed, Created, EventQuery,
-    ExecutionQuery, ExecutionRecord, FirstClaim, Idempotency, Lease, LeaseAfter, LogQuery,
-    MAX_TAKEOVERS, Memo, MemoKey, NewRun, Page, Renewed, ResumeSignal, RunState, Settlement,
-    Signal, SignalKind, Unpublished, Unserved, WorkflowQuery,
+    Claim, ClaimRequest, ClaimWhat, Claimed, Commit, Committed, Created, FirstClaim, Idempotency,
+    Lease, LeaseAfter, MAX_TAKEOVERS, Memo, MemoKey, NewRun, Renewed, ResumeSignal, RunState,
+    Settlement, Signal, SignalKind, Unpublished, Unserved,
 };
 pub use store::{MemoStore, RunReader, RunStore, Store, WorkflowStore};

@@ -6,12 +6,9 @@ use serde_json::Value;
 use crate::{
     approval::{Approval, Decision},
     event::Event,
-    ids::{
-        ApprovalId, ExecutionId, NodeId, OrganizationId, SignalId, SignatureRequestId, WorkerId,
-        WorkflowId,
-    },
-    observe::{Actor, AuditEvent, LogDomain, LogEntry, LogLevel},
-    run::{Execution, Inputs, Status, Step},
+    ids::{ApprovalId, ExecutionId, OrganizationId, SignalId, SignatureRequestId, WorkerId},
+    observe::{Actor, AuditEvent, LogEntry},
+    run::{Execution, Inputs, Step},
     signature::{SignatureRequest, SignerFact},
     time::Timestamp,
     workflow::Workflow,
@@ -36,6 +33,7 @@ pub struct RunState {
 
 /// A new execution, stored atomically.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct NewRun {
     /// The execution's first state.
     pub state: RunState,
@@ -154,6 +152,7 @@ pub enum ClaimWhat {
 
 /// The result of a claim.
 #[derive(Debug, Clone, Default)]
+#[non_exhaustive]
 pub struct Claim {
     /// The executions that the worker has leased.
     pub claimed: Vec<Claimed>,
@@ -171,6 +170,7 @@ pub const MAX_TAKEOVERS: u32 = 20;
 
 /// An execution that a worker has just leased.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Claimed {
     /// The worker's lease on the execution.
     pub lease: Lease,
@@ -190,8 +190,25 @@ pub struct Claimed {
     pub published: u64,
 }
 
+impl Claimed {
+    /// The first lease on a new execution.
+    #[must_use]
+    pub const fn new(lease: Lease, state: RunState) -> Self {
+        Self {
+            lease,
+            taken_over: false,
+            takeovers: 0,
+            unreadable: false,
+            state,
+            signals: Vec::new(),
+            published: 0,
+        }
+    }
+}
+
 /// Everything that one decision changes, applied atomically.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Commit {
     /// The lease of the committing worker. If the lease is lost, the store refuses the commit.
     pub lease: Lease,
@@ -361,98 +378,6 @@ mod resume {
     }
 }
 
-/// An execution, as given to readers.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ExecutionRecord {
-    /// The run state.
-    pub execution: Execution,
-    /// The data that the execution works on.
-    pub inputs: Arc<Inputs>,
-    /// True if part of it cannot be read, because it is damaged or another version wrote it. Ids and status
-    /// are correct, the rest is what could be read. It can only be canceled.
-    pub unreadable: bool,
-}
-
-/// A query for executions, newest first.
-#[derive(Debug, Clone)]
-pub struct ExecutionQuery {
-    /// The tenant.
-    pub organization_id: OrganizationId,
-    /// Only executions of this workflow.
-    pub workflow_id: Option<WorkflowId>,
-    /// Only executions with this status.
-    pub status: Option<Status>,
-    /// Only executions after this one in the list.
-    pub after: Option<(Timestamp, ExecutionId)>,
-    /// The largest number of executions to return.
-    pub limit: usize,
-}
-
-/// A query for events, oldest first.
-#[derive(Debug, Clone, Copy)]
-pub struct EventQuery {
-    /// The tenant.
-    pub organization_id: OrganizationId,
-    /// The execution.
-    pub execution_id: ExecutionId,
-    /// Only events with a greater `seq`.
-    pub after: u64,
-    /// The largest number of events to return.
-    pub limit: usize,
-}
-
-/// A query for log entries, oldest first.
-#[derive(Debug, Clone)]
-pub struct LogQuery {
-    /// The tenant.
-    pub organization_id: OrganizationId,
-    /// The execution.
-    pub execution_id: ExecutionId,
-    /// Only entries of this level.
-    pub level: Option<LogLevel>,
-    /// Only entries of this domain.
-    pub domain: Option<LogDomain>,
-    /// Only entries of this node's step.
-    pub step_id: Option<NodeId>,
-    /// Only entries with a greater `seq`.
-    pub after: u64,
-    /// The largest number of entries to return.
-    pub limit: usize,
-}
-
-/// A query for audit rows, oldest first.
-#[derive(Debug, Clone, Copy)]
-pub struct AuditQuery {
-    /// The tenant.
-    pub organization_id: OrganizationId,
-    /// The execution.
-    pub execution_id: ExecutionId,
-    /// Only rows with a greater `seq`.
-    pub after: u64,
-    /// The largest number of rows to return.
-    pub limit: usize,
-}
-
-/// A query for workflows, newest first.
-#[derive(Debug, Clone, Copy)]
-pub struct WorkflowQuery {
-    /// The tenant.
-    pub organization_id: OrganizationId,
-    /// Only workflows after this one in the list.
-    pub after: Option<(Timestamp, WorkflowId)>,
-    /// The largest number of workflows to return.
-    pub limit: usize,
-}
-
-/// One page of a list.
-#[derive(Debug, Clone)]
-pub struct Page<T> {
-    /// The rows.
-    pub items: Vec<T>,
-    /// True if more rows follow.
-    pub has_more: bool,
-}
-
 /// An execution whose last events may be missing on the bus.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unpublished {
@@ -507,7 +432,10 @@ pub struct Memo {
 #[cfg(all(test, feature = "conformance"))]
 mod tests {
     use super::*;
-    use crate::conformance::fixtures::{RunFixture, at};
+    use crate::{
+        conformance::fixtures::{RunFixture, at},
+        run::Status,
+    };
 
     #[test]
     fn a_released_execution_is_due_at_its_wake_at_until_it_has_ended() {

@@ -5,9 +5,8 @@ use async_trait::async_trait;
 use super::{
     error::StoreError,
     model::{
-        AuditQuery, Claim, ClaimRequest, Commit, Committed, Created, EventQuery, ExecutionQuery,
-        ExecutionRecord, Lease, LogQuery, Memo, MemoKey, NewRun, Page, Renewed, Signal,
-        Unpublished, Unserved, WorkflowQuery,
+        Claim, ClaimRequest, Commit, Committed, Created, Lease, Memo, MemoKey, NewRun, Renewed,
+        Signal, Unpublished, Unserved,
     },
 };
 use crate::{
@@ -15,6 +14,9 @@ use crate::{
     event::Event,
     ids::{ExecutionId, OrganizationId, SignatureRequestId, WorkflowId},
     observe::{AuditEvent, LogEntry},
+    query::{
+        AuditQuery, EventQuery, ExecutionQuery, ExecutionRecord, LogQuery, Page, WorkflowQuery,
+    },
     run::Step,
     signature::SignatureRequest,
     time::Timestamp,

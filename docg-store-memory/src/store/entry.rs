@@ -10,10 +10,8 @@ use docg_core::{
     event::Event,
     ids::{ExecutionId, OrganizationId, SignalId, WorkerId},
     observe::{AuditEvent, LogEntry},
-    ports::{
-        Commit, ExecutionRecord, Lease, LeaseAfter, NewRun, RunState, Signal, StoreError,
-        StoreErrorKind,
-    },
+    ports::{Commit, Lease, LeaseAfter, NewRun, RunState, Signal, StoreError, StoreErrorKind},
+    query::ExecutionRecord,
     run::{Execution, Inputs, Step},
     signature::SignatureRequest,
     time::Timestamp,
@@ -121,7 +119,7 @@ impl Entry {
             audit,
             idempotency,
             due_at,
-            claim: _,
+            ..
         } = run;
         let RunState {
             execution,
@@ -196,11 +194,7 @@ impl Entry {
 
 impl Run {
     pub(super) fn record(&self) -> ExecutionRecord {
-        ExecutionRecord {
-            execution: self.execution.clone(),
-            inputs: self.inputs(),
-            unreadable: false,
-        }
+        ExecutionRecord::new(self.execution.clone(), self.inputs())
     }
 
     fn inputs(&self) -> Arc<Inputs> {

@@ -8,10 +8,8 @@ use docg_core::{
     event::Event,
     ids::{ExecutionId, OrganizationId, SignatureRequestId},
     observe::{AuditEvent, LogEntry},
-    ports::{
-        AuditQuery, EventQuery, ExecutionQuery, ExecutionRecord, LogQuery, Page, RunReader,
-        StoreError,
-    },
+    ports::{RunReader, StoreError},
+    query::{AuditQuery, EventQuery, ExecutionQuery, ExecutionRecord, LogQuery, Page},
     run::Step,
     signature::SignatureRequest,
     workflow::Workflow,

@@ -407,19 +407,17 @@ impl MemoryStore {
         }
         let lease = run.lease(id, request.worker_id, request.lease_until);
         self.requeue(&entry, &mut run);
-        Claim {
-            claimed: vec![claimed(&entry, &run, lease)],
-            ..Claim::default()
-        }
+        let mut claim = Claim::default();
+        claim.claimed.push(claimed(&entry, &run, lease));
+        claim
     }
 
     fn claim_due(&self, ask: &Ask<'_>, worker: WorkerId) -> Claim {
         let taken = self.queue().take(ask);
-        let mut claim = Claim {
-            claimed: Vec::with_capacity(taken.executions.len()),
-            next_due: taken.next_due,
-            held_back: taken.held_back,
-        };
+        let mut claim = Claim::default();
+        claim.claimed.reserve_exact(taken.executions.len());
+        claim.next_due = taken.next_due;
+        claim.held_back = taken.held_back;
         for (id, generation) in taken.executions {
             let Some(entry) = self.entry(id) else {
                 continue;
@@ -631,13 +629,10 @@ impl MemoryStore {
 }
 
 fn claimed(entry: &Entry, run: &Run, lease: Lease) -> Claimed {
-    Claimed {
-        lease,
-        taken_over: run.taken_over,
-        takeovers: run.takeovers,
-        unreadable: false,
-        state: entry.state(run),
-        signals: run.inbox.clone(),
-        published: run.published,
-    }
+    let mut claimed = Claimed::new(lease, entry.state(run));
+    claimed.taken_over = run.taken_over;
+    claimed.takeovers = run.takeovers;
+    claimed.signals = run.inbox.clone();
+    claimed.published = run.published;
+    claimed
 }

@@ -9,10 +9,12 @@ use docg_core::{
     ids::{ExecutionId, OrganizationId, SignatureRequestId, WorkerId, WorkflowId},
     observe::{LogDomain, LogLevel},
     ports::{
-        AuditQuery, ClaimRequest, ClaimWhat, Claimed, Commit, Created, EventQuery, ExecutionQuery,
-        ExecutionRecord, FirstClaim, Lease, LeaseAfter, LogQuery, Memo, MemoKey, MemoStore, NewRun,
-        Page, Renewed, ResumeSignal, RunReader, RunStore, Signal, SignalKind, StoreError,
-        StoreErrorKind, Unpublished, WorkflowQuery, WorkflowStore,
+        ClaimRequest, ClaimWhat, Claimed, Commit, Created, FirstClaim, Lease, LeaseAfter, Memo,
+        MemoKey, MemoStore, NewRun, Renewed, ResumeSignal, RunReader, RunStore, Signal, SignalKind,
+        StoreError, StoreErrorKind, Unpublished, WorkflowStore,
+    },
+    query::{
+        AuditQuery, EventQuery, ExecutionQuery, ExecutionRecord, LogQuery, Page, WorkflowQuery,
     },
     run::{Inputs, Status, StepStatus},
     time::Timestamp,
@@ -162,15 +164,7 @@ impl Pair {
                 let created = both!(self, call, create(run.clone()));
                 if let Ok(Created::New { lease }) = created {
                     if let Some(lease) = lease {
-                        let claimed = Claimed {
-                            lease,
-                            taken_over: false,
-                            takeovers: 0,
-                            unreadable: false,
-                            state: run.state.clone(),
-                            signals: Vec::new(),
-                            published: 0,
-                        };
+                        let claimed = Claimed::new(lease, run.state.clone());
                         self.held.push(Held {
                             memory: lease,
                             postgres: lease,
@@ -409,10 +403,8 @@ impl Pair {
         };
         let commit = self.decided(index, change);
         let held = &self.held[index];
-        let postgres = Commit {
-            lease: held.postgres,
-            ..commit.clone()
-        };
+        let mut postgres = commit.clone();
+        postgres.lease = held.postgres;
         let answers = (
             self.memory.commit(commit.clone()).await,
             self.postgres.commit(postgres).await,
@@ -514,13 +506,11 @@ impl Pair {
     ) {
         let mut after = None;
         loop {
-            let query = ExecutionQuery {
-                organization_id,
-                workflow_id,
-                status,
-                after,
-                limit,
-            };
+            let query = ExecutionQuery::of(organization_id)
+                .workflow_id(workflow_id)
+                .status(status)
+                .after(after)
+                .limit(limit);
             let memory = self.memory.executions(query.clone()).await;
             let postgres = self.postgres.executions(query.clone()).await;
             let parts = |page: Page<_>| (page.items, page.has_more);
@@ -544,19 +534,13 @@ impl Pair {
         let _ = both!(self, what, signals(id));
         let execution_id = id;
         for after in [0, 1, 3] {
-            let query = EventQuery {
-                organization_id,
-                execution_id,
-                after,
-                limit,
-            };
+            let query = EventQuery::of(organization_id, execution_id)
+                .after(after)
+                .limit(limit);
             let _ = both!(self, query, events(query));
-            let query = AuditQuery {
-                organization_id,
-                execution_id,
-                after,
-                limit,
-            };
+            let query = AuditQuery::of(organization_id, execution_id)
+                .after(after)
+                .limit(limit);
             let memory = self
                 .memory
                 .audit(query)
@@ -571,15 +555,12 @@ impl Pair {
             for level in [None, Some(LogLevel::Ok), Some(LogLevel::Error)] {
                 let domain = level.map(|_| LogDomain::Step);
                 let step_id = None;
-                let query = LogQuery {
-                    organization_id,
-                    execution_id,
-                    level,
-                    domain,
-                    step_id,
-                    after,
-                    limit,
-                };
+                let query = LogQuery::of(organization_id, execution_id)
+                    .level(level)
+                    .domain(domain)
+                    .step_id(step_id)
+                    .after(after)
+                    .limit(limit);
                 let memory = self.memory.logs(query.clone()).await;
                 let postgres = self.postgres.logs(query.clone()).await;
                 let parts = |page: Page<_>| (page.items, page.has_more);
@@ -597,11 +578,7 @@ impl Pair {
         }
         for organization_id in self.organizations {
             self.list(organization_id, None, None, 2).await;
-            let query = WorkflowQuery {
-                organization_id,
-                after: None,
-                limit: ALL,
-            };
+            let query = WorkflowQuery::of(organization_id).limit(ALL);
             let memory = self.memory.workflows(query).await.map(|page| page.items);
             let _ = same(
                 &query,

@@ -25,15 +25,7 @@ impl Worker {
         let run: NewRun = run.claim(claim).build();
         let (id, state) = (run.state.execution.id, run.state.clone());
         match store.create(run).await.expect("stores") {
-            Created::New { lease: Some(lease) } => Ok(Claimed {
-                lease,
-                taken_over: false,
-                takeovers: 0,
-                unreadable: false,
-                state,
-                signals: Vec::new(),
-                published: 0,
-            }),
+            Created::New { lease: Some(lease) } => Ok(Claimed::new(lease, state)),
             Created::New { lease: None } => Err(id),
             Created::Existing(id) => panic!("it is new, and not {id}"),
         }

@@ -8,7 +8,8 @@ use tokio::time::Instant;
 use super::{Driver, LeaseLost, STORE_BACKOFF, Uncommitted};
 use crate::{
     engine::decide::Next,
-    ports::{Commit, Committed, EventQuery, LeaseAfter, RunState, StoreError, StoreErrorKind},
+    ports::{Commit, Committed, LeaseAfter, RunState, StoreError, StoreErrorKind},
+    query::EventQuery,
     time::Timestamp,
 };
 
@@ -219,12 +220,9 @@ impl Driver {
         let Some(first) = commit.events.first() else {
             return Ok(false);
         };
-        let query = EventQuery {
-            organization_id: commit.execution.organization_id,
-            execution_id: commit.execution.id,
-            after: first.seq - 1,
-            limit: 1,
-        };
+        let query = EventQuery::of(commit.execution.organization_id, commit.execution.id)
+            .after(first.seq - 1)
+            .limit(1);
         let stored = self.engine.store.events(query).await?;
         Ok(stored.iter().any(|event| event.event_id == first.event_id))
     }
