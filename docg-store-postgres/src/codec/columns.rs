@@ -54,28 +54,16 @@ pub(crate) use columns;
 
 #[cfg(test)]
 mod tests {
-    use super::unnest;
-
-    columns! {
-        Names {
-            id: uuid::Uuid = "uuid[]",
-            name: String = "text[]::json[]",
-        }
-    }
-
-    columns! {
-        Ages {
-            age: i64 = "int8[]",
-        }
-    }
+    use super::{Columns, unnest};
 
     #[test]
     fn groups_of_columns_stand_side_by_side_with_one_run_of_parameters() {
+        let names: Columns = &[("id", "uuid[]"), ("name", "text[]::json[]")];
+        let ages: Columns = &[("age", "int8[]")];
         assert_eq!(
-            unnest(&[Names::COLUMNS, Ages::COLUMNS], 3, "i"),
+            unnest(&[names, ages], 3, "i"),
             "unnest($3::uuid[], $4::text[]::json[], $5::int8[]) AS i (id, name, age)"
         );
-        assert_eq!(Ages::unnest(1, "r"), "unnest($1::int8[]) AS r (age)");
-        assert_eq!(Names::COUNT, 2);
+        assert_eq!(unnest(&[ages], 1, "r"), "unnest($1::int8[]) AS r (age)");
     }
 }
