@@ -10,7 +10,7 @@ use docg_core::{
     engine::{EventFeed, StartRequest, WorkerOptions},
     event::{Event, EventData},
     observe::Actor,
-    ports::{EventBus, RunReader},
+    ports::{EventBus, ExecutionReader},
     prelude::*,
     query::EventQuery,
 };

@@ -14,7 +14,7 @@ use docg_core::{
     event::EventData,
     ids::{ExecutionId, OrganizationId, WorkerId, WorkflowId},
     observe::Actor,
-    ports::{ClaimRequest, ClaimWhat, RunReader, RunStore},
+    ports::{ClaimRequest, ClaimWhat, ExecutionReader, ExecutionStore},
     prelude::*,
     query::EventQuery,
     run::Step,

@@ -13,7 +13,7 @@ use docg_core::{
     engine::{ControlRequest, Engine, StartRequest, WorkerOptions},
     ids::{OrganizationId, WorkerId, WorkflowId},
     observe::Actor,
-    ports::{ClaimRequest, ClaimWhat, EventBus, RunReader, RunStore, Store},
+    ports::{ClaimRequest, ClaimWhat, EventBus, ExecutionReader, ExecutionStore, Store},
     prelude::*,
     run::StepStatus,
     time::{Clock, ManualClock, Timestamp},

@@ -18,7 +18,7 @@ use docg_core::{
     event::{Event, EventData},
     ids::{ExecutionId, OrganizationId, WorkflowId},
     observe::Actor,
-    ports::{EventBus, RunReader, RunStore},
+    ports::{EventBus, ExecutionReader, ExecutionStore},
     prelude::*,
     query::EventQuery,
     time::{ManualClock, Timestamp},

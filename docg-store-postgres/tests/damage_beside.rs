@@ -10,7 +10,7 @@ use docg_core::{
     approval::{self, ApprovalNotifier, Decision, Invitation},
     engine::{Call, ControlAnswer, ControlRequest, EngineError, ResumeRequest, RetryRequest},
     error::codes,
-    ports::{RunReader, RunStore},
+    ports::{ExecutionReader, ExecutionStore},
     prelude::*,
     query::{AuditQuery, ExecutionQuery},
 };

@@ -6,8 +6,8 @@ use docg_core::{
     conformance::fixtures::{CommitFixture, RunFixture, at},
     ids::{ExecutionId, OrganizationId, WorkerId},
     ports::{
-        Claim, ClaimRequest, ClaimWhat, Claimed, Created, NewRun, RunReader, RunStore,
-        StoreErrorKind,
+        Claim, ClaimRequest, ClaimWhat, Claimed, Created, ExecutionReader, ExecutionStore,
+        NewExecution, StoreErrorKind,
     },
     query::EventQuery,
 };
@@ -30,7 +30,7 @@ async fn sql(url: &str, statements: &str) {
         .expect("runs");
 }
 
-fn run() -> NewRun {
+fn run() -> NewExecution {
     RunFixture::of(OrganizationId::new()).build()
 }
 

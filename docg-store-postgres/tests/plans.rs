@@ -8,8 +8,8 @@ use docg_core::{
     ids::{ExecutionId, OrganizationId, SignatureRequestId, WorkerId, WorkflowId},
     observe::LogLevel,
     ports::{
-        ClaimRequest, ClaimWhat, FirstClaim, Memo, MemoKey, MemoStore, RunReader, RunStore,
-        WorkflowStore,
+        ClaimRequest, ClaimWhat, ExecutionReader, ExecutionStore, FirstClaim, TtlEntry, TtlKey,
+        TtlStore, WorkflowStore,
     },
     query::{AuditQuery, EventQuery, ExecutionQuery, LogQuery, WorkflowQuery},
     run::Status,
@@ -223,8 +223,8 @@ async fn call_everything(store: &PgStore) {
         .delete_workflow(organization, stored.id)
         .await
         .expect("deletes");
-    let memo = Memo {
-        key: MemoKey {
+    let entry = TtlEntry {
+        key: TtlKey {
             organization_id: None,
             kind: "k",
             key: "k".to_owned(),
@@ -233,11 +233,11 @@ async fn call_everything(store: &PgStore) {
         expires_at: at(100),
     };
     store
-        .remember(memo.clone(), at(0))
+        .remember(entry.clone(), at(0))
         .await
         .expect("remembers");
-    store.recall(&memo.key, at(0)).await.expect("recalls");
-    store.replace(memo).await.expect("replaces");
+    store.recall(&entry.key, at(0)).await.expect("recalls");
+    store.replace(entry).await.expect("replaces");
 
     let key = CheckpointKey::from_seed([1; 32]);
     store

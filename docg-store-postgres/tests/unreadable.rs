@@ -7,7 +7,7 @@ use docg_core::{
     engine::{ControlAnswer, ControlRequest, Engine, EngineError, StartRequest},
     ids::{OrganizationId, WorkerId, WorkflowId},
     observe::Actor,
-    ports::{Claim, ClaimRequest, ClaimWhat, RunReader, RunStore},
+    ports::{Claim, ClaimRequest, ClaimWhat, ExecutionReader, ExecutionStore},
     prelude::*,
     query::{AuditQuery, EventQuery, ExecutionQuery, LogQuery, WorkflowQuery},
     time::Timestamp,

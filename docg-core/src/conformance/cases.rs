@@ -159,10 +159,10 @@ macro_rules! __store_cases {
                 another_organizations_workflows_are_hidden
                 workflows_come_newest_first_without_loss_or_repeat
             }
-            memos {
+            ttl {
                 a_name_is_remembered_once
-                of_concurrent_memos_one_is_remembered
-                a_memo_is_forgotten_when_it_expires
+                of_concurrent_entries_one_is_remembered
+                an_entry_is_forgotten_when_it_expires
                 an_expired_name_is_free_again
                 replacing_changes_the_fact
                 names_differ_by_organization_and_kind

@@ -16,7 +16,7 @@ use crate::{
         AuditEvent, ChainFault, ChainReport, JsonText, LogEntry, Redaction, status_told,
         verify_chain,
     },
-    ports::{Memo, MemoKey, StoreErrorKind},
+    ports::{StoreErrorKind, TtlEntry, TtlKey},
     preflight::{self, PreflightRequest, PreflightSummary},
     programs,
     query::{AuditQuery, EventQuery, ExecutionQuery, ExecutionRecord, LogQuery, Page},
@@ -311,8 +311,8 @@ impl Engine {
     /// # Errors
     ///
     /// `Store`.
-    pub async fn remember(&self, memo: Memo) -> Result<Option<Memo>, EngineError> {
-        Ok(self.inner.store.remember(memo, self.inner.now()).await?)
+    pub async fn remember(&self, entry: TtlEntry) -> Result<Option<TtlEntry>, EngineError> {
+        Ok(self.inner.store.remember(entry, self.inner.now()).await?)
     }
 
     /// Reads an entry of the TTL store.
@@ -320,7 +320,7 @@ impl Engine {
     /// # Errors
     ///
     /// `Store`.
-    pub async fn recall(&self, key: &MemoKey) -> Result<Option<Memo>, EngineError> {
+    pub async fn recall(&self, key: &TtlKey) -> Result<Option<TtlEntry>, EngineError> {
         Ok(self.inner.store.recall(key, self.inner.now()).await?)
     }
 
@@ -329,7 +329,7 @@ impl Engine {
     /// # Errors
     ///
     /// `Store`.
-    pub async fn replace(&self, memo: Memo) -> Result<(), EngineError> {
-        Ok(self.inner.store.replace(memo).await?)
+    pub async fn replace(&self, entry: TtlEntry) -> Result<(), EngineError> {
+        Ok(self.inner.store.replace(entry).await?)
     }
 }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::{
     ControlRequest, Engine, EngineError, FieldFault, Started,
     control::refusal,
-    decide::{Call, NewRunFacts, Verdict, judge},
+    decide::{Call, NewExecutionFacts, Verdict, judge},
     start::{called, none},
 };
 use crate::{
@@ -158,7 +158,7 @@ impl Engine {
             false => how.correlation_id.into(),
         };
         let data = json!({"provider": provider, "file": file, "signers": how.signers});
-        self.create(NewRunFacts {
+        self.create(NewExecutionFacts {
             workflow: Arc::new(one_node(&followed, spec)),
             inputs: Inputs {
                 trigger_data: data.into(),

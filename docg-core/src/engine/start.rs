@@ -9,7 +9,7 @@ use super::{
     ControlRequest, Engine, EngineError, FieldFault, Inner,
     control::refusal,
     crew::FreeWorker,
-    decide::{Call, Moment, NewRunFacts, Reuse, Verdict, create, judge},
+    decide::{Call, Moment, NewExecutionFacts, Reuse, Verdict, create, judge},
     drive::Holding,
 };
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
     ids::{OrganizationId, WorkerId, WorkflowId},
     limits,
     observe::Actor,
-    ports::{Claimed, Created, FirstClaim, Idempotency, NewRun, StoreError, StoreErrorKind},
+    ports::{Claimed, Created, FirstClaim, Idempotency, NewExecution, StoreError, StoreErrorKind},
     query::ExecutionRecord,
     run::{Inputs, Phase, StepStatus},
     storable::{self, MAX_DEPTH, Unstorable},
@@ -133,7 +133,7 @@ impl Engine {
         let workflow = self
             .whole_workflow(request.organization_id, request.workflow_id)
             .await?;
-        self.create(NewRunFacts {
+        self.create(NewExecutionFacts {
             workflow,
             inputs: Inputs {
                 trigger_data: request.trigger_data.into(),
@@ -205,7 +205,7 @@ impl Engine {
         } else {
             how.correlation_id.into()
         };
-        self.create(NewRunFacts {
+        self.create(NewExecutionFacts {
             workflow,
             inputs,
             created_by: request.actor,
@@ -269,7 +269,7 @@ impl Engine {
         Ok(reuse)
     }
 
-    pub(super) async fn create(&self, facts: NewRunFacts) -> Result<Started, EngineError> {
+    pub(super) async fn create(&self, facts: NewExecutionFacts) -> Result<Started, EngineError> {
         let mut ids = self.inner.ids();
         let now = self.inner.now();
         let moment = Moment {
@@ -278,7 +278,7 @@ impl Engine {
             ids: &mut ids,
             opens_steps: true,
         };
-        let run: NewRun = create(facts, moment, self.inner.env());
+        let run: NewExecution = create(facts, moment, self.inner.env());
         let (execution, inputs) = (run.state.execution.clone(), Arc::clone(&run.state.inputs));
         // A free worker of this process is leased the execution as it is stored; that saves a claim.
         let created = match self.inner.free_worker(&run.state.workflow) {
@@ -361,7 +361,7 @@ impl Inner {
     /// to it; then the holding is returned.
     async fn store_new(
         self: &Arc<Self>,
-        mut run: NewRun,
+        mut run: NewExecution,
         worker: Option<&FreeWorker>,
     ) -> Result<(Created, Option<Holding>), StoreError> {
         let (id, state, events) = (
@@ -394,7 +394,7 @@ impl Inner {
     /// Stores a new execution, answers the caller, and lets the worker go on with it.
     async fn store_and_work(
         self: Arc<Self>,
-        run: NewRun,
+        run: NewExecution,
         worker: FreeWorker,
         answer: oneshot::Sender<Result<Created, StoreError>>,
     ) {

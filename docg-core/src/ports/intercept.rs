@@ -5,9 +5,9 @@ use std::{fmt, sync::Arc};
 use async_trait::async_trait;
 
 use super::{
-    BusError, Claim, ClaimRequest, Commit, Committed, Created, EventBus, EventStream, Lease, Memo,
-    MemoKey, MemoStore, NewRun, OrganizationStream, Renewed, RunReader, RunStore, Signal,
-    StoreError, Unpublished, Unserved, WakeStream, WorkflowStore,
+    BusError, Claim, ClaimRequest, Commit, Committed, Created, EventBus, EventStream,
+    ExecutionReader, ExecutionStore, Lease, NewExecution, OrganizationStream, Renewed, Signal,
+    StoreError, TtlEntry, TtlKey, TtlStore, Unpublished, Unserved, WakeStream, WorkflowStore,
 };
 use crate::{
     approval::Approval,
@@ -27,9 +27,7 @@ use crate::{
 ///
 /// ```
 /// use docg_core::ports::{Intercepted, Interceptor, Store, StoreError};
-/// use std::{
-///     sync::{Arc, atomic::{AtomicU64, Ordering}},
-/// };
+/// use std::sync::{Arc, atomic::{AtomicU64, Ordering}};
 ///
 /// /// Counts calls.
 /// #[derive(Default)]
@@ -91,9 +89,9 @@ macro_rules! intercepted {
 
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
-impl<P: RunStore + ?Sized, I: Interceptor<StoreError>> RunStore for Intercepted<P, I> {
-    async fn create(&self, run: NewRun) -> Result<Created, StoreError> {
-        intercepted!(self.create(run))
+impl<P: ExecutionStore + ?Sized, I: Interceptor<StoreError>> ExecutionStore for Intercepted<P, I> {
+    async fn create(&self, execution: NewExecution) -> Result<Created, StoreError> {
+        intercepted!(self.create(execution))
     }
     async fn claim(&self, request: ClaimRequest) -> Result<Claim, StoreError> {
         intercepted!(self.claim(request))
@@ -138,7 +136,9 @@ impl<P: RunStore + ?Sized, I: Interceptor<StoreError>> RunStore for Intercepted<
 
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
-impl<P: RunReader + ?Sized, I: Interceptor<StoreError>> RunReader for Intercepted<P, I> {
+impl<P: ExecutionReader + ?Sized, I: Interceptor<StoreError>> ExecutionReader
+    for Intercepted<P, I>
+{
     async fn execution(
         &self,
         organization: OrganizationId,
@@ -231,15 +231,19 @@ impl<P: WorkflowStore + ?Sized, I: Interceptor<StoreError>> WorkflowStore for In
 
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
-impl<P: MemoStore + ?Sized, I: Interceptor<StoreError>> MemoStore for Intercepted<P, I> {
-    async fn remember(&self, memo: Memo, now: Timestamp) -> Result<Option<Memo>, StoreError> {
-        intercepted!(self.remember(memo, now))
+impl<P: TtlStore + ?Sized, I: Interceptor<StoreError>> TtlStore for Intercepted<P, I> {
+    async fn remember(
+        &self,
+        entry: TtlEntry,
+        now: Timestamp,
+    ) -> Result<Option<TtlEntry>, StoreError> {
+        intercepted!(self.remember(entry, now))
     }
-    async fn recall(&self, key: &MemoKey, now: Timestamp) -> Result<Option<Memo>, StoreError> {
+    async fn recall(&self, key: &TtlKey, now: Timestamp) -> Result<Option<TtlEntry>, StoreError> {
         intercepted!(self.recall(key, now))
     }
-    async fn replace(&self, memo: Memo) -> Result<(), StoreError> {
-        intercepted!(self.replace(memo))
+    async fn replace(&self, entry: TtlEntry) -> Result<(), StoreError> {
+        intercepted!(self.replace(entry))
     }
 }
 

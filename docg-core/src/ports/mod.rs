@@ -1,5 +1,7 @@
 //! The traits that the engine needs from storage and transport. Adapters implement them; the suites in
 //! [`conformance`](crate::conformance) (feature `conformance`) check that adapters keep the promises.
+//!
+//! What applications ask the engine to list is in [`query`](crate::query).
 
 mod bus;
 mod error;
@@ -18,7 +20,7 @@ pub use intercept::{Intercepted, Interceptor};
 pub use mock::MockStore;
 pub use model::{
     Claim, ClaimRequest, ClaimWhat, Claimed, Commit, Committed, Created, FirstClaim, Idempotency,
-    Lease, LeaseAfter, MAX_TAKEOVERS, Memo, MemoKey, NewRun, Renewed, ResumeSignal, RunState,
-    Settlement, Signal, SignalKind, Unpublished, Unserved,
+    Lease, LeaseAfter, MAX_TAKEOVERS, NewExecution, Renewed, ResumeSignal, RunState, Settlement,
+    Signal, SignalKind, TtlEntry, TtlKey, Unpublished, Unserved,
 };
-pub use store::{MemoStore, RunReader, RunStore, Store, WorkflowStore};
+pub use store::{ExecutionReader, ExecutionStore, Store, TtlStore, WorkflowStore};

@@ -31,10 +31,10 @@ pub struct RunState {
     pub approval: Option<Approval>,
 }
 
-/// A new execution, stored atomically.
+/// A new execution, stored atomically. It has not ended.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
-pub struct NewRun {
+pub struct NewExecution {
     /// The execution's first state.
     pub state: RunState,
     /// The first events.
@@ -77,7 +77,7 @@ pub struct Idempotency {
 pub enum Created {
     /// The execution was stored.
     New {
-        /// The lease, if [`claim`](NewRun::claim) was set and granted. Without a lease, the execution waits
+        /// The lease, if [`claim`](NewExecution::claim) was set and granted. Without a lease, the execution waits
         /// for a claim.
         lease: Option<Lease>,
     },
@@ -407,9 +407,9 @@ impl Unserved {
     pub const MOST: usize = 100;
 }
 
-/// The key of a [`Memo`].
+/// The key of a [`TtlEntry`].
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct MemoKey {
+pub struct TtlKey {
     /// The tenant; `None` for facts without a tenant, such as a webhook's delivery.
     pub organization_id: Option<OrganizationId>,
     /// The purpose, such as `sse_token`.
@@ -420,9 +420,9 @@ pub struct MemoKey {
 
 /// A small fact kept until it expires: an answer to repeat, a delivery already seen, a token's hash.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Memo {
+pub struct TtlEntry {
     /// The key.
-    pub key: MemoKey,
+    pub key: TtlKey,
     /// The fact.
     pub value: Value,
     /// When the fact expires.

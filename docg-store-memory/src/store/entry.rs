@@ -10,7 +10,9 @@ use docg_core::{
     event::Event,
     ids::{ExecutionId, OrganizationId, SignalId, WorkerId},
     observe::{AuditEvent, LogEntry},
-    ports::{Commit, Lease, LeaseAfter, NewRun, RunState, Signal, StoreError, StoreErrorKind},
+    ports::{
+        Commit, Lease, LeaseAfter, NewExecution, RunState, Signal, StoreError, StoreErrorKind,
+    },
     query::ExecutionRecord,
     run::{Execution, Inputs, Step},
     signature::SignatureRequest,
@@ -103,7 +105,7 @@ pub(super) struct Held {
 const STATE: usize = 1_024;
 
 /// The size in bytes that a new execution will have.
-pub(super) fn weight_of(run: &NewRun) -> usize {
+pub(super) fn weight_of(run: &NewExecution) -> usize {
     let state = &run.state;
     let steps = state.steps.iter().map(weight::step);
     let rows = weight::rows(&run.events, &run.logs, &run.audit);
@@ -111,8 +113,8 @@ pub(super) fn weight_of(run: &NewRun) -> usize {
 }
 
 impl Entry {
-    pub(super) fn new(run: NewRun, types: TypeSet, lists: Arc<TenantLists>) -> Self {
-        let NewRun {
+    pub(super) fn new(run: NewExecution, types: TypeSet, lists: Arc<TenantLists>) -> Self {
+        let NewExecution {
             state,
             events,
             logs,
@@ -516,7 +518,7 @@ fn append<T>(rows: &mut Vec<T>, more: Vec<T>, expected: usize) {
 }
 
 /// Checks that the first records of an execution start their sequences and match its heads.
-pub(super) fn check_new(run: &NewRun) -> Result<(), String> {
+pub(super) fn check_new(run: &NewExecution) -> Result<(), String> {
     let none = Lengths {
         events: 0,
         logs: 0,

@@ -6,7 +6,7 @@ use docg_core::{
     event::{Event, EventData},
     ids::OrganizationId,
     observe::{Actor, AuditEvent, actions, verify_chain},
-    ports::RunReader,
+    ports::ExecutionReader,
     prelude::*,
     query::{AuditQuery, EventQuery},
     run::{CurrentStep, Execution, Step, StepStatus},

@@ -8,7 +8,7 @@ use docg_core::{
     engine::{ControlAnswer, ControlRequest, EngineError},
     event::EventData,
     ids::OrganizationId,
-    ports::{ResumeSignal, RunReader, Settlement},
+    ports::{ExecutionReader, ResumeSignal, Settlement},
     prelude::*,
     query::EventQuery,
 };

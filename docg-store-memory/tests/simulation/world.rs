@@ -6,7 +6,7 @@ use docg_core::{
     engine::Engine,
     event::Event,
     ids::OrganizationId,
-    ports::{Idempotency, RunStore},
+    ports::{ExecutionStore, Idempotency},
     prelude::*,
     time::Clock,
 };

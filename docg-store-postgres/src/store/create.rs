@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::LazyLock};
 use async_trait::async_trait;
 use docg_core::{
     ids::{ExecutionId, OrganizationId},
-    ports::{Created, Idempotency, Lease, NewRun},
+    ports::{Created, Idempotency, Lease, NewExecution},
 };
 use sqlx::{Postgres, pool::PoolConnection, postgres::PgArguments};
 use uuid::Uuid;
@@ -203,7 +203,7 @@ impl Parcel for CreateParcel {
 }
 
 impl PgStore {
-    pub(super) async fn create_run(&self, run: NewRun) -> Result<Created, Error> {
+    pub(super) async fn create_run(&self, run: NewExecution) -> Result<Created, Error> {
         let id = run.state.execution.id;
         let organization = run.state.execution.organization_id;
         let idempotency = run.idempotency.clone();
@@ -226,7 +226,7 @@ impl PgStore {
         self.why_not_created(id, organization, idempotency).await
     }
 
-    async fn write_down(&self, run: NewRun) -> Result<CreateParcel, Error> {
+    async fn write_down(&self, run: NewExecution) -> Result<CreateParcel, Error> {
         let encoder = self.encoder;
         let state = &run.state;
         let records = Records {

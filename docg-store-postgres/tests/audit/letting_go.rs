@@ -8,7 +8,7 @@ use std::{
 use docg_core::{
     conformance::fixtures::at,
     ids::ExecutionId,
-    ports::{RunReader, RunStore},
+    ports::{ExecutionReader, ExecutionStore},
     query::AuditQuery,
 };
 use docg_store_postgres::{AuditFault, AuditTrust, verify_audit_export};

@@ -9,9 +9,9 @@ use docg_core::{
     ids::{ExecutionId, OrganizationId, SignatureRequestId, WorkerId, WorkflowId},
     observe::{LogDomain, LogLevel},
     ports::{
-        ClaimRequest, ClaimWhat, Claimed, Commit, Created, FirstClaim, Lease, LeaseAfter, Memo,
-        MemoKey, MemoStore, NewRun, Renewed, ResumeSignal, RunReader, RunStore, Signal, SignalKind,
-        StoreError, StoreErrorKind, Unpublished, WorkflowStore,
+        ClaimRequest, ClaimWhat, Claimed, Commit, Created, ExecutionReader, ExecutionStore,
+        FirstClaim, Lease, LeaseAfter, NewExecution, Renewed, ResumeSignal, Signal, SignalKind,
+        StoreError, StoreErrorKind, TtlEntry, TtlKey, TtlStore, Unpublished, WorkflowStore,
     },
     query::{
         AuditQuery, EventQuery, ExecutionQuery, ExecutionRecord, LogQuery, Page, WorkflowQuery,
@@ -45,7 +45,7 @@ pub(crate) struct Pair {
     /// Two workflows for each organization.
     workflows: Vec<Arc<Workflow>>,
     workers: [WorkerId; 2],
-    runs: Vec<(NewRun, Arc<Workflow>)>,
+    runs: Vec<(NewExecution, Arc<Workflow>)>,
     held: Vec<Held>,
     signals: Vec<Signal>,
     requests: Vec<(OrganizationId, SignatureRequestId, String)>,
@@ -119,7 +119,7 @@ impl Pair {
         Arc::clone(&self.workflows[first + which % 2])
     }
 
-    fn run(&self, which: Which) -> Option<&NewRun> {
+    fn run(&self, which: Which) -> Option<&NewExecution> {
         let count = self.runs.len();
         self.runs.get(which.checked_rem(count)?).map(|(run, _)| run)
     }
@@ -274,19 +274,19 @@ impl Pair {
                 key,
                 lasts,
             } => {
-                let memo = self.memo(*organization, *key, *lasts);
-                let _ = both!(self, call, remember(memo.clone(), self.now()));
+                let entry = self.entry(*organization, *key, *lasts);
+                let _ = both!(self, call, remember(entry.clone(), self.now()));
             }
             Call::Replace {
                 organization,
                 key,
                 lasts,
             } => {
-                let memo = self.memo(*organization, *key, *lasts);
-                let _ = both!(self, call, replace(memo.clone()));
+                let entry = self.entry(*organization, *key, *lasts);
+                let _ = both!(self, call, replace(entry.clone()));
             }
             Call::Recall { organization, key } => {
-                let key = self.memo(*organization, *key, 0).key;
+                let key = self.entry(*organization, *key, 0).key;
                 let _ = both!(self, call, recall(&key, self.now()));
             }
             Call::List {
@@ -310,13 +310,13 @@ impl Pair {
         }
     }
 
-    fn memo(&self, organization: Which, key: Which, lasts: i64) -> Memo {
-        Memo {
-            key: MemoKey {
+    fn entry(&self, organization: Which, key: Which, lasts: i64) -> TtlEntry {
+        TtlEntry {
+            key: TtlKey {
                 organization_id: (!organization.is_multiple_of(3))
                     .then(|| self.organization(organization)),
                 kind: "sse_token",
-                key: format!("memo {key}"),
+                key: format!("entry {key}"),
             },
             value: json!({"at": self.now, "text": "já não é \u{1F58B}"}),
             expires_at: at(self.now + lasts),

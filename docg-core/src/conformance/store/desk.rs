@@ -9,8 +9,8 @@ use crate::{
     ids::{ExecutionId, OrganizationId, WorkerId},
     observe::{AuditEvent, LogEntry},
     ports::{
-        Claim, ClaimRequest, ClaimWhat, Claimed, Commit, Committed, Created, NewRun, Signal, Store,
-        StoreError, StoreErrorKind,
+        Claim, ClaimRequest, ClaimWhat, Claimed, Commit, Committed, Created, NewExecution, Signal,
+        Store, StoreError, StoreErrorKind,
     },
     query::{AuditQuery, EventQuery, ExecutionQuery, ExecutionRecord, LogQuery, Page},
     run::Step,
@@ -66,7 +66,7 @@ pub(super) fn all_executions(organization_id: OrganizationId) -> ExecutionQuery 
 }
 
 /// Stores an execution, which must be new.
-pub(super) async fn create(store: &dyn Store, run: NewRun) -> ExecutionId {
+pub(super) async fn create(store: &dyn Store, run: NewExecution) -> ExecutionId {
     let id = run.state.execution.id;
     let created = store.create(run).await.expect("stores");
     assert_eq!(created, Created::New { lease: None });

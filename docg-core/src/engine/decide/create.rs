@@ -10,7 +10,7 @@ use crate::{
     i18n::Text,
     ids::{ExecutionId, StepId},
     observe::{Actor, AuditDraft, JsonText, LogLevel, actions},
-    ports::{Idempotency, NewRun, RunState},
+    ports::{Idempotency, NewExecution, RunState},
     run::{
         Activity, DeliveryState, Execution, Heads, Inputs, Outcome, Phase, PhaseMetrics,
         SignatureState, Status, Step, StepStatus,
@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// The facts from which an execution is created.
-pub(crate) struct NewRunFacts {
+pub(crate) struct NewExecutionFacts {
     pub(crate) workflow: Arc<Workflow>,
     pub(crate) inputs: Inputs,
     pub(crate) created_by: Actor,
@@ -43,7 +43,11 @@ pub(crate) struct Reuse {
     pub(crate) data_out: Option<JsonText>,
 }
 
-pub(crate) fn create<'a>(facts: NewRunFacts, moment: Moment<'a>, env: Env<'a>) -> NewRun {
+pub(crate) fn create<'a>(
+    facts: NewExecutionFacts,
+    moment: Moment<'a>,
+    env: Env<'a>,
+) -> NewExecution {
     let now = moment.now;
     let id = ExecutionId(moment.ids.next_id());
     let workflow = facts.workflow;
@@ -129,7 +133,7 @@ pub(crate) fn create<'a>(facts: NewRunFacts, moment: Moment<'a>, env: Env<'a>) -
         );
     }
     let decision = draft.finish(super::Next::Preflight);
-    NewRun {
+    NewExecution {
         due_at: decision.state.execution.wake_at,
         state: decision.state,
         events: decision.records.events,

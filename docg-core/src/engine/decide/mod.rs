@@ -29,7 +29,7 @@ use serde_json::Value;
 
 pub use calls::{Call, allowed_calls};
 pub(crate) use calls::{Verdict, judge};
-pub(crate) use create::{NewRunFacts, Reuse, create};
+pub(crate) use create::{NewExecutionFacts, Reuse, create};
 use draft::Draft;
 pub(crate) use interrupted::is_interrupted;
 pub(crate) use stop::leaves_doubt;

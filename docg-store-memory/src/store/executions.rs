@@ -1,4 +1,4 @@
-//! [`RunStore`] for the store: all changes of executions.
+//! [`ExecutionStore`] for the store: all changes of executions.
 
 use std::{
     ops::Bound,
@@ -10,8 +10,9 @@ use docg_core::{
     approval::Approval,
     ids::{ExecutionId, WorkerId},
     ports::{
-        Claim, ClaimRequest, ClaimWhat, Claimed, Commit, Committed, Created, FirstClaim, Lease,
-        NewRun, Renewed, RunStore, Signal, StoreError, StoreErrorKind, Unpublished, Unserved,
+        Claim, ClaimRequest, ClaimWhat, Claimed, Commit, Committed, Created, ExecutionStore,
+        FirstClaim, Lease, NewExecution, Renewed, Signal, StoreError, StoreErrorKind, Unpublished,
+        Unserved,
     },
     signature::SignatureRequest,
     time::Timestamp,
@@ -31,8 +32,8 @@ use super::{
 const SMALL_SIGNAL: usize = 16 * 1024;
 
 #[async_trait]
-impl RunStore for MemoryStore {
-    async fn create(&self, run: NewRun) -> Result<Created, StoreError> {
+impl ExecutionStore for MemoryStore {
+    async fn create(&self, run: NewExecution) -> Result<Created, StoreError> {
         storable::refuse("create", storable::of_run(&run))?;
         let organization = run.state.execution.organization_id;
         // Delete ended executions to make room, before taking any lock.
@@ -318,7 +319,7 @@ impl MemoryStore {
         purged
     }
 
-    fn insert(&self, run: NewRun) -> Result<Created, StoreError> {
+    fn insert(&self, run: NewExecution) -> Result<Created, StoreError> {
         let refuse = |kind, message: String| Err(StoreError::new(kind, "create", message));
         if let Err(message) = check_new(&run) {
             return refuse(StoreErrorKind::Invalid, message);
