@@ -248,8 +248,8 @@ pub struct Commit {
 /// the run state, so that a store interprets neither status nor `wake_at`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LeaseAfter {
-    /// The worker keeps the lease until this moment, or until the lease's current end if that is later: a
-    /// commit may arrive after a renewal that was sent later.
+    /// The worker keeps the lease of an execution that has not ended until this moment, or until the lease's
+    /// current end if that is later: a commit may arrive after a renewal that was sent later.
     Keep(Timestamp),
     /// The worker releases the lease.
     Release {
