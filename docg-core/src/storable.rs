@@ -339,8 +339,13 @@ pub(crate) fn technical(text: String, max: usize, redaction: &Redaction) -> Stri
     cut(printable(text), max)
 }
 
-/// Decodes bytes to text without loss: bytes that are not UTF-8 become `\xE9` and the like.
-pub(crate) fn legible(bytes: &[u8]) -> String {
+/// Decodes bytes from outside to text, without loss: bytes that are not UTF-8 become `\xE9` and the like.
+///
+/// ```
+/// assert_eq!(docg_core::storable::legible(b"caf\xE9"), r"caf\xE9");
+/// ```
+#[must_use]
+pub fn legible(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
         text.push_str(chunk.valid());

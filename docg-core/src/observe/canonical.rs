@@ -1,4 +1,15 @@
 //! The canonical form over which audit hashes are computed. Changing it breaks every stored chain.
+//!
+//! It resembles RFC 8785 (JSON Canonicalization Scheme): no white space, sorted names, the same escapes in
+//! texts. It differs in two points:
+//!
+//! - Numbers keep the digits that docg stores and exports: `9007199254740993`, `1.0`, `1e+16`. RFC 8785 turns
+//!   every number into a double and writes `9007199254740992`, `1`, `10000000000000000`. Its libraries would
+//!   therefore change stored data, because [`JsonText`] is also the form in which docg keeps JSON.
+//! - Names are sorted by code points, not by UTF-16 code units. This makes a difference only for characters
+//!   beyond U+FFFF.
+//!
+//! A verifier in another language therefore copies numbers from the exported JSON as they are written.
 
 use std::{fmt, sync::Arc};
 
@@ -145,7 +156,7 @@ fn write(value: &Value, out: &mut String) {
     }
 }
 
-/// Writes a quoted string, with the same escapes as serde_json.
+/// Writes a quoted string, with the escapes of serde_json and RFC 8785.
 fn write_text(text: &str, out: &mut String) {
     if text
         .bytes()
@@ -170,6 +181,38 @@ mod tests {
             canonical_json(&value),
             r#"{"a":null,"b":[{"a":"x\n","z":1}]}"#
         );
+    }
+
+    #[test]
+    fn the_form_is_that_of_rfc_8785_except_for_numbers_and_rare_names() {
+        for (value, canonical) in [
+            // The RFC's examples of texts and of sorting, without its name beyond U+FFFF.
+            (
+                r#"{"string": "\u20ac$\u000F\u000aA'\u0042\u0022\u005c\\\"\/\u007f"}"#,
+                "{\"string\":\"€$\\u000f\\nA'B\\\"\\\\\\\\\\\"/\u{7f}\"}",
+            ),
+            (
+                r#"{"\u20ac": 1, "\r": 2, "\ufb33": 3, "1": 4, "\u0080": 5, "\u00f6": 6}"#,
+                "{\"\\r\":2,\"1\":4,\"\u{80}\":5,\"ö\":6,\"€\":1,\"\u{fb33}\":3}",
+            ),
+            (
+                "[null, true, 0.002, -7, 9007199254740991]",
+                "[null,true,0.002,-7,9007199254740991]",
+            ),
+            // RFC 8785 would write [9007199254740992,1,10000000000000000].
+            (
+                "[9007199254740993, 1.0, 1e16]",
+                "[9007199254740993,1.0,1e+16]",
+            ),
+            // RFC 8785 would sort by the surrogate pair, and have U+1F600 first.
+            (
+                r#"{"\ud83d\ude00": 1, "\ufb33": 2}"#,
+                "{\"\u{fb33}\":2,\"😀\":1}",
+            ),
+        ] {
+            let value: Value = serde_json::from_str(value).expect("JSON");
+            assert_eq!(canonical_json(&value), canonical);
+        }
     }
 
     #[test]

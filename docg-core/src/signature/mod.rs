@@ -1,26 +1,16 @@
 //! Signature requests: their signers, each signer's status, and how providers' reports are merged.
 //!
-//! The engine and its webhooks call a [`SignatureProvider`]. Two implementations are features: `clicksign`
-//! and `zapsign`. Both use the application's [`HttpClient`](http::HttpClient) and [`Documents`].
+//! The engine and its webhooks call a [`SignatureProvider`]. Providers live in other crates: they read an
+//! answer or a webhook with [`read_message`](crate::json::read_message), keep their keys in a [`Secret`], and
+//! report a failed call as a [`ProviderError`].
 
-mod documents;
 mod error;
-#[cfg(feature = "signature-http")]
-pub mod http;
 mod merge;
-#[cfg(any(feature = "clicksign", feature = "zapsign"))]
-mod moment;
 mod provider;
 mod request;
 mod secret;
 mod signers;
 
-#[cfg(feature = "clicksign")]
-pub mod clicksign;
-#[cfg(feature = "zapsign")]
-pub mod zapsign;
-
-pub use documents::{Document, Documents};
 pub use error::ProviderError;
 pub use merge::{SignerChange, merge};
 #[cfg(feature = "mock")]

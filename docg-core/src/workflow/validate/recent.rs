@@ -1,60 +1,39 @@
-use std::{borrow::Borrow, collections::HashMap, hash::Hash, sync::Mutex};
+use std::{
+    borrow::Borrow,
+    hash::Hash,
+    num::NonZeroUsize,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
-/// A bounded cache of compiled schemas and conditions, shared between executions. It keeps recently used
-/// values: when the newer half is full it becomes the older half, and the previous older half is dropped.
-pub(crate) struct Recent<K, V> {
-    halves: Mutex<(HashMap<K, V>, HashMap<K, V>)>,
-    half: usize,
-}
+use lru::LruCache;
+
+/// A bounded cache of compiled schemas and conditions, shared between executions. It keeps the values that
+/// were used last.
+pub(crate) struct Recent<K: Eq + Hash, V>(Mutex<LruCache<K, V>>);
 
 impl<K: Eq + Hash, V: Clone> Recent<K, V> {
-    /// Creates a cache of at most `capacity` values.
+    /// Creates a cache of at most `capacity` values, and of one at least.
     pub(crate) fn new(capacity: usize) -> Self {
-        Self {
-            halves: Mutex::default(),
-            half: capacity.div_ceil(2).max(1),
-        }
+        let capacity = NonZeroUsize::new(capacity).unwrap_or(NonZeroUsize::MIN);
+        Self(Mutex::new(LruCache::new(capacity)))
     }
 
     pub(crate) fn get<Q: Eq + Hash + ?Sized>(&self, key: &Q) -> Option<V>
     where
         K: Borrow<Q>,
     {
-        // A panic while the lock was held cannot have left a state that matters.
-        let mut halves = self
-            .halves
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        let (newer, older) = &mut *halves;
-        if let Some(value) = newer.get(key) {
-            return Some(value.clone());
-        }
-        let (key, value) = older.remove_entry(key)?;
-        put(newer, older, self.half, key, value.clone());
-        Some(value)
+        self.cache().get(key).cloned()
     }
 
     pub(crate) fn put(&self, key: K, value: V) {
-        let mut halves = self
-            .halves
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        let (newer, older) = &mut *halves;
-        put(newer, older, self.half, key, value);
+        // The replaced value is dropped here, after the lock is released: it may be large.
+        let _replaced = self.cache().push(key, value);
     }
-}
 
-fn put<K: Eq + Hash, V>(
-    newer: &mut HashMap<K, V>,
-    older: &mut HashMap<K, V>,
-    half: usize,
-    key: K,
-    value: V,
-) {
-    if newer.len() >= half {
-        *older = std::mem::take(newer);
+    fn cache(&self) -> MutexGuard<'_, LruCache<K, V>> {
+        // No code that can panic runs under the lock.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    newer.insert(key, value);
 }
 
 #[cfg(test)]
@@ -67,9 +46,9 @@ mod tests {
         for key in 0..100 {
             recent.put(key, key);
             assert_eq!(recent.get(&0), Some(0), "used all the time");
-            let halves = recent.halves.lock().expect("not poisoned");
-            assert!(halves.0.len() + halves.1.len() <= 4);
+            assert!(recent.cache().len() <= 4);
         }
         assert_eq!(recent.get(&50), None);
+        assert_eq!(recent.get(&99), Some(99));
     }
 }

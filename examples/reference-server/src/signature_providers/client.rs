@@ -1,7 +1,7 @@
 use std::{error::Error, time::Duration};
 
 use async_trait::async_trait;
-use docg_core::signature::http::{HttpClient, HttpError, HttpRequest, HttpResponse, Method};
+use docg_signature_vendors::{HttpClient, HttpError, HttpRequest, HttpResponse, Method};
 use reqwest::{
     header::{AUTHORIZATION, HeaderName, HeaderValue, RETRY_AFTER},
     redirect::Policy,

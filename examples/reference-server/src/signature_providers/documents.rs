@@ -1,8 +1,9 @@
 use async_trait::async_trait;
 use docg_core::{
     ids::OrganizationId,
-    signature::{Document as Content, Documents, ProviderError, SignatureRequest},
+    signature::{ProviderError, SignatureRequest},
 };
+use docg_signature_vendors::{Document as Content, Documents};
 use serde_json::Value;
 
 use crate::files::{Document, Files, FilesError, Origin};

@@ -6,10 +6,10 @@ mod documents;
 
 use std::sync::Arc;
 
-use docg_core::signature::{
-    Secret, SignatureProvider,
+use docg_core::signature::{Secret, SignatureProvider};
+use docg_signature_vendors::{
+    ConfigError,
     clicksign::{ClickSign, ClickSignConfig},
-    http::ConfigError,
     zapsign::{ZapSign, ZapSignConfig},
 };
 

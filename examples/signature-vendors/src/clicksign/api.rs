@@ -1,19 +1,22 @@
-//! The calls that are made of the API, in JSON:API.
+//! The calls of ClickSign's API, in JSON:API.
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use docg_core::{
+    signature::{NewSigner, ProviderError},
+    time::Timestamp,
+};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::events::Event;
 use crate::{
-    signature::{
-        Document, NewSigner, ProviderError,
-        http::{Api, Call, Failed, Method},
-    },
-    time::Timestamp,
+    Document, Method,
+    api::{Api, Call, Failed},
 };
 
-/// How many pages of a list are read at most, and how long they are.
+/// The largest number of pages read of a list.
 const PAGES: u32 = 40;
+/// The number of entries on a page.
 const PAGE_SIZE: usize = 50;
 
 #[derive(Debug, Deserialize)]
@@ -31,7 +34,7 @@ struct ResourceOf<T> {
     attributes: T,
 }
 
-/// An envelope as the API shows it.
+/// An envelope in the API's answers.
 #[derive(Debug, Deserialize)]
 pub(super) struct EnvelopeResource {
     pub(super) id: String,
@@ -78,7 +81,7 @@ struct DocumentFiles {
     signed: Option<String>,
 }
 
-/// What an envelope is made with.
+/// The values of a new envelope.
 pub(super) struct NewEnvelope<'e> {
     pub(super) name: &'e str,
     pub(super) subject: &'e str,
@@ -91,7 +94,7 @@ fn resource(kind: &str, attributes: Value) -> Value {
     json!({"data": {"type": kind, "attributes": attributes}})
 }
 
-/// The calls, over one account.
+/// The calls of one account.
 pub(super) struct Calls(pub(super) Api);
 
 impl Calls {
@@ -101,7 +104,7 @@ impl Calls {
         Ok(answer.data.id)
     }
 
-    /// The envelopes of exactly this name.
+    /// The envelopes with exactly this name.
     pub(super) async fn envelopes(&self, name: &str) -> Result<Vec<EnvelopeResource>, Failed> {
         let path = ["api", "v3", "envelopes"];
         let call = Call::get(&path);
@@ -145,7 +148,6 @@ impl Calls {
         envelope: &str,
         document: &Document,
     ) -> Result<String, Failed> {
-        use base64::{Engine as _, engine::general_purpose::STANDARD};
         let content = STANDARD.encode(&document.bytes);
         let attributes = json!({
             "filename": document.filename,
@@ -184,7 +186,7 @@ impl Calls {
         self.create(&path, resource("signers", attributes)).await
     }
 
-    /// The signer signs the document, after proving by mail who they are.
+    /// Requires the signer to sign the document, and to prove their identity by mail.
     pub(super) async fn require(
         &self,
         envelope: &str,
@@ -214,14 +216,14 @@ impl Calls {
         self.0.tell(Call::send(Method::Patch, &path, body)).await
     }
 
-    /// Writes to those whose turn it is.
+    /// Has ClickSign notify the signers whose turn it is.
     pub(super) async fn notify(&self, envelope: &str) -> Result<(), Failed> {
         let path = ["api", "v3", "envelopes", envelope, "notifications"];
         let body = resource("notifications", json!({}));
         self.0.tell(Call::send(Method::Post, &path, body)).await
     }
 
-    /// The envelope's one document.
+    /// The id of the envelope's only document.
     pub(super) async fn document_of(&self, envelope: &str) -> Result<String, ProviderError> {
         let path = ["api", "v3", "envelopes", envelope, "documents"];
         let answer: Answer<Vec<Named>> = self.0.call(Call::get(&path)).await?;
@@ -230,7 +232,7 @@ impl Calls {
         first.ok_or_else(|| ProviderError::Refused(format!("envelope {envelope} has no document")))
     }
 
-    /// Where the signed document is, once it is.
+    /// The link to the signed document, once it exists.
     pub(super) async fn signed_file(
         &self,
         envelope: &str,
@@ -241,7 +243,7 @@ impl Calls {
         Ok(answer.data.links.files.signed)
     }
 
-    /// All that happened to the envelope.
+    /// The history of the envelope.
     pub(super) async fn events(&self, envelope: &str) -> Result<Vec<Event>, Failed> {
         let path = ["api", "v3", "envelopes", envelope, "events"];
         let size = PAGE_SIZE.to_string();
@@ -252,7 +254,7 @@ impl Calls {
             let call = Call::get(&path).query(&query);
             let answer: Answer<Vec<Value>> = self.0.call(call).await?;
             let last = answer.data.len() < PAGE_SIZE;
-            // Events of kinds that are unknown here have any shape.
+            // Skip events of unknown kinds, which can have any shape.
             let read = answer.data.into_iter().map(serde_json::from_value);
             events.extend(
                 read.filter_map(Result::ok)

@@ -1,11 +1,11 @@
 use std::collections::BTreeSet;
 
+use docg_core::signature::{EnvelopeRequest, NewSigner};
 use sha2::{Digest, Sha256};
 
-use crate::signature::{EnvelopeRequest, NewSigner};
-
-/// Names a request at its provider: the same in every attempt, and in no other request.
-pub(in crate::signature) fn mark_of(request: &EnvelopeRequest) -> String {
+/// A request's mark, by which it is found at the vendor: the same in every attempt, and unlike that of any
+/// other request.
+pub(crate) fn mark_of(request: &EnvelopeRequest) -> String {
     let mut hasher = Sha256::new();
     hasher.update(b"docg.signature.v1\0");
     hasher.update(request.organization_id.0.as_bytes());
@@ -13,11 +13,9 @@ pub(in crate::signature) fn mark_of(request: &EnvelopeRequest) -> String {
     hex::encode(&hasher.finalize()[..10])
 }
 
-/// The signers with their turns, counted from 1 without a hole. Who has none is asked at once; where
-/// nobody has one there are no turns.
-pub(in crate::signature) fn turns(
-    signers: &[NewSigner],
-) -> impl Iterator<Item = (&NewSigner, Option<usize>)> {
+/// The signers with their turns, numbered from 1 without gaps. A signer without an order gets the first turn.
+/// If no signer has an order, there are no turns.
+pub(crate) fn turns(signers: &[NewSigner]) -> impl Iterator<Item = (&NewSigner, Option<usize>)> {
     let orders: BTreeSet<_> = signers.iter().filter_map(|signer| signer.order).collect();
     signers.iter().map(move |signer| {
         let turn = signer
@@ -32,7 +30,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn turns_are_counted_without_holes() {
+    fn turns_are_numbered_without_gaps() {
         let signers = |orders: &[Option<u32>]| -> Vec<NewSigner> {
             let signer = |order: &Option<u32>| NewSigner {
                 order: *order,

@@ -1,21 +1,24 @@
-//! The calls that are made of the API.
+//! The calls of ZapSign's API.
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use docg_core::signature::{EnvelopeRequest, ProviderError};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::document::{DocumentState, Status};
-use crate::signature::{
-    Document, EnvelopeRequest, ProviderError,
-    http::{Api, Call, Failed, Method, mark_of, turns},
+use crate::{
+    Document, Method,
+    api::{Api, Call, Failed},
+    request::{mark_of, turns},
 };
 
-/// How many pages of a list are looked through.
+/// The largest number of pages searched for an earlier document.
 const PAGES: u32 = 5;
-/// How many documents are looked at, newest first.
+/// The largest number of documents searched, newest first.
 const NEWEST: usize = 100;
-/// The largest document that is taken, in bytes.
+/// The largest document that ZapSign accepts, in bytes.
 const MAX_DOCUMENT: usize = 10 * 1024 * 1024;
-/// The longest name that is taken, in characters.
+/// The longest name that ZapSign accepts, in characters.
 const LONGEST_NAME: usize = 255;
 
 #[derive(Debug, Deserialize)]
@@ -36,7 +39,7 @@ struct Listed {
     deleted: bool,
 }
 
-/// The calls, over one account.
+/// The calls of one account.
 pub(super) struct Calls {
     pub(super) api: Api,
     pub(super) lang: String,
@@ -50,7 +53,6 @@ impl Calls {
         request: &EnvelopeRequest,
         document: &Document,
     ) -> Result<DocumentState, ProviderError> {
-        use base64::{Engine as _, engine::general_purpose::STANDARD};
         if document.bytes.len() > MAX_DOCUMENT {
             return Err(ProviderError::Refused(format!(
                 "documents of at most {MAX_DOCUMENT} bytes are taken, this one has {}",
@@ -104,7 +106,7 @@ impl Calls {
         self.api.call(Call::get(&path)).await
     }
 
-    /// The document that carries the request's mark, among the newest of its first signer.
+    /// Finds the document with the request's mark among the newest documents of its first signer.
     pub(super) async fn find(
         &self,
         request: &EnvelopeRequest,
@@ -128,7 +130,7 @@ impl Calls {
             for listed in page.results.into_iter().filter(|listed| !listed.deleted) {
                 let may_be = match &listed.external_id {
                     Some(external_id) => *external_id == mark,
-                    // A list that leaves it out: the document itself says it.
+                    // A list may leave the mark out; then the document itself has it.
                     None => listed.name == name,
                 };
                 if !may_be {
@@ -146,13 +148,14 @@ impl Calls {
         Ok(None)
     }
 
-    /// Writes to those whose turn it is.
+    /// Has ZapSign notify the signers whose turn it is.
     pub(super) async fn remind(&self, token: &str) -> Result<(), ProviderError> {
         let path = ["api", "v1", "docs", token, "resend-notifications-bulk", ""];
         let call = Call::send(Method::Post, &path, json!({}));
         Ok(self.api.tell(call).await?)
     }
 
+    /// Withdraws a document.
     pub(super) async fn withdraw(&self, token: &str) -> Result<(), ProviderError> {
         let path = ["api", "v1", "refuse", ""];
         let body: Value = json!({"doc_token": token, "rejected_reason": "withdrawn by the sender"});
@@ -163,7 +166,7 @@ impl Calls {
         if !failed.is_refusal() {
             return Err(failed.error);
         }
-        // What has ended there cannot be withdrawn, and need not be.
+        // ZapSign refuses to withdraw a document that has ended, which needs no withdrawal.
         match self.document(token).await?.status {
             Status::Pending | Status::Opened | Status::Unknown => Err(failed.error),
             Status::Signed | Status::Refused | Status::Expired => Ok(()),

@@ -2,34 +2,34 @@ use std::{fmt, time::Duration};
 
 use async_trait::async_trait;
 
-/// An HTTP client with TLS, of whichever kind the application uses.
+/// The application's HTTP client, with TLS.
 ///
-/// It must not follow redirects, send the headers of a request anywhere else, or read more of a body
-/// than [`HttpRequest::max_response`].
+/// It must not follow redirects or send a request's headers to another host, and must stop reading a body
+/// that exceeds [`HttpRequest::max_response`].
 #[async_trait]
 pub trait HttpClient: Send + Sync + 'static {
     /// Sends a request and reads the whole answer, whatever its status.
     ///
     /// # Errors
     ///
-    /// [`HttpError`] where there is no whole answer.
+    /// [`HttpError`] if there is no whole answer.
     async fn send(&self, request: HttpRequest) -> Result<HttpResponse, HttpError>;
 }
 
-/// A request. Its headers may hold a token, so they are not printed.
+/// A request. `Debug` leaves out its headers, because they may hold a token.
 #[derive(Clone)]
 pub struct HttpRequest {
     /// The method.
     pub method: Method,
-    /// Where to.
+    /// The absolute URL.
     pub url: String,
-    /// Names in lower case, with their values.
+    /// Header names in lower case, with their values.
     pub headers: Vec<(&'static str, String)>,
-    /// The body, which may be empty.
+    /// The body; may be empty.
     pub body: Vec<u8>,
-    /// How long all of it may take.
+    /// The time limit for the whole exchange, from connecting to the end of the answer.
     pub timeout: Duration,
-    /// The largest body of an answer, in bytes.
+    /// The largest allowed body of the answer, in bytes.
     pub max_response: usize,
 }
 
@@ -43,7 +43,7 @@ impl fmt::Debug for HttpRequest {
     }
 }
 
-/// A request's method.
+/// The method of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Method {
     /// `GET`
@@ -57,7 +57,7 @@ pub enum Method {
 }
 
 impl Method {
-    /// The name on the wire.
+    /// The method's name in HTTP.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -69,31 +69,31 @@ impl Method {
     }
 }
 
-/// An answer.
+/// An answer to a request.
 #[derive(Debug, Clone, Default)]
 pub struct HttpResponse {
     /// The status code.
     pub status: u16,
-    /// The value of `Retry-After`.
+    /// The value of the header `Retry-After`, if there is one.
     pub retry_after: Option<String>,
     /// The body.
     pub body: Vec<u8>,
 }
 
-/// Why there is no whole answer. The texts hold no header.
+/// Why there is no whole answer. The texts must contain no header value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum HttpError {
-    /// No connection came about: the request has not gone out.
+    /// No connection could be made, so the request was not sent.
     #[error("not reachable: {0}")]
     Unreachable(String),
-    /// There was no whole answer in time.
+    /// The whole answer did not arrive in time.
     #[error("no answer in time: {0}")]
     TimedOut(String),
-    /// The connection broke off after the request had gone out.
+    /// The connection broke after the request was sent.
     #[error("broken off: {0}")]
     Broken(String),
-    /// The answer is larger than was asked for.
+    /// The answer exceeds [`HttpRequest::max_response`], given in bytes.
     #[error("the answer is larger than {0} bytes")]
     TooLarge(usize),
 }

@@ -1,10 +1,11 @@
 use async_trait::async_trait;
+use docg_core::{
+    ids::OrganizationId,
+    signature::{ProviderError, SignatureRequest},
+};
 use serde_json::Value;
 
-use super::{error::ProviderError, request::SignatureRequest};
-use crate::ids::OrganizationId;
-
-/// Gives a signature provider access to the application's documents. The application defines how it describes
+/// Gives a provider access to the application's documents. The application defines how it describes
 /// a document; steps pass the description on as `file`.
 #[async_trait]
 pub trait Documents: Send + Sync + 'static {

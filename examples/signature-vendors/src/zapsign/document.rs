@@ -1,16 +1,17 @@
-//! What ZapSign tells of a document, by webhook and in its answers, and what it means for signers.
+//! Turns the state of a document, from webhooks and from the API, into facts about signers.
 
+use docg_core::{
+    address::is_same,
+    json,
+    signature::{ProviderUpdate, SignerFact, SignerFactKind, WebhookError},
+    time::Timestamp,
+};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use crate::{
-    address::is_same,
-    json,
-    signature::{ProviderUpdate, SignerFact, SignerFactKind, WebhookError, moment},
-    time::Timestamp,
-};
+use crate::moment;
 
-/// A document's state. Webhooks carry it whole, with what has happened beside it.
+/// A document's state. Most webhooks contain the whole of it, beside the event.
 #[derive(Debug, Deserialize)]
 pub(super) struct DocumentState {
     pub(super) token: String,
@@ -46,7 +47,7 @@ struct SignerState {
     signed_at: Option<Timestamp>,
 }
 
-/// Of a document or a signer, under the names that were seen.
+/// The status of a document or a signer, with all names that ZapSign's answers have shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Status {
@@ -65,19 +66,20 @@ pub(super) enum Status {
 }
 
 impl DocumentState {
+    /// When the document last changed.
     fn changed_at(&self) -> Timestamp {
         let moments = [self.deleted_at, self.last_update_at, self.created_at];
         let known = moments.into_iter().flatten().next();
-        // Without a moment that can be read: it has happened by now.
+        // A change without a readable moment has happened by now.
         known.unwrap_or_else(Timestamp::now)
     }
 
-    /// What has become of the signers by now.
+    /// The facts about signers that the state contains.
     pub(super) fn facts(&self) -> Vec<SignerFact> {
         let mut facts = Vec::new();
         for signer in self.signers.iter().filter(|it| !it.email.is_empty()) {
-            // Nobody did anything just when the document changed last: without a moment of their own, it
-            // has happened by now.
+            // A fact without a moment of its own has happened by now. The document's last change is no
+            // substitute, because it may be a later one.
             let mut tell = |kind, at: Option<Timestamp>| {
                 let at = at.unwrap_or_else(Timestamp::now);
                 facts.push(SignerFact::new(&signer.email, kind, at));
@@ -103,8 +105,7 @@ impl DocumentState {
                     self.changed_at(),
                 ));
             }
-            // All have signed whom it wants to have signed, also where it knows one by another address
-            // by now.
+            // All signers have signed, even if ZapSign meanwhile has another address for one of them.
             Status::Signed => {
                 facts.push(SignerFact::of_all(SignerFactKind::Signed, Timestamp::now()));
             }
@@ -113,8 +114,8 @@ impl DocumentState {
         facts
     }
 
-    /// The document does not say who refused it, unless a signer's status does or only one is left
-    /// who can have.
+    /// The refusal of the document. It is a signer's if their status shows it, or if they are the only one who
+    /// has not signed; else it is nobody's.
     fn refusal(&self) -> SignerFact {
         let named = self.signers.iter().find(|it| it.status == Status::Refused);
         let mut open = self.signers.iter().filter(|it| it.status != Status::Signed);
@@ -128,16 +129,15 @@ impl DocumentState {
     }
 }
 
-impl SignerFact {
-    fn is_signature_of(&self, email: &str) -> bool {
-        let whose = self.email.as_deref();
-        self.kind == SignerFactKind::Signed && whose.is_some_and(|whose| is_same(whose, email))
-    }
+/// True if the fact is the signature of the signer with this address.
+fn is_signature_of(fact: &SignerFact, email: &str) -> bool {
+    let whose = fact.email.as_deref();
+    fact.kind == SignerFactKind::Signed && whose.is_some_and(|whose| is_same(whose, email))
 }
 
-/// What a webhook says has happened.
+/// The event of a webhook.
 #[derive(Debug, Deserialize)]
-struct Occasion {
+struct Event {
     event_type: Option<String>,
     #[serde(default)]
     sandbox: Option<bool>,
@@ -154,21 +154,21 @@ struct Person {
     email: Option<String>,
 }
 
-/// Reads a webhook that is proved. What concerns the other environment than `sandbox` is none of
-/// docg's: nobody has signed anything for real there.
+/// Parses a webhook whose origin is proven. A webhook from the other environment than `sandbox` names is
+/// ignored: a signature in the sandbox is not a real one.
 pub(super) fn read(body: &[u8], sandbox: bool) -> Result<ProviderUpdate, WebhookError> {
     let malformed = |e: serde_json::Error| WebhookError::Malformed(e.to_string());
-    let occasion: Occasion = json::read_message(body).map_err(malformed)?;
+    let event: Event = json::read_message(body).map_err(malformed)?;
     let dedupe_key = hex::encode(Sha256::digest(body));
     let ignored = ProviderUpdate {
         envelope_id: None,
         dedupe_key: dedupe_key.clone(),
         facts: Vec::new(),
     };
-    if occasion.sandbox.is_some_and(|is| is != sandbox) {
+    if event.sandbox.is_some_and(|is| is != sandbox) {
         return Ok(ignored);
     }
-    let facts_and_token = match occasion.event_type.as_deref() {
+    let facts_and_token = match event.event_type.as_deref() {
         Some(
             kind @ ("doc_signed"
             | "doc_refused"
@@ -187,9 +187,9 @@ pub(super) fn read(body: &[u8], sandbox: bool) -> Result<ProviderUpdate, Webhook
                 }
                 "doc_refused" if state.status != Status::Refused => facts.push(state.refusal()),
                 "doc_signed" => {
-                    let who = occasion.signer_who_signed.and_then(|person| person.email);
+                    let who = event.signer_who_signed.and_then(|person| person.email);
                     let signed = who.map(|email| {
-                        let told = facts.iter().find(|fact| fact.is_signature_of(&email));
+                        let told = facts.iter().find(|fact| is_signature_of(fact, &email));
                         let at = told.map_or_else(Timestamp::now, |fact| fact.at);
                         SignerFact::signed(email, at)
                     });
@@ -200,11 +200,11 @@ pub(super) fn read(body: &[u8], sandbox: bool) -> Result<ProviderUpdate, Webhook
             (facts, state.token)
         }
         Some("email_bounce") => {
-            let named = occasion.signer.and_then(|person| person.email);
-            let (Some(email), Some(token)) = (occasion.email.or(named), occasion.token) else {
+            let named = event.signer.and_then(|person| person.email);
+            let (Some(email), Some(token)) = (event.email.or(named), event.token) else {
                 return Ok(ignored);
             };
-            let at = occasion.last_update_at.unwrap_or_else(Timestamp::now);
+            let at = event.last_update_at.unwrap_or_else(Timestamp::now);
             let fact = SignerFact::new(email, SignerFactKind::Bounced, at);
             (vec![fact], token)
         }

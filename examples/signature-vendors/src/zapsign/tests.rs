@@ -1,20 +1,21 @@
 use std::{sync::Arc, time::Duration};
 
-use serde_json::{Value, json};
-
-use super::*;
-use crate::{
+use docg_core::{
     ids::{ExecutionId, NodeId, OrganizationId, SignatureRequestId},
     signature::{
         EnvelopeRequest, FollowUp, NewSigner, ProviderError, ProviderUpdate, RequestStatus, Secret,
         SignatureProvider, SignatureRequest, SignerFact, SignerFactKind, WebhookError,
         WebhookRequest,
-        http::{
-            HttpError, mark_of,
-            testing::{Folder, Scripted},
-        },
     },
     time::Timestamp,
+};
+use serde_json::{Value, json};
+
+use super::*;
+use crate::{
+    HttpError,
+    request::mark_of,
+    testing::{Folder, Scripted},
 };
 
 const SECRET: &str = "webhook-secret";
@@ -22,7 +23,7 @@ const TOKEN: &str = "cce11abf-abcd-4bcd-a657-25b55f185f16";
 
 macro_rules! fixture {
     ($name:literal) => {
-        include_bytes!(concat!("../../../fixtures/zapsign/", $name, ".json"))
+        include_bytes!(concat!("../../fixtures/zapsign/", $name, ".json"))
     };
 }
 
@@ -66,7 +67,7 @@ fn kinds(update: &ProviderUpdate) -> Vec<(Option<&str>, SignerFactKind)> {
 }
 
 #[test]
-fn a_webhook_brings_the_state_of_all_signers() {
+fn a_webhook_reports_the_state_of_all_signers() {
     use SignerFactKind::{Signed, Viewed};
     let update = read(fixture!("doc_signed"));
     assert_eq!(update.envelope_id.as_deref(), Some(TOKEN));
@@ -92,7 +93,7 @@ fn a_webhook_brings_the_state_of_all_signers() {
 }
 
 #[test]
-fn a_signature_without_a_moment_happened_by_the_time_it_is_told() {
+fn a_signature_without_a_moment_gets_the_time_of_its_report() {
     for moment in [json!(null), json!("yesterday"), json!("0000-00-00")] {
         let mut body: Value = serde_json::from_slice(fixture!("doc_signed_last")).expect("JSON");
         for signer in body["signers"].as_array_mut().expect("signers") {
@@ -111,7 +112,7 @@ fn a_signature_without_a_moment_happened_by_the_time_it_is_told() {
 }
 
 #[test]
-fn a_refusal_is_the_signers_who_is_left_or_nobodys() {
+fn a_refusal_belongs_to_the_only_signer_left_or_to_nobody() {
     let update = read(fixture!("doc_refused"));
     let refusal = update.facts.last().expect("a fact");
     assert_eq!(refusal.kind, SignerFactKind::Declined);
@@ -127,11 +128,11 @@ fn a_refusal_is_the_signers_who_is_left_or_nobodys() {
 }
 
 #[test]
-fn the_end_of_a_document_concerns_all_signers() {
+fn the_end_of_a_document_is_a_fact_about_all_signers() {
     for (body, kind) in [
         (&fixture!("doc_deleted")[..], SignerFactKind::Canceled),
         (fixture!("doc_expired"), SignerFactKind::Expired),
-        // Whoever signs by another address than the one asked for has signed, too.
+        // A signer may have signed with another address than the requested one.
         (fixture!("doc_signed_last"), SignerFactKind::Signed),
     ] {
         assert!(kinds(&read(body)).contains(&(None, kind)), "{kind:?}");
@@ -148,7 +149,7 @@ fn the_end_of_a_document_concerns_all_signers() {
 }
 
 #[test]
-fn what_says_nothing_of_signers_is_taken_in_without_facts() {
+fn a_webhook_about_anything_but_signers_has_no_facts() {
     for body in [
         &fixture!("doc_created")[..],
         fixture!("doc_expiration_alert"),
@@ -163,7 +164,7 @@ fn what_says_nothing_of_signers_is_taken_in_without_facts() {
 }
 
 #[test]
-fn what_was_signed_for_trying_out_counts_only_there() {
+fn a_signature_in_the_sandbox_counts_only_in_the_sandbox() {
     let body = fixture!("doc_signed_sandbox");
     assert!(read(body).facts.is_empty());
     let config = config("https://sandbox.api.zapsign.com.br");
@@ -187,7 +188,7 @@ fn what_was_signed_for_trying_out_counts_only_there() {
 }
 
 #[test]
-fn while_a_secret_is_changed_webhooks_of_both_are_taken() {
+fn webhooks_of_both_secrets_are_accepted_while_the_secret_changes() {
     let config = config("https://api.zapsign.com.br").also_webhook_secret(Secret::new("new"));
     let client = Arc::new(Scripted::default());
     let provider = ZapSign::new(config.expect("valid"), client, Arc::new(Folder));
@@ -200,7 +201,7 @@ fn while_a_secret_is_changed_webhooks_of_both_are_taken() {
 }
 
 #[test]
-fn nothing_is_read_without_the_secret() {
+fn a_webhook_without_the_right_secret_is_refused() {
     let body = fixture!("doc_signed");
     let refused = |headers: &[(&str, &str)]| {
         let read = webhook(headers, body);
@@ -230,7 +231,7 @@ fn nothing_is_read_without_the_secret() {
 }
 
 #[test]
-fn the_same_delivery_is_recognized() {
+fn a_repeated_delivery_has_the_same_key() {
     let key = |body: &[u8]| read(body).dedupe_key;
     assert_eq!(key(fixture!("doc_signed")), key(fixture!("doc_signed")));
     assert_ne!(
@@ -276,7 +277,7 @@ fn listed(documents: Value) -> Value {
 }
 
 #[tokio::test]
-async fn a_document_is_sent_with_a_mark_by_which_it_is_found() {
+async fn a_document_is_sent_with_the_mark_of_its_request() {
     let made = json!({"token": TOKEN, "status": "pending"});
     let client = Scripted::default()
         .answer(200, listed(json!([])))
@@ -308,12 +309,12 @@ async fn a_document_is_sent_with_a_mark_by_which_it_is_found() {
 }
 
 #[tokio::test]
-async fn an_attempt_after_one_that_broke_off_sends_no_second_document() {
+async fn a_retry_sends_no_second_document() {
     let mark = mark_of(&asked());
     let document = json!({"token": TOKEN, "status": "pending", "external_id": mark});
     for listing in [
         json!([{"token": "other", "external_id": "x"}, {"token": TOKEN, "external_id": mark}]),
-        // A list that does not say it.
+        // A list without the marks.
         json!([{"token": TOKEN, "name": "contract"}]),
     ] {
         let client = Scripted::default()
@@ -329,7 +330,7 @@ async fn an_attempt_after_one_that_broke_off_sends_no_second_document() {
 }
 
 #[tokio::test]
-async fn whether_a_document_was_made_is_unknown_where_the_answer_is_lost() {
+async fn a_lost_answer_to_the_creation_is_an_unknown_outcome() {
     let none = listed(json!([]));
     for (client, unknown) in [
         (
@@ -356,20 +357,20 @@ async fn whether_a_document_was_made_is_unknown_where_the_answer_is_lost() {
 }
 
 #[tokio::test]
-async fn the_state_of_a_document_gives_the_same_facts_as_webhooks() {
+async fn the_status_has_the_same_facts_as_webhooks() {
     let document = String::from_utf8_lossy(fixture!("api_doc")).into_owned();
     let client = Scripted::default().answer(200, document);
     let mut facts = provider(client).status(&open()).await.expect("told");
     let mut from_webhook = read(fixture!("doc_signed_last")).facts;
     from_webhook.pop();
-    // The last one has no moment of its own, and gets that of its report.
+    // The last signature has no moment of its own and gets the time of its report.
     let [told, reported] = [&mut facts, &mut from_webhook].map(|facts| facts.last_mut());
     told.expect("signed").at = reported.expect("signed").at;
     assert_eq!(facts, from_webhook);
 }
 
 #[tokio::test]
-async fn the_signed_document_is_taken_once_the_api_says_that_it_is_signed() {
+async fn the_signed_document_is_stored_once_all_have_signed() {
     let document = String::from_utf8_lossy(fixture!("api_doc")).into_owned();
     let client = Scripted::default()
         .answer(200, &document)
@@ -397,7 +398,7 @@ async fn the_signed_document_is_taken_once_the_api_says_that_it_is_signed() {
 }
 
 #[tokio::test]
-async fn withdrawing_what_has_ended_there_is_no_failure() {
+async fn a_cancel_of_an_ended_document_succeeds() {
     let outcome = async |status: &str| {
         let client = Scripted::default()
             .answer(400, "{}")

@@ -1,22 +1,23 @@
 use std::{sync::Arc, time::Duration};
 
+use docg_core::{
+    ids::{ExecutionId, NodeId, OrganizationId, SignatureRequestId},
+    signature::{
+        EnvelopeRequest, FollowUp, NewSigner, ProviderError, ProviderUpdate, RequestStatus, Secret,
+        SignatureProvider, SignatureRequest, SignerFact, SignerFactKind, WebhookError,
+        WebhookRequest,
+    },
+    time::Timestamp,
+};
 use hmac::{Hmac, KeyInit, Mac};
 use serde_json::{Value, json};
 use sha2::Sha256;
 
 use super::*;
 use crate::{
-    ids::{ExecutionId, NodeId, OrganizationId, SignatureRequestId},
-    signature::{
-        EnvelopeRequest, NewSigner, ProviderError, ProviderUpdate, RequestStatus, Secret,
-        SignatureProvider, SignatureRequest, SignerFact, SignerFactKind, WebhookError,
-        WebhookRequest,
-        http::{
-            HttpError,
-            testing::{Folder, Scripted},
-        },
-    },
-    time::Timestamp,
+    HttpError,
+    request::mark_of,
+    testing::{Folder, Scripted},
 };
 
 const SECRET: &str = "webhook-secret";
@@ -24,7 +25,7 @@ const DOCUMENT: &str = "3c7a3b1e-55a1-4a5c-9c0e-0d3f8a5b7f10";
 
 macro_rules! fixture {
     ($name:literal) => {
-        include_bytes!(concat!("../../../fixtures/clicksign/", $name, ".json"))
+        include_bytes!(concat!("../../fixtures/clicksign/", $name, ".json"))
     };
 }
 
@@ -64,7 +65,7 @@ fn fact(email: &str, kind: SignerFactKind, time: &str) -> SignerFact {
 }
 
 #[test]
-fn a_webhook_brings_the_event_and_the_whole_history_before_it() {
+fn a_webhook_reports_its_event_and_the_whole_history() {
     let update = read(fixture!("sign_last"));
     assert_eq!(update.envelope_id.as_deref(), Some(DOCUMENT));
     use SignerFactKind::{Signed, Viewed};
@@ -81,7 +82,7 @@ fn a_webhook_brings_the_event_and_the_whole_history_before_it() {
 }
 
 #[test]
-fn a_refusal_gives_its_reasons_in_the_signers_words() {
+fn a_refusal_has_its_reasons_and_the_signers_comment() {
     let refusal = &read(fixture!("refusal")).facts[0];
     assert_eq!(refusal.kind, SignerFactKind::Declined);
     assert_eq!(refusal.email.as_deref(), Some("second@example.com"));
@@ -92,7 +93,7 @@ fn a_refusal_gives_its_reasons_in_the_signers_words() {
 }
 
 #[test]
-fn the_end_of_an_envelope_concerns_all_signers() {
+fn the_end_of_an_envelope_is_a_fact_about_all_signers() {
     for (body, kind) in [
         (&fixture!("cancel")[..], SignerFactKind::Canceled),
         (fixture!("deadline"), SignerFactKind::Expired),
@@ -103,7 +104,7 @@ fn the_end_of_an_envelope_concerns_all_signers() {
 }
 
 #[test]
-fn a_document_that_has_closed_itself_was_signed_by_all() {
+fn an_envelope_that_closes_itself_was_signed_by_all() {
     let mut body: Value = serde_json::from_slice(fixture!("document_closed")).expect("JSON");
     body["event"]["name"] = "auto_close".into();
     body["document"]["events"] = json!([]);
@@ -112,7 +113,7 @@ fn a_document_that_has_closed_itself_was_signed_by_all() {
 }
 
 #[test]
-fn why_a_document_is_closed_is_read_from_its_history() {
+fn the_history_tells_why_a_document_was_closed() {
     let update = read(fixture!("document_closed"));
     assert_eq!(update.envelope_id.as_deref(), Some(DOCUMENT));
     let signed = |email: &str| {
@@ -127,7 +128,7 @@ fn why_a_document_is_closed_is_read_from_its_history() {
 }
 
 #[test]
-fn while_a_secret_is_changed_webhooks_of_both_are_taken() {
+fn webhooks_of_both_secrets_are_accepted_while_the_secret_changes() {
     let secret = Secret::new;
     let config = ClickSignConfig::new("https://app.clicksign.com", secret("t0ken"), secret("old"));
     let config = config.and_then(|config| config.also_webhook_secret(secret("new")));
@@ -150,7 +151,7 @@ fn while_a_secret_is_changed_webhooks_of_both_are_taken() {
 }
 
 #[test]
-fn an_odd_field_hides_none_of_the_others() {
+fn an_unreadable_field_hides_no_other() {
     let person = json!({"email": "one@example.com"});
     for data in [
         json!({"signer": person, "signers": null, "refusal": 7}),
@@ -166,7 +167,7 @@ fn an_odd_field_hides_none_of_the_others() {
 }
 
 #[tokio::test]
-async fn what_breaks_off_once_signers_may_have_got_it_leaves_that_open() {
+async fn a_failure_after_the_activation_is_an_unknown_outcome() {
     for calls in [9, 10] {
         let mut client = Scripted::default().answer(200, json!({"data": []}));
         for _ in 1..calls {
@@ -182,7 +183,7 @@ async fn what_breaks_off_once_signers_may_have_got_it_leaves_that_open() {
 }
 
 #[test]
-fn what_says_nothing_of_signers_is_taken_in_without_facts() {
+fn a_webhook_about_anything_but_signers_has_no_facts() {
     for body in [
         &fixture!("attempts_exceeded")[..],
         fixture!("acceptance"),
@@ -194,7 +195,7 @@ fn what_says_nothing_of_signers_is_taken_in_without_facts() {
 }
 
 #[test]
-fn nothing_is_read_without_the_right_signature() {
+fn a_webhook_without_the_right_signature_is_refused() {
     let body = fixture!("sign");
     let right = signed(SECRET, body);
     let refused = |headers: &[(&str, &str)], body: &[u8]| {
@@ -213,11 +214,11 @@ fn nothing_is_read_without_the_right_signature() {
     refused(&[("content-hmac", &right[..right.len() - 2])], body);
     refused(&[("content-hmac", &format!("{right}00"))], body);
     refused(&[("content-hmac", &signed("other", body))], body);
-    // A signature that is merely contained proves nothing.
+    // The header must be the signature, not contain it.
     refused(&[("content-hmac", &format!("x{right}"))], body);
     refused(&[("content-hmac", &right), ("Content-Hmac", &right)], body);
     refused(&[("x-content-hmac", &right)], body);
-    // One byte is wrong, in the body and in the signature, at each place.
+    // Change one byte of the body, then one of the signature, at each place.
     for place in (0..body.len()).step_by(97) {
         let mut wrong = body.to_vec();
         wrong[place] ^= 1;
@@ -232,7 +233,7 @@ fn nothing_is_read_without_the_right_signature() {
 }
 
 #[test]
-fn what_is_proved_and_cannot_be_read_is_malformed() {
+fn a_proven_webhook_that_cannot_be_parsed_is_malformed() {
     for body in [&b""[..], b"[]", b"{\"document\": {}}", b"\xff"] {
         let read = webhook(&[("content-hmac", &signed(SECRET, body))], body);
         assert!(matches!(read, Err(WebhookError::Malformed(_))), "{read:?}");
@@ -240,7 +241,7 @@ fn what_is_proved_and_cannot_be_read_is_malformed() {
 }
 
 #[test]
-fn the_same_event_is_recognized_with_another_state_around_it() {
+fn a_repeated_event_has_the_same_key_in_a_later_state() {
     let mut later: Value = serde_json::from_slice(fixture!("sign")).expect("JSON");
     later["document"]["updated_at"] = json!("2026-04-01T00:00:00.000-03:00");
     later["document"]["events"] = json!([]);
@@ -283,7 +284,7 @@ fn open() -> SignatureRequest {
         expires_at: None,
         completed_at: None,
         details: json!({"envelope": "env-1"}),
-        follow_up: crate::signature::FollowUp::default(),
+        follow_up: FollowUp::default(),
         unreadable: false,
     }
 }
@@ -293,7 +294,7 @@ fn made(id: &str) -> Value {
 }
 
 fn name() -> String {
-    format!("contract [{}]", crate::signature::http::mark_of(&asked()))
+    format!("contract [{}]", mark_of(&asked()))
 }
 
 fn found(id: &str, status: &str) -> Value {
@@ -301,7 +302,7 @@ fn found(id: &str, status: &str) -> Value {
 }
 
 #[tokio::test]
-async fn an_envelope_is_put_together_activated_and_announced() {
+async fn an_envelope_is_drafted_then_activated_then_announced() {
     let mut client = Scripted::default().answer(200, json!({"data": []}));
     for id in [
         "env-1", "doc-1", "sig-2", "r", "r", "sig-1", "r", "r", "env-1", "n",
@@ -358,11 +359,11 @@ async fn an_envelope_is_put_together_activated_and_announced() {
 }
 
 #[tokio::test]
-async fn an_attempt_after_one_that_broke_off_sends_no_second_envelope() {
+async fn a_retry_sends_no_second_envelope() {
     let running = json!({"data": [found("env-1", "running")]});
     let client = Scripted::default()
         .answer(200, &running)
-        // Written to within the minute: they know.
+        // The signers were notified within the last minute.
         .answer(429, "{}")
         .answer(200, json!({"data": [{"id": "doc-1"}]}));
     let envelope = provider(client.clone())
@@ -371,7 +372,7 @@ async fn an_attempt_after_one_that_broke_off_sends_no_second_envelope() {
         .expect("found");
     assert_eq!(envelope.envelope_id, "doc-1");
     assert_eq!(client.asked().len(), 3);
-    // Merely looking for it writes to nobody.
+    // A search notifies nobody.
     let client = Scripted::default()
         .answer(200, &running)
         .answer(200, json!({"data": [{"id": "doc-1"}]}));
@@ -384,7 +385,7 @@ async fn an_attempt_after_one_that_broke_off_sends_no_second_envelope() {
 }
 
 #[tokio::test]
-async fn what_ended_before_it_was_known_here_is_not_sent_out_again() {
+async fn a_retry_does_not_resend_an_envelope_that_has_ended() {
     for status in ["closed", "canceled"] {
         let client = Scripted::default()
             .answer(200, json!({"data": [found("env-1", status)]}))
@@ -396,7 +397,7 @@ async fn what_ended_before_it_was_known_here_is_not_sent_out_again() {
 }
 
 #[tokio::test]
-async fn a_draft_that_was_left_behind_is_cleared_away_and_nothing_else_is() {
+async fn a_retry_deletes_the_draft_of_its_request_and_no_other() {
     let mut other = found("other", "draft");
     other["attributes"]["name"] = "contract".into();
     let listed = json!({"data": [other, found("draft", "draft")]});
@@ -411,7 +412,7 @@ async fn a_draft_that_was_left_behind_is_cleared_away_and_nothing_else_is() {
     let asked = client.asked();
     assert_eq!(asked[1], "DELETE /api/v3/envelopes/draft");
     assert_eq!(asked[2], "POST /api/v3/envelopes");
-    // It was activated at this very moment: the next attempt finds it so.
+    // The draft was activated at this moment; the next attempt finds it active.
     let listed = json!({"data": [found("draft", "draft")]});
     let client = Scripted::default().answer(200, listed).answer(422, "{}");
     let refused = provider(client).create(self::asked()).await;
@@ -422,7 +423,7 @@ async fn a_draft_that_was_left_behind_is_cleared_away_and_nothing_else_is() {
 }
 
 #[tokio::test]
-async fn a_refusal_names_what_is_wrong_and_a_timeout_may_be_repeated() {
+async fn a_refused_call_gives_clicksigns_reason_and_a_timeout_is_retryable() {
     let none = json!({"data": []});
     let wrong = json!({"errors": [{"title": "invalid", "detail": "name needs two words",
         "source": {"pointer": "/data/attributes/name"}}]});
@@ -447,7 +448,7 @@ async fn a_refusal_names_what_is_wrong_and_a_timeout_may_be_repeated() {
 }
 
 #[tokio::test]
-async fn the_list_of_events_gives_the_same_facts_as_webhooks() {
+async fn the_status_has_the_same_facts_as_webhooks() {
     let events = String::from_utf8_lossy(fixture!("api_events")).into_owned();
     let client = Scripted::default().answer(200, events);
     let facts = provider(client.clone())
@@ -464,7 +465,7 @@ async fn the_list_of_events_gives_the_same_facts_as_webhooks() {
 }
 
 #[tokio::test]
-async fn long_histories_are_read_to_their_end() {
+async fn a_long_history_is_read_to_its_end() {
     let event = json!({"attributes": {"name": "add_image"}});
     let signed = json!({"attributes": {"name": "sign", "created": "2026-03-02T12:00:00Z",
         "data": {"signer": {"email": "first@example.com"}}}});
@@ -483,7 +484,7 @@ async fn long_histories_are_read_to_their_end() {
 }
 
 #[tokio::test]
-async fn the_signed_document_is_taken_once_the_envelope_is_closed() {
+async fn the_signed_document_is_stored_once_the_envelope_is_closed() {
     let link = "https://content.s3.amazonaws.com/signed.pdf?sig=1";
     let document = json!({"data": {"id": "doc-1", "links": {"files": {"signed": link}}}});
     let client = Scripted::default()
@@ -518,7 +519,7 @@ async fn the_signed_document_is_taken_once_the_envelope_is_closed() {
 }
 
 #[tokio::test]
-async fn withdrawing_what_has_ended_there_is_no_failure() {
+async fn a_cancel_of_an_ended_envelope_succeeds() {
     let done = Scripted::default().answer(200, made("env-1"));
     provider(done.clone())
         .cancel(&open())
@@ -536,7 +537,7 @@ async fn withdrawing_what_has_ended_there_is_no_failure() {
 }
 
 #[test]
-fn events_of_unknown_shapes_hide_none_of_the_others() {
+fn an_event_of_an_unknown_shape_hides_no_other() {
     let odd = [
         json!({"name": "new_kind", "data": null, "occurred_at": "yesterday"}),
         json!({"name": "new_kind", "data": ["x"]}),

@@ -1,16 +1,17 @@
-//! What ClickSign reports, by webhook and in its lists, and what it means for signers.
+//! Turns ClickSign's events, from webhooks and from the API, into facts about signers.
 
+use docg_core::{
+    json,
+    signature::{ProviderUpdate, SignerFact, SignerFactKind, WebhookError},
+    time::Timestamp,
+};
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::{
-    json,
-    signature::{ProviderUpdate, SignerFact, SignerFactKind, WebhookError, moment},
-    time::Timestamp,
-};
+use crate::moment;
 
-/// Something that happened. Webhooks call its moment `occurred_at`, lists `created`.
+/// An event of an envelope. Its moment is `occurred_at` in webhooks and `created` in the API's lists.
 #[derive(Debug, Deserialize)]
 pub(super) struct Event {
     name: String,
@@ -61,7 +62,7 @@ impl Refusal {
     }
 }
 
-/// A webhook's body. Acceptance terms have no document, and are none of docg's.
+/// A webhook's body. Events about acceptance terms have no document and are ignored.
 #[derive(Debug, Deserialize)]
 struct Webhook {
     event: Event,
@@ -71,12 +72,12 @@ struct Webhook {
 #[derive(Debug, Deserialize)]
 struct WebhookDocument {
     key: String,
-    /// The whole history, so that one webhook makes up for those that were lost before it.
+    /// The whole history, so that one webhook replaces those that were lost before it.
     #[serde(default, deserialize_with = "readable")]
     events: Vec<Event>,
 }
 
-/// What cannot be read is as if it were not there: events of kinds that are unknown here have any shape.
+/// Reads an unreadable value as a missing one, because events of unknown kinds can have any shape.
 fn lenient<'de, D: Deserializer<'de>, T: DeserializeOwned + Default>(
     deserializer: D,
 ) -> Result<T, D::Error> {
@@ -84,7 +85,7 @@ fn lenient<'de, D: Deserializer<'de>, T: DeserializeOwned + Default>(
     Ok(serde_json::from_value(value).unwrap_or_default())
 }
 
-/// Those elements of a list that can be read; none of what is no list.
+/// Reads the readable elements of a list, and an empty list from any other value.
 fn readable<'de, D: Deserializer<'de>, T: DeserializeOwned>(
     deserializer: D,
 ) -> Result<Vec<T>, D::Error> {
@@ -100,9 +101,9 @@ impl Event {
         self.data.signer.iter().chain(&self.data.signers)
     }
 
-    /// What it says of signers. `signed_at` of several signers of one event is the same.
+    /// The event's facts about signers, all with the event's moment.
     pub(super) fn facts(&self) -> Vec<SignerFact> {
-        // Without a moment that can be read: it has happened by now.
+        // An event without a readable moment has happened by now.
         let at = self.occurred_at.unwrap_or_else(Timestamp::now);
         let of_people = |kind| {
             let emails = self.people().filter_map(|person| person.email.as_deref());
@@ -113,7 +114,7 @@ impl Event {
         match self.name.as_str() {
             "signature_started" => of_people(SignerFactKind::Viewed),
             "sign" => of_people(SignerFactKind::Signed),
-            // It closes itself when the last one has signed.
+            // ClickSign closes the envelope itself when the last signer has signed.
             "auto_close" => vec![SignerFact::of_all(SignerFactKind::Signed, at)],
             "refusal" => {
                 let reason = self.data.refusal.as_ref().and_then(Refusal::text);
@@ -125,13 +126,13 @@ impl Event {
                 facts.map(|fact| fact.because(reason.clone())).collect()
             }
             "deadline" => vec![SignerFact::of_all(SignerFactKind::Expired, at)],
-            // Closed by hand, it takes no more signatures.
+            // An envelope that a person closes takes no more signatures.
             "cancel" | "close" => vec![SignerFact::of_all(SignerFactKind::Canceled, at)],
             _ => Vec::new(),
         }
     }
 
-    /// The same for the same event, however often and with whatever around it it is delivered.
+    /// A hash of the event alone: each delivery of the event has the same, whatever else the webhook holds.
     fn dedupe_key(&self, document: &str) -> String {
         let mut hasher = Sha256::new();
         let mut part = |text: &str| {
@@ -151,7 +152,7 @@ impl Event {
     }
 }
 
-/// Reads a webhook that is proved.
+/// Parses a webhook whose origin is proven.
 pub(super) fn read(body: &[u8]) -> Result<ProviderUpdate, WebhookError> {
     let webhook: Webhook =
         json::read_message(body).map_err(|e| WebhookError::Malformed(e.to_string()))?;
@@ -159,10 +160,10 @@ pub(super) fn read(body: &[u8]) -> Result<ProviderUpdate, WebhookError> {
     let key = webhook.document.as_ref().map(|document| &document.key);
     let dedupe_key = event.dedupe_key(key.map_or("", String::as_str));
     let mut facts = event.facts();
-    // That a document is closed does not say why; its history does. An event of an unknown kind is
-    // kept and does nothing, whatever its document is.
-    let tells = !facts.is_empty() || event.name == "document_closed";
-    let envelope_id = match webhook.document.filter(|_| tells) {
+    // The event `document_closed` gives no reason, but the history does. An event of an unknown kind has no
+    // effect, whatever the history holds.
+    let has_facts = !facts.is_empty() || event.name == "document_closed";
+    let envelope_id = match webhook.document.filter(|_| has_facts) {
         Some(document) => {
             facts.extend(document.events.iter().flat_map(Event::facts));
             (!facts.is_empty()).then_some(document.key)

@@ -1,23 +1,23 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use docg_core::signature::{
+    Envelope, EnvelopeRequest, ProviderError, ProviderUpdate, Secret, SignatureProvider,
+    SignatureRequest, SignerFact, WebhookError, WebhookRequest,
+};
 use serde_json::Value;
 
 use super::{
     api::Calls,
     document::{self, DocumentState, Status},
 };
-use crate::signature::{
-    Document, Documents, Envelope, EnvelopeRequest, ProviderError, ProviderUpdate, Secret,
-    SignatureProvider, SignatureRequest, SignerFact, WebhookError, WebhookRequest,
-    http::{Api, ApiConfig, ConfigError, HttpClient},
-};
+use crate::{ConfigError, Document, Documents, HttpClient, api::Api, config::ApiConfig};
 
 /// The provider's name in parameters, URLs and stored requests.
 pub const NAME: &str = "zapsign";
-/// Where its documents come from, besides its own host.
+/// The hosts that ZapSign serves documents from, besides the API's own.
 const DOWNLOADS: [&str; 3] = ["zapsign.com.br", "zapsign.co", "amazonaws.com"];
-/// The pause between two looks for the finished document.
+/// The pause between two attempts to get the signed document.
 const PAUSE: Duration = Duration::from_secs(3);
 
 /// An account at ZapSign.
@@ -31,17 +31,16 @@ pub struct ZapSignConfig {
 }
 
 impl ZapSignConfig {
-    /// An account at `base_url`, which is `https://api.zapsign.com.br`, or
-    /// `https://sandbox.api.zapsign.com.br` to try things out; with its API token and the secret that
-    /// its webhook sends along.
+    /// An account at `base_url`, with its API token and the secret in its webhooks' header. The base URL is
+    /// `https://api.zapsign.com.br`, or `https://sandbox.api.zapsign.com.br` for trials.
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] says what is wrong.
+    /// [`ConfigError`] names the invalid value.
     pub fn new(base_url: &str, token: Secret, webhook_secret: Secret) -> Result<Self, ConfigError> {
         let example = "https://api.zapsign.com.br";
         let api = ApiConfig::new(base_url, example, token, webhook_secret, &DOWNLOADS)?;
-        let host = api.base_url().host_str().unwrap_or_default();
+        let host = api.base_url.host_str().unwrap_or_default();
         let sandbox = host.starts_with("sandbox.");
         Ok(Self {
             api,
@@ -52,18 +51,18 @@ impl ZapSignConfig {
         })
     }
 
-    /// Takes webhooks that another secret proves, too: while the secret is changed at the provider,
-    /// some come with the old one and some with the new.
+    /// Also accepts webhooks with another secret. While the secret is being changed at ZapSign, some webhooks
+    /// come with the old one and some with the new one.
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] where it is empty.
+    /// [`ConfigError::WebhookSecret`] if it is empty.
     pub fn also_webhook_secret(mut self, secret: Secret) -> Result<Self, ConfigError> {
         self.api.accept_webhooks_of(secret)?;
         Ok(self)
     }
 
-    /// Sets the header that webhooks carry the secret in, in place of `X-Webhook-Secret`.
+    /// Sets the webhook header that holds the secret, in place of `X-Webhook-Secret`.
     #[must_use]
     pub fn webhook_header(mut self, name: impl Into<String>) -> Self {
         self.header = name.into();
@@ -77,23 +76,23 @@ impl ZapSignConfig {
         self
     }
 
-    /// Says whether documents are made for trying out. What webhooks report of the other kind is
-    /// ignored. By default it is so where the host begins with `sandbox.`.
+    /// Sets whether documents are created in ZapSign's sandbox. Webhooks about documents of the other kind
+    /// have no effect. By default it is true if the host begins with `sandbox.`.
     #[must_use]
     pub fn sandbox(mut self, sandbox: bool) -> Self {
         self.sandbox = sandbox;
         self
     }
 
-    /// Sets how long a step waits for the finished document before it is tried again later; a minute
-    /// by default.
+    /// Sets how long one attempt waits for the signed document before it fails and is retried later. The
+    /// default is a minute.
     #[must_use]
     pub fn patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
         self
     }
 
-    /// Lets signed documents be fetched from this host and those below it, too.
+    /// Also allows downloads of signed documents from this host and its subdomains.
     #[must_use]
     pub fn download_host(mut self, host: &str) -> Self {
         self.api.allow_downloads_from(host);
@@ -110,7 +109,7 @@ pub struct ZapSign {
 }
 
 impl ZapSign {
-    /// The provider, over the application's client and documents.
+    /// A provider for this account, with the application's HTTP client and documents.
     #[must_use]
     pub fn new(
         config: ZapSignConfig,
@@ -118,7 +117,7 @@ impl ZapSign {
         documents: Arc<dyn Documents>,
     ) -> Self {
         let api = Api {
-            authorization: Secret::new(format!("Bearer {}", config.api.token().expose())),
+            authorization: Secret::new(format!("Bearer {}", config.api.token.expose())),
             config: config.api,
             client,
             media_type: "application/json",
@@ -135,7 +134,7 @@ impl ZapSign {
         }
     }
 
-    /// The document that an earlier attempt has sent to its signers.
+    /// The document that an earlier attempt sent to its signers.
     async fn earlier(
         &self,
         request: &EnvelopeRequest,
@@ -145,7 +144,7 @@ impl ZapSign {
         Ok(found.map(|found| Envelope::new(found.token)))
     }
 
-    /// Where the finished document is. Its link holds for an hour and is kept nowhere.
+    /// The link to the signed document. It is valid for an hour, so it is stored nowhere.
     async fn signed_file(&self, token: &str) -> Result<String, ProviderError> {
         let give_up_at = tokio::time::Instant::now() + self.patience;
         loop {
@@ -225,7 +224,7 @@ impl SignatureProvider for ZapSign {
         let given = request
             .header(&self.header)
             .ok_or(WebhookError::Unauthenticated)?;
-        let secrets = self.calls.api.config.webhook_secrets();
+        let secrets = &self.calls.api.config.webhook_secrets;
         if !secrets.iter().any(|secret| secret.matches(given)) {
             return Err(WebhookError::Unauthenticated);
         }

@@ -1,17 +1,16 @@
-//! Parses moments in the formats of signature providers.
+//! Parses moments in the formats of vendors.
 
 use chrono::NaiveDateTime;
+use docg_core::time::Timestamp;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
-
-use crate::time::Timestamp;
 
 /// Smaller numbers are seconds, others milliseconds. The bound is 1973 in milliseconds, 5138 in seconds.
 const MILLISECONDS_FROM: i64 = 100_000_000_000;
 
 /// Parses a moment: RFC 3339, the same without a zone (then UTC), or seconds or milliseconds since 1970. A
 /// missing or malformed value, or one outside the years 1 to 9999, gives `None`.
-pub(super) fn lenient<'de, D: Deserializer<'de>>(
+pub(crate) fn lenient<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Timestamp>, D::Error> {
     Value::deserialize(deserializer).map(|value| read(&value))
@@ -49,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_moment_is_understood_however_it_is_written() {
+    fn a_moment_is_parsed_in_every_format() {
         let half_past_ten = "2026-01-15T10:30:00Z".parse().ok();
         for written in [
             json!("2026-01-15T10:30:00Z"),
@@ -65,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_moment_is_none() {
+    fn a_malformed_moment_is_none() {
         for written in [
             json!(null),
             json!(""),

@@ -1,4 +1,4 @@
-//! A client that answers as it was told to, in order, and remembers what it was sent.
+//! Test doubles: an HTTP client that plays a script, and documents in memory.
 
 use std::{
     collections::VecDeque,
@@ -6,22 +6,23 @@ use std::{
 };
 
 use async_trait::async_trait;
+use docg_core::{
+    ids::OrganizationId,
+    signature::{ProviderError, SignatureRequest},
+};
 use serde_json::Value;
 
-use super::{HttpClient, HttpError, HttpRequest, HttpResponse};
-use crate::{
-    ids::OrganizationId,
-    signature::{Document, Documents, ProviderError, SignatureRequest},
-};
+use crate::{Document, Documents, HttpClient, HttpError, HttpRequest, HttpResponse};
 
+/// A client that gives the scripted answers in order, and records the requests.
 #[derive(Default, Clone)]
-pub(in crate::signature) struct Scripted {
+pub(crate) struct Scripted {
     answers: Arc<Mutex<VecDeque<Result<HttpResponse, HttpError>>>>,
     sent: Arc<Mutex<Vec<HttpRequest>>>,
 }
 
 impl Scripted {
-    pub(in crate::signature) fn answer(self, status: u16, body: impl ToString) -> Self {
+    pub(crate) fn answer(self, status: u16, body: impl ToString) -> Self {
         let response = HttpResponse {
             status,
             retry_after: None,
@@ -30,13 +31,12 @@ impl Scripted {
         self.push(Ok(response))
     }
 
-    pub(in crate::signature) fn fail(self, error: HttpError) -> Self {
+    pub(crate) fn fail(self, error: HttpError) -> Self {
         self.push(Err(error))
     }
 
-    /// These answers, then those of another client.
-    #[cfg(feature = "zapsign")]
-    pub(in crate::signature) fn then(self, other: Self) -> Self {
+    /// Appends the answers of another script.
+    pub(crate) fn then(self, other: Self) -> Self {
         let later = std::mem::take(&mut *other.answers.lock().expect("not poisoned"));
         self.answers.lock().expect("not poisoned").extend(later);
         self
@@ -49,14 +49,14 @@ impl Scripted {
         self
     }
 
-    pub(in crate::signature) fn sent(&self) -> Arc<Mutex<Vec<HttpRequest>>> {
+    pub(crate) fn sent(&self) -> Arc<Mutex<Vec<HttpRequest>>> {
         Arc::clone(&self.sent)
     }
 
-    /// What was asked, as `METHOD /path?query`, and that nothing more is expected.
-    pub(in crate::signature) fn asked(&self) -> Vec<String> {
+    /// The requests, as `METHOD /path?query`. Fails the test if an answer is left over.
+    pub(crate) fn asked(&self) -> Vec<String> {
         let left = self.answers.lock().expect("not poisoned").len();
-        assert_eq!(left, 0, "answers that nobody has asked for");
+        assert_eq!(left, 0, "answers are left over");
         let sent = self.sent.lock().expect("not poisoned");
         let line = |request: &HttpRequest| {
             let url = url::Url::parse(&request.url).expect("a URL");
@@ -67,8 +67,8 @@ impl Scripted {
         sent.iter().map(line).collect()
     }
 
-    /// The bodies that were sent, as JSON.
-    pub(in crate::signature) fn bodies(&self) -> Vec<Value> {
+    /// The requests' bodies, as JSON.
+    pub(crate) fn bodies(&self) -> Vec<Value> {
         let sent = self.sent.lock().expect("not poisoned");
         let body = |request: &HttpRequest| serde_json::from_slice(&request.body);
         sent.iter()
@@ -90,8 +90,8 @@ impl HttpClient for Scripted {
     }
 }
 
-/// Documents of a test: one can be read, and what is kept is described by its content.
-pub(in crate::signature) struct Folder;
+/// Reads one fixed document, and describes a signed document by its content.
+pub(crate) struct Folder;
 
 #[async_trait]
 impl Documents for Folder {

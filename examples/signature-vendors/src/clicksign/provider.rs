@@ -1,6 +1,10 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use docg_core::signature::{
+    Envelope, EnvelopeRequest, NewSigner, ProviderError, ProviderUpdate, Secret, SignatureProvider,
+    SignatureRequest, SignerFact, WebhookError, WebhookRequest,
+};
 use hmac::{Hmac, KeyInit, Mac};
 use serde_json::{Value, json};
 use sha2::Sha256;
@@ -9,23 +13,24 @@ use super::{
     api::{Calls, EnvelopeResource, EnvelopeStatus, NewEnvelope},
     events::{self, Event},
 };
-use crate::signature::{
-    Document, Documents, Envelope, EnvelopeRequest, NewSigner, ProviderError, ProviderUpdate,
-    Secret, SignatureProvider, SignatureRequest, SignerFact, WebhookError, WebhookRequest,
-    http::{Api, ApiConfig, ConfigError, HttpClient, mark_of, turns},
+use crate::{
+    ConfigError, Document, Documents, HttpClient,
+    api::Api,
+    config::ApiConfig,
+    request::{mark_of, turns},
 };
 
 /// The provider's name in parameters, URLs and stored requests.
 pub const NAME: &str = "clicksign";
-/// Carries `sha256=` and the HMAC-SHA256 of the raw body in hexadecimal digits.
+/// The webhook header with `sha256=` and the HMAC-SHA256 of the raw body in hexadecimal digits.
 const HEADER: &str = "content-hmac";
-/// Where its documents come from, besides its own host.
+/// The hosts that ClickSign serves documents from, besides the API's own.
 const DOWNLOADS: [&str; 2] = ["clicksign.com", "amazonaws.com"];
-/// Mail subjects longer than this many characters are not taken.
+/// The longest mail subject that ClickSign accepts, in characters.
 const LONGEST_SUBJECT: usize = 100;
-/// How much of a document's title an envelope's name has.
+/// The length in characters to which a document's title is cut in the envelope's name.
 const LONGEST_TITLE: usize = 200;
-/// The pause between two looks for the finished document.
+/// The pause between two attempts to get the signed document.
 const PAUSE: Duration = Duration::from_secs(3);
 
 /// An account at ClickSign.
@@ -37,13 +42,12 @@ pub struct ClickSignConfig {
 }
 
 impl ClickSignConfig {
-    /// An account at `base_url`, which is `https://app.clicksign.com`, or
-    /// `https://sandbox.clicksign.com` to try things out; with its access token and the HMAC secret of
-    /// its webhook.
+    /// An account at `base_url`, with its access token and the HMAC secret of its webhook. The base URL is
+    /// `https://app.clicksign.com`, or `https://sandbox.clicksign.com` for trials.
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] says what is wrong.
+    /// [`ConfigError`] names the invalid value.
     pub fn new(base_url: &str, token: Secret, webhook_secret: Secret) -> Result<Self, ConfigError> {
         let example = "https://app.clicksign.com";
         Ok(Self {
@@ -53,12 +57,12 @@ impl ClickSignConfig {
         })
     }
 
-    /// Takes webhooks that another secret proves, too: while the secret is changed at the provider,
-    /// some come with the old one and some with the new.
+    /// Also accepts webhooks that another secret proves. While the secret is being changed at ClickSign, some
+    /// webhooks come with the old one and some with the new one.
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] where it is empty.
+    /// [`ConfigError::WebhookSecret`] if it is empty.
     pub fn also_webhook_secret(mut self, secret: Secret) -> Result<Self, ConfigError> {
         self.api.accept_webhooks_of(secret)?;
         Ok(self)
@@ -71,15 +75,15 @@ impl ClickSignConfig {
         self
     }
 
-    /// Sets how long a step waits for the finished document before it is tried again later; a minute
-    /// by default.
+    /// Sets how long one attempt waits for the signed document before it fails and is retried later. The
+    /// default is a minute.
     #[must_use]
     pub fn patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
         self
     }
 
-    /// Lets signed documents be fetched from this host and those below it, too.
+    /// Also allows downloads of signed documents from this host and its subdomains.
     #[must_use]
     pub fn download_host(mut self, host: &str) -> Self {
         self.api.allow_downloads_from(host);
@@ -96,7 +100,7 @@ pub struct ClickSign {
 }
 
 impl ClickSign {
-    /// The provider, over the application's client and documents.
+    /// A provider for this account, with the application's HTTP client and documents.
     #[must_use]
     pub fn new(
         config: ClickSignConfig,
@@ -104,7 +108,7 @@ impl ClickSign {
         documents: Arc<dyn Documents>,
     ) -> Self {
         let api = Api {
-            authorization: config.api.token().clone(),
+            authorization: config.api.token.clone(),
             config: config.api,
             client,
             media_type: "application/vnd.api+json",
@@ -117,20 +121,20 @@ impl ClickSign {
         }
     }
 
-    /// The envelope that signers have got, of those that an earlier attempt has made; the others are
-    /// cleared away if they reached nobody.
+    /// The envelope of this name that an earlier attempt activated. If `clear` is set, its signers are
+    /// notified again, and drafts of this name are deleted.
     async fn earlier(&self, name: &str, clear: bool) -> Result<Option<Envelope>, ProviderError> {
         for found in self.calls.envelopes(name).await? {
             match found.status() {
                 EnvelopeStatus::Running => {
-                    // Whether it was announced is not known; nobody waits for a mail that never came.
+                    // The earlier attempt may have broken off before it notified the signers.
                     if clear {
                         self.announce(&found.id).await.map_err(in_doubt)?;
                     }
                     return self.taken(&found).await.map(Some).map_err(in_doubt);
                 }
-                // Signed, or withdrawn, before this attempt began: it is not sent out again, and asking
-                // what became of it tells the rest.
+                // The envelope ended before this attempt began. Do not send it again: its status brings
+                // the rest.
                 EnvelopeStatus::Closed | EnvelopeStatus::Canceled => {
                     return self.taken(&found).await.map(Some);
                 }
@@ -138,7 +142,7 @@ impl ClickSign {
                 {
                     Ok(()) => {}
                     Err(failed) if failed.status == Some(404) => {}
-                    // It may have been activated at this very moment.
+                    // The draft may have been activated at this moment; the next attempt will see.
                     Err(failed) => {
                         return Err(ProviderError::Unavailable(failed.error.to_string()));
                     }
@@ -149,13 +153,14 @@ impl ClickSign {
         Ok(None)
     }
 
+    /// An existing envelope, with the id of its document.
     async fn taken(&self, found: &EnvelopeResource) -> Result<Envelope, ProviderError> {
         let document = self.calls.document_of(&found.id).await?;
         Ok(envelope(&found.id, document))
     }
 
-    /// Writes to the signers. At most once a minute, and less often is no failure: they were
-    /// written to.
+    /// Has ClickSign notify the signers whose turn it is. ClickSign refuses a second notification within a
+    /// minute, which counts as a success, because the signers were notified.
     async fn announce(&self, envelope: &str) -> Result<(), ProviderError> {
         match self.calls.notify(envelope).await {
             Ok(()) => Ok(()),
@@ -165,7 +170,8 @@ impl ClickSign {
     }
 }
 
-/// Once an envelope is to be active, its signers may have got it, whatever breaks off then.
+/// Turns an error after the request to activate an envelope into an unknown outcome: its signers may have
+/// got it.
 fn in_doubt(error: ProviderError) -> ProviderError {
     match error {
         ProviderError::Unavailable(tech) | ProviderError::TimedOut(tech) => {
@@ -175,17 +181,19 @@ fn in_doubt(error: ProviderError) -> ProviderError {
     }
 }
 
-/// What an envelope is called: it is found again by it.
+/// The name of the request's envelope, by which it is found.
 fn name_of(request: &EnvelopeRequest, document: &Document) -> String {
     let title: String = document.title().chars().take(LONGEST_TITLE).collect();
     format!("{title} [{}]", mark_of(request))
 }
 
-/// Webhooks and docg know it by its document; calls of the API need both.
+/// An envelope under the id of its document, which webhooks name. Calls of the API also need the envelope's
+/// own id, so the details hold it.
 fn envelope(id: &str, document: String) -> Envelope {
     Envelope::new(document).details(json!({"envelope": id}))
 }
 
+/// ClickSign's own id of the request's envelope.
 fn envelope_of(request: &SignatureRequest) -> Result<&str, ProviderError> {
     let envelope = request.details.get("envelope").and_then(Value::as_str);
     envelope.ok_or_else(|| ProviderError::Refused("the request names no envelope".to_owned()))
@@ -240,7 +248,7 @@ impl SignatureProvider for ClickSign {
                 .calls
                 .signed_file(envelope, &request.envelope_id)
                 .await?;
-            // Before the envelope is closed, the file lacks its last signatures.
+            // Until the envelope is closed, the file lacks the last signatures.
             if let Some(link) = link {
                 let status = self.calls.envelope(envelope).await?.status();
                 if status == EnvelopeStatus::Closed {
@@ -279,7 +287,7 @@ impl SignatureProvider for ClickSign {
         if !failed.is_refusal() {
             return Err(failed.error);
         }
-        // What has ended there cannot be withdrawn, and need not be.
+        // ClickSign refuses to cancel an envelope that has ended, which needs no cancel.
         match self.calls.envelope(envelope).await?.status() {
             EnvelopeStatus::Running | EnvelopeStatus::Unknown => Err(failed.error),
             EnvelopeStatus::Draft | EnvelopeStatus::Closed | EnvelopeStatus::Canceled => Ok(()),
@@ -298,10 +306,10 @@ impl SignatureProvider for ClickSign {
             .ok_or(WebhookError::Unauthenticated)?;
         let proves = |secret: &Secret| {
             let mac = Hmac::<Sha256>::new_from_slice(secret.expose().as_bytes());
-            // In constant time.
+            // `verify_slice` compares in constant time.
             mac.is_ok_and(|mac| mac.chain_update(&request.body).verify_slice(&given).is_ok())
         };
-        if !self.calls.0.config.webhook_secrets().iter().any(proves) {
+        if !self.calls.0.config.webhook_secrets.iter().any(proves) {
             return Err(WebhookError::Unauthenticated);
         }
         events::read(&request.body)
