@@ -10,8 +10,9 @@ use docg_core::{
     engine::{EventFeed, StartRequest, WorkerOptions},
     event::{Event, EventData},
     observe::Actor,
-    ports::{EventBus, EventQuery, RunReader},
+    ports::{EventBus, ExecutionReader},
     prelude::*,
+    query::EventQuery,
 };
 use docg_store_memory::MemoryStore;
 use docg_test_servers::redis::PrivateServer;
@@ -176,12 +177,7 @@ async fn what_a_failover_took_from_a_run_lists_are_told_again() {
     let id = start(&works, organization).await;
     soon(runs.recv()).await.expect("it runs");
     let stored = async || {
-        let query = EventQuery {
-            organization_id: organization,
-            execution_id: id,
-            after: 0,
-            limit: 1_000,
-        };
+        let query = EventQuery::of(organization, id).limit(1_000);
         store.events(query).await.expect("reads")
     };
     // What came with the step that is under way is there.

@@ -16,6 +16,7 @@ pub mod observe;
 pub mod ports;
 pub mod preflight;
 mod programs;
+pub mod query;
 pub mod run;
 mod secrets;
 pub mod signature;

@@ -10,7 +10,7 @@ use axum::{
 use docg_core::{
     approval::token_hash,
     engine::IdempotencyKey,
-    ports::{Memo, MemoKey},
+    ports::{TtlEntry, TtlKey},
     time::Timestamp,
 };
 use serde_json::{Value, json};
@@ -76,7 +76,7 @@ where
 {
     let key = request.map(|request| Key {
         fingerprint: request.fingerprint(),
-        memo: MemoKey {
+        ttl_key: TtlKey {
             organization_id: Some(caller.organization),
             kind: "idempotency",
             key: request.key,
@@ -99,7 +99,7 @@ where
 {
     let owner = hex::encode(token_hash(token));
     let key = request.map(|request| Key {
-        memo: MemoKey {
+        ttl_key: TtlKey {
             organization_id: None,
             kind: "idempotency",
             key: format!("{owner}/{}", request.key),
@@ -132,7 +132,7 @@ async fn detached<T: Send + 'static>(work: impl Future<Output = T> + Send + 'sta
 }
 
 struct Key {
-    memo: MemoKey,
+    ttl_key: TtlKey,
     fingerprint: String,
     /// True if the answer holds texts for technicians, which other callers must not get.
     technical: bool,
@@ -146,7 +146,7 @@ impl Key {
     ) -> Result<Response, Problem> {
         let engine = &state.engine;
         loop {
-            let held = self.memo(Value::Null, engine.now() + UNDER_WAY);
+            let held = self.entry(Value::Null, engine.now() + UNDER_WAY);
             let Some(known) = engine.remember(held).await? else {
                 break;
             };
@@ -157,23 +157,23 @@ impl Key {
             tokio::time::sleep(POLL).await;
         }
         let called = call.await;
-        let memo = match &called {
+        let entry = match &called {
             Ok((status, body)) => {
                 let given = json!({"status": status.as_u16(), "body": body});
-                self.memo(given, engine.now() + REMEMBERED)
+                self.entry(given, engine.now() + REMEMBERED)
             }
-            Err(_) => self.memo(Value::Null, engine.now()),
+            Err(_) => self.entry(Value::Null, engine.now()),
         };
-        if let Err(error) = engine.replace(memo).await {
+        if let Err(error) = engine.replace(entry).await {
             tracing::error!("an answer could not be remembered for its key: {error}");
         }
         let (status, body) = called?;
         Ok(answer(status, &body))
     }
 
-    fn memo(&self, given: Value, expires_at: Timestamp) -> Memo {
-        Memo {
-            key: self.memo.clone(),
+    fn entry(&self, given: Value, expires_at: Timestamp) -> TtlEntry {
+        TtlEntry {
+            key: self.ttl_key.clone(),
             value: json!({
                 "fingerprint": self.fingerprint,
                 "technical": self.technical,
@@ -184,9 +184,9 @@ impl Key {
     }
 
     /// The stored answer for the key; `None` while the first call is running.
-    fn first_answer(&self, memo: &Memo) -> Result<Option<Response>, Problem> {
-        let fingerprint = memo.value["fingerprint"].as_str();
-        let technical = memo.value["technical"].as_bool();
+    fn first_answer(&self, entry: &TtlEntry) -> Result<Option<Response>, Problem> {
+        let fingerprint = entry.value["fingerprint"].as_str();
+        let technical = entry.value["technical"].as_bool();
         let (Some(fingerprint), Some(technical)) = (fingerprint, technical) else {
             return Err(Problem::unreadable());
         };
@@ -196,7 +196,7 @@ impl Key {
                 "idempotency_key_reused",
             ));
         }
-        let given = match &memo.value["given"] {
+        let given = match &entry.value["given"] {
             Value::Null => return Ok(None),
             given => given,
         };

@@ -3,7 +3,7 @@
 /// The bounds of a [`MemoryStore`](crate::MemoryStore).
 ///
 /// If executions or bytes reach their bound, the store deletes ended executions, the oldest first, as
-/// [`purge`](docg_core::ports::RunStore::purge) would. If none has ended, calls that add something report
+/// [`purge`](docg_core::ports::ExecutionStore::purge) would. If none has ended, calls that add something report
 /// `Full`. The store always accepts a commit, and deletes nothing for it, because the commit records
 /// what has already happened.
 #[derive(Debug, Clone)]
@@ -13,20 +13,20 @@ pub struct StoreConfig {
     pub max_executions: usize,
     /// The maximum number of pending signals in one execution's signal inbox.
     pub max_inbox: usize,
-    /// The maximum number of memos in the TTL store, not counting expired ones.
-    pub max_memos: usize,
-    /// The approximate maximum of bytes for executions with their records, workflows and memos. New ones
+    /// The maximum number of entries in the TTL store, not counting expired ones.
+    pub max_ttl_entries: usize,
+    /// The approximate maximum of bytes for executions with their records, workflows and TTL entries. New ones
     /// have to fit beside the rest; commits and small signals may exceed the bound.
     pub max_bytes: usize,
 }
 
 impl Default for StoreConfig {
-    /// A million executions, a thousand signals for each, a million memos, and 1 GiB in all.
+    /// A million executions, a thousand signals for each, a million TTL entries, and 1 GiB in all.
     fn default() -> Self {
         Self {
             max_executions: 1_000_000,
             max_inbox: 1_000,
-            max_memos: 1_000_000,
+            max_ttl_entries: 1_000_000,
             max_bytes: 1 << 30,
         }
     }
@@ -47,10 +47,10 @@ impl StoreConfig {
         self
     }
 
-    /// Sets the maximum number of memos.
+    /// Sets the maximum number of entries in the TTL store.
     #[must_use]
-    pub fn max_memos(mut self, max: usize) -> Self {
-        self.max_memos = max;
+    pub fn max_ttl_entries(mut self, max: usize) -> Self {
+        self.max_ttl_entries = max;
         self
     }
 

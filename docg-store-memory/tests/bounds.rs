@@ -7,8 +7,8 @@ use docg_core::{
     engine::{Engine, WorkerOptions, WorkersRunning},
     ids::{ExecutionId, OrganizationId, WorkerId},
     ports::{
-        BusError, ClaimRequest, ClaimWhat, Claimed, Created, EventBus, Memo, MemoKey, MemoStore,
-        NewRun, RunReader, RunStore, StoreErrorKind,
+        BusError, ClaimRequest, ClaimWhat, Claimed, Created, EventBus, ExecutionReader,
+        ExecutionStore, NewExecution, StoreErrorKind, TtlEntry, TtlKey, TtlStore,
     },
     run::{Status, Step},
 };
@@ -92,10 +92,10 @@ async fn a_full_inbox_takes_no_signal_until_one_is_settled() {
 }
 
 #[tokio::test]
-async fn expired_memos_make_room_for_new_ones() {
-    let store = MemoryStore::new(StoreConfig::default().max_memos(2));
-    let memo = |key: &str, expires: i64| Memo {
-        key: MemoKey {
+async fn expired_ttl_entries_make_room_for_new_ones() {
+    let store = MemoryStore::new(StoreConfig::default().max_ttl_entries(2));
+    let entry = |key: &str, expires: i64| TtlEntry {
+        key: TtlKey {
             organization_id: None,
             kind: "test",
             key: key.to_owned(),
@@ -103,20 +103,20 @@ async fn expired_memos_make_room_for_new_ones() {
         value: fact(),
         expires_at: at(expires),
     };
-    store.remember(memo("a", 10), at(0)).await.expect("stores");
-    store.remember(memo("b", 20), at(0)).await.expect("stores");
+    store.remember(entry("a", 10), at(0)).await.expect("stores");
+    store.remember(entry("b", 20), at(0)).await.expect("stores");
     let refused = store
-        .remember(memo("c", 30), at(9))
+        .remember(entry("c", 30), at(9))
         .await
         .expect_err("is full");
     assert_eq!(refused.kind, StoreErrorKind::Full);
     store
-        .remember(memo("c", 30), at(10))
+        .remember(entry("c", 30), at(10))
         .await
         .expect("takes the place of the first");
     assert!(
         store
-            .recall(&memo("b", 0).key, at(10))
+            .recall(&entry("b", 0).key, at(10))
             .await
             .expect("reads")
             .is_some()
@@ -205,7 +205,7 @@ async fn a_listener_that_falls_behind_misses_wakes_and_hears_the_latest() {
 }
 
 /// A run with so many bytes of trigger data.
-fn heavy(organization: OrganizationId, bytes: usize) -> NewRun {
+fn heavy(organization: OrganizationId, bytes: usize) -> NewExecution {
     let mut run = RunFixture::of(organization).build();
     let data = serde_json::json!({"text": "x".repeat(bytes)});
     Arc::make_mut(&mut run.state.inputs).trigger_data = Arc::new(data);

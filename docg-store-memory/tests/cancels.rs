@@ -17,7 +17,7 @@ use docg_core::{
     engine::{ControlAnswer, ControlRequest, Workers},
     i18n::Locale,
     ids::SignalId,
-    ports::{RunReader, RunStore, Signal, SignalKind, Store},
+    ports::{ExecutionReader, ExecutionStore, Signal, SignalKind, Store},
     prelude::*,
     run::{Step, StepStatus},
     signature::{RequestStatus, SignatureRequest},

@@ -14,8 +14,9 @@ use docg_core::{
     event::EventData,
     ids::{ExecutionId, OrganizationId, WorkerId, WorkflowId},
     observe::Actor,
-    ports::{ClaimRequest, ClaimWhat, EventQuery, RunReader, RunStore},
+    ports::{ClaimRequest, ClaimWhat, ExecutionReader, ExecutionStore},
     prelude::*,
+    query::EventQuery,
     run::Step,
     time::Timestamp,
 };
@@ -303,12 +304,7 @@ async fn after_a_takeover_nothing_begins_without_a_trace() {
         "running",
         "a death under it would be counted"
     );
-    let query = EventQuery {
-        organization_id: world.organization,
-        execution_id: id,
-        after: 0,
-        limit: 100,
-    };
+    let query = EventQuery::of(world.organization, id);
     let events = world.store.events(query).await.expect("reads");
     assert!((1..).zip(&events).all(|(seq, event)| event.seq == seq));
 }

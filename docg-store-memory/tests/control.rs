@@ -15,9 +15,10 @@ use docg_core::{
     },
     ids::OrganizationId,
     observe::{Actor, REDACTED, actions},
-    ports::{AuditQuery, Settlement},
+    ports::Settlement,
     preflight::PreflightLimits,
     prelude::*,
+    query::AuditQuery,
     run::Execution,
 };
 use docg_store_memory::{MemoryBus, MemoryStore};
@@ -130,12 +131,7 @@ impl World {
     }
 
     async fn audit(&self, id: ExecutionId) -> Vec<String> {
-        let query = AuditQuery {
-            organization_id: self.organization,
-            execution_id: id,
-            after: 0,
-            limit: 100,
-        };
+        let query = AuditQuery::of(self.organization, id);
         let page = self.engine.audit(query).await.expect("readable");
         page.items
             .iter()

@@ -21,8 +21,8 @@ use docg_core::{
     event::{Event, EventData},
     i18n::Locale,
     observe::{Actor, LogLevel},
-    ports::{AuditQuery, ExecutionRecord, LogQuery},
     prelude::*,
+    query::{AuditQuery, ExecutionRecord, LogQuery},
     run::{StepStatus, WaitKind},
     time::{Clock, ManualClock, SystemClock, Timestamp},
 };
@@ -801,15 +801,7 @@ async fn what_a_run_leaves_behind_is_whole() {
         .await;
     assert_eq!(rest.len(), events.len() - 4);
     // Logs say in plain words what happened.
-    let query = LogQuery {
-        organization_id: world.organization,
-        execution_id: id,
-        level: None,
-        domain: None,
-        step_id: None,
-        after: 0,
-        limit: 100,
-    };
+    let query = LogQuery::of(world.organization, id);
     let logs = world.engine.logs(query).await.expect("logs").items;
     assert!(logs.iter().all(|entry| entry.level == LogLevel::Ok));
     assert!(
@@ -827,12 +819,7 @@ async fn what_a_run_leaves_behind_is_whole() {
         (report.fault, report.head_hash),
         (None, execution.heads.audit_hash)
     );
-    let query = AuditQuery {
-        organization_id: world.organization,
-        execution_id: id,
-        after: 0,
-        limit: 100,
-    };
+    let query = AuditQuery::of(world.organization, id);
     let rows = world.engine.audit(query).await.expect("rows").items;
     let changes = events
         .iter()

@@ -8,7 +8,7 @@ use docg_core::{
         fixtures::{RunFixture, at, events},
     },
     ids::OrganizationId,
-    ports::{BusError, Created, EventBus, RunReader, RunStore, StoreErrorKind},
+    ports::{BusError, Created, EventBus, ExecutionReader, ExecutionStore, StoreErrorKind},
 };
 use docg_store_memory::{MemoryBus, MemoryStore};
 use futures::StreamExt;

@@ -13,7 +13,7 @@ use docg_core::{
     engine::{ControlRequest, Engine, StartRequest, WorkerOptions},
     ids::{OrganizationId, WorkerId, WorkflowId},
     observe::Actor,
-    ports::{ClaimRequest, ClaimWhat, EventBus, RunReader, RunStore, Store},
+    ports::{ClaimRequest, ClaimWhat, EventBus, ExecutionReader, ExecutionStore, Store},
     prelude::*,
     run::StepStatus,
     time::{Clock, ManualClock, Timestamp},
@@ -297,12 +297,7 @@ async fn a_clock_that_is_set_back_keeps_no_lease_from_being_renewed() {
     assert!(world.seen.is_empty(), "the handler works on");
 
     world.completes(&memory, id).await;
-    let query = docg_core::ports::EventQuery {
-        organization_id: world.organization,
-        execution_id: id,
-        after: 0,
-        limit: 100,
-    };
+    let query = docg_core::query::EventQuery::of(world.organization, id);
     let events = memory.events(query).await.expect("reads");
     assert!(
         events.is_sorted_by_key(|event| event.timestamp),

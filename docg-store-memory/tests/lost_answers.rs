@@ -16,8 +16,9 @@ use docg_core::{
     event::EventData,
     ids::{OrganizationId, WorkflowId},
     observe::Actor,
-    ports::{EventBus, ExecutionQuery},
+    ports::EventBus,
     prelude::*,
+    query::ExecutionQuery,
 };
 use docg_store_memory::{MemoryBus, MemoryStore};
 use futures::StreamExt;
@@ -120,13 +121,7 @@ impl World {
     async fn only_run(&self) -> ExecutionId {
         let reading = async {
             loop {
-                let query = ExecutionQuery {
-                    organization_id: self.organization,
-                    workflow_id: None,
-                    status: None,
-                    after: None,
-                    limit: 2,
-                };
+                let query = ExecutionQuery::of(self.organization).limit(2);
                 let page = self.engine.executions(query).await.expect("reads");
                 if let [run] = &page.items[..] {
                     return run.execution.id;

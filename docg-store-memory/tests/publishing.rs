@@ -19,8 +19,9 @@ use docg_core::{
     event::{Event, EventData},
     ids::{ExecutionId, OrganizationId, WorkflowId},
     observe::Actor,
-    ports::{EventBus, EventQuery, RunReader, RunStore},
+    ports::{EventBus, ExecutionReader, ExecutionStore},
     prelude::*,
+    query::EventQuery,
     time::{ManualClock, Timestamp},
 };
 use docg_store_memory::{BusConfig, MemoryBus, MemoryStore};
@@ -97,12 +98,7 @@ impl World {
     }
 
     async fn stored(&self, execution_id: ExecutionId) -> Vec<Arc<Event>> {
-        let query = EventQuery {
-            organization_id: self.organization,
-            execution_id,
-            after: 0,
-            limit: 1_000,
-        };
+        let query = EventQuery::of(self.organization, execution_id).limit(1_000);
         self.store.events(query).await.expect("reads")
     }
 

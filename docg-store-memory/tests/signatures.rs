@@ -12,8 +12,8 @@ use docg_core::{
     engine::{ControlAnswer, ControlRequest, Workers},
     event::{Event, EventData},
     ids::SignatureRequestId,
-    ports::ExecutionRecord,
     prelude::*,
+    query::ExecutionRecord,
     run::SignatureState,
     signature::{
         Envelope, EnvelopeRequest, ProviderError, ProviderUpdate, SignatureProvider,

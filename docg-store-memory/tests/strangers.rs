@@ -10,8 +10,9 @@ use docg_core::{
     event::EventData,
     limits::{self, CUT_MARK, TextLimit},
     observe::{LogDraft, LogLevel},
-    ports::{AuditQuery, ExecutionQuery, ExecutionRecord, LogQuery, Settlement},
+    ports::Settlement,
     prelude::*,
+    query::{AuditQuery, ExecutionQuery, ExecutionRecord, LogQuery},
     time::{MAX_DURATION_MS, Timestamp},
     workflow::{
         WorkflowDraft,
@@ -208,35 +209,16 @@ impl World {
         let engine = &self.engine;
         let organization_id = self.organization;
         let executions = engine
-            .executions(ExecutionQuery {
-                organization_id,
-                workflow_id: None,
-                status: None,
-                after: None,
-                limit: 100,
-            })
+            .executions(ExecutionQuery::of(organization_id))
             .await
             .expect("a list");
         let steps = engine.steps(organization_id, id).await.expect("steps");
         let logs = engine
-            .logs(LogQuery {
-                organization_id,
-                execution_id: id,
-                level: None,
-                domain: None,
-                step_id: None,
-                after: 0,
-                limit: 100,
-            })
+            .logs(LogQuery::of(organization_id, id))
             .await
             .expect("logs");
         let audit = engine
-            .audit(AuditQuery {
-                organization_id,
-                execution_id: id,
-                after: 0,
-                limit: 100,
-            })
+            .audit(AuditQuery::of(organization_id, id))
             .await
             .expect("audit");
         let shown = json!([executions.items.len(), steps, logs.items, audit.items]);

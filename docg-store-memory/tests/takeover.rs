@@ -13,7 +13,7 @@ use docg_core::{
     engine::{Engine, StartRequest, WorkerOptions},
     ids::{OrganizationId, WorkflowId},
     observe::Actor,
-    ports::{RunReader, Store},
+    ports::{ExecutionReader, Store},
     prelude::*,
     time::{Clock, ManualClock, SystemClock, Timestamp},
 };

@@ -8,8 +8,8 @@ use docg_core::{
     event::EventData,
     i18n::Locale,
     observe::LogLevel,
-    ports::LogQuery,
     prelude::*,
+    query::LogQuery,
     time::{ManualClock, Timestamp},
     workflow::handler::NewApproval,
 };
@@ -90,15 +90,7 @@ async fn left_alone(world: &World, at: At) -> (OrganizationId, ExecutionId) {
 
 /// The warnings of an execution that name the node type.
 async fn warnings(engine: &Engine, organization: OrganizationId, id: ExecutionId) -> Vec<String> {
-    let query = LogQuery {
-        organization_id: organization,
-        execution_id: id,
-        level: Some(LogLevel::Warn),
-        domain: None,
-        step_id: None,
-        after: 0,
-        limit: 100,
-    };
+    let query = LogQuery::of(organization, id).level(LogLevel::Warn);
     let logs = engine.logs(query).await.expect("reads").items;
     let texts = [Locale::En, Locale::PtBr]
         .into_iter()

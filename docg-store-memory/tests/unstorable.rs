@@ -19,9 +19,10 @@ use docg_core::{
     event::EventData,
     i18n::Locale,
     observe::{AuditDraft, LogDraft, LogLevel},
-    ports::{AuditQuery, ExecutionRecord, LogQuery, Settlement},
+    ports::Settlement,
     preflight::{Domain, Issue},
     prelude::*,
+    query::{AuditQuery, ExecutionRecord, LogQuery},
     storable::{MAX_DEPTH, MAX_STORED_DEPTH},
     workflow::{
         ComputeHandler, compute,
@@ -328,15 +329,9 @@ async fn a_wait_for_a_provider_that_the_engine_does_not_know_is_logged() {
         Status::Signing,
         "the application may report"
     );
-    let logs = LogQuery {
-        organization_id: execution.organization_id,
-        execution_id: execution.id,
-        level: Some(LogLevel::Warn),
-        domain: None,
-        step_id: None,
-        after: 0,
-        limit: 10,
-    };
+    let logs = LogQuery::of(execution.organization_id, execution.id)
+        .level(LogLevel::Warn)
+        .limit(10);
     let logs = ran.engine.logs(logs).await.expect("reads").items;
     for locale in [Locale::En, Locale::PtBr] {
         let texts = logs.iter().map(|it| it.message_human.render(locale));
@@ -495,15 +490,9 @@ async fn texts_of_handlers_are_kept_without_control_characters() {
     assert_eq!(error.tech.as_deref(), Some("tech"));
 
     let (organization_id, execution_id) = (execution.organization_id, execution.id);
-    let logs = LogQuery {
-        organization_id,
-        execution_id,
-        level: Some(LogLevel::Warn),
-        domain: None,
-        step_id: None,
-        after: 0,
-        limit: 10,
-    };
+    let logs = LogQuery::of(organization_id, execution_id)
+        .level(LogLevel::Warn)
+        .limit(10);
     let logs = engine.logs(logs).await.expect("reads").items;
     let said = logs
         .iter()
@@ -514,12 +503,7 @@ async fn texts_of_handlers_are_kept_without_control_characters() {
     assert_eq!(details["body"], json!(["x"]));
     assert!(details.to_string().contains("truncated"), "{details}");
 
-    let audit = AuditQuery {
-        organization_id,
-        execution_id,
-        after: 0,
-        limit: 10,
-    };
+    let audit = AuditQuery::of(organization_id, execution_id).limit(10);
     let rows = engine.audit(audit).await.expect("reads").items;
     let row = rows
         .iter()

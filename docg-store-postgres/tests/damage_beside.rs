@@ -10,8 +10,9 @@ use docg_core::{
     approval::{self, ApprovalNotifier, Decision, Invitation},
     engine::{Command, ControlAnswer, ControlRequest, EngineError, Resume, RetryRequest},
     error::codes,
-    ports::{AuditQuery, ExecutionQuery, RunReader, RunStore},
+    ports::{ExecutionReader, ExecutionStore},
     prelude::*,
+    query::{AuditQuery, ExecutionQuery},
 };
 use docg_store_memory::MemoryBus;
 use docg_store_postgres::{PgStore, PgStoreConfig};
@@ -134,13 +135,7 @@ async fn every_call_but_cancel_is_told_at_once_that_the_execution_cannot_be_read
         let error = record.execution.error.expect("says so");
         assert_eq!(error.code, codes::UNREADABLE);
 
-        let list = ExecutionQuery {
-            organization_id: world.organization,
-            workflow_id: None,
-            status: None,
-            after: None,
-            limit: 10,
-        };
+        let list = ExecutionQuery::of(world.organization).limit(10);
         let listed = engine.executions(list).await.expect("lists").items;
         assert!(listed[0].unreadable, "{damage}");
 
@@ -165,12 +160,7 @@ async fn every_call_but_cancel_is_told_at_once_that_the_execution_cannot_be_read
             matches!(canceled, ControlAnswer::Applied(it) if it.execution.status == Status::Canceled)
         );
         assert!(read().await.unreadable, "{damage}");
-        let query = AuditQuery {
-            organization_id: world.organization,
-            execution_id: id,
-            after: 0,
-            limit: 100,
-        };
+        let query = AuditQuery::of(world.organization, id);
         let audit = world.store.audit(query).await.expect("can be read").items;
         let last = audit.last().expect("a row").metadata.to_value();
         assert_eq!(last["unreadable"], true, "{damage}: {last}");

@@ -6,9 +6,10 @@ use docg_core::{
     conformance::fixtures::{CommitFixture, RunFixture, at},
     ids::{ExecutionId, OrganizationId, WorkerId},
     ports::{
-        Claim, ClaimRequest, ClaimWhat, Claimed, Created, EventQuery, NewRun, RunReader, RunStore,
-        StoreErrorKind,
+        Claim, ClaimRequest, ClaimWhat, Claimed, Created, ExecutionReader, ExecutionStore,
+        NewExecution, StoreErrorKind,
     },
+    query::EventQuery,
 };
 use docg_store_postgres::{PgStore, PgStoreConfig};
 use docg_test_servers::postgres::PrivateServer;
@@ -29,7 +30,7 @@ async fn sql(url: &str, statements: &str) {
         .expect("runs");
 }
 
-fn run() -> NewRun {
+fn run() -> NewExecution {
     RunFixture::of(OrganizationId::new()).build()
 }
 
@@ -236,12 +237,7 @@ async fn a_poisoned_commit_fails_alone() {
         let result = commit.await.expect("does not panic");
         let id = claimed.lease.execution_id;
         assert_eq!(result.is_err(), id == poisoned);
-        let query = EventQuery {
-            organization_id: claimed.state.execution.organization_id,
-            execution_id: id,
-            after: 0,
-            limit: 10,
-        };
+        let query = EventQuery::of(claimed.state.execution.organization_id, id).limit(10);
         let events = store.events(query).await.expect("reads");
         assert_eq!(events.len(), if id == poisoned { 1 } else { 3 });
     }

@@ -6,7 +6,9 @@ use std::{sync::Arc, time::Duration};
 use docg_core::{
     conformance::fixtures::{CommitFixture, RunFixture, at, signal},
     ids::{ExecutionId, OrganizationId, WorkerId},
-    ports::{ClaimRequest, ClaimWhat, Claimed, Lease, RunReader, RunStore, StoreErrorKind},
+    ports::{
+        ClaimRequest, ClaimWhat, Claimed, ExecutionReader, ExecutionStore, Lease, StoreErrorKind,
+    },
 };
 use docg_store_postgres::{PgStore, PgStoreConfig};
 use docg_test_servers::postgres::Database;

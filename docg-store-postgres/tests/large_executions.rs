@@ -5,7 +5,7 @@ use std::{collections::HashSet, sync::Arc};
 use docg_core::{
     conformance::fixtures::{RunFixture, at},
     ids::{ExecutionId, OrganizationId, WorkerId},
-    ports::{Claim, ClaimRequest, ClaimWhat, RunStore},
+    ports::{Claim, ClaimRequest, ClaimWhat, ExecutionStore},
 };
 use docg_store_postgres::{PgStore, PgStoreConfig};
 use serde_json::{Value, json};

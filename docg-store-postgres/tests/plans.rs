@@ -8,9 +8,10 @@ use docg_core::{
     ids::{ExecutionId, OrganizationId, SignatureRequestId, WorkerId, WorkflowId},
     observe::LogLevel,
     ports::{
-        AuditQuery, ClaimRequest, ClaimWhat, EventQuery, ExecutionQuery, FirstClaim, LogQuery,
-        Memo, MemoKey, MemoStore, RunReader, RunStore, WorkflowQuery, WorkflowStore,
+        ClaimRequest, ClaimWhat, ExecutionReader, ExecutionStore, FirstClaim, TtlEntry, TtlKey,
+        TtlStore, WorkflowStore,
     },
+    query::{AuditQuery, EventQuery, ExecutionQuery, LogQuery, WorkflowQuery},
     run::Status,
     time::Timestamp,
 };
@@ -164,45 +165,35 @@ async fn call_everything(store: &PgStore) {
         (None, Some(Status::Running)),
         (Some(WorkflowId::new()), Some(Status::Running)),
     ] {
-        let query = ExecutionQuery {
-            organization_id: organization,
-            workflow_id,
-            status,
-            after: None,
-            limit: 20,
-        };
+        let query = ExecutionQuery::of(organization)
+            .workflow_id(workflow_id)
+            .status(status)
+            .limit(20);
         store.executions(query).await.expect("reads");
     }
     store.steps(organization, id).await.expect("reads");
     store.snapshot(organization, id).await.expect("reads");
     let (organization_id, execution_id, after, limit) = (organization, id, 0, 20);
     store
-        .events(EventQuery {
-            organization_id,
-            execution_id,
-            after,
-            limit,
-        })
+        .events(
+            EventQuery::of(organization_id, execution_id)
+                .after(after)
+                .limit(limit),
+        )
         .await
         .expect("reads");
     store
-        .audit(AuditQuery {
-            organization_id,
-            execution_id,
-            after,
-            limit,
-        })
+        .audit(
+            AuditQuery::of(organization_id, execution_id)
+                .after(after)
+                .limit(limit),
+        )
         .await
         .expect("reads");
-    let logs = LogQuery {
-        organization_id,
-        execution_id,
-        level: Some(LogLevel::Ok),
-        domain: None,
-        step_id: None,
-        after,
-        limit,
-    };
+    let logs = LogQuery::of(organization_id, execution_id)
+        .level(LogLevel::Ok)
+        .after(after)
+        .limit(limit);
     store.logs(logs).await.expect("reads");
     store
         .signature_request(organization, SignatureRequestId::new())
@@ -221,11 +212,7 @@ async fn call_everything(store: &PgStore) {
         .await
         .expect("reads");
     for after in [None, Some((at(0), stored.id))] {
-        let query = WorkflowQuery {
-            organization_id,
-            after,
-            limit,
-        };
+        let query = WorkflowQuery::of(organization_id).after(after).limit(limit);
         store.workflows(query).await.expect("reads");
     }
     store
@@ -236,8 +223,8 @@ async fn call_everything(store: &PgStore) {
         .delete_workflow(organization, stored.id)
         .await
         .expect("deletes");
-    let memo = Memo {
-        key: MemoKey {
+    let entry = TtlEntry {
+        key: TtlKey {
             organization_id: None,
             kind: "k",
             key: "k".to_owned(),
@@ -246,11 +233,11 @@ async fn call_everything(store: &PgStore) {
         expires_at: at(100),
     };
     store
-        .remember(memo.clone(), at(0))
+        .remember(entry.clone(), at(0))
         .await
         .expect("remembers");
-    store.recall(&memo.key, at(0)).await.expect("recalls");
-    store.replace(memo).await.expect("replaces");
+    store.recall(&entry.key, at(0)).await.expect("recalls");
+    store.replace(entry).await.expect("replaces");
 
     let key = CheckpointKey::from_seed([1; 32]);
     store

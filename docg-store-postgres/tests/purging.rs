@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use docg_core::{
     conformance::fixtures::{CommitFixture, RunFixture, at, signal},
     ids::{ExecutionId, OrganizationId, WorkerId},
-    ports::{ClaimRequest, ClaimWhat, Claimed, RunStore},
+    ports::{ClaimRequest, ClaimWhat, Claimed, ExecutionStore},
     run::Status,
 };
 use docg_store_postgres::{PgStore, PgStoreConfig};

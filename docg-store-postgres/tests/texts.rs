@@ -11,8 +11,9 @@ use docg_core::{
     event::EventData,
     ids::{ExecutionId, OrganizationId, WorkflowId},
     observe::{Actor, AuditDraft, LogDraft, LogLevel},
-    ports::{EventBus, ExecutionRecord, LogQuery, Settlement, Store},
+    ports::{EventBus, Settlement, Store},
     prelude::*,
+    query::{ExecutionRecord, LogQuery},
     workflow::handler::NewApproval,
 };
 use docg_store_memory::{MemoryBus, MemoryStore};
@@ -223,15 +224,7 @@ impl World {
             let mut retry = RetryRequest::default();
             retry.trigger_data = Some(data);
             answered(engine.retry(self.control(id), retry).await, "retry");
-            let logs = LogQuery {
-                organization_id: self.organization,
-                execution_id: id,
-                level: None,
-                domain: None,
-                step_id: None,
-                after: 0,
-                limit: 100,
-            };
+            let logs = LogQuery::of(self.organization, id);
             assert!(!engine.logs(logs).await.expect("readable").items.is_empty());
         }
     }

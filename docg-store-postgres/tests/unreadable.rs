@@ -7,11 +7,9 @@ use docg_core::{
     engine::{ControlAnswer, ControlRequest, Engine, EngineError, StartRequest},
     ids::{OrganizationId, WorkerId, WorkflowId},
     observe::Actor,
-    ports::{
-        AuditQuery, Claim, ClaimRequest, ClaimWhat, EventQuery, ExecutionQuery, LogQuery,
-        RunReader, RunStore, WorkflowQuery,
-    },
+    ports::{Claim, ClaimRequest, ClaimWhat, ExecutionReader, ExecutionStore},
     prelude::*,
+    query::{AuditQuery, EventQuery, ExecutionQuery, LogQuery, WorkflowQuery},
     time::Timestamp,
     workflow::WorkflowDraft,
 };
@@ -460,13 +458,7 @@ async fn page_through(
     let (mut ids, mut after) = (Vec::new(), None);
     // A few more pages than there are executions, to catch a list that goes round.
     for _ in 0..4 {
-        let query = ExecutionQuery {
-            organization_id: organization,
-            workflow_id: None,
-            status: None,
-            after,
-            limit: 1,
-        };
+        let query = ExecutionQuery::of(organization).after(after).limit(1);
         let page = engine.executions(query).await.map_err(|e| e.to_string())?;
         let Some(record) = page.items.first() else {
             break;
@@ -491,13 +483,7 @@ async fn complaints(
         Ok(false) => found.push(format!("{what}: not so")),
         Err(error) => found.push(format!("{what}: {error}")),
     };
-    let list = ExecutionQuery {
-        organization_id: organization,
-        workflow_id: None,
-        status: None,
-        after: None,
-        limit: 10,
-    };
+    let list = ExecutionQuery::of(organization).limit(10);
     let listed = engine.executions(list).await.map_err(|e| e.to_string());
     must(
         "both are listed",
@@ -540,12 +526,7 @@ async fn complaints(
                 .map(|it| may_lack || it.len() == 1)
                 .map_err(|e| e.to_string()),
         );
-        let query = EventQuery {
-            organization_id: organization,
-            execution_id: id,
-            after: 0,
-            limit: 10,
-        };
+        let query = EventQuery::of(organization, id).limit(10);
         let events = store.events(query).await;
         must(
             "events",
@@ -553,15 +534,7 @@ async fn complaints(
                 .map(|it| may_lack || !it.is_empty())
                 .map_err(|e| e.to_string()),
         );
-        let query = LogQuery {
-            organization_id: organization,
-            execution_id: id,
-            level: None,
-            domain: None,
-            step_id: None,
-            after: 0,
-            limit: 10,
-        };
+        let query = LogQuery::of(organization, id).limit(10);
         let logs = engine.logs(query).await;
         must(
             "logs",
@@ -708,11 +681,7 @@ async fn a_workflow_that_cannot_be_read_is_listed_named_as_such_and_repaired_by_
             let damage = format!("UPDATE docg.workflows SET {column} = {value} WHERE id = '{id}'");
             let damaged = sqlx::raw_sql(AssertSqlSafe(damage.clone())).execute(&mut connection);
             damaged.await.expect("damages");
-            let query = WorkflowQuery {
-                organization_id: organization,
-                after: None,
-                limit: 10,
-            };
+            let query = WorkflowQuery::of(organization).limit(10);
             let listed = engine.workflows(query).await.expect("lists");
             assert_eq!(listed.items.len(), 1, "{damage}");
             let shown = engine.workflow(organization, id).await.expect("is shown");
@@ -887,31 +856,19 @@ async fn rows_whose_place_is_damaged_are_listed_once_however_small_the_pages() {
             // (seq, id) of each row, page by page.
             let (mut events, mut logs, mut audit) = (Vec::new(), Vec::new(), Vec::new());
             for _ in 0..20 {
-                let query = EventQuery {
-                    organization_id,
-                    execution_id,
-                    after: events.last().map_or(0, |(seq, _)| *seq),
-                    limit,
-                };
+                let query = EventQuery::of(organization_id, execution_id)
+                    .after(events.last().map_or(0, |(seq, _)| *seq))
+                    .limit(limit);
                 let page = world.store.events(query).await.expect("lists");
                 events.extend(page.iter().map(|it| (it.seq, it.event_id)));
-                let query = LogQuery {
-                    organization_id,
-                    execution_id,
-                    level: None,
-                    domain: None,
-                    step_id: None,
-                    after: logs.last().map_or(0, |(seq, _)| *seq),
-                    limit,
-                };
+                let query = LogQuery::of(organization_id, execution_id)
+                    .after(logs.last().map_or(0, |(seq, _)| *seq))
+                    .limit(limit);
                 let page = world.store.logs(query).await.expect("lists");
                 logs.extend(page.items.iter().map(|it| (it.seq, it.id)));
-                let query = AuditQuery {
-                    organization_id,
-                    execution_id,
-                    after: audit.last().map_or(0, |(seq, _)| *seq),
-                    limit,
-                };
+                let query = AuditQuery::of(organization_id, execution_id)
+                    .after(audit.last().map_or(0, |(seq, _)| *seq))
+                    .limit(limit);
                 let page = world.store.audit(query).await.expect("lists");
                 audit.extend(page.items.iter().map(|it| (it.seq, it.id)));
             }

@@ -85,8 +85,8 @@ macro_rules! __store_cases {
                 another_workers_lease_is_refused
                 of_two_commits_on_one_version_one_wins
                 events_that_do_not_follow_are_refused_whole
-                a_release_makes_due_at_wake_at
-                a_release_without_wake_at_waits_for_a_signal
+                a_release_makes_due_at_the_time_it_names
+                a_release_without_a_time_waits_for_a_signal
                 signature_requests_are_found_and_change
                 a_later_signature_request_leaves_the_earlier_to_be_found
                 approvals_are_found_by_token_and_change
@@ -100,7 +100,7 @@ macro_rules! __store_cases {
                 a_settled_signal_that_is_repeated_stays_settled
                 a_signal_to_a_leased_execution_waits_for_its_holder
                 a_release_with_signals_pending_is_due_at_once
-                a_commit_that_yields_to_signals_is_refused_until_it_settles_them
+                an_end_is_refused_until_it_settles_the_inbox
                 a_signal_to_an_ended_execution_makes_it_due
                 another_organizations_signal_is_refused
                 concurrent_signals_all_arrive
@@ -159,10 +159,10 @@ macro_rules! __store_cases {
                 another_organizations_workflows_are_hidden
                 workflows_come_newest_first_without_loss_or_repeat
             }
-            memos {
+            ttl {
                 a_name_is_remembered_once
-                of_concurrent_memos_one_is_remembered
-                a_memo_is_forgotten_when_it_expires
+                of_concurrent_entries_one_is_remembered
+                an_entry_is_forgotten_when_it_expires
                 an_expired_name_is_free_again
                 replacing_changes_the_fact
                 names_differ_by_organization_and_kind

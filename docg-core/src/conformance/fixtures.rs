@@ -14,7 +14,8 @@ use crate::{
     },
     observe::{Actor, AuditDraft, AuditEvent, ChainLink, LogDomain, LogEntry, LogLevel, Redaction},
     ports::{
-        Claimed, Commit, FirstClaim, Idempotency, LeaseAfter, NewRun, RunState, Signal, SignalKind,
+        Claimed, Commit, FirstClaim, Idempotency, LeaseAfter, NewExecution, RunState, Signal,
+        SignalKind,
     },
     run::{
         DeliveryState, Execution, Heads, Inputs, Phase, PhaseMetrics, SignatureState, Status, Step,
@@ -61,7 +62,7 @@ pub fn workflow(organization_id: OrganizationId, node_types: &[&str]) -> Workflo
     }
 }
 
-/// Builds a [`NewRun`]: queued, due at once, with its first event, log entry and audit row.
+/// Builds a [`NewExecution`]: queued, due at once, with its first event, log entry and audit row.
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct RunFixture {
@@ -127,7 +128,7 @@ impl RunFixture {
 
     /// Builds the execution with a fresh id.
     #[must_use]
-    pub fn build(self) -> NewRun {
+    pub fn build(self) -> NewExecution {
         let mut execution = self.execution();
         let steps = self
             .workflow
@@ -140,7 +141,8 @@ impl RunFixture {
         let event = event(&mut execution, EventData::ExecutionCreated { trigger_type });
         let log = log(&mut execution, LogLevel::Ok, LogDomain::Execution, None);
         let audit = audit(&mut execution, "execution.started");
-        NewRun {
+        NewExecution {
+            due_at: execution.wake_at,
             state: RunState {
                 execution,
                 inputs: Arc::new(Inputs {
@@ -336,9 +338,8 @@ impl CommitFixture {
             signature: None,
             approval: None,
             published: None,
-            unless_signaled: false,
             made_progress: true,
-            then: LeaseAfter::Release,
+            then: LeaseAfter::Release { due_at: None },
         })
     }
 
@@ -426,10 +427,14 @@ impl CommitFixture {
         self
     }
 
-    /// Returns the commit.
+    /// Returns the commit. Unless it keeps the lease, it releases it as the execution's state demands.
     #[must_use]
     pub fn build(self) -> Commit {
-        self.0
+        let mut commit = self.0;
+        if !matches!(commit.then, LeaseAfter::Keep(_)) {
+            commit.then = LeaseAfter::release(&commit.execution);
+        }
+        commit
     }
 }
 

@@ -24,7 +24,7 @@ pub mod fixtures;
 pub mod store;
 mod under_test;
 
-pub use faulty::{Call, Fault, FaultyBus, FaultyStore};
+pub use faulty::{Call, Fault, Faults, FaultyBus, FaultyStore};
 pub use under_test::{BusCapabilities, BusUnderTest, StoreCapabilities, StoreUnderTest};
 
 // The macros expand to code that uses tokio, so that an adapter needs no dependency on it.

@@ -8,13 +8,13 @@ use super::{
     api::request_signature::SignatureNode,
     driver::active::ActiveExecutions,
     read::relay::Relay,
-    report::{Observed, Observers, Warnings},
+    report::{Observers, Reports, Warnings},
     worker::{clock_guard::ClockGuard, pool::WakeUp},
 };
 use crate::{
     actions::{ActionCatalogue, ActionTemplate},
     observe::Redaction,
-    ports::{EventBus, Store},
+    ports::{EventBus, Intercepted, Store},
     preflight::{AllowAll, PreflightLimits, ResourceProbe},
     signature::SignatureProvider,
     time::{Clock, MAX_DURATION, SystemClock},
@@ -254,8 +254,11 @@ impl EngineBuilder {
         let inner = Inner {
             dry: self.registry.dry(),
             node_types: self.registry.node_types(),
-            store: Observed::new(self.store, &observers),
-            bus: Observed::new(self.bus, &observers),
+            store: Arc::new(Intercepted::wrap(
+                self.store,
+                Reports(Arc::clone(&observers)),
+            )),
+            bus: Arc::new(Intercepted::wrap(self.bus, Reports(Arc::clone(&observers)))),
             clock_guard: ClockGuard::of(&*self.clock),
             clock: self.clock,
             registry: self.registry,

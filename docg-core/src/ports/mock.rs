@@ -7,17 +7,19 @@ use async_trait::async_trait;
 use super::{
     error::StoreError,
     model::{
-        AuditQuery, Claim, ClaimRequest, Commit, Committed, Created, EventQuery, ExecutionQuery,
-        ExecutionRecord, Lease, LogQuery, Memo, MemoKey, NewRun, Page, Renewed, Signal,
-        Unpublished, Unserved, WorkflowQuery,
+        Claim, ClaimRequest, Commit, Committed, Created, Lease, NewExecution, Renewed, Signal,
+        TtlEntry, TtlKey, Unpublished, Unserved,
     },
-    store::{MemoStore, RunReader, RunStore, WorkflowStore},
+    store::{ExecutionReader, ExecutionStore, TtlStore, WorkflowStore},
 };
 use crate::{
     approval::Approval,
     event::Event,
     ids::{ExecutionId, OrganizationId, SignatureRequestId, WorkflowId},
     observe::{AuditEvent, LogEntry},
+    query::{
+        AuditQuery, EventQuery, ExecutionQuery, ExecutionRecord, LogQuery, Page, WorkflowQuery,
+    },
     run::Step,
     signature::SignatureRequest,
     time::Timestamp,
@@ -47,8 +49,8 @@ mockall::mock! {
     pub Store {}
 
     #[async_trait]
-    impl RunStore for Store {
-        async fn create(&self, run: NewRun) -> Result<Created, StoreError>;
+    impl ExecutionStore for Store {
+        async fn create(&self, execution: NewExecution) -> Result<Created, StoreError>;
         async fn claim(&self, request: ClaimRequest) -> Result<Claim, StoreError>;
         async fn renew(&self, leases: &[Lease], until: Timestamp) -> Result<Renewed, StoreError>;
         async fn unserved(
@@ -71,7 +73,7 @@ mockall::mock! {
     }
 
     #[async_trait]
-    impl RunReader for Store {
+    impl ExecutionReader for Store {
         async fn execution(
             &self,
             organization: OrganizationId,
@@ -128,9 +130,9 @@ mockall::mock! {
     }
 
     #[async_trait]
-    impl MemoStore for Store {
-        async fn remember(&self, memo: Memo, now: Timestamp) -> Result<Option<Memo>, StoreError>;
-        async fn recall(&self, key: &MemoKey, now: Timestamp) -> Result<Option<Memo>, StoreError>;
-        async fn replace(&self, memo: Memo) -> Result<(), StoreError>;
+    impl TtlStore for Store {
+        async fn remember(&self, entry: TtlEntry, now: Timestamp) -> Result<Option<TtlEntry>, StoreError>;
+        async fn recall(&self, key: &TtlKey, now: Timestamp) -> Result<Option<TtlEntry>, StoreError>;
+        async fn replace(&self, entry: TtlEntry) -> Result<(), StoreError>;
     }
 }

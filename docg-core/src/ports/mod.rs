@@ -1,8 +1,11 @@
 //! The traits that the engine needs from storage and transport. Adapters implement them; the suites in
 //! [`conformance`](crate::conformance) (feature `conformance`) check that adapters keep the promises.
+//!
+//! What applications ask the engine to list is in [`query`](crate::query).
 
 mod bus;
 mod error;
+mod intercept;
 #[cfg(feature = "mock")]
 mod mock;
 mod model;
@@ -12,12 +15,12 @@ mod store;
 pub use bus::MockEventBus;
 pub use bus::{BusError, EventBus, EventStream, ListEvent, OrganizationStream, WakeStream};
 pub use error::{StoreError, StoreErrorKind};
+pub use intercept::{Intercepted, Interceptor};
 #[cfg(feature = "mock")]
 pub use mock::MockStore;
 pub use model::{
-    AuditQuery, Claim, ClaimRequest, ClaimWhat, Claimed, Commit, Committed, Created, EventQuery,
-    ExecutionQuery, ExecutionRecord, FirstClaim, Idempotency, Lease, LeaseAfter, LogQuery,
-    MAX_TAKEOVERS, Memo, MemoKey, NewRun, Page, Renewed, ResumeSignal, RunState, Settlement,
-    Signal, SignalKind, Unpublished, Unserved, WorkflowQuery,
+    Claim, ClaimRequest, ClaimWhat, Claimed, Commit, Committed, Created, FirstClaim, Idempotency,
+    Lease, LeaseAfter, MAX_TAKEOVERS, NewExecution, Renewed, ResumeSignal, RunState, Settlement,
+    Signal, SignalKind, TtlEntry, TtlKey, Unpublished, Unserved,
 };
-pub use store::{MemoStore, RunReader, RunStore, Store, WorkflowStore};
+pub use store::{ExecutionReader, ExecutionStore, Store, TtlStore, WorkflowStore};

@@ -6,12 +6,9 @@ use serde_json::Value;
 use crate::{
     approval::{Approval, Decision},
     event::Event,
-    ids::{
-        ApprovalId, ExecutionId, NodeId, OrganizationId, SignalId, SignatureRequestId, WorkerId,
-        WorkflowId,
-    },
-    observe::{Actor, AuditEvent, LogDomain, LogEntry, LogLevel},
-    run::{Execution, Inputs, Status, Step},
+    ids::{ApprovalId, ExecutionId, OrganizationId, SignalId, SignatureRequestId, WorkerId},
+    observe::{Actor, AuditEvent, LogEntry},
+    run::{Execution, Inputs, Step},
     signature::{SignatureRequest, SignerFact},
     time::Timestamp,
     workflow::Workflow,
@@ -34,9 +31,10 @@ pub struct RunState {
     pub approval: Option<Approval>,
 }
 
-/// A new execution, stored atomically.
+/// A new execution, stored atomically. It has not ended.
 #[derive(Debug, Clone)]
-pub struct NewRun {
+#[non_exhaustive]
+pub struct NewExecution {
     /// The execution's first state.
     pub state: RunState,
     /// The first events.
@@ -45,6 +43,8 @@ pub struct NewRun {
     pub logs: Vec<Arc<LogEntry>>,
     /// The first audit rows.
     pub audit: Vec<Arc<AuditEvent>>,
+    /// When the execution is first due; `None` if only a signal makes it due.
+    pub due_at: Option<Timestamp>,
     /// The key with which a repeated call returns the first execution.
     pub idempotency: Option<Idempotency>,
     /// The worker that leases the execution on creation, if any.
@@ -77,7 +77,7 @@ pub struct Idempotency {
 pub enum Created {
     /// The execution was stored.
     New {
-        /// The lease, if [`claim`](NewRun::claim) was set and granted. Without a lease, the execution waits
+        /// The lease, if [`claim`](NewExecution::claim) was set and granted. Without a lease, the execution waits
         /// for a claim.
         lease: Option<Lease>,
     },
@@ -152,6 +152,7 @@ pub enum ClaimWhat {
 
 /// The result of a claim.
 #[derive(Debug, Clone, Default)]
+#[non_exhaustive]
 pub struct Claim {
     /// The executions that the worker has leased.
     pub claimed: Vec<Claimed>,
@@ -169,6 +170,7 @@ pub const MAX_TAKEOVERS: u32 = 20;
 
 /// An execution that a worker has just leased.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Claimed {
     /// The worker's lease on the execution.
     pub lease: Lease,
@@ -188,8 +190,25 @@ pub struct Claimed {
     pub published: u64,
 }
 
+impl Claimed {
+    /// The first lease on a new execution.
+    #[must_use]
+    pub const fn new(lease: Lease, state: RunState) -> Self {
+        Self {
+            lease,
+            taken_over: false,
+            takeovers: 0,
+            unreadable: false,
+            state,
+            signals: Vec::new(),
+            published: 0,
+        }
+    }
+}
+
 /// Everything that one decision changes, applied atomically.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Commit {
     /// The lease of the committing worker. If the lease is lost, the store refuses the commit.
     pub lease: Lease,
@@ -219,24 +238,42 @@ pub struct Commit {
     pub approval: Option<Approval>,
     /// The `seq` of the last event known to be on the bus.
     pub published: Option<u64>,
-    /// True if the store must refuse the commit when the inbox holds a signal that it does not settle: the
-    /// execution would end without having seen that signal.
-    pub unless_signaled: bool,
     /// True if the execution advanced: its count of takeovers restarts at 0.
     pub made_progress: bool,
-    /// Keeps or releases the lease.
+    /// What becomes of the lease, and when the execution is due next.
     pub then: LeaseAfter,
 }
 
-/// Keeps or releases the lease after a commit.
+/// What becomes of the lease after a commit, and when the execution is due next. The engine decides it from
+/// the run state, so that a store interprets neither status nor `wake_at`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LeaseAfter {
-    /// The worker keeps the lease until this moment, or until the lease's current end if that is later: a
-    /// commit may arrive after a renewal that was sent later.
+    /// The worker keeps the lease of an execution that has not ended until this moment, or until the lease's
+    /// current end if that is later: a commit may arrive after a renewal that was sent later.
     Keep(Timestamp),
-    /// The worker releases the lease. The execution is due at its `wake_at`, or at once if its inbox is not
-    /// empty.
-    Release,
+    /// The worker releases the lease.
+    Release {
+        /// When the execution is due; `None` if only a signal makes it due. If its inbox is not empty, it is
+        /// due at once.
+        due_at: Option<Timestamp>,
+    },
+    /// The worker releases the lease of an execution that has ended, with this commit or before. The store
+    /// refuses the commit if the inbox holds a signal that it does not settle: the execution would end
+    /// without having seen that signal. From then on, only a signal makes the execution due.
+    End,
+}
+
+impl LeaseAfter {
+    /// Releases the lease of an execution in this state.
+    #[must_use]
+    pub const fn release(execution: &Execution) -> Self {
+        if execution.status.is_terminal() {
+            Self::End
+        } else {
+            let due_at = execution.wake_at;
+            Self::Release { due_at }
+        }
+    }
 }
 
 /// The store's answer to a commit.
@@ -341,98 +378,6 @@ mod resume {
     }
 }
 
-/// An execution, as given to readers.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ExecutionRecord {
-    /// The run state.
-    pub execution: Execution,
-    /// The data that the execution works on.
-    pub inputs: Arc<Inputs>,
-    /// True if part of it cannot be read, because it is damaged or another version wrote it. Ids and status
-    /// are correct, the rest is what could be read. It can only be canceled.
-    pub unreadable: bool,
-}
-
-/// A query for executions, newest first.
-#[derive(Debug, Clone)]
-pub struct ExecutionQuery {
-    /// The tenant.
-    pub organization_id: OrganizationId,
-    /// Only executions of this workflow.
-    pub workflow_id: Option<WorkflowId>,
-    /// Only executions with this status.
-    pub status: Option<Status>,
-    /// Only executions after this one in the list.
-    pub after: Option<(Timestamp, ExecutionId)>,
-    /// The largest number of executions to return.
-    pub limit: usize,
-}
-
-/// A query for events, oldest first.
-#[derive(Debug, Clone, Copy)]
-pub struct EventQuery {
-    /// The tenant.
-    pub organization_id: OrganizationId,
-    /// The execution.
-    pub execution_id: ExecutionId,
-    /// Only events with a greater `seq`.
-    pub after: u64,
-    /// The largest number of events to return.
-    pub limit: usize,
-}
-
-/// A query for log entries, oldest first.
-#[derive(Debug, Clone)]
-pub struct LogQuery {
-    /// The tenant.
-    pub organization_id: OrganizationId,
-    /// The execution.
-    pub execution_id: ExecutionId,
-    /// Only entries of this level.
-    pub level: Option<LogLevel>,
-    /// Only entries of this domain.
-    pub domain: Option<LogDomain>,
-    /// Only entries of this node's step.
-    pub step_id: Option<NodeId>,
-    /// Only entries with a greater `seq`.
-    pub after: u64,
-    /// The largest number of entries to return.
-    pub limit: usize,
-}
-
-/// A query for audit rows, oldest first.
-#[derive(Debug, Clone, Copy)]
-pub struct AuditQuery {
-    /// The tenant.
-    pub organization_id: OrganizationId,
-    /// The execution.
-    pub execution_id: ExecutionId,
-    /// Only rows with a greater `seq`.
-    pub after: u64,
-    /// The largest number of rows to return.
-    pub limit: usize,
-}
-
-/// A query for workflows, newest first.
-#[derive(Debug, Clone, Copy)]
-pub struct WorkflowQuery {
-    /// The tenant.
-    pub organization_id: OrganizationId,
-    /// Only workflows after this one in the list.
-    pub after: Option<(Timestamp, WorkflowId)>,
-    /// The largest number of workflows to return.
-    pub limit: usize,
-}
-
-/// One page of a list.
-#[derive(Debug, Clone)]
-pub struct Page<T> {
-    /// The rows.
-    pub items: Vec<T>,
-    /// True if more rows follow.
-    pub has_more: bool,
-}
-
 /// An execution whose last events may be missing on the bus.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unpublished {
@@ -462,9 +407,9 @@ impl Unserved {
     pub const MOST: usize = 100;
 }
 
-/// The key of a [`Memo`].
+/// The key of a [`TtlEntry`].
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct MemoKey {
+pub struct TtlKey {
     /// The tenant; `None` for facts without a tenant, such as a webhook's delivery.
     pub organization_id: Option<OrganizationId>,
     /// The purpose, such as `sse_token`.
@@ -475,11 +420,39 @@ pub struct MemoKey {
 
 /// A small fact kept until it expires: an answer to repeat, a delivery already seen, a token's hash.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Memo {
+pub struct TtlEntry {
     /// The key.
-    pub key: MemoKey,
+    pub key: TtlKey,
     /// The fact.
     pub value: Value,
     /// When the fact expires.
     pub expires_at: Timestamp,
+}
+
+#[cfg(all(test, feature = "conformance"))]
+mod tests {
+    use super::*;
+    use crate::{
+        conformance::fixtures::{RunFixture, at},
+        run::Status,
+    };
+
+    #[test]
+    fn a_released_execution_is_due_at_its_wake_at_until_it_has_ended() {
+        let state = RunFixture::of(OrganizationId::new()).build().state;
+        for status in Status::ALL {
+            for wake_at in [None, Some(at(7))] {
+                let execution = Execution {
+                    status,
+                    wake_at,
+                    ..state.execution.clone()
+                };
+                let expected = match status {
+                    Status::Completed | Status::Failed | Status::Canceled => LeaseAfter::End,
+                    _ => LeaseAfter::Release { due_at: wake_at },
+                };
+                assert_eq!(LeaseAfter::release(&execution), expected, "{status}");
+            }
+        }
+    }
 }

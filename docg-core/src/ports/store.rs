@@ -5,9 +5,8 @@ use async_trait::async_trait;
 use super::{
     error::StoreError,
     model::{
-        AuditQuery, Claim, ClaimRequest, Commit, Committed, Created, EventQuery, ExecutionQuery,
-        ExecutionRecord, Lease, LogQuery, Memo, MemoKey, NewRun, Page, Renewed, Signal,
-        Unpublished, Unserved, WorkflowQuery,
+        Claim, ClaimRequest, Commit, Committed, Created, Lease, NewExecution, Renewed, Signal,
+        TtlEntry, TtlKey, Unpublished, Unserved,
     },
 };
 use crate::{
@@ -15,6 +14,9 @@ use crate::{
     event::Event,
     ids::{ExecutionId, OrganizationId, SignatureRequestId, WorkflowId},
     observe::{AuditEvent, LogEntry},
+    query::{
+        AuditQuery, EventQuery, ExecutionQuery, ExecutionRecord, LogQuery, Page, WorkflowQuery,
+    },
     run::Step,
     signature::SignatureRequest,
     time::Timestamp,
@@ -25,13 +27,13 @@ use crate::{
 ///
 /// Every call may fail with [`Unavailable`](super::StoreErrorKind::Unavailable), and every call that reads
 /// also with [`Corrupt`](super::StoreErrorKind::Corrupt). The methods list their other errors.
-pub trait Store: RunStore + RunReader + WorkflowStore + MemoStore {}
+pub trait Store: ExecutionStore + ExecutionReader + WorkflowStore + TtlStore {}
 
-impl<T: RunStore + RunReader + WorkflowStore + MemoStore> Store for T {}
+impl<T: ExecutionStore + ExecutionReader + WorkflowStore + TtlStore> Store for T {}
 
 /// Changes executions. Only the lease holder's [`commit`](Self::commit) changes run state.
 #[async_trait]
-pub trait RunStore: Send + Sync + 'static {
+pub trait ExecutionStore: Send + Sync + 'static {
     /// Stores an execution atomically. If `claim` is set and the organization, as of `created_at`, is below
     /// `per_organization`, also leases it. A store may leave the lease to a later claim.
     ///
@@ -39,7 +41,7 @@ pub trait RunStore: Send + Sync + 'static {
     ///
     /// `KeyReused` if the idempotency key came with another body before; `Conflict` if the id is taken;
     /// `Full`; `Invalid`, also if the events are not numbered 1, 2, 3 ….
-    async fn create(&self, run: NewRun) -> Result<Created, StoreError>;
+    async fn create(&self, execution: NewExecution) -> Result<Created, StoreError>;
     /// Leases executions: those that are due, or one by id.
     ///
     /// Each claim of an execution gets a higher fencing token than the one before. A leased execution is
@@ -82,8 +84,8 @@ pub trait RunStore: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// `Conflict` if the lease is lost or the version differs; `Signaled` if the commit yields to signals
-    /// that it does not settle; `NameTaken` if a new request has a name that leads to another stored
+    /// `Conflict` if the lease is lost or the version differs; `Signaled` if the commit
+    /// [ends](super::LeaseAfter::End) the execution without settling its whole inbox; `NameTaken` if a new request has a name that leads to another stored
     /// execution, ended or not; `Full`; `Invalid`, also if the events do not follow those stored.
     async fn commit(&self, commit: Commit) -> Result<Committed, StoreError>;
     /// Appends a signal to an execution's inbox and makes the execution due, even if it has ended. Idempotent
@@ -132,7 +134,7 @@ pub trait RunStore: Send + Sync + 'static {
 
 /// Reads executions. An organization cannot find another organization's records.
 #[async_trait]
-pub trait RunReader: Send + Sync + 'static {
+pub trait ExecutionReader: Send + Sync + 'static {
     /// An execution by id.
     ///
     /// # Errors
@@ -273,26 +275,31 @@ pub trait WorkflowStore: Send + Sync + 'static {
     ) -> Result<bool, StoreError>;
 }
 
-/// A TTL store for small facts.
+/// A TTL store for small facts. The engine keeps the webhooks that it has received in it, and `docg-http`
+/// answers to repeat and the tokens of streams.
 #[async_trait]
-pub trait MemoStore: Send + Sync + 'static {
+pub trait TtlStore: Send + Sync + 'static {
     /// Stores a fact if its key is free; else returns the stored fact and changes nothing. A fact that has
     /// expired at `now` counts as absent.
     ///
     /// # Errors
     ///
     /// `Unavailable`, `Corrupt`; `Full`; `Invalid`.
-    async fn remember(&self, memo: Memo, now: Timestamp) -> Result<Option<Memo>, StoreError>;
+    async fn remember(
+        &self,
+        entry: TtlEntry,
+        now: Timestamp,
+    ) -> Result<Option<TtlEntry>, StoreError>;
     /// The fact with this key.
     ///
     /// # Errors
     ///
     /// `Unavailable`, `Corrupt`.
-    async fn recall(&self, key: &MemoKey, now: Timestamp) -> Result<Option<Memo>, StoreError>;
+    async fn recall(&self, key: &TtlKey, now: Timestamp) -> Result<Option<TtlEntry>, StoreError>;
     /// Stores a fact, replacing any with the same key.
     ///
     /// # Errors
     ///
     /// `Unavailable`; `Full`; `Invalid`.
-    async fn replace(&self, memo: Memo) -> Result<(), StoreError>;
+    async fn replace(&self, entry: TtlEntry) -> Result<(), StoreError>;
 }

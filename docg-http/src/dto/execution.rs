@@ -5,8 +5,9 @@ use docg_core::{
     i18n::Locale,
     ids::{ExecutionId, NodeId, OrganizationId, StepId, WorkflowId},
     observe::JsonText,
-    ports::ExecutionRecord,
-    preflight, run,
+    preflight,
+    query::ExecutionRecord,
+    run,
     time::Timestamp,
 };
 use serde::Serialize;

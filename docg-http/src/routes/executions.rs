@@ -7,7 +7,7 @@ use docg_core::{
     engine::StartRequest,
     i18n::Text,
     ids::{ExecutionId, WorkflowId},
-    ports::{ExecutionQuery, ExecutionRecord},
+    query::{ExecutionQuery, ExecutionRecord},
     run::Status,
     time::Timestamp,
 };
@@ -300,13 +300,11 @@ async fn page(
         .as_deref()
         .map(|cursor| cursors.read(cursor))
         .transpose()?;
-    let query = ExecutionQuery {
-        organization_id: caller.organization,
-        workflow_id: workflow.map(WorkflowId),
-        status,
-        after: after.map(|(time, id)| (Timestamp::from_millis(time), ExecutionId(id))),
-        limit: limit(query.limit.as_deref())?,
-    };
+    let query = ExecutionQuery::of(caller.organization)
+        .workflow_id(workflow.map(WorkflowId))
+        .status(status)
+        .after(after.map(|(time, id)| (Timestamp::from_millis(time), ExecutionId(id))))
+        .limit(limit(query.limit.as_deref())?);
     let page = state.engine.executions(query).await?;
     let next =
         page.items.last().filter(|_| page.has_more).map(|last| {

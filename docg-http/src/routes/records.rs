@@ -3,7 +3,7 @@ use docg_core::{
     i18n::Text,
     ids::{ExecutionId, NodeId},
     limits,
-    ports::{AuditQuery, LogQuery},
+    query::{AuditQuery, LogQuery},
 };
 
 use crate::{
@@ -77,15 +77,14 @@ pub(crate) async fn logs(
         .transpose()?;
     let page = state
         .engine
-        .logs(LogQuery {
-            organization_id: caller.organization,
-            execution_id: ExecutionId(id),
-            level,
-            domain,
-            step_id: query.step_id.map(NodeId::from),
-            after: after.unwrap_or(0),
-            limit: limit(query.limit.as_deref())?,
-        })
+        .logs(
+            LogQuery::of(caller.organization, ExecutionId(id))
+                .level(level)
+                .domain(domain)
+                .step_id(query.step_id.map(NodeId::from))
+                .after(after.unwrap_or(0))
+                .limit(limit(query.limit.as_deref())?),
+        )
         .await?;
     let next = page
         .items
@@ -144,12 +143,11 @@ pub(crate) async fn audit(
         .transpose()?;
     let page = state
         .engine
-        .audit(AuditQuery {
-            organization_id: caller.organization,
-            execution_id: ExecutionId(id),
-            after: after.unwrap_or(0),
-            limit: limit(query.limit.as_deref())?,
-        })
+        .audit(
+            AuditQuery::of(caller.organization, ExecutionId(id))
+                .after(after.unwrap_or(0))
+                .limit(limit(query.limit.as_deref())?),
+        )
         .await?;
     let next = page
         .items

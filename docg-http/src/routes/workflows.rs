@@ -9,7 +9,7 @@ use docg_core::{
     i18n::Text,
     ids::{OrganizationId, WorkflowId},
     observe::{REDACTED, Redaction},
-    ports::WorkflowQuery,
+    query::WorkflowQuery,
     time::Timestamp,
     workflow::{Workflow, WorkflowDraft},
 };
@@ -76,11 +76,11 @@ pub(crate) async fn list(
         .transpose()?;
     let page = state
         .engine
-        .workflows(WorkflowQuery {
-            organization_id: caller.organization,
-            after: after.map(|(time, id)| (Timestamp::from_millis(time), WorkflowId(id))),
-            limit: limit(query.limit.as_deref())?,
-        })
+        .workflows(
+            WorkflowQuery::of(caller.organization)
+                .after(after.map(|(time, id)| (Timestamp::from_millis(time), WorkflowId(id))))
+                .limit(limit(query.limit.as_deref())?),
+        )
         .await?;
     let next = page.items.last().filter(|_| page.has_more);
     let next = next.map(|last| cursors.write(&(last.created_at.as_millis(), last.id.0)));

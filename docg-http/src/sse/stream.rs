@@ -11,7 +11,7 @@ use docg_core::{
     engine::EngineError,
     event::Event,
     ids::{ExecutionId, OrganizationId},
-    ports::ExecutionRecord,
+    query::ExecutionRecord,
 };
 use futures::{StreamExt, stream};
 use serde_json::{Value, json};

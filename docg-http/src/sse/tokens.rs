@@ -11,7 +11,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use docg_core::{
     i18n::Locale,
     ids::{ExecutionId, OrganizationId},
-    ports::{Memo, MemoKey},
+    ports::{TtlEntry, TtlKey},
 };
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -39,8 +39,8 @@ pub(super) struct TokenHolder {
     pub(super) locale: Locale,
 }
 
-fn key(token: &str) -> MemoKey {
-    MemoKey {
+fn key(token: &str) -> TtlKey {
+    TtlKey {
         organization_id: None,
         kind: "sse_token",
         key: hex::encode(Sha256::digest(token.as_bytes())),
@@ -87,7 +87,7 @@ pub(crate) async fn create(
     });
     state
         .engine
-        .remember(Memo {
+        .remember(TtlEntry {
             key: key(&token),
             value,
             expires_at,
@@ -105,12 +105,12 @@ pub(super) async fn redeem(
     token: &str,
     execution: Option<ExecutionId>,
 ) -> Result<TokenHolder, Problem> {
-    let memo = state
+    let entry = state
         .engine
         .recall(&key(token))
         .await?
         .ok_or_else(unauthorized)?;
-    let field = |name: &str| memo.value.get(name).and_then(Value::as_str);
+    let field = |name: &str| entry.value.get(name).and_then(Value::as_str);
     let organization = field("organization_id")
         .and_then(|id| id.parse().ok())
         .ok_or_else(Problem::unreadable)?;
@@ -136,7 +136,13 @@ pub(super) async fn redeem(
         .and_then(|tag| tag.parse().ok())
         .unwrap_or_default();
     let expires_at = state.engine.now() + TO_RECONNECT;
-    state.engine.replace(Memo { expires_at, ..memo }).await?;
+    state
+        .engine
+        .replace(TtlEntry {
+            expires_at,
+            ..entry
+        })
+        .await?;
     Ok(TokenHolder {
         organization,
         locale,

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use axum::Router;
 use docg_core::{
     engine::Engine,
-    ports::{Memo, MemoKey},
+    ports::{TtlEntry, TtlKey},
 };
 use serde_json::json;
 use tower::ServiceExt;
@@ -148,7 +148,7 @@ async fn an_answer_that_was_kept_and_cannot_be_read_is_no_other_request() {
         world.send(call.header("idempotency-key", "p"))
     };
     assert_eq!(pause().await.status.as_u16(), 200);
-    let key = MemoKey {
+    let key = TtlKey {
         organization_id: Some(world.organization),
         kind: "idempotency",
         key: "p".to_owned(),
@@ -158,11 +158,11 @@ async fn an_answer_that_was_kept_and_cannot_be_read_is_no_other_request() {
     let mut without_answer = kept.value.clone();
     without_answer["given"] = json!(5);
     for value in [json!(1), json!(null), json!({}), json!([]), without_answer] {
-        let memo = Memo {
+        let entry = TtlEntry {
             value,
             ..kept.clone()
         };
-        world.engine.replace(memo).await.expect("is up");
+        world.engine.replace(entry).await.expect("is up");
         pause().await.problem(409, "unreadable");
     }
 }

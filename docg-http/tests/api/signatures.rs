@@ -1,4 +1,4 @@
-use docg_core::{ports::MemoKey, prelude::*};
+use docg_core::{ports::TtlKey, prelude::*};
 use serde_json::{Value, json};
 
 use crate::support::{Call, World, scrubbed};
@@ -11,7 +11,7 @@ async fn an_event_that_nobody_knows_is_kept_without_its_secrets() {
         .header("x-desk", "proof")
         .body(body.to_string());
     assert_eq!(world.send(sent).await.json(), json!({"received": true}));
-    let key = MemoKey {
+    let key = TtlKey {
         organization_id: None,
         kind: "webhook",
         key: "desk/d1".to_owned(),

@@ -6,7 +6,7 @@ use std::{
 };
 
 use axum::http::StatusCode;
-use docg_core::{ids::OrganizationId, ports::MemoKey};
+use docg_core::{ids::OrganizationId, ports::TtlKey};
 use docg_http::{Principal, Scope};
 use futures::future::join_all;
 use serde_json::json;
@@ -148,7 +148,7 @@ async fn a_stream_s_token_is_stored_hashed() {
     let token = world.post("/api/v1/sse/tokens", json!({})).await.json();
     let token = token["token"].as_str().expect("a token");
     let stored = |key: &str| {
-        let key = MemoKey {
+        let key = TtlKey {
             organization_id: None,
             kind: "sse_token",
             key: key.to_owned(),

@@ -11,9 +11,9 @@ use docg_core::{
     ids::{ExecutionId, OrganizationId, SignalId, WorkerId},
     observe::{AuditEvent, LogEntry},
     ports::{
-        Commit, ExecutionRecord, Lease, LeaseAfter, NewRun, RunState, Signal, StoreError,
-        StoreErrorKind,
+        Commit, Lease, LeaseAfter, NewExecution, RunState, Signal, StoreError, StoreErrorKind,
     },
+    query::ExecutionRecord,
     run::{Execution, Inputs, Step},
     signature::SignatureRequest,
     time::Timestamp,
@@ -66,6 +66,7 @@ pub(super) struct Run {
     /// The number of takeovers in a row since the last progress.
     pub(super) takeovers: u32,
     fence: u64,
+    has_ended: bool,
     /// The time from which it needs a worker, while nobody holds it.
     due: Option<Timestamp>,
     /// Counts the changes of its place in the queue.
@@ -104,7 +105,7 @@ pub(super) struct Held {
 const STATE: usize = 1_024;
 
 /// The size in bytes that a new execution will have.
-pub(super) fn weight_of(run: &NewRun) -> usize {
+pub(super) fn weight_of(run: &NewExecution) -> usize {
     let state = &run.state;
     let steps = state.steps.iter().map(weight::step);
     let rows = weight::rows(&run.events, &run.logs, &run.audit);
@@ -112,14 +113,15 @@ pub(super) fn weight_of(run: &NewRun) -> usize {
 }
 
 impl Entry {
-    pub(super) fn new(run: NewRun, types: TypeSet, lists: Arc<TenantLists>) -> Self {
-        let NewRun {
+    pub(super) fn new(run: NewExecution, types: TypeSet, lists: Arc<TenantLists>) -> Self {
+        let NewExecution {
             state,
             events,
             logs,
             audit,
             idempotency,
-            claim: _,
+            due_at,
+            ..
         } = run;
         let RunState {
             execution,
@@ -130,7 +132,8 @@ impl Entry {
             approval,
         } = state;
         let mut run = Run {
-            due: execution.wake_at,
+            due: due_at,
+            has_ended: false,
             weight: Weight {
                 rows: weight::rows(&events, &logs, &audit),
                 ..Weight::default()
@@ -193,11 +196,7 @@ impl Entry {
 
 impl Run {
     pub(super) fn record(&self) -> ExecutionRecord {
-        ExecutionRecord {
-            execution: self.execution.clone(),
-            inputs: self.inputs(),
-            unreadable: false,
-        }
+        ExecutionRecord::new(self.execution.clone(), self.inputs())
     }
 
     fn inputs(&self) -> Arc<Inputs> {
@@ -252,17 +251,15 @@ impl Run {
     /// The time of the end, if the execution has ended.
     pub(super) fn ended_at(&self) -> Option<Timestamp> {
         let execution = &self.execution;
-        execution
-            .status
-            .is_terminal()
-            .then(|| execution.completed_at.unwrap_or(execution.updated_at))
+        let end = execution.completed_at.unwrap_or(execution.updated_at);
+        self.has_ended.then_some(end)
     }
 
     /// The execution's place in the queue.
     pub(super) fn want(&self, types: TypeSet) -> Want {
         match &self.held {
             Some(held) if !held.lapsed => Want::Leased { until: held.until },
-            _ if self.execution.status.is_terminal() && self.inbox.is_empty() => Want::Nothing,
+            _ if self.is_over() => Want::Nothing,
             _ => self.due.map_or(Want::Nothing, |at| Want::Worker {
                 at,
                 priority: self.execution.priority,
@@ -327,8 +324,11 @@ impl Run {
 
     /// Returns `at` if the execution needs a worker. An ended one needs a worker only for its inbox.
     fn wants_from(&self, at: Timestamp) -> Option<Timestamp> {
-        let is_over = self.execution.status.is_terminal() && self.inbox.is_empty();
-        (!is_over).then_some(at)
+        (!self.is_over()).then_some(at)
+    }
+
+    fn is_over(&self) -> bool {
+        self.has_ended && self.inbox.is_empty()
     }
 
     /// Releases the lease without a change to the execution.
@@ -398,7 +398,7 @@ impl Run {
             );
         }
         let is_settled = |signal: &Signal| commit.settled.contains(&signal.id);
-        if commit.unless_signaled && !self.inbox.iter().all(is_settled) {
+        if matches!(commit.then, LeaseAfter::End) && !self.inbox.iter().all(is_settled) {
             return refuse(
                 StoreErrorKind::Signaled,
                 format!("{id} has signals in its inbox"),
@@ -474,13 +474,17 @@ impl Run {
         }
         match commit.then {
             LeaseAfter::Keep(until) => self.hold_until(until),
-            LeaseAfter::Release => {
-                let wake_at = self.execution.wake_at;
+            LeaseAfter::Release { due_at } => {
                 let signaled = self.inbox.first().map(|signal| signal.received_at);
-                self.end_lease(match (wake_at, signaled) {
-                    (Some(wake_at), Some(signaled)) => Some(wake_at.min(signaled)),
-                    (wake_at, signaled) => wake_at.or(signaled),
+                self.end_lease(match (due_at, signaled) {
+                    (Some(due_at), Some(signaled)) => Some(due_at.min(signaled)),
+                    (due_at, signaled) => due_at.or(signaled),
                 });
+                true
+            }
+            LeaseAfter::End => {
+                self.has_ended = true;
+                self.end_lease(None);
                 true
             }
         }
@@ -514,7 +518,7 @@ fn append<T>(rows: &mut Vec<T>, more: Vec<T>, expected: usize) {
 }
 
 /// Checks that the first records of an execution start their sequences and match its heads.
-pub(super) fn check_new(run: &NewRun) -> Result<(), String> {
+pub(super) fn check_new(run: &NewExecution) -> Result<(), String> {
     let none = Lengths {
         events: 0,
         logs: 0,

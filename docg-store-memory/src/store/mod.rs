@@ -2,23 +2,23 @@
 //!
 //! [`entry`] is one execution and the effect of a commit on it. [`packed`] holds the data of an ended
 //! execution. [`queue`] orders the due executions, and [`types`] tells which worker can run which
-//! definition. [`lists`] and [`lookups`] find executions. [`runs`], [`reads`], [`workflows`] and
-//! [`memos`] implement the four traits.
+//! definition. [`lists`] and [`lookups`] find executions. [`executions`], [`reads`], [`workflows`] and
+//! [`ttl`] implement the four traits.
 //!
 //! Locks are taken in this order and never held across an await: the lock of an idempotency key, the
 //! lock of an execution, then any one of the others.
 
 mod entry;
+mod executions;
 mod lists;
 mod lookups;
-mod memos;
 mod packed;
 mod queue;
 mod reads;
-mod runs;
 mod storable;
 #[cfg(test)]
 mod tests;
+mod ttl;
 mod types;
 mod workflows;
 
@@ -41,8 +41,8 @@ use crate::{config::StoreConfig, hash::IdMap};
 use entry::{Entry, Run};
 use lists::TenantLists;
 use lookups::Lookups;
-use memos::Memos;
 use queue::DueQueue;
+use ttl::TtlEntries;
 use types::TypeSets;
 use workflows::Workflows;
 
@@ -68,7 +68,7 @@ pub struct MemoryStore {
     types: TypeSets,
     lookups: RwLock<Lookups>,
     workflows: RwLock<Workflows>,
-    memos: Mutex<Memos>,
+    ttl: Mutex<TtlEntries>,
     executions: AtomicUsize,
     bytes: AtomicUsize,
 }
@@ -113,7 +113,7 @@ impl MemoryStore {
             types: TypeSets::default(),
             lookups: RwLock::default(),
             workflows: RwLock::default(),
-            memos: Mutex::default(),
+            ttl: Mutex::default(),
             executions: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
         }

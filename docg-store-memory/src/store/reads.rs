@@ -1,4 +1,4 @@
-//! [`RunReader`] for the store: reads of executions and their records.
+//! [`ExecutionReader`] for the store: reads of executions and their records.
 
 use std::sync::{Arc, PoisonError};
 
@@ -8,10 +8,8 @@ use docg_core::{
     event::Event,
     ids::{ExecutionId, OrganizationId, SignatureRequestId},
     observe::{AuditEvent, LogEntry},
-    ports::{
-        AuditQuery, EventQuery, ExecutionQuery, ExecutionRecord, LogQuery, Page, RunReader,
-        StoreError,
-    },
+    ports::{ExecutionReader, StoreError},
+    query::{AuditQuery, EventQuery, ExecutionQuery, ExecutionRecord, LogQuery, Page},
     run::Step,
     signature::SignatureRequest,
     workflow::Workflow,
@@ -20,7 +18,7 @@ use docg_core::{
 use super::{MemoryStore, entry::Run};
 
 #[async_trait]
-impl RunReader for MemoryStore {
+impl ExecutionReader for MemoryStore {
     async fn execution(
         &self,
         organization: OrganizationId,

@@ -5,7 +5,7 @@ use docg_core::{
     error::ErrorContext,
     event::{Event, EventData},
     observe::{AuditEvent, JsonText, LogEntry},
-    ports::{Commit, NewRun, StoreError, StoreErrorKind},
+    ports::{Commit, NewExecution, StoreError, StoreErrorKind},
     run::{Execution, Inputs, Step},
     storable::{MAX_STORED_DEPTH, Unstorable},
 };
@@ -31,7 +31,7 @@ pub(super) fn of_record(record: &impl Serialize) -> Fault {
 }
 
 /// Checks a new execution. Its definition was checked when it was stored.
-pub(super) fn of_run(run: &NewRun) -> Fault {
+pub(super) fn of_run(run: &NewExecution) -> Fault {
     let state = &run.state;
     of_execution(&state.execution)
         .or_else(|| Unstorable::of_text(&state.execution.trigger_type))

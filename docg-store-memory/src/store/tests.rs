@@ -5,7 +5,7 @@ use std::sync::Arc;
 use docg_core::{
     conformance::fixtures::{CommitFixture, RunFixture, at, signal},
     ids::{OrganizationId, WorkerId},
-    ports::{Claim, ClaimRequest, ClaimWhat, RunStore},
+    ports::{Claim, ClaimRequest, ClaimWhat, ExecutionStore},
     run::Status,
 };
 

@@ -9,7 +9,8 @@ use std::{
 use async_trait::async_trait;
 use docg_core::{
     ids::{OrganizationId, WorkflowId},
-    ports::{Page, StoreError, StoreErrorKind, WorkflowQuery, WorkflowStore},
+    ports::{StoreError, StoreErrorKind, WorkflowStore},
+    query::{Page, WorkflowQuery},
     time::Timestamp,
     workflow::Workflow,
 };

@@ -6,8 +6,9 @@ use docg_core::{
     event::{Event, EventData},
     ids::OrganizationId,
     observe::{Actor, AuditEvent, actions, verify_chain},
-    ports::{AuditQuery, EventQuery, RunReader},
+    ports::ExecutionReader,
     prelude::*,
+    query::{AuditQuery, EventQuery},
     run::{CurrentStep, Execution, Step, StepStatus},
 };
 use docg_store_memory::MemoryStore;
@@ -30,18 +31,8 @@ impl Trail {
     ) -> Self {
         let record = store.execution(organization_id, execution_id);
         let steps = store.steps(organization_id, execution_id);
-        let events = store.events(EventQuery {
-            organization_id,
-            execution_id,
-            after: 0,
-            limit: usize::MAX,
-        });
-        let audit = store.audit(AuditQuery {
-            organization_id,
-            execution_id,
-            after: 0,
-            limit: usize::MAX,
-        });
+        let events = store.events(EventQuery::of(organization_id, execution_id).limit(usize::MAX));
+        let audit = store.audit(AuditQuery::of(organization_id, execution_id).limit(usize::MAX));
         Self {
             execution: record.await.expect("reads").expect("is there").execution,
             steps: steps.await.expect("reads"),

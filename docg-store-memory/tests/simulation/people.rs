@@ -8,8 +8,9 @@ use docg_core::{
     engine::{ControlAnswer, ControlRequest, EngineError, Repair, Resume},
     event::EventData,
     ids::OrganizationId,
-    ports::{EventQuery, RunReader, Settlement},
+    ports::{ExecutionReader, Settlement},
     prelude::*,
+    query::EventQuery,
 };
 use docg_store_memory::MemoryStore;
 use serde_json::json;
@@ -118,12 +119,7 @@ impl Caller {
 
     /// The request that signers were sent last.
     async fn signature(&self) -> Option<(docg_core::ids::SignatureRequestId, String)> {
-        let query = EventQuery {
-            organization_id: self.organization,
-            execution_id: self.execution,
-            after: 0,
-            limit: usize::MAX,
-        };
+        let query = EventQuery::of(self.organization, self.execution).limit(usize::MAX);
         let events = self.store.events(query).await.expect("it does not fail");
         events.iter().rev().find_map(|event| match &event.data {
             EventData::SignatureRequested {

@@ -3,7 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use docg_core::{
-    engine::Engine, event::Event, ids::OrganizationId, ports::RunStore, prelude::*, time::Clock,
+    engine::Engine, event::Event, ids::OrganizationId, ports::ExecutionStore, prelude::*,
+    time::Clock,
 };
 use docg_store_memory::{MemoryBus, MemoryStore};
 use serde_json::json;

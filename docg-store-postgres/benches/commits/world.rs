@@ -9,7 +9,7 @@ use docg_core::{
     conformance::fixtures::{CommitFixture, RunFixture, at},
     ids::{ExecutionId, OrganizationId, WorkerId},
     observe::{LogDomain, LogLevel},
-    ports::{ClaimRequest, ClaimWhat, Claimed, Commit, RunStore},
+    ports::{ClaimRequest, ClaimWhat, Claimed, Commit, ExecutionStore},
 };
 use docg_store_postgres::{PgStore, PgStoreConfig};
 use docg_test_servers::postgres::PrivateServer;

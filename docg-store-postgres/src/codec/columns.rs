@@ -1,5 +1,24 @@
 //! Rows of many records as one array for each column, which a statement unpacks with `unnest`.
 
+/// The names of columns, with the types of their arrays.
+pub(crate) type Columns = &'static [(&'static str, &'static str)];
+
+/// SQL for columns as a table `alias`: `unnest` over the parameters from number `first` on. The arrays of
+/// all groups have the same length, and stand side by side in the table.
+pub(crate) fn unnest(groups: &[Columns], first: usize, alias: &str) -> String {
+    let columns: Vec<_> = groups.iter().copied().flatten().zip(first..).collect();
+    let parameters: Vec<_> = columns
+        .iter()
+        .map(|((_, sql), number)| format!("${number}::{sql}"))
+        .collect();
+    let names: Vec<_> = columns.iter().map(|((name, _), _)| *name).collect();
+    format!(
+        "unnest({}) AS {alias} ({})",
+        parameters.join(", "),
+        names.join(", ")
+    )
+}
+
 /// Declares a struct of columns: `field: Rust type = "array type"`. Arrays of JSON are sent as text.
 macro_rules! columns {
     ($(#[$doc:meta])* $name:ident { $($field:ident: $type:ty = $sql:literal),+ $(,)? }) => {
@@ -8,26 +27,15 @@ macro_rules! columns {
         pub(crate) struct $name { $(pub(crate) $field: Vec<$type>),+ }
 
         impl $name {
+            pub(crate) const COLUMNS: $crate::codec::Columns = &[$((stringify!($field), $sql)),+];
             /// The number of parameters of the columns.
             #[allow(dead_code, reason = "not needed of the last ones")]
-            pub(crate) const COUNT: usize = [$($sql),+].len();
+            pub(crate) const COUNT: usize = Self::COLUMNS.len();
 
-            /// SQL for the columns as a table `alias`: `unnest` over the parameters from number `first` on.
+            /// SQL for the columns as a table `alias`, with the parameters from number `first` on.
+            #[allow(dead_code, reason = "not needed of those that stand beside others")]
             pub(crate) fn unnest(first: usize, alias: &str) -> String {
-                let parameters: Vec<String> = [$($sql),+]
-                    .iter()
-                    .zip(first..)
-                    .map(|(sql, number)| format!("${number}::{sql}"))
-                    .collect();
-                let names = [$(stringify!($field)),+].join(", ");
-                format!("unnest({}) AS {alias} ({names})", parameters.join(", "))
-            }
-
-            /// The names of the columns, qualified with `alias`.
-            #[allow(dead_code, reason = "needed where a table is passed on")]
-            pub(crate) fn names(alias: &str) -> String {
-                let names = [$(stringify!($field)),+].map(|name| format!("{alias}.{name}"));
-                names.join(", ")
+                $crate::codec::unnest(&[Self::COLUMNS], first, alias)
             }
 
             pub(crate) fn append(&mut self, other: &Self) {
@@ -43,3 +51,19 @@ macro_rules! columns {
     };
 }
 pub(crate) use columns;
+
+#[cfg(test)]
+mod tests {
+    use super::{Columns, unnest};
+
+    #[test]
+    fn groups_of_columns_stand_side_by_side_with_one_run_of_parameters() {
+        let names: Columns = &[("id", "uuid[]"), ("name", "text[]::json[]")];
+        let ages: Columns = &[("age", "int8[]")];
+        assert_eq!(
+            unnest(&[names, ages], 3, "i"),
+            "unnest($3::uuid[], $4::text[]::json[], $5::int8[]) AS i (id, name, age)"
+        );
+        assert_eq!(unnest(&[ages], 1, "r"), "unnest($1::int8[]) AS r (age)");
+    }
+}

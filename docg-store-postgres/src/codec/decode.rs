@@ -8,7 +8,8 @@ use docg_core::{
     i18n::Text,
     ids::{ExecutionId, NodeId, OrganizationId},
     observe::{Actor, AuditEvent, JsonText, LogEntry, Target},
-    ports::{ExecutionRecord, RunState, Signal},
+    ports::{RunState, Signal},
+    query::ExecutionRecord,
     run::{Execution, Heads, Inputs, Phase, PhaseMetrics, PhaseTimes, Step, StepState, WaitKind},
     signature::SignatureRequest,
     storable::Unstorable,
@@ -275,11 +276,9 @@ pub(crate) fn record(row: &PgRow) -> Result<ExecutionRecord, Error> {
     if let Some(unreadable) = read.context() {
         execution.error = Some(unreadable);
     }
-    Ok(ExecutionRecord {
-        execution,
-        inputs: Arc::new(inputs),
-        unreadable: read.fault.is_some(),
-    })
+    let mut record = ExecutionRecord::new(execution, Arc::new(inputs));
+    record.unreadable = read.fault.is_some();
+    Ok(record)
 }
 
 /// Marks an execution whose own row can be read, because another row of it cannot.

@@ -9,7 +9,7 @@ mod encode;
 mod execution;
 mod rows;
 
-pub(crate) use columns::columns;
+pub(crate) use columns::{Columns, columns, unnest};
 pub(crate) use decode::{
     approval, audit_event, bytes32, event, field, from_json, json_field, lenient_step, log_entry,
     mark_unreadable, number, optional_time, record, reduced_state, run_state, seq, signals,

@@ -323,15 +323,13 @@ impl PgStore {
                 // Read the signals one by one, so that the readable ones are returned.
                 Err(_) => self.inbox(lease.execution_id).await?,
             };
-            claim.claimed.push(Claimed {
-                lease,
-                taken_over: before.taken_over,
-                takeovers: before.takeovers,
-                unreadable: is_unreadable,
-                state: run,
-                signals,
-                published,
-            });
+            let mut claimed = Claimed::new(lease, run);
+            claimed.taken_over = before.taken_over;
+            claimed.takeovers = before.takeovers;
+            claimed.unreadable = is_unreadable;
+            claimed.signals = signals;
+            claimed.published = published;
+            claim.claimed.push(claimed);
         }
         if !unreadable.is_empty() {
             self.put_off(&unreadable).await?;

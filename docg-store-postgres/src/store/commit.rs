@@ -19,7 +19,9 @@ use super::{
 };
 use crate::{
     batch::BatchItem,
-    codec::{ExecutionColumns, StepColumns, Time, columns, field, int, number, time},
+    codec::{
+        ExecutionColumns, StepColumns, Time, columns, field, int, number, time, time_column, unnest,
+    },
     database::{Database, arguments, waits_briefly},
     error::Error,
 };
@@ -38,10 +40,11 @@ columns! {
         created_at: Time = "timestamptz[]",
         changed_steps: i64 = "int8[]",
         published: Option<i64> = "int8[]",
-        unless_signaled: bool = "bool[]",
         is_reduced: bool = "bool[]",
         made_progress: bool = "bool[]",
         keep_until: Option<Time> = "timestamptz[]",
+        due_at: Option<Time> = "timestamptz[]",
+        ends: bool = "bool[]",
     }
 }
 
@@ -95,20 +98,11 @@ static COMMIT: LazyLock<String> = LazyLock::new(|| {
     let settled_at = fence_at + FenceColumns::COUNT;
     let inputs_at = settled_at + SettledColumns::COUNT;
     let children_at = inputs_at + InputColumns::COUNT;
-    // The arrays of both have the same length, so one `unnest` takes them side by side.
-    let execution = ExecutionColumns::unnest(execution_at, "i");
-    let fence = FenceColumns::unnest(fence_at, "i");
-    let (values, names) = execution.split_once(") AS i (").unwrap_or_default();
-    let (more_values, more_names) = fence.split_once(") AS i (").unwrap_or_default();
-    let names = names.trim_end_matches(')');
-    let more_values = more_values.trim_start_matches("unnest(");
-    let input = format!("{values}, {more_values}) AS i ({names}, {more_names}");
-    let all = format!(
-        "{}, {}",
-        ExecutionColumns::names("i"),
-        FenceColumns::names("i")
+    let input = unnest(
+        &[ExecutionColumns::COLUMNS, FenceColumns::COLUMNS],
+        execution_at,
+        "i",
     );
-    let step_names = StepColumns::names("r");
     let settled = SettledColumns::unnest(settled_at, "r");
     let inputs = InputColumns::unnest(inputs_at, "r");
     let steps = StepColumns::unnest(children_at, "r");
@@ -119,7 +113,7 @@ static COMMIT: LazyLock<String> = LazyLock::new(|| {
     });
     let unless_reduced = unless_reduced.join(", ");
     format!(
-        "WITH step_input AS MATERIALIZED (SELECT {step_names} FROM {steps}),
+        "WITH step_input AS MATERIALIZED (SELECT r.* FROM {steps}),
         known AS (
             SELECT r.execution_id, count(*) AS steps
             FROM step_input r JOIN docg.execution_steps s
@@ -132,7 +126,7 @@ static COMMIT: LazyLock<String> = LazyLock::new(|| {
                 ON s.id = r.id AND s.execution_id = r.execution_id AND NOT s.is_settled
             GROUP BY r.execution_id),
         checked AS MATERIALIZED (
-            SELECT {all}, coalesce(k.steps, 0) AS known_steps, coalesce(l.signals, 0) AS leaving
+            SELECT i.*, coalesce(k.steps, 0) AS known_steps, coalesce(l.signals, 0) AS leaving
             FROM {input} LEFT JOIN known k ON k.execution_id = i.id
                 LEFT JOIN leaving l ON l.execution_id = i.id
             WHERE {waits_briefly}),
@@ -158,9 +152,8 @@ static COMMIT: LazyLock<String> = LazyLock::new(|| {
                     THEN e.expires_at ELSE i.keep_until END,
                 due_at = CASE
                     WHEN i.keep_until IS NOT NULL THEN NULL
-                    WHEN e.signals_pending > i.leaving THEN least(i.wake_at, e.signaled_at)
-                    WHEN i.status IN ('completed', 'failed', 'canceled') THEN NULL
-                    ELSE i.wake_at END
+                    WHEN e.signals_pending > i.leaving THEN least(i.due_at, e.signaled_at)
+                    ELSE i.due_at END
             FROM checked i
             WHERE e.id = i.id AND e.worker_id = i.worker_id AND e.fence = i.fence
                 AND e.version = i.expected_version AND i.version > i.expected_version
@@ -168,7 +161,7 @@ static COMMIT: LazyLock<String> = LazyLock::new(|| {
                 AND e.audit_seq = i.expected_audit_seq
                 AND e.organization_id = i.organization_id AND e.workflow_id = i.workflow_id
                 AND e.created_at = i.created_at AND i.known_steps = i.changed_steps
-                AND NOT (i.unless_signaled AND e.signals_pending > i.leaving)
+                AND NOT (i.ends AND e.signals_pending > i.leaving)
             RETURNING e.id, e.signals_pending,
                 CASE WHEN i.keep_until IS NULL THEN e.organization_id END AS released_by),
          -- Told once. What somebody else is telling at this moment is passed over.
@@ -319,9 +312,10 @@ impl PgStore {
                 node_overrides: vec![encoder.json("node_overrides", &changed.node_overrides)?],
             };
         }
-        let keep_until = match commit.then {
-            LeaseAfter::Keep(until) => Some(until.into()),
-            LeaseAfter::Release => None,
+        let (keep_until, due_at) = match commit.then {
+            LeaseAfter::Keep(until) => (Some(until), None),
+            LeaseAfter::Release { due_at } => (None, due_at),
+            LeaseAfter::End => (None, None),
         };
         Ok(CommitItem {
             id: id.0,
@@ -339,10 +333,11 @@ impl PgStore {
                 created_at: vec![execution.created_at.into()],
                 changed_steps: vec![int(commit.steps.len() as u64)],
                 published: vec![commit.published.map(int)],
-                unless_signaled: vec![commit.unless_signaled],
                 is_reduced: vec![commit.is_reduced],
                 made_progress: vec![commit.made_progress],
-                keep_until: vec![keep_until],
+                keep_until: vec![time_column(keep_until)],
+                due_at: vec![time_column(due_at)],
+                ends: vec![matches!(commit.then, LeaseAfter::End)],
             },
             settled: SettledColumns {
                 execution_id: vec![id.0; commit.settled.len()],
@@ -389,7 +384,7 @@ impl PgStore {
         if execution.version <= version {
             return invalid(format!("the version of {id} does not grow"));
         }
-        if commit.unless_signaled && field(row, "is_signaled")? {
+        if matches!(commit.then, LeaseAfter::End) && field(row, "is_signaled")? {
             let message = format!("{id} has signals in its inbox");
             return Ok(Some(Error::Signaled(message)));
         }

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::LazyLock};
 use async_trait::async_trait;
 use docg_core::{
     ids::{ExecutionId, OrganizationId},
-    ports::{Created, Idempotency, Lease, NewRun},
+    ports::{Created, Idempotency, Lease, NewExecution},
 };
 use sqlx::{Postgres, pool::PoolConnection, postgres::PgArguments};
 use uuid::Uuid;
@@ -19,7 +19,7 @@ use crate::{
     batch::BatchItem,
     codec::{
         ExecutionColumns, ExecutionPlace, StepColumns, Time, bytes32, columns, field, int, number,
-        time_column,
+        time_column, unnest,
     },
     database::{Database, arguments},
     error::{Error, Meaning},
@@ -34,6 +34,7 @@ columns! {
         node_overrides: String = "text[]::json[]",
         idempotency_key: Option<String> = "text[]",
         fingerprint: Option<Vec<u8>> = "bytea[]",
+        due_at: Option<Time> = "timestamptz[]",
         claimed_by: Option<Uuid> = "uuid[]",
         claimed_until: Option<Time> = "timestamptz[]",
         per_organization: Option<i64> = "int8[]",
@@ -61,29 +62,20 @@ pub(super) struct CreateItem {
 /// Stores the executions whose id and idempotency key are free. Returns their ids, each with the lease if
 /// one was granted.
 static CREATE: LazyLock<String> = LazyLock::new(|| {
-    let place_at = 1 + ExecutionColumns::COUNT;
-    let new_at = place_at + ExecutionPlace::COUNT;
-    let definitions_at = new_at + NewColumns::COUNT;
-    let children_at = definitions_at + DefinitionColumns::COUNT;
-    let execution = ExecutionColumns::unnest(1, "e");
-    let tables = [
-        numbered(&execution, "e"),
-        numbered(&ExecutionPlace::unnest(place_at, "p"), "p"),
-        numbered(&NewColumns::unnest(new_at, "n"), "n"),
+    let input = [
+        ExecutionColumns::COLUMNS,
+        ExecutionPlace::COLUMNS,
+        NewColumns::COLUMNS,
     ];
-    let names = [
-        ExecutionColumns::names("e"),
-        ExecutionPlace::names("p"),
-        NewColumns::names("n"),
-    ]
-    .join(", ");
+    let definitions_at = 1 + input.iter().map(|columns| columns.len()).sum::<usize>();
+    let children_at = definitions_at + DefinitionColumns::COUNT;
+    let input = unnest(&input, 1, "i");
     let definitions = DefinitionColumns::unnest(definitions_at, "r");
     let steps = StepColumns::unnest(children_at, "r");
     let children = insert_children(children_at, "made");
     format!(
         "WITH input AS MATERIALIZED (
-            SELECT {names} FROM {} JOIN {} ON p.p_place = e.e_place
-                JOIN {} ON n.n_place = e.e_place),
+            SELECT i.* FROM {input}),
         definitions AS (
             INSERT INTO docg.definitions (hash, definition)
             SELECT r.hash, r.definition FROM {definitions} ON CONFLICT DO NOTHING),
@@ -127,8 +119,7 @@ static CREATE: LazyLock<String> = LazyLock::new(|| {
                 i.delivery_confirmed, i.priority, i.wake_at, i.event_seq, i.log_seq, i.audit_seq,
                 i.audit_hash, i.type_set, g.claimed_by,
                 CASE WHEN g.claimed_by IS NULL THEN 0 ELSE 1 END, g.claimed_until, g.claimed_until,
-                CASE WHEN g.claimed_by IS NULL
-                    AND i.status NOT IN ('completed', 'failed', 'canceled') THEN i.wake_at END
+                CASE WHEN g.claimed_by IS NULL THEN i.due_at END
             FROM input i LEFT JOIN granted g USING (id)
             WHERE NOT EXISTS (SELECT FROM docg.executions x WHERE x.id = i.id)
                 AND (i.idempotency_key IS NULL OR i.id IN (SELECT execution_id FROM keys))
@@ -150,19 +141,9 @@ static CREATE: LazyLock<String> = LazyLock::new(|| {
                 r.outcome, r.data_in, r.data_out, r.output, r.reused_from
             FROM {steps} JOIN made m ON m.id = r.execution_id),
         {children}
-        SELECT id, worker_id, fence FROM made",
-        tables[0], tables[1], tables[2]
+        SELECT id, worker_id, fence FROM made"
     )
 });
-
-/// A table of columns with each row's position, so that several tables can be joined row by row.
-fn numbered(unnest: &str, alias: &str) -> String {
-    unnest
-        .replacen(" AS ", " WITH ORDINALITY AS ", 1)
-        .trim_end_matches(')')
-        .to_owned()
-        + &format!(", {alias}_place)")
-}
 
 #[async_trait]
 impl BatchItem for CreateItem {
@@ -222,7 +203,7 @@ impl BatchItem for CreateItem {
 }
 
 impl PgStore {
-    pub(super) async fn create_run(&self, run: NewRun) -> Result<Created, Error> {
+    pub(super) async fn create_run(&self, run: NewExecution) -> Result<Created, Error> {
         let id = run.state.execution.id;
         let organization = run.state.execution.organization_id;
         let idempotency = run.idempotency.clone();
@@ -245,7 +226,7 @@ impl PgStore {
         self.why_not_created(id, organization, idempotency).await
     }
 
-    async fn write_down(&self, run: NewRun) -> Result<CreateItem, Error> {
+    async fn write_down(&self, run: NewExecution) -> Result<CreateItem, Error> {
         let encoder = self.encoder;
         let state = &run.state;
         let records = Records {
@@ -274,6 +255,7 @@ impl PgStore {
                 encoder.optional_text("idempotency key", key.map(|it| &*it.key))?,
             ],
             fingerprint: vec![key.map(|it| it.fingerprint.to_vec())],
+            due_at: vec![time_column(run.due_at)],
             claimed_by: vec![run.claim.map(|claim| claim.worker_id.0)],
             claimed_until: vec![time_column(run.claim.map(|claim| claim.lease_until))],
             per_organization: vec![run.claim.map(|claim| int(claim.per_organization as u64))],

@@ -5,7 +5,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use docg_core::ports::ExecutionRecord;
+use docg_core::query::ExecutionRecord;
 use uuid::Uuid;
 
 use super::PgStore;

@@ -2,7 +2,7 @@
 //!
 //! [`create`] and [`commit`] write executions, in batches. [`claim`] leases executions to workers and
 //! takes the leases back. [`signals`], [`publishing`] and [`purge`] hold the other writes; [`reads`],
-//! [`workflows`] and [`memos`] match their names. [`definitions`] caches rows that never change, and
+//! [`workflows`] and [`ttl`] match their names. [`definitions`] caches rows that never change, and
 //! [`damaged`] remembers damaged rows that lists cannot detect themselves.
 
 mod children;
@@ -11,13 +11,13 @@ mod commit;
 mod create;
 mod damaged;
 mod definitions;
-mod memos;
+mod executions;
 mod publishing;
 mod purge;
 mod reads;
-mod runs;
 mod signals;
 mod sql;
+mod ttl;
 mod workflows;
 
 use std::{

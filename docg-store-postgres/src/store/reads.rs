@@ -8,10 +8,8 @@ use docg_core::{
     event::Event,
     ids::{ExecutionId, OrganizationId, SignatureRequestId},
     observe::{AuditEvent, LogEntry},
-    ports::{
-        AuditQuery, EventQuery, ExecutionQuery, ExecutionRecord, LogQuery, Page, RunReader,
-        StoreError,
-    },
+    ports::{ExecutionReader, StoreError},
+    query::{AuditQuery, EventQuery, ExecutionQuery, ExecutionRecord, LogQuery, Page},
     run::Step,
     signature::SignatureRequest,
     workflow::Workflow,
@@ -435,7 +433,7 @@ fn first_text<'r>(rows: &'r [PgRow], column: &str) -> Result<Option<&'r str>, Er
 }
 
 #[async_trait]
-impl RunReader for PgStore {
+impl ExecutionReader for PgStore {
     async fn execution(
         &self,
         organization: OrganizationId,

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use docg_core::{
     ids::{OrganizationId, WorkflowId},
-    ports::{Page, StoreError, WorkflowQuery, WorkflowStore},
+    ports::{StoreError, WorkflowStore},
+    query::{Page, WorkflowQuery},
     workflow::Workflow,
 };
 

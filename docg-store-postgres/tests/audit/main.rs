@@ -3,7 +3,7 @@
 use docg_core::{
     conformance::fixtures::{CommitFixture, RunFixture, at},
     ids::{ExecutionId, OrganizationId, WorkerId},
-    ports::{ClaimRequest, ClaimWhat, RunStore},
+    ports::{ClaimRequest, ClaimWhat, ExecutionStore},
     run::Status,
 };
 use docg_store_postgres::{

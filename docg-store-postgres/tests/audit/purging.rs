@@ -8,7 +8,8 @@ use std::{
 use docg_core::{
     conformance::fixtures::at,
     ids::ExecutionId,
-    ports::{AuditQuery, RunReader, RunStore},
+    ports::{ExecutionReader, ExecutionStore},
+    query::AuditQuery,
 };
 use docg_store_postgres::{AuditFault, AuditTrust, verify_audit_export};
 use sqlx::{Connection, Executor, PgConnection};
@@ -59,12 +60,7 @@ async fn personal_data_can_be_erased_and_the_chain_still_verifies() {
             .expect("is done"),
         0
     );
-    let query = AuditQuery {
-        organization_id: world.organization,
-        execution_id: id,
-        after: 0,
-        limit: 10,
-    };
+    let query = AuditQuery::of(world.organization, id).limit(10);
     for row in world.store.audit(query).await.expect("reads").items {
         assert_eq!((&*row.actor.actor_id, row.salt), ("", None));
         assert_eq!(row.metadata.as_str(), "null");

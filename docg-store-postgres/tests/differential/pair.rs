@@ -9,10 +9,12 @@ use docg_core::{
     ids::{ExecutionId, OrganizationId, SignatureRequestId, WorkerId, WorkflowId},
     observe::{LogDomain, LogLevel},
     ports::{
-        AuditQuery, ClaimRequest, ClaimWhat, Claimed, Commit, Created, EventQuery, ExecutionQuery,
-        ExecutionRecord, FirstClaim, Lease, LeaseAfter, LogQuery, Memo, MemoKey, MemoStore, NewRun,
-        Page, Renewed, ResumeSignal, RunReader, RunStore, Signal, SignalKind, StoreError,
-        StoreErrorKind, Unpublished, WorkflowQuery, WorkflowStore,
+        ClaimRequest, ClaimWhat, Claimed, Commit, Created, ExecutionReader, ExecutionStore,
+        FirstClaim, Lease, LeaseAfter, NewExecution, Renewed, ResumeSignal, Signal, SignalKind,
+        StoreError, StoreErrorKind, TtlEntry, TtlKey, TtlStore, Unpublished, WorkflowStore,
+    },
+    query::{
+        AuditQuery, EventQuery, ExecutionQuery, ExecutionRecord, LogQuery, Page, WorkflowQuery,
     },
     run::{Inputs, Status, StepState},
     time::Timestamp,
@@ -43,7 +45,7 @@ pub(crate) struct Pair {
     /// Two workflows for each organization.
     workflows: Vec<Arc<Workflow>>,
     workers: [WorkerId; 2],
-    runs: Vec<(NewRun, Arc<Workflow>)>,
+    runs: Vec<(NewExecution, Arc<Workflow>)>,
     held: Vec<Held>,
     signals: Vec<Signal>,
     requests: Vec<(OrganizationId, SignatureRequestId, String)>,
@@ -117,7 +119,7 @@ impl Pair {
         Arc::clone(&self.workflows[first + which % 2])
     }
 
-    fn run(&self, which: Which) -> Option<&NewRun> {
+    fn run(&self, which: Which) -> Option<&NewExecution> {
         let count = self.runs.len();
         self.runs.get(which.checked_rem(count)?).map(|(run, _)| run)
     }
@@ -162,15 +164,7 @@ impl Pair {
                 let created = both!(self, call, create(run.clone()));
                 if let Ok(Created::New { lease }) = created {
                     if let Some(lease) = lease {
-                        let claimed = Claimed {
-                            lease,
-                            taken_over: false,
-                            takeovers: 0,
-                            unreadable: false,
-                            state: run.state.clone(),
-                            signals: Vec::new(),
-                            published: 0,
-                        };
+                        let claimed = Claimed::new(lease, run.state.clone());
                         self.held.push(Held {
                             memory: lease,
                             postgres: lease,
@@ -280,19 +274,19 @@ impl Pair {
                 key,
                 lasts,
             } => {
-                let memo = self.memo(*organization, *key, *lasts);
-                let _ = both!(self, call, remember(memo.clone(), self.now()));
+                let entry = self.entry(*organization, *key, *lasts);
+                let _ = both!(self, call, remember(entry.clone(), self.now()));
             }
             Call::Replace {
                 organization,
                 key,
                 lasts,
             } => {
-                let memo = self.memo(*organization, *key, *lasts);
-                let _ = both!(self, call, replace(memo.clone()));
+                let entry = self.entry(*organization, *key, *lasts);
+                let _ = both!(self, call, replace(entry.clone()));
             }
             Call::Recall { organization, key } => {
-                let key = self.memo(*organization, *key, 0).key;
+                let key = self.entry(*organization, *key, 0).key;
                 let _ = both!(self, call, recall(&key, self.now()));
             }
             Call::List {
@@ -316,13 +310,13 @@ impl Pair {
         }
     }
 
-    fn memo(&self, organization: Which, key: Which, lasts: i64) -> Memo {
-        Memo {
-            key: MemoKey {
+    fn entry(&self, organization: Which, key: Which, lasts: i64) -> TtlEntry {
+        TtlEntry {
+            key: TtlKey {
                 organization_id: (!organization.is_multiple_of(3))
                     .then(|| self.organization(organization)),
                 kind: "sse_token",
-                key: format!("memo {key}"),
+                key: format!("entry {key}"),
             },
             value: json!({"at": self.now, "text": "já não é \u{1F58B}"}),
             expires_at: at(self.now + lasts),
@@ -409,10 +403,8 @@ impl Pair {
         };
         let commit = self.decided(index, change);
         let held = &self.held[index];
-        let postgres = Commit {
-            lease: held.postgres,
-            ..commit.clone()
-        };
+        let mut postgres = commit.clone();
+        postgres.lease = held.postgres;
         let answers = (
             self.memory.commit(commit.clone()).await,
             self.postgres.commit(postgres).await,
@@ -436,7 +428,7 @@ impl Pair {
             state.steps[step.position as usize] = step.clone();
         }
         state.execution = commit.execution;
-        if let LeaseAfter::Release = commit.then {
+        if !matches!(commit.then, LeaseAfter::Keep(_)) {
             self.held.remove(index);
         }
     }
@@ -493,11 +485,9 @@ impl Pair {
             commit.published = Some(commit.execution.heads.event_seq);
         }
         let over = commit.execution.status.is_terminal();
-        commit.then = match change.keep.filter(|_| !over) {
-            Some(millis) => LeaseAfter::Keep(at(self.now + millis)),
-            None => LeaseAfter::Release,
-        };
-        commit.unless_signaled = over;
+        if let Some(millis) = change.keep.filter(|_| !over) {
+            commit.then = LeaseAfter::Keep(at(self.now + millis));
+        }
         if change.stale {
             commit.expected_version += 1;
         }
@@ -516,13 +506,11 @@ impl Pair {
     ) {
         let mut after = None;
         loop {
-            let query = ExecutionQuery {
-                organization_id,
-                workflow_id,
-                status,
-                after,
-                limit,
-            };
+            let query = ExecutionQuery::of(organization_id)
+                .workflow_id(workflow_id)
+                .status(status)
+                .after(after)
+                .limit(limit);
             let memory = self.memory.executions(query.clone()).await;
             let postgres = self.postgres.executions(query.clone()).await;
             let parts = |page: Page<_>| (page.items, page.has_more);
@@ -546,19 +534,13 @@ impl Pair {
         let _ = both!(self, what, signals(id));
         let execution_id = id;
         for after in [0, 1, 3] {
-            let query = EventQuery {
-                organization_id,
-                execution_id,
-                after,
-                limit,
-            };
+            let query = EventQuery::of(organization_id, execution_id)
+                .after(after)
+                .limit(limit);
             let _ = both!(self, query, events(query));
-            let query = AuditQuery {
-                organization_id,
-                execution_id,
-                after,
-                limit,
-            };
+            let query = AuditQuery::of(organization_id, execution_id)
+                .after(after)
+                .limit(limit);
             let memory = self
                 .memory
                 .audit(query)
@@ -573,15 +555,12 @@ impl Pair {
             for level in [None, Some(LogLevel::Ok), Some(LogLevel::Error)] {
                 let domain = level.map(|_| LogDomain::Step);
                 let step_id = None;
-                let query = LogQuery {
-                    organization_id,
-                    execution_id,
-                    level,
-                    domain,
-                    step_id,
-                    after,
-                    limit,
-                };
+                let query = LogQuery::of(organization_id, execution_id)
+                    .level(level)
+                    .domain(domain)
+                    .step_id(step_id)
+                    .after(after)
+                    .limit(limit);
                 let memory = self.memory.logs(query.clone()).await;
                 let postgres = self.postgres.logs(query.clone()).await;
                 let parts = |page: Page<_>| (page.items, page.has_more);
@@ -599,11 +578,7 @@ impl Pair {
         }
         for organization_id in self.organizations {
             self.list(organization_id, None, None, 2).await;
-            let query = WorkflowQuery {
-                organization_id,
-                after: None,
-                limit: ALL,
-            };
+            let query = WorkflowQuery::of(organization_id).limit(ALL);
             let memory = self.memory.workflows(query).await.map(|page| page.items);
             let _ = same(
                 &query,

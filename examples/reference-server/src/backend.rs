@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use docg_bus_redis::{ConfigError, RedisBus, RedisConfig};
 use docg_core::{
-    ports::{EventBus, Memo, MemoKey, Store, StoreError},
+    ports::{EventBus, Store, StoreError, TtlEntry, TtlKey},
     time::Timestamp,
 };
 use docg_http::{BusProbe, BusState};
@@ -101,8 +101,8 @@ impl Backend {
         if self.database.is_none() {
             return Ok(());
         }
-        let memo = Memo {
-            key: MemoKey {
+        let entry = TtlEntry {
+            key: TtlKey {
                 organization_id: None,
                 kind: "installation",
                 key: "signature.key".to_owned(),
@@ -111,12 +111,12 @@ impl Backend {
             expires_at: Timestamp::MAX,
         };
         if options.accept_new_key {
-            let replaced = self.store.replace(memo).await;
+            let replaced = self.store.replace(entry).await;
             return replaced.map_err(BackendError::Database);
         }
-        let noted = self.store.remember(memo.clone(), Timestamp::now()).await;
+        let noted = self.store.remember(entry.clone(), Timestamp::now()).await;
         match noted.map_err(BackendError::Database)? {
-            Some(noted) if noted.value != memo.value => {
+            Some(noted) if noted.value != entry.value => {
                 let folder = options.data_dir.display().to_string();
                 Err(BackendError::OtherKey(folder))
             }

@@ -9,7 +9,7 @@ use docg_core::{
     ids::{OrganizationId, WorkflowId},
     json,
     observe::JsonText,
-    ports::{Memo, MemoKey},
+    ports::{TtlEntry, TtlKey},
     time::Timestamp,
     workflow::WorkflowDraft,
 };
@@ -217,8 +217,8 @@ async fn put(
     file: &WorkflowFile,
     organization: OrganizationId,
 ) -> Result<(), EngineError> {
-    let given = Memo {
-        key: MemoKey {
+    let given = TtlEntry {
+        key: TtlKey {
             organization_id: Some(organization),
             kind: "workflow_file",
             key: file.id.to_string(),

@@ -14,7 +14,7 @@ use axum::{
     http::{HeaderMap, Method, StatusCode, Uri, header},
     response::{IntoResponse, Response},
 };
-use docg_core::{i18n::Locale, observe::LogLevel, ports::LogQuery, run::Status};
+use docg_core::{i18n::Locale, observe::LogLevel, query::LogQuery, run::Status};
 use reference_server::{files::Files, mail::Mailer, nodes::Services};
 use serde_json::{Value, json};
 use support::{Harness, Ran};
@@ -266,15 +266,7 @@ async fn secrets_in_a_url_are_called_and_not_kept() {
     let kept = format!("{:?} {:?} {:?}", step.data_in, step.data_out, step.error);
     assert!(kept.contains("id=1&api_key=[redacted]"), "{kept}");
     assert!(!kept.contains("CANARY"), "{kept}");
-    let query = LogQuery {
-        organization_id: harness.organization,
-        execution_id: ran.record.execution.id,
-        level: None,
-        domain: None,
-        step_id: None,
-        after: 0,
-        limit: 100,
-    };
+    let query = LogQuery::of(harness.organization, ran.record.execution.id);
     let logs = harness.engine.logs(query).await.expect("readable");
     assert!(!logs.items.is_empty() && !format!("{:?}", logs.items).contains("CANARY"));
 }
@@ -341,15 +333,8 @@ async fn json_that_cannot_be_kept_exactly_is_text_and_the_log_says_why() {
         let ran = call(&harness, "GET", &format!("http://{address}{path}")).await;
         assert_eq!(ran.status(), Status::Completed, "{path}: {}", ran.tech());
         assert!(ran.output("call")["body"].is_string(), "{path}");
-        let query = LogQuery {
-            organization_id: harness.organization,
-            execution_id: ran.record.execution.id,
-            level: Some(LogLevel::Warn),
-            domain: None,
-            step_id: None,
-            after: 0,
-            limit: 100,
-        };
+        let query =
+            LogQuery::of(harness.organization, ran.record.execution.id).level(LogLevel::Warn);
         let logs = harness.engine.logs(query).await.expect("readable");
         let tech = logs
             .items

@@ -5,7 +5,7 @@ mod support;
 use docg_core::{
     engine::{ControlRequest, Repair},
     observe::{Actor, actions},
-    ports::AuditQuery,
+    query::AuditQuery,
     run::Status,
 };
 use serde_json::{Value, json};
@@ -88,12 +88,7 @@ async fn that_a_template_has_changed_since_it_was_last_used_is_in_the_trail() {
     let harness = Harness::offline();
     let noted = async || {
         let ran = harness.run(rendered_and_saved("a"), contract()).await;
-        let query = AuditQuery {
-            organization_id: harness.organization,
-            execution_id: ran.record.execution.id,
-            after: 0,
-            limit: 100,
-        };
+        let query = AuditQuery::of(harness.organization, ran.record.execution.id);
         let trail = harness.engine.audit(query).await.expect("readable").items;
         let mut rows = trail.iter();
         rows.any(|row| row.action == actions::TEMPLATE_VERSION_UPDATED)

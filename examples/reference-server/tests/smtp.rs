@@ -9,7 +9,8 @@ use docg_core::{
     engine::{ControlRequest, Repair, VoteAnswer},
     i18n::Locale,
     observe::{Actor, LogLevel},
-    ports::{LogQuery, Settlement},
+    ports::Settlement,
+    query::LogQuery,
     run::Status,
 };
 use mail_server::MailServer;
@@ -214,15 +215,7 @@ async fn every_approver_is_written_to_once_where_no_answer_says_whether_the_mail
         .filter_map(|mail| mail.lines().nth(1))
         .collect();
     assert_eq!(to, [ANN, BEN, CARL].map(|to| format!("X-RcptTo: {to}")));
-    let query = LogQuery {
-        organization_id: harness.organization,
-        execution_id: ran.record.execution.id,
-        level: Some(LogLevel::Warn),
-        domain: None,
-        step_id: None,
-        after: 0,
-        limit: 100,
-    };
+    let query = LogQuery::of(harness.organization, ran.record.execution.id).level(LogLevel::Warn);
     let logs = harness.engine.logs(query).await.expect("readable");
     let told = logs.items.iter();
     let told: Vec<_> = told.map(|it| it.message_human.render(Locale::En)).collect();

@@ -7,7 +7,7 @@ use crate::{
         fixtures::{self, CommitFixture, RunFixture, at, workflow},
     },
     ids::{ExecutionId, OrganizationId},
-    ports::{Claimed, NewRun, Unserved},
+    ports::{Claimed, NewExecution, Unserved},
     run::Status,
 };
 
@@ -26,15 +26,15 @@ pub async fn what_is_due_is_given_with_its_whole_state(
     assert_eq!(claim.claimed[0].lease.worker_id, worker.id);
 }
 
-/// An execution is due at its `wake_at`, not before. Without `wake_at` it is not due.
+/// A new execution is due at its `due_at`, whatever its `wake_at`. Without `due_at` it is not due.
 pub async fn what_is_not_due_is_not_given(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
-    let later = create(
-        &*store,
-        RunFixture::of(organization).wake_at(at(100)).build(),
-    )
-    .await;
-    create(&*store, RunFixture::of(organization).wake_at(None).build()).await;
+    let [later, never] = [Some(at(100)), None].map(|due_at| NewExecution {
+        due_at,
+        ..RunFixture::of(organization).wake_at(at(5)).build()
+    });
+    let later = create(&*store, later).await;
+    create(&*store, never).await;
     assert_eq!(due(&*store, at(99)).await, []);
     assert_eq!(due(&*store, at(100)).await, [later]);
     assert_eq!(due(&*store, at(101)).await, []);
@@ -197,7 +197,7 @@ pub async fn what_the_worker_cannot_run_is_told(StoreUnderTest { store, .. }: St
         found.sort_by(|a, b| a.node_types.cmp(&b.node_types));
         found
     };
-    let told = |node_types: &[&str], runs: &[&NewRun]| {
+    let told = |node_types: &[&str], runs: &[&NewExecution]| {
         let executions = runs.iter().map(|run| &run.state.execution);
         let mut executions: Vec<_> = executions.map(|it| (it.id, it.organization_id)).collect();
         executions.sort_unstable();

@@ -11,7 +11,7 @@ use crate::{
     },
     ids::{OrganizationId, SignalId, WorkerId},
     observe::{LogDomain, LogLevel},
-    ports::{Committed, StoreErrorKind},
+    ports::{Commit, Committed, LeaseAfter, StoreErrorKind},
     run::{Inputs, Phase, PhaseTimes, Status, StepState},
     signature::{RequestStatus, SignerStatus},
 };
@@ -248,25 +248,32 @@ pub async fn events_that_do_not_follow_are_refused_whole(
     commit(&*store, following.build()).await;
 }
 
-/// After a commit that releases the lease, the execution is due at the commit's `wake_at`.
-pub async fn a_release_makes_due_at_wake_at(StoreUnderTest { store, .. }: StoreUnderTest) {
+/// After a commit that releases the lease, the execution is due when the commit says, whatever its
+/// `wake_at`.
+pub async fn a_release_makes_due_at_the_time_it_names(
+    StoreUnderTest { store, .. }: StoreUnderTest,
+) {
     let id = create(&*store, RunFixture::of(OrganizationId::new()).build()).await;
-    work(&*store, at(0), id, |it| {
-        CommitFixture::on(it).wake_at(at(70)).build()
+    work(&*store, at(0), id, |it| Commit {
+        then: LeaseAfter::Release {
+            due_at: Some(at(70)),
+        },
+        ..CommitFixture::on(it).wake_at(at(5)).build()
     })
     .await;
     assert_eq!(due(&*store, at(69)).await, []);
     assert_eq!(due(&*store, at(70)).await, [id]);
 }
 
-/// Without `wake_at`, the execution is not due until it gets a signal.
-pub async fn a_release_without_wake_at_waits_for_a_signal(
+/// If the commit names no time, the execution is not due until it gets a signal, whatever its `wake_at`.
+pub async fn a_release_without_a_time_waits_for_a_signal(
     StoreUnderTest { store, .. }: StoreUnderTest,
 ) {
     let organization = OrganizationId::new();
     let id = create(&*store, RunFixture::of(organization).build()).await;
-    work(&*store, at(0), id, |it| {
-        CommitFixture::on(it).wake_at(None).build()
+    work(&*store, at(0), id, |it| Commit {
+        then: LeaseAfter::Release { due_at: None },
+        ..CommitFixture::on(it).wake_at(at(5)).build()
     })
     .await;
     assert_eq!(due(&*store, at(1_000_000)).await, []);

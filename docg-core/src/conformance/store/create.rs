@@ -9,7 +9,7 @@ use crate::{
         fixtures::{CommitFixture, RunFixture, at},
     },
     ids::{ExecutionId, OrganizationId},
-    ports::{Claimed, Created, FirstClaim, NewRun, Store, StoreErrorKind},
+    ports::{Claimed, Created, FirstClaim, NewExecution, Store, StoreErrorKind},
     run::Status,
 };
 
@@ -22,18 +22,10 @@ impl Worker {
             lease_until: at(0).plus_millis(LEASE),
             per_organization: self.per_organization,
         };
-        let run: NewRun = run.claim(claim).build();
+        let run: NewExecution = run.claim(claim).build();
         let (id, state) = (run.state.execution.id, run.state.clone());
         match store.create(run).await.expect("stores") {
-            Created::New { lease: Some(lease) } => Ok(Claimed {
-                lease,
-                taken_over: false,
-                takeovers: 0,
-                unreadable: false,
-                state,
-                signals: Vec::new(),
-                published: 0,
-            }),
+            Created::New { lease: Some(lease) } => Ok(Claimed::new(lease, state)),
             Created::New { lease: None } => Err(id),
             Created::Existing(id) => panic!("it is new, and not {id}"),
         }

@@ -9,10 +9,10 @@ use crate::{
     ids::{ExecutionId, OrganizationId, WorkerId},
     observe::{AuditEvent, LogEntry},
     ports::{
-        AuditQuery, Claim, ClaimRequest, ClaimWhat, Claimed, Commit, Committed, Created,
-        EventQuery, ExecutionQuery, ExecutionRecord, LogQuery, NewRun, Page, Signal, Store,
-        StoreError, StoreErrorKind,
+        Claim, ClaimRequest, ClaimWhat, Claimed, Commit, Committed, Created, NewExecution, Signal,
+        Store, StoreError, StoreErrorKind,
     },
+    query::{AuditQuery, EventQuery, ExecutionQuery, ExecutionRecord, LogQuery, Page},
     run::Step,
     time::Timestamp,
 };
@@ -41,18 +41,8 @@ pub(super) async fn everything(
     organization: OrganizationId,
     id: ExecutionId,
 ) -> Everything {
-    let events = EventQuery {
-        organization_id: organization,
-        execution_id: id,
-        after: 0,
-        limit: 1_000,
-    };
-    let audit = AuditQuery {
-        organization_id: organization,
-        execution_id: id,
-        after: 0,
-        limit: 1_000,
-    };
+    let events = EventQuery::of(organization, id).limit(1_000);
+    let audit = AuditQuery::of(organization, id).limit(1_000);
     Everything {
         record: store.execution(organization, id).await.expect("reads"),
         steps: store.steps(organization, id).await.expect("reads"),
@@ -68,29 +58,15 @@ pub(super) async fn everything(
 }
 
 pub(super) fn all_logs(organization_id: OrganizationId, execution_id: ExecutionId) -> LogQuery {
-    LogQuery {
-        organization_id,
-        execution_id,
-        level: None,
-        domain: None,
-        step_id: None,
-        after: 0,
-        limit: 1_000,
-    }
+    LogQuery::of(organization_id, execution_id).limit(1_000)
 }
 
 pub(super) fn all_executions(organization_id: OrganizationId) -> ExecutionQuery {
-    ExecutionQuery {
-        organization_id,
-        workflow_id: None,
-        status: None,
-        after: None,
-        limit: 1_000,
-    }
+    ExecutionQuery::of(organization_id).limit(1_000)
 }
 
 /// Stores an execution, which must be new.
-pub(super) async fn create(store: &dyn Store, run: NewRun) -> ExecutionId {
+pub(super) async fn create(store: &dyn Store, run: NewExecution) -> ExecutionId {
     let id = run.state.execution.id;
     let created = store.create(run).await.expect("stores");
     assert_eq!(created, Created::New { lease: None });

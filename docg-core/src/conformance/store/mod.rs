@@ -5,7 +5,6 @@ mod commit;
 mod create;
 mod desk;
 mod lease;
-mod memos;
 mod paging;
 mod publishing;
 mod purging;
@@ -13,6 +12,7 @@ mod reads;
 mod signals;
 mod stopping;
 mod storable;
+mod ttl;
 mod workflows;
 
 crate::__store_cases! { exports [] }

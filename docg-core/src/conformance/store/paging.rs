@@ -8,7 +8,8 @@ use crate::{
     },
     ids::{ExecutionId, OrganizationId},
     observe::{LogDomain, LogLevel},
-    ports::{AuditQuery, ExecutionQuery, ExecutionRecord, LogQuery, Store},
+    ports::Store,
+    query::{AuditQuery, ExecutionQuery, ExecutionRecord, LogQuery},
     run::Status,
     time::Timestamp,
 };
@@ -23,11 +24,7 @@ async fn list(
     query: ExecutionQuery,
 ) -> Vec<(Timestamp, ExecutionId)> {
     let read = |after| {
-        let query = ExecutionQuery {
-            after,
-            limit,
-            ..query.clone()
-        };
+        let query = query.clone().after(after).limit(limit);
         async move { store.executions(query).await.expect("reads") }
     };
     pages(limit, read, place).await.iter().map(place).collect()
@@ -97,11 +94,9 @@ pub async fn executions_are_filtered_by_workflow_and_status(
             });
             let wanted: Vec<_> = wanted.map(|(.., place)| *place).collect();
             for limit in [3, 50] {
-                let query = ExecutionQuery {
-                    workflow_id,
-                    status,
-                    ..all_executions(organization)
-                };
+                let query = all_executions(organization)
+                    .workflow_id(workflow_id)
+                    .status(status);
                 assert_eq!(
                     list(&*store, limit, query).await,
                     wanted,
@@ -197,10 +192,7 @@ pub async fn filtered_logs_are_paged_without_loss_or_repeat(
     })
     .await;
     for limit in [1, 2, 3, 4, 5] {
-        let query = LogQuery {
-            level: Some(LogLevel::Warn),
-            ..all_logs(organization, id)
-        };
+        let query = all_logs(organization, id).level(LogLevel::Warn);
         assert_eq!(
             log_seqs(&*store, limit, query).await,
             [2, 5, 8, 11],
@@ -266,11 +258,7 @@ pub async fn pages_stand_still_under_concurrent_commits(under_test: StoreUnderTe
 
 async fn log_seqs(store: &dyn Store, limit: usize, query: LogQuery) -> Vec<u64> {
     let read = |after: Option<u64>| {
-        let query = LogQuery {
-            after: after.unwrap_or(0),
-            limit,
-            ..query.clone()
-        };
+        let query = query.clone().after(after.unwrap_or(0)).limit(limit);
         async move { store.logs(query).await.expect("reads") }
     };
     pages(limit, read, |entry| entry.seq)
@@ -287,12 +275,9 @@ async fn audit_seqs(
     execution_id: ExecutionId,
 ) -> Vec<u64> {
     let read = |after: Option<u64>| {
-        let query = AuditQuery {
-            organization_id,
-            execution_id,
-            after: after.unwrap_or(0),
-            limit,
-        };
+        let query = AuditQuery::of(organization_id, execution_id)
+            .after(after.unwrap_or(0))
+            .limit(limit);
         async move { store.audit(query).await.expect("reads") }
     };
     pages(limit, read, |row| row.seq)

@@ -6,7 +6,7 @@ use crate::{
     },
     ids::{ExecutionId, NodeId, OrganizationId, SignalId, SignatureRequestId},
     observe::{LogDomain, LogLevel, verify_chain},
-    ports::{EventQuery, LogQuery},
+    query::{EventQuery, LogQuery},
 };
 
 /// No read returns any data of another organization's execution.
@@ -96,12 +96,7 @@ pub async fn events_are_read_on_from_a_number(StoreUnderTest { store, .. }: Stor
     })
     .await;
     let read = async |after: u64, limit: usize| {
-        let query = EventQuery {
-            organization_id: organization,
-            execution_id: id,
-            after,
-            limit,
-        };
+        let query = EventQuery::of(organization, id).after(after).limit(limit);
         store
             .events(query)
             .await
@@ -144,45 +139,12 @@ pub async fn logs_are_filtered_by_level_domain_and_step(
     };
     let all = || all_logs(organization, id);
     assert_eq!(read(all()).await, [1, 2, 3, 4, 5]);
-    assert_eq!(
-        read(LogQuery {
-            level: Some(LogLevel::Warn),
-            ..all()
-        })
-        .await,
-        [2, 4]
-    );
-    assert_eq!(
-        read(LogQuery {
-            domain: Some(LogDomain::Delivery),
-            ..all()
-        })
-        .await,
-        [3, 4]
-    );
-    assert_eq!(
-        read(LogQuery {
-            step_id: Some(NodeId::from("n1")),
-            ..all()
-        })
-        .await,
-        [3, 4, 5]
-    );
-    let both = LogQuery {
-        level: Some(LogLevel::Warn),
-        step_id: Some(NodeId::from("n1")),
-        ..all()
-    };
+    assert_eq!(read(all().level(LogLevel::Warn)).await, [2, 4]);
+    assert_eq!(read(all().domain(LogDomain::Delivery)).await, [3, 4]);
+    assert_eq!(read(all().step_id(NodeId::from("n1"))).await, [3, 4, 5]);
+    let both = all().level(LogLevel::Warn).step_id(NodeId::from("n1"));
     assert_eq!(read(both).await, [4]);
-    assert_eq!(
-        read(LogQuery {
-            level: Some(LogLevel::Error),
-            after: 3,
-            ..all()
-        })
-        .await,
-        [0; 0]
-    );
+    assert_eq!(read(all().level(LogLevel::Error).after(3)).await, [0; 0]);
 }
 
 /// Audit rows are read back byte for byte as they were hashed, so that the chain verifies.

@@ -174,18 +174,17 @@ pub async fn a_release_with_signals_pending_is_due_at_once(
     assert_eq!(again.claimed[0].signals, [sent]);
 }
 
-/// A commit with `unless_signaled` is refused as a whole while the inbox has a signal that it does not
+/// A commit that ends the execution is refused as a whole while the inbox has a signal that it does not
 /// settle. Other commits are accepted.
-pub async fn a_commit_that_yields_to_signals_is_refused_until_it_settles_them(
+pub async fn an_end_is_refused_until_it_settles_the_inbox(
     StoreUnderTest { store, .. }: StoreUnderTest,
 ) {
     let organization = OrganizationId::new();
     let id = waiting(&*store, organization).await;
     let claimed = take(&*store, at(0), id).await;
-    let yields = |settled: &[Signal]| {
+    let ends = |settled: &[Signal]| {
         CommitFixture::on(&claimed)
             .status(Status::Canceled)
-            .but(|commit| commit.unless_signaled = true)
             .settle(settled)
             .build()
     };
@@ -196,62 +195,41 @@ pub async fn a_commit_that_yields_to_signals_is_refused_until_it_settles_them(
     store.signal(first.clone()).await.expect("signals");
     let before = everything(&*store, organization, id).await;
     for settled in [&[][..], std::slice::from_ref(&second)] {
-        let kind = refused(store.commit(yields(settled)).await);
+        let kind = refused(store.commit(ends(settled)).await);
         assert_eq!(kind, StoreErrorKind::Signaled);
     }
     assert_eq!(everything(&*store, organization, id).await, before);
     store.signal(second.clone()).await.expect("signals");
-    let kind = refused(store.commit(yields(std::slice::from_ref(&first))).await);
+    let kind = refused(store.commit(ends(std::slice::from_ref(&first))).await);
     assert_eq!(kind, StoreErrorKind::Signaled);
     let lost = CommitFixture::on(&claimed)
-        .but(|commit| {
-            commit.unless_signaled = true;
-            commit.lease.fence += 1;
-        })
+        .status(Status::Canceled)
+        .but(|commit| commit.lease.fence += 1)
         .build();
     assert_eq!(refused(store.commit(lost).await), StoreErrorKind::Conflict);
-    commit(&*store, yields(&[first, second])).await;
+    commit(&*store, ends(&[first, second])).await;
     let record = store.execution(organization, id).await.expect("reads");
     let status = record.expect("is there").execution.status;
     assert_eq!(status, Status::Canceled);
 }
 
-/// An ended execution with pending signals is due, because each signal must be settled.
+/// An ended execution that gets a signal is due until the signal is settled.
 pub async fn a_signal_to_an_ended_execution_makes_it_due(
     StoreUnderTest { store, .. }: StoreUnderTest,
 ) {
     let organization = OrganizationId::new();
-    let early = create(&*store, RunFixture::of(organization).build()).await;
-    let claimed = take(&*store, at(0), early).await;
-    store
-        .signal(signal(organization, early, at(1)))
-        .await
-        .expect("signals");
-    commit(
-        &*store,
-        CommitFixture::on(&claimed)
-            .status(Status::Completed)
-            .build(),
-    )
-    .await;
-    assert_eq!(due(&*store, at(1)).await, [early], "it came before the end");
-
-    let late = create(&*store, RunFixture::of(organization).build()).await;
-    work(&*store, at(0), late, |it| {
+    let id = create(&*store, RunFixture::of(organization).build()).await;
+    work(&*store, at(0), id, |it| {
         CommitFixture::on(it).status(Status::Completed).build()
     })
     .await;
     store
-        .signal(signal(organization, late, at(5)))
+        .signal(signal(organization, id, at(5)))
         .await
         .expect("signals");
-    assert_eq!(due(&*store, at(5)).await, [late], "it came after the end");
+    assert_eq!(due(&*store, at(5)).await, [id]);
     let now = at(5).plus_millis(LEASE);
-    work(&*store, now, late, |it| {
-        CommitFixture::on(it).settle(&it.signals).build()
-    })
-    .await;
-    work(&*store, now, early, |it| {
+    work(&*store, now, id, |it| {
         CommitFixture::on(it).settle(&it.signals).build()
     })
     .await;

@@ -15,7 +15,7 @@ use crate::{
     event::EventData,
     ids::OrganizationId,
     observe::{JsonText, LogDomain, LogLevel},
-    ports::{Claimed, Commit, Memo, MemoKey, ResumeSignal, SignalKind, StoreErrorKind},
+    ports::{Claimed, Commit, ResumeSignal, SignalKind, StoreErrorKind, TtlEntry, TtlKey},
     run::{Inputs, Step, WaitKind, WaitingFor},
     storable::{MAX_DEPTH, MAX_STORED_DEPTH},
     time::Timestamp,
@@ -132,7 +132,7 @@ pub async fn a_commit_that_cannot_be_kept_is_refused_whole(
     commit(&*store, CommitFixture::on(&claimed).events(1).build()).await;
 }
 
-/// A new execution, a signal or a memo with such a value is refused too.
+/// A new execution, a signal or an entry with such a value is refused too.
 pub async fn what_comes_with_a_call_and_cannot_be_kept_is_refused(
     StoreUnderTest { store, .. }: StoreUnderTest,
 ) {
@@ -150,21 +150,21 @@ pub async fn what_comes_with_a_call_and_cannot_be_kept_is_refused(
         });
         assert_eq!(refused(store.signal(sent).await), StoreErrorKind::Invalid);
 
-        let key = MemoKey {
+        let key = TtlKey {
             organization_id: Some(organization),
             kind: "kind",
             key: "key".to_owned(),
         };
-        let memo = Memo {
+        let entry = TtlEntry {
             key,
             value,
             expires_at: at(100),
         };
         assert_eq!(
-            refused(store.remember(memo.clone(), at(0)).await),
+            refused(store.remember(entry.clone(), at(0)).await),
             StoreErrorKind::Invalid
         );
-        assert_eq!(refused(store.replace(memo).await), StoreErrorKind::Invalid);
+        assert_eq!(refused(store.replace(entry).await), StoreErrorKind::Invalid);
     }
     assert_eq!(store.signals(id).await.expect("reads"), []);
 }

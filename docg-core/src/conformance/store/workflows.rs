@@ -7,7 +7,8 @@ use crate::{
         fixtures::{RunFixture, at, workflow},
     },
     ids::OrganizationId,
-    ports::{StoreErrorKind, WorkflowQuery},
+    ports::StoreErrorKind,
+    query::WorkflowQuery,
     workflow::Workflow,
 };
 
@@ -134,11 +135,7 @@ pub async fn a_deleted_workflow_is_hidden_and_its_versions_go_on(
         store.workflow(organization, first.id).await.expect("reads"),
         None
     );
-    let query = WorkflowQuery {
-        organization_id: organization,
-        after: None,
-        limit: 10,
-    };
+    let query = WorkflowQuery::of(organization).limit(10);
     assert!(
         store
             .workflows(query)
@@ -217,11 +214,7 @@ pub async fn another_organizations_workflows_are_hidden(
             .await
             .expect("answers")
     );
-    let query = WorkflowQuery {
-        organization_id: other,
-        after: None,
-        limit: 10,
-    };
+    let query = WorkflowQuery::of(other).limit(10);
     assert!(
         store
             .workflows(query)
@@ -271,11 +264,7 @@ pub async fn workflows_come_newest_first_without_loss_or_repeat(under_test: Stor
             }
             for limit in [1, 5, 6, 12] {
                 let read = |after| {
-                    let query = WorkflowQuery {
-                        organization_id: organization,
-                        after,
-                        limit,
-                    };
+                    let query = WorkflowQuery::of(organization).after(after).limit(limit);
                     let store = &store;
                     async move { store.workflows(query).await.expect("reads") }
                 };

@@ -16,7 +16,8 @@ use crate::{
     ids::{ExecutionId, OrganizationId, SignalId},
     limits,
     observe::Actor,
-    ports::{ClaimWhat, ExecutionRecord, Signal, SignalKind, StoreErrorKind},
+    ports::{ClaimWhat, Signal, SignalKind, StoreErrorKind},
+    query::ExecutionRecord,
     run::{Execution, Status},
 };
 

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     engine::{
         Command, Engine, EngineError, FieldFault,
-        machine::{NewRunFacts, Verdict, judge},
+        machine::{NewExecutionFacts, Verdict, judge},
     },
     i18n::Text,
     ids::{ExecutionId, NodeId},
@@ -199,7 +199,7 @@ impl Engine {
             .correlation_id
             .map_or_else(|| Arc::clone(&old.correlation_id), Into::into);
         let data = json!({"provider": provider, "file": file, "signers": how.signers});
-        self.create(NewRunFacts {
+        self.create(NewExecutionFacts {
             workflow: Arc::new(one_node(&followed, spec)),
             inputs: Inputs {
                 trigger_data: data.into(),

@@ -9,7 +9,7 @@ use crate::{
     ids::{OrganizationId, SignalId, SignatureRequestId},
     json,
     observe::Actor,
-    ports::{Memo, MemoKey, Signal, SignalKind},
+    ports::{Signal, SignalKind, TtlEntry, TtlKey},
     signature::{RequestStatus, SignatureProvider, SignerFact, WebhookError, WebhookRequest},
     storable,
 };
@@ -81,7 +81,7 @@ impl Engine {
         };
         let request = request.filter(|_| !update.facts.is_empty());
         let now = self.inner.now();
-        let key = MemoKey {
+        let key = TtlKey {
             organization_id: None,
             kind: "webhook",
             key: format!("{provider}/{}", update.dedupe_key),
@@ -89,7 +89,7 @@ impl Engine {
         // The signal's id is stored with the webhook. If a crash comes in between, the repeated webhook sends
         // the same signal, and a second signal with the same id changes nothing.
         let id = SignalId::new();
-        let memo = Memo {
+        let entry = TtlEntry {
             key,
             value: match &request {
                 Some(_) => Value::String(id.to_string()),
@@ -97,10 +97,10 @@ impl Engine {
             },
             expires_at: now + REMEMBERED,
         };
-        let known = self.inner.store.remember(memo, now).await?;
+        let known = self.inner.store.remember(entry, now).await?;
         let duplicate = known.is_some();
         let id = known
-            .and_then(|memo| memo.value.as_str()?.parse().ok())
+            .and_then(|entry| entry.value.as_str()?.parse().ok())
             .unwrap_or(id);
         let Some(request) = request else {
             return Ok(WebhookAnswer { duplicate });

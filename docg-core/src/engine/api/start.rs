@@ -10,14 +10,15 @@ use crate::{
     engine::{
         Command, Engine, EngineError, FieldFault, Inner,
         driver::Holding,
-        machine::{Attendance, Moment, NewRunFacts, Reuse, Role, Verdict, create, judge},
+        machine::{Attendance, Moment, NewExecutionFacts, Reuse, Role, Verdict, create, judge},
         worker::pool::Slot,
     },
     i18n::Text,
     ids::{ExecutionId, OrganizationId, WorkerId, WorkflowId},
     limits,
     observe::Actor,
-    ports::{Claimed, Created, ExecutionRecord, FirstClaim, NewRun, StoreError, StoreErrorKind},
+    ports::{Claimed, Created, FirstClaim, NewExecution, StoreError, StoreErrorKind},
+    query::ExecutionRecord,
     run::{Inputs, Phase, StepStatus},
     storable::{self, MAX_DEPTH, Unstorable},
 };
@@ -256,7 +257,7 @@ impl Engine {
         let workflow = self
             .whole_workflow(request.organization_id, request.workflow_id)
             .await?;
-        self.create(NewRunFacts {
+        self.create(NewExecutionFacts {
             workflow,
             inputs: Inputs {
                 trigger_data: request.trigger_data.into(),
@@ -330,7 +331,7 @@ impl Engine {
         let correlation_id = how
             .correlation_id
             .map_or_else(|| Arc::clone(&old.correlation_id), Into::into);
-        self.create(NewRunFacts {
+        self.create(NewExecutionFacts {
             workflow,
             inputs,
             created_by: request.actor,
@@ -396,7 +397,7 @@ impl Engine {
 
     pub(in crate::engine) async fn create(
         &self,
-        facts: NewRunFacts,
+        facts: NewExecutionFacts,
     ) -> Result<Started, EngineError> {
         let mut ids = self.inner.ids();
         let now = self.inner.now();
@@ -407,7 +408,7 @@ impl Engine {
             role: Role::Worker,
             attendance: Attendance::Nobody,
         };
-        let run: NewRun = create(facts, moment, self.inner.env());
+        let run: NewExecution = create(facts, moment, self.inner.env());
         let (execution, inputs) = (run.state.execution.clone(), Arc::clone(&run.state.inputs));
         // If this process has a free slot, it leases the execution as it is stored; that saves a claim.
         let created = match self.inner.free_slot(&run.state.workflow) {
@@ -424,11 +425,7 @@ impl Engine {
         };
         match created {
             Created::New { .. } => Ok(Started {
-                record: ExecutionRecord {
-                    execution,
-                    inputs,
-                    unreadable: false,
-                },
+                record: ExecutionRecord::new(execution, inputs),
                 created: true,
             }),
             Created::Existing(id) => {
@@ -499,7 +496,7 @@ impl Inner {
     /// to it; then the holding is returned.
     async fn store_new(
         self: &Arc<Self>,
-        mut run: NewRun,
+        mut run: NewExecution,
         slot: Option<&Slot>,
     ) -> Result<(Created, Option<Holding>), StoreError> {
         let (id, state, events) = (
@@ -523,15 +520,7 @@ impl Inner {
             self.wake_a_worker(id).await;
             return Ok((created, None));
         };
-        let claimed = Claimed {
-            lease,
-            taken_over: false,
-            takeovers: 0,
-            unreadable: false,
-            state,
-            signals: Vec::new(),
-            published: 0,
-        };
+        let claimed = Claimed::new(lease, state);
         let mut holding = Holding::begin(self, claimed, until);
         holding.publish(&events).await;
         Ok((created, Some(holding)))
@@ -540,7 +529,7 @@ impl Inner {
     /// Stores a new execution, answers the caller, and drives it.
     async fn store_and_drive(
         self: Arc<Self>,
-        run: NewRun,
+        run: NewExecution,
         slot: Slot,
         answer: oneshot::Sender<Result<Created, StoreError>>,
     ) {

@@ -7,8 +7,10 @@ use crate::{
     error::{FieldFault, codes},
     i18n::Text,
     ids::{OrganizationId, WorkflowId},
-    ports::{Page, StoreErrorKind, WorkflowQuery},
-    programs, storable,
+    ports::StoreErrorKind,
+    programs,
+    query::{Page, WorkflowQuery},
+    storable,
     workflow::{
         Workflow, WorkflowDraft,
         size::size_of,

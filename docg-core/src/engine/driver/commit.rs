@@ -8,7 +8,8 @@ use tokio::time::Instant;
 use super::{Driver, Exit, STORE_BACKOFF};
 use crate::{
     engine::machine::Role,
-    ports::{Commit, Committed, EventQuery, LeaseAfter, RunState, StoreError, StoreErrorKind},
+    ports::{Commit, Committed, LeaseAfter, RunState, StoreError, StoreErrorKind},
+    query::EventQuery,
     time::Timestamp,
 };
 
@@ -73,8 +74,12 @@ impl Driver {
         }
         records.touched.sort_unstable();
         records.touched.dedup();
-        let unless_signaled = state.execution.status.is_terminal();
-        let kept = unless_signaled.then(|| records.clone());
+        let then = if keeps_lease {
+            LeaseAfter::Keep(self.lease_end())
+        } else {
+            LeaseAfter::release(&state.execution)
+        };
+        let kept = matches!(then, LeaseAfter::End).then(|| records.clone());
         let (events, ignored) = (records.events.clone(), records.ignored);
         let made_progress = !events.is_empty() || !keeps_lease;
         let signature_changed = records.signature_changed;
@@ -99,13 +104,8 @@ impl Driver {
                 .filter(|_| records.signature_changed),
             approval: state.approval.clone().filter(|_| records.approval_changed),
             published: Some(self.published),
-            unless_signaled,
             made_progress,
-            then: if keeps_lease {
-                LeaseAfter::Keep(self.lease_end())
-            } else {
-                LeaseAfter::Release
-            },
+            then,
         };
         let settled = commit.settled.clone();
         let committed = match self.store_commit(commit).await {
@@ -194,7 +194,7 @@ impl Driver {
         loop {
             let answer = match commit.then {
                 LeaseAfter::Keep(_) => self.is_still_held().await,
-                LeaseAfter::Release => self.is_recorded(commit).await,
+                LeaseAfter::Release { .. } | LeaseAfter::End => self.is_recorded(commit).await,
             };
             match answer {
                 Ok(was_made) => return was_made,
@@ -221,12 +221,9 @@ impl Driver {
         let Some(first) = commit.events.first() else {
             return Ok(false);
         };
-        let query = EventQuery {
-            organization_id: commit.execution.organization_id,
-            execution_id: commit.execution.id,
-            after: first.seq - 1,
-            limit: 1,
-        };
+        let query = EventQuery::of(commit.execution.organization_id, commit.execution.id)
+            .after(first.seq - 1)
+            .limit(1);
         let stored = self.engine.store.events(query).await?;
         Ok(stored.iter().any(|event| event.event_id == first.event_id))
     }

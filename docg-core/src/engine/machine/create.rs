@@ -10,7 +10,7 @@ use crate::{
     i18n::Text,
     ids::{ExecutionId, StepId},
     observe::{Actor, AuditDraft, JsonText, LogLevel, actions},
-    ports::{Idempotency, NewRun, RunState},
+    ports::{Idempotency, NewExecution, RunState},
     run::{
         DeliveryState, Execution, Heads, Inputs, Phase, PhaseMetrics, SignatureState, Status, Step,
         StepState,
@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// The facts from which an execution is created.
-pub(crate) struct NewRunFacts {
+pub(crate) struct NewExecutionFacts {
     pub(crate) workflow: Arc<Workflow>,
     pub(crate) inputs: Inputs,
     pub(crate) created_by: Actor,
@@ -43,7 +43,11 @@ pub(crate) struct Reuse {
     pub(crate) data_out: Option<JsonText>,
 }
 
-pub(crate) fn create<'a>(facts: NewRunFacts, moment: Moment<'a>, env: Env<'a>) -> NewRun {
+pub(crate) fn create<'a>(
+    facts: NewExecutionFacts,
+    moment: Moment<'a>,
+    env: Env<'a>,
+) -> NewExecution {
     let now = moment.now;
     let id = ExecutionId(moment.ids.next_id());
     let workflow = facts.workflow;
@@ -130,7 +134,8 @@ pub(crate) fn create<'a>(facts: NewRunFacts, moment: Moment<'a>, env: Env<'a>) -
     }
     draft.edit().version += 1;
     let (state, records) = draft.into_parts();
-    NewRun {
+    NewExecution {
+        due_at: state.execution.wake_at,
         state,
         events: records.events,
         logs: records.logs,

@@ -31,7 +31,7 @@ mod tests;
 
 pub use commands::{Command, allowed_commands};
 pub(crate) use commands::{Verdict, judge};
-pub(crate) use create::{NewRunFacts, Reuse, create};
+pub(crate) use create::{NewExecutionFacts, Reuse, create};
 use decision::{BeforeEnd, End};
 pub(crate) use decision::{Decision, Next, Records};
 use draft::Draft;

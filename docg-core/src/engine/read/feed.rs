@@ -16,7 +16,8 @@ use crate::{
     engine::{Engine, EngineError, Inner},
     event::{Event, EventData},
     ids::{ExecutionId, OrganizationId},
-    ports::{BusError, EventQuery, EventStream},
+    ports::{BusError, EventStream},
+    query::EventQuery,
 };
 
 /// Events that are read from the store per query.
@@ -150,12 +151,9 @@ impl Reader {
     }
 
     async fn stored(&mut self) -> Result<Vec<Arc<Event>>, EngineError> {
-        let query = EventQuery {
-            organization_id: self.organization,
-            execution_id: self.execution,
-            after: self.last,
-            limit: BATCH,
-        };
+        let query = EventQuery::of(self.organization, self.execution)
+            .after(self.last)
+            .limit(BATCH);
         let events = self.inner.store.events(query).await?;
         // Return events with a damaged `seq` only with an intact one after them; alone they would repeat for
         // ever.

@@ -18,12 +18,10 @@ use crate::{
         AuditEvent, ChainFault, ChainReport, JsonText, LogEntry, Redaction, status_told,
         verify_chain,
     },
-    ports::{
-        AuditQuery, EventQuery, ExecutionQuery, ExecutionRecord, LogQuery, Memo, MemoKey, Page,
-        StoreErrorKind,
-    },
+    ports::{StoreErrorKind, TtlEntry, TtlKey},
     preflight::{self, PreflightRequest, PreflightSummary},
     programs,
+    query::{AuditQuery, EventQuery, ExecutionQuery, ExecutionRecord, LogQuery, Page},
     run::{Execution, Inputs, Step},
     signature::SignatureRequest,
     time::Timestamp,
@@ -161,12 +159,7 @@ impl Engine {
         organization_id: OrganizationId,
         execution_id: ExecutionId,
     ) -> Result<u64, EngineError> {
-        let query = EventQuery {
-            organization_id,
-            execution_id,
-            after: 0,
-            limit: 1,
-        };
+        let query = EventQuery::of(organization_id, execution_id).limit(1);
         if let Some(event) = self.inner.store.events(query).await?.first() {
             return Ok(event.seq);
         }
@@ -214,12 +207,9 @@ impl Engine {
         let mut rows = Vec::new();
         loop {
             let after = rows.last().map_or(0, |row: &Arc<AuditEvent>| row.seq);
-            let query = AuditQuery {
-                organization_id,
-                execution_id,
-                after,
-                limit: BATCH,
-            };
+            let query = AuditQuery::of(organization_id, execution_id)
+                .after(after)
+                .limit(BATCH);
             let page = self.inner.store.audit(query).await?;
             let added = page.items.len();
             rows.extend(page.items);
@@ -324,8 +314,8 @@ impl Engine {
     /// # Errors
     ///
     /// `Store`.
-    pub async fn remember(&self, memo: Memo) -> Result<Option<Memo>, EngineError> {
-        Ok(self.inner.store.remember(memo, self.inner.now()).await?)
+    pub async fn remember(&self, entry: TtlEntry) -> Result<Option<TtlEntry>, EngineError> {
+        Ok(self.inner.store.remember(entry, self.inner.now()).await?)
     }
 
     /// Reads an entry of the TTL store.
@@ -333,7 +323,7 @@ impl Engine {
     /// # Errors
     ///
     /// `Store`.
-    pub async fn recall(&self, key: &MemoKey) -> Result<Option<Memo>, EngineError> {
+    pub async fn recall(&self, key: &TtlKey) -> Result<Option<TtlEntry>, EngineError> {
         Ok(self.inner.store.recall(key, self.inner.now()).await?)
     }
 
@@ -342,7 +332,7 @@ impl Engine {
     /// # Errors
     ///
     /// `Store`.
-    pub async fn replace(&self, memo: Memo) -> Result<(), EngineError> {
-        Ok(self.inner.store.replace(memo).await?)
+    pub async fn replace(&self, entry: TtlEntry) -> Result<(), EngineError> {
+        Ok(self.inner.store.replace(entry).await?)
     }
 }

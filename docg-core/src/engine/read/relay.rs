@@ -20,7 +20,8 @@ use crate::{
     engine::Inner,
     event::Event,
     ids::ExecutionId,
-    ports::{BusError, EventQuery, StoreError, Unpublished},
+    ports::{BusError, StoreError, Unpublished},
+    query::EventQuery,
     time::Timestamp,
 };
 
@@ -143,12 +144,9 @@ impl Inner {
         mut from: u64,
     ) -> Result<u64, NotPublished> {
         while from <= left.head {
-            let query = EventQuery {
-                organization_id: left.organization_id,
-                execution_id: left.execution_id,
-                after: from.saturating_sub(1),
-                limit: BATCH,
-            };
+            let query = EventQuery::of(left.organization_id, left.execution_id)
+                .after(from.saturating_sub(1))
+                .limit(BATCH);
             let mut events = self.store.events(query).await?;
             // An event whose `seq` is damaged has no place on the bus.
             events.retain(|event| event.seq > 0);

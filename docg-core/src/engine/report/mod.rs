@@ -4,7 +4,7 @@ mod observed;
 mod observer;
 mod warnings;
 
-pub(super) use observed::Observed;
+pub(super) use observed::Reports;
 pub(super) use observer::Observers;
 pub use observer::{Fact, OTHER, Observer, StepEnd, WebhookEnd};
 pub(super) use warnings::Warnings;

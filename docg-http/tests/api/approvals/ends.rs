@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use docg_core::{
     ids::WorkerId,
-    ports::{ClaimRequest, ClaimWhat, RunStore},
+    ports::{ClaimRequest, ClaimWhat, ExecutionStore},
     prelude::*,
     time::{ManualClock, Timestamp},
 };

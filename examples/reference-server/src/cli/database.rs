@@ -8,7 +8,7 @@ use std::{
 
 use docg_core::{
     ids::{ExecutionId, OrganizationId},
-    ports::{RunStore, StoreError, StoreErrorKind},
+    ports::{ExecutionStore, StoreError, StoreErrorKind},
     time::Timestamp,
 };
 use docg_store_postgres::{

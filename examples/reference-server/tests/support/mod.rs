@@ -9,7 +9,7 @@ use docg_core::{
     engine::{Engine, StartRequest, WorkerOptions, Workers},
     ids::{ExecutionId, NodeId, OrganizationId, WorkflowId},
     observe::Actor,
-    ports::ExecutionRecord,
+    query::ExecutionRecord,
     run::{Status, Step},
     workflow::WorkflowDraft,
 };

@@ -129,7 +129,7 @@ impl World {
         });
         let (dry, redaction, mut ids) =
             (registry.dry(), Redaction::default(), CountingIds::default());
-        let facts = NewRunFacts {
+        let facts = NewExecutionFacts {
             workflow,
             inputs: Inputs {
                 trigger_data: json!({"deal": {"amount": 5}}).into(),

@@ -3,7 +3,7 @@ use std::{fmt::Write as _, sync::Arc};
 use docg_core::{
     engine::{Engine, StartRequest},
     ids::WorkflowId,
-    ports::AuditQuery,
+    query::AuditQuery,
     workflow::{NodeSpec, WorkflowDraft, compute},
 };
 use docg_store_memory::{BusConfig, MemoryBus, MemoryStore, StoreConfig};
@@ -35,12 +35,7 @@ async fn rows() -> Vec<Value> {
     let events: Vec<_> = futures::StreamExt::collect(feed).await;
     assert!(!events.is_empty());
     workers.shutdown().await;
-    let query = AuditQuery {
-        organization_id,
-        execution_id,
-        after: 0,
-        limit: 100,
-    };
+    let query = AuditQuery::of(organization_id, execution_id);
     let page = engine.audit(query).await.unwrap();
     assert!(page.items.len() > 2);
     let row = |row: &AuditEvent| {

@@ -5,29 +5,29 @@ use crate::{
         fixtures::{at, fact},
     },
     ids::OrganizationId,
-    ports::{Memo, MemoKey},
+    ports::{TtlEntry, TtlKey},
 };
 
-fn memo(key: &MemoKey) -> Memo {
-    Memo {
+fn entry(key: &TtlKey) -> TtlEntry {
+    TtlEntry {
         key: key.clone(),
         value: fact(),
         expires_at: at(100),
     }
 }
 
-fn key() -> MemoKey {
-    MemoKey {
+fn key() -> TtlKey {
+    TtlKey {
         organization_id: Some(OrganizationId::new()),
         kind: "test",
         key: "k".to_owned(),
     }
 }
 
-/// The second call to remember a key gets the memo that the first stored.
+/// The second call to remember a key gets the entry that the first stored.
 pub async fn a_name_is_remembered_once(StoreUnderTest { store, .. }: StoreUnderTest) {
     let key = key();
-    let (first, second) = (memo(&key), memo(&key));
+    let (first, second) = (entry(&key), entry(&key));
     assert_eq!(store.recall(&key, at(0)).await.expect("reads"), None);
     assert_eq!(
         store.remember(first.clone(), at(0)).await.expect("stores"),
@@ -40,12 +40,12 @@ pub async fn a_name_is_remembered_once(StoreUnderTest { store, .. }: StoreUnderT
     assert_eq!(store.recall(&key, at(2)).await.expect("reads"), Some(first));
 }
 
-/// Of many concurrent calls with one key, one stores its memo and the others get it.
-pub async fn of_concurrent_memos_one_is_remembered(under_test: StoreUnderTest) {
+/// Of many concurrent calls with one key, one stores its entry and the others get it.
+pub async fn of_concurrent_entries_one_is_remembered(under_test: StoreUnderTest) {
     let StoreUnderTest { store, peer, .. } = &under_test;
     let key = key();
     let results = at_once(store, peer, 16, |_, store| {
-        let mine = memo(&key);
+        let mine = entry(&key);
         async move {
             (
                 mine.clone(),
@@ -72,22 +72,22 @@ pub async fn of_concurrent_memos_one_is_remembered(under_test: StoreUnderTest) {
     );
 }
 
-/// A memo can be read until it expires, and not longer.
-pub async fn a_memo_is_forgotten_when_it_expires(StoreUnderTest { store, .. }: StoreUnderTest) {
+/// An entry can be read until it expires, and not longer.
+pub async fn an_entry_is_forgotten_when_it_expires(StoreUnderTest { store, .. }: StoreUnderTest) {
     let key = key();
-    let it = memo(&key);
+    let it = entry(&key);
     store.remember(it.clone(), at(0)).await.expect("stores");
     assert_eq!(store.recall(&key, at(99)).await.expect("reads"), Some(it));
     assert_eq!(store.recall(&key, at(100)).await.expect("reads"), None);
 }
 
-/// The key of an expired memo can be used again.
+/// The key of an expired entry can be used again.
 pub async fn an_expired_name_is_free_again(StoreUnderTest { store, .. }: StoreUnderTest) {
     let key = key();
-    store.remember(memo(&key), at(0)).await.expect("stores");
-    let new = Memo {
+    store.remember(entry(&key), at(0)).await.expect("stores");
+    let new = TtlEntry {
         expires_at: at(200),
-        ..memo(&key)
+        ..entry(&key)
     };
     assert_eq!(
         store.remember(new.clone(), at(100)).await.expect("stores"),
@@ -96,15 +96,15 @@ pub async fn an_expired_name_is_free_again(StoreUnderTest { store, .. }: StoreUn
     assert_eq!(store.recall(&key, at(150)).await.expect("reads"), Some(new));
 }
 
-/// Replacing changes a memo's value and expiry, or stores a new memo if there is none.
+/// Replacing changes an entry's value and expiry, or stores a new entry if there is none.
 pub async fn replacing_changes_the_fact(StoreUnderTest { store, .. }: StoreUnderTest) {
     let key = key();
-    let first = memo(&key);
+    let first = entry(&key);
     store.replace(first.clone()).await.expect("stores");
     assert_eq!(store.recall(&key, at(0)).await.expect("reads"), Some(first));
-    let second = Memo {
+    let second = TtlEntry {
         expires_at: at(300),
-        ..memo(&key)
+        ..entry(&key)
     };
     store.replace(second.clone()).await.expect("stores");
     assert_eq!(
@@ -118,26 +118,26 @@ pub async fn names_differ_by_organization_and_kind(StoreUnderTest { store, .. }:
     let key = key();
     let keys = [
         key.clone(),
-        MemoKey {
+        TtlKey {
             organization_id: Some(OrganizationId::new()),
             ..key.clone()
         },
-        MemoKey {
+        TtlKey {
             organization_id: None,
             ..key.clone()
         },
-        MemoKey {
+        TtlKey {
             kind: "other",
             ..key.clone()
         },
-        MemoKey {
+        TtlKey {
             key: "K".to_owned(),
             ..key
         },
     ];
     for key in &keys {
         assert_eq!(
-            store.remember(memo(key), at(0)).await.expect("stores"),
+            store.remember(entry(key), at(0)).await.expect("stores"),
             None
         );
     }

@@ -1,4 +1,4 @@
-//! [`RunStore`] for [`PgStore`], made of the statements in the files beside this one.
+//! [`ExecutionStore`] for [`PgStore`], made of the statements in the files beside this one.
 
 use std::sync::Arc;
 
@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use docg_core::{
     ids::ExecutionId,
     ports::{
-        Claim, ClaimRequest, Commit, Committed, Created, Lease, NewRun, Renewed, RunStore, Signal,
-        StoreError, Unpublished, Unserved,
+        Claim, ClaimRequest, Commit, Committed, Created, ExecutionStore, Lease, NewExecution,
+        Renewed, Signal, StoreError, Unpublished, Unserved,
     },
     time::Timestamp,
 };
@@ -15,8 +15,8 @@ use docg_core::{
 use super::PgStore;
 
 #[async_trait]
-impl RunStore for PgStore {
-    async fn create(&self, run: NewRun) -> Result<Created, StoreError> {
+impl ExecutionStore for PgStore {
+    async fn create(&self, run: NewExecution) -> Result<Created, StoreError> {
         self.create_run(run).await.map_err(|e| e.at("create"))
     }
 

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use docg_core::{
     ids::OrganizationId,
-    ports::{Memo, MemoKey, MemoStore, StoreError},
+    ports::{StoreError, TtlEntry, TtlKey, TtlStore},
     time::Timestamp,
 };
 use uuid::Uuid;
@@ -24,9 +24,13 @@ fn organization(id: Option<OrganizationId>) -> Uuid {
 }
 
 impl PgStore {
-    async fn put_memo(&self, memo: &Memo, now: Option<Timestamp>) -> Result<Option<Memo>, Error> {
-        let key = self.encoder.text("key", &memo.key.key)?;
-        let value = self.encoder.json("value", &memo.value)?;
+    async fn put_entry(
+        &self,
+        entry: &TtlEntry,
+        now: Option<Timestamp>,
+    ) -> Result<Option<TtlEntry>, Error> {
+        let key = self.encoder.text("key", &entry.key.key)?;
+        let value = self.encoder.json("value", &entry.value)?;
         let sql = "WITH put AS (
                 INSERT INTO docg.memos AS m (organization_id, kind, key, value, expires_at)
                 VALUES ($1, $2, $3, $4::text::json, $5)
@@ -40,11 +44,11 @@ impl PgStore {
             WHERE organization_id = $1 AND kind = $2 AND key = $3 AND NOT EXISTS (SELECT FROM put)";
         for _ in 0..TRIES {
             let parameters = arguments![
-                organization(memo.key.organization_id),
-                memo.key.kind,
+                organization(entry.key.organization_id),
+                entry.key.kind,
                 key.clone(),
                 value.clone(),
-                Time::from(memo.expires_at),
+                Time::from(entry.expires_at),
                 now.map(Time::from),
             ];
             if let Some(row) = self.database.write(sql, parameters).await?.first() {
@@ -52,18 +56,18 @@ impl PgStore {
                 return if is_put {
                     Ok(None)
                 } else {
-                    Ok(Some(Memo {
-                        key: memo.key.clone(),
+                    Ok(Some(TtlEntry {
+                        key: entry.key.clone(),
                         value: json_field(row, "value")?,
                         expires_at: time(row, "expires_at")?,
                     }))
                 };
             }
         }
-        Err(Error::Conflict("a memo came and went".to_owned()))
+        Err(Error::Conflict("an entry came and went".to_owned()))
     }
 
-    async fn find_memo(&self, key: &MemoKey, now: Timestamp) -> Result<Option<Memo>, Error> {
+    async fn find_entry(&self, key: &TtlKey, now: Timestamp) -> Result<Option<TtlEntry>, Error> {
         let sql = "SELECT value::text, expires_at FROM docg.memos
             WHERE organization_id = $1 AND kind = $2 AND key = $3 AND expires_at > $4";
         let parameters = arguments![
@@ -75,7 +79,7 @@ impl PgStore {
         let rows = self.database.read(sql, parameters).await?;
         rows.first()
             .map(|row| {
-                Ok(Memo {
+                Ok(TtlEntry {
                     key: key.clone(),
                     value: json_field(row, "value")?,
                     expires_at: time(row, "expires_at")?,
@@ -86,18 +90,22 @@ impl PgStore {
 }
 
 #[async_trait]
-impl MemoStore for PgStore {
-    async fn remember(&self, memo: Memo, now: Timestamp) -> Result<Option<Memo>, StoreError> {
-        let put = self.put_memo(&memo, Some(now)).await;
+impl TtlStore for PgStore {
+    async fn remember(
+        &self,
+        entry: TtlEntry,
+        now: Timestamp,
+    ) -> Result<Option<TtlEntry>, StoreError> {
+        let put = self.put_entry(&entry, Some(now)).await;
         put.map_err(|e| e.at("remember"))
     }
 
-    async fn recall(&self, key: &MemoKey, now: Timestamp) -> Result<Option<Memo>, StoreError> {
-        self.find_memo(key, now).await.map_err(|e| e.at("recall"))
+    async fn recall(&self, key: &TtlKey, now: Timestamp) -> Result<Option<TtlEntry>, StoreError> {
+        self.find_entry(key, now).await.map_err(|e| e.at("recall"))
     }
 
-    async fn replace(&self, memo: Memo) -> Result<(), StoreError> {
-        let put = self.put_memo(&memo, None).await;
+    async fn replace(&self, entry: TtlEntry) -> Result<(), StoreError> {
+        let put = self.put_entry(&entry, None).await;
         put.map(|_| ()).map_err(|e| e.at("replace"))
     }
 }

@@ -1,4 +1,4 @@
-//! [`RunStore`] for the store: all changes of executions.
+//! [`ExecutionStore`] for the store: all changes of executions.
 
 use std::{
     ops::Bound,
@@ -10,8 +10,9 @@ use docg_core::{
     approval::Approval,
     ids::{ExecutionId, WorkerId},
     ports::{
-        Claim, ClaimRequest, ClaimWhat, Claimed, Commit, Committed, Created, FirstClaim, Lease,
-        NewRun, Renewed, RunStore, Signal, StoreError, StoreErrorKind, Unpublished, Unserved,
+        Claim, ClaimRequest, ClaimWhat, Claimed, Commit, Committed, Created, ExecutionStore,
+        FirstClaim, Lease, NewExecution, Renewed, Signal, StoreError, StoreErrorKind, Unpublished,
+        Unserved,
     },
     signature::SignatureRequest,
     time::Timestamp,
@@ -31,8 +32,8 @@ use super::{
 const SMALL_SIGNAL: usize = 16 * 1024;
 
 #[async_trait]
-impl RunStore for MemoryStore {
-    async fn create(&self, run: NewRun) -> Result<Created, StoreError> {
+impl ExecutionStore for MemoryStore {
+    async fn create(&self, run: NewExecution) -> Result<Created, StoreError> {
         storable::refuse("create", storable::of_run(&run))?;
         let organization = run.state.execution.organization_id;
         // Delete ended executions to make room, before taking any lock.
@@ -318,7 +319,7 @@ impl MemoryStore {
         purged
     }
 
-    fn insert(&self, run: NewRun) -> Result<Created, StoreError> {
+    fn insert(&self, run: NewExecution) -> Result<Created, StoreError> {
         let refuse = |kind, message: String| Err(StoreError::new(kind, "create", message));
         if let Err(message) = check_new(&run) {
             return refuse(StoreErrorKind::Invalid, message);
@@ -376,13 +377,6 @@ impl MemoryStore {
                 .iter()
                 .for_each(|approval| lookups.add_approval(approval));
         }
-        if let Some(at) = run.ended_at() {
-            self.shard(entry.id)
-                .ended
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .insert((at, entry.id));
-        }
         self.list_unpublished(&entry, run);
         let lease = claim.and_then(|claim| self.grant(&entry, run, &claim));
         if lease.is_none() {
@@ -414,19 +408,17 @@ impl MemoryStore {
         }
         let lease = run.lease(id, request.worker_id, request.lease_until);
         self.requeue(&entry, &mut run);
-        Claim {
-            claimed: vec![claimed(&entry, &run, lease)],
-            ..Claim::default()
-        }
+        let mut claim = Claim::default();
+        claim.claimed.push(claimed(&entry, &run, lease));
+        claim
     }
 
     fn claim_due(&self, ask: &Ask<'_>, worker: WorkerId) -> Claim {
         let taken = self.queue().take(ask);
-        let mut claim = Claim {
-            claimed: Vec::with_capacity(taken.executions.len()),
-            next_due: taken.next_due,
-            held_back: taken.held_back,
-        };
+        let mut claim = Claim::default();
+        claim.claimed.reserve_exact(taken.executions.len());
+        claim.next_due = taken.next_due;
+        claim.held_back = taken.held_back;
         for (id, generation) in taken.executions {
             let Some(entry) = self.entry(id) else {
                 continue;
@@ -638,13 +630,10 @@ impl MemoryStore {
 }
 
 fn claimed(entry: &Entry, run: &Run, lease: Lease) -> Claimed {
-    Claimed {
-        lease,
-        taken_over: run.taken_over,
-        takeovers: run.takeovers,
-        unreadable: false,
-        state: entry.state(run),
-        signals: run.inbox.clone(),
-        published: run.published,
-    }
+    let mut claimed = Claimed::new(lease, entry.state(run));
+    claimed.taken_over = run.taken_over;
+    claimed.takeovers = run.takeovers;
+    claimed.signals = run.inbox.clone();
+    claimed.published = run.published;
+    claimed
 }

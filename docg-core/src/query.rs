@@ -1,0 +1,286 @@
+//! What an application asks the engine to list, and what it gets. Stores answer the same queries.
+//!
+//! Each query has public fields for stores to read, and is built with [`of`](ExecutionQuery::of) and setters, so
+//! that a later version can add filters.
+
+use std::sync::Arc;
+
+use crate::{
+    ids::{ExecutionId, NodeId, OrganizationId, WorkflowId},
+    observe::{LogDomain, LogLevel},
+    run::{Execution, Inputs, Status},
+    time::Timestamp,
+};
+
+/// The largest number of rows that a query returns unless it sets its own limit.
+pub const DEFAULT_LIMIT: usize = 100;
+
+/// A query for executions, newest first.
+///
+/// ```
+/// use docg_core::{ids::OrganizationId, query::ExecutionQuery, run::Status};
+///
+/// let failed = ExecutionQuery::of(OrganizationId::new()).status(Status::Failed).limit(20);
+/// assert_eq!(failed.workflow_id, None);
+/// ```
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ExecutionQuery {
+    /// The tenant.
+    pub organization_id: OrganizationId,
+    /// Only executions of this workflow.
+    pub workflow_id: Option<WorkflowId>,
+    /// Only executions with this status.
+    pub status: Option<Status>,
+    /// Only executions after this one in the list.
+    pub after: Option<(Timestamp, ExecutionId)>,
+    /// The largest number of executions to return.
+    pub limit: usize,
+}
+
+impl ExecutionQuery {
+    /// All executions of an organization.
+    #[must_use]
+    pub const fn of(organization_id: OrganizationId) -> Self {
+        Self {
+            organization_id,
+            workflow_id: None,
+            status: None,
+            after: None,
+            limit: DEFAULT_LIMIT,
+        }
+    }
+
+    /// Only executions of this workflow.
+    #[must_use]
+    pub fn workflow_id(mut self, id: impl Into<Option<WorkflowId>>) -> Self {
+        self.workflow_id = id.into();
+        self
+    }
+
+    /// Only executions with this status.
+    #[must_use]
+    pub fn status(mut self, status: impl Into<Option<Status>>) -> Self {
+        self.status = status.into();
+        self
+    }
+
+    /// Only executions after this one in the list.
+    #[must_use]
+    pub fn after(mut self, place: impl Into<Option<(Timestamp, ExecutionId)>>) -> Self {
+        self.after = place.into();
+        self
+    }
+
+    /// Returns at most this many executions.
+    #[must_use]
+    pub const fn limit(mut self, limit: usize) -> Self {
+        self.limit = limit;
+        self
+    }
+}
+
+/// A query for an execution's log entries, oldest first.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct LogQuery {
+    /// The tenant.
+    pub organization_id: OrganizationId,
+    /// The execution.
+    pub execution_id: ExecutionId,
+    /// Only entries of this level.
+    pub level: Option<LogLevel>,
+    /// Only entries of this domain.
+    pub domain: Option<LogDomain>,
+    /// Only entries of this node's step.
+    pub step_id: Option<NodeId>,
+    /// Only entries with a greater `seq`.
+    pub after: u64,
+    /// The largest number of entries to return.
+    pub limit: usize,
+}
+
+impl LogQuery {
+    /// All log entries of an execution.
+    #[must_use]
+    pub const fn of(organization_id: OrganizationId, execution_id: ExecutionId) -> Self {
+        Self {
+            organization_id,
+            execution_id,
+            level: None,
+            domain: None,
+            step_id: None,
+            after: 0,
+            limit: DEFAULT_LIMIT,
+        }
+    }
+
+    /// Only entries of this level.
+    #[must_use]
+    pub fn level(mut self, level: impl Into<Option<LogLevel>>) -> Self {
+        self.level = level.into();
+        self
+    }
+
+    /// Only entries of this domain.
+    #[must_use]
+    pub fn domain(mut self, domain: impl Into<Option<LogDomain>>) -> Self {
+        self.domain = domain.into();
+        self
+    }
+
+    /// Only entries of this node's step.
+    #[must_use]
+    pub fn step_id(mut self, node: impl Into<Option<NodeId>>) -> Self {
+        self.step_id = node.into();
+        self
+    }
+
+    /// Only entries with a greater `seq`.
+    #[must_use]
+    pub const fn after(mut self, seq: u64) -> Self {
+        self.after = seq;
+        self
+    }
+
+    /// Returns at most this many entries.
+    #[must_use]
+    pub const fn limit(mut self, limit: usize) -> Self {
+        self.limit = limit;
+        self
+    }
+}
+
+/// A query for an execution's events, oldest first.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct EventQuery {
+    /// The tenant.
+    pub organization_id: OrganizationId,
+    /// The execution.
+    pub execution_id: ExecutionId,
+    /// Only events with a greater `seq`.
+    pub after: u64,
+    /// The largest number of events to return.
+    pub limit: usize,
+}
+
+/// A query for an execution's audit rows, oldest first.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct AuditQuery {
+    /// The tenant.
+    pub organization_id: OrganizationId,
+    /// The execution.
+    pub execution_id: ExecutionId,
+    /// Only rows with a greater `seq`.
+    pub after: u64,
+    /// The largest number of rows to return.
+    pub limit: usize,
+}
+
+macro_rules! sequence_query {
+    ($query:ident, $rows:literal) => {
+        impl $query {
+            #[doc = concat!("All ", $rows, " of an execution.")]
+            #[must_use]
+            pub const fn of(organization_id: OrganizationId, execution_id: ExecutionId) -> Self {
+                Self {
+                    organization_id,
+                    execution_id,
+                    after: 0,
+                    limit: DEFAULT_LIMIT,
+                }
+            }
+
+            #[doc = concat!("Only ", $rows, " with a greater `seq`.")]
+            #[must_use]
+            pub const fn after(mut self, seq: u64) -> Self {
+                self.after = seq;
+                self
+            }
+
+            #[doc = concat!("Returns at most this many ", $rows, ".")]
+            #[must_use]
+            pub const fn limit(mut self, limit: usize) -> Self {
+                self.limit = limit;
+                self
+            }
+        }
+    };
+}
+
+sequence_query!(EventQuery, "events");
+sequence_query!(AuditQuery, "audit rows");
+
+/// A query for workflows, newest first.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct WorkflowQuery {
+    /// The tenant.
+    pub organization_id: OrganizationId,
+    /// Only workflows after this one in the list.
+    pub after: Option<(Timestamp, WorkflowId)>,
+    /// The largest number of workflows to return.
+    pub limit: usize,
+}
+
+impl WorkflowQuery {
+    /// All workflows of an organization.
+    #[must_use]
+    pub const fn of(organization_id: OrganizationId) -> Self {
+        Self {
+            organization_id,
+            after: None,
+            limit: DEFAULT_LIMIT,
+        }
+    }
+
+    /// Only workflows after this one in the list.
+    #[must_use]
+    pub fn after(mut self, place: impl Into<Option<(Timestamp, WorkflowId)>>) -> Self {
+        self.after = place.into();
+        self
+    }
+
+    /// Returns at most this many workflows.
+    #[must_use]
+    pub const fn limit(mut self, limit: usize) -> Self {
+        self.limit = limit;
+        self
+    }
+}
+
+/// One page of a list.
+#[derive(Debug, Clone)]
+pub struct Page<T> {
+    /// The rows.
+    pub items: Vec<T>,
+    /// True if more rows follow.
+    pub has_more: bool,
+}
+
+/// An execution, as given to readers.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct ExecutionRecord {
+    /// The run state.
+    pub execution: Execution,
+    /// The data that the execution works on.
+    pub inputs: Arc<Inputs>,
+    /// True if part of it cannot be read, because it is damaged or another version wrote it. Ids and status
+    /// are correct, the rest is what could be read. It can only be canceled.
+    pub unreadable: bool,
+}
+
+impl ExecutionRecord {
+    /// A readable execution.
+    #[must_use]
+    pub const fn new(execution: Execution, inputs: Arc<Inputs>) -> Self {
+        Self {
+            execution,
+            inputs,
+            unreadable: false,
+        }
+    }
+}
