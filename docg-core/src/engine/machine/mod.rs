@@ -209,23 +209,30 @@ fn expire(draft: &mut Draft<'_>, expiry: Expiry) -> Result<(), InvalidTransition
 }
 
 /// What must be known of an open step before a person ends the execution. `None` if nothing is left to find
-/// out.
+/// out; otherwise the signals come back with the answer.
 fn before_end(draft: &mut Draft<'_>, inbox: &mut Vec<Signal>) -> Option<Next> {
-    match draft.attendance {
-        Attendance::AtWork => Some(Next::Stop {
-            signals: std::mem::take(inbox),
-        }),
-        Attendance::NotBegun => None,
-        Attendance::Nobody => {
-            let index = view::effect_in_doubt(draft.state(), draft.env)?;
-            steps::put_in_doubt(draft, index);
-            Some(Next::ProbeToEnd {
-                index,
-                params: view::params_to_probe(draft.env, draft.state(), index),
-                signals: std::mem::take(inbox),
-            })
-        }
+    let in_doubt = match draft.attendance {
+        Attendance::AtWork => None,
+        Attendance::NotBegun => return None,
+        Attendance::Nobody => Some(view::effect_in_doubt(draft.state(), draft.env)?),
+    };
+    if let Some(first) = inbox
+        .first_mut()
+        .filter(|it| signals::is_expected(draft, it))
+    {
+        // Its version was checked here; when it comes back, this decision may have changed it.
+        first.if_version = None;
     }
+    let signals = std::mem::take(inbox);
+    let Some(index) = in_doubt else {
+        return Some(Next::Stop { signals });
+    };
+    steps::put_in_doubt(draft, index);
+    Some(Next::ProbeToEnd {
+        index,
+        params: view::params_to_probe(draft.env, draft.state(), index),
+        signals,
+    })
 }
 
 /// Ends the execution if it has come to its end by itself. Returns the state before that.

@@ -329,6 +329,25 @@ fn what_a_probe_finds_after_a_cancel_is_recorded() {
 }
 
 #[test]
+fn a_cancel_for_a_version_counts_although_a_probe_comes_first() {
+    let unknown = |it: &Cell| it.kind == Kind::Effect && it.answer == Answer::Unknown;
+    for cell in cells().into_iter().filter(unknown) {
+        for lags in [0, 1] {
+            let mut world = cell.world();
+            let cancel = world.signal(SignalKind::Cancel { reason: None });
+            let Input::Signal(mut cancel) = cancel else {
+                unreachable!("it is a signal")
+            };
+            cancel.if_version = Some(world.execution().version - lags);
+            let told = (lags == 0).then_some(StopReason::Cancel);
+            world.apply(vec![cell.finished(told), Input::Signal(cancel)]);
+            assert_eq!(world.probes_to_end, usize::from(lags == 0), "{cell}");
+            assert_eq!(world.status() == Status::Canceled, lags == 0, "{cell}");
+        }
+    }
+}
+
+#[test]
 fn a_rejection_wins_over_whatever_the_handler_answers() {
     for cell in cells().into_iter().filter(|it| it.place == Place::Paused) {
         let mut world = cell.world();
