@@ -36,6 +36,12 @@ const PRIVATE: Program = Program {
     ..SHARED
 };
 
+/// A server for measurements.
+const DURABLE: Program = Program {
+    command: durable_command,
+    ..PRIVATE
+};
+
 /// A database for one test. It is dropped with this value.
 #[derive(Debug)]
 pub struct Database {
@@ -137,14 +143,24 @@ impl Drop for Database {
 
 /// A server for one test, which may break it. It ends when this value is dropped.
 #[derive(Debug)]
-pub struct PrivateServer(Running);
+pub struct PrivateServer(Running, &'static Program);
 
 impl PrivateServer {
-    /// Starts a server.
+    /// Starts a server. It does not wait for the disk, so it is faster than a server that loses nothing.
     pub async fn start() -> Self {
-        let server = blocking(|| {
+        Self::of(&PRIVATE).await
+    }
+
+    /// Starts a server for measurements: each commit waits for the disk, as in production, and
+    /// `pg_stat_statements` counts.
+    pub async fn start_durable() -> Self {
+        Self::of(&DURABLE).await
+    }
+
+    async fn of(program: &'static Program) -> Self {
+        let server = blocking(move || {
             let dir = home(&format!("postgres-{}", Uuid::new_v4().simple()));
-            Self(Running::join(dir, &PRIVATE))
+            Self(Running::join(dir, program), program)
         })
         .await;
         ready(&options(server.0.port)).await;
@@ -174,9 +190,9 @@ impl PrivateServer {
 
     /// Restarts the server on the same port, with its data.
     pub async fn start_again(&self) {
-        let running = &self.0;
+        let Self(running, program) = self;
         std::thread::scope(|scope| {
-            scope.spawn(|| running.start_again(&PRIVATE));
+            scope.spawn(|| running.start_again(program));
         });
         ready(&options(running.port)).await;
     }
@@ -308,6 +324,31 @@ fn command(dir: &Path, port: u16) -> Vec<OsString> {
         command.extend(["-c".into(), setting.into()]);
     }
     command
+}
+
+fn durable_command(dir: &Path, port: u16) -> Vec<OsString> {
+    let mut command = command(dir, port);
+    // Of two values of a setting, the server takes the last.
+    for setting in [
+        "fsync=on",
+        "shared_buffers=256MB",
+        "max_wal_size=4GB",
+        "shared_preload_libraries=pg_stat_statements",
+    ] {
+        command.extend(["-c".into(), setting.into()]);
+    }
+    command
+}
+
+/// The path of one of the server's programs, such as `pgbench`.
+#[must_use]
+pub fn program(name: &str) -> PathBuf {
+    let beside = programs().join(name);
+    let found = beside
+        .is_file()
+        .then_some(beside)
+        .or_else(|| in_path(name).map(|dir| dir.join(name)));
+    found.unwrap_or_else(|| panic!("the program {name} of PostgreSQL is missing"))
 }
 
 /// The command prefix that runs the server as another user: PostgreSQL refuses to run as root.

@@ -48,6 +48,7 @@ wait "$server"
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The way to start a kind of server.
+#[derive(Debug)]
 pub(crate) struct Program {
     /// The signal that stops it in an orderly way.
     pub(crate) stop: &'static str,

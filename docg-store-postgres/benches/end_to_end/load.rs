@@ -1,0 +1,139 @@
+//! Executions of five effects through the whole engine, from the start to the end.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use docg_core::{
+    engine::{Fact, Observer, Workers},
+    prelude::*,
+};
+use docg_store_memory::MemoryBus;
+use docg_store_postgres::{PgStore, PgStoreConfig};
+use futures::StreamExt;
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+
+pub(crate) const STEPS: usize = 5;
+const ORGANIZATIONS: usize = 16;
+
+/// Counts the executions that ended, and lets the next one start for each.
+#[derive(Clone)]
+struct Ends {
+    places: Arc<Semaphore>,
+    completed: Arc<AtomicUsize>,
+}
+
+impl Observer for Ends {
+    fn observe(&self, fact: &Fact<'_>) {
+        if matches!(fact, Fact::StatusChanged { to } if *to == Status::Completed) {
+            self.completed.fetch_add(1, Ordering::Relaxed);
+            self.places.add_permits(1);
+        }
+    }
+}
+
+pub(crate) struct Load {
+    engine: Engine,
+    workers: Workers,
+    workflows: Vec<(OrganizationId, WorkflowId)>,
+    ends: Ends,
+}
+
+impl Load {
+    /// An engine with so many workers, as a process would have it.
+    pub(crate) async fn new(url: &str, concurrency: usize) -> Self {
+        let store = PgStore::connect(url, PgStoreConfig::default()).await;
+        let ends = Ends {
+            places: Arc::new(Semaphore::new(0)),
+            completed: Arc::default(),
+        };
+        let spec = NodeSpec::new("effect", Phase::Save)
+            .any_phase()
+            .safe_to_repeat();
+        let engine = Engine::builder(
+            Arc::new(store.expect("connects")),
+            Arc::<MemoryBus>::default(),
+        )
+        .step(effect(spec, |_, _: Value| async {
+            StepOutcome::done(json!({}))
+        }))
+        .build();
+        engine.observe(Arc::new(ends.clone()));
+        let options = WorkerOptions::concurrency(concurrency);
+        let workers = engine.start_workers(options).expect("no other workers run");
+        let mut workflows = Vec::new();
+        for _ in 0..ORGANIZATIONS {
+            let (organization, workflow) = (OrganizationId::new(), WorkflowId::new());
+            let node = |n: usize| json!({"id": format!("n{n}"), "type": "effect", "phase": "save"});
+            let nodes: Vec<_> = (0..STEPS).map(node).collect();
+            let draft = json!({"name": "Five effects", "nodes": nodes});
+            let draft = serde_json::from_value(draft).expect("a definition");
+            let stored = engine.put_workflow(organization, workflow, draft, None);
+            stored.await.expect("stores");
+            workflows.push((organization, workflow));
+        }
+        Self {
+            engine,
+            workers,
+            workflows,
+            ends,
+        }
+    }
+
+    /// Keeps so many executions in flight for some time. Returns how many ended, and the time that they took.
+    pub(crate) async fn run(&self, in_flight: usize, time: Duration) -> (usize, Duration) {
+        let before = self.ends.completed.load(Ordering::Relaxed);
+        self.ends.places.add_permits(in_flight);
+        let began = Instant::now();
+        let mut started = 0;
+        while began.elapsed() < time {
+            let places = Arc::clone(&self.ends.places);
+            places.acquire_owned().await.expect("stays open").forget();
+            let (engine, request) = (self.engine.clone(), self.request(started));
+            tokio::spawn(async move { engine.start(request).await.expect("starts") });
+            started += 1;
+        }
+        // Wait for the last ones, so that nothing runs on into the next measurement.
+        let all = u32::try_from(in_flight).expect("a few");
+        let places = self.ends.places.acquire_many(all).await;
+        places.expect("stays open").forget();
+        (
+            self.ends.completed.load(Ordering::Relaxed) - before,
+            began.elapsed(),
+        )
+    }
+
+    /// Runs one execution while nothing else happens, and returns the time until a reader saw its end.
+    pub(crate) async fn run_alone(&self) -> Duration {
+        let began = Instant::now();
+        let request = self.request(0);
+        let organization = request.organization_id;
+        let started = self.engine.start(request).await.expect("starts");
+        let id = started.record.execution.id;
+        let feed = self
+            .engine
+            .feed(organization, id, 0)
+            .await
+            .expect("follows");
+        feed.for_each(|event| async { drop(event.expect("an event")) })
+            .await;
+        let took = began.elapsed();
+        let ended = self.ends.places.acquire().await;
+        ended.expect("stays open").forget();
+        took
+    }
+
+    pub(crate) async fn end(self) {
+        self.workers.shutdown().await;
+    }
+
+    fn request(&self, number: usize) -> StartRequest {
+        let (organization, workflow) = self.workflows[number % ORGANIZATIONS];
+        StartRequest::new(organization, workflow, Actor::user("bench"))
+    }
+}
