@@ -16,7 +16,7 @@ struct Migration {
     sql: &'static str,
 }
 
-const MIGRATIONS: [Migration; 10] = [
+const MIGRATIONS: [Migration; 11] = [
     Migration {
         version: 1,
         name: "executions",
@@ -66,6 +66,11 @@ const MIGRATIONS: [Migration; 10] = [
         version: 10,
         name: "request_names",
         sql: include_str!("../migrations/0010_request_names.sql"),
+    },
+    Migration {
+        version: 11,
+        name: "faster_claims",
+        sql: include_str!("../migrations/0011_faster_claims.sql"),
     },
 ];
 

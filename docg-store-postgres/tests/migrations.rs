@@ -47,7 +47,7 @@ async fn processes_that_start_at_once_migrate_once() {
     for migrated in starting {
         migrated.await.expect("does not panic").expect("migrates");
     }
-    assert_eq!(versions(database.url()).await.len(), 10);
+    assert_eq!(versions(database.url()).await.len(), 11);
 }
 
 #[tokio::test]
@@ -74,7 +74,7 @@ async fn a_hosts_own_migrations_are_not_met() {
         .migrate()
         .await
         .expect("migrates");
-    assert_eq!(versions(database.url()).await.len(), 10);
+    assert_eq!(versions(database.url()).await.len(), 11);
 }
 
 #[tokio::test]

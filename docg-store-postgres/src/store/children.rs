@@ -94,30 +94,49 @@ impl Children {
         self.approvals.append(&other.approvals);
     }
 
-    pub(super) fn bind(self, arguments: &mut PgArguments) -> Result<(), Error> {
+    /// True if there is a signature request or an approval, which most batches do not have.
+    pub(super) fn has_requests(&self) -> bool {
+        !self.signatures.id.is_empty() || !self.approvals.id.is_empty()
+    }
+
+    /// Binds the parameters of the rows, and those of the requests for a statement that has them.
+    pub(super) fn bind(self, arguments: &mut PgArguments, has_requests: bool) -> Result<(), Error> {
         self.steps.bind(arguments)?;
         self.events.bind(arguments)?;
         self.logs.bind(arguments)?;
         self.audit.bind(arguments)?;
-        self.signatures.bind(arguments)?;
-        self.approvals.bind(arguments)?;
+        if has_requests {
+            self.signatures.bind(arguments)?;
+            self.approvals.bind(arguments)?;
+        }
         Ok(())
     }
 }
 
+/// The number of parameters of the rows without requests.
+pub(super) const ROWS_COUNT: usize =
+    StepColumns::COUNT + EventColumns::COUNT + LogColumns::COUNT + AuditColumns::COUNT;
+
+/// The number of parameters of the requests.
+pub(super) const REQUESTS_COUNT: usize = SignatureColumns::COUNT + ApprovalColumns::COUNT;
+
 /// The SQL that inserts rows of the executions in table `allowed`; its parameters start at number `first`.
 /// It leaves the steps to the caller, because a new execution inserts them and a commit updates them.
-pub(super) fn insert_children(first: usize, allowed: &str) -> String {
+pub(super) fn insert_children(first: usize, allowed: &str, has_requests: bool) -> String {
+    let rows = insert_rows(first, allowed);
+    if !has_requests {
+        return rows;
+    }
+    format!("{rows}, {}", insert_requests(first + ROWS_COUNT, allowed))
+}
+
+fn insert_rows(first: usize, allowed: &str) -> String {
     let events_at = first + StepColumns::COUNT;
     let logs_at = events_at + EventColumns::COUNT;
     let audit_at = logs_at + LogColumns::COUNT;
-    let signatures_at = audit_at + AuditColumns::COUNT;
-    let approvals_at = signatures_at + SignatureColumns::COUNT;
     let events = EventColumns::unnest(events_at, "r");
     let logs = LogColumns::unnest(logs_at, "r");
     let audit = AuditColumns::unnest(audit_at, "r");
-    let signatures = SignatureColumns::unnest(signatures_at, "r");
-    let approvals = ApprovalColumns::unnest(approvals_at, "r");
     format!(
         "events AS (
             INSERT INTO docg.execution_events (execution_id, seq, event_id, event_type, timestamp,
@@ -138,8 +157,15 @@ pub(super) fn insert_children(first: usize, allowed: &str) -> String {
             SELECT r.execution_id, r.seq, r.id, r.organization_id, r.timestamp, r.actor_type,
                 r.actor_id, r.metadata, r.salt, r.action, r.target_type, r.target_id,
                 r.commitment, r.prev_hash, r.hash
-            FROM {audit} JOIN {allowed} m ON m.id = r.execution_id),
-        signatures AS (
+            FROM {audit} JOIN {allowed} m ON m.id = r.execution_id)"
+    )
+}
+
+fn insert_requests(first: usize, allowed: &str) -> String {
+    let signatures = SignatureColumns::unnest(first, "r");
+    let approvals = ApprovalColumns::unnest(first + SignatureColumns::COUNT, "r");
+    format!(
+        "signatures AS (
             INSERT INTO docg.signature_requests (id, execution_id, organization_id, node_id,
                 provider, envelope_id, status, signers, file, created_at, expires_at, completed_at,
                 details, follow_up)

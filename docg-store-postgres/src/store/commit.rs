@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::{
     PgStore,
-    children::{Children, Lengths, Records, insert_children},
+    children::{Children, Lengths, REQUESTS_COUNT, ROWS_COUNT, Records, insert_children},
 };
 use crate::{
     batch::BatchItem,
@@ -90,23 +90,54 @@ const NOT_OF_CANCELS: [&str; 11] = [
     "priority",
 ];
 
-/// The statement for a batch of commits. `expires_at` is when a claim should check whether the lease has
-/// expired. It stays unchanged while it lies in the second half of the lease, so that no index is touched.
-static COMMIT: LazyLock<String> = LazyLock::new(|| {
+/// The statement for commits that only record steps.
+static COMMIT: LazyLock<String> = LazyLock::new(|| commit(false));
+/// The statement for commits of which one settles signals, changes inputs, or has a request. Each part of a
+/// statement costs time even if it has nothing to do.
+static COMMIT_WITH_MORE: LazyLock<String> = LazyLock::new(|| commit(true));
+
+/// The SQL for a batch of commits. `expires_at` is when a claim should check whether the lease has expired. It
+/// stays unchanged while it lies in the second half of the lease, so that no index is touched.
+fn commit(has_more: bool) -> String {
     let execution_at = 2;
     let fence_at = execution_at + ExecutionColumns::COUNT;
-    let settled_at = fence_at + FenceColumns::COUNT;
-    let inputs_at = settled_at + SettledColumns::COUNT;
-    let children_at = inputs_at + InputColumns::COUNT;
+    let children_at = fence_at + FenceColumns::COUNT;
     let input = unnest(
         &[ExecutionColumns::COLUMNS, FenceColumns::COLUMNS],
         execution_at,
         "i",
     );
-    let settled = SettledColumns::unnest(settled_at, "r");
-    let inputs = InputColumns::unnest(inputs_at, "r");
     let steps = StepColumns::unnest(children_at, "r");
-    let children = insert_children(children_at, "moved");
+    let children = insert_children(children_at, "moved", has_more);
+    let settled_at = children_at + ROWS_COUNT + REQUESTS_COUNT;
+    let settled = SettledColumns::unnest(settled_at, "r");
+    let inputs = InputColumns::unnest(settled_at + SettledColumns::COUNT, "r");
+    let if_more = |sql: String| if has_more { sql } else { String::new() };
+    let leaving = if_more(format!(
+        "settled_input AS MATERIALIZED (SELECT r.execution_id, r.id FROM {settled}),
+        leaving AS (
+            SELECT r.execution_id, count(*) AS signals
+            FROM settled_input r JOIN docg.signals s
+                ON s.id = r.id AND s.execution_id = r.execution_id AND NOT s.is_settled
+            GROUP BY r.execution_id),"
+    ));
+    let join_leaving = if_more("LEFT JOIN leaving l ON l.execution_id = i.id".to_owned());
+    let count_leaving = if has_more {
+        "coalesce(l.signals, 0)"
+    } else {
+        "0"
+    };
+    let settle = if_more(format!(
+        "settled AS (
+            UPDATE docg.signals s SET is_settled = true
+            FROM settled_input r JOIN moved m ON m.id = r.execution_id
+            WHERE s.id = r.id AND s.execution_id = r.execution_id),
+        inputs AS (
+            UPDATE docg.execution_data d
+            SET trigger_data = r.trigger_data, node_overrides = r.node_overrides
+            FROM {inputs} JOIN moved m ON m.id = r.execution_id
+            WHERE d.execution_id = r.execution_id),"
+    ));
     let waits_briefly = waits_briefly!("$1");
     let unless_reduced = NOT_OF_CANCELS.map(|column| {
         format!("{column} = CASE WHEN i.is_reduced THEN e.{column} ELSE i.{column} END")
@@ -119,16 +150,11 @@ static COMMIT: LazyLock<String> = LazyLock::new(|| {
             FROM step_input r JOIN docg.execution_steps s
                 ON s.execution_id = r.execution_id AND s.position = r.position AND s.id = r.id
             GROUP BY r.execution_id),
-        settled_input AS MATERIALIZED (SELECT r.execution_id, r.id FROM {settled}),
-        leaving AS (
-            SELECT r.execution_id, count(*) AS signals
-            FROM settled_input r JOIN docg.signals s
-                ON s.id = r.id AND s.execution_id = r.execution_id AND NOT s.is_settled
-            GROUP BY r.execution_id),
+        {leaving}
         checked AS MATERIALIZED (
-            SELECT i.*, coalesce(k.steps, 0) AS known_steps, coalesce(l.signals, 0) AS leaving
+            SELECT i.*, coalesce(k.steps, 0) AS known_steps, {count_leaving} AS leaving
             FROM {input} LEFT JOIN known k ON k.execution_id = i.id
-                LEFT JOIN leaving l ON l.execution_id = i.id
+                {join_leaving}
             WHERE {waits_briefly}),
         moved AS (
             UPDATE docg.executions e
@@ -183,20 +209,12 @@ static COMMIT: LazyLock<String> = LazyLock::new(|| {
                 data_out = r.data_out, output = r.output, reused_from = r.reused_from
             FROM step_input r JOIN moved m ON m.id = r.execution_id
             WHERE s.execution_id = r.execution_id AND s.position = r.position),
-        settled AS (
-            UPDATE docg.signals s SET is_settled = true
-            FROM settled_input r JOIN moved m ON m.id = r.execution_id
-            WHERE s.id = r.id AND s.execution_id = r.execution_id),
-        inputs AS (
-            UPDATE docg.execution_data d
-            SET trigger_data = r.trigger_data, node_overrides = r.node_overrides
-            FROM {inputs} JOIN moved m ON m.id = r.execution_id
-            WHERE d.execution_id = r.execution_id),
+        {settle}
         {children}
         SELECT m.id, m.signals_pending, a.organization_id AS awaited
         FROM moved m LEFT JOIN awaited a ON a.organization_id = m.released_by"
     )
-});
+}
 
 #[async_trait]
 impl BatchItem for CommitItem {
@@ -228,15 +246,20 @@ impl BatchItem for CommitItem {
             inputs.append(&item.inputs);
             children.append(&item.children);
         }
+        let has_more =
+            children.has_requests() || !settled.id.is_empty() || !inputs.execution_id.is_empty();
         let mut arguments = arguments![database.row_wait()];
         execution.bind(&mut arguments)?;
         fence.bind(&mut arguments)?;
-        settled.bind(&mut arguments)?;
-        inputs.bind(&mut arguments)?;
-        children.bind(&mut arguments)?;
+        children.bind(&mut arguments, has_more)?;
+        if has_more {
+            settled.bind(&mut arguments)?;
+            inputs.bind(&mut arguments)?;
+        }
+        let sql = if has_more { &COMMIT_WITH_MORE } else { &COMMIT };
         let mut moved = HashMap::with_capacity(items.len());
         let mut told = HashSet::new();
-        for row in database.write_on(connection, &COMMIT, arguments).await? {
+        for row in database.write_on(connection, sql, arguments).await? {
             let pending: i32 = field(&row, "signals_pending")?;
             let awaited: Option<Uuid> = field(&row, "awaited")?;
             let committed = Committed {

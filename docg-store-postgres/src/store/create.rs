@@ -59,9 +59,12 @@ pub(super) struct CreateItem {
     children: Children,
 }
 
-/// Stores the executions whose id and idempotency key are free. Returns their ids, each with the lease if
-/// one was granted.
-static CREATE: LazyLock<String> = LazyLock::new(|| {
+static CREATE: LazyLock<String> = LazyLock::new(|| create(false));
+static CREATE_WITH_REQUESTS: LazyLock<String> = LazyLock::new(|| create(true));
+
+/// The statement that stores the executions whose id and idempotency key are free. It returns their ids, each
+/// with the lease if one was granted.
+fn create(has_requests: bool) -> String {
     let input = [
         ExecutionColumns::COLUMNS,
         ExecutionPlace::COLUMNS,
@@ -72,7 +75,7 @@ static CREATE: LazyLock<String> = LazyLock::new(|| {
     let input = unnest(&input, 1, "i");
     let definitions = DefinitionColumns::unnest(definitions_at, "r");
     let steps = StepColumns::unnest(children_at, "r");
-    let children = insert_children(children_at, "made");
+    let children = insert_children(children_at, "made", has_requests);
     format!(
         "WITH input AS MATERIALIZED (
             SELECT i.* FROM {input}),
@@ -143,7 +146,7 @@ static CREATE: LazyLock<String> = LazyLock::new(|| {
         {children}
         SELECT id, worker_id, fence FROM made"
     )
-});
+}
 
 #[async_trait]
 impl BatchItem for CreateItem {
@@ -177,13 +180,18 @@ impl BatchItem for CreateItem {
             }
             children.append(&item.children);
         }
+        let has_requests = children.has_requests();
+        let sql = match has_requests {
+            true => &CREATE_WITH_REQUESTS,
+            false => &CREATE,
+        };
         let mut arguments = PgArguments::default();
         execution.bind(&mut arguments)?;
         place.bind(&mut arguments)?;
         new.bind(&mut arguments)?;
         definitions.bind(&mut arguments)?;
-        children.bind(&mut arguments)?;
-        let rows = database.write_on(connection, &CREATE, arguments).await?;
+        children.bind(&mut arguments, has_requests)?;
+        let rows = database.write_on(connection, sql, arguments).await?;
         let mut made = HashMap::with_capacity(rows.len());
         for row in &rows {
             let id: Uuid = field(row, "id")?;
