@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::{
     control::{Delivery, refusal},
-    start::none,
+    start::refuse_faults,
 };
 use crate::{
     approval::{Approval, ApprovalStatus, Decision, token_hash},
@@ -113,7 +113,7 @@ impl Engine {
         let comment = comment
             .map(|comment| comment.trim().to_owned())
             .filter(|comment| !limits::is_blank(comment));
-        none(limits::COMMENT.of_field(comment.as_deref()))?;
+        refuse_faults(limits::COMMENT.of_field(comment.as_deref()))?;
         let (approval, approver) = self.find_approval(token).await?;
         if approval.unreadable {
             let (organization, execution) = (approval.organization_id, approval.execution_id);

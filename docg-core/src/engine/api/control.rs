@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::{Repair, Resume, start::none};
+use super::{Repair, Resume, start::refuse_faults};
 use crate::{
     engine::{
         Command, Engine, EngineError, allowed_commands,
@@ -134,7 +134,7 @@ impl Engine {
     ) -> Result<ControlAnswer, EngineError> {
         let repair = match &mut how {
             Resume::Continue(repair) => {
-                none(repair.unstorable())?;
+                refuse_faults(repair.unstorable())?;
                 Some(repair.clone())
             }
             Resume::Reject => None,
@@ -143,17 +143,15 @@ impl Engine {
         self.control(request, Command::Resume, kind, repair).await
     }
 
-    /// Returns the execution if the command would change it, or `None` if the execution is already as the command
-    /// wants it. `repair` belongs to a resume.
-    async fn checked(
+    /// The execution that a command is for, and whether the command would change it; false if it is already as
+    /// the command wants it.
+    pub(super) async fn allowed(
         &self,
         request: &ControlRequest,
         command: Command,
-        repair: Option<&Repair>,
-    ) -> Result<Option<ExecutionRecord>, EngineError> {
-        let record = self
-            .execution(request.organization_id, request.execution_id)
-            .await?;
+    ) -> Result<(ExecutionRecord, bool), EngineError> {
+        let (organization, id) = (request.organization_id, request.execution_id);
+        let record = self.execution(organization, id).await?;
         let execution = &record.execution;
         if let Some(expected) = request
             .if_version
@@ -164,21 +162,34 @@ impl Engine {
                 actual: execution.version,
             });
         }
+        // Only a cancel works on an unreadable execution; all others need the whole state.
+        let needs_all = command != Command::Cancel;
         match machine::judge(execution, command) {
-            // A resume or pause needs the whole state; only a cancel works on an unreadable execution.
-            _ if record.unreadable && command != Command::Cancel => Err(refusal(execution, true)),
+            Verdict::Refuse => Err(refusal(execution, record.unreadable)),
+            _ if needs_all && record.unreadable => Err(refusal(execution, true)),
+            Verdict::NoChange => Ok((record, false)),
             Verdict::Apply => {
-                if command != Command::Cancel {
+                if needs_all {
                     self.check_readable(&record).await?;
                 }
-                if let Some(repair) = repair {
-                    self.check_repair(request, execution, repair).await?;
-                }
-                Ok(Some(record))
+                Ok((record, true))
             }
-            Verdict::NoChange => Ok(None),
-            Verdict::Refuse => Err(refusal(execution, record.unreadable)),
         }
+    }
+
+    /// Returns the execution if the command would change it. `repair` belongs to a resume.
+    async fn checked(
+        &self,
+        request: &ControlRequest,
+        command: Command,
+        repair: Option<&Repair>,
+    ) -> Result<Option<ExecutionRecord>, EngineError> {
+        let (record, changes) = self.allowed(request, command).await?;
+        if let Some(repair) = repair.filter(|_| changes) {
+            self.check_repair(request, &record.execution, repair)
+                .await?;
+        }
+        Ok(changes.then_some(record))
     }
 
     /// Rejects an execution of which a part cannot be read. Only a cancel works without that part.
@@ -211,7 +222,7 @@ impl Engine {
         };
         let of_reason = limits::REASON.of_field(reason);
         let of_actor = limits::ACTOR.of_field(Some(&request.actor.actor_id));
-        none(of_reason.into_iter().chain(of_actor))?;
+        refuse_faults(of_reason.into_iter().chain(of_actor))?;
         let (organization, id) = (request.organization_id, request.execution_id);
         let repair = repair.as_ref();
         if self.checked(&request, command, repair).await?.is_none() {

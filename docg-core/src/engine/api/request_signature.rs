@@ -6,14 +6,10 @@ use serde_json::{Map, Value, json};
 
 use super::{
     ControlRequest, IdempotencyKey, Started,
-    control::refusal,
-    start::{called, none},
+    start::{chain_faults, refuse_faults},
 };
 use crate::{
-    engine::{
-        Command, Engine, EngineError, FieldFault,
-        machine::{NewExecutionFacts, Verdict, judge},
-    },
+    engine::{Command, Engine, EngineError, FieldFault, machine::NewExecutionFacts},
     i18n::Text,
     ids::{ExecutionId, NodeId},
     limits,
@@ -134,7 +130,7 @@ impl Engine {
                 storable::refuse_deep(signer, || format!("/signers/{index}"))
             })
             .collect();
-        let called = called(
+        let called = chain_faults(
             &request.actor,
             how.correlation_id.as_deref(),
             how.traceparent.as_deref(),
@@ -153,7 +149,7 @@ impl Engine {
                     limit.fault(&format!("/signers/{index}/{}", limit.name), text)
                 })
         });
-        none(
+        refuse_faults(
             of_provider
                 .into_iter()
                 .chain(too_many)
@@ -164,21 +160,8 @@ impl Engine {
         let (organization, id) = (request.organization_id, request.execution_id);
         let key = how.idempotency_key.take();
         let idempotency = key.map(|key| key.into_stored(|| how.content(id)));
-        let record = self.execution(organization, id).await?;
+        let (record, _) = self.allowed(&request, Command::RequestSignature).await?;
         let old = &record.execution;
-        if let Some(expected) = request
-            .if_version
-            .filter(|expected| *expected != old.version)
-        {
-            return Err(EngineError::VersionMismatch {
-                expected,
-                actual: old.version,
-            });
-        }
-        if judge(old, Command::RequestSignature) != Verdict::Apply {
-            return Err(refusal(old, record.unreadable));
-        }
-        self.check_readable(&record).await?;
         let configured = self.inner.signature_node.as_ref();
         let configured = configured.ok_or(EngineError::SignaturesNotConfigured)?;
         let spec = configured

@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use super::{
     ControlRequest,
-    start::{none, unstorable},
+    start::{refuse_faults, unstorable},
 };
 use crate::{
     engine::{Engine, EngineError, FieldFault, driver::answers::OutputRoom},
@@ -193,7 +193,7 @@ impl Engine {
             let detail = Text::key("fault-output-too-large");
             faults.push(FieldFault::new("/output", "too_large", detail));
         }
-        none(faults)
+        refuse_faults(faults)
     }
 }
 

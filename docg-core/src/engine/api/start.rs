@@ -5,12 +5,12 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
-use super::{ControlRequest, IdempotencyKey, control::refusal};
+use super::{ControlRequest, IdempotencyKey};
 use crate::{
     engine::{
         Command, Engine, EngineError, FieldFault, Inner,
         driver::Holding,
-        machine::{Attendance, Moment, NewExecutionFacts, Reuse, Role, Verdict, create, judge},
+        machine::{Attendance, Moment, NewExecutionFacts, Reuse, Role, create},
         worker::pool::Slot,
     },
     i18n::Text,
@@ -243,7 +243,7 @@ impl Engine {
     /// [stored](crate::storable), a text breaks its [limit](crate::limits), or the workflow cannot be read;
     /// `KeyReused`.
     pub async fn start(&self, mut request: StartRequest) -> Result<Started, EngineError> {
-        let called = called(
+        let called = chain_faults(
             &request.actor,
             Some(&request.correlation_id),
             request.traceparent.as_deref(),
@@ -251,7 +251,7 @@ impl Engine {
         );
         let of_data = data_fault(&mut request.trigger_data);
         let of_type = limits::TRIGGER_TYPE.of_field(Some(&request.trigger_type));
-        none(of_data.into_iter().chain(of_type).chain(called))?;
+        refuse_faults(of_data.into_iter().chain(of_type).chain(called))?;
         let key = request.idempotency_key.take();
         let idempotency = key.map(|key| key.into_stored(|| request.content()));
         let workflow = self
@@ -292,32 +292,19 @@ impl Engine {
         request: ControlRequest,
         mut how: RetryRequest,
     ) -> Result<Started, EngineError> {
-        let called = called(
+        let called = chain_faults(
             &request.actor,
             how.correlation_id.as_deref(),
             how.traceparent.as_deref(),
             how.idempotency_key.as_ref(),
         );
         let of_data = how.trigger_data.as_mut().and_then(data_fault);
-        none(of_data.into_iter().chain(called))?;
+        refuse_faults(of_data.into_iter().chain(called))?;
         let (organization, id) = (request.organization_id, request.execution_id);
         let key = how.idempotency_key.take();
         let idempotency = key.map(|key| key.into_stored(|| how.content(id)));
-        let record = self.execution(organization, id).await?;
+        let (record, _) = self.allowed(&request, Command::Retry).await?;
         let (old, inputs) = (&record.execution, &record.inputs);
-        if let Some(expected) = request
-            .if_version
-            .filter(|expected| *expected != old.version)
-        {
-            return Err(EngineError::VersionMismatch {
-                expected,
-                actual: old.version,
-            });
-        }
-        if record.unreadable || judge(old, Command::Retry) != Verdict::Apply {
-            return Err(refusal(old, record.unreadable));
-        }
-        self.check_readable(&record).await?;
         let snapshot = self.inner.store.snapshot(organization, id).await?;
         let workflow = snapshot.ok_or(EngineError::NotFound("execution"))?;
         let reuse = match &how.from_step {
@@ -440,7 +427,7 @@ impl Engine {
 }
 
 /// The faults in the fields that every call that creates an execution has.
-pub(in crate::engine) fn called(
+pub(in crate::engine) fn chain_faults(
     actor: &Actor,
     correlation_id: Option<&str>,
     traceparent: Option<&str>,
@@ -480,7 +467,7 @@ pub(in crate::engine) fn unstorable(
 }
 
 /// Rejects a call if it has faults.
-pub(in crate::engine) fn none(
+pub(in crate::engine) fn refuse_faults(
     faults: impl IntoIterator<Item = FieldFault>,
 ) -> Result<(), EngineError> {
     let faults: Vec<_> = faults.into_iter().collect();

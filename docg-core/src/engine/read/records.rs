@@ -9,7 +9,7 @@ use crate::{
     actions::RecommendedAction,
     engine::{
         Engine, EngineError,
-        api::start::{data_fault, none},
+        api::start::{data_fault, refuse_faults},
     },
     error::{ErrorContext, codes},
     i18n::Text,
@@ -253,7 +253,7 @@ impl Engine {
         workflow: WorkflowId,
         mut trigger_data: Value,
     ) -> Result<PreflightAnswer, EngineError> {
-        none(data_fault(&mut trigger_data))?;
+        refuse_faults(data_fault(&mut trigger_data))?;
         let workflow = self.whole_workflow(organization, workflow).await?;
         let inputs = Inputs {
             trigger_data: trigger_data.into(),
