@@ -58,6 +58,9 @@ pub enum FailureClass {
     Final,
     /// The effect may have happened. The handler's `probe` is asked; if it cannot tell, a person is.
     OutcomeUnknown,
+    /// The effect is done, but the answer to it cannot be used. As [`OutcomeUnknown`](Self::OutcomeUnknown), but
+    /// people read why.
+    AnswerRefused,
     /// The handler was told to stop and did so before its effect: nothing happened.
     Stopped,
 }
@@ -121,7 +124,7 @@ impl StepFailure {
     /// [`outcome_unknown`](Self::outcome_unknown), but people read the reason.
     #[must_use]
     pub fn answer_unusable(code: impl Into<Cow<'static, str>>, why: impl Into<Text>) -> Self {
-        Self::outcome_unknown(code, answer_refused(why.into()))
+        Self::new(FailureClass::AnswerRefused, code, why)
     }
 
     /// The handler stopped because it was told to, before its effect.
@@ -175,24 +178,6 @@ impl fmt::Display for StepFailure {
 }
 
 impl std::error::Error for StepFailure {}
-
-/// The key of [`answer_refused`].
-const REFUSED: &str = "error-answer-refused";
-
-/// The text for an answer that is rejected, because of `why`, although the handler's effect is done.
-pub(crate) fn answer_refused(why: Text) -> Text {
-    Text::key(REFUSED).with_text("why", why)
-}
-
-/// Why a handler's answer was rejected, if this text is about a rejected answer.
-pub(crate) fn why_refused(text: &Text) -> Option<&Text> {
-    match text {
-        Text::Key { key, params } if key == REFUSED => params
-            .iter()
-            .find_map(|(name, text)| (name == "why").then_some(text)),
-        Text::Key { .. } | Text::Literal(_) => None,
-    }
-}
 
 #[cfg(test)]
 mod tests {

@@ -357,7 +357,7 @@ mod resume {
     /// How a person resumes an execution.
     #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
     pub struct ResumeSignal {
-        /// The review's decision; `Some(false)` ends a review with a refusal.
+        /// `Some(false)` ends the execution; anything else lets it go on.
         pub approved: Option<bool>,
         /// Fields to merge into the trigger data.
         pub trigger_data: Option<Map<String, Value>>,
@@ -365,6 +365,13 @@ mod resume {
         pub nodes: Map<String, Value>,
         /// The person's answer to an unknown outcome.
         pub settlement: Option<Settlement>,
+    }
+
+    impl ResumeSignal {
+        /// True if the person ends the execution instead of letting it go on.
+        pub(crate) fn rejects(&self) -> bool {
+            self.approved == Some(false)
+        }
     }
 
     /// A person's answer about an unknown outcome.

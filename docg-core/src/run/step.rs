@@ -109,6 +109,8 @@ pub enum Doubt {
     LeftOpen,
     /// The attempt failed, and its error does not tell.
     AttemptFailed,
+    /// The handler's answer cannot be used. The step's error is why.
+    AnswerRefused,
     /// The handler was told to stop because of a cancel, and its error does not tell.
     Canceled,
 }
@@ -148,6 +150,7 @@ impl StepState {
             Self::Resuming => Activity::Resuming,
             Self::Probing(Doubt::LeftOpen) => Activity::ProbingTakeover,
             Self::Probing(Doubt::AttemptFailed) => Activity::ProbingFailure,
+            Self::Probing(Doubt::AnswerRefused) => Activity::ProbingAnswer,
             Self::Probing(Doubt::Canceled) => Activity::ProbingCancel,
             Self::Waiting => Activity::Waiting,
             Self::Pending | Self::Succeeded | Self::Failed(_) | Self::Skipped => Activity::Idle,
@@ -179,6 +182,9 @@ impl StepState {
             }
             (StepStatus::Running, Activity::ProbingFailure, Outcome::Known) => {
                 Self::Probing(Doubt::AttemptFailed)
+            }
+            (StepStatus::Running, Activity::ProbingAnswer, Outcome::Known) => {
+                Self::Probing(Doubt::AnswerRefused)
             }
             (StepStatus::Running, Activity::ProbingCancel, Outcome::Known) => {
                 Self::Probing(Doubt::Canceled)
@@ -213,6 +219,8 @@ pub enum Activity {
     ProbingTakeover,
     /// [`StepState::Probing`] with [`Doubt::AttemptFailed`].
     ProbingFailure,
+    /// [`StepState::Probing`] with [`Doubt::AnswerRefused`].
+    ProbingAnswer,
     /// [`StepState::Probing`] with [`Doubt::Canceled`].
     ProbingCancel,
     /// [`StepState::Waiting`].
@@ -226,7 +234,8 @@ pub enum Activity {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// The step did not have its effect.
+    /// What became of the effect is known; or the execution has ended, and nothing depends on it any more. The
+    /// step's error says which.
     #[default]
     Known,
     /// The step may have had its effect: a person must settle it before the execution goes on.

@@ -14,7 +14,7 @@ use crate::{
 /// Why a handler is told to stop.
 ///
 /// Whatever the reason, a handler that stops before its effect returns [`StepFailure::stopped`]; a handler
-/// whose effect has happened returns its output or wait. No other answer ends the step:
+/// whose effect has happened returns its output or wait. No other answer counts as the step's own:
 ///
 /// | reason | success, wait | any error, a panic, or no answer |
 /// |---|---|---|
@@ -25,15 +25,16 @@ use crate::{
 ///
 /// With [`stopped`](crate::error::StepFailure::stopped) or
 /// [`retryable`](crate::error::StepFailure::retryable), the handler states that its effect may be tried
-/// again. After any other error the outcome is unknown, unless the effect is [safe to
-/// repeat](super::NodeSpec::safe_to_repeat): the engine asks the handler's `probe` before the step runs
-/// again, or before the execution ends `canceled`.
+/// again. After any other error the outcome is unknown, and the engine asks the handler's `probe` before the step
+/// runs again or the execution ends. Two kinds of calls are never in doubt: of an effect that is [safe to
+/// repeat](super::NodeSpec::safe_to_repeat), and of [`resumed`](super::EffectHandler::resumed), unless it returns
+/// an unknown outcome itself.
 ///
 /// [`StepFailure::stopped`]: crate::error::StepFailure::stopped
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum StopReason {
-    /// A person canceled the execution. It ends `canceled` whatever the handler returns.
+    /// A person ends the execution: by a cancel, or by rejecting it. It ends whatever the handler returns.
     Cancel,
     /// The process shuts down; another worker continues the step.
     Shutdown,

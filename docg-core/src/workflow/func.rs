@@ -18,7 +18,7 @@ use super::{
     variables::shortened,
 };
 use crate::{
-    error::{FailureClass, StepFailure, answer_refused, codes},
+    error::{FailureClass, StepFailure, codes},
     i18n::{Locale, Text},
     json,
     preflight::Issue,
@@ -88,8 +88,7 @@ impl StepOutcome {
     /// A failure with an unknown outcome if the output cannot be serialized: the effect has already happened.
     pub fn done(output: impl Serialize) -> Result<Self, StepFailure> {
         to_output(output).map(Self::Done).map_err(|mut failure| {
-            failure.class = FailureClass::OutcomeUnknown;
-            failure.context.human = answer_refused(failure.context.human);
+            failure.class = FailureClass::AnswerRefused;
             failure
         })
     }

@@ -14,7 +14,7 @@ use crate::{
         EngineOptions, Inner,
         machine::{Input, Notes, is_repeatable},
     },
-    error::{ErrorContext, FailureClass, StepFailure, answer_refused, codes},
+    error::{ErrorContext, FailureClass, StepFailure, codes},
     i18n::{Locale, Text},
     limits,
     observe::{ExecutionLogger, LogDraft, LogLevel, Redaction, StepRecorder},
@@ -26,13 +26,13 @@ use crate::{
     workflow::{Node, Probe, StepOutcome, Wait, handler::NewApproval},
 };
 
-/// The input that replaces one that brings a wait, if the store finds that the wait's link or envelope
-/// already leads to another execution. `None` if no input brings a wait.
+/// The inputs without the wait that one of them brings, in case its link or envelope already leads to another
+/// execution. `None` if no input brings a wait.
 pub(in crate::engine) fn without_wait(
     engine: &Inner,
     state: &RunState,
     inputs: &[Input],
-) -> Option<Input> {
+) -> Option<Vec<Input>> {
     let refused = |index: usize| {
         let node = &state.workflow.nodes[index];
         let text = Text::key("error-wait-taken").with("label", &node.label);
@@ -49,7 +49,7 @@ pub(in crate::engine) fn without_wait(
         notes.logs.push(log);
         notes
     };
-    inputs.iter().find_map(|input| match input {
+    let replaced = inputs.iter().find_map(|input| match input {
         Input::StepFinished {
             index,
             result: Ok(StepOutcome::Wait(_)),
@@ -73,15 +73,20 @@ pub(in crate::engine) fn without_wait(
             told: *reason,
         }),
         _ => None,
-    })
+    })?;
+    let signals = inputs.iter().filter_map(|input| match input {
+        Input::Signal(signal) => Some(Input::Signal(signal.clone())),
+        Input::Arrived(signals) => Some(Input::Arrived(signals.clone())),
+        _ => None,
+    });
+    Some([replaced].into_iter().chain(signals).collect())
 }
 
 /// The failure for a rejected answer. The handler's effect is done all the same: unless it is safe to repeat,
 /// the outcome is unknown.
-fn failure(mut context: ErrorContext, mut class: FailureClass, repeatable: bool) -> StepFailure {
+fn failure(context: ErrorContext, mut class: FailureClass, repeatable: bool) -> StepFailure {
     if !repeatable {
-        class = FailureClass::OutcomeUnknown;
-        context.human = answer_refused(context.human);
+        class = FailureClass::AnswerRefused;
     }
     StepFailure {
         class,

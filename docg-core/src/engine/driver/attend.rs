@@ -11,9 +11,9 @@ use super::{
     step_run::{StepRun, Task},
 };
 use crate::{
-    engine::machine::{Input, Notes},
-    ports::{RunState, Signal},
-    workflow::{Probe, StopReason},
+    engine::machine::{Arrived, Input},
+    ports::RunState,
+    workflow::StopReason,
 };
 
 /// The shortest time between two commits of progress within a step.
@@ -28,7 +28,7 @@ impl Driver {
     ) -> Result<Vec<Input>, Exit> {
         let (mut time, mut progress) = (step.time.clone(), step.progress.clone());
         loop {
-            let (ends, stop) = (time.borrow_and_update().ends(), step.stop());
+            let (ends, stop) = (time.borrow_and_update().ends(), step.told_to_stop());
             let is_canceled = stop.is_some_and(|(reason, _)| reason == StopReason::Cancel);
             let grace = stop.map(|(_, grace)| grace);
             tokio::select! {
@@ -76,14 +76,14 @@ impl Driver {
     pub(super) async fn stop(
         &mut self,
         state: &RunState,
-        signals: Vec<Signal>,
+        signals: Vec<Arrived>,
     ) -> Result<Vec<Input>, Exit> {
         let mut inputs = Vec::new();
         if let Some(mut step) = self.step.take() {
             step.tell_to_stop(StopReason::Cancel, self.grace());
             inputs = Box::pin(self.attend(state, step)).await?;
         }
-        inputs.extend(signals.into_iter().map(Input::Signal));
+        inputs.push(Input::Arrived(signals));
         Ok(inputs)
     }
 
@@ -93,28 +93,21 @@ impl Driver {
         state: &RunState,
         index: usize,
         params: Arc<Value>,
-        signals: Vec<Signal>,
+        signals: Vec<Arrived>,
     ) -> Vec<Input> {
         let task = Task::Probe;
         let mut probe =
             StepRun::begin(&self.engine, state, &self.handle, index, params, task).await;
         let ends = probe.time.borrow().ends();
         let time_is_up = self.time_is_up(ends);
-        let effect = tokio::select! {
-            input = probe.finished() => match input {
-                Input::Probed { effect, .. } => effect,
-                _ => Probe::Unknown,
-            },
-            () = time_is_up => Probe::Unknown,
+        let mut answer = tokio::select! {
+            answer = probe.finished() => answer,
+            () = time_is_up => probe.unanswered(),
         };
-        let mut inputs = vec![Input::Probed {
-            index,
-            effect,
-            notes: Notes::default(),
-            told: Some(StopReason::Cancel),
-        }];
-        inputs.extend(signals.into_iter().map(Input::Signal));
-        inputs
+        if let Input::Probed { told, .. } = &mut answer {
+            *told = Some(StopReason::Cancel);
+        }
+        vec![answer, Input::Arrived(signals)]
     }
 
     /// Returns once a handler has used up its time.

@@ -29,7 +29,7 @@ pub(super) enum Uncommitted {
 impl Driver {
     /// True if the held records may wait for the next decision. Those that settle signals may not, because
     /// callers wait for them.
-    pub(super) fn may_wait(&mut self) -> bool {
+    pub(super) fn may_hold_records(&mut self) -> bool {
         if !(self.may_hold && self.held.settled.is_empty()) {
             return false;
         }

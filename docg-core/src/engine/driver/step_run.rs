@@ -22,7 +22,7 @@ use super::{
 use crate::{
     engine::{
         Fact, Inner, OTHER,
-        machine::{Input, Notes},
+        machine::{Input, Notes, is_repeatable},
         report::Observers,
     },
     error::{FailureClass, StepFailure, codes},
@@ -31,8 +31,7 @@ use crate::{
     ports::RunState,
     time::Clock,
     workflow::{
-        EffectClass, EffectContext, Handler, Node, Probe, Resolution, StepContext, StepOutcome,
-        StopReason,
+        EffectContext, Handler, Node, Probe, Resolution, StepContext, StepOutcome, StopReason,
         context::{Allowance, StepFacts, Time},
     },
 };
@@ -215,10 +214,7 @@ impl StepRun {
         } else {
             engine.registry.get(&node.node_type).cloned()
         };
-        let repeatable = match &handler {
-            Some(Handler::Effect(handler)) => handler.spec().effect == EffectClass::Repeatable,
-            Some(Handler::Compute(_)) | None => true,
-        };
+        let repeatable = is_repeatable(&engine.registry, execution, &node);
         let keeper = Keeper {
             node: Arc::clone(&node),
             repeatable,
@@ -295,7 +291,7 @@ impl StepRun {
     }
 
     /// Why the handler was told to stop, and the end of its grace time.
-    pub(crate) fn stop(&self) -> Option<(StopReason, tokio::time::Instant)> {
+    pub(crate) fn told_to_stop(&self) -> Option<(StopReason, tokio::time::Instant)> {
         self.told().zip(self.grace)
     }
 

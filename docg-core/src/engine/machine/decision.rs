@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::Attendance;
+use super::{Arrived, Attendance};
 use crate::{
     error::ErrorContext,
     event::Event,
     ids::SignalId,
     observe::{AuditEvent, LogEntry},
-    ports::{RunState, Signal},
+    ports::RunState,
     workflow::Resolution,
 };
 
@@ -33,14 +33,16 @@ pub(crate) enum Next {
     },
     /// Ask the handler whether its effect happened.
     Probe { index: usize, params: Arc<Value> },
+    /// Let the handler at work go on.
+    Attend,
     /// Tell the handler at work to stop, because a person ends the execution. Then apply the signals.
-    Stop { signals: Vec<Signal> },
+    Stop { signals: Vec<Arrived> },
     /// Ask the handler whether its effect happened, because a person ends the execution. Then apply the
     /// signals.
     ProbeToEnd {
         index: usize,
         params: Arc<Value>,
-        signals: Vec<Signal>,
+        signals: Vec<Arrived>,
     },
     /// Ask the provider for the state of the open signature request.
     CheckSignatures,
@@ -134,13 +136,13 @@ pub(crate) struct Decision {
     pub(crate) next: Next,
     /// True if the holder keeps its lease, false if it releases the lease with the commit.
     pub(crate) keeps_lease: bool,
-    /// True if the commit may wait for the next decision: what comes next has no effect, and if the worker
-    /// dies, it is done again.
-    pub(crate) may_wait: bool,
-    /// The state before the execution ended by itself, if it did. A person's cancel that arrived before that
-    /// end still wins.
-    pub(crate) before_end: Option<BeforeEnd>,
+    /// True if the records may be held back and committed with the next decision: what comes next has no effect,
+    /// and if the worker dies, it is done again.
+    pub(crate) may_be_held: bool,
+    /// What the decision is without its end, if the execution comes to its end by itself. A person's cancel that
+    /// arrives before that end still wins.
+    pub(crate) without_end: Option<WithoutEnd>,
 }
 
-/// The state and the records of a decision before the execution ended by itself.
-pub(crate) type BeforeEnd = Box<(RunState, Records)>;
+/// The state and the records of a decision without the end of the execution.
+pub(crate) type WithoutEnd = Box<(RunState, Records)>;

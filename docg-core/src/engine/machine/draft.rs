@@ -36,6 +36,8 @@ pub(super) struct Draft<'a> {
     pub(super) params: Option<Arc<Value>>,
     /// True if this decision has parked the execution because workers died while they held it.
     pub(super) is_interrupted: bool,
+    /// True if a part of the execution cannot be read.
+    pub(super) is_unreadable: bool,
     /// True if a probe in this decision has found that the effect has begun.
     pub(super) has_begun: bool,
 }
@@ -54,6 +56,7 @@ impl<'a> Draft<'a> {
             end: None,
             params: None,
             is_interrupted: false,
+            is_unreadable: false,
             has_begun: false,
         }
     }
@@ -63,7 +66,17 @@ impl<'a> Draft<'a> {
     }
 
     pub(super) fn snapshot(&self) -> (RunState, Records) {
-        (self.state.clone(), self.records.clone())
+        let mut state = self.state.clone();
+        if !self.records.settled.is_empty() {
+            // A signal for the present version is applied: another one for it comes too late.
+            state.execution.version += 1;
+        }
+        (state, self.records.clone())
+    }
+
+    /// True if the run state is reduced to the execution's own row; otherwise there are steps.
+    pub(super) fn is_reduced(&self) -> bool {
+        self.state.steps.is_empty()
     }
 
     // --- reading ---

@@ -49,8 +49,7 @@ pub(super) fn cancel(
     draft.edit().error = None;
     let by = actor.actor_id.to_string();
     let mut facts = json!({"note": reason});
-    // An unreadable execution has no steps here; any other has some.
-    if draft.state().steps.is_empty() {
+    if draft.is_unreadable {
         facts["unreadable"] = true.into();
     }
     status::change_by(

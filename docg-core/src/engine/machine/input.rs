@@ -52,20 +52,30 @@ pub(crate) enum Attendance {
     NotBegun,
 }
 
-/// The facts of a claim.
+/// What a claim says about the execution.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Claim {
+pub(crate) struct ClaimFacts {
     /// True if an earlier lease has expired.
     pub(crate) taken_over: bool,
     /// How many leases in a row have expired without any progress.
     pub(crate) takeovers: u32,
+    /// True if a part of the execution cannot be read.
+    pub(crate) unreadable: bool,
+}
+
+/// A signal that was read from the inbox.
+#[derive(Debug, Clone)]
+pub(crate) struct Arrived {
+    pub(crate) signal: Signal,
+    /// True if the signal was sent for no version, or for the version at which it arrived.
+    pub(crate) is_expected: bool,
 }
 
 /// An input of a decision.
 #[derive(Debug)]
 pub(crate) enum Input {
     /// The execution was claimed.
-    Claimed(Claim),
+    Claimed(ClaimFacts),
     /// Preflight has ended.
     Preflight {
         issues: Vec<Issue>,
@@ -94,6 +104,9 @@ pub(crate) enum Input {
     Reminded(Result<(), ProviderError>),
     /// A signal from the inbox. Signals come after all other inputs.
     Signal(Signal),
+    /// The signals that came with [`Next::Stop`](super::Next::Stop) or
+    /// [`Next::ProbeToEnd`](super::Next::ProbeToEnd).
+    Arrived(Vec<Arrived>),
 }
 
 /// The result of asking a signature provider.

@@ -3,7 +3,7 @@
 
 use serde_json::json;
 
-use super::{End, Env, Next, Role, draft::Draft, phases, status, steps, view};
+use super::{Attendance, End, Env, Next, Role, draft::Draft, phases, status, steps, view};
 use crate::{
     i18n::Text,
     observe::LogLevel,
@@ -28,7 +28,11 @@ pub(super) fn next(draft: &mut Draft<'_>) -> Result<Next, InvalidTransition> {
             _ => {}
         }
         if let Some(index) = view::open_step(draft.state()) {
-            return Ok(call(draft, index));
+            return Ok(match draft.attendance {
+                Attendance::AtWork => Next::Attend,
+                _ if works => call(draft, index),
+                _ => Next::Rest,
+            });
         }
         // Skip preflight while waiting for people: no step is about to start.
         let waits = view::waiting_step(draft.state()).is_some();
@@ -36,8 +40,7 @@ pub(super) fn next(draft: &mut Draft<'_>) -> Result<Next, InvalidTransition> {
             return Ok(if works { Next::Preflight } else { Next::Rest });
         }
         settle_status(draft)?;
-        // An unreadable execution has no steps here; any other has some.
-        if draft.state().steps.is_empty() {
+        if draft.is_reduced() {
             return Ok(Next::Rest);
         }
         let mut states = draft.state().steps.iter();

@@ -145,7 +145,7 @@ pub(super) fn leaves_doubt(
     match class {
         // The handler says that it may run again.
         FailureClass::Stopped | FailureClass::Retryable => false,
-        FailureClass::OutcomeUnknown => true,
+        FailureClass::OutcomeUnknown | FailureClass::AnswerRefused => true,
         FailureClass::Review | FailureClass::Final => {
             state.steps[index].state == StepState::Running
         }

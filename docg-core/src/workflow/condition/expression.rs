@@ -374,7 +374,12 @@ impl Parser<'_> {
     fn path(&mut self, root: &str, segments: Vec<String>) -> Result<Node, ConditionError> {
         let refused = |e: PathError| Err(ConditionError::Syntax(e.to_string()));
         let Some(root) = Root::from_name(root) else {
-            return refused(PathError::UnknownRoot(shortened(root)));
+            let unknown = PathError::UnknownRoot(shortened(root));
+            if !self.source.contains(&format!("-{root}")) {
+                return refused(unknown);
+            }
+            let hint = "a hyphen subtracts; a name with one is written in brackets: steps[\"a-b\"]";
+            return Err(ConditionError::Syntax(format!("{unknown}; {hint}")));
         };
         if root == Root::Steps && segments.is_empty() {
             return refused(PathError::NoNode);

@@ -434,6 +434,16 @@ fn the_paths_read_are_told() {
     assert_eq!(check("true"), Ok(Vec::new()));
 }
 
+#[test]
+fn a_node_id_with_a_hyphen_is_written_in_brackets() {
+    let reads = Ok(vec!["steps.send-mail.ok".to_owned()]);
+    assert_eq!(check("steps['send-mail'].ok"), reads);
+    let error = check("steps.send-mail.ok").expect_err("a subtraction");
+    assert!(error.to_string().contains("brackets"), "{error}");
+    let error = check("mail.ok").expect_err("an unknown name");
+    assert!(!error.to_string().contains("brackets"), "{error}");
+}
+
 /// A source that knows the trigger data; steps come later.
 struct Early(Json);
 

@@ -1,14 +1,14 @@
 //! The answers of handlers: to a call, to a probe, and after they were told to stop.
 //!
-//! The answer of a handler that was told to stop never ends the execution. A success or a wait counts, and so
-//! does an error by which the handler says that it may run again. After any other error of an effect that is
-//! not safe to repeat, the outcome is unknown and the handler is probed.
+//! If a handler was told to stop, its success or its wait counts as always. An error never counts as the step's
+//! own failure: `view::leaves_doubt` says whether the handler is probed, and otherwise the step runs again, has
+//! timed out, or ends with its execution.
 
 use std::sync::Arc;
 
 use super::super::{draft::Draft, phases, steps, view};
 use crate::{
-    error::{FailureClass, StepFailure, codes, why_refused},
+    error::{FailureClass, StepFailure, codes},
     i18n::Text,
     observe::LogLevel,
     run::{DeliveryState, Doubt, InvalidTransition, Outcome, Phase, Status, StepState},
@@ -54,13 +54,19 @@ fn attempt_failed(
     mut failure: StepFailure,
 ) -> Result<(), InvalidTransition> {
     match failure.class {
-        FailureClass::OutcomeUnknown if !view::may_repeat(draft.state(), draft.env, index) => {
+        FailureClass::OutcomeUnknown | FailureClass::AnswerRefused
+            if !view::may_repeat(draft.state(), draft.env, index) =>
+        {
+            let doubt = match failure.class {
+                FailureClass::AnswerRefused => Doubt::AnswerRefused,
+                _ => Doubt::AttemptFailed,
+            };
             draft.edit_step(index).error = Some(failure.context);
-            steps::doubt(draft, index, Doubt::AttemptFailed, "log-step-probing");
+            steps::doubt(draft, index, doubt, "log-step-probing");
             return Ok(());
         }
         // Retry: the effect is safe to repeat, or the handler stopped without being told to.
-        FailureClass::OutcomeUnknown | FailureClass::Stopped => {
+        FailureClass::OutcomeUnknown | FailureClass::AnswerRefused | FailureClass::Stopped => {
             failure.class = FailureClass::Retryable;
         }
         FailureClass::Retryable | FailureClass::Review | FailureClass::Final => {}
@@ -77,11 +83,8 @@ fn stopped(
 ) -> Result<(), InvalidTransition> {
     let in_doubt = view::leaves_doubt(draft.state(), draft.env, index, failure.class);
     match reason {
-        // The handler answered, but the answer was rejected: the failure is no timeout.
-        StopReason::Deadline
-            if failure.class == FailureClass::OutcomeUnknown
-                && why_refused(&failure.context.human).is_some() =>
-        {
+        // The handler answered, so the failure is no timeout.
+        StopReason::Deadline if failure.class == FailureClass::AnswerRefused => {
             attempt_failed(draft, index, failure)
         }
         StopReason::Deadline => {
@@ -102,7 +105,10 @@ fn stopped(
         }
         StopReason::Cancel if in_doubt => {
             let mut error = failure.context;
-            if failure.class == FailureClass::OutcomeUnknown {
+            if matches!(
+                failure.class,
+                FailureClass::OutcomeUnknown | FailureClass::AnswerRefused
+            ) {
                 // Once the probe has answered, the outcome is known.
                 let tech = error.tech.take();
                 error = steps::canceled(Text::key("error-canceled"));
@@ -114,9 +120,9 @@ fn stopped(
         }
         StopReason::Cancel => {
             let error = match failure.class {
-                FailureClass::Stopped | FailureClass::OutcomeUnknown => {
-                    steps::canceled(Text::key("error-canceled"))
-                }
+                FailureClass::Stopped
+                | FailureClass::OutcomeUnknown
+                | FailureClass::AnswerRefused => steps::canceled(Text::key("error-canceled")),
                 _ => failure.context,
             };
             steps::cut_off(draft, index, error);
@@ -171,7 +177,7 @@ pub(in super::super) fn probed(
     let runs_again = failed.is_none() || view::has_attempts_left(draft.state(), index);
     let key = match (&effect, runs_again) {
         (Probe::Unknown, _) => {
-            let failure = outcome_unknown(draft, index, failed.is_some());
+            let failure = outcome_unknown(draft, index, doubt);
             return steps::fail(draft, index, failure, Outcome::Unknown);
         }
         (Probe::Begun(_), true) => "log-step-probed-begun",
@@ -216,21 +222,19 @@ pub(in super::super) fn probed(
     Ok(())
 }
 
-/// The failure that a person must settle. `has_failed` is true if the step's error is of this attempt.
-fn outcome_unknown(draft: &Draft<'_>, index: usize, has_failed: bool) -> StepFailure {
-    let error = draft.state().steps[index].error.clone();
-    let why = error.as_ref().filter(|_| has_failed);
-    let why = why.and_then(|error| why_refused(&error.human)).cloned();
-    let text = match why {
-        Some(ref why) => Text::key("error-answer-not-kept").with_text("why", why.clone()),
-        None => Text::key("error-outcome-unknown"),
-    };
-    let text = text.with("label", &draft.state().steps[index].label);
+/// The failure that a person must settle.
+fn outcome_unknown(draft: &Draft<'_>, index: usize, doubt: Doubt) -> StepFailure {
+    let step = &draft.state().steps[index];
+    let label = &step.label;
+    let text = Text::key("error-outcome-unknown").with("label", label);
     let mut failure = StepFailure::review(codes::OUTCOME_UNKNOWN, text);
-    if let Some(error) = error {
+    if let Some(error) = step.error.clone() {
         failure.context.tech = error.tech;
         // A rejected answer has its own code, which tells the person what to confirm.
-        if why.is_some() {
+        if doubt == Doubt::AnswerRefused {
+            failure.context.human = Text::key("error-answer-not-kept")
+                .with_text("why", error.human)
+                .with("label", label);
             failure.context.code = error.code;
         }
     }

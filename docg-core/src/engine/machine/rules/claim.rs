@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::super::{Claim, Input, Role, draft::Draft, phases, status, steps, view};
+use super::super::{ClaimFacts, Input, Role, draft::Draft, phases, status, steps, view};
 use crate::{
     error::{ErrorContext, codes},
     i18n::Text,
@@ -14,35 +14,38 @@ use crate::{
 };
 
 /// The first inputs for a claimed execution, and whether its state had to be reduced to its own row.
-pub(crate) struct Begin {
+pub(crate) struct TakenApart {
     pub(crate) inputs: Vec<Input>,
     pub(crate) is_reduced: bool,
 }
 
-/// Takes the claim apart. `None` if nothing can be done: a part of the execution cannot be read, and only a
+/// Takes a claim apart. `None` if nothing can be done: a part of the execution cannot be read, and only a
 /// cancel works without that part.
-pub(crate) fn begin(claimed: &mut Claimed) -> Option<Begin> {
+pub(crate) fn take_apart(claimed: &mut Claimed) -> Option<TakenApart> {
     let mut signals = std::mem::take(&mut claimed.signals);
     let cancels = |kind: &SignalKind| matches!(kind, SignalKind::Cancel { .. });
-    // If workers died even while parking it, a cancel touches only its own row, as if it were unreadable.
+    // At the limit a worker parks the execution. Beyond it, workers died even while parking it, so a cancel
+    // touches only its own row, as if it were unreadable.
     let killed_its_parkers = claimed.takeovers > MAX_TAKEOVERS;
     let is_reduced = claimed.unreadable
         || killed_its_parkers && signals.iter().any(|signal| cancels(&signal.kind));
-    let mut inputs = Vec::with_capacity(signals.len() + 1);
     if is_reduced {
         reduce(&mut claimed.state);
         signals.retain(|signal| cancels(&signal.kind));
         if signals.is_empty() {
             return None;
         }
-    } else {
-        inputs.push(Input::Claimed(Claim {
-            taken_over: claimed.taken_over,
-            takeovers: claimed.takeovers,
-        }));
     }
-    inputs.extend(signals.into_iter().map(Input::Signal));
-    Some(Begin { inputs, is_reduced })
+    let facts = Input::Claimed(ClaimFacts {
+        taken_over: claimed.taken_over,
+        takeovers: claimed.takeovers,
+        unreadable: claimed.unreadable,
+    });
+    let signals = signals.into_iter().map(Input::Signal);
+    Some(TakenApart {
+        inputs: [facts].into_iter().chain(signals).collect(),
+        is_reduced,
+    })
 }
 
 /// Reduces a run state to the execution's own row.
@@ -57,21 +60,24 @@ fn reduce(state: &mut RunState) {
 /// Applies the facts of the claim. Only a worker goes on with a step that an earlier worker left open.
 pub(in super::super) fn claimed(
     draft: &mut Draft<'_>,
-    claim: Claim,
+    facts: ClaimFacts,
 ) -> Result<(), InvalidTransition> {
-    if draft.execution().status.is_terminal() {
+    draft.is_unreadable = facts.unreadable;
+    if draft.execution().status.is_terminal() || draft.is_reduced() {
         return Ok(());
     }
-    if claim.takeovers >= MAX_TAKEOVERS {
+    if facts.takeovers >= MAX_TAKEOVERS {
         return park(draft);
     }
     let Some(index) = view::open_step(draft.state()) else {
         return Ok(());
     };
     let is_abandoned = match draft.state().steps[index].state {
+        // A holder never leaves such a step when it releases its lease; one that only applied signals may have
+        // released the lease of a worker that died.
         StepState::Running => true,
-        // Such a step may have been left in good order, before anything began.
-        _ => claim.taken_over,
+        // A holder may have left such a step in good order, before anything began.
+        _ => facts.taken_over,
     };
     if draft.role == Role::Worker && is_abandoned {
         take_over(draft, index)?;

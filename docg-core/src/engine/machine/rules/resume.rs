@@ -28,7 +28,7 @@ pub(in super::super) fn apply(
     if draft.is_interrupted || !allows(draft.execution(), Command::Resume) {
         return Ok(false);
     }
-    if request.approved == Some(false) {
+    if request.rejects() {
         return reject(draft, actor.clone());
     }
     // If the outcome is unknown, the person must settle it, because going on could repeat the effect. If the
@@ -66,6 +66,7 @@ pub(in super::super) fn apply(
             requests::await_signatures(draft);
             phases::work_again(draft);
         }
+        // `ready`: the person confirms the delivery.
         _ => {
             draft.edit().delivery_confirmed = true;
             draft.edit().preflight_due |= changed;

@@ -93,9 +93,8 @@ fn play(world: &mut World, step: Move) {
                     let Next::Stop { signals } = &mut world.next else {
                         panic!("{:?}", world.next)
                     };
-                    let signals = std::mem::take(signals).into_iter().map(Input::Signal);
-                    let inputs = [told_to_cancel(answer)].into_iter().chain(signals);
-                    world.apply(inputs.collect());
+                    let signals = Input::Arrived(std::mem::take(signals));
+                    world.apply(vec![told_to_cancel(answer), signals]);
                     assert_eq!(world.status(), Status::Canceled);
                 }
                 _ => world.apply(vec![cancel]),
@@ -280,7 +279,7 @@ fn answer(world: &World, how: u8) -> Option<Input> {
         }),
         (Next::Remind, 0) => Input::Reminded(Err(ProviderError::Refused("no".to_owned()))),
         (Next::Remind, _) => Input::Reminded(Ok(())),
-        (Next::Rest | Next::Done | Next::Stop { .. } | Next::ProbeToEnd { .. }, _) => return None,
+        (_, _) => return None,
     })
 }
 

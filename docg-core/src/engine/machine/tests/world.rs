@@ -10,7 +10,7 @@ use crate::{
     event::{Event, EventData},
     ids::{CountingIds, IdSource, OrganizationId, SignalId, WorkflowId},
     observe::{Actor, AuditEvent, LogEntry, Redaction, verify_chain},
-    ports::{MAX_TAKEOVERS, SignalKind},
+    ports::{MAX_TAKEOVERS, Signal, SignalKind},
     preflight::{Domain, Issue},
     run::{Execution, Inputs, Phase, Status, Step, StepState, WaitKind},
     time::Timestamp,
@@ -40,17 +40,19 @@ pub(super) struct World {
 
 /// A claim after the last worker died.
 pub(super) fn taken_over() -> Input {
-    Input::Claimed(Claim {
+    Input::Claimed(ClaimFacts {
         taken_over: true,
         takeovers: 1,
+        unreadable: false,
     })
 }
 
 /// A claim after too many workers have died.
 pub(super) fn interrupted() -> Input {
-    Input::Claimed(Claim {
+    Input::Claimed(ClaimFacts {
         taken_over: true,
         takeovers: MAX_TAKEOVERS,
+        unreadable: false,
     })
 }
 
@@ -202,13 +204,13 @@ impl World {
         if let Next::ProbeToEnd { index, signals, .. } = &mut self.next {
             let (index, signals) = (*index, std::mem::take(signals));
             self.probes_to_end += 1;
-            let mut inputs = vec![Input::Probed {
+            let answer = Input::Probed {
                 index,
                 effect: self.effect.clone(),
                 notes: Notes::default(),
                 told: Some(StopReason::Cancel),
-            }];
-            inputs.extend(signals.into_iter().map(Input::Signal));
+            };
+            let inputs = vec![answer, Input::Arrived(signals)];
             self.decide(inputs, role, Attendance::Nobody);
         }
     }
@@ -261,8 +263,8 @@ impl World {
                 "nor does it say anything more"
             );
         }
-        if let Some(before) = decision.before_end {
-            self.check_canceled_before_its_end(before.0);
+        if let Some(without_end) = decision.without_end {
+            self.check_canceled_before_its_end(*without_end);
         }
         self.state = decision.state;
         self.next = decision.next;
@@ -274,7 +276,7 @@ impl World {
     }
 
     /// Checks that a cancel which arrived before a run ended by itself wins over that end.
-    fn check_canceled_before_its_end(&mut self, state: RunState) {
+    fn check_canceled_before_its_end(&mut self, (state, records): (RunState, Records)) {
         let cancel = self.signal(SignalKind::Cancel { reason: None });
         let mut ids = std::mem::take(&mut self.ids);
         let moment = Moment {
@@ -286,6 +288,8 @@ impl World {
         };
         let decision = decide(state, vec![cancel], moment, self.env()).expect("it is in the table");
         self.ids = ids;
+        let settled = &decision.records.settled;
+        assert!(settled.iter().all(|it| !records.settled.contains(it)));
         assert_eq!(decision.state.execution.status, Status::Canceled);
         assert_eq!(decision.state.execution.error, None);
     }
@@ -482,7 +486,9 @@ impl World {
                 }
                 Next::Remind => self.apply(vec![Input::Reminded(Ok(()))]),
                 Next::Rest | Next::Done => return,
-                Next::Stop { .. } | Next::ProbeToEnd { .. } => panic!("{:?}", self.next),
+                Next::Attend | Next::Stop { .. } | Next::ProbeToEnd { .. } => {
+                    panic!("{:?}", self.next)
+                }
             }
         }
         panic!(

@@ -493,7 +493,9 @@ fn failed(context: &StepContext, verdict: Verdict, why: &str) -> StepFailure {
         FailureClass::Retryable => StepFailure::retryable(verdict.code, human),
         FailureClass::Review => StepFailure::review(verdict.code, human),
         FailureClass::Final => StepFailure::fatal(verdict.code, human),
-        FailureClass::OutcomeUnknown => StepFailure::outcome_unknown(verdict.code, human),
+        FailureClass::OutcomeUnknown | FailureClass::AnswerRefused => {
+            StepFailure::outcome_unknown(verdict.code, human)
+        }
         FailureClass::Stopped => StepFailure::stopped(),
     };
     failure.tech(why)
