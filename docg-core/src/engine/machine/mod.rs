@@ -100,9 +100,10 @@ pub(crate) fn decide<'a>(
             expire(&mut draft, expiry)?;
         }
     }
-    // A pause came before the handler was called: the step begins when the pause ends.
+    // A pause or a shutdown came before the handler was called: the step begins later, as the same attempt.
+    let does_not_begin = draft.role != Role::Worker || view::is_stopped(draft.state());
     if draft.attendance == Attendance::NotBegun
-        && view::is_stopped(draft.state())
+        && does_not_begin
         && let Some(index) = view::open_step(draft.state())
     {
         steps::put_back(&mut draft, index);

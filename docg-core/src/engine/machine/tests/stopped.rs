@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::world::{Options, World, taken_over};
 use crate::{
     approval::Decision,
-    engine::machine::{Input, Next, Notes, Role},
+    engine::machine::{Attendance, Input, Next, Notes, Role},
     error::{StepFailure, codes},
     i18n::Locale,
     ports::{ResumeSignal, Settlement, SignalKind},
@@ -343,6 +343,36 @@ fn a_cancel_for_a_version_counts_although_a_probe_comes_first() {
             world.apply(vec![cell.finished(told), Input::Signal(cancel)]);
             assert_eq!(world.probes_to_end, usize::from(lags == 0), "{cell}");
             assert_eq!(world.status() == Status::Canceled, lags == 0, "{cell}");
+        }
+    }
+}
+
+#[test]
+fn a_step_that_is_opened_and_not_called_begins_later_as_the_same_attempt() {
+    for kind in [Kind::Compute, Kind::Repeatable, Kind::Effect] {
+        for (pauses, role) in [(true, Role::Worker), (false, Role::SignalApplier)] {
+            let cell = Cell {
+                kind,
+                answer: Answer::Done,
+                on_error: "fail",
+                attempts: 1,
+                place: Place::First,
+            };
+            let mut world = cell.world();
+            let signals = match pauses {
+                true => vec![world.signal(SignalKind::Pause { reason: None })],
+                false => Vec::new(),
+            };
+            world.decide(signals, role, Attendance::NotBegun);
+            assert!(matches!(world.next, Next::Rest), "{cell}");
+            assert_eq!(step(&world).state, StepState::Pending, "{cell}");
+            if pauses {
+                world.send(SignalKind::Resume(ResumeSignal::default()));
+            } else {
+                world.apply(Vec::new());
+            }
+            assert!(matches!(world.next, Next::Run { index: 0, .. }), "{cell}");
+            assert_eq!(step(&world).attempt, 1, "{cell}");
         }
     }
 }
