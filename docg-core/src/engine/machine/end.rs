@@ -1,4 +1,4 @@
-//! How an execution ends. An end to which it comes by itself yields to a cancel that has arrived before.
+//! How an execution ends. An end that no person asked for yields to a cancel that arrived before it.
 
 use serde_json::json;
 
@@ -84,7 +84,7 @@ fn complete(draft: &mut Draft<'_>) -> Result<(), InvalidTransition> {
     Ok(())
 }
 
-/// Ends the wait, the steps that are under way or waiting, and the requests to people.
+/// Ends the execution's wait, its steps that are under way or waiting, and its requests to people.
 fn cut_short(draft: &mut Draft<'_>) {
     status::end_wait(draft);
     for index in 0..draft.state().steps.len() {
