@@ -1,4 +1,4 @@
-//! The calls of approvers. The token in their link is all they need.
+//! The calls of approvers, who need nothing but the token in their link.
 
 use std::fmt;
 
@@ -36,7 +36,7 @@ pub enum VoteAnswer {
     /// The vote counts; this is the approval after it.
     Counted(Box<OpenApproval>),
     /// The vote is stored, but not yet counted. The worker that holds the execution counts it if the approval
-    /// is still open then. Open the approval again to see whether it did.
+    /// is still open then. Open the approval again to see whether the vote counted.
     Pending,
 }
 
@@ -66,7 +66,7 @@ pub enum RefusedVote {
 }
 
 impl RefusedVote {
-    /// The code in the API.
+    /// The reason's code in the API.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -89,14 +89,14 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// `NotFound` for an unknown token, and for one whose execution was purged.
+    /// `NotFound` for an unknown token, and for a token whose execution was purged.
     pub async fn approval(&self, token: &str) -> Result<OpenApproval, EngineError> {
         let (approval, approver) = self.find_approval(token).await?;
         self.open(approval, approver).await
     }
 
-    /// Votes as the approver whose token it is. Their address and comment go into the audit trail. One
-    /// rejection decides the approval, and so do as many approvals as the quorum.
+    /// Votes as the approver to whom the token belongs. The approver's address and comment go into the audit
+    /// trail. The approval is decided by one rejection, or by as many approvals as its quorum.
     ///
     /// # Errors
     ///

@@ -1,6 +1,6 @@
 //! Commands on existing executions. A command is checked against the current state and appended to the signal
-//! inbox. The holder of the lease applies it; if nobody holds the execution, this process claims it and
-//! applies it.
+//! inbox. The holder of the lease applies the command; if nobody holds the execution, this process claims it
+//! and applies the command.
 
 use std::time::Duration;
 
@@ -107,8 +107,9 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// `NotFound`; `InvalidTransition`; `Unreadable` only if the execution has ended, since an unreadable one
-    /// can be canceled; `VersionMismatch`; `InvalidInput` if a text breaks its [limit](crate::limits).
+    /// `NotFound`; `InvalidTransition`; `Unreadable` only if the execution has ended, since a cancel works on
+    /// an unreadable execution; `VersionMismatch`; `InvalidInput` if a text breaks its
+    /// [limit](crate::limits).
     pub async fn cancel(
         &self,
         request: ControlRequest,
@@ -119,14 +120,14 @@ impl Engine {
     }
 
     /// Resumes an execution: after a pause, after a review (with the repaired values), or into delivery.
-    /// [`Resume::Reject`] ends it instead.
+    /// [`Resume::Reject`] ends the execution instead.
     ///
     /// # Errors
     ///
     /// `NotFound`, `InvalidTransition`, `Unreadable`, `VersionMismatch`; `InvalidInput` if the repair names
     /// unknown nodes or parameters, if a value is too large or cannot be [stored](crate::storable), if an
-    /// outcome is unknown and the repair does not settle it, if the repair settles a known one, or if a text
-    /// breaks its [limit](crate::limits).
+    /// outcome is unknown and the repair does not settle it, if the repair settles an outcome that is known,
+    /// or if a text breaks its [limit](crate::limits).
     pub async fn resume(
         &self,
         request: ControlRequest,
@@ -143,8 +144,8 @@ impl Engine {
         self.control(request, Command::Resume, kind, repair).await
     }
 
-    /// The execution that a command is for, and whether the command would change it; false if it is already as
-    /// the command wants it.
+    /// The execution that a command is for, and true if the command would change the execution. It would not
+    /// if the execution is already in the state to which the command leads.
     pub(super) async fn allowed(
         &self,
         request: &ControlRequest,
@@ -192,7 +193,7 @@ impl Engine {
         Ok(changes.then_some(record))
     }
 
-    /// Rejects an execution of which a part cannot be read. Only a cancel works without that part.
+    /// Rejects a command if a part of its execution cannot be read. Only a cancel works without that part.
     pub(in crate::engine) async fn check_readable(
         &self,
         record: &ExecutionRecord,
@@ -243,7 +244,7 @@ impl Engine {
             Delivery::Applied => Ok(ControlAnswer::Applied(Box::new(
                 self.execution(organization, id).await?,
             ))),
-            // Another signal was applied first. Judge the command again, so that the caller hears the present
+            // Another signal was applied first. Judge the command again, so that the error names the present
             // reason.
             Delivery::Ignored => match self.checked(&request, command, repair).await? {
                 None => Ok(ControlAnswer::Applied(Box::new(
@@ -251,8 +252,8 @@ impl Engine {
                 ))),
                 Some(record) => Err(refusal(&record.execution, record.unreadable)),
             },
-            // An execution never ends over a cancel in its inbox. If it ended otherwise, it ended before the
-            // cancel arrived.
+            // An execution never ends while a cancel is in its inbox. If this one ended without being
+            // canceled, it ended before the cancel arrived.
             Delivery::Pending if command == Command::Cancel => {
                 let record = self.execution(organization, id).await?;
                 match record.execution.status {
@@ -267,7 +268,8 @@ impl Engine {
         }
     }
 
-    /// Appends a signal to the inbox. If this process can, it applies the signal before this returns.
+    /// Appends a signal to the inbox. If this process can apply the signal, it does so before this method
+    /// returns.
     pub(in crate::engine) async fn send(&self, signal: Signal) -> Result<Delivery, EngineError> {
         self.deliver(signal, false).await
     }
