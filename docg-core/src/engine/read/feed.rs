@@ -155,8 +155,8 @@ impl Reader {
             .after(self.last)
             .limit(BATCH);
         let events = self.inner.store.events(query).await?;
-        // Return events with a damaged `seq` only with an intact one after them; alone they would repeat for
-        // ever.
+        // Return events with a damaged `seq` only if an intact event follows them. Otherwise the feed would
+        // not advance, and would return them for ever.
         let leads_on = events.last().is_some_and(|event| event.seq > self.last);
         Ok(if leads_on { events } else { Vec::new() })
     }

@@ -49,7 +49,8 @@ pub enum Fact<'a> {
     Claimed {
         /// True if the lease of the previous holder had expired without being released.
         taken_over: bool,
-        /// How long the execution had been due; `None` if it was claimed for its inbox.
+        /// How long the execution had been due; `None` after a takeover, or if it was claimed before it was
+        /// due or only for its inbox.
         waited: Option<Duration>,
     },
     /// This process lost a lease to another, or must assume so.
