@@ -33,7 +33,7 @@ pub struct OpenApproval {
 /// The result of a vote.
 #[derive(Debug, Clone)]
 pub enum VoteAnswer {
-    /// The vote counts; this is the approval after it.
+    /// The vote counts. Holds the approval after the vote.
     Counted(Box<OpenApproval>),
     /// The vote is stored, but not yet counted. The worker that holds the execution counts it if the approval
     /// is still open then. Open the approval again to see whether the vote counted.
@@ -55,13 +55,13 @@ pub struct VoteRefusal {
 /// Why a vote does not count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RefusedVote {
-    /// The approval had been decided.
+    /// The approval was decided before this vote.
     Decided,
-    /// This approver had voted, and the approval is still open for the others.
+    /// This approver had voted before. The approval is still open for the others.
     AlreadyVoted,
-    /// The time to decide had expired.
+    /// The time to decide had expired before this vote.
     Expired,
-    /// The execution had ended.
+    /// The execution had ended before this vote.
     Canceled,
 }
 

@@ -51,7 +51,7 @@ impl ControlRequest {
 /// The result of a command.
 #[derive(Debug, Clone)]
 pub enum ControlAnswer {
-    /// The command was applied; this is the execution after it.
+    /// The command was applied. Holds the execution after the command.
     Applied(Box<ExecutionRecord>),
     /// The command is stored, but not yet applied. The worker that holds the execution applies it at its next
     /// wake-up or lease renewal; if that worker dies, the next one does. If something else changes the
@@ -80,9 +80,11 @@ async fn within(time: Duration, settled: &mut oneshot::Receiver<bool>) -> Option
     }
 }
 
-/// How long a call waits for a holder in this process, on top of the handler's grace and probe time.
+/// How long a call waits until a holder in this process has settled its signal, on top of the handler's grace
+/// and probe time.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How long a call waits for a holder in another process before it answers `Pending`.
+/// How long a call waits until a holder in another process has settled its signal, before it answers
+/// `Pending`.
 const ELSEWHERE: Duration = Duration::from_millis(100);
 
 impl Engine {
@@ -102,8 +104,8 @@ impl Engine {
     }
 
     /// Cancels an execution. A handler at work is told to stop at once, and dropped after its grace time.
-    /// Whatever the handler returns, the execution ends `canceled`, and its effect is recorded as far as it
-    /// is known.
+    /// Whatever the handler returns, the execution ends `canceled`, and the handler's effect is recorded as
+    /// far as it is known.
     ///
     /// # Errors
     ///
@@ -329,7 +331,7 @@ impl Engine {
         let Some(claimed) = claim.claimed.pop() else {
             return Ok(false);
         };
-        // Spawned, so that the lease is released even if the caller goes away.
+        // Spawned as a task, so that the lease is released even if the caller stops waiting.
         let holding = Holding::begin(&self.inner, claimed, until);
         tokio::spawn(holding.drive(Mode::ApplySignals));
         Ok(true)

@@ -19,7 +19,7 @@ pub struct IdempotencyKey {
 }
 
 impl IdempotencyKey {
-    /// A key whose repeats must have the same request.
+    /// A key that may be repeated only with the same request.
     #[must_use]
     pub fn new(key: impl Into<String>) -> Self {
         Self {
@@ -28,8 +28,8 @@ impl IdempotencyKey {
         }
     }
 
-    /// A key whose repeats must have the same content. It is for callers that received the request in a form
-    /// of their own, such as the body of an HTTP call.
+    /// A key that may be repeated only with the same content. It is for callers that received the request in
+    /// a form of their own, such as the body of an HTTP call.
     #[must_use]
     pub fn of_content(key: impl Into<String>, content: impl AsRef<[u8]>) -> Self {
         Self {

@@ -1,4 +1,4 @@
-//! A new execution that requests signatures on the document of an ended one.
+//! A new execution that requests signatures on the document of a completed one.
 
 use std::sync::Arc;
 
@@ -52,7 +52,7 @@ pub struct RequestSignature {
     pub correlation_id: Option<String>,
     /// The W3C trace context.
     pub traceparent: Option<String>,
-    /// If set, a repeated call returns the first execution.
+    /// The idempotency key. If it is set, a repeat of this request returns the first execution.
     pub idempotency_key: Option<IdempotencyKey>,
 }
 
@@ -205,7 +205,7 @@ impl Engine {
     }
 }
 
-/// The `file` of the last step that produced one.
+/// The `file` of the last step that produced a file.
 fn document(steps: &[Step]) -> Option<Value> {
     let done = steps
         .iter()
@@ -219,7 +219,7 @@ fn document(steps: &[Step]) -> Option<Value> {
 /// The workflow of the new execution. It has the id of the completed execution's workflow, and is stored only
 /// with the new execution.
 fn one_node(followed: &Workflow, spec: &NodeSpec) -> Workflow {
-    // The caller's values stay data: a `{{path}}` inside them is text, not a variable.
+    // The caller's values are passed as trigger data, so a `{{path}}` inside them is text and not a variable.
     let params = PARAMS.map(|name| (name.to_owned(), format!("{{{{trigger.{name}}}}}").into()));
     let node = Node {
         id: NodeId::from(REQUEST_SIGNATURE),

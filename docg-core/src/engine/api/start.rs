@@ -45,12 +45,12 @@ pub struct StartRequest {
     pub correlation_id: String,
     /// The W3C trace context.
     pub traceparent: Option<String>,
-    /// If set, a repeated call returns the first execution.
+    /// The idempotency key. If it is set, a repeat of this request returns the first execution.
     pub idempotency_key: Option<IdempotencyKey>,
 }
 
 impl StartRequest {
-    /// A request to run a workflow on an empty object, with a new correlation id.
+    /// A request to run a workflow with empty trigger data and a new correlation id.
     #[must_use]
     pub fn new(organization_id: OrganizationId, workflow_id: WorkflowId, actor: Actor) -> Self {
         Self {
@@ -81,7 +81,7 @@ impl StartRequest {
         self
     }
 
-    /// Runs only preflight, trigger and render, without any effect.
+    /// Makes the execution a dry run: only preflight, trigger and render run, without any effect.
     #[must_use]
     pub fn dry_run(mut self) -> Self {
         self.dry_run = true;
@@ -154,7 +154,7 @@ pub struct RetryRequest {
     pub correlation_id: Option<String>,
     /// The W3C trace context.
     pub traceparent: Option<String>,
-    /// If set, a repeated call returns the first execution.
+    /// The idempotency key. If it is set, a repeat of this request returns the first execution.
     pub idempotency_key: Option<IdempotencyKey>,
 }
 
@@ -403,7 +403,7 @@ impl Engine {
         let created = match self.inner.free_slot(&run.state.workflow) {
             Some(slot) => {
                 let (answer, created) = oneshot::channel();
-                // Spawned, because the caller may go away while the store works.
+                // Spawned as a task, because the caller may stop waiting while the store works.
                 let inner = Arc::clone(&self.inner);
                 tokio::spawn(inner.store_and_drive(run, slot, answer));
                 let given_up =
@@ -526,7 +526,7 @@ impl Inner {
             Ok((created, holding)) => (Ok(created), holding),
             Err(error) => (Err(error), None),
         };
-        // The caller may have gone away.
+        // The caller may have stopped waiting.
         let _ = answer.send(created);
         if let Some(holding) = holding {
             slot.drive(holding).await;

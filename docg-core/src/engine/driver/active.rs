@@ -84,7 +84,7 @@ impl ActiveExecutions {
         }
     }
 
-    /// The leases that are held and not known to be lost.
+    /// The leases that this process holds and does not know to be lost.
     pub(crate) fn leases(&self) -> Vec<Lease> {
         self.leases_until(Duration::MAX)
     }

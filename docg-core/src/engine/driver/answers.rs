@@ -407,7 +407,7 @@ fn fits(value: &impl Serialize, max: usize) -> bool {
     left_after(max, value).is_some()
 }
 
-/// The bytes that remain of `room` after a value's JSON, or `None` if the JSON is longer. It is only counted.
+/// The bytes that remain of `room` after a value's JSON, or `None` if the JSON is longer. Nothing is stored.
 fn left_after(room: usize, value: &impl Serialize) -> Option<usize> {
     struct Budget(usize);
     impl std::io::Write for Budget {

@@ -229,7 +229,7 @@ impl Driver {
         Ok(stored.iter().any(|event| event.event_id == first.event_id))
     }
 
-    /// Wakes workers if the execution needs one again, now or later.
+    /// Wakes workers after the lease was released, if the execution needs one now or later.
     pub(super) async fn leave_word(&self, state: &RunState, committed: Committed) {
         if committed.share_awaited {
             self.engine.wake_all_workers(state.execution.id).await;
@@ -245,7 +245,7 @@ impl Driver {
         if self.mode.is_stopped() {
             self.wake_others().await;
         } else if self.mode.role() != Role::Worker {
-            // This process may have no workers.
+            // This process may have no workers, so wake one wherever it is.
             self.engine.wake_a_worker(state.execution.id).await;
         }
     }

@@ -58,7 +58,7 @@ pub(crate) struct StepRun {
     probing: bool,
     /// True if the call begins the effect, false if it follows a wait or is a probe.
     begins: bool,
-    /// True if the effect is safe to repeat. If the call is cut off, the outcome is then not unknown.
+    /// True if the effect is safe to repeat, so that a call that is cut off can simply be repeated.
     repeatable: bool,
     work: Work,
     cancellation: CancellationToken,
@@ -202,7 +202,7 @@ impl StepRun {
         let probing = matches!(task, Task::Probe);
         let begins = matches!(task, Task::Run);
         let began = Instant::now();
-        // The handler owns its parameters; they are cloned only if somebody else still holds them.
+        // The handler takes its parameters by value; they are cloned only if they are still shared.
         let params = Arc::unwrap_or_clone(params);
         let handler = if execution.dry_run {
             // A dry run's registry contains no effects.

@@ -33,7 +33,7 @@ pub(crate) enum Next {
     },
     /// Ask the handler whether its effect happened.
     Probe { index: usize, params: Arc<Value> },
-    /// Let the handler at work go on.
+    /// Go on waiting for the handler at work.
     Attend,
     /// Tell the handler at work to stop, because a person ends the execution. Then apply the signals.
     Stop { signals: Vec<Arrived> },
@@ -136,8 +136,8 @@ pub(crate) struct Decision {
     pub(crate) next: Next,
     /// True if the holder keeps its lease, false if it releases the lease with the commit.
     pub(crate) keeps_lease: bool,
-    /// True if the driver may hold the records back and commit them with those of the next decision. The next
-    /// action then has no effect outside, and is repeated if the worker dies.
+    /// True if the driver may hold the records back and commit them with those of the next decision. It may
+    /// if the next action has no effect outside and is repeated after the worker's death.
     pub(crate) may_be_held: bool,
     /// The state and the records without the end, if the execution ends by itself. The driver goes back to
     /// them if a person's cancel arrived before that end.

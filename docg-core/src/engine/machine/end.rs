@@ -45,7 +45,7 @@ pub(super) fn cancel(
     reason: Option<String>,
 ) -> Result<(), InvalidTransition> {
     cut_short(draft);
-    // The steps show their own errors; none of them is why the execution ended.
+    // No step's error is the reason for this end, so the execution shows none.
     draft.edit().error = None;
     let by = actor.actor_id.to_string();
     let mut facts = json!({"note": reason});
@@ -97,7 +97,7 @@ fn cut_short(draft: &mut Draft<'_>) {
     requests::close(draft);
 }
 
-/// The error text of a step that is cut off. Its effect can no longer be probed.
+/// The error text of a step that is cut off. The step's effect can no longer be probed.
 fn cut_off_text(draft: &Draft<'_>, index: usize) -> Text {
     let in_doubt = view::effect_in_doubt(draft.state(), draft.env) == Some(index);
     if in_doubt && draft.attendance != Attendance::NotBegun {

@@ -104,7 +104,7 @@ pub(crate) enum Input {
     SignaturesChecked(Checked),
     /// The provider was asked to remind the signers of an open signature request.
     Reminded(Result<(), ProviderError>),
-    /// A signal from the inbox. Signals come after all other inputs.
+    /// A signal from the inbox. Signals are applied after all other inputs.
     Signal(Signal),
     /// The signals that came with [`Next::Stop`](super::Next::Stop) or
     /// [`Next::ProbeToEnd`](super::Next::ProbeToEnd).

@@ -1,7 +1,8 @@
-//! The machine: a run state and inputs give the new run state, its records, and the next thing to do.
+//! The machine: turns a run state and inputs into a new run state, its records, and the next thing to do.
 //!
-//! It has no clock, no I/O and no randomness: time and ids come in with [`Moment`]. [`decide`] is the one
-//! place that answers "what may happen next?". Below it, in layers that only use those further down:
+//! The machine has no clock, no I/O and no randomness: time and ids come in with [`Moment`]. [`decide`] is
+//! the one place that answers "what may happen next?". Below it are these layers, and each uses only layers
+//! further down:
 //!
 //! ```text
 //! rules/     one file for each kind of input        plan      the next thing to do
@@ -11,7 +12,7 @@
 //! draft      the only writer of run state           view, timers, commands   questions, no changes
 //! ```
 //!
-//! `input` and `decision` are what goes in and comes out. `create` makes the first run state.
+//! `input` holds the inputs, and `decision` the result. `create` makes the first run state.
 
 mod commands;
 mod create;

@@ -93,7 +93,7 @@ fn unsigned(signer: crate::signature::NewSigner) -> Signer {
     }
 }
 
-/// Waits for the signatures that are still missing, if any.
+/// Records that the execution waits for the signatures that are still missing, if any.
 pub(super) fn await_signatures(draft: &mut Draft<'_>) {
     let waits = view::waiting_step(draft.state()).is_some();
     let Some(request) = draft

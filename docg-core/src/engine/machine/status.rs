@@ -1,4 +1,4 @@
-//! The status, and the wait that goes with it.
+//! The status of the execution, and its wait.
 
 use std::borrow::Cow;
 

@@ -129,7 +129,8 @@ pub(super) fn wait(
     requests::begin(draft, index, wait)
 }
 
-/// Clears a step's error after a later attempt succeeded, and the execution's error if it is the same.
+/// Clears a step's error after a later attempt succeeded. Clears the execution's error too if it is the same
+/// error.
 fn forget_error(draft: &mut Draft<'_>, index: usize) {
     if draft.state().steps[index].error.is_none() {
         return;
@@ -152,7 +153,7 @@ fn close(draft: &mut Draft<'_>, index: usize, state: StepState) {
 /// The reason and the log message for a step that is skipped because its condition is false.
 pub(super) const UNWANTED: (&str, &str) = ("condition", "log-step-skipped-condition");
 
-/// Leaves a step out.
+/// Skips a step.
 pub(super) fn skip(
     draft: &mut Draft<'_>,
     index: usize,

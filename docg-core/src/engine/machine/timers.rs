@@ -1,4 +1,4 @@
-//! When something expires or is due. Nothing here changes anything.
+//! The times at which waits expire and follow-ups are due. No function here changes the run state.
 
 use super::{Role, view};
 use crate::{

@@ -1,4 +1,4 @@
-//! Questions about a run state. Nothing here changes anything.
+//! Answers questions about a run state, without changing it.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use crate::{
     },
 };
 
-/// The position of the step whose handler is at work, or is about to be.
+/// The position of the step whose handler is at work, or is about to be called.
 pub(super) fn open_step(state: &RunState) -> Option<usize> {
     state.steps.iter().position(|step| step.state.is_open())
 }
@@ -30,7 +30,7 @@ pub(super) fn waiting_step(state: &RunState) -> Option<usize> {
     steps.position(|step| step.state == StepState::Waiting)
 }
 
-/// The position of the step in progress, or of the next one.
+/// The position of the step in progress, or of the next step.
 pub(super) fn current(state: &RunState) -> Option<usize> {
     let current = state.execution.current_step.as_ref()?;
     Some(current.index as usize)

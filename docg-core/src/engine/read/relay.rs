@@ -34,7 +34,7 @@ const IDLE_INTERVAL: Duration = Duration::from_secs(60);
 const GRACE_MS: i64 = 5_000;
 /// Executions that are read per query.
 const PAGE: usize = 100;
-/// The number of executions whose events the bus refused that ends a sweep. One server of a cluster that is
+/// A sweep ends once the bus has refused the events of this many executions. One server of a cluster that is
 /// down must not hold back the events of the others, and a bus that is down must not be asked for ever.
 const REFUSALS: usize = 10;
 /// Events that are read per query.
@@ -44,7 +44,8 @@ const BATCH: usize = 500;
 #[derive(Debug, Default)]
 pub(crate) struct Relay {
     published: Mutex<HashMap<ExecutionId, u64>>,
-    /// The number of sweeps that are due soon, because the bus refused events or the sweeper found some.
+    /// The number of sweeps that are due soon, because the bus refused events or the sweeper found
+    /// unpublished events.
     looks: AtomicU8,
 }
 

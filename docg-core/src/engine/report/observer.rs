@@ -15,7 +15,8 @@ use crate::{
 
 /// Receives the facts that an engine reports. See [`Engine::observe`](crate::engine::Engine::observe).
 pub trait Observer: Send + Sync + 'static {
-    /// Receives a fact. The engine calls it while it works, so it must neither block nor panic.
+    /// Receives a fact. The engine calls this method while it works, so the method must neither block nor
+    /// panic.
     fn observe(&self, fact: &Fact<'_>);
 }
 
@@ -53,7 +54,7 @@ pub enum Fact<'a> {
         /// due or only for its inbox.
         waited: Option<Duration>,
     },
-    /// This process lost a lease to another, or must assume so.
+    /// This process lost a lease to another process, or must assume so.
     LeaseLost,
     /// The store was called.
     StoreCalled {

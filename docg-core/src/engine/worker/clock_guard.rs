@@ -1,4 +1,5 @@
-//! The clock-jump guard. Leases end by the wall clock, so all of them seem to expire if it jumps forward.
+//! The clock-jump guard. Leases end by the wall clock, so all leases seem to expire if the clock jumps
+//! forward.
 
 use std::{
     sync::{Mutex, PoisonError},

@@ -55,7 +55,7 @@ pub(super) async fn run(inner: &Arc<Inner>, works: bool) {
     }
 }
 
-/// The missing node types, and since when the first execution waits for each.
+/// The missing node types, each with the time since which an execution waits for it.
 fn missing<'u>(unclaimable: &'u [Unserved], known: &[Arc<str>]) -> BTreeMap<&'u str, Timestamp> {
     let mut missing = BTreeMap::new();
     for waiting in unclaimable {

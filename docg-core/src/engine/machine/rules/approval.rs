@@ -27,7 +27,7 @@ pub(in super::super) struct Vote<'v> {
     pub(in super::super) received_at: Timestamp,
 }
 
-/// Counts a vote. Returns false if the vote came too late, or is not the first of one of the approvers.
+/// Counts a vote. Returns false if the vote came too late, or its sender is no approver or has voted before.
 pub(in super::super) fn voted(
     draft: &mut Draft<'_>,
     vote: Vote<'_>,

@@ -26,8 +26,8 @@ pub(crate) struct TakenApart {
 pub(crate) fn take_apart(claimed: &mut Claimed) -> Option<TakenApart> {
     let mut signals = std::mem::take(&mut claimed.signals);
     let cancels = |kind: &SignalKind| matches!(kind, SignalKind::Cancel { .. });
-    // After `MAX_TAKEOVERS` deaths a worker parks the execution. After more, workers died even while parking
-    // it. A cancel then touches only the execution's own row, as if the rest were unreadable.
+    // After `MAX_TAKEOVERS` deaths a worker parks the execution. If more workers died, even parking killed
+    // them. A cancel then touches only the execution's own row, as if the rest were unreadable.
     let killed_its_parkers = claimed.takeovers > MAX_TAKEOVERS;
     let is_reduced = claimed.unreadable
         || killed_its_parkers && signals.iter().any(|signal| cancels(&signal.kind));
@@ -78,8 +78,8 @@ pub(in super::super) fn claimed(
         // A worker never releases its lease and leaves a running step. If the lease was released all the
         // same, its holder only applied signals, after the step's worker had died.
         StepState::Running => true,
-        // A holder may have left a step that is to be resumed or probed in good order, before it called the
-        // handler.
+        // A holder may have released its lease in good order, with a step that is to be resumed or probed and
+        // before it called the handler.
         _ => facts.taken_over,
     };
     if draft.role == Role::Worker && is_abandoned {

@@ -1,4 +1,4 @@
-//! A person lets the execution go on.
+//! Applies a person's resume of an execution.
 
 use std::sync::Arc;
 

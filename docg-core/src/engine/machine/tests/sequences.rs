@@ -190,7 +190,7 @@ fn play(world: &mut World, step: Move) {
     }
 }
 
-/// The same answer, from a handler that was told to stop because of a cancel.
+/// Turns an answer into that of a handler that was told to stop because of a cancel.
 fn told_to_cancel(mut answer: Input) -> Input {
     if let Input::StepFinished { told, .. } | Input::Probed { told, .. } = &mut answer {
         *told = Some(StopReason::Cancel);

@@ -35,7 +35,7 @@ pub(super) struct World {
     pub(super) settled: usize,
     /// The answer of a handler that is probed before a person ends the execution.
     pub(super) effect: Probe,
-    /// The number of probes of that kind so far.
+    /// How often a handler was probed because a person ends the execution.
     pub(super) probes_to_end: usize,
 }
 
