@@ -1,7 +1,8 @@
 //! Checks the answers of handlers before anything else uses them, and rejects those that cannot be stored.
 //!
 //! If the store refused an answer, the step would run again. So the answer is checked here, in the handler's
-//! own task. A rejected answer is dismantled at once, because it may be nested too deep to be dropped.
+//! own task. A rejected answer is dismantled at once: if it is nested too deep, dropping it overflows the
+//! stack.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -26,8 +27,8 @@ use crate::{
     workflow::{Node, Probe, StepOutcome, Wait, handler::NewApproval},
 };
 
-/// The inputs without the wait that one of them brings, in case its link or envelope already leads to another
-/// execution. `None` if no input brings a wait.
+/// The inputs without the wait that one of them brings. They replace `inputs` if the wait's link or envelope
+/// already leads to another execution. `None` if no input brings a wait.
 pub(in crate::engine) fn without_wait(
     engine: &Inner,
     state: &RunState,
@@ -82,8 +83,8 @@ pub(in crate::engine) fn without_wait(
     Some([replaced].into_iter().chain(signals).collect())
 }
 
-/// The failure for a rejected answer. The handler's effect is done all the same: unless it is safe to repeat,
-/// the outcome is unknown.
+/// The failure for a rejected answer. The handler's effect may have happened all the same, so the outcome is
+/// unknown unless the effect is safe to repeat.
 fn failure(context: ErrorContext, mut class: FailureClass, repeatable: bool) -> StepFailure {
     if !repeatable {
         class = FailureClass::AnswerRefused;
@@ -198,8 +199,8 @@ impl Keeper {
         }
     }
 
-    /// Rejects a wait that ends as it begins, because nobody could decide in time. A wait that a probe finds
-    /// is not checked for this: it may have ended meanwhile.
+    /// Rejects a wait whose end has passed when it begins, because nobody could decide in time. A wait that a
+    /// probe finds is not checked for this: its end may have passed since.
     fn not_over(&self, outcome: StepOutcome) -> Result<StepOutcome, ErrorContext> {
         let end = match &outcome {
             StepOutcome::Wait(Wait::Approval(request)) => request.expires_at,
@@ -406,7 +407,7 @@ fn fits(value: &impl Serialize, max: usize) -> bool {
     left_after(max, value).is_some()
 }
 
-/// The bytes left of `room` after a value's JSON, or `None` if it does not fit. The JSON is not kept.
+/// The bytes that remain of `room` after a value's JSON, or `None` if the JSON is longer. Nothing is stored.
 fn left_after(room: usize, value: &impl Serialize) -> Option<usize> {
     struct Budget(usize);
     impl std::io::Write for Budget {

@@ -20,7 +20,7 @@ use crate::{
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
 
 impl Driver {
-    /// Waits for the handler's answer, or for an input that comes first.
+    /// Waits for the handler's answer, or for another input that comes earlier: a signal or progress.
     pub(super) async fn attend(
         &mut self,
         state: &RunState,
@@ -38,7 +38,7 @@ impl Driver {
                     self.abandon(step).await;
                     return Err(Exit::LeaseLost);
                 }
-                // Before the handler's answer: a cancel that came first decides about the effect.
+                // Polled before the handler's answer, because an earlier cancel decides about the effect.
                 () = self.handle.signal.notified(), if !is_canceled => {
                     let signals = self.inbox(state).await;
                     if !signals.is_empty() {
@@ -49,7 +49,7 @@ impl Driver {
                 input = step.finished() => return Ok(vec![input]),
                 () = at(grace), if grace.is_some() => return Ok(vec![step.unanswered()]),
                 () = self.held_long_enough() => step = self.commit_held_beside(state, step).await?,
-                // The deadline moved, because the handler waits for a place or got one.
+                // The deadline moved: the handler waits for a place in a shared pool, or got one.
                 Ok(()) = time.changed(), if grace.is_none() => {}
                 () = self.time_is_up(ends), if grace.is_none() => {
                     step.tell_to_stop(StopReason::Deadline, self.grace());
@@ -87,7 +87,7 @@ impl Driver {
         Ok(inputs)
     }
 
-    /// Probes an effect that will not be picked up, because a person ends the execution.
+    /// Probes an effect, because a person ends the execution and its step will not run again.
     pub(super) async fn probe_to_end(
         &self,
         state: &RunState,
@@ -121,7 +121,8 @@ impl Driver {
         Instant::now() + self.engine.options.cancel_grace
     }
 
-    /// Gives a handler its grace time after nothing can be committed any more. Its answer is dropped.
+    /// Tells a handler to stop and waits for its grace time, when nothing can be committed any more. Its
+    /// answer is dropped.
     async fn abandon(&self, mut step: StepRun) {
         step.tell_to_stop(StopReason::LeaseLost, self.grace());
         // A late answer and no answer have the same result here.
@@ -135,7 +136,8 @@ impl Driver {
         }
     }
 
-    /// Commits the held records. If that is no longer possible, stops the handler with its grace time.
+    /// Commits the held records. If that is no longer possible, tells the handler to stop and waits for its
+    /// grace time.
     async fn commit_held_beside(
         &mut self,
         state: &RunState,

@@ -15,7 +15,7 @@ use crate::{
     ports::{Claimed, Lease},
 };
 
-/// What the driver is there for.
+/// The task of a driver.
 #[derive(Debug, Clone)]
 pub(crate) enum Mode {
     /// Moves the execution forward until it rests, or until the worker shuts down.
@@ -24,7 +24,7 @@ pub(crate) enum Mode {
     ApplySignals,
 }
 
-/// An execution that this process holds. Its lease is renewed until this is dropped.
+/// An execution that this process holds. Its lease is renewed until this value is dropped.
 pub(crate) struct Holding {
     engine: Arc<Inner>,
     claimed: Claimed,
@@ -33,7 +33,8 @@ pub(crate) struct Holding {
 }
 
 impl Holding {
-    /// Holds a claimed execution. Its lease is relied on `until` then unless renewed; see [`Inner::claim`].
+    /// Holds a claimed execution. This process relies on the lease up to `until`, unless it is renewed; see
+    /// [`Inner::claim`].
     pub(crate) fn begin(engine: &Arc<Inner>, claimed: Claimed, until: Duration) -> Self {
         let lease = claimed.lease;
         Self {

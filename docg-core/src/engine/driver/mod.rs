@@ -1,11 +1,13 @@
-//! Drives one held execution: asks the machine for a decision, commits it, does the next thing, and repeats.
+//! Drives one held execution: asks the machine for a decision, commits it, carries out the next action, and
+//! repeats.
 //!
 //! The driver decides nothing about the execution. It is the only writer while it holds the lease. Decisions
 //! are committed together if no effect begins between them and they take only a moment.
 //!
-//! `holding` is the execution from its claim to the end of its driver, and `active` lists all that this process
-//! holds. `attend` waits for a handler, `step_run` is one call of it, and `answers` checks what it returns.
-//! `commit` passes decisions to the store. `provider_calls` asks signature providers.
+//! `holding` is the execution from its claim to the end of its driver, and `active` lists all executions that
+//! this process holds. `attend` waits for a handler, `step_run` is one call of a handler, and `answers`
+//! checks what the handler returns. `commit` passes decisions to the store. `provider_calls` asks signature
+//! providers.
 
 pub(super) mod active;
 pub(super) mod answers;
@@ -52,7 +54,8 @@ struct Driver {
     held: Records,
     /// The latest time to commit the held records.
     held_until: Option<Instant>,
-    /// False after a takeover: what killed the last worker must leave a trace before it runs again.
+    /// False after a takeover. Every decision is then committed at once, so that a step that kills its worker
+    /// leaves a trace.
     may_hold: bool,
     /// The execution's version in the store.
     stored_version: u64,
@@ -78,7 +81,8 @@ enum Exit {
     Defect,
 }
 
-/// The state before a wait, and the inputs without the wait, in case the wait cannot be stored.
+/// The state and the held records before a wait, and the inputs without the wait, in case the wait cannot be
+/// stored.
 struct WithoutWait {
     state: RunState,
     held: Records,
@@ -86,7 +90,7 @@ struct WithoutWait {
 }
 
 impl Driver {
-    /// Works until the lease is released with a commit.
+    /// Drives the execution until a commit releases the lease.
     async fn run(mut self, state: RunState, inputs: Vec<Input>) -> Result<(), Exit> {
         let released = self.go_on(state, inputs).await;
         self.abandon_step().await;
@@ -116,7 +120,8 @@ impl Driver {
             state = decision.state;
             self.held.extend(decision.records);
             let (next, keeps_lease) = (decision.next, decision.keeps_lease);
-            // Signals that come with the next thing stay in the inbox as they are until then.
+            // Commit nothing before an action that takes signals along: until it is done, they stay in the
+            // inbox.
             let is_held = next.carries_signals()
                 || decision.may_be_held && keeps_lease && self.may_hold_records();
             if is_held {
@@ -222,7 +227,7 @@ impl Driver {
         })
     }
 
-    /// Does the next thing, and returns the inputs that come of it.
+    /// Carries out the next action, and returns the inputs that result from it.
     async fn perform(&mut self, state: &RunState, next: Next) -> Result<Vec<Input>, Exit> {
         let (index, params, task) = match next {
             Next::Preflight => return Box::pin(self.preflight(state)).await,
@@ -275,7 +280,8 @@ impl Driver {
                 biased;
                 () = self.handle.lost.cancelled() => Err(Exit::LeaseLost),
                 issues = &mut checks => Ok(vec![Input::Preflight { issues, started_at }]),
-                // Preflight has no effect: a signal drops it, and it runs again if it is still due.
+                // A signal interrupts preflight, which has no effect. Preflight runs again if it is still
+                // due.
                 () = self.handle.signal.notified() => Ok(self.inbox(state).await),
                 () = self.mode.stopped() => Ok(Vec::new()),
                 () = self.held_long_enough() => {
@@ -303,8 +309,8 @@ impl Driver {
                 biased;
                 () = self.handle.lost.cancelled() => Err(Exit::LeaseLost),
                 input = &mut asking => Ok(vec![input]),
-                // A dropped question is asked again if it is still due. A dropped reminder continues in its
-                // own task.
+                // If a signal interrupts the question, the provider is asked again if that is still due. An
+                // interrupted reminder goes on in its own task.
                 () = self.handle.signal.notified() => {
                     let signals = self.inbox(state).await;
                     if signals.is_empty() {
@@ -362,7 +368,7 @@ impl Mode {
         }
     }
 
-    /// True if this driver has worked, and its process shuts down.
+    /// True if the driver belongs to a worker whose process shuts down.
     fn is_stopped(&self) -> bool {
         matches!(self, Self::Work { shutdown } if shutdown.is_cancelled())
     }
@@ -377,7 +383,7 @@ impl Mode {
 }
 
 impl Inner {
-    /// Marks a lease as lost to another worker, for certain or possibly.
+    /// Marks a lease as lost: another worker has the execution, or may have it.
     pub(super) fn lose(&self, lease: Lease) {
         if self.active.lose(lease) {
             self.tell(&Fact::LeaseLost);

@@ -1,7 +1,8 @@
-//! The machine: a run state and inputs give the new run state, its records, and the next thing to do.
+//! The machine: turns a run state and inputs into a new run state, its records, and the next thing to do.
 //!
-//! It has no clock, no I/O and no randomness: time and ids come in with [`Moment`]. [`decide`] is the one
-//! place that answers "what may happen next?". Below it, in layers that only use those further down:
+//! The machine has no clock, no I/O and no randomness: time and ids come in with [`Moment`]. [`decide`] is
+//! the one place that answers "what may happen next?". Below it are these layers, and each uses only layers
+//! further down:
 //!
 //! ```text
 //! rules/     one file for each kind of input        plan      the next thing to do
@@ -11,7 +12,7 @@
 //! draft      the only writer of run state           view, timers, commands   questions, no changes
 //! ```
 //!
-//! `input` and `decision` are what goes in and comes out. `create` makes the first run state.
+//! `input` holds the inputs, and `decision` the result. `create` makes the first run state.
 
 mod commands;
 mod create;
@@ -56,15 +57,15 @@ use crate::{
     workflow::{Probe, StepOutcome},
 };
 
-/// The holder waits through a shorter rest without releasing its lease.
+/// The longest rest during which the holder keeps its lease, in milliseconds.
 const SHORT_REST_MS: u64 = 1_000;
 
-/// Makes a decision. If there is anything to commit, the new version is the old one plus 1.
+/// Makes a decision. If there is anything to commit, the execution's version grows by 1.
 ///
 /// # Errors
 ///
-/// A change of status that the table does not allow. It is a defect of the engine, and nothing of the
-/// decision may be used.
+/// A rule made a change of status that the table does not allow. That is a defect of the engine, and no
+/// decision is returned.
 pub(crate) fn decide<'a>(
     state: RunState,
     inputs: Vec<Input>,
@@ -86,7 +87,7 @@ pub(crate) fn decide<'a>(
         if let Some(next) = find_out_first(&mut draft, &mut arrived) {
             return Ok(finish(draft, next, None));
         }
-        // A person's end wins over one to which the execution comes by itself.
+        // A person's cancel or rejection wins over an end that no person asked for.
         draft.end = None;
     } else if !arrived.is_empty() {
         // Any other signal comes too late for an execution that ends by itself.
@@ -114,7 +115,7 @@ pub(crate) fn decide<'a>(
     } else {
         Next::Done
     };
-    // The execution ends at most once: here, or before its signals.
+    // If the end was applied before the signals, none is left to apply here.
     without_end = end_by_itself(&mut draft)?.or(without_end);
     Ok(finish(draft, next, without_end))
 }
@@ -213,8 +214,8 @@ fn expire(draft: &mut Draft<'_>, expiry: Expiry) -> Result<(), InvalidTransition
     }
 }
 
-/// What there is to find out about the open step before a person ends the execution, if anything. The signals
-/// come back with the answer.
+/// Returns how to find out whether the open step's effect happened, before a person ends the execution;
+/// `None` if that is known. The signals come back with the answer.
 fn find_out_first(draft: &mut Draft<'_>, signals: &mut Vec<Arrived>) -> Option<Next> {
     match draft.attendance {
         Attendance::NotBegun => None,
@@ -234,7 +235,8 @@ fn find_out_first(draft: &mut Draft<'_>, signals: &mut Vec<Arrived>) -> Option<N
     }
 }
 
-/// Ends the execution if it has come to its end by itself. Returns what the decision is without that end.
+/// Applies the end to which the execution has come by itself, if any. Returns the state and the records
+/// without that end.
 fn end_by_itself(draft: &mut Draft<'_>) -> Result<Option<WithoutEnd>, InvalidTransition> {
     let Some(end) = draft.end.take() else {
         return Ok(None);
@@ -282,7 +284,7 @@ fn finish(mut draft: Draft<'_>, next: Next, without_end: Option<WithoutEnd>) -> 
     }
 }
 
-/// True if it is cheap to make a decision.
+/// True if a decision is cheap enough to be evaluated on the runtime's own threads.
 pub(crate) fn is_cheap(state: &RunState, inputs: &[Input], role: Role) -> bool {
     let is_little = |input: &Input| match input {
         Input::StepFinished {
@@ -295,7 +297,8 @@ pub(crate) fn is_cheap(state: &RunState, inputs: &[Input], role: Role) -> bool {
         } => programs::is_little(output),
         _ => true,
     };
-    // Nothing is evaluated to apply a signal only. So a person can cancel whatever the evaluation costs.
+    // To apply only signals, nothing is evaluated. So a person can cancel an execution however costly its
+    // expressions are.
     let is_signal = |input: &Input| {
         matches!(
             input,

@@ -1,5 +1,5 @@
-//! The next thing to do: skips steps that must not run, moves the status along with the phases, and opens the
-//! next step.
+//! Plans the driver's next action: skips steps that must not run, moves the status along with the phases, and
+//! opens the next step.
 
 use serde_json::json;
 
@@ -11,13 +11,13 @@ use crate::{
     run::{DeliveryState, InvalidTransition, Phase, SignatureState, Status, StepState, WaitKind},
 };
 
-/// Finds the next thing to do. If the execution has come to its end, notes that in the draft.
+/// Finds the driver's next action. If the execution has come to its end, notes that in the draft.
 pub(super) fn next(draft: &mut Draft<'_>) -> Result<Next, InvalidTransition> {
     loop {
         let works = draft.role == Role::Worker;
         match draft.execution().status {
             Status::Completed | Status::Failed | Status::Canceled => return Ok(Next::Done),
-            // If a step was under way when the pause came, its driver lets it end.
+            // If a handler was at work when the pause came, the driver lets it end.
             Status::Paused | Status::NeedsReview => return Ok(Next::Rest),
             Status::Queued if works => {
                 status::begin(draft)?;
@@ -48,7 +48,7 @@ pub(super) fn next(draft: &mut Draft<'_>) -> Result<Next, InvalidTransition> {
             draft.end = Some(End::Completed);
             return Ok(Next::Done);
         };
-        // A step that waits for people ends its wait by a signal or a timer.
+        // A signal or a timer ends a step's wait for people; there is nothing to call.
         if waits || is_waiting_still(draft) || !works {
             return Ok(Next::Rest);
         }
@@ -85,7 +85,7 @@ pub(super) fn next(draft: &mut Draft<'_>) -> Result<Next, InvalidTransition> {
     }
 }
 
-/// The call of the open step's handler.
+/// The action that calls the open step's handler: to run, to resume, or to be probed.
 fn call(draft: &mut Draft<'_>, index: usize) -> Next {
     let params = match draft.params.take() {
         Some(params) => params,
@@ -117,7 +117,8 @@ fn is_waiting_still(draft: &Draft<'_>) -> bool {
     })
 }
 
-/// Leaves `sending` or `signing` when its step ends; between two attempts the status stays.
+/// Leaves the status `sending` or `signing` when the phase's step ends. Between two attempts the status
+/// stays.
 fn settle_status(draft: &mut Draft<'_>) -> Result<(), InvalidTransition> {
     let steps = &draft.state().steps;
     let under_way = |phase| {

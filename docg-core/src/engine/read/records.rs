@@ -63,8 +63,8 @@ impl Engine {
         programs::run(organization, move || inner.redaction.snapshot(&data)).await
     }
 
-    /// Checks that the store answers and accepts writes. The check is a write that changes nothing: a
-    /// read-only database rejects it, and so does one where the role may not write.
+    /// Checks that the store answers and accepts writes. The check is a write that changes nothing. A
+    /// read-only database rejects it, and so does a database to which the role may not write.
     ///
     /// # Errors
     ///

@@ -1,8 +1,8 @@
 //! The answers of handlers: to a call, to a probe, and after they were told to stop.
 //!
-//! If a handler was told to stop, its success or its wait counts as always. An error never counts as the step's
-//! own failure: `view::leaves_doubt` says whether the handler is probed, and otherwise the step runs again, has
-//! timed out, or ends with its execution.
+//! If a handler was told to stop, its success or its wait counts as always. Its error never counts as the
+//! step's own failure. If the error leaves the outcome unknown (`view::leaves_doubt`), the handler is probed.
+//! Otherwise the step runs again, has timed out, or ends with its execution.
 
 use std::sync::Arc;
 
@@ -15,14 +15,14 @@ use crate::{
     workflow::{Node, Probe, StepOutcome, StopReason, Wait},
 };
 
-/// Applies a handler's result. `told` is why it was told to stop before that.
+/// Applies a handler's result. `told` is the reason if the handler was told to stop before that.
 pub(in super::super) fn finished(
     draft: &mut Draft<'_>,
     index: usize,
     result: Result<StepOutcome, StepFailure>,
     told: Option<StopReason>,
 ) -> Result<(), InvalidTransition> {
-    // Otherwise the result is stale: a waiting step ends by signal, an unknown outcome by probe.
+    // In any other state the result is stale: a waiting step ends by signal, an unknown outcome by probe.
     if !matches!(
         draft.state().steps[index].state,
         StepState::Running | StepState::Resuming
@@ -83,7 +83,7 @@ fn stopped(
 ) -> Result<(), InvalidTransition> {
     let in_doubt = view::leaves_doubt(draft.state(), draft.env, index, failure.class);
     match reason {
-        // The handler answered, so the failure is no timeout.
+        // The handler did answer, and its answer was rejected: that is no timeout.
         StopReason::Deadline if failure.class == FailureClass::AnswerRefused => {
             attempt_failed(draft, index, failure)
         }
@@ -109,7 +109,7 @@ fn stopped(
                 failure.class,
                 FailureClass::OutcomeUnknown | FailureClass::AnswerRefused
             ) {
-                // Once the probe has answered, the outcome is known.
+                // Do not call the outcome unknown in the error, because the probe may find it out.
                 let tech = error.tech.take();
                 error = steps::canceled(Text::key("error-canceled"));
                 error.tech = tech;
@@ -153,7 +153,7 @@ fn timeout(node: &Node, failure: StepFailure, in_doubt: bool) -> StepFailure {
     timeout.tech(format!("no result within {limit} ms{said}"))
 }
 
-/// Applies the answer to a probe. `told` is why the handler was told to stop before that.
+/// Applies the answer to a probe. `told` is the reason if the handler was told to stop before that.
 pub(in super::super) fn probed(
     draft: &mut Draft<'_>,
     index: usize,
@@ -171,7 +171,8 @@ pub(in super::super) fn probed(
         }
         Some(StopReason::Shutdown | StopReason::LeaseLost | StopReason::Deadline) | None => {}
     }
-    // After a failed attempt the retry policy decides; a takeover uses up no attempt.
+    // After a failed attempt the retry policy decides whether the step runs again. A takeover uses up no
+    // attempt.
     let failed = draft.state().steps[index].error.clone();
     let failed = failed.filter(|_| doubt != Doubt::LeftOpen);
     let runs_again = failed.is_none() || view::has_attempts_left(draft.state(), index);
@@ -214,7 +215,8 @@ pub(in super::super) fn probed(
         return Ok(());
     }
     draft.edit_step(index).state = StepState::Running;
-    // The step may be open only because its outcome was unknown, so check its condition again.
+    // The step may be open only because its outcome was unknown. Its condition may be false now, so check it
+    // again.
     if matches!(view::is_wanted(draft.state(), index), Ok(false)) {
         phases::rest(draft);
         steps::skip(draft, index, steps::UNWANTED);
@@ -222,7 +224,7 @@ pub(in super::super) fn probed(
     Ok(())
 }
 
-/// The failure that a person must settle.
+/// The failure of a step whose outcome stays unknown. A person must settle it.
 fn outcome_unknown(draft: &Draft<'_>, index: usize, doubt: Doubt) -> StepFailure {
     let step = &draft.state().steps[index];
     let label = &step.label;
@@ -241,7 +243,8 @@ fn outcome_unknown(draft: &Draft<'_>, index: usize, doubt: Doubt) -> StepFailure
     failure
 }
 
-/// Ends a step under way, because a person ends the execution. `effect` is the known state of its effect.
+/// Ends a step under way, because a person ends the execution. `effect` is what is known of the step's
+/// effect.
 fn settle(draft: &mut Draft<'_>, index: usize, effect: Probe) -> Result<(), InvalidTransition> {
     let (node, step) = (draft.node(index), &draft.state().steps[index]);
     let is_of_attempt = step.state == StepState::Probing(Doubt::Canceled);
@@ -256,7 +259,8 @@ fn settle(draft: &mut Draft<'_>, index: usize, effect: Probe) -> Result<(), Inva
             }
             return Ok(());
         }
-        // A review cannot turn into a wait for an approval. The request ends with the execution.
+        // The status `needs_review` cannot turn into a wait for an approval. The approval request ends with
+        // the execution.
         Probe::Begun(Wait::Approval(_)) if draft.execution().status == Status::NeedsReview => {
             steps::canceled(effect_done())
         }

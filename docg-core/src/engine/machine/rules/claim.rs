@@ -1,4 +1,5 @@
-//! What a claim says: whether workers died while they held the execution, and what of it can be read.
+//! The facts that a claim reports: whether workers died while they held the execution, and whether all of it
+//! can be read.
 
 use std::sync::Arc;
 
@@ -13,19 +14,20 @@ use crate::{
     run::{InvalidTransition, Status, StepState},
 };
 
-/// The first inputs for a claimed execution, and whether its state had to be reduced to its own row.
+/// The inputs with which the driver of a claimed execution begins, and whether the run state was reduced to
+/// the execution's own row.
 pub(crate) struct TakenApart {
     pub(crate) inputs: Vec<Input>,
     pub(crate) is_reduced: bool,
 }
 
-/// Takes a claim apart. `None` if nothing can be done: a part of the execution cannot be read, and only a
-/// cancel works without that part.
+/// Turns a claim into inputs. `None` if a part of the execution cannot be read and no cancel is in the inbox,
+/// since only a cancel works without that part.
 pub(crate) fn take_apart(claimed: &mut Claimed) -> Option<TakenApart> {
     let mut signals = std::mem::take(&mut claimed.signals);
     let cancels = |kind: &SignalKind| matches!(kind, SignalKind::Cancel { .. });
-    // At the limit a worker parks the execution. Beyond it, workers died even while parking it, so a cancel
-    // touches only its own row, as if it were unreadable.
+    // After `MAX_TAKEOVERS` deaths a worker parks the execution. If more workers died, even parking killed
+    // them. A cancel then touches only the execution's own row, as if the rest were unreadable.
     let killed_its_parkers = claimed.takeovers > MAX_TAKEOVERS;
     let is_reduced = claimed.unreadable
         || killed_its_parkers && signals.iter().any(|signal| cancels(&signal.kind));
@@ -73,10 +75,11 @@ pub(in super::super) fn claimed(
         return Ok(());
     };
     let is_abandoned = match draft.state().steps[index].state {
-        // A holder never leaves such a step when it releases its lease; one that only applied signals may have
-        // released the lease of a worker that died.
+        // A worker never releases its lease and leaves a running step. If the lease was released all the
+        // same, its holder only applied signals, after the step's worker had died.
         StepState::Running => true,
-        // A holder may have left such a step in good order, before anything began.
+        // A holder may have released its lease in good order, with a step that is to be resumed or probed and
+        // before it called the handler.
         _ => facts.taken_over,
     };
     if draft.role == Role::Worker && is_abandoned {
@@ -88,7 +91,8 @@ pub(in super::super) fn claimed(
 /// Goes on with a step whose worker died.
 fn take_over(draft: &mut Draft<'_>, index: usize) -> Result<(), InvalidTransition> {
     if draft.execution().status == Status::Paused {
-        // The handler continued during the pause. The rest of the step begins when the pause ends.
+        // The handler went on during the pause, so its phase counted work time. The step goes on when the
+        // pause ends.
         phases::rest(draft);
     }
     let step = draft.edit_step(index);
@@ -105,7 +109,7 @@ fn take_over(draft: &mut Draft<'_>, index: usize) -> Result<(), InvalidTransitio
     Ok(())
 }
 
-/// Parks the execution, because it may itself be what kills its workers. Nothing that its tenant wrote is
+/// Parks the execution, because it may itself be what kills its workers. None of its expressions is
 /// evaluated. A step under way fails; if its effect may have begun, the outcome is unknown.
 fn park(draft: &mut Draft<'_>) -> Result<(), InvalidTransition> {
     draft.is_interrupted = true;

@@ -1,4 +1,4 @@
-//! A person lets the execution go on.
+//! Applies a person's resume of an execution.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::{
     run::{InvalidTransition, Outcome, Status, StepState},
 };
 
-/// Applies a resume. Returns false if it does not fit the state.
+/// Applies a person's resume. Returns false if the resume does not fit the execution's state.
 pub(in super::super) fn apply(
     draft: &mut Draft<'_>,
     actor: &Actor,
@@ -90,7 +90,7 @@ fn reject(draft: &mut Draft<'_>, actor: Actor) -> Result<bool, InvalidTransition
     Ok(true)
 }
 
-/// How the step failed that a person reviews, if the review is about a step.
+/// The outcome of the failed step that a person reviews; `None` if the review is about no step.
 fn failed_step(draft: &Draft<'_>) -> Option<Outcome> {
     let index = view::current(draft.state())?;
     match draft.state().steps[index].state {

@@ -16,8 +16,8 @@ use crate::{
     run::{InvalidTransition, Status, WaitKind},
 };
 
-/// Signals that have just been read from the inbox. A signal for a version counts only if it is the first, and
-/// meets that version.
+/// Marks signals that were just read from the inbox as expected or not. A signal that was sent for a version
+/// is expected if it is the first in the inbox and the execution has that version.
 pub(in super::super) fn arrived(
     state: &RunState,
     signals: impl IntoIterator<Item = Signal>,
@@ -40,7 +40,8 @@ pub(crate) fn ends(state: &RunState, signals: &[Signal]) -> bool {
     ended_by_person(state, &arrived)
 }
 
-/// True if one of the signals ends the execution on a person's behalf: a cancel, or a resume that rejects it.
+/// True if one of the signals ends the execution on a person's behalf: a cancel, or a resume that rejects the
+/// execution.
 pub(in super::super) fn ended_by_person(state: &RunState, signals: &[Arrived]) -> bool {
     signals.iter().any(|arrived| {
         let command = match &arrived.signal.kind {

@@ -1,4 +1,4 @@
-//! The tables of `docs/state-machine.md`, made by the machine itself.
+//! Makes the tables of `docs/state-machine.md` with the machine itself, and compares them with that page.
 
 use std::fmt::Write;
 
@@ -52,8 +52,8 @@ fn unknown() -> StepFailure {
     StepFailure::outcome_unknown("lost", "Lost.")
 }
 
-/// What the driver reports of a call without an answer: the outcome is unknown if the call began an effect that
-/// is not safe to repeat, else the failure is `otherwise`.
+/// The driver's report of a call without an answer. If the call began an effect that is not safe to repeat,
+/// the outcome is unknown; else the failure is `otherwise`.
 fn cut_off(world: &World, otherwise: StepFailure) -> StepFailure {
     let begins = world.state.steps[0].state == StepState::Running;
     if begins && &*world.state.steps[0].node_type == "sign" {
@@ -94,7 +94,7 @@ fn probing(doubt: Doubt) -> World {
             failure.class = FailureClass::AnswerRefused;
             world.apply(vec![finished(Err(failure), None)]);
         }
-        // The driver has asked for a decision, and has not probed yet.
+        // The driver has stopped the handler without an answer, and has not probed yet.
         Doubt::Canceled => {
             let answer = unanswered(&world, StopReason::Cancel);
             let cancel = world.signal(SignalKind::Cancel { reason: None });
@@ -118,7 +118,8 @@ fn name(state: StepState) -> String {
     name.to_owned()
 }
 
-/// What has become of the step, and of the execution where a person or the end is concerned.
+/// A cell of the tables: the state of the step, and the execution's status if a person must act or the
+/// execution failed or was canceled.
 fn result(world: &World) -> String {
     let step = &world.state.steps[0];
     let mut text = name(step.state);
