@@ -20,10 +20,10 @@ use crate::{
     options::{self, Options},
 };
 
-/// How often streams in Redis that lack their TTL get it.
+/// The interval at which streams in Redis that lack a TTL are given one.
 const CLEANUP: Duration = Duration::from_secs(24 * 3600);
 
-/// The reason why there is no backend.
+/// The reason why the store or the bus cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BackendError {
@@ -91,8 +91,9 @@ impl Backend {
         })
     }
 
-    /// Makes all servers of a database use one key. The first server stores the key's fingerprint in the
-    /// database, and later ones must match it. With `accept_new_key`, this server's fingerprint replaces it.
+    /// Makes sure that all servers of a database use one key. The first server stores the key's fingerprint
+    /// in the database, and later servers must have that key. With `accept_new_key`, the fingerprint of this
+    /// server's key replaces the stored one.
     ///
     /// # Errors
     ///

@@ -1,5 +1,5 @@
 //! The approvers' pages. They work without scripts and load nothing from other sites. The token in the link
-//! is the only credential, so a form on another site can do nothing.
+//! is the only credential: there is no cookie that a form on another site could use.
 
 use axum::{
     Router,
@@ -31,7 +31,8 @@ const MAX_FORM: usize = 32 * 1024;
 const PAGE_POLICY: &str = "default-src 'none'; style-src 'self'; form-action 'self'; \
     base-uri 'none'; frame-ancestors 'none'";
 
-/// Restrict nothing else: browsers wrap a PDF in their own viewer.
+/// The content security policy of the document. It only forbids frames: browsers wrap a PDF in a viewer of
+/// their own, which needs scripts and styles.
 const DOCUMENT_POLICY: &str = "frame-ancestors 'none'";
 
 /// The routes of the pages, for the root of the public URL.

@@ -61,7 +61,7 @@ impl Words {
         }
     }
 
-    /// The notice about an approval that the approver cannot decide, or not any more.
+    /// The notice that tells an approver why they cannot vote any more. `None` if they can.
     pub(super) fn standing(
         &self,
         approval: &Approval,
@@ -146,7 +146,7 @@ impl Words {
         }
     }
 
-    /// The text that states who decided, what and when.
+    /// The sentence with the decision, the person who made it, and the time.
     fn decision_made(&self, approval: &Approval) -> String {
         let at = approval.decided_at.map(moment).unwrap_or_default();
         let decider = approval.decided_by.as_deref().unwrap_or_default();
@@ -243,7 +243,7 @@ static PT_BR: Words = Words {
     ],
 };
 
-/// The subject of a mail: workflow and document, with the language.
+/// The workflow and the document that a mail is about, and the language of the mail.
 pub(super) struct About<'a> {
     pub(super) workflow: Option<&'a str>,
     pub(super) document: Option<&'a str>,
