@@ -37,7 +37,7 @@ pub enum AccountError {
     },
 }
 
-/// The accounts that the environment names.
+/// The accounts at external signature providers that the environment names.
 ///
 /// ClickSign's variables are `DOCG_CLICKSIGN_TOKEN`, `DOCG_CLICKSIGN_WEBHOOK_SECRET` and, for an unusual URL,
 /// `DOCG_CLICKSIGN_BASE_URL`. ZapSign's have the same names with `ZAPSIGN`. While a webhook secret is being
@@ -62,7 +62,7 @@ impl Accounts {
     ///
     /// # Errors
     ///
-    /// [`AccountError`] names the variable.
+    /// [`AccountError`] names the variable that is missing or wrong.
     pub fn from_env() -> Result<Self, AccountError> {
         Self::read(crate::options::variable)
     }
