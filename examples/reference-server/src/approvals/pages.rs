@@ -32,7 +32,7 @@ const PAGE_POLICY: &str = "default-src 'none'; style-src 'self'; form-action 'se
     base-uri 'none'; frame-ancestors 'none'";
 
 /// The content security policy of the document. It only forbids frames: browsers wrap a PDF in a viewer of
-/// their own, which needs scripts and styles.
+/// their own, which a stricter policy could block.
 const DOCUMENT_POLICY: &str = "frame-ancestors 'none'";
 
 /// The routes of the pages, for the root of the public URL.

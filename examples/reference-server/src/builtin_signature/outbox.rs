@@ -337,7 +337,7 @@ impl Outbox {
             .header(webhook::HEADER, signature)
             .body(body);
         let response = request.send().await.map_err(|e| e.to_string())?;
-        // Retry after a 404 too: docg may not have stored the waiting execution yet.
+        // A 404 means that docg has not stored the waiting execution yet, or has lost it. It is retried too.
         match response.status() {
             status if status.is_success() => Ok(()),
             status => Err(format!("docg answered {status}")),
@@ -351,7 +351,7 @@ impl Outbox {
             return Ok(());
         }
         for signer in envelope.due(&decisions) {
-            // A signer who was invited before gets no second mail, because the mailer sends a key once.
+            // A signer who was invited before gets no second mail, because it would have the same key.
             let signer = SignerRef::new(&envelope.id, &signer.email);
             self.desk.post(&signer, What::Invite, 0).await?;
         }

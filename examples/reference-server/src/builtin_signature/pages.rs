@@ -36,7 +36,7 @@ const MAX_REASON: usize = 1000;
 const PAGE_POLICY: &str = "default-src 'none'; style-src 'self'; frame-src 'self'; \
     form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 /// The content security policy of the document. Only the signing page may show the document in a frame.
-/// Nothing else is restricted: browsers wrap a PDF in a viewer of their own, which needs scripts and styles.
+/// Nothing else is restricted: browsers wrap a PDF in their own viewer, which a stricter policy could block.
 const DOCUMENT_POLICY: &str = "frame-ancestors 'self'";
 
 /// The routes of the pages, for the root of the public URL.

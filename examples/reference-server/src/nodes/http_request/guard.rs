@@ -48,7 +48,7 @@ const NOT_PUBLIC_V4: [(Ipv4Addr, u32); 15] = [
 ];
 
 fn is_public_v4(address: Ipv4Addr) -> bool {
-    // Only virtual machines in the Azure cloud reach this service.
+    // Only virtual machines in the Azure cloud can reach this address.
     const AZURE_METADATA: Ipv4Addr = Ipv4Addr::new(168, 63, 129, 16);
     let bits = address.to_bits();
     address != AZURE_METADATA
