@@ -42,7 +42,7 @@ pub enum BackendError {
     OtherKey(String),
 }
 
-/// The adapters that the options select.
+/// The store and the bus that the options select.
 pub struct Backend {
     /// The store of executions.
     pub store: Arc<dyn Store>,
@@ -54,8 +54,8 @@ pub struct Backend {
 }
 
 impl Backend {
-    /// Opens the adapters that the options name. Unless the options say otherwise, the database schema is
-    /// migrated. Redis need not be up.
+    /// Opens the store and the bus that the options name. Unless the options say otherwise, the database
+    /// schema is migrated. Redis need not be up.
     ///
     /// # Errors
     ///
@@ -132,7 +132,7 @@ impl Backend {
         Some(Arc::new(RedisProbe(redis)))
     }
 
-    /// Maintains the adapters until `stop` is cancelled: gives streams in Redis their TTL, and signs
+    /// Maintains the store and the bus until `stop` is cancelled: gives streams in Redis their TTL, and signs
     /// checkpoints of audit trails. The returned task ends after the last checkpoint.
     pub fn look_after(&self, secret: &Secret, stop: &CancellationToken) -> JoinHandle<()> {
         if let Some(redis) = self.redis.clone() {

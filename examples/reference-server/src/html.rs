@@ -71,7 +71,7 @@ pub(crate) fn common_headers() -> [(HeaderName, &'static str); 4] {
     ]
 }
 
-/// The path prefix of the public URL. Safe unescaped: a URL's path holds no quotes and no angle brackets.
+/// The path prefix of the public URL. It needs no escaping: a URL's path has no quotes or angle brackets.
 pub(crate) fn base(public_url: &Url) -> Value {
     let path = public_url.path().trim_end_matches('/');
     Value::from_safe_string(path.to_owned())

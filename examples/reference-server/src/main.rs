@@ -36,7 +36,7 @@ fn main() -> ExitCode {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => fail(&error),
             },
-            // Handled above, because a render worker has no runtime.
+            // Handled above: a render worker runs without this runtime.
             Command::RenderWorker => renders::run_child(),
             Command::Run(args) => ended(cli::run(&options, &args).await),
             Command::Watch(args) => ended(cli::watch(&options, &args).await),

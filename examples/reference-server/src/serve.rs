@@ -52,7 +52,7 @@ pub(crate) const SECRET_FILE: &str = "signature.key";
 pub(crate) const FILES_FOLDER: &str = "files";
 /// The folder in the data directory where mails are written if there is no mail server.
 pub(crate) const MAIL_FOLDER: &str = "mail";
-/// The time that a probe may take, which asks whether an effect happened, with a little to spare.
+/// The longest time of a probe, which asks a handler whether its effect happened, with a little to spare.
 const LONGEST_PROBE: Duration = Duration::from_secs(15);
 /// How long connections may take to end after the last stream has ended.
 const HTTP_GRACE: Duration = Duration::from_secs(10);
@@ -121,7 +121,7 @@ pub enum ServeError {
     /// The handlers for operating system signals cannot be installed.
     #[error("signals cannot be listened to: {0}")]
     Signals(std::io::Error),
-    /// The start panicked.
+    /// The start of the server panicked.
     #[error("the server could not start: {0}")]
     Broken(JoinError),
 }
@@ -162,9 +162,9 @@ struct Http {
 struct Ending {
     /// Makes the readiness check fail.
     draining: CancellationToken,
-    /// Ends the streams.
+    /// Ends the event streams.
     streams: CancellationToken,
-    /// The time over which the ends of the streams are spread.
+    /// The time over which the streams end one after the other, so that not all clients reconnect at once.
     streams_over: Duration,
     /// Reports when the last stream has ended.
     state: AppState,
@@ -202,7 +202,7 @@ impl Server {
         };
         let accounts = Accounts::from_env()?.providers(&files)?;
 
-        // Clients can connect from here on; they are answered once the start is complete.
+        // From here on clients can connect. Their requests are answered once the start is complete.
         let bind_error = |source| ServeError::Bind {
             address: options.bind,
             source,
@@ -333,7 +333,7 @@ impl Server {
 
     /// Stops the server in order.
     ///
-    /// 1. Readiness fails, so that no new requests are sent here.
+    /// 1. The readiness check fails, so that no new requests are sent here.
     /// 2. Workers claim nothing more. Running steps get their grace time, and leases are released.
     /// 3. Streams end one after the other, and their readers reconnect elsewhere.
     /// 4. Connections end.

@@ -168,7 +168,7 @@ pub enum PutError {
     Engine(#[from] EngineError),
 }
 
-/// The end of year 9999: the record of a file never expires.
+/// The expiry of the record that a file was stored: the end of year 9999, so it never expires.
 const NEVER: Timestamp = Timestamp::MAX;
 /// The number of workflows that are stored at once, so that many organizations do not delay the start.
 const PUTS_AT_ONCE: usize = 16;

@@ -1,5 +1,5 @@
-//! Approvals by mail and browser: each approver gets a link of their own, and decides on the page that it
-//! opens. docg stores the decisions; this module stores nothing.
+//! Approvals by mail and browser: each approver gets a link of their own, and decides on the page that the
+//! link opens. docg stores the decisions; this module stores nothing.
 
 mod pages;
 mod texts;
@@ -34,7 +34,7 @@ struct Inner {
     key: [u8; 32],
     /// The URL that links in mails begin with.
     public_url: Url,
-    /// Set after the engine is built, because building it requires the node type.
+    /// Set after the engine is built, because building the engine requires the node type `approval`.
     engine: OnceLock<Engine>,
 }
 

@@ -35,7 +35,7 @@ const PAGE_POLICY: &str = "default-src 'none'; style-src 'self'; form-action 'se
 /// their own, which a stricter policy could block.
 const DOCUMENT_POLICY: &str = "frame-ancestors 'none'";
 
-/// The routes of the pages, for the root of the public URL.
+/// The routes of the approvers' pages, relative to the public URL.
 pub fn routes(approvals: Approvals) -> Router {
     Router::new()
         .route("/approvals/{token}", get(page))

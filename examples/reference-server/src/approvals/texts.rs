@@ -37,7 +37,7 @@ pub(super) struct Words {
     pub(super) sent: [&'static str; 2],
 }
 
-/// A heading and a sentence.
+/// A notice on a page: a heading and a sentence.
 pub(super) type Notice = [String; 2];
 
 pub(super) fn notice(words: [&str; 2]) -> Notice {
@@ -52,7 +52,7 @@ impl Words {
         }
     }
 
-    /// The text for an approver's answer so far.
+    /// The text that says whether an approver has approved, has rejected or has not answered.
     pub(super) fn answer(&self, vote: Option<Decision>) -> &'static str {
         match vote {
             Some(Decision::Approved) => self.approved,
@@ -88,7 +88,7 @@ impl Words {
         }
     }
 
-    /// The notice for an answer that does not count.
+    /// The notice to an approver whose answer is not counted.
     pub(super) fn refused(&self, reason: RefusedVote, approval: &Approval) -> Notice {
         match (reason, self.locale) {
             (RefusedVote::Decided, Locale::En) => [

@@ -17,7 +17,7 @@ use crate::files::{Document, FilesError, RecordKind};
 pub(super) struct Envelope {
     pub(super) id: String,
     pub(super) organization_id: OrganizationId,
-    /// The execution that requests the signatures. Older records do not have it.
+    /// The execution that requests the signatures. Records of older versions do not have it.
     #[serde(default)]
     pub(super) execution_id: Option<ExecutionId>,
     pub(super) document: Document,

@@ -10,7 +10,7 @@ use crate::mail::{Mail, MailError};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Occasion {
     Invitation,
-    /// The first reminder is number 1.
+    /// A reminder with its number. The first reminder has number 1.
     Reminder(u64),
 }
 

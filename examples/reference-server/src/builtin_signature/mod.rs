@@ -1,7 +1,7 @@
 //! The built-in signature provider: people sign in the browser, on a page that a link in a mail opens.
 //!
-//! It works like an external provider: it keeps its own records, and reports events to docg by an HMAC-signed
-//! webhook over HTTP. [`Provider`] is the interface that docg calls. `pages` serves the signers' pages.
+//! The provider works like an external one: it keeps its own records, and reports events to docg by an
+//! HMAC-signed webhook over HTTP. [`Provider`] is the interface that docg calls. `pages` serves the pages.
 //! `outbox` delivers pending mails and reports. `link` makes the tokens in mails, `webhook` signs the
 //! reports, and `envelope` holds the records that all of them share.
 
@@ -49,7 +49,7 @@ struct Inner {
     public_url: Url,
     /// Wakes the outbox.
     posted: tokio::sync::Notify,
-    /// Set after the engine is built, because building it requires the provider.
+    /// Set after the engine is built, because building the engine requires the provider.
     engine: OnceLock<Engine>,
 }
 

@@ -39,7 +39,7 @@ const PAGE_POLICY: &str = "default-src 'none'; style-src 'self'; frame-src 'self
 /// Nothing else is restricted: browsers wrap a PDF in their own viewer, which a stricter policy could block.
 const DOCUMENT_POLICY: &str = "frame-ancestors 'self'";
 
-/// The routes of the pages, for the root of the public URL.
+/// The routes of the signers' pages, relative to the public URL.
 pub fn routes(desk: Desk) -> Router {
     Router::new()
         .route("/sign/assets/style.css", get(style))
@@ -264,7 +264,7 @@ impl Opened {
         )
     }
 
-    /// Records a decision and answers with its result.
+    /// Records a signer's decision, and returns the page that shows the result.
     async fn decide(mut self, decision: Decision) -> Response {
         let kind = decision.kind;
         let recorded = async {
@@ -370,7 +370,7 @@ async fn page(
             }
             Ok::<_, FilesError>(())
         };
-        // An error here must not keep the signer from signing.
+        // If the view cannot be recorded, the signer can sign all the same.
         if let Err(e) = looked.await {
             tracing::warn!("that a signer has seen the document was not noted: {e}");
         }

@@ -30,7 +30,7 @@ use crate::{
     renders::{RenderFailure, Renderer},
 };
 
-/// The built-in provider, as docg calls it.
+/// The built-in provider, behind the interface that docg calls.
 #[derive(Clone)]
 pub struct Provider {
     desk: Desk,

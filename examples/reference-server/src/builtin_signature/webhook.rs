@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::secret::{Purpose, Secret};
 
-/// The header with `sha256=` and the HMAC-SHA256 of the raw body in hexadecimal digits.
+/// The header whose value is `sha256=` and the HMAC-SHA256 of the raw body in hexadecimal digits.
 pub(super) const HEADER: &str = "x-docg-signature";
 
 /// The body of a report.

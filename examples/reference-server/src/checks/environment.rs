@@ -45,7 +45,7 @@ const OF_BUCKETS: &[&str] = &[
 const FEW: usize = 256;
 /// The similarity from which an unknown name with the prefix `DOCG_` counts as a misspelt known name.
 const ALIKE: f64 = 0.8;
-/// The number of wrong letters up to which a name without that prefix counts as a misspelt known name.
+/// The number of wrong letters up to which a name without the prefix `DOCG_` counts as a misspelt known name.
 const SLIPS: usize = 2;
 
 pub(super) fn variables(options: &Options) -> Vec<Finding> {

@@ -95,7 +95,7 @@ pub async fn purge(options: &Options, args: &PurgeArgs) -> Result<(usize, usize)
     Ok((executions, trails))
 }
 
-/// Erases the personal data in an execution's audit trail. Returns the number of rows that had any.
+/// Erases the personal data in an execution's audit trail. Returns the number of rows that had such data.
 ///
 /// # Errors
 ///

@@ -21,7 +21,7 @@ pub enum RecordKind {
     Decision,
     /// A pending delivery of the built-in signature provider.
     Outbox,
-    /// The description of a template when it was last used.
+    /// The hash of a template when an organization last used it.
     Template,
     /// A test note, to check that a name can be written only once.
     Probe,

@@ -89,7 +89,7 @@ fn raw(name: &'static str, plain: &str, encoded: String) -> HeaderValue {
     HeaderValue::dangerous_new_pre_encoded(name, plain.to_owned(), encoded)
 }
 
-/// A mailbox (RFC 5322, section 3.4), folded.
+/// Formats an address as a mailbox in a header (RFC 5322, section 3.4), folded into short lines.
 fn mailbox(address: &Address) -> String {
     let email = address.ascii();
     match address.name() {

@@ -1,10 +1,10 @@
 //! Sends each mail once.
 //!
-//! Each mail has a key; its Message-ID and the names of its notes are derived from the key. With an SMTP
-//! server (`wire`), the intent is noted just before the message itself goes out, and the acceptance after the
-//! server has taken it. After a crash the notes show the mail's state: accepted, not sent, or - if only the
-//! intent is noted - unknown. Without an SMTP server, mails become `.eml` files (`folder`), and the file
-//! itself is the note.
+//! Each mail has a key; the mail's Message-ID and the names of its notes are derived from the key. With an
+//! SMTP server (`wire`), the intent is noted just before the message itself goes out, and the acceptance
+//! after the server has accepted the message. After a crash the notes show the mail's state: accepted, not
+//! sent, or - if only the intent is noted - unknown. Without an SMTP server, mails become `.eml` files
+//! (`folder`), and the file itself is the note.
 
 mod folder;
 mod message;

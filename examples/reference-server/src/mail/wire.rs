@@ -26,8 +26,8 @@ pub(super) struct Ready {
     timeout: Duration,
 }
 
-/// Connects, signs in, and names the sender and the recipients. If this fails or is dropped, no message was
-/// sent.
+/// Connects, signs in, and names the sender and the recipients. If the future fails or is dropped, no message
+/// was sent.
 pub(super) async fn prepare(
     server: &SmtpServer,
     envelope: &Envelope,
@@ -84,7 +84,7 @@ pub(super) async fn prepare(
     })
 }
 
-/// Connects and signs in as before a mail, then disconnects.
+/// Connects and signs in, as before a mail, and then disconnects without sending one.
 pub(super) async fn greet(server: &SmtpServer) -> Result<(), MailError> {
     let mut connection = connect(server).await?;
     // Ignore an error of QUIT: the sign-in has succeeded.
@@ -140,7 +140,7 @@ impl Ready {
     /// Sends the message. From here on, the outcome is unknown until the server answers.
     pub(super) async fn hand_over(mut self, message: &[u8]) -> Result<(), MailError> {
         let begin = self.connection.command(Data);
-        // Until the server answers DATA, it has nothing of the message.
+        // After an error of DATA the mail was not accepted: the server has nothing of the message yet.
         within(self.timeout, begin)
             .await?
             .map_err(|e| answer(&e, MailError::Refused))?;

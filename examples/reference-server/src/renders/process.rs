@@ -18,7 +18,7 @@ const START: Duration = Duration::from_secs(30);
 /// How long a child that has closed its output may take to end.
 const END: Duration = Duration::from_secs(2);
 
-/// A child process that renders. Dropping it kills it.
+/// A child process that renders. Dropping this value kills the child.
 #[derive(Debug)]
 pub(super) struct Process {
     child: Child,

@@ -24,7 +24,7 @@ struct State {
     waiting: VecDeque<(OrganizationId, VecDeque<oneshot::Sender<Turn>>)>,
 }
 
-/// A turn. It ends when it is dropped.
+/// A turn of an organization. Dropping this value ends the turn.
 #[derive(Debug)]
 pub(super) struct Turn {
     turns: Arc<Turns>,

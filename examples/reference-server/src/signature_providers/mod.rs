@@ -41,7 +41,7 @@ pub enum AccountError {
 ///
 /// ClickSign's variables are `DOCG_CLICKSIGN_TOKEN`, `DOCG_CLICKSIGN_WEBHOOK_SECRET` and, for an unusual URL,
 /// `DOCG_CLICKSIGN_BASE_URL`. ZapSign's have the same names with `ZAPSIGN`. While a webhook secret is being
-/// changed at the provider, its variable holds the old and the new one, separated by a comma. There are no
+/// changed at the provider, its variable holds the old and the new secret, separated by a comma. There are no
 /// options for these values, because all users of a machine see command lines.
 #[derive(Debug, Clone, Default)]
 pub struct Accounts {

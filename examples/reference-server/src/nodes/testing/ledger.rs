@@ -40,7 +40,7 @@ pub(super) fn handler(folder: PathBuf) -> Handler {
         .outputs(["idempotency_key", "attempt"]);
     let probed = folder.clone();
     effect(spec, move |context: EffectContext, params: Params| {
-        // An absolute path stays as it is.
+        // If the ledger's path is absolute, `join` keeps it as it is.
         let path = folder.join(&params.ledger);
         async move {
             let key = context.idempotency_key();
