@@ -63,8 +63,8 @@ fn text(name: OsString) -> Option<String> {
     name.into_string().ok()
 }
 
-/// Reports unknown and empty variables. `set` holds the name of each variable, and true if its value is
-/// empty. `of_others` are names that libraries read.
+/// Reports unknown and empty variables. `set` holds the name of each variable that is set, and true if its
+/// value is empty. `of_others` are the names that libraries read.
 fn unknown_or_empty(set: &[(String, bool)], of_others: &[&str]) -> Vec<Finding> {
     let known = known();
     let mut findings = Vec::new();

@@ -46,7 +46,7 @@ pub async fn run(options: &Options, args: &RunArgs) -> Result<Ended, CliError> {
         );
     }
     let ended = async {
-        // The token argument is for a server that --url names, so the own server does not get it.
+        // The token argument is for a server that --url names, so it is not sent to the command's own server.
         let here = ServerArgs {
             token: None,
             ..args.server.clone()

@@ -154,7 +154,7 @@ fn text_part(text: &str) -> SinglePart {
         .body(Body::dangerous_pre_encoded(content.into_bytes(), encoding))
 }
 
-/// Reads the recipients' addresses from a mail that [`write`] composed with `note_recipients`.
+/// Reads the recipients' addresses from a mail that was composed with `note_recipients`.
 pub(super) fn recipients(mail: &[u8]) -> Vec<String> {
     let text = String::from_utf8_lossy(mail);
     let head = text.split("\r\n\r\n").next().unwrap_or_default();

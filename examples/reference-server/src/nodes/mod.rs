@@ -44,7 +44,7 @@ pub struct Services {
     pub providers: Vec<Arc<dyn SignatureProvider>>,
     /// True if `http-request` may reach addresses that are not public.
     pub allow_private_http: bool,
-    /// If set, the node types for tests are added. They write ledgers with a relative path into this folder.
+    /// The folder for the ledgers of the node types for tests. `None` leaves these node types out.
     pub test_nodes: Option<PathBuf>,
 }
 

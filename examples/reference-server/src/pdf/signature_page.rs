@@ -118,7 +118,7 @@ fn record(
         "signers": signers,
     });
     let main = file_id("parts/signature-page.typ").expect("a bundled path is a path");
-    // Untagged: the page's structure tree could not be merged into the original's.
+    // Untagged: the structure tree of this page would not fit into the original document's tree.
     typeset(
         &Templates::bundled(),
         main,

@@ -46,8 +46,8 @@ fn serve() -> io::Result<()> {
             break;
         }
     }
-    // The server has closed its end. Returning from this thread ends the process, even if the other thread
-    // still renders.
+    // The server has closed the input, or the rendering thread has ended. Returning from this thread ends the
+    // process, even if the rendering thread is at work.
     Ok(())
 }
 

@@ -13,7 +13,7 @@
 //! loaded its fonts, and Typst has cached the common parts of templates.
 //!
 //! - `turns`: limits the renders at once and shares them fairly between organizations.
-//! - `process`: the server's side of a child. `child`: the child's own side.
+//! - `process`: the server's side, which starts a child and talks to it. `child`: the child's own side.
 //! - `wire`: the protocol between the server and a child.
 
 mod child;
