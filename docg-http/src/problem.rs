@@ -290,7 +290,7 @@ impl From<EngineError> for Problem {
                     StoreErrorKind::KeyReused => {
                         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused")
                     }
-                    // Only a signature request's name at its provider can be taken, and no API call stores one.
+                    // Only a signature request's name at a provider can be taken. No API call stores one.
                     StoreErrorKind::NameTaken => {
                         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error")
                     }
