@@ -70,7 +70,7 @@ fn decode_wire(wire: &str) -> serde_json::Result<Option<Event>> {
     match members.get("event_type").and_then(Json::as_str) {
         Some("step.failed" | "execution.failed") => return Ok(None),
         Some("preflight.completed") => {
-            // Every execution has this event. Most preflights find nothing, and the event has no texts then.
+            // Every execution has this event. Most preflights find nothing, and their event has no texts.
             let found =
                 |count| members.get("data").and_then(|data| data.get(count)) != Some(&0.into());
             if found("blocking_count") || found("warning_count") {
@@ -106,8 +106,8 @@ impl EntryId {
         }
     }
 
-    /// True if `next` is the entry directly after this one in the firehose. The firehose's entries have ids
-    /// of the time at which it began and a number: 1, 2, 3 …; 0-0 stands before the first.
+    /// True if `next` is the entry directly after this one in the firehose. An entry's id there is the time at
+    /// which the firehose began, and a number: 1, 2, 3 …; the id 0-0 stands before the first entry.
     pub(crate) fn is_followed_by(self, next: Self) -> bool {
         (self == Self::default() || self.major == next.major)
             && self.minor.checked_add(1) == Some(next.minor)

@@ -1,4 +1,4 @@
-//! Errors in the work with Redis. Only their texts leave the crate, and the texts contain no secret.
+//! Errors of calls to Redis. Only their texts leave the crate, and the texts contain no secret.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ pub(crate) enum Error {
     Redis(#[from] RedisError),
     #[error("Redis does not answer")]
     TimedOut,
-    /// Redis is known to be down, so nothing was tried.
+    /// Redis is known to be down, so no command was sent.
     #[error("{0}")]
     Down(Arc<str>),
     /// The server is a replica, so it may be behind its primary or cut off from it.

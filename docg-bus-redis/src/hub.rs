@@ -62,7 +62,7 @@ struct Sender<T> {
     cut_off: Arc<OnceLock<BusError>>,
 }
 
-/// The half of a live reader that the reader holds. Dropping it ends the reading.
+/// The half of a live reader that the reader holds. Dropping this half removes the reader from the hub.
 pub(crate) struct Live<T> {
     events: mpsc::Receiver<T>,
     /// The reason why the hub cut the reader off, if it did.

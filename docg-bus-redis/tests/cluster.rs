@@ -65,7 +65,7 @@ async fn executions_are_spread_over_servers_and_read_together() {
     assert!(sizes.iter().all(|keys| *keys > 10), "{sizes:?}");
 }
 
-/// The execution's stream has all events, but the firehose may lack the last ones.
+/// A publish may break off after the execution's stream has the events and before the firehose has them.
 #[tokio::test]
 async fn a_publish_that_was_half_done_is_made_whole_by_the_next() {
     let cluster = PrivateCluster::start(1);
@@ -81,7 +81,7 @@ async fn a_publish_that_was_half_done_is_made_whole_by_the_next() {
     publish(&bus, &events[..3]).await;
     publish(&bus, &events[..3]).await;
     assert_eq!(ask::<u64>(&mut connection, length).await, 5);
-    // Reset the head again, as if another process now published the next event.
+    // Reset the head again. Then publish only the fourth event, as another process might.
     let _: String = ask(&mut connection, &format!("SET {head} 1")).await;
     let refused = soon(bus.publish(&events[3..])).await;
     let behind = BusError::Behind {

@@ -26,7 +26,7 @@ use crate::{
     shape::{escaped, find_nul, typed},
 };
 
-/// An id in the path. Only the hyphenated form is accepted; any other is not found.
+/// An id in the path. Only the hyphenated form is accepted; any other form is answered as not found.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Id(pub(crate) Uuid);
 
@@ -70,7 +70,7 @@ async fn path_parameter(
     state: &AppState,
 ) -> Result<String, Problem> {
     let parameters = RawPathParams::from_request_parts(parts, state).await;
-    // No resource has a name that is not UTF-8.
+    // No resource has a name that is not UTF-8, so none is found.
     let parameters = parameters.map_err(|_| Problem::not_found())?;
     let parameter = parameters.iter().find(|(known, _)| *known == name);
     parameter

@@ -133,7 +133,7 @@ async fn detached<T: Send + 'static>(work: impl Future<Output = T> + Send + 'sta
 struct Key {
     ttl_key: TtlKey,
     fingerprint: String,
-    /// True if the answer holds texts for technicians. A caller who may not see them must not get it.
+    /// True if the answer holds texts for technicians. A caller who may not see them must not get the answer.
     technical: bool,
 }
 

@@ -68,7 +68,7 @@ impl JwtTokens {
     ///
     /// # Errors
     ///
-    /// `Unreadable`.
+    /// `Unreadable` if the text is not a public key of this kind in PEM.
     pub fn rs256(pem: &[u8]) -> Result<Self, JwtKeyError> {
         let key = DecodingKey::from_rsa_pem(pem).map_err(unreadable)?;
         Ok(Self::new(key, Algorithm::RS256))
@@ -78,7 +78,7 @@ impl JwtTokens {
     ///
     /// # Errors
     ///
-    /// `Unreadable`.
+    /// `Unreadable` if the text is not a public key of this kind in PEM.
     pub fn es256(pem: &[u8]) -> Result<Self, JwtKeyError> {
         let key = DecodingKey::from_ec_pem(pem).map_err(unreadable)?;
         Ok(Self::new(key, Algorithm::ES256))
@@ -88,7 +88,7 @@ impl JwtTokens {
     ///
     /// # Errors
     ///
-    /// `Unreadable`.
+    /// `Unreadable` if the text is not a public key of this kind in PEM.
     pub fn ed25519(pem: &[u8]) -> Result<Self, JwtKeyError> {
         let key = DecodingKey::from_ed_pem(pem).map_err(unreadable)?;
         Ok(Self::new(key, Algorithm::EdDSA))

@@ -214,7 +214,7 @@ fn has_own_body(response: &Response) -> bool {
         .is_some_and(|value| value.starts_with("application/") || value.starts_with("text/html"))
 }
 
-/// Limits the time until an answer begins. After it, answers 503 `timeout`.
+/// Limits the time until an answer begins. After that time, answers 503 `timeout`.
 pub(crate) async fn time_limit(
     State(state): State<AppState>,
     request: Request,

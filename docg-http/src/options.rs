@@ -69,7 +69,7 @@ pub struct HttpOptions {
     /// no more requests. All other routes and open streams continue.
     pub draining: CancellationToken,
     /// Cancel this token before the server closes its connections. All streams then end within
-    /// [`drain_over`](Self::drain_over).
+    /// [`drain_over`](HttpOptions::drain_over).
     pub shutdown: CancellationToken,
     /// The time over which streams end at shutdown, so that not all clients reconnect at once.
     pub drain_over: Duration,

@@ -104,7 +104,7 @@ impl Connections {
         self.metrics.connections(open.len());
     }
 
-    /// Asks each connection to end whose client took too long.
+    /// Asks connections to end if their clients took too long.
     pub(super) fn close_overdue(&self, options: &ServeOptions) {
         let now = Instant::now();
         for activity in self.open().values() {
@@ -269,7 +269,7 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// A handle to the request, which does not keep it running.
+    /// A handle to the request. The handle does not keep the request running.
     pub(super) fn hand(&self) -> Hand {
         Hand {
             activity: Arc::clone(&self.activity),
@@ -292,7 +292,7 @@ impl Drop for Running {
     }
 }
 
-/// A handle that records whose turn it is for a request.
+/// A handle that records whether the server or the client has to act next for a request.
 pub(super) struct Hand {
     activity: Arc<Activity>,
     request: u64,

@@ -43,8 +43,8 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// Authenticates the reader of an execution's stream, or of the organization's for `None`, and reads its
-    /// last event id.
+    /// Authenticates the reader of an execution's stream, or of the organization's if `execution` is `None`,
+    /// and reads the reader's last event id.
     pub(super) async fn of(
         state: &AppState,
         request: Request,

@@ -56,7 +56,7 @@ impl SlowReaders {
     pub(super) fn watch(self: &Arc<Self>, frames: BoxStream<'static, Bytes>) -> WatchedFrames {
         let reader = Arc::new(Mutex::new(Reader {
             frames: Some(frames),
-            // Count from the start: a stalled connection may never ask for the first frame.
+            // Count the time from the start: a stalled connection may never ask for the first frame.
             given_at: Some(Instant::now()),
         }));
         let mut open = lock(&self.open);
@@ -94,7 +94,8 @@ impl SlowReaders {
                 });
                 if open.streams.is_empty() {
                     open.watching = false;
-                    // Release this lock first: dropping a stalled stream takes the lock of `StreamLimits`.
+                    // Release this lock first: dropping a stalled stream takes the lock of `StreamLimits`, and
+                    // no task should hold both.
                     drop(open);
                     return;
                 }

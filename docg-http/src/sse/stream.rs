@@ -126,7 +126,7 @@ fn first_left(earliest: u64, latest: u64) -> Option<String> {
     (earliest <= latest).then(|| format!("{earliest}-0"))
 }
 
-/// The event number after which a stream begins, and the data of the `gap` frame before, if any.
+/// The event number after which a stream begins, and the data of a `gap` frame to send first, if any.
 struct Start {
     after: u64,
     gap: Option<Value>,

@@ -100,8 +100,8 @@ pub(crate) async fn create(
     ))
 }
 
-/// Checks that a token opens this execution's stream, or the organization's for `None`. Then keeps the
-/// token for reconnects.
+/// Checks that a token opens this execution's stream, or the organization's if `execution` is `None`.
+/// Then prolongs the token for reconnects.
 pub(super) async fn redeem(
     state: &AppState,
     token: &str,
