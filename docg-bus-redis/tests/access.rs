@@ -53,7 +53,7 @@ async fn a_user_with_the_documented_rights_may_do_all_that_is_needed() {
     assert_works(&*open(config(&url)).await).await;
 }
 
-/// A later version may need one more right. Its error, which is also logged, must tell the operator.
+/// A later version may need one more right. The error, which is also logged, must then name the right.
 #[tokio::test]
 async fn a_right_that_the_user_lacks_is_named() {
     let server = PrivateServer::start();

@@ -232,7 +232,7 @@ impl Server {
     }
 }
 
-/// A stream with only the parts that any stream needs: a channel, a body and a socket.
+/// The floor: a stream with only the parts that any stream needs, a channel, a body and a socket.
 fn bare(floor: &broadcast::Sender<Bytes>) -> impl IntoResponse + use<> {
     let first = Bytes::from_static(b"event: connected\ndata: {}\n\n");
     let frames = futures::stream::unfold(floor.subscribe(), |mut receiver| async {

@@ -159,7 +159,7 @@ impl Problem {
         self
     }
 
-    /// The problem for a status with which the framework itself refused a request.
+    /// The problem for a status with which the web framework itself refused a request.
     pub(crate) fn of_status(status: StatusCode) -> Self {
         let code = match status {
             StatusCode::NOT_FOUND => "not_found",

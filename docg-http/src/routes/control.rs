@@ -34,7 +34,7 @@ fn request(caller: &Caller, id: Uuid, headers: &HeaderMap) -> Result<ControlRequ
     Ok(request)
 }
 
-/// A request for a signal: which command, on which execution, by which caller.
+/// A caller's request to send a signal, such as a pause, to an execution.
 struct Asked<'r> {
     state: AppState,
     caller: Caller,

@@ -94,8 +94,8 @@ impl SlowReaders {
                 });
                 if open.streams.is_empty() {
                     open.watching = false;
-                    // Release this lock first: dropping a stalled stream takes the lock of `StreamLimits`, and
-                    // no task should hold both.
+                    // Release this lock first: dropping a stalled stream takes the lock of
+                    // `StreamLimits`, and no task should hold both.
                     drop(open);
                     return;
                 }

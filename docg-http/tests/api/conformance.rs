@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, StatusCode};
 use jsonschema::Validator;
 use serde_json::{Map, Value, json};
 
-/// An operation of the document.
+/// An operation of the OpenAPI document.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Operation {
     pub(crate) method: &'static str,
@@ -63,7 +63,7 @@ static DOCUMENT: LazyLock<Value> = LazyLock::new(|| {
     document
 });
 
-/// Every operation of the document.
+/// Every operation of the OpenAPI document.
 pub(crate) fn operations() -> Vec<Operation> {
     let paths = DOCUMENT["paths"].as_object().expect("paths");
     let operations = paths.iter().flat_map(|(path, item)| {
@@ -200,7 +200,7 @@ pub(crate) fn resolved(value: &'static Value) -> &'static Value {
     }
 }
 
-/// Finds the names of schemas that are parts of others (`allOf`). Only the whole schema is closed.
+/// Finds the names of schemas that are parts of others (`allOf`). [`close`] leaves such parts open.
 fn find_parts(value: &Value, parts: &mut BTreeSet<String>) {
     match value {
         Value::Object(map) => {

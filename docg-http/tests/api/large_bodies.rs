@@ -14,7 +14,7 @@ fn wide() -> Value {
     (0..40_000).map(member).collect::<Map<_, _>>().into()
 }
 
-/// Many values under a name that is so long that each value's JSON pointer has 400 kB.
+/// Many values under a name of 400 kB, so that the JSON pointer of each value is as long.
 fn long() -> Value {
     json!({ "k".repeat(400_000): vec![0; 100_000] })
 }
