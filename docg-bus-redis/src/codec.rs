@@ -106,8 +106,8 @@ impl EntryId {
         }
     }
 
-    /// True if `next` is the entry directly after this one in the firehose. An entry's id is the time at which
-    /// the firehose began, and a number: 1, 2, 3 …; the id 0-0 stands before the first entry.
+    /// True if `next` is the entry directly after this one in the firehose. An entry's id is the time at
+    /// which the firehose began, and a number: 1, 2, 3 …; the id 0-0 stands before the first entry.
     pub(crate) fn is_followed_by(self, next: Self) -> bool {
         (self == Self::default() || self.major == next.major)
             && self.minor.checked_add(1) == Some(next.minor)

@@ -49,7 +49,7 @@ pub use write_timeout::{TimedWrites, WriteTimeout};
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How long the server accepts no connection after `accept` failed.
 const REST: Duration = Duration::from_millis(100);
-/// The shortest time between two log entries about connections that could not be accepted.
+/// The shortest time between two log entries about a lack of connections, or a failed `accept`.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 /// How many new clients are answered 503 at the same time if all connections are in use. Others are
 /// disconnected without an answer.
@@ -156,7 +156,7 @@ impl Default for Door {
 }
 
 impl Door {
-    /// True if the last log entry is [`COMPLAIN_EVERY`] old. The caller then writes the next one.
+    /// True if there is no log entry yet, or the last is [`COMPLAIN_EVERY`] old. The caller then writes one.
     fn may_complain(&mut self) -> bool {
         let now = Instant::now();
         let is_due = self
