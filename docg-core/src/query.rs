@@ -268,9 +268,9 @@ pub struct ExecutionRecord {
     pub execution: Execution,
     /// The execution's input data.
     pub inputs: Arc<Inputs>,
-    /// True if part of the execution cannot be read, because it is damaged or another version of docg wrote
-    /// it. Ids and status are correct; other fields hold only what could be read. A person can only cancel
-    /// this execution.
+    /// True if part of the execution cannot be read, because the data is damaged or another version of docg
+    /// wrote it. Ids and status are correct; other fields hold only what could be read. A person can only
+    /// cancel this execution.
     pub unreadable: bool,
 }
 

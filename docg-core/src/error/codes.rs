@@ -58,7 +58,7 @@ codes! {
     DUPLICATE_APPROVER = "duplicate_approver";
     /// A signer's name has no visible character, has several lines, or is an e-mail address.
     INVALID_SIGNER_NAME = "invalid_signer_name";
-    /// A signer's turn is not a whole number from 1 on.
+    /// A signer's `order` is not a whole number from 1 on.
     INVALID_SIGNER_ORDER = "invalid_signer_order";
     /// A value has a field that docg does not know.
     UNKNOWN_FIELD = "unknown_field";
@@ -82,7 +82,7 @@ codes! {
     TOO_MANY_INTERRUPTIONS = "too_many_interruptions";
     /// Stored data of the execution cannot be read.
     UNREADABLE = "unreadable";
-    /// A finished step keeps a result that was made from data changed since.
+    /// A finished step keeps its result, although a person has changed the data that it was made from.
     MADE_FROM_EARLIER_DATA = "made_from_earlier_data";
     /// No handler is registered for the node's type.
     UNKNOWN_NODE_TYPE = "unknown_node_type";

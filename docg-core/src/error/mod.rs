@@ -130,10 +130,10 @@ impl StepFailure {
         Self::new(FailureClass::AnswerRefused, code, why)
     }
 
-    /// The handler stopped because it was told to, before its effect.
+    /// The failure of a handler that was told to stop and did so before its effect.
     ///
-    /// This is the right answer once [`cancellation`](crate::workflow::context::StepFacts::cancellation) has
-    /// fired and the effect has not begun. After a shutdown or a lost lease, the step runs again on another
+    /// A handler returns this failure if [`cancellation`](crate::workflow::context::StepFacts::cancellation)
+    /// has fired before the effect began. After a shutdown or a lost lease, the step runs again on another
     /// worker and no attempt is used up. After a cancel, the execution ends `canceled`. At the deadline, the
     /// attempt counts as timed out. If the handler was not told to stop, the failure counts as
     /// [`retryable`](Self::retryable).

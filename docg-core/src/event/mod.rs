@@ -23,7 +23,7 @@ pub const SCHEMA_VERSION: u32 = 1;
 
 /// An event of an execution.
 ///
-/// Its serde form is for stores; readers get [`Event::encode`].
+/// The serde form of an event is for stores; readers get [`Event::encode`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Event {
     /// The event's id.

@@ -326,9 +326,9 @@ impl AuditEvent {
 enum Told {
     /// The row is about something else.
     Nothing,
-    /// The action is that of a status change, but the facts name no status.
+    /// The row's action is a status change, but the facts name no status.
     Unclear,
-    /// The row is a status change whose facts were erased.
+    /// The row records a status change, but its facts were erased.
     Erased,
     /// The status after the change.
     Status(Status),

@@ -1,7 +1,7 @@
 //! The canonical form over which audit hashes are computed. Changing it breaks every stored chain.
 //!
-//! It resembles RFC 8785 (JSON Canonicalization Scheme): no white space, sorted names, the same escapes in
-//! texts. It differs in two points:
+//! The form resembles RFC 8785 (JSON Canonicalization Scheme): no white space, sorted names, the same escapes
+//! in texts. The form differs from the RFC in two points:
 //!
 //! - Numbers keep the digits that docg stores and exports: `9007199254740993`, `1.0`, `1e+16`. RFC 8785 turns
 //!   every number into a double and writes `9007199254740992`, `1`, `10000000000000000`. A library for

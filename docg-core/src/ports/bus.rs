@@ -78,7 +78,7 @@ pub trait EventBus: Send + Sync + 'static {
     ///
     /// [`BusError::Unavailable`]; workers that poll the store still find the execution.
     async fn wake(&self, execution: ExecutionId) -> Result<(), BusError>;
-    /// Streams wake-ups from all processes, this one included.
+    /// Streams wake-ups from all processes, including this process.
     ///
     /// # Errors
     ///
@@ -96,15 +96,15 @@ pub enum BusError {
         /// The event after which the reader asked to start.
         after: u64,
     },
-    /// The bus lacks the events from `from` on, which must be published first: it never had them or has lost
-    /// them.
+    /// The bus lacks the events from `from` on, which must be published first. The bus never had these
+    /// events or has lost them.
     #[error("the bus wants the events of execution {execution} from {from} on first")]
     Behind {
         /// The execution that the events belong to.
         execution: ExecutionId,
         /// The last event that the bus has; 0 if it does not know the execution.
         head: u64,
-        /// The first event that the bus needs. It would not keep earlier ones anyway.
+        /// The first event that the bus needs. The bus would not keep earlier events anyway.
         from: u64,
     },
     /// The bus did not give this position, no longer keeps the events after it, or may have lost them.

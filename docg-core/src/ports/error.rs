@@ -7,7 +7,7 @@ pub enum StoreErrorKind {
     NotFound,
     /// The version is not the expected one, or the lease is lost. Nothing was written.
     Conflict,
-    /// The commit would end an execution with a signal in its inbox that it does not settle. Nothing was
+    /// The commit would end the execution, but does not settle every signal in the inbox. Nothing was
     /// written.
     Signaled,
     /// The idempotency key was used before with another body. Nothing was written.

@@ -31,7 +31,7 @@ pub struct RunState {
     pub approval: Option<Approval>,
 }
 
-/// A new execution and its first records, which the store creates atomically. Its status is not terminal.
+/// A new execution and its first records, which the store creates atomically. The execution has not ended.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct NewExecution {
@@ -45,7 +45,8 @@ pub struct NewExecution {
     pub audit: Vec<Arc<AuditEvent>>,
     /// When the execution is first due; `None` if only a signal makes it due.
     pub due_at: Option<Timestamp>,
-    /// The caller's key, if any. A repeated call with this key returns the execution already created.
+    /// The caller's idempotency key, if any. A repeated call with this key returns the execution already
+    /// created.
     pub idempotency: Option<Idempotency>,
     /// A worker's request to lease the execution on creation, if any.
     pub claim: Option<FirstClaim>,
@@ -141,7 +142,7 @@ pub struct ClaimRequest {
 pub enum ClaimWhat {
     /// The execution with this id, unless it is leased. It need not be due, and may have ended.
     One(ExecutionId),
-    /// Due executions, in priority then time order.
+    /// Due executions, the highest priority first, then the longest due.
     Due {
         /// At most this many executions.
         limit: usize,
@@ -167,7 +168,7 @@ pub struct Claim {
 }
 
 /// The number of consecutive takeovers after which an execution waits for a person. Until the person acts, no
-/// expression or step of the execution is evaluated: it may be what kills workers.
+/// expression or step of the execution is evaluated, because the execution may be what kills its workers.
 pub const MAX_TAKEOVERS: u32 = 20;
 
 /// An execution that a worker has just leased.
@@ -251,7 +252,7 @@ pub struct Commit {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LeaseAfter {
     /// The execution has not ended, and the worker keeps the lease until this moment or the lease's current
-    /// end, whichever is later. A renewal sent after the commit may have reached the store before it.
+    /// end, whichever is later. A renewal sent after the commit may have reached the store before the commit.
     Keep(Timestamp),
     /// The worker releases the lease.
     Release {
@@ -266,7 +267,7 @@ pub enum LeaseAfter {
 }
 
 impl LeaseAfter {
-    /// Releases the lease of an execution in this state.
+    /// The release of an execution's lease: the end if its status is terminal, else due at its `wake_at`.
     #[must_use]
     pub const fn release(execution: &Execution) -> Self {
         if execution.status.is_terminal() {
@@ -400,7 +401,7 @@ pub struct Unpublished {
     pub head: u64,
 }
 
-/// Unclaimable executions with the same set of node types: due, but the asking worker lacks one of the types.
+/// Unclaimable executions with the same set of node types: due, but the asking worker lacks a type.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unserved {
     /// The node types of each of these executions, sorted.

@@ -73,8 +73,8 @@ pub trait ExecutionStore: Send + Sync + 'static {
         node_types: Arc<[Arc<str>]>,
         before: Timestamp,
     ) -> Result<Vec<Unserved>, StoreError>;
-    /// Releases leases without changing the executions. They are due at once; an execution that has ended is
-    /// due only if its inbox is not empty. Lost leases are ignored.
+    /// Releases leases without changing the executions. The executions are due at once; if one has ended, it
+    /// is due only if its inbox is not empty. Lost leases are ignored.
     ///
     /// # Errors
     ///
@@ -120,7 +120,8 @@ pub trait ExecutionStore: Send + Sync + 'static {
     ///
     /// `Unavailable`; the events are then published again.
     async fn mark_published(&self, published: &[(ExecutionId, u64)]) -> Result<(), StoreError>;
-    /// Deletes up to `limit` executions that ended before `before`, with all their records, and counts them.
+    /// Deletes up to `limit` executions that ended before `before`, with all their records. Returns their
+    /// number.
     ///
     /// An execution with an unsettled signal stays until the signal is settled. If stored data of the
     /// execution cannot be read any more, no worker can settle the signal; the store then ignores signals
@@ -254,7 +255,7 @@ pub trait WorkflowStore: Send + Sync + 'static {
     ///
     /// `Unavailable`, `Corrupt`.
     async fn workflows(&self, query: WorkflowQuery) -> Result<Page<Arc<Workflow>>, StoreError>;
-    /// The highest version ever stored under this id, deleted versions included; 0 for none.
+    /// The highest version ever stored under this id, deleted versions included; 0 if there is none.
     ///
     /// # Errors
     ///

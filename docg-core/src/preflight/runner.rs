@@ -227,7 +227,7 @@ async fn limited<'a>(
     done
 }
 
-/// Runs a check that may hang or panic. Both become an error text.
+/// Runs a check that may hang or panic. Either failure becomes an error text.
 async fn guarded<T>(limit: Duration, check: impl Future<Output = T>) -> Result<T, String> {
     match tokio::time::timeout(limit, AssertUnwindSafe(check).catch_unwind()).await {
         Ok(Ok(answer)) => Ok(answer),

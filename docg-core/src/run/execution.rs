@@ -87,7 +87,7 @@ pub struct Execution {
     pub heads: Heads,
 }
 
-/// The numbers of an execution's last event, log entry and audit row, and the hash of that row.
+/// The numbers of an execution's last event, log entry and audit row, and the hash of the last audit row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Heads {
     /// The last event's `seq`.
@@ -198,7 +198,7 @@ pub enum SignatureState {
     Signing,
     /// All signatures are complete.
     Signed,
-    /// A signer refused.
+    /// A signer refused to sign.
     Declined,
     /// Not all signers signed in time.
     Expired,
@@ -268,10 +268,10 @@ impl PhaseTimes {
     }
 }
 
-/// The input data of an execution. Changes only when a person repairs it.
+/// The input data of an execution. Only a person's repair changes it.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Inputs {
-    /// The trigger data as received.
+    /// The trigger data as received, with a person's repairs merged in.
     pub trigger_data: Arc<Value>,
     /// Node parameters that a person has changed, by node id.
     pub node_overrides: Map<String, Value>,

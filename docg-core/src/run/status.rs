@@ -36,8 +36,8 @@ pub enum Status {
     Canceled,
 }
 
-/// Every allowed transition. A paused execution returns to the status that it was paused from: the table
-/// lists all such statuses, and [`Status::check`] allows only the right one.
+/// Every allowed transition. A paused execution returns to its status before the pause. The table lists all
+/// statuses that can precede a pause; [`Status::check`] allows only the actual one.
 pub const TRANSITIONS: [(Status, &[Status]); 12] = [
     (Queued, &[Running, Paused, Canceled, Failed]),
     (

@@ -26,7 +26,7 @@ pub enum StepStatus {
     /// Ended with an error.
     #[serde(rename = "failure")]
     Failed,
-    /// Left out; the reason is in its output.
+    /// The step was left out; its output tells why.
     Skipped,
 }
 
@@ -52,7 +52,7 @@ impl StepStatus {
         }
     }
 
-    /// True if the step has ended: nothing more happens to it by itself.
+    /// True if the step has ended: it runs again only if a person repairs it.
     #[must_use]
     pub const fn is_ended(self) -> bool {
         matches!(self, Self::Success | Self::Failed | Self::Skipped)
@@ -96,7 +96,7 @@ pub enum StepState {
     Succeeded,
     /// Ended with an error.
     Failed(Outcome),
-    /// Left out; the reason is in its output.
+    /// The step was left out; its output tells why.
     Skipped,
 }
 
@@ -137,7 +137,7 @@ impl StepState {
         matches!(self, Self::Running | Self::Resuming | Self::Probing(_))
     }
 
-    /// True if the step has ended: nothing more happens to it by itself.
+    /// True if the step has ended: it runs again only if a person repairs it.
     #[must_use]
     pub const fn is_ended(self) -> bool {
         self.status().is_ended()

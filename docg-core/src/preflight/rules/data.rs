@@ -16,7 +16,7 @@ use crate::{
     },
 };
 
-/// The most unresolved variables reported for one node.
+/// The largest number of unresolved variables reported for one node.
 const MAX_PER_NODE: usize = 50;
 
 /// Reports trigger data that violates the workflow's JSON Schema.

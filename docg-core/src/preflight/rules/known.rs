@@ -22,15 +22,15 @@ pub(super) enum Standing<'a> {
     Nothing,
     /// The node will run; its declaration, if its type is known, tells the fields of its output.
     Runs(Option<&'a NodeSpec>),
-    /// This execution leaves the node out (dry run, `until_phase`). A node that runs cannot read the output.
-    /// A node that is also left out is checked as if this node ran.
+    /// This execution leaves the node out (dry run, `until_phase`). A node that runs cannot read this node's
+    /// output. A node that is also left out is checked as if this node ran.
     LeftOut,
 }
 
 /// A node, its effective parameters, and what later nodes may read from it.
 type Seen<'a> = (&'a Node, Cow<'a, Map<String, Value>>, Standing<'a>);
 
-/// The known values, growing as the nodes are checked one after the other.
+/// The values known so far. They grow as the nodes are checked one after the other.
 pub(super) struct Known<'a> {
     request: PreflightRequest<'a>,
     /// The nodes checked so far, in order. Other nodes come later, so their outputs cannot be read.

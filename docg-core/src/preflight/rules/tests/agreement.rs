@@ -1,5 +1,5 @@
-//! Tests that preflight and the step agree on parameters. If preflight accepts them, the handler is called
-//! and can read them. If preflight refuses them, the step would refuse them too, with the same code.
+//! Tests that preflight and the step agree. If preflight accepts parameters, the handler is called and can
+//! read the parameters. If preflight refuses parameters, the step would refuse them too, with the same code.
 
 use proptest::prelude::*;
 use serde::Deserialize;
@@ -12,7 +12,7 @@ use crate::{
     workflow::{param, read_params},
 };
 
-/// The parameters of the test's handler, of every kind. Their Rust types accept less than the kinds seem to.
+/// The parameters of the test's handler, of every kind. Some Rust types accept fewer values than the kind.
 #[derive(Deserialize)]
 #[allow(dead_code, reason = "only read by serde")]
 struct Everything {
@@ -88,7 +88,7 @@ const NAMES: [&str; 15] = [
     "file",
 ];
 
-/// Valid parameters, in which the one called `name` is set to `value`.
+/// Valid parameters, in which the parameter `name` is set to `value`.
 fn with(name: &str, value: Value) -> Map<String, Value> {
     let mut params = object(json!({
         "to": "ann@example.com", "signers": [{"email": "ann@example.com"}], "text": "x",

@@ -1,5 +1,5 @@
-//! Tests of each rule and code: each one calls [`run`](crate::preflight::run) with a small workflow and a
-//! provider whose answers it has set.
+//! Tests of each rule and code. A test calls [`run`](crate::preflight::run) with a small workflow, and with a
+//! provider that gives prepared answers.
 
 use std::{
     collections::HashMap,
@@ -91,8 +91,8 @@ fn registry() -> Registry {
     registry
 }
 
-/// A provider with answers set by the test, by `kind:name`. It accepts every other resource, and records the
-/// resources it was asked for.
+/// A provider with prepared answers, by `kind:name`. The provider accepts every other resource, and records
+/// all questions.
 #[derive(Default)]
 struct Provider {
     answers: HashMap<String, Reply>,

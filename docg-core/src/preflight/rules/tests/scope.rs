@@ -4,7 +4,7 @@ use crate::{
     workflow::variables::tests::step,
 };
 
-/// A workflow of three nodes: render a file, save it if `when_save` holds, and mail its URL to `trigger.to`.
+/// A workflow of three nodes: render a file, save it if `when_save` holds, mail the URL to `trigger.to`.
 fn chain(when_save: Value) -> Value {
     json!([
         node("r", "render", json!({"template": "t"})),
