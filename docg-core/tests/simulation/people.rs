@@ -1,5 +1,4 @@
-//! People who ask for things. Each call has an actor of its own, so that the audit trail tells what
-//! became of it.
+//! People who make calls. Each call has its own actor, so that the audit trail shows its outcome.
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,28 +20,28 @@ use crate::{
     readers::Server,
 };
 
-/// What somebody asked for, and was told.
+/// A call and its answer.
 pub(crate) struct Asked {
     pub(crate) execution: ExecutionId,
     pub(crate) actor: Actor,
-    /// It was said to be in the inbox.
+    /// The answer was that the call is in the inbox.
     pub(crate) is_pending: bool,
-    /// It was a cancel that was not refused.
+    /// The call was a cancel, and was accepted.
     pub(crate) is_cancel: bool,
 }
 
-/// Somebody, at a process.
+/// A person who makes a call through a process.
 pub(crate) struct Caller {
     pub(crate) server: Server,
     pub(crate) organization: OrganizationId,
     pub(crate) execution: ExecutionId,
     pub(crate) actor: Actor,
-    /// What people can look at in the world.
+    /// The outcomes of effects, as people can see them.
     pub(crate) outside: Arc<Outside>,
     pub(crate) store: Arc<MemoryStore>,
 }
 
-/// Nobody waits longer for an answer.
+/// How long a caller waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(90);
 
 impl Caller {
@@ -63,7 +62,7 @@ impl Caller {
         }
     }
 
-    /// `None` where there was nothing to ask for, where it was refused, and where nobody knows.
+    /// `None` if no call could be made, if it was refused, or if its outcome is unknown.
     async fn call(&self, wish: Wish) -> Option<ControlAnswer> {
         let (engine, organization, id) = (&self.server.0, self.organization, self.execution);
         let request = ControlRequest::new(organization, id, self.actor.clone());
@@ -77,7 +76,7 @@ impl Caller {
                     true => Decision::Approved,
                     false => Decision::Rejected,
                 };
-                // Votes have the approver as their actor.
+                // The actor of a vote is the approver.
                 let _ = engine.vote(&token, decision, None).await;
                 return None;
             }
@@ -100,13 +99,13 @@ impl Caller {
         }
     }
 
-    /// Goes on, and says what is known of an effect in doubt: who looks can see it.
+    /// A resume that settles an effect whose outcome is unknown.
     async fn repair(&self) -> Resume {
         let steps = self.store.steps(self.organization, self.execution).await;
         let steps = steps.expect("the store itself does not fail");
-        let in_doubt = steps.iter().find(|step| step.is_outcome_open());
+        let open = steps.iter().find(|step| step.is_outcome_open());
         let settlement =
-            in_doubt.map(
+            open.map(
                 |step| match self.outside.effects_of(self.execution, &step.node_id) {
                     0 => Settlement::RunAgain,
                     _ => Settlement::ConfirmDone(json!({})),
@@ -117,7 +116,7 @@ impl Caller {
         repair.into()
     }
 
-    /// The request that signers were sent last.
+    /// The latest signature request.
     async fn signature(&self) -> Option<(docg_core::ids::SignatureRequestId, String)> {
         let query = EventQuery::of(self.organization, self.execution).limit(usize::MAX);
         let events = self.store.events(query).await.expect("it does not fail");

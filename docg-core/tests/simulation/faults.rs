@@ -1,4 +1,4 @@
-//! When calls of the store and the bus fail.
+//! Plans which calls of the store and the bus fail.
 
 use std::sync::{
     Mutex,
@@ -13,7 +13,7 @@ pub(crate) enum Port {
     Bus,
 }
 
-/// A fault, so many calls of any process after the one before.
+/// A fault, and how many calls of any process come between it and the fault before.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Planned {
     pub(crate) after: u64,
@@ -31,7 +31,7 @@ pub(crate) struct Faults {
 struct Counting {
     calls: u64,
     since_last: u64,
-    /// The next is the last.
+    /// In reverse order: the next fault is the last item.
     left: Vec<Planned>,
 }
 
@@ -47,7 +47,7 @@ impl Faults {
         }
     }
 
-    /// From now on everything works.
+    /// Stops the faults: from now on every call succeeds.
     pub(crate) fn stop(&self) {
         self.stopped.store(true, Ordering::Relaxed);
     }
@@ -66,7 +66,7 @@ impl Faults {
         plan.left.pop().map(|planned| planned.kind)
     }
 
-    /// How many calls there were while there could be faults.
+    /// The number of calls until the faults were stopped.
     pub(crate) fn calls(&self) -> u64 {
         self.plan.lock().expect("no panic").calls
     }

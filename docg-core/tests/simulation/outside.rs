@@ -1,4 +1,4 @@
-//! The world that effects touch: it keeps count, and no process takes it along when it dies.
+//! The world that effects touch. It counts effects, and survives the death of any process.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -24,7 +24,7 @@ use crate::{clock::WallClock, process::Life};
 pub(crate) const SIGNER: &str = "signer@example.com";
 pub(crate) const APPROVER: &str = "approver@example.com";
 
-/// What a handler's call comes to.
+/// The course of one call of a handler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Act {
     Done,
@@ -32,18 +32,19 @@ pub(crate) enum Act {
     Quick,
     /// Done, after so many milliseconds.
     Slow(u64),
-    /// It does not return by itself.
+    /// The handler does not return by itself.
     Hang,
     Retry,
     Review,
     Fatal,
     Panic,
-    /// Nobody learns whether the effect happened: it did, or it did not.
+    /// The effect happens, and the handler does not know the outcome.
     UnknownDone,
+    /// The effect does not happen, and the handler does not know the outcome.
     UnknownNot,
     /// The effect happens, and the handler panics.
     DonePanic,
-    /// The effect happens, and the handler says that it failed. Only who was told to stop answers so.
+    /// The effect happens, and the handler reports a failure. Used only for handlers that were told to stop.
     DoneFatal,
 }
 
@@ -70,24 +71,24 @@ impl Act {
     }
 }
 
-/// What a handler answers once it is told to stop.
+/// The answer of a handler after it is told to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) enum Late {
     /// Nothing happened.
     #[default]
     Stopped,
-    /// The effect happens all the same.
+    /// The effect still happens.
     Done,
     Retry,
     Review,
     Fatal,
-    /// The effect happens, and the handler says that it failed.
+    /// The effect happens, and the handler reports a failure.
     DoneFatal,
     UnknownDone,
     UnknownNot,
     Panic,
     DonePanic,
-    /// It does not answer.
+    /// The handler does not answer.
     Never,
 }
 
@@ -106,7 +107,7 @@ impl Late {
         Self::Never,
     ];
 
-    /// The act that ends so.
+    /// The act that ends with this answer.
     fn act(self) -> Option<Act> {
         Some(match self {
             Self::Stopped => return None,
@@ -153,13 +154,13 @@ impl Outside {
         count.copied().unwrap_or_default()
     }
 
-    /// The newest link that the approver of an execution was sent.
+    /// The token of the newest invitation to the approver of an execution.
     pub(crate) fn token_of(&self, execution: ExecutionId) -> Option<String> {
         let tokens = self.tokens.lock().expect("no panic");
         tokens.get(&execution).cloned()
     }
 
-    /// The signer signs, and the provider knows.
+    /// The signer signs at the provider.
     pub(crate) fn sign(&self, envelope: &str) {
         let mut signed = self.signed.lock().expect("no panic");
         signed.insert(envelope.to_owned());
@@ -169,7 +170,7 @@ impl Outside {
         self.clock.now()
     }
 
-    /// What this call of a handler is to come to.
+    /// The course of this call of a handler.
     fn next_act(&self, context: &StepContext, params: &Value) -> Act {
         let place = (context.execution_id, context.node_id.clone());
         let mut calls = self.calls.lock().expect("no panic");
@@ -181,7 +182,7 @@ impl Outside {
         })
     }
 
-    /// A handler at work. Told to stop, it answers as its node says; with a lost lease it stops.
+    /// Runs a handler. If it is told to stop, it answers as its node says; if the lease is lost, it stops.
     pub(crate) async fn act(
         &self,
         life: &Life,
@@ -224,12 +225,12 @@ impl Outside {
             Act::UnknownDone | Act::UnknownNot => {
                 Err(StepFailure::outcome_unknown("lost", "The answer is lost."))
             }
-            // As a panic, but without its line on the terminal.
+            // A panic without a line on the terminal.
             Act::Panic | Act::DonePanic => std::panic::resume_unwind(Box::new("as planned")),
         }
     }
 
-    /// What a handler finds out when it is asked.
+    /// Probes the outcome of an effect.
     pub(crate) async fn probe(&self, life: &Life, context: &EffectContext) -> Probe {
         life.goes_on().await;
         match self.effects_of(context.execution_id, &context.node_id) {

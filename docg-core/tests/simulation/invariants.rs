@@ -1,4 +1,4 @@
-//! What must hold of a run when all is over, told from what the store has.
+//! The invariants of an execution that is at rest, checked on its stored records.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -15,7 +15,7 @@ use docg_store_memory::MemoryStore;
 
 use crate::{outside::Outside, people::Asked};
 
-/// All that is recorded of a run.
+/// All records of an execution.
 pub(crate) struct Trail {
     execution: Execution,
     steps: Vec<Step>,
@@ -48,7 +48,7 @@ impl Trail {
     }
 }
 
-/// What events tell of a run.
+/// The state of an execution according to its events.
 struct Folded {
     status: Status,
     progress: u8,
@@ -57,7 +57,7 @@ struct Folded {
     has_ended: bool,
 }
 
-/// Takes the events one after the other; each has to fit what was before it.
+/// Applies the events in order; each has to fit the state before it.
 fn fold(events: &[Arc<Event>]) -> Folded {
     let mut folded = Folded {
         status: Status::Queued,
@@ -77,7 +77,7 @@ fn fold(events: &[Arc<Event>]) -> Folded {
                 assert_eq!(from.check(*to, paused_from), Ok(()), "it is in the table");
                 paused_from = (*to == Status::Paused).then_some(*from);
                 folded.status = *to;
-                // Whoever ends a review has the step that failed begin anew.
+                // A resume after a review makes the failed step pending.
                 if *from == Status::NeedsReview && !to.is_terminal() {
                     let current = event.current_step.as_ref();
                     let step = current.and_then(|step| folded.steps.get_mut(&step.node_id));
@@ -125,7 +125,7 @@ fn fold(events: &[Arc<Event>]) -> Folded {
     folded
 }
 
-/// The run itself: its events, its steps, its audit trail, and that it is not stuck.
+/// Checks events, steps and audit trail, and that the execution is not stuck.
 pub(crate) fn check_run(trail: &Trail) {
     let Trail {
         execution,
@@ -146,11 +146,11 @@ pub(crate) fn check_run(trail: &Trail) {
     for step in steps {
         let told = folded.steps.get(&step.node_id).copied();
         let told = told.unwrap_or(StepStatus::Pending);
-        // Of a step that its worker handed back schema v1 has no event: it is begun again.
-        let is_handed_back = (told, step.status()) == (StepStatus::Running, StepStatus::Pending);
+        // Schema v1 has no event for a step that its worker released: the step begins again.
+        let is_released = (told, step.status()) == (StepStatus::Running, StepStatus::Pending);
         assert!(
-            told == step.status() || is_handed_back,
-            "{} is {} and told to be {told}: {events:#?}",
+            told == step.status() || is_released,
+            "{} is {}, and {told} according to its events: {events:#?}",
             step.node_id,
             step.status()
         );
@@ -172,7 +172,7 @@ pub(crate) fn check_run(trail: &Trail) {
     );
 
     if execution.status == Status::Canceled {
-        assert_eq!(execution.error, None, "a person has ended it, and no error");
+        assert_eq!(execution.error, None, "a cancel is no error");
     }
 
     let waits_for_people = execution
@@ -183,7 +183,7 @@ pub(crate) fn check_run(trail: &Trail) {
         execution.status.is_terminal() || waits_for_people,
         "it is stuck: {execution:#?} {steps:#?}"
     );
-    // Whoever resumes a run whose worker died in a step finds it open, and asks what became of it.
+    // If a worker died in a step of a paused execution, the step stays open until a resume, and is probed then.
     let is_at_work = steps.iter().any(|step| step.state.is_open());
     assert!(
         !is_at_work || execution.status == Status::Paused,
@@ -191,7 +191,7 @@ pub(crate) fn check_run(trail: &Trail) {
     );
 }
 
-/// Each signal is applied or ignored, and once.
+/// Checks that each signal is applied or ignored, once.
 pub(crate) fn check_calls(trail: &Trail, asked: &[Asked]) {
     for call in asked.iter().filter(|it| it.execution == trail.execution.id) {
         if call.is_cancel {
@@ -221,12 +221,16 @@ pub(crate) fn check_calls(trail: &Trail, asked: &[Asked]) {
             .count();
         assert!(applied <= 1, "applied {applied} times: {its_rows:#?}");
         if call.is_pending {
-            assert_eq!(applied + ignored, 1, "a sent call is named: {its_rows:#?}");
+            assert_eq!(
+                applied + ignored,
+                1,
+                "a pending call has a row: {its_rows:#?}"
+            );
         }
     }
 }
 
-/// Only what is safe to repeat was repeated, and what counts as done was done.
+/// Checks that only effects that are safe to repeat were repeated, and that every successful effect happened.
 pub(crate) fn check_effects(trail: &Trail, outside: &Outside) {
     for step in &trail.steps {
         let times = outside.effects_of(trail.execution.id, &step.node_id);
@@ -247,12 +251,12 @@ pub(crate) fn check_effects(trail: &Trail, outside: &Outside) {
     }
 }
 
-/// Every event once, in order.
+/// Checks that a reader has seen every event once, in order.
 pub(crate) fn check_reader(trail: &Trail, after: u64, seen: &[Arc<Event>]) {
     let expected = trail.events.iter().filter(|event| event.seq > after);
     assert!(
         expected.eq(seen),
-        "who reads after {after} has seen {:?} of {}",
+        "a reader after {after} has seen {:?} of {}",
         seen.iter().map(|event| event.seq).collect::<Vec<_>>(),
         trail.events.len()
     );

@@ -1,4 +1,4 @@
-//! The wall clock of all processes: tokio's time, and whatever it was set to.
+//! The wall clock of all processes: tokio's time plus the jumps to which it was set.
 
 use std::{
     sync::atomic::{AtomicI64, AtomicU64, Ordering},
@@ -12,9 +12,9 @@ use tokio::time::Instant;
 #[derive(Debug)]
 pub(crate) struct WallClock {
     start: Instant,
-    /// What it showed at the start, and by how much it was set since, in milliseconds.
+    /// The time shown at the start plus all jumps since, in milliseconds.
     shows: AtomicI64,
-    /// How far it was set back altogether.
+    /// The sum of all jumps backward, in milliseconds.
     set_back: AtomicU64,
 }
 
@@ -27,7 +27,7 @@ impl WallClock {
         }
     }
 
-    /// Sets it back or forth.
+    /// Sets the clock backward or forward.
     pub(crate) fn shift(&self, millis: i64) {
         self.shows.fetch_add(millis, Ordering::Relaxed);
         if millis < 0 {
@@ -36,7 +36,7 @@ impl WallClock {
         }
     }
 
-    /// By how much it may have put off what was due at a moment.
+    /// By how much jumps backward may have delayed an execution that was due.
     pub(crate) fn set_back(&self) -> Duration {
         Duration::from_millis(self.set_back.load(Ordering::Relaxed))
     }

@@ -1,9 +1,9 @@
-//! What must hold, whatever fails: several processes on one store and one bus, both of which fail,
-//! processes that die in the middle of anything, a clock that is set back and forth, people who ask
-//! for things at any moment, and readers who watch.
+//! Simulates whole installations, and checks the invariants of every execution: several processes on one store and one
+//! bus, both of which fail, processes that die at any moment, a clock that is set, people who call at any moment, and
+//! readers who watch.
 //!
-//! Time is tokio's, which stands still while anything can happen, so minutes pass in milliseconds. A
-//! failure is shrunk by proptest; `PROPTEST_CASES` sets how many schedules are tried.
+//! Tokio's time is stopped, and moves on only if every task is idle, so minutes pass in milliseconds. Proptest shrinks a
+//! failing schedule; `PROPTEST_CASES` sets how many schedules are tried.
 
 mod clock;
 mod faults;
@@ -31,7 +31,7 @@ const KINDS: [Fault; 4] = [
     Fault::Slow(Duration::from_secs(40)),
 ];
 
-/// A fault at every call in turn, of every kind.
+/// Plays a plan once for each call and each kind of fault, with that fault at that call.
 fn every_call_of(port: Port, calm: &Plan, least: u64) {
     let calls = world::play(calm).calls_of(port);
     assert!(calls >= least, "{calls} calls are no scenario");
@@ -49,19 +49,19 @@ fn every_call_of(port: Port, calm: &Plan, least: u64) {
 }
 
 #[test]
-fn all_holds_with_a_fault_at_any_call_of_the_store() {
+fn every_invariant_holds_with_a_fault_at_any_call_of_the_store() {
     every_call_of(Port::Store, &Plan::with_everything(), 20);
     every_call_of(Port::Store, &Plan::with_quick_effects(), 6);
 }
 
 #[test]
-fn all_holds_with_a_fault_at_any_call_of_the_bus() {
+fn every_invariant_holds_with_a_fault_at_any_call_of_the_bus() {
     every_call_of(Port::Bus, &Plan::with_everything(), 20);
     every_call_of(Port::Bus, &Plan::with_quick_effects(), 6);
 }
 
 #[test]
-fn all_holds_with_a_process_that_dies_at_any_moment() {
+fn every_invariant_holds_with_a_process_that_dies_at_any_moment() {
     let long = (0..10_000).step_by(100);
     let long = long.map(|moment| (moment, Plan::with_everything()));
     let short = (0..60).map(|moment| (moment, Plan::with_quick_effects()));
@@ -73,10 +73,10 @@ fn all_holds_with_a_process_that_dies_at_any_moment() {
     }
 }
 
-/// Deployments, cancels and both at every moment of an effect, whatever its handler answers then: only
-/// a person's cancel ends the run before it is done, or its handler cannot tell and a person has to.
+/// Deployments, cancels and both at every moment of an effect, with every answer of its handler. Only a person's cancel
+/// ends the execution early. If the outcome is unknown, the execution waits for a person.
 #[test]
-fn no_late_answer_ends_a_run() {
+fn no_late_answer_ends_an_execution() {
     let cancel = |process| Move::Ask(0, process, Wish::Cancel);
     let pause = Move::Ask(0, 1, Wish::Pause);
     let deploy = [Move::Replace(0), Move::Replace(1)];
@@ -113,7 +113,7 @@ fn no_late_answer_ends_a_run() {
     }
 }
 
-/// Each is a simulation of an hour or so.
+/// The number of schedules. Each simulates about an hour.
 fn cases() -> u32 {
     let asked = std::env::var("PROPTEST_CASES").ok();
     asked.map_or(64, |asked| {
@@ -121,19 +121,19 @@ fn cases() -> u32 {
     })
 }
 
-/// Something happens at any moment of a long effect.
-fn at_any_moment(what: &Move) {
+/// Plays a plan with a long effect, with this move at each moment of the effect.
+fn at_any_moment(planned: &Move) {
     for moment in (0..45_000).step_by(3_000) {
         let mut plan = Plan::with_a_long_effect();
         plan.moves.push(Move::Wait(moment));
-        plan.moves.push(what.clone());
+        plan.moves.push(planned.clone());
         let played = std::panic::catch_unwind(|| world::play(&plan));
         assert!(played.is_ok(), "{:?}", plan.moves);
     }
 }
 
 #[test]
-fn all_holds_with_a_process_that_is_cut_off_at_any_moment() {
+fn every_invariant_holds_with_a_process_that_is_cut_off_at_any_moment() {
     const TIMES: [u64; 3] = [12, 35, 70];
     for (kind, time) in KINDS
         .into_iter()
@@ -146,14 +146,14 @@ fn all_holds_with_a_process_that_is_cut_off_at_any_moment() {
 }
 
 #[test]
-fn all_holds_with_a_clock_that_is_set_at_any_moment() {
+fn every_invariant_holds_with_a_clock_that_is_set_at_any_moment() {
     for millis in [-600_000, 5_000, 600_000] {
         at_any_moment(&Move::SetClock(millis));
     }
 }
 
 #[test]
-fn all_holds_with_a_clock_that_is_set_back_and_forth() {
+fn every_invariant_holds_with_a_clock_that_is_set_backward_and_forward() {
     for cut_off in 0..3 {
         let mut plan = Plan::with_a_long_effect();
         let acts = serde_json::json!([{"Slow": 20_000}, "Quick"]);
@@ -175,7 +175,7 @@ fn all_holds_with_a_clock_that_is_set_back_and_forth() {
 }
 
 #[test]
-fn no_worker_is_idle_while_something_is_due_that_it_may_take() {
+fn no_worker_is_idle_while_an_execution_is_due_that_it_may_claim() {
     for moves in [
         vec![],
         vec![
@@ -200,7 +200,7 @@ proptest! {
     })]
 
     #[test]
-    fn all_holds_whatever_happens(plan in plan::plans()) {
+    fn every_invariant_holds_in_any_schedule(plan in plan::plans()) {
         world::play(&plan);
     }
 }

@@ -1,4 +1,4 @@
-//! Plays a plan, lets the faults stop, and checks what must hold.
+//! Plays a plan, lets the faults stop, and checks the invariants.
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,15 +22,15 @@ use crate::{
     readers::{Server, watch_run},
 };
 
-/// After this long without faults everything has come to rest: all nodes of a run may use up all
-/// their attempts and time, one after the other.
+/// After this long without faults every execution is at rest, even if all its nodes use up all their attempts and time,
+/// one after the other.
 const CALM: Duration = Duration::from_secs(1_800);
 
-/// What a simulation was.
+/// The result of a simulation.
 pub(crate) struct Played {
     store_calls: u64,
     bus_calls: u64,
-    /// How the runs have ended, or what they wait in.
+    /// The last status of each execution.
     pub(crate) statuses: Vec<Status>,
 }
 
@@ -43,7 +43,7 @@ impl Played {
     }
 }
 
-/// Plays a plan in a runtime of its own.
+/// Plays a plan in its own runtime.
 pub(crate) fn play(plan: &Plan) -> Played {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
@@ -64,7 +64,7 @@ pub(crate) fn play(plan: &Plan) -> Played {
     })
 }
 
-/// Plays a plan without faults; for how long workers were idle beside something due, all together.
+/// Plays a plan without faults, and returns the total time for which workers were idle while executions were due.
 pub(crate) fn idle_beside_due(plan: &Plan) -> Duration {
     const TICK: Duration = Duration::from_millis(50);
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -183,14 +183,15 @@ impl World {
             Move::SetClock(millis) => {
                 self.shared.clock.shift(*millis);
                 if *millis > 0 {
-                    // Who starts now cannot know, and would take what the others have yet to renew.
+                    // A process that starts now cannot notice the jump, and would claim executions whose leases the
+                    // others have yet to renew.
                     tokio::time::sleep(LEASE).await;
                 }
             }
         }
     }
 
-    /// Puts a new process in the place of an old one.
+    /// Puts a new process in the place of an old one, and returns the old one.
     fn replace(&mut self, process: usize) -> Process {
         let index = process % self.processes.len();
         let new = Process::begin(&self.shared);
@@ -199,12 +200,12 @@ impl World {
         old
     }
 
-    /// Runs a workflow. The caller asks again until there is an answer, as callers do.
+    /// Starts an execution. The caller repeats the call until it is answered.
     async fn start(&mut self, which: usize) {
         let workflow = self.workflows[which % self.workflows.len()];
         let key = format!("run-{}", self.runs.len());
         for turn in self.runs.len().. {
-            let actor = Actor::user("who starts");
+            let actor = Actor::user("starter");
             let request = StartRequest::new(self.organization, workflow, actor);
             let request = request.idempotency_key(key.as_str());
             let engine = &self.processes[turn % self.processes.len()].engine;
@@ -246,7 +247,7 @@ impl World {
         self.asking.push(tokio::spawn(caller.ask(wish)));
     }
 
-    /// The faults stop.
+    /// Stops the faults, and waits until every execution is at rest.
     async fn calm_down(&mut self) {
         self.shared.store_faults.stop();
         self.shared.bus_faults.stop();

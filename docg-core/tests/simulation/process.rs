@@ -1,4 +1,4 @@
-//! A process: an engine with workers, whose ports fail as planned, and which may die.
+//! A process: an engine with workers. Its ports fail as planned, and it may die.
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,10 +20,10 @@ use crate::{
     outside::{Outside, SIGNER},
 };
 
-/// How many executions are worked on at once, for there is one organization.
+/// How many executions are leased at once. There is only one organization.
 pub(crate) const PER_ORGANIZATION: usize = 6;
 
-/// What all processes share.
+/// The parts that all processes share.
 pub(crate) struct Shared {
     pub(crate) clock: Arc<WallClock>,
     pub(crate) store: Arc<MemoryStore>,
@@ -33,7 +33,7 @@ pub(crate) struct Shared {
     pub(crate) bus_faults: Arc<Faults>,
 }
 
-/// Whether a process lives. What it does after its death reaches nobody.
+/// The life of a process. After its death, nothing that it does takes effect.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Life(CancellationToken);
 
@@ -42,12 +42,12 @@ impl Life {
         self.0.is_cancelled()
     }
 
-    /// Returns when it is over.
+    /// Waits for the death of the process.
     pub(crate) async fn over(&self) {
         self.0.cancelled().await;
     }
 
-    /// Returns only while it lasts.
+    /// Returns at once while the process lives, and never after its death.
     pub(crate) async fn goes_on(&self) {
         if self.is_over() {
             std::future::pending().await
@@ -148,18 +148,18 @@ impl Process {
         }
     }
 
-    /// Calls of the store fail for a while.
+    /// Makes calls of the store fail for a while.
     pub(crate) fn cut_off(&self, time: Duration, kind: Fault) {
         self.cut_off
             .send_replace(Some((Instant::now() + time, kind)));
     }
 
-    /// Dies: nothing that it does any more reaches anybody.
+    /// Dies: from now on, nothing that the process does takes effect.
     pub(crate) fn die(self) {
         self.life.0.cancel();
     }
 
-    /// Shuts down as a process should.
+    /// Shuts down in good order.
     pub(crate) async fn shut_down(self) {
         self.workers.shutdown().await;
         self.life.0.cancel();

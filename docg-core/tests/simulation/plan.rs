@@ -1,4 +1,4 @@
-//! What happens in a simulation, chosen by proptest.
+//! The plan of a simulation, chosen by proptest.
 
 use std::time::Duration;
 
@@ -21,22 +21,22 @@ pub(crate) struct Plan {
     pub(crate) moves: Vec<Move>,
 }
 
-/// Something happens. Numbers choose among what there is at that moment.
+/// A move in a plan. Numbers choose among the executions, processes or workflows that exist at that moment.
 #[derive(Debug, Clone)]
 pub(crate) enum Move {
     /// Time passes, in milliseconds.
     Wait(u64),
-    /// Somebody runs a workflow.
+    /// Somebody starts a workflow.
     Start(usize),
     /// Somebody begins to watch an execution, from an event on.
     Watch(usize, u64),
-    /// Somebody asks for something, through some process.
+    /// Somebody makes a call, through some process.
     Ask(usize, usize, Wish),
-    /// A process does not reach the store for so many milliseconds: all its calls fail so.
+    /// A process does not reach the store for so many milliseconds: all its calls have this fault.
     CutOff(usize, u64, Fault),
     /// A process dies, and another is started in its place.
     Kill(usize),
-    /// A process is replaced in good order.
+    /// A process shuts down in good order, and another is started in its place.
     Replace(usize),
     /// The wall clock is set, by milliseconds.
     SetClock(i64),
@@ -59,7 +59,7 @@ impl Plan {
         }
     }
 
-    /// A run that goes through everything once, without a fault.
+    /// An execution with every node type and every call of people, without a fault.
     pub(crate) fn with_everything() -> Self {
         let nodes = json!([
             node(0, "compute", &[], "fail"),
@@ -94,7 +94,7 @@ impl Plan {
 }
 
 impl Plan {
-    /// Effects that are over sooner than they are told.
+    /// Effects that end before their beginning is published.
     pub(crate) fn with_quick_effects() -> Self {
         let quick = |index, node_type| node(index, node_type, &[Act::Quick, Act::Quick], "fail");
         let nodes = ["probed", "repeatable", "probed", "unprobed"];
@@ -108,7 +108,7 @@ impl Plan {
         }
     }
 
-    /// More runs of one organization than its share of leases, all at once.
+    /// More executions of one organization than its share of leases, all at once.
     pub(crate) fn with_a_backlog() -> Self {
         let slow = node(0, "repeatable", &[Act::Slow(2_000)], "fail");
         Self {
@@ -134,7 +134,7 @@ impl Plan {
 }
 
 impl Plan {
-    /// An effect of some seconds whose handler answers so once it is told to stop.
+    /// An effect of some seconds whose handler gives this answer after it is told to stop.
     pub(crate) fn with_a_late_answer(node_type: &str, late: Late, on_error: &str) -> Self {
         let mut first = node(0, node_type, &[Act::Slow(4_000)], on_error);
         first["params"]["late"] = json!(late);
