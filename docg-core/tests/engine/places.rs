@@ -5,19 +5,18 @@ use std::{sync::Arc, time::Duration};
 use docg_core::{
     error::codes,
     prelude::*,
-    run::{Status, Step},
+    run::Step,
     time::{ManualClock, Timestamp},
     workflow::wait_for_place,
 };
-use docg_store_memory::{MemoryBus, MemoryStore};
-use futures::StreamExt;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+use crate::world::{World, builder};
+
 const TIMEOUT_MS: u64 = 1_500;
 
-/// Starts so many executions of one step each, which needs the only place for `work_ms`, and may take
+/// Runs so many executions of one step each, which needs the only place for `work_ms`, and may take
 /// 1.5 seconds.
 async fn run(executions: usize, work_ms: u64) -> Vec<(Status, Step)> {
     let clock = ManualClock::new(Timestamp::from_millis(1_800_000_000_000));
@@ -41,33 +40,20 @@ async fn run(executions: usize, work_ms: u64) -> Vec<(Status, Step)> {
             }
         },
     );
-    let (store, bus) = (Arc::<MemoryStore>::default(), Arc::<MemoryBus>::default());
-    let engine = Engine::builder(store, bus)
-        .clock(Arc::new(clock))
-        .step(work)
-        .build();
-    let workers = engine
-        .start_workers(WorkerOptions::concurrency(executions))
-        .expect("no other workers run");
-    let (organization, workflow) = (OrganizationId::new(), WorkflowId::new());
-    let nodes = json!([{"id": "work", "type": "work", "timeout_ms": TIMEOUT_MS, "retry": {"max_attempts": 1}}]);
-    let draft = serde_json::from_value(json!({"name": "test", "nodes": nodes})).expect("readable");
-    let stored = engine.put_workflow(organization, workflow, draft, None);
-    stored.await.expect("a valid definition");
+    let world = World::new(builder().clock(Arc::new(clock)).step(work));
+    let workers = world.workers_with(WorkerOptions::concurrency(executions));
+    let retry = json!({"max_attempts": 1});
+    let node = json!({"id": "work", "type": "work", "timeout_ms": TIMEOUT_MS, "retry": retry});
+    let workflow = world.put(json!([node])).await;
     let mut ids = Vec::new();
     for _ in 0..executions {
-        let request = StartRequest::new(organization, workflow, Actor::user("somebody"));
-        let started = engine.start(request).await.expect("accepted");
-        ids.push(started.record.execution.id);
+        ids.push(world.accept(world.request(workflow)).await);
     }
     let mut ended = Vec::new();
     for id in ids {
-        let events = engine.feed(organization, id, 0).await.expect("readable");
-        let all = events.for_each(|event| async move { drop(event.expect("readable")) });
-        tokio::time::timeout(PATIENCE, all).await.expect("it ends");
-        let record = engine.execution(organization, id).await.expect("is there");
-        let mut steps = engine.steps(organization, id).await.expect("is there");
-        ended.push((record.execution.status, steps.remove(0)));
+        world.until_rest(id).await;
+        let status = world.execution(id).await.status;
+        ended.push((status, world.steps(id).await.remove(0)));
     }
     workers.shutdown().await;
     ended

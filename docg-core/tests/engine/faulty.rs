@@ -1,4 +1,4 @@
-//! The decorators that make a port fail, over the memory adapters.
+//! The decorators `FaultyStore` and `FaultyBus`, which make calls of a port fail.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use docg_store_memory::{MemoryBus, MemoryStore};
 use futures::StreamExt;
 
 #[tokio::test]
-async fn a_fault_before_the_call_leaves_nothing_and_one_after_it_everything() {
+async fn a_call_with_a_fault_before_it_has_no_effect_and_with_one_after_it_has() {
     for (fault, takes_effect) in [(Fault::Before, false), (Fault::After, true)] {
         let inner = Arc::new(MemoryStore::default());
         let store = FaultyStore::failing_nth(inner.clone(), 2, fault);
@@ -46,7 +46,7 @@ async fn a_fault_before_the_call_leaves_nothing_and_one_after_it_everything() {
 }
 
 #[tokio::test]
-async fn a_fault_after_a_call_that_failed_keeps_its_own_error() {
+async fn a_call_that_fails_by_itself_keeps_its_error_despite_a_fault_after_it() {
     let store = FaultyStore::new(Arc::new(MemoryStore::default()), |_| Some(Fault::After));
     let mut broken = RunFixture::of(OrganizationId::new()).build();
     broken.events.extend(events(1));
@@ -57,7 +57,7 @@ async fn a_fault_after_a_call_that_failed_keeps_its_own_error() {
 }
 
 #[tokio::test]
-async fn the_closure_chooses_by_operation() {
+async fn the_closure_chooses_faults_by_operation() {
     let inner = Arc::new(MemoryStore::default());
     let store = FaultyStore::new(inner, |call| {
         (call.operation == "purge").then_some(Fault::Before)
@@ -73,7 +73,7 @@ async fn the_closure_chooses_by_operation() {
 }
 
 #[tokio::test]
-async fn a_publish_that_failed_afterwards_is_out() {
+async fn events_are_published_if_only_the_answer_to_their_publish_is_lost() {
     let inner = Arc::new(MemoryBus::default());
     let bus = FaultyBus::failing_nth(inner.clone(), 1, Fault::After);
     let events = events(1);

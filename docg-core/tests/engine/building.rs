@@ -1,17 +1,9 @@
-//! An engine is built of parts that go by names of their own.
+//! Each part that an engine is built of has a name of its own.
 
-use std::sync::Arc;
-
-use docg_core::{actions::ActionTemplate, engine::EngineBuilder, prelude::*, workflow::compute};
-use docg_store_memory::{MemoryBus, MemoryStore};
+use docg_core::{actions::ActionTemplate, prelude::*};
 use serde_json::{Value, json};
 
-fn builder() -> EngineBuilder {
-    Engine::builder(
-        Arc::new(MemoryStore::default()),
-        Arc::new(MemoryBus::default()),
-    )
-}
+use crate::world::builder;
 
 fn computes(name: &'static str) -> Handler {
     let spec = NodeSpec::new(name, Phase::Render);
@@ -19,7 +11,7 @@ fn computes(name: &'static str) -> Handler {
 }
 
 #[test]
-fn what_is_added_twice_by_one_name_is_named_by_an_error() {
+fn an_error_names_a_node_type_or_action_that_is_added_twice() {
     let action = || ActionTemplate::new("call_us", "Call us", "Call us.");
     let built = |second| {
         builder()
@@ -40,7 +32,7 @@ fn what_is_added_twice_by_one_name_is_named_by_an_error() {
 
 #[test]
 #[should_panic(expected = "the node type \"fold\"")]
-fn building_it_all_the_same_panics_and_names_it() {
+fn build_panics_and_names_a_node_type_that_is_added_twice() {
     let _engine = builder()
         .step(computes("fold"))
         .step(computes("fold"))

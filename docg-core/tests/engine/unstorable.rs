@@ -1,5 +1,5 @@
-//! What handlers give that no store could keep: it is refused or made fit before the run is decided
-//! on, and no effect is repeated because of it.
+//! Answers of handlers that no store can keep. They are refused or changed before the machine decides on them, and no
+//! effect is repeated because of them.
 
 use std::{
     collections::HashMap,
@@ -7,103 +7,82 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
 };
 
 use async_trait::async_trait;
 use docg_core::{
     approval::token_hash,
     conformance::fixtures::nested,
-    engine::{ControlRequest, EngineBuilder, EngineError, Repair, Resume},
+    engine::{ControlAnswer, EngineBuilder, EngineError, Repair, Resume},
     error::codes,
-    event::EventData,
     i18n::Locale,
-    observe::{AuditDraft, LogDraft, LogLevel},
+    observe::{AuditDraft, LogDraft, LogEntry, LogLevel},
     ports::Settlement,
     preflight::{Domain, Issue},
     prelude::*,
-    query::{AuditQuery, ExecutionRecord, LogQuery},
+    query::{AuditQuery, LogQuery},
+    run::Execution,
     storable::{MAX_DEPTH, MAX_STORED_DEPTH},
     workflow::{
-        ComputeHandler, compute,
+        ComputeHandler,
         handler::{CheckRequest, NewApproval},
     },
 };
-use docg_store_memory::{MemoryBus, MemoryStore};
-use futures::StreamExt;
 use serde_json::{Value, json};
+
+use crate::world::{World, bottomless, builder};
 
 fn spec(name: &'static str) -> NodeSpec {
     NodeSpec::new(name, Phase::Save).any_phase()
 }
 
-fn builder() -> EngineBuilder {
-    Engine::builder(
-        Arc::new(MemoryStore::default()),
-        Arc::new(MemoryBus::default()),
-    )
-}
-
-/// A run, as it rests or has ended.
+/// An execution that waits for people or has ended.
 struct Ran {
-    engine: Engine,
-    record: ExecutionRecord,
+    world: World,
+    execution: Execution,
 }
 
-async fn run(engine: Engine, node_type: &str) -> Ran {
-    run_all("save", engine, &[node_type]).await
+async fn run(builder: EngineBuilder, node_type: &str) -> Ran {
+    run_all(builder, &[node_type]).await
 }
 
-async fn run_in(phase: &str, engine: Engine, node_type: &str) -> Ran {
-    run_all(phase, engine, &[node_type]).await
+async fn run_all(builder: EngineBuilder, node_types: &[&str]) -> Ran {
+    run_in("save", World::new(builder), node_types).await
 }
 
-async fn run_all(phase: &str, engine: Engine, node_types: &[&str]) -> Ran {
-    let _workers = engine
-        .start_workers(WorkerOptions::default())
-        .expect("no other workers run");
-    let (organization, workflow) = (OrganizationId::new(), WorkflowId::new());
+async fn run_in(phase: &str, world: World, node_types: &[&str]) -> Ran {
+    let _workers = world.workers();
     // Without a second attempt, a wait that a probe finds is awaited as it is.
     let node = |(at, node_type)| json!({"id": format!("n{at}"), "type": node_type, "phase": phase, "retry": {"max_attempts": 1}});
-    let nodes: Vec<_> = node_types.iter().enumerate().map(node).collect();
-    let draft = serde_json::from_value(json!({"name": "test", "nodes": nodes})).expect("readable");
-    let stored = engine.put_workflow(organization, workflow, draft, None);
-    stored.await.expect("a valid definition");
-    let request = StartRequest::new(organization, workflow, Actor::user("somebody"));
-    let id = engine.start(request).await.expect("accepted");
-    let id = id.record.execution.id;
-    let mut feed = engine.feed(organization, id, 0).await.expect("a feed");
-    let rests = async {
-        while let Some(event) = feed.next().await {
-            let event = event.expect("readable");
-            match event.data {
-                EventData::ApprovalRequested { .. } | EventData::SignatureRequested { .. } => break,
-                EventData::StatusChanged { to, .. }
-                    if to.is_terminal() || to == Status::NeedsReview =>
-                {
-                    break;
-                }
-                _ => {}
-            }
-        }
-    };
-    let rested = tokio::time::timeout(Duration::from_secs(20), rests).await;
-    rested.expect("it ends or rests");
-    let record = engine.execution(organization, id).await.expect("stored");
-    Ran { engine, record }
+    let id = world
+        .start(node_types.iter().enumerate().map(node).collect())
+        .await;
+    world.until_rest(id).await;
+    let execution = world.execution(id).await;
+    Ran { world, execution }
 }
 
 impl Ran {
     fn error(&self) -> (&str, String, &str) {
-        let error = self.record.execution.error.as_ref().expect("an error");
+        let error = self.execution.error.as_ref().expect("an error");
         let tech = error.tech.as_deref().unwrap_or_default();
         (&error.code, error.human.render(Locale::En), tech)
     }
-}
 
-/// Nested so deep that whatever follows it down, or drops it, overflows the stack.
-fn bottomless() -> Value {
-    (0..20_000).fold(json!([]), |inner, _| Value::Array(vec![inner]))
+    async fn resume(&self, resume: Resume) -> Result<ControlAnswer, EngineError> {
+        let control = self.world.control(self.execution.id);
+        self.world.engine.resume(control, resume).await
+    }
+
+    /// The first ten warnings.
+    async fn warnings(&self) -> Vec<Arc<LogEntry>> {
+        let query = LogQuery::of(self.world.organization, self.execution.id);
+        let logs = self
+            .world
+            .engine
+            .logs(query.level(LogLevel::Warn).limit(10));
+        logs.await.expect("reads").items
+    }
 }
 
 /// The codes by which the answers of [`unstorable`] are refused.
@@ -120,7 +99,7 @@ const REFUSED: [&str; 10] = [
     codes::WRONG_PHASE,
 ];
 
-/// An answer that no store could keep.
+/// An answer that no store can keep.
 fn unstorable(case: usize) -> StepOutcome {
     let signers = [NewSigner::new("ana@example.com")];
     let request = |envelope: &str| NewSignatureRequest::new("builtin", envelope, signers.clone());
@@ -150,23 +129,20 @@ async fn an_effect_whose_answer_cannot_be_kept_is_settled_by_a_person_and_not_re
     for (case, code) in REFUSED.into_iter().enumerate() {
         let runs = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&runs);
-        let engine = builder().step(effect(spec("bad"), move |_, _: Value| {
+        let builder = builder().step(effect(spec("bad"), move |_, _: Value| {
             counted.fetch_add(1, Ordering::SeqCst);
             async move { Ok(unstorable(case)) }
         }));
-        let ran = run(engine.build(), "bad").await;
-        assert_eq!(ran.record.execution.status, Status::NeedsReview, "{case}");
+        let ran = run(builder, "bad").await;
+        assert_eq!(ran.execution.status, Status::NeedsReview, "{case}");
         let (given, human, tech) = ran.error();
         assert_eq!(given, code, "{case}");
         assert!(human.contains("confirm that it did"), "{human}");
         assert!(tech.contains("cannot be kept"), "{tech}");
-        let execution = &ran.record.execution;
-        let control =
-            || ControlRequest::new(execution.organization_id, execution.id, Actor::user("ana"));
-        let plain = ran.engine.resume(control(), Resume::default()).await;
+        let plain = ran.resume(Resume::default()).await;
         assert!(matches!(plain, Err(EngineError::InvalidInput(_))), "{case}");
         let done = Repair::default().settlement(Settlement::ConfirmDone(json!({})));
-        let settled = ran.engine.resume(control(), done.into()).await;
+        let settled = ran.resume(done.into()).await;
         settled.unwrap_or_else(|error| panic!("{case}: {error}"));
         assert_eq!(runs.load(Ordering::SeqCst), 1, "{case}");
     }
@@ -222,13 +198,9 @@ async fn a_wait_that_nobody_could_answer_is_refused() {
             let wait = wait.clone();
             async move { Ok(StepOutcome::Wait(wait)) }
         };
-        let ran = run_in(
-            "signature",
-            builder().step(effect(spec, answer)).build(),
-            "asks",
-        )
-        .await;
-        assert_eq!(ran.record.execution.status, Status::NeedsReview, "{name}");
+        let world = World::new(builder().step(effect(spec, answer)));
+        let ran = run_in("signature", world, &["asks"]).await;
+        assert_eq!(ran.execution.status, Status::NeedsReview, "{name}");
         let (given, human, tech) = ran.error();
         assert_eq!(given, code, "{name}");
         assert!(!human.contains("error-wait"), "{human}");
@@ -236,7 +208,7 @@ async fn a_wait_that_nobody_could_answer_is_refused() {
     }
 }
 
-/// Its envelope and its link are the same in each execution.
+/// A wait whose envelope or link is the same in each execution.
 fn constant_wait(kind: &str) -> Wait {
     if kind == "signatures" {
         let signers = [NewSigner::new("ann@example.com")];
@@ -278,11 +250,13 @@ async fn a_name_that_leads_to_another_execution_is_refused_and_its_effect_is_not
             }
         });
         let asks = asks.probe(move |_, _| async move { Probe::Begun(constant_wait(kind)) });
-        let engine = builder().step(asks).build();
-        let first = run_in("signature", engine.clone(), "asks").await.record;
-        let ran = run_in("signature", engine.clone(), "asks").await;
-        let execution = &ran.record.execution;
-        assert_eq!(execution.status, Status::NeedsReview, "{case}");
+        let world = World::new(builder().step(asks));
+        let engine = &world.engine;
+        let first = run_in("signature", world.clone(), &["asks"])
+            .await
+            .execution;
+        let ran = run_in("signature", world.elsewhere(), &["asks"]).await;
+        assert_eq!(ran.execution.status, Status::NeedsReview, "{case}");
         let (code, human, _) = ran.error();
         match is_probed {
             true => assert_eq!(code, codes::OUTCOME_UNKNOWN, "{case}"),
@@ -312,7 +286,7 @@ async fn a_name_that_leads_to_another_execution_is_refused_and_its_effect_is_not
                     .execution_id
             }
         };
-        assert_eq!(owner, first.execution.id);
+        assert_eq!(owner, first.id);
     }
 }
 
@@ -322,17 +296,11 @@ async fn a_wait_for_a_provider_that_the_engine_does_not_know_is_logged() {
         NodeSpec::new("asks", Phase::Signature),
         |_, _: Value| async { Ok(StepOutcome::Wait(constant_wait("signatures"))) },
     );
-    let ran = run_in("signature", builder().step(asks).build(), "asks").await;
-    let execution = &ran.record.execution;
-    assert_eq!(
-        execution.status,
-        Status::Signing,
-        "the application may report"
-    );
-    let logs = LogQuery::of(execution.organization_id, execution.id)
-        .level(LogLevel::Warn)
-        .limit(10);
-    let logs = ran.engine.logs(logs).await.expect("reads").items;
+    let world = World::new(builder().step(asks));
+    let ran = run_in("signature", world, &["asks"]).await;
+    let status = ran.execution.status;
+    assert_eq!(status, Status::Signing, "the application may report");
+    let logs = ran.warnings().await;
     for locale in [Locale::En, Locale::PtBr] {
         let texts = logs.iter().map(|it| it.message_human.render(locale));
         assert_eq!(texts.filter(|it| it.contains("“desk”")).count(), 1);
@@ -341,18 +309,18 @@ async fn a_wait_for_a_provider_that_the_engine_does_not_know_is_logged() {
 
 #[tokio::test]
 async fn a_computed_output_that_cannot_be_kept_fails_its_step() {
-    let engine = builder().step(compute(spec("deep"), |_, _: Value| async {
+    let builder = builder().step(compute(spec("deep"), |_, _: Value| async {
         Ok::<Value, StepFailure>(bottomless())
     }));
-    let ran = run(engine.build(), "deep").await;
-    assert_eq!(ran.record.execution.status, Status::Failed);
+    let ran = run(builder, "deep").await;
+    assert_eq!(ran.execution.status, Status::Failed);
     assert_eq!(ran.error().0, codes::OUTPUT_NOT_STORABLE);
 }
 
 #[tokio::test]
 async fn an_output_that_is_too_large_beside_the_others_fails_its_step() {
     let (runs, text) = (Arc::new(AtomicUsize::new(0)), "x".repeat(40));
-    let engine = || {
+    let process = || {
         let (counted, text) = (Arc::clone(&runs), text.clone());
         let output = move || json!({"text": text});
         let computed = output.clone();
@@ -370,27 +338,23 @@ async fn an_output_that_is_too_large_beside_the_others_fails_its_step() {
                 let output = output();
                 async move { Ok(StepOutcome::Done(output)) }
             }))
-            .build()
     };
-    let fits = run_all("save", engine(), &["computes", "computes", "small"]).await;
-    assert_eq!(fits.record.execution.status, Status::Completed);
+    let fits = run_all(process(), &["computes", "computes", "small"]).await;
+    assert_eq!(fits.execution.status, Status::Completed);
 
-    let computed = run_all("save", engine(), &["computes", "computes", "computes"]).await;
-    assert_eq!(computed.record.execution.status, Status::Failed);
+    let computed = run_all(process(), &["computes", "computes", "computes"]).await;
+    assert_eq!(computed.execution.status, Status::Failed);
     assert_eq!(computed.error().0, codes::TOTAL_OUTPUT_TOO_LARGE);
 
-    let acted = run_all("save", engine(), &["computes", "computes", "acts"]).await;
-    let execution = &acted.record.execution;
-    assert_eq!(execution.status, Status::NeedsReview);
+    let acted = run_all(process(), &["computes", "computes", "acts"]).await;
+    assert_eq!(acted.execution.status, Status::NeedsReview);
     let (code, human, tech) = acted.error();
     assert_eq!(code, codes::TOTAL_OUTPUT_TOO_LARGE);
     assert!(human.contains("confirm that it did"), "{human}");
     assert!(tech.contains("exceed 120 bytes"), "{tech}");
     let confirm = async |output| {
-        let (organization, id) = (execution.organization_id, execution.id);
-        let control = ControlRequest::new(organization, id, Actor::user("ana"));
         let done = Repair::default().settlement(Settlement::ConfirmDone(output));
-        acted.engine.resume(control, done.into()).await
+        acted.resume(done.into()).await
     };
     match confirm(json!({"text": text})).await {
         Err(EngineError::InvalidInput(faults)) => assert_eq!(faults[0].pointer, "/output"),
@@ -422,8 +386,8 @@ async fn a_number_that_json_does_not_have_is_refused_and_not_made_null() {
         let computes = compute(spec("computes"), move |_, _: Value| async move {
             Ok(measured(value, small))
         });
-        let ran = run(builder().step(computes).build(), "computes").await;
-        assert_eq!(ran.record.execution.status, Status::Failed);
+        let ran = run(builder().step(computes), "computes").await;
+        assert_eq!(ran.execution.status, Status::Failed);
         let (code, _, tech) = ran.error();
         assert_eq!(code, codes::OUTPUT_NOT_STORABLE);
         assert!(tech.contains("NaN"), "{tech}");
@@ -431,19 +395,19 @@ async fn a_number_that_json_does_not_have_is_refused_and_not_made_null() {
         let acts = effect(spec("acts"), move |_, _: Value| async move {
             StepOutcome::done(measured(value, small))
         });
-        let ran = run(builder().step(acts).build(), "acts").await;
-        assert_eq!(ran.record.execution.status, Status::NeedsReview);
+        let ran = run(builder().step(acts), "acts").await;
+        assert_eq!(ran.execution.status, Status::NeedsReview);
         assert_eq!(ran.error().0, codes::OUTPUT_NOT_STORABLE);
     }
     let fine = compute(spec("fine"), move |_, _: Value| async move {
         Ok(measured(f64::MAX, f32::MIN_POSITIVE))
     });
-    let ran = run(builder().step(fine).build(), "fine").await;
-    assert_eq!(ran.record.execution.status, Status::Completed);
+    let ran = run(builder().step(fine), "fine").await;
+    assert_eq!(ran.execution.status, Status::Completed);
 }
 
 #[tokio::test]
-async fn what_a_probe_gives_and_nobody_could_keep_is_a_persons_to_tell() {
+async fn a_person_settles_an_effect_whose_probe_gives_an_answer_that_cannot_be_kept() {
     let founds: [fn() -> Probe; 3] = [
         || Probe::Done(json!("\0")),
         || Probe::Done(bottomless()),
@@ -458,15 +422,15 @@ async fn what_a_probe_gives_and_nobody_could_keep_is_a_persons_to_tell() {
             Err(StepFailure::outcome_unknown("broke_off", "It broke off."))
         });
         let lost = lost.probe(move |_, _| async move { found() });
-        let ran = run(builder().step(lost).build(), "lost").await;
-        assert_eq!(ran.record.execution.status, Status::NeedsReview);
+        let ran = run(builder().step(lost), "lost").await;
+        assert_eq!(ran.execution.status, Status::NeedsReview);
         assert_eq!(ran.error().0, codes::OUTCOME_UNKNOWN);
     }
 }
 
 #[tokio::test]
 async fn texts_of_handlers_are_kept_without_control_characters() {
-    let engine = builder().step(effect(
+    let builder = builder().step(effect(
         spec("talks"),
         |context: EffectContext, _: Value| async move {
             let entry = LogDraft::new(LogLevel::Warn, "it\0 said")
@@ -480,20 +444,15 @@ async fn texts_of_handlers_are_kept_without_control_characters() {
             Err::<StepOutcome, _>(StepFailure::fatal("bro\0ken".to_owned(), "No\0.").tech("te\0ch"))
         },
     ));
-    let Ran { engine, record } = run(engine.build(), "talks").await;
-    let execution = &record.execution;
-    let error = execution.error.as_ref().expect("an error");
+    let ran = run(builder, "talks").await;
+    let error = ran.execution.error.as_ref().expect("an error");
     assert_eq!(
         (&*error.code, error.human.render(Locale::En)),
         ("broken", "No.".to_owned())
     );
     assert_eq!(error.tech.as_deref(), Some("tech"));
 
-    let (organization_id, execution_id) = (execution.organization_id, execution.id);
-    let logs = LogQuery::of(organization_id, execution_id)
-        .level(LogLevel::Warn)
-        .limit(10);
-    let logs = engine.logs(logs).await.expect("reads").items;
+    let logs = ran.warnings().await;
     let said = logs
         .iter()
         .find(|it| it.message_human.render(Locale::En) == "it said");
@@ -503,8 +462,8 @@ async fn texts_of_handlers_are_kept_without_control_characters() {
     assert_eq!(details["body"], json!(["x"]));
     assert!(details.to_string().contains("truncated"), "{details}");
 
-    let audit = AuditQuery::of(organization_id, execution_id).limit(10);
-    let rows = engine.audit(audit).await.expect("reads").items;
+    let audit = AuditQuery::of(ran.world.organization, ran.execution.id).limit(10);
+    let rows = ran.world.engine.audit(audit).await.expect("reads").items;
     let row = rows
         .iter()
         .find(|row| row.action == "thing.done")
@@ -516,7 +475,7 @@ async fn texts_of_handlers_are_kept_without_control_characters() {
     assert!(row.metadata.to_value()["what"].is_object());
 }
 
-/// A handler whose check finds what another system has said.
+/// A handler whose check returns texts with control characters.
 struct Checked(NodeSpec);
 
 #[async_trait]
@@ -539,9 +498,9 @@ impl ComputeHandler for Checked {
 #[tokio::test]
 async fn issues_of_handlers_are_kept_without_control_characters() {
     let handler = Handler::Compute(Arc::new(Checked(spec("checked"))));
-    let ran = run(builder().step(handler).build(), "checked").await;
-    assert_eq!(ran.record.execution.status, Status::NeedsReview);
-    let preflight = ran.record.execution.preflight.as_ref().expect("was made");
+    let ran = run(builder().step(handler), "checked").await;
+    assert_eq!(ran.execution.status, Status::NeedsReview);
+    let preflight = ran.execution.preflight.as_ref().expect("was made");
     let issue = &preflight.issues[0];
     assert_eq!(issue.message_human.render(Locale::En), "What?");
     assert_eq!(

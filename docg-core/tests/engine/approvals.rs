@@ -1,23 +1,20 @@
-//! The node type `approval` on the memory adapters: what approvers are given when asking them is
-//! interrupted, and what is found out only when the step runs.
+//! The node type `approval`: approvers get the same links when an interrupted request is repeated, and parameters that
+//! only the running step knows are checked.
 
-use std::{
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::sync::{Arc, Mutex};
 
 use docg_core::{
     approval::{self, ApprovalNotifier, ApprovalStatus, Decision, Invitation},
-    engine::{ControlAnswer, ControlRequest, EngineError, RefusedVote, StartRequest, VoteAnswer},
+    engine::{EngineBuilder, EngineError, RefusedVote, VoteAnswer},
     error::codes,
     prelude::*,
     run::StepStatus,
-    time::{Clock, ManualClock, SystemClock, Timestamp},
 };
 use docg_store_memory::{MemoryBus, MemoryStore};
-use futures::StreamExt;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
+
+use crate::world::{World, an_hour_later, builder, echo};
 
 const ANN: &str = "ann@example.com";
 const BEN: &str = "ben@example.com";
@@ -72,36 +69,14 @@ impl ApprovalNotifier for Inbox {
     }
 }
 
-/// One process: several may share a store and an inbox.
-fn engine(store: &Arc<MemoryStore>, bus: &Arc<MemoryBus>, inbox: &Arc<Inbox>) -> Engine {
-    engine_at(store, bus, inbox, Arc::new(SystemClock))
-}
-
-fn engine_at(
-    store: &Arc<MemoryStore>,
-    bus: &Arc<MemoryBus>,
-    inbox: &Arc<Inbox>,
-    clock: Arc<dyn Clock>,
-) -> Engine {
-    let echo =
-        NodeSpec::new("echo", Phase::Trigger).param(ParamSpec::optional("people", ParamKind::Json));
-    Engine::builder(Arc::clone(store) as _, Arc::clone(bus) as _)
-        .step(compute(echo, |_, p: Value| async move { Ok(p) }))
+/// Adds the node types of these tests.
+fn with_nodes(builder: EngineBuilder, inbox: &Arc<Inbox>) -> EngineBuilder {
+    let spec = NodeSpec::new("echo", Phase::Trigger);
+    builder
+        .step(echo(
+            spec.param(ParamSpec::optional("people", ParamKind::Json)),
+        ))
         .step(approval::node([3; 32], Arc::clone(inbox) as _))
-        .clock(clock)
-        .build()
-}
-
-async fn start(engine: &Engine, organization: OrganizationId, nodes: Value) -> ExecutionId {
-    let workflow = WorkflowId::new();
-    let draft = serde_json::from_value(json!({"name": "Leave", "nodes": nodes}));
-    engine
-        .put_workflow(organization, workflow, draft.expect("readable"), None)
-        .await
-        .expect("valid");
-    let request = StartRequest::new(organization, workflow, Actor::user("somebody"));
-    let started = engine.start(request).await.expect("accepted");
-    started.record.execution.id
 }
 
 fn asking(params: Value) -> Value {
@@ -109,23 +84,7 @@ fn asking(params: Value) -> Value {
         "retry": {"max_attempts": 2, "initial_ms": 1, "max_ms": 1, "multiplier": 1.0}}])
 }
 
-/// Waits until the run has an event of this type.
-async fn until(engine: &Engine, organization: OrganizationId, id: ExecutionId, event_type: &str) {
-    let mut feed = engine.feed(organization, id, 0).await.expect("a feed");
-    let reading = async {
-        while let Some(event) = feed.next().await {
-            if event.expect("readable").event_type() == event_type {
-                return;
-            }
-        }
-        panic!("it ended without {event_type}");
-    };
-    tokio::time::timeout(Duration::from_secs(20), reading)
-        .await
-        .expect("it happens");
-}
-
-/// All that Ann and Ben got, each several times, opens the same approval.
+/// Every invitation of Ann and Ben, who got two each, opens the same approval.
 async fn first_links_still_open(engine: &Engine, inbox: &Inbox) {
     for email in [ANN, BEN] {
         let sent = inbox.to(email);
@@ -137,7 +96,7 @@ async fn first_links_still_open(engine: &Engine, inbox: &Inbox) {
             (open.approver.as_str(), open.status),
             (email, ApprovalStatus::Pending)
         );
-        assert_eq!(open.workflow_name, "Leave");
+        assert_eq!(open.workflow_name, "test");
     }
     let (ann, ben) = (inbox.to(ANN).remove(0), inbox.to(BEN).remove(0));
     assert_ne!(ann.token, ben.token);
@@ -149,76 +108,50 @@ async fn first_links_still_open(engine: &Engine, inbox: &Inbox) {
 }
 
 #[tokio::test]
-async fn asking_again_after_a_failure_gives_out_the_same_links() {
-    let (store, bus) = (Arc::default(), Arc::default());
+async fn an_invitation_that_is_repeated_after_a_failure_has_the_same_link() {
     let inbox = Inbox::new(Fault::Fails);
-    let engine = engine(&store, &bus, &inbox);
-    let _workers = engine
-        .start_workers(WorkerOptions::default())
-        .expect("no other workers run");
-    let organization = OrganizationId::new();
-    let id = start(
-        &engine,
-        organization,
-        asking(json!({"approvers": [ANN, BEN]})),
-    )
-    .await;
-    until(&engine, organization, id, "approval.requested").await;
-    first_links_still_open(&engine, &inbox).await;
-    until(&engine, organization, id, "execution.completed").await;
-}
-
-/// For whom the lease of a process that died has expired.
-fn an_hour_later() -> Arc<dyn Clock> {
-    let later = Timestamp::now() + Duration::from_secs(3_600);
-    Arc::new(ManualClock::new(later))
+    let world = World::new(with_nodes(builder(), &inbox));
+    let _workers = world.workers();
+    let id = world.start(asking(json!({"approvers": [ANN, BEN]}))).await;
+    world.until_event(id, "approval.requested").await;
+    first_links_still_open(&world.engine, &inbox).await;
+    world.until_completed(id).await;
 }
 
 #[tokio::test]
-async fn whoever_takes_over_from_a_worker_that_died_gives_out_the_same_links() {
-    let (store, bus) = (Arc::default(), Arc::default());
+async fn an_invitation_that_is_repeated_after_a_takeover_has_the_same_link() {
+    let (store, bus) = (Arc::<MemoryStore>::default(), Arc::<MemoryBus>::default());
     let inbox = Inbox::new(Fault::Hangs);
-    // The first process lives in a runtime of its own, which is dropped with everything in it.
+    let process = || with_nodes(Engine::builder(store.clone(), bus.clone()), &inbox);
+    // The first process has its own runtime, which is dropped with everything in it.
     let doomed = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
         .build()
         .expect("a runtime");
-    let organization = OrganizationId::new();
-    let first = engine(&store, &bus, &inbox);
+    let first = World::new(process());
+    let second = first.beside(process().clock(an_hour_later()));
     let begun = doomed.spawn(async move {
-        let nodes = asking(json!({"approvers": [ANN, BEN]}));
-        let id = start(&first, organization, nodes).await;
-        std::mem::forget(
-            first
-                .start_workers(WorkerOptions::default())
-                .expect("no other workers run"),
-        );
+        let id = first.start(asking(json!({"approvers": [ANN, BEN]}))).await;
+        std::mem::forget(first.workers());
         id
     });
     let id = begun.await.expect("started");
     inbox.hangs.notified().await;
     doomed.shutdown_background();
-    let second = engine_at(&store, &bus, &inbox, an_hour_later());
-    let _workers = second
-        .start_workers(WorkerOptions::default())
-        .expect("no other workers run");
-    until(&second, organization, id, "approval.requested").await;
-    first_links_still_open(&second, &inbox).await;
-    until(&second, organization, id, "execution.completed").await;
-    let steps = second.steps(organization, id).await.expect("steps");
+    let _workers = second.workers();
+    second.until_event(id, "approval.requested").await;
+    first_links_still_open(&second.engine, &inbox).await;
+    second.until_completed(id).await;
+    let steps = second.steps(id).await;
     assert_eq!(steps[0].attempt, 1, "a dead worker uses up no attempt");
 }
 
 #[tokio::test]
 async fn approvers_that_an_earlier_step_gives_are_checked_before_anybody_is_asked() {
-    let (store, bus) = (Arc::default(), Arc::default());
     let inbox = Inbox::new(Fault::None);
-    let engine = engine(&store, &bus, &inbox);
-    let _workers = engine
-        .start_workers(WorkerOptions::default())
-        .expect("no other workers run");
-    let organization = OrganizationId::new();
+    let world = World::new(with_nodes(builder(), &inbox));
+    let _workers = world.workers();
     for (people, code) in [
         (json!([ANN]), codes::INVALID_QUORUM),
         (json!([ANN, "ANN@example.com"]), codes::DUPLICATE_APPROVER),
@@ -234,19 +167,15 @@ async fn approvers_that_an_earlier_step_gives_are_checked_before_anybody_is_aske
             {"id": "ok", "type": "approval", "phase": "save",
                 "params": {"approvers": "{{steps.who.people}}", "quorum": 2}},
         ]);
-        let id = start(&engine, organization, nodes).await;
-        until(&engine, organization, id, "step.failed").await;
-        let execution = engine
-            .execution(organization, id)
-            .await
-            .expect("stored")
-            .execution;
+        let id = world.start(nodes).await;
+        world.until_event(id, "step.failed").await;
+        let execution = world.execution(id).await;
         assert_eq!(execution.status, Status::NeedsReview, "{people}");
         let error = execution.error.as_ref().expect("an error");
         assert_eq!(error.code, code, "{people}");
-        let steps = engine.steps(organization, id).await.expect("steps");
+        let steps = world.steps(id).await;
         assert_eq!(steps[1].status(), StepStatus::Failed);
-        let actions = engine.recommended_actions(&execution, &steps);
+        let actions = world.engine.recommended_actions(&execution, &steps);
         assert!(!actions.is_empty(), "{people}");
     }
     assert!(inbox.to(ANN).is_empty(), "nobody was asked");
@@ -254,23 +183,18 @@ async fn approvers_that_an_earlier_step_gives_are_checked_before_anybody_is_aske
 
 #[tokio::test]
 async fn nobody_is_asked_for_a_decision_that_would_be_due_at_once() {
-    let (store, bus) = (Arc::default(), Arc::default());
     let inbox = Inbox::new(Fault::None);
-    let engine = engine(&store, &bus, &inbox);
-    let _workers = engine
-        .start_workers(WorkerOptions::default())
-        .expect("no other workers run");
-    let organization = OrganizationId::new();
+    let world = World::new(with_nodes(builder(), &inbox));
+    let _workers = world.workers();
     for on_expiry in ["fail", "approve", "review"] {
         let nodes = json!([
             {"id": "when", "type": "echo", "params": {"people": 0}},
             {"id": "ok", "type": "approval", "phase": "save", "params": {"approvers": [ANN],
                 "expires_in_ms": "{{steps.when.people}}", "on_expiry": on_expiry}},
         ]);
-        let id = start(&engine, organization, nodes).await;
-        until(&engine, organization, id, "step.failed").await;
-        let execution = engine.execution(organization, id).await.expect("stored");
-        let execution = execution.execution;
+        let id = world.start(nodes).await;
+        world.until_event(id, "step.failed").await;
+        let execution = world.execution(id).await;
         assert_eq!(execution.status, Status::NeedsReview, "{on_expiry}");
         let error = execution.error.as_ref().expect("an error");
         assert_eq!(error.code, codes::INVALID_FIELD_FORMAT, "{on_expiry}");
@@ -279,17 +203,14 @@ async fn nobody_is_asked_for_a_decision_that_would_be_due_at_once() {
 }
 
 #[tokio::test]
-async fn a_vote_that_does_not_count_says_why() {
-    let (store, bus) = (Arc::default(), Arc::default());
+async fn a_vote_that_does_not_count_is_refused_with_the_reason() {
     let inbox = Inbox::new(Fault::None);
-    let engine = engine(&store, &bus, &inbox);
-    let _workers = engine
-        .start_workers(WorkerOptions::default())
-        .expect("no other workers run");
-    let organization = OrganizationId::new();
+    let world = World::new(with_nodes(builder(), &inbox));
+    let engine = &world.engine;
+    let _workers = world.workers();
     let params = json!({"approvers": [ANN, BEN], "quorum": 2});
-    let id = start(&engine, organization, asking(params)).await;
-    until(&engine, organization, id, "approval.requested").await;
+    let id = world.start(asking(params)).await;
+    world.until_event(id, "approval.requested").await;
     let token = inbox.to(ANN).remove(0).token;
     let vote = || engine.vote(&token, Decision::Approved, None);
     assert!(matches!(vote().await, Ok(VoteAnswer::Counted(_))));
@@ -302,9 +223,7 @@ async fn a_vote_that_does_not_count_says_why() {
         (again.reason, again.approver.as_str()),
         (RefusedVote::AlreadyVoted, ANN)
     );
-    let control = ControlRequest::new(organization, id, Actor::user("somebody"));
-    let canceled = engine.cancel(control, None).await.expect("allowed");
-    assert!(matches!(canceled, ControlAnswer::Applied(_)));
+    world.cancel(id).await;
     assert_eq!(refused(vote().await).reason, RefusedVote::Canceled);
     let unknown = engine.vote("unknown", Decision::Approved, None).await;
     assert!(matches!(unknown, Err(EngineError::NotFound(_))));

@@ -1,28 +1,28 @@
-//! What embedders and their handlers give beyond all bounds: it is refused by a typed error, cut with a
-//! mark, or left to a person; and whatever became of it, every list can be read afterwards.
+//! Input of applications and handlers beyond all bounds. It is refused with a typed error, cut with a mark, or left to a
+//! person, and every list can be read afterwards.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use docg_core::{
     conformance::fixtures::nested,
-    engine::{ControlRequest, EngineError, Repair, RequestSignature, RetryRequest},
+    engine::{EngineError, Repair, RequestSignature, RetryRequest},
     error::codes,
-    event::EventData,
     limits::{self, CUT_MARK, TextLimit},
     observe::{LogDraft, LogLevel},
     ports::Settlement,
     prelude::*,
-    query::{AuditQuery, ExecutionQuery, ExecutionRecord, LogQuery},
+    query::{AuditQuery, ExecutionQuery, LogQuery},
+    run::Execution,
     time::{MAX_DURATION_MS, Timestamp},
     workflow::{
         WorkflowDraft,
         handler::{NewApproval, OnExpiry},
     },
 };
-use docg_store_memory::{MemoryBus, MemoryStore};
-use futures::StreamExt;
 use proptest::{prelude::*, test_runner::Config};
-use serde_json::json;
+use serde_json::{Value, json};
+
+use crate::world::{World, bottomless, builder};
 
 fn spec(name: &'static str) -> NodeSpec {
     NodeSpec::new(name, Phase::Save).any_phase()
@@ -32,7 +32,7 @@ fn spec(name: &'static str) -> NodeSpec {
 fn beyond(what: &'static str) -> Handler {
     effect(
         spec(what),
-        move |context: EffectContext, _: serde_json::Value| async move {
+        move |context: EffectContext, _: Value| async move {
             let text = "x".repeat(10_000_000);
             let approver = || vec![("ann@example.com".to_owned(), [7; 32])];
             let mut approval = NewApproval::new(approver());
@@ -136,78 +136,50 @@ const BEYOND: [(&str, Status, &str); 11] = [
     ("many-logs", Status::Completed, ""),
 ];
 
-struct World {
-    engine: Engine,
-    organization: OrganizationId,
+/// An organization with a workflow of one step.
+struct Beyond {
+    world: World,
     workflow: WorkflowId,
 }
 
-impl World {
-    async fn of(node_type: &str) -> Self {
-        let (store, bus) = (MemoryStore::default(), MemoryBus::default());
-        let mut builder = Engine::builder(Arc::new(store), Arc::new(bus));
+impl Beyond {
+    async fn new(node_type: &str) -> Self {
+        let mut builder = builder();
         for (what, ..) in BEYOND {
             builder = builder.step(beyond(what));
         }
-        let options = |options: &mut docg_core::engine::EngineOptions| {
+        let world = World::new(builder.options(|options| {
             options.cancel_grace = Duration::MAX;
             options.probe_timeout = Duration::MAX;
             options.poll_interval = Duration::MAX;
             options.signature_check = Duration::MAX;
             options.lease = Duration::MAX;
-        };
-        let world = Self {
-            engine: builder.options(options).build(),
-            organization: OrganizationId::new(),
-            workflow: WorkflowId::new(),
-        };
+        }));
         let nodes = json!([{"id": "n", "type": node_type, "phase": "save"}]);
-        let draft = serde_json::from_value(json!({"name": "test", "nodes": nodes}));
-        let stored = world.engine.put_workflow(
-            world.organization,
-            world.workflow,
-            draft.expect("readable"),
-            None,
-        );
-        stored.await.expect("a valid definition");
-        world
+        let workflow = world.put(nodes).await;
+        Self { world, workflow }
     }
 
     fn request(&self) -> StartRequest {
-        StartRequest::new(self.organization, self.workflow, Actor::user("somebody"))
+        self.world.request(self.workflow)
     }
 
-    /// Starts a run, and waits until it rests or has ended.
-    async fn run(&self) -> ExecutionRecord {
-        let _workers = self
-            .engine
-            .start_workers(WorkerOptions::default())
-            .expect("no other workers run");
-        let started = self.engine.start(self.request()).await.expect("accepted");
-        let id = started.record.execution.id;
-        let feed = self.engine.feed(self.organization, id, 0).await;
-        let mut feed = feed.expect("a feed");
-        let rests = async {
-            while let Some(event) = feed.next().await {
-                if let EventData::StatusChanged { to, .. } = event.expect("readable").data
-                    && (to.is_terminal() || to == Status::NeedsReview)
-                {
-                    break;
-                }
-            }
-        };
-        let rested = tokio::time::timeout(Duration::from_secs(20), rests).await;
-        rested.expect("it ends or rests");
-        self.engine
-            .execution(self.organization, id)
-            .await
-            .expect("stored")
+    async fn start(&self) -> ExecutionId {
+        self.world.accept(self.request()).await
     }
 
-    /// Reads every list, and gives the length of what they show.
+    /// Starts an execution, and waits until it rests or has ended.
+    async fn run(&self) -> Execution {
+        let _workers = self.world.workers();
+        let id = self.start().await;
+        self.world.until_rest(id).await;
+        self.world.execution(id).await
+    }
+
+    /// Reads every list, and returns the length of the text that they show.
     async fn read_all(&self, id: ExecutionId) -> usize {
-        let engine = &self.engine;
-        let organization_id = self.organization;
+        let engine = &self.world.engine;
+        let organization_id = self.world.organization;
         let executions = engine
             .executions(ExecutionQuery::of(organization_id))
             .await
@@ -227,10 +199,10 @@ impl World {
 }
 
 #[tokio::test]
-async fn what_a_handler_gives_beyond_all_bounds_is_cut_or_refused_and_every_list_is_readable() {
+async fn an_answer_of_a_handler_beyond_all_bounds_is_cut_or_refused_and_every_list_is_readable() {
     for (what, status, code) in BEYOND {
-        let world = World::of(what).await;
-        let execution = world.run().await.execution;
+        let it = Beyond::new(what).await;
+        let execution = it.run().await;
         assert_eq!(
             execution.status,
             status,
@@ -257,16 +229,16 @@ async fn what_a_handler_gives_beyond_all_bounds_is_cut_or_refused_and_every_list
                 assert!(text.ends_with(CUT_MARK) && text.chars().count() == most);
             }
         }
-        let shown = world.read_all(execution.id).await;
+        let shown = it.read_all(execution.id).await;
         assert!(shown < 500_000, "{what}: lists show {shown} bytes");
     }
 }
 
 #[tokio::test]
-async fn an_embedders_texts_are_held_to_the_same_limits_as_requests() {
-    let world = World::of("many-logs").await;
+async fn texts_of_an_application_have_the_same_limits_as_those_of_http_requests() {
+    let it = Beyond::new("many-logs").await;
     let with = |limit: TextLimit, text: String| {
-        let mut request = world.request();
+        let mut request = it.request();
         match limit {
             limits::TRIGGER_TYPE => request.trigger_type = text,
             limits::CORRELATION_ID => request.correlation_id = text,
@@ -292,7 +264,11 @@ async fn an_embedders_texts_are_held_to_the_same_limits_as_requests() {
         limits::IDEMPOTENCY_KEY,
     ] {
         let at = format!("/{}", limit.name);
-        let good = world.engine.start(with(limit, "x".repeat(limit.max))).await;
+        let good = it
+            .world
+            .engine
+            .start(with(limit, "x".repeat(limit.max)))
+            .await;
         good.unwrap_or_else(|error| panic!("{at}: {error}"));
         let blank = [String::new(), " ".to_owned()].map(|text| (text, "required"));
         let blank = blank.into_iter().filter(|_| limit != limits::ACTOR);
@@ -303,52 +279,45 @@ async fn an_embedders_texts_are_held_to_the_same_limits_as_requests() {
             ("a\0b".to_owned(), "invalid_text"),
             ("a\u{202e}b".to_owned(), "invalid_text"),
         ]) {
-            let answer = world.engine.start(with(limit, text)).await;
+            let answer = it.world.engine.start(with(limit, text)).await;
             let faults = answer.map(drop).map_err(refused);
             assert_eq!(faults, Err(vec![(at.clone(), code)]));
         }
     }
-    let id = world.engine.start(world.request()).await.expect("accepted");
-    let id = id.record.execution.id;
-    let control = || ControlRequest::new(world.organization, id, Actor::user("somebody"));
+    let id = it.start().await;
+    let control = || it.world.control(id);
     let long = || Some("x".repeat(limits::REASON.max + 1));
     let expected = Err(vec![("/reason".to_owned(), "too_long")]);
-    let paused = world.engine.pause(control(), long()).await;
+    let paused = it.world.engine.pause(control(), long()).await;
     assert_eq!(paused.map(drop).map_err(refused), expected);
-    let canceled = world.engine.cancel(control(), long()).await;
+    let canceled = it.world.engine.cancel(control(), long()).await;
     assert_eq!(canceled.map(drop).map_err(refused), expected);
     let retry = RetryRequest::default().correlation_id("").traceparent("");
-    let retried = world.engine.retry(control(), retry).await.map(drop);
+    let retried = it.world.engine.retry(control(), retry).await.map(drop);
     let asked = RequestSignature::new(Vec::new())
         .correlation_id("")
         .traceparent("");
-    let asked = world.engine.request_signature(control(), asked).await;
+    let asked = it.world.engine.request_signature(control(), asked).await;
     for answer in [retried, asked.map(drop)] {
         let faults = ["/correlation_id", "/traceparent"].map(|at| (at.to_owned(), "required"));
         assert_eq!(answer.map_err(refused), Err(faults.to_vec()));
     }
-    world.read_all(id).await;
-}
-
-/// Nested so deep that whatever follows it down, or drops it, overflows the stack.
-fn bottomless() -> serde_json::Value {
-    (0..20_000).fold(json!([]), |inner, _| serde_json::Value::Array(vec![inner]))
+    it.read_all(id).await;
 }
 
 #[tokio::test]
-async fn a_value_without_a_bottom_is_refused_wherever_an_embedder_gives_it() {
-    let world = World::of("many-logs").await;
-    let control = |id| ControlRequest::new(world.organization, id, Actor::user("somebody"));
-    let mut request = world.request();
+async fn a_value_that_is_nested_too_deep_is_refused_in_every_call_of_an_application() {
+    let it = Beyond::new("many-logs").await;
+    let mut request = it.request();
     request.trigger_data["deep"] = bottomless();
-    let mut refusals = vec![world.engine.start(request).await.map(drop)];
-    let id = world.engine.start(world.request()).await.expect("accepted");
-    let id = id.record.execution.id;
+    let mut refusals = vec![it.world.engine.start(request).await.map(drop)];
+    let id = it.start().await;
+    let control = || it.world.control(id);
     let mut again = RetryRequest::default();
     again.trigger_data = Some(bottomless());
-    refusals.push(world.engine.retry(control(id), again).await.map(drop));
+    refusals.push(it.world.engine.retry(control(), again).await.map(drop));
     let signers = RequestSignature::new(vec![json!({}), bottomless(), bottomless()]);
-    let asked = world.engine.request_signature(control(id), signers).await;
+    let asked = it.world.engine.request_signature(control(), signers).await;
     refusals.push(asked.map(drop));
     let mut node = Repair::default();
     node.nodes = [("deep".to_owned(), bottomless())].into_iter().collect();
@@ -357,7 +326,7 @@ async fn a_value_without_a_bottom_is_refused_wherever_an_embedder_gives_it() {
         node,
         Repair::default().settlement(Settlement::ConfirmDone(bottomless())),
     ] {
-        let resumed = world.engine.resume(control(id), repair.into());
+        let resumed = it.world.engine.resume(control(), repair.into());
         refusals.push(resumed.await.map(drop));
     }
     for (place, refusal) in refusals.into_iter().enumerate() {
@@ -371,9 +340,10 @@ async fn a_value_without_a_bottom_is_refused_wherever_an_embedder_gives_it() {
     let mut draft: WorkflowDraft = serde_json::from_value(draft).expect("readable");
     draft.input_schema.insert("x".to_owned(), bottomless());
     draft.nodes[0].params.insert("a/b".to_owned(), bottomless());
-    let put = world
+    let put = it
+        .world
         .engine
-        .put_workflow(world.organization, world.workflow, draft, None);
+        .put_workflow(it.world.organization, it.workflow, draft, None);
     let Err(EngineError::InvalidWorkflow(faults)) = put.await else {
         panic!("it is taken")
     };
@@ -384,7 +354,7 @@ async fn a_value_without_a_bottom_is_refused_wherever_an_embedder_gives_it() {
 
 #[tokio::test]
 async fn a_definition_with_durations_beyond_ten_years_is_refused() {
-    let world = World::of("many-logs").await;
+    let it = Beyond::new("many-logs").await;
     for (settings, node, pointer) in [
         (
             json!({"review_expires_ms": MAX_DURATION_MS + 1}),
@@ -419,9 +389,10 @@ async fn a_definition_with_durations_beyond_ten_years_is_refused() {
             .extend(node.as_object().cloned().unwrap_or_default());
         let draft = json!({"name": "test", "settings": settings, "nodes": [first]});
         let draft = serde_json::from_value(draft).expect("readable");
-        let put = world
+        let put = it
+            .world
             .engine
-            .put_workflow(world.organization, world.workflow, draft, None);
+            .put_workflow(it.world.organization, it.workflow, draft, None);
         let Err(EngineError::InvalidWorkflow(faults)) = put.await else {
             panic!("{pointer} is taken")
         };
@@ -433,8 +404,8 @@ async fn a_definition_with_durations_beyond_ten_years_is_refused() {
     }
 }
 
-/// JSON with much in it that is refused: NULs, names that serde_json takes for its own, deep nesting.
-fn odd_json() -> impl Strategy<Value = serde_json::Value> {
+/// JSON with parts that are often refused: NULs, names that serde_json reserves, deep nesting.
+fn odd_json() -> impl Strategy<Value = Value> {
     let text = prop_oneof![
         "[a-z{}\\u{0}\\u{1b}\\u{2028}]{0,6}",
         Just("$serde_json::private::Number".to_owned()),
@@ -462,13 +433,13 @@ proptest! {
     fn preflight_refuses_the_trigger_data_that_start_refuses(data in odd_json()) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.expect("a runtime").block_on(async {
-            let world = World::of("many-logs").await;
-            for workflow in [world.workflow, WorkflowId::new()] {
-                let mut request = world.request();
+            let it = Beyond::new("many-logs").await;
+            for workflow in [it.workflow, WorkflowId::new()] {
+                let mut request = it.request();
                 request.workflow_id = workflow;
                 request.trigger_data = data.clone();
-                let started = world.engine.start(request).await.map(drop);
-                let checked = world.engine.preflight(world.organization, workflow, data.clone());
+                let started = it.world.engine.start(request).await.map(drop);
+                let checked = it.world.engine.preflight(it.world.organization, workflow, data.clone());
                 let checked = checked.await.map(drop);
                 prop_assert_eq!(format!("{:?}", checked), format!("{:?}", started));
             }
