@@ -14,7 +14,7 @@ use crate::{
 /// Why a handler is told to stop.
 ///
 /// Whatever the reason, a handler that stops before its effect returns [`StepFailure::stopped`]; a handler
-/// whose effect has happened returns its output or wait. No other answer counts as the step's own:
+/// whose effect has happened returns its output or wait. The engine treats the answers as follows:
 ///
 /// | reason | success, wait | any error, a panic, or no answer |
 /// |---|---|---|
@@ -25,16 +25,17 @@ use crate::{
 ///
 /// With [`stopped`](crate::error::StepFailure::stopped) or
 /// [`retryable`](crate::error::StepFailure::retryable), the handler states that its effect may be tried
-/// again. After any other error the outcome is unknown, and the engine asks the handler's `probe` before the step
-/// runs again or the execution ends. Two kinds of calls are never in doubt: of an effect that is [safe to
-/// repeat](super::NodeSpec::safe_to_repeat), and of [`resumed`](super::EffectHandler::resumed), unless it returns
-/// an unknown outcome itself.
+/// again. After any other error the outcome is unknown, and the engine asks the handler's `probe` before the
+/// step runs again or the execution ends. The outcome of two kinds of calls is never unknown: of an effect
+/// that is [safe to repeat](super::NodeSpec::safe_to_repeat), and of
+/// [`resumed`](super::EffectHandler::resumed), unless `resumed` itself returns an unknown outcome.
 ///
 /// [`StepFailure::stopped`]: crate::error::StepFailure::stopped
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum StopReason {
-    /// A person ends the execution: by a cancel, or by rejecting it. It ends whatever the handler returns.
+    /// A person ends the execution by canceling or rejecting it. The execution ends whatever the handler
+    /// returns.
     Cancel,
     /// The process shuts down; another worker continues the step.
     Shutdown,
@@ -52,9 +53,9 @@ pub struct StepContext(pub(crate) Arc<StepFacts>);
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct StepFacts {
-    /// The execution.
+    /// The execution that the step belongs to.
     pub execution_id: ExecutionId,
-    /// The workflow that it runs.
+    /// The workflow that the execution runs.
     pub workflow_id: WorkflowId,
     /// The tenant.
     pub organization_id: OrganizationId,
@@ -64,9 +65,10 @@ pub struct StepFacts {
     pub label: Arc<str>,
     /// The attempt's number, from 1.
     pub attempt: u32,
-    /// The approval that this step requested before; set if it is to request a new one.
+    /// The approval that this step requested before. Set if the step must request a new approval.
     pub previous_approval: Option<ApprovalId>,
-    /// The signature request that this step made before. It has ended; a new request needs a name of its own.
+    /// The signature request that this step made before, and that has ended. A new request needs another key
+    /// at the provider.
     pub previous_signature: Option<SignatureRequestId>,
     /// The correlation id of the chain of calls; pass it on.
     pub correlation_id: Arc<str>,
@@ -99,8 +101,8 @@ tokio::task_local! {
 }
 
 impl StepContext {
-    /// The step whose handler makes this call. Needs no context at hand, for example in a signature provider.
-    /// `None` in tasks that the handler spawned, and outside of handlers.
+    /// The step whose handler makes this call, for code that is given no context, such as a signature
+    /// provider. `None` in tasks that the handler spawned, and outside of handlers.
     #[must_use]
     pub fn current() -> Option<Self> {
         CURRENT.try_with(Self::clone).ok()
@@ -112,8 +114,8 @@ impl StepContext {
     }
 }
 
-/// Waits for a place in a pool while the clock of the [current](StepContext::current) step stands still.
-/// Outside of a step it only waits. See [`wait_for_place`](StepFacts::wait_for_place).
+/// Waits for a place in a pool, and meanwhile stops the clock of the [current](StepContext::current) step. If
+/// no step is current, stops no clock. See [`wait_for_place`](StepFacts::wait_for_place).
 pub async fn wait_for_place<T>(place: impl Future<Output = T>) -> T {
     match StepContext::current() {
         Some(step) => step.wait_for_place(place).await,
@@ -121,10 +123,11 @@ pub async fn wait_for_place<T>(place: impl Future<Output = T>) -> T {
     }
 }
 
-/// The longest that a wait for a place can stop the clock. A longer wait ends in a timeout of the attempt.
+/// The longest time for which a wait for a place stops the attempt's clock. After a longer wait the attempt
+/// times out.
 const LONGEST_WAIT: Duration = Duration::from_secs(3_600);
 
-/// The time limit of an attempt, in the time of [`Clock::elapsed`].
+/// The time limit of an attempt, as measured by [`Clock::elapsed`].
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Allowance {
     ends: Duration,
@@ -179,7 +182,7 @@ impl Time {
     }
 }
 
-/// Stops the attempt's clock until this is dropped.
+/// A guard that stops the attempt's clock until it is dropped.
 struct Stopped<'t>(&'t Time);
 
 impl Drop for Stopped<'_> {
@@ -263,7 +266,7 @@ impl StepFacts {
         });
     }
 
-    /// Logs a message for people; stored with the execution and sent to `tracing` at once.
+    /// Logs a message for people. The message is stored with the execution, and sent to `tracing` at once.
     pub fn log(&self, level: LogLevel, message: impl Into<crate::i18n::Text>) {
         self.recorder.log(LogDraft::new(level, message));
     }

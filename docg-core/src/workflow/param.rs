@@ -41,7 +41,7 @@ impl<'v> Given<'v> {
         }
     }
 
-    /// A value as written in a definition; `None` if only a later step can tell it.
+    /// A value as written in a definition; `None` if only a later step gives it.
     pub(crate) fn look(value: &'v Value, source: &'v dyn Source) -> Option<Self> {
         match value {
             Value::String(_) if has_variables(value) => Some(Self {
@@ -59,7 +59,7 @@ impl<'v> Given<'v> {
         &self.value
     }
 
-    /// A value inside this one.
+    /// A value inside this value; `None` if only a later step gives it.
     fn within<'s>(&'s self, value: &'s Value) -> Option<Given<'s>> {
         match self.source {
             Some(source) => Given::look(value, source),
@@ -97,7 +97,7 @@ pub(crate) struct ParamFault {
     pub(crate) domain: Domain,
     /// The place within the value, as names and indexes. Empty for the value itself.
     at: Vec<String>,
-    /// The text for people; takes `label` and `field`.
+    /// The text for people, without its parameters `label` and `field`.
     text: Text,
     pub(crate) tech: Option<String>,
 }
@@ -296,7 +296,7 @@ pub(crate) fn failure(spec: &NodeSpec, params: &Value, label: &str) -> Option<St
 
 impl NodeSpec {
     /// Removes optional parameters that are blank: `null`, or a text of white space if the kind is not text.
-    /// Handlers are checked and called without them.
+    /// A handler's check and run do not see them.
     pub(crate) fn drop_blanks(&self, params: &mut Map<String, Value>) {
         for param in self.params.iter().filter(|param| !param.required) {
             let is_dropped = |value: &Value| match param.kind {

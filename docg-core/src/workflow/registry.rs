@@ -29,7 +29,7 @@ impl Registry {
         self.handlers.keys().cloned().collect()
     }
 
-    /// The handlers for dry runs: those that compute, and the previews of those with effects.
+    /// The handlers for dry runs: those that compute, and the previews of handlers with effects.
     #[must_use]
     pub fn dry(&self) -> DryRegistry {
         let handlers = self.handlers.iter().filter_map(|(node_type, handler)| {

@@ -11,8 +11,8 @@ use super::{
 };
 use crate::workflow::variables::{Found, OwnedPath, Path, Source};
 
-/// The budget of one evaluation: about one for each value visited, and one for each 16 bytes of text.
-/// Spending all of it takes some hundredths of a second.
+/// The budget of one evaluation: an operation costs about 1 for each value visited and 1 for each 16 bytes of
+/// text. Spending the whole budget takes some hundredths of a second.
 const BUDGET: usize = 4_000_000;
 /// The price of making or remembering an item of a list.
 const MADE_ITEM: usize = 8;
@@ -608,7 +608,7 @@ impl<'a> Evaluation<'a> {
     fn sorted(&self, value: &Value<'a>) -> Outcome<'a> {
         let mut made = self.collected(value)?;
         let mut stopped = None;
-        // After an error, the rest of the sorting compares nothing.
+        // A sort cannot be stopped: after an error, all remaining items count as equal.
         made.sort_by(|left, right| match &stopped {
             Some(_) => std::cmp::Ordering::Equal,
             None => self.order(left, right).unwrap_or_else(|stop| {
@@ -622,7 +622,8 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    /// Writes a key that is the same for equal values, and differs for all others.
+    /// Appends a value's key, by which `unique` finds repeats: equal values have equal keys, and no others
+    /// have.
     fn write_key(&self, value: &Value<'_>, key: &mut String) -> Outcome<'a, ()> {
         self.spend(MADE_ITEM)?;
         // Writing to a String cannot fail.
@@ -664,7 +665,7 @@ impl<'a> Evaluation<'a> {
         Ok(Value::Text(Cow::Owned(change(text))))
     }
 
-    /// The text of a text or of a whole number.
+    /// A text as it is, or a whole number as digits; an error for other values.
     fn text_of<'v>(&self, value: &'v Value<'a>) -> Outcome<'a, Cow<'v, str>> {
         match value {
             Value::Text(text) => Ok(Cow::Borrowed(text)),
@@ -677,7 +678,7 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    /// The number of a number, or of a text that contains one.
+    /// A number as it is, or the number that a text consists of; an error for other values.
     fn read_number(&self, value: &Value<'a>) -> Outcome<'a, Number> {
         match value {
             Value::Number(number) => Ok(number.clone()),

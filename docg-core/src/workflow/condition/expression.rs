@@ -104,7 +104,7 @@ macro_rules! names {
 }
 
 names! {
-    /// The filters, except `map` and those that pick from a list.
+    /// The filters, except `map`, and except the filters that pick items from a list.
     Filter {
         Absolute "abs" => 0..=0,
         Default "default" | "d" => 1..=1,
@@ -221,7 +221,7 @@ impl Parser<'_> {
             return self.path(root, segments);
         }
         Ok(match expression {
-            // `names` has handled every variable.
+            // Not reached: `names` accepts every variable.
             Expr::Var(variable) => return self.path(variable.id, Vec::new()),
             Expr::Const(constant) => {
                 let value = &constant.value;
@@ -351,7 +351,7 @@ impl Parser<'_> {
         }
     }
 
-    /// Parses a number from the source text: the parser would round it.
+    /// Parses a number from the source text, because the parser's own number is rounded.
     fn number(
         &self,
         start: u32,

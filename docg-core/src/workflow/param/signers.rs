@@ -14,7 +14,7 @@ use crate::{
     workflow::{validate::kinds::is_blank, variables::shortened},
 };
 
-/// The faults of a list of signers. Values that only a later step gives are not checked.
+/// The faults of a list of signers. Skips values that only a later step gives.
 pub(super) fn faults(given: &Given<'_>) -> Vec<ParamFault> {
     let count = given.value().as_array().map_or(0, Vec::len);
     let mut found: Vec<_> = too_many(Domain::Signature, count, MAX_SIGNERS)
