@@ -16,8 +16,8 @@ use crate::{ids::OrganizationId, limits, storable, time::Timestamp};
 pub trait SignatureProvider: Send + Sync + 'static {
     /// The provider's name in parameters, URLs and stored requests.
     fn name(&self) -> &str;
-    /// Sends a document to its signers. After a crash the engine calls it again with the same idempotency
-    /// key; it must not create a second envelope then.
+    /// Sends a document to its signers. After a crash the call is repeated with the same idempotency key, and
+    /// must not create a second envelope.
     ///
     /// # Errors
     ///
@@ -29,14 +29,15 @@ pub trait SignatureProvider: Send + Sync + 'static {
     ///
     /// [`ProviderError`] if the provider cannot tell.
     async fn find(&self, request: &EnvelopeRequest) -> Result<Option<Envelope>, ProviderError>;
-    /// The document with all signatures, described as the application stores it.
+    /// Fetches the document with all signatures. Returns its description, in the form in which the
+    /// application's handlers describe files.
     ///
     /// # Errors
     ///
     /// [`ProviderError`] tells whether a retry may succeed.
     async fn signed_document(&self, request: &SignatureRequest) -> Result<Value, ProviderError>;
-    /// The facts about the signers so far, in case webhooks were lost: all facts that webhooks report, or as
-    /// many as the provider can still tell.
+    /// Asks the provider for the facts about the signers so far, in case webhooks were lost. Returns all
+    /// facts that webhooks report, or as many as the provider can still tell.
     ///
     /// # Errors
     ///
@@ -63,7 +64,7 @@ pub trait SignatureProvider: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`WebhookError`] tells which of the two failed.
+    /// [`WebhookError`] tells whether the proof or the parsing failed.
     fn read_webhook(&self, request: &WebhookRequest) -> Result<ProviderUpdate, WebhookError>;
 }
 
@@ -84,7 +85,7 @@ pub struct EnvelopeRequest {
     /// When the request expires; `None` for never.
     pub expires_at: Option<Timestamp>,
     /// The interval of reminders to signers who have not signed, in milliseconds; `None` for no reminders.
-    /// For providers that send reminders themselves.
+    /// Only providers that send reminders themselves need it.
     pub remind_every_ms: Option<u64>,
 }
 
@@ -201,7 +202,7 @@ pub struct SignerFact {
     pub email: Option<String>,
     /// The kind of fact.
     pub kind: SignerFactKind,
-    /// When it happened, by the provider's clock.
+    /// When the reported event happened, by the provider's clock.
     pub at: Timestamp,
     /// The reason for a refusal, if given.
     pub reason: Option<String>,
@@ -241,7 +242,7 @@ impl SignerFact {
         self.printable()
     }
 
-    /// Reduces the reason, which a stranger has typed, to one line of bounded length.
+    /// Reduces the reason, which a stranger has typed, to one line of bounded length, and cuts the address.
     pub(crate) fn printable(mut self) -> Self {
         let reason = self.reason.map(|it| storable::one_line(&it, MAX_REASON));
         self.reason = reason.filter(|reason| !reason.is_empty());
