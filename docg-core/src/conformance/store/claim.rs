@@ -26,7 +26,7 @@ pub async fn what_is_due_is_given_with_its_whole_state(
     assert_eq!(claim.claimed[0].lease.worker_id, worker.id);
 }
 
-/// A new execution is due at its `due_at`, whatever its `wake_at`. Without `due_at` it is not due.
+/// A new execution is due at its `due_at`, whatever its `wake_at`. An execution without `due_at` is not due.
 pub async fn what_is_not_due_is_not_given(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
     let [later, never] = [Some(at(100)), None].map(|due_at| NewExecution {
@@ -40,7 +40,8 @@ pub async fn what_is_not_due_is_not_given(StoreUnderTest { store, .. }: StoreUnd
     assert_eq!(due(&*store, at(101)).await, []);
 }
 
-/// A higher priority is claimed first. Among equal ones of one organization, the longest due comes first.
+/// Executions with a higher priority are claimed first. At equal priority within an organization, the
+/// execution that has been due for longest is claimed first.
 pub async fn higher_priority_then_longer_due_comes_first(
     StoreUnderTest { store, .. }: StoreUnderTest,
 ) {
@@ -87,7 +88,7 @@ pub async fn many_workers_get_each_execution_once(under_test: StoreUnderTest) {
         }
     })
     .await;
-    // A claim may return nothing while others run; the next claim finds the rest.
+    // A claim may return nothing while other claims run; a claim after them finds the rest.
     let mut given: Vec<_> = given.into_iter().flatten().collect();
     given.extend(due(&**store, at(0)).await);
     assert_eq!(given.len(), created.len(), "each is given once");
@@ -104,7 +105,7 @@ pub async fn of_many_claims_of_one_execution_one_gets_it(under_test: StoreUnderT
     assert_eq!(got.await.into_iter().filter(|got| *got).count(), 1);
 }
 
-/// A leased execution cannot be claimed, as due or by id, not even by its holder.
+/// A leased execution cannot be claimed, neither as due nor by id, not even by the lease holder.
 pub async fn what_is_leased_is_not_given(StoreUnderTest { store, .. }: StoreUnderTest) {
     let id = create(&*store, RunFixture::of(OrganizationId::new()).build()).await;
     let worker = Worker::new();
@@ -236,8 +237,8 @@ pub async fn what_the_worker_cannot_run_is_told(StoreUnderTest { store, .. }: St
     assert_eq!(unserved(&["render"], 1).await, []);
 }
 
-/// An organization never has more leases than its share, over all workers. A released lease makes room
-/// for another.
+/// All workers together never lease more executions of an organization than its share. After a release, the
+/// organization can get another lease.
 pub async fn an_organization_gets_no_more_than_its_share(
     StoreUnderTest { store, .. }: StoreUnderTest,
 ) {
@@ -271,7 +272,7 @@ pub async fn an_organization_gets_no_more_than_its_share(
     );
 }
 
-/// An expired lease no longer counts against the share.
+/// An expired lease no longer counts against its organization's share of leases.
 pub async fn leases_that_ran_out_do_not_count_as_share(
     StoreUnderTest { store, .. }: StoreUnderTest,
 ) {
@@ -286,7 +287,7 @@ pub async fn leases_that_ran_out_do_not_count_as_share(
     assert_eq!(worker.due(&*store, now, 10).await.claimed.len(), 2);
 }
 
-/// An organization with many due executions leaves room for a later one of another organization.
+/// If one organization has many due executions, a later execution of another organization is still claimed.
 pub async fn a_flood_leaves_room_for_other_organizations(
     StoreUnderTest { store, .. }: StoreUnderTest,
 ) {
@@ -302,7 +303,8 @@ pub async fn a_flood_leaves_room_for_other_organizations(
     assert!(given.contains(&late));
 }
 
-/// If organizations take turns, the second need not wait until the first has its share.
+/// If organizations take turns, an organization with one late execution does not wait until the other one has
+/// its full share of leases.
 pub async fn organizations_take_turns(
     StoreUnderTest {
         store,
@@ -353,7 +355,7 @@ pub async fn what_has_ended_is_due_since_its_signal(StoreUnderTest { store, .. }
         if is_released {
             store.release(&[lease], at(3)).await.expect("releases");
         }
-        // A worker that looks for work finds the expired lease, but no due execution.
+        // After the lease has expired, a claim finds no due execution.
         assert_eq!(due(&*store, at(end)).await, []);
         let before = RunFixture::of(organization).wake_at(at(end + 1)).build();
         let before = create(&*store, before).await;
@@ -405,8 +407,8 @@ pub async fn next_due_is_not_too_late(StoreUnderTest { store, .. }: StoreUnderTe
     );
 }
 
-/// A claim reports that an organization's share held back executions. The next commit that releases one
-/// of the organization's leases then sets `share_awaited`, once; no other commit does.
+/// A claim reports if executions were held back because their organization had its share of leases. The next
+/// commit that releases one of the organization's leases then sets `share_awaited`; no other commit sets it.
 pub async fn a_claim_that_the_share_cuts_short_is_told_when_a_lease_is_released(
     StoreUnderTest { store, .. }: StoreUnderTest,
 ) {

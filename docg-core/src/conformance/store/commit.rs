@@ -125,7 +125,8 @@ pub async fn a_stale_version_is_refused_whole(StoreUnderTest { store, .. }: Stor
     assert_eq!(due(&*store, at(2)).await, [], "the lease is still held");
 }
 
-/// A commit by a worker that lost its lease changes nothing, whether the lease is free or held by another.
+/// A commit by a worker that lost its lease changes nothing, whether the execution is free or leased by
+/// another worker.
 pub async fn a_lost_lease_is_refused_whole(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
     let id = create(&*store, RunFixture::of(organization).build()).await;
@@ -248,8 +249,8 @@ pub async fn events_that_do_not_follow_are_refused_whole(
     commit(&*store, following.build()).await;
 }
 
-/// After a commit that releases the lease, the execution is due when the commit says, whatever its
-/// `wake_at`.
+/// After a commit that releases the lease, the execution is due at the time that the commit names, whatever
+/// its `wake_at`.
 pub async fn a_release_makes_due_at_the_time_it_names(
     StoreUnderTest { store, .. }: StoreUnderTest,
 ) {
@@ -479,7 +480,8 @@ pub async fn a_name_that_leads_to_another_execution_is_refused_whole(
             assert_eq!(kind, StoreErrorKind::NameTaken);
             assert_eq!(everything(&*store, organization, other).await, before);
         }
-        // The same envelope id of another provider is a different name. The lease is still held.
+        // The same envelope id of another provider is no conflict. The refused commits have not ended the
+        // lease.
         let mut elsewhere = fixtures::signature_request(execution, &envelope);
         elsewhere.provider = SignalId::new().to_string();
         let kept = CommitFixture::on(&claimed)
