@@ -127,7 +127,7 @@ impl Default for BusCapabilities {
 }
 
 impl BusCapabilities {
-    /// Sets how many events of an execution the bus certainly keeps, and after how many more it has surely
+    /// Sets how many events of an execution the bus certainly keeps, and after how many more it has certainly
     /// dropped the oldest.
     #[must_use]
     pub fn history(mut self, keeps: u64, forgets_after: u64) -> Self {
