@@ -20,7 +20,7 @@ use crate::{i18n::Text, limits::PEOPLE};
 
 /// The longest display name or signer's name, in characters.
 pub const MAX_NAME: usize = 200;
-/// The longest address that SMTP carries (RFC 5321), in bytes of its ASCII form.
+/// The length of the longest address that SMTP carries (RFC 5321), in bytes of the ASCII form.
 const MAX_ADDRESS: usize = 254;
 /// The longest part before the `@` (RFC 5321).
 const MAX_LOCAL_PART: usize = 64;
@@ -188,7 +188,7 @@ impl FromStr for Address {
     }
 }
 
-/// Removes the quotes around a display name; `None` if they do not match.
+/// Removes the quotes around a display name; `None` if the quotes do not match.
 fn unquoted(name: &str) -> Option<String> {
     let Some(rest) = name.strip_prefix('"') else {
         return Some(name.to_owned());

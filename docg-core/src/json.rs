@@ -19,8 +19,8 @@ use crate::{
 
 /// The largest number of faults reported for one text.
 const MAX_FAULTS: usize = 100;
-/// The length of a fault's pointer, in bytes, above which reading stops. It keeps errors small, because a
-/// name may be as long as the whole text.
+/// If a fault's pointer is longer than this, in bytes, no further faults are looked for: names may be as long
+/// as the whole text, and the error must stay small.
 const LONG_POINTER: usize = 1_000;
 
 /// Why a text is refused as JSON.
@@ -232,7 +232,8 @@ impl<'t> Scan<'t> {
     fn value(&mut self, levels_left: usize) -> Result<(), Enough> {
         match self.next_byte() {
             Some(b'{' | b'[') if levels_left == 0 => {
-                // Report the top-level member that is too deep; naming one of its many levels would not help.
+                // Report the member of the top-level object that is too deep, instead of one of its many
+                // levels.
                 let member = self.pointer.match_indices('/').nth(1);
                 let end = member.map_or(self.pointer.len(), |(end, _)| end);
                 self.pointer.truncate(end);

@@ -1,7 +1,7 @@
 //! The one table of limits for texts and lists.
 //!
-//! It is used to check requests and the application's calls, for `maxLength` in the OpenAPI document, and to
-//! cut texts that handlers return.
+//! The checks of requests and of the application's calls use these limits, and so do `maxLength` in the
+//! OpenAPI document and the cutting of texts that handlers return.
 //!
 //! Texts come in three forms:
 //!

@@ -129,8 +129,8 @@ fn secrets(text: &str, is_secret: &dyn Fn(&str) -> bool) -> Vec<Range<usize>> {
     found
 }
 
-/// The end of the word in which a URL was last found, and its last `@`. Remembered so that a word with many
-/// URLs is scanned only once.
+/// The word in which a URL was last found: its end, and the position of its last `@`. Remembered so that a
+/// word with many URLs is scanned only once.
 #[derive(Default)]
 struct Url {
     end: usize,

@@ -29,8 +29,8 @@ pub enum Unstorable {
     /// Arrays and objects are nested too deeply to be read again.
     #[error("it is nested too deep")]
     TooDeep,
-    /// An object has a member name that serde_json takes for a marker of its own: it would be read again as
-    /// another value.
+    /// An object has a member name that serde_json takes for a marker of its own: the object would be read
+    /// again as another value.
     #[error(
         "it has a member name that is reserved: a name must not begin with {RESERVED_PREFIX:?}"
     )]
@@ -205,7 +205,7 @@ fn has_reserved_name(json: &str) -> bool {
 
 fn is_deeper(json: &str, max_depth: usize) -> bool {
     let opens = |byte: &u8| matches!(byte, b'[' | b'{');
-    // Fast path for nearly all texts: they are no deeper than their number of brackets.
+    // Fast path for nearly all texts: a text with few opening brackets cannot be nested deeply.
     if json.as_bytes().iter().filter(|byte| opens(byte)).count() <= max_depth {
         return false;
     }
@@ -297,7 +297,8 @@ pub(crate) fn fit_owned(value: Value) -> Value {
     fitted
 }
 
-/// Makes a value storable: returns it as it is, or a copy without NULs, cut where it is nested too deeply.
+/// Makes a value storable: returns it unchanged, or a copy without NULs and reserved names, in which values
+/// that are nested too deeply are replaced by `{"truncated": true}`.
 pub(crate) fn fit(value: &Value) -> Cow<'_, Value> {
     match Unstorable::of_value(value, MAX_DEPTH) {
         None => Cow::Borrowed(value),

@@ -82,7 +82,7 @@ impl Timestamp {
         Self::from_millis(self.0.saturating_add_unsigned(millis))
     }
 
-    /// True if a wait that begins at `now` may last until this moment: at most ten years ahead.
+    /// True if this moment is at most ten years after `now`, so that a wait may last until it.
     #[must_use]
     pub fn is_within_reach_of(self, now: Self) -> bool {
         self <= now.plus_millis(MAX_DURATION_MS)

@@ -84,7 +84,7 @@ impl RecommendedAction {
     }
 }
 
-/// An action without the node and fields that it applies to.
+/// The reusable part of an action: the action without a node and fields.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ActionTemplate {
     /// The machine-readable name, such as `select_template`.
@@ -267,8 +267,8 @@ impl ActionCatalogue {
         }
     }
 
-    /// The actions for a failed step. If the outcome is unknown, a person can only settle it, whatever the
-    /// error's code.
+    /// The actions for a failed step. If its outcome is unknown, the actions are those that settle the
+    /// outcome, whatever the error's code.
     fn for_step(&self, step: &Step, error: &ErrorContext) -> Vec<RecommendedAction> {
         let node = Some(&step.node_id);
         if step.is_outcome_open()

@@ -3,7 +3,8 @@
 //! The approval step gives each approver a token and stores only its hash. Each approver can vote once with
 //! the token: see [`Engine::approval`](crate::engine::Engine::approval) and
 //! [`Engine::vote`](crate::engine::Engine::vote). The approval is decided once the quorum has approved, or by
-//! one refusal. [`node`] is the node type; it works with every way of delivering tokens.
+//! one refusal. [`node`] makes the handler of the node type; the application decides how tokens are
+//! delivered.
 
 mod node;
 
@@ -36,7 +37,7 @@ pub struct Approval {
     pub approvers: Vec<Approver>,
     /// The number of approvals needed. One refusal rejects the request.
     pub quorum: u32,
-    /// The decision; `None` as long as there is none, also if the approval closed without one.
+    /// The decision; `None` before it, and if the approval closed without a decision.
     pub decision: Option<Decision>,
     /// The approver who voted last.
     pub decided_by: Option<String>,
@@ -53,7 +54,7 @@ pub struct Approval {
     pub unreadable: bool,
 }
 
-/// A person who may decide.
+/// A person who may vote on an approval.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Approver {
     /// The address that the link went to.

@@ -1,4 +1,4 @@
-//! The node type `approval`: asks people, and continues once they have approved.
+//! The node type `approval`: its step asks people, and continues once they have approved.
 
 use std::{collections::HashSet, fmt, sync::Arc};
 
@@ -112,7 +112,8 @@ pub fn node(key: [u8; 32], notifier: Arc<dyn ApprovalNotifier>) -> Handler {
         .param(ParamSpec::optional("expires_in_ms", ParamKind::Duration))
         .param(ParamSpec::optional("on_expiry", on_expiry))
         .outputs(["decision", "decided_by", "comment"])
-        // A repeated invitation does no harm, and after a crash only a new attempt can start the wait.
+        // A repeated invitation does no harm, and after a crash the step must invite again to get to its
+        // wait.
         .safe_to_repeat()
         .timeout_ms(180_000);
     Handler::Effect(Arc::new(ApprovalNode {

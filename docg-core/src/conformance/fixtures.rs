@@ -1,4 +1,4 @@
-//! Executions, commits and events for tests. The defaults are valid; a test sets only what it needs.
+//! Executions, commits and events for tests. The defaults are valid; a test sets only the values it needs.
 
 use std::{borrow::Cow, sync::Arc};
 

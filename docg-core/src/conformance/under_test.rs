@@ -17,8 +17,8 @@ pub struct StoreUnderTest {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct StoreCapabilities {
-    /// True if organizations take turns among executions of equal priority, even if none has reached its
-    /// share of leases.
+    /// True if organizations take turns among executions of equal priority, even before an organization has
+    /// reached its share of leases.
     pub takes_turns: bool,
 }
 

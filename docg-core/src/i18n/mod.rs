@@ -1,8 +1,7 @@
 //! Texts for people, in English and Brazilian Portuguese.
 //!
-//! docg stores its own texts as keys with parameters, and renders them when they are read, so a stored
-//! message follows the reader's language. The messages are in `locales/*.ftl` (Fluent); a test fails if a key
-//! lacks a language.
+//! docg stores its own texts as keys with parameters, and renders a text when somebody reads it, in the
+//! reader's language. The messages are in `locales/*.ftl` (Fluent); a test fails if a key lacks a language.
 
 use std::{borrow::Cow, str::FromStr, sync::LazyLock};
 
@@ -97,7 +96,7 @@ pub enum Text {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         params: Vec<(Cow<'static, str>, Text)>,
     },
-    /// The words of an application or provider; shown as they are.
+    /// The words of an application or provider, shown unchanged in every language.
     Literal(String),
 }
 

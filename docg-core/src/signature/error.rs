@@ -24,7 +24,7 @@ pub enum ProviderError {
     /// The provider rejected the key or token.
     #[error("the signature provider does not accept the API key: {0}")]
     Unauthorized(String),
-    /// The key or token is valid, but the provider forbids the call to its owner.
+    /// The key or token is valid, but its owner may not make this call.
     #[error("the signature provider does not allow this: {0}")]
     Forbidden(String),
     /// The provider account has no credits or no valid plan.

@@ -41,14 +41,15 @@ pub trait SignatureProvider: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`ProviderError`]; the engine asks again later.
+    /// [`ProviderError`] if the provider cannot tell; the engine asks again later.
     async fn status(&self, request: &SignatureRequest) -> Result<Vec<SignerFact>, ProviderError>;
     /// Reminds the signers whose turn it is and who have not signed. The engine calls it once per reminder,
     /// unless [`reminds_itself`](Self::reminds_itself) is true.
     ///
     /// # Errors
     ///
-    /// [`ProviderError`]; the execution continues, and the next reminder comes at its time.
+    /// [`ProviderError`] if no reminder was sent; the execution is not affected, and the next reminder comes
+    /// at its usual time.
     async fn remind(&self, request: &SignatureRequest) -> Result<(), ProviderError>;
     /// Withdraws a request that has ended in docg: the execution was canceled, a signer refused, or the
     /// request expired. The engine tries a few times, then gives up; later signatures then have no effect.
@@ -59,8 +60,8 @@ pub trait SignatureProvider: Send + Sync + 'static {
     async fn cancel(&self, request: &SignatureRequest) -> Result<(), ProviderError>;
     /// True if the provider itself sends reminders by [`EnvelopeRequest::remind_every_ms`].
     fn reminds_itself(&self) -> bool;
-    /// Verifies that a webhook comes from the provider, over its raw bytes and in constant time, and parses
-    /// it.
+    /// Verifies over a webhook's raw bytes and in constant time that it comes from the provider, and parses
+    /// the webhook.
     ///
     /// # Errors
     ///
@@ -68,7 +69,7 @@ pub trait SignatureProvider: Send + Sync + 'static {
     fn read_webhook(&self, request: &WebhookRequest) -> Result<ProviderUpdate, WebhookError>;
 }
 
-/// A request to a provider to send a document to its signers.
+/// The engine's or a handler's request to a provider: send this document to these signers.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct EnvelopeRequest {

@@ -7,8 +7,8 @@
 //! ```
 //!
 //! The syntax is that of Jinja expressions. The semantics are stricter, and described on this page in full.
-//! If the text of a condition shows that it breaks a rule, the workflow is refused when it is stored.
-//! If a condition breaks a rule with the trigger data, preflight reports an issue `invalid_condition`. If it
+//! If the text of a condition alone breaks a rule, the workflow is refused when it is stored. If the
+//! condition breaks a rule with the trigger data, preflight reports an issue `invalid_condition`. If it
 //! breaks a rule with values of earlier steps, its step goes to review with that code. A broken condition
 //! never counts as true or false.
 //!
@@ -29,7 +29,7 @@
 //!
 //! # What can be read
 //!
-//! `trigger`, `steps.<node id>` and `execution`, by `.name`, `["name"]` and `[0]` (`[-1]` is the last).
+//! `trigger`, `steps.<node id>` and `execution`, by `.name`, `["name"]` and `[0]` (`[-1]` is the last item).
 //! Reading a missing value is an error that names it. `… is defined` tests whether a value exists;
 //! `…|default(5)` replaces a missing value. A value that is `null` exists.
 //!

@@ -20,7 +20,7 @@ use crate::{
 /// |---|---|---|
 /// | cancel | recorded; open requests to people are withdrawn | the execution ends `canceled` |
 /// | shutdown | counts as usual | the step runs again on another worker and no attempt is used up |
-/// | lease lost | found by `probe` | another worker continues the step |
+/// | lease lost | the next worker's `probe` finds the effect | another worker continues the step |
 /// | deadline | counts as usual | the attempt has timed out |
 ///
 /// With [`stopped`](crate::error::StepFailure::stopped) or
@@ -70,7 +70,7 @@ pub struct StepFacts {
     /// The signature request that this step made before, and that has ended. A new request needs another key
     /// at the provider.
     pub previous_signature: Option<SignatureRequestId>,
-    /// The correlation id of the chain of calls; pass it on.
+    /// The correlation id of the chain of calls, for the handler to pass on in its own calls.
     pub correlation_id: Arc<str>,
     /// The W3C trace context that the execution was created with.
     pub traceparent: Option<Arc<str>>,
@@ -226,8 +226,9 @@ impl StepFacts {
         place.await
     }
 
-    /// Why the handler is told to stop; `None` if it is not. The first reason stays, with two exceptions: a
-    /// cancel within the grace time replaces a shutdown or a deadline, and a lost lease replaces everything.
+    /// Why the handler is told to stop; `None` if it may continue. The first reason stays, with two
+    /// exceptions: a cancel within the grace time replaces a shutdown or a deadline, and a lost lease
+    /// replaces every reason.
     ///
     /// ```
     /// use docg_core::{prelude::*, workflow::compute};
@@ -276,13 +277,14 @@ impl StepFacts {
         self.recorder.log(entry);
     }
 
-    /// Adds a row to the execution's audit trail; it is stored together with the step's result.
+    /// Adds a row to the execution's audit trail. The row is stored together with the step's result.
     pub fn audit(&self, row: AuditDraft) {
         self.recorder.record(row);
     }
 }
 
-/// The context of a handler with an effect. Only live executions can create it, so a dry run has none.
+/// The context of a handler with an effect. The engine creates it only for live executions, so that a dry run
+/// cannot call such a handler.
 #[derive(Debug, Clone)]
 pub struct EffectContext {
     step: StepContext,
@@ -295,7 +297,7 @@ impl EffectContext {
     }
 
     /// The idempotency key of this step's effect: the same in every attempt and after every crash, and
-    /// different in every other step. Pass it to providers that accept one.
+    /// different in every other step. Pass it to providers that accept an idempotency key.
     #[must_use]
     pub fn idempotency_key(&self) -> String {
         format!("{}/{}", self.step.execution_id, self.step.node_id)

@@ -44,7 +44,7 @@ pub struct Workflow {
     pub settings: Settings,
     /// The nodes, in the order in which they run.
     pub nodes: Vec<Arc<Node>>,
-    /// When its first version was stored.
+    /// When the workflow's first version was stored.
     pub created_at: Timestamp,
     /// When this version was stored.
     pub updated_at: Timestamp,
@@ -90,7 +90,7 @@ pub struct NodeDraft {
     /// The phase. May be missing if the node type allows only one.
     #[serde(default)]
     pub phase: Option<Phase>,
-    /// A condition; the node runs only if it is true.
+    /// The node's condition: the node runs only if it is true.
     #[serde(default)]
     pub when: Option<String>,
     /// Values for the declared parameters; texts may hold `{{path}}`.
@@ -119,7 +119,7 @@ pub struct Node {
     pub label: Arc<str>,
     /// The kind of work that the node does.
     pub phase: Phase,
-    /// A condition; the node runs only if it is true.
+    /// The node's condition: the node runs only if it is true.
     pub when: Option<String>,
     /// Values for the declared parameters; texts may hold `{{path}}`.
     pub params: Map<String, Value>,
@@ -157,7 +157,7 @@ impl OnError {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RetryPolicy {
-    /// The number of attempts, the first included. At least 1.
+    /// The largest number of attempts, the first attempt included. At least 1.
     pub max_attempts: u32,
     /// The pause after the first failure, in milliseconds.
     pub initial_ms: u64,

@@ -68,8 +68,8 @@ pub struct CheckRequest {
     pub node_id: NodeId,
     /// The node's name, for people.
     pub label: Arc<str>,
-    /// The parameters as far as trigger data alone fills them; values from later steps still hold their
-    /// `{{path}}`.
+    /// The parameters, filled from the trigger data alone. Variables that only a later step fills still hold
+    /// their `{{path}}`.
     pub params: Map<String, Value>,
     /// The trigger data.
     pub trigger: Arc<Value>,
@@ -164,8 +164,8 @@ pub trait EffectHandler: Send + Sync + 'static {
     /// # Errors
     ///
     /// The failure's class tells whether the step is retried, needs review, has failed for good, or has an
-    /// unknown outcome. If told to stop before the effect, the handler returns [`StepFailure::stopped`]. If
-    /// the handler then returns another error that is not retryable, the outcome is unknown.
+    /// unknown outcome. If told to stop before the effect, the handler returns [`StepFailure::stopped`].
+    /// After a request to stop, any other error that is not retryable leaves the outcome unknown.
     async fn run(&self, context: EffectContext, params: Value) -> Result<StepOutcome, StepFailure>;
     /// Continues after a successful wait that [`run`](Self::run) asked for. The engine may call it again at
     /// any time, because the step's effect was the request to people.

@@ -25,10 +25,10 @@ pub(crate) mod signers;
 /// The largest number of faults reported for a list, which may have thousands of wrong entries.
 const MAX_FAULTS: usize = 20;
 
-/// A value, as far as it is known.
+/// A parameter's value, as far as it is known.
 pub(crate) struct Given<'v> {
     value: Cow<'v, Value>,
-    /// The source of the variables within the value; `None` if it holds none.
+    /// The source of the variables within the value; `None` if the value holds no variables.
     source: Option<&'v dyn Source>,
 }
 
@@ -146,8 +146,8 @@ impl ParamFault {
             .with("field", self.field(param))
     }
 
-    /// True if the value is only missing or misspelled. A person is expected to fill it in or correct it, so
-    /// a definition with it may be stored.
+    /// True if the value is only missing or misspelled. A definition with this fault may be stored, because a
+    /// person is expected to fill the value in or correct it.
     pub(crate) fn is_left_to_people(&self) -> bool {
         [
             codes::MISSING_REQUIRED_FIELD,

@@ -45,7 +45,7 @@ impl Registry {
     }
 }
 
-/// The handlers that a dry run may call. No effect can be reached from here.
+/// The handlers that a dry run may call. None of them can have an effect.
 #[derive(Clone, Default)]
 pub struct DryRegistry {
     handlers: BTreeMap<Arc<str>, Arc<dyn ComputeHandler>>,

@@ -10,7 +10,7 @@ use crate::run::Phase;
 pub struct NodeSpec {
     /// The type's name in workflows, such as `render-pdf`.
     pub node_type: Arc<str>,
-    /// The allowed phases of its nodes; if there is only one, a node may omit its phase.
+    /// The allowed phases of nodes of this type. If there is only one, a node may omit its phase.
     pub phases: Vec<Phase>,
     /// The parameters. A node with an undeclared parameter is refused.
     pub params: Vec<ParamSpec>,
@@ -111,7 +111,7 @@ pub enum Outputs {
 pub struct ParamSpec {
     /// The key in a node's `params`.
     pub name: &'static str,
-    /// The kind of its value, which decides the checks.
+    /// The kind of the parameter's value, which decides the checks.
     pub kind: ParamKind,
     /// True if the parameter must be present and not blank.
     pub required: bool,
@@ -139,7 +139,7 @@ pub enum ParamKind {
     Url,
     /// One e-mail address (RFC 5321), with or without a display name.
     Email,
-    /// One e-mail address or a list of them: the recipients of a delivery.
+    /// One e-mail address or a list of addresses: the recipients of a delivery.
     EmailList,
     /// The name of a template, readable through [`ResourceProbe`](crate::preflight::ResourceProbe).
     Template,

@@ -1,8 +1,8 @@
 //! The checks before a definition is stored.
 //!
-//! A fault here is a problem that neither trigger data nor a person can fix later: an unknown node type, a
-//! variable that nothing can fill. Preflight checks the rest: addresses, the existence of templates, required
-//! parameters.
+//! A fault of a definition is a problem that neither trigger data nor a person can fix later, such as an
+//! unknown node type or a variable that nothing can fill. Preflight checks the rest: addresses, the existence
+//! of templates, required parameters.
 
 use std::{collections::HashSet, sync::Arc};
 

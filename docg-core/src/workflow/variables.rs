@@ -177,8 +177,8 @@ pub fn effective_params<'a>(
 /// A `{{…}}` in a parameter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reference {
-    /// The place, as a JSON pointer (RFC 6901) into the searched value. A pointer of more than 1,000 bytes
-    /// stops at an outer value.
+    /// The place of the reference, as a JSON pointer (RFC 6901) into the searched value. A pointer of more
+    /// than 1,000 bytes ends at an outer value.
     pub pointer: String,
     /// The text between the braces, shortened if it is very long.
     pub path: String,
@@ -354,7 +354,7 @@ fn report(paths: &mut BTreeSet<String>, inner: &str) {
     }
 }
 
-/// Appends a value to a text: texts as they are, numbers plain, `null` as nothing, the rest as compact JSON.
+/// Appends a value to a text: a text unchanged, `null` as nothing, any other value as compact JSON.
 fn push_text(out: &mut String, value: &Value) {
     match value {
         Value::Null => {}

@@ -16,7 +16,7 @@ pub async fn an_unknown_execution_is_waited_for(BusUnderTest { bus, peer, .. }: 
     assert_eq!(next(&mut stream, 3).await, seqs(1, 3));
 }
 
-/// Events arrive in order, whether they are published one by one or many at once.
+/// A subscribed reader gets new events in order, whether they are published one by one or many at once.
 pub async fn what_is_published_later_arrives_in_order(
     BusUnderTest { bus, peer, .. }: BusUnderTest,
 ) {
@@ -82,7 +82,7 @@ pub async fn readers_that_come_at_any_time_miss_and_repeat_nothing(under_test: B
     }
 }
 
-/// Each reader gets all events, and a reader that leaves takes none from the others.
+/// Every reader gets all events, also after another reader of the same execution has left.
 pub async fn readers_do_not_disturb_one_another(BusUnderTest { bus, peer, .. }: BusUnderTest) {
     let events = events(6);
     let id = events[0].execution_id;

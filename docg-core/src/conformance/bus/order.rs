@@ -51,7 +51,7 @@ pub async fn what_does_not_follow_is_refused(BusUnderTest { bus, peer, .. }: Bus
     assert_eq!(next(&mut late, 6).await, seqs(1, 6));
 }
 
-/// Two publishers alternately have the next two events, and retry until the bus accepts them. Readers get all
+/// Two publishers have every other pair of events each, and retry until the bus accepts it. Readers get all
 /// events in order.
 pub async fn of_publishers_in_any_order_none_leaves_a_hole(
     BusUnderTest { bus, peer, .. }: BusUnderTest,
@@ -80,7 +80,7 @@ pub async fn of_publishers_in_any_order_none_leaves_a_hole(
 }
 
 /// If the bus has lost an execution's events, the last of them can be restored, and later readers find them.
-/// Organization streams delivered them before the loss, so they deliver only new events.
+/// Organization streams do not deliver restored events, because they delivered those events before the loss.
 pub async fn what_was_lost_is_given_back_in_silence(BusUnderTest { bus, peer, .. }: BusUnderTest) {
     let events = events(8);
     let (id, organization) = (events[0].execution_id, events[0].organization_id);

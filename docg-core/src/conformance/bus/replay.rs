@@ -4,7 +4,7 @@ use crate::{
     ports::BusError,
 };
 
-/// A late reader gets all events that are kept, in order and as they were published.
+/// A late reader gets all events that the bus still has, in order and as they were published.
 pub async fn a_late_reader_gets_what_was_published_in_order(
     BusUnderTest { bus, peer, .. }: BusUnderTest,
 ) {
@@ -52,7 +52,8 @@ pub async fn what_is_published_twice_comes_once(BusUnderTest { bus, peer, .. }: 
     assert_eq!(next(&mut late, 8).await, seqs(1, 8));
 }
 
-/// Each reader gets only its own execution's events, even if they were published with others.
+/// Each reader gets only the events of the execution to which it subscribed, even if events of several
+/// executions were published in one call.
 pub async fn executions_do_not_mix(BusUnderTest { bus, peer, .. }: BusUnderTest) {
     use futures::StreamExt;
     let (one, two) = (events(4), events(4));

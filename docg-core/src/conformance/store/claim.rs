@@ -163,7 +163,7 @@ pub async fn fences_grow_with_every_claim(StoreUnderTest { store, .. }: StoreUnd
     assert!(fourth.lease.fence > third.lease.fence);
 }
 
-/// A worker gets only executions whose node types it knows completely.
+/// A worker gets an execution only if it knows all node types of its workflow.
 pub async fn only_what_the_worker_can_run_is_given(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
     let of_types = |node_types: &[&str]| {
@@ -303,8 +303,8 @@ pub async fn a_flood_leaves_room_for_other_organizations(
     assert!(given.contains(&late));
 }
 
-/// If organizations take turns, an organization with one late execution does not wait until the other one has
-/// its full share of leases.
+/// If organizations take turns, an execution that is due late is claimed before another organization has its
+/// full share of leases.
 pub async fn organizations_take_turns(
     StoreUnderTest {
         store,
@@ -341,7 +341,7 @@ pub async fn what_has_ended_is_not_given(StoreUnderTest { store, .. }: StoreUnde
     assert_eq!(due(&*store, at(1_000_000)).await, []);
 }
 
-/// An ended execution is due from the time of its signal, not from the end of a lease on it.
+/// An ended execution with a signal is due from the time of the signal, not from the end of an earlier lease.
 pub async fn what_has_ended_is_due_since_its_signal(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
     let end = 2 + LEASE.cast_signed();
@@ -407,7 +407,7 @@ pub async fn next_due_is_not_too_late(StoreUnderTest { store, .. }: StoreUnderTe
     );
 }
 
-/// A claim reports if executions were held back because their organization had its share of leases. The next
+/// A claim reports if it held back executions because their organization had its share of leases. The next
 /// commit that releases one of the organization's leases then sets `share_awaited`; no other commit sets it.
 pub async fn a_claim_that_the_share_cuts_short_is_told_when_a_lease_is_released(
     StoreUnderTest { store, .. }: StoreUnderTest,

@@ -19,8 +19,7 @@ pub async fn a_lease_holds_until_its_end(StoreUnderTest { store, .. }: StoreUnde
     assert_eq!(due(&*store, at(end)).await, [id]);
 }
 
-/// A claim is a takeover only if the previous lease expired, not if it was released, by itself or by a
-/// commit.
+/// A claim is a takeover only if the previous lease expired, not if a release or a commit ended it.
 pub async fn a_takeover_is_told_from_what_was_given_back(
     StoreUnderTest { store, .. }: StoreUnderTest,
 ) {
@@ -43,8 +42,8 @@ pub async fn a_takeover_is_told_from_what_was_given_back(
     assert!(due.claimed[0].taken_over, "and again, found as due");
 }
 
-/// The holder of an expired lease can still commit, and so extend it, until another worker claims the
-/// execution.
+/// Until another worker claims the execution, the holder of an expired lease can still commit, and so extend
+/// the lease.
 pub async fn who_ran_out_may_commit_until_somebody_takes_over(
     StoreUnderTest { store, .. }: StoreUnderTest,
 ) {

@@ -114,7 +114,7 @@ pub async fn what_has_signals_pending_is_not_purged(StoreUnderTest { store, .. }
     assert_eq!(store.purge(at(1_000), 1).await.expect("purges"), 1);
 }
 
-/// Executions that ended at the given time or later are kept, and so are those that have not ended.
+/// A purge keeps executions that ended at the given time or later, and executions that have not ended.
 pub async fn nothing_else_goes(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
     let open = create(

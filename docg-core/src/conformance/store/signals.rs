@@ -16,7 +16,7 @@ async fn waiting(store: &dyn Store, organization: OrganizationId) -> ExecutionId
     create(store, RunFixture::of(organization).wake_at(None).build()).await
 }
 
-/// An execution that waits, or is due much later, is due at once when it has a signal.
+/// A signal makes an execution due at once that waits, or that would be due much later.
 pub async fn a_signal_makes_a_waiting_execution_due(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
     let id = waiting(&*store, organization).await;

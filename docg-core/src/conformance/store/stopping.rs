@@ -191,7 +191,8 @@ impl World {
         }
     }
 
-    /// An engine whose handlers wait until they are told to stop. If `done` is set, they succeed at once.
+    /// An engine whose handlers wait until they are told to stop, and then give the answer that the step's
+    /// parameters name. If `done` is set, they succeed at once.
     fn engine(&self, store: Arc<dyn Store>, clock: Arc<dyn Clock>, done: bool) -> Engine {
         let spec = |name: &'static str, phase| {
             NodeSpec::new(name, phase).param(ParamSpec::required("answer", ParamKind::Text))
@@ -596,7 +597,7 @@ pub async fn the_end_of_an_execution_yields_to_a_cancel_in_its_inbox(under_test:
     for (id, cell) in &paused {
         let ended = until(async || {
             let status = world.execution(*id).await.status;
-            // If the holder renews its lease in time, it finds the pause before the end.
+            // If the lease holder renews its lease in time, it finds the pause before the execution ends.
             (status.is_terminal() || status == Status::Paused).then_some(status)
         });
         let ended = ended.await;

@@ -87,8 +87,8 @@ fn merged(reports: &[Vec<SignerFact>]) -> SignatureRequest {
     request
 }
 
-/// A history of facts, and webhook deliveries of it with one fact each: in any order, some twice and some
-/// never.
+/// A history of facts, and webhooks that each deliver one of these facts: in any order, some facts twice and
+/// some never.
 fn deliveries() -> impl Strategy<Value = (Vec<SignerFact>, Vec<Vec<SignerFact>>)> {
     facts().prop_flat_map(|history| {
         let again = history.iter().map(|fact| vec![fact.clone()]);

@@ -305,7 +305,7 @@ impl<'a> Evaluation<'a> {
         left: &Value<'a>,
         right: &Value<'a>,
     ) -> Outcome<'a> {
-        // Charge for large numbers: those with hundreds of digits cost more than small ones.
+        // Charge the price of numbers with hundreds of digits, whatever the size of these numbers.
         self.spend(16)?;
         match number(left)?.apply(operation, number(right)?) {
             Ok(result) => Ok(Value::Number(result)),
@@ -622,8 +622,8 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    /// Appends a value's key, by which `unique` finds repeats: equal values have equal keys, and no others
-    /// have.
+    /// Appends a value's key, by which `unique` finds repeats: two keys are equal if and only if the values
+    /// are.
     fn write_key(&self, value: &Value<'_>, key: &mut String) -> Outcome<'a, ()> {
         self.spend(MADE_ITEM)?;
         // Writing to a String cannot fail.

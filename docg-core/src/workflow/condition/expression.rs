@@ -1,4 +1,4 @@
-//! Parses the text of a condition into a tree that holds only what conditions allow.
+//! Parses the text of a condition into a tree. Refuses expressions of Jinja that conditions do not allow.
 
 use minijinja::machinery::{
     ast::{BinOpKind, CallArg, CompareOpKind, Expr, UnaryOpKind},

@@ -199,7 +199,7 @@ impl Ord for Number {
     }
 }
 
-/// Formats whole numbers as digits, others as a fraction: `7/2`.
+/// Formats a whole number as digits, and any other number as a fraction: `7/2`.
 impl fmt::Display for Number {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

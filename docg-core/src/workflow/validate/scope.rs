@@ -67,7 +67,7 @@ impl Readable<'_, '_> {
     }
 }
 
-/// The fields of a node's output, if they are known before it runs.
+/// The fields of a node's output; `None` if they are unknown before the node has run.
 pub(crate) fn output_fields<'n>(
     spec: &'n NodeSpec,
     params: &'n Map<String, Value>,

@@ -1,4 +1,4 @@
-//! Computes from a schema alone how large its references can make it.
+//! Computes from a schema alone how many subschemas its references can apply to one place of the data.
 
 use std::{
     borrow::Cow,
@@ -116,7 +116,7 @@ pub(super) fn measure(schema: &Value) -> Result<Bounds, SchemaFault> {
     })
 }
 
-/// A subschema's place in its parent: the keyword, and its name or index there.
+/// A subschema's place in its parent: the keyword, and the subschema's name or index under this keyword.
 type Step<'s> = (&'s str, Option<Cow<'s, str>>);
 
 struct Subschema<'s> {
@@ -132,8 +132,8 @@ struct Subschema<'s> {
 enum Unfolded {
     No,
     UnderWay,
-    /// The number of subschemas that apply at its place, itself included, and the length of the longest
-    /// chain.
+    /// The number of subschemas that apply at the subschema's place, itself included, and the length of the
+    /// longest chain.
     Is(usize, usize),
 }
 
