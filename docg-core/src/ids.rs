@@ -49,7 +49,7 @@ uuid_newtype! {
     ExecutionId,
     /// A workflow definition, unique within its organization.
     WorkflowId,
-    /// An organization: a tenant.
+    /// An organization, which is a tenant of the application.
     OrganizationId,
     /// An event of an execution.
     EventId,

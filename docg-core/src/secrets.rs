@@ -20,7 +20,7 @@ const SECRET_NAMES: [&str; 11] = [
     "bearer",
 ];
 
-/// Names of URL parameters with secrets that are ordinary words elsewhere.
+/// Names that mean a secret as a URL parameter, but are ordinary words elsewhere.
 const SECRET_PARAMETERS: [&str; 12] = [
     "key",
     "accesskey",

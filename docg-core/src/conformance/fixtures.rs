@@ -26,7 +26,7 @@ use crate::{
     workflow::{Node, OnError, RetryPolicy, Settings, Workflow, handler::OnExpiry},
 };
 
-/// The time `millis` milliseconds after 2026-01-15T00:00:00Z, at which all tests begin.
+/// The time `millis` milliseconds after 2026-01-15T00:00:00Z, the time at which all cases begin.
 #[must_use]
 pub const fn at(millis: i64) -> Timestamp {
     Timestamp::from_millis(1_768_435_200_000 + millis)
@@ -523,7 +523,7 @@ pub fn approval(execution: &Execution, tokens: &[[u8; 32]]) -> Approval {
     }
 }
 
-/// A fresh token hash: the data of other tests may be in the same store.
+/// A token hash that no other test uses, because tests may share a store.
 #[must_use]
 pub fn token_hash() -> [u8; 32] {
     let mut hash = [0; 32];

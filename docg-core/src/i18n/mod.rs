@@ -27,7 +27,7 @@ pub enum Locale {
 }
 
 impl Locale {
-    /// Both languages, for loops.
+    /// All languages that docg speaks.
     pub const ALL: [Self; 2] = [Self::En, Self::PtBr];
 
     /// The BCP 47 tag.

@@ -36,7 +36,7 @@ pub struct Workflow {
     pub organization_id: OrganizationId,
     /// The workflow's name, for people.
     pub name: String,
-    /// The version: 1, 2, 3 with each change.
+    /// The version: 1 at first, and one more with each change.
     pub version: u32,
     /// JSON Schema 2020-12 of the trigger data.
     pub input_schema: Map<String, Value>,
@@ -84,7 +84,7 @@ pub struct NodeDraft {
     /// The node type, such as `render-pdf`.
     #[serde(rename = "type")]
     pub node_type: String,
-    /// The node's name, for people; the id if missing.
+    /// The node's name, for people. If it is missing, the id is shown.
     #[serde(default)]
     pub label: Option<String>,
     /// The phase. May be missing if the node type allows only one.

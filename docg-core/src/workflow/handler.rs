@@ -35,9 +35,9 @@ use crate::{
 /// A node type's implementation, as registered with the engine.
 #[derive(Clone)]
 pub enum Handler {
-    /// Computes; also runs in dry runs.
+    /// A handler that only computes. Dry runs call it too.
     Compute(Arc<dyn ComputeHandler>),
-    /// Has an effect; never runs in a dry run.
+    /// A handler with an effect. Dry runs never call it.
     Effect(Arc<dyn EffectHandler>),
 }
 
@@ -133,7 +133,7 @@ impl CheckRequest {
     }
 }
 
-/// A handler without effects outside: extracting, converting, rendering.
+/// A handler that only computes, without effects outside: extracting, converting, rendering.
 #[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]
 pub trait ComputeHandler: Send + Sync + 'static {

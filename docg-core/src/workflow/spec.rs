@@ -88,9 +88,10 @@ impl NodeSpec {
 /// How safe it is to repeat an effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum EffectClass {
-    /// Safe to repeat after a crash.
+    /// The effect is safe to repeat after a crash.
     Repeatable,
-    /// Cannot be undone: after a crash the handler's `probe` is asked before the step runs again.
+    /// The effect is not safe to repeat: after a crash the handler's `probe` is asked before the step runs
+    /// again.
     Once,
 }
 
@@ -99,9 +100,9 @@ pub enum EffectClass {
 pub enum Outputs {
     /// The fields are unknown before the node has run.
     Any,
-    /// Exactly these fields.
+    /// The output has exactly these fields.
     Fields(Vec<&'static str>),
-    /// The keys of the object in this parameter.
+    /// The output has the same keys as the object in this parameter.
     KeysOf(&'static str),
 }
 

@@ -68,7 +68,7 @@ pub async fn higher_priority_then_longer_due_comes_first(
     assert_eq!(ids(&worker.due(&*store, at(20), 3).await), [fourth, last]);
 }
 
-/// Many concurrent workers claim each execution only once.
+/// If many workers claim concurrently, each execution is claimed only once.
 pub async fn many_workers_get_each_execution_once(under_test: StoreUnderTest) {
     let StoreUnderTest { store, peer, .. } = &under_test;
     let organizations = [OrganizationId::new(), OrganizationId::new()];
@@ -146,7 +146,8 @@ pub async fn one_that_is_not_there_is_not_given(StoreUnderTest { store, .. }: St
     );
 }
 
-/// Each claim of an execution has a higher fencing token, however the lease before ended.
+/// Each claim of an execution has a higher fencing token than the claim before, however the earlier lease
+/// ended.
 pub async fn fences_grow_with_every_claim(StoreUnderTest { store, .. }: StoreUnderTest) {
     let id = create(&*store, RunFixture::of(OrganizationId::new()).build()).await;
     let first = take(&*store, at(0), id).await;

@@ -108,7 +108,8 @@ pub async fn executions_are_filtered_by_workflow_and_status(
     }
 }
 
-/// While executions are created and committed, a reader of all pages gets each older execution once.
+/// While executions are created and changed, a reader of all pages gets each execution that existed before
+/// once.
 pub async fn lists_stand_still_under_concurrent_creates_and_commits(under_test: StoreUnderTest) {
     let StoreUnderTest { store, peer, .. } = &under_test;
     let organization = OrganizationId::new();

@@ -90,8 +90,8 @@ pub async fn what_changed_of_late_is_not_listed(StoreUnderTest { store, .. }: St
     assert_eq!(unpublished(&*store).await.len(), 2);
 }
 
-/// Marking events as published up to a lower number than before changes nothing. Marking those of an unknown
-/// execution is no error.
+/// Marking events as published up to a lower number than before changes nothing. Marking the events of an
+/// unknown execution is no error.
 pub async fn published_never_goes_back(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
     let id = create(&*store, RunFixture::of(organization).build()).await;

@@ -16,7 +16,7 @@ async fn waiting(store: &dyn Store, organization: OrganizationId) -> ExecutionId
     create(store, RunFixture::of(organization).wake_at(None).build()).await
 }
 
-/// A signal makes an execution due at once that waits, or that would be due much later.
+/// If an execution waits, or is due much later, a signal makes it due at once.
 pub async fn a_signal_makes_a_waiting_execution_due(StoreUnderTest { store, .. }: StoreUnderTest) {
     let organization = OrganizationId::new();
     let id = waiting(&*store, organization).await;

@@ -74,7 +74,7 @@ impl EventBus for SilentBus {
     }
 }
 
-/// One combination of a step's kind, a handler's answer and an `on_error`.
+/// One combination of a step's kind, the answer of its handler and the node's `on_error`.
 #[derive(Debug, Clone, Copy)]
 struct Cell {
     kind: &'static str,
@@ -282,7 +282,7 @@ impl World {
         self.engine(store, Arc::new(SystemClock), false)
     }
 
-    /// An engine in another process.
+    /// The engine of another process, on the same data.
     fn second(&self, clock: Arc<dyn Clock>, done: bool) -> Engine {
         self.engine(Arc::clone(&self.under_test.peer), clock, done)
     }

@@ -96,7 +96,7 @@ pub async fn an_expired_name_is_free_again(StoreUnderTest { store, .. }: StoreUn
     assert_eq!(store.recall(&key, at(150)).await.expect("reads"), Some(new));
 }
 
-/// Replacing changes an entry's value and expiry. If the key has no entry, the new one is stored.
+/// Replacing changes an entry's value and expiry. If the key has no entry, the new entry is stored.
 pub async fn replacing_changes_the_fact(StoreUnderTest { store, .. }: StoreUnderTest) {
     let key = key();
     let first = entry(&key);

@@ -14,7 +14,7 @@ use crate::workflow::variables::{Found, OwnedPath, Path, Source};
 /// The budget of one evaluation: an operation costs about 1 for each value visited and 1 for each 16 bytes of
 /// text. Spending the whole budget takes some hundredths of a second.
 const BUDGET: usize = 4_000_000;
-/// The price of making or remembering an item of a list.
+/// The price of an item in a list that the expression makes, or in the memory of a filter.
 const MADE_ITEM: usize = 8;
 /// How many bytes of text can be read for a price of 1.
 const BYTES: usize = 16;

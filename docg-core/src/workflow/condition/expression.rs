@@ -55,7 +55,7 @@ pub(super) enum Node {
     Pick(Box<Node>, Pick),
 }
 
-/// `select`, `reject`, `selectattr` and `rejectattr`.
+/// A filter that picks items from a list: `select`, `reject`, `selectattr` or `rejectattr`.
 #[derive(Debug)]
 pub(super) struct Pick {
     /// True to keep the items that pass the test, false to drop them.
@@ -130,7 +130,7 @@ names! {
 }
 
 names! {
-    /// The tests.
+    /// The tests that can follow `is`.
     Test {
         Bool "boolean" => 0..=0,
         Defined "defined" => 0..=0,
@@ -361,7 +361,7 @@ impl Parser<'_> {
         let written = self.source.get(start as usize..end as usize);
         let written = written.map(|text| text.replace('_', ""));
         let number = written.as_deref().and_then(Number::parse).or_else(|| {
-            // Hexadecimal and similar notations.
+            // The text is a number in hexadecimal or a similar notation, which the parser reads exactly.
             let whole = i128::try_from(parsed.clone()).ok()?;
             Number::parse(&whole.to_string())
         });

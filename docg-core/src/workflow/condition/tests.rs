@@ -312,7 +312,7 @@ fn whatever_multiplies_runs_into_the_budget_and_not_into_the_minutes() {
         );
         assert!(started.elapsed().as_secs() < 20, "{short}");
     }
-    // Data that is merely large is not refused.
+    // Large data alone does not exceed the limit.
     assert_eq!(over(&data, "trigger.l|sum > 0"), Ok(true));
     assert_eq!(over(&data, "99999 in trigger.l"), Ok(true));
     assert_eq!(

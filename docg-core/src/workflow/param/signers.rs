@@ -78,7 +78,7 @@ struct Parts {
 }
 
 struct Reading<'f> {
-    /// The signer's position, from 1.
+    /// The signer's position in the list, from 1.
     position: usize,
     found: &'f mut Vec<ParamFault>,
 }

@@ -21,8 +21,8 @@ const MAX_CHAIN: usize = 64;
 const MAX_ALL_PATTERN_BYTES: usize = 2 * MAX_PATTERN_BYTES;
 /// The size limit of one compiled pattern, in bytes.
 pub(super) const MAX_PATTERN_BYTES: usize = 8 * 1024 * 1024;
-/// The size classes of patterns. Matching takes as many steps as the text is long; the cost of a step grows
-/// with the pattern's size.
+/// The size classes of compiled patterns, in bytes. Matching takes one step for each byte of the text; the
+/// cost of a step grows with the pattern's size.
 const PATTERN_SIZES: [usize; 5] = [
     2 * 1024,
     16 * 1024,
@@ -88,7 +88,7 @@ pub(super) struct Bounds {
     pub(super) name_price: u64,
 }
 
-/// Measures a schema, and refuses one that becomes too large.
+/// Measures a schema, and refuses it if a limit is exceeded.
 pub(super) fn measure(schema: &Value) -> Result<Bounds, SchemaFault> {
     let mut walk = Walk::default();
     walk.add(schema, None, None)?;

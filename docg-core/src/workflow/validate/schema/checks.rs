@@ -82,7 +82,7 @@ fn compiled(workflow: &Workflow) -> Arc<Compiled> {
     type Key = (OrganizationId, WorkflowId, u32);
     static RECENT: LazyLock<Recent<Key, Arc<Compiled>>> = LazyLock::new(|| Recent::new(32));
     let key = (workflow.organization_id, workflow.id, workflow.version);
-    // Two engines in one process may use the same ids for different workflows.
+    // Compare the schemas too: two engines in one process may use the same ids for different workflows.
     if let Some(found) = RECENT
         .get(&key)
         .filter(|found| found.schema == workflow.input_schema)
@@ -149,7 +149,7 @@ impl Checked {
     }
 }
 
-/// The longest path to a value in bytes, as an upper bound, and the depth of nesting.
+/// An upper bound on the longest path to a value, in bytes, and the depth of nesting.
 fn longest_path(value: &Value) -> (usize, usize) {
     let below = |(bytes, depth): (usize, usize), name: usize, inner: &Value| {
         let (inner_bytes, inner_depth) = longest_path(inner);

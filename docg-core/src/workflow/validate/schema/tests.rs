@@ -36,7 +36,8 @@ fn validated(schema: Value, data: &Value) -> Result<Vec<Violation>, Unchecked> {
     broken_by(&workflow, data)
 }
 
-/// Definitions that each use the next one twice.
+/// A schema with a chain of definitions. Each definition uses the next one twice, so that the number of uses
+/// doubles at each.
 fn doubling(uses: impl Fn(Value) -> Value, last: Value) -> Value {
     let mut definitions = Map::new();
     for index in 0..45 {
