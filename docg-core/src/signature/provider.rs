@@ -69,7 +69,7 @@ pub trait SignatureProvider: Send + Sync + 'static {
     fn read_webhook(&self, request: &WebhookRequest) -> Result<ProviderUpdate, WebhookError>;
 }
 
-/// The engine's or a handler's request to a provider: send this document to these signers.
+/// A handler's request to a provider to send a document to its signers.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct EnvelopeRequest {
