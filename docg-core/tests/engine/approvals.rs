@@ -1,14 +1,25 @@
 //! The node type `approval`: approvers get the same links when an interrupted request is repeated, and parameters that
 //! only the running step knows are checked.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    future::Future,
+    sync::{Arc, Mutex},
+};
 
 use docg_core::{
     approval::{self, ApprovalNotifier, ApprovalStatus, Decision, Invitation},
     engine::{EngineBuilder, EngineError, RefusedVote, VoteAnswer},
     error::codes,
+    ids::SignalId,
+    observe::{Actor, actions},
+    ports::{
+        ExecutionReader, ExecutionStore, Intercepted, Interceptor, Signal, SignalKind, Store,
+        StoreError,
+    },
     prelude::*,
+    query::AuditQuery,
     run::StepStatus,
+    time::Timestamp,
 };
 use docg_store_memory::{MemoryBus, MemoryStore};
 use serde_json::{Value, json};
@@ -227,4 +238,61 @@ async fn a_vote_that_does_not_count_is_refused_with_the_reason() {
     assert_eq!(refused(vote().await).reason, RefusedVote::Canceled);
     let unknown = engine.vote("unknown", Decision::Approved, None).await;
     assert!(matches!(unknown, Err(EngineError::NotFound(_))));
+}
+
+/// Cancels an execution as its next commit arrives, so that the decision has not seen the cancel.
+#[derive(Clone, Default)]
+struct CancelAtCommit {
+    inner: Arc<MemoryStore>,
+    cancel: Arc<Mutex<Option<Signal>>>,
+}
+
+impl Interceptor<StoreError> for CancelAtCommit {
+    async fn around<T: Send>(
+        &self,
+        operation: &'static str,
+        call: impl Future<Output = Result<T, StoreError>> + Send,
+    ) -> Result<T, StoreError> {
+        let at_commit = operation == "commit";
+        let mut cancel = self.cancel.lock().expect("not poisoned");
+        let cancel = cancel.take_if(|_| at_commit);
+        if let Some(cancel) = cancel {
+            self.inner.signal(cancel).await?;
+        }
+        call.await
+    }
+}
+
+#[tokio::test]
+async fn a_rejection_that_meets_a_cancel_at_its_commit_is_counted_once() {
+    let (inbox, hook) = (Inbox::new(Fault::None), CancelAtCommit::default());
+    let store = Arc::new(Intercepted::wrap(
+        hook.inner.clone() as Arc<dyn Store>,
+        hook.clone(),
+    ));
+    let engine = Engine::builder(store, Arc::<MemoryBus>::default());
+    let world = World::new(with_nodes(engine, &inbox));
+    let workers = world.workers();
+    let id = world.start(asking(json!({"approvers": [ANN, BEN]}))).await;
+    world.until_event(id, "approval.requested").await;
+    workers.shutdown().await;
+    let cancel = Signal {
+        id: SignalId::new(),
+        execution_id: id,
+        organization_id: world.organization,
+        actor: Actor::user("somebody"),
+        received_at: Timestamp::now(),
+        if_version: None,
+        kind: SignalKind::Cancel { reason: None },
+    };
+    *hook.cancel.lock().expect("not poisoned") = Some(cancel);
+    let token = inbox.to(ANN).remove(0).token;
+    let voted = world.engine.vote(&token, Decision::Rejected, None).await;
+    assert!(matches!(voted, Ok(VoteAnswer::Counted(_))), "{voted:?}");
+    assert_eq!(world.execution(id).await.status, Status::Canceled);
+    let audit = AuditQuery::of(world.organization, id);
+    let rows = hook.inner.audit(audit).await.expect("reads").items;
+    let count = |action| rows.iter().filter(|row| row.action == action).count();
+    assert_eq!(count(actions::APPROVAL_DECIDED), 1);
+    assert_eq!(count(actions::SIGNAL_IGNORED), 0);
 }

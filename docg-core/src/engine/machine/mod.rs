@@ -101,10 +101,9 @@ pub(crate) fn decide<'a>(
             expire(&mut draft, expiry)?;
         }
     }
-    // A pause or a shutdown came before the handler was called: the step begins later, as the same attempt.
-    let does_not_begin = draft.role != Role::Worker || view::is_stopped(draft.state());
+    // A shutdown came before the handler was called: the step begins in another process, as the same attempt.
     if draft.attendance == Attendance::NotBegun
-        && does_not_begin
+        && draft.role != Role::Worker
         && let Some(index) = view::open_step(draft.state())
     {
         steps::put_back(&mut draft, index);

@@ -18,7 +18,14 @@ pub(super) fn next(draft: &mut Draft<'_>) -> Result<Next, InvalidTransition> {
         match draft.execution().status {
             Status::Completed | Status::Failed | Status::Canceled => return Ok(Next::Done),
             // If a handler was at work when the pause came, the driver lets it end.
-            Status::Paused | Status::NeedsReview => return Ok(Next::Rest),
+            Status::Paused | Status::NeedsReview => {
+                // The step has been told to start, so its handler is called in spite of a pause.
+                let begins = works && draft.attendance == Attendance::NotBegun;
+                return Ok(match view::open_step(draft.state()) {
+                    Some(index) if begins => call(draft, index),
+                    _ => Next::Rest,
+                });
+            }
             Status::Queued if works => {
                 status::begin(draft)?;
                 draft.log_run(LogLevel::Ok, Text::key("log-started"));

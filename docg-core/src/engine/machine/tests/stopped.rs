@@ -348,32 +348,28 @@ fn a_cancel_for_a_version_counts_although_a_probe_comes_first() {
 }
 
 #[test]
-fn a_step_that_is_opened_and_not_called_begins_later_as_the_same_attempt() {
+fn a_step_that_has_started_and_is_not_yet_called_is_called_in_spite_of_a_pause_and_after_a_shutdown()
+ {
     for kind in [Kind::Compute, Kind::Repeatable, Kind::Effect] {
-        for (pauses, role) in [(true, Role::Worker), (false, Role::SignalApplier)] {
-            let cell = Cell {
-                kind,
-                answer: Answer::Done,
-                on_error: "fail",
-                attempts: 1,
-                place: Place::First,
-            };
-            let mut world = cell.world();
-            let signals = match pauses {
-                true => vec![world.signal(SignalKind::Pause { reason: None })],
-                false => Vec::new(),
-            };
-            world.decide(signals, role, Attendance::NotBegun);
-            assert!(matches!(world.next, Next::Rest), "{cell}");
-            assert_eq!(step(&world).state, StepState::Pending, "{cell}");
-            if pauses {
-                world.send(SignalKind::Resume(ResumeSignal::default()));
-            } else {
-                world.apply(Vec::new());
-            }
-            assert!(matches!(world.next, Next::Run { index: 0, .. }), "{cell}");
-            assert_eq!(step(&world).attempt, 1, "{cell}");
-        }
+        let cell = Cell {
+            kind,
+            answer: Answer::Done,
+            on_error: "fail",
+            attempts: 1,
+            place: Place::First,
+        };
+        let mut world = cell.world();
+        let pause = world.signal(SignalKind::Pause { reason: None });
+        world.decide(vec![pause], Role::Worker, Attendance::NotBegun);
+        assert_eq!(world.status(), Status::Paused, "{cell}");
+        assert!(matches!(world.next, Next::Run { index: 0, .. }), "{cell}");
+        let mut world = cell.world();
+        world.decide(Vec::new(), Role::SignalApplier, Attendance::NotBegun);
+        assert!(matches!(world.next, Next::Rest), "{cell}");
+        assert_eq!(step(&world).state, StepState::Pending, "{cell}");
+        world.apply(Vec::new());
+        assert!(matches!(world.next, Next::Run { index: 0, .. }), "{cell}");
+        assert_eq!(step(&world).attempt, 1, "{cell}");
     }
 }
 

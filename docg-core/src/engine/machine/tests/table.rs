@@ -126,20 +126,19 @@ fn result(world: &World) -> String {
     if step.state == StepState::Pending && step.error.is_some() {
         text += ", retry";
     }
-    match world.status() {
-        status @ (Status::NeedsReview | Status::Failed | Status::Canceled) => {
-            let _ = write!(text, "; `{status}`");
-        }
-        _ => {}
+    let told = [Status::NeedsReview, Status::Failed, Status::Canceled];
+    if told.contains(&world.status()) {
+        let _ = write!(text, "; `{}`", world.status());
     }
     text
 }
 
-fn table(
-    head: &str,
-    columns: &[(&str, fn(&mut World))],
-    rows: &[(&str, &dyn Fn() -> World)],
-) -> String {
+/// A column's head, and the input that it stands for.
+type Column = (&'static str, fn(&mut World));
+/// A row's head, and an execution whose step is in its state.
+type Row<'r> = (&'r str, &'r dyn Fn() -> World);
+
+fn table(head: &str, columns: &[Column], rows: &[Row<'_>]) -> String {
     let mut table = format!("| {head} |");
     for (column, _) in columns {
         let _ = write!(table, " {column} |");
