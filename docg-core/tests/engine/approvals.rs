@@ -253,9 +253,10 @@ impl Interceptor<StoreError> for CancelAtCommit {
         operation: &'static str,
         call: impl Future<Output = Result<T, StoreError>> + Send,
     ) -> Result<T, StoreError> {
-        let at_commit = operation == "commit";
-        let mut cancel = self.cancel.lock().expect("not poisoned");
-        let cancel = cancel.take_if(|_| at_commit);
+        let cancel = match operation {
+            "commit" => self.cancel.lock().expect("not poisoned").take(),
+            _ => None,
+        };
         if let Some(cancel) = cancel {
             self.inner.signal(cancel).await?;
         }
