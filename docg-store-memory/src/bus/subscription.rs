@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 /// The half of a live reader that the ring holds.
 pub(super) struct Subscriber {
     live: mpsc::Sender<Arc<Event>>,
-    /// The last event that was sent to the reader or is in its replay.
+    /// The `seq` of the last event that was sent to the reader or is in its replay.
     sent: u64,
     cut_off: Arc<OnceLock<BusError>>,
 }

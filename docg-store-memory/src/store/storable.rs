@@ -14,7 +14,7 @@ use serde::Serialize;
 /// The reason why a value cannot be stored, if there is one.
 type Fault = Option<Unstorable>;
 
-/// Turns a fault into an error.
+/// Returns an error if there is a fault.
 pub(super) fn refuse(operation: &'static str, fault: Fault) -> Result<(), StoreError> {
     match fault {
         Some(fault) => {
