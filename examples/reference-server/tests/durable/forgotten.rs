@@ -1,4 +1,4 @@
-//! Events that an operator has removed: readers are told, and do not wait for them.
+//! Events that an operator has removed: the stream tells readers, so that they do not wait for them.
 
 use docg_test_servers::postgres::Database;
 use reqwest::Method;
