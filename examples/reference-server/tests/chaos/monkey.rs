@@ -37,8 +37,8 @@ impl fmt::Display for Faults {
     }
 }
 
-/// Breaks parts of the cluster for the time `during`. Each turn causes one fault at most: it kills a process or,
-/// less often, breaks something else.
+/// Breaks parts of the cluster for the time `during`. Each turn causes one fault at most: it kills a process
+/// or, less often, breaks something else.
 pub(crate) async fn rage(
     cluster: &Cluster,
     random: &mut Random,
