@@ -52,7 +52,7 @@ impl Bench {
         let last = move |context: EffectContext, _: Value| {
             let sender = sender.clone();
             async move {
-                // The receiver lives as long as the benchmark.
+                // Ignore the result: the receiver lives as long as the benchmark.
                 let _ = sender.send(context.execution_id);
                 StepOutcome::done(json!({"accepted": true}))
             }

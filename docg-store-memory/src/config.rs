@@ -1,4 +1,4 @@
-//! The bounds of the store and the bus; nothing grows without one.
+//! The bounds of the store and the bus; nothing grows without a bound.
 
 /// The bounds of a [`MemoryStore`](crate::MemoryStore).
 ///

@@ -88,7 +88,7 @@ pub(crate) fn step(step: &Step) -> usize {
         + step.output.as_deref().map_or(0, value)
 }
 
-/// The size of records that are only ever appended.
+/// The size of events, log entries and audit rows, which are only ever appended.
 pub(crate) fn rows(
     events: &[Arc<Event>],
     logs: &[Arc<LogEntry>],
@@ -112,7 +112,7 @@ pub(crate) fn record(record: &impl Serialize) -> usize {
         }
     }
     let mut counter = Counter(2 * PIECE);
-    // A record without a JSON form counts only as overhead.
+    // A record that cannot be written as JSON counts only as overhead.
     let _ = serde_json::to_writer(&mut counter, record);
     counter.0
 }

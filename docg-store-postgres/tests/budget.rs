@@ -23,7 +23,7 @@ use sqlx::{Connection, PgConnection, Row};
 
 /// The number of measured executions. They run one after the other, so that none shares a transaction with
 /// another. Only the lowest cost counts: real time adds to the cost of some executions, and of most on a busy
-/// machine. For example, a commit cannot be held back any longer, the relay runs, or a page is cleaned up.
+/// machine. For example, a commit cannot be delayed any longer, the relay runs, or a page is cleaned up.
 const RUNS: usize = 15;
 
 /// A server with `pg_stat_statements`.
@@ -59,7 +59,7 @@ impl Server {
         let server = PrivateServer::start().await;
         let libraries = "shared_preload_libraries";
         server.configure(libraries, "pg_stat_statements").await;
-        // Autovacuum's work is not caused by executions.
+        // Turn autovacuum off: its work is not caused by executions.
         server.configure("autovacuum", "off").await;
         server.stop_fast();
         server.start_again().await;
@@ -180,8 +180,8 @@ struct Kind {
     /// ends it, and one comes before each effect, except an effect that is the first step. If the process
     /// that creates the execution also runs it, there is no claim.
     commits: i64,
-    /// All statements, including those by which readers look up the execution and the relay marks its events
-    /// as published.
+    /// All statements, including those by which readers look up the execution and the relay marks the
+    /// execution's events as published.
     statements: i64,
     /// A little more than was measured when the test was written. The trigger data take 500 of these bytes.
     wal_bytes: i64,
@@ -307,7 +307,8 @@ async fn an_idle_worker_asks_six_times_a_minute_at_most() {
         .start_workers(WorkerOptions::default())
         .expect("no other workers run");
     run(&engine, organization, workflow, 1).await;
-    // The sweep that marks the execution's events as published is the last work for the execution.
+    // Wait for the sweep that marks the execution's events as published: it is the last work for the
+    // execution.
     while server.calls_of("SET published").await == 0 {
         tokio::task::yield_now().await;
     }

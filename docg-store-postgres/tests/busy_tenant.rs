@@ -32,7 +32,7 @@ impl Observer for Completions {
     }
 }
 
-/// The work and the workers of a test.
+/// The executions and the worker processes of a test.
 struct Plan {
     /// The number of executions of each organization.
     backlog: Vec<usize>,

@@ -127,7 +127,7 @@ impl SmallDisk {
         mount.is_ok_and(|status| status.success()).then_some(disk)
     }
 
-    /// A folder that the server may own.
+    /// Makes a folder on the disk that belongs to the server's user.
     fn folder(&self) -> PathBuf {
         let folder = self.0.join("tables");
         std::fs::create_dir(&folder).expect("creates");
@@ -351,7 +351,7 @@ async fn a_standby_is_left_for_the_new_primary() {
         }
     };
     assert_eq!(error.kind, StoreErrorKind::Unavailable, "{error}");
-    // The caller gets the error before the store closes the connection, so wait for that.
+    // The caller gets the error before the store closes the connection, so wait until it is closed.
     let dropped = async {
         while backend().await.iter().any(|pid| before.contains(pid)) {
             tokio::task::yield_now().await;

@@ -1,4 +1,4 @@
-//! A claim loads only a few large executions at once, and none of them is lost.
+//! A claim loads only a few large executions at once. Later claims load the others.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -58,7 +58,7 @@ async fn a_claim_loads_one_very_large_execution_and_leaves_the_others_as_they_we
     for _ in 0..3 {
         small_ones.insert(create(&store, other, None).await);
     }
-    // In the first round no worker has held the executions; in the second the first round's worker has died.
+    // In the first round no worker has held the executions. In the second, the worker of the first has died.
     for (now, takeovers) in [(0, 0), (2_000, 1)] {
         let mut small_left = small_ones.clone();
         let mut large_left = large_ones.clone();

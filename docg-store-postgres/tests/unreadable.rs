@@ -239,7 +239,7 @@ fn lose_outputs(ids: &[ExecutionId]) -> String {
 }
 
 impl World {
-    /// Creates executions that have ended, each with a signal that came later.
+    /// Creates executions that have ended, each with a signal that arrived after the end.
     async fn ended_and_signaled<const N: usize>(&self) -> [ExecutionId; N] {
         let mut ids = [ExecutionId::new(); N];
         for id in &mut ids {
@@ -347,7 +347,7 @@ async fn what_the_server_cannot_read_keeps_nothing_else_from_being_claimed() {
         claim = world.claim(0).await;
     }
     assert_eq!(ids(&claim), [good]);
-    // The unreadable execution is put off for a lease. It does not block the others then either.
+    // The unreadable execution is put off by one lease, and does not block the good one after that either.
     assert_eq!(ids(&world.claim(1_000).await), [good]);
     assert_eq!(ids(&world.claim(1_001).await), []);
 }
@@ -613,7 +613,7 @@ async fn whatever_cannot_be_read_it_is_listed_and_canceled_and_harms_nothing_bes
         let damaged = sqlx::raw_sql(AssertSqlSafe(sql))
             .execute(&mut connection)
             .await;
-        // If the schema refuses the damage, reading need not cope with it.
+        // If the schema rejects the damage, readers never meet it.
         if damaged.is_ok_and(|done| done.rows_affected() > 0) {
             tried += 1;
             let is_gone = damage.starts_with("DELETE");
@@ -771,7 +771,7 @@ async fn what_people_were_asked_for_is_shown_in_reduced_form_where_it_cannot_be_
     for (table, column, data_type) in columns(&mut of_catalog, &tables).await {
         for value in bad_values(&data_type) {
             let damage = format!("UPDATE docg.{table} SET {column} = {value}");
-            // If the schema refuses the value, reading need not cope with it.
+            // If the schema rejects the value, readers never meet it.
             if !run(&damage).await {
                 continue;
             }

@@ -89,7 +89,7 @@ impl Rings {
         }
     }
 
-    /// The ring of an execution. If there is none, a new one is made, in place of an old one if necessary.
+    /// The ring of an execution. A missing ring is made, in place of an old one if necessary.
     pub(super) fn of(&mut self, execution: ExecutionId) -> &mut Ring {
         if !self.rings.contains_key(&execution) {
             self.make_room();

@@ -61,7 +61,7 @@ pub(super) struct Run {
     /// True if the execution is in its shard's list of those that may have unpublished events.
     pub(super) listed_unpublished: bool,
     pub(super) held: Option<Held>,
-    /// True if the current lease is a takeover: the previous holder had not released it.
+    /// True if the current lease is a takeover: the previous holder had not released its lease.
     pub(super) taken_over: bool,
     /// The number of takeovers in a row since the last progress.
     pub(super) takeovers: u32,
@@ -248,7 +248,7 @@ impl Run {
         self.events.len() as u64
     }
 
-    /// The time of the end, if the execution has ended.
+    /// The time when the execution ended, if it has ended.
     pub(super) fn ended_at(&self) -> Option<Timestamp> {
         let execution = &self.execution;
         let end = execution.completed_at.unwrap_or(execution.updated_at);
@@ -302,8 +302,8 @@ impl Run {
     }
 
     /// Extends the lease if it would expire earlier than `until`. Returns `true` if the caller must update
-    /// the queue. A lease that has not lapsed needs no update: the queue checks it at the expiry that it has
-    /// recorded.
+    /// the queue. A lease that has not lapsed needs no update: the store checks it again at the expiry that
+    /// the queue has recorded.
     pub(super) fn hold_until(&mut self, until: Timestamp) -> bool {
         let Some(held) = &mut self.held else {
             return false;
@@ -456,7 +456,8 @@ impl Run {
             }
         }
         self.weight.rows += weight::rows(&commit.events, &commit.logs, &commit.audit);
-        // Expected: two events and a status change for each step, and one log entry and one audit row.
+        // The expected rows: two events and a status change for each step, one log entry and audit row, and
+        // a few rows of the execution itself.
         let steps = self.steps.len();
         append(&mut self.events, commit.events, 3 * steps + 8);
         append(&mut self.logs, commit.logs, steps + 3);

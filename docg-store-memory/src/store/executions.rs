@@ -1,4 +1,4 @@
-//! [`ExecutionStore`] for the store: all changes of executions.
+//! [`ExecutionStore`] for the memory store: all changes of executions.
 
 use std::{
     ops::Bound,
@@ -42,7 +42,7 @@ impl ExecutionStore for MemoryStore {
             room?;
             return self.insert(run);
         };
-        // Hold the lock until the execution is stored, so that a second call with the key finds it.
+        // Hold the lock until the execution is stored, so that a second call with the same key finds it.
         let mut keys = self.keys(organization, &idempotency.key);
         let key = (organization, idempotency.key.into_boxed_str());
         if let Some((fingerprint, id)) = keys.get(&key) {

@@ -205,7 +205,7 @@ impl MemoryStore {
         );
     }
 
-    /// Adds the execution to those that may have unpublished events, if it has any.
+    /// If the execution has unpublished events, adds it to its shard's list of executions that may have some.
     fn list_unpublished(&self, entry: &Entry, run: &mut Run) {
         if !run.listed_unpublished && run.published < run.head() {
             run.listed_unpublished = true;

@@ -45,7 +45,7 @@ pub(super) enum Want {
     Leased { until: Timestamp },
 }
 
-/// A claim of due executions.
+/// A worker's request for due executions.
 pub(super) struct Ask<'a> {
     pub(super) now: Timestamp,
     pub(super) lease_until: Timestamp,
@@ -247,8 +247,8 @@ impl DueQueue {
         self.awaited.remove(&organization)
     }
 
-    /// Executions due before `before` that a worker cannot run, by their set of node types. The longest due
-    /// come first, at most [`Unserved::MOST`] per set.
+    /// Executions due before `before` that a worker cannot run, by their set of node types. Those that have
+    /// been due longest come first, at most [`Unserved::MOST`] per set.
     pub(super) fn left(&self, allowed: &[bool], before: Timestamp) -> BTreeMap<TypeSet, Vec<Left>> {
         let mut left: BTreeMap<_, Vec<Left>> = BTreeMap::new();
         let tenants = self.levels.values().flat_map(|level| &level.tenants);

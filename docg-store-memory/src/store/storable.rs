@@ -25,7 +25,7 @@ pub(super) fn refuse(operation: &'static str, fault: Fault) -> Result<(), StoreE
     }
 }
 
-/// Checks a record that has no [`JsonText`] in it, or is rare.
+/// Checks a record by its JSON form. Used for records without [`JsonText`], and for rare records.
 pub(super) fn of_record(record: &impl Serialize) -> Fault {
     Unstorable::of_record(record, MAX_STORED_DEPTH)
 }

@@ -119,8 +119,7 @@ async fn rows_that_no_checkpoint_covers_are_counted() {
 
 #[tokio::test]
 async fn a_checkpoint_shows_what_a_chain_alone_cannot() {
-    // Each forgery fits the chains that it leaves: it cuts the end of a chain with its head, or removes the
-    // chain.
+    // Each forgery leaves only chains that verify: it cuts a chain's end with its head, or removes a chain.
     for forgery in [
         "WITH cut AS (DELETE FROM docg.audit_events WHERE seq > 2)
          UPDATE docg.executions e SET audit_seq = 2, audit_hash = a.hash

@@ -153,7 +153,7 @@ async fn every_guarded_table_refuses_changes_even_to_its_owner() {
             assert!(error.contains("never changed"), "{change}: {error}");
         }
     }
-    // The guards make exceptions for erasure and purging, which allow nothing else.
+    // The guards' exceptions, for erasure and for purging, allow no other change.
     for (door, change) in [
         (
             "erasure",

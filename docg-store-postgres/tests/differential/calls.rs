@@ -1,5 +1,5 @@
-//! Random calls. They refer to things by number, modulo the number of things, so that any sequence of calls
-//! is valid, also after it was shrunk.
+//! Random calls. A call refers to executions and other things by number, modulo their count, so that any
+//! sequence of calls is valid, also after it was shrunk.
 
 use docg_core::run::Status;
 use proptest::prelude::*;

@@ -12,7 +12,7 @@ pub(crate) struct ApiConfig {
     pub(crate) download_hosts: Vec<String>,
 }
 
-/// Why a vendor's account cannot be used as configured.
+/// The reason why a vendor's account cannot be used as configured.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {

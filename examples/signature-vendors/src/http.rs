@@ -80,7 +80,7 @@ pub struct HttpResponse {
     pub body: Vec<u8>,
 }
 
-/// Why there is no whole answer. The texts must contain no header value.
+/// The reason why there is no whole answer. The texts must contain no header value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum HttpError {

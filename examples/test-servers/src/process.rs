@@ -53,7 +53,7 @@ pub(crate) struct Program {
     pub(crate) stop: &'static str,
     /// The program and its arguments, for the server's own directory and a port.
     pub(crate) command: fn(&Path, u16) -> Vec<OsString>,
-    /// True if only one process may use the server. Its data are then deleted at the end.
+    /// True if only one process may use the server. The server's data are then deleted at its end.
     pub(crate) is_private: bool,
     /// How long the server stays up while no process uses it.
     pub(crate) grace_seconds: u32,

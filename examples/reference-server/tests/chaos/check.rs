@@ -1,4 +1,4 @@
-//! The guarantees that must hold after every fault.
+//! Checks the guarantees that must hold in spite of all faults.
 
 use std::{collections::BTreeMap, fmt};
 

@@ -27,11 +27,11 @@ pub(crate) struct Run {
     pub(crate) tenant: usize,
 }
 
-/// The answers that clients got.
+/// The executions and calls that the servers have accepted.
 #[derive(Debug, Default)]
 struct Told {
     runs: Vec<Run>,
-    /// The calls that were accepted, by execution.
+    /// The accepted calls, by execution.
     calls: BTreeMap<Uuid, Vec<&'static str>>,
 }
 
@@ -243,7 +243,7 @@ pub(crate) type Read = (Run, Vec<u64>);
 /// The number of executions that are read at once: as many as a slow machine can bear during the faults.
 const READERS: usize = 100;
 
-/// The tasks that read executions.
+/// The tasks that read executions, and the limit of their number.
 #[derive(Clone)]
 pub(crate) struct Readers(Arc<Mutex<JoinSet<Read>>>, Arc<Semaphore>);
 

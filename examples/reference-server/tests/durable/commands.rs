@@ -125,7 +125,7 @@ async fn a_watch_without_a_server_ends_and_one_that_loses_it_goes_on() {
     assert_eq!(watching.wait().code(), Some(1), "{}", watching.log());
 }
 
-/// Runs an execution to its end for each tenant, and signs a checkpoint. Returns the executions' ids.
+/// For each tenant, runs an execution to its end and signs a checkpoint. Returns the executions' ids.
 async fn audited(site: &Site, server: &Client, database_url: &str) -> [String; 2] {
     let config = PgStoreConfig::default().max_connections(2);
     let store = PgStore::connect(database_url, config)
@@ -177,7 +177,7 @@ async fn audit_trails_verify_in_the_database_and_out_of_it() {
         Some(2)
     );
 
-    // Without the signing key, the command calls a trail neither valid nor invalid.
+    // Without the signing key, the command cannot tell whether a trail is valid.
     let elsewhere = tempfile::tempdir().expect("a temporary folder");
     let elsewhere = elsewhere.path().display().to_string();
     let (code, said) = verify(&["--data-dir", &elsewhere]);

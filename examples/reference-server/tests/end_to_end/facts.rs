@@ -7,7 +7,7 @@ use crate::process::{CONTRACT, Server, output, sample_data};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn standard_output_holds_the_two_lines_that_others_wait_for_and_nothing_else() {
-    // The test helper has read both lines when the server started.
+    // `Server::start` reads both lines.
     let mut server = Server::start(&[]);
     let id = server.start_contract("contract.good.json").await;
     server.until_it_awaits_signatures(&id).await;

@@ -130,7 +130,8 @@ impl Calls {
             for listed in page.results.into_iter().filter(|listed| !listed.deleted) {
                 let may_be = match &listed.external_id {
                     Some(external_id) => *external_id == mark,
-                    // A list may leave out the mark. Then the document is read, which has it.
+                    // A list may leave out the mark. If the name fits, the document itself is read, which has
+                    // the mark.
                     None => listed.name == name,
                 };
                 if !may_be {

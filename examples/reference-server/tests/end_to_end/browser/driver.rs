@@ -142,7 +142,7 @@ impl Browser {
     }
 
     /// The browser's warnings since the last call: violated policies, failing scripts, and missing resources.
-    /// A missing favicon is ignored, because the browser requests that by itself.
+    /// A missing favicon is ignored, because the browser requests it without being told to.
     pub(super) async fn complaints(&self) -> Vec<String> {
         let log = self.page.issue_cmd(BrowserLog).await.expect("a log");
         let entries = log.as_array().expect("a list").iter();
