@@ -162,8 +162,8 @@ impl PrivateServer {
         self.0.end("QUIT");
     }
 
-    /// Ends the server in an orderly way: sessions are told that an administrator ends them (`pg_ctl stop -m
-    /// fast`).
+    /// Ends the server in an orderly way (`pg_ctl stop -m fast`): sessions are told that an administrator
+    /// ends them.
     pub fn stop_fast(&self) {
         self.0.end("INT");
     }
