@@ -152,8 +152,8 @@ async fn a_row_that_somebody_holds_holds_up_no_other_commit_for_long() {
         });
         let commits: Vec<_> = commits.collect();
         for (claimed, commit) in all.iter().zip(commits) {
-            // The limit is a third of the default statement timeout, for which most statements wait for a row.
-            // Commits share a statement, so they must wait less.
+            // The limit is a third of the default statement timeout. Most statements wait that long for a
+            // row. Commits share a statement, so they must wait less.
             let result = tokio::time::timeout(PATIENCE / 2, commit).await;
             let result = result.expect("not for long").expect("does not panic");
             match claimed.lease.execution_id == held {
