@@ -3,8 +3,8 @@
 /// The bounds of a [`MemoryStore`](crate::MemoryStore).
 ///
 /// If executions or bytes reach their bound, the store deletes ended executions, the oldest first, as
-/// [`purge`](docg_core::ports::ExecutionStore::purge) would. If none has ended, calls that add something report
-/// `Full`. The store always accepts a commit, and deletes nothing for it, because the commit records
+/// [`purge`](docg_core::ports::ExecutionStore::purge) would. If none has ended, calls that add something
+/// report `Full`. The store always accepts a commit, and deletes nothing for it, because the commit records
 /// what has already happened.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
